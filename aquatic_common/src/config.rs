@@ -1,0 +1,129 @@
+//! Blocks of settings that several services share. Their names and keys are part of the interface to operators: a
+//! configuration file of one service keeps its meaning in another.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::access_list::AccessListMode;
+use crate::settings::Problem;
+
+crate::choice! {
+    /// How much the tracker says about itself on standard error.
+    #[derive(Default)]
+    pub enum LogLevel {
+        /// Nothing.
+        Off = "off",
+        /// What stops the tracker or part of it.
+        Error = "error",
+        /// What an operator should look at.
+        Warn = "warn",
+        /// Where the tracker listens and what it was told to do.
+        #[default]
+        Info = "info",
+        /// More, including addresses of clients.
+        Debug = "debug",
+        /// Everything, including each packet.
+        Trace = "trace",
+    }
+}
+
+crate::settings! {
+    /// Which torrents are served. Send SIGUSR1 to read the list again.
+    pub struct AccessListConfig {
+        /// "off" serves every torrent, "allow" only those on the list, "deny" all but those on the list.
+        /// Applies to announces and scrapes.
+        pub mode: AccessListMode = AccessListMode::Off;
+        /// File with one info hash per line: 40 hexadecimal digits. Lines that start with # are comments.
+        /// Read before privileges are dropped; to reload, it must be readable afterwards too.
+        pub path: PathBuf = PathBuf::from("./access-list.txt");
+    }
+}
+
+crate::settings! {
+    /// What the tracker gives up once its sockets are open. Needs to be started as root.
+    pub struct PrivilegesConfig {
+        /// Become another user after binding the sockets.
+        pub drop_privileges: bool = false;
+        /// Name of the user to become.
+        pub user: String = "nobody".to_owned();
+        /// Name of the group to become.
+        pub group: String = "nogroup".to_owned();
+        /// Directory to lock the process into; empty for none. Paths in this file are then looked up
+        /// inside it when they are read again.
+        pub chroot_path: PathBuf = PathBuf::new();
+    }
+}
+
+crate::settings! {
+    /// Prometheus endpoint: metrics at http://ADDRESS/metrics, and /health for load balancers.
+    pub struct MetricsConfig {
+        /// Serve metrics.
+        pub enable: bool = false;
+        /// Address and port to serve them on. Anyone who can reach it can read them.
+        pub address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9000));
+    }
+}
+
+crate::settings! {
+    /// Statistics in the log.
+    pub struct StatisticsConfig {
+        /// Time between two reports; 0 for none.
+        pub interval: u32 = 0, unit "seconds", in 0..=86_400;
+    }
+}
+
+crate::settings! {
+    /// How long peers are remembered, and how they are forgotten.
+    pub struct CleaningConfig {
+        /// A peer that has not announced for this long is forgotten.
+        /// Must be at least twice the announce interval.
+        pub max_peer_age: u32 = 3600, unit "seconds", in 60..=172_800;
+        /// One pass over all torrents takes this long. The work is spread evenly over it.
+        pub interval: u32 = 120, unit "seconds", in 1..=3600;
+    }
+}
+
+crate::settings! {
+    /// Upper bounds on what the tracker remembers. At a limit it still answers, but does not store.
+    /// Worst-case memory: 48 bytes per torrent plus 13 per IPv4 peer or 33 per IPv6 peer.
+    pub struct LimitsConfig {
+        /// Torrents with at least one peer.
+        pub max_torrents: u64 = 100_000_000, unit "torrents", in 1..=1_000_000_000;
+        /// Peers of all torrents together.
+        pub max_peers: u64 = 100_000_000, unit "peers", in 1..=1_000_000_000;
+        /// Peers of one torrent and address family.
+        pub max_peers_per_torrent: u32 = 1_000_000, unit "peers", in 1..=10_000_000;
+        /// Share of max_peers kept free for torrents with fewer than three peers.
+        pub reserved_for_small_torrents: u32 = 10, unit "percent", in 0..=90;
+    }
+}
+
+/// Reports a peer age that would forget peers between two of their announces.
+pub fn check_peer_age(cleaning: &CleaningConfig, announce_interval: u32, problems: &mut Vec<Problem>) {
+    let shortest = announce_interval.saturating_mul(2);
+    if cleaning.max_peer_age < shortest {
+        problems.push(Problem::new(
+            "cleaning.max_peer_age",
+            format!(
+                "{} s is less than twice protocol.peer_announce_interval ({announce_interval} s): peers would be \
+                 forgotten between two announces. Set it to {shortest} or more, or shorten the interval",
+                cleaning.max_peer_age
+            ),
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peer_age_below_twice_the_interval_is_a_problem() {
+        let mut problems = Vec::new();
+        check_peer_age(&CleaningConfig::default(), 1800, &mut problems);
+        assert_eq!(problems, []);
+        check_peer_age(&CleaningConfig::default(), 1801, &mut problems);
+        assert_eq!(problems[0].key, "cleaning.max_peer_age");
+        assert!(problems[0].text.contains("3602"), "{}", problems[0].text);
+    }
+}

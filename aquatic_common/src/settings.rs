@@ -1,0 +1,392 @@
+//! How settings are declared: one place per setting holds its documentation, type, default, unit and bounds. The
+//! printed default configuration, the check for unknown keys and the check of the bounds all come from it.
+//!
+//! ```
+//! aquatic_common::settings! {
+//!     /// What the tracker answers.
+//!     pub struct Protocol {
+//!         /// Most peers in a reply.
+//!         pub max_response_peers: usize = 50, unit "peers", in 1..=202;
+//!     }
+//! }
+//!
+//! assert_eq!(Protocol::default().max_response_peers, 50);
+//! ```
+//!
+//! A field whose type is itself declared this way is a section: it needs no default.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::access_list::AccessListMode;
+
+/// What is declared about one key.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// The key inside its section.
+    pub key: &'static str,
+    /// Documentation, one element per line.
+    pub doc: &'static [&'static str],
+    /// Unit of the value, if it has one.
+    pub unit: Option<&'static str>,
+    /// Smallest and largest value, if the value is a number with bounds.
+    pub bounds: Option<RangeInclusive<u64>>,
+    /// The texts the value is chosen from, if it is a choice.
+    pub choices: &'static [&'static str],
+}
+
+/// A key or a section of a configuration, as declared.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// A key that holds a value.
+    Value(Meta),
+    /// A section and what is in it.
+    Section(Meta, Vec<Entry>),
+}
+
+impl Entry {
+    /// What is declared about the key or section itself.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        match self {
+            Self::Value(meta) | Self::Section(meta, _) => meta,
+        }
+    }
+}
+
+/// Something wrong with a value, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Full name of the key, such as `network.use_ipv4`.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub text: String,
+}
+
+impl Problem {
+    /// A problem with the named key.
+    pub fn new(key: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { key: key.into(), text: text.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.text)
+    }
+}
+
+/// A type that can stand in a configuration: a value or a whole section.
+pub trait Setting {
+    /// What `-p` and the check for unknown keys need to know.
+    fn describe(meta: Meta) -> Entry
+    where
+        Self: Sized;
+
+    /// The value as a number, to hold against the declared bounds.
+    fn as_number(&self) -> Option<u64> {
+        None
+    }
+
+    /// Reports values out of bounds. `key` is the full name of this setting.
+    fn check(&self, key: &str, bounds: Option<&RangeInclusive<u64>>, problems: &mut Vec<Problem>) {
+        if let (Some(number), Some(bounds)) = (self.as_number(), bounds)
+            && !bounds.contains(&number)
+        {
+            let text = format!("{number} is out of bounds, choose from {} to {}", bounds.start(), bounds.end());
+            problems.push(Problem::new(key, text));
+        }
+    }
+}
+
+/// A section of settings. Implemented by the [`settings!`](crate::settings!) macro.
+pub trait Settings: Setting + Serialize + for<'de> Deserialize<'de> + Default {
+    /// Everything that can be set, in the order of declaration.
+    #[must_use]
+    fn entries() -> Vec<Entry>;
+}
+
+/// A whole configuration file.
+pub trait Configuration: Settings {
+    /// Reports impossible combinations of values that are each within their bounds.
+    fn check_relations(&self, problems: &mut Vec<Problem>);
+
+    /// Everything wrong with the values, bounds first.
+    #[must_use]
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        self.check("", None, &mut problems);
+        self.check_relations(&mut problems);
+        problems
+    }
+}
+
+/// Joins a section's full name and a key.
+#[must_use]
+pub fn join_key(section: &str, key: &str) -> String {
+    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+}
+
+macro_rules! number_settings {
+    ($($number:ty),*) => {$(
+        impl Setting for $number {
+            fn describe(meta: Meta) -> Entry {
+                Entry::Value(meta)
+            }
+
+            fn as_number(&self) -> Option<u64> {
+                u64::try_from(*self).ok()
+            }
+        }
+    )*};
+}
+
+macro_rules! plain_settings {
+    ($($plain:ty),*) => {$(
+        impl Setting for $plain {
+            fn describe(meta: Meta) -> Entry {
+                Entry::Value(meta)
+            }
+        }
+    )*};
+}
+
+number_settings!(u8, u16, u32, u64, usize);
+plain_settings!(bool, f64, String, PathBuf, SocketAddr, Addresses);
+
+impl Setting for AccessListMode {
+    fn describe(meta: Meta) -> Entry {
+        Entry::Value(Meta { choices: &["off", "allow", "deny"], ..meta })
+    }
+}
+
+/// One address or several: `"0.0.0.0:6969"` or `["192.0.2.1:6969", "192.0.2.2:6969"]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses(pub Vec<SocketAddr>);
+
+impl Serialize for Addresses {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AddressesVisitor)
+    }
+}
+
+struct AddressesVisitor;
+
+impl<'de> serde::de::Visitor<'de> for AddressesVisitor {
+    type Value = Addresses;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"ADDRESS:PORT\" or a list of them")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Addresses, E> {
+        Ok(Addresses(vec![parse_address(text)?]))
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
+        let mut addresses = Vec::new();
+        while let Some(text) = list.next_element::<String>()? {
+            addresses.push(parse_address(&text)?);
+        }
+        Ok(Addresses(addresses))
+    }
+}
+
+fn parse_address<E: serde::de::Error>(text: &str) -> Result<SocketAddr, E> {
+    text.parse().map_err(|_| {
+        E::custom(format!(
+            "{text:?} is not an address with a port; write \"192.0.2.1:6969\" or \"[2001:db8::1]:6969\""
+        ))
+    })
+}
+
+/// Declares a section of settings; see the module documentation.
+#[macro_export]
+macro_rules! settings {
+    (
+        $(#[doc = $section_doc:literal])*
+        $vis:vis struct $name:ident {
+            $(
+                $(#[doc = $doc:literal])*
+                pub $key:ident: $type:ty $(= $default:expr)? $(, unit $unit:literal)? $(, in $bounds:expr)?;
+            )*
+        }
+    ) => {
+        $(#[doc = $section_doc])*
+        #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        $vis struct $name {
+            $( $(#[doc = $doc])* pub $key: $type, )*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $( $key: $crate::__setting_default!($($default)?), )* }
+            }
+        }
+
+        impl $crate::settings::Settings for $name {
+            fn entries() -> Vec<$crate::settings::Entry> {
+                vec![$(
+                    <$type as $crate::settings::Setting>::describe($crate::settings::Meta {
+                        key: stringify!($key),
+                        doc: &[$($doc),*],
+                        unit: $crate::__setting_option!($($unit)?),
+                        bounds: $crate::__setting_option!($($bounds)?),
+                        choices: &[],
+                    }),
+                )*]
+            }
+        }
+
+        impl $crate::settings::Setting for $name {
+            fn describe(meta: $crate::settings::Meta) -> $crate::settings::Entry {
+                let entries = <Self as $crate::settings::Settings>::entries();
+                $crate::settings::Entry::Section(meta, entries)
+            }
+
+            fn check(
+                &self,
+                section: &str,
+                _bounds: Option<&std::ops::RangeInclusive<u64>>,
+                problems: &mut Vec<$crate::settings::Problem>,
+            ) {
+                $(
+                    let key = $crate::settings::join_key(section, stringify!($key));
+                    let bounds: Option<std::ops::RangeInclusive<u64>> =
+                        $crate::__setting_option!($($bounds)?);
+                    $crate::settings::Setting::check(&self.$key, &key, bounds.as_ref(), problems);
+                )*
+            }
+        }
+    };
+}
+
+/// Declares an enum whose variants are the values a setting is chosen from, written in lower case.
+#[macro_export]
+macro_rules! choice {
+    (
+        $(#[$enum_attr:meta])*
+        $vis:vis enum $name:ident {
+            $( $(#[$attr:meta])* $variant:ident = $text:literal, )*
+        }
+    ) => {
+        $(#[$enum_attr])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, ::serde::Serialize, ::serde::Deserialize)]
+        $vis enum $name {
+            $( $(#[$attr])* #[serde(rename = $text)] $variant, )*
+        }
+
+        impl $crate::settings::Setting for $name {
+            fn describe(meta: $crate::settings::Meta) -> $crate::settings::Entry {
+                $crate::settings::Entry::Value($crate::settings::Meta {
+                    choices: &[$($text),*],
+                    ..meta
+                })
+            }
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __setting_default {
+    () => {
+        Default::default()
+    };
+    ($default:expr) => {
+        $default
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __setting_option {
+    () => {
+        None
+    };
+    ($value:expr) => {
+        Some($value)
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::settings! {
+        /// A test section.
+        pub struct Inner {
+            /// How many.
+            pub count: u16 = 5, unit "things", in 1..=10;
+        }
+    }
+
+    crate::settings! {
+        /// A test configuration.
+        pub struct Outer {
+            /// A switch.
+            pub on: bool = true;
+            /// Where.
+            pub address: Addresses = Addresses(vec!["127.0.0.1:1".parse().unwrap()]);
+            /// Inside.
+            pub inner: Inner;
+        }
+    }
+
+    impl Configuration for Outer {
+        fn check_relations(&self, problems: &mut Vec<Problem>) {
+            if self.on && self.inner.count == 7 {
+                problems.push(Problem::new("on", "not with seven"));
+            }
+        }
+    }
+
+    #[test]
+    fn default_round_trips() {
+        let text = toml::to_string(&Outer::default()).unwrap();
+        assert_eq!(toml::from_str::<Outer>(&text).unwrap(), Outer::default());
+    }
+
+    #[test]
+    fn bounds_and_relations_are_reported_by_full_name() {
+        let outer: Outer = toml::from_str("inner.count = 11").unwrap();
+        let problems = outer.problems();
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].to_string(), "inner.count: 11 is out of bounds, choose from 1 to 10");
+        let outer: Outer = toml::from_str("inner.count = 7").unwrap();
+        assert_eq!(outer.problems(), [Problem::new("on", "not with seven")]);
+    }
+
+    #[test]
+    fn entries_carry_declaration() {
+        let entries = Outer::entries();
+        let Entry::Section(meta, inner) = &entries[2] else { panic!("a section") };
+        assert_eq!(meta.key, "inner");
+        let Entry::Value(count) = &inner[0] else { panic!("a value") };
+        assert_eq!((count.unit, count.bounds.clone()), (Some("things"), Some(1..=10)));
+    }
+
+    #[test]
+    fn one_address_or_several() {
+        let one: Outer = toml::from_str("address = '0.0.0.0:6969'").unwrap();
+        assert_eq!(one.address.0.len(), 1);
+        let two: Outer = toml::from_str("address = ['0.0.0.0:6969', '[::1]:6969']").unwrap();
+        assert_eq!(two.address.0.len(), 2);
+        let error = toml::from_str::<Outer>("address = '0.0.0.0'").unwrap_err();
+        assert!(error.message().contains("is not an address with a port"), "{error}");
+    }
+}

@@ -1,0 +1,1 @@
+//! aquatic_swarm

@@ -1,0 +1,3 @@
+//! Load test for WebTorrent over WebSocket trackers. Here belongs what is particular to that protocol: connections and
+//! messages. Population, pacing, histograms and reports belong to `aquatic_load_engine`. The load test is not built
+//! yet: this member only reserves its room in the workspace.
