@@ -13,7 +13,8 @@
 //! assert_eq!(Protocol::default().max_response_peers, 50);
 //! ```
 //!
-//! A field whose type is itself declared this way is a section: it needs no default.
+//! A field whose type is itself declared this way is a section: it needs no default, and without documentation of its
+//! own it has that of its type.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::access_list::AccessListMode;
+use crate::config::LogLevel;
 
 /// What is declared about one key.
 #[derive(Clone, Debug)]
@@ -114,6 +116,12 @@ pub trait Settings: Setting + Serialize + for<'de> Deserialize<'de> + Default {
 pub trait Configuration: Settings {
     /// Reports impossible combinations of values that are each within their bounds.
     fn check_relations(&self, problems: &mut Vec<Problem>);
+
+    /// How much to log. A configuration with a key `log_level` returns it here.
+    #[must_use]
+    fn log_level(&self) -> LogLevel {
+        LogLevel::default()
+    }
 
     /// Everything wrong with the values, bounds first.
     #[must_use]
@@ -255,7 +263,8 @@ macro_rules! settings {
         impl $crate::settings::Setting for $name {
             fn describe(meta: $crate::settings::Meta) -> $crate::settings::Entry {
                 let entries = <Self as $crate::settings::Settings>::entries();
-                $crate::settings::Entry::Section(meta, entries)
+                let doc = if meta.doc.is_empty() { &[$($section_doc),*] } else { meta.doc };
+                $crate::settings::Entry::Section($crate::settings::Meta { doc, ..meta }, entries)
             }
 
             fn check(
