@@ -1,0 +1,75 @@
+//! The one place that reads the operating system's clock.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use aquatic_common::Seconds;
+
+/// When the process started. Copies of it agree, so the times of all cores can be compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Epoch(Instant);
+
+impl Epoch {
+    /// Starts counting now.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Time since the start, read from the operating system now.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn elapsed(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.0)
+    }
+}
+
+/// A core's coarse clock: shows the time of the last [`tick`](Self::tick). Never goes backwards.
+#[derive(Debug)]
+pub struct Clock {
+    epoch: Epoch,
+    shown: Cell<Duration>,
+}
+
+impl Clock {
+    /// A clock that shows the present.
+    #[must_use]
+    pub fn new(epoch: Epoch) -> Self {
+        Self { epoch, shown: Cell::new(epoch.elapsed()) }
+    }
+
+    /// Brings the clock up to date and returns what it then shows.
+    pub fn tick(&self) -> Duration {
+        let now = self.epoch.elapsed().max(self.shown.get());
+        self.shown.set(now);
+        now
+    }
+
+    /// Time since the process started, as of the last tick.
+    #[must_use]
+    pub fn shown(&self) -> Duration {
+        self.shown.get()
+    }
+
+    /// Whole seconds since the process started, as of the last tick.
+    #[must_use]
+    pub fn now(&self) -> Seconds {
+        Seconds(u32::try_from(self.shown.get().as_secs()).unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_the_last_tick_and_never_less() {
+        let clock = Clock::new(Epoch::start());
+        let first = clock.shown();
+        assert_eq!(clock.shown(), first);
+        let second = clock.tick();
+        assert!(second >= first);
+        assert_eq!((clock.shown(), clock.now()), (second, Seconds(0)));
+    }
+}
