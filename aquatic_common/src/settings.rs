@@ -47,7 +47,7 @@ pub enum Entry {
     /// A key that holds a value.
     Value(Meta),
     /// A section and what is in it.
-    Section(Meta, Vec<Entry>),
+    Section(Meta, Vec<Self>),
 }
 
 impl Entry {

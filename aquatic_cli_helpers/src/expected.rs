@@ -1,0 +1,69 @@
+//! What is wrong with a value that does not fit its key, in words.
+
+use std::net::SocketAddr;
+
+use aquatic_common::settings::Meta;
+use toml::Value;
+
+use crate::nearest::nearest;
+use crate::print::choices_text;
+
+/// Longest value repeated in a message, in characters.
+const MAX_SHOWN: usize = 60;
+
+/// Says why `value` cannot be the value of a key. The key's default shows what type it has; `reason` is what reading
+/// the value failed with, and is passed on where it says more than the type does.
+pub(crate) fn complain(meta: &Meta, value: &Value, default: Option<&Value>, reason: &str) -> String {
+    let got = describe(value);
+    match (default, value) {
+        _ if !meta.choices.is_empty() => not_a_choice(meta.choices, value),
+        (Some(Value::Integer(_)), Value::Integer(number)) => match &meta.bounds {
+            Some(bounds) => {
+                format!("{number} is out of bounds, choose from {} to {}", bounds.start(), bounds.end())
+            }
+            None => format!("{number} does not fit: {reason}"),
+        },
+        (Some(Value::Integer(_)), _) => match &meta.bounds {
+            Some(bounds) => {
+                format!("expected a whole number from {} to {}, got {got}", bounds.start(), bounds.end())
+            }
+            None => format!("expected a whole number, got {got}"),
+        },
+        (Some(Value::Boolean(_)), _) => format!("expected true or false, got {got}"),
+        (Some(Value::Float(_)), _) => format!("expected a number, got {got}"),
+        (Some(Value::String(default)), _) if is_address(default) && !value.is_array() => {
+            format!("expected an address with a port such as \"{default}\", got {got}")
+        }
+        (Some(Value::String(default)), _) if !value.is_str() && !is_address(default) => {
+            format!("expected text in quotes, got {got}")
+        }
+        _ => reason.to_owned(),
+    }
+}
+
+fn not_a_choice(choices: &[&str], value: &Value) -> String {
+    let all = choices_text(choices);
+    let offers = value.as_str().map_or_else(Vec::new, |text| nearest(text, choices.iter().copied()));
+    let hint =
+        if offers.is_empty() { String::new() } else { format!("; did you mean {}?", choices_text(&offers)) };
+    format!("expected one of {all}, got {}{hint}", describe(value))
+}
+
+fn is_address(text: &str) -> bool {
+    text.parse::<SocketAddr>().is_ok()
+}
+
+fn describe(value: &Value) -> String {
+    let kind = match value {
+        Value::String(_) => "the text",
+        Value::Integer(_) | Value::Float(_) => "the number",
+        Value::Boolean(_) => "the switch",
+        Value::Datetime(_) => "the date or time",
+        Value::Array(_) => "the list",
+        Value::Table(_) => "the section",
+    };
+    let text = value.as_str().map_or_else(|| value.to_string(), |text| format!("{text:?}"));
+    let shown: String = text.chars().take(MAX_SHOWN).collect();
+    let dots = if shown.len() < text.len() { "…" } else { "" };
+    format!("{kind} {shown}{dots}")
+}

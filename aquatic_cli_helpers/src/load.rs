@@ -1,0 +1,142 @@
+//! Reading a configuration and saying everything that is wrong with it at once.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use aquatic_common::settings::Configuration;
+
+use crate::check::{self, Found};
+use crate::flags::Override;
+
+/// Longest configuration file in bytes. A real one is a hundredth of it; the bound keeps a wrong path such as a device
+/// from filling the memory.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Why there is no configuration to start with.
+#[derive(Debug)]
+pub struct LoadError {
+    path: Option<PathBuf>,
+    reason: Reason,
+}
+
+#[derive(Debug)]
+enum Reason {
+    Unreadable(io::Error),
+    TooLong,
+    NotText { line: usize },
+    Wrong(Vec<Found>),
+}
+
+/// Reads the file, if there is one, puts `overrides` on top, and checks everything: syntax, names, types, bounds,
+/// relations.
+pub fn load<C: Configuration>(path: Option<&Path>, overrides: &[Override]) -> Result<C, LoadError> {
+    let fail = |reason| LoadError { path: path.map(Path::to_owned), reason };
+    let text = match path {
+        Some(path) => read(path).map_err(fail)?,
+        None => String::new(),
+    };
+    check::config(&text, overrides).map_err(|found| fail(Reason::Wrong(found)))
+}
+
+fn read(path: &Path) -> Result<String, Reason> {
+    let file = File::open(path).map_err(Reason::Unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(Reason::Unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Reason::TooLong);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        Reason::NotText { line: 1 + good.iter().filter(|&&byte| byte == b'\n').count() }
+    })
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "configuration file {}", path.display())?,
+            None => f.write_str("configuration")?,
+        }
+        match &self.reason {
+            Reason::Unreadable(error) if error.kind() == io::ErrorKind::NotFound => {
+                f.write_str(" does not exist; write one to start from with --print-config")
+            }
+            Reason::Unreadable(error) => write!(f, " cannot be read: {error}"),
+            Reason::TooLong => write!(f, " is longer than {MAX_FILE_BYTES} bytes"),
+            Reason::NotText { line } => write!(f, " is not UTF-8 text: see line {line}"),
+            Reason::Wrong(found) => {
+                match found.len() {
+                    1 => f.write_str(" has a problem:")?,
+                    count => write!(f, " has {count} problems:")?,
+                }
+                found.iter().try_for_each(|found| write!(f, "\n  {found}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+#[cfg(test)]
+mod tests {
+    use aquatic_common::settings::Problem;
+
+    use super::*;
+
+    aquatic_common::settings! {
+        struct Config {
+            /// A number.
+            pub number: u8 = 1, in 1..=9;
+        }
+    }
+
+    impl Configuration for Config {
+        fn check_relations(&self, _problems: &mut Vec<Problem>) {}
+    }
+
+    fn load_bytes(bytes: &[u8]) -> Result<Config, String> {
+        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, bytes).map_err(|error| error.to_string())?;
+        load(Some(&path), &[]).map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn a_file_is_read() {
+        assert_eq!(load_bytes(b"number = 3\n").unwrap(), Config { number: 3 });
+        assert_eq!(load::<Config>(None, &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn problems_stand_below_the_name_of_the_file() {
+        let error = load_bytes(b"number = 10\nnunber = 1").unwrap_err();
+        let expected = "\
+configuration file FILE has 2 problems:
+  line 1: number: 10 is out of bounds, choose from 1 to 9
+  line 2: nunber: unknown key \"nunber\"; did you mean number?";
+        assert_eq!(error, expected);
+        let set = "number=0".parse().unwrap();
+        let error = load::<Config>(None, &[set]).unwrap_err().to_string();
+        let expected = "\
+configuration has a problem:
+  --set number: 0 is out of bounds, choose from 1 to 9";
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn files_that_are_no_configuration_are_explained() {
+        let error = load_bytes(b"# fine\n# not: \xff\n").unwrap_err();
+        assert_eq!(error, "configuration file FILE is not UTF-8 text: see line 2");
+        let long = vec![b'\n'; MAX_FILE_BYTES as usize + 1];
+        assert_eq!(load_bytes(&long).unwrap_err(), "configuration file FILE is longer than 1048576 bytes");
+        assert!(load_bytes(&long[1..]).is_ok());
+
+        let directory = tempfile::tempdir().unwrap();
+        let error = load::<Config>(Some(directory.path()), &[]).unwrap_err().to_string();
+        assert!(error.contains("cannot be read: Is a directory"), "{error}");
+        let error = load::<Config>(Some(&directory.path().join("none")), &[]).unwrap_err().to_string();
+        assert!(error.contains("/none does not exist"), "{error}");
+    }
+}

@@ -1,0 +1,113 @@
+//! Configurations as TOML that people read.
+
+use std::fmt::Write;
+
+use aquatic_common::settings::{Configuration, Entry, Meta, join_key};
+use toml::{Table, Value};
+
+/// First line of a printed default configuration.
+const HEADER: &str = "# Every key may be left out. The values below are the defaults.\n";
+
+/// The default configuration with a comment above every key and section: what it does, its unit, and what values it
+/// takes. Parses back to the default.
+pub fn default_config<C: Configuration>() -> Result<String, toml::ser::Error> {
+    let values = Table::try_from(C::default())?;
+    let mut printer = Printer { out: HEADER.to_owned(), style: Style::Commented };
+    printer.section("", &C::entries(), &values, &Table::new());
+    Ok(printer.out)
+}
+
+/// The configuration without comments, except that a key whose value is not the default has the default beside it.
+pub fn parsed_config<C: Configuration>(config: &C) -> Result<String, toml::ser::Error> {
+    let values = Table::try_from(config)?;
+    let defaults = Table::try_from(C::default())?;
+    let mut printer = Printer { out: String::new(), style: Style::Terse };
+    printer.section("", &C::entries(), &values, &defaults);
+    Ok(printer.out)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// Documentation above every key.
+    Commented,
+    /// Keys and values, and the defaults that differ.
+    Terse,
+}
+
+struct Printer {
+    out: String,
+    style: Style,
+}
+
+impl Printer {
+    /// Keys go before sections, whatever their order of declaration: in TOML, what stands below a section's header is
+    /// in that section.
+    fn section(&mut self, name: &str, entries: &[Entry], values: &Table, defaults: &Table) {
+        for entry in entries {
+            if let Entry::Value(meta) = entry {
+                self.key(meta, values.get(meta.key), defaults.get(meta.key));
+            }
+        }
+        let none = Table::new();
+        for entry in entries {
+            if let Entry::Section(meta, inner) = entry {
+                let name = join_key(name, meta.key);
+                self.comment(meta);
+                self.line(format_args!("[{name}]"));
+                let values = values.get(meta.key).and_then(Value::as_table).unwrap_or(&none);
+                let defaults = defaults.get(meta.key).and_then(Value::as_table).unwrap_or(&none);
+                self.section(&name, inner, values, defaults);
+            }
+        }
+    }
+
+    fn key(&mut self, meta: &Meta, value: Option<&Value>, default: Option<&Value>) {
+        if self.style == Style::Commented {
+            self.comment(meta);
+        }
+        match (value, default) {
+            (None, _) => self.line(format_args!("# {} is not set", meta.key)),
+            (Some(value), Some(default)) if value != default => {
+                self.line(format_args!("{} = {value} # default: {default}", meta.key));
+            }
+            (Some(value), _) => self.line(format_args!("{} = {value}", meta.key)),
+        }
+    }
+
+    fn comment(&mut self, meta: &Meta) {
+        self.out.push('\n');
+        if self.style == Style::Terse {
+            return;
+        }
+        for line in meta.doc {
+            self.line(format_args!("#{line}"));
+        }
+        if let Some(range) = range_text(meta) {
+            self.line(format_args!("# {range}."));
+        }
+    }
+
+    fn line(&mut self, text: std::fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.out, "{text}");
+    }
+}
+
+/// What values a key takes, in words: `From 60 to 172800 seconds`.
+fn range_text(meta: &Meta) -> Option<String> {
+    if !meta.choices.is_empty() {
+        return Some(format!("One of {}", choices_text(meta.choices)));
+    }
+    match (&meta.bounds, meta.unit) {
+        (Some(bounds), Some(unit)) => Some(format!("From {} to {} {unit}", bounds.start(), bounds.end())),
+        (Some(bounds), None) => Some(format!("From {} to {}", bounds.start(), bounds.end())),
+        (None, Some(unit)) => Some(format!("In {unit}")),
+        (None, None) => None,
+    }
+}
+
+/// Choices as they are written in TOML: `"off", "allow", "deny"`.
+pub(crate) fn choices_text(choices: &[&str]) -> String {
+    let quoted: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
+    quoted.join(", ")
+}
