@@ -8,6 +8,7 @@ use clap::{ArgAction, Args};
 /// Flags about the configuration, the same in every program. Use with `#[command(flatten)]`, or as the only arguments
 /// of a subcommand.
 #[derive(Clone, Debug, Default, Args)]
+#[command(disable_version_flag = true)]
 pub struct ConfigFlags {
     /// Read the configuration from this TOML file; without it, the defaults serve
     #[arg(short, long, value_name = "FILE")]

@@ -1,0 +1,75 @@
+//! The command line of the tracker: one subcommand for each service. What belongs here is which services there are and
+//! how they are composed; what they do is theirs.
+
+#![forbid(unsafe_code)]
+
+mod placeholder;
+
+use std::process::ExitCode;
+
+use aquatic_cli_helpers::{ConfigFlags, run};
+use clap::{ArgAction, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  aquatic udp                       Serve on port 6969, IPv4 and IPv6, all cores
+  aquatic udp -p > tracker.toml     Write a commented configuration to start from
+  aquatic udp -c tracker.toml       Serve as configured
+  aquatic udp -c tracker.toml --check-config
+                                    Say what is wrong with it, without starting
+
+Clients reach the tracker by its announce URL: udp://HOST:6969/announce
+Stop it with Ctrl-C or SIGTERM; SIGUSR1 reads the access list again.
+
+Exit codes: 0 success, 1 bad configuration, 2 bad command line, 3 failure, 101 a bug.";
+
+/// A BitTorrent tracker: tells the clients of a torrent about each other.
+#[derive(Debug, Parser)]
+#[command(name = "aquatic", version, propagate_version = true, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true, disable_version_flag = true)]
+struct Cli {
+    #[command(subcommand)]
+    service: Service,
+
+    /// Print the version and exit
+    #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// The services this program can run.
+#[derive(Debug, Subcommand)]
+enum Service {
+    /// Serve clients over UDP (BEP 15)
+    Udp(ConfigFlags),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().service {
+        Service::Udp(flags) => run(&flags, placeholder::run),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aquatic_cli_helpers::declarations;
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_a_screen() {
+        let help = Cli::command().term_width(80).render_help().to_string();
+        assert!(help.lines().count() <= 24, "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+    }
+
+    #[test]
+    fn every_service_declares_its_settings_completely() {
+        assert_eq!(declarations::faults::<placeholder::UdpConfig>(), [""; 0]);
+    }
+}

@@ -1,0 +1,178 @@
+//! The real program from outside: flags, what it prints where, exit codes.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn aquatic(args: &[&str]) -> Run {
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_aquatic")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// Checks a configuration with the given text.
+fn check(text: &str) -> Run {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tracker.toml");
+    std::fs::write(&path, text).unwrap();
+    aquatic(&["udp", "--check-config", "-c", utf8(&path)])
+}
+
+fn utf8(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Asserts that the configuration is refused with code 1, nothing on standard output, and all of `parts` on standard
+/// error.
+fn assert_refused(run: &Run, parts: &[&str]) {
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert_eq!(run.stdout, "");
+    for part in parts {
+        assert!(run.stderr.contains(part), "{part:?} is not in:\n{}", run.stderr);
+    }
+}
+
+#[test]
+fn the_printed_default_is_accepted_and_is_the_default() {
+    let printed = aquatic(&["udp", "-p"]);
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
+    let checked = check(&printed.stdout);
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tracker.toml");
+    std::fs::write(&path, &printed.stdout).unwrap();
+    let from_file = aquatic(&["udp", "-P", "--check-config", "-c", utf8(&path)]);
+    let from_nothing = aquatic(&["udp", "-P", "--check-config"]);
+    assert_eq!(from_file.stdout, from_nothing.stdout);
+    assert!(!from_file.stdout.contains("# default:"), "{}", from_file.stdout);
+}
+
+#[test]
+fn every_printed_key_has_a_comment_above() {
+    let printed = aquatic(&["udp", "--print-config"]).stdout;
+    let mut above = "";
+    let mut keys = 0;
+    for line in printed.lines() {
+        if !line.is_empty() && !line.starts_with('#') {
+            assert!(above.starts_with("# "), "no comment above {line:?}");
+            keys += 1;
+        }
+        above = line;
+    }
+    assert!(keys > 10, "{printed}");
+}
+
+#[test]
+fn numbers_are_printed_with_their_bounds_and_units() {
+    let printed = aquatic(&["udp", "-p"]).stdout;
+    let expected = "\n# From 60 to 86400 seconds.\npeer_announce_interval = 1800\n";
+    assert!(printed.contains(expected), "{printed}");
+}
+
+#[test]
+fn a_good_configuration_passes() {
+    let run = check("workers = 1\n[network]\nuse_ipv6 = false\n");
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "", ""));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_section_and_the_nearest_valid_one() {
+    let run = check("[network]\nuse_ip4 = true\n");
+    assert_refused(&run, &["line 2", "network.use_ip4", "[network]", "did you mean network.use_ipv4?"]);
+}
+
+#[test]
+fn a_number_out_of_bounds_is_refused_with_the_bounds() {
+    let run = check("[protocol]\npeer_announce_interval = 1\n");
+    assert_refused(
+        &run,
+        &["line 2: protocol.peer_announce_interval: 1 is out of bounds, choose from 60 to 86400"],
+    );
+}
+
+#[test]
+fn a_peer_age_below_twice_the_interval_is_refused() {
+    let run = check("[protocol]\npeer_announce_interval = 600\n[cleaning]\nmax_peer_age = 1199\n");
+    assert_refused(&run, &["line 4: cleaning.max_peer_age", "Set it to 1200 or more"]);
+    let run = check("[protocol]\npeer_announce_interval = 600\n[cleaning]\nmax_peer_age = 1200\n");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+}
+
+#[test]
+fn several_problems_are_reported_together() {
+    let run = check("worker = 1\n[network]\nuse_ipv4 = 'yes'\n[protocol]\nmax_response_peers = -1\n");
+    assert_refused(
+        &run,
+        &[
+            "has 3 problems:",
+            "line 1: worker: unknown key \"worker\"; did you mean workers?",
+            "line 3: network.use_ipv4: expected true or false, got the text \"yes\"",
+            "line 5: protocol.max_response_peers: -1 is out of bounds",
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing.toml");
+    let run = aquatic(&["udp", "-c", utf8(&missing)]);
+    assert_refused(&run, &["missing.toml does not exist", "--print-config"]);
+    let run = aquatic(&["udp", "-c", utf8(directory.path())]);
+    assert_refused(&run, &["Is a directory"]);
+}
+
+#[test]
+fn bad_flags_are_explained_on_stderr_with_code_2() {
+    let bad: [&[&str]; 6] = [
+        &[],
+        &["--nonsense"],
+        &["tcp"],
+        &["udp", "--nonsense"],
+        &["udp", "-c"],
+        &["udp", "--set", "workers"],
+    ];
+    for args in bad {
+        let run = aquatic(args);
+        assert_eq!(run.code, Some(2), "{args:?}");
+        assert_eq!(run.stdout, "", "{args:?}");
+        assert!(run.stderr.contains("--help"), "{args:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for flag in ["-h", "--help"] {
+        let run = aquatic(&[flag]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+        assert!(run.stdout.contains("Examples:"), "{}", run.stdout);
+        assert!(aquatic(&["udp", flag]).stdout.contains("--check-config"));
+    }
+    for flag in ["-v", "-V", "--version"] {
+        for args in [&[flag][..], &["udp", flag]] {
+            let run = aquatic(args);
+            assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+            assert!(run.stdout.starts_with("aquatic"), "{}", run.stdout);
+            assert!(run.stdout.trim_end().ends_with(env!("CARGO_PKG_VERSION")), "{}", run.stdout);
+        }
+    }
+}
+
+#[test]
+fn set_goes_over_the_file_and_is_checked_like_it() {
+    let run = aquatic(&["udp", "-P", "--check-config", "-s", "workers=2", "--set", "log_level=debug"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stdout.contains("workers = 2 # default: 0\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("log_level = \"debug\" # default: \"info\"\n"), "{}", run.stdout);
+    let run = aquatic(&["udp", "--set", "workers=5000"]);
+    assert_refused(&run, &["--set workers: 5000 is out of bounds, choose from 0 to 1024"]);
+}
