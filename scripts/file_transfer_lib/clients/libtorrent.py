@@ -1,0 +1,50 @@
+"""libtorrent (Rasterbar), through its Python binding."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from .base import PEER_PORT, Client, Torrent
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+"""Debian's binding is for Debian's interpreter, which may not be the one that runs this program."""
+
+
+class Libtorrent(Client):
+    """Runs `libtorrent_agent.py` beside this file in a process of its own; that writes tracker errors to a file.
+
+    Quirks of 2.0:
+    - It announces once per address it listens on, so it is told the one address of the row.
+    - After an error it announces again only after some seconds, more with each error.
+    """
+
+    name = "libtorrent"
+    package = "python3-libtorrent"
+    programs = (SYSTEM_PYTHON,)
+    version_command = (SYSTEM_PYTHON, "-I", "-c", "import libtorrent; print(libtorrent.version)")
+
+    def start(self, torrents: Sequence[Torrent]) -> None:
+        settings = {
+            "listen": f"{self.family.authority(self.address)}:{PEER_PORT}",
+            "data": str(self.data),
+            "torrents": [str(torrent.file) for torrent in torrents],
+            "messages": str(self._messages),
+        }
+        # Isolated, so that this folder, with a module named like the binding, is not searched for it.
+        agent = Path(__file__).with_name("libtorrent_agent.py")
+        self.run([SYSTEM_PYTHON, "-I", "-B", str(agent), json.dumps(settings)])
+
+    def tracker_message(self, torrent: Torrent) -> str | None:
+        try:
+            messages = json.loads(self._messages.read_text())
+        except FileNotFoundError:
+            return None
+        return messages.get(torrent.payload.info_hash.hex())
+
+    @property
+    def _messages(self) -> Path:
+        return self.host.directory / "tracker-messages.json"
+
+    @classmethod
+    def missing_package(cls) -> str | None:
+        return super().missing_package() or (cls.package if "Error" in cls.version() else None)

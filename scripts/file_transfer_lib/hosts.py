@@ -1,0 +1,220 @@
+"""The hosts of a row: network namespaces joined by a bridge, and the processes that run in them.
+
+A namespace here has no name: it lives as long as the process that holds it, and with it go its interfaces, routes and
+addresses. The kernel kills the holder and every other process started here when the thread that started them ends, so
+nothing is left behind even if this program is killed with SIGKILL. The host's own network is not touched.
+"""
+
+import contextlib
+import ctypes
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+CLONE_NEWNET = 0x4000_0000
+STOP_SECONDS = 5.0
+"""How long a program may take to end after SIGTERM before it is killed."""
+
+
+class Family(Enum):
+    """The address family a row uses for everything: tracker, clients, transfer."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+
+    def authority(self, address: str) -> str:
+        """The address as it is written before a colon and a port."""
+        return f"[{address}]" if self is Family.IPV6 else address
+
+
+class Failure(Exception):
+    """Why a row failed, in words for the person who reads the table."""
+
+
+class Process:
+    """A program started by this run, in a process group of its own, with its output in a file."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], directory: Path) -> None:
+        self.log = log
+        self.name = log.stem
+        with log.open("wb") as output:
+            self._child = subprocess.Popen(
+                # The kernel sends the signal when the starting thread ends; see the module's description.
+                ["setpriv", "--pdeathsig", "KILL", "--", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                cwd=directory,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id of the program; the programs that lead up to it replace themselves by it."""
+        return self._child.pid
+
+    def exit_code(self) -> int | None:
+        """None while the program runs."""
+        return self._child.poll()
+
+    def stop(self) -> int:
+        """Ends the program and whatever it started, politely first. Returns the exit code."""
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(STOP_SECONDS)
+        self._signal(signal.SIGKILL)
+        return self._child.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, number)
+
+
+@dataclass(frozen=True)
+class Host:
+    """One network namespace with one interface and one address per family."""
+
+    name: str
+    holder: int
+    """Process id of the process that keeps the namespace alive."""
+    addresses: Mapping[Family, str]
+    directory: Path
+    """Where programs on this host write their logs and keep their files."""
+
+    def command(self, command: Sequence[str]) -> list[str]:
+        """The command line that runs `command` on this host."""
+        return ["nsenter", f"--net=/proc/{self.holder}/ns/net", "--", *command]
+
+    def start(self, name: str, command: Sequence[str], directory: Path | None = None) -> Process:
+        """Starts a program on this host; its log is called `name`. It sees neither the user's home nor locale."""
+        directory = directory or self.directory
+        environment = {"HOME": str(directory), "LANG": "C.UTF-8", "PATH": os.environ["PATH"], "TERM": "dumb"}
+        return Process(self.command(command), self.directory / f"{name}.log", environment, directory)
+
+    def socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+        """A socket that belongs to this host, although this program does not run there."""
+        with _inside_network_of(self.holder):
+            return socket.socket(family, kind)
+
+    def http(self, port: int) -> http.client.HTTPConnection:
+        """An HTTP connection to a program that listens on this host's loopback address."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.sock = self.socket(socket.AF_INET, socket.SOCK_STREAM)
+        connection.sock.settimeout(5)
+        connection.sock.connect(("127.0.0.1", port))
+        return connection
+
+
+@contextlib.contextmanager
+def _inside_network_of(pid: int) -> Iterator[None]:
+    """Moves the calling thread, and no other, into the network namespace of a process for a moment."""
+    with open(f"/proc/{threading.get_native_id()}/ns/net", "rb") as own, open(f"/proc/{pid}/ns/net", "rb") as other:
+        _set_network(other.fileno())
+        try:
+            yield
+        finally:
+            _set_network(own.fileno())
+
+
+def _set_network(descriptor: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns: {os.strerror(number)}")
+
+
+TRACKER, SEEDER, LEECHER = "tracker", "seeder", "leecher"
+# Documentation prefixes: clients take them for public addresses, unlike private ones, and nobody else uses them.
+ADDRESSES = {
+    TRACKER: {Family.IPV4: "198.51.100.1", Family.IPV6: "2001:db8:77::1"},
+    SEEDER: {Family.IPV4: "198.51.100.2", Family.IPV6: "2001:db8:77::2"},
+    LEECHER: {Family.IPV4: "198.51.100.3", Family.IPV6: "2001:db8:77::3"},
+}
+PREFIX_LENGTHS = {Family.IPV4: 24, Family.IPV6: 64}
+
+
+def create_hosts(stack: contextlib.ExitStack, directory: Path, family: Family) -> dict[str, Host]:
+    """Creates the three hosts of a row with addresses of one family; they vanish when `stack` closes."""
+    hosts = {}
+    for name, addresses in ADDRESSES.items():
+        host_directory = directory / name
+        host_directory.mkdir()
+        holder = _hold_namespace(stack, host_directory)
+        hosts[name] = Host(name, holder, {family: addresses[family]}, host_directory)
+    tracker = hosts[TRACKER]
+    _configure(tracker, ["link add bridge0 type bridge", *_interface("bridge0", tracker)])
+    for name in (SEEDER, LEECHER):
+        host = hosts[name]
+        plug = f"link add to-{name} type veth peer name eth0 netns {host.holder}"
+        _configure(tracker, [plug, f"link set to-{name} master bridge0 up"])
+        gateways = [f"route add default via {gateway}" for gateway in tracker.addresses.values()]
+        # Some clients take a host without a default route to be offline and do not announce.
+        _configure(host, [*_interface("eth0", host), *gateways])
+    return hosts
+
+
+def _hold_namespace(stack: contextlib.ExitStack, directory: Path) -> int:
+    """Starts the process that keeps a new network namespace alive, and waits until it does."""
+    command = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--net", "sh", "-c", "echo held; exec sleep infinity"]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=directory, start_new_session=True)
+    stack.callback(holder.wait)
+    stack.callback(holder.kill)
+    assert holder.stdout is not None
+    with holder.stdout as output:
+        if output.readline() != b"held\n":
+            raise Failure("cannot create a network namespace")
+    return holder.pid
+
+
+def _interface(name: str, host: Host) -> list[str]:
+    """The `ip` commands that bring an interface and the loopback up with the host's addresses."""
+    commands = ["link set lo up", f"link set {name} up"]
+    for family, address in host.addresses.items():
+        # Without `nodad` an IPv6 address cannot be used for the first second or two.
+        option = " nodad" if family is Family.IPV6 else ""
+        commands.append(f"address add {address}/{PREFIX_LENGTHS[family]} dev {name}{option}")
+    return commands
+
+
+def _configure(host: Host, commands: Sequence[str]) -> None:
+    result = subprocess.run(
+        host.command(["ip", "-batch", "-"]), input="\n".join(commands) + "\n", capture_output=True, text=True
+    )
+    if result.returncode != 0:
+        raise Failure(f"cannot set up the network of the {host.name}: {result.stderr.strip()}")
+
+
+def enter_own_namespaces() -> str | None:
+    """Makes sure that this process may create network namespaces, and says what is missing if it may not.
+
+    Root may. Anyone else may inside a user namespace, where the system permits those; the program then starts itself
+    again inside one.
+    """
+    missing = [tool for tool in ("ip", "nsenter", "setpriv", "unshare") if not _in_path(tool)]
+    if missing:
+        return f"missing programs: {', '.join(missing)} (apt-get install iproute2 util-linux)"
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True)
+    if probe.returncode == 0:
+        return None
+    if os.geteuid() == 0:
+        return f"cannot create network namespaces although root: {probe.stderr.strip()} (in a container: CAP_SYS_ADMIN is needed)"
+    as_root = ["unshare", "--user", "--map-root-user", "--"]
+    if subprocess.run([*as_root, "unshare", "--net", "true"], capture_output=True).returncode != 0:
+        return "network namespaces need root here (user namespaces are not available): run this with sudo"
+    sys.stdout.flush()
+    os.execvp("unshare", [*as_root, sys.executable, *sys.argv])
+
+
+def _in_path(program: str) -> bool:
+    return any(os.access(Path(part) / program, os.X_OK) for part in os.environ["PATH"].split(os.pathsep))
+
+

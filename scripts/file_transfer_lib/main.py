@@ -1,0 +1,158 @@
+"""Command line, parallel rows, the printed table."""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from .clients.base import Client
+from .hosts import enter_own_namespaces
+from .rows import Row, all_rows
+from .runner import Outcome, Runner
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main() -> int:
+    """Runs the selected rows and returns the exit code."""
+    options = _parse(sys.argv[1:])
+    rows = _select(options.row)
+    if not rows:
+        print(f"no row matches {options.row}; --list shows all", file=sys.stderr)
+        return EXIT_USAGE
+    if options.list:
+        print("\n".join(row.name for row in rows))
+        return 0
+    binary = options.tracker_binary.resolve()
+    if not os.access(binary, os.X_OK):
+        print(f"no tracker at {binary} (cargo build --release -p aquatic)", file=sys.stderr)
+        return EXIT_USAGE
+    if (missing := enter_own_namespaces()) is not None:
+        print(f"file_transfer: {missing}", file=sys.stderr)
+        return EXIT_USAGE
+    if options.skip_missing:
+        rows = _with_installed_clients(rows)
+    return _run(rows, binary, options)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="file_transfer",
+        description="Moves files between real BitTorrent clients that know each other only through the tracker.",
+    )
+    default = REPOSITORY / "target" / "release" / "aquatic"
+    parser.add_argument("--tracker-binary", type=Path, default=default, metavar="FILE", help="default: %(default)s")
+    parser.add_argument(
+        "--row", action="append", default=[], metavar="SUBSTRING", help="run only rows whose name contains this (repeatable)"
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of the rows and exit")
+    parser.add_argument("--jobs", type=_positive, default=2, metavar="N", help="rows at the same time (default: 2)")
+    parser.add_argument("--keep", action="store_true", help="keep the files and logs of rows that passed, too")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out clients that are not installed")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _select(substrings: Sequence[str]) -> list[Row]:
+    return [row for row in all_rows() if not substrings or any(part in row.name for part in substrings)]
+
+
+def _with_installed_clients(rows: Sequence[Row]) -> list[Row]:
+    clients = _clients_of(rows)
+    missing = {client: package for client in clients if (package := client.missing_package())}
+    for client, package in missing.items():
+        print(f"skipped: rows with {client.name} (apt-get install {package})")
+    return [row for row in rows if row.seeder not in missing and row.leecher not in missing]
+
+
+def _clients_of(rows: Sequence[Row]) -> list[type[Client]]:
+    return list(dict.fromkeys(client for row in rows for client in (row.seeder, row.leecher)))
+
+
+def _run(rows: Sequence[Row], binary: Path, options: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    directory = Path(tempfile.mkdtemp(prefix="file_transfer-"))
+    started = time.monotonic()
+    outcomes, interrupted = _run_parallel(rows, options.jobs, binary, directory, options.keep)
+    outcomes.sort(key=lambda outcome: rows.index(outcome.row))
+    for outcome in outcomes:
+        if outcome.failure:
+            print(f"\n=== {outcome.row.name}: {outcome.failure}\n{outcome.logs}")
+    _print_table(outcomes)
+    _print_versions(_clients_of(rows))
+    passed = sum(outcome.failure is None for outcome in outcomes)
+    print(f"\n{passed} of {len(rows)} rows passed in {time.monotonic() - started:.0f} s")
+    if options.keep or any(directory.iterdir()):
+        print(f"files and logs: {directory}")
+    else:
+        shutil.rmtree(directory)
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return 0 if passed == len(rows) else EXIT_FAILED
+
+
+def _run_parallel(
+    rows: Sequence[Row], jobs: int, binary: Path, directory: Path, keep: bool
+) -> tuple[list[Outcome], bool]:
+    """Runs rows in threads; on Ctrl-C or SIGTERM the running ones are ended in order and the rest is left out."""
+    stopping = threading.Event()
+    runner = Runner(binary, directory, keep, stopping)
+    outcomes: list[Outcome] = []
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(runner.run, row) for row in rows]
+        try:
+            for future in as_completed(futures):
+                outcome = future.result()
+                outcomes.append(outcome)
+                _print_progress(outcome, len(outcomes), len(rows))
+        except BaseException as error:
+            stopping.set()
+            pool.shutdown(cancel_futures=True)
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+    return outcomes, stopping.is_set()
+
+
+def _print_progress(outcome: Outcome, done: int, total: int) -> None:
+    result = f"FAILED: {outcome.failure}" if outcome.failure else "ok"
+    print(f"[{done}/{total}] {outcome.row.name} ... {result} ({outcome.seconds:.1f} s)", flush=True)
+
+
+def _print_table(outcomes: Sequence[Outcome]) -> None:
+    heading = ("row", "protocol", "family", "seeder", "leecher", "access list", "time", "result")
+    lines = [heading, *(_cells(outcome) for outcome in outcomes)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    print()
+    for index, line in enumerate(lines):
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+        if index == 0:
+            print("  ".join("-" * width for width in widths))
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    row = outcome.row
+    number = str(all_rows().index(row) + 1)
+    access = row.access.value if row.access else "off"
+    result = "FAILED" if outcome.failure else "ok"
+    clients = (row.seeder.name, row.leecher.name)
+    return (number, row.protocol.name, row.family.value, *clients, access, f"{outcome.seconds:.1f} s", result)
+
+
+def _print_versions(clients: Sequence[type[Client]]) -> None:
+    print()
+    for client in clients:
+        print(f"{client.name}: {client.version()}")
