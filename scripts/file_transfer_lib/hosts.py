@@ -21,7 +21,7 @@ from pathlib import Path
 
 CLONE_NEWNET = 0x4000_0000
 STOP_SECONDS = 5.0
-"""How long a program may take to end after SIGTERM before it is killed."""
+"""How long a program may take to end after SIGTERM before it is killed, unless its starter says otherwise."""
 
 
 class Family(Enum):
@@ -66,11 +66,11 @@ class Process:
         """None while the program runs."""
         return self._child.poll()
 
-    def stop(self) -> int:
+    def stop(self, patience: float = STOP_SECONDS) -> int:
         """Ends the program and whatever it started, politely first. Returns the exit code."""
         self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(STOP_SECONDS)
+            self._child.wait(patience)
         self._signal(signal.SIGKILL)
         return self._child.wait()
 
@@ -142,14 +142,18 @@ ADDRESSES = {
 PREFIX_LENGTHS = {Family.IPV4: 24, Family.IPV6: 64}
 
 
-def create_hosts(stack: contextlib.ExitStack, directory: Path, family: Family) -> dict[str, Host]:
-    """Creates the three hosts of a row with addresses of one family; they vanish when `stack` closes."""
+def create_hosts(stack: contextlib.ExitStack, directory: Path) -> dict[str, Host]:
+    """Creates the three hosts of a row; they vanish when `stack` closes.
+
+    Hosts have addresses of both families in every row, as some clients need IPv4 for themselves even where all their
+    peers are on IPv6. The tracker listens on one family, and through it clients learn addresses of that family only.
+    """
     hosts = {}
     for name, addresses in ADDRESSES.items():
         host_directory = directory / name
         host_directory.mkdir()
         holder = _hold_namespace(stack, host_directory)
-        hosts[name] = Host(name, holder, {family: addresses[family]}, host_directory)
+        hosts[name] = Host(name, holder, addresses, host_directory)
     tracker = hosts[TRACKER]
     _configure(tracker, ["link add bridge0 type bridge", *_interface("bridge0", tracker)])
     for name in (SEEDER, LEECHER):

@@ -96,7 +96,8 @@ def _run(rows: Sequence[Row], binary: Path, options: argparse.Namespace) -> int:
     _print_versions(_clients_of(rows))
     passed = sum(outcome.failure is None for outcome in outcomes)
     print(f"\n{passed} of {len(rows)} rows passed in {time.monotonic() - started:.0f} s")
-    if options.keep or any(directory.iterdir()):
+    failed = any(outcome.failure for outcome in outcomes)
+    if options.keep or failed:
         print(f"files and logs: {directory}")
     else:
         shutil.rmtree(directory)

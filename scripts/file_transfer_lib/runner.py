@@ -105,7 +105,7 @@ class _Experiment:
             if (package := client.missing_package()) is not None:
                 raise Failure(f"{client.name} is not installed (apt-get install {package})")
         with contextlib.ExitStack() as stack:
-            hosts = create_hosts(stack, self._directory, self._row.family)
+            hosts = create_hosts(stack, self._directory)
             protocol = self._row.protocol
             tracker = Tracker(self._binary, protocol, hosts[TRACKER], self._row.family, self._plan.access_list)
             stack.callback(tracker.process.stop)
@@ -155,7 +155,7 @@ class _Experiment:
         for torrent in refused:
             text = probe.refusal(torrent.payload.info_hash)
             for client in (seeder, leecher):
-                self._wait_for_message(client, torrent, text)
+                self._wait_for_message(client, torrent, client.refusal_as_shown(text, self._row.protocol))
         if refused:
             time.sleep(REFUSED_SECONDS)
         for torrent in refused:
@@ -171,7 +171,7 @@ class _Experiment:
                     seen.add(message)
             return any(text in message for message in seen) or None
 
-        what = f"the {client.host.name} ({client.name}) to show the tracker's text '{text}' for '{torrent.payload.name}'"
+        what = f"the {client.host.name} ({client.name}) to show '{text}' as the tracker's answer for '{torrent.payload.name}'"
         try:
             self._wait(what, shows_text)
         except Failure as failure:
@@ -192,8 +192,11 @@ class _Experiment:
 
 
 def _has_content(path: Path) -> bool:
-    """Whether anything but zeros, which clients may reserve space with, was written to a file or a partial one."""
-    candidates = [path, *path.parent.glob(f"{path.name}.*")]
+    """Whether anything but zeros, which clients may reserve space with, was written to a file or a partial one.
+
+    Other files beside it, such as a client's own notes about a download, do not count.
+    """
+    candidates = (path, path.with_name(f"{path.name}.part"))
     return any(any(candidate.read_bytes()) for candidate in candidates if candidate.is_file())
 
 

@@ -1,16 +1,21 @@
 """aria2."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..hosts import Family
 from .base import PEER_PORT, Client, Torrent
 
 
 class Aria2(Client):
-    """Everything is on the command line; the log is the only place where a tracker's error text appears.
+    """Everything is on the command line; the log is the only place where a tracker's error text appears. There it is
+    named by transaction id only, and the announce with that id names the torrent.
 
     Quirks of 1.36:
     - It compares the size of a connect reply with 16 for equality.
+    - It speaks to UDP trackers through its DHT's socket, so with DHT off it refuses their URLs. DHT is on therefore, but
+      without an entry point, and the torrent's private flag keeps the torrent out of it.
     - While seeding it connects to nobody: it waits for leechers that learned of it from the tracker. A seeder must
       therefore be known to the tracker before the leecher announces.
     """
@@ -24,7 +29,9 @@ class Aria2(Client):
         options = {
             "dir": self.data,
             "listen-port": PEER_PORT,
-            "enable-dht": "false",
+            "enable-dht": "true",
+            "dht-listen-port": PEER_PORT,
+            "dht-file-path": self.host.directory / "dht.dat",
             "enable-dht6": "false",
             "enable-peer-exchange": "false",
             "bt-enable-lpd": "false",
@@ -41,12 +48,13 @@ class Aria2(Client):
         self.run(["aria2c", "--no-conf", *switches, *(str(torrent.file) for torrent in torrents)])
 
     def tracker_message(self, torrent: Torrent) -> str | None:
-        info_hash = torrent.payload.info_hash.hex()
-        for line in self._log.read_text(errors="replace").splitlines():
-            if "error_string=" in line and info_hash in line:
-                return line.split("error_string=", 1)[1].split(", infohash=")[0]
+        log = self._log.read_text(errors="replace")
+        announces = rf"sent ANNOUNCE .*transaction_id=(\w+),.*infohash={torrent.payload.info_hash.hex()}"
+        for transaction_id in re.findall(announces, log):
+            if error := re.search(rf"received ERROR .*transaction_id={transaction_id},.*error_string=(.*)", log):
+                return error.group(1)
         return None
 
     @property
-    def _log(self):
+    def _log(self) -> Path:
         return self.host.directory / "aria2-detail.log"

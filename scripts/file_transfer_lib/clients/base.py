@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..hosts import Failure, Family, Host, Process
+from ..protocols import Protocol
 from ..torrent import Payload
 
 PEER_PORT = 6881
 """Every client has a host of its own, so all of them can listen on the same port."""
 CONTROL_PORT = 9091
 """For clients that are controlled over HTTP on their host's loopback address."""
+STOP_SECONDS = 1.0
+"""Some clients take long to say goodbye to the tracker; their rows are over by then."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,14 @@ class Client(ABC):
     def tracker_message(self, torrent: Torrent) -> str | None:
         """The tracker's last error text for a torrent as this client reports it; None without one."""
 
+    def refusal_as_shown(self, text: str, _protocol: Protocol) -> str:
+        """What this client makes of the tracker's error text; only a client that loses the text overrides this."""
+        return text
+
     def stop(self) -> None:
         """Ends the program; a client that was never started is fine."""
         if self.process is not None:
-            self.process.stop()
+            self.process.stop(STOP_SECONDS)
 
     def check_alive(self) -> None:
         """A client that ended by itself cannot finish the row."""

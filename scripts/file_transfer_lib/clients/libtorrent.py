@@ -4,10 +4,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..protocols import UDP, Protocol
 from .base import PEER_PORT, Client, Torrent
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 """Debian's binding is for Debian's interpreter, which may not be the one that runs this program."""
+
+UDP_REFUSAL = "tracker sent a failure message"
+"""How libtorrent names an error packet; it has other names for timeouts and replies that it cannot read."""
 
 
 class Libtorrent(Client):
@@ -15,6 +19,8 @@ class Libtorrent(Client):
 
     Quirks of 2.0:
     - It announces once per address it listens on, so it is told the one address of the row.
+    - It loses the text of a UDP error packet: it hands on an empty message beside its own name for the error. It takes
+      the text to start at the packet's first byte, which is a zero.
     - After an error it announces again only after some seconds, more with each error.
     """
 
@@ -40,6 +46,9 @@ class Libtorrent(Client):
         except FileNotFoundError:
             return None
         return messages.get(torrent.payload.info_hash.hex())
+
+    def refusal_as_shown(self, text: str, protocol: Protocol) -> str:
+        return UDP_REFUSAL if protocol is UDP else text
 
     @property
     def _messages(self) -> Path:

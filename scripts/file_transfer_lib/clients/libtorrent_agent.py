@@ -23,7 +23,7 @@ def main() -> None:
         for alert in session.pop_alerts():
             print(type(alert).__name__, alert.message(), flush=True)
             if isinstance(alert, libtorrent.tracker_error_alert):
-                messages[str(alert.handle.info_hash())] = alert.error_message()
+                messages[str(alert.handle.info_hash())] = f"{alert.error.message()}: {alert.error_message()}"
                 write(settings["messages"], messages)
 
 

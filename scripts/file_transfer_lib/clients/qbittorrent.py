@@ -3,7 +3,9 @@
 import json
 from collections.abc import Sequence
 
+from ..protocols import UDP, Protocol
 from .base import CONTROL_PORT, PEER_PORT, Client, Torrent
+from .libtorrent import UDP_REFUSAL
 
 
 class Qbittorrent(Client):
@@ -11,8 +13,10 @@ class Qbittorrent(Client):
 
     Quirks of 4.5:
     - It asks for consent to its legal notice unless the configuration says it was given.
-    - Once torrents are added its engine is libtorrent, so the announces look the same; the difference is in the
-      settings, and in that it binds every interface.
+    - Unless told one address it listens on every address and announces from each, the loopback ones too. What its API
+      shows as the tracker's message may then be about an address that cannot reach the tracker.
+    - Its engine is libtorrent, and so loses the text of UDP error packets in the same way.
+    - Ending it takes seconds, as it waits for trackers.
     """
 
     name = "qbittorrent"
@@ -39,6 +43,9 @@ class Qbittorrent(Client):
         trackers = [tracker for tracker in json.loads(text) if "://" in tracker["url"]]
         return next((tracker["msg"] for tracker in trackers if tracker["msg"]), None)
 
+    def refusal_as_shown(self, text: str, protocol: Protocol) -> str:
+        return UDP_REFUSAL if protocol is UDP else text
+
     def _settings(self) -> str:
         return f"""[LegalNotice]
 Accepted=true
@@ -46,6 +53,7 @@ Accepted=true
 [BitTorrent]
 Session\\DefaultSavePath={self.data}
 Session\\Port={PEER_PORT}
+Session\\InterfaceAddress={self.address}
 Session\\DHTEnabled=false
 Session\\LSDEnabled=false
 Session\\PeXEnabled=false

@@ -12,6 +12,7 @@ class Transmission(Client):
     Quirks of 3.00:
     - Over UDP on IPv6 it reads the peers of a reply as IPv4 ones (6 bytes each), so it cannot be an IPv6 leecher.
     - It compares the size of a connect reply with 16 for equality.
+    - It unchokes leechers every 10 seconds and not in between, so rows in which it seeds take that long.
     - RPC calls need a session id, which a first call without one is refused with.
     """
 
