@@ -1,1 +1,19 @@
-//! aquatic_udp_load_test
+//! Load test for UDP trackers of any make: simulates a population of peers on sockets of its own, in closed or open
+//! loop, checks the replies and reports throughput and latency. What other load tests need too is in
+//! `aquatic_load_engine`; what UDP trackers need too is in `aquatic_udp_protocol`.
+
+#![deny(unsafe_code)]
+
+mod burst;
+mod check;
+pub mod config;
+mod in_flight;
+mod plan;
+mod run;
+mod source;
+mod sys;
+mod tally;
+mod traffic;
+mod worker;
+
+pub use run::{Outcome, run};

@@ -1,0 +1,161 @@
+//! Requests under way: what a transaction id stands for.
+
+use aquatic_load_engine::clock::Nanos;
+use aquatic_udp_protocol::TransactionId;
+
+/// The kinds of requests, also the order in which they are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Connect,
+    Announce,
+    Scrape,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Connect, Self::Announce, Self::Scrape];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Announce => "announce",
+            Self::Scrape => "scrape",
+        }
+    }
+
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Connect => 0,
+            Self::Announce => 1,
+            Self::Scrape => 2,
+        }
+    }
+}
+
+/// A request under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) kind: Kind,
+    /// The socket it was sent on.
+    pub(crate) source: u32,
+    /// Of an announce, the peer; of a scrape, the number of torrents.
+    pub(crate) subject: u32,
+    /// How often the same announce was sent before.
+    pub(crate) attempt: u8,
+    /// When it was meant to be sent; latency counts from here.
+    pub(crate) intended: Nanos,
+    /// When it was sent; it is lost a timeout after this.
+    pub(crate) sent: Nanos,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Counts the requests that had this place, so that a late reply to one of them is not taken for one to the next.
+    generation: u16,
+    pending: Option<Pending>,
+}
+
+/// Places for requests under way. A transaction id is the number of the place and its generation.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    places: Vec<Place>,
+    free: Vec<u16>,
+}
+
+impl InFlight {
+    /// Up to 65,536 places.
+    pub(crate) fn new(places: usize) -> Self {
+        let places = places.min(crate::config::MAX_IN_FLIGHT);
+        Self {
+            places: vec![Place { generation: 0, pending: None }; places],
+            free: (0..places).rev().filter_map(|place| u16::try_from(place).ok()).collect(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Gives the request a place, if there is one.
+    pub(crate) fn insert(&mut self, pending: Pending) -> Option<TransactionId> {
+        let number = self.free.pop()?;
+        let place = &mut self.places[usize::from(number)];
+        place.generation = place.generation.wrapping_add(1);
+        place.pending = Some(pending);
+        Some(TransactionId::from_number(u32::from(place.generation) << 16 | u32::from(number)))
+    }
+
+    /// Takes the request out that a reply on this socket belongs to.
+    pub(crate) fn take(&mut self, id: TransactionId, source: u32) -> Option<Pending> {
+        let number = id.number() as u16;
+        let generation = (id.number() >> 16) as u16;
+        let place = self.places.get_mut(usize::from(number))?;
+        let belongs = place.generation == generation && place.pending.is_some_and(|p| p.source == source);
+        if !belongs {
+            return None;
+        }
+        self.free.push(number);
+        place.pending.take()
+    }
+
+    /// Takes out all requests that were sent before a moment.
+    pub(crate) fn expire(&mut self, sent_before: Nanos, mut lost: impl FnMut(Pending)) {
+        for (place, number) in self.places.iter_mut().zip(0_u32..) {
+            if place.pending.is_some_and(|pending| pending.sent < sent_before)
+                && let Some(pending) = place.pending.take()
+            {
+                // There are no more places than numbers of 16 bits.
+                self.free.push(number as u16);
+                lost(pending);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(source: u32, sent: Nanos) -> Pending {
+        Pending { kind: Kind::Announce, source, subject: 7, attempt: 0, intended: 0, sent }
+    }
+
+    #[test]
+    fn replies_find_their_request_once_and_on_its_socket_only() {
+        let mut table = InFlight::new(2);
+        let id = table.insert(pending(3, 0)).unwrap();
+        assert_eq!((table.len(), table.room()), (1, 1));
+        assert_eq!(table.take(id, 4), None);
+        assert_eq!(table.take(id, 3), Some(pending(3, 0)));
+        assert_eq!(table.take(id, 3), None);
+        let again = table.insert(pending(3, 0)).unwrap();
+        assert_ne!(id, again);
+        assert_eq!(table.take(id, 3), None, "a late reply");
+        assert_eq!(table.take(TransactionId::from_number(u32::MAX), 3), None);
+    }
+
+    #[test]
+    fn a_full_table_takes_no_more_until_requests_expire() {
+        let mut table = InFlight::new(2);
+        let old = table.insert(pending(1, 10)).unwrap();
+        table.insert(pending(1, 20)).unwrap();
+        assert_eq!(table.insert(pending(1, 30)), None);
+        let mut lost = Vec::new();
+        table.expire(20, |pending| lost.push(pending.sent));
+        assert_eq!((lost, table.len()), (vec![10], 1));
+        assert_eq!(table.take(old, 1), None);
+        assert!(table.insert(pending(1, 40)).is_some());
+    }
+
+    #[test]
+    fn all_places_have_numbers() {
+        let mut table = InFlight::new(usize::MAX);
+        assert_eq!(table.room(), 65_536);
+        let id = (0..65_536).filter_map(|_| table.insert(pending(1, 0))).last().unwrap();
+        assert_eq!(table.len(), 65_536);
+        assert!(table.take(id, 1).is_some());
+    }
+}

@@ -1,0 +1,45 @@
+//! Load test for UDP trackers.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use aquatic_cli_helpers::ConfigFlags;
+use aquatic_udp_load_test::config::Config;
+use clap::Parser;
+
+/// Measures how fast a UDP tracker answers, and checks what it answers
+///
+/// Ends with 0 if the tracker answered and nothing it answered was wrong.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(flatten)]
+    flags: ConfigFlags,
+
+    /// Write the report as JSON to this file instead of as a table to standard output; - for standard output
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    aquatic_cli_helpers::run(&cli.flags, |config: Config| {
+        let outcome = aquatic_udp_load_test::run(config)?;
+        match &cli.json {
+            None => write!(io::stdout(), "{outcome}")?,
+            Some(path) => {
+                let text = serde_json::to_string_pretty(&outcome)?;
+                if path.as_os_str() == "-" {
+                    writeln!(io::stdout(), "{text}")?;
+                } else {
+                    std::fs::write(path, text + "\n")
+                        .with_context(|| format!("cannot write {}", path.display()))?;
+                }
+            }
+        }
+        outcome.verdict()?;
+        Ok(())
+    })
+}

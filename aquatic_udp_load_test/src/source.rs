@@ -1,0 +1,88 @@
+//! The sockets that peers announce from.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::Range;
+
+use anyhow::Context;
+use aquatic_load_engine::clock::Nanos;
+use aquatic_udp_protocol::ConnectionId;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::plan::Plan;
+
+/// A connected socket and what the tracker knows it by.
+pub(crate) struct Source {
+    pub(crate) socket: UdpSocket,
+    /// What the tracker gave out last, and when that was asked for.
+    pub(crate) connection: Option<(ConnectionId, Nanos)>,
+    /// A connect request to renew the connection id was sent then and has not been answered yet.
+    pub(crate) renewing_since: Option<Nanos>,
+    /// Requests under way.
+    pub(crate) in_flight: u32,
+    /// Whether it is on the list of sockets that replies are expected on.
+    pub(crate) listed: bool,
+    /// The peers at this socket's address.
+    pub(crate) peers: Range<u64>,
+    /// The part of them that a prefill has not announced yet.
+    pub(crate) unannounced: Range<u64>,
+    /// Peers whose announce was lost, and how often.
+    pub(crate) again: Vec<(u32, u8)>,
+}
+
+/// Opens the sockets of one of the threads, without those whose addresses have no peers.
+pub(crate) fn open(plan: &Plan, thread: u64) -> anyhow::Result<Vec<Source>> {
+    let threads = u64::from(plan.config.threads);
+    let per_address = u64::from(plan.config.network.sockets_per_address);
+    let mut sources = Vec::new();
+    for address in (thread..plan.endpoints.addresses()).step_by(usize::try_from(threads)?) {
+        let peers = plan.endpoints.peers_at(address);
+        if peers.is_empty() {
+            continue;
+        }
+        let share = (peers.end - peers.start).div_ceil(per_address);
+        for number in 0..per_address {
+            let start = (peers.start + number * share).min(peers.end);
+            sources.push(Source {
+                socket: connected_socket(plan, address)?,
+                connection: None,
+                renewing_since: None,
+                in_flight: 0,
+                listed: false,
+                peers: peers.clone(),
+                unannounced: start..(start + share).min(peers.end),
+                again: Vec::new(),
+            });
+        }
+    }
+    Ok(sources)
+}
+
+fn connected_socket(plan: &Plan, address: u64) -> anyhow::Result<UdpSocket> {
+    let server = plan.config.server_address;
+    let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))
+        .context("cannot open a socket; is the limit of open files large enough?")?;
+    socket.set_nonblocking(true)?;
+    match usize::try_from(plan.config.network.socket_recv_buffer_size)? {
+        0 => {}
+        size => socket.set_recv_buffer_size(size).context("cannot set the size of the receive buffer")?,
+    }
+    if plan.config.first_source().is_some() {
+        let source = SocketAddr::new(plan.source_ip(address)?, 0);
+        socket.bind(&source.into()).with_context(|| {
+            format!("cannot send from {}: is it an address of this machine?", source.ip())
+        })?;
+    }
+    socket.connect(&server.into()).with_context(|| format!("cannot send to {server}"))?;
+    Ok(socket.into())
+}
+
+/// The address the system sends to the tracker from.
+pub(crate) fn system_choice(server: SocketAddr) -> anyhow::Result<IpAddr> {
+    let any = match server {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0)).context("cannot open a socket")?;
+    socket.connect(server).with_context(|| format!("there is no way to {server}"))?;
+    Ok(socket.local_addr()?.ip())
+}

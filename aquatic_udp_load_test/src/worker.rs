@@ -1,0 +1,410 @@
+//! One thread of the load test: sends, receives, counts.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aquatic_load_engine::clock::{MILLISECOND, Nanos};
+use aquatic_load_engine::draw::Draw;
+use aquatic_load_engine::pacing::{Schedule, Window};
+use aquatic_udp_protocol::{ConnectionId, Response, TransactionId};
+
+use crate::burst::Burst;
+use crate::check::Checker;
+use crate::in_flight::{InFlight, Kind, Pending};
+use crate::plan::Plan;
+use crate::source::Source;
+use crate::sys::{Receiver, can_segment, wait_readable};
+use crate::tally::{Note, Tally, Violation};
+use crate::traffic::{self, Traffic, Wish, Writer};
+
+/// Sockets looked at in vain before sending goes first again.
+const MAX_EMPTY_SOCKETS: usize = 4;
+/// Packets taken before sending goes first again.
+const MAX_RECEIVED: usize = 256;
+/// Time between looks for lost requests.
+const EXPIRY_INTERVAL: Nanos = 10 * MILLISECOND;
+/// A thread that had nothing to do for this long stops turning and waits for packets.
+const PATIENCE: Nanos = MILLISECOND / 20;
+
+/// What decides when to send in a phase.
+pub(crate) enum Pace {
+    Closed(Window),
+    Open {
+        schedule: Schedule,
+        further_probability: f64,
+        /// Further requests that follow responses, by when the responses came.
+        further: VecDeque<Nanos>,
+    },
+}
+
+/// One phase for one thread.
+pub(crate) struct Phase {
+    pub(crate) traffic: Traffic,
+    pub(crate) pace: Pace,
+    pub(crate) from: Nanos,
+    pub(crate) until: Nanos,
+}
+
+/// Figures for the progress line, of all threads together.
+#[derive(Default)]
+pub(crate) struct Live {
+    pub(crate) responses: AtomicU64,
+    pub(crate) announced: AtomicU64,
+    pub(crate) lost: AtomicU64,
+}
+
+pub(crate) struct Worker {
+    plan: Arc<Plan>,
+    live: Arc<Live>,
+    sources: Vec<Source>,
+    /// Where the next burst is sent from, unless that one has no connection id.
+    next_source: usize,
+    /// Sockets that replies are expected on, the longest waiting first.
+    expecting: VecDeque<u32>,
+    in_flight: InFlight,
+    segment: bool,
+    burst: Burst,
+    writer: Writer,
+    receiver: Receiver,
+    checker: Checker,
+    draw: Draw,
+    next_expiry: Nanos,
+}
+
+impl Worker {
+    pub(crate) fn new(plan: Arc<Plan>, live: Arc<Live>, sources: Vec<Source>, thread: u64) -> Self {
+        let offload = plan.config.network.segmentation_offload;
+        Self {
+            segment: offload && sources.first().is_some_and(|source| can_segment(&source.socket)),
+            draw: Draw::new(plan.config.population.seed, thread),
+            in_flight: InFlight::new(crate::config::MAX_IN_FLIGHT),
+            next_source: 0,
+            expecting: VecDeque::new(),
+            burst: Burst::new(),
+            writer: Writer::new(),
+            receiver: Receiver::new(),
+            checker: Checker::new(),
+            next_expiry: 0,
+            plan,
+            live,
+            sources,
+        }
+    }
+
+    /// Runs a phase to its end and returns what was counted.
+    pub(crate) fn run(&mut self, mut phase: Phase) -> Tally {
+        let mut tally = Tally::new(phase.from, phase.until);
+        let mut now = self.plan.clock.now();
+        let mut busy_at = now;
+        loop {
+            let received = self.receive(&mut phase, &mut tally);
+            self.expire(now, phase.traffic, &mut tally);
+            let sending = now < phase.until && !self.is_done(phase.traffic);
+            let sent = if sending { self.send(now, received, &mut phase, &mut tally) } else { 0 };
+            if !sending && self.in_flight.len() == 0 {
+                break;
+            }
+            let start = now;
+            now = self.plan.clock.now();
+            if received + sent > 0 {
+                busy_at = now;
+            } else {
+                tally.idle(start, now);
+                // In open loop, waiting would delay what is due next.
+                if now - busy_at > PATIENCE && matches!(phase.pace, Pace::Closed(_)) {
+                    self.wait();
+                    tally.idle(now, self.plan.clock.now());
+                    now = self.plan.clock.now();
+                }
+            }
+        }
+        self.close(now, &phase, &mut tally);
+        tally
+    }
+
+    fn is_done(&self, traffic: Traffic) -> bool {
+        match traffic {
+            Traffic::Connects => self.sources.iter().all(|source| source.connection.is_some()),
+            Traffic::Prefill => {
+                let done = |source: &Source| {
+                    source.connection.is_none() || (source.unannounced.is_empty() && source.again.is_empty())
+                };
+                self.in_flight.len() == 0 && self.sources.iter().all(done)
+            }
+            Traffic::Mix => false,
+        }
+    }
+
+    /// Waits for packets for as long as nothing else can become due.
+    fn wait(&self) {
+        let waiting = self.expecting.iter().map(|&number| self.sources[number as usize].socket.as_raw_fd());
+        if let Err(error) = wait_readable(waiting.take(64), 1) {
+            log::warn!("cannot wait for packets: {error}");
+        }
+    }
+
+    /// Sends a burst from one socket, if one is due, and returns how many requests it had.
+    fn send(&mut self, now: Nanos, received: usize, phase: &mut Phase, tally: &mut Tally) -> usize {
+        let most = self.plan.config.network.burst.min(self.in_flight.room());
+        let due = match &mut phase.pace {
+            Pace::Closed(window) => {
+                let due = window.due(now, self.in_flight.len()).min(most);
+                // While responses keep coming, small bursts are let grow.
+                if received > 0 && due < most && self.in_flight.len() > most { 0 } else { due }
+            }
+            Pace::Open { .. } => most,
+        };
+        if due == 0 {
+            return 0;
+        }
+        let Some(number) = self.choose_source(now, phase.traffic) else { return 0 };
+        let renew = self.needs_connect(number, now);
+        let mut count = 0;
+        if renew {
+            self.sources[number].renewing_since = Some(now);
+            count += self.add(number, Wish::CONNECT, now, now, phase.traffic, tally);
+        }
+        while count < due && self.sources[number].connection.is_some() {
+            let intended = match &mut phase.pace {
+                Pace::Closed(_) => now,
+                Pace::Open { schedule, further, .. } => {
+                    match further.pop_front().or_else(|| schedule.next_due(now)) {
+                        Some(intended) => intended,
+                        None => break,
+                    }
+                }
+            };
+            let source = &mut self.sources[number];
+            let Some(wish) = traffic::next(phase.traffic, &self.plan, source, &mut self.draw) else { break };
+            count += self.add(number, wish, intended, now, phase.traffic, tally);
+        }
+        if let Pace::Closed(window) = &mut phase.pace {
+            window.sent(count);
+        }
+        self.flush(number, tally);
+        count
+    }
+
+    /// The next socket in the round that has something to send.
+    fn choose_source(&mut self, now: Nanos, traffic: Traffic) -> Option<usize> {
+        for _ in 0..self.sources.len() {
+            let number = self.next_source;
+            self.next_source = (number + 1) % self.sources.len();
+            let source = &self.sources[number];
+            let has_work = match traffic {
+                Traffic::Connects => false,
+                Traffic::Prefill => !(source.unannounced.is_empty() && source.again.is_empty()),
+                Traffic::Mix => true,
+            };
+            if (has_work && source.connection.is_some()) || self.needs_connect(number, now) {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn needs_connect(&self, number: usize, now: Nanos) -> bool {
+        let source = &self.sources[number];
+        let old = source
+            .connection
+            .is_none_or(|(_, obtained)| now.saturating_sub(obtained) > self.plan.connection_age());
+        old && source.renewing_since.is_none()
+    }
+
+    /// Adds a request to the burst. Returns 1, or 0 if there is no room for it.
+    fn add(
+        &mut self,
+        number: usize,
+        wish: Wish,
+        intended: Nanos,
+        now: Nanos,
+        traffic: Traffic,
+        tally: &mut Tally,
+    ) -> usize {
+        let source = &mut self.sources[number];
+        let pending = wish.pending(number as u32, intended, now);
+        let Some(id) = self.in_flight.insert(pending) else { return 0 };
+        let connection = source.connection.map_or(ConnectionId::PROTOCOL_MAGIC, |(connection, _)| connection);
+        let (plan, writer, draw) = (&self.plan, &mut self.writer, &mut self.draw);
+        let added = self
+            .burst
+            .add(wish.kind, id, |buffer| writer.write(plan, traffic, (wish, id, connection), draw, buffer));
+        debug_assert!(added.is_ok(), "the buffers of a burst hold the longest requests");
+        source.in_flight += 1;
+        if !source.listed {
+            source.listed = true;
+            self.expecting.push_back(number as u32);
+        }
+        tally.sent(wish.kind, intended);
+        1
+    }
+
+    /// Hands the burst to the kernel.
+    fn flush(&mut self, number: usize, tally: &mut Tally) {
+        if self.burst.is_empty() {
+            return;
+        }
+        let source = &mut self.sources[number];
+        let in_flight = &mut self.in_flight;
+        let result = self.burst.send(&source.socket, self.segment, |id| {
+            if let Some(pending) = in_flight.take(id, number as u32) {
+                source.in_flight -= 1;
+                tally.not_sent(pending.kind, pending.intended);
+                match pending.kind {
+                    Kind::Announce => source.again.push((pending.subject, pending.attempt)),
+                    Kind::Connect => source.renewing_since = None,
+                    Kind::Scrape => {}
+                }
+            }
+        });
+        match result.map_err(|error| (error.kind(), error)) {
+            Ok(()) | Err((io::ErrorKind::WouldBlock, _)) => {}
+            Err((io::ErrorKind::ConnectionRefused, _)) => tally.note(Note::Refused),
+            Err((_, error)) if self.segment => {
+                log::warn!("going on without segmentation offload, as sending failed: {error}");
+                self.segment = false;
+            }
+            Err((_, error)) => log::warn!("sending failed: {error}"),
+        }
+    }
+
+    /// Takes waiting packets from the sockets, the longest waiting first, and returns how many there were.
+    fn receive(&mut self, phase: &mut Phase, tally: &mut Tally) -> usize {
+        let (mut total, mut empty) = (0, 0);
+        for _ in 0..self.expecting.len() {
+            if empty >= MAX_EMPTY_SOCKETS || total >= MAX_RECEIVED {
+                break;
+            }
+            let Some(number) = self.expecting.pop_front() else { break };
+            let count = match self.receiver.receive(&self.sources[number as usize].socket) {
+                Ok(count) => count,
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::ConnectionRefused {
+                        tally.note(Note::Refused);
+                    } else {
+                        log::warn!("receiving failed: {error}");
+                    }
+                    0
+                }
+            };
+            if count == 0 {
+                empty += 1;
+            } else {
+                let now = self.plan.clock.now();
+                (0..count).for_each(|index| self.handle(number, index, now, phase, tally));
+                total += count;
+            }
+            let source = &mut self.sources[number as usize];
+            source.listed = source.in_flight > 0;
+            if source.listed {
+                self.expecting.push_back(number);
+            }
+        }
+        total
+    }
+
+    fn handle(&mut self, number: u32, index: usize, now: Nanos, phase: &mut Phase, tally: &mut Tally) {
+        let packet = self.receiver.packet(index);
+        let response = Response::parse(packet, self.plan.family);
+        let id = match &response {
+            Ok(response) => Some(response.transaction_id()),
+            Err(_) => packet.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(TransactionId),
+        };
+        let Some(pending) = id.and_then(|id| self.in_flight.take(id, number)) else {
+            tally.note(Note::Unexpected);
+            return;
+        };
+        let source = &mut self.sources[number as usize];
+        source.in_flight -= 1;
+        if pending.kind == Kind::Connect {
+            source.renewing_since = None;
+        }
+        let mut error = false;
+        match (pending.kind, response) {
+            (Kind::Connect, Ok(Response::Connect(reply))) => {
+                source.connection = Some((reply.connection_id(), pending.sent));
+            }
+            (Kind::Announce, Ok(Response::Announce(reply))) => {
+                let wanted = traffic::wanted(&self.plan, phase.traffic);
+                self.checker.announce(&self.plan, &pending, wanted, &reply, tally);
+                if phase.traffic == Traffic::Prefill {
+                    tally.note(Note::PeersAnnounced);
+                    self.live.announced.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            (Kind::Scrape, Ok(Response::Scrape(reply))) => Checker::scrape(&pending, &reply, tally),
+            (_, Ok(Response::Error(reply))) => {
+                error = true;
+                tally.error_text(reply.text);
+                self.failed(pending, phase.traffic, tally);
+            }
+            (_, Ok(Response::Connect(_) | Response::Announce(_) | Response::Scrape(_))) => {
+                tally.violation(Violation::WrongKind);
+            }
+            (_, Err(_)) => tally.violation(Violation::Malformed),
+        }
+        tally.response(pending.kind, pending.intended, now, error);
+        match &mut phase.pace {
+            Pace::Closed(window) => window.responded(&mut self.draw),
+            Pace::Open { further, further_probability, .. } => {
+                if *further_probability > 0.0 && self.draw.chance(*further_probability) {
+                    further.push_back(now);
+                }
+            }
+        }
+    }
+
+    /// An announce was not answered, or with an error. A prefill tries again until it has tried often enough.
+    fn failed(&mut self, pending: Pending, traffic: Traffic, tally: &mut Tally) {
+        let source = &mut self.sources[pending.source as usize];
+        if traffic != Traffic::Prefill || pending.kind != Kind::Announce {
+            return;
+        }
+        let attempts = pending.attempt.saturating_add(1);
+        if attempts < self.plan.config.prefill.attempts {
+            source.again.push((pending.subject, attempts));
+        } else {
+            tally.note(Note::PeersLost);
+            self.live.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives up requests that have been under way for too long, and shows progress.
+    fn expire(&mut self, now: Nanos, traffic: Traffic, tally: &mut Tally) {
+        if now < self.next_expiry {
+            return;
+        }
+        self.next_expiry = now + EXPIRY_INTERVAL;
+        let mut lost = Vec::new();
+        self.in_flight.expire(now.saturating_sub(self.plan.timeout()), |pending| lost.push(pending));
+        for pending in lost {
+            let source = &mut self.sources[pending.source as usize];
+            source.in_flight -= 1;
+            if pending.kind == Kind::Connect {
+                source.renewing_since = None;
+            }
+            tally.lost(pending.kind, pending.intended);
+            self.failed(pending, traffic, tally);
+        }
+        self.live.responses.fetch_add(tally.take_fresh_responses(), Ordering::Relaxed);
+    }
+
+    /// Completes the counts at the end of a phase.
+    fn close(&mut self, now: Nanos, phase: &Phase, tally: &mut Tally) {
+        tally.end_at(now);
+        let unconnected = self.sources.iter().filter(|source| source.connection.is_none()).count();
+        tally.add(Note::NotConnected, unconnected as u64);
+        if let Pace::Open { schedule, .. } = &phase.pace {
+            tally.add(Note::NotDue, schedule.backlog(phase.until));
+        }
+        if phase.traffic == Traffic::Prefill {
+            let untried = |source: &Source| source.unannounced.end - source.unannounced.start;
+            tally.add(Note::PeersLost, self.sources.iter().map(untried).sum());
+        }
+        // Mixed traffic repeats nothing.
+        self.sources.iter_mut().for_each(|source| source.again.clear());
+    }
+}
