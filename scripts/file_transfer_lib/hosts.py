@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,7 +43,7 @@ class Failure(Exception):
 class Process:
     """A program started by this run, in a process group of its own, with its output in a file."""
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], directory: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.log = log
         self.name = log.stem
         with log.open("wb") as output:
@@ -53,7 +54,6 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
-                cwd=directory,
                 start_new_session=True,
             )
 
@@ -81,24 +81,25 @@ class Process:
 
 @dataclass(frozen=True)
 class Host:
-    """One network namespace with one interface and one address per family."""
+    """One network namespace with one interface and one address per family, and host names of its own."""
 
     name: str
     holder: int
-    """Process id of the process that keeps the namespace alive."""
+    """Process id of the process that keeps the namespaces alive."""
     addresses: Mapping[Family, str]
     directory: Path
     """Where programs on this host write their logs and keep their files."""
 
-    def command(self, command: Sequence[str]) -> list[str]:
-        """The command line that runs `command` on this host."""
-        return ["nsenter", f"--net=/proc/{self.holder}/ns/net", "--", *command]
+    def command(self, command: Sequence[str], directory: Path) -> list[str]:
+        """The command line that runs `command` on this host, in `directory`."""
+        namespaces = [f"--{kind}=/proc/{self.holder}/ns/{file}" for kind, file in (("net", "net"), ("mount", "mnt"))]
+        return ["nsenter", *namespaces, f"--wd={directory}", "--", *command]
 
     def start(self, name: str, command: Sequence[str], directory: Path | None = None) -> Process:
         """Starts a program on this host; its log is called `name`. It sees neither the user's home nor locale."""
         directory = directory or self.directory
         environment = {"HOME": str(directory), "LANG": "C.UTF-8", "PATH": os.environ["PATH"], "TERM": "dumb"}
-        return Process(self.command(command), self.directory / f"{name}.log", environment, directory)
+        return Process(self.command(command, directory), self.directory / f"{name}.log", environment)
 
     def socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
         """A socket that belongs to this host, although this program does not run there."""
@@ -139,20 +140,33 @@ ADDRESSES = {
     SEEDER: {Family.IPV4: "198.51.100.2", Family.IPV6: "2001:db8:77::2"},
     LEECHER: {Family.IPV4: "198.51.100.3", Family.IPV6: "2001:db8:77::3"},
 }
+TRACKER_NAME = "tracker.test"
+# The mounts are private to the holder's mount namespace: the files of this machine stay as they are.
+HOLD_SCRIPT = """
+for file in hosts resolv.conf; do
+    if [ -e /etc/$file ]; then mount --bind ../$file /etc/$file; fi
+done
+echo held
+exec sleep infinity
+"""
 PREFIX_LENGTHS = {Family.IPV4: 24, Family.IPV6: 64}
 
 
-def create_hosts(stack: contextlib.ExitStack, directory: Path) -> dict[str, Host]:
+def create_hosts(stack: contextlib.ExitStack, directory: Path, family: Family) -> dict[str, Host]:
     """Creates the three hosts of a row; they vanish when `stack` closes.
 
     Hosts have addresses of both families in every row, as some clients need IPv4 for themselves even where all their
-    peers are on IPv6. The tracker listens on one family, and through it clients learn addresses of that family only.
+    peers are on IPv6. The tracker's name has an address of the row's family only, and so have the peers it tells of.
     """
+    names = f"127.0.0.1 localhost\n::1 localhost\n{ADDRESSES[TRACKER][family]} {TRACKER_NAME}\n"
+    (directory / "hosts").write_text(names)
+    # Nobody answers there, but some clients look up nothing at all, not even in the file of names, without a server.
+    (directory / "resolv.conf").write_text("nameserver 127.0.0.1\n")
     hosts = {}
     for name, addresses in ADDRESSES.items():
         host_directory = directory / name
         host_directory.mkdir()
-        holder = _hold_namespace(stack, host_directory)
+        holder = _hold_namespaces(stack, host_directory)
         hosts[name] = Host(name, holder, addresses, host_directory)
     tracker = hosts[TRACKER]
     _configure(tracker, ["link add bridge0 type bridge", *_interface("bridge0", tracker)])
@@ -166,16 +180,17 @@ def create_hosts(stack: contextlib.ExitStack, directory: Path) -> dict[str, Host
     return hosts
 
 
-def _hold_namespace(stack: contextlib.ExitStack, directory: Path) -> int:
-    """Starts the process that keeps a new network namespace alive, and waits until it does."""
-    command = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--net", "sh", "-c", "echo held; exec sleep infinity"]
+def _hold_namespaces(stack: contextlib.ExitStack, directory: Path) -> int:
+    """Starts the process that keeps a host's network and mounts alive, and waits until it does."""
+    hold = ["unshare", "--net", "--mount", "sh", "-euc", HOLD_SCRIPT]
+    command = ["setpriv", "--pdeathsig", "KILL", "--", *hold]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=directory, start_new_session=True)
     stack.callback(holder.wait)
     stack.callback(holder.kill)
     assert holder.stdout is not None
     with holder.stdout as output:
         if output.readline() != b"held\n":
-            raise Failure("cannot create a network namespace")
+            raise Failure("cannot create a host; see above")
     return holder.pid
 
 
@@ -191,34 +206,32 @@ def _interface(name: str, host: Host) -> list[str]:
 
 def _configure(host: Host, commands: Sequence[str]) -> None:
     result = subprocess.run(
-        host.command(["ip", "-batch", "-"]), input="\n".join(commands) + "\n", capture_output=True, text=True
+        host.command(["ip", "-batch", "-"], host.directory),
+        input="\n".join(commands) + "\n",
+        capture_output=True,
+        text=True,
     )
     if result.returncode != 0:
         raise Failure(f"cannot set up the network of the {host.name}: {result.stderr.strip()}")
 
 
 def enter_own_namespaces() -> str | None:
-    """Makes sure that this process may create network namespaces, and says what is missing if it may not.
+    """Makes sure that this process may create hosts, and says what is missing if it may not.
 
     Root may. Anyone else may inside a user namespace, where the system permits those; the program then starts itself
     again inside one.
     """
-    missing = [tool for tool in ("ip", "nsenter", "setpriv", "unshare") if not _in_path(tool)]
+    missing = [tool for tool in ("ip", "mount", "nsenter", "setpriv", "unshare") if shutil.which(tool) is None]
     if missing:
-        return f"missing programs: {', '.join(missing)} (apt-get install iproute2 util-linux)"
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True)
-    if probe.returncode == 0:
+        return f"missing programs: {', '.join(missing)} (apt-get install iproute2 mount util-linux)"
+    create = ["unshare", "--net", "--mount", "true"]
+    attempt = subprocess.run(create, capture_output=True, text=True)
+    if attempt.returncode == 0:
         return None
     if os.geteuid() == 0:
-        return f"cannot create network namespaces although root: {probe.stderr.strip()} (in a container: CAP_SYS_ADMIN is needed)"
+        return f"root may not create network namespaces here, a container needs CAP_SYS_ADMIN: {attempt.stderr.strip()}"
     as_root = ["unshare", "--user", "--map-root-user", "--"]
-    if subprocess.run([*as_root, "unshare", "--net", "true"], capture_output=True).returncode != 0:
-        return "network namespaces need root here (user namespaces are not available): run this with sudo"
+    if subprocess.run([*as_root, *create], capture_output=True).returncode != 0:
+        return "network namespaces need root, as this system does not give them to other users; run this with sudo"
     sys.stdout.flush()
     os.execvp("unshare", [*as_root, sys.executable, *sys.argv])
-
-
-def _in_path(program: str) -> bool:
-    return any(os.access(Path(part) / program, os.X_OK) for part in os.environ["PATH"].split(os.pathsep))
-
-

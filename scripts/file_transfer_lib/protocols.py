@@ -8,7 +8,7 @@ import struct
 from abc import ABC, abstractmethod
 from urllib.parse import urlsplit
 
-from .hosts import Failure, Family, Host
+from .hosts import TRACKER_NAME, Failure, Family, Host
 
 Configuration = dict[str, dict[str, str | int | bool]]
 """Sections of the tracker's configuration file."""
@@ -49,8 +49,12 @@ class Protocol(ABC):
         return found.group() if found else None
 
     def prepare(self, _stack: contextlib.ExitStack, _host: Host, announce_url: str) -> str:
-        """Starts what has to stand between the clients and the tracker; returns the URL that clients are given."""
-        return announce_url
+        """Starts what has to stand between the clients and the tracker; returns the URL that clients are given.
+
+        As with public trackers that is a name, which `hosts` resolves, and not an address.
+        """
+        url = urlsplit(announce_url)
+        return url._replace(netloc=f"{TRACKER_NAME}:{url.port}").geturl()
 
 
 class Udp(Protocol):

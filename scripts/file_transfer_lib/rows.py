@@ -13,8 +13,13 @@ from .protocols import UDP, Protocol
 from .tracker import AccessMode
 
 CLIENTS: tuple[type[Client], ...] = (Transmission, Aria2, Libtorrent, Qbittorrent, Rtorrent)
-IPV6_CLIENTS: tuple[type[Client], ...] = (Libtorrent, Qbittorrent)
-"""Clients that find peers over UDP on IPv6; the others do not understand 18-byte peers there, see their classes."""
+IPV6_PAIRS: tuple[tuple[type[Client], type[Client]], ...] = (
+    (Libtorrent, Libtorrent),
+    (Qbittorrent, Qbittorrent),
+    (Transmission, Libtorrent),
+    (Rtorrent, Qbittorrent),
+)
+"""Over UDP on IPv6 aria2 does not work at all, and Transmission and rTorrent work as seeders only; see their classes."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ def all_rows() -> list[Row]:
     """Every client with itself, a ring of different clients, IPv6 where clients can do it, and the access list."""
     rows = [Row(client, client) for client in CLIENTS]
     rows += [Row(seeder, leecher) for seeder, leecher in mixed_pairs()]
-    rows += [Row(client, client, family=Family.IPV6) for client in IPV6_CLIENTS]
+    rows += [Row(seeder, leecher, family=Family.IPV6) for seeder, leecher in IPV6_PAIRS]
     rows += [Row(client, client, access=mode) for mode in AccessMode for client in CLIENTS]
     return rows
 

@@ -105,15 +105,14 @@ class _Experiment:
             if (package := client.missing_package()) is not None:
                 raise Failure(f"{client.name} is not installed (apt-get install {package})")
         with contextlib.ExitStack() as stack:
-            hosts = create_hosts(stack, self._directory)
+            hosts = create_hosts(stack, self._directory, self._row.family)
             protocol = self._row.protocol
             tracker = Tracker(self._binary, protocol, hosts[TRACKER], self._row.family, self._plan.access_list)
             stack.callback(tracker.process.stop)
             self._tracker = tracker
             url = self._wait("the tracker to log its announce URL", tracker.announce_url)
-            url = protocol.prepare(stack, hosts[TRACKER], url)
             probe = protocol.probe(hosts[TRACKER], url)
-            torrents = self._write_torrents(url)
+            torrents = self._write_torrents(protocol.prepare(stack, hosts[TRACKER], url))
 
             seeder = self._row.seeder(hosts[SEEDER], self._row.family)
             for torrent in torrents:

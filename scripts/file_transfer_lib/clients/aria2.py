@@ -16,6 +16,8 @@ class Aria2(Client):
     - It compares the size of a connect reply with 16 for equality.
     - It speaks to UDP trackers through its DHT's socket, so with DHT off it refuses their URLs. DHT is on therefore, but
       without an entry point, and the torrent's private flag keeps the torrent out of it.
+    - Over IPv6 it has no UDP tracker support: it sends through its IPv4 socket, which the system refuses.
+    - Its own resolver does not find names in the hosts file, so it is told to use the system's.
     - While seeding it connects to nobody: it waits for leechers that learned of it from the tracker. A seeder must
       therefore be known to the tracker before the leecher announces.
     """
@@ -30,6 +32,7 @@ class Aria2(Client):
             "dir": self.data,
             "listen-port": PEER_PORT,
             "enable-dht": "true",
+            "async-dns": "false",
             "dht-listen-port": PEER_PORT,
             "dht-file-path": self.host.directory / "dht.dat",
             "enable-dht6": "false",

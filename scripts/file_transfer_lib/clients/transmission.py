@@ -11,6 +11,8 @@ class Transmission(Client):
 
     Quirks of 3.00:
     - Over UDP on IPv6 it reads the peers of a reply as IPv4 ones (6 bytes each), so it cannot be an IPv6 leecher.
+    - It cannot look up an IPv6 address in an announce URL, only a name. Without a name server in the system's
+      configuration it looks up nothing.
     - It compares the size of a connect reply with 16 for equality.
     - It unchokes leechers every 10 seconds and not in between, so rows in which it seeds take that long.
     - RPC calls need a session id, which a first call without one is refused with.
