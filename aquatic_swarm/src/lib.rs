@@ -5,7 +5,21 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod big;
+mod chunked;
+mod expiry;
+mod family;
+mod index;
+mod linear;
+mod payload;
+mod peer;
+mod sample;
+mod seats;
 mod shard;
+mod slab;
+mod steps;
+mod table;
+mod tick;
 mod types;
 
 pub use shard::Shard;

@@ -1,127 +1,271 @@
 //! One shard: the torrents of one core, in one store per family.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, canonical};
+use rand::Rng;
+use siphasher::sip::SipHasher13;
 
+use crate::family::{Choice, Room, Store, Swarm};
+use crate::peer::{Kind, V4, V6};
+use crate::sample;
+use crate::table::Slot;
+use crate::tick::{Deadline, Stamp, Tick};
 use crate::types::{
-    Announce, Announced, Expired, Families, FamilySet, HashKey, PeerBuffers, ShardConfig, ShardStats, Stored,
-    SwarmCounts,
+    Announce, Announced, Expired, Families, FamilySet, HashKey, MAX_PEERS_PER_TORRENT, MAX_PER_SHARD,
+    MAX_WANTED, PeerBuffers, ShardConfig, ShardStats, Stored, SwarmCounts,
 };
-
-type Swarm = BTreeMap<SocketAddr, (bool, Seconds)>;
 
 /// The torrents of one core.
 #[derive(Debug)]
 pub struct Shard {
     config: ShardConfig,
-    torrents: BTreeMap<InfoHash, (u32, Swarm)>,
+    v4: Store<V4>,
+    v6: Store<V6>,
+    /// The family whose pass of expiry is under way.
+    expiring: Family,
+}
+
+/// Where an announcing peer is kept.
+struct Place {
+    stored: Stored,
+    torrent: Option<Slot>,
+    position: Option<u32>,
 }
 
 impl Shard {
-    /// An empty shard.
+    /// An empty shard. Limits beyond [`MAX_PER_SHARD`] and [`MAX_PEERS_PER_TORRENT`] are lowered to those.
     #[must_use]
-    pub fn new(config: ShardConfig, _key: HashKey) -> Self {
-        Self { config, torrents: BTreeMap::new() }
+    pub fn new(config: ShardConfig, key: HashKey) -> Self {
+        let config = ShardConfig {
+            max_torrents: config.max_torrents.min(MAX_PER_SHARD),
+            max_peers: config.max_peers.min(MAX_PER_SHARD),
+            max_peers_per_torrent: config.max_peers_per_torrent.min(MAX_PEERS_PER_TORRENT),
+            reserved_for_small_torrents: config.reserved_for_small_torrents.min(100),
+            max_peer_age: config.max_peer_age,
+        };
+        let hasher = SipHasher13::new_with_key(&key.0);
+        Self { config, v4: Store::new(hasher), v6: Store::new(hasher), expiring: Family::V4 }
     }
 
     /// Stores, updates or forgets the announcing peer, and writes a sample of the others to `out`.
+    ///
+    /// The sample is uniform: every set of its size is equally likely. It has `wanted` peers if there are as many and
+    /// they fit. A seeder gets leechers only; no one gets itself; who stops gets no one. A paused peer counts as a
+    /// leecher. The torrent's completed count grows when a known leecher turns into a seeder, whatever the event.
+    ///
+    /// When a limit is reached the answer is the same, but a new peer is not stored. One that is known is updated.
     pub fn announce(
         &mut self,
         announce: &Announce,
         now: Seconds,
-        _rng: &mut impl rand::Rng,
+        rng: &mut impl Rng,
         out: PeerBuffers<'_>,
     ) -> Announced {
         let address = canonical(announce.address);
-        let set = match announce.families {
-            Families::Own => FamilySet::One(Family::of(address.ip())),
-            Families::Both => FamilySet::Both,
+        let seeder = announce.seeder && announce.event != AnnounceEvent::Paused;
+        let stopped = announce.event == AnnounceEvent::Stopped;
+        let stamp = Stamp::new(Tick::at(now), seeder);
+        let room = self.room();
+        let (info_hash, port) = (&announce.info_hash, address.port());
+        let (family, place) = match address {
+            SocketAddr::V4(v4) => (
+                Family::V4,
+                place(&mut self.v4, info_hash, V4::peer(*v4.ip(), port, stamp), port, stopped, room),
+            ),
+            SocketAddr::V6(v6) => (
+                Family::V6,
+                place(&mut self.v6, info_hash, V6::peer(*v6.ip(), port, stamp), port, stopped, room),
+            ),
         };
-        let (mut v4_len, mut v6_len) = (0, 0);
-        let stored = if announce.event == AnnounceEvent::Stopped {
-            let gone = self.torrents.get_mut(&announce.info_hash).and_then(|(_, s)| s.remove(&address));
-            if gone.is_some() { Stored::Removed } else { Stored::Absent }
-        } else {
-            let (_, swarm) = self.torrents.entry(announce.info_hash).or_default();
-            let others = swarm.keys().filter(|a| **a != address && set.contains(Family::of(a.ip())));
-            for peer in others.take(announce.wanted) {
-                match peer.ip() {
-                    IpAddr::V4(ip) if v4_len + 6 <= out.v4.len() => {
-                        out.v4[v4_len..v4_len + 4].copy_from_slice(&ip.octets());
-                        out.v4[v4_len + 4..v4_len + 6].copy_from_slice(&peer.port().to_be_bytes());
-                        v4_len += 6;
-                    }
-                    IpAddr::V6(ip) if v6_len + 18 <= out.v6.len() => {
-                        out.v6[v6_len..v6_len + 16].copy_from_slice(&ip.octets());
-                        out.v6[v6_len + 16..v6_len + 18].copy_from_slice(&peer.port().to_be_bytes());
-                        v6_len += 18;
-                    }
-                    IpAddr::V4(_) | IpAddr::V6(_) => {}
-                }
+        let wanted = if stopped { 0 } else { announce.wanted.min(MAX_WANTED) as u32 };
+        let request =
+            Request { place, wanted, leechers_only: seeder, both: announce.families == Families::Both };
+        match family {
+            Family::V4 => request.answer(&self.v4, &self.v6, info_hash, rng, out.v4, out.v6),
+            Family::V6 => {
+                let answer = request.answer(&self.v6, &self.v4, info_hash, rng, out.v6, out.v4);
+                Announced { v4_len: answer.v6_len, v6_len: answer.v4_len, ..answer }
             }
-            match swarm.insert(address, (announce.seeder, now)) {
-                Some(_) => Stored::Updated,
-                None => Stored::Added,
-            }
-        };
-        let counts = self.scrape(&announce.info_hash, set);
-        Announced {
-            v4_len,
-            v6_len,
-            complete: counts.complete,
-            incomplete: counts.incomplete,
-            downloaded: counts.downloaded,
-            stored,
         }
     }
 
     /// The counts of a torrent; zeros for one that is not known.
     #[must_use]
     pub fn scrape(&self, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
-        let mut counts = SwarmCounts::default();
-        if let Some((downloaded, swarm)) = self.torrents.get(info_hash) {
-            counts.downloaded = *downloaded;
-            for (_, (seeder, _)) in swarm.iter().filter(|(a, _)| families.contains(Family::of(a.ip()))) {
-                if *seeder {
-                    counts.complete += 1;
-                } else {
-                    counts.incomplete += 1;
-                }
-            }
+        fn counts<K: Kind>(store: &Store<K>, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
+            let slot = if families.contains(K::FAMILY) { store.find(info_hash) } else { None };
+            slot.map_or_else(SwarmCounts::default, |slot| store.counts(slot))
         }
-        counts
+        counts(&self.v4, info_hash, families).plus(counts(&self.v6, info_hash, families))
     }
 
     /// Loads what announces to these torrents by peers of one family will touch, so that the cache misses of a batch
     /// overlap. Changes nothing. Best called with the 32 to 64 announces that follow.
     pub fn prefetch<'a>(&self, family: Family, info_hashes: impl IntoIterator<Item = &'a InfoHash>) {
-        let _ = (family, info_hashes);
+        match family {
+            Family::V4 => self.v4.prefetch(info_hashes),
+            Family::V6 => self.v6.prefetch(info_hashes),
+        }
     }
 
     /// Forgets peers that have not announced for the maximum age, until `budget` units of work are done or a pass over
     /// all torrents ends, and goes on from there the next time. Never fails to make progress: a budget of 0 counts as 1.
+    ///
+    /// A peer is never forgotten before the maximum age. It is forgotten at most 16 seconds and a pass later, two if the
+    /// peers of its torrent changed places while the pass was there. Passes also gather what sparse chunks of memory
+    /// hold, so that these can be returned: they are worth running even when nothing is old.
     pub fn expire(&mut self, now: Seconds, budget: u64) -> Expired {
-        let _ = budget;
-        let max = self.config.max_peer_age;
-        for (_, swarm) in self.torrents.values_mut() {
-            swarm.retain(|_, (_, seen)| now - *seen <= max);
+        let deadline = Deadline::new(now, self.config.max_peer_age);
+        let budget = budget.max(1);
+        let mut done = Expired::default();
+        if self.expiring == Family::V4 {
+            done = self.v4.expire(deadline, budget);
+            if !done.pass_ended {
+                return done;
+            }
+            self.expiring = Family::V6;
+            done.pass_ended = false;
         }
-        self.torrents.retain(|_, (_, swarm)| !swarm.is_empty());
-        Expired { pass_ended: true, ..Expired::default() }
+        if done.work < budget {
+            let more = self.v6.expire(deadline, budget - done.work);
+            done.peers += more.peers;
+            done.torrents += more.torrents;
+            done.work += more.work;
+            if more.pass_ended {
+                self.expiring = Family::V4;
+                done.pass_ended = true;
+            }
+        }
+        done
     }
 
     /// Roughly how many units of work one pass of [`Self::expire`] takes. A caller that calls it every `tick` and wants
     /// a pass to take `interval` gives `pass_work() * tick / interval + 1` as the budget.
     #[must_use]
     pub fn pass_work(&self) -> u64 {
-        self.torrents.len() as u64
+        self.v4.pass_work() + self.v6.pass_work()
     }
 
     /// What the shard holds. Cheap enough to call every second.
     #[must_use]
     pub fn stats(&self) -> ShardStats {
-        ShardStats::default()
+        ShardStats { v4: self.v4.stats(), v6: self.v6.stats() }
     }
+
+    /// Verifies that everything is where it should be. Takes time proportional to the content; meant for tests.
+    ///
+    /// # Errors
+    /// The first contradiction found.
+    #[doc(hidden)]
+    pub fn check_invariants(&self) -> Result<(), String> {
+        self.v4.check()?;
+        self.v6.check()?;
+        let peers = self.v4.peers() + self.v6.peers();
+        let torrents = self.v4.table.len() + self.v6.table.len();
+        if peers > self.config.max_peers || torrents > self.config.max_torrents {
+            return Err(format!("{torrents} torrents and {peers} peers exceed {:?}", self.config));
+        }
+        Ok(())
+    }
+
+    /// Passes on every peer and whether it is a seeder. Takes time proportional to the content; meant for tests.
+    #[doc(hidden)]
+    pub fn for_each_peer(&self, mut visit: impl FnMut(InfoHash, SocketAddr, bool)) {
+        self.v4.for_each_peer(&mut visit);
+        self.v6.for_each_peer(&mut visit);
+    }
+
+    fn room(&self) -> Room {
+        let peers = self.v4.peers() + self.v6.peers();
+        let reserve = self.config.max_peers * u64::from(self.config.reserved_for_small_torrents) / 100;
+        Room {
+            torrents: self.v4.table.len() + self.v6.table.len() < self.config.max_torrents,
+            peers: peers < self.config.max_peers - reserve,
+            peers_of_small_torrents: peers < self.config.max_peers,
+            peers_per_torrent: self.config.max_peers_per_torrent,
+        }
+    }
+}
+
+fn place<K: Kind>(
+    store: &mut Store<K>,
+    info_hash: &InfoHash,
+    peer: K::Peer,
+    port: u16,
+    stopped: bool,
+    room: Room,
+) -> Place {
+    if port == 0 {
+        return Place { stored: Stored::RefusedPort, torrent: store.find(info_hash), position: None };
+    }
+    if stopped {
+        let (stored, torrent) = store.remove(info_hash, peer);
+        return Place { stored, torrent, position: None };
+    }
+    let (stored, torrent, position) = store.put(info_hash, peer, room);
+    Place { stored, torrent, position }
+}
+
+/// What is left of an announce once its peer is stored.
+struct Request {
+    place: Place,
+    wanted: u32,
+    leechers_only: bool,
+    both: bool,
+}
+
+impl Request {
+    /// Counts and samples. What the answer calls IPv4 is the family of the announcing peer, the other one IPv6.
+    fn answer<K: Kind, L: Kind>(
+        self,
+        own: &Store<K>,
+        other: &Store<L>,
+        info_hash: &InfoHash,
+        rng: &mut impl Rng,
+        own_out: &mut [u8],
+        other_out: &mut [u8],
+    ) -> Announced {
+        let own_slot = self.place.torrent;
+        let other_slot = if self.both { other.find(info_hash) } else { None };
+        let (ours, theirs) =
+            (own_slot.and_then(|slot| own.swarm(slot)), other_slot.and_then(|slot| other.swarm(slot)));
+        let own_choice = self.choice(ours.as_ref(), self.place.position);
+        let other_choice = self.choice(theirs.as_ref(), None);
+        let (own_count, other_count) = split(
+            self.wanted,
+            (own_choice.count, own_out.len() / K::WIRE),
+            (other_choice.count, other_out.len() / L::WIRE),
+            rng,
+        );
+        let v4_len = ours.map_or(0, |swarm| swarm.sample(own_choice, own_count, rng, own_out));
+        let v6_len = theirs.map_or(0, |swarm| swarm.sample(other_choice, other_count, rng, other_out));
+        let counts = own_slot.map_or_else(SwarmCounts::default, |slot| own.counts(slot));
+        let counts = counts.plus(other_slot.map_or_else(SwarmCounts::default, |slot| other.counts(slot)));
+        Announced {
+            v4_len,
+            v6_len,
+            complete: counts.complete,
+            incomplete: counts.incomplete,
+            downloaded: counts.downloaded,
+            stored: self.place.stored,
+        }
+    }
+
+    fn choice<K: Kind>(&self, swarm: Option<&Swarm<'_, K>>, requester: Option<u32>) -> Choice {
+        swarm.map_or_else(Choice::default, |swarm| Choice::new(swarm.seats(), self.leechers_only, requester))
+    }
+}
+
+/// How many peers of each family to give, from what there is and what fits. Where there is a choice the split is that of
+/// a uniform sample of both together.
+fn split(wanted: u32, first: (u32, usize), second: (u32, usize), rng: &mut impl Rng) -> (u32, u32) {
+    let limit = |(count, places): (u32, usize)| count.min(u32::try_from(places).unwrap_or(u32::MAX));
+    let (first_limit, second_limit) = (limit(first), limit(second));
+    if first_limit + second_limit <= wanted {
+        return (first_limit, second_limit);
+    }
+    let drawn = sample::share(rng, first.0, second.0, wanted).min(first_limit);
+    let rest = (wanted - drawn).min(second_limit);
+    ((wanted - rest).min(first_limit), rest)
 }

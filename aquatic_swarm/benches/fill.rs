@@ -1,0 +1,294 @@
+//! Fills a shard with millions of torrents and tells what that costs: memory, time, longest call.
+//!
+//! `cargo bench -p aquatic_swarm --bench fill -- [--torrents N] [--peers N] [--popularity zipf|flat] [--minutes N]`
+//!
+//! Popularity "zipf": half of the torrents get one peer; the other peers choose among the other half, each with
+//! probability 1/2 evenly, else by a power law (the torrent of rank r is as likely as r to the power of -0.8). "flat":
+//! peers choose evenly, so that there are 2.5 to a torrent if there are 2.5 times as many peers; the worst case for
+//! memory per peer at that ratio.
+//!
+//! Peers come in random order. The clock moves while they do, and expiry runs as in a tracker: 20 ticks a second, a
+//! pass takes two minutes. The fill stands for `--minutes` of uptime.
+
+#![allow(clippy::print_stdout, reason = "the table on standard output is what this program is for")]
+#![allow(clippy::unwrap_used, reason = "a wrong argument or a missing /proc ends the measurement")]
+
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds};
+use aquatic_swarm::{Announce, Families, HashKey, PeerBuffers, Shard, ShardConfig};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{Rng, RngExt, SeedableRng};
+use rustix::time::{ClockId, clock_gettime};
+
+const TICKS_PER_SECOND: u64 = 20;
+const PASS_SECONDS: u64 = 120;
+const WANTED: usize = 50;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Popularity {
+    Zipf,
+    Flat,
+}
+
+struct Arguments {
+    torrents: u32,
+    peers: u32,
+    popularity: Popularity,
+    minutes: u64,
+}
+
+fn arguments() -> Arguments {
+    let mut arguments =
+        Arguments { torrents: 1_000_000, peers: 2_500_000, popularity: Popularity::Zipf, minutes: 30 };
+    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+    while let Some(word) = words.next() {
+        let value = words.next().unwrap();
+        match word.as_str() {
+            "--torrents" => arguments.torrents = value.parse().unwrap(),
+            "--peers" => arguments.peers = value.parse().unwrap(),
+            "--minutes" => arguments.minutes = value.parse().unwrap(),
+            "--popularity" if value == "zipf" => arguments.popularity = Popularity::Zipf,
+            "--popularity" if value == "flat" => arguments.popularity = Popularity::Flat,
+            _ => panic!("unknown argument {word} {value}"),
+        }
+    }
+    arguments
+}
+
+#[allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+/// Processor time of this thread. On a busy machine only this tells a long call from an interrupted one.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// A bijection on 32 bits, so that peers come in random order without a list of them.
+fn scatter(number: u32, salt: u32) -> u32 {
+    let mut mixed = number ^ salt;
+    mixed = (mixed ^ mixed >> 16).wrapping_mul(0x7feb_352d);
+    mixed = (mixed ^ mixed >> 15).wrapping_mul(0x846c_a68b);
+    mixed ^ mixed >> 16
+}
+
+fn info_hash(torrent: u32) -> InfoHash {
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(u64::from(torrent));
+    let mut bytes = [0; 20];
+    rng.fill_bytes(&mut bytes);
+    InfoHash(bytes)
+}
+
+/// The torrent of a peer, always the same one.
+fn torrent_of(arguments: &Arguments, peer: u32) -> u32 {
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(u64::from(peer) ^ 0x7077);
+    let half = arguments.torrents / 2;
+    match arguments.popularity {
+        Popularity::Flat => rng.random_range(0..arguments.torrents),
+        Popularity::Zipf if peer < half => peer,
+        Popularity::Zipf if rng.random() => half + rng.random_range(0..arguments.torrents - half),
+        Popularity::Zipf => {
+            // The inverse of the distribution function of the continuous power law with exponent -0.8.
+            let end = f64::from(arguments.torrents - half).powf(0.2);
+            let rank = (1.0 + rng.random::<f64>() * (end - 1.0)).powf(5.0);
+            half + (rank as u32 - 1).min(arguments.torrents - half - 1)
+        }
+    }
+}
+
+fn announce(arguments: &Arguments, peer: u32) -> Announce {
+    let address = SocketAddr::from((Ipv4Addr::from_bits(scatter(peer, 7)), 6881));
+    Announce {
+        info_hash: info_hash(torrent_of(arguments, peer)),
+        address,
+        seeder: scatter(peer, 9).is_multiple_of(3),
+        event: AnnounceEvent::None,
+        wanted: WANTED,
+        families: Families::Own,
+    }
+}
+
+/// Processor times of calls.
+#[derive(Default)]
+struct Calls {
+    count: u64,
+    total: Duration,
+    longest: Vec<Duration>,
+}
+
+impl Calls {
+    /// Longest calls that are kept, to tell quantiles and single outliers apart.
+    const KEPT: usize = 4096;
+
+    fn add(&mut self, time: Duration) {
+        self.count += 1;
+        self.total += time;
+        self.longest.push(time);
+        if self.longest.len() >= 2 * Self::KEPT {
+            self.trim();
+        }
+    }
+
+    fn trim(&mut self) {
+        self.longest.sort_unstable_by(|a, b| b.cmp(a));
+        self.longest.truncate(Self::KEPT);
+    }
+
+    fn row(&mut self, name: &str) {
+        self.trim();
+        // Exact as long as the thousandth part is among those kept.
+        let rank = ((self.count / 1000) as usize).min(self.longest.len() - 1);
+        let note = if self.count / 1000 > Self::KEPT as u64 { "<" } else { "" };
+        println!(
+            "{name:<28} {:>10} calls  mean {:>8.2?}  p99.9 {note}{:>8.1?}  longest {:?}",
+            self.count,
+            self.total / self.count as u32,
+            self.longest[rank],
+            self.longest.iter().take(4).collect::<Vec<_>>(),
+        );
+    }
+}
+
+struct Filling {
+    shard: Shard,
+    rng: Xoshiro256PlusPlus,
+    buffer: [u8; 6 * WANTED],
+}
+
+impl Filling {
+    fn announce(&mut self, announce: &Announce, now: Seconds) {
+        let out = PeerBuffers { v4: &mut self.buffer, v6: &mut [] };
+        black_box(self.shard.announce(announce, now, &mut self.rng, out));
+    }
+
+    fn tick(&mut self, now: Seconds, calls: &mut Calls) -> u64 {
+        let budget = self.shard.pass_work() / (TICKS_PER_SECOND * PASS_SECONDS) + 1;
+        let begin = cpu();
+        let done = self.shard.expire(now, budget);
+        calls.add(cpu() - begin);
+        done.work
+    }
+}
+
+fn fill(arguments: &Arguments, filling: &mut Filling) -> Seconds {
+    let (mut growth, mut expiry) = (Calls::default(), Calls::default());
+    let ticks = arguments.minutes * 60 * TICKS_PER_SECOND;
+    let bits = arguments.peers.next_power_of_two().ilog2();
+    let mut done = 0_u64;
+    let mut tick = 0;
+    for number in 0..1_u32 << bits {
+        // An odd multiplier permutes the numbers below a power of two.
+        let peer = number.wrapping_mul(0x9e37_79b1).wrapping_add(12_345) & ((1 << bits) - 1);
+        if peer >= arguments.peers {
+            continue;
+        }
+        while tick < done * ticks / u64::from(arguments.peers) {
+            tick += 1;
+            filling.tick(Seconds((tick / TICKS_PER_SECOND) as u32), &mut expiry);
+        }
+        let announce = announce(arguments, peer);
+        let now = Seconds((tick / TICKS_PER_SECOND) as u32);
+        let begin = cpu();
+        filling.announce(&announce, now);
+        growth.add(cpu() - begin);
+        done += 1;
+    }
+    growth.row("announce while growing");
+    expiry.row("expiry tick while growing");
+    Seconds((tick / TICKS_PER_SECOND) as u32)
+}
+
+/// Announces by peers that are known, `batch` at a time. 0 stands for no prefetch.
+fn full(arguments: &Arguments, filling: &mut Filling, now: Seconds, batch: usize, wanted: usize) -> f64 {
+    const ROUNDS: usize = 1 << 20;
+    let mut requests = Vec::with_capacity(ROUNDS);
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(batch as u64 + wanted as u64);
+    requests.extend((0..ROUNDS).map(|_| {
+        let announce = announce(arguments, rng.random_range(0..arguments.peers));
+        Announce { wanted, ..announce }
+    }));
+    let begin = cpu();
+    for requests in requests.chunks(batch.max(1)) {
+        if batch > 0 {
+            filling.shard.prefetch(Family::V4, requests.iter().map(|request| &request.info_hash));
+        }
+        requests.iter().for_each(|request| filling.announce(request, now));
+    }
+    ROUNDS as f64 / (cpu() - begin).as_secs_f64() / 1e6
+}
+
+fn scrapes(arguments: &Arguments, filling: &Filling) -> f64 {
+    const ROUNDS: usize = 1 << 20;
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
+    let hashes: Vec<InfoHash> =
+        (0..ROUNDS).map(|_| info_hash(rng.random_range(0..arguments.torrents))).collect();
+    let begin = cpu();
+    for hash in &hashes {
+        black_box(filling.shard.scrape(hash, Family::V4.into()));
+    }
+    ROUNDS as f64 / (cpu() - begin).as_secs_f64() / 1e6
+}
+
+fn memory(name: &str, filling: &Filling, before: u64) {
+    let stats = filling.shard.stats().v4;
+    let (peers, grown) = (stats.seeders + stats.leechers, resident() - before);
+    println!(
+        "{name:<28} {:>6.1} MB resident, {:.2} bytes per peer ({:.1} MB asked for), {} torrents, {peers} peers",
+        grown as f64 / 1e6,
+        grown as f64 / peers.max(1) as f64,
+        stats.bytes as f64 / 1e6,
+        stats.torrents,
+    );
+}
+
+fn main() {
+    let arguments = arguments();
+    let config = ShardConfig::default();
+    // One page of each array of the process itself is touched before the count begins.
+    let before = resident();
+    let mut filling = Filling {
+        shard: Shard::new(config, HashKey([7; 16])),
+        rng: Xoshiro256PlusPlus::seed_from_u64(1),
+        buffer: [0; 6 * WANTED],
+    };
+    let begin = clock();
+    let now = fill(&arguments, &mut filling);
+    println!("{:<28} {:.1} s", "filled in", begin.elapsed().as_secs_f64());
+    memory("full", &filling, before);
+    for batch in [0, 16, 32, 64, 0, 32] {
+        let rate = full(&arguments, &mut filling, now, batch, WANTED);
+        println!("announces, {WANTED} wanted, batch {batch:<3} {rate:>6.2} M/s");
+    }
+    for batch in [0, 32] {
+        let rate = full(&arguments, &mut filling, now, batch, 0);
+        println!("announces, 0 wanted, batch {batch:<4} {rate:>6.2} M/s");
+    }
+    println!("scrapes one by one            {:>6.2} M/s", scrapes(&arguments, &filling));
+    memory("after announces", &filling, before);
+
+    let mut quiet = Calls::default();
+    let (mut work, mut tick) = (0, 0);
+    for _ in 0..PASS_SECONDS * TICKS_PER_SECOND {
+        tick += 1;
+        work += filling.tick(now + (tick / TICKS_PER_SECOND) as u32, &mut quiet);
+    }
+    println!("unit of work                  {:.1} ns", quiet.total.as_nanos() as f64 / work as f64);
+    quiet.row("expiry tick, nothing is old");
+    let late = now + config.max_peer_age + 60;
+    let mut mass = Calls::default();
+    while filling.shard.stats().v4.torrents > 0 && mass.count < 10_000_000 {
+        filling.tick(late, &mut mass);
+    }
+    mass.row("expiry tick, all are old");
+    memory("empty", &filling, before);
+}

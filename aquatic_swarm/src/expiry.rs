@@ -1,0 +1,209 @@
+//! Forgetting peers a little at a time. A pass visits every page of the table, every entry of a page and every peer of a
+//! torrent, from the last to the first within each, because what a removal moves is then either visited already or
+//! still to come. It can stop between any two torrents and inside a large swarm.
+
+use crate::family::Store;
+use crate::payload::Content;
+use crate::peer::Kind;
+use crate::steps;
+use crate::table::Slot;
+use crate::tick::Deadline;
+use crate::types::Expired;
+
+/// Where in a pass the next visit continues.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cursor {
+    /// Whether a pass is under way.
+    running: bool,
+    page: u32,
+    /// Entries of the page that are still to be visited; `None` for all there are.
+    entries: Option<u8>,
+    /// The large swarm at the next entry, if its visit has begun.
+    big: Option<Visit>,
+}
+
+/// Where in a large swarm the visit continues: first its peers, then the buckets of its index.
+#[derive(Clone, Copy, Debug)]
+struct Visit {
+    number: u32,
+    peers: u32,
+    buckets: u32,
+}
+
+/// Peers that are looked at for one unit of work.
+const PEERS_PER_UNIT: u64 = 8;
+/// What forgetting a peer costs in units.
+const REMOVAL: u64 = 4;
+
+impl<K: Kind> Store<K> {
+    /// Works until `budget` is used up or the pass ends.
+    pub(crate) fn expire(&mut self, deadline: Deadline, budget: u64) -> Expired {
+        let mut done = Expired::default();
+        if !self.cursor.running {
+            self.cursor = Cursor { running: true, ..Cursor::default() };
+            self.table.plan_drain();
+            self.lists.plan_drain();
+            self.bigs.shared.slab.plan_drain();
+        }
+        while done.work < budget {
+            if self.cursor.page >= self.table.pages() {
+                // Pages are merged only here, lest entries move from where the pass still comes to where it has been.
+                done.work += 8;
+                if !self.table.shrink() {
+                    self.cursor.running = false;
+                    done.pass_ended = true;
+                    break;
+                }
+                self.cursor.page = self.table.pages();
+            } else {
+                self.visit_page(deadline, budget, &mut done);
+            }
+        }
+        steps::touch(done.work as usize);
+        done
+    }
+
+    /// What a pass takes if nothing is removed.
+    pub(crate) fn pass_work(&self) -> u64 {
+        u64::from(self.table.pages()) + 2 * self.table.len() + self.peers() / PEERS_PER_UNIT
+    }
+
+    /// A page was split: its entries are not where they were.
+    pub(crate) fn page_changed(&mut self, page: u32) {
+        if self.cursor.page == page {
+            self.cursor.entries = None;
+            self.cursor.big = None;
+        }
+    }
+
+    fn visit_page(&mut self, deadline: Deadline, budget: u64, done: &mut Expired) {
+        let page = self.cursor.page;
+        let len = self.table.page_len(page);
+        let mut left = self.cursor.entries.unwrap_or(len).min(len);
+        if self.cursor.entries.is_none() {
+            self.table.relocate(page);
+            done.work += 1;
+        }
+        while left > 0 {
+            if done.work >= budget {
+                self.cursor.entries = Some(left);
+                return;
+            }
+            if !self.visit_torrent(self.table.slot_at(page, left - 1), deadline, budget, done) {
+                self.cursor.entries = Some(left);
+                return;
+            }
+            left -= 1;
+        }
+        self.cursor.page += 1;
+        self.cursor.entries = None;
+    }
+
+    /// Returns whether the visit is complete.
+    fn visit_torrent(&mut self, slot: Slot, deadline: Deadline, budget: u64, done: &mut Expired) -> bool {
+        match self.content(slot) {
+            Content::One(peer) => {
+                done.work += 1;
+                if deadline.has_passed(K::stamp(peer)) {
+                    self.forget(slot, 0, done);
+                }
+                true
+            }
+            Content::List { block, seats } => {
+                self.visit_list(slot, block, seats.len, deadline, done);
+                true
+            }
+            Content::Big(number) => {
+                let ended = self.visit_big(slot, number, deadline, budget, done);
+                if ended {
+                    self.cursor.big = None;
+                }
+                ended
+            }
+        }
+    }
+
+    fn visit_list(&mut self, slot: Slot, block: u32, len: u32, deadline: Deadline, done: &mut Expired) {
+        done.work += 2 + u64::from(len) / PEERS_PER_UNIT;
+        let peers = &self.lists.get(block)[..len as usize];
+        if !peers.iter().any(|peer| deadline.has_passed(K::stamp(*peer))) {
+            let moved = self.lists.relocate(block);
+            if moved != block
+                && let Content::List { seats, .. } = self.content(slot)
+            {
+                self.table.set_payload(slot, Content::<K::Peer>::list(moved, seats));
+            }
+            return;
+        }
+        for at in (0..len).rev() {
+            let stamp = match self.content(slot) {
+                Content::One(peer) => K::stamp(peer),
+                Content::List { block, .. } => K::stamp(self.lists.get(block)[at as usize]),
+                Content::Big(_) => return,
+            };
+            if deadline.has_passed(stamp) && !self.forget(slot, at, done) {
+                return;
+            }
+        }
+    }
+
+    fn visit_big(
+        &mut self,
+        slot: Slot,
+        number: u32,
+        deadline: Deadline,
+        budget: u64,
+        done: &mut Expired,
+    ) -> bool {
+        let Some(big) = self.bigs.get(number) else {
+            return true;
+        };
+        let (len, buckets) = (big.seats().len, big.buckets());
+        let mut visit = match self.cursor.big {
+            Some(visit) if visit.number == number => visit,
+            Some(_) | None => Visit { number, peers: len, buckets },
+        };
+        visit.peers = visit.peers.min(len);
+        while visit.peers > 0 {
+            if done.work >= budget {
+                self.cursor.big = Some(visit);
+                return false;
+            }
+            visit.peers -= 1;
+            done.work += u64::from(u64::from(visit.peers).is_multiple_of(PEERS_PER_UNIT));
+            let Some(big) = self.bigs.get(number) else {
+                return true;
+            };
+            if deadline.has_passed(K::stamp(big.get(visit.peers))) {
+                self.forget(slot, visit.peers, done);
+                if let Content::List { block, seats } = self.content(slot) {
+                    self.visit_list(slot, block, seats.len, deadline, done);
+                    return true;
+                }
+            }
+        }
+        let Some((big, shared)) = self.bigs.get_mut(number) else {
+            return true;
+        };
+        visit.buckets = visit.buckets.min(big.buckets());
+        while visit.buckets > 0 {
+            if done.work >= budget {
+                self.cursor.big = Some(visit);
+                return false;
+            }
+            visit.buckets -= 1;
+            done.work += 1;
+            big.relocate(shared, visit.buckets);
+        }
+        true
+    }
+
+    /// Returns whether the torrent still has peers.
+    fn forget(&mut self, slot: Slot, at: u32, done: &mut Expired) -> bool {
+        done.work += REMOVAL;
+        done.peers += 1;
+        let left = self.remove_at(slot, at);
+        done.torrents += u64::from(!left);
+        left
+    }
+}

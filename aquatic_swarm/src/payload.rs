@@ -1,0 +1,81 @@
+//! The 8 bytes of a torrent entry that lead to its peers.
+
+use crate::peer::{Kind, PAYLOAD_TAG};
+use crate::seats::Seats;
+use crate::slab::class_by_len;
+
+/// The longest list that is searched from end to end. Longer ones become large swarms.
+pub(crate) const SMALL_MAX: u32 = 128;
+/// A large swarm that shrinks to this becomes a list again. The distance keeps it from turning back and forth.
+pub(crate) const BIG_MIN: u32 = 80;
+
+/// Peers to a block, by class.
+pub(crate) const CAPACITIES: [u16; 30] = [
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 20, 22, 24, 28, 32, 36, 40, 48, 56, 64, 80, 96,
+    112, 128,
+];
+const CLASS: [u8; 256] = class_by_len(&CAPACITIES);
+
+const _: () = assert!(SMALL_MAX < 256 && CAPACITIES[CAPACITIES.len() - 1] == SMALL_MAX as u16);
+
+/// The class of the block of a list of this length, from 1 to [`SMALL_MAX`].
+pub(crate) fn class_of(len: u32) -> usize {
+    CLASS[len as usize] as usize
+}
+
+/// What a payload says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Content<P> {
+    /// The only peer.
+    One(P),
+    /// A list in a block.
+    List { block: u32, seats: Seats },
+    /// The number of a large swarm.
+    Big(u32),
+}
+
+impl<P: Copy> Content<P> {
+    /// The handle is in the upper half. Below the tag are the length and the seeders of a list, a byte each; the length
+    /// of 0 marks a large swarm.
+    pub(crate) fn from_payload<K: Kind<Peer = P>>(payload: u64) -> Self {
+        if let Some(peer) = K::from_payload(payload) {
+            return Self::One(peer);
+        }
+        let handle = (payload >> 32) as u32;
+        match (payload >> 8 & 0xff) as u32 {
+            0 => Self::Big(handle),
+            len => Self::List { block: handle, seats: Seats { seeders: (payload & 0xff) as u32, len } },
+        }
+    }
+
+    /// The payload that says this. A single peer must fit into one; see [`Kind::to_payload`].
+    pub(crate) fn list(block: u32, seats: Seats) -> u64 {
+        debug_assert!(seats.len >= 1 && seats.len <= SMALL_MAX && seats.seeders <= seats.len);
+        u64::from(block) << 32 | u64::from(seats.len) << 8 | u64::from(seats.seeders)
+    }
+
+    pub(crate) fn big(number: u32) -> u64 {
+        u64::from(number) << 32
+    }
+}
+
+const _: () = assert!(PAYLOAD_TAG == 0xffff << 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::{V4, V6};
+
+    #[test]
+    fn payloads_round_trip() {
+        let seats = Seats { seeders: 3, len: SMALL_MAX };
+        for block in [0, 1, u32::MAX] {
+            let list = Content::<u64>::list(block, seats);
+            assert_eq!(Content::from_payload::<V4>(list), Content::List { block, seats });
+            assert_eq!(Content::from_payload::<V6>(list), Content::List { block, seats });
+            assert_eq!(Content::from_payload::<V4>(Content::<u64>::big(block)), Content::Big(block));
+        }
+        let peer = 0xffff_ffff_0001_0000;
+        assert_eq!(Content::from_payload::<V4>(peer), Content::One(peer));
+    }
+}

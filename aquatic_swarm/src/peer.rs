@@ -1,0 +1,212 @@
+//! What a peer is made of in each family.
+
+use std::fmt::Debug;
+use std::hash::Hasher;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use aquatic_common::Family;
+use siphasher::sip::SipHasher13;
+
+use crate::slab::Unit;
+use crate::tick::Stamp;
+
+/// The shape of the peers of one family. A peer is its key (address and port) and its stamp.
+pub(crate) trait Kind: Copy + Debug {
+    /// Bytes of a peer in a reply.
+    const WIRE: usize;
+    const FAMILY: Family;
+    type Peer: Unit + PartialEq + Debug;
+
+    /// The same peer, looked at another time or in another role.
+    fn with_stamp(peer: Self::Peer, stamp: Stamp) -> Self::Peer;
+    fn stamp(peer: Self::Peer) -> Stamp;
+    fn same_key(a: Self::Peer, b: Self::Peer) -> bool;
+    fn hash(peer: Self::Peer, hasher: &SipHasher13) -> u64;
+    fn address(peer: Self::Peer) -> SocketAddr;
+    /// Writes the peer to the front of `out`, which has room for it.
+    fn write(peer: Self::Peer, out: &mut [u8]);
+
+    /// The peer as the payload of a torrent entry, if it fits there.
+    fn to_payload(peer: Self::Peer) -> Option<u64>;
+    /// The peer in a payload; `None` if it holds something else. Payloads that are no peer have zeros in the bits of
+    /// [`PAYLOAD_TAG`].
+    fn from_payload(payload: u64) -> Option<Self::Peer>;
+
+    /// Where the peer with this key is.
+    fn position(peers: &[Self::Peer], peer: Self::Peer) -> Option<usize> {
+        peers.iter().position(|&other| Self::same_key(other, peer))
+    }
+}
+
+/// The bits of a payload that tell a peer from a handle: the port, which is never 0.
+pub(crate) const PAYLOAD_TAG: u64 = 0xffff_0000;
+
+/// IPv4 peers: 32 bits of address, 16 of port and 16 of stamp, from the top.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct V4;
+
+impl V4 {
+    pub(crate) fn peer(ip: Ipv4Addr, port: u16, stamp: Stamp) -> u64 {
+        u64::from(ip.to_bits()) << 32 | u64::from(port) << 16 | u64::from(stamp.0)
+    }
+}
+
+impl Kind for V4 {
+    const WIRE: usize = 6;
+    const FAMILY: Family = Family::V4;
+    type Peer = u64;
+
+    fn with_stamp(peer: u64, stamp: Stamp) -> u64 {
+        peer & !0xffff | u64::from(stamp.0)
+    }
+
+    fn stamp(peer: u64) -> Stamp {
+        Stamp((peer & 0xffff) as u16)
+    }
+
+    fn same_key(a: u64, b: u64) -> bool {
+        (a ^ b) >> 16 == 0
+    }
+
+    fn hash(peer: u64, hasher: &SipHasher13) -> u64 {
+        let mut hasher = *hasher;
+        hasher.write(&(peer >> 16).to_be_bytes()[2..]);
+        hasher.finish()
+    }
+
+    fn address(peer: u64) -> SocketAddr {
+        let ip = Ipv4Addr::from_bits((peer >> 32) as u32);
+        SocketAddr::from((ip, (peer >> 16 & 0xffff) as u16))
+    }
+
+    fn write(peer: u64, out: &mut [u8]) {
+        out[..6].copy_from_slice(&peer.to_be_bytes()[..6]);
+    }
+
+    fn to_payload(peer: u64) -> Option<u64> {
+        Some(peer)
+    }
+
+    fn from_payload(payload: u64) -> Option<u64> {
+        (payload & PAYLOAD_TAG != 0).then_some(payload)
+    }
+
+    /// Most lists are short; the longer ones are narrowed down in runs that compile to vector code.
+    fn position(peers: &[u64], peer: u64) -> Option<usize> {
+        const RUN: usize = 16;
+        let (runs, rest) = peers.as_chunks::<RUN>();
+        for (at, run) in runs.iter().enumerate() {
+            if run.iter().fold(false, |found, &other| found | ((other ^ peer) >> 16 == 0)) {
+                let within = run.iter().position(|&other| Self::same_key(other, peer))?;
+                return Some(at * RUN + within);
+            }
+        }
+        let within = rest.iter().position(|&other| Self::same_key(other, peer))?;
+        Some(runs.len() * RUN + within)
+    }
+}
+
+/// IPv6 peers: 16 bytes of address, 2 of port in network order, 2 of stamp.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct V6;
+
+impl V6 {
+    pub(crate) fn peer(ip: Ipv6Addr, port: u16, stamp: Stamp) -> [u8; 20] {
+        let mut peer = [0; 20];
+        peer[..16].copy_from_slice(&ip.octets());
+        peer[16..18].copy_from_slice(&port.to_be_bytes());
+        Self::with_stamp(peer, stamp)
+    }
+}
+
+impl Kind for V6 {
+    const WIRE: usize = 18;
+    const FAMILY: Family = Family::V6;
+    type Peer = [u8; 20];
+
+    fn with_stamp(mut peer: [u8; 20], stamp: Stamp) -> [u8; 20] {
+        peer[18..].copy_from_slice(&stamp.0.to_le_bytes());
+        peer
+    }
+
+    fn stamp(peer: [u8; 20]) -> Stamp {
+        Stamp(u16::from_le_bytes([peer[18], peer[19]]))
+    }
+
+    fn same_key(a: [u8; 20], b: [u8; 20]) -> bool {
+        a[..18] == b[..18]
+    }
+
+    fn hash(peer: [u8; 20], hasher: &SipHasher13) -> u64 {
+        let mut hasher = *hasher;
+        hasher.write(&peer[..18]);
+        hasher.finish()
+    }
+
+    fn address(peer: [u8; 20]) -> SocketAddr {
+        let mut ip = [0; 16];
+        ip.copy_from_slice(&peer[..16]);
+        SocketAddr::from((ip, u16::from_be_bytes([peer[16], peer[17]])))
+    }
+
+    fn write(peer: [u8; 20], out: &mut [u8]) {
+        out[..18].copy_from_slice(&peer[..18]);
+    }
+
+    fn to_payload(_peer: [u8; 20]) -> Option<u64> {
+        None
+    }
+
+    fn from_payload(_payload: u64) -> Option<[u8; 20]> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aquatic_common::Seconds;
+
+    use super::*;
+    use crate::tick::Tick;
+
+    #[test]
+    fn peers_travel_in_network_order() {
+        let stamp = Stamp::new(Tick::at(Seconds(800)), true);
+        let mut out = [0; 18];
+        V4::write(V4::peer(Ipv4Addr::new(192, 0, 2, 7), 0x1ae1, stamp), &mut out);
+        assert_eq!(out[..6], [192, 0, 2, 7, 0x1a, 0xe1]);
+        let ip = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
+        V6::write(V6::peer(ip, 0x1ae1, stamp), &mut out);
+        assert_eq!(out[..4], [0x20, 1, 0xd, 0xb8]);
+        assert_eq!(out[15..], [9, 0x1a, 0xe1]);
+    }
+
+    fn stamps_are_apart_from_keys<K: Kind>(peer: K::Peer) {
+        let (early, late) =
+            (Stamp::new(Tick::at(Seconds(8)), false), Stamp::new(Tick::at(Seconds(16)), true));
+        let (a, b) = (K::with_stamp(peer, early), K::with_stamp(peer, late));
+        assert!(K::same_key(a, b) && a != b);
+        assert_eq!((K::stamp(a), K::stamp(b)), (early, late));
+        let hasher = SipHasher13::new_with_keys(1, 2);
+        assert_eq!(K::hash(a, &hasher), K::hash(b, &hasher));
+        assert_eq!(K::to_payload(a).and_then(K::from_payload), K::to_payload(a).map(|_| a));
+        assert_eq!(K::from_payload(u64::MAX & !PAYLOAD_TAG), None);
+    }
+
+    #[test]
+    fn stamps_are_apart_from_keys_in_both_families() {
+        let none = Stamp(0);
+        stamps_are_apart_from_keys::<V4>(V4::peer(Ipv4Addr::new(0, 0, 0, 0), 1, none));
+        stamps_are_apart_from_keys::<V4>(V4::peer(Ipv4Addr::new(255, 255, 255, 255), 65_535, none));
+        stamps_are_apart_from_keys::<V6>(V6::peer(Ipv6Addr::LOCALHOST, 1, none));
+    }
+
+    #[test]
+    fn long_lists_are_searched_to_the_end() {
+        let peers: Vec<u64> = (0..100).map(|i| V4::peer(Ipv4Addr::from_bits(i * 3), 9, Stamp(5))).collect();
+        for (at, &peer) in peers.iter().enumerate() {
+            assert_eq!(V4::position(&peers, V4::with_stamp(peer, Stamp(77))), Some(at));
+        }
+        assert_eq!(V4::position(&peers, V4::peer(Ipv4Addr::from_bits(1), 9, Stamp(5))), None);
+    }
+}

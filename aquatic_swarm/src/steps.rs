@@ -1,0 +1,27 @@
+//! Counts, in unit tests only, how many pieces of memory an operation touches, so that a test can hold the cost of
+//! operations against the size of the swarm without reading a clock.
+
+#[cfg(test)]
+use std::cell::Cell;
+
+#[cfg(test)]
+thread_local! {
+    static TOUCHED: Cell<u64> = const { Cell::new(0) };
+}
+
+#[cfg(test)]
+pub(crate) fn touch(pieces: usize) {
+    TOUCHED.set(TOUCHED.get() + pieces as u64);
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn touch(_pieces: usize) {}
+
+/// How many pieces `work` touches.
+#[cfg(test)]
+pub(crate) fn of<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    TOUCHED.set(0);
+    let result = work();
+    (result, TOUCHED.get())
+}

@@ -1,0 +1,442 @@
+//! Info hashes and what is known of each, 32 bytes to an entry, in many small pages.
+//!
+//! A page is one block of a [`Slab`]: first a byte of fingerprint per entry, then the entries, without gaps. Pages are
+//! the buckets of linear hashing, 32 entries on average, so the table grows by splitting one page and never moves more
+//! than that.
+
+use std::hash::Hasher;
+use std::hint::black_box;
+
+use aquatic_common::InfoHash;
+use siphasher::sip::SipHasher13;
+
+use crate::chunked::Chunked;
+use crate::linear;
+use crate::slab::{Slab, class_by_len};
+use crate::steps;
+
+/// Entries to a page on average. Between two doublings pages that were not split yet have up to twice as many.
+const MEAN: u64 = 32;
+/// Entries at which another page takes no more. Out of reach without the hash key.
+const PAGE_MAX: u8 = 255;
+/// Info hashes looked at together by [`Table::prefetch`].
+pub(crate) const BATCH: usize = 64;
+
+/// Entries to a block, by class. Fine steps where pages usually are.
+const CAPACITIES: [u16; 38] = [
+    2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54,
+    56, 58, 60, 62, 64, 72, 80, 96, 128, 192, 255,
+];
+const SIZES: [u16; CAPACITIES.len()] = sizes();
+const CLASS: [u8; 256] = class_by_len(&CAPACITIES);
+
+type Unit = [u64; 4];
+
+/// Units to a block: the entries and their fingerprints.
+const fn sizes() -> [u16; CAPACITIES.len()] {
+    let mut sizes = CAPACITIES;
+    let mut class = 0;
+    while class < CAPACITIES.len() {
+        sizes[class] += fingerprint_units(CAPACITIES[class]);
+        class += 1;
+    }
+    sizes
+}
+
+const fn fingerprint_units(capacity: u16) -> u16 {
+    capacity.div_ceil(32)
+}
+
+/// The units before the entries of a page that has this many.
+fn head(len: u8) -> usize {
+    fingerprint_units(CAPACITIES[CLASS[len as usize] as usize]) as usize
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Page {
+    /// Meaningless while the page is empty.
+    block: u32,
+    len: u8,
+}
+
+/// A torrent as the table looks for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Name {
+    words: [u64; 3],
+    hash: u64,
+}
+
+impl Name {
+    pub(crate) fn new(info_hash: &InfoHash, hasher: &SipHasher13) -> Self {
+        let mut hasher = *hasher;
+        hasher.write(&info_hash.0);
+        Self { words: words_of(&info_hash.0), hash: hasher.finish() }
+    }
+
+    /// Tells entries of a page apart; 0 stands for no entry.
+    fn fingerprint(self) -> u8 {
+        ((self.hash >> 56) as u8).max(1)
+    }
+}
+
+fn words_of(bytes: &[u8; 20]) -> [u64; 3] {
+    let word = |at: usize| {
+        let mut word = [0; 8];
+        let end = (at + 8).min(20);
+        word[..end - at].copy_from_slice(&bytes[at..end]);
+        u64::from_le_bytes(word)
+    };
+    [word(0), word(8), word(16)]
+}
+
+/// An entry: 20 bytes of info hash, 4 of completed count, 8 of payload.
+fn named(unit: &Unit, words: [u64; 3]) -> bool {
+    unit[0] == words[0] && unit[1] == words[1] && (unit[2] ^ words[2]) & 0xffff_ffff == 0
+}
+
+fn info_hash_of(unit: &Unit) -> [u8; 20] {
+    let mut bytes = [0; 20];
+    bytes[..8].copy_from_slice(&unit[0].to_le_bytes());
+    bytes[8..16].copy_from_slice(&unit[1].to_le_bytes());
+    bytes[16..].copy_from_slice(&unit[2].to_le_bytes()[..4]);
+    bytes
+}
+
+fn fingerprint_at(block: &[Unit], at: usize) -> u8 {
+    block[at / 32][at / 8 % 4].to_le_bytes()[at % 8]
+}
+
+fn set_fingerprint(block: &mut [Unit], at: usize, fingerprint: u8) {
+    let word = &mut block[at / 32][at / 8 % 4];
+    let shift = at % 8 * 8;
+    *word = *word & !(0xff << shift) | u64::from(fingerprint) << shift;
+}
+
+/// A word with the top bit set of each byte in which `word` has a zero.
+fn zero_bytes(word: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    !(((word & LOW) + LOW) | word | LOW)
+}
+
+/// The fingerprint of a torrent in every byte of a word.
+fn pattern(name: Name) -> u64 {
+    u64::from(name.fingerprint()) * 0x0101_0101_0101_0101
+}
+
+/// Where an entry is, until the next change of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    page: u32,
+    at: u8,
+    unit: u32,
+}
+
+/// The entries of one family.
+#[derive(Debug)]
+pub(crate) struct Table {
+    hasher: SipHasher13,
+    pages: Chunked<Page, 4096>,
+    slab: Slab<Unit>,
+    len: u64,
+}
+
+impl Table {
+    pub(crate) fn new(hasher: SipHasher13) -> Self {
+        let mut pages = Chunked::new();
+        pages.push(Page::default());
+        Self { hasher, pages, slab: Slab::new(&SIZES), len: 0 }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(crate) fn pages(&self) -> u32 {
+        self.pages.len()
+    }
+
+    pub(crate) fn page_len(&self, page: u32) -> u8 {
+        self.pages.get(page).len
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.pages.bytes() + self.slab.bytes()
+    }
+
+    pub(crate) fn name(&self, info_hash: &InfoHash) -> Name {
+        Name::new(info_hash, &self.hasher)
+    }
+
+    pub(crate) fn find(&self, name: Name) -> Option<Slot> {
+        let number = linear::bucket(name.hash, self.pages.len());
+        let page = self.pages.get(number);
+        if page.len == 0 {
+            return None;
+        }
+        let block = self.slab.get(page.block);
+        let head = head(page.len);
+        let pattern = pattern(name);
+        steps::touch(1 + usize::from(page.len).div_ceil(8));
+        for word in 0..usize::from(page.len).div_ceil(8) {
+            let mut hits = zero_bytes(block[word / 4][word % 4] ^ pattern);
+            while hits != 0 {
+                let at = word * 8 + hits.trailing_zeros() as usize / 8;
+                steps::touch(1);
+                if named(&block[head + at], name.words) {
+                    return Some(Self::slot(number, page, at as u8));
+                }
+                hits &= hits - 1;
+            }
+        }
+        None
+    }
+
+    /// The entry at a position below [`Self::page_len`].
+    pub(crate) fn slot_at(&self, page: u32, at: u8) -> Slot {
+        Self::slot(page, self.pages.get(page), at)
+    }
+
+    fn slot(number: u32, page: Page, at: u8) -> Slot {
+        Slot { page: number, at, unit: page.block + (head(page.len) + at as usize) as u32 }
+    }
+
+    pub(crate) fn payload(&self, slot: Slot) -> u64 {
+        self.slab.unit(slot.unit)[3]
+    }
+
+    pub(crate) fn set_payload(&mut self, slot: Slot, payload: u64) {
+        self.slab.unit_mut(slot.unit)[3] = payload;
+    }
+
+    pub(crate) fn completed(&self, slot: Slot) -> u32 {
+        (self.slab.unit(slot.unit)[2] >> 32) as u32
+    }
+
+    pub(crate) fn count_completed(&mut self, slot: Slot) {
+        let count = self.completed(slot).saturating_add(1);
+        let word = &mut self.slab.unit_mut(slot.unit)[2];
+        *word = *word & 0xffff_ffff | u64::from(count) << 32;
+    }
+
+    /// Adds a torrent that is not in the table. `None` if its page is full.
+    pub(crate) fn insert(&mut self, name: Name, payload: u64) -> Option<Slot> {
+        let number = linear::bucket(name.hash, self.pages.len());
+        let unit = [name.words[0], name.words[1], name.words[2], payload];
+        self.push(number, name.fingerprint(), unit)?;
+        self.len += 1;
+        if self.len > MEAN * u64::from(self.pages.len()) {
+            self.split();
+            return self.find(name);
+        }
+        let page = self.pages.get(number);
+        Some(Self::slot(number, page, page.len - 1))
+    }
+
+    /// Removes an entry. The last one of the page takes its place.
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        let mut page = self.pages.get(slot.page);
+        let head = head(page.len);
+        let last = page.len as usize - 1;
+        let block = self.slab.get_mut(page.block);
+        block[head + slot.at as usize] = block[head + last];
+        let fingerprint = fingerprint_at(block, last);
+        set_fingerprint(block, slot.at as usize, fingerprint);
+        set_fingerprint(block, last, 0);
+        self.len -= 1;
+        if last == 0 {
+            self.slab.free(page.block);
+        } else {
+            page.block = self.refit(page.block, page.len as usize, last, last);
+        }
+        page.len -= 1;
+        self.pages.set(slot.page, page);
+    }
+
+    /// Merges the last page into its buddy if there are many more pages than needed. Returns whether there were.
+    pub(crate) fn shrink(&mut self) -> bool {
+        let pages = self.pages.len();
+        if pages == 1 || self.len * 4 > MEAN * 3 * u64::from(pages) {
+            return false;
+        }
+        let (last, buddy) = (self.pages.get(pages - 1), linear::buddy(pages));
+        if usize::from(last.len) + usize::from(self.pages.get(buddy).len) > usize::from(PAGE_MAX) {
+            return false;
+        }
+        for at in 0..last.len as usize {
+            let block = self.slab.get(last.block);
+            let (fingerprint, unit) = (fingerprint_at(block, at), block[head(last.len) + at]);
+            // Cannot be refused: the sum of both was looked at.
+            let _ = self.push(buddy, fingerprint, unit);
+        }
+        if last.len > 0 {
+            self.slab.free(last.block);
+        }
+        self.pages.pop();
+        true
+    }
+
+    fn push(&mut self, number: u32, fingerprint: u8, unit: Unit) -> Option<()> {
+        let mut page = self.pages.get(number);
+        if page.len == PAGE_MAX {
+            return None;
+        }
+        let len = page.len as usize;
+        if len == 0 {
+            page.block = self.slab.alloc(CLASS[1] as usize);
+            self.slab.get_mut(page.block)[0] = [0; 4];
+        } else {
+            page.block = self.refit(page.block, len, len + 1, len);
+        }
+        page.len += 1;
+        let head = head(page.len);
+        let block = self.slab.get_mut(page.block);
+        set_fingerprint(block, len, fingerprint);
+        block[head + len] = unit;
+        self.pages.set(number, page);
+        Some(())
+    }
+
+    /// Moves the first `kept` entries of a block made for `old` entries to one made for `new`, if that is another size.
+    fn refit(&mut self, block: u32, old: usize, new: usize, kept: usize) -> u32 {
+        let (from, to) = (CLASS[old], CLASS[new]);
+        if from == to {
+            return block;
+        }
+        let (old_head, new_head) = (head(old as u8), head(new as u8));
+        let target = self.slab.alloc(to as usize);
+        steps::touch(kept);
+        self.slab.copy(block, old_head, target, new_head, kept);
+        let heads = old_head.min(new_head);
+        self.slab.copy(block, 0, target, 0, heads);
+        self.slab.get_mut(target)[heads..new_head].fill([0; 4]);
+        self.slab.free(block);
+        target
+    }
+
+    /// Adds a page and moves there what now belongs there, out of the one page that had it.
+    fn split(&mut self) {
+        let new = self.pages.len();
+        let old = linear::buddy(new + 1);
+        let page = self.pages.get(old);
+        self.pages.push(Page::default());
+        if page.len == 0 {
+            return;
+        }
+        let (len, head) = (page.len as usize, head(page.len));
+        steps::touch(len);
+        let mut leaves = [false; PAGE_MAX as usize];
+        let block = self.slab.get(page.block);
+        for (leaves, unit) in leaves.iter_mut().zip(&block[head..head + len]) {
+            let name = Name::new(&InfoHash(info_hash_of(unit)), &self.hasher);
+            *leaves = linear::bucket(name.hash, new + 1) == new;
+        }
+        let leaving = leaves.iter().filter(|leaves| **leaves).count();
+        let mut halves = [self.fresh(len - leaving), self.fresh(leaving)];
+        for (at, leaves) in leaves.iter().enumerate().take(len) {
+            let block = self.slab.get(page.block);
+            let (fingerprint, unit) = (fingerprint_at(block, at), block[head + at]);
+            let (half, head) = &mut halves[usize::from(*leaves)];
+            let block = self.slab.get_mut(half.block);
+            set_fingerprint(block, half.len as usize, fingerprint);
+            block[*head + half.len as usize] = unit;
+            half.len += 1;
+        }
+        self.slab.free(page.block);
+        self.pages.set(old, halves[0].0);
+        self.pages.set(new, halves[1].0);
+    }
+
+    /// An empty page with a block for exactly `len` entries to come, and where they begin.
+    fn fresh(&mut self, len: usize) -> (Page, usize) {
+        if len == 0 {
+            return (Page::default(), 0);
+        }
+        let (block, head) = (self.slab.alloc(CLASS[len] as usize), head(len as u8));
+        self.slab.get_mut(block)[..head].fill([0; 4]);
+        (Page { block, len: 0 }, head)
+    }
+
+    /// Moves the block of a page out of a chunk that is to be emptied.
+    pub(crate) fn relocate(&mut self, number: u32) {
+        let mut page = self.pages.get(number);
+        if page.len > 0 {
+            page.block = self.slab.relocate(page.block);
+            self.pages.set(number, page);
+        }
+    }
+
+    pub(crate) fn plan_drain(&mut self) {
+        self.slab.plan_drain();
+    }
+
+    /// Loads what [`Self::find`] will need for these torrents, and passes on the payloads found. Each loop does loads
+    /// that do not wait for one another, so that their cache misses overlap.
+    pub(crate) fn prefetch(&self, names: &[Name], mut found: impl FnMut(u64)) {
+        let mut pages = [Page::default(); BATCH];
+        for (page, name) in pages.iter_mut().zip(names) {
+            *page = self.pages.get(linear::bucket(name.hash, self.pages.len()));
+        }
+        let touched = pages.iter().take(names.len()).filter(|page| page.len > 0);
+        black_box(touched.fold(0, |sum, page| sum ^ self.slab.unit(page.block)[0]));
+        // The first entry with the right fingerprint is hardly ever another one. If it is, the wrong list is loaded.
+        let mut units = [None; BATCH];
+        for ((unit, name), page) in units.iter_mut().zip(names).zip(&pages) {
+            *unit = self.likely(*name, *page);
+        }
+        black_box(units.iter().flatten().fold(0, |sum, unit| sum ^ self.slab.unit(*unit)[3]));
+        units.iter().flatten().for_each(|unit| found(self.slab.unit(*unit)[3]));
+    }
+
+    /// The first entry of a page with the fingerprint of a torrent.
+    fn likely(&self, name: Name, page: Page) -> Option<u32> {
+        if page.len == 0 {
+            return None;
+        }
+        let block = self.slab.get(page.block);
+        let pattern = pattern(name);
+        (0..usize::from(page.len).div_ceil(8)).find_map(|word| {
+            let hits = zero_bytes(block[word / 4][word % 4] ^ pattern);
+            let at = word * 8 + hits.trailing_zeros() as usize / 8;
+            (hits != 0).then(|| page.block + (head(page.len) + at) as u32)
+        })
+    }
+
+    /// Passes on every torrent and its payload.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(InfoHash, u64)) {
+        for number in 0..self.pages.len() {
+            for at in 0..self.page_len(number) {
+                let unit = self.slab.unit(self.slot_at(number, at).unit);
+                visit(InfoHash(info_hash_of(unit)), unit[3]);
+            }
+        }
+    }
+
+    /// Verifies that every entry is where it is looked for, and that blocks are of the right size.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let (mut len, mut blocks) = (0, 0);
+        for number in 0..self.pages.len() {
+            let page = self.pages.get(number);
+            for at in 0..page.len {
+                let slot = Self::slot(number, page, at);
+                let info_hash = InfoHash(info_hash_of(self.slab.unit(slot.unit)));
+                if self.find(self.name(&info_hash)) != Some(slot) {
+                    return Err(format!("{info_hash} is not found in its page {number}"));
+                }
+            }
+            len += u64::from(page.len);
+            blocks += u64::from(page.len > 0);
+            let size = SIZES[CLASS[page.len as usize] as usize] as usize;
+            if page.len > 0 && self.slab.get(page.block).len() != size {
+                return Err(format!("page {number} is in a block of the wrong size"));
+            }
+        }
+        if (len, blocks) != (self.len, self.slab.blocks()) {
+            return Err(format!(
+                "{len} entries in {blocks} blocks, counted as {} in {}",
+                self.len,
+                self.slab.blocks()
+            ));
+        }
+        Ok(())
+    }
+}

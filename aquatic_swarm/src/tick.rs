@@ -1,0 +1,102 @@
+//! When a peer was last seen, in 16 bits together with what it was.
+
+use aquatic_common::Seconds;
+
+use crate::types::MAX_PEER_AGE;
+
+/// Seconds to a tick.
+const TICK: u32 = 8;
+/// Ticks are counted modulo this.
+const WRAP: u32 = 1 << 15;
+
+// An entry of the greatest allowed age must still look old, not young, when the sweep comes around to it. That leaves
+// a day in which the sweep must pass at least once.
+const _: () = assert!(MAX_PEER_AGE / TICK + 86_400 / TICK < WRAP);
+
+/// A coarse time modulo 73 hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tick(u16);
+
+impl Tick {
+    pub(crate) fn at(now: Seconds) -> Self {
+        // Always below 2^15, so nothing is cut off.
+        Self(((now.0 / TICK) % WRAP) as u16)
+    }
+
+    /// Ticks from `earlier` to this one, if that is less than the wrap.
+    fn since(self, earlier: Self) -> u16 {
+        self.0.wrapping_sub(earlier.0) & (WRAP as u16 - 1)
+    }
+}
+
+/// What is remembered of a peer besides its address: when it last announced and whether it was a seeder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp(pub(crate) u16);
+
+impl Stamp {
+    pub(crate) fn new(seen: Tick, seeder: bool) -> Self {
+        Self(seen.0 << 1 | u16::from(seeder))
+    }
+
+    pub(crate) fn seeder(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    fn seen(self) -> Tick {
+        Tick(self.0 >> 1)
+    }
+}
+
+/// Decides which peers are forgotten.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    now: Tick,
+    max_age: u16,
+}
+
+impl Deadline {
+    /// Ages are rounded so that no peer is forgotten before `max_peer_age` seconds; it may take two ticks longer.
+    pub(crate) fn new(now: Seconds, max_peer_age: u32) -> Self {
+        let ticks = max_peer_age.min(MAX_PEER_AGE).div_ceil(TICK);
+        Self { now: Tick::at(now), max_age: ticks as u16 }
+    }
+
+    pub(crate) fn has_passed(self, stamp: Stamp) -> bool {
+        self.now.since(stamp.seen()) > self.max_age
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expired(seen: u32, now: u32, max_age: u32) -> bool {
+        let stamp = Stamp::new(Tick::at(Seconds(seen)), true);
+        Deadline::new(Seconds(now), max_age).has_passed(stamp)
+    }
+
+    #[test]
+    fn peers_live_at_least_the_maximum_age_and_at_most_two_ticks_more() {
+        for seen in [0, 5, 7, 8, 262_136, 262_144, 1_000_003] {
+            for age in [60, 61, 63, 64, 3600, MAX_PEER_AGE] {
+                assert!(!expired(seen, seen + age, age), "seen {seen}, age {age}");
+                assert!(expired(seen, seen + age + 2 * TICK, age), "seen {seen}, age {age}");
+            }
+        }
+    }
+
+    #[test]
+    fn old_peers_stay_old_for_a_day_across_the_wrap() {
+        for seen in [0, 200_000, 262_143] {
+            for late in [100, 40_000, 86_400] {
+                assert!(expired(seen, seen + MAX_PEER_AGE + late, MAX_PEER_AGE));
+            }
+        }
+    }
+
+    #[test]
+    fn stamps_keep_the_role() {
+        assert!(Stamp::new(Tick::at(Seconds(262_143)), true).seeder());
+        assert!(!Stamp::new(Tick::at(Seconds(262_143)), false).seeder());
+    }
+}
