@@ -93,6 +93,18 @@ impl SharedAccessList {
         Ok(Reloaded { len, bad_lines })
     }
 
+    /// How many info hashes are on the list.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.current().len()
+    }
+
+    /// Whether no info hash is on the list.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn current(&self) -> Arc<AccessList> {
         Arc::clone(&self.list.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -163,7 +175,10 @@ mod tests {
     fn a_bad_line_at_start_is_an_error_that_names_it() {
         let config = config("bad", &format!("{LISTED}\nnonsense\n"));
         let error = SharedAccessList::load(&config).unwrap_err().to_string();
-        assert!(error.contains(config.path.to_str().unwrap()) && error.contains("line 2: expected 40"), "{error}");
+        assert!(
+            error.contains(config.path.to_str().unwrap()) && error.contains("line 2: expected 40"),
+            "{error}"
+        );
         fs::remove_file(config.path).unwrap();
     }
 
@@ -171,7 +186,10 @@ mod tests {
     fn many_bad_lines_are_counted() {
         let config = config("many", &"nonsense\n".repeat(13));
         let error = SharedAccessList::load(&config).unwrap_err().to_string();
-        assert!(error.contains("line 10") && !error.contains("line 11") && error.contains("3 more"), "{error}");
+        assert!(
+            error.contains("line 10") && !error.contains("line 11") && error.contains("3 more"),
+            "{error}"
+        );
         fs::remove_file(config.path).unwrap();
     }
 

@@ -1,10 +1,38 @@
-//! One epoll set per core, drained by one task.
+//! Waiting for sockets: one epoll set per core, drained by one task that waits for the epoll descriptor itself.
+//!
+//! Why not glommio's own sockets: waiting for each read separately costs a request to the kernel and a completion that
+//! interrupts the thread, half of what a core can do. With one set the cost of waiting is shared by all sockets that
+//! become ready together, and a core that is busy anyway finds them ready without having waited at all.
+//!
+//! Invariants: a source is registered from its creation to its drop and owns its descriptor, so an event never names
+//! a source that is gone. A wake-up may be spurious, a lost one never happens: a source is marked as not ready only
+//! by its owner, on this thread, between two looks at the set. One task may wait per source and direction.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-/// What a source waits for, and how its registration is kept.
+use futures_lite::{AsyncRead, AsyncWrite};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::time::Timespec;
+use slab::Slab;
+
+use crate::sys;
+
+/// Most events taken from the kernel at once; the tasks they wake run before more are taken.
+const EVENTS_PER_TURN: usize = 256;
+
+/// How long to wait before looking again when the process has no descriptor left to wait with.
+const DESPERATE_PAUSE: Duration = Duration::from_millis(10);
+
+/// How a source's registration is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// For connections: registered once for both directions, no system call per wait. Each arrival of data wakes the
@@ -15,27 +43,170 @@ pub enum Mode {
     OneShot,
 }
 
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Read,
+    Write,
+}
+
+/// One direction of a source.
+#[derive(Debug, Default)]
+struct Side {
+    /// An event has come since the owner last found nothing to do.
+    ready: bool,
+    waiting: Option<Waker>,
+}
+
+impl Side {
+    fn wake(&mut self) {
+        self.ready = true;
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    mode: Mode,
+    read: Side,
+    write: Side,
+}
+
+impl Entry {
+    fn side(&mut self, direction: Direction) -> &mut Side {
+        match direction {
+            Direction::Read => &mut self.read,
+            Direction::Write => &mut self.write,
+        }
+    }
+}
+
+struct Set {
+    epoll: OwnedFd,
+    entries: RefCell<Slab<Entry>>,
+    wakeups: Cell<u64>,
+}
+
 /// A core's set of sources.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Readiness {
-    inner: Rc<()>,
+    set: Rc<Set>,
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readiness").field("sources", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl Readiness {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// Those of `epoll_create1`, such as too many open files.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        Ok(Self { set: Rc::new(Set { epoll, entries: RefCell::default(), wakeups: Cell::new(0) }) })
+    }
+
+    /// How many sources there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.set.entries.borrow().len()
+    }
+
+    /// Whether there are no sources.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How often the set has been looked at because something was ready.
+    #[must_use]
+    pub fn wakeups(&self) -> u64 {
+        self.set.wakeups.get()
+    }
+
     /// Registers a descriptor, which must be in non-blocking mode, and takes it over. Dropping the source closes it.
     ///
     /// # Errors
     /// Those of `epoll_ctl`, such as too many watched descriptors.
     pub fn register<T: AsFd>(&self, io: T, mode: Mode) -> io::Result<Source<T>> {
-        let _ = (&self.inner, mode);
-        Ok(Source { io })
+        // A new source counts as ready: its owner tries first and waits only when there was nothing to do.
+        let side = || Side { ready: true, waiting: None };
+        let key = self.set.entries.borrow_mut().insert(Entry { mode, read: side(), write: side() });
+        let flags = match mode {
+            Mode::Edge => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET,
+            Mode::OneShot => EventFlags::ONESHOT,
+        };
+        if let Err(error) = epoll::add(&self.set.epoll, &io, EventData::new_u64(key as u64), flags) {
+            self.set.entries.borrow_mut().remove(key);
+            return Err(error.into());
+        }
+        Ok(Source { set: Rc::clone(&self.set), key, io })
+    }
+
+    /// Wakes the owners of whatever is ready, for ever. One such task runs on each core.
+    pub(crate) async fn drain(self, mut before_wakeups: impl FnMut()) {
+        let mut events = Vec::with_capacity(EVENTS_PER_TURN);
+        loop {
+            let waited = sys::until_readable(self.set.epoll.as_fd()).await;
+            if waited.is_err() {
+                glommio::timer::sleep(DESPERATE_PAUSE).await;
+            }
+            before_wakeups();
+            // Whatever the woken tasks cause in turn is found here, without waiting for it; the wait begins when
+            // nothing is ready.
+            while self.turn(&mut events) {
+                glommio::executor().yield_task_queue_now().await;
+                before_wakeups();
+            }
+        }
+    }
+
+    /// Takes events from the kernel and wakes their owners. Tells whether there were any.
+    fn turn(&self, events: &mut Vec<Event>) -> bool {
+        events.clear();
+        // The descriptor is valid and the buffer is ours, so the only error left is an interruption by a signal.
+        let _ = epoll::wait(&self.set.epoll, spare_capacity(events), Some(&Timespec::default()));
+        if events.is_empty() {
+            return false;
+        }
+        self.set.wakeups.set(self.set.wakeups.get() + 1);
+        let mut entries = self.set.entries.borrow_mut();
+        for event in events.iter() {
+            let Some(entry) = usize::try_from(event.data.u64()).ok().and_then(|key| entries.get_mut(key))
+            else {
+                continue;
+            };
+            let flags = event.flags;
+            // One event disarms a one-shot source altogether, so whoever waits for the other direction has to look,
+            // too, and to arm it again.
+            let both = entry.mode == Mode::OneShot || flags.intersects(EventFlags::ERR | EventFlags::HUP);
+            if both || flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
+                entry.read.wake();
+            }
+            if both || flags.contains(EventFlags::OUT) {
+                entry.write.wake();
+            }
+        }
+        true
     }
 }
 
 /// A registered descriptor.
-#[derive(Debug)]
 pub struct Source<T: AsFd> {
+    set: Rc<Set>,
+    key: usize,
     io: T,
+}
+
+impl<T: AsFd + fmt::Debug> fmt::Debug for Source<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("io", &self.io).finish_non_exhaustive()
+    }
 }
 
 impl<T: AsFd> Source<T> {
@@ -47,18 +218,21 @@ impl<T: AsFd> Source<T> {
     /// Completes when the descriptor may have something to read. It may complete without anything being there: the
     /// caller reads until that would block, and waits again. One task may wait for each direction.
     ///
+    /// In [`Mode::OneShot`] it always asks the kernel, so it is to be called only after a read that would have
+    /// blocked.
+    ///
     /// # Errors
     /// Those of `epoll_ctl`.
-    pub async fn readable(&self) -> io::Result<()> {
-        Ok(())
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> + use<'_, T> {
+        self.until_ready(Direction::Read)
     }
 
     /// Completes when the descriptor may take something; as [`readable`](Self::readable).
     ///
     /// # Errors
     /// Those of `epoll_ctl`.
-    pub async fn writable(&self) -> io::Result<()> {
-        Ok(())
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> + use<'_, T> {
+        self.until_ready(Direction::Write)
     }
 
     /// Runs a read that may block; if it would have, the next [`readable`](Self::readable) really waits. Every read
@@ -67,7 +241,7 @@ impl<T: AsFd> Source<T> {
     /// # Errors
     /// Those of the operation, `WouldBlock` included.
     pub fn try_read<R>(&self, read: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        read(&self.io)
+        self.attempt(Direction::Read, read)
     }
 
     /// Runs a write that may block; as [`try_read`](Self::try_read).
@@ -75,6 +249,122 @@ impl<T: AsFd> Source<T> {
     /// # Errors
     /// Those of the operation, `WouldBlock` included.
     pub fn try_write<R>(&self, write: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        write(&self.io)
+        self.attempt(Direction::Write, write)
+    }
+
+    fn attempt<R>(&self, direction: Direction, act: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
+        let result = act(&self.io);
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::WouldBlock
+        {
+            self.with_entry(|entry| entry.side(direction).ready = false);
+        }
+        result
+    }
+
+    async fn until_ready(&self, direction: Direction) -> io::Result<()> {
+        self.arm(direction)?;
+        poll_fn(|context| self.poll_ready(direction, context)).await;
+        Ok(())
+    }
+
+    /// Asks the kernel for one event, if the mode wants to be asked.
+    fn arm(&self, direction: Direction) -> io::Result<()> {
+        let flags = self.with_entry(|entry| {
+            if entry.mode == Mode::Edge {
+                return None;
+            }
+            entry.side(direction).ready = false;
+            let mut flags = EventFlags::ONESHOT;
+            if direction == Direction::Read || entry.read.waiting.is_some() {
+                flags |= EventFlags::IN;
+            }
+            if direction == Direction::Write || entry.write.waiting.is_some() {
+                flags |= EventFlags::OUT;
+            }
+            Some(flags)
+        });
+        if let Some(flags) = flags {
+            epoll::modify(&self.set.epoll, &self.io, EventData::new_u64(self.key as u64), flags)?;
+        }
+        Ok(())
+    }
+
+    fn poll_ready(&self, direction: Direction, context: &Context<'_>) -> Poll<()> {
+        self.with_entry(|entry| {
+            let side = entry.side(direction);
+            if side.ready {
+                return Poll::Ready(());
+            }
+            match &mut side.waiting {
+                Some(waker) => waker.clone_from(context.waker()),
+                none @ None => *none = Some(context.waker().clone()),
+            }
+            Poll::Pending
+        })
+    }
+
+    fn with_entry<R>(&self, act: impl FnOnce(&mut Entry) -> R) -> R {
+        let mut entries = self.set.entries.borrow_mut();
+        // The entry lives exactly as long as the source.
+        act(&mut entries[self.key])
+    }
+
+    fn poll_io<R>(
+        &self,
+        direction: Direction,
+        context: &Context<'_>,
+        mut act: impl FnMut(&T) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            match self.attempt(direction, &mut act) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                done => return Poll::Ready(done),
+            }
+            self.arm(direction)?;
+            if self.poll_ready(direction, context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<T: AsFd> Drop for Source<T> {
+    fn drop(&mut self) {
+        // Before the descriptor is closed: a duplicate of it elsewhere would keep it in the set otherwise.
+        let _already_gone = epoll::delete(&self.set.epoll, &self.io);
+        self.set.entries.borrow_mut().remove(self.key);
+    }
+}
+
+impl<T: AsFd + Unpin> AsyncRead for Source<T>
+where
+    for<'a> &'a T: Read,
+{
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_io(Direction::Read, context, |mut io| io.read(buffer))
+    }
+}
+
+impl<T: AsFd + Unpin> AsyncWrite for Source<T>
+where
+    for<'a> &'a T: Write,
+{
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_io(Direction::Write, context, |mut io| io.write(bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_io(Direction::Write, context, |mut io| io.flush())
+    }
+
+    fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Closing happens when the source is dropped; nothing is buffered here.
+        self.poll_flush(context)
     }
 }

@@ -1,5 +1,5 @@
-//! Every metric the tracker has: name, help, unit and kind. Labels are protocol, family, action and reason; their
-//! values are few and fixed, never taken from a client.
+//! Every metric the tracker has: name, help, unit and kind. Labels are protocol, family, action, role and reason;
+//! their values are few and fixed, never taken from a client.
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,19 +11,41 @@ pub enum Kind {
     Loss,
     /// Goes up and down; the sum over all cores is shown.
     Gauge,
-    /// Goes up and down; the largest of all cores is shown.
-    Peak,
+    /// Goes up and down; each core is shown by itself, with the label `core`.
+    GaugePerCore,
+}
+
+impl Kind {
+    /// Whether the number never goes down.
+    #[must_use]
+    pub fn only_grows(self) -> bool {
+        match self {
+            Self::Counter | Self::Loss => true,
+            Self::Gauge | Self::GaugePerCore => false,
+        }
+    }
+}
+
+/// What the numbers are, where they are not plain counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Whole seconds.
+    Seconds,
+    /// Counted in microseconds, shown in seconds.
+    Microseconds,
 }
 
 /// A metric: all its series share these.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Metric {
-    /// Name without the suffixes that the exposition format adds.
+    /// Name without the suffixes that the exposition format adds: the unit, and `_total` for what only grows.
     pub name: &'static str,
     /// What it counts, as a sentence without a full stop.
     pub help: &'static str,
     /// Unit, where the numbers are not plain counts.
-    pub unit: Option<&'static str>,
+    pub unit: Option<Unit>,
     /// Counter or gauge.
     pub kind: Kind,
 }
@@ -32,18 +54,118 @@ const fn metric(name: &'static str, kind: Kind, help: &'static str) -> Metric {
     Metric { name, help, unit: None, kind }
 }
 
-/// Requests answered, by protocol, family and action.
-pub const REQUESTS: Metric = metric("aquatic_requests", Kind::Counter, "Requests answered");
+impl Metric {
+    const fn in_unit(self, unit: Unit) -> Self {
+        Self { unit: Some(unit), ..self }
+    }
+}
+
+// Requests, by protocol, family and what else is said.
+
+/// Requests received that were understood, by protocol, family and action.
+pub const REQUESTS: Metric = metric("aquatic_requests", Kind::Counter, "Requests received and understood");
+/// Replies sent, by protocol, family and action.
+pub const RESPONSES: Metric = metric("aquatic_responses", Kind::Counter, "Replies sent");
 /// Requests refused with an error the client sees, by protocol, family and reason.
 pub const REFUSED: Metric = metric("aquatic_refused", Kind::Counter, "Requests refused with an error reply");
 /// Packets and connections dropped without a reply, by protocol, family and reason.
 pub const DROPPED: Metric = metric("aquatic_dropped", Kind::Loss, "Requests dropped without a reply");
-/// Bytes received, by protocol and family.
-pub const RECEIVED_BYTES: Metric = metric("aquatic_received", Kind::Counter, "Bytes of payload received");
-/// Bytes sent, by protocol and family.
-pub const SENT_BYTES: Metric = metric("aquatic_sent", Kind::Counter, "Bytes of payload sent");
+/// Announces answered but not stored because a limit is reached.
+pub const NOT_STORED: Metric = metric(
+    "aquatic_not_stored",
+    Kind::Loss,
+    "Announces answered whose peer was not stored because of a limit",
+);
+/// Payload received, by protocol and family.
+pub const RECEIVED_BYTES: Metric =
+    metric("aquatic_received", Kind::Counter, "Payload received").in_unit(Unit::Bytes);
+/// Payload sent, by protocol and family.
+pub const SENT_BYTES: Metric = metric("aquatic_sent", Kind::Counter, "Payload sent").in_unit(Unit::Bytes);
 /// Replies the kernel did not take, by protocol, family and reason.
 pub const SEND_ERRORS: Metric = metric("aquatic_send_errors", Kind::Loss, "Replies that could not be sent");
+/// Receives that failed, by protocol, family and reason.
+pub const RECEIVE_ERRORS: Metric =
+    metric("aquatic_receive_errors", Kind::Loss, "Receive calls that failed other than for want of data");
 /// Requests dropped by the kernel because a receive buffer was full, by protocol and family.
-pub const KERNEL_DROPS: Metric =
-    metric("aquatic_kernel_drops", Kind::Loss, "Packets the kernel dropped because a receive buffer was full");
+pub const KERNEL_DROPS: Metric = metric(
+    "aquatic_kernel_drops",
+    Kind::Loss,
+    "Packets the kernel dropped because a receive buffer was full",
+);
+/// Requests that arrived on a core that does not own their torrent, by protocol and family.
+pub const FORWARDED: Metric =
+    metric("aquatic_forwarded", Kind::Counter, "Requests handed to the core that owns their torrent");
+
+// The swarms.
+
+/// Torrents with at least one peer, by family.
+pub const TORRENTS: Metric = metric("aquatic_torrents", Kind::Gauge, "Torrents with at least one peer");
+/// Peers, by family and role.
+pub const PEERS: Metric = metric("aquatic_peers", Kind::Gauge, "Peers known");
+/// Memory of the store, by family.
+pub const STORE: Metric =
+    metric("aquatic_store", Kind::Gauge, "Memory the torrents and peers take").in_unit(Unit::Bytes);
+/// Peers that have not announced for too long.
+pub const EXPIRED_PEERS: Metric =
+    metric("aquatic_expired_peers", Kind::Counter, "Peers forgotten because they stopped announcing");
+/// Torrents that went with their last peer.
+pub const EXPIRED_TORRENTS: Metric =
+    metric("aquatic_expired_torrents", Kind::Counter, "Torrents forgotten with their last peer");
+/// Passes over the shards.
+pub const EXPIRY_PASSES: Metric =
+    metric("aquatic_expiry_passes", Kind::Counter, "Passes over the torrents of a core to forget old peers");
+/// Steps of expiry that ran out of time.
+pub const EXPIRY_BEHIND: Metric = metric(
+    "aquatic_expiry_behind",
+    Kind::Counter,
+    "Steps of forgetting peers that ended with work left, to let requests through",
+);
+
+// The cores and what is between them.
+
+/// Messages that did not fit into the channel to another core.
+pub const MESH_OVERFLOW: Metric =
+    metric("aquatic_mesh_overflow", Kind::Loss, "Messages to another core that found its channel full");
+/// Messages received from other cores.
+pub const MESH_MESSAGES: Metric =
+    metric("aquatic_mesh_messages", Kind::Counter, "Messages received from other cores");
+/// Messages no service took.
+pub const MESH_UNCLAIMED: Metric =
+    metric("aquatic_mesh_unclaimed", Kind::Loss, "Messages from another core that no service took");
+/// Questions to other cores without an answer, by reason.
+pub const UNANSWERED: Metric =
+    metric("aquatic_unanswered", Kind::Loss, "Questions to other cores that got no answer");
+/// Questions to other cores that are waiting.
+pub const QUESTIONS: Metric =
+    metric("aquatic_questions_waiting", Kind::Gauge, "Questions to other cores that wait for an answer");
+/// How late the periodic task of a core ran.
+pub const TICK_LAG: Metric =
+    metric("aquatic_tick_lag", Kind::GaugePerCore, "How late the periodic task of a core ran last time")
+        .in_unit(Unit::Microseconds);
+/// Times the watchdog found a core that did not move.
+pub const STALLS: Metric =
+    metric("aquatic_core_stalls", Kind::Loss, "Times a core did not move for several seconds");
+/// Descriptors a core waits for.
+pub const SOURCES: Metric = metric("aquatic_sources", Kind::Gauge, "Sockets registered to be waited for");
+
+// The process.
+
+/// Info hashes on the access list.
+pub const ACCESS_LIST: Metric = metric("aquatic_access_list", Kind::Gauge, "Info hashes on the access list");
+/// Reloads of the access list, by outcome.
+pub const ACCESS_RELOADS: Metric =
+    metric("aquatic_access_list_reloads", Kind::Counter, "Reloads of the access list, by outcome");
+/// Lines of the access list that were skipped.
+pub const ACCESS_BAD_LINES: Metric = metric(
+    "aquatic_access_list_bad_lines",
+    Kind::Counter,
+    "Lines skipped because they are no info hash when the access list was reloaded",
+);
+/// Time since the start.
+pub const UPTIME: Metric =
+    metric("aquatic_uptime", Kind::Gauge, "Time since the tracker started").in_unit(Unit::Seconds);
+/// Resident memory.
+pub const MEMORY: Metric =
+    metric("aquatic_resident_memory", Kind::Gauge, "Resident memory of the process").in_unit(Unit::Bytes);
+/// Number of cores.
+pub const CORES: Metric = metric("aquatic_cores", Kind::Gauge, "Cores the tracker runs on");

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::names::Metric;
+use super::names::{Kind, Metric};
 
 /// A label and its value, such as `("protocol", "udp")`.
 pub type Label = (&'static str, &'static str);
@@ -14,7 +14,7 @@ pub type Label = (&'static str, &'static str);
 /// Cells handed out together. Aligned so that no two cores write to the same cache line or to a pair of them that the
 /// processor fetches together.
 #[repr(align(128))]
-struct Chunk([AtomicU64; Chunk::CELLS]);
+struct Chunk([AtomicU64; Self::CELLS]);
 
 impl Chunk {
     const CELLS: usize = 64;
@@ -25,6 +25,42 @@ struct Series {
     metric: &'static Metric,
     labels: Vec<Label>,
     cells: Vec<(usize, &'static AtomicU64)>,
+}
+
+impl Series {
+    fn sample(&self, samples: &mut Vec<Sample>) {
+        let Self { metric, labels, cells } = self;
+        let sample = |core, value| Sample { metric, labels: labels.clone(), core, value };
+        match metric.kind {
+            Kind::GaugePerCore => samples
+                .extend(cells.iter().map(|(core, cell)| sample(Some(*core), cell.load(Ordering::Relaxed)))),
+            Kind::Counter | Kind::Loss | Kind::Gauge => {
+                let all = cells.iter().map(|(_, cell)| cell.load(Ordering::Relaxed));
+                samples.push(sample(None, all.fold(0, u64::wrapping_add)));
+            }
+        }
+    }
+}
+
+/// What a series showed at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// What was counted.
+    pub metric: &'static Metric,
+    /// Which series of it.
+    pub labels: Vec<Label>,
+    /// Which core, where each is shown by itself.
+    pub core: Option<usize>,
+    /// The number; over all cores, where they are not shown by themselves.
+    pub value: u64,
+}
+
+impl Sample {
+    /// The value of a label.
+    #[must_use]
+    pub fn label(&self, name: &str) -> Option<&'static str> {
+        self.labels.iter().find(|(label, _)| *label == name).map(|(_, value)| *value)
+    }
 }
 
 /// All series of the process.
@@ -46,9 +82,26 @@ impl Registry {
         CoreMetrics { registry: self.clone(), core, spare: Cell::new(&[]) }
     }
 
+    /// What all series show now. Series of one metric are next to each other, in the order of registration.
+    #[must_use]
+    pub fn samples(&self) -> Vec<Sample> {
+        let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = Vec::with_capacity(series.len());
+        for (at, one) in series.iter().enumerate() {
+            if series.iter().take(at).any(|earlier| earlier.metric == one.metric) {
+                continue;
+            }
+            for same in series.iter().skip(at).filter(|other| other.metric == one.metric) {
+                same.sample(&mut samples);
+            }
+        }
+        samples
+    }
+
     fn add(&self, metric: &'static Metric, labels: &[Label], core: usize, cell: &'static AtomicU64) {
         let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.iter_mut().find(|series| series.metric == metric && series.labels == labels) {
+        if let Some(known) = all.iter_mut().find(|series| series.metric == metric && series.labels == labels)
+        {
             known.cells.push((core, cell));
         } else {
             all.push(Series { metric, labels: labels.to_vec(), cells: vec![(core, cell)] });
@@ -138,5 +191,75 @@ impl Gauge {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.cell.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::super::names;
+    use super::*;
+
+    const V4: Label = ("family", "ipv4");
+    const V6: Label = ("family", "ipv6");
+
+    #[test]
+    fn cores_are_summed_and_series_kept_apart() {
+        let registry = Registry::default();
+        let threads: Vec<_> = (0..2)
+            .map(|core| {
+                let metrics = registry.core(core);
+                let v4 = metrics.counter(&names::REQUESTS, &[V4]);
+                let v6 = metrics.counter(&names::REQUESTS, &[V6]);
+                thread::spawn(move || {
+                    for _ in 0..1000 {
+                        v4.add(2);
+                    }
+                    v6.add(1);
+                    v4.get()
+                })
+            })
+            .collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), 2000);
+        }
+        let values: Vec<_> =
+            registry.samples().into_iter().map(|sample| (sample.label("family"), sample.value)).collect();
+        assert_eq!(values, [(Some("ipv4"), 4000), (Some("ipv6"), 2)]);
+    }
+
+    #[test]
+    fn a_gauge_per_core_shows_each_core() {
+        let registry = Registry::default();
+        for core in [0, 1] {
+            let gauge = registry.core(core).gauge(&names::TICK_LAG, &[]);
+            gauge.set(10 + core as u64);
+        }
+        let values: Vec<_> = registry.samples().iter().map(|sample| (sample.core, sample.value)).collect();
+        assert_eq!(values, [(Some(0), 10), (Some(1), 11)]);
+    }
+
+    #[test]
+    fn series_of_a_metric_are_adjacent_whatever_the_order_of_registration() {
+        let registry = Registry::default();
+        let metrics = registry.core(0);
+        let _cells = [
+            metrics.counter(&names::REQUESTS, &[V4]),
+            metrics.counter(&names::DROPPED, &[V4]),
+            metrics.counter(&names::REQUESTS, &[V6]),
+        ];
+        let names: Vec<_> = registry.samples().iter().map(|sample| sample.metric.name).collect();
+        assert_eq!(names, ["aquatic_requests", "aquatic_requests", "aquatic_dropped"]);
+    }
+
+    #[test]
+    fn cores_do_not_share_cache_lines() {
+        let registry = Registry::default();
+        let cell = |core| {
+            let counter = registry.core(core).counter(&names::REQUESTS, &[]);
+            std::ptr::from_ref(counter.cell).addr() / 128
+        };
+        assert_ne!(cell(0), cell(1));
     }
 }

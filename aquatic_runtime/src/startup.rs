@@ -1,0 +1,281 @@
+//! What the machine must allow before the first core starts. Everything that would keep the tracker from running is
+//! found here and explained in plain words, with what to do about it.
+
+use std::fmt;
+use std::fs;
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::sys;
+
+/// What a core's executor needs to lock in memory: three rings and, registered with each, its buffer for I/O.
+pub const LOCKED_PER_CORE: u64 = 256 * 1024;
+
+/// The executor refuses to start below this limit, whatever it needs.
+pub const LOCKED_AT_LEAST: u64 = 512 * 1024;
+
+/// The oldest kernel with everything the executor uses.
+pub const OLDEST_KERNEL: (u32, u32) = (5, 8);
+
+/// From this kernel on the rings themselves no longer count as locked memory.
+const RINGS_ARE_FREE: (u32, u32) = (5, 12);
+
+/// Something the machine does not allow, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The kernel is too old; holds its release.
+    OldKernel(String),
+    /// The kernel was built without io_uring, or a filter pretends so.
+    NoIoUring,
+    /// The sysctl forbids io_uring to everyone (2) or to processes without privileges (1).
+    IoUringDisabled(u32),
+    /// Forbidden, and not by the sysctl: a seccomp filter, as container runtimes set it.
+    IoUringFiltered,
+    /// Any other error of the trial.
+    IoUringFailed(String),
+    /// The limit of locked memory is too low; all in bytes.
+    LockedMemory {
+        /// The hard limit.
+        limit: u64,
+        /// What is needed.
+        needed: u64,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor) = OLDEST_KERNEL;
+        match self {
+            Self::OldKernel(release) => write!(
+                f,
+                "the kernel {release} is too old: io_uring is needed as of Linux {major}.{minor}. Upgrade the kernel"
+            ),
+            Self::NoIoUring => write!(
+                f,
+                "the kernel has no io_uring. Either it was built without CONFIG_IO_URING, or a sandbox (gVisor, some \
+                 container services) or a seccomp filter hides it. Run the tracker on a kernel that has it"
+            ),
+            Self::IoUringDisabled(1) => write!(
+                f,
+                "io_uring is disabled for processes without privileges (sysctl kernel.io_uring_disabled = 1). Set \
+                 it to 0, or put the group of the tracker's user into the sysctl kernel.io_uring_group"
+            ),
+            Self::IoUringDisabled(_) => write!(
+                f,
+                "io_uring is disabled on this machine (sysctl kernel.io_uring_disabled = 2). Allow it: sysctl -w \
+                 kernel.io_uring_disabled=0"
+            ),
+            Self::IoUringFiltered => write!(
+                f,
+                "io_uring is forbidden for this process, most likely by the seccomp filter of a container. Allow \
+                 the system calls io_uring_setup, io_uring_enter and io_uring_register: with Docker or Podman use \
+                 a profile that lists them (--security-opt seccomp=PROFILE.json), or --security-opt \
+                 seccomp=unconfined; with systemd remove them from SystemCallFilter"
+            ),
+            Self::IoUringFailed(error) => write!(
+                f,
+                "io_uring cannot be set up: {error}. If memory is short raise the limit of the container or \
+                 control group"
+            ),
+            Self::LockedMemory { limit, needed } => write!(
+                f,
+                "this process may lock {} KiB of memory, but io_uring needs {} KiB for this number of workers. \
+                 Raise the limit: LimitMEMLOCK={needed} in a systemd unit, --ulimit memlock={needed} with Docker, \
+                 \"ulimit -l {}\" in a root shell, or a memlock line in /etc/security/limits.conf; or start the \
+                 tracker as root and let it drop its privileges",
+                limit / 1024,
+                needed.div_ceil(1024),
+                needed.div_ceil(1024),
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Checks that io_uring works for this process, as the user it is now.
+///
+/// # Errors
+/// Why not.
+pub fn check_io_uring() -> Result<(), Refusal> {
+    let release = kernel_release();
+    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    judge_io_uring(&release, disabled.trim().parse().unwrap_or(0), sys::probe_io_uring())
+}
+
+fn judge_io_uring(release: &str, disabled: u32, trial: io::Result<()>) -> Result<(), Refusal> {
+    if parse_release(release).is_some_and(|version| version < OLDEST_KERNEL) {
+        return Err(Refusal::OldKernel(release.to_owned()));
+    }
+    trial.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOSYS) => Refusal::NoIoUring,
+        Some(libc::EPERM | libc::EACCES) if disabled > 0 => Refusal::IoUringDisabled(disabled),
+        Some(libc::EPERM | libc::EACCES) => Refusal::IoUringFiltered,
+        _ => Refusal::IoUringFailed(error.to_string()),
+    })
+}
+
+fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// What to do about a limit with a soft and a hard value; `None` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Raise {
+    Enough,
+    SoftTo(u64),
+    /// Needs a privilege; if that is missing, the number is the hard limit there is.
+    BothTo(u64, u64),
+}
+
+fn judge_limit(soft: Option<u64>, hard: Option<u64>, needed: u64) -> Raise {
+    match (soft, hard) {
+        (None, _) => Raise::Enough,
+        (Some(soft), _) if soft >= needed => Raise::Enough,
+        (Some(_), None) => Raise::SoftTo(needed),
+        (Some(_), Some(hard)) if hard >= needed => Raise::SoftTo(needed),
+        (Some(_), Some(hard)) => Raise::BothTo(needed, hard),
+    }
+}
+
+/// Makes sure that the executors of this many cores can lock what they need, raising the limit where that is allowed.
+///
+/// # Errors
+/// The limit is too low and cannot be raised.
+pub fn ensure_locked_memory(cores: usize) -> Result<(), Refusal> {
+    let wanted = locked_memory_wanted(cores);
+    let Rlimit { current, maximum } = getrlimit(Resource::Memlock);
+    let (hard, raised) = match judge_limit(current, maximum, wanted) {
+        Raise::Enough => return Ok(()),
+        Raise::SoftTo(to) => {
+            (maximum, setrlimit(Resource::Memlock, Rlimit { current: Some(to), maximum }).is_ok())
+        }
+        Raise::BothTo(to, hard) => {
+            let both = Rlimit { current: Some(to), maximum: Some(to) };
+            (Some(hard), setrlimit(Resource::Memlock, both).is_ok())
+        }
+    };
+    if raised {
+        log::debug!("limit of locked memory raised to {} KiB", wanted / 1024);
+        return Ok(());
+    }
+    let limit = hard.unwrap_or(u64::MAX);
+    let needed = locked_memory_needed(cores, &kernel_release());
+    if limit < needed {
+        return Err(Refusal::LockedMemory { limit, needed });
+    }
+    // Enough to run: on this kernel only the registered buffers count, and they are optional.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: Some(limit), maximum: Some(limit) });
+    log::info!(
+        "this process may lock {} KiB of memory, {} KiB would be better for this number of workers \
+         (LimitMEMLOCK= in a systemd unit)",
+        limit / 1024,
+        wanted / 1024
+    );
+    Ok(())
+}
+
+/// What all executors together would like to lock.
+fn locked_memory_wanted(cores: usize) -> u64 {
+    LOCKED_AT_LEAST.max((cores as u64).saturating_mul(LOCKED_PER_CORE))
+}
+
+/// What they cannot do without.
+fn locked_memory_needed(cores: usize, release: &str) -> u64 {
+    if parse_release(release).is_some_and(|version| version < RINGS_ARE_FREE) {
+        locked_memory_wanted(cores)
+    } else {
+        LOCKED_AT_LEAST
+    }
+}
+
+/// Raises the number of files the process may have open as far as it may, and returns that number.
+#[must_use]
+pub fn raise_open_files() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return current;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => {
+            log::debug!("limit of open files raised from {} to {}", Limit(current), Limit(maximum));
+            maximum
+        }
+        Err(error) => {
+            log::warn!("cannot raise the limit of open files ({error}); it stays at {}", Limit(current));
+            current
+        }
+    }
+}
+
+/// A limit, as a number or "unlimited".
+#[derive(Clone, Copy, Debug)]
+pub struct Limit(pub Option<u64>);
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(number) => number.fmt(f),
+            None => f.write_str("unlimited"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(errno: i32, disabled: u32) -> Refusal {
+        judge_io_uring("6.1.0", disabled, Err(io::Error::from_raw_os_error(errno))).unwrap_err()
+    }
+
+    #[test]
+    fn each_way_to_forbid_io_uring_has_its_own_remedy() {
+        assert_eq!(refused(libc::ENOSYS, 0), Refusal::NoIoUring);
+        assert_eq!(refused(libc::EPERM, 0), Refusal::IoUringFiltered);
+        assert!(refused(libc::EPERM, 0).to_string().contains("seccomp"));
+        assert_eq!(refused(libc::EPERM, 2), Refusal::IoUringDisabled(2));
+        assert!(refused(libc::EPERM, 2).to_string().contains("kernel.io_uring_disabled=0"));
+        assert!(refused(libc::EPERM, 1).to_string().contains("kernel.io_uring_group"));
+        assert!(refused(libc::ENOMEM, 0).to_string().contains("memory"));
+    }
+
+    #[test]
+    fn old_kernels_are_refused_by_their_release() {
+        let old = judge_io_uring("4.19.0-27-amd64", 0, Ok(())).unwrap_err();
+        assert!(old.to_string().contains("4.19.0-27-amd64"), "{old}");
+        assert_eq!(judge_io_uring("5.8.0", 0, Ok(())), Ok(()));
+        assert_eq!(judge_io_uring("6.18.44-fc", 0, Ok(())), Ok(()));
+        assert_eq!(judge_io_uring("unheard of", 0, Ok(())), Ok(()));
+    }
+
+    #[test]
+    fn limits_are_raised_no_further_than_needed() {
+        assert_eq!(judge_limit(None, None, 100), Raise::Enough);
+        assert_eq!(judge_limit(Some(100), Some(100), 100), Raise::Enough);
+        assert_eq!(judge_limit(Some(50), None, 100), Raise::SoftTo(100));
+        assert_eq!(judge_limit(Some(50), Some(200), 100), Raise::SoftTo(100));
+        assert_eq!(judge_limit(Some(50), Some(60), 100), Raise::BothTo(100, 60));
+    }
+
+    #[test]
+    fn locked_memory_depends_on_cores_and_kernel() {
+        assert_eq!(locked_memory_wanted(1), 512 * 1024);
+        assert_eq!(locked_memory_wanted(16), 4096 * 1024);
+        assert_eq!(locked_memory_needed(16, "5.10.0"), 4096 * 1024);
+        assert_eq!(locked_memory_needed(16, "5.12.0"), 512 * 1024);
+        let text = Refusal::LockedMemory { limit: 64 * 1024, needed: 512 * 1024 }.to_string();
+        assert!(text.contains("64 KiB") && text.contains("LimitMEMLOCK=524288"), "{text}");
+    }
+
+    #[test]
+    fn this_machine_runs_io_uring() {
+        assert_eq!(check_io_uring(), Ok(()));
+    }
+}

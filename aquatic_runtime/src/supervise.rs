@@ -1,0 +1,129 @@
+//! Keeping an eye on threads: which there are, how they end, and what that means for the process.
+//!
+//! Invariants: every thread is started here. A panic in any thread ends the process at once, from the panic hook,
+//! before anything unwinds: unwinding an executor may panic again or wait for other cores. A thread that returns is
+//! reported to the main thread, which ends the process. Threads are never joined.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, Write};
+use std::panic::{self, PanicHookInfo};
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use crate::sys;
+
+/// The exit code after a panic, as Rust programs have it.
+pub const PANIC_EXIT_CODE: i32 = 101;
+
+/// Signals the process reacts to. All threads but one block them, so that no system call of a core is interrupted.
+const SIGNALS: [i32; 3] = [SIGINT, SIGTERM, SIGUSR1];
+
+/// What threads tell the main thread.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// SIGINT or SIGTERM.
+    Stop,
+    /// SIGUSR1.
+    Reload,
+    /// A core's executor runs, or could not be set up.
+    CoreStarted(Result<(), String>),
+    /// A core has finished after it was told to stop.
+    CoreStopped(usize),
+    /// A thread has ended, or its work has, without having been told to.
+    Ended {
+        /// Which.
+        who: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Starts threads and hears from them.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    sender: Sender<Event>,
+    pub(crate) events: Receiver<Event>,
+}
+
+impl Supervisor {
+    /// Makes panics fatal.
+    pub(crate) fn new() -> Self {
+        panic::set_hook(Box::new(end_process));
+        let (sender, events) = channel();
+        Self { sender, events }
+    }
+
+    /// Where threads report to.
+    pub(crate) fn sender(&self) -> Sender<Event> {
+        self.sender.clone()
+    }
+
+    /// Starts a thread that is not expected to end.
+    ///
+    /// # Errors
+    /// Too many threads.
+    pub(crate) fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let sender = self.sender();
+        let who = format!("thread {name}");
+        let work = move || {
+            work();
+            // The main thread may have gone already when the process ends.
+            let _ = sender.send(Event::Ended { who, why: "it has ended by itself".to_owned() });
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+    }
+
+    /// Blocks the signals for this thread and all it starts, and starts the thread that receives them.
+    ///
+    /// # Errors
+    /// Those of `sigaction` and of starting a thread.
+    pub(crate) fn listen_to_signals(&self) -> io::Result<()> {
+        let mut signals = Signals::new(SIGNALS)?;
+        sys::mask_signals(true, &SIGNALS)?;
+        let sender = self.sender();
+        self.spawn("aquatic-signals", move || {
+            if sys::mask_signals(false, &SIGNALS).is_err() {
+                return;
+            }
+            let stopping = AtomicBool::new(false);
+            for signal in signals.forever() {
+                let event = if signal == SIGUSR1 { Event::Reload } else { Event::Stop };
+                if signal != SIGUSR1 && stopping.swap(true, Ordering::Relaxed) {
+                    let _ = writeln!(io::stderr(), "told to stop again: ending at once");
+                    process::exit(128 + signal);
+                }
+                if sender.send(event).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+}
+
+/// The panic hook.
+fn end_process(panic: &PanicHookInfo<'_>) {
+    let current = thread::current();
+    let payload = panic.payload();
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    let place = panic.location().map_or_else(String::new, |location| format!(" at {location}"));
+    let backtrace = Backtrace::capture();
+    let mut text = format!(
+        "thread {} panicked{place}: {message}\nThis is a bug in the tracker; the process ends.\n",
+        current.name().unwrap_or("without a name")
+    );
+    if backtrace.status() == BacktraceStatus::Captured {
+        text.push_str(&format!("{backtrace}\n"));
+    }
+    // Not through the logger: the panic may have come from within it.
+    let _ = io::stderr().write_all(text.as_bytes());
+    process::exit(PANIC_EXIT_CODE);
+}

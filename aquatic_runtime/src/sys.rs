@@ -1,0 +1,104 @@
+//! The few system calls that have no safe wrapper, and the one trick that glommio needs.
+#![allow(unsafe_code, reason = "system calls; each block states the fact that makes it sound")]
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::pin::Pin;
+use std::ptr;
+
+use futures_lite::AsyncRead;
+use glommio::net::TcpStream;
+use libc::{c_int, c_void, sigset_t};
+use rustix::io_uring::{io_uring_params, io_uring_setup};
+
+/// Waits until any pollable descriptor is readable, on the executor of this thread.
+///
+/// glommio waits for sockets only, but it does not look at what it waits for: a stream made from a descriptor at once
+/// asks io_uring to poll it, and its first read completes when that poll does. For something that is not a socket the
+/// read itself then fails (ENOTSOCK), which is the sign looked for here. The stream cannot be used again, because its
+/// next read would fail without waiting; so each wait makes one from a duplicate of the descriptor, which the stream
+/// closes. The duplicate costs two short system calls per wait, and none while waiting.
+///
+/// # Errors
+/// Too many open files.
+pub(crate) async fn until_readable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let duplicate = fd.try_clone_to_owned()?.into_raw_fd();
+    // SAFETY: the descriptor is open and nobody else owns it.
+    let mut stream = unsafe { TcpStream::from_raw_fd(duplicate) };
+    let mut nothing = [0];
+    let _not_a_socket =
+        poll_fn(|context| Pin::new(&mut stream).poll_read(context, &mut nothing).map(drop)).await;
+    Ok(())
+}
+
+/// Tries to make a small io_uring and throws it away.
+///
+/// # Errors
+/// Those of `io_uring_setup`.
+pub(crate) fn probe_io_uring() -> io::Result<()> {
+    let mut params = io_uring_params::default();
+    // SAFETY: the parameters ask for nothing that refers to other memory or descriptors.
+    let ring = unsafe { io_uring_setup(4, &mut params) };
+    Ok(ring.map(drop)?)
+}
+
+/// Blocks or unblocks signals for the calling thread; threads inherit the mask of the one that starts them.
+///
+/// # Errors
+/// A number that is no signal.
+pub(crate) fn mask_signals(block: bool, signals: &[c_int]) -> io::Result<()> {
+    let mut set = MaybeUninit::<sigset_t>::uninit();
+    // SAFETY: sigemptyset initializes the set it is given.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: sigemptyset has just initialized it and cannot fail for a valid pointer.
+    let mut set = unsafe { set.assume_init() };
+    for &signal in signals {
+        // SAFETY: the set is initialized; a bad number is refused.
+        if unsafe { libc::sigaddset(&raw mut set, signal) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let how = if block { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+    // SAFETY: the set is initialized and a null pointer for the old one is allowed.
+    match unsafe { libc::pthread_sigmask(how, &raw const set, ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Sets the size of a receive buffer without regard to `net.core.rmem_max`; needs CAP_NET_ADMIN.
+///
+/// # Errors
+/// Those of `setsockopt`.
+pub(crate) fn force_receive_buffer(socket: &impl AsFd, bytes: c_int) -> io::Result<()> {
+    // SAFETY: the option reads one integer, whose address and size are given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const bytes).cast::<c_void>(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_uring_is_there() {
+        probe_io_uring().unwrap();
+    }
+
+    #[test]
+    fn signals_can_be_masked() {
+        mask_signals(true, &[libc::SIGUSR2]).unwrap();
+        mask_signals(false, &[libc::SIGUSR2]).unwrap();
+        assert!(mask_signals(true, &[9999]).is_err());
+    }
+}
