@@ -103,8 +103,9 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// Closed loop.
     pub struct ClosedConfig {
-        /// Requests under way, per thread.
-        pub window: usize = 512, unit "requests", in 1..=65_536;
+        /// Requests under way, per thread. A receive buffer of the usual 208 KiB holds some 160 packets; what does not
+        /// fit is lost.
+        pub window: usize = 128, unit "requests", in 1..=65_536;
         /// Probability, from 0 to 1, that a response is followed by a further request at once. Otherwise the place in
         /// the window stays empty for up to a millisecond.
         pub further_request_probability: f64 = 1.0;
@@ -129,7 +130,7 @@ aquatic_common::settings! {
         /// Do it.
         pub enable: bool = false;
         /// Announces under way, per thread.
-        pub window: usize = 512, unit "requests", in 1..=65_536;
+        pub window: usize = 128, unit "requests", in 1..=65_536;
         /// An announce without a response is repeated until it was sent this often; then the peer counts as lost.
         pub attempts: u8 = 20, unit "attempts", in 1..=255;
     }

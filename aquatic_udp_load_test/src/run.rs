@@ -22,8 +22,8 @@ use crate::tally::Tally;
 use crate::traffic::Traffic;
 use crate::worker::{Live, Pace, Phase, Worker};
 
-/// Time for sockets to get their first connection ids.
-const CONNECT_TIMEOUT: Nanos = 5 * SECOND;
+/// How often a socket asks for its first connection id before the test goes on without it.
+const CONNECT_ATTEMPTS: Nanos = 5;
 /// Time between two updates of the progress line.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -146,7 +146,7 @@ fn phase(plan: &Plan, step: Step, thread: u64) -> Phase {
             traffic: Traffic::Connects,
             pace: Pace::Closed(Window::new(config.closed.window, 1.0)),
             from: now,
-            until: now + CONNECT_TIMEOUT,
+            until: now + CONNECT_ATTEMPTS * plan.timeout(),
         },
         Step::Prefill => Phase {
             traffic: Traffic::Prefill,

@@ -1,0 +1,272 @@
+//! The load test against small trackers in the same process: honest ones, ones that lie, and none at all.
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aquatic_common::InfoHash;
+use aquatic_load_engine::report::{Failure, Report};
+use aquatic_udp_load_test::config::{Config, Mode};
+use aquatic_udp_load_test::{Outcome, run};
+use aquatic_udp_protocol::{
+    AnnounceHead, AnnounceRequest, ConnectReply, ConnectionId, ErrorReply, PeerV4, PeerV6, Request,
+    ScrapeReply, TorrentCounts,
+};
+use zerocopy::IntoBytes;
+
+/// How a tracker behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Honest,
+    /// Does not answer one in three announces.
+    Forgetful,
+    /// Returns peers of whatever torrent was announced to last.
+    Mixed,
+    /// Returns the requester.
+    Echoing,
+    /// Returns each peer twice.
+    Repeating,
+    /// Appends a byte to its announce replies.
+    Untidy,
+    /// Leaves the last torrent out of scrape replies.
+    Lazy,
+    Refusing,
+    Silent,
+}
+
+struct Tracker {
+    manner: Manner,
+    swarms: HashMap<InfoHash, BTreeSet<SocketAddr>>,
+    last: InfoHash,
+    announces: u64,
+}
+
+/// A tracker that runs until it is dropped.
+struct Running {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Tracker>>,
+}
+
+impl Running {
+    fn start(ip: &str, manner: Manner) -> Self {
+        let socket = UdpSocket::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let (address, stop) = (socket.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut tracker =
+                Tracker { manner, swarms: HashMap::new(), last: InfoHash([0; 20]), announces: 0 };
+            let (mut packet, mut reply) = ([0; 2048], [0; 2048]);
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((length, from)) = socket.recv_from(&mut packet) else { continue };
+                if let Some(length) = tracker.answer(&packet[..length], from, &mut reply) {
+                    socket.send_to(&reply[..length], from).unwrap();
+                }
+            }
+            tracker
+        });
+        Self { address, stop, thread: Some(thread) }
+    }
+
+    fn stop(mut self) -> Tracker {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Tracker {
+    fn answer(&mut self, packet: &[u8], from: SocketAddr, reply: &mut [u8]) -> Option<usize> {
+        let connection_id = ConnectionId(u64::from(from.port()).to_be_bytes());
+        match Request::parse(packet).unwrap() {
+            _ if self.manner == Manner::Silent => None,
+            Request::Connect(connect) => {
+                Some(ConnectReply::new(connect.transaction_id(), connection_id).encode(reply).unwrap())
+            }
+            Request::Announce(announce) => {
+                assert_eq!(announce.connection_id(), connection_id);
+                self.announces += 1;
+                if self.manner == Manner::Forgetful && self.announces.is_multiple_of(3) {
+                    None
+                } else if self.manner == Manner::Refusing {
+                    let transaction_id = announce.transaction_id();
+                    Some(ErrorReply { transaction_id, text: "go away" }.encode(reply).unwrap())
+                } else {
+                    Some(self.announce(announce, from.ip(), reply))
+                }
+            }
+            Request::Scrape(scrape) => {
+                assert_eq!(scrape.connection_id(), connection_id);
+                let counts = vec![TorrentCounts::new(1, 2, 3); scrape.info_hashes().len()];
+                let left_out = usize::from(self.manner == Manner::Lazy);
+                Some(ScrapeReply::encode(scrape.transaction_id(), &counts[left_out..], reply).unwrap())
+            }
+        }
+    }
+
+    fn announce(&mut self, announce: &AnnounceRequest, ip: IpAddr, reply: &mut [u8]) -> usize {
+        let requester = SocketAddr::new(ip, announce.port());
+        let torrent = if self.manner == Manner::Mixed { self.last } else { *announce.info_hash() };
+        self.last = *announce.info_hash();
+        let wanted = announce.numwant().unwrap() as usize;
+        let swarm = self.swarms.get(&torrent).into_iter().flatten().copied();
+        let mut peers: Vec<SocketAddr> = swarm.filter(|&peer| peer != requester).take(wanted).collect();
+        if self.manner == Manner::Echoing {
+            peers = vec![requester];
+        } else if self.manner == Manner::Repeating {
+            peers = peers.iter().take(wanted / 2).flat_map(|&peer| [peer, peer]).collect();
+        }
+        self.swarms.entry(*announce.info_hash()).or_default().insert(requester);
+        let area = AnnounceHead::peer_area(reply).unwrap();
+        let mut used = 0;
+        for peer in peers {
+            let bytes = match peer {
+                SocketAddr::V4(peer) => PeerV4::new(peer).as_bytes().to_vec(),
+                SocketAddr::V6(peer) => PeerV6::new(peer).as_bytes().to_vec(),
+            };
+            area[used..used + bytes.len()].copy_from_slice(&bytes);
+            used += bytes.len();
+        }
+        used += usize::from(self.manner == Manner::Untidy);
+        AnnounceHead::new(announce.transaction_id(), 1800, 0, 0).encode(used, reply).unwrap()
+    }
+}
+
+fn config(address: SocketAddr) -> Config {
+    let mut config = Config { server_address: address, warm_up: 0, duration: 1, ..Config::default() };
+    config.population.torrents = 50;
+    config.population.peers = 400;
+    config.requests.check_one_in = 1;
+    config.requests.timeout = 2000;
+    // What the trackers' receive buffers hold, however slow they are.
+    config.closed.window = 32;
+    config.prefill.window = 32;
+    config
+}
+
+fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
+    let tracker = Running::start("127.0.0.1", manner);
+    let mut config = config(tracker.address);
+    change(&mut config);
+    let outcome = run(config).unwrap();
+    (outcome, tracker.stop())
+}
+
+fn note(report: &Report, name: &str) -> u64 {
+    report.notes.iter().find(|note| note.name == name).unwrap().count
+}
+
+fn violated(outcome: &Outcome) -> Vec<&'static str> {
+    let violations = outcome.phases.iter().flat_map(|phase| &phase.violations);
+    violations.filter(|violation| violation.count > 0).map(|violation| violation.name).collect()
+}
+
+#[test]
+fn honest_tracker_passes() {
+    let (outcome, _) = test(Manner::Honest, |_| {});
+    outcome.verdict().unwrap();
+    let report = &outcome.phases[0];
+    let kinds: Vec<_> = report.kinds.iter().map(|kind| kind.kind).collect();
+    assert_eq!(kinds, ["connect", "announce", "scrape"]);
+    assert!(note(report, "peers in announce replies") > 1000, "{outcome}");
+    assert!(
+        report.kinds.iter().all(|kind| kind.sent == kind.answered && kind.latency.count == kind.answered)
+    );
+    assert!(report.latency.p50_us > 0.0 && report.latency.p50_us <= report.latency.max_us);
+    assert!(report.responses_per_second > 1000.0, "{outcome}");
+}
+
+#[test]
+fn prefill_announces_each_peer_even_if_packets_are_lost() {
+    let (outcome, tracker) = test(Manner::Forgetful, |config| {
+        config.prefill.enable = true;
+        config.duration = 0;
+        config.threads = 2;
+        config.network.sockets_per_address = 2;
+        config.requests.timeout = 50;
+        config.prefill.attempts = 100;
+    });
+    outcome.verdict().unwrap();
+    let report = &outcome.phases[0];
+    assert_eq!(note(report, "peers announced"), 400);
+    assert_eq!(note(report, "peers given up"), 0);
+    assert!(report.kinds.iter().any(|kind| kind.lost > 0), "{outcome}");
+    assert_eq!(tracker.swarms.len(), 50);
+    assert_eq!(tracker.swarms.values().map(BTreeSet::len).sum::<usize>(), 400);
+}
+
+#[test]
+fn prefill_gives_up_in_the_end() {
+    let (outcome, tracker) = test(Manner::Refusing, |config| {
+        config.prefill.enable = true;
+        config.prefill.attempts = 2;
+        config.duration = 0;
+    });
+    assert_eq!(note(&outcome.phases[0], "peers given up"), 400);
+    assert_eq!(tracker.announces, 800, "{outcome}");
+    assert_eq!(outcome.phases[0].error_texts, ["go away"]);
+    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+}
+
+#[test]
+fn open_loop_keeps_the_rate() {
+    let (outcome, _) = test(Manner::Honest, |config| {
+        config.mode = Mode::Open;
+        config.open.rate = 2000;
+        config.duration = 2;
+    });
+    outcome.verdict().unwrap();
+    let report = &outcome.phases[0];
+    assert!((1800.0..2200.0).contains(&report.requests_per_second), "{outcome}");
+}
+
+#[test]
+fn open_loop_sends_further_requests() {
+    let (outcome, _) = test(Manner::Honest, |config| {
+        config.mode = Mode::Open;
+        config.open.rate = 2000;
+        config.open.further_request_probability = 0.5;
+        config.duration = 2;
+    });
+    // Each response is followed by half a request: twice the rate in the end.
+    let report = &outcome.phases[0];
+    assert!((3500.0..4500.0).contains(&report.requests_per_second), "{outcome}");
+}
+
+#[test]
+fn ipv6_without_segmentation() {
+    let tracker = Running::start("::1", Manner::Honest);
+    let mut config = config(tracker.address);
+    config.network.sockets_per_address = 4;
+    config.network.segmentation_offload = false;
+    let outcome = run(config).unwrap();
+    outcome.verdict().unwrap();
+    assert!(note(&outcome.phases[0], "peers in announce replies") > 1000, "{outcome}");
+}
+
+#[test]
+fn liars_are_found_out() {
+    for (manner, found) in [
+        (Manner::Mixed, "peer is not in the torrent"),
+        (Manner::Echoing, "peer is the one who asked"),
+        (Manner::Repeating, "peer is in the reply twice"),
+        (Manner::Untidy, "reply is malformed"),
+        (Manner::Lazy, "scrape reply does not cover the request"),
+    ] {
+        let (outcome, _) = test(manner, |_| {});
+        assert!(violated(&outcome).contains(&found), "{manner:?}: {outcome}");
+        assert!(matches!(outcome.verdict(), Err(Failure::Violations(1..))), "{manner:?}");
+    }
+}
+
+#[test]
+fn silence_fails() {
+    let (outcome, tracker) = test(Manner::Silent, |config| config.requests.timeout = 100);
+    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    assert_eq!(tracker.announces, 0);
+    assert_eq!(note(&outcome.phases[0], "sockets that never got a connection id"), 16);
+}
