@@ -198,9 +198,8 @@ impl<const N: usize> Headers<N> {
                 std::ptr::null_mut(),
             )
         };
-        let received = match usize::try_from(received) {
-            Ok(received) => received,
-            Err(_) => return no_datagram(io::Error::last_os_error()),
+        let Ok(received) = usize::try_from(received) else {
+            return no_datagram(io::Error::last_os_error());
         };
         for (message, envelope) in self.messages.iter().zip(envelopes.iter_mut()).take(received) {
             envelope.address.len = message.msg_hdr.msg_namelen.min(RawAddress::CAPACITY);

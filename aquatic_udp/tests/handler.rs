@@ -1,0 +1,483 @@
+//! The handler, fed with packets from memory: what clients see, case by case.
+
+use std::net::SocketAddr;
+
+use aquatic_common::{AccessList, AccessListMode, AnnounceEvent, Family, InfoHash, PeerId, Seconds};
+use aquatic_runtime::steering::Steering;
+use aquatic_runtime::udp::ReturnPath;
+use aquatic_swarm::{FamilySet, HashKey, Shard, ShardConfig, SwarmCounts};
+use aquatic_udp::{Action, Away, ConnectionIds, Handler, Listener, Packets, Refusal, Turn, UdpConfig};
+use aquatic_udp_protocol::{
+    AnnounceFields, AnnounceRequest, ConnectRequest, ConnectionId, Peers, Response, TransactionId,
+    encode_scrape_request,
+};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+const NOW: Seconds = Seconds(1000);
+const HASH: InfoHash = InfoHash([7; 20]);
+
+/// One core of a tracker, without sockets.
+struct Tracker {
+    handler: Handler,
+    shard: Shard,
+    access_list: AccessList,
+    away: Away,
+    now: Seconds,
+}
+
+struct Packet {
+    bytes: Vec<u8>,
+    source: SocketAddr,
+    truncated: bool,
+    reply: [u8; 2048],
+    reply_len: usize,
+}
+
+struct Memory(Vec<Packet>);
+
+impl Packets for Memory {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn request(&self, at: usize) -> &[u8] {
+        &self.0[at].bytes
+    }
+
+    fn is_truncated(&self, at: usize) -> bool {
+        self.0[at].truncated
+    }
+
+    fn source(&self, at: usize) -> Option<SocketAddr> {
+        Some(self.0[at].source)
+    }
+
+    fn return_path(&self, at: usize) -> ReturnPath {
+        ReturnPath::to(self.0[at].source)
+    }
+
+    fn reply_buffer(&mut self, at: usize) -> &mut [u8] {
+        &mut self.0[at].reply
+    }
+
+    fn set_reply_len(&mut self, at: usize, len: usize) {
+        self.0[at].reply_len = len;
+    }
+}
+
+impl Tracker {
+    fn with(config: &UdpConfig, core: usize, cores: usize) -> Self {
+        let steering = Steering::new(cores, &mut SmallRng::seed_from_u64(1));
+        let ids = ConnectionIds::new(config.protocol.max_connection_age, &mut SmallRng::seed_from_u64(2));
+        Self {
+            handler: Handler::new(config, core, steering, ids, 3),
+            shard: Shard::new(ShardConfig::default(), HashKey([4; 16])),
+            access_list: AccessList::default(),
+            away: Away::default(),
+            now: NOW,
+        }
+    }
+
+    fn new() -> Self {
+        Self::with(&UdpConfig::default(), 0, 1)
+    }
+
+    fn serve(&mut self, packets: Vec<(Vec<u8>, SocketAddr)>) -> Vec<Option<Vec<u8>>> {
+        let family = packets.first().map_or(Family::V4, |(_, source)| Family::of(source.ip()));
+        let packet =
+            |(bytes, source)| Packet { bytes, source, truncated: false, reply: [0; 2048], reply_len: 0 };
+        let mut memory = Memory(packets.into_iter().map(packet).collect());
+        self.serve_memory(&mut memory, family);
+        let reply =
+            |packet: Packet| (packet.reply_len > 0).then(|| packet.reply[..packet.reply_len].to_vec());
+        memory.0.into_iter().map(reply).collect()
+    }
+
+    fn serve_memory(&mut self, memory: &mut Memory, family: Family) {
+        let mut turn = Turn { shard: &mut self.shard, access_list: &self.access_list, now: self.now };
+        self.handler.handle(memory, Listener { index: 0, family }, &mut turn, &mut self.away);
+    }
+
+    fn serve_one(&mut self, bytes: Vec<u8>, source: SocketAddr) -> Option<Vec<u8>> {
+        self.serve(vec![(bytes, source)]).remove(0)
+    }
+
+    fn connect(&mut self, source: SocketAddr) -> ConnectionId {
+        let mut buffer = [0; 16];
+        ConnectRequest::new(TransactionId::from_number(5)).encode(&mut buffer).unwrap();
+        let reply = self.serve_one(buffer.to_vec(), source).expect("a connect reply");
+        assert_eq!(reply.len(), 16, "some clients accept no other length");
+        match Response::parse(&reply, Family::of(source.ip())).unwrap() {
+            Response::Connect(connect) => {
+                assert_eq!(connect.transaction_id(), TransactionId::from_number(5));
+                connect.connection_id()
+            }
+            other => panic!("not a connect reply: {other:?}"),
+        }
+    }
+
+    fn announce(&mut self, source: SocketAddr, change: impl FnOnce(&mut AnnounceFields)) -> Option<Reply> {
+        let packet = announce_packet(self.connect(source), change);
+        let reply = self.serve_one(packet, source)?;
+        Some(Reply::parse(&reply, Family::of(source.ip())))
+    }
+
+    /// Has as many peers announce themselves as leechers.
+    fn populate(&mut self, peers: u8) {
+        for peer in 1..=peers {
+            self.announce(address(&format!("10.0.0.{peer}:1000")), |_| ()).unwrap();
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Reply {
+    Peers { interval: i32, leechers: i32, seeders: i32, peers: Vec<SocketAddr> },
+    Error(String),
+}
+
+impl Reply {
+    fn parse(bytes: &[u8], family: Family) -> Self {
+        match Response::parse(bytes, family).unwrap() {
+            Response::Announce(announce) => Self::Peers {
+                interval: announce.head.interval(),
+                leechers: announce.head.leechers(),
+                seeders: announce.head.seeders(),
+                peers: match announce.peers {
+                    Peers::V4(peers) => peers.iter().map(|peer| peer.address().into()).collect(),
+                    Peers::V6(peers) => peers.iter().map(|peer| peer.address().into()).collect(),
+                },
+            },
+            Response::Error(error) => Self::Error(String::from_utf8(error.text.to_vec()).unwrap()),
+            other => panic!("unexpected reply: {other:?}"),
+        }
+    }
+
+    fn peers(self) -> Vec<SocketAddr> {
+        match self {
+            Self::Peers { peers, .. } => peers,
+            Self::Error(text) => panic!("error instead of peers: {text}"),
+        }
+    }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn announce_packet(connection_id: ConnectionId, change: impl FnOnce(&mut AnnounceFields)) -> Vec<u8> {
+    let mut fields = AnnounceFields {
+        connection_id,
+        transaction_id: TransactionId::from_number(9),
+        info_hash: HASH,
+        peer_id: PeerId([1; 20]),
+        uploaded: 0,
+        downloaded: 0,
+        left: 100,
+        event: AnnounceEvent::Started,
+        key: 0,
+        numwant: None,
+        port: 1000,
+    };
+    change(&mut fields);
+    let mut buffer = [0; 98];
+    AnnounceRequest::new(&fields).encode(&mut buffer).unwrap();
+    buffer.to_vec()
+}
+
+fn scrape_packet(id: ConnectionId, info_hashes: &[InfoHash]) -> Vec<u8> {
+    let mut buffer = [0; 4096];
+    let len = encode_scrape_request(id, TransactionId::from_number(9), info_hashes, &mut buffer).unwrap();
+    buffer[..len].to_vec()
+}
+
+fn scrape_counts(reply: &[u8]) -> Vec<(i32, i32, i32)> {
+    match Response::parse(reply, Family::V4).unwrap() {
+        Response::Scrape(scrape) => scrape
+            .counts
+            .iter()
+            .map(|torrent| (torrent.seeders(), torrent.completed(), torrent.leechers()))
+            .collect(),
+        other => panic!("not a scrape reply: {other:?}"),
+    }
+}
+
+#[test]
+fn peers_of_a_torrent_find_each_other() {
+    for (one, other) in [("10.0.0.1:5", "10.0.0.2:5"), ("[2001:db8::1]:5", "[2001:db8::2]:5")] {
+        let mut tracker = Tracker::new();
+        let (one, other) = (address(one), address(other));
+        let first = tracker.announce(one, |fields| fields.left = 0).unwrap();
+        assert!(
+            matches!(&first, Reply::Peers { leechers: 0, seeders: 1, peers, .. } if peers.is_empty()),
+            "{first:?}"
+        );
+        let second = tracker.announce(other, |_| ()).unwrap();
+        let expected = SocketAddr::new(one.ip(), 1000);
+        assert!(
+            matches!(&second, Reply::Peers { leechers: 1, seeders: 1, peers, .. } if *peers == [expected]),
+            "{second:?}"
+        );
+    }
+}
+
+#[test]
+fn mapped_addresses_get_ipv4_peers() {
+    let mut tracker = Tracker::new();
+    tracker.populate(1);
+    let peers = tracker.announce(address("[::ffff:10.0.0.9]:5"), |_| ()).unwrap().peers();
+    assert_eq!(peers, [address("10.0.0.1:1000")]);
+}
+
+#[test]
+fn intervals_are_jittered_downwards_within_bounds() {
+    let mut tracker = Tracker::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        let Some(Reply::Peers { interval, .. }) = tracker.announce(address("10.0.0.1:5"), |_| ()) else {
+            panic!()
+        };
+        assert!((1620..=1800).contains(&interval), "{interval}");
+        seen.insert(interval);
+    }
+    assert!(seen.len() > 50, "intervals vary");
+}
+
+#[test]
+fn numwant_is_exact() {
+    let mut tracker = Tracker::new();
+    tracker.populate(120);
+    let own = address("10.1.0.1:5");
+    for (numwant, expected) in [
+        (Some(1), 1),
+        (Some(2), 2),
+        (Some(7), 7),
+        (Some(49), 49),
+        (Some(0), 0),
+        (Some(u32::MAX), 50),
+        (None, 50),
+    ] {
+        let mut peers = tracker.announce(own, |fields| fields.numwant = numwant).unwrap().peers();
+        assert!(!peers.contains(&address("10.1.0.1:1000")), "the requester is not a peer of itself");
+        peers.sort_unstable();
+        peers.dedup();
+        assert_eq!(peers.len(), expected, "numwant {numwant:?}");
+    }
+}
+
+#[test]
+fn left_of_zero_and_nothing_else_makes_a_seeder() {
+    for (left, seeders) in [(0, 1), (1, 0), (-1, 0), (i64::MAX, 0), (i64::MIN, 0), (1 << 32, 0)] {
+        let reply = Tracker::new().announce(address("10.0.0.1:5"), |fields| fields.left = left);
+        assert!(
+            matches!(reply, Some(Reply::Peers { seeders: s, .. }) if s == seeders),
+            "left {left}: {reply:?}"
+        );
+    }
+}
+
+#[test]
+fn paused_and_unknown_events_are_plain_announces() {
+    for event in [4_u32, 5, 77, u32::MAX] {
+        let mut tracker = Tracker::new();
+        let source = address("10.0.0.1:5");
+        let mut packet = announce_packet(tracker.connect(source), |_| ());
+        packet[80..84].copy_from_slice(&event.to_be_bytes());
+        let reply = Reply::parse(&tracker.serve_one(packet, source).unwrap(), Family::V4);
+        assert!(matches!(reply, Reply::Peers { leechers: 1, seeders: 0, .. }), "event {event}: {reply:?}");
+    }
+}
+
+#[test]
+fn stopped_leaves_without_peers() {
+    let mut tracker = Tracker::new();
+    tracker.populate(3);
+    let reply = tracker.announce(address("10.0.0.1:5"), |fields| fields.event = AnnounceEvent::Stopped);
+    let Some(Reply::Peers { leechers, peers, .. }) = reply else { panic!("{reply:?}") };
+    assert_eq!((leechers, peers), (2, vec![]));
+}
+
+#[test]
+fn extensions_behind_the_announce_are_accepted() {
+    let mut tracker = Tracker::new();
+    let source = address("10.0.0.1:5");
+    let mut packet = announce_packet(tracker.connect(source), |_| ());
+    packet.extend_from_slice(b"\x02\x09/announce\x00");
+    assert!(tracker.serve_one(packet, source).is_some());
+}
+
+#[test]
+fn port_zero_is_refused_with_words() {
+    let reply = Tracker::new().announce(address("10.0.0.1:5"), |fields| fields.port = 0);
+    assert_eq!(reply, Some(Reply::Error("port must not be 0".to_owned())));
+}
+
+#[test]
+fn what_cannot_be_answered_is_counted_in_silence() {
+    let mut tracker = Tracker::new();
+    let id = tracker.connect(address("10.0.0.1:5"));
+    let announce = announce_packet(id, |_| ());
+    let cases = [
+        (vec![0; 15], "10.0.0.1:5", Refusal::TooShort),
+        (vec![0; 16], "10.0.0.1:5", Refusal::WrongMagic),
+        (announce.clone(), "10.0.0.1:0", Refusal::SourcePortZero),
+        (announce.clone(), "10.0.0.2:5", Refusal::BadConnectionId),
+        (announce[..97].to_vec(), "10.0.0.2:5", Refusal::BadConnectionId),
+    ];
+    for (packet, source, refusal) in cases {
+        assert_eq!(tracker.serve_one(packet, address(source)), None, "{refusal:?}");
+    }
+    let counted = |tracker: &Tracker, refusal| tracker.handler.counters().refused(Family::V4, refusal);
+    for (refusal, count) in [
+        (Refusal::TooShort, 1),
+        (Refusal::WrongMagic, 1),
+        (Refusal::SourcePortZero, 1),
+        (Refusal::BadConnectionId, 2),
+    ] {
+        assert_eq!(counted(&tracker, refusal), count, "{refusal:?}");
+    }
+    let packet = Packet {
+        bytes: announce,
+        source: address("10.0.0.1:5"),
+        truncated: true,
+        reply: [0; 2048],
+        reply_len: 0,
+    };
+    let mut memory = Memory(vec![packet]);
+    tracker.serve_memory(&mut memory, Family::V4);
+    assert_eq!((memory.0[0].reply_len, counted(&tracker, Refusal::TooLong)), (0, 1));
+    assert_eq!(tracker.shard.scrape(&HASH, FamilySet::Both), SwarmCounts::default(), "nothing was stored");
+}
+
+#[test]
+fn malformed_requests_of_known_senders_get_words() {
+    let mut tracker = Tracker::new();
+    let source = address("10.0.0.1:5");
+    let id = tracker.connect(source);
+    let with_action = |action: u32, len: usize| {
+        let mut packet = announce_packet(id, |_| ());
+        packet[8..12].copy_from_slice(&action.to_be_bytes());
+        packet.truncate(len);
+        packet
+    };
+    for (packet, words) in [
+        (with_action(1, 97), "announce is shorter than 98 bytes"),
+        (with_action(7, 98), "unknown action"),
+        (with_action(2, 16), "full scrapes are not supported"),
+        (with_action(2, 35), "info hash is shorter than 20 bytes"),
+    ] {
+        let reply = Reply::parse(&tracker.serve_one(packet, source).unwrap(), Family::V4);
+        assert_eq!(reply, Reply::Error(words.to_owned()));
+    }
+}
+
+#[test]
+fn connection_ids_grow_old_and_work_from_any_port() {
+    let mut tracker = Tracker::new();
+    let packet = announce_packet(tracker.connect(address("10.0.0.1:5")), |_| ());
+    tracker.now = NOW + 120;
+    assert!(tracker.serve_one(packet.clone(), address("10.0.0.1:6")).is_some());
+    tracker.now = NOW + 121;
+    assert_eq!(tracker.serve_one(packet, address("10.0.0.1:5")), None);
+}
+
+#[test]
+fn scrape_answers_in_the_order_asked() {
+    let mut tracker = Tracker::new();
+    tracker.populate(2);
+    tracker.announce(address("10.0.0.3:5"), |fields| fields.left = 0);
+    tracker.announce(address("10.0.0.1:5"), |fields| {
+        (fields.left, fields.event) = (0, AnnounceEvent::Completed);
+    });
+    let other = InfoHash([8; 20]);
+    tracker.announce(address("10.0.0.1:5"), |fields| fields.info_hash = other);
+    let unknown = InfoHash([9; 20]);
+    let source = address("10.0.0.9:5");
+    let packet = scrape_packet(tracker.connect(source), &[unknown, HASH, other, HASH]);
+    let reply = tracker.serve_one(packet, source).unwrap();
+    assert_eq!(scrape_counts(&reply), [(0, 0, 0), (2, 1, 1), (0, 0, 1), (2, 1, 1)]);
+}
+
+#[test]
+fn long_scrapes_are_answered_for_the_first_torrents() {
+    let mut tracker = Tracker::new();
+    tracker.populate(1);
+    let source = address("10.0.0.9:5");
+    let packet = scrape_packet(tracker.connect(source), &[HASH; 80]);
+    let reply = tracker.serve_one(packet, source).unwrap();
+    assert_eq!(scrape_counts(&reply), [(0, 0, 1); 74]);
+}
+
+#[test]
+fn access_list_covers_announce_and_scrape() {
+    let mut tracker = Tracker::new();
+    tracker.populate(1);
+    let source = address("10.0.0.9:5");
+    tracker.access_list = AccessList::parse(AccessListMode::Deny, HASH.to_string().as_bytes()).0;
+    let reply = tracker.announce(source, |_| ());
+    assert_eq!(reply, Some(Reply::Error("this tracker does not serve this torrent".to_owned())));
+    let packet = scrape_packet(tracker.connect(source), &[HASH]);
+    assert_eq!(scrape_counts(&tracker.serve_one(packet, source).unwrap()), [(0, 0, 0)]);
+}
+
+#[test]
+fn torrents_of_other_cores_are_handed_over_and_answered_there() {
+    let config = UdpConfig::default();
+    let steering = Steering::new(2, &mut SmallRng::seed_from_u64(1));
+    let owned_by = |core| {
+        let hash = (0..).map(|n: u8| InfoHash([n; 20])).find(|hash| steering.owner(hash) == core).unwrap();
+        assert_eq!(steering.owner(&hash), core);
+        hash
+    };
+    let (own, foreign) = (owned_by(0), owned_by(1));
+    let mut here = Tracker::with(&config, 0, 2);
+    let mut there = Tracker::with(&config, 1, 2);
+    let source = address("10.0.0.1:5");
+    assert!(here.announce(source, |fields| fields.info_hash = own).is_some());
+    assert!(here.announce(source, |fields| fields.info_hash = foreign).is_none());
+    let (to, forwarded) = here.away.announces.pop().unwrap();
+    assert_eq!((to, forwarded.listener), (1, 0));
+
+    let mut buffer = [0; 2048];
+    let mut turn = Turn { shard: &mut there.shard, access_list: &there.access_list, now: NOW };
+    let len = there.handler.handle_forwarded_announce(&forwarded, &mut turn, &mut buffer);
+    let reply = Reply::parse(&buffer[..len], Family::V4);
+    assert!(matches!(reply, Reply::Peers { leechers: 1, .. }), "{reply:?}");
+
+    let packet = scrape_packet(here.connect(source), &[foreign, own]);
+    assert_eq!(here.serve_one(packet, source), None);
+    let scrape = here.away.scrapes.pop().unwrap();
+    assert_eq!(scrape.info_hashes, [foreign, own]);
+    let one = SwarmCounts { complete: 0, incomplete: 1, downloaded: 0 };
+    let counts = [SwarmCounts { complete: 3, incomplete: 2, downloaded: 1 }, one];
+    let len = here.handler.finish_scrape(&scrape, &counts, &here.access_list, &mut buffer);
+    assert_eq!(scrape_counts(&buffer[..len]), [(3, 1, 2), (0, 0, 1)]);
+}
+
+#[test]
+fn replies_keep_within_their_size() {
+    let mut config = UdpConfig::default();
+    (config.protocol.max_response_peers, config.network.max_reply_size) = (202, 512);
+    let mut tracker = Tracker::with(&config, 0, 1);
+    for peer in 1..=100_u16 {
+        for ip in ["10.0.0.1", "2001:db8::1"] {
+            tracker.announce(SocketAddr::new(ip.parse().unwrap(), 5), |fields| fields.port = peer).unwrap();
+        }
+    }
+    for (source, peers) in [("10.0.0.2:5", 82), ("[2001:db8::2]:5", 27)] {
+        assert_eq!(tracker.announce(address(source), |_| ()).unwrap().peers().len(), peers, "{source}");
+    }
+}
+
+#[test]
+fn counters_tell_what_happened() {
+    let mut tracker = Tracker::new();
+    tracker.populate(3);
+    let counters = tracker.handler.counters();
+    assert_eq!(counters.requests(Family::V4, Action::Connect), 3);
+    assert_eq!(counters.responses(Family::V4, Action::Announce), 3);
+    assert_eq!(counters.requests(Family::V6, Action::Announce), 0);
+    assert_eq!(counters.bytes[Family::V4.index()][0], 3 * (16 + 98));
+    assert_eq!(counters.bytes[Family::V4.index()][1], 3 * 16 + 20 + 26 + 32);
+}
