@@ -3,8 +3,6 @@
 
 #![forbid(unsafe_code)]
 
-mod placeholder;
-
 use std::process::ExitCode;
 
 use aquatic_cli_helpers::{ConfigFlags, run};
@@ -45,7 +43,7 @@ enum Service {
 
 fn main() -> ExitCode {
     match Cli::parse().service {
-        Service::Udp(flags) => run(&flags, placeholder::run),
+        Service::Udp(flags) => run(&flags, aquatic_udp::run),
     }
 }
 
@@ -70,6 +68,6 @@ mod tests {
 
     #[test]
     fn every_service_declares_its_settings_completely() {
-        assert_eq!(declarations::faults::<placeholder::UdpConfig>(), [""; 0]);
+        assert_eq!(declarations::faults::<aquatic_udp::UdpConfig>(), [""; 0]);
     }
 }

@@ -132,6 +132,10 @@ impl Configuration for UdpConfig {
             problems.push(Problem::new("protocol.max_response_peers", text));
         }
     }
+
+    fn log_level(&self) -> LogLevel {
+        self.log_level
+    }
 }
 
 const _: () =
