@@ -230,7 +230,8 @@ def enter_own_namespaces() -> str | None:
         return None
     if os.geteuid() == 0:
         return f"root may not create network namespaces here, a container needs CAP_SYS_ADMIN: {attempt.stderr.strip()}"
-    as_root = ["unshare", "--user", "--map-root-user", "--"]
+    # With a network of its own, as this program must be allowed to return to where it was; see `_inside_network_of`.
+    as_root = ["unshare", "--user", "--map-root-user", "--net", "--"]
     if subprocess.run([*as_root, *create], capture_output=True).returncode != 0:
         return "network namespaces need root, as this system does not give them to other users; run this with sudo"
     sys.stdout.flush()

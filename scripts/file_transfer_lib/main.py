@@ -120,11 +120,13 @@ def _run_parallel(
                 outcome = future.result()
                 outcomes.append(outcome)
                 _print_progress(outcome, len(outcomes), len(rows))
-        except BaseException as error:
+        except KeyboardInterrupt:
+            # A second signal must not cut the cleaning up short; that takes a few seconds at most.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            print("stopping", flush=True)
             stopping.set()
             pool.shutdown(cancel_futures=True)
-            if not isinstance(error, KeyboardInterrupt):
-                raise
     return outcomes, stopping.is_set()
 
 

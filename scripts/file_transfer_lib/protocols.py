@@ -119,7 +119,8 @@ class UdpProbe(Probe):
     def _exchange(self, client: socket.socket, prefix: bytes, action: int, fields: bytes) -> tuple[int, bytes]:
         for _ in range(self.ATTEMPTS):
             transaction_id = os.urandom(4)
-            with contextlib.suppress(TimeoutError):
+            # The system reports a port nobody listens on with the next call on the socket.
+            with contextlib.suppress(TimeoutError, ConnectionRefusedError):
                 client.send(prefix + struct.pack(">I", action) + transaction_id + fields)
                 reply = client.recv(2048)
                 if reply[4:8] == transaction_id:

@@ -5,6 +5,7 @@ import http.client
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,12 +76,14 @@ class Runner:
         directory.mkdir()
         started = time.monotonic()
         failure = None
+        logs = ""
         try:
             _Experiment(row, self._binary, directory, started + ROW_SECONDS, self._stopping).run()
         except Failure as error:
-            failure = str(error)
+            failure, logs = str(error), _ends_of_logs(directory)
+        except Exception as error:  # A fault of this program must not cost the results of the other rows.
+            failure, logs = repr(error), traceback.format_exc() + _ends_of_logs(directory)
         seconds = time.monotonic() - started
-        logs = _ends_of_logs(directory) if failure else ""
         if failure is None and not self._keep:
             shutil.rmtree(directory)
         return Outcome(row, seconds, failure, directory, logs)
