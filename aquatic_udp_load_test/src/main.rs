@@ -1,11 +1,12 @@
 //! Load test for UDP trackers.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use aquatic_cli_helpers::ConfigFlags;
+use aquatic_load_engine::population::Population;
 use aquatic_udp_load_test::config::Config;
 use clap::Parser;
 
@@ -21,11 +22,18 @@ struct Cli {
     /// Write the report as JSON to this file instead of as a table to standard output; - for standard output
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Print the info hashes of the population, one a line, as an access list holds them, and exit
+    #[arg(long, conflicts_with = "json")]
+    print_info_hashes: bool,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     aquatic_cli_helpers::run(&cli.flags, |config: Config| {
+        if cli.print_info_hashes {
+            return print_info_hashes(&config);
+        }
         let outcome = aquatic_udp_load_test::run(config)?;
         match &cli.json {
             None => write!(io::stdout(), "{outcome}")?,
@@ -42,4 +50,13 @@ fn main() -> ExitCode {
         outcome.verdict()?;
         Ok(())
     })
+}
+
+fn print_info_hashes(config: &Config) -> anyhow::Result<()> {
+    let population = Population::new(config.shape());
+    let mut out = BufWriter::new(io::stdout().lock());
+    for torrent in 0..config.population.torrents {
+        writeln!(out, "{}", population.info_hash(torrent))?;
+    }
+    Ok(out.flush()?)
 }
