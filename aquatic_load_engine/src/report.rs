@@ -15,7 +15,7 @@ pub struct KindReport {
     pub sent: u64,
     /// Requests answered with what was asked for.
     pub answered: u64,
-    /// Requests answered with an error message.
+    /// Requests answered with an error message, or with something else that was not asked for.
     pub errors: u64,
     /// Requests without an answer in time.
     pub lost: u64,

@@ -134,7 +134,8 @@ impl Worker {
                 };
                 self.in_flight.len() == 0 && self.sources.iter().all(done)
             }
-            Traffic::Mix => false,
+            // A tracker that has not answered a single connect request in time is not going to.
+            Traffic::Mix => self.sources.iter().all(|source| source.connection.is_none()),
         }
     }
 
@@ -322,10 +323,10 @@ impl Worker {
         if pending.kind == Kind::Connect {
             source.renewing_since = None;
         }
-        let mut error = false;
-        match (pending.kind, response) {
+        let served = match (pending.kind, response) {
             (Kind::Connect, Ok(Response::Connect(reply))) => {
                 source.connection = Some((reply.connection_id(), pending.sent));
+                true
             }
             (Kind::Announce, Ok(Response::Announce(reply))) => {
                 let wanted = traffic::wanted(&self.plan, phase.traffic);
@@ -334,19 +335,29 @@ impl Worker {
                     tally.note(Note::PeersAnnounced);
                     self.live.announced.fetch_add(1, Ordering::Relaxed);
                 }
+                true
             }
-            (Kind::Scrape, Ok(Response::Scrape(reply))) => Checker::scrape(&pending, &reply, tally),
+            (Kind::Scrape, Ok(Response::Scrape(reply))) => {
+                Checker::scrape(&pending, &reply, tally);
+                true
+            }
             (_, Ok(Response::Error(reply))) => {
-                error = true;
                 tally.error_text(reply.text);
-                self.failed(pending, phase.traffic, tally);
+                false
             }
             (_, Ok(Response::Connect(_) | Response::Announce(_) | Response::Scrape(_))) => {
                 tally.violation(Violation::WrongKind);
+                false
             }
-            (_, Err(_)) => tally.violation(Violation::Malformed),
+            (_, Err(_)) => {
+                tally.violation(Violation::Malformed);
+                false
+            }
+        };
+        if !served {
+            self.failed(pending, phase.traffic, tally);
         }
-        tally.response(pending.kind, pending.intended, now, error);
+        tally.response(pending.kind, pending.intended, now, served);
         match &mut phase.pace {
             Pace::Closed(window) => window.responded(&mut self.draw),
             Pace::Open { further, further_probability, .. } => {
