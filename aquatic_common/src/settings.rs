@@ -99,7 +99,8 @@ pub trait Setting {
         if let (Some(number), Some(bounds)) = (self.as_number(), bounds)
             && !bounds.contains(&number)
         {
-            let text = format!("{number} is out of bounds, choose from {} to {}", bounds.start(), bounds.end());
+            let text =
+                format!("{number} is out of bounds, choose from {} to {}", bounds.start(), bounds.end());
             problems.push(Problem::new(key, text));
         }
     }
