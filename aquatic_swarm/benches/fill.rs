@@ -1,6 +1,7 @@
 //! Fills a shard with millions of torrents and tells what that costs: memory, time, longest call.
 //!
-//! `cargo bench -p aquatic_swarm --bench fill -- [--torrents N] [--peers N] [--popularity zipf|flat] [--minutes N]`
+//! `cargo bench -p aquatic_swarm --bench fill -- [--torrents N] [--peers N] [--popularity zipf|flat] [--minutes N]
+//! [--rounds N]`
 //!
 //! Popularity "zipf": half of the torrents get one peer; the other peers choose among the other half, each with
 //! probability 1/2 evenly, else by a power law (the torrent of rank r is as likely as r to the power of -0.8). "flat":
@@ -38,17 +39,24 @@ struct Arguments {
     peers: u32,
     popularity: Popularity,
     minutes: u64,
+    rounds: usize,
 }
 
 fn arguments() -> Arguments {
-    let mut arguments =
-        Arguments { torrents: 1_000_000, peers: 2_500_000, popularity: Popularity::Zipf, minutes: 30 };
+    let mut arguments = Arguments {
+        torrents: 1_000_000,
+        peers: 2_500_000,
+        popularity: Popularity::Zipf,
+        minutes: 30,
+        rounds: 7,
+    };
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     while let Some(word) = words.next() {
         let value = words.next().unwrap();
         match word.as_str() {
             "--torrents" => arguments.torrents = value.parse().unwrap(),
             "--peers" => arguments.peers = value.parse().unwrap(),
+            "--rounds" => arguments.rounds = value.parse().unwrap(),
             "--minutes" => arguments.minutes = value.parse().unwrap(),
             "--popularity" if value == "zipf" => arguments.popularity = Popularity::Zipf,
             "--popularity" if value == "flat" => arguments.popularity = Popularity::Flat,
@@ -208,23 +216,33 @@ fn fill(arguments: &Arguments, filling: &mut Filling) -> Seconds {
     Seconds((tick / TICKS_PER_SECOND) as u32)
 }
 
-/// Announces by peers that are known, `batch` at a time. 0 stands for no prefetch.
-fn full(arguments: &Arguments, filling: &mut Filling, now: Seconds, batch: usize, wanted: usize) -> f64 {
-    const ROUNDS: usize = 1 << 20;
-    let mut requests = Vec::with_capacity(ROUNDS);
+/// Announces by peers that are known, `batch` at a time; 0 stands for no prefetch. The median of several rounds.
+fn full(arguments: &Arguments, filling: &mut Filling, now: Seconds, batch: usize, wanted: usize) {
+    const CALLS: usize = 1 << 18;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(batch as u64 + wanted as u64);
-    requests.extend((0..ROUNDS).map(|_| {
-        let announce = announce(arguments, rng.random_range(0..arguments.peers));
-        Announce { wanted, ..announce }
-    }));
-    let begin = cpu();
-    for requests in requests.chunks(batch.max(1)) {
-        if batch > 0 {
-            filling.shard.prefetch(Family::V4, requests.iter().map(|request| &request.info_hash));
-        }
-        requests.iter().for_each(|request| filling.announce(request, now));
-    }
-    ROUNDS as f64 / (cpu() - begin).as_secs_f64() / 1e6
+    let mut rates: Vec<f64> = (0..arguments.rounds)
+        .map(|_| {
+            let peers = (0..CALLS).map(|_| rng.random_range(0..arguments.peers));
+            let requests: Vec<Announce> =
+                peers.map(|peer| Announce { wanted, ..announce(arguments, peer) }).collect();
+            let begin = cpu();
+            for requests in requests.chunks(batch.max(1)) {
+                if batch > 0 {
+                    let hashes = requests.iter().map(|request| &request.info_hash);
+                    filling.shard.prefetch(Family::V4, hashes);
+                }
+                requests.iter().for_each(|request| filling.announce(request, now));
+            }
+            CALLS as f64 / (cpu() - begin).as_secs_f64() / 1e6
+        })
+        .collect();
+    rates.sort_unstable_by(f64::total_cmp);
+    println!(
+        "announces, {wanted:>2} wanted, batch {batch:<3} {:>6.2} M/s, from {:.2} to {:.2}",
+        rates[rates.len() / 2],
+        rates[0],
+        rates[rates.len() - 1]
+    );
 }
 
 fn scrapes(arguments: &Arguments, filling: &Filling) -> f64 {
@@ -265,13 +283,8 @@ fn main() {
     let now = fill(&arguments, &mut filling);
     println!("{:<28} {:.1} s", "filled in", begin.elapsed().as_secs_f64());
     memory("full", &filling, before);
-    for batch in [0, 16, 32, 64, 0, 32] {
-        let rate = full(&arguments, &mut filling, now, batch, WANTED);
-        println!("announces, {WANTED} wanted, batch {batch:<3} {rate:>6.2} M/s");
-    }
-    for batch in [0, 32] {
-        let rate = full(&arguments, &mut filling, now, batch, 0);
-        println!("announces, 0 wanted, batch {batch:<4} {rate:>6.2} M/s");
+    for (wanted, batch) in [(WANTED, 0), (WANTED, 16), (WANTED, 32), (WANTED, 64), (0, 0), (0, 32)] {
+        full(&arguments, &mut filling, now, batch, wanted);
     }
     println!("scrapes one by one            {:>6.2} M/s", scrapes(&arguments, &filling));
     memory("after announces", &filling, before);

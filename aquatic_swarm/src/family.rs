@@ -1,6 +1,7 @@
 //! The swarms of one family. A torrent is an entry of the table; its payload is the only peer (IPv4), a list of up to 128
 //! in a block of a slab, or the number of a large swarm.
 
+use std::hint::black_box;
 use std::net::SocketAddr;
 
 use aquatic_common::InfoHash;
@@ -30,6 +31,9 @@ pub(crate) struct Room {
     pub(crate) peers_of_small_torrents: bool,
     pub(crate) peers_per_torrent: u32,
 }
+
+/// Bytes that come from memory together.
+const LINE: usize = 64;
 
 /// Torrents with fewer peers than this may use the reserve.
 pub(crate) const SMALL_TORRENT: u32 = 3;
@@ -417,19 +421,25 @@ impl<K: Kind> Store<K> {
     }
 
     fn prefetch_batch(&self, names: &[Name]) {
-        let mut blocks = [u32::MAX; BATCH];
-        let mut found = blocks.iter_mut();
-        self.table.prefetch(names, |payload| {
-            if let (Content::List { block, .. }, Some(place)) =
-                (Content::from_payload::<K>(payload), found.next())
-            {
-                *place = block;
+        let mut lists = [(0, 0); BATCH];
+        let mut places = lists.iter_mut();
+        let mut bigs = 0;
+        self.table.prefetch(names, |payload| match Content::from_payload::<K>(payload) {
+            Content::One(_) => {}
+            Content::List { block, seats } => {
+                if let Some(place) = places.next() {
+                    *place = (block, seats.len);
+                }
             }
+            Content::Big(number) => bigs ^= self.bigs.get(number).map_or(0, |big| big.seats().len),
         });
-        let lists = blocks.iter().take_while(|block| **block != u32::MAX);
-        lists.for_each(|block| {
-            std::hint::black_box(self.lists.unit(*block));
-        });
+        black_box(bigs);
+        for (block, len) in lists.into_iter().take_while(|(_, len)| *len > 0) {
+            let line = (LINE / size_of::<K::Peer>()).max(1);
+            for at in (0..len).step_by(line).chain([len - 1]) {
+                black_box(K::stamp(*self.lists.unit(block + at)));
+            }
+        }
     }
 
     pub(crate) fn stats(&self) -> FamilyStats {
