@@ -1,0 +1,117 @@
+//! The real program as a child process, on free ports of loopback.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// Longest time a tracker may take to stop.
+pub const STOP: Duration = Duration::from_secs(5);
+
+/// Longest wait for a reply on loopback.
+pub const REPLY: Duration = Duration::from_secs(5);
+
+/// A running tracker. Ended when dropped, if it has not ended before.
+pub struct Tracker {
+    child: Option<Child>,
+    /// Where it listens, in the order of its log.
+    pub addresses: Vec<SocketAddr>,
+    stdout: Option<ChildStdout>,
+    /// The rest of its log.
+    pub log: Option<BufReader<ChildStderr>>,
+}
+
+impl Tracker {
+    /// Starts a tracker with these arguments and waits until it listens in as many places.
+    pub fn start(listeners: usize, command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let (mut seen, mut addresses) = (String::new(), Vec::new());
+        while addresses.len() < listeners {
+            let start = seen.len();
+            assert_ne!(log.read_line(&mut seen).unwrap(), 0, "the tracker ended: {seen}");
+            let url = seen[start..].split_whitespace().find_map(|word| word.strip_prefix("udp://"));
+            if let Some(address) = url.and_then(|url| url.strip_suffix("/announce")) {
+                addresses.push(address.parse().unwrap());
+            }
+        }
+        Self { child: Some(child), addresses, stdout, log: Some(log) }
+    }
+
+    /// Where it listens first.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// The next line of its log that contains a text.
+    pub fn wait_for_log(&mut self, text: &str) -> String {
+        let log = self.log.as_mut().unwrap();
+        loop {
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the tracker ended without saying {text:?}");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits for the end and returns exit code, standard output and the rest of the log.
+    pub fn end(mut self) -> (Option<i32>, String, String) {
+        let (sender, receiver) = mpsc::channel();
+        let mut child = self.child.take().unwrap();
+        let pid = child.id().to_string();
+        let (mut stdout, mut log) = (self.stdout.take().unwrap(), self.log.take().unwrap());
+        thread::spawn(move || {
+            let (mut printed, mut logged) = (String::new(), String::new());
+            stdout.read_to_string(&mut printed).unwrap();
+            log.read_to_string(&mut logged).unwrap();
+            let _ = sender.send((child.wait().unwrap().code(), printed, logged));
+        });
+        receiver.recv_timeout(STOP).unwrap_or_else(|_| {
+            let _ = Command::new("kill").args(["-s", "KILL", &pid]).status();
+            panic!("the tracker did not stop within {STOP:?}");
+        })
+    }
+}
+
+impl Drop for Tracker {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// `aquatic udp` with settings, each `KEY=VALUE`.
+pub fn udp(settings: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aquatic"));
+    command.arg("udp");
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The body of a page of plain HTTP.
+pub fn fetch(address: SocketAddr, path: &str) -> String {
+    use std::io::Write;
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(REPLY)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap()
+}

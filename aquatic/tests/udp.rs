@@ -1,0 +1,209 @@
+//! The real program over real sockets: what clients of a UDP tracker see, on one core and on two.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that finds anything else has failed"
+)]
+
+mod support;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use aquatic_common::{AnnounceEvent, Family, InfoHash, PeerId};
+use aquatic_udp_protocol::{
+    AnnounceFields, AnnounceRequest, ConnectRequest, ConnectionId, Peers, Response, TransactionId,
+    encode_scrape_request,
+};
+
+use support::{REPLY, Tracker, fetch, udp};
+
+/// A client at an address of its own, with one connection id.
+struct Client {
+    socket: UdpSocket,
+    id: ConnectionId,
+}
+
+impl Client {
+    fn connect(local: &str, tracker: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(local).unwrap();
+        socket.set_read_timeout(Some(REPLY)).unwrap();
+        // A connected socket receives only from the address it is connected to: replies from another one are lost.
+        socket.connect(tracker).unwrap();
+        let mut client = Self { socket, id: ConnectionId([0; 8]) };
+        let mut request = [0; 16];
+        ConnectRequest::new(TransactionId::from_number(1)).encode(&mut request).unwrap();
+        let reply = client.exchange(&request);
+        match Response::parse(&reply, Family::V4).unwrap() {
+            Response::Connect(connect) => client.id = connect.connection_id(),
+            other => panic!("not a connect reply: {other:?}"),
+        }
+        client
+    }
+
+    fn exchange(&self, request: &[u8]) -> Vec<u8> {
+        self.socket.send(request).unwrap();
+        let mut reply = [0; 2048];
+        let len = self.socket.recv(&mut reply).unwrap();
+        reply[..len].to_vec()
+    }
+
+    /// Announces a leecher on port 1000; the peers it is told of, or the error.
+    fn announce(&self, info_hash: InfoHash) -> Result<Vec<SocketAddr>, String> {
+        let fields = AnnounceFields {
+            connection_id: self.id,
+            transaction_id: TransactionId::from_number(2),
+            info_hash,
+            peer_id: PeerId([1; 20]),
+            uploaded: 0,
+            downloaded: 0,
+            left: 1,
+            event: AnnounceEvent::Started,
+            key: 0,
+            numwant: None,
+            port: 1000,
+        };
+        let mut request = [0; 98];
+        AnnounceRequest::new(&fields).encode(&mut request).unwrap();
+        let reply = self.exchange(&request);
+        match Response::parse(&reply, Family::of(self.socket.local_addr().unwrap().ip())).unwrap() {
+            Response::Announce(announce) => Ok(match announce.peers {
+                Peers::V4(peers) => peers.iter().map(|peer| peer.address().into()).collect(),
+                Peers::V6(peers) => peers.iter().map(|peer| peer.address().into()).collect(),
+            }),
+            Response::Error(error) => Err(String::from_utf8(error.text.to_vec()).unwrap()),
+            other => panic!("not an announce reply: {other:?}"),
+        }
+    }
+
+    /// The leechers of these torrents.
+    fn scrape(&self, info_hashes: &[InfoHash]) -> Vec<i32> {
+        let mut request = [0; 2048];
+        let transaction = TransactionId::from_number(3);
+        let len = encode_scrape_request(self.id, transaction, info_hashes, &mut request).unwrap();
+        match Response::parse(&self.exchange(&request[..len]), Family::V4).unwrap() {
+            Response::Scrape(scrape) => scrape.counts.iter().map(|counts| counts.leechers()).collect(),
+            other => panic!("not a scrape reply: {other:?}"),
+        }
+    }
+}
+
+/// A different torrent for each number, spread over all cores.
+fn torrent(number: u32) -> InfoHash {
+    let mut bytes = [9; 20];
+    bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
+    InfoHash(bytes)
+}
+
+/// The value of a metric, summed over its series.
+fn metric(address: SocketAddr, name: &str) -> f64 {
+    let page = fetch(address, "/metrics");
+    let values = page.lines().filter(|line| line.starts_with(name));
+    values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+fn free_tcp_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Two cores serve as one tracker, whether the kernel hands packets to their owners or the cores do.
+fn two_cores_are_one_tracker(steering: bool) {
+    if thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
+        // With fewer than two processors there is nothing to steer between; CI has two.
+        return;
+    }
+    let metrics = free_tcp_address();
+    let settings = [
+        "workers=2",
+        "network.use_ipv6=false",
+        "network.address_ipv4=127.0.0.1:0",
+        &format!("network.steering={steering}"),
+        "metrics.enable=true",
+        &format!("metrics.address={metrics}"),
+    ];
+    let tracker = Tracker::start(1, &mut udp(&settings));
+    let (one, other) = (
+        Client::connect("127.0.0.1:0", tracker.address()),
+        Client::connect("127.0.0.2:0", tracker.address()),
+    );
+    let torrents: Vec<InfoHash> = (0..200).map(torrent).collect();
+    for &info_hash in &torrents {
+        assert_eq!(one.announce(info_hash).unwrap(), []);
+        assert_eq!(other.announce(info_hash).unwrap(), ["127.0.0.1:1000".parse().unwrap()]);
+    }
+    // Counts reach the metrics on a timer.
+    thread::sleep(Duration::from_millis(1500));
+    let forwarded = metric(metrics, "aquatic_forwarded_total");
+    if steering {
+        assert_eq!(forwarded, 0.0, "the kernel knows the owner of every torrent");
+    } else {
+        assert!(forwarded > 50.0, "about half of 400 announces arrive on the wrong core, not {forwarded}");
+    }
+    let mut asked = torrents[..73].to_vec();
+    asked.insert(20, torrent(1_000_000));
+    let mut expected = vec![2; 73];
+    expected.insert(20, 0);
+    assert_eq!(one.scrape(&asked), expected, "one reply, in the order asked, from both cores");
+}
+
+#[test]
+fn two_cores_are_one_tracker_with_steering() {
+    two_cores_are_one_tracker(true);
+}
+
+#[test]
+fn two_cores_are_one_tracker_without_steering() {
+    two_cores_are_one_tracker(false);
+}
+
+#[test]
+fn several_addresses_of_both_families_are_one_tracker() {
+    let settings =
+        ["network.address_ipv4=[\"127.0.0.1:0\", \"127.0.0.5:0\"]", "network.address_ipv6=[::1]:0"];
+    let tracker = Tracker::start(3, &mut udp(&settings));
+    let [first, second, v6] = tracker.addresses[..] else { panic!("{:?}", tracker.addresses) };
+    assert_eq!(second.ip().to_string(), "127.0.0.5");
+    assert_eq!(Client::connect("127.0.0.1:0", first).announce(torrent(1)).unwrap(), []);
+    let peers = Client::connect("127.0.0.2:0", second).announce(torrent(1)).unwrap();
+    assert_eq!(peers, ["127.0.0.1:1000".parse().unwrap()]);
+    let over_v6 = Client::connect("[::1]:0", v6);
+    assert_eq!(over_v6.announce(torrent(1)).unwrap(), [], "replies over IPv6 carry IPv6 peers");
+    assert_eq!(over_v6.scrape(&[torrent(1)]), [1]);
+}
+
+#[test]
+fn replies_leave_from_the_address_contacted() {
+    let tracker = Tracker::start(1, &mut udp(&["network.use_ipv6=false", "network.address_ipv4=0.0.0.0:0"]));
+    for ip in ["127.0.0.1", "127.0.0.77"] {
+        let contacted = SocketAddr::new(ip.parse().unwrap(), tracker.address().port());
+        assert!(Client::connect("127.0.0.1:0", contacted).announce(torrent(1)).is_ok());
+    }
+}
+
+#[test]
+fn the_access_list_is_read_again_on_sigusr1() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("list");
+    std::fs::write(&path, format!("{}\n", torrent(1))).unwrap();
+    let settings = [
+        "network.use_ipv6=false",
+        "network.address_ipv4=127.0.0.1:0",
+        "access_list.mode=deny",
+        &format!("access_list.path={}", path.display()),
+    ];
+    let mut tracker = Tracker::start(1, &mut udp(&settings));
+    let client = Client::connect("127.0.0.1:0", tracker.address());
+    let refused = Err("this tracker does not serve this torrent".to_owned());
+    assert_eq!(client.announce(torrent(1)), refused);
+    assert_eq!(client.announce(torrent(2)), Ok(vec![]));
+    assert_eq!(client.scrape(&[torrent(2)]), [1]);
+
+    std::fs::write(&path, format!("{}\nnonsense\n", torrent(2))).unwrap();
+    tracker.signal("USR1");
+    assert!(tracker.wait_for_log("line 2").contains("WARN"), "the bad line is named, the others count");
+    assert_eq!(client.announce(torrent(1)), Ok(vec![]));
+    assert_eq!(client.announce(torrent(2)), refused);
+    assert_eq!(client.scrape(&[torrent(2), torrent(1)]), [0, 1]);
+}
