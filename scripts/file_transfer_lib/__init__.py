@@ -10,7 +10,7 @@ Modules, from the bottom up:
 
 - `torrent`   bencode, random payloads, torrent files
 - `hosts`     processes, and the network namespaces they run in
-- `protocols` per tracker protocol: the configuration section, the announce URL and a probe that asks the tracker directly
+- `protocols` per tracker protocol: its configuration, its announce URL and a probe that asks the tracker directly
 - `tracker`   the tracker under test: its configuration file, its process, its announce URL
 - `clients`   one small class per client program
 - `rows`      the table
@@ -20,8 +20,8 @@ Modules, from the bottom up:
 How to extend it:
 
 - A row: add a `Row` to `rows.all_rows`.
-- A client: subclass `clients.base.Client` in a module of its own (what to install, how to start it so that it knows only
-  the tracker, how to read what the tracker told it), and add it to `rows.CLIENTS`.
+- A client: subclass `clients.base.Client` in a module of its own (what to install, how to start it so that it knows
+  only the tracker, how to read what the tracker told it), and add it to `rows.CLIENTS`.
 - A protocol or scheme (HTTP, TLS, WebTorrent, a reverse proxy): add a `protocols.Protocol` with its subcommand, the
   configuration it needs and a `Probe`, and give rows `protocol=` that. What has to run beside the tracker, such as a
   proxy, belongs into the protocol's `prepare`, which may start further processes on the tracker's host and change the

@@ -31,6 +31,9 @@ def main() -> int:
     if options.list:
         print("\n".join(row.name for row in rows))
         return 0
+    if options.packages:
+        print("\n".join(client.package for client in _clients_of(rows)))
+        return 0
     binary = options.tracker_binary.resolve()
     if not os.access(binary, os.X_OK):
         print(f"no tracker at {binary} (cargo build --release -p aquatic)", file=sys.stderr)
@@ -40,6 +43,9 @@ def main() -> int:
         return EXIT_USAGE
     if options.skip_missing:
         rows = _with_installed_clients(rows)
+        if not rows:
+            print("no row is left", file=sys.stderr)
+            return EXIT_USAGE
     return _run(rows, binary, options)
 
 
@@ -50,12 +56,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     default = REPOSITORY / "target" / "release" / "aquatic"
     parser.add_argument("--tracker-binary", type=Path, default=default, metavar="FILE", help="default: %(default)s")
-    parser.add_argument(
-        "--row", action="append", default=[], metavar="SUBSTRING", help="run only rows whose name contains this (repeatable)"
-    )
+    row = {"action": "append", "default": [], "metavar": "SUBSTRING"}
+    parser.add_argument("--row", **row, help="run only rows whose name contains this (may be given several times)")
     parser.add_argument("--list", action="store_true", help="print the names of the rows and exit")
     parser.add_argument("--jobs", type=_positive, default=2, metavar="N", help="rows at the same time (default: 2)")
     parser.add_argument("--keep", action="store_true", help="keep the files and logs of rows that passed, too")
+    parser.add_argument("--packages", action="store_true", help="print the Debian packages of the rows' clients and exit")
     parser.add_argument("--skip-missing", action="store_true", help="leave out clients that are not installed")
     return parser.parse_args(arguments)
 

@@ -19,7 +19,7 @@ IPV6_PAIRS: tuple[tuple[type[Client], type[Client]], ...] = (
     (Transmission, Libtorrent),
     (Rtorrent, Qbittorrent),
 )
-"""Over UDP on IPv6 aria2 does not work at all, and Transmission and rTorrent work as seeders only; see their classes."""
+"""Over UDP on IPv6 aria2 does not work at all, Transmission and rTorrent work as seeders only; see their classes."""
 
 
 @dataclass(frozen=True)

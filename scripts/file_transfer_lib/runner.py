@@ -173,7 +173,8 @@ class _Experiment:
                     seen.add(message)
             return any(text in message for message in seen) or None
 
-        what = f"the {client.host.name} ({client.name}) to show '{text}' as the tracker's answer for '{torrent.payload.name}'"
+        who = f"the {client.host.name} ({client.name})"
+        what = f"{who} to show '{text}' as the tracker's answer for '{torrent.payload.name}'"
         try:
             self._wait(what, shows_text)
         except Failure as failure:

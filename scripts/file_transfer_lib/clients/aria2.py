@@ -14,8 +14,8 @@ class Aria2(Client):
 
     Quirks of 1.36:
     - It compares the size of a connect reply with 16 for equality.
-    - It speaks to UDP trackers through its DHT's socket, so with DHT off it refuses their URLs. DHT is on therefore, but
-      without an entry point, and the torrent's private flag keeps the torrent out of it.
+    - It speaks to UDP trackers through its DHT's socket, so with DHT off it refuses their URLs. DHT is on therefore,
+      but without an entry point, and the torrent's private flag keeps the torrent out of it.
     - Over IPv6 it has no UDP tracker support: it sends through its IPv4 socket, which the system refuses.
     - Its own resolver does not find names in the hosts file, so it is told to use the system's.
     - While seeding it connects to nobody: it waits for leechers that learned of it from the tracker. A seeder must
