@@ -198,7 +198,7 @@ impl Engine {
             // What was allowed to root may be forbidden to the user it has become.
             startup::check_io_uring()?;
         }
-        supervisor.listen_to_signals().map_err(EngineError::Thread)?;
+        supervisor.listen_to_signals(self.epoch).map_err(EngineError::Thread)?;
         let heartbeats = Heartbeats::new(self.cores());
         let stop = Arc::new(AtomicBool::new(false));
         start_cores(&self, &supervisor, services, &heartbeats, &stop)?;

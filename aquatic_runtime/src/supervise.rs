@@ -8,13 +8,14 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::panic::{self, PanicHookInfo};
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+use crate::clock::Epoch;
 use crate::sys;
 
 /// The exit code after a panic, as Rust programs have it.
@@ -22,6 +23,10 @@ pub const PANIC_EXIT_CODE: i32 = 101;
 
 /// Signals the process reacts to. All threads but one block them, so that no system call of a core is interrupted.
 const SIGNALS: [i32; 3] = [SIGINT, SIGTERM, SIGUSR1];
+
+/// A second signal to stop this soon after the first is the same one: terminals and programs like `timeout` signal both
+/// the process and its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// What threads tell the main thread.
 #[derive(Debug)]
@@ -82,7 +87,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// Those of `sigaction` and of starting a thread.
-    pub(crate) fn listen_to_signals(&self) -> io::Result<()> {
+    pub(crate) fn listen_to_signals(&self, epoch: Epoch) -> io::Result<()> {
         let mut signals = Signals::new(SIGNALS)?;
         sys::mask_signals(true, &SIGNALS)?;
         let sender = self.sender();
@@ -90,13 +95,21 @@ impl Supervisor {
             if sys::mask_signals(false, &SIGNALS).is_err() {
                 return;
             }
-            let stopping = AtomicBool::new(false);
+            let mut told_to_stop = None;
             for signal in signals.forever() {
-                let event = if signal == SIGUSR1 { Event::Reload } else { Event::Stop };
-                if signal != SIGUSR1 && stopping.swap(true, Ordering::Relaxed) {
-                    let _ = writeln!(io::stderr(), "told to stop again: ending at once");
-                    process::exit(128 + signal);
-                }
+                let now = epoch.elapsed();
+                let event = match (signal, told_to_stop) {
+                    (SIGUSR1, _) => Event::Reload,
+                    (_, None) => {
+                        told_to_stop = Some(now);
+                        Event::Stop
+                    }
+                    (_, Some(first)) if now.saturating_sub(first) < SAME_SIGNAL => continue,
+                    (_, Some(_)) => {
+                        let _ = writeln!(io::stderr(), "told to stop again: ending at once");
+                        process::exit(128 + signal);
+                    }
+                };
                 if sender.send(event).is_err() {
                     return;
                 }

@@ -123,6 +123,12 @@ impl fmt::Debug for CoreMetrics {
 }
 
 impl CoreMetrics {
+    /// All series of the process.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// A counter that starts at zero. The same metric and labels on several cores, or several times on one, are one
     /// series: their sum is shown.
     #[must_use]
