@@ -2,7 +2,7 @@
 //! and exit codes. Everything a user sees before a socket opens, and nothing that knows about trackers, protocols,
 //! sockets or threads.
 //!
-//! A program declares its configuration with `aquatic_common::settings!` and hands a function to [`run`]:
+//! A program declares its configuration with `aquatic_common::settings!` and hands a function to [`run()`]:
 //!
 //! ```no_run
 //! use aquatic_cli_helpers::{ConfigFlags, run};
