@@ -1,3 +1,57 @@
-//! Requests and responses of the HTTP and HTTPS tracker protocol, as bytes on the wire. Here belong decoding and
-//! encoding, for both the tracker's and the client's side, and nothing that knows of sockets, time or swarms. The
-//! codec is not built yet: this member only reserves its room in the workspace.
+//! Requests and responses of the HTTP tracker protocol (BEP 3, 7, 23, 24, 31, 48) as bytes: what a tracker needs to
+//! read requests and write responses, and what a client, such as the load test, needs to write requests and read
+//! responses. Requests are read where they were received and responses are written into buffers of the caller, head and
+//! body in one piece; nothing here allocates.
+//!
+//! What does not belong here: which requests are served, what a swarm contains, whose address a proxy speaks for, and
+//! anything that touches a socket or a clock.
+//!
+//! A tracker tells three kinds of bytes apart:
+//!
+//! ```
+//! use aquatic_http_protocol::{BufferTooSmall, DEFAULT_MAX_HEAD_LENGTH, Framing, PlainReply, Request, Taken};
+//!
+//! # fn serve(_: &Request<'_>, framing: Framing, reply: &mut [u8]) -> Result<usize, BufferTooSmall> {
+//! #     PlainReply::HEALTHY.encode(framing, reply)
+//! # }
+//! /// Returns how much of both buffers was used and whether the connection goes on; nothing when it is to go on reading.
+//! fn answer(received: &[u8], reply: &mut [u8]) -> Result<Option<(usize, usize, bool)>, BufferTooSmall> {
+//!     match Request::take(received, DEFAULT_MAX_HEAD_LENGTH) {
+//!         Taken::NeedMore => Ok(None),
+//!         Taken::Whole((head, request)) => {
+//!             let written = serve(&request, head.framing, reply)?;
+//!             Ok(Some((head.length, written, !head.framing.closes())))
+//!         }
+//!         Taken::Refused(refused) => {
+//!             let written = refused.encode(reply)?;
+//!             Ok(Some((refused.length, written, !refused.framing.closes())))
+//!         }
+//!     }
+//! }
+//! # let used = answer(b"GET /health HTTP/1.1\r\n\r\n", &mut [0; 200]).unwrap().unwrap();
+//! # assert_eq!((used.0, used.2), (24, true));
+//! ```
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+mod answer;
+mod bencode;
+mod client;
+mod head;
+mod query;
+mod refusal;
+mod request;
+mod response;
+mod wire;
+
+pub use answer::{AnnounceView, Answer, AnswerError, FailureView, Reply, ReplyError, ScrapeView};
+pub use bencode::{BencodeError, is_canonical};
+pub use client::{AnnounceFields, Origin, encode_scrape_request};
+pub use head::{Connection, DEFAULT_MAX_HEAD_LENGTH, Framing, Head, Headers, MAX_HEADERS, Method, Path};
+pub use refusal::{Fault, HttpFault, Reason, Refusal, Refused};
+pub use request::{AnnounceRequest, Request, ScrapeRequest};
+pub use response::{
+    ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, FailureReply, PlainReply, Retry, ScrapeFile, ScrapeReply, Status,
+};
+pub use wire::{BufferTooSmall, Taken};

@@ -1,0 +1,132 @@
+//! Requests as clients write them.
+
+use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
+
+use crate::query::encode_20;
+use crate::wire::{BufferTooSmall, Message, Sink, put};
+
+/// What the requests of a client to a tracker have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// Name or address of the tracker, with the port if it is not the usual one.
+    pub host: &'a str,
+    /// How the client calls itself.
+    pub user_agent: &'a str,
+    /// Whether more requests are to follow on the connection.
+    pub keep_alive: bool,
+}
+
+impl Origin<'_> {
+    fn write(&self, sink: &mut impl Sink) {
+        sink.bytes(b" HTTP/1.1\r\nHost: ");
+        sink.bytes(self.host.as_bytes());
+        sink.bytes(b"\r\nUser-Agent: ");
+        sink.bytes(self.user_agent.as_bytes());
+        sink.bytes(b"\r\nAccept-Encoding: gzip\r\n");
+        sink.bytes(if self.keep_alive {
+            b"Connection: keep-alive\r\n\r\n"
+        } else {
+            b"Connection: close\r\n\r\n"
+        });
+    }
+}
+
+/// What an announce says, for writing one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnnounceFields {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// The name of the client.
+    pub peer_id: PeerId,
+    /// Where the client listens.
+    pub port: u16,
+    /// Bytes sent to other peers.
+    pub uploaded: u64,
+    /// Bytes got from other peers.
+    pub downloaded: u64,
+    /// Bytes still to get.
+    pub left: u64,
+    /// What has just happened.
+    pub event: AnnounceEvent,
+    /// Keeps its value when the address of the client changes.
+    pub key: u32,
+    /// How many peers to return at most; `None` leaves it to the tracker.
+    pub numwant: Option<u32>,
+}
+
+impl AnnounceFields {
+    /// Writes a whole request to the front of a buffer and returns its length.
+    ///
+    /// # Errors
+    /// When the buffer is too small.
+    pub fn encode(&self, origin: &Origin<'_>, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        put(&Announce { fields: self, origin }, buffer)
+    }
+}
+
+struct Announce<'a> {
+    fields: &'a AnnounceFields,
+    origin: &'a Origin<'a>,
+}
+
+impl Message for Announce<'_> {
+    fn write(&self, sink: &mut impl Sink) {
+        let fields = self.fields;
+        sink.bytes(b"GET /announce?info_hash=");
+        sink.bytes(encode_20(&fields.info_hash.0, &mut [0; 60]));
+        sink.bytes(b"&peer_id=");
+        sink.bytes(encode_20(&fields.peer_id.0, &mut [0; 60]));
+        let numbers: [(&[u8], u64); 5] = [
+            (b"&port=", fields.port.into()),
+            (b"&uploaded=", fields.uploaded),
+            (b"&downloaded=", fields.downloaded),
+            (b"&left=", fields.left),
+            (b"&key=", fields.key.into()),
+        ];
+        for (key, number) in numbers {
+            sink.bytes(key);
+            sink.number(number);
+        }
+        sink.bytes(match fields.event {
+            AnnounceEvent::None => b"",
+            AnnounceEvent::Started => b"&event=started",
+            AnnounceEvent::Stopped => b"&event=stopped",
+            AnnounceEvent::Completed => b"&event=completed",
+            AnnounceEvent::Paused => b"&event=paused",
+        });
+        if let Some(numwant) = fields.numwant {
+            sink.bytes(b"&numwant=");
+            sink.number(numwant.into());
+        }
+        sink.bytes(b"&compact=1&no_peer_id=1&supportcrypto=1");
+        self.origin.write(sink);
+    }
+}
+
+/// Writes a scrape of these torrents to the front of a buffer and returns its length.
+///
+/// # Errors
+/// When the buffer is too small.
+pub fn encode_scrape_request(
+    origin: &Origin<'_>,
+    info_hashes: &[InfoHash],
+    buffer: &mut [u8],
+) -> Result<usize, BufferTooSmall> {
+    put(&Scrape { origin, info_hashes }, buffer)
+}
+
+struct Scrape<'a> {
+    origin: &'a Origin<'a>,
+    info_hashes: &'a [InfoHash],
+}
+
+impl Message for Scrape<'_> {
+    fn write(&self, sink: &mut impl Sink) {
+        sink.bytes(b"GET /scrape");
+        for (index, info_hash) in self.info_hashes.iter().enumerate() {
+            sink.bytes(if index == 0 { b"?info_hash=" } else { b"&info_hash=" });
+            sink.bytes(encode_20(&info_hash.0, &mut [0; 60]));
+        }
+        self.origin.write(sink);
+    }
+}

@@ -1,0 +1,181 @@
+//! The part of a request target behind the question mark.
+
+use memchr::memchr;
+
+/// The parameters of a query in their order, as pairs of key and value, both as they were sent. A parameter without an
+/// equals sign has an empty value; all equals signs but the first belong to the value.
+#[derive(Clone, Debug)]
+pub(crate) struct Parameters<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Parameters<'a> {
+    pub(crate) fn new(query: &'a [u8]) -> Self {
+        Self { rest: query }
+    }
+}
+
+impl<'a> Iterator for Parameters<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let (parameter, rest) = split_at_byte(self.rest, memchr(b'&', self.rest));
+        self.rest = rest;
+        Some(split_at_byte(parameter, parameter.iter().position(|&byte| byte == b'=')))
+    }
+}
+
+/// What is before and what is behind the byte at this place, or everything and nothing.
+pub(crate) fn split_at_byte(bytes: &[u8], at: Option<usize>) -> (&[u8], &[u8]) {
+    match at.and_then(|at| bytes.split_at_checked(at)) {
+        Some((before, [_, behind @ ..])) => (before, behind),
+        Some((before, [])) => (before, &[]),
+        None => (bytes, &[]),
+    }
+}
+
+/// Undoes percent-coding, writes as much as fits, and returns the length of all of it.
+///
+/// Bytes that should have been coded and were not stand for themselves, and so do a plus and a percent sign without two
+/// hexadecimal digits behind it.
+#[inline]
+pub(crate) fn decode(mut text: &[u8], out: &mut [u8]) -> usize {
+    let mut length = 0;
+    let mut places = out.iter_mut();
+    while let [first, rest @ ..] = text {
+        let (byte, rest) = match rest {
+            [high, low, behind @ ..] if *first == b'%' => match (hex_digit(*high), hex_digit(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, behind),
+                _ => (*first, rest),
+            },
+            _ => (*first, rest),
+        };
+        if let Some(place) = places.next() {
+            *place = byte;
+        }
+        length += 1;
+        text = rest;
+    }
+    length
+}
+
+/// The 20 bytes that a value stands for, or else how many there are.
+#[inline]
+pub(crate) fn decode_20(text: &[u8]) -> Result<[u8; 20], usize> {
+    let mut bytes = [0; 20];
+    match decode(text, &mut bytes) {
+        20 => Ok(bytes),
+        other => Err(other),
+    }
+}
+
+/// Applies percent-coding to 20 bytes in a place of its own and returns how much of it that takes.
+pub(crate) fn encode_20<'a>(bytes: &[u8; 20], place: &'a mut [u8; 60]) -> &'a [u8] {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut length = 0;
+    let mut push = |byte: u8| {
+        if let Some(place) = place.get_mut(length) {
+            *place = byte;
+            length += 1;
+        }
+    };
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            push(byte);
+        } else {
+            push(b'%');
+            for digit in [byte >> 4, byte & 0xf] {
+                push(DIGITS.get(usize::from(digit)).copied().unwrap_or_default());
+            }
+        }
+    }
+    place.get(..length).unwrap_or_default()
+}
+
+const NO_DIGIT: u8 = 0xff;
+
+/// What each byte is worth as a hexadecimal digit.
+const HEX_DIGITS: [u8; 256] = {
+    let mut table = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        let byte = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+        set(&mut table, byte, digit);
+        set(&mut table, byte.to_ascii_uppercase(), digit);
+        digit += 1;
+    }
+    table
+};
+
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler, and a byte cannot exceed the table")]
+const fn set(table: &mut [u8; 256], byte: u8, digit: u8) {
+    table[byte as usize] = digit;
+}
+
+#[inline]
+fn hex_digit(byte: u8) -> Option<u8> {
+    HEX_DIGITS.get(usize::from(byte)).copied().filter(|&digit| digit != NO_DIGIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(query: &str) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Parameters::new(query.as_bytes()).map(|(key, value)| (text(key), text(value))).collect()
+    }
+
+    fn decoded(text: &str) -> Vec<u8> {
+        let mut out = [0; 32];
+        let length = decode(text.as_bytes(), &mut out);
+        out.get(..length).unwrap().to_vec()
+    }
+
+    #[test]
+    fn parameters_of_every_shape() {
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        assert_eq!(pairs(""), []);
+        assert_eq!(pairs("a=1&b=2"), [("a", "1"), ("b", "2")].map(owned));
+        assert_eq!(pairs("a&b=&=c&=&d"), [("a", ""), ("b", ""), ("", "c"), ("", ""), ("d", "")].map(owned));
+        assert_eq!(pairs("a=b=c=&d==e"), [("a", "b=c="), ("d", "=e")].map(owned));
+        assert_eq!(pairs("&&a=1&"), [("", ""), ("", ""), ("a", "1")].map(owned));
+    }
+
+    #[test]
+    fn every_byte_is_decoded_in_both_cases() {
+        for byte in 0..=255_u8 {
+            assert_eq!(decoded(&format!("x%{byte:02x}%{byte:02X}y")), [b'x', byte, byte, b'y']);
+        }
+    }
+
+    #[test]
+    fn what_is_not_percent_coding_stands_for_itself() {
+        assert_eq!(decoded("a+b%%41%4g%g4%4"), b"a+b%A%4g%g4%4");
+        assert_eq!(decoded("%"), b"%");
+    }
+
+    #[test]
+    fn length_is_known_beyond_the_place() {
+        let mut out = [0; 2];
+        assert_eq!(decode(b"ab%63d", &mut out), 4);
+        assert_eq!(&out, b"ab");
+        assert_eq!(decode_20(b"%00"), Err(1));
+        assert_eq!(decode_20(&[b'a'; 21]), Err(21));
+        assert_eq!(decode_20(&[0xff; 20]), Ok([0xff; 20]));
+    }
+
+    #[test]
+    fn unreserved_bytes_stay() {
+        let mut place = [0; 60];
+        assert_eq!(
+            encode_20(b"-AZaz09._~%&+=/ \n\0\x7f\xff", &mut place),
+            b"-AZaz09._~%25%26%2B%3D%2F%20%0A%00%7F%FF"
+        );
+        assert_eq!(encode_20(&[0xff; 20], &mut place).len(), 60);
+    }
+}

@@ -1,0 +1,210 @@
+//! What must hold for any bytes. The fuzz target and the tests share it.
+
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
+use aquatic_common::InfoHash;
+use aquatic_http_protocol::{
+    ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, AnnounceView, Answer, Connection, DEFAULT_MAX_HEAD_LENGTH, Fault,
+    Framing, Head, HttpFault, MAX_HEADERS, Refusal, Refused, Reply, Request, ScrapeFile, ScrapeReply, Taken,
+    is_canonical,
+};
+
+/// Reads bytes every way there is and checks what was read.
+pub(crate) fn check_bytes(bytes: &[u8]) {
+    check_requests(bytes);
+    check_once_decided(bytes);
+    check_answer(bytes);
+    if let Ok(Reply::Scrape(scrape)) = Reply::parse(bytes) {
+        assert!(scrape.files().count() <= bytes.len() / 20);
+    }
+    let _ = is_canonical(bytes);
+}
+
+/// Requests behind each other, as a connection would take them.
+fn check_requests(mut bytes: &[u8]) {
+    loop {
+        match Request::take(bytes, DEFAULT_MAX_HEAD_LENGTH) {
+            Taken::NeedMore => {
+                assert!(bytes.len() < DEFAULT_MAX_HEAD_LENGTH);
+                return;
+            }
+            Taken::Whole((head, request)) => {
+                check_head(bytes, &head);
+                check_request(&head, &request);
+                bytes = &bytes[head.length..];
+            }
+            Taken::Refused(refused) => {
+                check_refused(bytes, &refused);
+                if refused.framing.closes() {
+                    return;
+                }
+                bytes = &bytes[refused.length..];
+            }
+        }
+    }
+}
+
+fn check_head(bytes: &[u8], head: &Head<'_>) {
+    assert!((1..=DEFAULT_MAX_HEAD_LENGTH).contains(&head.length));
+    assert_eq!(bytes[head.length - 1], b'\n');
+    assert!(!head.path.contains(&b'?'));
+    assert!(!head.path.iter().chain(head.query).any(|byte| matches!(byte, b'\r' | b'\n')));
+    let headers: Vec<_> = head.headers.iter().collect();
+    assert!(headers.len() <= MAX_HEADERS);
+    for (name, value) in headers {
+        assert!(!name.is_empty() && name.is_ascii());
+        assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n')));
+        let name = str::from_utf8(name).unwrap();
+        assert!(head.headers.all(&name.to_ascii_uppercase()).any(|other| other == value));
+        assert!(head.headers.get(name).is_some());
+    }
+}
+
+fn check_request(head: &Head<'_>, request: &Request<'_>) {
+    match request {
+        Request::Announce(announce) => {
+            let last = |key: &[u8]| values(head.query, key).last().copied().unwrap_or_default();
+            assert_eq!(naively_decoded(last(b"info_hash")), announce.info_hash.0);
+            let peer_id = naively_decoded(last(b"peer_id"));
+            assert_eq!(announce.peer_id.map(|id| id.0.to_vec()), Some(peer_id).filter(|id| id.len() == 20));
+            let number = |key: &[u8]| str::from_utf8(last(key)).ok()?.parse::<u32>().ok();
+            assert_eq!(number(b"port"), Some(announce.port.get().into()));
+            assert_eq!(announce.is_seeder, number(b"left") == Some(0) && !last(b"left").starts_with(b"+"));
+            if !last(b"numwant").starts_with(b"+") && announce.numwant != Some(u32::MAX) {
+                assert_eq!(announce.numwant, number(b"numwant"));
+            }
+            assert_ne!(last(b"compact"), b"0");
+        }
+        Request::Scrape(scrape) => {
+            let expected: Vec<_> =
+                values(head.query, b"info_hash").into_iter().map(naively_decoded).collect();
+            let hashes: Vec<_> = scrape.info_hashes().map(|hash| hash.0.to_vec()).collect();
+            assert!(!hashes.is_empty());
+            assert_eq!(hashes, expected);
+            let mut places = [InfoHash([0; 20]); 3];
+            assert_eq!(scrape.fill(&mut places).len(), hashes.len().min(3));
+            check_scrape_reply(head, scrape.info_hashes());
+        }
+        Request::Health => assert!(head.path.starts_with(b"/health")),
+    }
+}
+
+/// The values of all parameters with this key.
+fn values<'a>(query: &'a [u8], key: &[u8]) -> Vec<&'a [u8]> {
+    let parameters = query.split(|&byte| byte == b'&').map(|parameter| {
+        let mut parts = parameter.splitn(2, |&byte| byte == b'=');
+        (parts.next().unwrap(), parts.next().unwrap_or_default())
+    });
+    parameters.filter(|(name, _)| *name == key).map(|(_, value)| value).collect()
+}
+
+fn naively_decoded(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        let code = text.get(at + 1..at + 3).filter(|code| code.iter().all(u8::is_ascii_hexdigit));
+        match code.filter(|_| text[at] == b'%') {
+            Some(code) => {
+                bytes.push(u8::from_str_radix(str::from_utf8(code).unwrap(), 16).unwrap());
+                at += 3;
+            }
+            None => {
+                bytes.push(text[at]);
+                at += 1;
+            }
+        }
+    }
+    bytes
+}
+
+/// What the tracker would answer is what clients can read.
+fn check_scrape_reply(head: &Head<'_>, hashes: impl Iterator<Item = InfoHash>) {
+    let mut files: Vec<_> =
+        hashes.map(|info_hash| ScrapeFile { info_hash, complete: 1, downloaded: 2, incomplete: 3 }).collect();
+    let mut buffer = vec![0; 300 + 100 * files.len()];
+    let mut reply = ScrapeReply { files: &mut files, min_request_interval: Some(60) };
+    let framing = Framing { body: true, ..head.framing };
+    let length = reply.encode(framing, &mut buffer).unwrap();
+    let Taken::Whole(answer) = Answer::take(&buffer[..length], false) else { panic!("an answer") };
+    assert_eq!((answer.length, answer.keep_alive), (length, !framing.closes()));
+    assert_eq!(is_canonical(answer.body), Ok(true));
+    let Ok(Reply::Scrape(view)) = Reply::parse(answer.body) else { panic!("a scrape") };
+    files.dedup();
+    assert_eq!(view.files().collect::<Vec<_>>(), files);
+}
+
+fn check_refused(bytes: &[u8], refused: &Refused) {
+    match refused.refusal {
+        Refusal::Tracker(fault) => {
+            assert!(refused.length > 0 && bytes[refused.length - 1] == b'\n');
+            if let Fault::InfoHashLength(length) = fault {
+                assert!(length != 20 && length <= bytes.len());
+            }
+        }
+        Refusal::Http(HttpFault::NotFound) => assert!(refused.length > 0),
+        Refusal::Http(HttpFault::Method) => assert!(refused.length > 0 || refused.framing.closes()),
+        Refusal::Http(HttpFault::HeadTooLong) => assert!(bytes.len() >= DEFAULT_MAX_HEAD_LENGTH),
+        Refusal::Http(
+            HttpFault::Malformed | HttpFault::Version | HttpFault::TooManyHeaders | HttpFault::Body,
+        ) => assert!(refused.framing.closes() && refused.length == 0),
+    }
+    let mut buffer = [0; 400];
+    let length = refused.encode(&mut buffer).unwrap();
+    if !refused.framing.body {
+        assert!(buffer[..length].ends_with(b"\r\n\r\n"));
+        return;
+    }
+    let Taken::Whole(answer) = Answer::take(&buffer[..length], false) else { panic!("an answer") };
+    let is_failure = matches!(Reply::parse(answer.body), Ok(Reply::Failure(_)));
+    assert_eq!(is_failure, matches!(refused.refusal, Refusal::Tracker(_)));
+    assert_eq!(answer.status == 200, is_failure);
+    assert_eq!(answer.keep_alive, refused.framing.connection != Connection::Close);
+}
+
+/// As bytes come in one by one, nothing that was decided is decided again in another way.
+fn check_once_decided(bytes: &[u8]) {
+    let last = Request::take(bytes, DEFAULT_MAX_HEAD_LENGTH);
+    let step = 1 + bytes.len() / 128;
+    for length in (0..bytes.len()).step_by(step) {
+        let earlier = Request::take(&bytes[..length], DEFAULT_MAX_HEAD_LENGTH);
+        assert!(
+            earlier == Taken::NeedMore || earlier == last,
+            "{earlier:?} of {length} bytes, then {last:?}"
+        );
+    }
+}
+
+fn check_answer(bytes: &[u8]) {
+    if let Taken::Whole(answer) = Answer::take(bytes, false) {
+        assert!(answer.body.len() < answer.length && answer.length <= bytes.len());
+        assert_eq!(Answer::take(bytes, true), Taken::Whole(answer));
+        if let Ok(Reply::Announce(view)) = Reply::parse(answer.body) {
+            check_announce_reply(&view);
+        }
+    }
+    assert_ne!(Answer::take(bytes, true), Taken::NeedMore);
+}
+
+/// What was read can be written, and is read again as the same.
+fn check_announce_reply(view: &AnnounceView<'_>) {
+    let peers = view.peers.unwrap_or_default();
+    let peers6 = view.peers6.unwrap_or_default();
+    assert_eq!((view.peers_v4().len() * 6, view.peers_v6().len() * 18), (peers.len(), peers6.len()));
+    let reply = AnnounceReply {
+        complete: view.complete.unwrap_or_default(),
+        downloaded: view.downloaded.unwrap_or_default(),
+        incomplete: view.incomplete.unwrap_or_default(),
+        interval: view.interval,
+        min_interval: view.min_interval.unwrap_or_default(),
+        external_ip: view.external_ip,
+        peers,
+        peers6,
+    };
+    let mut buffer = vec![0; ANNOUNCE_REPLY_OVERHEAD + peers.len() + peers6.len()];
+    let framing = Framing { connection: Connection::Close, body: true };
+    let length = reply.encode(framing, &mut buffer).unwrap();
+    let Taken::Whole(answer) = Answer::take(&buffer[..length], false) else { panic!("an answer") };
+    let Ok(Reply::Announce(again)) = Reply::parse(answer.body) else { panic!("an announce") };
+    assert_eq!((again.interval, again.external_ip), (view.interval, view.external_ip));
+    assert_eq!((again.peers, again.peers6), (Some(peers), Some(peers6)));
+}

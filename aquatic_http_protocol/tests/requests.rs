@@ -1,0 +1,553 @@
+//! Whole requests as clients send them, and each fault known of other trackers as a test of its own.
+
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
+use std::num::NonZeroU16;
+
+use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
+use aquatic_http_protocol::{
+    AnnounceRequest, Connection, DEFAULT_MAX_HEAD_LENGTH, Fault, Framing, Head, HttpFault, Method, Path,
+    Refusal, Refused, Request, Taken,
+};
+
+const HASH: &str = "aaaaaaaaaaaaaaaaaaaa";
+
+const LIBTORRENT: &str = "GET /announce?info_hash=%e6%1a%9f%b4%8f4%c5%d1q%0d%00%be%f1B%2a%e9%9d%cc%b8%d7\
+    &peer_id=-qB4650-9!sKv2Fb0e~D&port=46397&uploaded=0&downloaded=0&left=1048576000&corrupt=0&key=9FC2E7A1\
+    &event=started&numwant=200&compact=1&no_peer_id=1&supportcrypto=1&redundant=0 HTTP/1.1\r\n\
+    Host: tracker.example.org\r\nUser-Agent: qBittorrent/4.6.5\r\nAccept-Encoding: gzip\r\n\
+    Connection: close\r\n\r\n";
+
+const TRANSMISSION: &str = "GET /announce?info_hash=%E6%1A%9F%B4%8F4%C5%D1q%0D%00%BE%F1B%2A%E9%9D%CC%B8%D7\
+    &peer_id=-TR4060-zv1y4m7n5f5e&port=51413&uploaded=0&downloaded=0&left=0&numwant=80&key=1937f92d\
+    &compact=1&supportcrypto=1&event=completed&ipv6=2001%3Adb8%3A%3A1 HTTP/1.1\r\nHost: [2001:db8::2]:6969\r\n\
+    User-Agent: Transmission/4.0.6\r\nAccept: */*\r\nAccept-Encoding: deflate, gzip, br, zstd\r\n\r\n";
+
+const EXPECTED_HASH: InfoHash = InfoHash([
+    0xe6, 0x1a, 0x9f, 0xb4, 0x8f, b'4', 0xc5, 0xd1, b'q', 0x0d, 0, 0xbe, 0xf1, b'B', 0x2a, 0xe9, 0x9d, 0xcc,
+    0xb8, 0xd7,
+]);
+
+fn take(bytes: &[u8]) -> Taken<(Head<'_>, Request<'_>), Refused> {
+    Request::take(bytes, DEFAULT_MAX_HEAD_LENGTH)
+}
+
+#[track_caller]
+fn whole(bytes: &[u8]) -> (Head<'_>, Request<'_>) {
+    match take(bytes) {
+        Taken::Whole(whole) => whole,
+        other => panic!("not a request: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn refused(bytes: &[u8]) -> Refused {
+    match take(bytes) {
+        Taken::Refused(refused) => refused,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
+}
+
+/// An announce that is complete but for what the test adds.
+#[track_caller]
+fn announce(added: &str) -> AnnounceRequest {
+    match whole(get(&format!("/announce?info_hash={HASH}&peer_id={HASH}&port=1{added}")).as_bytes()) {
+        (_, Request::Announce(announce)) => announce,
+        other => panic!("not an announce: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_fault(target: &str, fault: Fault) {
+    let request = get(target);
+    let refused = refused(request.as_bytes());
+    assert_eq!(refused.refusal, Refusal::Tracker(fault), "{target}");
+    // The client is told, and may go on.
+    assert_eq!(refused.length, request.len());
+    assert_eq!(refused.framing, Framing { connection: Connection::Open, body: true });
+    let mut answer = [0; 300];
+    let length = refused.encode(&mut answer).unwrap();
+    let answer = String::from_utf8(answer[..length].to_vec()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let reason = fault.reason();
+    assert!(answer.ends_with(&format!("d14:failure reason{}:{}e", reason.as_str().len(), reason.as_str())));
+}
+
+#[track_caller]
+fn assert_http_fault(request: &[u8], fault: HttpFault, line: &str) {
+    let refused = refused(request);
+    assert_eq!(refused.refusal, Refusal::Http(fault));
+    let mut answer = [0; 300];
+    let length = refused.encode(&mut answer).unwrap();
+    let answer = String::from_utf8(answer[..length].to_vec()).unwrap();
+    assert!(answer.starts_with(&format!("HTTP/1.1 {line}\r\n")), "{answer}");
+    assert_eq!(answer.contains("\r\nConnection: close\r\n"), refused.framing.closes());
+}
+
+#[test]
+fn libtorrent_announce() {
+    let (head, request) = whole(LIBTORRENT.as_bytes());
+    let expected = AnnounceRequest {
+        info_hash: EXPECTED_HASH,
+        peer_id: Some(PeerId(*b"-qB4650-9!sKv2Fb0e~D")),
+        port: NonZeroU16::new(46397).unwrap(),
+        is_seeder: false,
+        event: AnnounceEvent::Started,
+        numwant: Some(200),
+    };
+    assert_eq!(request, Request::Announce(expected));
+    assert_eq!((head.method, head.path(), head.length), (Method::Get, Path::Announce, LIBTORRENT.len()));
+    assert_eq!(head.framing, Framing { connection: Connection::Close, body: true });
+    assert_eq!(head.headers.get("USER-AGENT"), Some(b"qBittorrent/4.6.5".as_slice()));
+}
+
+#[test]
+fn transmission_announce() {
+    let (head, request) = whole(TRANSMISSION.as_bytes());
+    let Request::Announce(announce) = request else { panic!("an announce") };
+    assert_eq!(announce.info_hash, EXPECTED_HASH);
+    assert_eq!((announce.is_seeder, announce.event), (true, AnnounceEvent::Completed));
+    assert_eq!((announce.port.get(), announce.numwant), (51413, Some(80)));
+    assert_eq!(head.framing.connection, Connection::Open);
+}
+
+#[test]
+fn probe_of_a_tracker_list() {
+    let target = format!(
+        "/announce?info_hash={HASH}&peer_id={HASH}&port=30461&uploaded=0&downloaded=0&left=0&compact=1\
+         &ipv6=None&ipv4=None&ipv4=192.0.2.1"
+    );
+    assert!(matches!(whole(get(&target).as_bytes()).1, Request::Announce(_)));
+}
+
+#[test]
+fn any_parse_error_is_answered() {
+    assert_fault("/announce", Fault::InfoHashMissing);
+    assert_fault("/announce?", Fault::InfoHashMissing);
+    assert_fault("/announce?&&==&", Fault::InfoHashMissing);
+    assert_http_fault(b"\x16\x03\x01\x02\x00\x01", HttpFault::Malformed, "400 Bad Request");
+    assert_http_fault(b" GET / HTTP/1.1", HttpFault::Malformed, "400 Bad Request");
+    assert_http_fault(b"GET\r", HttpFault::Malformed, "400 Bad Request");
+    assert_http_fault(b"GET / HTTP/1.1\rX", HttpFault::Malformed, "400 Bad Request");
+    assert_http_fault(b"GET /announce\r\n", HttpFault::Malformed, "400 Bad Request");
+    assert_http_fault(b"GET /announce FTP/1.1\r\n", HttpFault::Malformed, "400 Bad Request");
+    assert_http_fault(b"GET / HTTP/1.1\r\nno field\r\n", HttpFault::Malformed, "400 Bad Request");
+    assert_http_fault(b"GET / HTTP/1.1\r\nA: b\r\n folded\r\n", HttpFault::Malformed, "400 Bad Request");
+    assert_http_fault(b"PRI * HTTP/2.0\r\n", HttpFault::Version, "505 HTTP Version Not Supported");
+    assert_http_fault(&[b'A'; 25], HttpFault::Malformed, "400 Bad Request");
+}
+
+#[test]
+fn not_compact_is_refused() {
+    assert_fault(&format!("/announce?info_hash={HASH}&port=1&compact=0"), Fault::NotCompact);
+}
+
+#[test]
+fn compact_missing_means_compact() {
+    for added in ["", "&compact=1", "&compact=", "&compact", "&compact=2", "&compact=0&compact=1"] {
+        announce(added);
+    }
+}
+
+#[test]
+fn event_may_be_empty_paused_or_unknown() {
+    for (added, event) in [
+        ("", AnnounceEvent::None),
+        ("&event", AnnounceEvent::None),
+        ("&event=", AnnounceEvent::None),
+        ("&event=update", AnnounceEvent::None),
+        ("&event=Started", AnnounceEvent::None),
+        ("&event=started", AnnounceEvent::Started),
+        ("&event=stopped", AnnounceEvent::Stopped),
+        ("&event=completed", AnnounceEvent::Completed),
+        ("&event=paused", AnnounceEvent::Paused),
+    ] {
+        assert_eq!(announce(added).event, event, "{added}");
+    }
+}
+
+#[test]
+fn numwant_may_be_negative_or_zero_or_text() {
+    for (added, numwant) in [
+        ("", None),
+        ("&numwant=", None),
+        ("&numwant=-1", None),
+        ("&numwant=+5", None),
+        ("&numwant=many", None),
+        ("&numwant=5x", None),
+        ("&numwant=0", Some(0)),
+        ("&numwant=1", Some(1)),
+        ("&numwant=0050", Some(50)),
+        ("&numwant=4294967295", Some(u32::MAX)),
+        ("&numwant=4294967296", Some(u32::MAX)),
+        ("&numwant=99999999999999999999999999", Some(u32::MAX)),
+    ] {
+        assert_eq!(announce(added).numwant, numwant, "{added}");
+    }
+}
+
+#[test]
+fn left_missing_means_leecher() {
+    for added in ["", "&left=", "&left", "&left=none", "&left=-0", "&left=0x", "&left=1"] {
+        assert!(!announce(added).is_seeder, "{added}");
+    }
+    assert!(announce("&left=0").is_seeder);
+    assert!(announce("&left=000").is_seeder);
+}
+
+#[test]
+fn left_is_a_leecher_however_large() {
+    for left in ["18446744073709551615", "18446744073709551616", "-1", "9223372036854775808"] {
+        assert!(!announce(&format!("&left={left}")).is_seeder, "{left}");
+    }
+    assert!(!announce(&format!("&left=1{}", "0".repeat(1000))).is_seeder);
+}
+
+#[test]
+fn left_that_is_a_multiple_of_two_to_the_32_is_a_leecher() {
+    for factor in 1..100_u64 {
+        assert!(!announce(&format!("&left={}", factor << 32)).is_seeder, "{factor}");
+    }
+}
+
+#[test]
+fn uploaded_and_downloaded_may_be_missing_or_rubbish() {
+    announce("");
+    announce("&uploaded=&downloaded=-5&corrupt=none");
+}
+
+#[test]
+fn port_0_is_refused() {
+    for port in ["0", "00000"] {
+        assert_fault(&format!("/announce?info_hash={HASH}&port={port}"), Fault::PortInvalid);
+    }
+}
+
+#[test]
+fn port_must_be_a_port() {
+    assert_fault(&format!("/announce?info_hash={HASH}"), Fault::PortMissing);
+    for port in ["", "65536", "-1", "http", "80a", "4294967297", " 80"] {
+        assert_fault(&format!("/announce?info_hash={HASH}&port={port}"), Fault::PortInvalid);
+    }
+}
+
+#[test]
+fn info_hash_must_be_20_bytes() {
+    for (text, length) in
+        [("", 0), ("a", 1), (&HASH[1..], 19), ("aaaaaaaaaaaaaaaaaaaa%61", 21), (&"0".repeat(40), 40)]
+    {
+        let target = format!("/announce?info_hash={text}&port=1");
+        assert_fault(&target, Fault::InfoHashLength(length));
+        assert_fault(&target.replace("announce", "scrape"), Fault::InfoHashLength(length));
+    }
+    assert_eq!(Fault::InfoHashLength(19).to_string(), "info_hash must be 20 bytes, got 19");
+    // The longest text there can be fits.
+    assert!(Fault::InfoHashLength(usize::MAX).to_string().ends_with("got 18446744073709551615"));
+}
+
+#[test]
+fn of_two_info_hashes_the_last_counts() {
+    let announce = announce("&info_hash=bbbbbbbbbbbbbbbbbbbb&port=2");
+    assert_eq!((announce.info_hash, announce.port.get()), (InfoHash([b'b'; 20]), 2));
+}
+
+#[test]
+fn peer_id_may_be_missing_or_short() {
+    let parse = |query: &str| AnnounceRequest::parse(query.as_bytes()).unwrap().peer_id;
+    assert_eq!(parse(&format!("info_hash={HASH}&port=1")), None);
+    assert_eq!(parse(&format!("info_hash={HASH}&port=1&peer_id=short")), None);
+    assert_eq!(parse(&format!("info_hash={HASH}&port=1&peer_id={HASH}")), Some(PeerId([b'a'; 20])));
+}
+
+#[test]
+fn parameter_without_equals_sign() {
+    let target = format!("/announce?a&info_hash={HASH}&b&port=1&c");
+    assert!(matches!(whole(get(&target).as_bytes()).1, Request::Announce(_)));
+}
+
+#[test]
+fn value_may_contain_equals_signs() {
+    let target = format!("/announce?key=a=b==&info_hash={HASH}&trackerid==&port=1");
+    assert!(matches!(whole(get(&target).as_bytes()).1, Request::Announce(_)));
+}
+
+#[test]
+fn key_and_trackerid_may_be_long() {
+    announce(&format!("&key={}&trackerid={}", "k".repeat(3000), "t".repeat(3000)));
+}
+
+#[test]
+fn unknown_parameters_and_claimed_addresses_are_ignored() {
+    let plain = announce("");
+    assert_eq!(announce("&ip=192.0.2.9&ipv4=192.0.2.9:1&ipv6=%5B%3A%3A1%5D&x=y&Info_Hash=short&&"), plain);
+}
+
+#[test]
+fn paths() {
+    let path = |target: &str| match Head::take(get(target).as_bytes(), DEFAULT_MAX_HEAD_LENGTH) {
+        Taken::Whole(head) => head.path(),
+        other => panic!("{target}: {other:?}"),
+    };
+    for target in
+        ["/announce", "/announce?x", "/announce/", "/announce/?x", "/announce.php?x", "/announce ?x"]
+    {
+        assert_eq!(path(target), Path::Announce, "{target}");
+    }
+    for target in ["/scrape", "/scrape/?x", "/scrape.php?x", "http://a:80/scrape?x", "HTTPS://[::1]/scrape"] {
+        assert_eq!(path(target), Path::Scrape, "{target}");
+    }
+    assert_eq!(path("/health"), Path::Health);
+    for target in [
+        "/",
+        "/announcer",
+        "/Announce",
+        "/x/announce",
+        "*",
+        "announce",
+        "http://a",
+        "http://a?b",
+        "?x",
+        "//announce",
+    ] {
+        assert_eq!(path(target), Path::Other, "{target}");
+        assert_http_fault(get(target).as_bytes(), HttpFault::NotFound, "404 Not Found");
+    }
+    assert_eq!(whole(get("/health").as_bytes()).1, Request::Health);
+}
+
+#[test]
+fn space_before_the_question_mark() {
+    let target = format!("/announce ?info_hash={HASH}&port=1");
+    assert!(matches!(whole(get(&target).as_bytes()).1, Request::Announce(_)));
+}
+
+#[test]
+fn full_scrape_is_refused_in_words() {
+    for target in ["/scrape", "/scrape?", "/scrape?x=y&info_hashes=a"] {
+        assert_fault(target, Fault::ScrapeOfAll);
+    }
+    assert_eq!(Fault::ScrapeOfAll.to_string(), "full scrapes are not supported");
+}
+
+#[test]
+fn scrape_of_many() {
+    let hashes: Vec<InfoHash> = (0..100).map(|byte| InfoHash([byte | 0x80; 20])).collect();
+    let parameter = |hash: &InfoHash| format!("info_hash={}", format!("%{:02x}", hash.0[0]).repeat(20));
+    let query = hashes.iter().map(parameter).collect::<Vec<_>>().join("&");
+    let request = get(&format!("/scrape?{query}"));
+    assert!(request.len() <= DEFAULT_MAX_HEAD_LENGTH, "100 torrents fit: {}", request.len());
+    let (_, Request::Scrape(scrape)) = whole(request.as_bytes()) else { panic!("a scrape") };
+    assert_eq!(scrape.info_hashes().collect::<Vec<_>>(), hashes);
+    let mut places = [InfoHash([0; 20]); 70];
+    assert_eq!(scrape.fill(&mut places), &hashes[..70]);
+    let mut places = [InfoHash([0; 20]); 200];
+    assert_eq!(scrape.fill(&mut places), hashes);
+}
+
+#[test]
+fn bytes_may_be_raw_or_coded_in_either_case() {
+    let expected = InfoHash(*b"+\xff\xfe /?=#a\x80\0\t-._~%zz%");
+    let mut request =
+        b"GET /announce?port=1&info_hash=+\xff%Fe /?=#%61\x80%00\t-._~%%7a%7A%25 HTTP/1.1\r\n\r\n".to_vec();
+    let (_, Request::Announce(announce)) = whole(&request) else { panic!("an announce") };
+    assert_eq!(announce.info_hash, expected);
+    // A percent sign at the very end stands for itself as well.
+    let end = request.windows(3).position(|window| window == b"%25").unwrap();
+    request.drain(end + 1..end + 3);
+    let (_, Request::Announce(announce)) = whole(&request) else { panic!("an announce") };
+    assert_eq!(announce.info_hash, expected);
+}
+
+fn with_headers(count: usize) -> Vec<u8> {
+    let headers: String = (0..count).map(|number| format!("X-{number}: {number}\r\n")).collect();
+    format!("GET /health HTTP/1.1\r\n{headers}\r\n").into_bytes()
+}
+
+#[test]
+fn up_to_64_headers() {
+    for count in [0, 11, 12, 13, 16, 17, 63, 64] {
+        let request = with_headers(count);
+        let (head, _) = whole(&request);
+        assert_eq!(head.headers.iter().count(), count);
+        assert_eq!(head.length, request.len());
+    }
+    let line = "431 Request Header Fields Too Large";
+    assert_http_fault(&with_headers(65), HttpFault::TooManyHeaders, line);
+    assert_http_fault(&with_headers(200), HttpFault::TooManyHeaders, line);
+}
+
+#[test]
+fn heads_up_to_the_limit() {
+    let request = get(&format!("/health?{}", "x".repeat(8192 - 34)));
+    assert_eq!(request.len(), 8192);
+    assert_eq!(whole(request.as_bytes()).0.length, 8192);
+    let longer = get(&format!("/health?{}", "x".repeat(8192 - 33)));
+    let line = "431 Request Header Fields Too Large";
+    assert_http_fault(longer.as_bytes(), HttpFault::HeadTooLong, line);
+    assert_http_fault(&[b'\n'; 8192], HttpFault::HeadTooLong, line);
+    assert_eq!(take(&[b'\n'; 8191]), Taken::NeedMore);
+    // The limit is an argument.
+    assert!(matches!(Request::take(longer.as_bytes(), 10_000), Taken::Whole(_)));
+    assert!(matches!(Request::take(longer.as_bytes(), 0), Taken::Refused(_)));
+}
+
+#[test]
+fn http_1_0_closes_unless_asked() {
+    let connection = |text: &str| {
+        let (head, _) = whole(text.as_bytes());
+        head.framing.connection
+    };
+    use Connection::{Close, KeepAlive, Open};
+    for (text, expected) in [
+        ("GET /health HTTP/1.0\r\n\r\n", Close),
+        ("GET /health HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", KeepAlive),
+        ("GET /health HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", Close),
+        ("GET /health HTTP/1.1\r\n\r\n", Open),
+        ("GET /health HTTP/1.1\r\nConnection: keep-alive\r\n\r\n", Open),
+        ("GET /health HTTP/1.1\r\nCONNECTION:close\r\n\r\n", Close),
+        ("GET /health HTTP/1.1\r\nConnection: TE ,Close\r\n\r\n", Close),
+        ("GET /health HTTP/1.1\r\nConnection: TE\r\nConnection: close\r\n\r\n", Close),
+        ("GET /health HTTP/1.1\r\nConnection: closed\r\n\r\n", Open),
+        ("GET /health HTTP/1.2\r\n\r\n", Open),
+    ] {
+        assert_eq!(connection(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn pipelined_requests_are_taken_one_by_one() {
+    let first = get(&format!("/announce?info_hash={HASH}&port=1"));
+    let second = get("/announce?info_hash=short&port=1");
+    let third = get("/health");
+    let all = format!("{first}\r\n\n{second}{third}GET");
+    let mut rest = all.as_bytes();
+    let (head, request) = whole(rest);
+    assert!(matches!(request, Request::Announce(_)));
+    rest = &rest[head.length..];
+    let fault = refused(rest);
+    assert_eq!(fault.refusal, Refusal::Tracker(Fault::InfoHashLength(5)));
+    assert_eq!(fault.length, second.len() + 3);
+    rest = &rest[fault.length..];
+    let (head, request) = whole(rest);
+    assert_eq!((request, head.length), (Request::Health, third.len()));
+    assert_eq!(take(&rest[head.length..]), Taken::NeedMore);
+}
+
+#[test]
+fn head_is_answered_without_body() {
+    let (head, request) = whole(b"HEAD /health HTTP/1.1\r\n\r\n");
+    assert_eq!((head.method, request), (Method::Head, Request::Health));
+    assert_eq!(head.framing, Framing { connection: Connection::Open, body: false });
+    let refused = refused(b"HEAD /announce HTTP/1.1\r\n\r\n");
+    let mut answer = [0; 300];
+    let length = refused.encode(&mut answer).unwrap();
+    assert!(answer[..length].ends_with(b"\r\nContent-Length: 42\r\n\r\n"));
+}
+
+#[test]
+fn other_methods_are_refused_with_those_that_are_not() {
+    for method in ["POST", "OPTIONS", "get", "M-SEARCH"] {
+        let request = format!("{method} /announce HTTP/1.1\r\n\r\n");
+        assert_http_fault(
+            request.as_bytes(),
+            HttpFault::Method,
+            "405 Method Not Allowed\r\nAllow: GET, HEAD",
+        );
+        assert_eq!(refused(request.as_bytes()).length, request.len());
+        let elsewhere = format!("{method} / HTTP/1.1\r\n\r\n");
+        assert_http_fault(elsewhere.as_bytes(), HttpFault::NotFound, "404 Not Found");
+    }
+}
+
+#[test]
+fn bodies_never_desynchronise() {
+    for field in [
+        "Content-Length: 5",
+        "content-length: 0, 5",
+        "Content-Length:",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: identity",
+        "Content-Length: 0\r\nContent-Length: 1",
+    ] {
+        let request = format!("GET /health HTTP/1.1\r\n{field}\r\n\r\nGET /health HTTP/1.1\r\n\r\n");
+        assert_http_fault(request.as_bytes(), HttpFault::Body, "400 Bad Request");
+        assert!(refused(request.as_bytes()).framing.closes());
+        let request = request.replacen("GET", "POST", 1);
+        assert_http_fault(request.as_bytes(), HttpFault::Method, "405 Method Not Allowed");
+        assert!(refused(request.as_bytes()).framing.closes());
+    }
+    let request = b"GET /health HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(whole(request).0.framing.connection, Connection::Open);
+}
+
+#[test]
+fn bare_line_feeds_and_empty_lines_in_front() {
+    let request = b"\r\n\n\r\nGET /health HTTP/1.1\nHost: a\nX-A:b \n\nGET";
+    let (head, _) = whole(request);
+    assert_eq!(request[head.length..], *b"GET");
+    let headers: Vec<_> = head.headers.iter().collect();
+    assert_eq!(headers, [(b"Host".as_slice(), b"a".as_slice()), (b"X-A", b"b")]);
+}
+
+#[test]
+fn absolute_targets() {
+    for origin in ["http://tracker.example.org:6969", "HTTP://[2001:db8::1]", "https://a"] {
+        let target = format!("{origin}/announce?info_hash={HASH}&port=1");
+        assert!(matches!(whole(get(&target).as_bytes()).1, Request::Announce(_)), "{target}");
+    }
+}
+
+#[test]
+fn headers_of_proxies() {
+    let (head, _) = whole(
+        b"GET /health HTTP/1.1\r\nx-forwarded-for: 192.0.2.1, 192.0.2.2\r\nX-Real-IP:192.0.2.9\r\n\
+          X-FORWARDED-FOR:\t192.0.2.3 \r\nEmpty:\r\n\r\n",
+    );
+    let forwarded: Vec<_> = head.headers.all("X-Forwarded-For").rev().collect();
+    assert_eq!(forwarded, [b"192.0.2.3".as_slice(), b"192.0.2.1, 192.0.2.2"]);
+    assert_eq!(head.headers.get("x-real-ip"), Some(b"192.0.2.9".as_slice()));
+    assert_eq!(head.headers.get("empty"), Some(b"".as_slice()));
+    assert_eq!(head.headers.get("Forwarded"), None);
+}
+
+#[test]
+fn upgrade_to_websocket() {
+    let upgrade = |text: &str| match Head::take(text.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) {
+        Taken::Whole(head) => head.upgrades_to_websocket(),
+        other => panic!("{text}: {other:?}"),
+    };
+    assert!(upgrade("GET / HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"));
+    assert!(upgrade("GET / HTTP/1.1\r\nupgrade: h2c, websocket\r\nconnection: upgrade\r\n\r\n"));
+    assert!(!upgrade("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"));
+    assert!(!upgrade("GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"));
+    assert!(!upgrade("HEAD / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"));
+    assert!(!upgrade("GET / HTTP/1.1\r\n\r\n"));
+}
+
+#[test]
+fn split_at_every_byte() {
+    let scrape = get(&format!("/scrape?info_hash={HASH}"));
+    let fault = get("/announce?info_hash=x");
+    let requests = [
+        LIBTORRENT,
+        TRANSMISSION,
+        &scrape,
+        &fault,
+        "\r\n\r\nHEAD /health HTTP/1.0\nA: b\n\n",
+        "POST / HTTP/1.1\r\n\r\n",
+    ];
+    for request in requests {
+        let expected = take(request.as_bytes());
+        assert_ne!(expected, Taken::NeedMore);
+        for length in 0..request.len() {
+            assert_eq!(take(&request.as_bytes()[..length]), Taken::NeedMore, "{length} bytes of {request}");
+        }
+        // What follows changes nothing.
+        let longer = format!("{request}GET /health HTTP/1.1\r\n\r\n");
+        assert_eq!(take(longer.as_bytes()), expected);
+    }
+}
