@@ -10,24 +10,24 @@ use std::thread;
 use std::time::Duration;
 
 /// Longest time a tracker may take to stop.
-pub const STOP: Duration = Duration::from_secs(5);
+pub(crate) const STOP: Duration = Duration::from_secs(5);
 
 /// Longest wait for a reply on loopback.
-pub const REPLY: Duration = Duration::from_secs(5);
+pub(crate) const REPLY: Duration = Duration::from_secs(5);
 
 /// A running tracker. Ended when dropped, if it has not ended before.
-pub struct Tracker {
+pub(crate) struct Tracker {
     child: Option<Child>,
     /// Where it listens, in the order of its log.
-    pub addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<SocketAddr>,
     stdout: Option<ChildStdout>,
     /// The rest of its log.
-    pub log: Option<BufReader<ChildStderr>>,
+    pub(crate) log: Option<BufReader<ChildStderr>>,
 }
 
 impl Tracker {
     /// Starts a tracker with these arguments and waits until it listens in as many places.
-    pub fn start(listeners: usize, command: &mut Command) -> Self {
+    pub(crate) fn start(listeners: usize, command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take();
         let mut log = BufReader::new(child.stderr.take().unwrap());
@@ -44,18 +44,18 @@ impl Tracker {
     }
 
     /// Where it listens first.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.addresses[0]
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     /// The next line of its log that contains a text.
-    pub fn wait_for_log(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for_log(&mut self, text: &str) -> String {
         let log = self.log.as_mut().unwrap();
         loop {
             let mut line = String::new();
@@ -67,7 +67,7 @@ impl Tracker {
     }
 
     /// Waits for the end and returns exit code, standard output and the rest of the log.
-    pub fn end(mut self) -> (Option<i32>, String, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String, String) {
         let (sender, receiver) = mpsc::channel();
         let mut child = self.child.take().unwrap();
         let pid = child.id().to_string();
@@ -95,7 +95,7 @@ impl Drop for Tracker {
 }
 
 /// `aquatic udp` with settings, each `KEY=VALUE`.
-pub fn udp(settings: &[&str]) -> Command {
+pub(crate) fn udp(settings: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aquatic"));
     command.arg("udp");
     for setting in settings {
@@ -106,7 +106,7 @@ pub fn udp(settings: &[&str]) -> Command {
 }
 
 /// The body of a page of plain HTTP.
-pub fn fetch(address: SocketAddr, path: &str) -> String {
+pub(crate) fn fetch(address: SocketAddr, path: &str) -> String {
     use std::io::Write;
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(REPLY)).unwrap();
