@@ -1,6 +1,6 @@
 //! The one place that reads the time.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Nanoseconds since the clock was started.
 pub type Nanos = u64;
@@ -38,10 +38,4 @@ impl Clock {
 #[must_use]
 pub fn seconds(count: u32) -> Nanos {
     u64::from(count) * SECOND
-}
-
-/// For functions of the standard library.
-#[must_use]
-pub fn duration(nanos: Nanos) -> Duration {
-    Duration::from_nanos(nanos)
 }

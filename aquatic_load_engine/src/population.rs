@@ -3,7 +3,7 @@
 
 use aquatic_common::{InfoHash, PeerId};
 
-use crate::draw::{mix, scale, unit};
+use crate::draw::{mix, unit};
 
 /// Points of the distribution of torrents that are computed exactly; between them it is a straight line.
 const QUANTILES: usize = 4096;
@@ -118,12 +118,6 @@ impl Population {
             Some(product) => product % peers,
             None => (u128::from(peer) * u128::from(self.stride) % u128::from(peers)) as u64,
         }
-    }
-
-    /// A peer chosen evenly with 64 random bits.
-    #[must_use]
-    pub fn any_peer(&self, bits: u64) -> u64 {
-        scale(bits, self.shape.peers)
     }
 }
 

@@ -58,7 +58,10 @@ struct Place {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     places: Vec<Place>,
+    /// Places without a request. The one freed last is used first, so that few places are used at all.
     free: Vec<u16>,
+    /// From this place on, there are no requests: looking for lost ones can stop there.
+    end: usize,
 }
 
 impl InFlight {
@@ -68,6 +71,7 @@ impl InFlight {
         Self {
             places: vec![Place { generation: 0, pending: None }; places],
             free: (0..places).rev().filter_map(|place| u16::try_from(place).ok()).collect(),
+            end: 0,
         }
     }
 
@@ -85,6 +89,7 @@ impl InFlight {
         let place = &mut self.places[usize::from(number)];
         place.generation = place.generation.wrapping_add(1);
         place.pending = Some(pending);
+        self.end = self.end.max(usize::from(number) + 1);
         Some(TransactionId::from_number(u32::from(place.generation) << 16 | u32::from(number)))
     }
 
@@ -103,15 +108,20 @@ impl InFlight {
 
     /// Takes out all requests that were sent before a moment.
     pub(crate) fn expire(&mut self, sent_before: Nanos, mut lost: impl FnMut(Pending)) {
-        for (place, number) in self.places.iter_mut().zip(0_u32..) {
-            if place.pending.is_some_and(|pending| pending.sent < sent_before)
-                && let Some(pending) = place.pending.take()
-            {
-                // There are no more places than numbers of 16 bits.
-                self.free.push(number as u16);
-                lost(pending);
+        let mut end = 0;
+        for number in 0..self.end {
+            match self.places[number].pending {
+                Some(pending) if pending.sent < sent_before => {
+                    self.places[number].pending = None;
+                    // There are no more places than numbers of 16 bits.
+                    self.free.push(number as u16);
+                    lost(pending);
+                }
+                Some(_) => end = number + 1,
+                None => {}
             }
         }
+        self.end = end;
     }
 }
 
@@ -148,6 +158,8 @@ mod tests {
         assert_eq!((lost, table.len()), (vec![10], 1));
         assert_eq!(table.take(old, 1), None);
         assert!(table.insert(pending(1, 40)).is_some());
+        table.expire(100, |pending| assert!(pending.sent == 20 || pending.sent == 40));
+        assert_eq!((table.len(), table.room()), (0, 2));
     }
 
     #[test]
