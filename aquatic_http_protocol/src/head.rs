@@ -39,7 +39,7 @@ pub enum Path {
     Announce,
     /// `/scrape`, with the same liberty: clients make this address from the other.
     Scrape,
-    /// `/health`
+    /// `/health`, where monitors ask how the tracker is.
     Health,
     /// Anything else.
     Other,

@@ -36,7 +36,7 @@ fn take(bytes: &[u8]) -> Taken<(Head<'_>, Request<'_>), Refused> {
 fn whole(bytes: &[u8]) -> (Head<'_>, Request<'_>) {
     match take(bytes) {
         Taken::Whole(whole) => whole,
-        other => panic!("not a request: {other:?}"),
+        other @ (Taken::NeedMore | Taken::Refused(_)) => panic!("not a request: {other:?}"),
     }
 }
 
@@ -44,7 +44,7 @@ fn whole(bytes: &[u8]) -> (Head<'_>, Request<'_>) {
 fn refused(bytes: &[u8]) -> Refused {
     match take(bytes) {
         Taken::Refused(refused) => refused,
-        other => panic!("not refused: {other:?}"),
+        other @ (Taken::NeedMore | Taken::Whole(_)) => panic!("not refused: {other:?}"),
     }
 }
 
@@ -57,7 +57,7 @@ fn get(target: &str) -> String {
 fn announce(added: &str) -> AnnounceRequest {
     match whole(get(&format!("/announce?info_hash={HASH}&peer_id={HASH}&port=1{added}")).as_bytes()) {
         (_, Request::Announce(announce)) => announce,
-        other => panic!("not an announce: {other:?}"),
+        (_, other @ (Request::Scrape(_) | Request::Health)) => panic!("not an announce: {other:?}"),
     }
 }
 
@@ -290,7 +290,7 @@ fn unknown_parameters_and_claimed_addresses_are_ignored() {
 fn paths() {
     let path = |target: &str| match Head::take(get(target).as_bytes(), DEFAULT_MAX_HEAD_LENGTH) {
         Taken::Whole(head) => head.path(),
-        other => panic!("{target}: {other:?}"),
+        other @ (Taken::NeedMore | Taken::Refused(_)) => panic!("{target}: {other:?}"),
     };
     for target in
         ["/announce", "/announce?x", "/announce/", "/announce/?x", "/announce.php?x", "/announce ?x"]
@@ -518,7 +518,7 @@ fn headers_of_proxies() {
 fn upgrade_to_websocket() {
     let upgrade = |text: &str| match Head::take(text.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) {
         Taken::Whole(head) => head.upgrades_to_websocket(),
-        other => panic!("{text}: {other:?}"),
+        other @ (Taken::NeedMore | Taken::Refused(_)) => panic!("{text}: {other:?}"),
     };
     assert!(upgrade("GET / HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"));
     assert!(upgrade("GET / HTTP/1.1\r\nupgrade: h2c, websocket\r\nconnection: upgrade\r\n\r\n"));
