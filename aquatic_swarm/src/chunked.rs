@@ -1,5 +1,7 @@
 //! An array that grows and shrinks at its end without ever moving its elements, so that no push copies a large array.
 
+use crate::steps;
+
 /// Elements in boxes of `N`. At most one box is partly used.
 #[derive(Debug)]
 pub(crate) struct Chunked<T, const N: usize> {
@@ -12,14 +14,20 @@ impl<T: Copy, const N: usize> Chunked<T, N> {
         Self { chunks: Vec::new(), len: 0 }
     }
 
+    #[inline]
+
     pub(crate) fn len(&self) -> u32 {
         self.len
     }
+
+    #[inline]
 
     pub(crate) fn get(&self, at: u32) -> T {
         let at = at as usize;
         self.chunks[at / N][at % N]
     }
+
+    #[inline]
 
     pub(crate) fn set(&mut self, at: u32, value: T) {
         let at = at as usize;
@@ -35,6 +43,7 @@ impl<T: Copy, const N: usize> Chunked<T, N> {
     pub(crate) fn push(&mut self, value: T) {
         let at = self.len as usize;
         if at / N == self.chunks.len() {
+            steps::touch(N);
             self.chunks.push(vec![value; N].into_boxed_slice());
         }
         self.chunks[at / N][at % N] = value;

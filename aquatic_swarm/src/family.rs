@@ -15,11 +15,11 @@ use crate::payload::{self, BIG_MIN, Content, SMALL_MAX, class_of};
 use crate::peer::Kind;
 use crate::sample;
 use crate::seats::Seats;
-use crate::slab::Slab;
+use crate::slab::{LINE, Slab};
 use crate::steps;
 use crate::table::{BATCH, Name, Slot, Table};
 use crate::tick::Stamp;
-use crate::types::{FamilyStats, Stored, SwarmCounts};
+use crate::types::{FamilyStats, Stored};
 
 /// What the limits still allow.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +31,6 @@ pub(crate) struct Room {
     pub(crate) peers_of_small_torrents: bool,
     pub(crate) peers_per_torrent: u32,
 }
-
-/// Bytes that come from memory together.
-const LINE: usize = 64;
 
 /// Torrents with fewer peers than this may use the reserve.
 pub(crate) const SMALL_TORRENT: u32 = 3;
@@ -133,13 +130,19 @@ impl<K: Kind> Store<K> {
         self.seeders + self.leechers
     }
 
+    #[inline]
+
     pub(crate) fn find(&self, info_hash: &InfoHash) -> Option<Slot> {
         self.table.find(self.table.name(info_hash))
     }
 
+    #[inline]
+
     pub(crate) fn content(&self, slot: Slot) -> Content<K::Peer> {
         Content::from_payload::<K>(self.table.payload(slot))
     }
+
+    #[inline]
 
     pub(crate) fn swarm(&self, slot: Slot) -> Option<Swarm<'_, K>> {
         Some(match self.content(slot) {
@@ -149,15 +152,6 @@ impl<K: Kind> Store<K> {
             }
             Content::Big(number) => Swarm::Big(self.bigs.get(number)?),
         })
-    }
-
-    pub(crate) fn counts(&self, slot: Slot) -> SwarmCounts {
-        let seats = self.swarm(slot).map_or_else(Seats::default, |swarm| swarm.seats());
-        SwarmCounts {
-            complete: seats.seeders,
-            incomplete: seats.leechers(),
-            downloaded: self.table.completed(slot),
-        }
     }
 
     /// Stores a peer or updates what is known of it. Returns where its torrent and the peer in it are, if they are known.

@@ -19,6 +19,8 @@ mod shard;
 mod slab;
 mod steps;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tick;
 mod types;
 

@@ -2,6 +2,7 @@
 //! two. Any number of buckets is valid, so no operation ever moves more than a bucket.
 
 /// The bucket, out of `buckets`, that a hash belongs to.
+#[inline]
 pub(crate) fn bucket(hash: u64, buckets: u32) -> u32 {
     let mask = u64::from(buckets).next_power_of_two() - 1;
     let wide = hash & mask;

@@ -37,6 +37,7 @@ pub(crate) enum Content<P> {
 impl<P: Copy> Content<P> {
     /// The handle is in the upper half. Below the tag are the length and the seeders of a list, a byte each; the length
     /// of 0 marks a large swarm.
+    #[inline]
     pub(crate) fn from_payload<K: Kind<Peer = P>>(payload: u64) -> Self {
         if let Some(peer) = K::from_payload(payload) {
             return Self::One(peer);

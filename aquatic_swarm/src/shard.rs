@@ -9,6 +9,7 @@ use siphasher::sip::SipHasher13;
 use crate::family::{Choice, Room, Store, Swarm};
 use crate::peer::{Kind, V4, V6};
 use crate::sample;
+use crate::seats::Seats;
 use crate::table::Slot;
 use crate::tick::{Deadline, Stamp, Tick};
 use crate::types::{
@@ -93,11 +94,11 @@ impl Shard {
     /// The counts of a torrent; zeros for one that is not known.
     #[must_use]
     pub fn scrape(&self, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
-        fn counts<K: Kind>(store: &Store<K>, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
+        fn scrape<K: Kind>(store: &Store<K>, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
             let slot = if families.contains(K::FAMILY) { store.find(info_hash) } else { None };
-            slot.map_or_else(SwarmCounts::default, |slot| store.counts(slot))
+            counts(store, slot, slot.and_then(|slot| store.swarm(slot)).as_ref())
         }
-        counts(&self.v4, info_hash, families).plus(counts(&self.v6, info_hash, families))
+        scrape(&self.v4, info_hash, families).plus(scrape(&self.v6, info_hash, families))
     }
 
     /// Loads what announces to these torrents by peers of one family will touch, so that the cache misses of a batch
@@ -188,6 +189,15 @@ impl Shard {
     }
 }
 
+fn counts<K: Kind>(store: &Store<K>, torrent: Option<Slot>, swarm: Option<&Swarm<'_, K>>) -> SwarmCounts {
+    let seats = swarm.map_or_else(Seats::default, Swarm::seats);
+    SwarmCounts {
+        complete: seats.seeders,
+        incomplete: seats.leechers(),
+        downloaded: torrent.map_or(0, |slot| store.table.completed(slot)),
+    }
+}
+
 fn place<K: Kind>(
     store: &mut Store<K>,
     info_hash: &InfoHash,
@@ -230,6 +240,7 @@ impl Request {
         let other_slot = if self.both { other.find(info_hash) } else { None };
         let (ours, theirs) =
             (own_slot.and_then(|slot| own.swarm(slot)), other_slot.and_then(|slot| other.swarm(slot)));
+        let counts = counts(own, own_slot, ours.as_ref()).plus(counts(other, other_slot, theirs.as_ref()));
         let own_choice = self.choice(ours.as_ref(), self.place.position);
         let other_choice = self.choice(theirs.as_ref(), None);
         let (own_count, other_count) = split(
@@ -240,8 +251,6 @@ impl Request {
         );
         let v4_len = ours.map_or(0, |swarm| swarm.sample(own_choice, own_count, rng, own_out));
         let v6_len = theirs.map_or(0, |swarm| swarm.sample(other_choice, other_count, rng, other_out));
-        let counts = own_slot.map_or_else(SwarmCounts::default, |slot| own.counts(slot));
-        let counts = counts.plus(other_slot.map_or_else(SwarmCounts::default, |slot| other.counts(slot)));
         Announced {
             v4_len,
             v6_len,

@@ -3,11 +3,21 @@
 //! over time, chunks also become sparse; [`Slab::plan_drain`] marks those, and whoever sweeps over the owners of the
 //! blocks moves them out with [`Slab::relocate`].
 
-/// What blocks are made of.
+use crate::steps;
+
+/// What blocks are made of: some words, which are plain integers so that a new chunk is zeroed memory as it comes from
+/// the operating system, not resident until it is touched.
 pub(crate) trait Unit: Copy {
-    const ZERO: Self;
+    type Word: Copy + std::fmt::Debug;
+    const ZERO: Self::Word;
+    const WORDS: usize;
     /// Base-two logarithm of the units in a chunk; at most 15, so that a position fits into a link.
     const CHUNK_BITS: u32;
+
+    #[inline]
+
+    fn of(words: &[Self::Word]) -> &[Self];
+    fn of_mut(words: &mut [Self::Word]) -> &mut [Self];
 
     /// A unit of a free block that says where the next one is.
     fn from_link(next: u16) -> Self;
@@ -15,12 +25,30 @@ pub(crate) trait Unit: Copy {
 }
 
 impl Unit for u32 {
+    type Word = Self;
     const ZERO: Self = 0;
+    const WORDS: usize = 1;
     const CHUNK_BITS: Self = 14;
+
+    #[inline]
+
+    fn of(words: &[Self]) -> &[Self] {
+        words
+    }
+
+    #[inline]
+
+    fn of_mut(words: &mut [Self]) -> &mut [Self] {
+        words
+    }
+
+    #[inline]
 
     fn from_link(next: u16) -> Self {
         Self::from(next)
     }
+
+    #[inline]
 
     fn link(self) -> u16 {
         (self & 0xffff) as u16
@@ -28,12 +56,30 @@ impl Unit for u32 {
 }
 
 impl Unit for u64 {
+    type Word = Self;
     const ZERO: Self = 0;
+    const WORDS: usize = 1;
     const CHUNK_BITS: u32 = 15;
+
+    #[inline]
+
+    fn of(words: &[Self]) -> &[Self] {
+        words
+    }
+
+    #[inline]
+
+    fn of_mut(words: &mut [Self]) -> &mut [Self] {
+        words
+    }
+
+    #[inline]
 
     fn from_link(next: u16) -> Self {
         Self::from(next)
     }
+
+    #[inline]
 
     fn link(self) -> u16 {
         (self & 0xffff) as u16
@@ -41,12 +87,30 @@ impl Unit for u64 {
 }
 
 impl Unit for [u64; 4] {
-    const ZERO: Self = [0; 4];
+    type Word = u64;
+    const ZERO: u64 = 0;
+    const WORDS: usize = 4;
     const CHUNK_BITS: u32 = 13;
+
+    #[inline]
+
+    fn of(words: &[u64]) -> &[Self] {
+        words.as_chunks().0
+    }
+
+    #[inline]
+
+    fn of_mut(words: &mut [u64]) -> &mut [Self] {
+        words.as_chunks_mut().0
+    }
+
+    #[inline]
 
     fn from_link(next: u16) -> Self {
         [u64::from(next), 0, 0, 0]
     }
+
+    #[inline]
 
     fn link(self) -> u16 {
         (self[0] & 0xffff) as u16
@@ -54,27 +118,50 @@ impl Unit for [u64; 4] {
 }
 
 impl Unit for [u8; 20] {
-    const ZERO: Self = [0; 20];
+    type Word = u8;
+    const ZERO: u8 = 0;
+    const WORDS: usize = 20;
     const CHUNK_BITS: u32 = 13;
 
+    #[inline]
+
+    fn of(words: &[u8]) -> &[Self] {
+        words.as_chunks().0
+    }
+
+    #[inline]
+
+    fn of_mut(words: &mut [u8]) -> &mut [Self] {
+        words.as_chunks_mut().0
+    }
+
+    #[inline]
+
     fn from_link(next: u16) -> Self {
-        let mut unit = Self::ZERO;
+        let mut unit = [0; 20];
         unit[..2].copy_from_slice(&next.to_le_bytes());
         unit
     }
+
+    #[inline]
 
     fn link(self) -> u16 {
         u16::from_le_bytes([self[0], self[1]])
     }
 }
 
+/// Bytes that come from memory together. Chunks begin at a multiple of this.
+pub(crate) const LINE: usize = 64;
+
 const NO_BLOCK: u16 = u16::MAX;
 const NO_CHUNK: u32 = u32::MAX;
 
 #[derive(Debug)]
-struct Chunk<U> {
+struct Chunk<U: Unit> {
     /// Empty while the chunk is vacant.
-    units: Box<[U]>,
+    words: Box<[U::Word]>,
+    /// The word where the first unit begins.
+    start: u8,
     class: u8,
     /// Whether it is in the list of chunks that blocks are taken from.
     listed: bool,
@@ -87,6 +174,21 @@ struct Chunk<U> {
     fresh: u16,
     previous: u32,
     next: u32,
+}
+
+impl<U: Unit> Chunk<U> {
+    #[inline]
+    fn units(&self, at: usize, len: usize) -> &[U] {
+        let begin = usize::from(self.start) + at * U::WORDS;
+        U::of(&self.words[begin..begin + len * U::WORDS])
+    }
+
+    #[inline]
+
+    fn units_mut(&mut self, at: usize, len: usize) -> &mut [U] {
+        let begin = usize::from(self.start) + at * U::WORDS;
+        U::of_mut(&mut self.words[begin..begin + len * U::WORDS])
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -109,6 +211,8 @@ pub(crate) struct Slab<U: Unit> {
 
 impl<U: Unit> Slab<U> {
     const CHUNK: usize = 1 << U::CHUNK_BITS;
+    /// Words more than needed, so that the first unit can begin at a line.
+    const PAD: usize = LINE / size_of::<U::Word>();
 
     pub(crate) fn new(sizes: &'static [u16]) -> Self {
         let class = Class { available: NO_CHUNK, chunks: 0, used: 0 };
@@ -128,7 +232,7 @@ impl<U: Unit> Slab<U> {
             chunk.fresh - size
         } else {
             let at = chunk.free;
-            chunk.free = chunk.units[at as usize].link();
+            chunk.free = chunk.units(at as usize, 1)[0].link();
             at
         };
         chunk.used += 1;
@@ -143,7 +247,8 @@ impl<U: Unit> Slab<U> {
     pub(crate) fn free(&mut self, block: u32) {
         let (id, at) = Self::place(block);
         let chunk = &mut self.chunks[id];
-        chunk.units[at] = U::from_link(chunk.free);
+        let link = U::from_link(chunk.free);
+        chunk.units_mut(at, 1)[0] = link;
         chunk.free = at as u16;
         chunk.used -= 1;
         let (empty, listed, draining) = (chunk.used == 0, chunk.listed, chunk.draining);
@@ -155,37 +260,46 @@ impl<U: Unit> Slab<U> {
         }
     }
 
+    #[inline]
+
     pub(crate) fn get(&self, block: u32) -> &[U] {
         let (id, at) = Self::place(block);
         let chunk = &self.chunks[id];
-        &chunk.units[at..at + self.sizes[chunk.class as usize] as usize]
+        chunk.units(at, self.sizes[chunk.class as usize] as usize)
     }
+
+    #[inline]
 
     pub(crate) fn get_mut(&mut self, block: u32) -> &mut [U] {
         let (id, at) = Self::place(block);
         let chunk = &mut self.chunks[id];
-        &mut chunk.units[at..at + self.sizes[chunk.class as usize] as usize]
+        chunk.units_mut(at, self.sizes[chunk.class as usize] as usize)
     }
 
     /// One unit, by the name of its block plus its position in it.
+    #[inline]
     pub(crate) fn unit(&self, name: u32) -> &U {
         let (id, at) = Self::place(name);
-        &self.chunks[id].units[at]
+        &self.chunks[id].units(at, 1)[0]
     }
+
+    #[inline]
 
     pub(crate) fn unit_mut(&mut self, name: u32) -> &mut U {
         let (id, at) = Self::place(name);
-        &mut self.chunks[id].units[at]
+        &mut self.chunks[id].units_mut(at, 1)[0]
     }
 
     /// Copies `len` units from a position in one block to a position in another.
     pub(crate) fn copy(&mut self, from: u32, from_at: usize, to: u32, to_at: usize, len: usize) {
         let ((from_id, from), (to_id, to)) = (Self::place(from), Self::place(to));
         let (from, to) = (from + from_at, to + to_at);
+        steps::touch(len);
         if from_id == to_id {
-            self.chunks[from_id].units.copy_within(from..from + len, to);
+            let all = self.chunks[from_id].units_mut(0, Self::CHUNK);
+            all.copy_within(from..from + len, to);
         } else if let Ok([old, new]) = self.chunks.get_disjoint_mut([from_id, to_id]) {
-            new.units[to..to + len].copy_from_slice(&old.units[from..from + len]);
+            new.units_mut(to, len).copy_from_slice(old.units(from, len));
         }
     }
 
@@ -213,7 +327,7 @@ impl<U: Unit> Slab<U> {
     pub(crate) fn plan_drain(&mut self) {
         for id in 0..self.chunks.len() {
             let chunk = &self.chunks[id];
-            if chunk.units.is_empty() || chunk.used == 0 {
+            if chunk.words.is_empty() || chunk.used == 0 {
                 continue;
             }
             let class = &self.classes[chunk.class as usize];
@@ -232,7 +346,7 @@ impl<U: Unit> Slab<U> {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        (self.chunks.len() - self.vacant.len()) * Self::CHUNK * size_of::<U>()
+        (self.chunks.len() - self.vacant.len()) * (Self::CHUNK * size_of::<U>() + LINE)
             + self.chunks.capacity() * size_of::<Chunk<U>>()
             + self.vacant.capacity() * size_of::<u32>()
     }
@@ -248,6 +362,8 @@ impl<U: Unit> Slab<U> {
         self.chunks.len() - self.vacant.len()
     }
 
+    #[inline]
+
     fn place(block: u32) -> (usize, usize) {
         ((block >> U::CHUNK_BITS) as usize, block as usize & (Self::CHUNK - 1))
     }
@@ -255,7 +371,8 @@ impl<U: Unit> Slab<U> {
     fn open(&mut self, class: usize) -> u32 {
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.chunks.push(Chunk {
-                units: Box::default(),
+                words: Box::default(),
+                start: 0,
                 class: 0,
                 listed: false,
                 draining: false,
@@ -268,8 +385,9 @@ impl<U: Unit> Slab<U> {
             (self.chunks.len() - 1) as u32
         });
         let chunk = &mut self.chunks[id as usize];
-        // Zeros come untouched from the operating system, which is why units are plain integers and arrays of them.
-        chunk.units = vec![U::ZERO; Self::CHUNK].into_boxed_slice();
+        chunk.words = vec![U::ZERO; Self::CHUNK * U::WORDS + Self::PAD].into_boxed_slice();
+        let start = chunk.words.as_ptr().align_offset(LINE);
+        chunk.start = if start < Self::PAD { start as u8 } else { 0 };
         chunk.class = class as u8;
         self.classes[class].chunks += 1;
         self.list(id);
@@ -295,7 +413,7 @@ impl<U: Unit> Slab<U> {
             self.unlist(id);
         }
         let chunk = &mut self.chunks[id as usize];
-        chunk.units = Box::default();
+        chunk.words = Box::default();
         chunk.draining = false;
         self.classes[class].chunks -= 1;
         self.vacant.push(id);
@@ -329,7 +447,7 @@ impl<U: Unit> Slab<U> {
     }
 }
 
-fn chunk_has_room<U>(chunk: &Chunk<U>, sizes: &[u16], capacity: usize) -> bool {
+fn chunk_has_room<U: Unit>(chunk: &Chunk<U>, sizes: &[u16], capacity: usize) -> bool {
     chunk.free != NO_BLOCK || (chunk.fresh + sizes[chunk.class as usize]) as usize <= capacity
 }
 

@@ -207,7 +207,7 @@ pub struct Expired {
     pub peers: u64,
     /// Torrents forgotten because their last peer was.
     pub torrents: u64,
-    /// Units of work done. Exceeds the budget by less than the work on one small torrent.
+    /// Units of work done. Exceeds the budget by less than the work on one torrent with 128 peers, 600 units.
     pub work: u64,
     /// Whether a pass over all torrents of both families ended with this call. The call ends with the pass, so it may
     /// have used less than its budget.

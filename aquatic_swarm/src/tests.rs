@@ -1,0 +1,337 @@
+//! What a shard promises as a whole: who gets whom, what is counted, how evenly, and at what cost.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds};
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
+
+use crate::Shard;
+use crate::steps;
+use crate::types::{
+    Announce, Announced, Families, FamilySet, HashKey, PeerBuffers, ShardConfig, Stored, SwarmCounts,
+};
+
+const HASH: InfoHash = InfoHash([1; 20]);
+
+struct World {
+    shard: Shard,
+    rng: Xoshiro256PlusPlus,
+    now: Seconds,
+    v4: Vec<u8>,
+    v6: Vec<u8>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(ShardConfig::default())
+    }
+
+    fn with(config: ShardConfig) -> Self {
+        Self {
+            shard: Shard::new(config, HashKey([3; 16])),
+            rng: Xoshiro256PlusPlus::seed_from_u64(0xd1ce),
+            now: Seconds(1000),
+            v4: vec![0; 6 * 2000],
+            v6: vec![0; 18 * 2000],
+        }
+    }
+
+    fn announce(&mut self, announce: &Announce) -> Announced {
+        let out = PeerBuffers { v4: &mut self.v4, v6: &mut self.v6 };
+        self.shard.announce(announce, self.now, &mut self.rng, out)
+    }
+
+    /// The numbers of the peers in the last reply.
+    fn v4_reply(&self, announced: Announced) -> Vec<u32> {
+        let peers = self.v4[..announced.v4_len].chunks(6);
+        peers.map(|peer| u32::from_be_bytes([peer[0], peer[1], peer[2], peer[3]])).collect()
+    }
+
+    fn fill(&mut self, seeders: u32, leechers: u32) {
+        for number in 0..seeders + leechers {
+            self.announce(&v4(number, number < seeders, 0));
+        }
+    }
+}
+
+fn v4(number: u32, seeder: bool, wanted: usize) -> Announce {
+    Announce {
+        info_hash: HASH,
+        address: SocketAddr::from((Ipv4Addr::from_bits(number), 6881)),
+        seeder,
+        event: AnnounceEvent::None,
+        wanted,
+        families: Families::Own,
+    }
+}
+
+fn v6(number: u32, seeder: bool, wanted: usize) -> Announce {
+    let ip = Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(number));
+    Announce { address: SocketAddr::from((ip, 6881)), ..v4(0, seeder, wanted) }
+}
+
+#[test]
+fn one_wanted_peer_is_one_peer() {
+    let mut world = World::new();
+    world.fill(1, 1);
+    for wanted in [1, 2, 3] {
+        let got = world.announce(&v4(9, false, wanted));
+        assert_eq!(got.v4_len, 6 * wanted.min(2));
+    }
+}
+
+#[test]
+fn seeders_get_leechers_and_no_one_itself() {
+    let mut world = World::new();
+    world.fill(5, 5);
+    let got = world.announce(&v4(2, true, 50));
+    assert_eq!(world.v4_reply(got), [5, 6, 7, 8, 9]);
+    let got = world.announce(&v4(7, false, 50));
+    let mut reply = world.v4_reply(got);
+    reply.sort_unstable();
+    assert_eq!(reply, [0, 1, 2, 3, 4, 5, 6, 8, 9]);
+}
+
+#[test]
+fn who_stops_gets_counts_but_no_peers() {
+    let mut world = World::new();
+    world.fill(2, 3);
+    let stop = Announce { event: AnnounceEvent::Stopped, ..v4(0, true, 50) };
+    let got = world.announce(&stop);
+    assert_eq!((got.stored, got.v4_len, got.complete, got.incomplete), (Stored::Removed, 0, 1, 3));
+    assert_eq!(world.announce(&stop).stored, Stored::Absent);
+}
+
+#[test]
+fn completion_is_counted_once_and_only_of_known_leechers() {
+    let mut world = World::new();
+    let done = |number| Announce { event: AnnounceEvent::Completed, ..v4(number, true, 0) };
+    assert_eq!(world.announce(&done(1)).downloaded, 0);
+    world.announce(&v4(2, false, 0));
+    assert_eq!(world.announce(&done(2)).downloaded, 1);
+    assert_eq!(world.announce(&done(2)).downloaded, 1);
+    let paused = Announce { event: AnnounceEvent::Paused, ..v4(3, true, 0) };
+    let got = world.announce(&paused);
+    assert_eq!((got.complete, got.incomplete, got.downloaded), (2, 1, 1));
+}
+
+#[test]
+fn both_families_are_counted_and_given_where_the_reply_can_carry_them() {
+    let mut world = World::new();
+    world.fill(1, 2);
+    world.announce(&v6(0, false, 0));
+    world.announce(&v6(1, true, 0));
+    let got = world.announce(&Announce { families: Families::Both, ..v6(2, false, 50) });
+    assert_eq!((got.v4_len, got.v6_len, got.complete, got.incomplete), (18, 36, 2, 4));
+    let got = world.announce(&v6(2, false, 50));
+    assert_eq!((got.v4_len, got.v6_len, got.complete, got.incomplete), (0, 36, 1, 2));
+    let counts = |world: &World, set| world.shard.scrape(&HASH, set);
+    assert_eq!(counts(&world, FamilySet::Both), SwarmCounts { complete: 2, incomplete: 4, downloaded: 0 });
+    assert_eq!(counts(&world, Family::V4.into()), SwarmCounts { complete: 1, incomplete: 2, downloaded: 0 });
+}
+
+#[test]
+fn port_zero_and_limits_are_answered_but_not_stored() {
+    let mut world = World::with(ShardConfig { max_peers_per_torrent: 4, ..ShardConfig::default() });
+    world.fill(2, 2);
+    let got = world.announce(&v4(100, false, 50));
+    assert_eq!(
+        (got.stored, got.v4_len, got.complete, got.incomplete),
+        (Stored::RefusedPeersPerTorrent, 24, 2, 2)
+    );
+    let mut nowhere = v4(100, false, 50);
+    nowhere.address.set_port(0);
+    let got = world.announce(&nowhere);
+    assert_eq!((got.stored, got.v4_len), (Stored::RefusedPort, 24));
+    assert_eq!(world.announce(&v4(3, true, 50)).stored, Stored::Updated);
+}
+
+#[test]
+fn some_room_is_kept_for_small_torrents() {
+    let config = ShardConfig { max_peers: 20, reserved_for_small_torrents: 50, ..ShardConfig::default() };
+    let mut world = World::with(config);
+    let stored: Vec<Stored> = (0..11).map(|number| world.announce(&v4(number, false, 0)).stored).collect();
+    assert_eq!(stored.iter().filter(|stored| **stored == Stored::Added).count(), 10);
+    assert_eq!(stored[10], Stored::RefusedPeers);
+    let other = |torrent, number| Announce { info_hash: InfoHash([torrent; 20]), ..v4(number, false, 0) };
+    assert_eq!(world.announce(&other(2, 0)).stored, Stored::Added);
+    assert_eq!(world.announce(&other(2, 1)).stored, Stored::Added);
+    assert_eq!(world.announce(&other(2, 2)).stored, Stored::Added);
+    assert_eq!(world.announce(&other(2, 3)).stored, Stored::RefusedPeers);
+}
+
+#[test]
+fn prefetch_takes_any_number_and_unknown_torrents() {
+    let mut world = World::new();
+    world.fill(300, 300);
+    for count in [0, 1, 63, 64, 65, 200] {
+        let hashes: Vec<InfoHash> = (0..count).map(|number| InfoHash([number as u8; 20])).collect();
+        world.shard.prefetch(Family::V4, &hashes);
+        world.shard.prefetch(Family::V6, &hashes);
+    }
+}
+
+/// Chi-square of counts that should be equal, as standard deviations from its mean.
+fn deviation(counts: &BTreeMap<u64, u32>, cells: usize) -> f64 {
+    let mean = f64::from(counts.values().sum::<u32>()) / cells as f64;
+    let missing = (cells - counts.len()) as f64 * mean;
+    let chi: f64 =
+        counts.values().map(|count| (f64::from(*count) - mean).powi(2) / mean).sum::<f64>() + missing;
+    let freedom = (cells - 1) as f64;
+    (chi - freedom) / (2.0 * freedom).sqrt()
+}
+
+/// Peers, and pairs of peers, turn up equally often in replies from lists and from large swarms.
+#[test]
+fn replies_are_uniform_samples() {
+    for (seeders, leechers) in [(0, 8), (4, 20), (30, 90), (100, 400)] {
+        let mut world = World::new();
+        world.fill(seeders, leechers);
+        // The requester is one of them, in the midst of the order.
+        let requester = seeders + leechers / 2;
+        let others = u64::from(seeders + leechers) - 1;
+        let (mut single, mut pairs) = (BTreeMap::new(), BTreeMap::new());
+        let wanted = 5;
+        let rounds = (others * others) as usize * 4 / wanted;
+        for _ in 0..rounds.min(60_000) {
+            let got = world.announce(&v4(requester, false, wanted));
+            let mut reply = world.v4_reply(got);
+            reply.sort_unstable();
+            assert!(reply.len() == wanted && !reply.contains(&requester));
+            for (at, one) in reply.iter().enumerate() {
+                *single.entry(u64::from(*one)).or_default() += 1;
+                for other in &reply[at + 1..] {
+                    *pairs.entry(u64::from(*one) << 32 | u64::from(*other)).or_default() += 1;
+                }
+            }
+        }
+        let single = deviation(&single, others as usize);
+        let pairs = deviation(&pairs, (others * (others - 1) / 2) as usize);
+        // Replies hold no one twice, so their chi-square is a little below that of independent draws.
+        assert!(single.abs() < 4.0, "{seeders} + {leechers}: {single}");
+        assert!(pairs.abs() < 6.0, "{seeders} + {leechers}, pairs: {pairs}");
+    }
+}
+
+#[test]
+fn both_families_are_sampled_in_proportion() {
+    let mut world = World::new();
+    world.fill(0, 30);
+    (0..10).for_each(|number| {
+        world.announce(&v6(number, false, 0));
+    });
+    let (mut first, mut second) = (0, 0);
+    for _ in 0..20_000 {
+        let got = world.announce(&Announce { families: Families::Both, ..v4(0, true, 8) });
+        world.announce(&v4(0, false, 0));
+        first += got.v4_len / 6;
+        second += got.v6_len / 18;
+        assert_eq!(got.v4_len / 6 + got.v6_len / 18, 8);
+    }
+    let share = first as f64 / (first + second) as f64;
+    assert!((share - 29.0 / 39.0).abs() < 0.005, "{share}");
+}
+
+/// The most pieces of memory any call touches, while a swarm grows to a size, once it has it, and while it shrinks.
+fn most_touched(peers: u32) -> u64 {
+    let mut world = World::new();
+    let mut most = 0;
+    let mut step = |world: &mut World, announce: &Announce| {
+        let (_, touched) = steps::of(|| world.announce(announce));
+        most = most.max(touched);
+    };
+    for number in 0..peers {
+        step(&mut world, &v4(number, number % 3 == 0, 50));
+    }
+    for number in 0..2000 {
+        let number = number * 7919 % peers;
+        step(&mut world, &v4(number, number % 2 == 0, 50));
+    }
+    for number in 0..peers {
+        step(&mut world, &Announce { event: AnnounceEvent::Stopped, ..v4(number, false, 50) });
+    }
+    assert_eq!(world.shard.stats().v4.torrents, 0);
+    most
+}
+
+#[test]
+fn no_call_touches_more_in_a_larger_swarm() {
+    let medium = most_touched(1_000);
+    let large = most_touched(50_000);
+    // Becoming a large swarm, at 129 peers, is the most there is; splitting a bucket that happens to be full varies.
+    assert!(large <= medium + 50, "{medium} at 1,000 peers, {large} at 50,000");
+    assert!(medium < 2500, "{medium}");
+}
+
+#[test]
+fn no_call_touches_more_among_more_torrents() {
+    let most = |torrents: u32| {
+        let mut world = World::new();
+        let touch = |number: u32| {
+            let mut hash = [0; 20];
+            hash[4..8].copy_from_slice(&number.to_be_bytes());
+            let announce = Announce { info_hash: InfoHash(hash), ..v4(number, false, 50) };
+            steps::of(|| world.announce(&announce)).1
+        };
+        // The first page of the directory comes as a whole.
+        (0..torrents).map(touch).skip(1).max().unwrap()
+    };
+    let (few, many) = (most(2_000), most(60_000));
+    assert!(many <= few + 100 && many < 300, "{few} among 2,000, {many} among 60,000");
+}
+
+#[test]
+fn expiry_keeps_to_its_budget_inside_a_large_swarm() {
+    let mut world = World::new();
+    world.fill(10_000, 20_000);
+    let late = world.now + ShardConfig::default().max_peer_age + 100;
+    let mut calls = 0;
+    loop {
+        let (done, touched) = steps::of(|| world.shard.expire(late, 200));
+        assert!(done.work <= 200 + 600, "{done:?}");
+        assert!(touched <= 800 * 20, "{touched}");
+        calls += 1;
+        if world.shard.stats().v4.torrents == 0 {
+            break;
+        }
+        world.shard.check_invariants().unwrap();
+        // Announces in between, of peers that are gone or old, disturb nothing.
+        if calls % 50 == 0 {
+            let now = std::mem::replace(&mut world.now, late);
+            assert!(world.announce(&v4(calls * 17, true, 3)).v4_len <= 18);
+            world.announce(&Announce { event: AnnounceEvent::Stopped, ..v4(calls * 17, true, 3) });
+            world.now = now;
+        }
+    }
+    assert!(calls > 100, "{calls}");
+    world.shard.check_invariants().unwrap();
+}
+
+/// A torrent visited once may be moved by a page split; an expiry pass finds all old peers nevertheless.
+#[test]
+fn one_pass_forgets_all_while_the_table_grows() {
+    let mut world = World::new();
+    let torrent = |number: u32| {
+        let mut hash = [9; 20];
+        hash[..4].copy_from_slice(&number.to_be_bytes());
+        Announce { info_hash: InfoHash(hash), ..v4(number, false, 0) }
+    };
+    (0..5000).for_each(|number| {
+        world.announce(&torrent(number));
+    });
+    world.now = world.now + ShardConfig::default().max_peer_age + 100;
+    let (mut number, mut gone) = (5000, 0);
+    loop {
+        let done = world.shard.expire(world.now, 20);
+        gone += done.peers;
+        if done.pass_ended {
+            break;
+        }
+        world.announce(&torrent(number));
+        number += 1;
+    }
+    assert_eq!(gone, 5000);
+    assert_eq!(world.shard.stats().v4.leechers, u64::from(number) - 5000);
+}
