@@ -13,11 +13,36 @@ fn main() {
     divan::main();
 }
 
-const QBITTORRENT: &[u8] = b"GET /announce?info_hash=%e6%1a%9f%b4%8f4%c5%d1q%0d%00%be%f1B%2a%e9%9d%cc%b8%d7\
-    &peer_id=-qB4650-9!sKv2Fb0e~D&port=46397&uploaded=0&downloaded=0&left=1048576000&corrupt=0&key=9FC2E7A1\
-    &event=started&numwant=200&compact=1&no_peer_id=1&supportcrypto=1&redundant=0 HTTP/1.1\r\n\
-    Host: tracker.example.org\r\nUser-Agent: qBittorrent/4.6.5\r\nAccept-Encoding: gzip\r\n\
-    Connection: close\r\n\r\n";
+/// Requests that differ only in hash and name, so that branches on coded and raw bytes are as hard to foresee as they
+/// are in a tracker.
+fn requests() -> Vec<Vec<u8>> {
+    let mut state = 1_u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..512)
+        .map(|_| {
+            let hash = coded((0..20).map(|_| random()));
+            let name: String = (0..12).map(|_| char::from(b'a' + random() % 26)).collect();
+            format!(
+                "GET /announce?info_hash={hash}&peer_id=-qB4650-{name}&port=46397&uploaded=0&downloaded=0\
+                 &left=1048576000&corrupt=0&key=9FC2E7A1&event=started&numwant=200&compact=1&no_peer_id=1\
+                 &supportcrypto=1&redundant=0 HTTP/1.1\r\nHost: tracker.example.org\r\n\
+                 User-Agent: qBittorrent/4.6.5\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"
+            )
+            .into_bytes()
+        })
+        .collect()
+}
+
+fn coded(bytes: impl Iterator<Item = u8>) -> String {
+    let code = |byte: u8| match char::from(byte) {
+        raw if raw.is_ascii_alphanumeric() || "-._~".contains(raw) => raw.to_string(),
+        _ => format!("%{byte:02x}"),
+    };
+    bytes.map(code).collect()
+}
 
 const FRAMING: Framing = Framing { connection: Connection::Open, body: true };
 const PEERS: [u8; 300] = [0x5a; 300];
@@ -35,17 +60,36 @@ fn reply() -> AnnounceReply<'static> {
     }
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1024)]
 fn decode_announce(bencher: Bencher<'_, '_>) {
-    bencher.bench(|| Request::take(black_box(QBITTORRENT), DEFAULT_MAX_HEAD_LENGTH));
+    let requests = requests();
+    let mut next = requests.iter().cycle();
+    bencher.bench_local(|| match Request::take(black_box(next.next().unwrap()), DEFAULT_MAX_HEAD_LENGTH) {
+        Taken::Whole((_, request)) => Some(black_box(request)).is_some(),
+        Taken::NeedMore | Taken::Refused(_) => panic!("a request"),
+    });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1024)]
 fn decode_head_only(bencher: Bencher<'_, '_>) {
-    bencher.bench(|| Head::take(black_box(QBITTORRENT), DEFAULT_MAX_HEAD_LENGTH));
+    let requests = requests();
+    let mut next = requests.iter().cycle();
+    bencher.bench_local(|| match Head::take(black_box(next.next().unwrap()), DEFAULT_MAX_HEAD_LENGTH) {
+        Taken::Whole(head) => black_box(head).length,
+        Taken::NeedMore | Taken::Refused(_) => panic!("a head"),
+    });
 }
 
-#[divan::bench]
+/// What each byte costs of a head that comes in byte by byte, at its longest.
+#[divan::bench(sample_size = 1024)]
+fn incomplete_head_of_8_kib(bencher: Bencher<'_, '_>) {
+    let field = format!("X-Field: {}\r\n", "x".repeat(120));
+    let mut request = format!("GET /announce HTTP/1.1\r\n{}", field.repeat(63)).into_bytes();
+    request.truncate(DEFAULT_MAX_HEAD_LENGTH - 1);
+    bencher.bench_local(|| Head::take(black_box(&request), DEFAULT_MAX_HEAD_LENGTH) == Taken::NeedMore);
+}
+
+#[divan::bench(sample_size = 1024)]
 fn encode_announce_of_50_peers(bencher: Bencher<'_, '_>) {
     let reply = reply();
     let mut buffer = [0; 1024];
@@ -53,13 +97,13 @@ fn encode_announce_of_50_peers(bencher: Bencher<'_, '_>) {
 }
 
 /// What handing over the peers in a slice of their own costs: one copy.
-#[divan::bench]
+#[divan::bench(sample_size = 1024)]
 fn copy_of_50_peers(bencher: Bencher<'_, '_>) {
     let mut buffer = [0; 300];
     bencher.bench_local(|| black_box(&mut buffer).copy_from_slice(black_box(&PEERS)));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1024)]
 fn read_announce_reply_of_50_peers(bencher: Bencher<'_, '_>) {
     let mut buffer = [0; 1024];
     let length = reply().encode(FRAMING, &mut buffer).unwrap();
