@@ -65,6 +65,7 @@ struct Counts {
     unclaimed: Counter,
     overflows: Counter,
     timeouts: Counter,
+    wait_failures: Counter,
     questions: Gauge,
     sources: Gauge,
     /// By family: torrents, seeders, leechers, bytes.
@@ -87,6 +88,7 @@ impl Counts {
             unclaimed: metrics.counter(&names::MESH_UNCLAIMED, &[]),
             overflows: metrics.counter(&names::UNANSWERED, &[("reason", "overflow")]),
             timeouts: metrics.counter(&names::UNANSWERED, &[("reason", "timeout")]),
+            wait_failures: metrics.counter(&names::WAIT_FAILURES, &[]),
             questions: metrics.gauge(&names::QUESTIONS, &[]),
             sources: metrics.gauge(&names::SOURCES, &[]),
             swarms,
@@ -353,6 +355,7 @@ impl<M: Send + 'static> Core<M> {
         self.counts.timeouts.add(late.len() as u64);
         late.into_iter().for_each(Ended::tell);
         self.counts.questions.set(self.router.borrow().len() as u64);
+        self.counts.wait_failures.add(self.readiness.take_failures());
         self.counts.sources.set(self.readiness.len() as u64);
         let stats = self.shard.borrow().stats();
         for family in Family::ALL {

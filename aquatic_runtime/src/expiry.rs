@@ -4,6 +4,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use aquatic_common::Seconds;
+use aquatic_swarm::{Expired, Shard};
+
 use crate::core::Core;
 use crate::metrics::{Counter, names};
 
@@ -18,27 +21,36 @@ const SLICE: u64 = 256;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// What the shard counts as work for forgetting a peer. How many will be forgotten is not known in advance, so the pace
+/// is set by what it takes to look at all of them.
+const FORGETTING: u64 = 4;
+
 /// How much work is due, so that a pass takes the interval.
 #[derive(Debug)]
 struct Pace {
     interval: Duration,
+    /// What the pass takes. Not less than at its beginning, although what is forgotten needs no looking at any more:
+    /// the pass would slow down as the shard gets smaller, and a large one take many intervals to become empty.
+    planned: u64,
     /// Work that should have been done by now, in units; below zero when ahead.
     owed: f64,
 }
 
 impl Pace {
     fn new(interval: Duration) -> Self {
-        Self { interval, owed: 0.0 }
+        Self { interval, planned: 0, owed: 0.0 }
     }
 
-    /// Units per second that make a pass of this much work last the interval.
-    fn rate(&self, pass_work: u64) -> f64 {
-        (pass_work as f64 / self.interval.as_secs_f64()).max(f64::MIN_POSITIVE)
+    /// Units per second that make a pass last the interval.
+    fn rate(&self) -> f64 {
+        (self.planned as f64 / self.interval.as_secs_f64()).max(f64::MIN_POSITIVE)
     }
 
-    /// Adds what has become due; never more than a whole pass, so that a long sleep is not made up for.
+    /// Adds what has become due in a shard that takes this much work; never more than a whole pass, so that a long
+    /// sleep is not made up for.
     fn accrue(&mut self, pass_work: u64, passed: Duration) {
-        self.owed = (self.owed + self.rate(pass_work) * passed.as_secs_f64()).min(pass_work as f64);
+        self.planned = self.planned.max(pass_work);
+        self.owed = (self.owed + self.rate() * passed.as_secs_f64()).min(self.planned as f64);
     }
 
     /// The next slice to work off, if one is due.
@@ -46,15 +58,20 @@ impl Pace {
         (self.owed >= 1.0).then(|| (self.owed as u64).min(SLICE))
     }
 
-    fn worked(&mut self, units: u64) {
-        self.owed -= units as f64;
+    /// Takes in what a slice has brought; `pass_work` is what is left for the next pass.
+    fn worked(&mut self, slice: u64, expired: &Expired, pass_work: u64) {
+        // A slice that found nothing to do has been worked off, too, or an empty shard would never end the step.
+        let looked = expired.work.saturating_sub(FORGETTING * expired.peers).max(1);
+        self.owed -= if expired.pass_ended { slice } else { looked } as f64;
+        if expired.pass_ended {
+            self.planned = pass_work;
+        }
     }
 
     /// How long to pause: until a whole slice is due.
-    fn pause(&self, pass_work: u64) -> Duration {
-        let until_due = (SLICE as f64 - self.owed) / self.rate(pass_work);
-        let longest = LONGEST_PAUSE.as_secs_f64();
-        Duration::from_secs_f64(until_due.clamp(SHORTEST_PAUSE.as_secs_f64(), longest))
+    fn pause(&self) -> Duration {
+        let until_due = (SLICE as f64 - self.owed) / self.rate();
+        Duration::from_secs_f64(until_due.clamp(SHORTEST_PAUSE.as_secs_f64(), LONGEST_PAUSE.as_secs_f64()))
     }
 }
 
@@ -88,21 +105,27 @@ pub(crate) async fn run<M: Send + 'static>(core: Rc<Core<M>>, interval: Duration
         let begin = core.tick();
         pace.accrue(core.shard().pass_work(), begin.saturating_sub(last));
         last = begin;
-        step(&core, &mut pace, &counters, begin);
-        let pause = pace.pause(core.shard().pass_work());
-        core.sleep(pause).await;
+        let elapsed = || core.tick().saturating_sub(begin);
+        step(&mut core.shard(), core.now(), &mut pace, &counters, elapsed);
+        core.sleep(pace.pause()).await;
     }
 }
 
-fn step<M: Send + 'static>(core: &Core<M>, pace: &mut Pace, counters: &ExpiryCounters, begin: Duration) {
+/// Works off what is due, for as long as a step may take. `elapsed` is the time since it began.
+fn step(
+    shard: &mut Shard,
+    now: Seconds,
+    pace: &mut Pace,
+    counters: &ExpiryCounters,
+    elapsed: impl Fn() -> Duration,
+) {
     while let Some(budget) = pace.slice() {
-        let expired = core.shard().expire(core.now(), budget);
+        let expired = shard.expire(now, budget);
         counters.peers.add(expired.peers);
         counters.torrents.add(expired.torrents);
         counters.passes.add(expired.pass_ended.into());
-        // A step that found nothing to do has still used up what was due, or an empty shard would never end it.
-        pace.worked(expired.work.max(if expired.pass_ended { budget } else { 1 }));
-        if core.tick().saturating_sub(begin) >= STEP {
+        pace.worked(budget, &expired, shard.pass_work());
+        if elapsed() >= STEP {
             counters.out_of_time.add(pace.slice().is_some().into());
             return;
         }
@@ -111,7 +134,16 @@ fn step<M: Send + 'static>(core: &Core<M>, pace: &mut Pace, counters: &ExpiryCou
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use aquatic_common::config::{CleaningConfig, LimitsConfig};
+    use aquatic_common::{AnnounceEvent, InfoHash};
+    use aquatic_swarm::{Announce, Families, HashKey, PeerBuffers, ShardConfig};
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
+    use crate::metrics::Registry;
 
     const INTERVAL: Duration = Duration::from_secs(120);
 
@@ -121,12 +153,14 @@ mod tests {
             let mut pace = Pace::new(INTERVAL);
             let (mut time, mut done) = (Duration::ZERO, 0);
             while time < INTERVAL {
-                let pause = pace.pause(pass_work);
+                let pause = pace.pause();
                 assert!((SHORTEST_PAUSE..=LONGEST_PAUSE).contains(&pause), "{pause:?}");
                 time += pause;
                 pace.accrue(pass_work, pause);
                 while let Some(units) = pace.slice() {
-                    pace.worked(units);
+                    // Half of what is looked at is forgotten.
+                    let work = units + FORGETTING * units / 2;
+                    pace.worked(units, &Expired { work, peers: units / 2, ..Expired::default() }, pass_work);
                     done += units;
                 }
             }
@@ -139,7 +173,7 @@ mod tests {
     fn being_behind_means_short_pauses_not_long_steps() {
         let mut pace = Pace::new(INTERVAL);
         pace.accrue(20_000_000, Duration::from_secs(1));
-        assert_eq!(pace.pause(20_000_000), SHORTEST_PAUSE);
+        assert_eq!(pace.pause(), SHORTEST_PAUSE);
         assert_eq!(pace.slice(), Some(SLICE));
     }
 
@@ -148,5 +182,58 @@ mod tests {
         let mut pace = Pace::new(INTERVAL);
         pace.accrue(1000, Duration::from_secs(3600));
         assert!(pace.owed <= 1000.0);
+    }
+
+    fn shard_of(torrents: u32, rng: &mut SmallRng) -> Shard {
+        let config = ShardConfig::share_of(&LimitsConfig::default(), &CleaningConfig::default(), 1);
+        let mut shard = Shard::new(config, HashKey(rng.random()));
+        for _ in 0..torrents {
+            let announce = Announce {
+                info_hash: InfoHash(rng.random()),
+                address: "192.0.2.1:1000".parse().unwrap(),
+                seeder: false,
+                event: AnnounceEvent::None,
+                wanted: 0,
+                families: Families::Own,
+            };
+            shard.announce(&announce, Seconds(0), rng, PeerBuffers { v4: &mut [], v6: &mut [] });
+        }
+        shard
+    }
+
+    #[test]
+    fn silent_peers_are_forgotten_within_two_passes() {
+        let mut rng = SmallRng::seed_from_u64(11);
+        let mut shard = shard_of(20_000, &mut rng);
+        let counters = ExpiryCounters::new(&Registry::default().core(0));
+        let mut pace = Pace::new(INTERVAL);
+        let (mut time, mut largest_step) = (Duration::from_secs(3600 + 60), 0);
+        let end = time + INTERVAL * 2;
+        while time < end {
+            let pause = pace.pause();
+            time += pause;
+            pace.accrue(shard.pass_work(), pause);
+            let before = counters.peers.get();
+            step(&mut shard, Seconds(time.as_secs() as u32), &mut pace, &counters, || Duration::ZERO);
+            largest_step = largest_step.max(counters.peers.get() - before);
+        }
+        assert_eq!(shard.stats().v4.torrents, 0);
+        assert_eq!((counters.peers.get(), counters.torrents.get()), (20_000, 20_000));
+        assert!(largest_step < 1_000, "{largest_step} peers forgotten at a stretch");
+    }
+
+    #[test]
+    fn a_step_ends_when_its_time_is_up() {
+        let mut shard = shard_of(20_000, &mut SmallRng::seed_from_u64(12));
+        let counters = ExpiryCounters::new(&Registry::default().core(0));
+        let mut pace = Pace::new(INTERVAL);
+        pace.accrue(shard.pass_work(), INTERVAL);
+        let slices = Cell::new(0);
+        let elapsed = || {
+            slices.set(slices.get() + 1);
+            STEP / 4 * slices.get()
+        };
+        step(&mut shard, Seconds(0), &mut pace, &counters, elapsed);
+        assert_eq!((slices.get(), counters.out_of_time.get()), (4, 1));
     }
 }

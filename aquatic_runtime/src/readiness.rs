@@ -87,6 +87,7 @@ struct Set {
     epoll: OwnedFd,
     entries: RefCell<Slab<Entry>>,
     wakeups: Cell<u64>,
+    failures: Cell<u64>,
 }
 
 /// A core's set of sources.
@@ -108,7 +109,14 @@ impl Readiness {
     /// Those of `epoll_create1`, such as too many open files.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        Ok(Self { set: Rc::new(Set { epoll, entries: RefCell::default(), wakeups: Cell::new(0) }) })
+        Ok(Self {
+            set: Rc::new(Set {
+                epoll,
+                entries: RefCell::default(),
+                wakeups: Cell::new(0),
+                failures: Cell::new(0),
+            }),
+        })
     }
 
     /// How many sources there are.
@@ -127,6 +135,12 @@ impl Readiness {
     #[must_use]
     pub fn wakeups(&self) -> u64 {
         self.set.wakeups.get()
+    }
+
+    /// Waits that failed since the last call, because the process had no descriptor left. Sockets are then looked at
+    /// periodically.
+    pub(crate) fn take_failures(&self) -> u64 {
+        self.set.failures.take()
     }
 
     /// Registers a descriptor, which must be in non-blocking mode, and takes it over. Dropping the source closes it.
@@ -154,6 +168,7 @@ impl Readiness {
         loop {
             let waited = sys::until_readable(self.set.epoll.as_fd()).await;
             if waited.is_err() {
+                self.set.failures.set(self.set.failures.get() + 1);
                 glommio::timer::sleep(DESPERATE_PAUSE).await;
             }
             before_wakeups();

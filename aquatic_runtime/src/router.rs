@@ -268,3 +268,139 @@ impl Router {
         current.then(|| self.entries.remove(slot))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+
+    type Said = Rc<RefCell<Vec<Result<Vec<u32>, RouteError>>>>;
+
+    struct Asker {
+        router: Router,
+        steering: Steering,
+        said: Said,
+    }
+
+    /// What a torrent's owner counts: a number made from its hash, so that a mix-up shows.
+    fn counts(hash: &InfoHash) -> SwarmCounts {
+        SwarmCounts { complete: u32::from(hash.0[0]), ..SwarmCounts::default() }
+    }
+
+    fn hashes(of: impl IntoIterator<Item = u8>) -> Vec<InfoHash> {
+        of.into_iter().map(|first| InfoHash([first; 20])).collect()
+    }
+
+    impl Asker {
+        fn new(cores: usize) -> Self {
+            let steering = Steering::new(cores, &mut SmallRng::seed_from_u64(3));
+            Self { router: Router::default(), steering, said: Said::default() }
+        }
+
+        fn ask(&mut self, at: Duration, info_hashes: &[InfoHash]) -> Result<Vec<Outgoing>, Ended> {
+            let said = Rc::clone(&self.said);
+            let done = move |counts: Result<&[SwarmCounts], RouteError>| {
+                said.borrow_mut().push(counts.map(|counts| counts.iter().map(|c| c.complete).collect()));
+            };
+            let here = (&self.steering, 0);
+            self.router.scrape(at, here, info_hashes, FamilySet::Both, counts, Box::new(done))
+        }
+
+        fn said(&self) -> Vec<Result<Vec<u32>, RouteError>> {
+            self.said.take()
+        }
+    }
+
+    fn reply(outgoing: &Outgoing) -> (Ticket, Answer) {
+        match &outgoing.question {
+            Question::Scrape { info_hashes, .. } => {
+                (outgoing.ticket, Answer::Scrape(info_hashes.iter().map(counts).collect()))
+            }
+            Question::Announce(_) => panic!("a scrape was asked"),
+        }
+    }
+
+    fn tell(ended: Option<Ended>) -> bool {
+        ended.map(Ended::tell).is_some()
+    }
+
+    #[test]
+    fn answers_are_put_in_request_order_whatever_their_own() {
+        for cores in [2, 3, 8] {
+            let mut asker = Asker::new(cores);
+            let firsts: Vec<u8> = (0..74).map(|n| n * 3).collect();
+            let mut outgoing = asker.ask(Duration::ZERO, &hashes(firsts.clone())).ok().unwrap();
+            assert!(outgoing.iter().all(|question| question.to != 0) && outgoing.len() < cores);
+            let last = outgoing.remove(0);
+            for question in outgoing.iter().rev() {
+                let (ticket, answer) = reply(question);
+                assert!(!tell(asker.router.answer(ticket, answer)));
+            }
+            let (ticket, answer) = reply(&last);
+            assert!(tell(asker.router.answer(ticket, answer)));
+            assert_eq!(asker.said(), [Ok(firsts.into_iter().map(u32::from).collect())]);
+            assert_eq!(asker.router.len(), 0);
+        }
+    }
+
+    #[test]
+    fn what_one_core_owns_alone_asks_nobody() {
+        let mut asker = Asker::new(1);
+        let Err(ended) = asker.ask(Duration::ZERO, &hashes([1, 2])) else { panic!("nobody to ask") };
+        ended.tell();
+        assert_eq!(asker.said(), [Ok(vec![1, 2])]);
+    }
+
+    #[test]
+    fn late_and_repeated_answers_are_dropped() {
+        let mut asker = Asker::new(8);
+        let outgoing = asker.ask(Duration::ZERO, &hashes(0..40)).ok().unwrap();
+        assert!(asker.router.expire(ANSWER_DEADLINE - Duration::from_millis(1)).is_empty());
+        let (ticket, answer) = reply(&outgoing[0]);
+        assert!(!tell(asker.router.answer(ticket, answer)));
+        let (ticket, answer) = reply(&outgoing[0]);
+        assert!(!tell(asker.router.answer(ticket, answer)), "an answer counts once");
+        asker.router.expire(ANSWER_DEADLINE).into_iter().for_each(Ended::tell);
+        assert_eq!(asker.said(), [Err(RouteError::Timeout)]);
+
+        // The next question takes the same place; the old answers are not for it.
+        let second = asker.ask(ANSWER_DEADLINE, &hashes(0..40)).ok().unwrap();
+        for question in &outgoing {
+            let (ticket, answer) = reply(question);
+            assert!(!tell(asker.router.answer(ticket, answer)));
+        }
+        assert_eq!(asker.router.len(), 1);
+        let told = second.iter().map(reply).map(|(ticket, answer)| tell(asker.router.answer(ticket, answer)));
+        assert_eq!(told.filter(|&told| told).count(), 1);
+        assert_eq!(asker.said(), [Ok((0..40).collect())]);
+    }
+
+    #[test]
+    fn an_overflow_ends_the_question_once() {
+        let mut asker = Asker::new(8);
+        let outgoing = asker.ask(Duration::ZERO, &hashes(0..40)).ok().unwrap();
+        assert!(tell(asker.router.overflow(outgoing[1].ticket)));
+        assert!(!tell(asker.router.overflow(outgoing[2].ticket)));
+        let (ticket, answer) = reply(&outgoing[0]);
+        assert!(!tell(asker.router.answer(ticket, answer)));
+        assert_eq!(asker.said(), [Err(RouteError::Overflow)]);
+    }
+
+    #[test]
+    fn questions_without_an_answer_are_limited() {
+        let mut asker = Asker::new(8);
+        let hash = hashes(0..=255).into_iter().find(|hash| asker.steering.owner(hash) != 0).unwrap();
+        for _ in 0..MAX_PENDING {
+            assert!(asker.ask(Duration::ZERO, &[hash]).is_ok());
+        }
+        let Err(ended) = asker.ask(Duration::ZERO, &[hash]) else { panic!("one too many") };
+        ended.tell();
+        assert_eq!(asker.said(), [Err(RouteError::Overflow)]);
+        assert_eq!(asker.router.expire(ANSWER_DEADLINE).len(), MAX_PENDING);
+    }
+}

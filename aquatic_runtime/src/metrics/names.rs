@@ -145,6 +145,12 @@ pub const TICK_LAG: Metric =
 /// Times the watchdog found a core that did not move.
 pub const STALLS: Metric =
     metric("aquatic_core_stalls", Kind::Loss, "Times a core did not move for several seconds");
+/// Waits for sockets that failed.
+pub const WAIT_FAILURES: Metric = metric(
+    "aquatic_wait_failures",
+    Kind::Loss,
+    "Waits for sockets that failed because too many files are open, so that sockets were looked at periodically",
+);
 /// Descriptors a core waits for.
 pub const SOURCES: Metric = metric("aquatic_sources", Kind::Gauge, "Sockets registered to be waited for");
 

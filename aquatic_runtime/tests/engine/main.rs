@@ -267,3 +267,13 @@ fn the_metrics_endpoint_serves_and_closes() {
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
 }
+
+#[test]
+fn a_core_that_does_not_move_is_told() {
+    let mut child = Child::start("stall", &[]);
+    child.expect("core 1 has not moved for 3.");
+    child.expect("Times a core did not move for several seconds: 1 more, 1 in all");
+    child.expect("core 1 moves again");
+    child.signal(SIGNALS[0]);
+    assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
+}

@@ -88,6 +88,7 @@ impl CoreService for Scenario {
             "ask" => ask(core).await,
             "overflow" => overflow(core).await,
             "timeout" => timeout(core).await,
+            "stall" => stall(core).await,
             "access" => access(core).await,
             "privileges" => privileges(core).await,
             "fairness" => fairness(core).await,
@@ -146,15 +147,14 @@ async fn ends(core: &TestCore, name: &str) -> anyhow::Result<()> {
 
 /// An info hash that the given core owns.
 fn hash_of(core: &TestCore, owner: usize, nth: usize) -> InfoHash {
-    (0_u64..)
-        .map(|n| {
-            let mut hash = [0; 20];
-            hash[..8].copy_from_slice(&n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
-            InfoHash(hash)
-        })
-        .filter(|hash| core.owner(hash) == owner)
-        .nth(nth)
-        .unwrap()
+    (0..).map(numbered).filter(|hash| core.owner(hash) == owner).nth(nth).unwrap()
+}
+
+/// An info hash for each number, spread over all values.
+fn numbered(n: u64) -> InfoHash {
+    let mut hash = [0; 20];
+    hash[..8].copy_from_slice(&n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
+    InfoHash(hash)
 }
 
 async fn ask(core: TestCore) {
@@ -239,6 +239,14 @@ async fn timeout(core: TestCore) {
         });
     } else {
         keep_busy(Duration::from_millis(2900));
+    }
+    core.stopping().await;
+}
+
+async fn stall(core: TestCore) {
+    if core.index() == 1 {
+        core.sleep(Duration::from_millis(400)).await;
+        keep_busy(Duration::from_millis(4500));
     }
     core.stopping().await;
 }
