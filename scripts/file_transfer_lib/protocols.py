@@ -86,7 +86,7 @@ class UdpProbe(Probe):
     PROTOCOL_ID = 0x0417_2710_1980
     CONNECT, ANNOUNCE, SCRAPE, ERROR = range(4)
     STOPPED = 3
-    ATTEMPTS = 4
+    ATTEMPTS = 20
     ATTEMPT_SECONDS = 0.5
 
     def __init__(self, host: Host, announce_url: str) -> None:
