@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use aquatic_swarm::{HashKey, Shard, ShardConfig};
-use glommio::{GlommioError, LocalExecutorBuilder, Placement};
+use glommio::{GlommioError, Latency, LocalExecutorBuilder, Placement, Shares};
 
 use crate::access_list::{AccessReader, SharedAccessList};
 use crate::clock::{Clock, Epoch};
@@ -16,7 +16,7 @@ use crate::core::{Core, Parcel, Parts};
 use crate::cores;
 use crate::engine::CoreService;
 use crate::expiry::{self, ExpiryCounters};
-use crate::mesh::{self, Ends};
+use crate::mesh::{self, Ends, Inbox, Mesh};
 use crate::metrics::{CoreMetrics, names};
 use crate::readiness::Readiness;
 use crate::steering::Steering;
@@ -29,6 +29,14 @@ const IO_MEMORY: usize = 64 * 1024;
 /// How long tasks may go on before the executor looks for messages of other cores, timers and readiness: under load
 /// this is the longest they wait. A look costs some microseconds.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The executor's own look interval. Its main loop goes to sleep although tasks can run if the interval passes between
+/// the moment it is set and the moment tasks would run, which a busy machine makes happen; before the first timer is
+/// set, nothing wakes it again. So the interval that matters belongs to a task queue that starts with the service.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// Longest that tasks can be asleep that way once the service runs: something is due at least this often.
+const WAKE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How often each core does its housekeeping and notices that the process is stopping.
 const TICK: Duration = Duration::from_millis(250);
@@ -60,7 +68,7 @@ pub(crate) fn run<S: CoreService>(seat: Seat<S>) {
     let made = LocalExecutorBuilder::new(Placement::Unbound)
         .name(&format!("aquatic-core-{}", seat.index))
         .io_memory(IO_MEMORY)
-        .preempt_timer(LOOK_INTERVAL)
+        .preempt_timer(NEVER)
         .make();
     // The main thread goes away only together with the process, so nobody is left to miss these reports.
     match made {
@@ -93,8 +101,8 @@ fn explain(error: &GlommioError<()>) -> String {
     )
 }
 
-async fn serve<S: CoreService>(seat: Seat<S>) {
-    let Seat { index, service, ends, steering, epoch, metrics, heartbeats, events, .. } = seat;
+async fn serve<S: CoreService>(mut seat: Seat<S>) {
+    let (index, events) = (seat.index, seat.events.clone());
     let who = format!("core {index}");
     let readiness = match Readiness::new() {
         Ok(readiness) => readiness,
@@ -104,7 +112,33 @@ async fn serve<S: CoreService>(seat: Seat<S>) {
             return future::pending().await;
         }
     };
-    let (mesh, inbox) = mesh::connect(ends, metrics.counter(&names::MESH_OVERFLOW, &[])).await;
+    let overflow = seat.metrics.counter(&names::MESH_OVERFLOW, &[]);
+    let connected = mesh::connect(seat.ends.take(), overflow).await;
+    let queue =
+        glommio::executor().create_task_queue(Shares::default(), Latency::Matters(LOOK_INTERVAL), "service");
+    let serving = serve_connected(seat, readiness, connected);
+    match glommio::spawn_local_into(serving, queue) {
+        Ok(task) => task.await,
+        Err(_) => unreachable!("the queue has just been made"),
+    }
+    // The executor is never taken down: that may wait for other cores or panic. The process ends around it.
+    future::pending().await
+}
+
+/// Everything that runs in the service's task queue, which is what it spawns, too.
+async fn serve_connected<S: CoreService>(
+    seat: Seat<S>,
+    readiness: Readiness,
+    (mesh, inbox): (Mesh<Parcel<S::Message>>, Inbox<Parcel<S::Message>>),
+) {
+    let Seat { index, service, steering, epoch, metrics, heartbeats, events, .. } = seat;
+    let who = format!("core {index}");
+    glommio::spawn_local(async {
+        loop {
+            glommio::timer::sleep(WAKE_INTERVAL).await;
+        }
+    })
+    .detach();
     let expiry_counters = ExpiryCounters::new(&metrics);
     let tick_lag = metrics.gauge(&names::TICK_LAG, &[]);
     let core = Rc::new(Core::new(Parts {
@@ -159,6 +193,4 @@ async fn serve<S: CoreService>(seat: Seat<S>) {
         }
         Err(error) => Event::Ended { who, why: format!("{error:#}") },
     });
-    // The executor is never taken down: that may wait for other cores or panic. The process ends around it.
-    future::pending().await
 }

@@ -63,6 +63,13 @@ pub(crate) struct Ends<T: Send> {
     receivers: Vec<Option<SharedReceiver<T>>>,
 }
 
+impl<T: Send> Ends<T> {
+    /// These ends, leaving none behind.
+    pub(crate) fn take(&mut self) -> Self {
+        Self { senders: std::mem::take(&mut self.senders), receivers: std::mem::take(&mut self.receivers) }
+    }
+}
+
 /// The channels between this many cores: each core's ends, in core order. One core has none.
 pub(crate) fn full_mesh<T: Send + 'static>(cores: usize) -> Vec<Ends<T>> {
     let ends = || Ends {
