@@ -113,10 +113,10 @@ async fn serve<S: CoreService>(mut seat: Seat<S>) {
         }
     };
     let overflow = seat.metrics.counter(&names::MESH_OVERFLOW, &[]);
-    let connected = mesh::connect(seat.ends.take(), overflow).await;
+    let (mesh, inbox) = mesh::connect(seat.ends.take(), overflow).await;
     let queue =
         glommio::executor().create_task_queue(Shares::default(), Latency::Matters(LOOK_INTERVAL), "service");
-    let serving = serve_connected(seat, readiness, connected);
+    let serving = serve_connected(seat, readiness, mesh, inbox);
     match glommio::spawn_local_into(serving, queue) {
         Ok(task) => task.await,
         Err(_) => unreachable!("the queue has just been made"),
@@ -129,7 +129,8 @@ async fn serve<S: CoreService>(mut seat: Seat<S>) {
 async fn serve_connected<S: CoreService>(
     seat: Seat<S>,
     readiness: Readiness,
-    (mesh, inbox): (Mesh<Parcel<S::Message>>, Inbox<Parcel<S::Message>>),
+    mesh: Mesh<Parcel<S::Message>>,
+    inbox: Inbox<Parcel<S::Message>>,
 ) {
     let Seat { index, service, steering, epoch, metrics, heartbeats, events, .. } = seat;
     let who = format!("core {index}");
