@@ -38,39 +38,40 @@ pub(crate) fn split_at_byte(bytes: &[u8], at: Option<usize>) -> (&[u8], &[u8]) {
     }
 }
 
-/// Undoes percent-coding, writes as much as fits, and returns the length of all of it.
+/// Undoes percent-coding of the first byte that a text stands for, and returns it with the rest of the text.
 ///
 /// Bytes that should have been coded and were not stand for themselves, and so do a plus and a percent sign without two
 /// hexadecimal digits behind it.
 #[inline]
-pub(crate) fn decode(mut text: &[u8], out: &mut [u8]) -> usize {
-    let mut length = 0;
-    let mut places = out.iter_mut();
-    while let [first, rest @ ..] = text {
-        let (byte, rest) = match rest {
-            [high, low, behind @ ..] if *first == b'%' => match (hex_digit(*high), hex_digit(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, behind),
-                _ => (*first, rest),
-            },
-            _ => (*first, rest),
-        };
-        if let Some(place) = places.next() {
-            *place = byte;
-        }
-        length += 1;
-        text = rest;
+fn decode_first(text: &[u8]) -> Option<(u8, &[u8])> {
+    if let [b'%', high, low, rest @ ..] = text
+        && let (Some(high), Some(low)) = (hex_digit(*high), hex_digit(*low))
+    {
+        return Some((high << 4 | low, rest));
     }
-    length
+    text.split_first().map(|(&byte, rest)| (byte, rest))
 }
 
 /// The 20 bytes that a value stands for, or else how many there are.
 #[inline]
-pub(crate) fn decode_20(text: &[u8]) -> Result<[u8; 20], usize> {
+pub(crate) fn decode_20(mut text: &[u8]) -> Result<[u8; 20], usize> {
     let mut bytes = [0; 20];
-    match decode(text, &mut bytes) {
-        20 => Ok(bytes),
-        other => Err(other),
+    for (length, place) in bytes.iter_mut().enumerate() {
+        let Some((byte, rest)) = decode_first(text) else { return Err(length) };
+        *place = byte;
+        text = rest;
     }
+    if text.is_empty() { Ok(bytes) } else { Err(20 + decoded_length(text)) }
+}
+
+#[cold]
+fn decoded_length(mut text: &[u8]) -> usize {
+    let mut length = 0;
+    while let Some((_, rest)) = decode_first(text) {
+        text = rest;
+        length += 1;
+    }
+    length
 }
 
 /// Applies percent-coding to 20 bytes in a place of its own and returns how much of it that takes.
@@ -131,9 +132,13 @@ mod tests {
     }
 
     fn decoded(text: &str) -> Vec<u8> {
-        let mut out = [0; 32];
-        let length = decode(text.as_bytes(), &mut out);
-        out.get(..length).unwrap().to_vec()
+        let mut rest = text.as_bytes();
+        let mut bytes = Vec::new();
+        while let Some((byte, behind)) = decode_first(rest) {
+            bytes.push(byte);
+            rest = behind;
+        }
+        bytes
     }
 
     #[test]
@@ -160,13 +165,18 @@ mod tests {
     }
 
     #[test]
-    fn length_is_known_beyond_the_place() {
-        let mut out = [0; 2];
-        assert_eq!(decode(b"ab%63d", &mut out), 4);
-        assert_eq!(&out, b"ab");
-        assert_eq!(decode_20(b"%00"), Err(1));
-        assert_eq!(decode_20(&[b'a'; 21]), Err(21));
+    fn length_is_known_if_it_is_not_20() {
+        for length in (0..70).filter(|&length| length != 20) {
+            for piece in ["a", "%00", "%", "%4"] {
+                let text = piece.repeat(length);
+                let expected = if piece == "%4" { 2 * length } else { length };
+                if expected != 20 {
+                    assert_eq!(decode_20(text.as_bytes()), Err(expected), "{text}");
+                }
+            }
+        }
         assert_eq!(decode_20(&[0xff; 20]), Ok([0xff; 20]));
+        assert_eq!(decode_20("%FF".repeat(20).as_bytes()), Ok([0xff; 20]));
     }
 
     #[test]
