@@ -14,8 +14,6 @@ pub(crate) trait Unit: Copy {
     /// Base-two logarithm of the units in a chunk; at most 15, so that a position fits into a link.
     const CHUNK_BITS: u32;
 
-    #[inline]
-
     fn of(words: &[Self::Word]) -> &[Self];
     fn of_mut(words: &mut [Self::Word]) -> &mut [Self];
 

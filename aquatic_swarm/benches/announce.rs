@@ -1,0 +1,98 @@
+//! What one announce costs in swarms of different sizes: `cargo bench -p aquatic_swarm --bench announce`.
+//!
+//! The announcing peer is known and wants 50 peers. Divide by the size of the reply to compare.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use aquatic_common::{AnnounceEvent, InfoHash, Seconds};
+use aquatic_swarm::{Announce, Announced, Families, HashKey, PeerBuffers, Shard, ShardConfig};
+use divan::Bencher;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
+const SIZES: [u32; 5] = [1, 10, 1000, 100_000, 1_000_000];
+const WANTED: usize = 50;
+
+fn main() {
+    divan::main();
+}
+
+struct World {
+    shard: Shard,
+    rng: Xoshiro256PlusPlus,
+    v4: [u8; 6 * WANTED],
+    v6: [u8; 18 * WANTED],
+}
+
+impl World {
+    /// A third of the peers are seeders.
+    fn with_swarm(size: u32, address: fn(u32) -> SocketAddr) -> Self {
+        let mut world = Self {
+            shard: Shard::new(ShardConfig::default(), HashKey([9; 16])),
+            rng: Xoshiro256PlusPlus::seed_from_u64(9),
+            v4: [0; 6 * WANTED],
+            v6: [0; 18 * WANTED],
+        };
+        for number in 0..size {
+            world.announce(address(number), number % 3 == 0, AnnounceEvent::None, 0);
+        }
+        world
+    }
+
+    fn announce(
+        &mut self,
+        address: SocketAddr,
+        seeder: bool,
+        event: AnnounceEvent,
+        wanted: usize,
+    ) -> Announced {
+        let info_hash = InfoHash([5; 20]);
+        let announce = Announce { info_hash, address, seeder, event, wanted, families: Families::Own };
+        let out = PeerBuffers { v4: &mut self.v4, v6: &mut self.v6 };
+        self.shard.announce(&announce, Seconds(1000), &mut self.rng, out)
+    }
+}
+
+fn v4(number: u32) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::from_bits(number), 6881))
+}
+
+fn v6(number: u32) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(number)), 6881))
+}
+
+#[divan::bench(args = SIZES)]
+fn leecher_of_ipv4(bencher: Bencher<'_, '_>, size: u32) {
+    known(bencher, size, v4, WANTED);
+}
+
+#[divan::bench(args = SIZES)]
+fn leecher_of_ipv6(bencher: Bencher<'_, '_>, size: u32) {
+    known(bencher, size, v6, WANTED);
+}
+
+#[divan::bench(args = SIZES)]
+fn no_peers_wanted(bencher: Bencher<'_, '_>, size: u32) {
+    known(bencher, size, v4, 0);
+}
+
+fn known(bencher: Bencher<'_, '_>, size: u32, address: fn(u32) -> SocketAddr, wanted: usize) {
+    let mut world = World::with_swarm(size, address);
+    bencher.bench_local(|| {
+        let number = world.rng.random_range(0..size);
+        world.announce(address(number), number % 3 == 0, AnnounceEvent::None, wanted)
+    });
+}
+
+/// A peer comes and goes: two announces.
+#[divan::bench(args = SIZES)]
+fn start_and_stop(bencher: Bencher<'_, '_>, size: u32) {
+    let mut world = World::with_swarm(size, v4);
+    let mut number = size;
+    bencher.bench_local(|| {
+        number = number.wrapping_add(1).max(size);
+        let seeder = number.is_multiple_of(3);
+        world.announce(v4(number), seeder, AnnounceEvent::Started, WANTED);
+        world.announce(v4(number), seeder, AnnounceEvent::Stopped, WANTED)
+    });
+}
