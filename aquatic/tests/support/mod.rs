@@ -50,8 +50,7 @@ impl Tracker {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        assert!(kill(name, self.child.as_ref().unwrap().id()));
     }
 
     /// The next line of its log that contains a text.
@@ -70,7 +69,7 @@ impl Tracker {
     pub(crate) fn end(mut self) -> (Option<i32>, String, String) {
         let (sender, receiver) = mpsc::channel();
         let mut child = self.child.take().unwrap();
-        let pid = child.id().to_string();
+        let pid = child.id();
         let (mut stdout, mut log) = (self.stdout.take().unwrap(), self.log.take().unwrap());
         thread::spawn(move || {
             let (mut printed, mut logged) = (String::new(), String::new());
@@ -79,7 +78,7 @@ impl Tracker {
             let _ = sender.send((child.wait().unwrap().code(), printed, logged));
         });
         receiver.recv_timeout(STOP).unwrap_or_else(|_| {
-            let _ = Command::new("kill").args(["-s", "KILL", &pid]).status();
+            kill("KILL", pid);
             panic!("the tracker did not stop within {STOP:?}");
         })
     }
@@ -92,6 +91,12 @@ impl Drop for Tracker {
             let _ = child.wait();
         }
     }
+}
+
+/// Sends a signal and returns whether that worked. The shell has `kill` built in; as a program, it may be missing.
+fn kill(signal: &str, pid: u32) -> bool {
+    let pid = pid.to_string();
+    Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid]).status().unwrap().success()
 }
 
 /// `aquatic udp` with settings, each `KEY=VALUE`.
