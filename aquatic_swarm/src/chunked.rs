@@ -15,20 +15,17 @@ impl<T: Copy, const N: usize> Chunked<T, N> {
     }
 
     #[inline]
-
     pub(crate) fn len(&self) -> u32 {
         self.len
     }
 
     #[inline]
-
     pub(crate) fn get(&self, at: u32) -> T {
         let at = at as usize;
         self.chunks[at / N][at % N]
     }
 
     #[inline]
-
     pub(crate) fn set(&mut self, at: u32, value: T) {
         let at = at as usize;
         self.chunks[at / N][at % N] = value;

@@ -131,19 +131,16 @@ impl<K: Kind> Store<K> {
     }
 
     #[inline]
-
     pub(crate) fn find(&self, info_hash: &InfoHash) -> Option<Slot> {
         self.table.find(self.table.name(info_hash))
     }
 
     #[inline]
-
     pub(crate) fn content(&self, slot: Slot) -> Content<K::Peer> {
         Content::from_payload::<K>(self.table.payload(slot))
     }
 
     #[inline]
-
     pub(crate) fn swarm(&self, slot: Slot) -> Option<Swarm<'_, K>> {
         Some(match self.content(slot) {
             Content::One(peer) => Swarm::One(peer),

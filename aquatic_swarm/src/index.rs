@@ -60,7 +60,6 @@ impl Index {
     }
 
     #[inline]
-
     fn items<'a>(&self, slab: &'a Slab<u32>, number: u32) -> &'a [u32] {
         let bucket = self.buckets.get(number);
         if bucket.len == 0 { &[] } else { &slab.get(bucket.block)[..bucket.len as usize] }

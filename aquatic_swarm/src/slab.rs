@@ -29,25 +29,21 @@ impl Unit for u32 {
     const CHUNK_BITS: Self = 14;
 
     #[inline]
-
     fn of(words: &[Self]) -> &[Self] {
         words
     }
 
     #[inline]
-
     fn of_mut(words: &mut [Self]) -> &mut [Self] {
         words
     }
 
     #[inline]
-
     fn from_link(next: u16) -> Self {
         Self::from(next)
     }
 
     #[inline]
-
     fn link(self) -> u16 {
         (self & 0xffff) as u16
     }
@@ -60,25 +56,21 @@ impl Unit for u64 {
     const CHUNK_BITS: u32 = 15;
 
     #[inline]
-
     fn of(words: &[Self]) -> &[Self] {
         words
     }
 
     #[inline]
-
     fn of_mut(words: &mut [Self]) -> &mut [Self] {
         words
     }
 
     #[inline]
-
     fn from_link(next: u16) -> Self {
         Self::from(next)
     }
 
     #[inline]
-
     fn link(self) -> u16 {
         (self & 0xffff) as u16
     }
@@ -91,25 +83,21 @@ impl Unit for [u64; 4] {
     const CHUNK_BITS: u32 = 13;
 
     #[inline]
-
     fn of(words: &[u64]) -> &[Self] {
         words.as_chunks().0
     }
 
     #[inline]
-
     fn of_mut(words: &mut [u64]) -> &mut [Self] {
         words.as_chunks_mut().0
     }
 
     #[inline]
-
     fn from_link(next: u16) -> Self {
         [u64::from(next), 0, 0, 0]
     }
 
     #[inline]
-
     fn link(self) -> u16 {
         (self[0] & 0xffff) as u16
     }
@@ -122,19 +110,16 @@ impl Unit for [u8; 20] {
     const CHUNK_BITS: u32 = 13;
 
     #[inline]
-
     fn of(words: &[u8]) -> &[Self] {
         words.as_chunks().0
     }
 
     #[inline]
-
     fn of_mut(words: &mut [u8]) -> &mut [Self] {
         words.as_chunks_mut().0
     }
 
     #[inline]
-
     fn from_link(next: u16) -> Self {
         let mut unit = [0; 20];
         unit[..2].copy_from_slice(&next.to_le_bytes());
@@ -142,7 +127,6 @@ impl Unit for [u8; 20] {
     }
 
     #[inline]
-
     fn link(self) -> u16 {
         u16::from_le_bytes([self[0], self[1]])
     }
@@ -182,7 +166,6 @@ impl<U: Unit> Chunk<U> {
     }
 
     #[inline]
-
     fn units_mut(&mut self, at: usize, len: usize) -> &mut [U] {
         let begin = usize::from(self.start) + at * U::WORDS;
         U::of_mut(&mut self.words[begin..begin + len * U::WORDS])
@@ -259,7 +242,6 @@ impl<U: Unit> Slab<U> {
     }
 
     #[inline]
-
     pub(crate) fn get(&self, block: u32) -> &[U] {
         let (id, at) = Self::place(block);
         let chunk = &self.chunks[id];
@@ -267,7 +249,6 @@ impl<U: Unit> Slab<U> {
     }
 
     #[inline]
-
     pub(crate) fn get_mut(&mut self, block: u32) -> &mut [U] {
         let (id, at) = Self::place(block);
         let chunk = &mut self.chunks[id];
@@ -282,7 +263,6 @@ impl<U: Unit> Slab<U> {
     }
 
     #[inline]
-
     pub(crate) fn unit_mut(&mut self, name: u32) -> &mut U {
         let (id, at) = Self::place(name);
         &mut self.chunks[id].units_mut(at, 1)[0]
@@ -361,7 +341,6 @@ impl<U: Unit> Slab<U> {
     }
 
     #[inline]
-
     fn place(block: u32) -> (usize, usize) {
         ((block >> U::CHUNK_BITS) as usize, block as usize & (Self::CHUNK - 1))
     }

@@ -204,25 +204,21 @@ impl Table {
     }
 
     #[inline]
-
     fn slot(number: u32, page: Page, at: u8) -> Slot {
         Slot { page: number, at, unit: page.block + (head(page.len) + at as usize) as u32 }
     }
 
     #[inline]
-
     pub(crate) fn payload(&self, slot: Slot) -> u64 {
         self.slab.unit(slot.unit)[3]
     }
 
     #[inline]
-
     pub(crate) fn set_payload(&mut self, slot: Slot, payload: u64) {
         self.slab.unit_mut(slot.unit)[3] = payload;
     }
 
     #[inline]
-
     pub(crate) fn completed(&self, slot: Slot) -> u32 {
         (self.slab.unit(slot.unit)[2] >> 32) as u32
     }

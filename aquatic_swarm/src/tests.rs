@@ -247,7 +247,7 @@ fn most_touched(peers: u32) -> u64 {
     }
     for number in 0..2000 {
         let number = number * 7919 % peers;
-        step(&mut world, &v4(number, number % 2 == 0, 50));
+        step(&mut world, &v4(number, number.is_multiple_of(2), 50));
     }
     for number in 0..peers {
         step(&mut world, &Announce { event: AnnounceEvent::Stopped, ..v4(number, false, 50) });
