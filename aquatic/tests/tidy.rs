@@ -17,7 +17,18 @@ const MIN_CRATE_DOC_LINES: usize = 2;
 /// Which members each member may use. Protocol codecs and the store know nothing of the tracker around them, and
 /// nothing knows the services but the program.
 const ARROWS: [(&str, &[&str]); 15] = [
-    ("aquatic", &["aquatic_cli_helpers", "aquatic_common", "aquatic_http", "aquatic_udp", "aquatic_ws"]),
+    (
+        "aquatic",
+        &[
+            "aquatic_cli_helpers",
+            "aquatic_common",
+            "aquatic_http",
+            "aquatic_udp",
+            // For the tests, which speak to the program as clients do.
+            "aquatic_udp_protocol",
+            "aquatic_ws",
+        ],
+    ),
     ("aquatic_udp", &["aquatic_common", "aquatic_runtime", "aquatic_swarm", "aquatic_udp_protocol"]),
     ("aquatic_http", &["aquatic_common", "aquatic_http_protocol", "aquatic_runtime", "aquatic_swarm"]),
     ("aquatic_ws", &["aquatic_common", "aquatic_runtime", "aquatic_swarm", "aquatic_ws_protocol"]),
