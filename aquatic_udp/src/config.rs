@@ -56,8 +56,8 @@ aquatic_common::settings! {
         /// Receive buffer to ask the kernel for, for each socket; 0 keeps the system's default. What does not fit
         /// is dropped by the kernel (and counted). net.core.rmem_max limits it: the log tells if it does.
         pub socket_recv_buffer_size: usize = 8_000_000, unit "bytes", in 0..=2_000_000_000;
-        /// Longest reply. 1232 passes every IPv6 path; longer ones may be lost on the way.
-        pub max_reply_size: usize = 1232, unit "bytes of payload", in 512..=2048;
+        /// Longest reply. 1232 passes every path; longer ones may be lost on the way, since they are not cut up.
+        pub max_reply_size: usize = 1232, unit "bytes of payload", in 512..=1472;
         /// Let the kernel hand each announce to the core that owns its torrent. Switched off, announces change
         /// cores inside the process: slower, meant for tests and for kernels with a faulty steering.
         pub steering: bool = true;
@@ -69,7 +69,7 @@ aquatic_common::settings! {
     pub struct ProtocolConfig {
         /// Most peers in a reply. Replies are also limited by network.max_reply_size: 202 IPv4 or 67 IPv6
         /// peers fit into 1232 bytes.
-        pub max_response_peers: usize = 50, unit "peers", in 0..=338;
+        pub max_response_peers: usize = 50, unit "peers", in 0..=242;
         /// Most torrents answered for in a scrape; further ones are left out.
         pub max_scrape_torrents: usize = 74, unit "torrents", in 1..=74;
         /// Time clients are asked to wait between two announces.
@@ -139,7 +139,7 @@ impl Configuration for UdpConfig {
 }
 
 const _: () =
-    assert!(REPLY_HEAD + 6 * 338 <= REPLY_CAPACITY, "the bound of max_response_peers fits a reply buffer");
+    assert!(REPLY_HEAD + 6 * 242 <= REPLY_CAPACITY, "the bound of max_response_peers fits a reply buffer");
 
 #[cfg(test)]
 mod tests {

@@ -61,6 +61,8 @@ impl UdpSocket {
         socket.set_reuse_port(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
+        } else {
+            sys::never_fragment(socket.as_fd())?;
         }
         if options.receive_buffer > 0 {
             net::set_receive_buffer(&socket, options.receive_buffer)?;

@@ -280,6 +280,13 @@ pub(super) fn enable_packet_info(socket: BorrowedFd<'_>, v6: bool) -> io::Result
     }
 }
 
+/// Sends IPv4 datagrams whole or not at all, whatever the kernel believes about the path. Datagrams that may be cut on the
+/// way need an identification each, which costs the kernel some 3 % of a reply; and a forged ICMP message about the path
+/// cannot have replies cut or refused.
+pub(super) fn never_fragment(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_PROBE)
+}
+
 /// Datagrams the kernel has dropped for want of room in this socket's receive buffer, since it was opened.
 pub(super) fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut figures = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
