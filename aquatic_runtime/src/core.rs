@@ -4,6 +4,7 @@ use std::cell::{RefCell, RefMut};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use aquatic_common::{AccessList, Family, InfoHash, Seconds};
@@ -12,7 +13,8 @@ use rand::rngs::SmallRng;
 
 use crate::access_list::AccessReader;
 use crate::clock::Clock;
-use crate::mesh::{Carries, Mesh, Overflow};
+use crate::look::Looks;
+use crate::mesh::{Carries, Mesh, Overflow, Recipient};
 use crate::metrics::{CoreMetrics, Counter, Gauge, names};
 use crate::readiness::Readiness;
 use crate::router::{
@@ -47,6 +49,7 @@ pub struct Core<M: Send + 'static> {
     metrics: CoreMetrics,
     counts: Counts,
     stop: StopFlag,
+    looks: Looks,
     mesh: Mesh<Parcel<M>>,
     router: RefCell<Router>,
     handlers: RefCell<Vec<Handler<M>>>,
@@ -123,6 +126,7 @@ impl<M: Send + 'static> Core<M> {
             metrics,
             counts,
             stop: StopFlag::default(),
+            looks: Looks::new(),
             mesh,
             router: RefCell::default(),
             handlers: RefCell::default(),
@@ -309,29 +313,6 @@ impl<M: Send + 'static> Core<M> {
         })
     }
 
-    /// Handles what another core has sent.
-    pub(crate) fn receive(&self, from: usize, parcel: Parcel<M>) {
-        self.counts.messages.add(1);
-        match parcel {
-            Parcel::Ask(ticket, question) => {
-                let answer = match question {
-                    Question::Scrape { info_hashes, families } => {
-                        let shard = self.shard.borrow();
-                        Answer::Scrape(info_hashes.iter().map(|hash| shard.scrape(hash, families)).collect())
-                    }
-                    Question::Announce(question) => Answer::Announce(Box::new(self.apply(&question))),
-                };
-                // If the way back is full the asker runs into its deadline; the overflow has been counted.
-                let _ = self.mesh.try_send(from, Parcel::Answer(ticket, answer));
-            }
-            Parcel::Answer(ticket, answer) => {
-                let ended = self.router.borrow_mut().answer(ticket, answer);
-                ended.into_iter().for_each(Ended::tell);
-            }
-            Parcel::Service(message) => self.hand_over(from, message),
-        }
-    }
-
     fn hand_over(&self, from: usize, mut message: M) {
         for handler in self.handlers.borrow_mut().iter_mut() {
             match handler(from, message) {
@@ -342,7 +323,7 @@ impl<M: Send + 'static> Core<M> {
         self.counts.unclaimed.add(1);
     }
 
-    /// Ends a batch of messages.
+    /// Ends a batch of messages, or of answers that did not come.
     pub(crate) fn flush(&self) {
         for flush in self.flushers.borrow_mut().iter_mut() {
             flush();
@@ -351,6 +332,8 @@ impl<M: Send + 'static> Core<M> {
 
     /// The engine's periodic work: questions past their deadline, and the gauges.
     pub(crate) fn housekeeping(&self) {
+        // A timer has brought us here, so the executor has looked.
+        self.looks.done(self.clock.shown());
         let late = self.router.borrow_mut().expire(self.clock.shown());
         self.counts.timeouts.add(late.len() as u64);
         late.into_iter().for_each(Ended::tell);
@@ -390,12 +373,67 @@ impl<M: Send + 'static> Core<M> {
     /// Lets the other tasks of this core run, and the executor look after timers and messages. A loop that may never
     /// wait for anything must call it between two turns of bounded work.
     pub async fn yield_now(&self) {
-        glommio::executor().yield_task_queue_now().await;
+        if self.looks.is_due(self.tick()) {
+            self.looks.next().await;
+            self.looks.done(self.tick());
+        } else {
+            self.looks.stay_awake();
+            glommio::executor().yield_task_queue_now().await;
+        }
+    }
+
+    /// Has the executor do something now and then, see [`look`](crate::look). Runs for as long as the core.
+    pub(crate) async fn pulse(&self) {
+        loop {
+            self.sleep(self.looks.pulse()).await;
+        }
     }
 
     /// Starts a task on this core. For connections and periodic work; never per request or message, because starting a
     /// task takes a lock that all cores share.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         glommio::spawn_local(task).detach();
+    }
+}
+
+impl<M: Send + 'static> Recipient<Parcel<M>> for Core<M> {
+    fn begin(&self) {
+        self.tick();
+        self.looks.note_activity();
+    }
+
+    fn receive(&self, from: usize, parcel: Parcel<M>) {
+        self.counts.messages.add(1);
+        match parcel {
+            Parcel::Ask(ticket, question) => {
+                let answer = match question {
+                    Question::Scrape { info_hashes, families } => {
+                        let shard = self.shard.borrow();
+                        Answer::Scrape(info_hashes.iter().map(|hash| shard.scrape(hash, families)).collect())
+                    }
+                    Question::Announce(question) => Answer::Announce(Box::new(self.apply(&question))),
+                };
+                // If the way back is full the asker runs into its deadline; the overflow has been counted.
+                let _ = self.mesh.try_send(from, Parcel::Answer(ticket, answer));
+            }
+            Parcel::Answer(ticket, answer) => {
+                let ended = self.router.borrow_mut().answer(ticket, answer);
+                ended.into_iter().for_each(Ended::tell);
+            }
+            Parcel::Service(message) => self.hand_over(from, message),
+        }
+    }
+
+    fn end(&self) {
+        self.flush();
+    }
+
+    fn wake_again(&self, context: &mut Context<'_>) {
+        if self.looks.is_due(self.tick()) {
+            self.looks.wake_after_next(context);
+        } else {
+            self.looks.stay_awake();
+            context.waker().wake_by_ref();
+        }
     }
 }

@@ -124,16 +124,19 @@ pub struct Engine {
     access: Arc<SharedAccessList>,
     metrics: Option<TcpListener>,
     process: ProcessFigures,
+    supervisor: Supervisor,
 }
 
 impl Engine {
-    /// Plans the cores, checks what the machine allows, reads the access list and opens the metrics endpoint.
-    /// Starts no thread and drops no privilege yet.
+    /// Begins to listen to signals and makes panics fatal, plans the cores, checks what the machine allows, reads the
+    /// access list and opens the metrics endpoint. Starts no core and drops no privilege yet.
     ///
     /// # Errors
     /// Anything that would keep the tracker from running, with its remedy.
     pub fn prepare(config: EngineConfig) -> Result<Self, EngineError> {
         let epoch = Epoch::start();
+        let supervisor = Supervisor::new();
+        supervisor.listen_to_signals(epoch).map_err(EngineError::Thread)?;
         let plan = cores::plan_for_this_process(config.workers)?;
         let count = plan.cpus.len();
         if let Some(quota) = plan.throttled_to {
@@ -158,6 +161,7 @@ impl Engine {
             plan,
             access,
             metrics,
+            supervisor,
         })
     }
 
@@ -192,17 +196,15 @@ impl Engine {
         if services.len() != self.cores() {
             return Err(EngineError::Services(services.len(), self.cores()));
         }
-        let supervisor = Supervisor::new();
         privileges::drop_privileges(&self.config.privileges)?;
         if self.config.privileges.drop_privileges {
             // What was allowed to root may be forbidden to the user it has become.
             startup::check_io_uring()?;
         }
-        supervisor.listen_to_signals(self.epoch).map_err(EngineError::Thread)?;
         let heartbeats = Heartbeats::new(self.cores());
         let stop = Arc::new(AtomicBool::new(false));
-        start_cores(&self, &supervisor, services, &heartbeats, &stop)?;
-        let Self { config, epoch, plan, registry, access, metrics, process, .. } = self;
+        let early = start_cores(&self, services, &heartbeats, &stop)?;
+        let Self { config, epoch, plan, registry, access, metrics, process, supervisor, .. } = self;
         if let Some(listener) = metrics {
             if let Ok(address) = listener.local_addr() {
                 log::info!("metrics: http://{address}/metrics");
@@ -215,19 +217,20 @@ impl Engine {
                 .map_err(EngineError::Thread)?;
         }
         let vigil = Vigil::new(epoch, config.statistics.interval, &registry, process, heartbeats, access);
-        supervise(vigil, &supervisor, plan.cpus.len(), &stop)
+        supervise(vigil, &supervisor, early, plan.cpus.len(), &stop)
     }
 }
 
-/// Starts one core after the other, so that the first that cannot be started is the one reported.
+/// Starts one core after the other, so that the first that cannot be started is the one reported. Returns what was
+/// heard meanwhile and is to be seen to once all of them run.
 fn start_cores<S: CoreService>(
     engine: &Engine,
-    supervisor: &Supervisor,
     services: Vec<S>,
     heartbeats: &Heartbeats,
     stop: &Arc<AtomicBool>,
-) -> Result<(), EngineError> {
-    let config = &engine.config;
+) -> Result<Vec<Event>, EngineError> {
+    let mut early = Vec::new();
+    let Engine { config, supervisor, .. } = engine;
     let cores = engine.cores();
     let shard = ShardConfig::share_of(&config.limits, &config.cleaning, cores);
     let hash_key = HashKey(rand::make_rng::<StdRng>().random());
@@ -253,31 +256,39 @@ fn start_cores<S: CoreService>(
         supervisor
             .spawn(&format!("aquatic-core-{index}"), move || executor::run(seat))
             .map_err(EngineError::Thread)?;
+        until_started(index, supervisor, &mut early)?;
+    }
+    Ok(early)
+}
+
+fn until_started(index: usize, supervisor: &Supervisor, early: &mut Vec<Event>) -> Result<(), EngineError> {
+    loop {
         match supervisor.events.recv_timeout(START_DEADLINE) {
-            Ok(Event::CoreStarted(Ok(()))) => {}
+            Ok(Event::CoreStarted(Ok(()))) => return Ok(()),
             Ok(Event::CoreStarted(Err(why))) => return Err(EngineError::Core(index, why)),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
-            // Told to stop before anything has begun; told twice the signal thread ends the process.
-            Ok(Event::Stop) => return Err(EngineError::Core(index, "told to stop".to_owned())),
-            Ok(Event::Reload | Event::CoreStopped(_)) => {}
+            Ok(event @ (Event::Stop | Event::Reload | Event::CoreStopped(_))) => early.push(event),
             Err(_) => {
                 let why = format!("no sign of life within {} s", START_DEADLINE.as_secs());
                 return Err(EngineError::Core(index, why));
             }
         }
     }
-    Ok(())
 }
 
 /// The main thread's work once everything runs.
 fn supervise(
     mut vigil: Vigil,
     supervisor: &Supervisor,
+    early: Vec<Event>,
     cores: usize,
     stop: &AtomicBool,
 ) -> Result<(), EngineError> {
+    let mut early = early.into_iter();
     loop {
-        match supervisor.events.recv_timeout(vigil.until_next(VIGIL_INTERVAL)) {
+        let next =
+            early.next().map_or_else(|| supervisor.events.recv_timeout(vigil.until_next(VIGIL_INTERVAL)), Ok);
+        match next {
             Ok(Event::Stop) => break,
             Ok(Event::Reload) => vigil.reload_access_list(),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),

@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use aquatic_swarm::{HashKey, Shard, ShardConfig};
-use glommio::{GlommioError, Latency, LocalExecutorBuilder, Placement, Shares};
+use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 
 use crate::access_list::{AccessReader, SharedAccessList};
 use crate::clock::{Clock, Epoch};
@@ -16,7 +16,7 @@ use crate::core::{Core, Parcel, Parts};
 use crate::cores;
 use crate::engine::CoreService;
 use crate::expiry::{self, ExpiryCounters};
-use crate::mesh::{self, Ends, Inbox, Mesh};
+use crate::mesh::{self, Ends};
 use crate::metrics::{CoreMetrics, names};
 use crate::readiness::Readiness;
 use crate::steering::Steering;
@@ -26,17 +26,10 @@ use crate::watchdog::Heartbeats;
 /// Memory each executor registers with the kernel for file I/O, which the tracker does not do: the least it takes.
 const IO_MEMORY: usize = 64 * 1024;
 
-/// How long tasks may go on before the executor looks for messages of other cores, timers and readiness: under load
-/// this is the longest they wait. A look costs some microseconds.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
-
-/// The executor's own look interval. Its main loop goes to sleep although tasks can run if the interval passes between
-/// the moment it is set and the moment tasks would run, which a busy machine makes happen; before the first timer is
-/// set, nothing wakes it again. So the interval that matters belongs to a task queue that starts with the service.
-const NEVER: Duration = Duration::from_secs(3600);
-
-/// Longest that tasks can be asleep that way once the service runs: something is due at least this often.
-const WAKE_INTERVAL: Duration = Duration::from_millis(20);
+/// When the executor interrupts running tasks by itself: never. If that moment comes before the first task has run, as
+/// happens on a busy machine, its main loop takes it that there was nothing to do, and sleeps although tasks want to
+/// run. Tasks interrupt themselves instead, see [`look`](crate::look).
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// How often each core does its housekeeping and notices that the process is stopping.
 const TICK: Duration = Duration::from_millis(250);
@@ -101,8 +94,8 @@ fn explain(error: &GlommioError<()>) -> String {
     )
 }
 
-async fn serve<S: CoreService>(mut seat: Seat<S>) {
-    let (index, events) = (seat.index, seat.events.clone());
+async fn serve<S: CoreService>(seat: Seat<S>) {
+    let Seat { index, service, ends, steering, epoch, metrics, heartbeats, events, .. } = seat;
     let who = format!("core {index}");
     let readiness = match Readiness::new() {
         Ok(readiness) => readiness,
@@ -112,34 +105,7 @@ async fn serve<S: CoreService>(mut seat: Seat<S>) {
             return future::pending().await;
         }
     };
-    let overflow = seat.metrics.counter(&names::MESH_OVERFLOW, &[]);
-    let (mesh, inbox) = mesh::connect(seat.ends.take(), overflow).await;
-    let queue =
-        glommio::executor().create_task_queue(Shares::default(), Latency::Matters(LOOK_INTERVAL), "service");
-    let serving = serve_connected(seat, readiness, mesh, inbox);
-    match glommio::spawn_local_into(serving, queue) {
-        Ok(task) => task.await,
-        Err(_) => unreachable!("the queue has just been made"),
-    }
-    // The executor is never taken down: that may wait for other cores or panic. The process ends around it.
-    future::pending().await
-}
-
-/// Everything that runs in the service's task queue, which is what it spawns, too.
-async fn serve_connected<S: CoreService>(
-    seat: Seat<S>,
-    readiness: Readiness,
-    mesh: Mesh<Parcel<S::Message>>,
-    inbox: Inbox<Parcel<S::Message>>,
-) {
-    let Seat { index, service, steering, epoch, metrics, heartbeats, events, .. } = seat;
-    let who = format!("core {index}");
-    glommio::spawn_local(async {
-        loop {
-            glommio::timer::sleep(WAKE_INTERVAL).await;
-        }
-    })
-    .detach();
+    let (mesh, inbox) = mesh::connect(ends, metrics.counter(&names::MESH_OVERFLOW, &[])).await;
     let expiry_counters = ExpiryCounters::new(&metrics);
     let tick_lag = metrics.gauge(&names::TICK_LAG, &[]);
     let core = Rc::new(Core::new(Parts {
@@ -155,19 +121,10 @@ async fn serve_connected<S: CoreService>(
 
     // The service is polled first, so that its message handlers are there before the first message is received.
     let service = glommio::spawn_local(service.run(Rc::clone(&core)));
-    let (before, handle, after) = (Rc::clone(&core), Rc::clone(&core), Rc::clone(&core));
-    inbox.receive(
-        move || {
-            before.tick();
-        },
-        move |from, parcel| handle.receive(from, parcel),
-        move || after.flush(),
-    );
-    let ticking = Rc::clone(&core);
-    glommio::spawn_local(readiness.drain(move || {
-        ticking.tick();
-    }))
-    .detach();
+    inbox.receive(&core);
+    glommio::spawn_local(readiness.drain(Rc::clone(&core))).detach();
+    let pulsing = Rc::clone(&core);
+    glommio::spawn_local(async move { pulsing.pulse().await }).detach();
     glommio::spawn_local(expiry::run(Rc::clone(&core), seat.expiry_interval, expiry_counters)).detach();
     let housekeeper = Rc::clone(&core);
     glommio::spawn_local(async move {
@@ -194,4 +151,6 @@ async fn serve_connected<S: CoreService>(
         }
         Err(error) => Event::Ended { who, why: format!("{error:#}") },
     });
+    // The executor is never taken down: that may wait for other cores or panic. The process ends around it.
+    future::pending().await
 }

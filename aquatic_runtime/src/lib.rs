@@ -17,7 +17,7 @@
 //!   no longer move.
 //!
 //! On each core:
-//! - [`core`]: what a service finds there. `executor`: how it came to be.
+//! - [`core`]: what a service finds there. `executor`: how it came to be. `look`: how it hears of the world.
 //! - [`readiness`]: waiting for sockets. [`udp`]: sockets read and written in batches.
 //! - [`mesh`]: messages between cores. [`router`]: questions to the owner of a torrent. [`steering`]: who that is.
 //! - [`clock`]: the time. `expiry`: forgetting peers. [`access_list`]: which torrents are served.
@@ -31,7 +31,7 @@
 //!   writer are joined inside it, because a task that spawns children and races them is never freed.
 //! - One timer for many things: a sweep per core, not a sleep per connection.
 //! - A loop that may never wait calls [`Core::yield_now`] between turns of bounded work. Other ways to yield do not
-//!   let the executor look after messages and timers.
+//!   let the executor look after messages and timers, see `look`.
 //! - No borrow of the shard, or of anything shared, is held over an `.await`.
 //! - No input of a client may reach a panic: it ends the process.
 //! - Executors are made once per process and never taken down; the process exits around them. Tests that start an
@@ -45,10 +45,12 @@ pub mod cores;
 pub mod engine;
 mod executor;
 mod expiry;
+mod look;
 pub mod mesh;
 pub mod metrics;
 pub mod net;
 pub mod privileges;
+pub mod proxy;
 pub mod readiness;
 pub mod router;
 pub mod startup;
@@ -56,6 +58,7 @@ pub mod steering;
 mod stop;
 pub mod supervise;
 mod sys;
+pub mod tcp;
 pub mod udp;
 mod vigil;
 mod watchdog;

@@ -7,12 +7,11 @@
 //! task that looked at several would leave a waker behind in each channel at every look, and a task overflows at
 //! 32,767 of them.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use futures_lite::Stream;
 use glommio::channels::shared_channel::{
@@ -61,13 +60,6 @@ pub(crate) struct Ends<T: Send> {
     /// By index of the other core; none to itself.
     senders: Vec<Option<SharedSender<T>>>,
     receivers: Vec<Option<SharedReceiver<T>>>,
-}
-
-impl<T: Send> Ends<T> {
-    /// These ends, leaving none behind.
-    pub(crate) fn take(&mut self) -> Self {
-        Self { senders: std::mem::take(&mut self.senders), receivers: std::mem::take(&mut self.receivers) }
-    }
 }
 
 /// The channels between this many cores: each core's ends, in core order. One core has none.
@@ -166,37 +158,41 @@ pub(crate) struct Inbox<T: Send> {
     receivers: Vec<(usize, ConnectedReceiver<T>)>,
 }
 
+/// What happens with messages. Nothing of it may wait.
+pub(crate) trait Recipient<T> {
+    /// A batch begins.
+    fn begin(&self);
+
+    /// A message and the core it is from.
+    fn receive(&self, from: usize, message: T);
+
+    /// The batch has ended.
+    fn end(&self);
+
+    /// There may be more: have this task woken when the other tasks of the core have had their turn.
+    fn wake_again(&self, context: &mut Context<'_>);
+}
+
 impl<T: Send + 'static> Inbox<T> {
-    /// Starts to hand over messages: `before` is called at the beginning of each batch, `handle` with each message and
-    /// its sender, `after` at the end of each batch. They must not wait.
-    pub(crate) fn receive(
-        self,
-        before: impl Fn() + 'static,
-        handle: impl FnMut(usize, T) + 'static,
-        after: impl Fn() + 'static,
-    ) {
-        let shared = Rc::new((before, RefCell::new(handle), after));
+    /// Starts to hand over messages in batches.
+    pub(crate) fn receive(self, recipient: &Rc<impl Recipient<T> + 'static>) {
         for (from, mut receiver) in self.receivers {
-            let shared = Rc::clone(&shared);
+            let recipient = Rc::clone(recipient);
             let receive = poll_fn(move |context| {
-                let (before, handle, after) = &*shared;
-                let mut handle = handle.borrow_mut();
-                before();
+                recipient.begin();
                 for _ in 0..MESSAGES_PER_TURN {
                     match Pin::new(&mut receiver).poll_next(context) {
-                        Poll::Ready(Some(message)) => handle(from, message),
+                        Poll::Ready(Some(message)) => recipient.receive(from, message),
                         // The channel closes only when the other core's thread ends, which ends the process.
                         done_for_now @ (Poll::Pending | Poll::Ready(None)) => {
-                            drop(handle);
-                            after();
+                            recipient.end();
                             return done_for_now.map(drop);
                         }
                     }
                 }
-                drop(handle);
-                after();
-                // There may be more. No waker has been left in the channel in this turn.
-                context.waker().wake_by_ref();
+                recipient.end();
+                // No waker has been left in the channel in this turn.
+                recipient.wake_again(context);
                 Poll::Pending
             });
             glommio::spawn_local(receive).detach();

@@ -24,6 +24,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::time::Timespec;
 use slab::Slab;
 
+use crate::core::Core;
 use crate::sys;
 
 /// Most events taken from the kernel at once; the tasks they wake run before more are taken.
@@ -45,7 +46,7 @@ pub enum Mode {
 
 /// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
+pub(crate) enum Direction {
     Read,
     Write,
 }
@@ -163,20 +164,19 @@ impl Readiness {
     }
 
     /// Wakes the owners of whatever is ready, for ever. One such task runs on each core.
-    pub(crate) async fn drain(self, mut before_wakeups: impl FnMut()) {
+    pub(crate) async fn drain<M: Send + 'static>(self, core: Rc<Core<M>>) {
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
         loop {
             let waited = sys::until_readable(self.set.epoll.as_fd()).await;
             if waited.is_err() {
                 self.set.failures.set(self.set.failures.get() + 1);
-                glommio::timer::sleep(DESPERATE_PAUSE).await;
+                core.sleep(DESPERATE_PAUSE).await;
             }
-            before_wakeups();
+            core.tick();
             // Whatever the woken tasks cause in turn is found here, without waiting for it; the wait begins when
             // nothing is ready.
             while self.turn(&mut events) {
-                glommio::executor().yield_task_queue_now().await;
-                before_wakeups();
+                core.yield_now().await;
             }
         }
     }
@@ -325,7 +325,8 @@ impl<T: AsFd> Source<T> {
         act(&mut entries[self.key])
     }
 
-    fn poll_io<R>(
+    /// Runs an operation that may block; if it would have, the task is woken when it is worth another try.
+    pub(crate) fn poll_io<R>(
         &self,
         direction: Direction,
         context: &Context<'_>,

@@ -37,6 +37,15 @@ fn a_signal_stops_all_cores_cleanly() {
 }
 
 #[test]
+fn a_signal_during_start_stops_cleanly_too() {
+    let mut child = Child::start("stopped-early", &[]);
+    child.expect("sockets are bound");
+    child.signal(SIGNALS[0]);
+    let ended = child.wait(Duration::from_secs(5));
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
+}
+
+#[test]
 fn a_service_that_does_not_stop_is_left_behind_within_five_seconds() {
     let mut child = Child::start("stubborn", &[]);
     child.expect("core 1 serves");

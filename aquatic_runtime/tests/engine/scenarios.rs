@@ -34,6 +34,10 @@ pub(crate) fn run(name: &str) {
     }
     let scenario = name.to_owned();
     let result = Engine::prepare(config).and_then(|engine| {
+        if scenario == "stopped-early" {
+            say("sockets are bound");
+            keep_busy(Duration::from_millis(300));
+        }
         let services = (0..engine.cores()).map(|_| Scenario { name: scenario.clone() }).collect();
         engine.run(services)
     });
@@ -81,7 +85,7 @@ impl CoreService for Scenario {
 
     async fn run(self, core: TestCore) -> anyhow::Result<()> {
         match self.name.as_str() {
-            "idle" | "memlock" | "memlock-privileged" => idle(core).await,
+            "idle" | "stopped-early" | "memlock" | "memlock-privileged" => idle(core).await,
             "stubborn" => stubborn(core).await,
             "panic" | "panic-in-task" | "panic-in-handler" => panics(core, &self.name).await,
             "return" | "error" => ends(&core, &self.name).await?,
