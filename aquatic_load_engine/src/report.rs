@@ -23,6 +23,42 @@ pub struct KindReport {
     pub latency: LatencySummary,
 }
 
+/// What a whole test found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Such as `udp`.
+    pub protocol: &'static str,
+    /// The tracker.
+    pub server_address: String,
+    /// Torrents of the population.
+    pub torrents: u64,
+    /// Peers of the population.
+    pub peers: u64,
+    /// The phases that took place, in order.
+    pub phases: Vec<Report>,
+}
+
+impl Outcome {
+    /// Whether the tracker passed in all phases.
+    ///
+    /// # Errors
+    /// When it did not answer, or answered wrongly.
+    pub fn verdict(&self) -> Result<(), Failure> {
+        if self.phases.is_empty() {
+            return Err(Failure::NothingAnswered);
+        }
+        self.phases.iter().try_for_each(Report::verdict)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, server_address, torrents, peers, .. } = self;
+        writeln!(f, "{protocol} tracker at {server_address}; {torrents} torrents, {peers} peers")?;
+        self.phases.iter().try_for_each(|phase| write!(f, "\n{phase}"))
+    }
+}
+
 /// Something that was counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Count {

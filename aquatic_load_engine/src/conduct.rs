@@ -1,0 +1,152 @@
+//! One phase of a test: every worker on a thread of its own, a line of progress meanwhile, and the sum of what they
+//! counted.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
+
+use crate::clock::{Clock, Nanos, SECOND};
+use crate::progress::Progress;
+use crate::tally::{Counted, Tally};
+
+/// Time between two updates of the progress line.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Figures for the progress line, of all threads together.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Responses so far, in all phases.
+    pub responses: AtomicU64,
+    /// Steps done towards the end of the phase, where that is not a matter of time.
+    pub done: AtomicU64,
+}
+
+/// What makes up the length of a phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// So many seconds.
+    Seconds(u64),
+    /// Until [`Live::done`] is this large.
+    Steps(u64),
+}
+
+/// Runs a phase and returns what all threads counted together; nothing if there are no workers.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub fn conduct<W: Send, K: Counted + Send, V: Counted + Send, N: Counted + Send>(
+    workers: &mut [W],
+    (name, extent): (&'static str, Extent),
+    (clock, live): (&Clock, &Live),
+    act: impl Fn(&mut W) -> Tally<K, V, N> + Sync,
+) -> io::Result<Option<Tally<K, V, N>>> {
+    live.done.store(0, Ordering::Relaxed);
+    log::info!("{name}");
+    thread::scope(|scope| {
+        let (sender, finished) = channel();
+        let mut handles = Vec::new();
+        for (number, worker) in workers.iter_mut().enumerate() {
+            let (sender, act): (Sender<()>, _) = (sender.clone(), &act);
+            let body = move || {
+                let tally = act(worker);
+                // The receiver is there as long as anyone waits; whoever does not wait does not need to know.
+                let _ = sender.send(());
+                tally
+            };
+            handles.push(thread::Builder::new().name(format!("load-{number}")).spawn_scoped(scope, body)?);
+        }
+        drop(sender);
+        show(name, extent, (clock, live), &finished, handles.len());
+        let mut sum: Option<Tally<K, V, N>> = None;
+        for tally in handles.into_iter().map(joined) {
+            match &mut sum {
+                Some(sum) => sum.merge(&tally),
+                None => sum = Some(tally),
+            }
+        }
+        Ok(sum)
+    })
+}
+
+fn joined<T>(handle: ScopedJoinHandle<'_, T>) -> T {
+    handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Shows progress until all threads are done. A thread that panics ends its part, too.
+fn show(
+    name: &'static str,
+    extent: Extent,
+    (clock, live): (&Clock, &Live),
+    finished: &std::sync::mpsc::Receiver<()>,
+    threads: usize,
+) {
+    let start = clock.now();
+    let total = match extent {
+        Extent::Seconds(total) | Extent::Steps(total) => total,
+    };
+    let progress = Progress::new(name, total);
+    let (mut left, mut before, mut then) = (threads, live.responses.load(Ordering::Relaxed), start);
+    while left > 0 {
+        match finished.recv_timeout(PROGRESS_INTERVAL) {
+            Ok(()) => left -= 1,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        let (now, responses) = (clock.now(), live.responses.load(Ordering::Relaxed));
+        let position = match extent {
+            Extent::Seconds(_) => (now - start) / SECOND,
+            Extent::Steps(_) => live.done.load(Ordering::Relaxed),
+        };
+        progress.update(position, format!("{:.0} responses/s", rate(responses - before, now - then)));
+        (before, then) = (responses, now);
+    }
+    progress.finish();
+}
+
+fn rate(count: u64, time: Nanos) -> f64 {
+    count as f64 / (time.max(1) as f64 / SECOND as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::counted! {
+        enum Thing {
+            It = "it",
+        }
+    }
+
+    fn tally(worker: &mut u64) -> Tally<Thing, Thing, Thing> {
+        let mut tally = Tally::new(0, SECOND);
+        tally.add(Thing::It, *worker);
+        *worker += 1;
+        tally
+    }
+
+    #[test]
+    fn workers_keep_their_state_and_counts_add_up() {
+        let (clock, live, mut workers) = (Clock::start(), Live::default(), [1, 2, 3]);
+        for sum in [6, 9] {
+            let phase = ("test", Extent::Steps(3));
+            let tally = conduct(&mut workers, phase, (&clock, &live), tally).unwrap().unwrap();
+            assert_eq!(tally.report("test", 3).notes[0].count, sum);
+        }
+        assert!(
+            conduct(&mut [0; 0], ("test", Extent::Seconds(1)), (&clock, &live), tally).unwrap().is_none()
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "one of three")]
+    fn a_panic_of_one_worker_is_not_waited_for() {
+        let (clock, live) = (Clock::start(), Live::default());
+        let act = |worker: &mut u64| {
+            assert!(*worker != 2, "one of three");
+            tally(worker)
+        };
+        let _ = conduct(&mut [1, 2, 3], ("test", Extent::Steps(3)), (&clock, &live), act);
+    }
+}

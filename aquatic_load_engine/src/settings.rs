@@ -1,0 +1,106 @@
+//! Settings that every load test has.
+
+use aquatic_common::settings::Problem;
+
+use crate::clock::Nanos;
+use crate::draw::Draw;
+use crate::pacing::{Arrivals, Schedule};
+use crate::population::PopulationShape;
+
+aquatic_common::choice! {
+    /// What sets the pace.
+    #[derive(Default)]
+    pub enum Mode {
+        /// The tracker: a bounded number of requests is under way at any time.
+        #[default]
+        Closed = "closed",
+        /// The clock: requests are sent at a given rate whatever the tracker does.
+        Open = "open",
+    }
+}
+
+aquatic_common::choice! {
+    /// How requests follow each other at a given rate.
+    #[derive(Default)]
+    pub enum ArrivalsConfig {
+        /// At equal distances.
+        Even = "even",
+        /// Independently of each other, as from many clients.
+        #[default]
+        Random = "random",
+    }
+}
+
+impl ArrivalsConfig {
+    /// The share of one of several threads in a rate.
+    #[must_use]
+    pub fn schedule(self, rate: u32, threads: u32, start: Nanos, draw: Draw) -> Schedule {
+        let arrivals = match self {
+            Self::Even => Arrivals::Even,
+            Self::Random => Arrivals::Random,
+        };
+        Schedule::new(f64::from(rate) / f64::from(threads.max(1)), arrivals, start, draw)
+    }
+}
+
+aquatic_common::settings! {
+    /// The simulated torrents and peers. Each peer is in one torrent.
+    pub struct PopulationConfig {
+        /// Everything random follows from it. Two load tests with the same population can drive one tracker; for
+        /// another population, start the tracker afresh.
+        pub seed: u64 = 1;
+        /// Number of torrents.
+        pub torrents: u64 = 100_000, unit "torrents", in 1..=4_000_000_000;
+        /// Number of peers. Torrents without a peer exist only if there are fewer peers than torrents.
+        pub peers: u64 = 250_000, unit "peers", in 1..=4_000_000_000;
+        /// Share of peers that are seeders, from 0 to 1.
+        pub seeder_share: f64 = 0.6;
+        /// Popularity: the torrent of rank r weighs r to the power of minus this. From 0 (all alike) to 3.
+        pub zipf_exponent: f64 = 0.9;
+    }
+}
+
+impl PopulationConfig {
+    /// The population asked for.
+    #[must_use]
+    pub fn shape(&self) -> PopulationShape {
+        let Self { seed, torrents, peers, seeder_share, zipf_exponent } = *self;
+        PopulationShape { seed, torrents, peers, seeder_share, zipf_exponent }
+    }
+
+    /// Reports numbers that no population can have.
+    pub fn check_range(&self, problems: &mut Vec<Problem>) {
+        check_range(problems, "population.seeder_share", self.seeder_share, 1.0);
+        check_range(problems, "population.zipf_exponent", self.zipf_exponent, 3.0);
+    }
+}
+
+/// Reports a number that is not from 0 to `most`.
+pub fn check_range(problems: &mut Vec<Problem>, key: &str, value: f64, most: f64) {
+    if !(0.0..=most).contains(&value) {
+        problems.push(Problem::new(key, format!("{value} is out of bounds, choose from 0 to {most}")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_that_are_no_shares_are_reported() {
+        let mut problems = Vec::new();
+        PopulationConfig::default().check_range(&mut problems);
+        assert_eq!(problems, []);
+        let odd = PopulationConfig { seeder_share: f64::NAN, zipf_exponent: -0.1, ..Default::default() };
+        odd.check_range(&mut problems);
+        let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["population.seeder_share", "population.zipf_exponent"]);
+    }
+
+    #[test]
+    fn threads_share_a_rate() {
+        let mut schedule = ArrivalsConfig::Even.schedule(2000, 2, 0, Draw::new(1, 1));
+        let due = std::iter::from_fn(|| schedule.next_due(crate::clock::SECOND)).count();
+        assert!((1000..=1001).contains(&due), "{due}");
+    }
+}
