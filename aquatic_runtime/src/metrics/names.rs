@@ -175,3 +175,37 @@ pub const MEMORY: Metric =
     metric("aquatic_resident_memory", Kind::Gauge, "Resident memory of the process").in_unit(Unit::Bytes);
 /// Number of cores.
 pub const CORES: Metric = metric("aquatic_cores", Kind::Gauge, "Cores the tracker runs on");
+
+// Connections, by protocol and what else is said.
+
+/// Connections that are open, by protocol.
+pub const CONNECTIONS: Metric = metric("aquatic_connections", Kind::Gauge, "Connections that are open");
+/// Connections accepted, by protocol.
+pub const CONNECTIONS_ACCEPTED: Metric =
+    metric("aquatic_connections_accepted", Kind::Counter, "Connections accepted");
+/// Connections handed to a core with fewer of them, by protocol.
+pub const CONNECTIONS_MOVED: Metric =
+    metric("aquatic_connections_moved", Kind::Counter, "Connections handed to a core with fewer of them");
+/// Connections closed before they began, by protocol and reason.
+pub const CONNECTIONS_REFUSED: Metric =
+    metric("aquatic_connections_refused", Kind::Loss, "Connections closed at once");
+/// Connections closed because something took too long, by protocol and reason.
+pub const CONNECTION_TIMEOUTS: Metric =
+    metric("aquatic_connection_timeouts", Kind::Counter, "Connections closed because they took too long");
+/// Accepts that failed, by protocol.
+pub const ACCEPT_ERRORS: Metric =
+    metric("aquatic_accept_errors", Kind::Loss, "Connections that could not be accepted");
+/// TLS handshakes, by protocol and outcome.
+pub const HANDSHAKES: Metric = metric("aquatic_tls_handshakes", Kind::Counter, "TLS handshakes, by outcome");
+/// TLS handshakes under way or waiting, by protocol.
+pub const HANDSHAKING: Metric =
+    metric("aquatic_tls_handshakes_open", Kind::Gauge, "TLS handshakes under way or waiting");
+/// Reloads of the certificate, by outcome.
+pub const CERTIFICATE_RELOADS: Metric =
+    metric("aquatic_certificate_reloads", Kind::Counter, "Reloads of the TLS certificate, by outcome");
+/// Connections of trusted proxies without a usable PROXY protocol header whose own address was used, by protocol.
+pub const PROXY_UNUSED: Metric = metric(
+    "aquatic_proxy_headers_unused",
+    Kind::Loss,
+    "Connections of trusted proxies that did not say whom they stand for",
+);

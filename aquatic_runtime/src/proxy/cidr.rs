@@ -1,0 +1,54 @@
+//! Which proxies are trusted.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+/// Networks whose word about their clients is taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Reads a list of networks ("10.0.0.0/8", "2001:db8::/32") and addresses.
+    ///
+    /// # Errors
+    /// The first entry that is neither.
+    pub fn parse<S: AsRef<str>>(entries: &[S]) -> Result<Self, BadNetwork> {
+        let network = |entry: &S| {
+            let text = entry.as_ref().trim();
+            let parsed = IpNet::from_str(text).or_else(|_| IpAddr::from_str(text).map(IpNet::from));
+            parsed.map_err(|_| BadNetwork(text.to_owned()))
+        };
+        entries.iter().map(network).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether an address, in canonical form, belongs to a trusted proxy.
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&ip))
+    }
+
+    /// Whether nobody is trusted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Not a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadNetwork(String);
+
+impl fmt::Display for BadNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "\"{}\" is neither an address nor a network; write 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for BadNetwork {}

@@ -1,0 +1,215 @@
+//! What the cores know of each other's connections: how many there are, how many come from one address, and the way
+//! to hand one over.
+//!
+//! The kernel chooses among the cores' listening sockets by a hash of addresses and ports, and cannot be told how many
+//! connections each core has. So a core that has accepted one compares itself with one other core drawn at random, and
+//! hands the connection over if that one has clearly fewer. Two random choices keep all cores close together, at the
+//! cost of reading one number.
+//!
+//! Invariants: a [`Place`] is one connection on one core and, unless it is exempt, one of its address; it gives both
+//! back when it is dropped. No lock is held while anything else is done.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::connection::Peer;
+
+/// Connections handed to a core that has not looked yet. Each holds a descriptor.
+const MAX_IN_MAIL: usize = 1024;
+
+/// Parts of the address table, so that cores rarely meet at one lock.
+const PARTS: usize = 64;
+
+/// A connection on its way to another core.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) socket: OwnedFd,
+    pub(super) peer: Peer,
+    pub(super) place: Place,
+}
+
+/// One core's side.
+#[repr(align(128))]
+struct Seat {
+    open: AtomicUsize,
+    mail: Mutex<Vec<Parcel>>,
+    bell: OwnedFd,
+}
+
+/// What all cores share.
+pub(super) struct Balance {
+    seats: Box<[Seat]>,
+    most_per_core: AtomicUsize,
+    addresses: Addresses,
+}
+
+impl fmt::Debug for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Balance").field("cores", &self.seats.len()).finish_non_exhaustive()
+    }
+}
+
+impl Balance {
+    pub(super) fn new(cores: usize) -> io::Result<Self> {
+        let seat = |_| {
+            let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            Ok(Seat { open: AtomicUsize::new(0), mail: Mutex::default(), bell })
+        };
+        let seats = (0..cores.max(1)).map(seat).collect::<io::Result<_>>()?;
+        Ok(Self { seats, most_per_core: AtomicUsize::new(usize::MAX), addresses: Addresses::new() })
+    }
+
+    /// Sets the limits. Every core sets the same.
+    pub(super) fn limit(&self, connections: usize, per_address: u32) {
+        let share = connections.div_ceil(self.seats.len()).max(1);
+        self.most_per_core.store(share, Ordering::Relaxed);
+        self.addresses.most.store(per_address as usize, Ordering::Relaxed);
+    }
+
+    /// How many connections a core has.
+    pub(super) fn open(&self, core: usize) -> usize {
+        self.seats[core].open.load(Ordering::Relaxed)
+    }
+
+    /// The core that should have the next connection accepted by `here`, compared with one other core, which the
+    /// random number names.
+    pub(super) fn choose(&self, here: usize, random: usize) -> usize {
+        let cores = self.seats.len();
+        if cores == 1 {
+            return here;
+        }
+        let other = (here + 1 + random % (cores - 1)) % cores;
+        let (own, others) = (self.open(here), self.open(other));
+        if own > others + 1 + others / 16 { other } else { here }
+    }
+
+    /// Takes a place on a core, if it has one left.
+    pub(super) fn enter(self: &Arc<Self>, core: usize) -> Option<Place> {
+        let open = &self.seats[core].open;
+        let place = Place { balance: Arc::clone(self), core, address: None };
+        // The place is given back by its drop, also here if there is none left.
+        let before = open.fetch_add(1, Ordering::Relaxed);
+        (before < self.most_per_core.load(Ordering::Relaxed)).then_some(place)
+    }
+
+    /// Hands a connection to the core its place is on; gives it back if too many are waiting there.
+    pub(super) fn hand_over(&self, parcel: Parcel) -> Result<(), Parcel> {
+        let seat = &self.seats[parcel.place.core];
+        let mut mail = lock(&seat.mail);
+        if mail.len() >= MAX_IN_MAIL {
+            return Err(parcel);
+        }
+        mail.push(parcel);
+        let first = mail.len() == 1;
+        drop(mail);
+        if first {
+            // Fails only if the counter is full, and then the bell has long been rung.
+            let _ = rustix::io::write(&seat.bell, &1_u64.to_ne_bytes());
+        }
+        Ok(())
+    }
+
+    /// What rings when something has been handed to a core.
+    pub(super) fn bell(&self, core: usize) -> BorrowedFd<'_> {
+        self.seats[core].bell.as_fd()
+    }
+
+    /// Takes what has been handed to a core.
+    pub(super) fn take(&self, core: usize) -> Vec<Parcel> {
+        std::mem::take(&mut *lock(&self.seats[core].mail))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One connection's share of the limits.
+#[derive(Debug)]
+pub(super) struct Place {
+    balance: Arc<Balance>,
+    core: usize,
+    address: Option<u64>,
+}
+
+impl Place {
+    /// Counts the connection to its address; false if that has too many.
+    pub(super) fn claim(&mut self, ip: IpAddr) -> bool {
+        let key = key(ip);
+        if self.address == Some(key) {
+            return true;
+        }
+        let taken = self.balance.addresses.take(key);
+        if taken && let Some(old) = self.address.replace(key) {
+            self.balance.addresses.give_back(old);
+        }
+        taken
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.balance.seats[self.core].open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(key) = self.address {
+            self.balance.addresses.give_back(key);
+        }
+    }
+}
+
+/// How many connections come from each address.
+struct Addresses {
+    most: AtomicUsize,
+    hasher: RandomState,
+    parts: Box<[Mutex<HashMap<u64, u32>>]>,
+}
+
+impl Addresses {
+    fn new() -> Self {
+        let parts = (0..PARTS).map(|_| Mutex::default()).collect();
+        Self { most: AtomicUsize::new(0), hasher: RandomState::new(), parts }
+    }
+
+    fn part(&self, key: u64) -> MutexGuard<'_, HashMap<u64, u32>> {
+        let at = self.hasher.hash_one(key) as usize % PARTS;
+        lock(&self.parts[at])
+    }
+
+    fn take(&self, key: u64) -> bool {
+        let most = self.most.load(Ordering::Relaxed);
+        let mut part = self.part(key);
+        let count = part.entry(key).or_insert(0);
+        if most != 0 && *count as usize >= most {
+            return false;
+        }
+        *count = count.saturating_add(1);
+        true
+    }
+
+    fn give_back(&self, key: u64) {
+        let mut part = self.part(key);
+        if let Some(count) = part.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                part.remove(&key);
+            }
+        }
+    }
+}
+
+/// An IPv4 address, or the network of an IPv6 address: a home or server usually has a /64 for itself. IPv4 addresses
+/// take the place of networks that are reserved.
+fn key(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(v4) => 1 << 32 | u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+    }
+}

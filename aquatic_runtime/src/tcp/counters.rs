@@ -1,0 +1,74 @@
+//! What is counted about connections, on each core.
+
+use super::deadlines::Phase;
+use crate::metrics::{CoreMetrics, Counter, Gauge, names};
+
+/// Why a connection is closed before it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Too many connections.
+    Limit,
+    /// Too many connections from one address.
+    Address,
+    /// The process has no descriptor left.
+    Descriptors,
+    /// The socket cannot be registered or has no address any more.
+    Broken,
+    /// Too many TLS handshakes are waiting.
+    Handshakes,
+    /// A header of the PROXY protocol was expected.
+    ProxyMissing,
+    /// The header of the PROXY protocol is none.
+    ProxyMalformed,
+}
+
+impl Refused {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Limit, "limit"),
+        (Self::Address, "limit per address"),
+        (Self::Descriptors, "descriptors"),
+        (Self::Broken, "broken"),
+        (Self::Handshakes, "handshakes"),
+        (Self::ProxyMissing, "proxy header missing"),
+        (Self::ProxyMalformed, "proxy header malformed"),
+    ];
+}
+
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub(super) accepted: Counter,
+    pub(super) handed_over: Counter,
+    pub(super) accept_errors: Counter,
+    pub(super) open: Gauge,
+    pub(super) timeouts: [Counter; Phase::ALL.len()],
+    refused: [Counter; Refused::ALL.len()],
+    pub(super) handshakes: Counter,
+    pub(super) resumed: Counter,
+    pub(super) handshake_errors: Counter,
+    pub(super) handshaking: Gauge,
+    pub(super) proxy_unused: Counter,
+}
+
+impl Counters {
+    pub(super) fn new(metrics: &CoreMetrics, protocol: &'static str) -> Self {
+        let protocol = ("protocol", protocol);
+        let counter = |metric, key, value| metrics.counter(metric, &[protocol, (key, value)]);
+        Self {
+            accepted: metrics.counter(&names::CONNECTIONS_ACCEPTED, &[protocol]),
+            handed_over: metrics.counter(&names::CONNECTIONS_MOVED, &[protocol]),
+            accept_errors: metrics.counter(&names::ACCEPT_ERRORS, &[protocol]),
+            open: metrics.gauge(&names::CONNECTIONS, &[protocol]),
+            timeouts: Phase::ALL.map(|phase| counter(&names::CONNECTION_TIMEOUTS, "reason", phase.name())),
+            refused: Refused::ALL.map(|(_, name)| counter(&names::CONNECTIONS_REFUSED, "reason", name)),
+            handshakes: counter(&names::HANDSHAKES, "outcome", "full"),
+            resumed: counter(&names::HANDSHAKES, "outcome", "resumed"),
+            handshake_errors: counter(&names::HANDSHAKES, "outcome", "failed"),
+            handshaking: metrics.gauge(&names::HANDSHAKING, &[protocol]),
+            proxy_unused: metrics.counter(&names::PROXY_UNUSED, &[protocol]),
+        }
+    }
+
+    pub(super) fn refuse(&self, why: Refused) {
+        self.refused[why as usize].add(1);
+    }
+}

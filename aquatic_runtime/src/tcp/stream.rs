@@ -1,0 +1,126 @@
+//! The socket under a connection: reads and writes that end when the connection's time is over.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_lite::{AsyncRead, AsyncWrite};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+
+use super::balance::Place;
+use super::deadlines::Pace;
+use crate::readiness::{Direction, Source};
+
+/// A connected stream socket of any family.
+#[derive(Debug)]
+pub(super) struct Socket(pub(super) OwnedFd);
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (len, _) = rustix::net::recv(&self.0, buffer, RecvFlags::empty())?;
+        Ok(len)
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut nothing = SendAncillaryBuffer::default();
+        Ok(rustix::net::sendmsg(&self.0, bytes, &mut nothing, SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A socket with its deadline and its place among the connections of the process.
+#[derive(Debug)]
+pub(super) struct Stream {
+    source: Source<Socket>,
+    pace: Pace,
+    place: Place,
+}
+
+impl Stream {
+    pub(super) fn new(source: Source<Socket>, pace: Pace, place: Place) -> Self {
+        Self { source, pace, place }
+    }
+
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    pub(super) fn place(&mut self) -> &mut Place {
+        &mut self.place
+    }
+
+    /// Runs an operation on the socket; would it block, the task is woken when it can go on or the time is over.
+    pub(super) fn poll<R>(
+        &self,
+        direction: Direction,
+        context: &Context<'_>,
+        act: impl FnMut(&Socket) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        self.pace.check()?;
+        let polled = self.source.poll_io(direction, context, act);
+        if polled.is_pending() {
+            self.pace.watch(context);
+        }
+        polled
+    }
+
+    pub(super) fn shutdown_write(&self) {
+        // Fails if the peer has gone, which is as good.
+        let _ = rustix::net::shutdown(&self.source.get_ref().0, rustix::net::Shutdown::Write);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.pace.close();
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll(Direction::Read, context, |mut socket| socket.read(buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll(Direction::Write, context, |mut socket| socket.write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll(Direction::Write, context, |mut socket| socket.write_vectored(bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shutdown_write();
+        Poll::Ready(Ok(()))
+    }
+}
