@@ -314,20 +314,44 @@ async fn drain(core: TestCore, socket: Source<UdpSocket>, received: Rc<Cell<u64>
     }
 }
 
-/// Most time a thing may take beside a busy socket, on a machine where other tests run, too.
-const IN_TIME: Duration = Duration::from_millis(250);
+/// Most time a thing may take beside a busy socket, apart from the time that this thread wanted to run and the machine
+/// ran something else.
+const IN_TIME: Duration = Duration::from_millis(150);
+
+/// How long this thread has waited for a processor so far.
+fn waited() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split_ascii_whitespace().nth(1).unwrap().parse().unwrap())
+}
+
+/// Measures times on this thread, without what it waited for a processor.
+struct Stopwatch {
+    begin: Duration,
+    waited: Duration,
+}
+
+impl Stopwatch {
+    fn start(core: &TestCore) -> Self {
+        Self { begin: core.tick(), waited: waited() }
+    }
+
+    fn time(&self, core: &TestCore) -> Duration {
+        (core.tick() - self.begin).saturating_sub(waited() - self.waited)
+    }
+}
 
 async fn fairness(core: TestCore) {
     let slowest_message = Rc::new(Cell::new(Duration::ZERO));
     let slowest = Rc::clone(&slowest_message);
     let clock = Rc::clone(&core);
-    core.on_message(move |_, sent: u64| {
-        slowest.set(slowest.get().max(clock.tick() - Duration::from_micros(sent)));
+    let mut since_last = Stopwatch::start(&core);
+    core.on_message(move |_, _: u64| {
+        slowest.set(slowest.get().max(since_last.time(&clock)));
+        since_last = Stopwatch::start(&clock);
     });
     if core.index() == 1 {
         while !core.is_stopping() {
-            let now = u64::try_from(core.tick().as_micros()).unwrap();
-            core.try_send(0, now).unwrap();
+            core.try_send(0, 0).unwrap();
             core.sleep(Duration::from_millis(5)).await;
         }
         return;
@@ -355,24 +379,25 @@ async fn fairness(core: TestCore) {
     let (mut slowest_answer, mut slowest_timer) = (Duration::ZERO, Duration::ZERO);
     let client = core.readiness().register(udp(), Mode::OneShot).unwrap();
     for _ in 0..50 {
-        let begin = core.tick();
+        let watch = Stopwatch::start(&core);
         core.sleep(Duration::from_millis(5)).await;
-        slowest_timer = slowest_timer.max(core.tick() - begin - Duration::from_millis(5));
-        let begin = core.tick();
+        slowest_timer = slowest_timer.max(watch.time(&core));
+        let watch = Stopwatch::start(&core);
         client.get_ref().send_to(b"ping", quiet_address).unwrap();
         client.readable().await.unwrap();
         client.try_read(|client| client.recv_from(&mut [0; 64])).unwrap();
-        slowest_answer = slowest_answer.max(core.tick() - begin);
+        slowest_answer = slowest_answer.max(watch.time(&core));
     }
     assert_eq!(answered.get(), 50);
     assert!(flooded.get() > 5_000, "only {} packets flooded", flooded.get());
-    let judge = |what, slowest| {
-        let verdict = if slowest < IN_TIME { "in time" } else { "too late" };
+    let judge = |what, slowest, limit| {
+        let verdict = if slowest < limit { "in time" } else { "too late" };
         say(&format!("{what} {verdict}: {slowest:?}"));
     };
-    judge("quiet socket answered", slowest_answer);
-    judge("timers", slowest_timer);
-    judge("messages", slowest_message.get());
+    judge("quiet socket answered", slowest_answer, IN_TIME);
+    judge("timers", slowest_timer, IN_TIME);
+    // The core that sends them waits for a processor, too, which is not seen from here.
+    judge("messages", slowest_message.get(), Duration::from_secs(1));
     core.stopping().await;
 }
 
