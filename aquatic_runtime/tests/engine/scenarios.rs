@@ -210,7 +210,7 @@ async fn overflow(core: TestCore) {
     });
     if core.index() == 0 {
         // Core 1 is kept from receiving until the channel is full.
-        core.sleep(Duration::from_millis(50)).await;
+        core.sleep(Duration::from_millis(200)).await;
         let before = counted(&core);
         let refused = (0..5000).filter(|&number| core.try_send(1, number).is_err()).count();
         say(&format!("handed back {refused}, counted {}", counted(&core) - before));
@@ -219,7 +219,7 @@ async fn overflow(core: TestCore) {
         });
     } else {
         core.sleep(Duration::from_millis(20)).await;
-        keep_busy(Duration::from_millis(300));
+        keep_busy(Duration::from_millis(700));
     }
     core.stopping().await;
 }
@@ -236,13 +236,14 @@ fn keep_busy(time: Duration) {
 }
 
 async fn timeout(core: TestCore) {
-    core.sleep(Duration::from_millis(50)).await;
     if core.index() == 0 {
+        core.sleep(Duration::from_millis(300)).await;
         core.scrape(&[hash_of(&core, 1, 0)], FamilySet::Both, |counts| {
             say(&format!("scrape of a busy core: {:?}", counts.map(drop)));
         });
     } else {
-        keep_busy(Duration::from_millis(2900));
+        core.sleep(Duration::from_millis(5)).await;
+        keep_busy(Duration::from_millis(3200));
     }
     core.stopping().await;
 }
