@@ -1,6 +1,10 @@
 //! The handler, fed with packets from memory: what clients see, case by case.
 
-#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that finds anything else has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that finds anything else has failed"
+)]
 
 use std::net::SocketAddr;
 

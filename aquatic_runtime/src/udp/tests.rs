@@ -7,7 +7,7 @@ use aquatic_common::InfoHash;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{BATCH, Batch, BindOptions, SendErrors, UdpSocket, bind_group};
+use super::{BATCH, Batch, BindOptions, REQUEST_CAPACITY, SendErrors, UdpSocket, bind_group};
 use crate::steering::Steering;
 
 const OPTIONS: BindOptions = BindOptions { receive_buffer: 4_000_000, steering: true };
@@ -83,7 +83,7 @@ fn oversized_packets_are_marked_and_refused_replies_counted() {
     let mut batch = Batch::new();
     assert_eq!(batch.receive(&sockets[0]).unwrap(), 1);
     assert!(batch.is_truncated(0));
-    assert_eq!(batch.request(0).len(), 2048);
+    assert_eq!(batch.request(0).len(), REQUEST_CAPACITY);
     batch.clear();
     let at = batch.push(super::ReturnPath::to(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).unwrap();
     batch.set_reply_len(at, 10);
