@@ -1,6 +1,8 @@
 //! Forgetting peers a little at a time. A pass visits every page of the table, every entry of a page and every peer of a
 //! torrent, from the last to the first within each, because what a removal moves is then either visited already or
-//! still to come. It can stop between any two torrents and inside a large swarm.
+//! still to come. It can stop between any two torrents and inside a large swarm. Splitting the page of the cursor does no
+//! harm either: entries that stay in the page keep their order, so those to come are still below the cursor, and the
+//! others are on the last page, which is also to come.
 
 use crate::family::Store;
 use crate::payload::Content;
@@ -66,14 +68,6 @@ impl<K: Kind> Store<K> {
     /// What a pass takes if nothing is removed.
     pub(crate) fn pass_work(&self) -> u64 {
         u64::from(self.table.pages()) + 2 * self.table.len() + self.peers() / PEERS_PER_UNIT
-    }
-
-    /// A page was split: its entries are not where they were.
-    pub(crate) fn page_changed(&mut self, page: u32) {
-        if self.cursor.page == page {
-            self.cursor.entries = None;
-            self.cursor.big = None;
-        }
     }
 
     fn visit_page(&mut self, deadline: Deadline, budget: u64, done: &mut Expired) {

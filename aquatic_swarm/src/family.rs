@@ -10,7 +10,6 @@ use siphasher::sip::SipHasher13;
 
 use crate::big::{Big, Bigs};
 use crate::expiry::Cursor;
-use crate::linear;
 use crate::payload::{self, BIG_MIN, Content, SMALL_MAX, class_of};
 use crate::peer::Kind;
 use crate::sample;
@@ -194,14 +193,10 @@ impl<K: Kind> Store<K> {
             return (Stored::RefusedPeers, None, None);
         }
         let payload = self.single(peer);
-        let pages = self.table.pages();
         let Some(slot) = self.table.insert(name, payload) else {
             self.release(payload);
             return (Stored::RefusedTorrents, None, None);
         };
-        if self.table.pages() > pages {
-            self.page_changed(linear::buddy(self.table.pages()));
-        }
         self.count(K::stamp(peer), true);
         (Stored::Added, Some(slot), Some(0))
     }

@@ -450,3 +450,98 @@ impl Table {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rand::rngs::Xoshiro256PlusPlus;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    fn info_hash(number: u32) -> InfoHash {
+        let mut bytes = [0; 20];
+        bytes[16..].copy_from_slice(&number.to_be_bytes());
+        InfoHash(bytes)
+    }
+
+    /// Blocks are used again and again here, by pages that grow and shrink, so that traces of what was in them show.
+    #[test]
+    fn entries_are_found_exactly_while_they_are_there() {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(0x7ab1e);
+        let mut table = Table::new(SipHasher13::new_with_keys(5, 6));
+        let mut model = BTreeMap::new();
+        for round in 0..60_000_u32 {
+            let number = rng.random_range(0..2500);
+            let name = table.name(&info_hash(number));
+            let found = table.find(name);
+            assert_eq!(found.map(|slot| table.payload(slot)), model.get(&number).copied(), "round {round}");
+            // Swings between few and many.
+            let grow = round / 6000 % 2 == 0;
+            match found {
+                Some(slot) if !grow || rng.random_range(0..4) == 0 => {
+                    table.remove(slot);
+                    model.remove(&number);
+                }
+                None if grow || rng.random_range(0..4) == 0 => {
+                    let slot = table.insert(name, round.into()).unwrap();
+                    assert_eq!(table.payload(slot), u64::from(round));
+                    model.insert(number, u64::from(round));
+                }
+                Some(_) | None => {}
+            }
+            if round % 1000 == 0 {
+                table.plan_drain();
+                (0..table.pages()).for_each(|page| table.relocate(page));
+                table.shrink();
+                table.check().unwrap();
+            }
+            assert_eq!(table.len(), model.len() as u64);
+        }
+    }
+
+    /// A page that grows past 31 entries may get the very block it once left, with fingerprints of entries that are gone.
+    #[test]
+    fn blocks_bring_no_entries_back() {
+        let mut table = Table::new(SipHasher13::new_with_keys(5, 6));
+        let mut pages = [const { Vec::new() }; 4];
+        for number in 0..1000 {
+            let name = table.name(&info_hash(number));
+            pages[linear::bucket(name.hash, 4) as usize].push(name);
+        }
+        let [p, q, r, s] = pages;
+        for name in r[..33].iter().chain(&s[..15]).chain(&p[..31]).chain(&q[..31]) {
+            table.insert(*name, 1).unwrap();
+        }
+        assert_eq!(table.pages(), 4);
+        let insert = |table: &mut Table, names: &[Name]| {
+            names.iter().for_each(|name| assert!(table.insert(*name, 1).is_some()));
+        };
+        let remove = |table: &mut Table, names: &[Name]| {
+            names.iter().rev().for_each(|name| table.remove(table.find(*name).unwrap()));
+        };
+        // The first page leaves a block behind, then the second does, and has that again when the first comes back.
+        insert(&mut table, &p[31..34]);
+        insert(&mut table, &q[31..34]);
+        insert(&mut table, &p[34..36]);
+        insert(&mut table, &q[34..36]);
+        remove(&mut table, &p[31..36]);
+        remove(&mut table, &q[34..36]);
+        insert(&mut table, &p[40..42]);
+        for name in &p[31..36] {
+            assert_eq!(table.find(*name), None);
+        }
+        table.check().unwrap();
+    }
+
+    #[test]
+    fn completed_counts_stay_apart_from_names() {
+        let mut table = Table::new(SipHasher13::new_with_keys(5, 6));
+        let name = table.name(&InfoHash([0xff; 20]));
+        let slot = table.insert(name, 7).unwrap();
+        table.count_completed(slot);
+        table.count_completed(slot);
+        assert_eq!((table.completed(slot), table.payload(slot), table.find(name)), (2, 7, Some(slot)));
+    }
+}
