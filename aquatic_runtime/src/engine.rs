@@ -51,6 +51,15 @@ pub trait CoreService: Send + 'static {
     fn run(self, core: Rc<Core<Self::Message>>) -> impl Future<Output = anyhow::Result<()>> + 'static;
 }
 
+/// Something else the main thread keeps up to date, such as a certificate. It must not take long.
+pub trait Watch: fmt::Debug + Send {
+    /// Called about once a second with the time since the start.
+    fn look(&mut self, now: Duration);
+
+    /// Called when the process is told to read its files again (SIGUSR1).
+    fn reload(&mut self);
+}
+
 /// Why the engine did not start, or stopped by itself: what happened and what to do about it.
 #[derive(Debug)]
 pub enum EngineError {
@@ -125,6 +134,7 @@ pub struct Engine {
     metrics: Option<TcpListener>,
     process: ProcessFigures,
     supervisor: Supervisor,
+    watches: Vec<Box<dyn Watch>>,
 }
 
 impl Engine {
@@ -162,6 +172,7 @@ impl Engine {
             access,
             metrics,
             supervisor,
+            watches: Vec::new(),
         })
     }
 
@@ -181,6 +192,11 @@ impl Engine {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Has the main thread look after something while the cores run.
+    pub fn watch(&mut self, watch: impl Watch + 'static) {
+        self.watches.push(Box::new(watch));
     }
 
     /// Drops privileges, starts the cores and runs until the process is told to stop. `services` has one element per
@@ -204,7 +220,7 @@ impl Engine {
         let heartbeats = Heartbeats::new(self.cores());
         let stop = Arc::new(AtomicBool::new(false));
         let early = start_cores(&self, services, &heartbeats, &stop)?;
-        let Self { config, epoch, plan, registry, access, metrics, process, supervisor, .. } = self;
+        let Self { config, epoch, plan, registry, access, metrics, process, supervisor, watches, .. } = self;
         if let Some(listener) = metrics {
             if let Ok(address) = listener.local_addr() {
                 log::info!("metrics: http://{address}/metrics");
@@ -216,7 +232,8 @@ impl Engine {
                 .spawn("aquatic-metrics", move || server::serve(&listener, exhibits))
                 .map_err(EngineError::Thread)?;
         }
-        let vigil = Vigil::new(epoch, config.statistics.interval, &registry, process, heartbeats, access);
+        let vigil = Vigil::new(epoch, config.statistics.interval, &registry, process, heartbeats, access)
+            .with_watches(watches);
         supervise(vigil, &supervisor, early, plan.cpus.len(), &stop)
     }
 }
@@ -290,7 +307,7 @@ fn supervise(
             early.next().map_or_else(|| supervisor.events.recv_timeout(vigil.until_next(VIGIL_INTERVAL)), Ok);
         match next {
             Ok(Event::Stop) => break,
-            Ok(Event::Reload) => vigil.reload_access_list(),
+            Ok(Event::Reload) => vigil.reload(),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
             Ok(Event::CoreStarted(_) | Event::CoreStopped(_)) => {}
             Err(RecvTimeoutError::Timeout) => vigil.look(),

@@ -18,7 +18,8 @@
 //!
 //! On each core:
 //! - [`core`]: what a service finds there. `executor`: how it came to be. `look`: how it hears of the world.
-//! - [`readiness`]: waiting for sockets. [`udp`]: sockets read and written in batches.
+//! - [`readiness`]: waiting for sockets. [`udp`]: sockets read and written in batches. [`tcp`]: connections, plain or
+//!   encrypted. [`proxy`]: whom they come from.
 //! - [`mesh`]: messages between cores. [`router`]: questions to the owner of a torrent. [`steering`]: who that is.
 //! - [`clock`]: the time. `expiry`: forgetting peers. [`access_list`]: which torrents are served.
 //! - [`metrics`] is for counting.
@@ -65,4 +66,4 @@ mod watchdog;
 
 pub use config::EngineConfig;
 pub use core::Core;
-pub use engine::{CoreService, Engine, EngineError};
+pub use engine::{CoreService, Engine, EngineError, Watch};

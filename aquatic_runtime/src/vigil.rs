@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::access_list::SharedAccessList;
 use crate::clock::Epoch;
+use crate::engine::Watch;
 use crate::metrics::{Counter, Gauge, LossWatch, ProcessFigures, Registry, Sample, Statistics, names};
 use crate::watchdog::{Heartbeats, Watchdog};
 
@@ -23,6 +24,7 @@ pub(crate) struct Vigil {
     heartbeats: Heartbeats,
     watchdog: Watchdog,
     access: Arc<SharedAccessList>,
+    watches: Vec<Box<dyn Watch>>,
     counts: Counts,
 }
 
@@ -68,8 +70,14 @@ impl Vigil {
             heartbeats,
             watchdog: Watchdog::default(),
             access,
+            watches: Vec::new(),
             counts,
         }
+    }
+
+    /// Looks after these, too.
+    pub(crate) fn with_watches(self, watches: Vec<Box<dyn Watch>>) -> Self {
+        Self { watches, ..self }
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -97,6 +105,17 @@ impl Vigil {
         if now >= self.next_report {
             self.report(now, samples);
         }
+        for watch in &mut self.watches {
+            watch.look(now);
+        }
+    }
+
+    /// Reads again what is read from files.
+    pub(crate) fn reload(&mut self) {
+        self.reload_access_list();
+        for watch in &mut self.watches {
+            watch.reload();
+        }
     }
 
     fn report(&mut self, now: Duration, mut samples: Vec<Sample>) {
@@ -109,7 +128,7 @@ impl Vigil {
     }
 
     /// Reads the access list again and says what came of it.
-    pub(crate) fn reload_access_list(&self) {
+    fn reload_access_list(&self) {
         match self.access.reload() {
             Ok(reloaded) => {
                 self.counts.reloaded.add(1);

@@ -52,3 +52,28 @@ impl fmt::Display for BadNetwork {
 }
 
 impl std::error::Error for BadNetwork {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_and_addresses_are_understood() {
+        let trusted = TrustedProxies::parse(&["10.0.0.0/8", " 192.0.2.1 ", "2001:db8::/32", "::1"]).unwrap();
+        for ip in ["10.255.0.1", "192.0.2.1", "2001:db8:ffff::1", "::1"] {
+            assert!(trusted.contains(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in ["11.0.0.1", "192.0.2.2", "2001:db9::1", "::2"] {
+            assert!(!trusted.contains(ip.parse().unwrap()), "{ip}");
+        }
+        assert!(TrustedProxies::parse::<&str>(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn anything_else_is_named() {
+        for bad in ["10.0.0.0/33", "10.0.0/8", "proxy.example", "", "10.0.0.1:80"] {
+            let error = TrustedProxies::parse(&["::1", bad]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("\"{bad}\" is neither")), "{error}");
+        }
+    }
+}

@@ -101,6 +101,12 @@ impl Balance {
         (before < self.most_per_core.load(Ordering::Relaxed)).then_some(place)
     }
 
+    /// Takes a place on whichever core has one left, on this one if it has.
+    pub(super) fn enter_any(self: &Arc<Self>, here: usize) -> Option<Place> {
+        let cores = self.seats.len();
+        (0..cores).find_map(|step| self.enter((here + step) % cores))
+    }
+
     /// Hands a connection to the core its place is on; gives it back if too many are waiting there.
     pub(super) fn hand_over(&self, parcel: Parcel) -> Result<(), Parcel> {
         let seat = &self.seats[parcel.place.core];
@@ -142,6 +148,18 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The core the connection is on, or on its way to.
+    pub(super) fn core(&self) -> usize {
+        self.core
+    }
+
+    /// Has the connection count on another core, even beyond that one's share.
+    pub(super) fn move_to(&mut self, core: usize) {
+        self.balance.seats[core].open.fetch_add(1, Ordering::Relaxed);
+        self.balance.seats[self.core].open.fetch_sub(1, Ordering::Relaxed);
+        self.core = core;
+    }
+
     /// Counts the connection to its address; false if that has too many.
     pub(super) fn claim(&mut self, ip: IpAddr) -> bool {
         let key = key(ip);
@@ -211,5 +229,95 @@ fn key(ip: IpAddr) -> u64 {
     match ip {
         IpAddr::V4(v4) => 1 << 32 | u64::from(v4.to_bits()),
         IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn balance(cores: usize, connections: usize, per_address: u32) -> Arc<Balance> {
+        let balance = Arc::new(Balance::new(cores).unwrap());
+        balance.limit(connections, per_address);
+        balance
+    }
+
+    fn parcel(place: Place) -> Parcel {
+        let socket = eventfd(0, EventfdFlags::empty()).unwrap();
+        Parcel { socket, peer: Peer::Address(SocketAddr::from(([192, 0, 2, 1], 1))), place }
+    }
+
+    #[test]
+    fn each_core_has_its_share_and_places_come_back() {
+        let balance = balance(2, 5, 0);
+        let places: Vec<_> = (0..3).map(|_| balance.enter(0).unwrap()).collect();
+        assert!(balance.enter(0).is_none());
+        assert_eq!(balance.open(0), 3);
+        let other = balance.enter_any(0).unwrap();
+        assert_eq!(other.core(), 1);
+        drop(places);
+        assert_eq!((balance.open(0), balance.open(1)), (0, 1));
+        drop(other);
+        assert_eq!(balance.open(1), 0);
+    }
+
+    #[test]
+    fn connections_go_to_cores_that_have_clearly_fewer() {
+        let balance = balance(4, 100_000, 0);
+        let mut places = Vec::new();
+        // All arrive at one core.
+        for random in 0..4000 {
+            places.push(balance.enter(balance.choose(0, random * 7)).unwrap());
+        }
+        let open: Vec<_> = (0..4).map(|core| balance.open(core)).collect();
+        assert!(open.iter().all(|open| (900..=1100).contains(open)), "{open:?}");
+        assert_eq!(Balance::new(1).unwrap().choose(0, 5), 0);
+    }
+
+    #[test]
+    fn addresses_are_limited_and_given_back() {
+        let balance = balance(2, 100, 2);
+        let claim = |ip: &str| {
+            let mut place = balance.enter(1).unwrap();
+            place.claim(ip.parse().unwrap()).then_some(place)
+        };
+        for (address, same) in [("192.0.2.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::ffff:0:0:1")] {
+            let first = claim(address).unwrap();
+            let mut second = claim(same).unwrap();
+            assert!(claim(address).is_none(), "{address}");
+            assert!(second.claim(same.parse().unwrap()), "what it has it keeps");
+            assert!(second.claim("198.51.100.1".parse().unwrap()));
+            let third = claim(address).unwrap();
+            drop((first, second, third));
+        }
+        assert!(claim("2001:db8:0:1::1").is_some() && claim("192.0.2.2").is_some());
+        assert!(balance.addresses.parts.iter().all(|part| lock(part).is_empty()), "nothing is left behind");
+        assert_eq!(balance.open(1), 0);
+    }
+
+    #[test]
+    fn what_is_handed_over_rings_once_and_arrives() {
+        let balance = balance(2, 10_000, 0);
+        for _ in 0..3 {
+            balance.hand_over(parcel(balance.enter(1).unwrap())).unwrap();
+        }
+        let mut rings = [0; 8];
+        rustix::io::read(balance.bell(1), &mut rings).unwrap();
+        assert_eq!(u64::from_ne_bytes(rings), 1);
+        assert_eq!(balance.take(1).len(), 3);
+        for _ in 0..MAX_IN_MAIL {
+            balance.hand_over(parcel(balance.enter(1).unwrap())).unwrap();
+        }
+        let mut returned = balance.hand_over(parcel(balance.enter(1).unwrap())).unwrap_err();
+        returned.place.move_to(0);
+        assert_eq!((balance.open(0), balance.open(1)), (1, MAX_IN_MAIL));
+    }
+
+    #[test]
+    fn ipv4_and_ipv6_do_not_share_keys() {
+        assert_ne!(key("0.0.0.1".parse().unwrap()), key("::1".parse().unwrap()));
+        assert_ne!(key("192.0.2.1".parse().unwrap()), key("192.0.2.2".parse().unwrap()));
     }
 }

@@ -4,20 +4,18 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use futures_rustls::server::TlsStream;
 
 use super::deadlines::{Pace, Phase};
-use super::stream::Stream;
+use super::stream::{Socket, Stream};
 use crate::readiness::Direction;
 
 /// Most bytes taken in between the last reply and the end of the connection.
 const MOST_DISCARDED: usize = 256 * 1024;
-
-/// Most bytes a single [`Connection::receive`] takes in.
-const RECEIVE_AT_ONCE: usize = 16 * 1024;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +60,8 @@ impl Connection {
         Self { transport: Transport::Plain(stream), peer, client }
     }
 
-    pub(super) fn tls(stream: Box<TlsStream<Stream>>, peer: Peer, client: Peer) -> Self {
-        Self { transport: Transport::Tls(stream), peer, client }
+    pub(super) fn tls(stream: TlsStream<Stream>, peer: Peer, client: Peer) -> Self {
+        Self { transport: Transport::Tls(Box::new(stream)), peer, client }
     }
 
     /// Whom the connection comes from: the client a trusted proxy has named by the PROXY protocol, or else the other
@@ -117,8 +115,10 @@ impl Connection {
         buffer: &mut Vec<u8>,
         most: usize,
     ) -> Poll<io::Result<usize>> {
-        let mut scratch = [0; RECEIVE_AT_ONCE];
-        let room = most.min(RECEIVE_AT_ONCE);
+        // Not straight into the buffer, which would need room while nothing comes. What is received is short.
+        let records = Rc::clone(self.pace().records());
+        let mut scratch = records.scratch.borrow_mut();
+        let room = most.min(scratch.len());
         let len = ready!(Pin::new(self).poll_read(context, &mut scratch[..room]))?;
         buffer.extend_from_slice(&scratch[..len]);
         Poll::Ready(Ok(len))
@@ -139,6 +139,7 @@ impl Connection {
     pub async fn close(mut self) {
         self.pace().enter(Phase::Linger);
         if self.say_goodbye().await.is_ok() && self.has_unread().await {
+            self.stream().shutdown_write();
             self.discard().await;
         }
     }
@@ -178,9 +179,9 @@ impl Connection {
     async fn discard(&self) {
         let mut left = MOST_DISCARDED;
         let take = |context: &mut Context<'_>| {
-            let mut scratch = [0; RECEIVE_AT_ONCE];
+            let mut scratch = self.pace().records().scratch.borrow_mut();
             loop {
-                let read = |mut socket: &super::stream::Socket| socket.read(&mut scratch);
+                let read = |mut socket: &Socket| socket.read(&mut scratch);
                 match ready!(self.stream().poll(Direction::Read, context, read)) {
                     Ok(len @ 1..) if len < left => left -= len,
                     Ok(_) | Err(_) => return Poll::Ready(()),

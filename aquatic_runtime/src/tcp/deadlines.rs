@@ -19,6 +19,12 @@ use super::counters::Counters;
 /// Time between two looks at all records; deadlines are met this much late at most, and never early.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Longest time anything may take once the process is stopping, so that the stop itself is in time.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// Most bytes taken in by one read.
+const RECEIVE_AT_ONCE: usize = 16 * 1024;
+
 /// How long a connection may take for each of its [`Phase`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
@@ -49,10 +55,10 @@ impl Default for Deadlines {
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// PROXY protocol header or TLS handshake. Connections begin here; the service first sees them in
-    /// [`Phase::Head`].
+    /// PROXY protocol header or TLS handshake. After it the service finds the connection in [`Phase::Idle`], but with
+    /// the time of [`Phase::Head`]: who connects is expected to say something.
     Handshake,
-    /// A request has begun to come in, or the first one is awaited.
+    /// A request has begun to come in.
     Head,
     /// A request is being answered.
     Answer,
@@ -94,9 +100,13 @@ struct Record {
 pub(super) struct Records {
     limits: Deadlines,
     now: Cell<Tick>,
+    /// No deadline is later than this.
+    latest: Cell<Tick>,
     generation: Cell<u32>,
     stopping: Cell<bool>,
     records: RefCell<Slab<Record>>,
+    /// Where bytes go until it is known how many there are; borrowed within one poll only.
+    pub(super) scratch: RefCell<Box<[u8]>>,
     pub(super) counters: Counters,
 }
 
@@ -117,9 +127,11 @@ impl Records {
         Self {
             limits,
             now: Cell::new(0),
+            latest: Cell::new(Tick::MAX),
             generation: Cell::new(0),
             stopping: Cell::new(false),
             records: RefCell::default(),
+            scratch: RefCell::new(vec![0; RECEIVE_AT_ONCE].into_boxed_slice()),
             counters,
         }
     }
@@ -132,11 +144,15 @@ impl Records {
         self.stopping.get()
     }
 
+    fn due(&self, limit: Duration) -> Tick {
+        due(self.now.get(), limit).min(self.latest.get())
+    }
+
     /// A record for a new connection.
     pub(super) fn open(self: &Rc<Self>) -> Pace {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
-        let deadline = due(self.now.get(), self.limits.handshake);
+        let deadline = self.due(self.limits.handshake);
         let mut records = self.records.borrow_mut();
         let key = records.insert(Record {
             deadline,
@@ -156,9 +172,14 @@ impl Records {
         self.end(|record| record.deadline <= now);
     }
 
-    /// Ends what is idle now and whatever becomes idle later.
+    /// Ends what is idle now and whatever becomes idle later; everything else has little time left.
     pub(super) fn stop(&self) {
+        let latest = due(self.now.get(), STOP_LIMIT);
+        self.latest.set(latest);
         self.stopping.set(true);
+        for (_, record) in self.records.borrow_mut().iter_mut() {
+            record.deadline = record.deadline.min(latest);
+        }
         self.end(|record| record.phase == Phase::Idle);
     }
 
@@ -213,9 +234,14 @@ impl Pace {
         self.enter_for(phase, limit);
     }
 
+    /// The service takes over.
+    pub(super) fn enter_service(&self) {
+        self.enter_for(Phase::Idle, self.records.limits.head);
+    }
+
     /// Begins a phase that may take another time than usual.
     pub fn enter_for(&self, phase: Phase, limit: Duration) {
-        let deadline = due(self.records.now.get(), limit);
+        let deadline = self.records.due(limit);
         let stopping = self.records.is_stopping();
         self.with(|record, counters| {
             record.phase = phase;
@@ -277,5 +303,105 @@ impl Pace {
         let mut records = self.records.records.borrow_mut();
         let record = records.get_mut(self.key).filter(|record| record.generation == self.generation)?;
         Some(act(record, &self.records.counters))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+    use crate::metrics::Registry;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn records() -> Rc<Records> {
+        let limits =
+            Deadlines { idle: Duration::from_secs(10), head: Duration::from_secs(1), ..Deadlines::default() };
+        Rc::new(Records::new(limits, Counters::new(&Registry::default().core(0), "test")))
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_deadline_is_met_late_by_a_sweep_at_most_and_never_early() {
+        let records = records();
+        let pace = records.open();
+        records.sweep(seconds(100));
+        assert!(pace.ran_out());
+        let pace = records.open();
+        for (limit, begin) in [(1000, 100_000), (999, 100_249), (1, 100_500), (1001, 100_749)] {
+            records.sweep(Duration::from_millis(begin));
+            pace.enter_for(Phase::Head, Duration::from_millis(limit));
+            // The phase began at any moment before the next sweep.
+            let began_latest = begin / 250 * 250 + 249;
+            records.sweep(Duration::from_millis(began_latest + limit - 1));
+            assert!(!pace.ran_out(), "{limit} from {begin}");
+            records.sweep(Duration::from_millis(begin + limit + 500));
+            assert!(pace.ran_out(), "{limit} from {begin}");
+            pace.with(|record, _| record.ran_out = false).unwrap();
+        }
+    }
+
+    #[test]
+    fn running_out_wakes_once_and_is_counted_by_phase() {
+        let records = records();
+        let (pace, woken) = (records.open(), Arc::new(Woken::default()));
+        pace.enter(Phase::Head);
+        pace.watch(&Context::from_waker(&Waker::from(Arc::clone(&woken))));
+        pace.check().unwrap();
+        for at in 1..10 {
+            records.sweep(seconds(at));
+        }
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert_eq!(pace.check().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(records.counters.timeouts[Phase::Head as usize].get(), 1);
+        pace.enter(Phase::Answer);
+        assert!(pace.ran_out(), "what is over stays over");
+    }
+
+    #[test]
+    fn a_hold_that_outlives_its_connection_does_nothing() {
+        let records = records();
+        let first = records.open();
+        let outliving = first.clone();
+        first.close();
+        assert!(outliving.ran_out() && records.len() == 0);
+        let second = records.open();
+        outliving.end();
+        outliving.close();
+        assert!(!second.ran_out() && records.len() == 1);
+        assert_eq!(records.counters.open.get(), 1);
+    }
+
+    #[test]
+    fn a_stop_ends_what_is_idle_and_hurries_the_rest() {
+        let records = records();
+        let (idle, busy) = (records.open(), records.open());
+        idle.enter(Phase::Idle);
+        busy.enter(Phase::Answer);
+        records.sweep(seconds(1));
+        records.stop();
+        assert!(idle.ran_out() && !busy.ran_out() && busy.is_stopping());
+        records.sweep(seconds(3));
+        assert!(!busy.ran_out());
+        busy.enter(Phase::Answer);
+        records.sweep(seconds(5));
+        assert!(busy.ran_out(), "a new phase gives no more time");
+        let late = records.open();
+        late.enter(Phase::Idle);
+        assert!(late.ran_out());
+        assert!(records.counters.timeouts[Phase::Idle as usize].get() == 0, "a stop is no timeout");
     }
 }

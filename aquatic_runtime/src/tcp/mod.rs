@@ -3,10 +3,13 @@
 
 mod accept;
 mod balance;
+mod begin;
 mod bind;
 mod connection;
 mod counters;
 mod deadlines;
+mod handshakes;
+mod reserve;
 mod stream;
 mod tls;
 
@@ -14,4 +17,4 @@ pub use accept::{TcpSettings, serve_tcp};
 pub use bind::{CoreListeners, ListenOptions, Listeners, UnixBindError};
 pub use connection::{Connection, Peer};
 pub use deadlines::{Deadlines, Pace, Phase, SWEEP_INTERVAL};
-pub use tls::{Tls, TlsFiles};
+pub use tls::{Tls, TlsError, TlsFiles, TlsReloader};
