@@ -176,7 +176,9 @@ fn who_does_not_take_the_answer_is_sent_away() {
     stream.write_all(b"big\n").unwrap();
     server.until("aquatic_connection_timeouts_total{protocol=\"lines\",reason=\"answer\"}", 1);
     server.until(Server::OPEN, 0);
+    server.stop();
 
+    let server = Server::start(&[("ANSWER", "20000")]);
     let mut stream = server.connect();
     stream.write_all(b"big\n").unwrap();
     let mut answer = vec![0; server::BIG];
@@ -244,7 +246,7 @@ fn a_stop_ends_idle_connections_and_lets_others_finish() {
 
 #[test]
 fn running_out_of_descriptors_is_survived_without_spinning() {
-    let server = Server::start(&[("OPEN_FILES", "100")]);
+    let server = Server::start(&[("OPEN_FILES", "100"), ("HEAD", "20000")]);
     let mut healthy = server.connect();
     assert!(core_of(&mut healthy).is_some());
     let mut open: Vec<_> = (0..200).map(|_| server.connect()).collect();

@@ -89,7 +89,7 @@ const FAILED: &str = "aquatic_tls_handshakes_total{protocol=\"lines\",outcome=\"
 #[test]
 fn both_versions_end_in_order() {
     let authority = Authority::new();
-    let server = Server::start(&[authority.setting()]);
+    let server = Server::start(&[authority.setting(), ("ANSWER", "20000")]);
     let trusted = [authority.generated.cert.der().clone()];
     for (version, number) in
         [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)]
