@@ -1,3 +1,20 @@
-//! Load test for HTTP and HTTPS trackers. Here belongs what is particular to that protocol: connections and
-//! messages. Population, pacing, histograms and reports belong to `aquatic_load_engine`. The load test is not built
-//! yet: this member only reserves its room in the workspace.
+//! Load test for HTTP trackers of any make, plain and over TLS: simulates a population of peers on connections of its
+//! own, kept or made for each request, in closed or open loop, checks the replies and reports throughput and latency.
+//! What other load tests need too is in `aquatic_load_engine`; what HTTP trackers need too is in
+//! `aquatic_http_protocol`.
+
+#![deny(unsafe_code)]
+
+mod check;
+pub mod config;
+mod counted;
+mod plan;
+mod run;
+mod slot;
+mod sys;
+mod tls;
+mod traffic;
+mod wire;
+mod worker;
+
+pub use run::{print_targets, run};

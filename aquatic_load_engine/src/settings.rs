@@ -48,7 +48,7 @@ aquatic_common::settings! {
     pub struct PopulationConfig {
         /// Everything random follows from it. Two load tests with the same population can drive one tracker; for
         /// another population, start the tracker afresh.
-        pub seed: u64 = 1;
+        pub seed: u64 = 1, in 0..=9_223_372_036_854_775_807;
         /// Number of torrents.
         pub torrents: u64 = 100_000, unit "torrents", in 1..=4_000_000_000;
         /// Number of peers. Torrents without a peer exist only if there are fewer peers than torrents.

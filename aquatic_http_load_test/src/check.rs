@@ -1,0 +1,135 @@
+//! Whether a response is one that a tracker may give.
+
+use std::net::IpAddr;
+
+use aquatic_common::InfoHash;
+use aquatic_http_protocol::{AnnounceView, Answer, Reply, ScrapeView, is_canonical};
+
+use crate::config::Verification;
+use crate::counted::{Kind, Note, Tally, Violation};
+use crate::plan::Plan;
+use crate::traffic::{Pending, scraped};
+
+/// Status of every response of a tracker, whatever it says.
+const OK: u16 = 200;
+
+/// Checks responses. Where peers come from is decided by the population, so it is known for certain.
+pub(crate) struct Checker {
+    /// Announce replies until the next one whose peers are looked up.
+    countdown: u32,
+    /// Peers of the reply being checked; kept to save allocations.
+    seen: Vec<u64>,
+    /// Torrents of the scrape being checked; kept as well.
+    torrents: Vec<InfoHash>,
+}
+
+impl Checker {
+    pub(crate) fn new() -> Self {
+        Self { countdown: 0, seen: Vec::new(), torrents: Vec::new() }
+    }
+
+    /// Checks a response and tells whether it brought what was asked for.
+    pub(crate) fn response(
+        &mut self,
+        plan: &Plan,
+        (pending, wanted): (&Pending, u32),
+        answer: &Answer<'_>,
+        tally: &mut Tally,
+    ) -> bool {
+        if answer.status != OK {
+            tally.violation(Violation::Status);
+            return false;
+        }
+        if plan.config.requests.verification == Verification::Frame {
+            return true;
+        }
+        match (pending.kind, Reply::parse(answer.body)) {
+            (Kind::Announce, Ok(Reply::Announce(reply))) => {
+                self.announce(plan, (pending, wanted), (&reply, answer.body), tally);
+                true
+            }
+            (Kind::Scrape, Ok(Reply::Scrape(reply))) => {
+                self.scrape(plan, pending, (&reply, answer.body), tally);
+                true
+            }
+            (_, Ok(Reply::Failure(failure))) => {
+                canonical(answer.body, tally);
+                tally.error_text(failure.reason);
+                false
+            }
+            (_, Ok(Reply::Announce(_) | Reply::Scrape(_))) => {
+                tally.violation(Violation::WrongKind);
+                false
+            }
+            (_, Err(_)) => {
+                tally.violation(Violation::Malformed);
+                false
+            }
+        }
+    }
+
+    fn announce(
+        &mut self,
+        plan: &Plan,
+        (pending, wanted): (&Pending, u32),
+        (reply, body): (&AnnounceView<'_>, &[u8]),
+        tally: &mut Tally,
+    ) {
+        let count = reply.peers_v4().len() + reply.peers_v6().len();
+        tally.add(Note::PeersReturned, count as u64);
+        if plan.config.requests.verification != Verification::Peers {
+            return;
+        }
+        // Many trackers take 0 for "as you like".
+        if wanted > 0 && count > wanted as usize {
+            tally.violation(Violation::TooManyPeers);
+        }
+        if count == 0 {
+            return;
+        }
+        if self.countdown > 0 {
+            self.countdown -= 1;
+            return;
+        }
+        self.countdown = plan.config.requests.check_one_in - 1;
+        tally.note(Note::RepliesChecked);
+        canonical(body, tally);
+        let requester = pending.subject;
+        let torrent = plan.population.torrent_of(requester);
+        self.seen.clear();
+        let v4 = reply.peers_v4().map(|peer| (IpAddr::V4(*peer.ip()), peer.port()));
+        let v6 = reply.peers_v6().map(|peer| (IpAddr::V6(*peer.ip()), peer.port()));
+        for (ip, port) in v4.chain(v6) {
+            match plan.peer_at(ip, port) {
+                Some(peer) if peer == requester => tally.violation(Violation::RequesterReturned),
+                Some(peer) if plan.population.torrent_of(peer) == torrent => self.seen.push(peer),
+                Some(_) | None => tally.violation(Violation::ForeignPeer),
+            }
+        }
+        self.seen.sort_unstable();
+        let repeated = self.seen.windows(2).filter(|pair| pair[0] == pair[1]);
+        repeated.for_each(|_| tally.violation(Violation::RepeatedPeer));
+    }
+
+    fn scrape(
+        &mut self,
+        plan: &Plan,
+        pending: &Pending,
+        (reply, body): (&ScrapeView<'_>, &[u8]),
+        tally: &mut Tally,
+    ) {
+        canonical(body, tally);
+        scraped(plan, pending.subject, &mut self.torrents);
+        // A tracker may leave out torrents that it does not know.
+        for file in reply.files().filter(|file| !self.torrents.contains(&file.info_hash)) {
+            log::debug!("scrape reply names {}", file.info_hash);
+            tally.violation(Violation::ForeignTorrent);
+        }
+    }
+}
+
+fn canonical(body: &[u8], tally: &mut Tally) {
+    if is_canonical(body) != Ok(true) {
+        tally.violation(Violation::NotCanonical);
+    }
+}

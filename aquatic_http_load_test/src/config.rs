@@ -1,0 +1,262 @@
+//! What can be set.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use aquatic_common::config::LogLevel;
+use aquatic_common::settings::{Configuration, Problem};
+use aquatic_load_engine::settings::{ArrivalsConfig, Mode, PopulationConfig};
+use aquatic_load_engine::sources::Wanted;
+
+/// Most requests on one connection that wait for their responses.
+pub(crate) const MAX_PIPELINING: usize = 16;
+/// Most torrents in a scrape. Heads of more than 8 KiB are refused by most trackers.
+pub(crate) const MAX_SCRAPE_TORRENTS: usize = 100;
+
+aquatic_common::choice! {
+    /// How much of a response is checked.
+    #[derive(Default)]
+    pub enum Verification {
+        /// The frame of the response only.
+        Frame = "frame",
+        /// The frame, and that the body is a reply of the right kind.
+        Reply = "reply",
+        /// Also where the peers in it come from.
+        #[default]
+        Peers = "peers",
+    }
+}
+
+aquatic_common::settings! {
+    /// Where the load test sends from.
+    pub struct NetworkConfig {
+        /// First source address; the others follow it. Empty for 127.0.0.1 if the tracker is on IPv4 loopback, else
+        /// for the address the system chooses. Trackers tell peers apart by source address and announced port.
+        pub source_address: String = String::new();
+        /// Number of source addresses, all of which must be local. 0 for 16, or as many as the population needs, if the
+        /// tracker is on IPv4 loopback, else for 1. One address has room for 64512 peers, and for some 28000
+        /// connections at a time, among which those count that were closed less than a minute ago.
+        pub source_addresses: u32 = 0, unit "addresses", in 0..=65_536;
+    }
+}
+
+aquatic_common::settings! {
+    /// Connections to the tracker.
+    pub struct ConnectionConfig {
+        /// How many there are at a time, all threads together.
+        pub count: u32 = 128, unit "connections", in 1..=1_000_000;
+        /// Requests on a connection, the last of which asks the tracker to close it; 0 for no end (keep-alive), 1 for a
+        /// connection per request.
+        pub requests: u32 = 0, unit "requests", in 0..=1_000_000_000;
+        /// Requests on a connection that wait for their responses, sent together where possible.
+        pub pipelining: usize = 1, unit "requests", in 1..=16;
+        /// First connections per second, all threads together; 0 for as fast as the tracker takes them.
+        pub ramp: u32 = 0, unit "connections per second", in 0..=10_000_000;
+        /// At the start, so many connections per thread wait for their first response at a time. A tracker's queue of
+        /// connections to accept is limited; what does not fit is delayed by seconds.
+        pub opening: u32 = 256, unit "connections", in 1..=1_000_000;
+    }
+}
+
+aquatic_common::settings! {
+    /// What is asked, in which proportion.
+    pub struct RequestConfig {
+        /// Weight of announces.
+        pub weight_announce: u32 = 100, in 0..=1_000_000;
+        /// Weight of scrapes.
+        pub weight_scrape: u32 = 1, in 0..=1_000_000;
+        /// Torrents per scrape.
+        pub scrape_torrents: usize = 10, unit "torrents", in 1..=100;
+        /// Peers asked for in an announce.
+        pub peers_wanted: u32 = 50, unit "peers", in 0..=1000;
+        /// A request without a response for this long is lost, and its connection is closed.
+        pub timeout: u32 = 5000, unit "milliseconds", in 10..=600_000;
+        /// "peers" checks everything, "reply" does not ask where peers come from, "frame" does not look into the body
+        /// and serves for measuring web servers.
+        pub verification: Verification = Verification::Peers;
+        /// The peers in one of so many announce responses are checked; 1 checks all, at some cost in speed.
+        pub check_one_in: u32 = 10, unit "responses", in 1..=1_000_000;
+    }
+}
+
+aquatic_common::settings! {
+    /// TLS.
+    pub struct TlsConfig {
+        /// Use it.
+        pub enable: bool = false;
+        /// Name the tracker's certificate is for. Also sent as the host of requests if TLS is in use.
+        pub server_name: String = "localhost".to_owned();
+        /// Check the tracker's certificate and its signature. Switched off, the load test has less work for each
+        /// handshake, but not the tracker.
+        pub verify_certificate: bool = false;
+        /// PEM file with the certificates to trust.
+        pub ca_path: PathBuf = PathBuf::new();
+        /// Resume sessions where the tracker offers it. Without, each connection costs a full handshake.
+        pub resumption: bool = false;
+    }
+}
+
+aquatic_common::settings! {
+    /// Open loop. Latency counts from when a request should have been sent.
+    pub struct OpenConfig {
+        /// Requests per second, all threads together.
+        pub rate: u32 = 10_000, unit "requests per second", in 1..=100_000_000;
+        /// "even" sends at equal distances, "random" as many independent clients do.
+        pub arrivals: ArrivalsConfig = ArrivalsConfig::Random;
+    }
+}
+
+aquatic_common::settings! {
+    /// Announcing each peer of the population once before anything else.
+    pub struct PrefillConfig {
+        /// Do it.
+        pub enable: bool = false;
+        /// An announce without a response is repeated until it was sent this often; then the peer counts as lost.
+        pub attempts: u8 = 3, unit "attempts", in 1..=255;
+    }
+}
+
+aquatic_common::settings! {
+    /// Holding idle connections instead of load, to see what they cost the tracker.
+    pub struct IdleConfig {
+        /// Connections to open, each for one announce; 0 for load as usual. The limit of open files must allow for it.
+        pub connections: u32 = 0, unit "connections", in 0..=1_000_000;
+        /// How long to hold them once all are open. The log says when that begins.
+        pub hold: u32 = 10, unit "seconds", in 0..=86_400;
+    }
+}
+
+aquatic_common::settings! {
+    /// Load test for HTTP trackers.
+    pub struct Config {
+        /// The tracker.
+        pub server_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 3000));
+        /// How much to log.
+        pub log_level: LogLevel = LogLevel::Info;
+        /// Threads that send and receive, each on connections of its own.
+        pub threads: u32 = 1, unit "threads", in 1..=1024;
+        /// Time before the measurement, under load.
+        pub warm_up: u32 = 2, unit "seconds", in 0..=3600;
+        /// Time of the measurement; 0 for none, which makes sense after a prefill only.
+        pub duration: u32 = 10, unit "seconds", in 0..=86_400;
+        /// "closed" sends as fast as the tracker answers, "open" at a given rate.
+        pub mode: Mode = Mode::Closed;
+        /// Open loop.
+        pub open: OpenConfig;
+        /// Source addresses.
+        pub network: NetworkConfig;
+        /// Connections.
+        pub connections: ConnectionConfig;
+        /// TLS.
+        pub tls: TlsConfig;
+        /// Torrents and peers.
+        pub population: PopulationConfig;
+        /// Requests.
+        pub requests: RequestConfig;
+        /// Prefill.
+        pub prefill: PrefillConfig;
+        /// Idle connections.
+        pub idle: IdleConfig;
+    }
+}
+
+impl Configuration for Config {
+    fn check_relations(&self, problems: &mut Vec<Problem>) {
+        self.population.check_range(problems);
+        self.sources().check(problems);
+        let requests = &self.requests;
+        if requests.weight_announce + requests.weight_scrape == 0 {
+            problems
+                .push(Problem::new("requests.weight_announce", "both weights are 0: nothing would be sent"));
+        }
+        if self.duration == 0 && !self.prefill.enable && self.idle.connections == 0 {
+            problems.push(Problem::new(
+                "duration",
+                "0 without prefill.enable or idle.connections: nothing would be done",
+            ));
+        }
+        if self.connection_count() < self.threads {
+            problems.push(Problem::new(
+                "threads",
+                format!(
+                    "{} threads need at least as many connections, not {}",
+                    self.threads,
+                    self.connection_count()
+                ),
+            ));
+        }
+        if self.tls.enable && self.tls.verify_certificate && self.tls.ca_path.as_os_str().is_empty() {
+            problems.push(Problem::new(
+                "tls.ca_path",
+                "must be given for tls.verify_certificate: the system's certificates are not looked at",
+            ));
+        }
+    }
+
+    fn log_level(&self) -> LogLevel {
+        self.log_level
+    }
+}
+
+impl Config {
+    /// Where requests come from.
+    #[must_use]
+    pub fn sources(&self) -> Wanted<'_> {
+        Wanted {
+            server: self.server_address,
+            address: &self.network.source_address,
+            addresses: self.network.source_addresses,
+            peers: self.population.peers,
+            threads: self.threads,
+        }
+    }
+
+    /// How many connections there are at a time.
+    #[must_use]
+    pub fn connection_count(&self) -> u32 {
+        match self.idle.connections {
+            0 => self.connections.count,
+            idle => idle,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        change(&mut config);
+        config.problems().into_iter().map(|problem| problem.key).collect()
+    }
+
+    #[test]
+    fn declarations_are_complete() {
+        assert_eq!(aquatic_cli_helpers::declarations::faults::<Config>(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn impossible_combinations_are_named() {
+        assert_eq!(problems(|_| {}), Vec::<String>::new());
+        assert_eq!(problems(|config| config.duration = 0), ["duration"]);
+        assert_eq!(problems(|config| config.threads = 129), ["threads"]);
+        assert_eq!(problems(|config| config.population.zipf_exponent = 4.0), ["population.zipf_exponent"]);
+        assert_eq!(
+            problems(|config| {
+                config.tls.enable = true;
+                config.tls.verify_certificate = true;
+            }),
+            ["tls.ca_path"]
+        );
+        assert_eq!(
+            problems(|config| (config.requests.weight_announce, config.requests.weight_scrape) = (0, 0)),
+            ["requests.weight_announce"]
+        );
+        assert_eq!(
+            problems(|config| config.server_address = "[::1]:3000".parse().unwrap()),
+            ["population.peers"],
+            "one address has too few ports"
+        );
+    }
+}

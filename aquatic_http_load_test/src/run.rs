@@ -1,0 +1,122 @@
+//! The phases of a test, from connections to reports.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::Context;
+use aquatic_common::InfoHash;
+use aquatic_load_engine::clock::{Nanos, seconds};
+use aquatic_load_engine::conduct::{Extent, Live, conduct};
+use aquatic_load_engine::draw::Draw;
+use aquatic_load_engine::report::Outcome;
+use aquatic_load_engine::settings::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::Config;
+use crate::counted::Tally;
+use crate::plan::Plan;
+use crate::traffic::{self, Source, Traffic};
+use crate::worker::{Pace, Phase, Worker};
+
+/// Files a process needs besides its connections.
+const OTHER_FILES: u64 = 64;
+
+/// Runs the whole test.
+///
+/// # Errors
+/// When the test cannot be set up. Trackers that misbehave are no error here; see [`Outcome::verdict`].
+pub fn run(config: Config) -> anyhow::Result<Outcome> {
+    let plan = Arc::new(Plan::new(config)?);
+    let config = &plan.config;
+    allow_files(u64::from(config.connection_count()) + OTHER_FILES)?;
+    let live = Arc::new(Live::default());
+    let mut workers = (0..config.threads)
+        .map(|thread| Worker::new(Arc::clone(&plan), Arc::clone(&live), thread))
+        .collect::<std::io::Result<Vec<_>>>()
+        .context("cannot watch connections")?;
+    let mut phases = Vec::new();
+    for (name, traffic, extent) in steps(config) {
+        let now = plan.clock.now();
+        let act = |worker: &mut Worker| worker.run(phase(&plan, traffic, now, worker.thread()));
+        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.clock, &live), act)
+            .context("cannot start a thread")?;
+        phases.extend(tally.map(|tally| tally.report(name, config.threads)));
+    }
+    let population = &config.population;
+    Ok(Outcome {
+        protocol: if config.tls.enable { "https" } else { "http" },
+        server_address: config.server_address.to_string(),
+        torrents: population.torrents,
+        peers: population.peers,
+        phases,
+    })
+}
+
+fn steps(config: &Config) -> Vec<(&'static str, Traffic, Extent)> {
+    let mut steps = Vec::new();
+    if config.prefill.enable {
+        steps.push(("prefill", Traffic::Prefill, Extent::Steps(config.population.peers)));
+    }
+    if config.idle.connections > 0 {
+        steps.push(("idle", Traffic::Idle, Extent::Steps(config.idle.connections.into())));
+    } else if config.duration > 0 {
+        let time = u64::from(config.warm_up) + u64::from(config.duration);
+        steps.push(("load", Traffic::Mix, Extent::Seconds(time)));
+    }
+    steps
+}
+
+fn phase(plan: &Plan, traffic: Traffic, now: Nanos, thread: u32) -> Phase {
+    let config = &plan.config;
+    if traffic != Traffic::Mix {
+        return Phase { traffic, pace: Pace::Closed, from: now, until: Nanos::MAX };
+    }
+    let pace = match config.mode {
+        Mode::Closed => Pace::Closed,
+        Mode::Open => {
+            let draw = Draw::new(config.population.seed, !u64::from(thread));
+            Pace::Open(config.open.arrivals.schedule(config.open.rate, config.threads, now, draw))
+        }
+    };
+    let from = now + seconds(config.warm_up);
+    Phase { traffic, pace, from, until: from + seconds(config.duration) }
+}
+
+/// Raises the limit of open files as far as needed.
+fn allow_files(needed: u64) -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).with_context(|| {
+        let allowed = limit.maximum.map_or_else(|| "unlimited".to_owned(), |maximum| maximum.to_string());
+        format!("{needed} open files are needed and {allowed} are allowed: raise the limit (ulimit -Hn)")
+    })
+}
+
+/// Writes the targets of announces, path and query, one a line.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn print_targets(config: Config, count: u64, out: &mut impl Write) -> anyhow::Result<()> {
+    let plan = Plan::new(config)?;
+    let mut sources = Source::of_thread(&plan, 0);
+    let mut draw = Draw::new(plan.config.population.seed, 0);
+    let mut torrents: Vec<InfoHash> = Vec::new();
+    let mut buffer = vec![0; traffic::MAX_BATCH];
+    let number = u64::try_from(sources.len())?;
+    for _ in 0..count {
+        let source = usize::try_from(draw.below(number))?;
+        let Some(wish) =
+            sources.get_mut(source).and_then(|source| source.next(Traffic::Idle, &plan, &mut draw))
+        else {
+            continue;
+        };
+        let length = traffic::write(&plan, Traffic::Mix, wish, true, &mut torrents, &mut buffer)?;
+        let line = buffer[..length].split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+        out.write_all(line)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}

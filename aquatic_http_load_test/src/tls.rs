@@ -1,0 +1,101 @@
+//! How the load test does TLS.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::config::TlsConfig;
+
+/// Trackers whose sessions are remembered: the one under test.
+const REMEMBERED_SERVERS: usize = 1;
+
+/// What all TLS connections have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) server_name: ServerName<'static>,
+}
+
+impl Tls {
+    /// Reads the certificates, if there are to be any.
+    pub(crate) fn new(settings: &TlsConfig) -> anyhow::Result<Self> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        let mut config = if settings.verify_certificate {
+            builder.with_root_certificates(roots(settings)?).with_no_client_auth()
+        } else {
+            let verifier = Arc::new(Unverified { provider });
+            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+        };
+        config.resumption = if settings.resumption {
+            Resumption::in_memory_sessions(REMEMBERED_SERVERS)
+        } else {
+            Resumption::disabled()
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let server_name = ServerName::try_from(settings.server_name.clone())
+            .with_context(|| format!("tls.server_name: {:?} is not a name", settings.server_name))?;
+        Ok(Self { config: Arc::new(config), server_name })
+    }
+}
+
+fn roots(settings: &TlsConfig) -> anyhow::Result<RootCertStore> {
+    let path = &settings.ca_path;
+    let mut roots = RootCertStore::empty();
+    let certificates =
+        CertificateDer::pem_file_iter(path).with_context(|| format!("cannot read {}", path.display()))?;
+    for certificate in certificates {
+        let certificate = certificate.with_context(|| format!("cannot read {}", path.display()))?;
+        roots.add(certificate).with_context(|| format!("{}: cannot trust a certificate", path.display()))?;
+    }
+    ensure!(!roots.is_empty(), "{} has no certificate", path.display());
+    Ok(roots)
+}
+
+/// Takes any certificate for good.
+#[derive(Debug)]
+struct Unverified {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,176 @@
+//! What to ask next.
+
+use std::ops::Range;
+
+use aquatic_common::{AnnounceEvent, InfoHash};
+use aquatic_http_protocol::{AnnounceFields, BufferTooSmall, Origin, encode_scrape_request};
+use aquatic_load_engine::clock::Nanos;
+use aquatic_load_engine::draw::Draw;
+
+use crate::config::{MAX_PIPELINING, MAX_SCRAPE_TORRENTS};
+use crate::counted::Kind;
+use crate::plan::Plan;
+
+/// A name that trackers take for that of a client.
+const USER_AGENT: &str = concat!("aquatic_http_load_test/", env!("CARGO_PKG_VERSION"));
+/// Longest request: a scrape, with every byte percent-coded.
+const MAX_REQUEST: usize = 1024 + MAX_SCRAPE_TORRENTS * 71;
+/// Room for all requests that are written together.
+pub(crate) const MAX_BATCH: usize = MAX_PIPELINING * MAX_REQUEST;
+
+/// What a phase sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// An announce of each peer.
+    Prefill,
+    /// The configured mix.
+    Mix,
+    /// One announce per connection.
+    Idle,
+}
+
+/// A request that has been decided on but not written yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    kind: Kind,
+    subject: u64,
+    attempt: u8,
+}
+
+/// A request under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) kind: Kind,
+    /// Of an announce, the peer; of a scrape, what its torrents follow from.
+    pub(crate) subject: u64,
+    /// How often the same announce was sent before.
+    pub(crate) attempt: u8,
+    /// When it was meant to be sent; latency counts from here.
+    pub(crate) intended: Nanos,
+    /// When it was sent; it is lost a timeout after this.
+    pub(crate) sent: Nanos,
+}
+
+impl Wish {
+    /// The request, sent now, but meant to be sent at `intended`.
+    pub(crate) fn pending(self, intended: Nanos, now: Nanos) -> Pending {
+        let Self { kind, subject, attempt } = self;
+        Pending { kind, subject, attempt, intended, sent: now }
+    }
+}
+
+/// A source address and the peers there.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) address: u64,
+    peers: Range<u64>,
+    /// The part of them that a prefill has not announced yet.
+    unannounced: Range<u64>,
+    /// Peers whose announce was lost, and how often.
+    again: Vec<(u64, u8)>,
+}
+
+impl Source {
+    /// The addresses of one of the threads, without those that have no peers.
+    pub(crate) fn of_thread(plan: &Plan, thread: u32) -> Vec<Self> {
+        let addresses = u64::from(thread)..plan.endpoints.addresses();
+        let sources = addresses.step_by(plan.config.threads as usize).map(|address| {
+            let peers = plan.endpoints.peers_at(address);
+            Self { address, unannounced: peers.clone(), peers, again: Vec::new() }
+        });
+        sources.filter(|source| !source.peers.is_empty()).collect()
+    }
+
+    /// Whether there is something to send from here.
+    pub(crate) fn has_work(&self, traffic: Traffic) -> bool {
+        traffic != Traffic::Prefill || !self.again.is_empty() || !self.unannounced.is_empty()
+    }
+
+    /// The next request, if there is one.
+    pub(crate) fn next(&mut self, traffic: Traffic, plan: &Plan, draw: &mut Draw) -> Option<Wish> {
+        match traffic {
+            Traffic::Prefill => {
+                let (subject, attempt) = match self.again.pop() {
+                    Some(lost) => lost,
+                    None => (self.unannounced.next()?, 0),
+                };
+                Some(Wish { kind: Kind::Announce, subject, attempt })
+            }
+            Traffic::Idle => Some(self.any_announce(draw)),
+            Traffic::Mix => {
+                let requests = &plan.config.requests;
+                let announce = u64::from(requests.weight_announce);
+                let scrape = u64::from(requests.weight_scrape);
+                if scrape == 0 || draw.below(announce + scrape) < announce {
+                    Some(self.any_announce(draw))
+                } else {
+                    Some(Wish { kind: Kind::Scrape, subject: draw.bits(), attempt: 0 })
+                }
+            }
+        }
+    }
+
+    fn any_announce(&self, draw: &mut Draw) -> Wish {
+        let subject = self.peers.start + draw.below(self.peers.end - self.peers.start);
+        Wish { kind: Kind::Announce, subject, attempt: 0 }
+    }
+
+    /// Takes note of an announce of a prefill that was not served. Returns whether it is given up.
+    pub(crate) fn failed(&mut self, pending: &Pending, attempts: u8) -> bool {
+        let sent = pending.attempt.saturating_add(1);
+        if sent < attempts {
+            self.again.push((pending.subject, sent));
+        }
+        sent >= attempts
+    }
+}
+
+/// Writes a request to the front of a buffer and returns its length.
+pub(crate) fn write(
+    plan: &Plan,
+    traffic: Traffic,
+    wish: Wish,
+    keep_alive: bool,
+    torrents: &mut Vec<InfoHash>,
+    buffer: &mut [u8],
+) -> Result<usize, BufferTooSmall> {
+    let origin = Origin { host: &plan.host, user_agent: USER_AGENT, keep_alive };
+    match wish.kind {
+        Kind::Announce => announce(plan, traffic, wish.subject).encode(&origin, buffer),
+        Kind::Scrape => {
+            scraped(plan, wish.subject, torrents);
+            encode_scrape_request(&origin, torrents, buffer)
+        }
+    }
+}
+
+/// The torrents of a scrape.
+pub(crate) fn scraped(plan: &Plan, subject: u64, torrents: &mut Vec<InfoHash>) {
+    let mut draw = Draw::new(plan.config.population.seed, subject);
+    let population = &plan.population;
+    let scraped = (0..plan.config.requests.scrape_torrents)
+        .map(|_| population.info_hash(population.popular_torrent(draw.bits())));
+    torrents.clear();
+    torrents.extend(scraped);
+}
+
+fn announce(plan: &Plan, traffic: Traffic, peer: u64) -> AnnounceFields {
+    let population = &plan.population;
+    AnnounceFields {
+        info_hash: population.info_hash(population.torrent_of(peer)),
+        peer_id: population.peer_id(peer),
+        port: plan.endpoints.port_of(peer),
+        uploaded: 0,
+        downloaded: 0,
+        left: u64::from(!population.is_seeder(peer)),
+        event: if traffic == Traffic::Prefill { AnnounceEvent::Started } else { AnnounceEvent::None },
+        // Any number that stays the same for the peer.
+        key: peer as u32,
+        numwant: Some(wanted(plan, traffic)),
+    }
+}
+
+/// How many peers an announce asks for.
+pub(crate) fn wanted(plan: &Plan, traffic: Traffic) -> u32 {
+    if traffic == Traffic::Prefill { 0 } else { plan.config.requests.peers_wanted }
+}

@@ -1,0 +1,643 @@
+//! One thread of the load test: sends, receives, counts.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use aquatic_common::InfoHash;
+use aquatic_http_protocol::{Answer, AnswerError, Taken};
+use aquatic_load_engine::clock::{MILLISECOND, Nanos, SECOND, seconds};
+use aquatic_load_engine::conduct::Live;
+use aquatic_load_engine::draw::Draw;
+use aquatic_load_engine::pacing::Schedule;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::time::Timespec;
+use rustls::HandshakeKind;
+
+use crate::check::Checker;
+use crate::counted::{Kind, Note, Tally, Violation};
+use crate::plan::Plan;
+use crate::slot::Slot;
+use crate::traffic::{self, MAX_BATCH, Pending, Source, Traffic};
+use crate::wire::{Received, Wire};
+
+/// Events taken from the kernel, and places given requests, before the other is looked at again.
+const MAX_PER_TURN: usize = 256;
+/// Longest response, and most responses read together.
+const RECEIVE_LENGTH: usize = 256 * 1024;
+/// Time between looks for lost requests.
+const EXPIRY_INTERVAL: Nanos = 50 * MILLISECOND;
+/// A thread that had nothing to do for this long stops turning and waits for events.
+const PATIENCE: Nanos = MILLISECOND / 20;
+/// Longest wait, as something else may become due.
+const LONGEST_WAIT: Nanos = MILLISECOND;
+/// Time from a failure of a connection to the next try.
+const RETRY_PAUSE: Nanos = 10 * MILLISECOND;
+
+/// What decides when to send in a phase.
+pub(crate) enum Pace {
+    Closed,
+    Open(Schedule),
+}
+
+/// One phase for one thread.
+pub(crate) struct Phase {
+    pub(crate) traffic: Traffic,
+    pub(crate) pace: Pace,
+    pub(crate) from: Nanos,
+    pub(crate) until: Nanos,
+}
+
+/// What becomes of a connection after an event.
+enum Next {
+    Keep,
+    /// Everything that was asked on it is answered, or the tracker closed it.
+    Close,
+    /// The tracker did something on it after which nothing can be relied on.
+    Abandon,
+    Failed(io::Error),
+}
+
+pub(crate) struct Worker {
+    plan: Arc<Plan>,
+    live: Arc<Live>,
+    thread: u32,
+    epoll: OwnedFd,
+    /// What the kernel reported last: the name of a connection, and what is up with it.
+    events: Vec<(u64, EventFlags)>,
+    slots: Vec<Slot>,
+    sources: Vec<Source>,
+    next_source: usize,
+    /// Places that can take a request.
+    ready: VecDeque<u32>,
+    /// Places whose connection failed, and when to try again.
+    retry: VecDeque<(Nanos, u32)>,
+    /// Places from this one on have not been used yet.
+    activated: usize,
+    started: Option<Nanos>,
+    /// Places in use whose first connection has not come to anything yet.
+    unproven: usize,
+    in_flight: usize,
+    /// Whether further requests are to be sent.
+    sending: bool,
+    checker: Checker,
+    draw: Draw,
+    torrents: Vec<InfoHash>,
+    requests: Vec<u8>,
+    received: Vec<u8>,
+    next_expiry: Nanos,
+}
+
+impl Worker {
+    pub(crate) fn new(plan: Arc<Plan>, live: Arc<Live>, thread: u32) -> io::Result<Self> {
+        let slots = plan.share(plan.config.connection_count(), thread);
+        Ok(Self {
+            thread,
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            events: Vec::with_capacity(MAX_PER_TURN),
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            sources: Source::of_thread(&plan, thread),
+            next_source: 0,
+            ready: VecDeque::new(),
+            retry: VecDeque::new(),
+            activated: 0,
+            started: None,
+            unproven: 0,
+            in_flight: 0,
+            sending: false,
+            checker: Checker::new(),
+            draw: Draw::new(plan.config.population.seed, thread.into()),
+            torrents: Vec::new(),
+            requests: vec![0; MAX_BATCH],
+            received: vec![0; RECEIVE_LENGTH],
+            next_expiry: 0,
+            plan,
+            live,
+        })
+    }
+
+    pub(crate) fn thread(&self) -> u32 {
+        self.thread
+    }
+
+    /// Runs a phase to its end and returns what was counted.
+    pub(crate) fn run(&mut self, mut phase: Phase) -> Tally {
+        let mut tally = Tally::new(phase.from, phase.until);
+        (0..self.activated).for_each(|number| self.list(number as u32));
+        let mut now = self.plan.clock.now();
+        let mut busy_at = now;
+        loop {
+            self.sending = now < phase.until && !self.is_done(phase.traffic);
+            if !self.sending && self.in_flight == 0 {
+                break;
+            }
+            self.expire(now, phase.traffic, &mut tally);
+            let sent = if self.sending { self.send_due(now, &mut phase, &mut tally) } else { 0 };
+            // In open loop, waiting would delay what is due next.
+            let eager = self.sending && matches!(phase.pace, Pace::Open(_));
+            let wait = if sent > 0 || eager || now - busy_at < PATIENCE { 0 } else { LONGEST_WAIT };
+            let start = now;
+            self.await_events(wait);
+            now = self.plan.clock.now();
+            if sent + self.events.len() > 0 {
+                busy_at = now;
+            }
+            if sent == 0 && (wait > 0 || self.events.is_empty()) {
+                tally.idle(start, now);
+            }
+            self.handle_events(&phase, &mut tally);
+        }
+        tally.end_at(now);
+        if phase.traffic == Traffic::Idle {
+            self.hold(&phase, &mut tally);
+        }
+        if let Pace::Open(schedule) = &phase.pace {
+            tally.add(Note::NotDue, schedule.backlog(phase.until));
+        }
+        tally.add(Note::Held, self.slots.iter().filter(|slot| slot.wire.is_some()).count() as u64);
+        self.show(&mut tally);
+        tally
+    }
+
+    fn is_done(&self, traffic: Traffic) -> bool {
+        match traffic {
+            Traffic::Mix => false,
+            Traffic::Prefill => {
+                self.in_flight == 0 && !self.sources.iter().any(|source| source.has_work(traffic))
+            }
+            Traffic::Idle => {
+                self.in_flight == 0 && self.activated == self.slots.len() && self.ready.is_empty()
+            }
+        }
+    }
+
+    /// Keeps connections open without using them.
+    fn hold(&mut self, phase: &Phase, tally: &mut Tally) {
+        let open = self.slots.iter().filter(|slot| slot.wire.is_some()).count();
+        let time = self.plan.config.idle.hold;
+        log::info!("holding {open} connections for {time} s");
+        let until = self.plan.clock.now() + seconds(time);
+        while self.plan.clock.now() < until {
+            self.await_events(10 * LONGEST_WAIT);
+            self.handle_events(phase, tally);
+        }
+    }
+
+    fn list(&mut self, number: u32) {
+        let slot = &mut self.slots[number as usize];
+        if !slot.listed {
+            slot.listed = true;
+            self.ready.push_back(number);
+        }
+    }
+
+    /// Takes further places into use, as many as may be by now.
+    fn activate(&mut self, now: Nanos) {
+        if self.activated == self.slots.len() {
+            return;
+        }
+        let connections = &self.plan.config.connections;
+        let (ramp, opening) = (connections.ramp, connections.opening as usize);
+        let time = now - *self.started.get_or_insert(now);
+        let allowed = match ramp {
+            0 => self.slots.len(),
+            ramp => {
+                let per_thread = f64::from(ramp) / f64::from(self.plan.config.threads);
+                1 + (time as f64 / SECOND as f64 * per_thread) as usize
+            }
+        };
+        while self.activated < allowed.min(self.slots.len()) && self.unproven < opening {
+            self.list(self.activated as u32);
+            self.activated += 1;
+            self.unproven += 1;
+        }
+    }
+
+    /// Sends what is due, and returns how many requests that was.
+    fn send_due(&mut self, now: Nanos, phase: &mut Phase, tally: &mut Tally) -> usize {
+        self.activate(now);
+        while let Some(&(due, number)) = self.retry.front()
+            && due <= now
+        {
+            self.retry.pop_front();
+            self.list(number);
+        }
+        let mut sent = 0;
+        for _ in 0..self.ready.len().min(MAX_PER_TURN) {
+            let intended = match &mut phase.pace {
+                Pace::Closed => None,
+                Pace::Open(schedule) => match schedule.next_due(now) {
+                    Some(intended) => Some(intended),
+                    None => break,
+                },
+            };
+            let Some(number) = self.ready.pop_front() else { break };
+            self.slots[number as usize].listed = false;
+            sent += self.fill(number, (intended, now), phase.traffic, tally);
+            if intended.is_some() && self.room(number) > 0 {
+                self.list(number);
+            }
+        }
+        sent
+    }
+
+    fn room(&self, number: u32) -> usize {
+        self.slots[number as usize].room(self.plan.config.connections.pipelining)
+    }
+
+    /// Sends as many requests from a place as it can take, or one that was meant to be sent at a given moment. Returns
+    /// how many it was.
+    fn fill(
+        &mut self,
+        number: u32,
+        (intended, now): (Option<Nanos>, Nanos),
+        traffic: Traffic,
+        tally: &mut Tally,
+    ) -> usize {
+        if let Err(error) = self.ensure_open(number, traffic, tally) {
+            if let Some(intended) = intended {
+                // It counts although its kind was never decided on: most are announces.
+                tally.sent(Kind::Announce, intended);
+                tally.lost(Kind::Announce, intended);
+            }
+            self.note_failure(&error, tally);
+            self.slots[number as usize].close();
+            self.try_later(number, now, traffic);
+            return 0;
+        }
+        let most = if intended.is_some() || traffic == Traffic::Idle { 1 } else { usize::MAX };
+        let most = self.room(number).min(most);
+        let limit = self.plan.config.connections.requests;
+        let slot = &mut self.slots[number as usize];
+        let Some(wire) = &mut slot.wire else { return 0 };
+        let (mut used, mut count) = (0, 0);
+        while count < most && !slot.last {
+            let Some(wish) = self.sources[slot.source].next(traffic, &self.plan, &mut self.draw) else {
+                break;
+            };
+            slot.last = slot.sent + 1 == limit;
+            let space = self.requests.get_mut(used..).unwrap_or_default();
+            let written = traffic::write(&self.plan, traffic, wish, !slot.last, &mut self.torrents, space);
+            debug_assert!(written.is_ok(), "there is room for as many of the longest requests as can be");
+            used += written.unwrap_or(0);
+            let pending = wish.pending(intended.unwrap_or(now), now);
+            tally.sent(pending.kind, pending.intended);
+            slot.pending.push_back(pending);
+            slot.sent += 1;
+            count += 1;
+        }
+        if count == 0 {
+            return 0;
+        }
+        self.in_flight += count;
+        let sent = wire.send(self.requests.get(..used).unwrap_or_default());
+        if let Err(error) = sent.and_then(|()| self.ask_for_room(number)) {
+            self.fail(number, &error, now, traffic, tally);
+        }
+        count
+    }
+
+    /// Makes a connection from a place, if it has none or none of use. Without anything to send, it stays without.
+    fn ensure_open(&mut self, number: u32, traffic: Traffic, tally: &mut Tally) -> io::Result<()> {
+        let slot = &mut self.slots[number as usize];
+        if slot.wire.is_some() && (!slot.pending.is_empty() || self.sources[slot.source].has_work(traffic)) {
+            return Ok(());
+        }
+        let sources = self.sources.len();
+        let mut round = (0..sources).map(|step| (self.next_source + step) % sources);
+        let Some(source) = round.find(|&source| self.sources[source].has_work(traffic)) else {
+            return Ok(());
+        };
+        self.next_source = (source + 1) % sources;
+        let wire = Wire::open(&self.plan, self.sources[source].address)?;
+        slot.connect(wire, source);
+        tally.note(Note::Opened);
+        self.watch(number, false)
+    }
+
+    /// Has the kernel report what happens on a connection, and optionally when it takes more to send.
+    fn watch(&self, number: u32, writes: bool) -> io::Result<()> {
+        let slot = &self.slots[number as usize];
+        let Some(wire) = &slot.wire else { return Ok(()) };
+        let data = EventData::new_u64(slot.token(number));
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        if writes {
+            epoll::modify(&self.epoll, wire, data, flags | EventFlags::OUT)?;
+        } else {
+            epoll::add(&self.epoll, wire, data, flags)?;
+        }
+        Ok(())
+    }
+
+    fn ask_for_room(&mut self, number: u32) -> io::Result<()> {
+        let slot = &mut self.slots[number as usize];
+        if !slot.wants_write && slot.wire.as_ref().is_some_and(Wire::has_unsent) {
+            slot.wants_write = true;
+            self.watch(number, true)?;
+        }
+        Ok(())
+    }
+
+    fn await_events(&mut self, wait: Nanos) {
+        self.events.clear();
+        let timeout = Timespec {
+            tv_sec: i64::try_from(wait / SECOND).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(wait % SECOND).unwrap_or(0),
+        };
+        let mut space = [const { MaybeUninit::<Event>::uninit() }; MAX_PER_TURN];
+        match epoll::wait(&self.epoll, space.as_mut_slice(), Some(&timeout)) {
+            Ok((events, _)) => {
+                self.events.extend(events.iter().map(|event| (event.data.u64(), event.flags)));
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => log::warn!("cannot wait for connections: {error}"),
+        }
+    }
+
+    fn handle_events(&mut self, phase: &Phase, tally: &mut Tally) {
+        let events = std::mem::take(&mut self.events);
+        let mut buffer = std::mem::take(&mut self.received);
+        for &(token, flags) in &events {
+            let number = token as u32;
+            let Some(slot) = self.slots.get(number as usize) else { continue };
+            if slot.wire.is_some() && slot.token(number) == token {
+                self.handle_event(number, flags, &mut buffer, phase, tally);
+            }
+        }
+        self.received = buffer;
+        self.events = events;
+    }
+
+    fn handle_event(
+        &mut self,
+        number: u32,
+        flags: EventFlags,
+        buffer: &mut [u8],
+        phase: &Phase,
+        tally: &mut Tally,
+    ) {
+        let now = self.plan.clock.now();
+        let slot = &mut self.slots[number as usize];
+        let flushed = match &mut slot.wire {
+            Some(wire) if flags.contains(EventFlags::OUT) => wire.flush(),
+            Some(_) | None => Ok(()),
+        };
+        let ending = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        let next = match flushed {
+            Ok(()) => self.read(number, ending, buffer, (now, phase.traffic), tally),
+            Err(error) => Next::Failed(error),
+        };
+        match next {
+            Next::Keep => {
+                if let Err(error) = self.ask_for_room(number) {
+                    return self.fail(number, &error, now, phase.traffic, tally);
+                }
+            }
+            Next::Close => {
+                let slot = &mut self.slots[number as usize];
+                if !slot.pending.is_empty() {
+                    tally.note(Note::ClosedEarly);
+                } else if !slot.last {
+                    tally.note(Note::Closed);
+                }
+                // A tracker that answered nothing is given a pause before it is asked again.
+                let pause = if slot.answered { 0 } else { RETRY_PAUSE };
+                self.drop_connection(number, phase.traffic, tally);
+                if pause > 0 {
+                    return self.try_later(number, now, phase.traffic);
+                }
+            }
+            Next::Abandon => {
+                self.drop_connection(number, phase.traffic, tally);
+                return self.try_later(number, now, phase.traffic);
+            }
+            Next::Failed(error) => return self.fail(number, &error, now, phase.traffic, tally),
+        }
+        if self.sending && phase.traffic != Traffic::Idle {
+            match phase.pace {
+                Pace::Closed => {
+                    self.fill(number, (None, now), phase.traffic, tally);
+                }
+                Pace::Open(_) if self.room(number) > 0 => self.list(number),
+                Pace::Open(_) => {}
+            }
+        }
+    }
+
+    /// Reads what there is and takes the responses in it.
+    fn read(
+        &mut self,
+        number: u32,
+        ending: bool,
+        buffer: &mut [u8],
+        (now, traffic): (Nanos, Traffic),
+        tally: &mut Tally,
+    ) -> Next {
+        loop {
+            let slot = &mut self.slots[number as usize];
+            let Some(wire) = &mut slot.wire else { return Next::Keep };
+            let kept = slot.partial.len();
+            let Some((front, room)) = buffer.split_at_mut_checked(kept).filter(|(_, room)| !room.is_empty())
+            else {
+                tally.violation(Violation::Length);
+                return Next::Abandon;
+            };
+            front.copy_from_slice(&slot.partial);
+            let space = room.len();
+            let length = match wire.receive(room) {
+                Ok(Received::Nothing) => return Next::Keep,
+                Ok(Received::Bytes(length)) => length,
+                Ok(Received::End) => 0,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Next::Failed(error),
+            };
+            let drained = wire.is_drained_by(length, space) && !ending;
+            let bytes = buffer.get(..kept + length).unwrap_or_default();
+            let ended = length == 0;
+            let Some(used) = self.take_answers(number, bytes, ended, (now, traffic), tally) else {
+                return Next::Abandon;
+            };
+            let slot = &mut self.slots[number as usize];
+            if ended || (slot.last && slot.pending.is_empty()) {
+                return Next::Close;
+            }
+            slot.partial.clear();
+            slot.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
+            if drained {
+                return Next::Keep;
+            }
+        }
+    }
+
+    /// Takes all whole responses and returns how many bytes they have; nothing if there is something else.
+    fn take_answers(
+        &mut self,
+        number: u32,
+        bytes: &[u8],
+        ended: bool,
+        (now, traffic): (Nanos, Traffic),
+        tally: &mut Tally,
+    ) -> Option<usize> {
+        let mut used = 0;
+        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+            let slot = &mut self.slots[number as usize];
+            if slot.pending.is_empty() {
+                tally.violation(Violation::Unasked);
+                return None;
+            }
+            let answer = match Answer::take(rest, ended) {
+                Taken::NeedMore => break,
+                Taken::Whole(answer) => answer,
+                Taken::Refused(error) => {
+                    tally.violation(match error {
+                        AnswerError::Malformed => Violation::NotHttp,
+                        AnswerError::Length => Violation::Length,
+                        AnswerError::Chunked => Violation::Chunked,
+                        AnswerError::CutShort => Violation::CutShort,
+                    });
+                    return None;
+                }
+            };
+            used += answer.length;
+            if ended {
+                // With a length, it would have been whole before the end of the connection.
+                tally.note(Note::WithoutLength);
+            }
+            slot.last |= !answer.keep_alive;
+            self.note_first_answer(number, tally);
+            if let Some(pending) = self.slots[number as usize].pending.pop_front() {
+                self.settle(number, &pending, &answer, (now, traffic), tally);
+            }
+        }
+        Some(used)
+    }
+
+    /// Takes note of how a connection was made.
+    fn note_first_answer(&mut self, number: u32, tally: &mut Tally) {
+        let slot = &mut self.slots[number as usize];
+        if slot.answered {
+            return;
+        }
+        slot.answered = true;
+        match slot.wire.as_ref().and_then(Wire::handshake) {
+            Some(HandshakeKind::Resumed) => tally.note(Note::ResumedHandshakes),
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => {
+                tally.note(Note::FullHandshakes);
+            }
+            None => {}
+        }
+        self.prove(number);
+    }
+
+    fn prove(&mut self, number: u32) {
+        let slot = &mut self.slots[number as usize];
+        if !slot.proven {
+            slot.proven = true;
+            self.unproven -= 1;
+        }
+    }
+
+    /// Takes note of a response.
+    fn settle(
+        &mut self,
+        number: u32,
+        pending: &Pending,
+        answer: &Answer<'_>,
+        (now, traffic): (Nanos, Traffic),
+        tally: &mut Tally,
+    ) {
+        self.in_flight -= 1;
+        let wanted = traffic::wanted(&self.plan, traffic);
+        let served = self.checker.response(&self.plan, (pending, wanted), answer, tally);
+        tally.response(pending.kind, pending.intended, now, served);
+        match traffic {
+            Traffic::Mix => {}
+            Traffic::Prefill if !served => self.failed_announce(number, pending, tally),
+            Traffic::Prefill => {
+                tally.note(Note::PeersAnnounced);
+                self.live.done.fetch_add(1, Ordering::Relaxed);
+            }
+            Traffic::Idle => {
+                self.live.done.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// An announce of a prefill was not served: it is repeated until that has been tried often enough.
+    fn failed_announce(&mut self, number: u32, pending: &Pending, tally: &mut Tally) {
+        let attempts = self.plan.config.prefill.attempts;
+        let source = self.slots[number as usize].source;
+        if self.sources[source].failed(pending, attempts) {
+            tally.note(Note::PeersLost);
+            self.live.done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection failed.
+    fn fail(&mut self, number: u32, error: &io::Error, now: Nanos, traffic: Traffic, tally: &mut Tally) {
+        self.note_failure(error, tally);
+        self.drop_connection(number, traffic, tally);
+        self.try_later(number, now, traffic);
+    }
+
+    fn note_failure(&self, error: &io::Error, tally: &mut Tally) {
+        log::debug!("connection failed: {error}");
+        tally.note(if error.kind() == ErrorKind::ConnectionRefused {
+            Note::Refused
+        } else if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
+            Note::Reset
+        } else if error.kind() == ErrorKind::TimedOut {
+            Note::TimedOut
+        } else if error.kind() == ErrorKind::AddrNotAvailable {
+            Note::NoPort
+        } else if error.kind() == ErrorKind::InvalidData {
+            Note::TlsFailed
+        } else {
+            Note::Failed
+        });
+    }
+
+    fn try_later(&mut self, number: u32, now: Nanos, traffic: Traffic) {
+        self.prove(number);
+        if traffic != Traffic::Idle {
+            self.retry.push_back((now + RETRY_PAUSE, number));
+        }
+    }
+
+    /// Closes a connection. Requests without a response are lost.
+    fn drop_connection(&mut self, number: u32, traffic: Traffic, tally: &mut Tally) {
+        self.slots[number as usize].close();
+        while let Some(pending) = self.slots[number as usize].pending.pop_front() {
+            self.in_flight -= 1;
+            tally.lost(pending.kind, pending.intended);
+            if traffic == Traffic::Prefill {
+                self.failed_announce(number, &pending, tally);
+            }
+        }
+    }
+
+    /// Gives up connections whose requests have been under way for too long, and shows progress.
+    fn expire(&mut self, now: Nanos, traffic: Traffic, tally: &mut Tally) {
+        if now < self.next_expiry {
+            return;
+        }
+        self.next_expiry = now + EXPIRY_INTERVAL;
+        let oldest = now.saturating_sub(self.plan.timeout());
+        for number in 0..self.activated {
+            if self.slots[number].pending.front().is_some_and(|pending| pending.sent < oldest) {
+                tally.note(Note::TimedOut);
+                self.drop_connection(number as u32, traffic, tally);
+                self.try_later(number as u32, now, traffic);
+            }
+        }
+        self.show(tally);
+    }
+
+    fn show(&self, tally: &mut Tally) {
+        self.live.responses.fetch_add(tally.take_fresh_responses(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,449 @@
+//! The load test against small trackers in the same process: honest ones, ones that lie, and none at all.
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aquatic_common::InfoHash;
+use aquatic_http_load_test::config::Config;
+use aquatic_http_load_test::run;
+use aquatic_http_protocol::{
+    AnnounceReply, AnnounceRequest, DEFAULT_MAX_HEAD_LENGTH, FailureReply, Framing, Request, ScrapeFile,
+    ScrapeReply, Taken,
+};
+use aquatic_load_engine::report::{Failure, Outcome, Report};
+use aquatic_load_engine::settings::Mode;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// How a tracker behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Honest,
+    /// Closes the connection instead of answering one in five announces.
+    Rude,
+    /// Returns peers of whatever torrent was announced to last.
+    Mixed,
+    /// Returns the requester.
+    Echoing,
+    /// Returns each peer twice.
+    Repeating,
+    /// Says the body is a byte shorter than it is.
+    Short,
+    /// Says the body is a byte longer than it is.
+    Long,
+    /// Sends keys in another order.
+    Unsorted,
+    /// Sends another status.
+    NotFound,
+    /// Answers scrapes with another torrent.
+    Lying,
+    Refusing,
+    Silent,
+}
+
+#[derive(Default)]
+struct Swarms {
+    peers: HashMap<InfoHash, BTreeSet<SocketAddr>>,
+    last: Option<InfoHash>,
+    announces: u64,
+    connections: u64,
+}
+
+/// A tracker that runs until it is dropped.
+struct Running {
+    address: SocketAddr,
+    swarms: Arc<Mutex<Swarms>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Lets the thread look at the flag.
+        let _ = TcpStream::connect(self.address);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn data(name: &str) -> String {
+    format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn server_config() -> Arc<ServerConfig> {
+    let chain = CertificateDer::pem_file_iter(data("server.pem")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(data("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
+}
+
+impl Running {
+    fn start(manner: Manner, tls: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let swarms = Arc::new(Mutex::new(Swarms::default()));
+        let tls = tls.then(server_config);
+        let (stopped, shared) = (Arc::clone(&stop), Arc::clone(&swarms));
+        let thread = std::thread::spawn(move || {
+            while let Ok((stream, from)) = listener.accept() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                shared.lock().unwrap().connections += 1;
+                stream.set_nodelay(true).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let (swarms, tls) = (Arc::clone(&shared), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, from, manner, &swarms),
+                    Some(tls) => {
+                        let session = ServerConnection::new(tls).unwrap();
+                        serve(StreamOwned::new(session, stream), from, manner, &swarms);
+                    }
+                });
+            }
+        });
+        Self { address, swarms, stop, thread: Some(thread) }
+    }
+}
+
+fn serve(mut stream: impl Read + Write, from: SocketAddr, manner: Manner, swarms: &Mutex<Swarms>) {
+    let (mut received, mut chunk, mut reply) = (Vec::new(), [0; 4096], vec![0; 65536]);
+    loop {
+        match Request::take(&received, DEFAULT_MAX_HEAD_LENGTH) {
+            Taken::NeedMore => match stream.read(&mut chunk) {
+                Ok(0) | Err(_) => return,
+                Ok(length) => received.extend_from_slice(&chunk[..length]),
+            },
+            Taken::Whole((head, request)) => {
+                let Some(length) = answer(&request, head.framing, from, manner, swarms, &mut reply) else {
+                    if manner == Manner::Silent {
+                        // Until the client has had enough.
+                        let _ = stream.read(&mut chunk);
+                    }
+                    return;
+                };
+                if stream.write_all(&reply[..length]).is_err() || head.framing.closes() {
+                    return;
+                }
+                received.drain(..head.length);
+            }
+            Taken::Refused(refused) => panic!("{refused:?}"),
+        }
+    }
+}
+
+fn answer(
+    request: &Request<'_>,
+    framing: Framing,
+    from: SocketAddr,
+    manner: Manner,
+    swarms: &Mutex<Swarms>,
+    reply: &mut [u8],
+) -> Option<usize> {
+    match request {
+        _ if manner == Manner::Silent => None,
+        _ if manner == Manner::Refusing => Some(FailureReply::new("go away").encode(framing, reply).unwrap()),
+        Request::Announce(announce) => {
+            let mut swarms = swarms.lock().unwrap();
+            swarms.announces += 1;
+            if manner == Manner::Rude && swarms.announces.is_multiple_of(5) {
+                return None;
+            }
+            let peers = swarms.announce(announce, from.ip(), manner);
+            let said = AnnounceReply {
+                complete: 1,
+                downloaded: 0,
+                incomplete: 1,
+                interval: 1800,
+                min_interval: 900,
+                external_ip: Some(from.ip()),
+                peers: &peers,
+                peers6: &[],
+            };
+            let length = said.encode(framing, reply).unwrap();
+            Some(distort(manner, reply, length))
+        }
+        Request::Scrape(scrape) => {
+            let file = |info_hash| ScrapeFile { info_hash, complete: 1, downloaded: 2, incomplete: 3 };
+            let mut files: Vec<_> = scrape.info_hashes().map(file).collect();
+            if manner == Manner::Lying {
+                files[0].info_hash = InfoHash([7; 20]);
+            }
+            let mut said = ScrapeReply { files: &mut files, min_request_interval: None };
+            Some(said.encode(framing, reply).unwrap())
+        }
+        Request::Health => panic!("not for the load test"),
+    }
+}
+
+/// Makes an announce reply wrong.
+fn distort(manner: Manner, reply: &mut [u8], length: usize) -> usize {
+    let find = |text: &str| reply[..length].windows(text.len()).position(|bytes| bytes == text.as_bytes());
+    let body = length - (find("\r\n\r\n").unwrap() + 4);
+    let changes = [
+        (Manner::Short, format!("Length: {body}"), format!("Length: {}", body - 1)),
+        (Manner::Long, format!("Length: {body}"), format!("Length: {}", body + 1)),
+        (Manner::NotFound, "200 OK".to_owned(), "404 No".to_owned()),
+        (Manner::Unsorted, "8:complete".to_owned(), "8:zomplete".to_owned()),
+    ];
+    let Some((_, from, to)) = changes.iter().find(|change| change.0 == manner) else { return length };
+    assert_eq!(from.len(), to.len(), "the number of digits must not change");
+    let place = find(from).unwrap();
+    reply[place..place + to.len()].copy_from_slice(to.as_bytes());
+    length
+}
+
+impl Swarms {
+    fn announce(&mut self, announce: &AnnounceRequest, ip: IpAddr, manner: Manner) -> Vec<u8> {
+        let requester = SocketAddr::new(ip, announce.port.get());
+        let own = announce.info_hash;
+        let torrent = if manner == Manner::Mixed { self.last.unwrap_or(own) } else { own };
+        self.last = Some(own);
+        let wanted = announce.numwant.unwrap() as usize;
+        let swarm = self.peers.get(&torrent).into_iter().flatten().copied();
+        let mut peers: Vec<SocketAddr> = swarm.filter(|&peer| peer != requester).take(wanted).collect();
+        if manner == Manner::Echoing {
+            peers = vec![requester];
+        } else if manner == Manner::Repeating {
+            peers = peers.iter().take(wanted / 2).flat_map(|&peer| [peer, peer]).collect();
+        }
+        self.peers.entry(own).or_default().insert(requester);
+        let v4 = peers.iter().map(|peer| match peer {
+            SocketAddr::V4(peer) => *peer,
+            SocketAddr::V6(_) => panic!("over IPv4"),
+        });
+        v4.flat_map(|peer: SocketAddrV4| peer.ip().octets().into_iter().chain(peer.port().to_be_bytes()))
+            .collect()
+    }
+}
+
+fn config(address: SocketAddr) -> Config {
+    let mut config = Config { server_address: address, warm_up: 0, duration: 1, ..Config::default() };
+    config.population.torrents = 50;
+    config.population.peers = 400;
+    config.requests.check_one_in = 1;
+    config.requests.weight_announce = 10;
+    config.connections.count = 8;
+    config
+}
+
+fn test_with(tls: bool, manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Running) {
+    let tracker = Running::start(manner, tls);
+    let mut config = config(tracker.address);
+    config.tls.enable = tls;
+    change(&mut config);
+    (run(config).unwrap(), tracker)
+}
+
+fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Running) {
+    test_with(false, manner, change)
+}
+
+fn note(report: &Report, name: &str) -> u64 {
+    report.notes.iter().find(|note| note.name == name).unwrap().count
+}
+
+fn violated(outcome: &Outcome) -> Vec<&'static str> {
+    let violations = outcome.phases.iter().flat_map(|phase| &phase.violations);
+    violations.filter(|violation| violation.count > 0).map(|violation| violation.name).collect()
+}
+
+fn answered(report: &Report) -> u64 {
+    report.kinds.iter().map(|kind| kind.answered).sum()
+}
+
+#[test]
+fn honest_tracker_passes() {
+    let (outcome, tracker) = test(Manner::Honest, |_| {});
+    outcome.verdict().unwrap();
+    let report = &outcome.phases[0];
+    let kinds: Vec<_> = report.kinds.iter().map(|kind| kind.kind).collect();
+    assert_eq!(kinds, ["announce", "scrape"]);
+    assert!(note(report, "peers in announce replies") > 50, "{outcome}");
+    assert!(note(report, "announce replies with peers checked") > 20, "{outcome}");
+    assert!(
+        report.kinds.iter().all(|kind| kind.sent == kind.answered && kind.latency.count == kind.answered)
+    );
+    assert!(report.latency.p50_us > 0.0 && report.latency.p50_us <= report.latency.max_us);
+    assert_eq!(note(report, "connections opened"), 8);
+    assert_eq!(tracker.swarms.lock().unwrap().connections, 8);
+}
+
+#[test]
+fn each_request_can_have_a_connection() {
+    let (outcome, tracker) = test(Manner::Honest, |config| config.connections.requests = 1);
+    outcome.verdict().unwrap();
+    let report = &outcome.phases[0];
+    assert!(answered(report) > 8, "{outcome}");
+    assert_eq!(note(report, "connections opened"), answered(report), "{outcome}");
+    assert_eq!(note(report, "connections the tracker closed between requests"), 0);
+    assert_eq!(tracker.swarms.lock().unwrap().connections, answered(report));
+}
+
+#[test]
+fn requests_can_be_sent_before_responses() {
+    let (outcome, _tracker) = test(Manner::Honest, |config| {
+        config.connections.count = 2;
+        config.connections.pipelining = 8;
+        config.connections.requests = 20;
+    });
+    outcome.verdict().unwrap();
+    let report = &outcome.phases[0];
+    assert!(report.kinds.iter().all(|kind| kind.sent == kind.answered), "{outcome}");
+    let (opened, answered) = (note(report, "connections opened"), answered(report));
+    assert!(opened >= answered / 20 && opened <= answered / 20 + 2, "{outcome}");
+}
+
+#[test]
+fn tls_handshakes_are_full_unless_sessions_are_resumed() {
+    for resumption in [false, true] {
+        let (outcome, _tracker) = test_with(true, Manner::Honest, |config| {
+            config.connections.requests = 1;
+            config.connections.count = 2;
+            config.tls.resumption = resumption;
+            config.tls.verify_certificate = true;
+            config.tls.ca_path = data("ca.pem").into();
+        });
+        outcome.verdict().unwrap();
+        let report = &outcome.phases[0];
+        let full = note(report, "full TLS handshakes");
+        let resumed = note(report, "resumed TLS handshakes");
+        assert_eq!(full + resumed, answered(report), "{outcome}");
+        assert_eq!(resumed > 0, resumption, "{outcome}");
+    }
+}
+
+#[test]
+fn certificates_are_checked_if_that_is_asked_for() {
+    let (outcome, _tracker) = test_with(true, Manner::Honest, |config| {
+        config.tls.verify_certificate = true;
+        config.tls.ca_path = data("ca.pem").into();
+        config.tls.server_name = "elsewhere.example".to_owned();
+    });
+    assert!(note(&outcome.phases[0], "connections with a TLS failure") > 0, "{outcome}");
+    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    let (outcome, _tracker) =
+        test_with(true, Manner::Honest, |config| config.tls.server_name = "elsewhere.example".to_owned());
+    outcome.verdict().unwrap();
+}
+
+#[test]
+fn prefill_announces_each_peer_even_if_connections_break() {
+    let (outcome, tracker) = test(Manner::Rude, |config| {
+        config.prefill.enable = true;
+        config.duration = 0;
+        config.threads = 2;
+        config.connections.count = 3;
+        config.prefill.attempts = 100;
+    });
+    outcome.verdict().unwrap();
+    let report = &outcome.phases[0];
+    assert_eq!(note(report, "peers announced"), 400);
+    assert_eq!(note(report, "peers given up"), 0);
+    assert!(note(report, "connections the tracker closed before a response") > 0, "{outcome}");
+    let swarms = tracker.swarms.lock().unwrap();
+    assert_eq!(swarms.peers.len(), 50);
+    assert_eq!(swarms.peers.values().map(BTreeSet::len).sum::<usize>(), 400);
+}
+
+#[test]
+fn prefill_gives_up_in_the_end() {
+    let (outcome, _tracker) = test(Manner::Refusing, |config| {
+        config.prefill.enable = true;
+        config.prefill.attempts = 2;
+        config.duration = 0;
+    });
+    assert_eq!(note(&outcome.phases[0], "peers given up"), 400);
+    assert_eq!(outcome.phases[0].error_texts, ["go away"]);
+    assert_eq!(outcome.phases[0].kinds[0].errors, 800, "{outcome}");
+    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+}
+
+#[test]
+fn open_loop_keeps_the_rate() {
+    for requests in [0, 1] {
+        let (outcome, _tracker) = test(Manner::Honest, |config| {
+            config.mode = Mode::Open;
+            config.open.rate = 50;
+            config.duration = 2;
+            config.connections.requests = requests;
+        });
+        outcome.verdict().unwrap();
+        let report = &outcome.phases[0];
+        assert!((30.0..70.0).contains(&report.requests_per_second), "{outcome}");
+    }
+}
+
+#[test]
+fn open_loop_counts_the_time_requests_had_to_wait() {
+    let (outcome, _tracker) = test(Manner::Silent, |config| {
+        config.mode = Mode::Open;
+        config.open.rate = 1000;
+        config.requests.timeout = 300;
+    });
+    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    assert!(note(&outcome.phases[0], "connections given up as a response took too long") > 0, "{outcome}");
+    assert!(note(&outcome.phases[0], "requests due at the end, never sent") > 500, "{outcome}");
+}
+
+#[test]
+fn idle_connections_are_opened_used_once_and_held() {
+    let (outcome, tracker) = test(Manner::Honest, |config| {
+        config.idle.connections = 300;
+        config.idle.hold = 0;
+        config.connections.opening = 20;
+    });
+    outcome.verdict().unwrap();
+    let report = &outcome.phases[0];
+    assert_eq!((report.phase, answered(report)), ("idle", 300));
+    assert_eq!(note(report, "connections open at the end"), 300);
+    assert_eq!(tracker.swarms.lock().unwrap().connections, 300);
+}
+
+#[test]
+fn lies_are_found_out() {
+    for (manner, violations) in [
+        (Manner::Mixed, &["peer is not in the torrent"][..]),
+        (Manner::Echoing, &["peer is the one who asked"]),
+        (Manner::Repeating, &["peer is in the reply twice"]),
+        (Manner::NotFound, &["status is not 200"]),
+        (Manner::Unsorted, &["bencode is not in its canonical form"]),
+        (Manner::Lying, &["scrape reply names a torrent not asked for"]),
+        (Manner::Short, &["bytes after the end of a response", "body is not a reply of a tracker"]),
+    ] {
+        let (outcome, _tracker) = test(manner, |_| {});
+        assert_eq!(violated(&outcome), violations, "{manner:?}: {outcome}");
+        assert!(matches!(outcome.verdict(), Err(Failure::Violations(_))));
+    }
+}
+
+#[test]
+fn a_body_that_never_ends_is_not_waited_for() {
+    let (outcome, _tracker) = test(Manner::Long, |config| {
+        config.requests.timeout = 100;
+        config.requests.weight_scrape = 0;
+    });
+    assert!(note(&outcome.phases[0], "connections given up as a response took too long") > 0, "{outcome}");
+    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    let (outcome, _tracker) = test(Manner::Long, |config| config.connections.requests = 1);
+    assert_eq!(violated(&outcome), ["response is shorter than its Content-Length"]);
+}
+
+#[test]
+fn nobody_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let outcome = run(config(address)).unwrap();
+    assert!(note(&outcome.phases[0], "connections refused") > 0, "{outcome}");
+    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+}
