@@ -228,8 +228,7 @@ fn full(arguments: &Arguments, filling: &mut Filling, now: Seconds, batch: usize
             let begin = cpu();
             for requests in requests.chunks(batch.max(1)) {
                 if batch > 0 {
-                    let hashes = requests.iter().map(|request| &request.info_hash);
-                    filling.shard.prefetch(Family::V4, hashes);
+                    filling.shard.prefetch(Family::V4, requests);
                 }
                 requests.iter().for_each(|request| filling.announce(request, now));
             }

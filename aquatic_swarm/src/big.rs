@@ -3,7 +3,7 @@
 use siphasher::sip::SipHasher13;
 
 use crate::chunked::Chunked;
-use crate::index::{self, Index};
+use crate::index::{self, Bucket, Index};
 use crate::peer::Kind;
 use crate::seats::{Move, Seats};
 use crate::slab::Slab;
@@ -40,6 +40,18 @@ impl<K: Kind> Big<K> {
     pub(crate) fn find(&self, shared: &Shared, peer: K::Peer) -> Option<u32> {
         let hash = K::hash(peer, &shared.hasher);
         self.index.find(&shared.slab, hash, |at| K::same_key(self.peers.get(at), peer))
+    }
+
+    /// The index's bucket for a peer with this hash.
+    #[inline]
+    pub(crate) fn bucket(&self, hash: u64) -> Bucket {
+        self.index.bucket(hash)
+    }
+
+    /// The peer that is most likely the one with this hash.
+    #[inline]
+    pub(crate) fn candidate(&self, shared: &Shared, bucket: Bucket, hash: u64) -> Option<K::Peer> {
+        Index::candidate(&shared.slab, bucket, hash).map(|at| self.peers.get(at))
     }
 
     /// Adds a peer that is not in the swarm. `None`, without a change, if the index cannot take it.

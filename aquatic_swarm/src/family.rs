@@ -10,6 +10,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::big::{Big, Bigs};
 use crate::expiry::Cursor;
+use crate::index::Bucket;
 use crate::payload::{self, BIG_MIN, Content, SMALL_MAX, class_of};
 use crate::peer::Kind;
 use crate::sample;
@@ -82,12 +83,27 @@ fn fill<'a, K: Kind>(
     mut places: impl Iterator<Item = &'a mut [u8]>,
     get: impl Fn(u32) -> K::Peer,
 ) {
+    // Peers of large swarms lie anywhere in memory. Choosing first and looking them up together lets those loads overlap.
+    let mut picks = [0; PICKS];
+    let mut picked = 0;
+    let mut write = |picks: &[u32]| {
+        for (pick, place) in picks.iter().zip(&mut places) {
+            K::write(get(choice.position(*pick)), place);
+        }
+    };
     sample::distinct(rng, choice.count, count, |pick| {
-        if let Some(place) = places.next() {
-            K::write(get(choice.position(pick)), place);
+        picks[picked] = pick;
+        picked += 1;
+        if picked == PICKS {
+            write(&picks);
+            picked = 0;
         }
     });
+    write(&picks[..picked]);
 }
+
+/// Peers chosen before they are looked up.
+const PICKS: usize = 64;
 
 /// The peers that a reply may carry: those from a position on, without the requester.
 #[derive(Clone, Copy, Debug, Default)]
@@ -393,38 +409,56 @@ impl<K: Kind> Store<K> {
         self.table.set_payload(slot, Content::<K::Peer>::list(block, seats));
     }
 
-    pub(crate) fn prefetch<'a>(&self, info_hashes: impl IntoIterator<Item = &'a InfoHash>) {
-        let mut info_hashes = info_hashes.into_iter().peekable();
-        while info_hashes.peek().is_some() {
+    /// The torrents and peers to come, in any number.
+    pub(crate) fn prefetch<'a>(&self, announces: impl IntoIterator<Item = (&'a InfoHash, K::Peer)>) {
+        let mut announces = announces.into_iter().peekable();
+        while announces.peek().is_some() {
             let mut names = [Name::default(); BATCH];
+            let mut peers = [None; BATCH];
             let mut count = 0;
-            for (name, info_hash) in names.iter_mut().zip(info_hashes.by_ref().take(BATCH)) {
-                *name = self.table.name(info_hash);
+            for (info_hash, peer) in announces.by_ref().take(BATCH) {
+                (names[count], peers[count]) = (self.table.name(info_hash), Some(peer));
                 count += 1;
             }
-            self.prefetch_batch(&names[..count]);
+            self.prefetch_batch(&names[..count], &peers);
         }
     }
 
-    fn prefetch_batch(&self, names: &[Name]) {
-        let mut lists = [(0, 0); BATCH];
+    fn prefetch_batch(&self, names: &[Name], peers: &[Option<K::Peer>; BATCH]) {
+        let (mut lists, mut bigs) = ([(0, 0); BATCH], [None; BATCH]);
+        let hasher = &self.bigs.shared.hasher;
         let mut places = lists.iter_mut();
-        let mut bigs = 0;
-        self.table.prefetch(names, |payload| match Content::from_payload::<K>(payload) {
+        self.table.prefetch(names, |at, payload| match Content::from_payload::<K>(payload) {
             Content::One(_) => {}
             Content::List { block, seats } => {
                 if let Some(place) = places.next() {
                     *place = (block, seats.len);
                 }
             }
-            Content::Big(number) => bigs ^= self.bigs.get(number).map_or(0, |big| big.seats().len),
+            Content::Big(number) => {
+                let big = self.bigs.get(number).zip(peers[at]);
+                bigs[at] = big.map(|(big, peer)| (big, K::hash(peer, hasher)));
+            }
         });
-        black_box(bigs);
         for (block, len) in lists.into_iter().take_while(|(_, len)| *len > 0) {
             let line = (LINE / size_of::<K::Peer>()).max(1);
             for at in (0..len).step_by(line).chain([len - 1]) {
                 black_box(K::stamp(*self.lists.unit(block + at)));
             }
+        }
+        self.prefetch_bigs(&bigs);
+    }
+
+    /// Loads what finding peers with these hashes in large swarms takes: bucket, items, peer, each for all at once.
+    fn prefetch_bigs(&self, bigs: &[Option<(&Big<K>, u64)>; BATCH]) {
+        let shared = &self.bigs.shared;
+        let mut buckets = [Bucket::default(); BATCH];
+        for (bucket, (big, hash)) in buckets.iter_mut().zip(bigs.iter().flatten()) {
+            *bucket = big.bucket(*hash);
+        }
+        black_box(buckets.iter().fold(0, |sum, bucket| sum ^ bucket.any_item(&shared.slab)));
+        for (bucket, (big, hash)) in buckets.into_iter().zip(bigs.iter().flatten()) {
+            black_box(big.candidate(shared, bucket, *hash).map(K::stamp));
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) const CAPACITIES: [u16; 19] =
 const CLASS: [u8; 256] = class_by_len(&CAPACITIES);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
+pub(crate) struct Bucket {
     /// Meaningless while the bucket is empty.
     block: u32,
     len: u8,
@@ -44,6 +44,14 @@ fn same_fingerprint(item: u32, hash: u64) -> bool {
     u64::from(item >> POSITION_BITS) == hash >> 56
 }
 
+impl Bucket {
+    /// Any item, to load the memory they all lie in.
+    #[inline]
+    pub(crate) fn any_item(self, slab: &Slab<u32>) -> u32 {
+        if self.len == 0 { 0 } else { *slab.unit(self.block) }
+    }
+}
+
 impl Index {
     pub(crate) fn new() -> Self {
         let mut buckets = Chunked::new();
@@ -63,6 +71,19 @@ impl Index {
     fn items<'a>(&self, slab: &'a Slab<u32>, number: u32) -> &'a [u32] {
         let bucket = self.buckets.get(number);
         if bucket.len == 0 { &[] } else { &slab.get(bucket.block)[..bucket.len as usize] }
+    }
+
+    /// The bucket of a hash, for [`Self::candidate`]; loads it and nothing it refers to.
+    #[inline]
+    pub(crate) fn bucket(&self, hash: u64) -> Bucket {
+        self.buckets.get(linear::bucket(hash, self.buckets.len()))
+    }
+
+    /// The first position in a bucket whose fingerprint fits.
+    #[inline]
+    pub(crate) fn candidate(slab: &Slab<u32>, bucket: Bucket, hash: u64) -> Option<u32> {
+        let items = if bucket.len == 0 { &[] } else { &slab.get(bucket.block)[..bucket.len as usize] };
+        items.iter().find(|item| same_fingerprint(**item, hash)).map(|item| position(*item))
     }
 
     /// The position for which `is_it` holds, among those with this hash.

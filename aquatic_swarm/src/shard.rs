@@ -101,12 +101,20 @@ impl Shard {
         scrape(&self.v4, info_hash, families).plus(scrape(&self.v6, info_hash, families))
     }
 
-    /// Loads what announces to these torrents by peers of one family will touch, so that the cache misses of a batch
-    /// overlap. Changes nothing. Best called with the 32 to 64 announces that follow.
-    pub fn prefetch<'a>(&self, family: Family, info_hashes: impl IntoIterator<Item = &'a InfoHash>) {
+    /// Loads what these announces will touch, so that the cache misses of a batch overlap. Changes nothing. Best called
+    /// with the 32 to 64 announces that follow. Those of the other family are passed over.
+    pub fn prefetch<'a>(&self, family: Family, announces: impl IntoIterator<Item = &'a Announce>) {
+        let none = Stamp::new(Tick::at(Seconds(0)), false);
+        let announces = announces.into_iter().map(|announce| (&announce.info_hash, announce.address));
         match family {
-            Family::V4 => self.v4.prefetch(info_hashes),
-            Family::V6 => self.v6.prefetch(info_hashes),
+            Family::V4 => self.v4.prefetch(announces.filter_map(|(info_hash, address)| match address {
+                SocketAddr::V4(v4) => Some((info_hash, V4::peer(*v4.ip(), v4.port(), none))),
+                SocketAddr::V6(_) => None,
+            })),
+            Family::V6 => self.v6.prefetch(announces.filter_map(|(info_hash, address)| match address {
+                SocketAddr::V6(v6) => Some((info_hash, V6::peer(*v6.ip(), v6.port(), none))),
+                SocketAddr::V4(_) => None,
+            })),
         }
     }
 

@@ -379,9 +379,10 @@ impl Table {
         self.slab.plan_drain();
     }
 
-    /// Loads what [`Self::find`] will need for these torrents, and passes on the payloads found. Each loop does loads
+    /// Loads what [`Self::find`] will need for these torrents, and passes on the payloads found, each with the position of
+    /// its torrent among them. Each loop does loads
     /// that do not wait for one another, so that their cache misses overlap.
-    pub(crate) fn prefetch(&self, names: &[Name], mut found: impl FnMut(u64)) {
+    pub(crate) fn prefetch(&self, names: &[Name], mut found: impl FnMut(usize, u64)) {
         let mut pages = [Page::default(); BATCH];
         for (page, name) in pages.iter_mut().zip(names) {
             *page = self.pages.get(linear::bucket(name.hash, self.pages.len()));
@@ -394,7 +395,11 @@ impl Table {
             *unit = self.likely(*name, *page);
         }
         black_box(units.iter().flatten().fold(0, |sum, unit| sum ^ self.slab.unit(*unit)[3]));
-        units.iter().flatten().for_each(|unit| found(self.slab.unit(*unit)[3]));
+        for (at, unit) in units.iter().enumerate() {
+            if let Some(unit) = unit {
+                found(at, self.slab.unit(*unit)[3]);
+            }
+        }
     }
 
     /// The first entry of a page with the fingerprint of a torrent.

@@ -167,9 +167,14 @@ fn prefetch_takes_any_number_and_unknown_torrents() {
     let mut world = World::new();
     world.fill(300, 300);
     for count in [0, 1, 63, 64, 65, 200] {
-        let hashes: Vec<InfoHash> = (0..count).map(|number| InfoHash([number as u8; 20])).collect();
-        world.shard.prefetch(Family::V4, &hashes);
-        world.shard.prefetch(Family::V6, &hashes);
+        // Peers of a large swarm and of torrents that nobody knows, of both families.
+        let unknown =
+            |number: u32| Announce { info_hash: InfoHash([number as u8; 20]), ..v4(number, false, 0) };
+        let announces: Vec<Announce> = (0..count)
+            .flat_map(|number| [v4(number, false, 0), v6(number, false, 0), unknown(number)])
+            .collect();
+        world.shard.prefetch(Family::V4, &announces);
+        world.shard.prefetch(Family::V6, &announces);
     }
 }
 

@@ -293,9 +293,18 @@ impl Sequence {
         let set = [FamilySet::Both, FamilySet::One(Family::V4), FamilySet::One(Family::V6)]
             [self.rng.random_range(0..3)];
         assert_eq!(self.shard.scrape(&info_hash, set), self.model.counts(&info_hash, set));
-        let hashes: Vec<InfoHash> = (0..self.rng.random_range(0..130)).map(|_| self.info_hash()).collect();
-        self.shard.prefetch(Family::V4, &hashes);
-        self.shard.prefetch(Family::V6, &hashes);
+        let announces: Vec<Announce> = (0..self.rng.random_range(0..130))
+            .map(|_| Announce {
+                info_hash: self.info_hash(),
+                address: self.address(),
+                seeder: false,
+                event: AnnounceEvent::None,
+                wanted: 0,
+                families: Families::Own,
+            })
+            .collect();
+        self.shard.prefetch(Family::V4, &announces);
+        self.shard.prefetch(Family::V6, &announces);
     }
 
     /// A part of a pass. The model follows what the shard forgot, provided it was old.

@@ -111,7 +111,7 @@ impl Handler {
             self.steps[at] = step;
         }
         let announced = self.steps[..count].iter().filter_map(|step| match step {
-            Step::Announce(_, announce) => Some(&announce.info_hash),
+            Step::Announce(_, announce) => Some(announce),
             Step::Nothing | Step::Scrape => None,
         });
         turn.shard.prefetch(listener.family, announced);
