@@ -3,9 +3,10 @@
 use std::io;
 use std::net::UdpSocket;
 
+use aquatic_load_engine::tally::Counted;
 use aquatic_udp_protocol::TransactionId;
 
-use crate::in_flight::Kind;
+use crate::counted::Kind;
 use crate::sys::{MAX_BATCH, Message, Sender};
 
 /// Longest request: a scrape of 70 torrents.

@@ -2,9 +2,9 @@
 
 use aquatic_udp_protocol::{AnnounceReply, ScrapeView};
 
+use crate::counted::{Note, Tally, Violation};
 use crate::in_flight::Pending;
 use crate::plan::Plan;
-use crate::tally::{Note, Tally, Violation};
 
 /// Checks replies. Where peers come from is decided by the population, so it is known for certain.
 pub(crate) struct Checker {

@@ -1,43 +1,16 @@
 //! What can be set.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use aquatic_common::config::LogLevel;
 use aquatic_common::settings::{Configuration, Problem};
-use aquatic_load_engine::endpoints::{Endpoints, PORTS_PER_ADDRESS};
-use aquatic_load_engine::population::PopulationShape;
+use aquatic_load_engine::settings::{ArrivalsConfig, Mode, PopulationConfig, check_range};
+use aquatic_load_engine::sources::Wanted;
 
 use crate::sys::MAX_BATCH;
 
 /// Most requests under way per thread: the transaction id has 16 bits to tell them apart.
 pub const MAX_IN_FLIGHT: usize = 1 << 16;
-
-/// Source addresses used on loopback unless told otherwise, if the population does not need more.
-const USUAL_SOURCE_ADDRESSES: u64 = 16;
-
-aquatic_common::choice! {
-    /// What sets the pace.
-    #[derive(Default)]
-    pub enum Mode {
-        /// The tracker: a bounded number of requests is under way at any time.
-        #[default]
-        Closed = "closed",
-        /// The clock: requests are sent at a given rate whatever the tracker does.
-        Open = "open",
-    }
-}
-
-aquatic_common::choice! {
-    /// How requests follow each other at a given rate.
-    #[derive(Default)]
-    pub enum ArrivalsConfig {
-        /// At equal distances.
-        Even = "even",
-        /// Independently of each other, as from many clients.
-        #[default]
-        Random = "random",
-    }
-}
 
 aquatic_common::settings! {
     /// Sockets of the load test.
@@ -57,23 +30,6 @@ aquatic_common::settings! {
         pub segmentation_offload: bool = true;
         /// Size of each socket's receive buffer; 0 for the system's default.
         pub socket_recv_buffer_size: u32 = 1_000_000, unit "bytes", in 0..=1_000_000_000;
-    }
-}
-
-aquatic_common::settings! {
-    /// The simulated torrents and peers. Each peer is in one torrent.
-    pub struct PopulationConfig {
-        /// Everything random follows from it. Two load tests with the same population can drive one tracker; for
-        /// another population, start the tracker afresh.
-        pub seed: u64 = 1;
-        /// Number of torrents.
-        pub torrents: u64 = 100_000, unit "torrents", in 1..=4_000_000_000;
-        /// Number of peers. Torrents without a peer exist only if there are fewer peers than torrents.
-        pub peers: u64 = 250_000, unit "peers", in 1..=4_000_000_000;
-        /// Share of peers that are seeders, from 0 to 1.
-        pub seeder_share: f64 = 0.6;
-        /// Popularity: the torrent of rank r weighs r to the power of minus this. From 0 (all alike) to 3.
-        pub zipf_exponent: f64 = 0.9;
     }
 }
 
@@ -168,9 +124,7 @@ aquatic_common::settings! {
 
 impl Configuration for Config {
     fn check_relations(&self, problems: &mut Vec<Problem>) {
-        let population = &self.population;
-        check_range(problems, "population.seeder_share", population.seeder_share, 1.0);
-        check_range(problems, "population.zipf_exponent", population.zipf_exponent, 3.0);
+        self.population.check_range(problems);
         check_range(
             problems,
             "closed.further_request_probability",
@@ -193,7 +147,7 @@ impl Configuration for Config {
         if self.duration == 0 && !self.prefill.enable {
             problems.push(Problem::new("duration", "0 without prefill.enable: nothing would be done"));
         }
-        self.check_sources(problems);
+        self.sources().check(problems);
     }
 
     fn log_level(&self) -> LogLevel {
@@ -201,76 +155,17 @@ impl Configuration for Config {
     }
 }
 
-fn check_range(problems: &mut Vec<Problem>, key: &str, value: f64, most: f64) {
-    if !(0.0..=most).contains(&value) {
-        problems.push(Problem::new(key, format!("{value} is out of bounds, choose from 0 to {most}")));
-    }
-}
-
 impl Config {
-    fn check_sources(&self, problems: &mut Vec<Problem>) {
-        let given = &self.network.source_address;
-        match given.parse::<IpAddr>() {
-            Ok(ip) if ip.is_ipv4() != self.server_address.is_ipv4() => problems.push(Problem::new(
-                "network.source_address",
-                format!("{ip} is of another address family than the tracker's {}", self.server_address.ip()),
-            )),
-            Err(_) if !given.is_empty() => problems.push(Problem::new(
-                "network.source_address",
-                format!("{given:?} is not an address; write \"192.0.2.1\" or \"2001:db8::1\""),
-            )),
-            Ok(_) | Err(_) => {}
-        }
-        let addresses = self.source_count();
-        if addresses > 1 && self.first_source().is_none() {
-            problems.push(Problem::new("network.source_address", "must be given if there are to be several"));
-        }
-        if let Err(error) = Endpoints::new(self.population.peers, addresses) {
-            problems.push(Problem::new(
-                "population.peers",
-                format!(
-                    "{} peers need {} source addresses ({PORTS_PER_ADDRESS} ports each), not {addresses}: see \
-                     network.source_addresses",
-                    self.population.peers, error.addresses_needed
-                ),
-            ));
-        }
-        if addresses < u64::from(self.threads) {
-            problems.push(Problem::new(
-                "threads",
-                format!("{} threads need at least as many source addresses, not {addresses}", self.threads),
-            ));
-        }
-    }
-
-    /// The first source address, unless the system is to choose it.
+    /// Where requests come from.
     #[must_use]
-    pub fn first_source(&self) -> Option<IpAddr> {
-        let server = self.server_address.ip();
-        let loopback = server.is_ipv4() && server.is_loopback();
-        let usual = || loopback.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        self.network.source_address.parse().ok().or_else(usual)
-    }
-
-    /// How many source addresses there are.
-    #[must_use]
-    pub fn source_count(&self) -> u64 {
-        let server = self.server_address.ip();
-        match u64::from(self.network.source_addresses) {
-            0 if server.is_ipv4() && server.is_loopback() => {
-                let needed = self.population.peers.div_ceil(PORTS_PER_ADDRESS);
-                needed.max(USUAL_SOURCE_ADDRESSES).max(u64::from(self.threads))
-            }
-            0 => 1,
-            given => given,
+    pub fn sources(&self) -> Wanted<'_> {
+        Wanted {
+            server: self.server_address,
+            address: &self.network.source_address,
+            addresses: self.network.source_addresses,
+            peers: self.population.peers,
+            threads: self.threads,
         }
-    }
-
-    /// The population asked for.
-    #[must_use]
-    pub fn shape(&self) -> PopulationShape {
-        let PopulationConfig { seed, torrents, peers, seeder_share, zipf_exponent } = self.population;
-        PopulationShape { seed, torrents, peers, seeder_share, zipf_exponent }
     }
 }
 
@@ -289,7 +184,7 @@ mod tests {
     #[test]
     fn default_is_sound_and_uses_loopback_addresses() {
         assert_eq!(problems(|_| {}), Vec::<String>::new());
-        assert_eq!(Config::default().source_count(), 16);
+        assert_eq!(Config::default().sources().count(), 16);
         assert_eq!(problems(|config| config.population.peers = 25_000_000), Vec::<String>::new());
     }
 

@@ -3,33 +3,7 @@
 use aquatic_load_engine::clock::Nanos;
 use aquatic_udp_protocol::TransactionId;
 
-/// The kinds of requests, also the order in which they are reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Connect,
-    Announce,
-    Scrape,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Connect, Self::Announce, Self::Scrape];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Announce => "announce",
-            Self::Scrape => "scrape",
-        }
-    }
-
-    pub(crate) fn index(self) -> usize {
-        match self {
-            Self::Connect => 0,
-            Self::Announce => 1,
-            Self::Scrape => 2,
-        }
-    }
-}
+use crate::counted::Kind;
 
 /// A request under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

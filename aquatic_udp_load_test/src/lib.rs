@@ -7,13 +7,13 @@
 mod burst;
 mod check;
 pub mod config;
+mod counted;
 mod in_flight;
 mod plan;
 mod run;
 mod source;
 mod sys;
-mod tally;
 mod traffic;
 mod worker;
 
-pub use run::{Outcome, run};
+pub use run::run;

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn print_info_hashes(config: &Config) -> anyhow::Result<()> {
-    let population = Population::new(config.shape());
+    let population = Population::new(config.population.shape());
     let mut out = BufWriter::new(io::stdout().lock());
     for torrent in 0..config.population.torrents {
         writeln!(out, "{}", population.info_hash(torrent))?;

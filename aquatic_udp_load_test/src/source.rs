@@ -1,6 +1,6 @@
 //! The sockets that peers announce from.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
 
 use anyhow::Context;
@@ -66,7 +66,7 @@ fn connected_socket(plan: &Plan, address: u64) -> anyhow::Result<UdpSocket> {
         0 => {}
         size => socket.set_recv_buffer_size(size).context("cannot set the size of the receive buffer")?,
     }
-    if plan.config.first_source().is_some() {
+    if plan.config.sources().first().is_some() {
         let source = SocketAddr::new(plan.source_ip(address)?, 0);
         socket.bind(&source.into()).with_context(|| {
             format!("cannot send from {}: is it an address of this machine?", source.ip())
@@ -74,15 +74,4 @@ fn connected_socket(plan: &Plan, address: u64) -> anyhow::Result<UdpSocket> {
     }
     socket.connect(&server.into()).with_context(|| format!("cannot send to {server}"))?;
     Ok(socket.into())
-}
-
-/// The address the system sends to the tracker from.
-pub(crate) fn system_choice(server: SocketAddr) -> anyhow::Result<IpAddr> {
-    let any = match server {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let socket = UdpSocket::bind((any, 0)).context("cannot open a socket")?;
-    socket.connect(server).with_context(|| format!("there is no way to {server}"))?;
-    Ok(socket.local_addr()?.ip())
 }

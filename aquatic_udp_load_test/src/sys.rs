@@ -51,6 +51,9 @@ pub(crate) struct Sender {
     headers: Vec<libc::mmsghdr>,
 }
 
+// SAFETY: the pointers in the lists are set at the beginning of each call and followed in that call only.
+unsafe impl Send for Sender {}
+
 impl Sender {
     pub(crate) fn new() -> Self {
         Self {
@@ -96,6 +99,9 @@ pub(crate) struct Receiver {
     parts: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
 }
+
+// SAFETY: the pointers in the lists are set at the beginning of each call and followed in that call only.
+unsafe impl Send for Receiver {}
 
 impl Receiver {
     pub(crate) fn new() -> Self {

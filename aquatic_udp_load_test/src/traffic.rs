@@ -8,7 +8,8 @@ use aquatic_udp_protocol::{
     encode_scrape_request,
 };
 
-use crate::in_flight::{Kind, Pending};
+use crate::counted::Kind;
+use crate::in_flight::Pending;
 use crate::plan::Plan;
 use crate::source::Source;
 

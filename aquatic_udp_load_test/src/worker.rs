@@ -4,20 +4,21 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use aquatic_load_engine::clock::{MILLISECOND, Nanos};
+use aquatic_load_engine::conduct::Live;
 use aquatic_load_engine::draw::Draw;
 use aquatic_load_engine::pacing::{Schedule, Window};
 use aquatic_udp_protocol::{ConnectionId, Response, TransactionId};
 
 use crate::burst::Burst;
 use crate::check::Checker;
-use crate::in_flight::{InFlight, Kind, Pending};
+use crate::counted::{Kind, Note, Tally, Violation};
+use crate::in_flight::{InFlight, Pending};
 use crate::plan::Plan;
 use crate::source::Source;
 use crate::sys::{Receiver, can_segment, wait_readable};
-use crate::tally::{Note, Tally, Violation};
 use crate::traffic::{self, Traffic, Wish, Writer};
 
 /// Sockets looked at in vain before sending goes first again.
@@ -48,15 +49,8 @@ pub(crate) struct Phase {
     pub(crate) until: Nanos,
 }
 
-/// Figures for the progress line, of all threads together.
-#[derive(Default)]
-pub(crate) struct Live {
-    pub(crate) responses: AtomicU64,
-    pub(crate) announced: AtomicU64,
-    pub(crate) lost: AtomicU64,
-}
-
 pub(crate) struct Worker {
+    thread: u64,
     plan: Arc<Plan>,
     live: Arc<Live>,
     sources: Vec<Source>,
@@ -78,6 +72,7 @@ impl Worker {
     pub(crate) fn new(plan: Arc<Plan>, live: Arc<Live>, sources: Vec<Source>, thread: u64) -> Self {
         let offload = plan.config.network.segmentation_offload;
         Self {
+            thread,
             segment: offload && sources.first().is_some_and(|source| can_segment(&source.socket)),
             draw: Draw::new(plan.config.population.seed, thread),
             in_flight: InFlight::new(crate::config::MAX_IN_FLIGHT),
@@ -92,6 +87,10 @@ impl Worker {
             live,
             sources,
         }
+    }
+
+    pub(crate) fn thread(&self) -> u64 {
+        self.thread
     }
 
     /// Runs a phase to its end and returns what was counted.
@@ -253,6 +252,7 @@ impl Worker {
         let result = self.burst.send(&source.socket, self.segment, |id| {
             if let Some(pending) = in_flight.take(id, number as u32) {
                 source.in_flight -= 1;
+                tally.note(Note::NotSent);
                 tally.not_sent(pending.kind, pending.intended);
                 match pending.kind {
                     Kind::Announce => source.again.push((pending.subject, pending.attempt)),
@@ -333,7 +333,7 @@ impl Worker {
                 self.checker.announce(&self.plan, &pending, wanted, &reply, tally);
                 if phase.traffic == Traffic::Prefill {
                     tally.note(Note::PeersAnnounced);
-                    self.live.announced.fetch_add(1, Ordering::Relaxed);
+                    self.live.done.fetch_add(1, Ordering::Relaxed);
                 }
                 true
             }
@@ -379,7 +379,7 @@ impl Worker {
             source.again.push((pending.subject, attempts));
         } else {
             tally.note(Note::PeersLost);
-            self.live.lost.fetch_add(1, Ordering::Relaxed);
+            self.live.done.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -9,9 +9,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aquatic_common::InfoHash;
-use aquatic_load_engine::report::{Failure, Report};
-use aquatic_udp_load_test::config::{Config, Mode};
-use aquatic_udp_load_test::{Outcome, run};
+use aquatic_load_engine::report::{Failure, Outcome, Report};
+use aquatic_load_engine::settings::Mode;
+use aquatic_udp_load_test::config::Config;
+use aquatic_udp_load_test::run;
 use aquatic_udp_protocol::{
     AnnounceHead, AnnounceRequest, ConnectReply, ConnectionId, ErrorReply, PeerV4, PeerV6, Request,
     ScrapeReply, TorrentCounts,
