@@ -19,6 +19,7 @@ use crate::config::EngineConfig;
 use crate::core::Core;
 use crate::cores::{self, CorePlan, CorePlanError};
 use crate::executor::{self, Seat};
+use crate::large_pages::LargePages;
 use crate::mesh;
 use crate::metrics::server::{self, Exhibits};
 use crate::metrics::{ProcessFigures, Registry};
@@ -172,7 +173,7 @@ impl Engine {
             access,
             metrics,
             supervisor,
-            watches: Vec::new(),
+            watches: vec![Box::new(LargePages::new())],
         })
     }
 

@@ -14,7 +14,7 @@
 //!
 //! In the main thread, afterwards:
 //! - [`supervise`]: threads, panics and signals. `vigil`: statistics, losses, the access list; `watchdog`: cores that
-//!   no longer move.
+//!   no longer move; `large_pages`: fewer detours on the way to memory.
 //!
 //! On each core:
 //! - [`core`]: what a service finds there. `executor`: how it came to be. `look`: how it hears of the world.
@@ -46,6 +46,7 @@ pub mod cores;
 pub mod engine;
 mod executor;
 mod expiry;
+mod large_pages;
 mod look;
 pub mod mesh;
 pub mod metrics;

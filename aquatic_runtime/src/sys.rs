@@ -86,6 +86,33 @@ pub(crate) fn force_receive_buffer(socket: &impl AsFd, bytes: c_int) -> io::Resu
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How many pages of a range are resident. The range is aligned to pages and has at most `N` of them.
+///
+/// # Errors
+/// Parts of the range that are not mapped.
+pub(crate) fn resident_pages<const N: usize>(start: usize, bytes: usize) -> io::Result<usize> {
+    let mut pages = [0_u8; N];
+    let bytes = bytes.min(N * rustix::param::page_size());
+    // SAFETY: the call reads no memory of the range; it writes one byte for each of at most N pages.
+    let result = unsafe { libc::mincore(ptr::with_exposed_provenance_mut(start), bytes, pages.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(pages.iter().filter(|page| **page & 1 != 0).count())
+}
+
+/// Has the kernel turn a range into large pages, in place.
+///
+/// # Errors
+/// Kernels that cannot, ranges without memory of their own, no large page to be had.
+pub(crate) fn collapse(start: usize, bytes: usize) -> io::Result<()> {
+    /// Since Linux 6.1.
+    const MADV_COLLAPSE: c_int = 25;
+    // SAFETY: this advice changes which physical memory is behind the range, not what is in it.
+    let result = unsafe { libc::madvise(ptr::with_exposed_provenance_mut(start), bytes, MADV_COLLAPSE) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
