@@ -73,6 +73,8 @@ struct Entry {
     mode: Mode,
     read: Side,
     write: Side,
+    /// The other end has stopped sending, or something is wrong: no further event may come.
+    ended: bool,
 }
 
 impl Entry {
@@ -151,7 +153,8 @@ impl Readiness {
     pub fn register<T: AsFd>(&self, io: T, mode: Mode) -> io::Result<Source<T>> {
         // A new source counts as ready: its owner tries first and waits only when there was nothing to do.
         let side = || Side { ready: true, waiting: None };
-        let key = self.set.entries.borrow_mut().insert(Entry { mode, read: side(), write: side() });
+        let key =
+            self.set.entries.borrow_mut().insert(Entry { mode, read: side(), write: side(), ended: false });
         let flags = match mode {
             Mode::Edge => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET,
             Mode::OneShot => EventFlags::ONESHOT,
@@ -200,6 +203,7 @@ impl Readiness {
             // One event disarms a one-shot source altogether, so whoever waits for the other direction has to look,
             // too, and to arm it again.
             let both = entry.mode == Mode::OneShot || flags.intersects(EventFlags::ERR | EventFlags::HUP);
+            entry.ended |= flags.intersects(EventFlags::ERR | EventFlags::HUP | EventFlags::RDHUP);
             if both || flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
                 entry.read.wake();
             }
@@ -283,6 +287,11 @@ impl<T: AsFd> Source<T> {
         Ok(())
     }
 
+    /// Whether nothing has come since an operation would have blocked, so that another try is for nothing.
+    fn is_known_to_block(&self, direction: Direction) -> bool {
+        self.with_entry(|entry| entry.mode == Mode::Edge && !entry.side(direction).ready)
+    }
+
     /// Asks the kernel for one event, if the mode wants to be asked.
     fn arm(&self, direction: Direction) -> io::Result<()> {
         let flags = self.with_entry(|entry| {
@@ -325,6 +334,17 @@ impl<T: AsFd> Source<T> {
         act(&mut entries[self.key])
     }
 
+    /// Notes that a read of a stream in [`Mode::Edge`] has got less than it asked for, which spares the next read that
+    /// would have got nothing: whatever comes later causes an event. The end of the stream does not, if it has been
+    /// told together with the last bytes.
+    pub(crate) fn note_short_read(&self) {
+        self.with_entry(|entry| {
+            if entry.mode == Mode::Edge && !entry.ended {
+                entry.read.ready = false;
+            }
+        });
+    }
+
     /// Runs an operation that may block; if it would have, the task is woken when it is worth another try.
     pub(crate) fn poll_io<R>(
         &self,
@@ -332,6 +352,9 @@ impl<T: AsFd> Source<T> {
         context: &Context<'_>,
         mut act: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
+        if self.is_known_to_block(direction) && self.poll_ready(direction, context).is_pending() {
+            return Poll::Pending;
+        }
         loop {
             match self.attempt(direction, &mut act) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}

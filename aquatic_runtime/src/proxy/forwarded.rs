@@ -267,6 +267,7 @@ mod tests {
         read(&[("Forwarded", value)])
     }
 
+    #[allow(clippy::unwrap_in_result, reason = "the addresses are right; it is the result that is expected")]
     fn ip(text: &str) -> Result<IpAddr, NoClient> {
         Ok(text.parse().unwrap())
     }

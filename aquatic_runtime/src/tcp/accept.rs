@@ -274,9 +274,8 @@ where
 
     /// Starts the task of a connection.
     fn open(&self, Parcel { socket, peer, place }: Parcel) {
-        let source = match self.core.readiness().register(Socket(socket), Mode::Edge) {
-            Ok(source) => source,
-            Err(_) => return self.records.counters.refuse(Refused::Broken),
+        let Ok(source) = self.core.readiness().register(Socket(socket), Mode::Edge) else {
+            return self.records.counters.refuse(Refused::Broken);
         };
         let stream = Stream::new(source, self.records.open(), place);
         // The handler's future is the task, so that the beginning takes no room for as long as the connection lives.
@@ -285,10 +284,10 @@ where
             self.core.spawn((self.handler)(Connection::plain(stream, peer, peer)));
         } else {
             let beginning = Rc::clone(&self.beginning);
-            let handler = Rc::clone(&self.handler);
+            let (handler, core) = (Rc::clone(&self.handler), Rc::clone(&self.core));
             self.core.spawn(async move {
                 // In memory of its own, which is given back when the service takes over.
-                let begun = Box::pin(async move { beginning.run(stream, peer).await }).await;
+                let begun = Box::pin(async move { beginning.run(&core, stream, peer).await }).await;
                 if let Some(connection) = begun {
                     handler(connection).await;
                 }

@@ -19,6 +19,7 @@ use super::counters::{Counters, Refused};
 use super::handshakes::Handshakes;
 use super::stream::{Socket, Stream};
 use super::tls::{BUFFER_LIMIT, Tls};
+use crate::core::Core;
 use crate::proxy::{Header, LONGEST_V2, OnBadHeader, Source, TrustedProxies, parse};
 use crate::readiness::Direction;
 
@@ -63,20 +64,30 @@ impl Beginning {
     }
 
     /// Goes through the beginning; `None` if the connection is to be closed, which has been counted.
-    pub(super) async fn run(&self, mut stream: Stream, peer: Peer) -> Option<Connection> {
+    pub(super) async fn run<M: Send + 'static>(
+        &self,
+        core: &Core<M>,
+        mut stream: Stream,
+        peer: Peer,
+    ) -> Option<Connection> {
         let client = match self.proxy_protocol {
             Some(on_bad) if self.trusts(peer) => read_header(&mut stream, peer, on_bad).await?,
             Some(_) | None => peer,
         };
         let connection = match &self.tls {
-            Some(tls) => Connection::tls(self.shake_hands(stream, tls).await?, peer, client),
+            Some(tls) => Connection::tls(self.shake_hands(core, stream, tls).await?, peer, client),
             None => Connection::plain(stream, peer, client),
         };
         connection.pace().enter_service();
         Some(connection)
     }
 
-    async fn shake_hands(&self, stream: Stream, tls: &Tls) -> Option<TlsStream<Stream>> {
+    async fn shake_hands<M: Send + 'static>(
+        &self,
+        core: &Core<M>,
+        stream: Stream,
+        tls: &Tls,
+    ) -> Option<TlsStream<Stream>> {
         let records = Rc::clone(stream.pace().records());
         let counters = &records.counters;
         let failed = || counters.handshake_errors.add(1);
@@ -93,6 +104,9 @@ impl Beginning {
             failed();
             return None;
         };
+        while !self.handshakes.may_compute(core.tick()) {
+            core.yield_now().await;
+        }
         let acceptor = TlsAcceptor::from(tls.config());
         let shaken =
             acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(BUFFER_LIMIT))).await;

@@ -51,30 +51,30 @@ enum Transport {
 #[derive(Debug)]
 pub struct Connection {
     transport: Transport,
+    socket_peer: Peer,
     peer: Peer,
-    client: Peer,
 }
 
 impl Connection {
-    pub(super) fn plain(stream: Stream, peer: Peer, client: Peer) -> Self {
-        Self { transport: Transport::Plain(stream), peer, client }
+    pub(super) fn plain(stream: Stream, socket_peer: Peer, peer: Peer) -> Self {
+        Self { transport: Transport::Plain(stream), socket_peer, peer }
     }
 
-    pub(super) fn tls(stream: TlsStream<Stream>, peer: Peer, client: Peer) -> Self {
-        Self { transport: Transport::Tls(Box::new(stream)), peer, client }
+    pub(super) fn tls(stream: TlsStream<Stream>, socket_peer: Peer, peer: Peer) -> Self {
+        Self { transport: Transport::Tls(Box::new(stream)), socket_peer, peer }
     }
 
     /// Whom the connection comes from: the client a trusted proxy has named by the PROXY protocol, or else the other
     /// end of the socket. Addresses are in canonical form.
     #[must_use]
     pub fn peer(&self) -> Peer {
-        self.client
+        self.peer
     }
 
     /// The other end of the socket itself.
     #[must_use]
     pub fn socket_peer(&self) -> Peer {
-        self.peer
+        self.socket_peer
     }
 
     /// Whether the connection is encrypted.
@@ -138,7 +138,7 @@ impl Connection {
     /// more than was read: closing at once would then destroy what is on its way to it.
     pub async fn close(mut self) {
         self.pace().enter(Phase::Linger);
-        if self.say_goodbye().await.is_ok() && self.has_unread().await {
+        if self.say_goodbye().await.is_ok() && self.stream().has_unread() {
             self.stream().shutdown_write();
             self.discard().await;
         }
@@ -160,20 +160,6 @@ impl Connection {
             Transport::Plain(_) => Ok(()),
             Transport::Tls(stream) => stream.close().await,
         }
-    }
-
-    /// One look, without waiting.
-    async fn has_unread(&self) -> bool {
-        let mut byte = [0; 1];
-        let look = |context: &mut Context<'_>| {
-            let looked = self.stream().poll(Direction::Read, context, |mut socket| socket.read(&mut byte));
-            Poll::Ready(matches!(looked, Poll::Ready(Ok(1..))))
-        };
-        let unread = poll_fn(look).await;
-        if unread {
-            self.stream().shutdown_write();
-        }
-        unread
     }
 
     async fn discard(&self) {

@@ -11,6 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -18,6 +19,13 @@ use super::deadlines::Pace;
 
 /// How many may wait for each that may be under way.
 pub(super) const WAITING_PER_SLOT: usize = 4;
+
+/// Handshakes that may begin within a [`TURN`]. Their computing, 0.1 to 1 ms each depending on the kind of key, is the
+/// longest that other connections wait for their turn when many clients come at once. More than the processor manages.
+const BEGUN_PER_TURN: usize = 8;
+
+/// The time after which others have had their turn.
+const TURN: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 enum Waiter {
@@ -29,6 +37,7 @@ enum Waiter {
 #[derive(Debug)]
 pub(super) struct Handshakes {
     limit: usize,
+    turn: Cell<(Duration, usize)>,
     taken: Cell<usize>,
     waiters: RefCell<Slab<Waiter>>,
     order: RefCell<VecDeque<usize>>,
@@ -37,7 +46,24 @@ pub(super) struct Handshakes {
 impl Handshakes {
     pub(super) fn new(limit: usize) -> Self {
         let limit = limit.max(1);
-        Self { limit, taken: Cell::new(0), waiters: RefCell::default(), order: RefCell::default() }
+        Self {
+            limit,
+            turn: Cell::default(),
+            taken: Cell::new(0),
+            waiters: RefCell::default(),
+            order: RefCell::default(),
+        }
+    }
+
+    /// Whether the computing of one more handshake may begin now, or others should get their turn before.
+    pub(super) fn may_compute(&self, now: Duration) -> bool {
+        let (mut begin, mut begun) = self.turn.get();
+        if now >= begin + TURN {
+            (begin, begun) = (now, 0);
+        }
+        let may = begun < BEGUN_PER_TURN;
+        self.turn.set((begin, begun + usize::from(may)));
+        may
     }
 
     /// Handshakes under way and waiting.
@@ -133,8 +159,6 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::counters::Counters;
     use super::super::deadlines::{Deadlines, Records};
     use super::*;
@@ -145,10 +169,8 @@ mod tests {
     }
 
     fn slot(enter: &mut Enter) -> Slot {
-        match poll(enter) {
-            Poll::Ready(Ok(slot)) => slot,
-            other => panic!("{other:?}"),
-        }
+        let Poll::Ready(Ok(slot)) = poll(enter) else { panic!("no slot") };
+        slot
     }
 
     fn records() -> Rc<Records> {
@@ -177,6 +199,15 @@ mod tests {
         drop(waiting);
         assert_eq!(handshakes.len(), 0);
         assert!(handshakes.waiters.borrow().is_empty());
+    }
+
+    #[test]
+    fn many_at_once_let_others_have_their_turn() {
+        let handshakes = Handshakes::new(100);
+        let at = |microseconds: u64| Duration::from_micros(5000 + microseconds);
+        let begun = (0..100).filter(|&n| handshakes.may_compute(at(n))).count();
+        assert_eq!(begun, BEGUN_PER_TURN);
+        assert!(!handshakes.may_compute(at(999)) && handshakes.may_compute(at(1000)));
     }
 
     #[test]

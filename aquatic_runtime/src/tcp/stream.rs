@@ -80,6 +80,12 @@ impl Stream {
         polled
     }
 
+    /// Whether something has come that was not read. Asks the kernel, which may know more than the last event.
+    pub(super) fn has_unread(&self) -> bool {
+        let look = |socket: &Socket| Ok(rustix::net::recv(socket, &mut [0_u8; 1], RecvFlags::PEEK)?);
+        matches!(self.source.try_read(look), Ok((1.., _)))
+    }
+
     pub(super) fn shutdown_write(&self) {
         // Fails if the peer has gone, which is as good.
         let _ = rustix::net::shutdown(&self.source.get_ref().0, rustix::net::Shutdown::Write);
@@ -98,7 +104,13 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll(Direction::Read, context, |mut socket| socket.read(buffer))
+        let read = self.poll(Direction::Read, context, |mut socket| socket.read(buffer));
+        if let Poll::Ready(Ok(len @ 1..)) = read
+            && len < buffer.len()
+        {
+            self.source.note_short_read();
+        }
+        read
     }
 }
 

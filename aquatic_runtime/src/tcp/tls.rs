@@ -66,17 +66,18 @@ impl fmt::Display for TlsError {
         match self {
             Self::Unreadable(path, error) => {
                 write!(f, "cannot read {}: {error}", path.display())?;
-                match error.kind() {
-                    io::ErrorKind::NotFound => f.write_str(
+                if error.kind() == io::ErrorKind::NotFound {
+                    f.write_str(
                         ". Look at network.tls_certificate_path and network.tls_private_key_path, which with \
                          privileges.chroot_path are looked up inside it when they are read again",
-                    ),
-                    io::ErrorKind::PermissionDenied => f.write_str(
+                    )?;
+                } else if error.kind() == io::ErrorKind::PermissionDenied {
+                    f.write_str(
                         ". Let the tracker's user read the file and pass through its directories; to read it again \
                          after privileges are dropped, that is the user it has become",
-                    ),
-                    _ => Ok(()),
+                    )?;
                 }
+                Ok(())
             }
             Self::NotPem(path, what) => write!(f, "{} is no valid PEM file: {what}", path.display()),
             Self::NoCertificate(path) => write!(
@@ -212,21 +213,26 @@ fn read(
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let sections = CertificateDer::pem_file_iter(path).map_err(|error| explain(path, error, None))?;
-    let chain = sections.collect::<Result<Vec<_>, _>>().map_err(|error| explain(path, error, None))?;
+    let sections =
+        CertificateDer::pem_file_iter(path).map_err(|error| explain(path, error, TlsError::NoCertificate))?;
+    let chain = sections
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| explain(path, error, TlsError::NoCertificate))?;
     if chain.is_empty() { Err(TlsError::NoCertificate(path.to_owned())) } else { Ok(chain) }
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| explain(path, error, Some(TlsError::NoKey)))
+    PrivateKeyDer::from_pem_file(path).map_err(|error| explain(path, error, TlsError::NoKey))
 }
 
-fn explain(path: &Path, error: pem::Error, nothing: Option<fn(PathBuf) -> TlsError>) -> TlsError {
+fn explain(path: &Path, error: pem::Error, nothing: fn(PathBuf) -> TlsError) -> TlsError {
     let path = path.to_owned();
-    match error {
-        pem::Error::Io(error) => TlsError::Unreadable(path, error),
-        pem::Error::NoItemsFound => nothing.unwrap_or(TlsError::NoCertificate)(path),
-        other => TlsError::NotPem(path, other.to_string()),
+    if let pem::Error::Io(error) = error {
+        TlsError::Unreadable(path, error)
+    } else if matches!(error, pem::Error::NoItemsFound) {
+        nothing(path)
+    } else {
+        TlsError::NotPem(path, error.to_string())
     }
 }
 
