@@ -1,5 +1,7 @@
 //! What is counted.
 
+use std::io::{self, ErrorKind};
+
 use aquatic_load_engine::{counted, tally};
 
 counted! {
@@ -51,6 +53,27 @@ counted! {
         PeersAnnounced = "peers announced",
         PeersLost = "peers given up",
         Held = "connections open at the end",
+    }
+}
+
+impl Note {
+    /// What to count the failure of a connection as.
+    pub(crate) fn of_failure(error: &io::Error) -> Self {
+        // There are too many kinds to name them all.
+        let kind = error.kind();
+        if kind == ErrorKind::ConnectionRefused {
+            Self::Refused
+        } else if matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
+            Self::Reset
+        } else if kind == ErrorKind::TimedOut {
+            Self::TimedOut
+        } else if kind == ErrorKind::AddrNotAvailable {
+            Self::NoPort
+        } else if kind == ErrorKind::InvalidData {
+            Self::TlsFailed
+        } else {
+            Self::Failed
+        }
     }
 }
 

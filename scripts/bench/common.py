@@ -16,6 +16,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 RIVAL_VERSION = "0.9.0"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+STARTS = 3  # of a server that does not answer, before that counts as a failure
 
 
 # --- Programs ---------------------------------------------------------------------------------------------------------
@@ -44,38 +45,57 @@ class Server:
         self.directory = tempfile.TemporaryDirectory(prefix="bench-")
         # Anyone may own the process's files: some trackers drop privileges when started as root.
         os.chmod(self.directory.name, 0o755)
-        command = command(Path(self.directory.name))
+        self.command = command(Path(self.directory.name))
+        self.core = core
         self.log = open(Path(self.directory.name) / "log", "w+b")
-        self.process = subprocess.Popen(
-            command, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, preexec_fn=on_core(core)
-        )
+        self.process = None
 
     def __enter__(self):
         try:
-            self.wait_until_it_answers()
+            for _ in range(STARTS):
+                self.process = subprocess.Popen(
+                    self.command,
+                    stdout=self.log,
+                    stderr=self.log,
+                    stdin=subprocess.DEVNULL,
+                    preexec_fn=on_core(self.core),
+                )
+                if self.comes_to_answer():
+                    return self
+                say(f"{self.name} does not answer")
+                self.stop()
+            raise SystemExit(f"{self.name} was started {STARTS} times and did not answer; it said:\n{self.output()}")
         except BaseException:
             self.__exit__()
             raise
-        return self
 
     def __exit__(self, *_):
+        self.stop()
+        self.log.close()
+        self.directory.cleanup()
+
+    def stop(self):
+        if self.process is None:
+            return
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.log.close()
-        self.directory.cleanup()
 
-    def wait_until_it_answers(self):
-        deadline = time.monotonic() + 20
+    def comes_to_answer(self):
+        deadline = time.monotonic() + 10
         while time.monotonic() < deadline and self.process.poll() is None:
             if self.probe():
-                return
+                return True
             time.sleep(0.05)
+        return False
+
+    def output(self):
+        """What it has said so far."""
         self.log.seek(0)
-        raise SystemExit(f"{self.name} does not answer; it said:\n{self.log.read().decode(errors='replace')}")
+        return self.log.read().decode(errors="replace")
 
     def cpu(self):
         """User and system time used so far, in seconds."""
