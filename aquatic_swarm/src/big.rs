@@ -58,14 +58,26 @@ impl<K: Kind> Big<K> {
     pub(crate) fn add(&mut self, shared: &mut Shared, peer: K::Peer) -> Option<u32> {
         let mut seats = self.seats;
         let (at, step) = seats.admit(K::stamp(peer).seeder());
-        // The newcomer goes to the end first, where it is in nobody's way should the index refuse it.
-        let end = self.peers.len();
-        let (peers, hasher) = (&self.peers, shared.hasher);
+        let (end, hasher) = (self.peers.len(), shared.hasher);
+        let hash = K::hash(peer, &hasher);
+        // Whoever sits there moves to the end.
+        let displaced = step.is_some().then(|| self.peers.get(at));
+        if let Some(displaced) = displaced {
+            self.index.moved(&mut shared.slab, K::hash(displaced, &hasher), at, end);
+            self.peers.push(displaced);
+            self.peers.set(at, peer);
+        } else {
+            self.peers.push(peer);
+        }
+        let peers = &self.peers;
         let hash_of = |other| K::hash(peers.get(other), &hasher);
-        self.index.insert(&mut shared.slab, K::hash(peer, &hasher), end, hash_of)?;
-        self.peers.push(peer);
-        if step.is_some() {
-            self.swap(shared, at, end);
+        if self.index.insert(&mut shared.slab, hash, at, hash_of).is_none() {
+            self.peers.pop();
+            if let Some(displaced) = displaced {
+                self.peers.set(at, displaced);
+                self.index.moved(&mut shared.slab, K::hash(displaced, &hasher), end, at);
+            }
+            return None;
         }
         self.seats = seats;
         Some(at)

@@ -1,7 +1,6 @@
 //! What a peer is made of in each family.
 
 use std::fmt::Debug;
-use std::hash::Hasher;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aquatic_common::Family;
@@ -72,9 +71,7 @@ impl Kind for V4 {
     }
 
     fn hash(peer: u64, hasher: &SipHasher13) -> u64 {
-        let mut hasher = *hasher;
-        hasher.write(&(peer >> 16).to_be_bytes()[2..]);
-        hasher.finish()
+        hasher.hash(&(peer >> 16).to_be_bytes()[2..])
     }
 
     fn address(peer: u64) -> SocketAddr {
@@ -147,9 +144,7 @@ impl Kind for V6 {
     }
 
     fn hash(peer: [u8; 20], hasher: &SipHasher13) -> u64 {
-        let mut hasher = *hasher;
-        hasher.write(&peer[..18]);
-        hasher.finish()
+        hasher.hash(&peer[..18])
     }
 
     fn address(peer: [u8; 20]) -> SocketAddr {

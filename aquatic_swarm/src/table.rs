@@ -4,7 +4,6 @@
 //! the buckets of linear hashing, 32 entries on average, so the table grows by splitting one page and never moves more
 //! than that.
 
-use std::hash::Hasher;
 use std::hint::black_box;
 
 use aquatic_common::InfoHash;
@@ -71,9 +70,7 @@ pub(crate) struct Name {
 
 impl Name {
     pub(crate) fn new(info_hash: &InfoHash, hasher: &SipHasher13) -> Self {
-        let mut hasher = *hasher;
-        hasher.write(&info_hash.0);
-        Self { words: words_of(&info_hash.0), hash: hasher.finish() }
+        Self { words: words_of(&info_hash.0), hash: hasher.hash(&info_hash.0) }
     }
 
     /// Tells entries of a page apart; 0 stands for no entry.

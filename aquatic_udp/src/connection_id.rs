@@ -12,7 +12,6 @@
 //! there is one owner. All cores share the secret, so an id made by one is accepted by all. Guessing takes 2^47 packets
 //! on average, all within the time an id is valid.
 
-use std::hash::Hasher;
 use std::net::IpAddr;
 
 use aquatic_common::Seconds;
@@ -61,15 +60,17 @@ impl ConnectionIds {
     }
 
     fn bytes(&self, ip: IpAddr, made: u32) -> [u8; 8] {
-        let mut hasher = self.hasher;
-        match ip {
-            IpAddr::V4(ip) => hasher.write_u64(u64::from(made) << 32 | u64::from(u32::from(ip))),
-            IpAddr::V6(ip) => {
-                hasher.write(&ip.octets());
-                hasher.write_u32(made);
+        let mac = match ip {
+            IpAddr::V4(ip) => {
+                self.hasher.hash(&(u64::from(made) << 32 | u64::from(u32::from(ip))).to_be_bytes())
             }
-        }
-        let mac = hasher.finish();
+            IpAddr::V6(ip) => {
+                let mut bytes = [0; 20];
+                bytes[..16].copy_from_slice(&ip.octets());
+                bytes[16..].copy_from_slice(&made.to_be_bytes());
+                self.hasher.hash(&bytes)
+            }
+        };
         (u64::from(made as u16) << 48 | mac >> 16).to_be_bytes()
     }
 }
