@@ -87,7 +87,6 @@ impl CoreService for Constant {
 }
 
 async fn answer(mut connection: Connection) {
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n");
     let mut buffer = Vec::new();
     loop {
         match connection.receive(&mut buffer, 8192).await {
@@ -102,6 +101,8 @@ async fn answer(mut connection: Connection) {
         connection.pace().enter(Phase::Answer);
         let is_last = buffer[..end].windows(5).any(|word| word == b"close");
         buffer.drain(..end + 4);
+        let end = if is_last { "Connection: close\r\n" } else { "" };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n{end}\r\n");
         if connection.send(&[head.as_bytes(), &[b'x'; BODY]].concat()).await.is_err() {
             return;
         }

@@ -47,7 +47,7 @@ enum Transport {
 /// [`Phase`] is over. One task drives it.
 ///
 /// It is to be ended with [`close`](Self::close) or [`close_lingering`](Self::close_lingering); one that is dropped is
-/// cut off, and TLS clients then see a truncated stream.
+/// cut off, and TLS clients then see a truncated stream, unless it was in [`Phase::Idle`].
 #[derive(Debug)]
 pub struct Connection {
     transport: Transport,
@@ -175,6 +175,22 @@ impl Connection {
             }
         };
         poll_fn(take).await;
+    }
+}
+
+impl Drop for Connection {
+    /// Says goodbye on an encrypted connection that ends between two requests, because it was idle for too long or the
+    /// process stops. One try without waiting. In the midst of an answer the client is to see that something is
+    /// missing.
+    fn drop(&mut self) {
+        if let Transport::Tls(stream) = &mut self.transport {
+            let (socket, session) = stream.get_mut();
+            if socket.pace().is_idle() {
+                session.send_close_notify();
+                // It was worth a try.
+                let _ = session.write_tls(&mut socket.without_waiting());
+            }
+        }
     }
 }
 

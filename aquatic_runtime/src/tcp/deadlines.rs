@@ -280,6 +280,11 @@ impl Pace {
         self.with(|record, _| record.ran_out).unwrap_or(true)
     }
 
+    /// Whether nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.with(|record, _| record.phase == Phase::Idle).unwrap_or(false)
+    }
+
     pub(super) fn records(&self) -> &Rc<Records> {
         &self.records
     }

@@ -86,6 +86,11 @@ impl Stream {
         matches!(self.source.try_read(look), Ok((1.., _)))
     }
 
+    /// The socket, for what is to be written at once or not at all.
+    pub(super) fn without_waiting(&self) -> &Socket {
+        self.source.get_ref()
+    }
+
     pub(super) fn shutdown_write(&self) {
         // Fails if the peer has gone, which is as good.
         let _ = rustix::net::shutdown(&self.source.get_ref().0, rustix::net::Shutdown::Write);

@@ -241,10 +241,12 @@ fn a_handshake_in_single_bytes_works() {
 fn a_stream_cut_off_is_told_from_one_that_has_ended() {
     let authority = Authority::new();
     let server = Server::start(&[authority.setting(), ("IDLE", "500")]);
-    let mut stream = secure(server.connect(), &authority.client());
-    assert!(core_of(&mut stream).is_some());
-    // Idle connections are cut off; nothing was promised on them.
-    assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    let mut idle = secure(server.connect(), &authority.client());
+    assert!(core_of(&mut idle).is_some());
+    assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0, "a goodbye");
+    let mut halfway = secure(server.connect(), &authority.client());
+    halfway.write_all(b"wh").unwrap();
+    assert_eq!(halfway.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::UnexpectedEof);
 
     // A client that goes without a word, and one that says goodbye and waits for the answer.
     let mut rude = secure(server.connect(), &authority.client());
