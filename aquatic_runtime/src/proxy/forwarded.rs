@@ -173,8 +173,9 @@ fn node_of_pairs(element: &[u8]) -> Option<IpAddr> {
         let end = find_outside_quotes(rest, b';', true);
         let pair = rest.get(..end.unwrap_or(rest.len()))?.trim_ascii();
         let (name, value) = split_once(pair, b'=')?;
-        // A quote that is open at the end is a stranger's who wants what the proxy has appended to be taken for text.
-        if !is_whole(value) {
+        // A quote that begins elsewhere, or is open at the end, is a stranger's who wants what the proxy has appended to
+        // be taken for text.
+        if !name.iter().all(is_token) || !is_whole(value) {
             return None;
         }
         if name.eq_ignore_ascii_case(b"for") {
@@ -193,6 +194,11 @@ fn node_of_pairs(element: &[u8]) -> Option<IpAddr> {
 fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let position = text.iter().position(|&byte| byte == at)?;
     Some((text.get(..position)?, text.get(position + 1..)?))
+}
+
+/// Whether a byte may occur in a name (RFC 9110).
+fn is_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
 /// Whether quotes are around all of the value or nowhere in it.
@@ -349,6 +355,7 @@ mod tests {
             "for=\"6.6.6.6",
             "for=6.6.6.6, for=\"x",
             "for=6.6.6.6;by=\"",
+            "for=6.6.6.6;by[\"",
             "for=6.6.6.6;by=\"\";host=\"",
             "for=6.6.6.6, by=\"x\\",
             "for=6.6.6.6;for=",
