@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 from .clients.base import Client
@@ -96,6 +97,8 @@ def _run(rows: Sequence[Row], binary: Path, options: argparse.Namespace) -> int:
     outcomes, interrupted = _run_parallel(rows, options.jobs, binary, directory, options.keep)
     outcomes.sort(key=lambda outcome: rows.index(outcome.row))
     for outcome in outcomes:
+        if outcome.earlier:
+            print(f"\n=== first attempt, {outcome.row.name}: {outcome.earlier}")
         if outcome.failure:
             print(f"\n=== {outcome.row.name}: {outcome.failure}\n{outcome.logs}")
     _print_table(outcomes)
@@ -133,7 +136,20 @@ def _run_parallel(
             print("stopping", flush=True)
             stopping.set()
             pool.shutdown(cancel_futures=True)
+    if not stopping.is_set():
+        outcomes = [_again(runner, outcome) if outcome.failure else outcome for outcome in outcomes]
     return outcomes, stopping.is_set()
+
+
+def _again(runner: Runner, failed: Outcome) -> Outcome:
+    """Gives a row a second attempt, with nothing beside it: on a busy machine clients now and then fail by themselves.
+
+    The table and the last lines tell, with the reason of the first failure, so that a tracker that fails every other
+    time does not go unnoticed.
+    """
+    print(f"again: {failed.row.name}", flush=True)
+    outcome = runner.run(failed.row, attempt=2)
+    return replace(outcome, earlier=f"{failed.failure}\n{failed.logs}")
 
 
 def _print_progress(outcome: Outcome, done: int, total: int) -> None:
@@ -156,7 +172,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     row = outcome.row
     number = str(all_rows().index(row) + 1)
     access = row.access.value if row.access else "off"
-    result = "FAILED" if outcome.failure else "ok"
+    result = "FAILED" if outcome.failure else "ok at the second attempt" if outcome.earlier else "ok"
     clients = (row.seeder.name, row.leecher.name)
     return (number, row.protocol.name, row.family.value, *clients, access, f"{outcome.seconds:.1f} s", result)
 

@@ -39,6 +39,8 @@ class Outcome:
     directory: Path
     logs: str = ""
     """The ends of all logs if the row failed."""
+    earlier: str | None = None
+    """Why a first attempt failed."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ class Runner:
         self._keep = keep
         self._stopping = stopping
 
-    def run(self, row: Row) -> Outcome:
+    def run(self, row: Row, attempt: int = 1) -> Outcome:
         """Runs a row to its end; nothing it started is left when this returns."""
-        directory = self._directory / "".join(c if c.isalnum() else "-" for c in row.name)
+        name = "".join(c if c.isalnum() else "-" for c in row.name)
+        directory = self._directory / f"{name}-{attempt}"
         directory.mkdir()
         started = time.monotonic()
         failure = None
