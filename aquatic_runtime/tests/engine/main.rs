@@ -272,7 +272,7 @@ fn the_metrics_endpoint_serves_and_closes() {
     assert!(get("/health").ends_with("ok\n"));
     assert!(get("/else").starts_with("HTTP/1.1 404 "));
     child.expect("Requests dropped without a reply (udp, because): 5 more, 5 in all");
-    child.expect("statistics: requests per second: udp ipv4 announce ");
+    child.expect("statistics: requests per second: udp ipv4 scrape ");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
 }

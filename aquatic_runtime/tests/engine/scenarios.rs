@@ -460,5 +460,11 @@ async fn metrics(core: TestCore) {
     dropped.add(core.index() as u64 * 5);
     core.sleep(Duration::from_millis(300)).await;
     say(&format!("core {} has counted", core.index()));
-    core.stopping().await;
+    // Statistics are about what happens between two reports, and cores start before the first.
+    let labels = [("protocol", "udp"), ("family", "ipv4"), ("action", "scrape")];
+    let going_on = core.metrics().counter(&names::REQUESTS, &labels);
+    while !core.is_stopping() {
+        going_on.add(1);
+        core.sleep(Duration::from_millis(100)).await;
+    }
 }
