@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::unwrap_in_result,
     clippy::wildcard_enum_match_arm,
     reason = "a test that finds anything else has failed"
 )]
@@ -108,6 +109,13 @@ fn free_tcp_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// A figure after the counts of the moment have reached it.
+#[allow(clippy::disallowed_methods, reason = "the test waits for timers of another process")]
+fn eventually_settled(read: impl Fn() -> f64) -> f64 {
+    thread::sleep(Duration::from_millis(1500));
+    read()
+}
+
 /// Two cores serve as one tracker, whether the kernel hands packets to their owners or the cores do.
 fn two_cores_are_one_tracker(steering: bool) {
     if thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
@@ -133,9 +141,7 @@ fn two_cores_are_one_tracker(steering: bool) {
         assert_eq!(one.announce(info_hash).unwrap(), []);
         assert_eq!(other.announce(info_hash).unwrap(), ["127.0.0.1:1000".parse().unwrap()]);
     }
-    // Counts reach the metrics on a timer.
-    thread::sleep(Duration::from_millis(1500));
-    let forwarded = metric(metrics, "aquatic_forwarded_total");
+    let forwarded = eventually_settled(|| metric(metrics, "aquatic_forwarded_total"));
     if steering {
         assert_eq!(forwarded, 0.0, "the kernel knows the owner of every torrent");
     } else {

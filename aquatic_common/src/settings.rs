@@ -339,7 +339,7 @@ mod tests {
 
     crate::settings! {
         /// A test section.
-        pub struct Inner {
+        struct Inner {
             /// How many.
             pub count: u16 = 5, unit "things", in 1..=10;
         }
@@ -347,7 +347,7 @@ mod tests {
 
     crate::settings! {
         /// A test configuration.
-        pub struct Outer {
+        struct Outer {
             /// A switch.
             pub on: bool = true;
             /// Where.
