@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::access_list::AccessListMode;
-use crate::settings::Problem;
+use crate::addr::Family;
+use crate::settings::{Addresses, Problem};
+
+/// The port of a tracker unless configured otherwise.
+pub const DEFAULT_PORT: u16 = 6969;
 
 crate::choice! {
     /// How much the tracker says about itself on standard error.
@@ -111,6 +115,60 @@ pub fn check_peer_age(cleaning: &CleaningConfig, announce_interval: u32, problem
                 cleaning.max_peer_age
             ),
         ));
+    }
+}
+
+/// The four keys of a section `[network]` that say where to listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen<'a> {
+    /// Whether IPv4 is served.
+    pub use_ipv4: bool,
+    /// Whether IPv6 is served.
+    pub use_ipv6: bool,
+    /// Where, over IPv4.
+    pub address_ipv4: &'a Addresses,
+    /// Where, over IPv6.
+    pub address_ipv6: &'a Addresses,
+}
+
+impl Listen<'_> {
+    /// The addresses to listen on, with their families, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = (Family, SocketAddr)> {
+        let of = |family, on: bool, addresses: &Addresses| {
+            let addresses = if on { addresses.0.clone() } else { Vec::new() };
+            addresses.into_iter().map(move |address| (family, address))
+        };
+        of(Family::V4, self.use_ipv4, self.address_ipv4).chain(of(
+            Family::V6,
+            self.use_ipv6,
+            self.address_ipv6,
+        ))
+    }
+
+    /// Whether the tracker may start without an address that this machine has no family for. Machines without IPv6
+    /// are common, and serving both families is the default.
+    #[must_use]
+    pub fn may_do_without(&self, family: Family, address: SocketAddr) -> bool {
+        family == Family::V6 && address.ip().is_unspecified() && self.use_ipv4
+    }
+
+    /// Reports addresses of the wrong family, and lists without any.
+    pub fn check(&self, problems: &mut Vec<Problem>) {
+        for (family, key, addresses) in [
+            (Family::V4, "network.address_ipv4", self.address_ipv4),
+            (Family::V6, "network.address_ipv6", self.address_ipv6),
+        ] {
+            if addresses.0.is_empty() {
+                problems
+                    .push(Problem::new(key, "the list is empty; to not listen, set the use_ key to false"));
+            }
+            for address in &addresses.0 {
+                let own = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+                if own != family {
+                    problems.push(Problem::new(key, format!("{address} is of the other family")));
+                }
+            }
+        }
     }
 }
 

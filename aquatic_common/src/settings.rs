@@ -165,7 +165,7 @@ macro_rules! plain_settings {
 }
 
 number_settings!(u8, u16, u32, u64, usize);
-plain_settings!(bool, f64, String, PathBuf, SocketAddr, Addresses);
+plain_settings!(bool, f64, String, Vec<String>, PathBuf, SocketAddr, Addresses);
 
 impl Setting for AccessListMode {
     fn describe(meta: Meta) -> Entry {

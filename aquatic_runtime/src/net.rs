@@ -1,10 +1,12 @@
-//! What can go wrong when a listener is set up, in plain words and with a remedy, and the size of receive buffers.
+//! Setting up listeners: what can go wrong, in plain words and with a remedy; where they can be reached; the size of
+//! receive buffers.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aquatic_common::Family;
 use libc::c_int;
 use socket2::Socket;
 
@@ -120,6 +122,24 @@ impl fmt::Display for BindError {
 }
 
 impl std::error::Error for BindError {}
+
+/// Says where a listener can be reached. A socket bound to all addresses is shown with one that works on this machine.
+#[must_use]
+pub fn announce_line(name: &str, scheme: &str, address: SocketAddr) -> String {
+    if !address.ip().is_unspecified() {
+        return format!("{name} tracker listening, announce URL: {scheme}://{address}/announce");
+    }
+    let local: IpAddr = match Family::of(address.ip()) {
+        Family::V4 => Ipv4Addr::LOCALHOST.into(),
+        Family::V6 => Ipv6Addr::LOCALHOST.into(),
+    };
+    let shown = SocketAddr::new(local, address.port());
+    format!(
+        "{name} tracker listening on all {} addresses, announce URL: {scheme}://{shown}/announce (from other \
+         machines, put this machine's name or address in place of {local})",
+        Family::of(address.ip()).name()
+    )
+}
 
 /// What was asked for when the last warning about receive buffers was logged: all sockets of a process ask for the
 /// same, and one warning is enough.

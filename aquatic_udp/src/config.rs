@@ -2,16 +2,12 @@
 
 use std::net::SocketAddr;
 
-use aquatic_common::Family;
 use aquatic_common::config::{
-    AccessListConfig, CleaningConfig, LimitsConfig, LogLevel, MetricsConfig, PrivilegesConfig,
-    StatisticsConfig, check_peer_age,
+    AccessListConfig, CleaningConfig, DEFAULT_PORT, LimitsConfig, Listen, LogLevel, MetricsConfig,
+    PrivilegesConfig, StatisticsConfig, check_peer_age,
 };
 use aquatic_common::settings::{Addresses, Configuration, Problem};
 use aquatic_runtime::udp::REPLY_CAPACITY;
-
-/// The port of the tracker unless configured otherwise.
-const DEFAULT_PORT: u16 = 6969;
 
 /// Bytes before the first peer of a reply (BEP 15).
 const REPLY_HEAD: usize = 20;
@@ -83,41 +79,21 @@ aquatic_common::settings! {
 }
 
 impl UdpConfig {
-    /// The addresses to listen on, with their families, IPv4 first.
-    pub fn addresses(&self) -> impl Iterator<Item = (Family, SocketAddr)> + '_ {
-        let enabled = |on: bool, addresses: &'_ Addresses| if on { addresses.0.clone() } else { Vec::new() };
-        let v4 = enabled(self.network.use_ipv4, &self.network.address_ipv4);
-        let v6 = enabled(self.network.use_ipv6, &self.network.address_ipv6);
-        let v4 = v4.into_iter().map(|address| (Family::V4, address));
-        v4.chain(v6.into_iter().map(|address| (Family::V6, address)))
-    }
-
-    fn check_addresses(&self, problems: &mut Vec<Problem>) {
-        if !self.network.use_ipv4 && !self.network.use_ipv6 {
-            let text = "both families are switched off, so there is nothing to listen on; switch one on";
-            problems.push(Problem::new("network.use_ipv4", text));
-        }
-        for (family, key, addresses) in [
-            (Family::V4, "network.address_ipv4", &self.network.address_ipv4),
-            (Family::V6, "network.address_ipv6", &self.network.address_ipv6),
-        ] {
-            if addresses.0.is_empty() {
-                problems
-                    .push(Problem::new(key, "the list is empty; to not listen, set the use_ key to false"));
-            }
-            for address in &addresses.0 {
-                let own = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-                if own != family {
-                    problems.push(Problem::new(key, format!("{address} is of the other family")));
-                }
-            }
-        }
+    /// Where to listen.
+    #[must_use]
+    pub fn listen(&self) -> Listen<'_> {
+        let NetworkConfig { use_ipv4, use_ipv6, address_ipv4, address_ipv6, .. } = &self.network;
+        Listen { use_ipv4: *use_ipv4, use_ipv6: *use_ipv6, address_ipv4, address_ipv6 }
     }
 }
 
 impl Configuration for UdpConfig {
     fn check_relations(&self, problems: &mut Vec<Problem>) {
-        self.check_addresses(problems);
+        if !self.network.use_ipv4 && !self.network.use_ipv6 {
+            let text = "both families are switched off, so there is nothing to listen on; switch one on";
+            problems.push(Problem::new("network.use_ipv4", text));
+        }
+        self.listen().check(problems);
         check_peer_age(&self.cleaning, self.protocol.peer_announce_interval, problems);
         let scrape = 8 + 12 * self.protocol.max_scrape_torrents;
         if scrape > self.network.max_reply_size {
@@ -153,7 +129,7 @@ mod tests {
     #[test]
     fn defaults_are_sound() {
         assert_eq!(UdpConfig::default().problems(), []);
-        assert_eq!(UdpConfig::default().addresses().count(), 2);
+        assert_eq!(UdpConfig::default().listen().addresses().count(), 2);
     }
 
     #[test]

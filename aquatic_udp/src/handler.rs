@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use aquatic_common::time::shorten;
 use aquatic_common::{AccessList, Family, InfoHash, Seconds, canonical};
 use aquatic_runtime::steering::Steering;
 use aquatic_runtime::udp::{BATCH, ReturnPath};
@@ -322,9 +323,8 @@ impl Handler {
 
     /// The configured interval, shortened by a random part of the configured share.
     fn interval(&mut self) -> u32 {
-        let longest = self.protocol.peer_announce_interval;
-        let share = u64::from(longest) * u64::from(self.protocol.announce_interval_jitter) / 100;
-        longest - self.rng.random_range(0..=u32::try_from(share).unwrap_or(0))
+        let ProtocolConfig { peer_announce_interval, announce_interval_jitter, .. } = self.protocol;
+        shorten(peer_announce_interval, announce_interval_jitter, self.rng.random())
     }
 
     /// Answers a scrape whose torrents are all this core's.

@@ -2,16 +2,15 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
-use aquatic_common::Family;
 use aquatic_runtime::mesh::{Carries, Overflow};
 use aquatic_runtime::readiness::{Mode, Source};
 use aquatic_runtime::udp::{BATCH, Batch, BindOptions, ReturnPath, UdpSocket, bind_group};
-use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
+use aquatic_runtime::{Core, CoreService, Engine, EngineConfig, net};
 use rand::rngs::SysRng;
 use rand::{RngExt, rand_core::UnwrapErr};
 
@@ -78,17 +77,19 @@ impl UdpService {
             steering: config.network.steering,
         };
         let mut listeners = 0;
-        for (family, address) in config.addresses() {
+        for (family, address) in config.listen().addresses() {
             let group = match bind_group(address, &options, engine.steering()) {
                 Ok(group) => group,
-                Err(error) if may_do_without(config, family, address) && error.family_unavailable() => {
+                Err(error)
+                    if config.listen().may_do_without(family, address) && error.family_unavailable() =>
+                {
                     log::warn!("{error}; serving IPv4 only");
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             };
             if let Some(first) = group.first() {
-                log::info!("{}", start_up_line(first.address()));
+                log::info!("{}", net::announce_line("UDP", "udp", first.address()));
             }
             services.iter_mut().zip(group).for_each(|(service, socket)| service.sockets.push(socket));
             listeners += 1;
@@ -281,29 +282,6 @@ async fn wait<M: Send + 'static>(core: &Core<M>, state: &State, result: io::Resu
         state.counts.borrow_mut().receive_errors += 1;
         core.sleep(ERROR_PAUSE).await;
     }
-}
-
-/// Machines without IPv6 are common, and serving both families is the default: a tracker that listens on all IPv4
-/// addresses starts there too, with a warning.
-fn may_do_without(config: &UdpConfig, family: Family, address: SocketAddr) -> bool {
-    family == Family::V6 && address.ip().is_unspecified() && config.network.use_ipv4
-}
-
-/// Says where a listener can be reached. A socket bound to all addresses is shown with one that works on this machine.
-fn start_up_line(address: SocketAddr) -> String {
-    if !address.ip().is_unspecified() {
-        return format!("UDP tracker listening, announce URL: udp://{address}/announce");
-    }
-    let local: IpAddr = match Family::of(address.ip()) {
-        Family::V4 => Ipv4Addr::LOCALHOST.into(),
-        Family::V6 => Ipv6Addr::LOCALHOST.into(),
-    };
-    let shown = SocketAddr::new(local, address.port());
-    format!(
-        "UDP tracker listening on all {} addresses, announce URL: udp://{shown}/announce (from other machines, put \
-         this machine's name or address in place of {local})",
-        Family::of(address.ip()).name()
-    )
 }
 
 impl Packets for Batch {

@@ -54,9 +54,14 @@ impl Beginning {
         self.proxy_protocol.is_some() && self.trusts(peer)
     }
 
+    /// What encrypts a peer's connection, if anything does. What goes through a unix socket stays on the machine.
+    fn tls(&self, peer: Peer) -> Option<&Tls> {
+        self.tls.as_deref().filter(|_| peer != Peer::Local)
+    }
+
     /// Whether the first byte is the service's.
     pub(super) fn is_immediate(&self, peer: Peer) -> bool {
-        self.tls.is_none() && !self.expects_header(peer)
+        self.tls(peer).is_none() && !self.expects_header(peer)
     }
 
     pub(super) fn report(&self, counters: &Counters) {
@@ -74,7 +79,7 @@ impl Beginning {
             Some(on_bad) if self.trusts(peer) => read_header(&mut stream, peer, on_bad).await?,
             Some(_) | None => peer,
         };
-        let connection = match &self.tls {
+        let connection = match self.tls(peer) {
             Some(tls) => Connection::tls(self.shake_hands(core, stream, tls).await?, peer, client),
             None => Connection::plain(stream, peer, client),
         };

@@ -21,6 +21,7 @@ mod accept;
 mod balance;
 mod begin;
 mod bind;
+pub mod config;
 mod connection;
 mod counters;
 mod deadlines;
