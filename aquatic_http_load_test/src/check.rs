@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use aquatic_common::InfoHash;
 use aquatic_http_protocol::{AnnounceView, Answer, Reply, ScrapeView, is_canonical};
+use aquatic_load_engine::returned::ReturnedPeers;
 
 use crate::config::Verification;
 use crate::counted::{Kind, Note, Tally, Violation};
@@ -13,19 +14,16 @@ use crate::traffic::{Pending, scraped};
 /// Status of every response of a tracker, whatever it says.
 const OK: u16 = 200;
 
-/// Checks responses. Where peers come from is decided by the population, so it is known for certain.
+/// Checks responses.
 pub(crate) struct Checker {
-    /// Announce replies until the next one whose peers are looked up.
-    countdown: u32,
-    /// Peers of the reply being checked; kept to save allocations.
-    seen: Vec<u64>,
-    /// Torrents of the scrape being checked; kept as well.
+    returned: ReturnedPeers,
+    /// Torrents of the scrape being checked; kept to save allocations.
     torrents: Vec<InfoHash>,
 }
 
 impl Checker {
-    pub(crate) fn new() -> Self {
-        Self { countdown: 0, seen: Vec::new(), torrents: Vec::new() }
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self { returned: ReturnedPeers::one_in(plan.config.requests.check_one_in), torrents: Vec::new() }
     }
 
     /// Checks a response and tells whether it brought what was asked for.
@@ -84,31 +82,20 @@ impl Checker {
         if wanted > 0 && count > wanted as usize {
             tally.violation(Violation::TooManyPeers);
         }
-        if count == 0 {
+        if count == 0 || !self.returned.is_due() {
             return;
         }
-        if self.countdown > 0 {
-            self.countdown -= 1;
-            return;
-        }
-        self.countdown = plan.config.requests.check_one_in - 1;
         tally.note(Note::RepliesChecked);
         canonical(body, tally);
-        let requester = pending.subject;
-        let torrent = plan.population.torrent_of(requester);
-        self.seen.clear();
         let v4 = reply.peers_v4().map(|peer| (IpAddr::V4(*peer.ip()), peer.port()));
         let v6 = reply.peers_v6().map(|peer| (IpAddr::V6(*peer.ip()), peer.port()));
-        for (ip, port) in v4.chain(v6) {
-            match plan.peer_at(ip, port) {
-                Some(peer) if peer == requester => tally.violation(Violation::RequesterReturned),
-                Some(peer) if plan.population.torrent_of(peer) == torrent => self.seen.push(peer),
-                Some(_) | None => tally.violation(Violation::ForeignPeer),
-            }
-        }
-        self.seen.sort_unstable();
-        let repeated = self.seen.windows(2).filter(|pair| pair[0] == pair[1]);
-        repeated.for_each(|_| tally.violation(Violation::RepeatedPeer));
+        let peers = v4.chain(v6).map(|(ip, port)| plan.stage.peer_at(ip, port));
+        self.returned.check(
+            &plan.stage.population,
+            pending.subject,
+            |each| peers.for_each(each),
+            |wrong| tally.violation(wrong.into()),
+        );
     }
 
     fn scrape(

@@ -1,11 +1,12 @@
 //! What can be set.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use aquatic_common::config::LogLevel;
 use aquatic_common::settings::{Configuration, Problem};
-use aquatic_load_engine::settings::{ArrivalsConfig, Mode, PopulationConfig};
+use aquatic_load_engine::settings::{
+    ArrivalsConfig, Mode, NetworkConfig, PopulationConfig, TlsConfig, check_connections,
+};
 use aquatic_load_engine::sources::Wanted;
 
 /// Most requests on one connection that wait for their responses.
@@ -24,19 +25,6 @@ aquatic_common::choice! {
         /// Also where the peers in it come from.
         #[default]
         Peers = "peers",
-    }
-}
-
-aquatic_common::settings! {
-    /// Where the load test sends from.
-    pub struct NetworkConfig {
-        /// First source address; the others follow it. Empty for 127.0.0.1 if the tracker is on IPv4 loopback, else
-        /// for the address the system chooses. Trackers tell peers apart by source address and announced port.
-        pub source_address: String = String::new();
-        /// Number of source addresses, all of which must be local. 0 for 16, or as many as the population needs, if the
-        /// tracker is on IPv4 loopback, else for 1. One address has room for 64512 peers, and for some 28000
-        /// connections at a time, among which those count that were closed less than a minute ago.
-        pub source_addresses: u32 = 0, unit "addresses", in 0..=65_536;
     }
 }
 
@@ -76,23 +64,6 @@ aquatic_common::settings! {
         pub verification: Verification = Verification::Peers;
         /// The peers in one of so many announce responses are checked; 1 checks all, at some cost in speed.
         pub check_one_in: u32 = 10, unit "responses", in 1..=1_000_000;
-    }
-}
-
-aquatic_common::settings! {
-    /// TLS.
-    pub struct TlsConfig {
-        /// Use it.
-        pub enable: bool = false;
-        /// Name the tracker's certificate is for. Also sent as the host of requests if TLS is in use.
-        pub server_name: String = "localhost".to_owned();
-        /// Check the tracker's certificate and its signature. Switched off, the load test has less work for each
-        /// handshake, but not the tracker.
-        pub verify_certificate: bool = false;
-        /// PEM file with the certificates to trust.
-        pub ca_path: PathBuf = PathBuf::new();
-        /// Resume sessions where the tracker offers it. Without, each connection costs a full handshake.
-        pub resumption: bool = false;
     }
 }
 
@@ -175,22 +146,8 @@ impl Configuration for Config {
                 "0 without prefill.enable or idle.connections: nothing would be done",
             ));
         }
-        if self.connection_count() < self.threads {
-            problems.push(Problem::new(
-                "threads",
-                format!(
-                    "{} threads need at least as many connections, not {}",
-                    self.threads,
-                    self.connection_count()
-                ),
-            ));
-        }
-        if self.tls.enable && self.tls.verify_certificate && self.tls.ca_path.as_os_str().is_empty() {
-            problems.push(Problem::new(
-                "tls.ca_path",
-                "must be given for tls.verify_certificate: the system's certificates are not looked at",
-            ));
-        }
+        check_connections(problems, self.threads, self.connection_count());
+        self.tls.check_trust(problems);
     }
 
     fn log_level(&self) -> LogLevel {

@@ -1,7 +1,7 @@
 //! What is counted.
 
-use std::io::{self, ErrorKind};
-
+use aquatic_load_engine::returned::Wrong;
+use aquatic_load_engine::wire::Trouble;
 use aquatic_load_engine::{counted, tally};
 
 counted! {
@@ -56,23 +56,25 @@ counted! {
     }
 }
 
-impl Note {
-    /// What to count the failure of a connection as.
-    pub(crate) fn of_failure(error: &io::Error) -> Self {
-        // There are too many kinds to name them all.
-        let kind = error.kind();
-        if kind == ErrorKind::ConnectionRefused {
-            Self::Refused
-        } else if matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
-            Self::Reset
-        } else if kind == ErrorKind::TimedOut {
-            Self::TimedOut
-        } else if kind == ErrorKind::AddrNotAvailable {
-            Self::NoPort
-        } else if kind == ErrorKind::InvalidData {
-            Self::TlsFailed
-        } else {
-            Self::Failed
+impl From<Trouble> for Note {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Refused => Self::Refused,
+            Trouble::Reset => Self::Reset,
+            Trouble::TimedOut => Self::TimedOut,
+            Trouble::Tls => Self::TlsFailed,
+            Trouble::NoPort => Self::NoPort,
+            Trouble::Other => Self::Failed,
+        }
+    }
+}
+
+impl From<Wrong> for Violation {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Foreign => Self::ForeignPeer,
+            Wrong::Requester => Self::RequesterReturned,
+            Wrong::Repeated => Self::RepeatedPeer,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! What other load tests need too is in `aquatic_load_engine`; what HTTP trackers need too is in
 //! `aquatic_http_protocol`.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod check;
 pub mod config;
@@ -11,10 +11,7 @@ mod counted;
 mod plan;
 mod run;
 mod slot;
-mod sys;
-mod tls;
 mod traffic;
-mod wire;
 mod worker;
 
 pub use run::{print_targets, run};

@@ -1,13 +1,11 @@
 //! Load test for HTTP trackers.
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use aquatic_cli_helpers::ConfigFlags;
 use aquatic_http_load_test::config::Config;
-use aquatic_load_engine::population::Population;
+use aquatic_load_engine::command::OutputFlags;
 use clap::Parser;
 
 /// Measures how fast an HTTP tracker answers, and checks what it answers
@@ -19,13 +17,8 @@ struct Cli {
     #[command(flatten)]
     flags: ConfigFlags,
 
-    /// Write the report as JSON to this file instead of as a table to standard output; - for standard output
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-
-    /// Print the info hashes of the population, one a line, as an access list holds them, and exit
-    #[arg(long, conflicts_with = "json")]
-    print_info_hashes: bool,
+    #[command(flatten)]
+    output: OutputFlags,
 
     /// Print path and query of so many announces, one a line, for other programs to send, and exit
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["json", "print_info_hashes"])]
@@ -35,37 +28,11 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     aquatic_cli_helpers::run(&cli.flags, |config: Config| {
-        if cli.print_info_hashes {
-            return print_info_hashes(&config);
-        }
         if let Some(count) = cli.print_targets {
             let mut out = BufWriter::new(io::stdout().lock());
             aquatic_http_load_test::print_targets(config, count, &mut out)?;
             return Ok(out.flush()?);
         }
-        let outcome = aquatic_http_load_test::run(config)?;
-        match &cli.json {
-            None => write!(io::stdout(), "{outcome}")?,
-            Some(path) => {
-                let text = serde_json::to_string_pretty(&outcome)?;
-                if path.as_os_str() == "-" {
-                    writeln!(io::stdout(), "{text}")?;
-                } else {
-                    std::fs::write(path, text + "\n")
-                        .with_context(|| format!("cannot write {}", path.display()))?;
-                }
-            }
-        }
-        outcome.verdict()?;
-        Ok(())
+        cli.output.act(config.population.shape(), || aquatic_http_load_test::run(config))
     })
-}
-
-fn print_info_hashes(config: &Config) -> anyhow::Result<()> {
-    let population = Population::new(config.population.shape());
-    let mut out = BufWriter::new(io::stdout().lock());
-    for torrent in 0..config.population.torrents {
-        writeln!(out, "{}", population.info_hash(torrent))?;
-    }
-    Ok(out.flush()?)
 }

@@ -6,20 +6,17 @@ use std::sync::Arc;
 use anyhow::Context;
 use aquatic_common::InfoHash;
 use aquatic_load_engine::clock::{Nanos, seconds};
+use aquatic_load_engine::command::allow_connections;
 use aquatic_load_engine::conduct::{Extent, Live, conduct};
 use aquatic_load_engine::draw::Draw;
 use aquatic_load_engine::report::Outcome;
 use aquatic_load_engine::settings::Mode;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 use crate::counted::Tally;
 use crate::plan::Plan;
 use crate::traffic::{self, Source, Traffic};
 use crate::worker::{Pace, Phase, Worker};
-
-/// Files a process needs besides its connections.
-const OTHER_FILES: u64 = 64;
 
 /// Runs the whole test.
 ///
@@ -28,7 +25,7 @@ const OTHER_FILES: u64 = 64;
 pub fn run(config: Config) -> anyhow::Result<Outcome> {
     let plan = Arc::new(Plan::new(config)?);
     let config = &plan.config;
-    allow_files(u64::from(config.connection_count()) + OTHER_FILES)?;
+    allow_connections(config.connection_count())?;
     let live = Arc::new(Live::default());
     let mut workers = (0..config.threads)
         .map(|thread| Worker::new(Arc::clone(&plan), Arc::clone(&live), thread))
@@ -36,9 +33,9 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         .context("cannot watch connections")?;
     let mut phases = Vec::new();
     for (name, traffic, extent) in steps(config) {
-        let now = plan.clock.now();
+        let now = plan.now();
         let act = |worker: &mut Worker| worker.run(phase(&plan, traffic, now, worker.thread()));
-        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.clock, &live), act)
+        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.stage.clock, &live), act)
             .context("cannot start a thread")?;
         phases.extend(tally.map(|tally| tally.report(name, config.threads)));
     }
@@ -80,19 +77,6 @@ fn phase(plan: &Plan, traffic: Traffic, now: Nanos, thread: u32) -> Phase {
     };
     let from = now + seconds(config.warm_up);
     Phase { traffic, pace, from, until: from + seconds(config.duration) }
-}
-
-/// Raises the limit of open files as far as needed.
-fn allow_files(needed: u64) -> anyhow::Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).with_context(|| {
-        let allowed = limit.maximum.map_or_else(|| "unlimited".to_owned(), |maximum| maximum.to_string());
-        format!("{needed} open files are needed and {allowed} are allowed: raise the limit (ulimit -Hn)")
-    })
 }
 
 /// Writes the targets of announces, path and query, one a line.

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
+use aquatic_load_engine::wire::Wire;
+
 use crate::traffic::Pending;
-use crate::wire::Wire;
 
 /// A place for a connection.
 #[derive(Default)]

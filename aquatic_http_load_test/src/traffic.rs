@@ -73,9 +73,9 @@ pub(crate) struct Source {
 impl Source {
     /// The addresses of one of the threads, without those that have no peers.
     pub(crate) fn of_thread(plan: &Plan, thread: u32) -> Vec<Self> {
-        let addresses = u64::from(thread)..plan.endpoints.addresses();
+        let addresses = u64::from(thread)..plan.stage.endpoints.addresses();
         let sources = addresses.step_by(plan.config.threads as usize).map(|address| {
-            let peers = plan.endpoints.peers_at(address);
+            let peers = plan.stage.endpoints.peers_at(address);
             Self { address, unannounced: peers.clone(), peers, again: Vec::new() }
         });
         sources.filter(|source| !source.peers.is_empty()).collect()
@@ -147,7 +147,7 @@ pub(crate) fn write(
 /// The torrents of a scrape.
 pub(crate) fn scraped(plan: &Plan, subject: u64, torrents: &mut Vec<InfoHash>) {
     let mut draw = Draw::new(plan.config.population.seed, subject);
-    let population = &plan.population;
+    let population = &plan.stage.population;
     let scraped = (0..plan.config.requests.scrape_torrents)
         .map(|_| population.info_hash(population.popular_torrent(draw.bits())));
     torrents.clear();
@@ -155,11 +155,11 @@ pub(crate) fn scraped(plan: &Plan, subject: u64, torrents: &mut Vec<InfoHash>) {
 }
 
 fn announce(plan: &Plan, traffic: Traffic, peer: u64) -> AnnounceFields {
-    let population = &plan.population;
+    let population = &plan.stage.population;
     AnnounceFields {
         info_hash: population.info_hash(population.torrent_of(peer)),
         peer_id: population.peer_id(peer),
-        port: plan.endpoints.port_of(peer),
+        port: plan.stage.endpoints.port_of(peer),
         uploaded: 0,
         downloaded: 0,
         left: u64::from(!population.is_seeder(peer)),

@@ -4,28 +4,25 @@ mod reading;
 
 use std::collections::VecDeque;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aquatic_common::InfoHash;
-use aquatic_load_engine::clock::{MILLISECOND, Nanos, SECOND, seconds};
+use aquatic_load_engine::clock::{MILLISECOND, Nanos, seconds};
 use aquatic_load_engine::conduct::Live;
 use aquatic_load_engine::draw::Draw;
+use aquatic_load_engine::events::{Event, Events, MAX_EVENTS};
 use aquatic_load_engine::pacing::Schedule;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::io::Errno;
-use rustix::time::Timespec;
+use aquatic_load_engine::ramp::Ramp;
+use aquatic_load_engine::wire::{Trouble, Wire};
 
 use crate::check::Checker;
 use crate::counted::{Kind, Note, Tally};
 use crate::plan::Plan;
 use crate::slot::Slot;
 use crate::traffic::{self, MAX_BATCH, Pending, Source, Traffic};
-use crate::wire::Wire;
 
-/// Events taken from the kernel, and places given requests, before the other is looked at again.
+/// Places given requests before events are looked at again.
 const MAX_PER_TURN: usize = 256;
 /// Longest response, and most responses read together.
 const RECEIVE_LENGTH: usize = 256 * 1024;
@@ -66,9 +63,9 @@ pub(crate) struct Worker {
     plan: Arc<Plan>,
     live: Arc<Live>,
     thread: u32,
-    epoll: OwnedFd,
-    /// What the kernel reported last: the name of a connection, and what is up with it.
-    events: Vec<(u64, EventFlags)>,
+    watched: Events,
+    /// What happened last.
+    events: Vec<Event>,
     slots: Vec<Slot>,
     sources: Vec<Source>,
     next_source: usize,
@@ -76,11 +73,8 @@ pub(crate) struct Worker {
     ready: VecDeque<u32>,
     /// Places whose connection failed, and when to try again.
     retry: VecDeque<(Nanos, u32)>,
-    /// Places from this one on have not been used yet.
-    activated: usize,
-    started: Option<Nanos>,
-    /// Places in use whose first connection has not come to anything yet.
-    unproven: usize,
+    /// Takes the places into use.
+    ramp: Ramp,
     in_flight: usize,
     /// Whether further requests are to be sent.
     sending: bool,
@@ -95,21 +89,21 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(plan: Arc<Plan>, live: Arc<Live>, thread: u32) -> io::Result<Self> {
         let slots = plan.share(plan.config.connection_count(), thread);
+        let connections = &plan.config.connections;
+        let per_second = f64::from(connections.ramp) / f64::from(plan.config.threads);
         Ok(Self {
             thread,
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
-            events: Vec::with_capacity(MAX_PER_TURN),
+            watched: Events::new()?,
+            events: Vec::with_capacity(MAX_EVENTS),
             slots: (0..slots).map(|_| Slot::default()).collect(),
             sources: Source::of_thread(&plan, thread),
             next_source: 0,
             ready: VecDeque::new(),
             retry: VecDeque::new(),
-            activated: 0,
-            started: None,
-            unproven: 0,
+            ramp: Ramp::new(slots as usize, per_second, connections.opening),
             in_flight: 0,
             sending: false,
-            checker: Checker::new(),
+            checker: Checker::new(&plan),
             draw: Draw::new(plan.config.population.seed, thread.into()),
             torrents: Vec::new(),
             requests: vec![0; MAX_BATCH],
@@ -127,8 +121,8 @@ impl Worker {
     /// Runs a phase to its end and returns what was counted.
     pub(crate) fn run(&mut self, mut phase: Phase) -> Tally {
         let mut tally = Tally::new(phase.from, phase.until);
-        (0..self.activated).for_each(|number| self.list(number as u32));
-        let mut now = self.plan.clock.now();
+        (0..self.ramp.begun()).for_each(|number| self.list(number as u32));
+        let mut now = self.plan.now();
         let mut busy_at = now;
         loop {
             self.sending = now < phase.until && !self.is_done(phase.traffic);
@@ -141,8 +135,8 @@ impl Worker {
             let eager = self.sending && matches!(phase.pace, Pace::Open(_));
             let wait = if sent > 0 || eager || now - busy_at < PATIENCE { 0 } else { LONGEST_WAIT };
             let start = now;
-            self.await_events(wait);
-            now = self.plan.clock.now();
+            self.watched.wait(wait, &mut self.events);
+            now = self.plan.now();
             if sent + self.events.len() > 0 {
                 busy_at = now;
             }
@@ -169,9 +163,7 @@ impl Worker {
             Traffic::Prefill => {
                 self.in_flight == 0 && !self.sources.iter().any(|source| source.has_work(traffic))
             }
-            Traffic::Idle => {
-                self.in_flight == 0 && self.activated == self.slots.len() && self.ready.is_empty()
-            }
+            Traffic::Idle => self.in_flight == 0 && self.ramp.is_over() && self.ready.is_empty(),
         }
     }
 
@@ -180,9 +172,9 @@ impl Worker {
         let open = self.slots.iter().filter(|slot| slot.wire.is_some()).count();
         let time = self.plan.config.idle.hold;
         log::info!("holding {open} connections for {time} s");
-        let until = self.plan.clock.now() + seconds(time);
-        while self.plan.clock.now() < until {
-            self.await_events(10 * LONGEST_WAIT);
+        let until = self.plan.now() + seconds(time);
+        while self.plan.now() < until {
+            self.watched.wait(10 * LONGEST_WAIT, &mut self.events);
             self.handle_events(phase, tally);
         }
     }
@@ -197,23 +189,8 @@ impl Worker {
 
     /// Takes further places into use, as many as may be by now.
     fn activate(&mut self, now: Nanos) {
-        if self.activated == self.slots.len() {
-            return;
-        }
-        let connections = &self.plan.config.connections;
-        let (ramp, opening) = (connections.ramp, connections.opening as usize);
-        let time = now - *self.started.get_or_insert(now);
-        let allowed = match ramp {
-            0 => self.slots.len(),
-            ramp => {
-                let per_thread = f64::from(ramp) / f64::from(self.plan.config.threads);
-                1 + (time as f64 / SECOND as f64 * per_thread) as usize
-            }
-        };
-        while self.activated < allowed.min(self.slots.len()) && self.unproven < opening {
-            self.list(self.activated as u32);
-            self.activated += 1;
-            self.unproven += 1;
+        while let Some(number) = self.ramp.next(now) {
+            self.list(number as u32);
         }
     }
 
@@ -313,59 +290,37 @@ impl Worker {
             return Ok(());
         };
         self.next_source = (source + 1) % sources;
-        let wire = Wire::open(&self.plan, self.sources[source].address)?;
+        let wire = Wire::open(&self.plan.route(self.sources[source].address))?;
         slot.connect(wire, source);
         tally.note(Note::Opened);
-        self.watch(number, false)
+        self.watch(number)
     }
 
-    /// Has the kernel report what happens on a connection, and optionally when it takes more to send.
-    fn watch(&self, number: u32, writes: bool) -> io::Result<()> {
+    fn watch(&self, number: u32) -> io::Result<()> {
         let slot = &self.slots[number as usize];
-        let Some(wire) = &slot.wire else { return Ok(()) };
-        let data = EventData::new_u64(slot.token(number));
-        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        if writes {
-            epoll::modify(&self.epoll, wire, data, flags | EventFlags::OUT)?;
-        } else {
-            epoll::add(&self.epoll, wire, data, flags)?;
-        }
-        Ok(())
+        slot.wire.as_ref().map_or(Ok(()), |wire| self.watched.watch(wire, slot.token(number)))
     }
 
+    /// Has the kernel say when it takes more, if something is left to send.
     fn ask_for_room(&mut self, number: u32) -> io::Result<()> {
         let slot = &mut self.slots[number as usize];
-        if !slot.wants_write && slot.wire.as_ref().is_some_and(Wire::has_unsent) {
-            slot.wants_write = true;
-            self.watch(number, true)?;
-        }
-        Ok(())
-    }
-
-    fn await_events(&mut self, wait: Nanos) {
-        self.events.clear();
-        let timeout = Timespec {
-            tv_sec: i64::try_from(wait / SECOND).unwrap_or(i64::MAX),
-            tv_nsec: i64::try_from(wait % SECOND).unwrap_or(0),
-        };
-        let mut space = [const { MaybeUninit::<Event>::uninit() }; MAX_PER_TURN];
-        match epoll::wait(&self.epoll, space.as_mut_slice(), Some(&timeout)) {
-            Ok((events, _)) => {
-                self.events.extend(events.iter().map(|event| (event.data.u64(), event.flags)));
+        match slot.wire.as_ref().filter(|wire| wire.has_unsent()) {
+            Some(wire) if !slot.wants_write => {
+                slot.wants_write = true;
+                self.watched.watch_room(wire, slot.token(number))
             }
-            Err(Errno::INTR) => {}
-            Err(error) => log::warn!("cannot wait for connections: {error}"),
+            Some(_) | None => Ok(()),
         }
     }
 
     fn handle_events(&mut self, phase: &Phase, tally: &mut Tally) {
         let events = std::mem::take(&mut self.events);
         let mut buffer = std::mem::take(&mut self.received);
-        for &(token, flags) in &events {
-            let number = token as u32;
+        for &event in &events {
+            let number = event.token as u32;
             let Some(slot) = self.slots.get(number as usize) else { continue };
-            if slot.wire.is_some() && slot.token(number) == token {
-                self.handle_event(number, flags, &mut buffer, phase, tally);
+            if slot.wire.is_some() && slot.token(number) == event.token {
+                self.handle_event(number, event, &mut buffer, phase, tally);
             }
         }
         self.received = buffer;
@@ -375,20 +330,19 @@ impl Worker {
     fn handle_event(
         &mut self,
         number: u32,
-        flags: EventFlags,
+        event: Event,
         buffer: &mut [u8],
         phase: &Phase,
         tally: &mut Tally,
     ) {
-        let now = self.plan.clock.now();
+        let now = self.plan.now();
         let slot = &mut self.slots[number as usize];
         let flushed = match &mut slot.wire {
-            Some(wire) if flags.contains(EventFlags::OUT) => wire.flush(),
+            Some(wire) if event.writable => wire.flush(),
             Some(_) | None => Ok(()),
         };
-        let ending = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         let next = match flushed {
-            Ok(()) => self.read(number, ending, buffer, (now, phase.traffic), tally),
+            Ok(()) => self.read(number, event.ending, buffer, (now, phase.traffic), tally),
             Err(error) => Next::Failed(error),
         };
         match next {
@@ -437,14 +391,14 @@ impl Worker {
 
     fn note_failure(&self, error: &io::Error, tally: &mut Tally) {
         log::debug!("connection failed: {error}");
-        tally.note(Note::of_failure(error));
+        tally.note(Trouble::of(error).into());
     }
 
     fn prove(&mut self, number: u32) {
         let slot = &mut self.slots[number as usize];
         if !slot.proven {
             slot.proven = true;
-            self.unproven -= 1;
+            self.ramp.proven();
         }
     }
 
@@ -484,7 +438,7 @@ impl Worker {
         }
         self.next_expiry = now + EXPIRY_INTERVAL;
         let oldest = now.saturating_sub(self.plan.timeout());
-        for number in 0..self.activated {
+        for number in 0..self.ramp.begun() {
             if self.slots[number].pending.front().is_some_and(|pending| pending.sent < oldest) {
                 tally.note(Note::TimedOut);
                 self.drop_connection(number as u32, traffic, tally);

@@ -1,4 +1,6 @@
-//! Settings that every load test has.
+//! Settings that several load tests have.
+
+use std::path::PathBuf;
 
 use aquatic_common::settings::Problem;
 
@@ -72,6 +74,58 @@ impl PopulationConfig {
     pub fn check_range(&self, problems: &mut Vec<Problem>) {
         check_range(problems, "population.seeder_share", self.seeder_share, 1.0);
         check_range(problems, "population.zipf_exponent", self.zipf_exponent, 3.0);
+    }
+}
+
+aquatic_common::settings! {
+    /// Where connections to the tracker are made from.
+    pub struct NetworkConfig {
+        /// First source address; the others follow it. Empty for 127.0.0.1 if the tracker is on IPv4 loopback, else
+        /// for the address the system chooses. Trackers tell peers apart by source address and announced port.
+        pub source_address: String = String::new();
+        /// Number of source addresses, all of which must be local. 0 for 16, or as many as the population needs, if the
+        /// tracker is on IPv4 loopback, else for 1. One address has room for 64512 peers, and for some 28000
+        /// connections at a time, among which those count that were closed less than a minute ago.
+        pub source_addresses: u32 = 0, unit "addresses", in 0..=65_536;
+    }
+}
+
+aquatic_common::settings! {
+    /// TLS.
+    pub struct TlsConfig {
+        /// Use it.
+        pub enable: bool = false;
+        /// Name the tracker's certificate is for. Also sent as the host of requests if TLS is in use.
+        pub server_name: String = "localhost".to_owned();
+        /// Check the tracker's certificate and its signature. Switched off, the load test has less work for each
+        /// handshake, but not the tracker.
+        pub verify_certificate: bool = false;
+        /// PEM file with the certificates to trust.
+        pub ca_path: PathBuf = PathBuf::new();
+        /// Resume sessions where the tracker offers it. Without, each connection costs a full handshake.
+        pub resumption: bool = false;
+    }
+}
+
+impl TlsConfig {
+    /// Reports a certificate that is to be checked against nothing.
+    pub fn check_trust(&self, problems: &mut Vec<Problem>) {
+        if self.enable && self.verify_certificate && self.ca_path.as_os_str().is_empty() {
+            problems.push(Problem::new(
+                "tls.ca_path",
+                "must be given for tls.verify_certificate: the system's certificates are not looked at",
+            ));
+        }
+    }
+}
+
+/// Reports fewer connections than threads.
+pub fn check_connections(problems: &mut Vec<Problem>, threads: u32, connections: u32) {
+    if connections < threads {
+        problems.push(Problem::new(
+            "threads",
+            format!("{threads} threads need at least as many connections, not {connections}"),
+        ));
     }
 }
 

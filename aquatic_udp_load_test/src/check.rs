@@ -1,22 +1,20 @@
 //! Whether a reply is one that a tracker may give.
 
+use aquatic_load_engine::returned::ReturnedPeers;
 use aquatic_udp_protocol::{AnnounceReply, ScrapeView};
 
 use crate::counted::{Note, Tally, Violation};
 use crate::in_flight::Pending;
 use crate::plan::Plan;
 
-/// Checks replies. Where peers come from is decided by the population, so it is known for certain.
+/// Checks replies.
 pub(crate) struct Checker {
-    /// Announce replies until the next one whose peers are looked up.
-    countdown: u32,
-    /// Peers of the reply being checked; kept to save allocations.
-    seen: Vec<u64>,
+    returned: ReturnedPeers,
 }
 
 impl Checker {
-    pub(crate) fn new() -> Self {
-        Self { countdown: 0, seen: Vec::new() }
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self { returned: ReturnedPeers::one_in(plan.config.requests.check_one_in) }
     }
 
     /// Checks the reply to a peer's announce.
@@ -34,27 +32,16 @@ impl Checker {
         if wanted > 0 && count > wanted as usize {
             tally.violation(Violation::TooManyPeers);
         }
-        if count == 0 {
+        if count == 0 || !self.returned.is_due() {
             return;
         }
-        if self.countdown > 0 {
-            self.countdown -= 1;
-            return;
-        }
-        self.countdown = plan.config.requests.check_one_in - 1;
         tally.note(Note::RepliesChecked);
-        let requester = u64::from(pending.subject);
-        let torrent = plan.population.torrent_of(requester);
-        self.seen.clear();
-        plan.returned_peers(reply.peers, |peer| match peer {
-            Some(peer) if peer == requester => tally.violation(Violation::RequesterReturned),
-            Some(peer) if plan.population.torrent_of(peer) == torrent => self.seen.push(peer),
-            Some(_) | None => tally.violation(Violation::ForeignPeer),
-        });
-        self.seen.sort_unstable();
-        self.seen.windows(2).filter(|pair| pair[0] == pair[1]).for_each(|_| {
-            tally.violation(Violation::RepeatedPeer);
-        });
+        self.returned.check(
+            &plan.stage.population,
+            u64::from(pending.subject),
+            |each| plan.returned_peers(reply.peers, each),
+            |wrong| tally.violation(wrong.into()),
+        );
     }
 
     /// Checks the reply to a scrape.

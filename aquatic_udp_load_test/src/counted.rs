@@ -1,5 +1,6 @@
 //! What is counted.
 
+use aquatic_load_engine::returned::Wrong;
 use aquatic_load_engine::{counted, tally};
 
 counted! {
@@ -36,6 +37,16 @@ counted! {
         NotConnected = "sockets that never got a connection id",
         PeersAnnounced = "peers announced",
         PeersLost = "peers given up",
+    }
+}
+
+impl From<Wrong> for Violation {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Foreign => Self::ForeignPeer,
+            Wrong::Requester => Self::RequesterReturned,
+            Wrong::Repeated => Self::RepeatedPeer,
+        }
     }
 }
 

@@ -10,7 +10,6 @@ use aquatic_load_engine::draw::Draw;
 use aquatic_load_engine::pacing::Window;
 use aquatic_load_engine::report::Outcome;
 use aquatic_load_engine::settings::Mode;
-use aquatic_load_engine::sources::system_choice;
 
 use crate::config::Config;
 use crate::counted::Tally;
@@ -37,8 +36,7 @@ enum Step {
 /// [`Outcome::verdict`].
 pub fn run(config: Config) -> anyhow::Result<Outcome> {
     let server = config.server_address;
-    let chosen = system_choice(server).with_context(|| format!("there is no way to {server}"))?;
-    let plan = Arc::new(Plan::new(config, chosen)?);
+    let plan = Arc::new(Plan::new(config)?);
     let config = &plan.config;
     let live = Arc::new(Live::default());
     let mut workers = Vec::new();
@@ -49,7 +47,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
     let mut phases = Vec::new();
     for (step, name, extent) in steps(config) {
         let act = |worker: &mut Worker| worker.run(phase(&plan, step, worker.thread()));
-        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.clock, &live), act)
+        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.stage.clock, &live), act)
             .context("cannot start a thread")?;
         // Connecting is a means; only its failure is worth a report.
         phases
@@ -79,7 +77,7 @@ fn steps(config: &Config) -> Vec<(Step, &'static str, Extent)> {
 
 fn phase(plan: &Plan, step: Step, thread: u64) -> Phase {
     let config = &plan.config;
-    let now = plan.clock.now();
+    let now = plan.now();
     match step {
         Step::Connect => Phase {
             traffic: Traffic::Connects,

@@ -34,8 +34,8 @@ pub(crate) fn open(plan: &Plan, thread: u64) -> anyhow::Result<Vec<Source>> {
     let threads = u64::from(plan.config.threads);
     let per_address = u64::from(plan.config.network.sockets_per_address);
     let mut sources = Vec::new();
-    for address in (thread..plan.endpoints.addresses()).step_by(usize::try_from(threads)?) {
-        let peers = plan.endpoints.peers_at(address);
+    for address in (thread..plan.stage.endpoints.addresses()).step_by(usize::try_from(threads)?) {
+        let peers = plan.stage.endpoints.peers_at(address);
         if peers.is_empty() {
             continue;
         }
@@ -66,8 +66,8 @@ fn connected_socket(plan: &Plan, address: u64) -> anyhow::Result<UdpSocket> {
         0 => {}
         size => socket.set_recv_buffer_size(size).context("cannot set the size of the receive buffer")?,
     }
-    if plan.config.sources().first().is_some() {
-        let source = SocketAddr::new(plan.source_ip(address)?, 0);
+    if let Some(ip) = plan.stage.source_ip(address) {
+        let source = SocketAddr::new(ip, 0);
         socket.bind(&source.into()).with_context(|| {
             format!("cannot send from {}: is it an address of this machine?", source.ip())
         })?;

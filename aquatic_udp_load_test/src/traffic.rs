@@ -97,8 +97,8 @@ impl Writer {
             Kind::Scrape => {
                 self.torrents.clear();
                 self.torrents.extend((0..wish.subject).map(|_| {
-                    let torrent = plan.population.popular_torrent(draw.bits());
-                    plan.population.info_hash(torrent)
+                    let torrent = plan.stage.population.popular_torrent(draw.bits());
+                    plan.stage.population.info_hash(torrent)
                 }));
                 encode_scrape_request(connection, id, &self.torrents, buffer)
             }
@@ -114,7 +114,7 @@ fn announce(
     connection_id: ConnectionId,
 ) -> AnnounceRequest {
     let peer = u64::from(peer);
-    let population = &plan.population;
+    let population = &plan.stage.population;
     let prefill = traffic == Traffic::Prefill;
     AnnounceRequest::new(&AnnounceFields {
         connection_id,
@@ -127,7 +127,7 @@ fn announce(
         event: if prefill { AnnounceEvent::Started } else { AnnounceEvent::None },
         key: peer as u32,
         numwant: Some(wanted(plan, traffic)),
-        port: plan.endpoints.port_of(peer),
+        port: plan.stage.endpoints.port_of(peer),
     })
 }
 

@@ -81,7 +81,7 @@ impl Worker {
             burst: Burst::new(),
             writer: Writer::new(),
             receiver: Receiver::new(),
-            checker: Checker::new(),
+            checker: Checker::new(&plan),
             next_expiry: 0,
             plan,
             live,
@@ -96,7 +96,7 @@ impl Worker {
     /// Runs a phase to its end and returns what was counted.
     pub(crate) fn run(&mut self, mut phase: Phase) -> Tally {
         let mut tally = Tally::new(phase.from, phase.until);
-        let mut now = self.plan.clock.now();
+        let mut now = self.plan.now();
         let mut busy_at = now;
         loop {
             let received = self.receive(&mut phase, &mut tally);
@@ -107,7 +107,7 @@ impl Worker {
                 break;
             }
             let start = now;
-            now = self.plan.clock.now();
+            now = self.plan.now();
             if received + sent > 0 {
                 busy_at = now;
             } else {
@@ -115,8 +115,8 @@ impl Worker {
                 // In open loop, waiting would delay what is due next.
                 if now - busy_at > PATIENCE && matches!(phase.pace, Pace::Closed(_)) {
                     self.wait();
-                    tally.idle(now, self.plan.clock.now());
-                    now = self.plan.clock.now();
+                    tally.idle(now, self.plan.now());
+                    now = self.plan.now();
                 }
             }
         }
@@ -294,7 +294,7 @@ impl Worker {
             if count == 0 {
                 empty += 1;
             } else {
-                let now = self.plan.clock.now();
+                let now = self.plan.now();
                 (0..count).for_each(|index| self.handle(number, index, now, phase, tally));
                 total += count;
             }

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use aquatic_http_protocol::{Answer, AnswerError, Taken};
 use aquatic_load_engine::clock::Nanos;
+use aquatic_load_engine::wire::{Received, Wire};
 use rustls::HandshakeKind;
 
 use super::{Next, Worker};
 use crate::counted::{Note, Tally, Violation};
 use crate::traffic::{self, Pending, Traffic};
-use crate::wire::{Received, Wire};
 
 impl Worker {
     /// Reads what there is and takes the responses in it.

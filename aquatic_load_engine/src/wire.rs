@@ -1,18 +1,18 @@
-//! One connection, plain or with TLS, that never blocks.
+//! One TCP connection to a tracker, plain or with TLS, that never blocks.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustls::{ClientConnection, HandshakeKind};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::plan::Plan;
 use crate::sys::bind_address_only;
+use crate::tls::Tls;
 
 /// What reading brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Received {
+pub enum Received {
     /// So many bytes at the front of the buffer.
     Bytes(usize),
     /// There is nothing for now.
@@ -21,8 +21,60 @@ pub(crate) enum Received {
     End,
 }
 
+/// How a connection is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Route<'a> {
+    /// The tracker.
+    pub server: SocketAddr,
+    /// The address to connect from; `None` leaves it to the system.
+    pub source: Option<IpAddr>,
+    /// Whether what is sent may wait for more to come.
+    pub may_delay: bool,
+    /// TLS, if it is to be used.
+    pub tls: Option<&'a Tls>,
+}
+
+/// Why a connection failed, as far as reports tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nobody listens.
+    Refused,
+    /// The tracker broke it off.
+    Reset,
+    /// The tracker's system did not answer.
+    TimedOut,
+    /// TLS.
+    Tls,
+    /// All ports of the source address are in use.
+    NoPort,
+    /// There are too many other reasons to name them all.
+    Other,
+}
+
+impl Trouble {
+    /// What an error means.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
+        let kind = error.kind();
+        if kind == ErrorKind::ConnectionRefused {
+            Self::Refused
+        } else if matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
+            Self::Reset
+        } else if kind == ErrorKind::TimedOut {
+            Self::TimedOut
+        } else if kind == ErrorKind::AddrNotAvailable {
+            Self::NoPort
+        } else if kind == ErrorKind::InvalidData {
+            Self::Tls
+        } else {
+            Self::Other
+        }
+    }
+}
+
 /// A connection that is being made or has been made.
-pub(crate) struct Wire {
+#[derive(Debug)]
+pub struct Wire {
     stream: TcpStream,
     tls: Option<Box<ClientConnection>>,
     /// What the kernel has not taken yet, for connections without TLS.
@@ -30,15 +82,18 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Begins to connect from a source address.
-    pub(crate) fn open(plan: &Plan, address: u64) -> io::Result<Self> {
-        let server = plan.config.server_address;
+    /// Begins to connect.
+    ///
+    /// # Errors
+    /// When that fails at once.
+    pub fn open(route: &Route<'_>) -> io::Result<Self> {
+        let server = route.server;
         let socket =
             Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        if plan.config.connections.requests != 1 {
+        if !route.may_delay {
             socket.set_tcp_nodelay(true)?;
         }
-        if let Some(ip) = plan.source_ip(address) {
+        if let Some(ip) = route.source {
             bind_address_only(&socket)?;
             socket.bind(&SocketAddr::new(ip, 0).into())?;
         }
@@ -47,18 +102,24 @@ impl Wire {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => return Err(error),
         }
-        let tls = match &plan.tls {
+        let tls = match route.tls {
             None => None,
             Some(tls) => {
                 let connection = ClientConnection::new(tls.config.clone(), tls.server_name.clone());
-                Some(Box::new(connection.map_err(io::Error::other)?))
+                let mut connection = connection.map_err(io::Error::other)?;
+                // What a load test sends is bounded by its settings.
+                connection.set_buffer_limit(None);
+                Some(Box::new(connection))
             }
         };
         Ok(Self { stream: socket.into(), tls, unsent: Vec::new() })
     }
 
     /// Sends bytes, or keeps what the kernel does not take yet.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When the connection failed.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             tls.writer().write_all(bytes)?;
         } else if self.unsent.is_empty() {
@@ -72,7 +133,10 @@ impl Wire {
     }
 
     /// Sends what was kept.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When the connection failed.
+    pub fn flush(&mut self) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             while tls.wants_write() {
                 match tls.write_tls(&mut self.stream) {
@@ -90,12 +154,16 @@ impl Wire {
     }
 
     /// Whether something was kept that [`Wire::flush`] can send once the kernel takes more.
-    pub(crate) fn has_unsent(&self) -> bool {
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
         self.tls.as_ref().map_or(!self.unsent.is_empty(), |tls| tls.wants_write())
     }
 
     /// Reads once.
-    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+    ///
+    /// # Errors
+    /// When the connection failed.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         let Self { stream, tls, .. } = self;
         let Some(tls) = tls else {
             return match stream.read(buffer) {
@@ -127,12 +195,14 @@ impl Wire {
     }
 
     /// Whether reading less than there was room for means that nothing is left.
-    pub(crate) fn is_drained_by(&self, length: usize, room: usize) -> bool {
+    #[must_use]
+    pub fn is_drained_by(&self, length: usize, room: usize) -> bool {
         self.tls.is_none() && length < room
     }
 
     /// How the TLS handshake went, once it is over.
-    pub(crate) fn handshake(&self) -> Option<HandshakeKind> {
+    #[must_use]
+    pub fn handshake(&self) -> Option<HandshakeKind> {
         self.tls.as_ref().and_then(|tls| tls.handshake_kind())
     }
 }

@@ -1,4 +1,4 @@
-//! How the load test does TLS.
+//! TLS towards trackers.
 
 use std::sync::Arc;
 
@@ -10,21 +10,24 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::config::TlsConfig;
+use crate::settings::TlsConfig;
 
 /// Trackers whose sessions are remembered: the one under test.
 const REMEMBERED_SERVERS: usize = 1;
 
 /// What all TLS connections have in common.
 #[derive(Clone, Debug)]
-pub(crate) struct Tls {
+pub struct Tls {
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) server_name: ServerName<'static>,
 }
 
 impl Tls {
     /// Reads the certificates, if there are to be any.
-    pub(crate) fn new(settings: &TlsConfig) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When they cannot be read, or the tracker's name is not one.
+    pub fn new(settings: &TlsConfig) -> anyhow::Result<Self> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;

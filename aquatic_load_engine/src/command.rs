@@ -1,0 +1,81 @@
+//! What the command lines of all load tests have in common.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::population::{Population, PopulationShape};
+use crate::report::Outcome;
+
+/// Files a process needs besides its connections.
+const OTHER_FILES: u64 = 64;
+
+/// Flags that say what to print.
+#[derive(clap::Args, Debug)]
+pub struct OutputFlags {
+    /// Write the report as JSON to this file instead of as a table to standard output; - for standard output
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Print the info hashes of the population, one a line, as an access list holds them, and exit
+    #[arg(long, conflicts_with = "json")]
+    print_info_hashes: bool,
+}
+
+impl OutputFlags {
+    /// Runs the test, or prints what was asked for instead.
+    ///
+    /// # Errors
+    /// When the test cannot be run, the tracker failed it, or nothing can be written.
+    pub fn act(
+        &self,
+        population: PopulationShape,
+        test: impl FnOnce() -> anyhow::Result<Outcome>,
+    ) -> anyhow::Result<()> {
+        if self.print_info_hashes {
+            return print_info_hashes(population);
+        }
+        let outcome = test()?;
+        match &self.json {
+            None => write!(io::stdout(), "{outcome}")?,
+            Some(path) => write_json(&outcome, path)?,
+        }
+        Ok(outcome.verdict()?)
+    }
+}
+
+fn write_json(outcome: &Outcome, path: &Path) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(outcome)? + "\n";
+    if path.as_os_str() == "-" {
+        return Ok(io::stdout().write_all(text.as_bytes())?);
+    }
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn print_info_hashes(shape: PopulationShape) -> anyhow::Result<()> {
+    let population = Population::new(shape);
+    let mut out = BufWriter::new(io::stdout().lock());
+    for torrent in 0..population.shape().torrents {
+        writeln!(out, "{}", population.info_hash(torrent))?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Raises the limit of open files as far as so many connections need.
+///
+/// # Errors
+/// When that is not allowed.
+pub fn allow_connections(count: u32) -> anyhow::Result<()> {
+    let needed = u64::from(count) + OTHER_FILES;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).with_context(|| {
+        let allowed = limit.maximum.map_or_else(|| "unlimited".to_owned(), |maximum| maximum.to_string());
+        format!("{needed} open files are needed and {allowed} are allowed: raise the limit (ulimit -Hn)")
+    })
+}
