@@ -1,0 +1,340 @@
+//! What clients send.
+
+use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
+
+use crate::description::Description;
+use crate::fault::{Action, Fault, Field, Refused};
+use crate::member::Member;
+use crate::offer_id::OfferId;
+use crate::output::{Message, Sink, put};
+use crate::scan::{Kind, Scanner};
+use crate::text;
+
+/// How much of a message is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest message, in bytes. A longer one is refused unread.
+    pub max_message_length: usize,
+    /// The most offers of an announce. Further ones are left out.
+    pub max_offers: usize,
+    /// The most torrents of a scrape. Further ones are left out.
+    pub max_scrape_hashes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_message_length: 64 * 1024, max_offers: 10, max_scrape_hashes: 64 }
+    }
+}
+
+/// A message from a client to the tracker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientMessage<'a> {
+    /// Tells about a peer, and has something to offer to others.
+    Announce(Announce<'a>),
+    /// Accepts an offer. On the wire this is an announce, too, but it tells nothing about the peer.
+    Answer(Answer<'a>),
+    /// Asks for the counts of torrents.
+    Scrape(Scrape),
+}
+
+/// What a client tells about a peer of a torrent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announce<'a> {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// The peer.
+    pub peer_id: PeerId,
+    /// How many bytes it lacks. Nothing, if it does not know, or what it says is not a number of bytes.
+    pub left: Option<u64>,
+    /// What happened.
+    pub event: AnnounceEvent,
+    /// What it has to offer, for one peer each.
+    pub offers: Vec<Offer<'a>>,
+}
+
+impl Announce<'_> {
+    /// Whether the peer says that it has everything.
+    #[must_use]
+    pub fn is_seeder(&self) -> bool {
+        self.left == Some(0)
+    }
+}
+
+/// Something for another peer, whichever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer<'a> {
+    /// The offer.
+    pub offer: Description<'a>,
+    /// What the client calls it.
+    pub offer_id: OfferId,
+}
+
+/// What a peer answers to an offer. It is to be passed on, and changes nothing else: it does not say what the peer lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Who answers.
+    pub peer_id: PeerId,
+    /// Whose offer it was.
+    pub to_peer_id: PeerId,
+    /// What the other peer called it.
+    pub offer_id: OfferId,
+    /// The answer.
+    pub answer: Description<'a>,
+}
+
+/// The torrents whose counts a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scrape {
+    /// In order of their bytes, each once.
+    pub info_hashes: Vec<InfoHash>,
+}
+
+impl<'a> ClientMessage<'a> {
+    /// Reads a message from text.
+    ///
+    /// # Errors
+    /// When no tracker could serve it.
+    pub fn parse(text: &'a str, limits: &Limits) -> Result<Self, Refused> {
+        if text.len() > limits.max_message_length {
+            return Err(unread(Fault::TooLong { limit: limits.max_message_length }));
+        }
+        let mut members = Members::default();
+        let scanned = members.scan(text, limits);
+        let action = members.action.action();
+        let info_hash = members.info_hash.info_hash();
+        // What was read before the fault still says to whom the answer goes.
+        let refused =
+            |fault| Refused { action: action.unwrap_or(Action::Announce), info_hash: info_hash.ok(), fault };
+        scanned.map_err(refused)?;
+        match action.map_err(refused)? {
+            Action::Announce if members.answer.is_there() => members.answer(info_hash).map(Self::Answer),
+            Action::Announce => members.announce(info_hash).map(Self::Announce),
+            Action::Scrape => members.scrape(limits).map(Self::Scrape),
+        }
+        .map_err(refused)
+    }
+
+    /// Reads a message from bytes that may not be text.
+    ///
+    /// # Errors
+    /// When no tracker could serve it.
+    pub fn parse_bytes(bytes: &'a [u8], limits: &Limits) -> Result<Self, Refused> {
+        if bytes.len() > limits.max_message_length {
+            return Err(unread(Fault::TooLong { limit: limits.max_message_length }));
+        }
+        let text = str::from_utf8(bytes).map_err(|_| unread(Fault::NotUtf8))?;
+        Self::parse(text, limits)
+    }
+
+    /// Adds the message to a string.
+    pub fn encode(&self, out: &mut String) {
+        match self {
+            Self::Announce(message) => put(message, out),
+            Self::Answer(message) => put(message, out),
+            Self::Scrape(message) => put(message, out),
+        }
+    }
+}
+
+fn unread(fault: Fault) -> Refused {
+    Refused { action: Action::Announce, info_hash: None, fault }
+}
+
+/// Where the members of a message are. Of several with the same name the last one counts, as in JavaScript.
+#[derive(Default)]
+struct Members<'a> {
+    action: Member<'a>,
+    info_hash: Member<'a>,
+    peer_id: Member<'a>,
+    to_peer_id: Member<'a>,
+    offer_id: Member<'a>,
+    left: Member<'a>,
+    event: Member<'a>,
+    answer: Member<'a>,
+    /// Read as they are passed, since they are most of what there is to read.
+    offers: Option<Result<Vec<Offer<'a>>, Fault>>,
+}
+
+impl<'a> Members<'a> {
+    fn scan(&mut self, text: &'a str, limits: &Limits) -> Result<(), Fault> {
+        let mut scanner = Scanner::new(text);
+        if scanner.peek() != Some(b'{') {
+            return Scanner::whole(text).and(Err(Fault::NotMessage));
+        }
+        scanner.object(0, |scanner, name, depth| self.member(scanner, name, depth, limits))?;
+        scanner.end()
+    }
+
+    fn member(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        name: &str,
+        depth: usize,
+        limits: &Limits,
+    ) -> Result<(), Fault> {
+        let place = match text::name(name, &mut [0; 16]) {
+            "action" => &mut self.action,
+            "info_hash" => &mut self.info_hash,
+            "peer_id" => &mut self.peer_id,
+            "to_peer_id" => &mut self.to_peer_id,
+            "offer_id" => &mut self.offer_id,
+            "left" => &mut self.left,
+            "event" => &mut self.event,
+            "answer" => &mut self.answer,
+            "offers" => {
+                self.offers = Some(offers(scanner, depth, limits.max_offers)?);
+                return Ok(());
+            }
+            _ => return scanner.value(depth).map(|_| ()),
+        };
+        *place = Member::new(scanner.value(depth)?);
+        Ok(())
+    }
+
+    fn announce(self, info_hash: Result<InfoHash, Fault>) -> Result<Announce<'a>, Fault> {
+        Ok(Announce {
+            info_hash: info_hash?,
+            peer_id: self.peer_id.peer_id(Field::PeerId)?,
+            left: self.left.amount(),
+            event: self.event.event(),
+            offers: self.offers.transpose()?.unwrap_or_default(),
+        })
+    }
+
+    fn answer(self, info_hash: Result<InfoHash, Fault>) -> Result<Answer<'a>, Fault> {
+        Ok(Answer {
+            info_hash: info_hash?,
+            peer_id: self.peer_id.peer_id(Field::PeerId)?,
+            to_peer_id: self.to_peer_id.peer_id(Field::ToPeerId)?,
+            offer_id: self.offer_id.offer_id()?,
+            answer: self.answer.description(Field::Answer)?,
+        })
+    }
+
+    fn scrape(self, limits: &Limits) -> Result<Scrape, Fault> {
+        let value = self.info_hash.value().ok_or(Fault::ScrapeOfAll)?;
+        let mut info_hashes = Vec::new();
+        if value.kind == Kind::List {
+            Scanner::new(value.raw).list(0, |scanner, depth| {
+                let item = Member::new(scanner.value(depth)?);
+                if info_hashes.len() < limits.max_scrape_hashes {
+                    info_hashes.push(item.info_hash()?);
+                }
+                Ok(())
+            })?;
+            info_hashes.sort_unstable();
+            info_hashes.dedup();
+        } else {
+            info_hashes.push(self.info_hash.info_hash()?);
+        }
+        Ok(Scrape { info_hashes })
+    }
+}
+
+/// Takes a list of offers. The outer fault is one of the message, the inner one only matters if the offers do.
+fn offers<'a>(
+    scanner: &mut Scanner<'a>,
+    depth: usize,
+    max_offers: usize,
+) -> Result<Result<Vec<Offer<'a>>, Fault>, Fault> {
+    if scanner.peek() != Some(b'[') {
+        let is_there = Member::new(scanner.value(depth)?).is_there();
+        return Ok(if is_there { Err(Fault::NotList(Field::Offers)) } else { Ok(Vec::new()) });
+    }
+    let mut offers = Ok(Vec::new());
+    scanner.list(depth, |scanner, depth| {
+        let read = offer(scanner, depth)?;
+        match (&mut offers, read) {
+            (Ok(list), _) if list.len() == max_offers => {}
+            (Ok(list), Ok(offer)) => list.push(offer),
+            (Ok(_), Err(fault)) => offers = Err(fault),
+            (Err(_), _) => {}
+        }
+        Ok(())
+    })?;
+    Ok(offers)
+}
+
+fn offer<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Result<Offer<'a>, Fault>, Fault> {
+    if scanner.peek() != Some(b'{') {
+        scanner.value(depth)?;
+        return Ok(Err(Fault::NotObject(Field::Offers)));
+    }
+    let mut offer = Member::default();
+    let mut offer_id = Member::default();
+    scanner.object(depth, |scanner, name, depth| {
+        let member = Member::new(scanner.value(depth)?);
+        match text::name(name, &mut [0; 16]) {
+            "offer" => offer = member,
+            "offer_id" => offer_id = member,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let read = || Ok(Offer { offer: offer.description(Field::Offer)?, offer_id: offer_id.offer_id()? });
+    Ok(read())
+}
+
+impl Message for Announce<'_> {
+    fn write(&self, sink: &mut impl Sink) {
+        sink.text("{\"action\":\"announce\",\"info_hash\":");
+        sink.quoted_bytes(&self.info_hash.0);
+        sink.text(",\"peer_id\":");
+        sink.quoted_bytes(&self.peer_id.0);
+        sink.text(",\"uploaded\":0,\"downloaded\":0,\"left\":");
+        match self.left {
+            Some(left) => sink.number(left),
+            None => sink.text("null"),
+        }
+        sink.text(match self.event {
+            AnnounceEvent::None => "",
+            AnnounceEvent::Started => ",\"event\":\"started\"",
+            AnnounceEvent::Stopped => ",\"event\":\"stopped\"",
+            AnnounceEvent::Completed => ",\"event\":\"completed\"",
+            AnnounceEvent::Paused => ",\"event\":\"paused\"",
+        });
+        sink.text(",\"numwant\":");
+        sink.number(self.offers.len() as u64);
+        sink.text(",\"offers\":[");
+        for (at, offer) in self.offers.iter().enumerate() {
+            sink.text(if at == 0 { "{\"offer\":" } else { ",{\"offer\":" });
+            sink.text(offer.offer.as_str());
+            sink.text(",\"offer_id\":");
+            offer.offer_id.write(sink);
+            sink.text("}");
+        }
+        sink.text("]}");
+    }
+}
+
+impl Message for Answer<'_> {
+    fn write(&self, sink: &mut impl Sink) {
+        sink.text("{\"action\":\"announce\",\"info_hash\":");
+        sink.quoted_bytes(&self.info_hash.0);
+        sink.text(",\"peer_id\":");
+        sink.quoted_bytes(&self.peer_id.0);
+        sink.text(",\"to_peer_id\":");
+        sink.quoted_bytes(&self.to_peer_id.0);
+        sink.text(",\"answer\":");
+        sink.text(self.answer.as_str());
+        sink.text(",\"offer_id\":");
+        self.offer_id.write(sink);
+        sink.text("}");
+    }
+}
+
+impl Message for Scrape {
+    fn write(&self, sink: &mut impl Sink) {
+        sink.text("{\"action\":\"scrape\",\"info_hash\":[");
+        for (at, info_hash) in self.info_hashes.iter().enumerate() {
+            if at > 0 {
+                sink.text(",");
+            }
+            sink.quoted_bytes(&info_hash.0);
+        }
+        sink.text("]}");
+    }
+}

@@ -1,0 +1,120 @@
+//! What peers tell each other by way of the tracker.
+
+use std::borrow::Cow;
+
+use crate::fault::{Fault, Field};
+use crate::output::Sink;
+use crate::scan::{Kind, Scanner, Value};
+use crate::text;
+
+/// An offer or an answer: an object of JSON that the tracker passes on byte for byte, with whatever is in it. That
+/// keeps fields that nobody knows here, and costs a copy. It cannot reach beyond itself in a message, because its
+/// grammar was checked to the letter, and it cannot trouble its reader, because it has neither halves of characters nor
+/// infinite numbers in it. A name may occur twice, which is between the two peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description<'a>(&'a str);
+
+impl<'a> Description<'a> {
+    /// Takes a text that is an object of JSON.
+    ///
+    /// # Errors
+    /// When it is something else, or nothing to pass on.
+    pub fn parse(text: &'a str) -> Result<Self, Fault> {
+        Self::of(&Scanner::whole(text)?, Field::Offer)
+    }
+
+    pub(crate) fn of(value: &Value<'a>, field: Field) -> Result<Self, Fault> {
+        match (value.kind, value.flaw) {
+            (Kind::Object, None) => Ok(Self(value.raw)),
+            (Kind::Object, Some(flaw)) => Err(Fault::of_flaw(flaw, field)),
+            (Kind::Null | Kind::Bool | Kind::Number | Kind::Text | Kind::List, _) => {
+                Err(Fault::NotObject(field))
+            }
+        }
+    }
+
+    /// The text as it was sent.
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// The session description in it, if there is one.
+    #[must_use]
+    pub fn sdp(self) -> Option<Cow<'a, str>> {
+        let mut sdp = None;
+        let found = Scanner::new(self.0).object(0, |scanner, name, depth| {
+            let value = scanner.value(depth)?;
+            if text::name(name, &mut [0; 16]) == "sdp" {
+                sdp = value.text();
+            }
+            Ok(())
+        });
+        found.ok()?;
+        text::plain(sdp?)
+    }
+
+    /// The text of an offer with this session description.
+    #[must_use]
+    pub fn write_offer(sdp: &str) -> String {
+        write("offer", sdp)
+    }
+
+    /// The text of an answer with this session description.
+    #[must_use]
+    pub fn write_answer(sdp: &str) -> String {
+        write("answer", sdp)
+    }
+}
+
+fn write(kind: &str, sdp: &str) -> String {
+    let mut text = format!("{{\"type\":\"{kind}\",\"sdp\":");
+    text.quoted(sdp);
+    text.push('}');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        for sdp in ["", "v=0\r\na=mid:\"0\"\r\n", "\0\u{1f}ÿ😀\\"] {
+            for text in [Description::write_offer(sdp), Description::write_answer(sdp)] {
+                assert_eq!(Description::parse(&text).unwrap().sdp().unwrap(), sdp);
+            }
+        }
+        assert_eq!(Description::write_offer("v=0\r\n"), r#"{"type":"offer","sdp":"v=0\r\n"}"#);
+    }
+
+    #[test]
+    fn the_session_description_is_the_last_one() {
+        let sdp = |text| Description::parse(text).unwrap().sdp();
+        assert_eq!(sdp(r#"{"sdp":"a","a":{"sdp":"b"},"sd\u0070":"c"}"#).unwrap(), "c");
+        assert_eq!(sdp(r#"{"sdp":1}"#), None);
+        assert_eq!(sdp(r#"{}"#), None);
+    }
+
+    #[test]
+    fn only_objects_that_all_readers_can_read() {
+        let parsed = |text| Description::parse(text).map(Description::as_str);
+        assert_eq!(
+            parsed(" {\"a\" : [1e300, \"\\ud83d\\ude00\", null]}\n"),
+            Ok("{\"a\" : [1e300, \"\\ud83d\\ude00\", null]}")
+        );
+        for not_object in ["null", "true", "1", "\"{}\"", "[{}]"] {
+            assert_eq!(parsed(not_object), Err(Fault::NotObject(Field::Offer)));
+        }
+        for (text, at) in
+            [("{}{}", 2), ("{} x", 3), ("{", 1), ("{\"a\":\"\n\"}", 6), ("{'a':1}", 1), ("{\"a\":1,}", 7)]
+        {
+            assert_eq!(parsed(text), Err(Fault::NotJson { at }));
+        }
+        assert_eq!(parsed(r#"{"a":["\ud83d"]}"#), Err(Fault::LoneSurrogate(Field::Offer)));
+        assert_eq!(parsed(r#"{"\ude00":1}"#), Err(Fault::LoneSurrogate(Field::Offer)));
+        assert_eq!(parsed(r#"{"a":[1e400]}"#), Err(Fault::NumberRange(Field::Offer)));
+        let long = format!("{{\"a\":-{}}}", "9".repeat(400));
+        assert_eq!(parsed(&long), Err(Fault::NumberRange(Field::Offer)));
+    }
+}

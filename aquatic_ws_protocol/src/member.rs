@@ -1,0 +1,100 @@
+//! The members of a message, once it is known where they are: what type they have to be of, and what they say.
+
+use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
+
+use crate::description::Description;
+use crate::fault::{Action, Fault, Field};
+use crate::offer_id::OfferId;
+use crate::scan::{Kind, Value};
+use crate::text::{self, twenty_bytes};
+
+/// A member that may not be there. Null is taken for not there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Member<'a>(Option<Value<'a>>);
+
+impl<'a> Member<'a> {
+    pub(crate) fn new(value: Value<'a>) -> Self {
+        Self(Some(value).filter(|value| value.kind != Kind::Null))
+    }
+
+    pub(crate) fn is_there(self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(crate) fn value(self) -> Option<Value<'a>> {
+        self.0
+    }
+
+    pub(crate) fn required(self, field: Field) -> Result<Value<'a>, Fault> {
+        self.0.ok_or(Fault::Missing(field))
+    }
+
+    /// A string, still escaped.
+    pub(crate) fn raw_text(self, field: Field) -> Result<&'a str, Fault> {
+        self.required(field)?.text().ok_or(Fault::NotText(field))
+    }
+
+    pub(crate) fn info_hash(self) -> Result<InfoHash, Fault> {
+        twenty_bytes(self.raw_text(Field::InfoHash)?, Field::InfoHash).map(InfoHash)
+    }
+
+    pub(crate) fn peer_id(self, field: Field) -> Result<PeerId, Fault> {
+        twenty_bytes(self.raw_text(field)?, field).map(PeerId)
+    }
+
+    pub(crate) fn offer_id(self) -> Result<OfferId, Fault> {
+        OfferId::read(self.raw_text(Field::OfferId)?)
+    }
+
+    pub(crate) fn description(self, field: Field) -> Result<Description<'a>, Fault> {
+        Description::of(&self.required(field)?, field)
+    }
+
+    pub(crate) fn action(self) -> Result<Action, Fault> {
+        let raw = self.0.ok_or(Fault::ActionMissing)?.text().ok_or(Fault::ActionUnknown)?;
+        match text::name(raw, &mut [0; 16]) {
+            "announce" => Ok(Action::Announce),
+            "scrape" => Ok(Action::Scrape),
+            _ => Err(Fault::ActionUnknown),
+        }
+    }
+
+    /// What is not a known event is none.
+    pub(crate) fn event(self) -> AnnounceEvent {
+        let raw = self.0.and_then(|value| value.text()).unwrap_or_default();
+        match text::name(raw, &mut [0; 16]) {
+            "started" => AnnounceEvent::Started,
+            "stopped" => AnnounceEvent::Stopped,
+            "completed" => AnnounceEvent::Completed,
+            "paused" => AnnounceEvent::Paused,
+            _ => AnnounceEvent::None,
+        }
+    }
+
+    /// A number of bytes, in figures or as text. What is none, or not known, is nothing.
+    pub(crate) fn amount(self) -> Option<u64> {
+        let value = self.0?;
+        let digits = if value.kind == Kind::Number { value.raw } else { value.text()? };
+        digits.parse().ok().or_else(|| is_zero(digits).then_some(0))
+    }
+
+    /// A count, without what stands after a point; what is too large is as large as it can be.
+    pub(crate) fn count(self, field: Field) -> Result<u32, Fault> {
+        let value = self.required(field)?;
+        if value.kind != Kind::Number {
+            return Err(Fault::NotNumber(field));
+        }
+        let digits = value.raw.split(['.', 'e', 'E']).next().unwrap_or_default();
+        if digits.starts_with('-') {
+            return Err(Fault::NotNumber(field));
+        }
+        Ok(digits.parse().unwrap_or(u32::MAX))
+    }
+}
+
+/// Whether a number is one of the other ways to write 0, such as -0 and 0.0e1.
+fn is_zero(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let significant = digits.split(['e', 'E']).next().unwrap_or_default();
+    significant.contains('0') && significant.bytes().all(|byte| matches!(byte, b'0' | b'.'))
+}

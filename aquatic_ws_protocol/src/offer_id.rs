@@ -1,0 +1,146 @@
+//! Names of offers.
+
+use std::fmt;
+
+use crate::fault::{Fault, Field};
+use crate::output::Sink;
+use crate::text::{Characters, LoneSurrogate};
+
+/// How many characters an offer's name may have. Clients use 20.
+pub const MAX_OFFER_ID_LENGTH: usize = 64;
+
+/// What a client calls one of its offers: any text of at most [`MAX_OFFER_ID_LENGTH`] characters. It is kept as the
+/// characters themselves, so that names are equal however they were escaped. Up to 22 characters below U+0100, which
+/// includes what all known clients use, need no allocation; others take up to 256 bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OfferId(Form);
+
+/// Equal texts have the same form.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Form {
+    /// One byte for each character; those after the last are 0.
+    Short { length: u8, bytes: [u8; SHORT] },
+    /// Everything that is not short.
+    Long(Box<str>),
+}
+
+const SHORT: usize = 22;
+
+const _: () = assert!(size_of::<OfferId>() == 24);
+
+impl OfferId {
+    /// Takes a text as a name.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub fn new(text: &str) -> Result<Self, Fault> {
+        let count = text.chars().count();
+        if count > MAX_OFFER_ID_LENGTH {
+            return Err(Fault::OfferIdTooLong(count));
+        }
+        Ok(Self::of(text.chars()).unwrap_or_else(|| Self(Form::Long(text.into()))))
+    }
+
+    /// A name as clients make it, of random bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; 20]) -> Self {
+        let mut short = [0; SHORT];
+        short.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+        Self(Form::Short { length: 20, bytes: short })
+    }
+
+    /// Reads a string that the scanner has accepted.
+    pub(crate) fn read(raw: &str) -> Result<Self, Fault> {
+        let faulty = |LoneSurrogate| Fault::LoneSurrogate(Field::OfferId);
+        let mut count = 0;
+        for character in Characters::of(raw) {
+            character.map_err(faulty)?;
+            count += 1;
+        }
+        if count > MAX_OFFER_ID_LENGTH {
+            return Err(Fault::OfferIdTooLong(count));
+        }
+        let characters = || Characters::of(raw).filter_map(Result::ok);
+        Ok(Self::of(characters())
+            .unwrap_or_else(|| Self(Form::Long(characters().collect::<String>().into()))))
+    }
+
+    /// The short form, if there is one.
+    fn of(characters: impl Iterator<Item = char>) -> Option<Self> {
+        let mut bytes = [0; SHORT];
+        let mut length = 0;
+        for character in characters {
+            *bytes.get_mut(usize::from(length))? = u8::try_from(character).ok()?;
+            length += 1;
+        }
+        Some(Self(Form::Short { length, bytes }))
+    }
+
+    /// The characters of the name.
+    pub fn characters(&self) -> impl Iterator<Item = char> {
+        let (short, long) = match &self.0 {
+            Form::Short { length, bytes } => (bytes.get(..usize::from(*length)).unwrap_or_default(), ""),
+            Form::Long(text) => (&[][..], &**text),
+        };
+        short.iter().copied().map(char::from).chain(long.chars())
+    }
+
+    /// How much memory the name takes beside itself.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Short { .. } => 0,
+            Form::Long(text) => text.len(),
+        }
+    }
+
+    pub(crate) fn write(&self, sink: &mut impl Sink) {
+        match &self.0 {
+            Form::Short { length, bytes } => {
+                sink.quoted_bytes(bytes.get(..usize::from(*length)).unwrap_or_default());
+            }
+            Form::Long(text) => sink.quoted(text),
+        }
+    }
+}
+
+impl fmt::Debug for OfferId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.characters().try_for_each(|character| write!(f, "{}", character.escape_debug()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_however_written() {
+        let id = OfferId::new("é\"😀").unwrap();
+        assert_eq!(OfferId::read(r#"\u00e9\u0022\ud83d\ude00"#).unwrap(), id);
+        assert_eq!(OfferId::read(r#"é\"😀"#).unwrap(), id);
+        assert_ne!(OfferId::new("é\"").unwrap(), id);
+        assert_ne!(OfferId::new("a").unwrap(), OfferId::new("a\0").unwrap());
+        assert_eq!(OfferId::new("aaaaaaaaaaaaaaaaaaaa"), Ok(OfferId::from_bytes(b"aaaaaaaaaaaaaaaaaaaa")));
+    }
+
+    #[test]
+    fn lengths_are_in_characters() {
+        for (character, sizes) in
+            [("a", [0..=22, 23..=64]), ("é", [0..=22, 23..=64]), ("😀", [0..=0, 1..=64])]
+        {
+            for (is_long, size) in
+                sizes.into_iter().enumerate().flat_map(|(at, range)| range.map(move |n| (at, n)))
+            {
+                let text = character.repeat(size);
+                let id = OfferId::new(&text).unwrap();
+                assert_eq!(id.characters().collect::<String>(), text);
+                assert_eq!(OfferId::read(&text).unwrap(), id);
+                assert_eq!(id.heap_bytes() > 0, is_long == 1);
+            }
+            assert_eq!(OfferId::new(&character.repeat(65)), Err(Fault::OfferIdTooLong(65)));
+            assert_eq!(OfferId::read(&character.repeat(65)), Err(Fault::OfferIdTooLong(65)));
+        }
+        assert_eq!(OfferId::read(r"a\udc00"), Err(Fault::LoneSurrogate(Field::OfferId)));
+    }
+}

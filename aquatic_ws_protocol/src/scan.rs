@@ -1,0 +1,353 @@
+//! JSON (RFC 8259) without a tree: one pass checks the grammar to the letter and says where values begin and end, so
+//! that those that are nobody's business here can go on as they came. What is checked beyond the grammar is remembered as
+//! a [`Flaw`] of the value: things that JSON allows but that some readers choke on.
+
+use crate::fault::Fault;
+
+/// How deeply lists and objects of a message may nest. Real messages take five levels.
+pub const MAX_DEPTH: usize = 16;
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Null,
+    Bool,
+    Number,
+    Text,
+    List,
+    Object,
+}
+
+/// What a reader of valid JSON may choke on all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// An escaped half of a surrogate pair, which is no character.
+    LoneSurrogate,
+    /// A number beyond what a double can hold.
+    NumberRange,
+}
+
+/// A value as it was sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Value<'a> {
+    pub(crate) kind: Kind,
+    /// The whole of it, quotes and brackets included.
+    pub(crate) raw: &'a str,
+    /// The last one in the value, however deep.
+    pub(crate) flaw: Option<Flaw>,
+}
+
+impl<'a> Value<'a> {
+    /// What is between the quotes, still escaped.
+    pub(crate) fn text(&self) -> Option<&'a str> {
+        if self.kind == Kind::Text { self.raw.get(1..self.raw.len() - 1) } else { None }
+    }
+}
+
+/// Walks through a text from its beginning. All errors are final.
+pub(crate) struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+    flaw: Option<Flaw>,
+}
+
+impl<'a> Scanner<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self { text, at: 0, flaw: None }
+    }
+
+    /// The only value of a text. It may have whitespace around it.
+    pub(crate) fn whole(text: &'a str) -> Result<Value<'a>, Fault> {
+        let mut scanner = Self::new(text);
+        let value = scanner.value(0)?;
+        scanner.end()?;
+        Ok(value)
+    }
+
+    /// What comes next, whitespace aside.
+    pub(crate) fn peek(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.byte() {
+            self.at += 1;
+        }
+        self.byte()
+    }
+
+    /// Nothing may follow but whitespace.
+    pub(crate) fn end(&mut self) -> Result<(), Fault> {
+        if self.peek().is_none() { Ok(()) } else { Err(self.malformed()) }
+    }
+
+    /// Any value, inside of this many lists and objects.
+    pub(crate) fn value(&mut self, depth: usize) -> Result<Value<'a>, Fault> {
+        self.peek();
+        let start = self.at;
+        self.flaw = None;
+        let kind = self.skip(depth)?;
+        let raw = self.text.get(start..self.at).unwrap_or_default();
+        Ok(Value { kind, raw, flaw: self.flaw })
+    }
+
+    /// An object. Each member's name, still escaped, goes to a function that must take the member's value.
+    pub(crate) fn object(
+        &mut self,
+        depth: usize,
+        mut member: impl FnMut(&mut Self, &'a str, usize) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.open(b'{', depth)?;
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.peek();
+            let name = self.string()?;
+            self.expect(b':')?;
+            self.peek();
+            member(self, name, depth + 1)?;
+            if !self.goes_on(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A list. A function must take each item.
+    pub(crate) fn list(
+        &mut self,
+        depth: usize,
+        mut item: impl FnMut(&mut Self, usize) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.open(b'[', depth)?;
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.peek();
+            item(self, depth + 1)?;
+            if !self.goes_on(b']')? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn malformed(&self) -> Fault {
+        Fault::NotJson { at: self.at }
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Fault> {
+        if self.peek() != Some(byte) {
+            return Err(self.malformed());
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn open(&mut self, bracket: u8, depth: usize) -> Result<(), Fault> {
+        self.expect(bracket)?;
+        if depth < MAX_DEPTH { Ok(()) } else { Err(Fault::TooDeep) }
+    }
+
+    /// After an item: whether another one follows, or the bracket closes.
+    fn goes_on(&mut self, bracket: u8) -> Result<bool, Fault> {
+        let next = self.peek();
+        if next != Some(b',') && next != Some(bracket) {
+            return Err(self.malformed());
+        }
+        self.at += 1;
+        Ok(next == Some(b','))
+    }
+
+    fn skip(&mut self, depth: usize) -> Result<Kind, Fault> {
+        match self.byte() {
+            Some(b'"') => self.string().map(|_| Kind::Text),
+            Some(b'{') => {
+                self.object(depth, |scanner, _, depth| scanner.skip(depth).map(|_| ()))?;
+                Ok(Kind::Object)
+            }
+            Some(b'[') => {
+                self.list(depth, |scanner, depth| scanner.skip(depth).map(|_| ()))?;
+                Ok(Kind::List)
+            }
+            Some(b'-' | b'0'..=b'9') => self.number().map(|()| Kind::Number),
+            Some(b'n') => self.word("null").map(|()| Kind::Null),
+            Some(b't') => self.word("true").map(|()| Kind::Bool),
+            Some(b'f') => self.word("false").map(|()| Kind::Bool),
+            _ => Err(self.malformed()),
+        }
+    }
+
+    fn word(&mut self, word: &str) -> Result<(), Fault> {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        if !rest.starts_with(word.as_bytes()) {
+            return Err(self.malformed());
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), Fault> {
+        let start = self.at;
+        if self.byte() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.byte() == Some(b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.byte() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        let has_exponent = matches!(self.byte(), Some(b'e' | b'E'));
+        if has_exponent {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.byte() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        // Without an exponent it takes 309 digits to leave the range.
+        if has_exponent || self.at - start > 300 {
+            let number = self.text.get(start..self.at).and_then(|text| text.parse::<f64>().ok());
+            if !number.is_some_and(f64::is_finite) {
+                self.flaw = Some(Flaw::NumberRange);
+            }
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Fault> {
+        if !self.byte().is_some_and(|byte| byte.is_ascii_digit()) {
+            return Err(self.malformed());
+        }
+        while self.byte().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    /// A string; returns what is between the quotes.
+    fn string(&mut self) -> Result<&'a str, Fault> {
+        if self.byte() != Some(b'"') {
+            return Err(self.malformed());
+        }
+        self.at += 1;
+        let start = self.at;
+        loop {
+            self.at = plain_end(self.text.as_bytes(), self.at);
+            match self.byte() {
+                Some(b'"') => {
+                    let inner = self.text.get(start..self.at).unwrap_or_default();
+                    self.at += 1;
+                    return Ok(inner);
+                }
+                Some(b'\\') => self.escape()?,
+                _ => return Err(self.malformed()),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Fault> {
+        match self.text.as_bytes().get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 2;
+                Ok(())
+            }
+            Some(b'u') => {
+                let (character, length) =
+                    unicode_escape(self.text.as_bytes(), self.at).ok_or_else(|| self.malformed())?;
+                if character.is_none() {
+                    self.flaw = Some(Flaw::LoneSurrogate);
+                }
+                self.at += length;
+                Ok(())
+            }
+            _ => Err(self.malformed()),
+        }
+    }
+}
+
+/// Reads `\uXXXX`, or two of them that are one character, at a position where a backslash is. Returns the character, if it
+/// is one and not half of one, and how long the escape is; nothing when the digits are none.
+pub(crate) fn unicode_escape(bytes: &[u8], at: usize) -> Option<(Option<char>, usize)> {
+    let high = code_unit(bytes, at)?;
+    if !(0xd800..0xdc00).contains(&high) {
+        return Some((char::from_u32(high), 6));
+    }
+    let low = code_unit(bytes, at + 6).filter(|low| (0xdc00..0xe000).contains(low));
+    match low.and_then(|low| char::from_u32(0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00))) {
+        Some(character) => Some((Some(character), 12)),
+        None => Some((None, 6)),
+    }
+}
+
+fn code_unit(bytes: &[u8], at: usize) -> Option<u32> {
+    let [b'\\', b'u', digits @ ..] = bytes.get(at..at + 6)? else { return None };
+    digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+}
+
+/// Where the part of a string ends that stands for itself: at a quote, a backslash, a control character, or the end.
+pub(crate) fn plain_end(bytes: &[u8], mut at: usize) -> usize {
+    let mut rest = bytes.get(at..).unwrap_or_default();
+    while let Some((word, after)) = rest.split_first_chunk() {
+        let hits = special(u64::from_le_bytes(*word));
+        if hits != 0 {
+            return at + (hits.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+        rest = after;
+    }
+    let is_special = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    at + rest.iter().position(is_special).unwrap_or(rest.len())
+}
+
+/// Marks the highest bit of bytes that do not stand for themselves in a string. Only the lowest mark is exact: what is
+/// borrowed for a marked byte may mark those above it.
+#[inline]
+fn special(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+    let quotes = zeros(word ^ (ONES * 0x22));
+    let backslashes = zeros(word ^ (ONES * 0x5c));
+    let controls = word.wrapping_sub(ONES * 0x20) & !word;
+    (quotes | backslashes | controls) & (ONES * 0x80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_parts_end_where_a_byte_by_byte_search_says() {
+        for special in (0..=0xff_u8).filter(|byte| byte.is_ascii()) {
+            for filler in [b'a', 0x20, 0x21, 0x23, 0x5b, 0x5d, 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
+                for at in 0..24 {
+                    let mut bytes = [filler; 24];
+                    *bytes.get_mut(at).unwrap() = special;
+                    let naive = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+                    let expected = bytes.iter().position(naive).unwrap_or(bytes.len());
+                    assert_eq!(plain_end(&bytes, 0), expected, "{special:#x} among {filler:#x}");
+                    assert_eq!(plain_end(&bytes, 3.min(expected)), expected);
+                }
+            }
+        }
+        assert_eq!(plain_end(b"abc", 9), 9);
+    }
+
+    #[test]
+    fn surrogates_count_as_pairs_only() {
+        assert_eq!(unicode_escape(b"\\u0041", 0), Some((Some('A'), 6)));
+        assert_eq!(unicode_escape(b"\\uD83D\\uDe00", 0), Some((Some('\u{1f600}'), 12)));
+        assert_eq!(unicode_escape(b"\\ud83d\\ud83d", 0), Some((None, 6)));
+        assert_eq!(unicode_escape(b"\\ud83dabcdef", 0), Some((None, 6)));
+        assert_eq!(unicode_escape(b"\\ude00", 0), Some((None, 6)));
+        assert_eq!(unicode_escape(b"\\u00g0", 0), None);
+        assert_eq!(unicode_escape(b"\\u004", 0), None);
+        assert_eq!(unicode_escape(b"\\u+041", 0), None);
+    }
+}
