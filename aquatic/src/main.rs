@@ -11,13 +11,14 @@ use clap::{ArgAction, Parser, Subcommand};
 const EXAMPLES: &str = "\
 Examples:
   aquatic udp                       Serve on port 6969, IPv4 and IPv6, all cores
-  aquatic udp -p > tracker.toml     Write a commented configuration to start from
-  aquatic udp -c tracker.toml       Serve as configured
-  aquatic udp -c tracker.toml --check-config
+  aquatic http -p > tracker.toml    Write a commented configuration to start from
+  aquatic http -c tracker.toml      Serve as configured
+  aquatic http -c tracker.toml --check-config
                                     Say what is wrong with it, without starting
 
-Clients reach the tracker by its announce URL: udp://HOST:6969/announce
-Stop it with Ctrl-C or SIGTERM; SIGUSR1 reads the access list again.
+Clients reach the tracker by its announce URL: udp://HOST:6969/announce,
+http://HOST:6969/announce. Stop it with Ctrl-C or SIGTERM; SIGUSR1 reads the
+access list and the TLS certificate again.
 
 Exit codes: 0 success, 1 bad configuration, 2 bad command line, 3 failure, 101 a bug.";
 
@@ -39,11 +40,14 @@ struct Cli {
 enum Service {
     /// Serve clients over UDP (BEP 15)
     Udp(ConfigFlags),
+    /// Serve clients over HTTP or HTTPS (BEP 3, 7, 23, 48)
+    Http(ConfigFlags),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().service {
         Service::Udp(flags) => run(&flags, aquatic_udp::run),
+        Service::Http(flags) => run(&flags, aquatic_http::run),
     }
 }
 
@@ -69,5 +73,6 @@ mod tests {
     #[test]
     fn every_service_declares_its_settings_completely() {
         assert_eq!(declarations::faults::<aquatic_udp::UdpConfig>(), [""; 0]);
+        assert_eq!(declarations::faults::<aquatic_http::HttpConfig>(), [""; 0]);
     }
 }

@@ -209,3 +209,9 @@ pub const PROXY_UNUSED: Metric = metric(
     Kind::Loss,
     "Connections of trusted proxies that did not say whom they stand for",
 );
+/// Requests of trusted proxies without a usable header, refused or taken to be the proxy's own, by protocol and reason.
+pub const CLIENTS_UNKNOWN: Metric = metric(
+    "aquatic_clients_unknown",
+    Kind::Loss,
+    "Requests of trusted proxies that did not say whom they stand for",
+);
