@@ -10,15 +10,14 @@ use clap::{ArgAction, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  aquatic udp                       Serve on port 6969, IPv4 and IPv6, all cores
-  aquatic http -p > tracker.toml    Write a commented configuration to start from
-  aquatic http -c tracker.toml      Serve as configured
-  aquatic http -c tracker.toml --check-config
-                                    Say what is wrong with it, without starting
+  aquatic udp                    Serve on port 6969, IPv4 and IPv6, all cores
+  aquatic http -p > http.toml    Write a commented configuration to start from
+  aquatic http -c http.toml      Serve as configured
+  aquatic http -c http.toml --check-config
+                                 Say what is wrong with it, without starting
 
-Clients reach the tracker by its announce URL: udp://HOST:6969/announce,
-http://HOST:6969/announce. Stop it with Ctrl-C or SIGTERM; SIGUSR1 reads the
-access list and the TLS certificate again.
+Announce URLs: udp://HOST:6969/announce, http://HOST:6969/announce
+Ctrl-C and SIGTERM stop it; SIGUSR1 reads access list and certificate again.
 
 Exit codes: 0 success, 1 bad configuration, 2 bad command line, 3 failure, 101 a bug.";
 
