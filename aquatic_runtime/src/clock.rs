@@ -1,7 +1,7 @@
 //! The one place that reads the operating system's clock.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aquatic_common::Seconds;
 
@@ -23,6 +23,14 @@ impl Epoch {
     pub fn elapsed(&self) -> Duration {
         Instant::now().saturating_duration_since(self.0)
     }
+}
+
+/// Seconds since 1970 by the machine's calendar, which may be set wrong or be set anew: only for what comes with a date.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn calendar_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// A core's coarse clock: shows the time of the last [`tick`](Self::tick). Never goes backwards.

@@ -203,6 +203,13 @@ pub const HANDSHAKING: Metric =
 /// Reloads of the certificate, by outcome.
 pub const CERTIFICATE_RELOADS: Metric =
     metric("aquatic_certificate_reloads", Kind::Counter, "Reloads of the TLS certificate, by outcome");
+/// End of the certificate.
+pub const CERTIFICATE_END: Metric = metric(
+    "aquatic_certificate_end",
+    Kind::Gauge,
+    "When the TLS certificate in use expires, since the beginning of 1970",
+)
+.in_unit(Unit::Seconds);
 /// Connections of trusted proxies without a usable PROXY protocol header whose own address was used, by protocol.
 pub const PROXY_UNUSED: Metric = metric(
     "aquatic_proxy_headers_unused",

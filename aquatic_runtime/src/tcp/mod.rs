@@ -29,6 +29,7 @@ mod handshakes;
 mod reserve;
 mod stream;
 mod tls;
+mod validity;
 
 pub use accept::{TcpSettings, serve_tcp};
 pub use bind::{CoreListeners, ListenOptions, Listeners, UnixBindError};

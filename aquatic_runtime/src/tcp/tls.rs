@@ -19,14 +19,19 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, ServerConfig};
 
+use super::validity::{Validity, Verdict};
+use crate::clock::calendar_seconds;
 use crate::engine::Watch;
-use crate::metrics::{Counter, Registry, names};
+use crate::metrics::{Counter, Gauge, Registry, names};
 
 /// Most plaintext and most ciphertext a connection holds back when its socket takes no more.
 pub(super) const BUFFER_LIMIT: usize = 16 * 1024;
 
 /// Time between two looks at the files.
 const FILE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time between two looks at the calendar, so that a certificate that is about to expire is spoken of once a day.
+const CALENDAR_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// The protocol spoken inside; WebSocket begins as HTTP/1.1, too.
 const ALPN: &[u8] = b"http/1.1";
@@ -122,7 +127,14 @@ pub struct Tls {
     first_read: [Stamp; 2],
     provider: Arc<CryptoProvider>,
     ticketer: Arc<dyn ProducesTickets>,
-    current: Mutex<Arc<ServerConfig>>,
+    current: Mutex<Loaded>,
+}
+
+/// A certificate as it is used.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// Unknown if the certificate cannot be understood; rustls and the clients decide whether it can be used.
+    validity: Option<Validity>,
 }
 
 impl fmt::Debug for Tls {
@@ -140,13 +152,32 @@ impl Tls {
         let provider = Arc::new(ring::default_provider());
         let ticketer = ring::Ticketer::new().map_err(|error| TlsError::Setup(error.to_string()))?;
         let first_read = stamps(&files);
-        let config = read(&files, &provider, &ticketer)?;
-        Ok(Arc::new(Self { files, first_read, provider, ticketer, current: Mutex::new(Arc::new(config)) }))
+        let loaded = read(&files, &provider, &ticketer)?;
+        let tls = Self { files, first_read, provider, ticketer, current: Mutex::new(loaded) };
+        tls.tell_validity();
+        Ok(Arc::new(tls))
+    }
+
+    fn with_current<R>(&self, act: impl FnOnce(&mut Loaded) -> R) -> R {
+        act(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn validity(&self) -> Option<Validity> {
+        self.with_current(|current| current.validity)
+    }
+
+    /// Tells the log how long the certificate is valid.
+    fn tell_validity(&self) {
+        let Some(validity) = self.validity() else { return };
+        let path = self.files.certificate.display();
+        let verdict = validity.at(calendar_seconds());
+        let level = if matches!(verdict, Verdict::Good(_)) { log::Level::Info } else { log::Level::Warn };
+        log::log!(level, "the TLS certificate in {path} {verdict}");
     }
 
     /// What new connections use.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+        self.with_current(|current| Arc::clone(&current.config))
     }
 
     /// Reads certificate and key again; connections that are open are not affected.
@@ -154,12 +185,9 @@ impl Tls {
     /// # Errors
     /// What is wrong with them; those in use stay in use.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let config = Arc::new(read(&self.files, &self.provider, &self.ticketer)?);
-        let old = {
-            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *current, config)
-        };
-        drop(old);
+        let new = read(&self.files, &self.provider, &self.ticketer)?;
+        drop(self.with_current(|current| std::mem::replace(current, new)));
+        self.tell_validity();
         Ok(())
     }
 
@@ -169,13 +197,17 @@ impl Tls {
     pub fn reloader(self: &Arc<Self>, registry: &Registry) -> TlsReloader {
         let metrics = registry.core(usize::MAX);
         let outcome = |outcome| metrics.counter(&names::CERTIFICATE_RELOADS, &[("outcome", outcome)]);
-        TlsReloader {
+        let reloader = TlsReloader {
             stamps: self.first_read,
             tls: Arc::clone(self),
             next: Duration::ZERO,
+            next_calendar: CALENDAR_INTERVAL,
             done: outcome("done"),
             failed: outcome("failed"),
-        }
+            end: metrics.gauge(&names::CERTIFICATE_END, &[]),
+        };
+        reloader.show_end();
+        reloader
     }
 }
 
@@ -183,9 +215,10 @@ fn read(
     files: &TlsFiles,
     provider: &Arc<CryptoProvider>,
     ticketer: &Arc<dyn ProducesTickets>,
-) -> Result<ServerConfig, TlsError> {
+) -> Result<Loaded, TlsError> {
     let TlsFiles { certificate, private_key } = files;
     let chain = read_chain(certificate)?;
+    let validity = chain.first().and_then(|certificate| Validity::of(certificate));
     let key = provider
         .key_provider
         .load_private_key(read_key(private_key)?)
@@ -209,7 +242,7 @@ fn read(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // Clients of a tracker seldom open several connections at the same time.
     config.send_tls13_tickets = 1;
-    Ok(config)
+    Ok(Loaded { config: Arc::new(config), validity })
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -254,17 +287,25 @@ pub struct TlsReloader {
     tls: Arc<Tls>,
     stamps: [Stamp; 2],
     next: Duration,
+    next_calendar: Duration,
     done: Counter,
     failed: Counter,
+    end: Gauge,
 }
 
 impl TlsReloader {
+    fn show_end(&self) {
+        let end = self.tls.validity().map_or(0, |validity| validity.to);
+        self.end.set(u64::try_from(end).unwrap_or(0));
+    }
+
     fn try_reload(&mut self) {
         // Before they are read: a change during that is seen the next time.
         self.stamps = stamps(&self.tls.files);
         match self.tls.reload() {
             Ok(()) => {
                 self.done.add(1);
+                self.show_end();
                 log::info!("TLS certificate read again: {}", self.tls.files.certificate.display());
             }
             Err(error) => {
@@ -282,6 +323,10 @@ impl Watch for TlsReloader {
             if stamps(&self.tls.files) != self.stamps {
                 self.try_reload();
             }
+        }
+        if now >= self.next_calendar {
+            self.next_calendar = now + CALENDAR_INTERVAL;
+            self.tls.tell_validity();
         }
     }
 
