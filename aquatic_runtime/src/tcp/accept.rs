@@ -24,7 +24,6 @@ use super::bind::{CoreListeners, ListenSocket};
 use super::connection::{Connection, Peer};
 use super::counters::{Counters, Refused};
 use super::deadlines::{Deadlines, Records, SWEEP_INTERVAL};
-use super::reserve::Reserve;
 use super::stream::{Socket, Stream};
 use super::tls::Tls;
 use crate::core::Core;
@@ -72,7 +71,6 @@ struct Server<M: Send + 'static, H> {
     balance: Arc<Balance>,
     records: Rc<Records>,
     beginning: Rc<Beginning>,
-    reserve: Reserve,
     handler: Rc<H>,
 }
 
@@ -100,7 +98,6 @@ where
         balance: Arc::clone(&balance),
         records: Rc::clone(&records),
         beginning: Rc::new(Beginning::new(&settings)),
-        reserve: Reserve::new(),
         handler: Rc::new(handler),
         core: Rc::clone(&core),
     });
@@ -206,6 +203,9 @@ where
 {
     fn accept_some(&self, listener: &Source<ListenSocket>) -> Turn {
         for _ in 0..ACCEPTS_PER_TURN {
+            if !self.balance.reserve().restore() {
+                return self.refuse_some(listener);
+            }
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             let accepted = listener.try_read(|socket| Ok(rustix::net::acceptfrom_with(socket, flags)?));
             match accepted {
@@ -227,18 +227,20 @@ where
                     self.records.counters.accept_errors.add(1);
                     match judge(&error) {
                         Trouble::OfTheConnection => {}
-                        Trouble::Descriptors => {
-                            // Whoever waits is told so soon, and does not fill the queue.
-                            let refused = self.reserve.refuse(listener.get_ref(), REFUSED_PER_TURN);
-                            (0..refused).for_each(|_| self.records.counters.refuse(Refused::Descriptors));
-                            return Turn::Exhausted;
-                        }
+                        Trouble::Descriptors => return self.refuse_some(listener),
                         Trouble::OfTheMachine => return Turn::Exhausted,
                     }
                 }
             }
         }
         Turn::More
+    }
+
+    /// While there are no descriptors: whoever waits is told so soon, and does not fill the queue.
+    fn refuse_some(&self, listener: &Source<ListenSocket>) -> Turn {
+        let refused = self.balance.reserve().refuse(listener.get_ref(), REFUSED_PER_TURN);
+        (0..refused).for_each(|_| self.records.counters.refuse(Refused::Descriptors));
+        Turn::Exhausted
     }
 
     /// Finds a core for a connection, or closes it.

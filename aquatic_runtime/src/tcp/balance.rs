@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::connection::Peer;
+use super::reserve::Reserve;
 
 /// Connections handed to a core that has not looked yet. Each holds a descriptor.
 const MAX_IN_MAIL: usize = 1024;
@@ -50,6 +51,7 @@ pub(super) struct Balance {
     seats: Box<[Seat]>,
     most_per_core: AtomicUsize,
     addresses: Addresses,
+    reserve: Reserve,
 }
 
 impl fmt::Debug for Balance {
@@ -65,7 +67,12 @@ impl Balance {
             Ok(Seat { open: AtomicUsize::new(0), mail: Mutex::default(), bell })
         };
         let seats = (0..cores.max(1)).map(seat).collect::<io::Result<_>>()?;
-        Ok(Self { seats, most_per_core: AtomicUsize::new(usize::MAX), addresses: Addresses::new() })
+        Ok(Self {
+            most_per_core: AtomicUsize::new(usize::MAX),
+            addresses: Addresses::new(),
+            reserve: Reserve::new(cores.max(1)),
+            seats,
+        })
     }
 
     /// Sets the limits. Every core sets the same.
@@ -73,6 +80,11 @@ impl Balance {
         let share = connections.div_ceil(self.seats.len()).max(1);
         self.most_per_core.store(share, Ordering::Relaxed);
         self.addresses.most.store(per_address as usize, Ordering::Relaxed);
+    }
+
+    /// The descriptors kept for when there are none.
+    pub(super) fn reserve(&self) -> &Reserve {
+        &self.reserve
     }
 
     /// How many connections a core has.
