@@ -126,6 +126,13 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
         }
     }
 
+    /// Counts as lost whatever of a kind was sent and has come to nothing. For kinds whose end shows elsewhere than where
+    /// they were sent, once everything has been merged.
+    pub fn lose_the_rest(&mut self, kind: K) {
+        let kind = &mut self.kinds[kind.index()];
+        kind.lost = kind.sent.saturating_sub(kind.answered + kind.errors);
+    }
+
     /// A response to a request that was meant to be sent at `intended`, and whether it brought what was asked for.
     pub fn response(&mut self, kind: K, intended: Nanos, now: Nanos, served: bool) {
         self.fresh_responses += 1;
@@ -270,6 +277,16 @@ mod tests {
         let announces = &report.kinds[0];
         assert_eq!((announces.sent, announces.answered, announces.latency.count), (2, 2, 2));
         assert!((report.idle_share - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_came_to_nothing_is_lost() {
+        let mut tally = TestTally::new(0, SECOND);
+        (0..5).for_each(|_| tally.sent(Kind::Announce, 0));
+        tally.response(Kind::Announce, 0, 1, true);
+        tally.response(Kind::Announce, 0, 1, false);
+        tally.lose_the_rest(Kind::Announce);
+        assert_eq!(tally.report("load", 1).kinds[0].lost, 3);
     }
 
     #[test]

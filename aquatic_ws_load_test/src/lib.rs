@@ -1,3 +1,21 @@
-//! Load test for WebTorrent over WebSocket trackers. Here belongs what is particular to that protocol: connections and
-//! messages. Population, pacing, histograms and reports belong to `aquatic_load_engine`. The load test is not built
-//! yet: this member only reserves its room in the workspace.
+//! Load test for WebTorrent trackers of any make, plain and over TLS: simulates browsers that announce with offers,
+//! answer the offers relayed to them, come and go, or just stay connected; checks that each relay reaches the right
+//! peer, whole and once; and reports throughput and latency. What other load tests need too is in
+//! `aquatic_load_engine`; what WebTorrent trackers need too is in `aquatic_ws_protocol`.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+mod counted;
+mod description;
+mod frame;
+mod messages;
+mod names;
+mod plan;
+mod registry;
+mod run;
+mod slot;
+mod upgrade;
+mod worker;
+
+pub use run::run;

@@ -1,0 +1,224 @@
+//! Messages to the tracker, as text. They are put together from parts that were made once, because a load test has to
+//! write them faster than a tracker reads them.
+
+use aquatic_common::{InfoHash, PeerId};
+use aquatic_load_engine::clock::Nanos;
+use aquatic_load_engine::draw::Draw;
+
+use crate::description::Label;
+use crate::names::OfferName;
+use crate::plan::Plan;
+
+/// What happens to a peer in a torrent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Started,
+    None,
+    Stopped,
+}
+
+/// An announce of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Announce {
+    pub(crate) connection: u32,
+    pub(crate) generation: u32,
+    pub(crate) membership: u8,
+    pub(crate) event: Event,
+    /// Offers, and the number of the first.
+    pub(crate) offers: u8,
+    pub(crate) sequence: u32,
+    /// When it was meant to be sent.
+    pub(crate) intended: Nanos,
+}
+
+/// An answer to an offer that was relayed to a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    pub(crate) connection: u32,
+    pub(crate) generation: u32,
+    pub(crate) info_hash: InfoHash,
+    pub(crate) to: PeerId,
+    pub(crate) offer: OfferName,
+    pub(crate) now: Nanos,
+}
+
+/// Writes an announce.
+pub(crate) fn announce(plan: &Plan, announce: &Announce, out: &mut Vec<u8>) {
+    let Announce { connection, generation, membership, event, offers, sequence, intended } = *announce;
+    let left: &[u8] = match plan.is_seeder(connection, membership) {
+        true => b"0",
+        false => b"734003200",
+    };
+    out.extend_from_slice(b"{\"action\":\"announce\",\"info_hash\":\"");
+    characters(&plan.info_hash(connection, membership).0, out);
+    out.extend_from_slice(b"\",\"peer_id\":\"");
+    characters(&Plan::peer_id(connection, generation).0, out);
+    out.extend_from_slice(b"\",\"uploaded\":0,\"downloaded\":0,\"left\":");
+    out.extend_from_slice(left);
+    out.extend_from_slice(match event {
+        Event::Started => b",\"event\":\"started\",\"numwant\":",
+        Event::None => b",\"numwant\":",
+        Event::Stopped => b",\"event\":\"stopped\",\"numwant\":",
+    });
+    out.extend_from_slice(offers.to_string().as_bytes());
+    out.extend_from_slice(b",\"offers\":[");
+    for position in 0..offers {
+        let sequence = sequence.wrapping_add(position.into());
+        let name = OfferName { connection, sequence, position, count: offers, membership };
+        out.extend_from_slice(if position == 0 { b"{\"offer\":" } else { b",{\"offer\":" });
+        plan.offers.write(Label { time: intended, connection, sequence }, out);
+        out.extend_from_slice(b",\"offer_id\":\"");
+        characters(&name.id(plan.seed()), out);
+        out.extend_from_slice(b"\"}");
+    }
+    out.extend_from_slice(b"]}");
+}
+
+/// Writes an answer.
+pub(crate) fn answer(plan: &Plan, answer: &Answer, out: &mut Vec<u8>) {
+    let Answer { connection, generation, info_hash, to, offer, now } = answer;
+    out.extend_from_slice(b"{\"action\":\"announce\",\"info_hash\":\"");
+    characters(&info_hash.0, out);
+    out.extend_from_slice(b"\",\"peer_id\":\"");
+    characters(&Plan::peer_id(*connection, *generation).0, out);
+    out.extend_from_slice(b"\",\"to_peer_id\":\"");
+    characters(&to.0, out);
+    out.extend_from_slice(b"\",\"answer\":");
+    plan.answers.write(Label { time: *now, connection: *connection, sequence: offer.sequence }, out);
+    out.extend_from_slice(b",\"offer_id\":\"");
+    characters(&offer.id(plan.seed()), out);
+    out.extend_from_slice(b"\"}");
+}
+
+/// Writes a scrape.
+pub(crate) fn scrape(torrents: &[InfoHash], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"action\":\"scrape\",\"info_hash\":[");
+    for (number, torrent) in torrents.iter().enumerate() {
+        out.extend_from_slice(if number == 0 { b"\"" } else { b",\"" });
+        characters(&torrent.0, out);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"]}");
+}
+
+/// The torrents of a scrape.
+pub(crate) fn scraped(plan: &Plan, subject: u64, torrents: &mut Vec<InfoHash>) {
+    let mut draw = Draw::new(plan.seed(), subject);
+    let population = &plan.stage.population;
+    torrents.clear();
+    let number = plan.config.requests.scrape_torrents;
+    torrents.extend((0..number).map(|_| population.info_hash(population.popular_torrent(draw.bits()))));
+}
+
+/// Writes bytes as the characters with their numbers, as JavaScript's JSON does.
+fn characters(bytes: &[u8; 20], out: &mut Vec<u8>) {
+    for &byte in bytes {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            0x20..0x80 => out.push(byte),
+            0x80.. => out.extend_from_slice(&[0xc0 | byte >> 6, 0x80 | byte & 0x3f]),
+            0x08 => out.extend_from_slice(b"\\b"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            0x00..0x20 => {
+                let digits = b"0123456789abcdef";
+                let (high, low) = (digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]);
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aquatic_common::AnnounceEvent;
+    use aquatic_ws_protocol::{ClientMessage, Limits, OfferId};
+
+    use super::*;
+    use crate::config::Config;
+
+    fn plan() -> Plan {
+        let mut config = Config::default();
+        config.connections.torrents = 3;
+        Plan::new(config).unwrap()
+    }
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_byte_is_a_character() {
+        for start in (0..=255).step_by(20) {
+            let bytes: [u8; 20] = std::array::from_fn(|place| (start + place) as u8);
+            let json = format!("\"{}\"", written(|out| characters(&bytes, out)));
+            let expected: String = bytes.iter().map(|&byte| char::from(byte)).collect();
+            let text = format!("{{\"action\":\"scrape\",\"info_hash\":{json}}}");
+            let Ok(ClientMessage::Scrape(scrape)) = ClientMessage::parse(&text, &Limits::default()) else {
+                panic!("{text}")
+            };
+            let read: String = scrape.info_hashes[0].0.iter().map(|&byte| char::from(byte)).collect();
+            assert_eq!(read, expected);
+        }
+    }
+
+    #[test]
+    fn announces_say_what_they_should() {
+        let plan = plan();
+        let meant = Announce {
+            connection: 8,
+            generation: 4,
+            membership: 2,
+            event: Event::Started,
+            offers: 3,
+            sequence: 77,
+            intended: 5,
+        };
+        let text = written(|out| announce(&plan, &meant, out));
+        let Ok(ClientMessage::Announce(read)) = ClientMessage::parse(&text, &Limits::default()) else {
+            panic!("{text}")
+        };
+        assert_eq!((read.info_hash, read.peer_id), (plan.info_hash(8, 2), Plan::peer_id(8, 4)));
+        assert_eq!((read.event, read.is_seeder()), (AnnounceEvent::Started, plan.is_seeder(8, 2)));
+        assert_eq!(read.offers.len(), 3);
+        for (offer, position) in read.offers.iter().zip(0..) {
+            let sequence = 77 + u32::from(position);
+            let name = OfferName { connection: 8, sequence, position, count: 3, membership: 2 };
+            assert_eq!(offer.offer_id, OfferId::from_bytes(&name.id(plan.seed())));
+            let label = Label { time: 5, connection: 8, sequence };
+            assert_eq!(plan.offers.read(offer.offer.as_str().as_bytes()), Some(label));
+        }
+    }
+
+    #[test]
+    fn answers_name_the_offer_and_who_made_it() {
+        let plan = plan();
+        let offer = OfferName { connection: 2, sequence: 5, position: 0, count: 1, membership: 0 };
+        let (info_hash, to) = (plan.info_hash(2, 0), Plan::peer_id(2, 1));
+        let meant = Answer { connection: 8, generation: 4, info_hash, to, offer, now: 9 };
+        let text = written(|out| answer(&plan, &meant, out));
+        let Ok(ClientMessage::Answer(read)) = ClientMessage::parse(&text, &Limits::default()) else {
+            panic!("{text}")
+        };
+        assert_eq!((read.info_hash, read.peer_id, read.to_peer_id), (info_hash, Plan::peer_id(8, 4), to));
+        assert_eq!(read.offer_id, OfferId::from_bytes(&offer.id(plan.seed())));
+        let label = Label { time: 9, connection: 8, sequence: 5 };
+        assert_eq!(plan.answers.read(read.answer.as_str().as_bytes()), Some(label));
+    }
+
+    #[test]
+    fn scrapes_name_the_torrents() {
+        let (plan, mut torrents) = (plan(), Vec::new());
+        scraped(&plan, 3, &mut torrents);
+        assert_eq!(torrents.len(), 5);
+        let text = written(|out| scrape(&torrents, out));
+        let Ok(ClientMessage::Scrape(read)) = ClientMessage::parse(&text, &Limits::default()) else {
+            panic!("{text}")
+        };
+        assert!(torrents.iter().all(|torrent| read.info_hashes.contains(torrent)));
+    }
+}

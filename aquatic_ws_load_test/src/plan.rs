@@ -1,0 +1,99 @@
+//! What all threads know: the configuration and what follows from it.
+
+use aquatic_common::{InfoHash, PeerId};
+use aquatic_load_engine::clock::{MILLISECOND, Nanos};
+use aquatic_load_engine::stage::{self, Stage};
+use aquatic_load_engine::tls::Tls;
+use aquatic_load_engine::wire::Route;
+
+use crate::config::Config;
+use crate::description::Template;
+use crate::names;
+use crate::registry::Registry;
+use crate::upgrade;
+
+/// Shared by all threads. Only the registry changes.
+pub(crate) struct Plan {
+    pub(crate) config: Config,
+    pub(crate) stage: Stage,
+    pub(crate) registry: Registry,
+    pub(crate) offers: Template,
+    pub(crate) answers: Template,
+    /// The request that makes a connection one of WebSocket.
+    pub(crate) upgrade: Vec<u8>,
+    tls: Option<Tls>,
+}
+
+impl Plan {
+    pub(crate) fn new(config: Config) -> anyhow::Result<Self> {
+        let server = config.server_address;
+        let host = match config.tls.enable {
+            true => format!("{}:{}", config.tls.server_name, server.port()),
+            false => server.to_string(),
+        };
+        Ok(Self {
+            stage: Stage::new(&config.sources(), config.shape())?,
+            registry: Registry::new(config.connections.count, config.population.torrents),
+            offers: Template::new("offer", config.requests.sdp_length),
+            answers: Template::new("answer", config.requests.sdp_length),
+            upgrade: upgrade::request(&host, &config.connections.path),
+            tls: if config.tls.enable { Some(Tls::new(&config.tls)?) } else { None },
+            config,
+        })
+    }
+
+    /// How to make a connection.
+    pub(crate) fn route(&self, connection: u32) -> Route<'_> {
+        Route {
+            server: self.config.server_address,
+            source: self.stage.source_ip(u64::from(connection) % self.stage.endpoints.addresses()),
+            may_delay: false,
+            tls: self.tls.as_ref(),
+        }
+    }
+
+    /// The peer of the population that a connection is for one of its torrents.
+    fn peer(&self, connection: u32, membership: u8) -> u64 {
+        u64::from(connection) * u64::from(self.config.connections.torrents) + u64::from(membership)
+    }
+
+    /// One of the torrents of a connection.
+    pub(crate) fn torrent(&self, connection: u32, membership: u8) -> u64 {
+        self.stage.population.torrent_of(self.peer(connection, membership))
+    }
+
+    pub(crate) fn info_hash(&self, connection: u32, membership: u8) -> InfoHash {
+        self.stage.population.info_hash(self.torrent(connection, membership))
+    }
+
+    /// Which of a connection's torrents this is.
+    pub(crate) fn membership(&self, connection: u32, info_hash: &InfoHash) -> Option<u8> {
+        let torrents = self.config.connections.torrents;
+        (0..torrents).find(|&membership| self.info_hash(connection, membership) == *info_hash)
+    }
+
+    pub(crate) fn is_seeder(&self, connection: u32, membership: u8) -> bool {
+        self.stage.population.is_seeder(self.peer(connection, membership))
+    }
+
+    pub(crate) fn peer_id(connection: u32, generation: u32) -> PeerId {
+        names::peer_id(connection, generation)
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.config.population.seed
+    }
+
+    pub(crate) fn now(&self) -> Nanos {
+        self.stage.clock.now()
+    }
+
+    pub(crate) fn timeout(&self) -> Nanos {
+        Nanos::from(self.config.requests.timeout) * MILLISECOND
+    }
+
+    /// The share of a thread in a number of things.
+    pub(crate) fn share(&self, all: u32, thread: u32) -> u32 {
+        stage::share(all, self.config.threads, thread)
+    }
+}

@@ -1,0 +1,183 @@
+//! Places for connections: each has one client after the other.
+
+use aquatic_load_engine::clock::Nanos;
+use aquatic_load_engine::wire::Wire;
+
+/// How far a client has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// There is none.
+    #[default]
+    Absent,
+    /// The connection is being made, or made one of WebSocket.
+    Upgrading,
+    /// It announces to its torrents for the first time, one after the other.
+    Joining,
+    /// It is in all its torrents.
+    Joined,
+    /// It announces to its torrents that it stops, one after the other.
+    Stopping,
+    /// It said goodbye.
+    Closing,
+}
+
+/// An announce without a reply yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Announced {
+    pub(crate) membership: u8,
+    /// When it was meant to be sent; latency counts from here.
+    pub(crate) intended: Nanos,
+}
+
+/// A scrape without a reply yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scraped {
+    /// What its torrents follow from.
+    pub(crate) subject: u64,
+    pub(crate) intended: Nanos,
+}
+
+/// What a reply to an announce, or a failure, is the reply to. Some trackers reply to answers, too, and then in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replies {
+    /// Answers sent before the announce, or without one under way.
+    before: u32,
+    announce: Option<Announced>,
+    /// Answers sent after the announce.
+    after: u32,
+}
+
+/// See [`Replies`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReplyTo {
+    Announce(Announced),
+    Answer,
+    /// Nothing that a reply is due to.
+    Nothing,
+}
+
+impl Replies {
+    pub(crate) fn announce(&self) -> Option<Announced> {
+        self.announce
+    }
+
+    pub(crate) fn announced(&mut self, announced: Announced) {
+        self.announce = Some(announced);
+    }
+
+    /// An answer was sent that will be replied to.
+    pub(crate) fn answered(&mut self) {
+        *(if self.announce.is_some() { &mut self.after } else { &mut self.before }) += 1;
+    }
+
+    /// A reply has come.
+    pub(crate) fn take(&mut self) -> ReplyTo {
+        if self.before > 0 {
+            self.before -= 1;
+            return ReplyTo::Answer;
+        }
+        match self.announce.take() {
+            Some(announced) => {
+                self.before = std::mem::take(&mut self.after);
+                ReplyTo::Announce(announced)
+            }
+            None => ReplyTo::Nothing,
+        }
+    }
+}
+
+/// A place for a connection.
+#[derive(Default)]
+pub(crate) struct Slot {
+    pub(crate) wire: Option<Wire>,
+    pub(crate) step: Step,
+    /// Counts the clients that had this place, so that an event of one is not taken for one of the next, and each has a
+    /// peer id of its own.
+    pub(crate) generation: u32,
+    /// When the client was begun.
+    pub(crate) begun: Nanos,
+    /// By when the tracker has to do something.
+    pub(crate) deadline: Option<Nanos>,
+    /// The beginning of a frame or response.
+    pub(crate) partial: Vec<u8>,
+    /// The beginning of a message in several frames.
+    pub(crate) message: Vec<u8>,
+    pub(crate) replies: Replies,
+    pub(crate) scrape: Option<Scraped>,
+    /// The client is in this many of its torrents, the first ones.
+    pub(crate) joined: u8,
+    /// Which torrent to announce to next.
+    pub(crate) turn: u8,
+    /// The number of the next offer, and of the first one of this client.
+    pub(crate) sequence: u32,
+    pub(crate) first_sequence: u32,
+    /// Failures in a row.
+    pub(crate) failures: u8,
+    /// Whether a failure message has come.
+    pub(crate) was_refused: bool,
+    /// Whether a client in this place has come to anything, be it a reply or a failure.
+    pub(crate) proven: bool,
+    /// Whether something remains to be done before the phase is over.
+    pub(crate) busy: bool,
+    /// Whether the kernel was asked to say when it takes more.
+    pub(crate) wants_write: bool,
+    /// Whether it is among those that can take a request.
+    pub(crate) listed: bool,
+}
+
+impl Slot {
+    /// Gives it another client.
+    pub(crate) fn begin(&mut self, wire: Wire, now: Nanos) {
+        self.clear();
+        self.generation = self.generation.wrapping_add(1);
+        // Offers are numbered from 1.
+        self.sequence = self.sequence.max(1);
+        self.first_sequence = self.sequence;
+        self.wire = Some(wire);
+        self.step = Step::Upgrading;
+        self.begun = now;
+    }
+
+    /// Closes the connection. What was due on it, the caller has to take care of.
+    pub(crate) fn clear(&mut self) {
+        self.wire = None;
+        self.step = Step::Absent;
+        self.deadline = None;
+        self.partial = Vec::new();
+        self.message = Vec::new();
+        self.replies = Replies::default();
+        self.scrape = None;
+        self.joined = 0;
+        self.turn = 0;
+        self.was_refused = false;
+        self.wants_write = false;
+    }
+
+    /// Whether a request may be sent.
+    pub(crate) fn is_free(&self) -> bool {
+        self.step == Step::Joined && self.replies.announce().is_none() && self.scrape.is_none()
+    }
+
+    /// What its events are called.
+    pub(crate) fn token(&self, number: u32) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_told_apart_by_their_order() {
+        let (mut replies, announced) = (Replies::default(), Announced { membership: 1, intended: 2 });
+        assert_eq!(replies.take(), ReplyTo::Nothing);
+        replies.answered();
+        replies.announced(announced);
+        replies.answered();
+        replies.answered();
+        let order: Vec<ReplyTo> = (0..5).map(|_| replies.take()).collect();
+        let announce = ReplyTo::Announce(announced);
+        assert_eq!(order, [ReplyTo::Answer, announce, ReplyTo::Answer, ReplyTo::Answer, ReplyTo::Nothing]);
+    }
+}

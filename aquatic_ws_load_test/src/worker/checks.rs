@@ -1,0 +1,243 @@
+//! What messages of the tracker say, and whether they may say it.
+
+use aquatic_common::{InfoHash, PeerId};
+use aquatic_load_engine::clock::Nanos;
+use aquatic_ws_protocol::{
+    AnnounceReply, AnswerRelay, Description, FailureReply, OfferId, OfferRelay, ScrapeReply, TrackerMessage,
+};
+
+use super::{Traffic, Worker};
+use crate::counted::{Kind, Note, Tally, Violation};
+use crate::description::{Label, Template};
+use crate::messages::{self, Answer};
+use crate::names::{OfferName, connection_of};
+use crate::plan::Plan;
+use crate::registry::{Delivery, Return};
+use crate::slot::{ReplyTo, Step};
+
+impl Worker {
+    /// Takes a message.
+    pub(super) fn message(
+        &mut self,
+        number: u32,
+        text: &[u8],
+        (now, traffic): (Nanos, Traffic),
+        tally: &mut Tally,
+    ) {
+        match TrackerMessage::parse_bytes(text) {
+            Ok(TrackerMessage::Announce(reply)) => self.reply(number, reply, (now, traffic), tally),
+            Ok(TrackerMessage::Offer(relay)) => self.offer(number, &relay, now, tally),
+            Ok(TrackerMessage::Answer(relay)) => self.answer(number, &relay, now, tally),
+            Ok(TrackerMessage::Scrape(reply)) => self.scrape(number, &reply, (now, traffic), tally),
+            Ok(TrackerMessage::Failure(reply)) => self.failure(number, &reply, (now, traffic), tally),
+            Err(fault) => {
+                log::debug!("{fault}: {}", String::from_utf8_lossy(text));
+                tally.violation(Violation::Malformed);
+            }
+        }
+    }
+
+    fn reply(
+        &mut self,
+        number: u32,
+        reply: AnnounceReply,
+        (now, traffic): (Nanos, Traffic),
+        tally: &mut Tally,
+    ) {
+        let membership = self.plan.membership(self.connection(number), &reply.info_hash);
+        if membership.is_none() {
+            tally.violation(Violation::ForeignTorrent);
+        }
+        let slot = &mut self.slots[number as usize];
+        match slot.replies.take() {
+            ReplyTo::Announce(announced) => {
+                self.in_flight -= 1;
+                tally.response(Kind::Announce, announced.intended, now, membership.is_some());
+                self.replied(number, announced, now, traffic, tally);
+            }
+            ReplyTo::Answer => tally.note(Note::AnswerReplies),
+            ReplyTo::Nothing => {
+                tally.note(Note::AnswerReplies);
+                // Clients that have just come have nothing else under way that could be replied to.
+                if matches!(traffic, Traffic::Connect | Traffic::Idle) && !slot.was_refused {
+                    self.plan.registry.found_reply_to_answer();
+                }
+            }
+        }
+    }
+
+    fn failure(
+        &mut self,
+        number: u32,
+        reply: &FailureReply<'_>,
+        (now, traffic): (Nanos, Traffic),
+        tally: &mut Tally,
+    ) {
+        tally.error_text(reply.reason.as_bytes());
+        let slot = &mut self.slots[number as usize];
+        slot.was_refused = true;
+        if let Some(scraped) = slot.scrape.take() {
+            self.in_flight -= 1;
+            slot.deadline = None;
+            tally.response(Kind::Scrape, scraped.intended, now, false);
+            return self.list_if(number, traffic);
+        }
+        match slot.replies.take() {
+            ReplyTo::Announce(announced) => {
+                self.in_flight -= 1;
+                tally.response(Kind::Announce, announced.intended, now, false);
+                self.replied(number, announced, now, traffic, tally);
+            }
+            ReplyTo::Answer | ReplyTo::Nothing => tally.note(Note::AnswerErrors),
+        }
+    }
+
+    fn scrape(
+        &mut self,
+        number: u32,
+        reply: &ScrapeReply<'_>,
+        (now, traffic): (Nanos, Traffic),
+        tally: &mut Tally,
+    ) {
+        let slot = &mut self.slots[number as usize];
+        let Some(scraped) = slot.scrape.take() else { return tally.violation(Violation::Unasked) };
+        self.in_flight -= 1;
+        slot.deadline = None;
+        tally.response(Kind::Scrape, scraped.intended, now, true);
+        messages::scraped(&self.plan, scraped.subject, &mut self.torrents);
+        // A tracker may leave out torrents that it does not know.
+        let foreign = reply.files.iter().filter(|file| !self.torrents.contains(&file.info_hash));
+        foreign.for_each(|_| tally.violation(Violation::ForeignScrape));
+        self.list_if(number, traffic);
+    }
+
+    fn offer(&mut self, number: u32, relay: &OfferRelay<'_>, now: Nanos, tally: &mut Tally) {
+        let connection = self.connection(number);
+        match self.check_offer(connection, relay) {
+            Ok((name, label, delivery)) => {
+                tally.response(Kind::Offer, label.time, now, true);
+                match delivery {
+                    Delivery::Fine => {}
+                    Delivery::Forgotten => tally.note(Note::Unchecked),
+                    Delivery::Repeated => tally.violation(Violation::RepeatedOffer),
+                    Delivery::SamePeer => tally.violation(Violation::SamePeer),
+                }
+                let probability = self.plan.config.requests.answer_probability;
+                let slot = &self.slots[number as usize];
+                if matches!(slot.step, Step::Joining | Step::Joined)
+                    && (probability >= 1.0 || self.draw.chance(probability))
+                {
+                    self.send_answer(number, &relay.info_hash, &relay.peer_id, name, now, tally);
+                }
+            }
+            Err(violation) => {
+                tally.response(Kind::Offer, now, now, false);
+                tally.violation(violation);
+            }
+        }
+    }
+
+    fn check_offer(
+        &self,
+        connection: u32,
+        relay: &OfferRelay<'_>,
+    ) -> Result<(OfferName, Label, Delivery), Violation> {
+        let name = offer_name(&self.plan, &relay.offer_id).ok_or(Violation::ForgedOffer)?;
+        if connection_of(&relay.peer_id) != Some(name.connection) {
+            return Err(Violation::ForgedOffer);
+        }
+        if name.connection == connection {
+            return Err(Violation::OwnOffer);
+        }
+        if self.plan.info_hash(name.connection, name.membership) != relay.info_hash
+            || self.plan.membership(connection, &relay.info_hash).is_none()
+        {
+            return Err(Violation::ForeignTorrent);
+        }
+        let label = label(&self.plan.offers, relay.offer).ok_or(Violation::ChangedOffer)?;
+        if (label.connection, label.sequence) != (name.connection, name.sequence) {
+            return Err(Violation::ChangedOffer);
+        }
+        Ok((name, label, self.plan.registry.delivered(&name, connection)))
+    }
+
+    fn send_answer(
+        &mut self,
+        number: u32,
+        info_hash: &InfoHash,
+        to: &PeerId,
+        offer: OfferName,
+        now: Nanos,
+        tally: &mut Tally,
+    ) {
+        let connection = self.connection(number);
+        let slot = &mut self.slots[number as usize];
+        if self.plan.registry.answers_are_replied() {
+            slot.replies.answered();
+        }
+        let generation = slot.generation;
+        tally.sent(Kind::Answer, now);
+        let answer = Answer { connection, generation, info_hash: *info_hash, to: *to, offer, now };
+        self.text.clear();
+        messages::answer(&self.plan, &answer, &mut self.text);
+        self.add_text();
+    }
+
+    fn answer(&mut self, number: u32, relay: &AnswerRelay<'_>, now: Nanos, tally: &mut Tally) {
+        match self.check_answer(number, relay) {
+            Ok((label, Return::Fine)) => tally.response(Kind::Answer, label.time, now, true),
+            Ok((label, Return::Forgotten)) => {
+                tally.response(Kind::Answer, label.time, now, true);
+                tally.note(Note::Unchecked);
+            }
+            Ok((label, Return::Forged)) => {
+                tally.response(Kind::Answer, label.time, now, false);
+                tally.violation(Violation::ForgedAnswer);
+            }
+            Ok((label, Return::Repeated)) => {
+                tally.response(Kind::Answer, label.time, now, false);
+                tally.violation(Violation::RepeatedAnswer);
+            }
+            Err(violation) => {
+                tally.response(Kind::Answer, now, now, false);
+                tally.violation(violation);
+            }
+        }
+    }
+
+    fn check_answer(&self, number: u32, relay: &AnswerRelay<'_>) -> Result<(Label, Return), Violation> {
+        let connection = self.connection(number);
+        let name = offer_name(&self.plan, &relay.offer_id).ok_or(Violation::StrayAnswer)?;
+        // Numbers go round in the end: what lies behind the last one by less than half the way is older.
+        let age = name.sequence.wrapping_sub(self.slots[number as usize].first_sequence);
+        if name.connection != connection || age > u32::MAX / 2 {
+            return Err(Violation::StrayAnswer);
+        }
+        if self.plan.info_hash(connection, name.membership) != relay.info_hash {
+            return Err(Violation::ForeignTorrent);
+        }
+        let answerer = connection_of(&relay.peer_id).ok_or(Violation::ForgedAnswer)?;
+        let label = label(&self.plan.answers, relay.answer).ok_or(Violation::ChangedAnswer)?;
+        if (label.connection, label.sequence) != (answerer, name.sequence) {
+            return Err(Violation::ChangedAnswer);
+        }
+        Ok((label, self.plan.registry.answered(&name, answerer)))
+    }
+}
+
+fn offer_name(plan: &Plan, id: &OfferId) -> Option<OfferName> {
+    let mut bytes = [0; 20];
+    let mut characters = id.characters();
+    for byte in &mut bytes {
+        *byte = u8::try_from(characters.next()?).ok()?;
+    }
+    if characters.next().is_some() {
+        return None;
+    }
+    OfferName::of(&bytes, plan.seed())
+}
+
+/// The label of a description, whatever way its text is written.
+fn label(template: &Template, description: Description<'_>) -> Option<Label> {
+    template.read(description.as_str().as_bytes()).or_else(|| template.read_sdp(&description.sdp()?))
+}
