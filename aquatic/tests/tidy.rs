@@ -25,6 +25,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "aquatic_http",
             "aquatic_udp",
             // For the tests, which speak to the program as clients do.
+            "aquatic_http_protocol",
             "aquatic_udp_protocol",
             "aquatic_ws",
         ],

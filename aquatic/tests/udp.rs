@@ -19,7 +19,7 @@ use aquatic_udp_protocol::{
     encode_scrape_request,
 };
 
-use support::{REPLY, Tracker, fetch, udp};
+use support::{REPLY, Tracker, free_address, metric, udp};
 
 /// A client at an address of its own, with one connection id.
 struct Client {
@@ -98,17 +98,6 @@ fn torrent(number: u32) -> InfoHash {
     InfoHash(bytes)
 }
 
-/// The value of a metric, summed over its series.
-fn metric(address: SocketAddr, name: &str) -> f64 {
-    let page = fetch(address, "/metrics");
-    let values = page.lines().filter(|line| line.starts_with(name));
-    values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
-}
-
-fn free_tcp_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// A figure after the counts of the moment have reached it.
 #[allow(clippy::disallowed_methods, reason = "the test waits for timers of another process")]
 fn eventually_settled(read: impl Fn() -> f64) -> f64 {
@@ -122,7 +111,7 @@ fn two_cores_are_one_tracker(steering: bool) {
         // With fewer than two processors there is nothing to steer between; CI has two.
         return;
     }
-    let metrics = free_tcp_address();
+    let metrics = free_address();
     let settings = [
         "workers=2",
         "network.use_ipv6=false",

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -35,10 +35,9 @@ impl Tracker {
         while addresses.len() < listeners {
             let start = seen.len();
             assert_ne!(log.read_line(&mut seen).unwrap(), 0, "the tracker ended: {seen}");
-            let url = seen[start..].split_whitespace().find_map(|word| word.strip_prefix("udp://"));
-            if let Some(address) = url.and_then(|url| url.strip_suffix("/announce")) {
-                addresses.push(address.parse().unwrap());
-            }
+            let urls = seen[start..].split_whitespace().filter_map(|word| word.split_once("://"));
+            let address = urls.filter_map(|(_, rest)| rest.strip_suffix("/announce")).next();
+            addresses.extend(address.map(|address| address.parse::<SocketAddr>().unwrap()));
         }
         Self { child: Some(child), addresses, stdout, log: Some(log) }
     }
@@ -101,13 +100,30 @@ fn kill(signal: &str, pid: u32) -> bool {
 
 /// `aquatic udp` with settings, each `KEY=VALUE`.
 pub(crate) fn udp(settings: &[&str]) -> Command {
+    service("udp", settings)
+}
+
+/// A service with settings, each `KEY=VALUE`.
+pub(crate) fn service(name: &str, settings: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aquatic"));
-    command.arg("udp");
+    command.arg(name);
     for setting in settings {
         command.args(["--set", setting]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// An address that nobody listens on at the moment.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The value of a metric, summed over the series that begin like this.
+pub(crate) fn metric(address: SocketAddr, series: &str) -> f64 {
+    let page = fetch(address, "/metrics");
+    let values = page.lines().filter(|line| line.starts_with(series));
+    values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 /// The body of a page of plain HTTP.

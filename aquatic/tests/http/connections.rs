@@ -1,0 +1,159 @@
+//! Limits, deadlines, unix sockets, and the end of the process.
+
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use crate::client::{
+    Client, Plain, announce, command, pause, request, scrape, seconds_until, start, torrent,
+};
+use crate::support::{REPLY, Tracker, free_address, metric};
+
+#[test]
+fn connections_are_limited_in_all_and_per_address() {
+    let metrics = free_address();
+    let tracker = start(&[
+        "connections.max_connections=10",
+        "connections.max_connections_per_address=3",
+        "metrics.enable=true",
+        &format!("metrics.address={metrics}"),
+    ]);
+    let connect = |host: u8| Plain::connect_from(&format!("127.0.0.{host}"), tracker.address());
+    let mut open: Vec<Plain> = Vec::new();
+    for host in 1..=3 {
+        for _ in 0..3 {
+            let mut client = connect(host);
+            assert_eq!(client.get("/health").status(), 200);
+            open.push(client);
+        }
+        connect(host).ends_somehow();
+    }
+    let mut tenth = connect(4);
+    assert_eq!(tenth.get("/health").status(), 200);
+    connect(5).ends_somehow();
+    assert!(open.iter_mut().all(|client| client.get("/health").status() == 200));
+    let refused = |reason| {
+        metric(
+            metrics,
+            &format!("aquatic_connections_refused_total{{protocol=\"http\",reason=\"{reason}\"}}"),
+        )
+    };
+    assert_eq!((refused("limit per address"), refused("limit")), (3.0, 1.0));
+
+    drop(open);
+    pause(200);
+    let mut again = connect(1);
+    assert_eq!(again.get("/health").status(), 200);
+}
+
+#[test]
+fn heads_and_idle_connections_have_deadlines() {
+    let tracker = start(&["connections.request_timeout=2", "connections.max_connection_idle=4"]);
+    let mut healthy = Plain::connect(tracker.address());
+    healthy.get("/health");
+    let mut silent = Plain::connect(tracker.address());
+    let mut slow = Plain::connect(tracker.address());
+    slow.send("GET /announce?");
+    // A byte now and then does not help.
+    let time = seconds_until(|| {
+        for byte in b"info_hash=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" {
+            if slow.stream.write_all(&[*byte]).is_err() {
+                break;
+            }
+            pause(100);
+            healthy.get("/health");
+        }
+        slow.ends_somehow();
+    });
+    assert!((1.5..4.0).contains(&time), "closed after {time} s");
+    // Who connects is expected to say something.
+    silent.ends_somehow();
+    healthy.get("/health");
+    let time = seconds_until(|| healthy.ends());
+    assert!((3.5..6.5).contains(&time), "closed after {time} s");
+}
+
+#[test]
+fn a_unix_socket_is_for_proxies() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tracker.sock");
+    let settings = [
+        "network.use_ipv4=false",
+        &format!("network.unix_socket_path={}", path.display()),
+        "network.unix_socket_mode=600",
+    ];
+    let mut tracker = Tracker::start(0, &mut command(&settings));
+    tracker.wait_for_log("tracker.sock");
+    // The sockets are made before the log is told; the file is there.
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(REPLY)).unwrap();
+    let mut client = Client::over(stream);
+    for (number, header) in [(1, "X-Forwarded-For: 192.0.2.7"), (2, "forwarded: for=\"[2001:db8::7]:80\"")] {
+        let target = announce(&torrent(number), 1000, "");
+        client.send(format!("GET {target} HTTP/1.1\r\n{header}\r\n\r\n"));
+        assert_eq!(client.response().announce().incomplete, Some(1));
+    }
+    client.send(format!("GET {} HTTP/1.1\r\nX-Real-IP: 192.0.2.8\r\n\r\n", announce(&torrent(1), 1, "")));
+    assert_eq!(client.response().peers(), ["192.0.2.7:1000".parse().unwrap()]);
+    client.send(request(&announce(&torrent(1), 1, "")));
+    let reason = "the proxy in front of this tracker does not say whom the request comes from";
+    assert_eq!(client.response().reason(), reason);
+    tracker.signal("TERM");
+    assert_eq!(tracker.end().0, Some(0));
+}
+
+#[test]
+fn ipv6_takes_ipv4_only_if_told_so() {
+    let settings = [
+        "network.use_ipv4=false",
+        "network.use_ipv6=true",
+        "network.address_ipv6=[::]:0",
+        "network.only_ipv6=false",
+    ];
+    let tracker = Tracker::start(1, &mut command(&settings));
+    let port = tracker.address().port();
+    let mut over_v4 = Plain::connect(format!("127.0.0.1:{port}").parse().unwrap());
+    let response = over_v4.get(&announce(&torrent(1), 1000, ""));
+    assert_eq!(
+        response.announce().external_ip,
+        Some("127.0.0.1".parse().unwrap()),
+        "not as mapped into IPv6"
+    );
+    let mut over_v6 = Plain::connect(format!("[::1]:{port}").parse().unwrap());
+    assert_eq!(over_v6.get(&announce(&torrent(1), 1, "")).peers(), ["127.0.0.1:1000".parse().unwrap()]);
+
+    let settings = [&settings[..3], &["network.only_ipv6=true"]].concat();
+    let tracker = Tracker::start(1, &mut command(&settings));
+    let over_v4 = std::net::TcpStream::connect(("127.0.0.1", tracker.address().port()));
+    assert_eq!(over_v4.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn several_addresses_are_one_tracker() {
+    let settings = ["network.address_ipv4=[\"127.0.0.1:0\", \"127.0.0.5:0\"]"];
+    let tracker = Tracker::start(2, &mut command(&settings));
+    let [first, second] = tracker.addresses[..] else { panic!("{:?}", tracker.addresses) };
+    Plain::connect(first).get(&announce(&torrent(1), 1, ""));
+    assert_eq!(Plain::connect(second).get(&scrape(&[torrent(1)])).files()[0].incomplete, 1);
+}
+
+#[test]
+fn a_stop_ends_connections_and_leaves_nobody_waiting() {
+    let tracker = start(&[]);
+    let mut idle: Vec<Plain> = (0..20).map(|_| Plain::connect(tracker.address())).collect();
+    idle.iter_mut().for_each(|client| drop(client.get("/health")));
+    let mut slow = Plain::connect(tracker.address());
+    slow.get("/health");
+    let whole = request(&announce(&torrent(1), 1, ""));
+    slow.send(&whole[..50]);
+    pause(100);
+    tracker.signal("TERM");
+    idle.iter_mut().for_each(Client::ends);
+    slow.send(&whole[50..]);
+    let last = slow.response();
+    assert_eq!((last.announce().incomplete, last.header("Connection")), (Some(1), Some("close")));
+    slow.ends();
+    let time = seconds_until(|| assert_eq!(tracker.end().0, Some(0)));
+    assert!(time < 2.0, "stopped after {time} s");
+}

@@ -1,0 +1,188 @@
+//! HTTPS.
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, StreamOwned,
+    SupportedProtocolVersion, version,
+};
+use tempfile::TempDir;
+
+use crate::client::{Client, Plain, announce, command, request, scrape, start, torrent};
+use crate::support::{REPLY, Tracker};
+
+type Secure = Client<StreamOwned<ClientConnection, TcpStream>>;
+
+/// Certificate and key on disk.
+struct Files(TempDir);
+
+impl Files {
+    fn new(pair: &CertifiedKey<KeyPair>) -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        files.write(pair);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, pair: &CertifiedKey<KeyPair>) {
+        fs::write(self.path("cert.pem"), pair.cert.pem()).unwrap();
+        fs::write(self.path("key.pem"), pair.signing_key.serialize_pem()).unwrap();
+    }
+
+    fn settings(&self) -> [String; 3] {
+        let setting = |key: &str, name| format!("network.tls_{key}_path={}", self.path(name).display());
+        [
+            "network.enable_tls=true".to_owned(),
+            setting("certificate", "cert.pem"),
+            setting("private_key", "key.pem"),
+        ]
+    }
+
+    fn start(&self, more: &[&str]) -> Tracker {
+        let settings = self.settings();
+        start(&[&settings.each_ref().map(String::as_str)[..], more].concat())
+    }
+}
+
+fn pair() -> CertifiedKey<KeyPair> {
+    rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap()
+}
+
+fn trusting(
+    certificates: &[&CertificateDer<'static>],
+    version: &'static SupportedProtocolVersion,
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    certificates.iter().for_each(|certificate| roots.add((*certificate).clone()).unwrap());
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let mut config = builder
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+fn connect(config: &Arc<ClientConfig>, tracker: SocketAddr) -> Secure {
+    let name = ServerName::try_from("localhost").unwrap();
+    let session = ClientConnection::new(Arc::clone(config), name).unwrap();
+    let stream = TcpStream::connect(tracker).unwrap();
+    stream.set_read_timeout(Some(REPLY)).unwrap();
+    Client::over(StreamOwned::new(session, stream))
+}
+
+#[test]
+fn both_versions_serve_and_say_goodbye() {
+    let pair = pair();
+    let tracker = Files::new(&pair).start(&[]);
+    for version in [&version::TLS12, &version::TLS13] {
+        let config = trusting(&[pair.cert.der()], version);
+        let mut client = connect(&config, tracker.address());
+        for number in 0..20 {
+            client.get(&announce(&torrent(number), 1, "")).announce();
+        }
+        assert_eq!(client.stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+        assert_eq!(client.stream.conn.protocol_version(), Some(version.version));
+        let all: Vec<_> = (0..20).map(torrent).collect();
+        client.send([request("/health"), request(&scrape(&all))].concat());
+        assert_eq!(client.response().status(), 200);
+        assert!(client.response().files().iter().all(|file| file.incomplete == 1));
+        client.send("GET /health HTTP/1.1\r\nConnection: close\r\n\r\n");
+        client.response();
+        // Without a close_notify this would be an error.
+        client.ends();
+    }
+    assert_eq!(version::TLS12.version, ProtocolVersion::TLSv1_2);
+}
+
+#[test]
+fn sessions_are_resumed_on_whichever_core() {
+    let pair = pair();
+    let tracker = Files::new(&pair).start(&[]);
+    for version in [&version::TLS12, &version::TLS13] {
+        let config = trusting(&[pair.cert.der()], version);
+        let kinds: Vec<_> = (0..20)
+            .map(|_| {
+                let mut client = connect(&config, tracker.address());
+                client.get("/health");
+                client.stream.conn.handshake_kind().unwrap()
+            })
+            .collect();
+        assert_eq!(kinds[0], HandshakeKind::Full);
+        assert!(kinds[1..].iter().all(|kind| *kind == HandshakeKind::Resumed), "{kinds:?}");
+    }
+}
+
+#[test]
+fn certificates_are_read_again_and_bad_ones_are_not_used() {
+    let (first, second) = (pair(), pair());
+    let files = Files::new(&first);
+    let mut tracker = files.start(&[]);
+    let (trusts_first, trusts_second) =
+        (trusting(&[first.cert.der()], &version::TLS13), trusting(&[second.cert.der()], &version::TLS13));
+    let mut open = connect(&trusts_first, tracker.address());
+    assert_eq!(open.get("/health").status(), 200);
+
+    files.write(&second);
+    tracker.signal("USR1");
+    tracker.wait_for_log("TLS certificate read again");
+    assert_eq!(connect(&trusts_second, tracker.address()).get("/health").status(), 200);
+    assert_eq!(open.get("/health").status(), 200, "open connections are not affected");
+
+    fs::write(files.path("cert.pem"), "no certificate").unwrap();
+    tracker.signal("USR1");
+    assert!(tracker.wait_for_log("the old TLS certificate stays in use").contains("cert.pem"));
+    assert_eq!(connect(&trusts_second, tracker.address()).get("/health").status(), 200);
+    // Without a signal, the change of the files is noticed.
+    files.write(&first);
+    tracker.wait_for_log("TLS certificate read again");
+    assert_eq!(connect(&trusts_first, tracker.address()).get("/health").status(), 200);
+}
+
+#[test]
+fn whoever_does_not_speak_tls_is_not_waited_for() {
+    let pair = pair();
+    let tracker = Files::new(&pair).start(&["connections.handshake_timeout=1"]);
+    let mut plain = Plain::connect(tracker.address());
+    plain.send(request("/health"));
+    let mut answer = Vec::new();
+    // An alert, then the end.
+    assert!(plain.stream.read_to_end(&mut answer).is_ok_and(|len| len < 20), "{answer:?}");
+    let mut silent = Plain::connect(tracker.address());
+    let mut stuck = Plain::connect(tracker.address());
+    stuck.send([0x16, 3, 1, 2, 0, 1, 0]);
+    for client in [&mut silent, &mut stuck] {
+        let ended = client.stream.read(&mut [0; 100]);
+        assert!(!matches!(ended, Err(ref error) if error.kind() == ErrorKind::WouldBlock), "{ended:?}");
+    }
+    let config = trusting(&[pair.cert.der()], &version::TLS13);
+    assert_eq!(connect(&config, tracker.address()).get("/health").status(), 200);
+}
+
+#[test]
+fn expired_and_expiring_certificates_are_spoken_of() {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2021, 1, 1);
+    let signing_key = KeyPair::generate().unwrap();
+    let expired = CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key };
+    let files = Files::new(&expired);
+    let settings = files.settings();
+    let mut tracker = Tracker::start(0, &mut command(&settings.each_ref().map(String::as_str)));
+    assert!(tracker.wait_for_log("has expired").contains("WARN"));
+    files.write(&pair());
+    tracker.wait_for_log("listening");
+    tracker.signal("USR1");
+    assert!(tracker.wait_for_log("is valid for").contains("more days"));
+}
