@@ -1,5 +1,7 @@
 //! The members of a message, once it is known where they are: what type they have to be of, and what they say.
 
+use std::borrow::Cow;
+
 use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 
 use crate::description::Description;
@@ -74,8 +76,9 @@ impl<'a> Member<'a> {
     /// A number of bytes, in figures or as text. What is none, or not known, is nothing.
     pub(crate) fn amount(self) -> Option<u64> {
         let value = self.0?;
-        let digits = if value.kind == Kind::Number { value.raw } else { value.text()? };
-        digits.parse().ok().or_else(|| is_zero(digits).then_some(0))
+        let digits =
+            if value.kind == Kind::Number { Cow::Borrowed(value.raw) } else { text::plain(value.text()?)? };
+        digits.parse().ok().or_else(|| is_zero(&digits).then_some(0))
     }
 
     /// A count, without what stands after a point; what is too large is as large as it can be.

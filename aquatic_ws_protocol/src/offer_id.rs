@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::fault::{Fault, Field};
 use crate::output::Sink;
-use crate::text::{Characters, LoneSurrogate};
+use crate::text::{Characters, LoneSurrogate, Narrow};
 
 /// How many characters an offer's name may have. Clients use 20.
 pub const MAX_OFFER_ID_LENGTH: usize = 64;
@@ -51,18 +51,16 @@ impl OfferId {
 
     /// Reads a string that the scanner has accepted.
     pub(crate) fn read(raw: &str) -> Result<Self, Fault> {
-        let faulty = |LoneSurrogate| Fault::LoneSurrogate(Field::OfferId);
-        let mut count = 0;
-        for character in Characters::of(raw) {
-            character.map_err(faulty)?;
-            count += 1;
+        let Narrow { bytes, count, is_wide } =
+            Narrow::read(raw).map_err(|LoneSurrogate| Fault::LoneSurrogate(Field::OfferId))?;
+        match u8::try_from(count) {
+            Ok(length) if count <= SHORT && !is_wide => Ok(Self(Form::Short { length, bytes })),
+            Ok(_) if count <= MAX_OFFER_ID_LENGTH => {
+                let text: String = Characters::of(raw).filter_map(Result::ok).collect();
+                Ok(Self(Form::Long(text.into())))
+            }
+            _ => Err(Fault::OfferIdTooLong(count)),
         }
-        if count > MAX_OFFER_ID_LENGTH {
-            return Err(Fault::OfferIdTooLong(count));
-        }
-        let characters = || Characters::of(raw).filter_map(Result::ok);
-        Ok(Self::of(characters())
-            .unwrap_or_else(|| Self(Form::Long(characters().collect::<String>().into()))))
     }
 
     /// The short form, if there is one.

@@ -240,16 +240,19 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         loop {
             self.at = plain_end(self.text.as_bytes(), self.at);
+            // Escapes often come in pairs, as at the ends of lines.
+            while self.byte() == Some(b'\\') {
+                self.escape()?;
+            }
             match self.byte() {
-                Some(b'"') => {
-                    let inner = self.text.get(start..self.at).unwrap_or_default();
-                    self.at += 1;
-                    return Ok(inner);
-                }
-                Some(b'\\') => self.escape()?,
-                _ => return Err(self.malformed()),
+                Some(b'"') => break,
+                Some(0x20..) => {}
+                Some(0..0x20) | None => return Err(self.malformed()),
             }
         }
+        let inner = self.text.get(start..self.at).unwrap_or_default();
+        self.at += 1;
+        Ok(inner)
     }
 
     fn escape(&mut self) -> Result<(), Fault> {

@@ -20,23 +20,6 @@ impl<'a> Characters<'a> {
     pub(crate) fn of(raw: &'a str) -> Self {
         Self { rest: raw }
     }
-
-    fn escape(&mut self) -> Result<char, LoneSurrogate> {
-        let bytes = self.rest.as_bytes();
-        let (character, length) = match bytes.get(1) {
-            Some(b'u') => unicode_escape(bytes, 0).unwrap_or((None, 6)),
-            Some(b'b') => (Some('\u{8}'), 2),
-            Some(b'f') => (Some('\u{c}'), 2),
-            Some(b'n') => (Some('\n'), 2),
-            Some(b'r') => (Some('\r'), 2),
-            Some(b't') => (Some('\t'), 2),
-            Some(&other) => (Some(char::from(other)), 2),
-            None => (None, 2),
-        };
-        // Without a character there is nothing left to read.
-        self.rest = self.rest.get(length..).filter(|_| character.is_some()).unwrap_or_default();
-        character.ok_or(LoneSurrogate)
-    }
 }
 
 impl Iterator for Characters<'_> {
@@ -47,31 +30,86 @@ impl Iterator for Characters<'_> {
         let mut characters = self.rest.chars();
         let character = characters.next()?;
         if character == '\\' {
-            return Some(self.escape());
+            let (character, length) = escape(self.rest.as_bytes(), 0);
+            // Without a character there is nothing left to read.
+            self.rest = self.rest.get(length..).filter(|_| character.is_some()).unwrap_or_default();
+            return Some(character.ok_or(LoneSurrogate));
         }
         self.rest = characters.as_str();
         Some(Ok(character))
     }
 }
 
+/// The character of an escape that the scanner has accepted, if it is one and not half of one, and how long the escape is.
+fn escape(bytes: &[u8], at: usize) -> (Option<char>, usize) {
+    let character = match bytes.get(at + 1) {
+        Some(b'u') => return unicode_escape(bytes, at).unwrap_or((None, 6)),
+        Some(b'b') => '\u{8}',
+        Some(b'f') => '\u{c}',
+        Some(b'n') => '\n',
+        Some(b'r') => '\r',
+        Some(b't') => '\t',
+        Some(&other) => char::from(other),
+        None => return (None, 2),
+    };
+    (Some(character), 2)
+}
+
+/// What a string says, as far as one byte for each character can say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Narrow<const ROOM: usize> {
+    /// The first characters.
+    pub(crate) bytes: [u8; ROOM],
+    /// How many characters there are.
+    pub(crate) count: usize,
+    /// Whether some are above U+00FF, so that the bytes are meaningless.
+    pub(crate) is_wide: bool,
+}
+
+impl<const ROOM: usize> Narrow<ROOM> {
+    /// Reads what is between the quotes of a string that the scanner has accepted.
+    pub(crate) fn read(raw: &str) -> Result<Self, LoneSurrogate> {
+        let mut narrow = Self { bytes: [0; ROOM], count: 0, is_wide: false };
+        let mut last = 0;
+        let mut rest = raw.as_bytes();
+        while let Some((&byte, after)) = rest.split_first() {
+            rest = after;
+            if byte == b'\\' {
+                let (character, length) = escape(raw.as_bytes(), raw.len() - rest.len() - 1);
+                let character = character.ok_or(LoneSurrogate)?;
+                narrow.is_wide |= character > '\u{ff}';
+                narrow.put(narrow.count, (u32::from(character) & 0xff) as u8);
+                narrow.count += 1;
+                rest = rest.get(length - 1..).unwrap_or_default();
+                continue;
+            }
+            // Identifiers are random, so there is no branch on what kind of byte this is: the second byte of a character
+            // makes one of both, in the place of the first.
+            let continues = byte & 0xc0 == 0x80;
+            let value = if continues { last << 6 | byte & 0x3f } else { byte };
+            narrow.put(narrow.count.wrapping_sub(usize::from(continues)), value);
+            narrow.count += usize::from(!continues);
+            narrow.is_wide |= byte > 0xc3;
+            last = byte;
+        }
+        Ok(narrow)
+    }
+
+    #[inline]
+    fn put(&mut self, at: usize, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(at) {
+            *place = byte;
+        }
+    }
+}
+
 /// The 20 bytes a string stands for.
 pub(crate) fn twenty_bytes(raw: &str, field: Field) -> Result<[u8; 20], Fault> {
-    let mut bytes = [0; 20];
-    let mut count = 0;
-    let mut is_wide = false;
-    for character in Characters::of(raw) {
-        let character = character.map_err(|LoneSurrogate| Fault::LoneSurrogate(field))?;
-        match (u8::try_from(character), bytes.get_mut(count)) {
-            (Ok(byte), Some(place)) => *place = byte,
-            (Ok(_), None) => {}
-            (Err(_), _) => is_wide = true,
-        }
-        count += 1;
-    }
-    match (count, is_wide) {
-        (20, false) => Ok(bytes),
-        (20, true) => Err(Fault::NotBytes(field)),
-        (count, _) => Err(Fault::Length(field, count)),
+    match Narrow::read(raw) {
+        Ok(Narrow { bytes, count: 20, is_wide: false }) => Ok(bytes),
+        Ok(Narrow { count: 20, is_wide: true, .. }) => Err(Fault::NotBytes(field)),
+        Ok(Narrow { count, .. }) => Err(Fault::Length(field, count)),
+        Err(LoneSurrogate) => Err(Fault::LoneSurrogate(field)),
     }
 }
 
