@@ -21,11 +21,13 @@ use futures_lite::{AsyncRead, AsyncWrite};
 
 use crate::handler::{AwayAnnounce, AwayScrape, Handler, Step, Then, Turn};
 
-/// Bytes taken in by one read: many pipelined announces, and more than any usual request.
-const READ: usize = 16 * 1024;
+/// Bytes taken in by one read: some twenty pipelined announces. With the longest request it is the most a connection
+/// keeps unserved.
+const READ: usize = 8 * 1024;
 
-/// Room for replies to pipelined requests that are sent together.
-const REPLIES: usize = 64 * 1024;
+/// Room for replies to pipelined requests that are sent together. With the longest reply it is the most a connection
+/// keeps for a client that does not receive.
+const REPLIES: usize = 16 * 1024;
 
 /// Reads of one connection that found something, one after the other, before other tasks of the core get their turn.
 const READS_PER_TURN: u32 = 4;
@@ -175,6 +177,9 @@ impl<M: Send + 'static> Session<M> {
         self.reading = incomplete;
         self.in_head &= taken == 0;
         keep(kept, &input[taken..end]);
+        if let Next::End(_) = next {
+            connection.announce_end();
+        }
         let unsent = send_now(connection, context, &output[..written])?;
         handler.counters().sent(written);
         Poll::Ready(Ok(Rest { unsent, next }))
@@ -188,8 +193,10 @@ impl<M: Send + 'static> Session<M> {
         self.core.announce(away.announce, room, inbox.take_announce());
         let answer = poll_fn(|context| inbox.poll(context)).await;
         let Answer::Announce(answer) = answer else { unreachable!("an announce is answered in kind") };
-        self.reply_apart(|handler, reply| handler.finish_announce(&away, answer.as_ref(), reply)).await?;
-        Ok(Then::after(away.framing))
+        let then = Then::after(away.framing);
+        self.reply_apart(then, |handler, reply| handler.finish_announce(&away, answer.as_ref(), reply))
+            .await?;
+        Ok(then)
     }
 
     /// Has other cores count, and replies.
@@ -199,8 +206,10 @@ impl<M: Send + 'static> Session<M> {
         self.core.scrape(&away.info_hashes, FamilySet::Both, inbox.take_scrape());
         let answer = poll_fn(|context| inbox.poll(context)).await;
         let Answer::Scrape(counts) = answer else { unreachable!("a scrape is answered in kind") };
-        self.reply_apart(|handler, reply| handler.finish_scrape(&away, counts.as_deref(), reply)).await?;
-        Ok(Then::after(away.framing))
+        let then = Then::after(away.framing);
+        self.reply_apart(then, |handler, reply| handler.finish_scrape(&away, counts.as_deref(), reply))
+            .await?;
+        Ok(then)
     }
 
     fn inbox(&mut self) -> Rc<Inbox> {
@@ -210,8 +219,12 @@ impl<M: Send + 'static> Session<M> {
     /// Sends one reply.
     async fn reply_apart(
         &mut self,
+        then: Then,
         mut write: impl FnMut(&mut Handler, &mut [u8]) -> usize,
     ) -> io::Result<()> {
+        if then != Then::GoOn {
+            self.connection.announce_end();
+        }
         let send = |context: &mut Context<'_>| {
             let mut place = self.place.borrow_mut();
             let Workplace { handler, output, .. } = &mut *place;

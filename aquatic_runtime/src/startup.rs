@@ -214,6 +214,18 @@ pub fn raise_open_files() -> Option<u64> {
     }
 }
 
+/// Warns if the process may not open as many files as it may have connections.
+pub fn compare_open_files(connections: usize) {
+    let allowed = Limit(getrlimit(Resource::Nofile).current);
+    if allowed.0.is_some_and(|allowed| allowed < connections as u64) {
+        log::warn!(
+            "connections.max_connections = {connections}, but the process may open {allowed} files only: further \
+             connections will be closed at once. Raise the limit (LimitNOFILE= in a systemd unit, ulimit -n) or lower \
+             the setting"
+        );
+    }
+}
+
 /// A limit, as a number or "unlimited".
 #[derive(Clone, Copy, Debug)]
 pub struct Limit(pub Option<u64>);

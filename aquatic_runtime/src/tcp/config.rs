@@ -16,8 +16,8 @@ use super::bind::{CoreListeners, ListenOptions, Listeners};
 use super::deadlines::Deadlines;
 use super::tls::{Tls, TlsFiles};
 use crate::engine::Engine;
-use crate::net;
 use crate::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
+use crate::{net, startup};
 
 /// Longest path of a unix socket.
 const MAX_UNIX_PATH: usize = 107;
@@ -260,6 +260,7 @@ impl TcpConfig<'_> {
         } else {
             None
         };
+        startup::compare_open_files(self.connections.max_connections);
         let trusted = TrustedProxies::parse(&self.proxies.trusted_proxies)?;
         let on_bad = self.proxies.on_missing_client.into();
         let names = self.proxies.client_headers.clone();
