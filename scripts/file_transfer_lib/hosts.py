@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from .programs import PATH
+
 CLONE_NEWNET = 0x4000_0000
 STOP_SECONDS = 5.0
 """How long a program may take to end after SIGTERM before it is killed, unless its starter says otherwise."""
@@ -95,11 +97,11 @@ class Host:
         namespaces = [f"--{kind}=/proc/{self.holder}/ns/{file}" for kind, file in (("net", "net"), ("mount", "mnt"))]
         return ["nsenter", *namespaces, f"--wd={directory}", "--", *command]
 
-    def start(self, name: str, command: Sequence[str], directory: Path | None = None) -> Process:
+    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
         """Starts a program on this host; its log is called `name`. It sees neither the user's home nor locale."""
-        directory = directory or self.directory
-        environment = {"HOME": str(directory), "LANG": "C.UTF-8", "PATH": os.environ["PATH"], "TERM": "dumb"}
-        return Process(self.command(command, directory), self.directory / f"{name}.log", environment)
+        variables = {"HOME": str(self.directory), "LANG": "C.UTF-8", "PATH": PATH, "TERM": "dumb"}
+        variables |= environment or {}
+        return Process(self.command(command, self.directory), self.directory / f"{name}.log", variables)
 
     def socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
         """A socket that belongs to this host, although this program does not run there."""
@@ -113,6 +115,12 @@ class Host:
         connection.sock.settimeout(5)
         connection.sock.connect(("127.0.0.1", port))
         return connection
+
+    def accepted_connections(self) -> int:
+        """How many TCP connections the programs on this host have been given so far."""
+        lines = Path(f"/proc/{self.holder}/net/snmp").read_text().splitlines()
+        names, numbers = (line.split() for line in lines if line.startswith("Tcp:"))
+        return int(numbers[names.index("PassiveOpens")])
 
 
 @contextlib.contextmanager

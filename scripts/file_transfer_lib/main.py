@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
-from .clients.base import Client
 from .hosts import enter_own_namespaces
-from .rows import Row, all_rows
+from .programs import Program
+from .row import Row
+from .rows import all_rows
 from .runner import Outcome, Runner
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def main() -> int:
         print("\n".join(row.name for row in rows))
         return 0
     if options.packages:
-        print("\n".join(client.package for client in _clients_of(rows)))
+        print("\n".join(program.package for program in _programs_of(rows)))
         return 0
     binary = options.tracker_binary.resolve()
     if not os.access(binary, os.X_OK):
@@ -43,7 +44,7 @@ def main() -> int:
         print(f"file_transfer: {missing}", file=sys.stderr)
         return EXIT_USAGE
     if options.skip_missing:
-        rows = _with_installed_clients(rows)
+        rows = _with_installed_programs(rows)
         if not rows:
             print("no row is left", file=sys.stderr)
             return EXIT_USAGE
@@ -62,8 +63,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the names of the rows and exit")
     parser.add_argument("--jobs", type=_positive, default=2, metavar="N", help="rows at the same time (default: 2)")
     parser.add_argument("--keep", action="store_true", help="keep the files and logs of rows that passed, too")
-    parser.add_argument("--packages", action="store_true", help="print the Debian packages of the rows' clients and exit")
-    parser.add_argument("--skip-missing", action="store_true", help="leave out clients that are not installed")
+    parser.add_argument("--packages", action="store_true", help="print the Debian packages the rows need and exit")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out rows whose programs are not installed")
     return parser.parse_args(arguments)
 
 
@@ -78,16 +79,15 @@ def _select(substrings: Sequence[str]) -> list[Row]:
     return [row for row in all_rows() if not substrings or any(part in row.name for part in substrings)]
 
 
-def _with_installed_clients(rows: Sequence[Row]) -> list[Row]:
-    clients = _clients_of(rows)
-    missing = {client: package for client in clients if (package := client.missing_package())}
-    for client, package in missing.items():
-        print(f"skipped: rows with {client.name} (apt-get install {package})")
-    return [row for row in rows if row.seeder not in missing and row.leecher not in missing]
+def _with_installed_programs(rows: Sequence[Row]) -> list[Row]:
+    missing = {program: package for program in _programs_of(rows) if (package := program.missing_package())}
+    for program, package in missing.items():
+        print(f"skipped: rows with {program.name} (apt-get install {package})")
+    return [row for row in rows if missing.keys().isdisjoint(row.all_programs())]
 
 
-def _clients_of(rows: Sequence[Row]) -> list[type[Client]]:
-    return list(dict.fromkeys(client for row in rows for client in (row.seeder, row.leecher)))
+def _programs_of(rows: Sequence[Row]) -> list[type[Program]]:
+    return list(dict.fromkeys(program for row in rows for program in row.all_programs()))
 
 
 def _run(rows: Sequence[Row], binary: Path, options: argparse.Namespace) -> int:
@@ -102,7 +102,7 @@ def _run(rows: Sequence[Row], binary: Path, options: argparse.Namespace) -> int:
         if outcome.failure:
             print(f"\n=== {outcome.row.name}: {outcome.failure}\n{outcome.logs}")
     _print_table(outcomes)
-    _print_versions(_clients_of(rows))
+    _print_versions(_programs_of(rows))
     passed = sum(outcome.failure is None for outcome in outcomes)
     print(f"\n{passed} of {len(rows)} rows passed in {time.monotonic() - started:.0f} s")
     failed = any(outcome.failure for outcome in outcomes)
@@ -171,13 +171,11 @@ def _print_table(outcomes: Sequence[Outcome]) -> None:
 def _cells(outcome: Outcome) -> tuple[str, ...]:
     row = outcome.row
     number = str(all_rows().index(row) + 1)
-    access = row.access.value if row.access else "off"
     result = "FAILED" if outcome.failure else "ok at the second attempt" if outcome.earlier else "ok"
-    clients = (row.seeder.name, row.leecher.name)
-    return (number, row.protocol.name, row.family.value, *clients, access, f"{outcome.seconds:.1f} s", result)
+    return (number, row.protocol.name, row.family.value, *row.cells, f"{outcome.seconds:.1f} s", result)
 
 
-def _print_versions(clients: Sequence[type[Client]]) -> None:
+def _print_versions(programs: Sequence[type[Program]]) -> None:
     print()
-    for client in clients:
-        print(f"{client.name}: {client.version()}")
+    for program in programs:
+        print(f"{program.name}: {program.version()}")

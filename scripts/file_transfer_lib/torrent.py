@@ -9,11 +9,11 @@ PIECE_BYTES = 64 * 1024
 PAYLOAD_BYTES = 3 * 1024 * 1024 + 12_345
 """A few megabytes, and not a multiple of the piece size, so that the last piece is a short one."""
 
-Bencodable = int | str | bytes | list["Bencodable"] | dict[str, "Bencodable"]
+Bencodable = int | str | bytes | list["Bencodable"] | dict[str, "Bencodable"] | dict[bytes, "Bencodable"]
 
 
 def bencode(value: Bencodable) -> bytes:
-    """Encodes `value`; text becomes UTF-8 and dictionary keys are put in byte order."""
+    """Encodes `value`; text becomes UTF-8 and dictionary keys, which are text, are put in byte order."""
     if isinstance(value, int):
         return b"i%de" % value
     if isinstance(value, str):
@@ -24,6 +24,49 @@ def bencode(value: Bencodable) -> bytes:
         return b"l%se" % b"".join(map(bencode, value))
     pairs = sorted((key.encode(), item) for key, item in value.items())
     return b"d%se" % b"".join(bencode(key) + bencode(item) for key, item in pairs)
+
+
+def bdecode(data: bytes) -> Bencodable:
+    """Decodes all of `data`, which must be exactly as the specification has it; else it is a `ValueError`."""
+    try:
+        value, end = _bdecode(data, 0)
+    except IndexError:
+        raise ValueError(f"bencode ends early: {data!r}") from None
+    if end != len(data):
+        raise ValueError(f"{len(data) - end} bytes behind the end of bencode: {data!r}")
+    return value
+
+
+def _bdecode(data: bytes, start: int) -> tuple[Bencodable, int]:
+    """The value that begins there, and where it ends."""
+    if data[start] in b"0123456789":
+        length, start = _bdecode_number(data, start, b":")
+        if start + length > len(data):
+            raise IndexError
+        return data[start : start + length], start + length
+    kind, start = data[start : start + 1], start + 1
+    if kind == b"i":
+        return _bdecode_number(data, start, b"e")
+    items: list[Bencodable] = []
+    while data[start] != ord("e"):
+        item, start = _bdecode(data, start)
+        items.append(item)
+    if kind == b"l":
+        return items, start + 1
+    keys, values = items[::2], items[1::2]
+    if kind != b"d" or len(keys) != len(values):
+        raise ValueError(f"no bencode at {start - 1}: {data!r}")
+    if any(not isinstance(key, bytes) for key in keys) or keys != sorted(set(keys)):
+        raise ValueError(f"keys are not in order: {keys}")
+    return dict(zip(keys, values)), start + 1
+
+
+def _bdecode_number(data: bytes, start: int, end: bytes) -> tuple[int, int]:
+    text = data[start : data.index(end, start)]
+    number = int(text)
+    if b"%d" % number != text:
+        raise ValueError(f"no number: {text!r}")
+    return number, start + len(text) + 1
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from .hosts import Failure, Family, Host
-from .protocols import Configuration, Protocol
+from .hosts import Failure
+from .protocols import Protocol
+from .sites import Configuration, Setting, Site
 
 
 class AccessMode(Enum):
@@ -28,16 +29,14 @@ class AccessList:
 class Tracker:
     """A running tracker process with a configuration file that says no more than the row needs."""
 
-    def __init__(
-        self, binary: Path, protocol: Protocol, host: Host, family: Family, access_list: AccessList | None
-    ) -> None:
-        configuration = protocol.configuration(family, host.addresses[family])
+    def __init__(self, binary: Path, protocol: Protocol, site: Site, access_list: AccessList | None) -> None:
+        configuration = protocol.configuration(site)
         if access_list is not None:
-            configuration["access_list"] = _write_access_list(access_list, host.directory)
-        path = host.directory / "tracker.toml"
+            configuration["access_list"] = _write_access_list(access_list, site.host.directory)
+        path = site.host.directory / "tracker.toml"
         path.write_text(_toml(configuration))
         self._protocol = protocol
-        self.process = host.start("tracker", [str(binary), protocol.subcommand, "-c", str(path)])
+        self.process = site.host.start("tracker", [str(binary), protocol.subcommand, "-c", str(path)])
 
     def announce_url(self) -> str | None:
         """The announce URL from the start-up log, or None while the tracker is not listening yet."""
@@ -57,14 +56,14 @@ class Tracker:
             raise Failure(f"the tracker did not stop cleanly on SIGTERM: exit code {code}")
 
 
-def _write_access_list(access_list: AccessList, directory: Path) -> dict[str, str | int | bool]:
+def _write_access_list(access_list: AccessList, directory: Path) -> dict[str, Setting]:
     path = directory / "access-list.txt"
     path.write_text(_lines(info_hash.hex() for info_hash in access_list.info_hashes))
     return {"mode": access_list.mode.value, "path": str(path)}
 
 
 def _toml(configuration: Configuration) -> str:
-    # JSON strings, numbers and booleans are written the same way in TOML.
+    # JSON strings, numbers, booleans and lists of them are written the same way in TOML.
     sections = (
         _lines([f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())])
         for name, section in configuration.items()

@@ -3,14 +3,15 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from ..hosts import Family
 from .base import PEER_PORT, Client, Torrent
 
 
 class Aria2(Client):
-    """Everything is on the command line; the log is the only place where a tracker's error text appears. There it is
-    named by transaction id only, and the announce with that id names the torrent.
+    """Everything is on the command line; the log is the only place where a tracker's error text appears. Over UDP it is
+    named by transaction id only, and the announce with that id names the torrent; over HTTP it follows the request.
 
     Quirks of 1.36:
     - It compares the size of a connect reply with 16 for equality.
@@ -47,15 +48,21 @@ class Aria2(Client):
             "log": self._log,
             "log-level": "info",
         }
+        if self.authority is not None:
+            options |= {"ca-certificate": self.authority, "check-certificate": "true"}
         switches = [f"--{name}={value}" for name, value in options.items()]
         self.run(["aria2c", "--no-conf", *switches, *(str(torrent.file) for torrent in torrents)])
 
     def tracker_message(self, torrent: Torrent) -> str | None:
         log = self._log.read_text(errors="replace")
+        refused = re.findall(r"Tracker request \S*info_hash=([^&]+)&.*\n.*Tracker returned failure reason: (.*)", log)
+        for info_hash, error in refused:
+            if unquote_to_bytes(info_hash) == torrent.payload.info_hash:
+                return error
         announces = rf"sent ANNOUNCE .*transaction_id=(\w+),.*infohash={torrent.payload.info_hash.hex()}"
         for transaction_id in re.findall(announces, log):
-            if error := re.search(rf"received ERROR .*transaction_id={transaction_id},.*error_string=(.*)", log):
-                return error.group(1)
+            if found := re.search(rf"received ERROR .*transaction_id={transaction_id},.*error_string=(.*)", log):
+                return found.group(1)
         return None
 
     @property

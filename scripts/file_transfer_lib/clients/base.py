@@ -1,13 +1,12 @@
 """What a row asks of every client program."""
 
-import shutil
-import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..hosts import Failure, Family, Host, Process
+from ..programs import Program
 from ..protocols import Protocol
 from ..torrent import Payload
 
@@ -25,25 +24,21 @@ class Torrent:
 
     payload: Payload
     file: Path
+    announce_url: str
 
 
-class Client(ABC):
+class Client(Program, ABC):
     """A client program on one host; subclasses know its command line and how to read its state.
 
     A subclass switches off every source of peers but the tracker (DHT, peer exchange, local discovery), port mapping,
     and transports the row does not need, and keeps all files below the host's directory.
     """
 
-    name: str
-    package: str
-    """The Debian package to install."""
-    programs: tuple[str, ...]
-    """What must be in the path."""
-    version_command: tuple[str, ...]
-
-    def __init__(self, host: Host, family: Family) -> None:
+    def __init__(self, host: Host, family: Family, authority: Path | None) -> None:
+        """`authority` is whom to trust with the tracker's certificate, and nobody else, if it has one."""
         self.host = host
         self.family = family
+        self.authority = authority
         self.address = host.addresses[family]
         self.data = host.directory / "data"
         self.data.mkdir()
@@ -71,22 +66,6 @@ class Client(ABC):
         if self.process is not None and (code := self.process.exit_code()) is not None:
             raise Failure(f"the {self.host.name} ({self.name}) ended by itself with exit code {code}")
 
-    def run(self, command: Sequence[str]) -> None:
-        """Starts the client program itself."""
-        self.process = self.host.start(self.name, command)
-
-    @classmethod
-    def missing_package(cls) -> str | None:
-        """The package to install if a program of this client is not there."""
-        missing = any(shutil.which(program) is None for program in cls.programs)
-        return cls.package if missing else None
-
-    @classmethod
-    def version(cls) -> str:
-        """The first line the program says about its version that has a digit in it."""
-        try:
-            result = subprocess.run(cls.version_command, capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return f"unknown ({error})"
-        lines = (result.stdout + result.stderr).splitlines()
-        return next((line.strip() for line in lines if any(map(str.isdigit, line))), "unknown")
+    def run(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Starts the client program itself, with additions to its environment."""
+        self.process = self.host.start(self.name, command, environment=environment)

@@ -4,7 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..protocols import UDP, Protocol
+from ..hosts import Family, Host, Process
+from ..protocols import Protocol
+from ..protocols.udp import UDP
 from .base import PEER_PORT, Client, Torrent
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -12,6 +14,11 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 
 UDP_REFUSAL = "tracker sent a failure message"
 """How libtorrent names an error packet; it has other names for timeouts and replies that it cannot read."""
+
+
+def trust(authority: Path | None) -> dict[str, str]:
+    """The environment in which OpenSSL, and with it libtorrent, trusts an authority."""
+    return {"SSL_CERT_FILE": str(authority)} if authority is not None else {}
 
 
 class Libtorrent(Client):
@@ -38,7 +45,7 @@ class Libtorrent(Client):
         }
         # Isolated, so that this folder, with a module named like the binding, is not searched for it.
         agent = Path(__file__).with_name("libtorrent_agent.py")
-        self.run([SYSTEM_PYTHON, "-I", "-B", str(agent), json.dumps(settings)])
+        self.run([SYSTEM_PYTHON, "-I", "-B", str(agent), json.dumps(settings)], trust(self.authority))
 
     def tracker_message(self, torrent: Torrent) -> str | None:
         try:
@@ -57,3 +64,19 @@ class Libtorrent(Client):
     @classmethod
     def missing_package(cls) -> str | None:
         return super().missing_package() or (cls.package if "Error" in cls.version() else None)
+
+
+def start_scrape(
+    host: Host, family: Family, authority: Path | None, announce_url: str, info_hashes: Sequence[bytes], results: Path
+) -> Process:
+    """Starts a session that asks for the counts of torrents without taking part in them, writes what it would show its
+    user for each to `results`, and ends."""
+    settings = {
+        "listen": f"{family.authority(host.addresses[family])}:{PEER_PORT}",
+        "announce_url": announce_url,
+        "info_hashes": [info_hash.hex() for info_hash in info_hashes],
+        "data": str(host.directory),
+        "results": str(results),
+    }
+    agent = Path(__file__).with_name("libtorrent_scrape.py")
+    return host.start("scrape", [SYSTEM_PYTHON, "-I", "-B", str(agent), json.dumps(settings)], trust(authority))

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Sequence
 
-from ..protocols import UDP, Protocol
+from ..protocols import Protocol
+from ..protocols.udp import UDP
 from .base import CONTROL_PORT, PEER_PORT, Client, Torrent
-from .libtorrent import UDP_REFUSAL
+from .libtorrent import UDP_REFUSAL, trust
 
 
 class Qbittorrent(Client):
@@ -29,7 +30,8 @@ class Qbittorrent(Client):
         configuration = profile / "qBittorrent" / "config"
         configuration.mkdir(parents=True)
         (configuration / "qBittorrent.conf").write_text(self._settings())
-        self.run(["qbittorrent-nox", f"--profile={profile}", *(str(torrent.file) for torrent in torrents)])
+        files = [str(torrent.file) for torrent in torrents]
+        self.run(["qbittorrent-nox", f"--profile={profile}", *files], trust(self.authority))
 
     def tracker_message(self, torrent: Torrent) -> str | None:
         connection = self.host.http(CONTROL_PORT)

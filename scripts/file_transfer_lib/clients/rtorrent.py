@@ -13,6 +13,7 @@ class Rtorrent(Client):
 
     Quirks of 0.9.8:
     - It needs a terminal unless daemon mode is switched on.
+    - aria2 gets some hundred kilobytes from it and then nothing more, whatever tracker has introduced them.
     - Over UDP on IPv6 it reads the peers of a reply as IPv4 ones (6 bytes each), so it cannot be an IPv6 leecher.
     """
 
@@ -34,7 +35,10 @@ class Rtorrent(Client):
         return message or None
 
     def _settings(self, session: Path) -> str:
-        return f"""system.daemon.set = true
+        trust = ""
+        if self.authority is not None:
+            trust = f"network.http.cacert.set = {self.authority}\nnetwork.http.ssl_verify_peer.set = 1\n"
+        return f"""{trust}system.daemon.set = true
 network.scgi.open_local = {self._control}
 session.path.set = {session}
 directory.default.set = {self.data}

@@ -15,6 +15,7 @@ class Transmission(Client):
       configuration it looks up nothing.
     - It compares the size of a connect reply with 16 for equality.
     - It unchokes leechers every 10 seconds and not in between, so rows in which it seeds take that long.
+    - It does not look at certificates unless an environment variable says so.
     - RPC calls need a session id, which a first call without one is refused with.
     """
 
@@ -32,7 +33,11 @@ class Transmission(Client):
         # The daemon loads what lies in this folder as torrents that it knows already, so it starts them without a call.
         for torrent in torrents:
             (configuration / "torrents" / torrent.file.name).write_bytes(torrent.file.read_bytes())
-        self.run(["transmission-daemon", "--foreground", "--config-dir", str(configuration), "--log-debug"])
+        environment = {}
+        if self.authority is not None:
+            environment = {"TR_CURL_SSL_VERIFY": "1", "CURL_CA_BUNDLE": str(self.authority)}
+        command = ["transmission-daemon", "--foreground", "--config-dir", str(configuration), "--log-debug"]
+        self.run(command, environment)
 
     def tracker_message(self, torrent: Torrent) -> str | None:
         fields = {"ids": [torrent.payload.info_hash.hex()], "fields": ["trackerStats"]}

@@ -1,0 +1,42 @@
+"""What every line of the table is."""
+
+from abc import ABC, abstractmethod
+
+from .hosts import Family
+from .programs import Program
+from .protocols import Protocol
+from .stage import Stage
+
+
+class Row(ABC):
+    """One experiment. It is shared by attempts, so it keeps no state."""
+
+    protocol: Protocol
+    family: Family
+
+    @property
+    @abstractmethod
+    def subject(self) -> str:
+        """What the row is about, beside protocol and family."""
+
+    @property
+    @abstractmethod
+    def cells(self) -> tuple[str, str, str]:
+        """Seeder, leecher and access list in the printed table."""
+
+    @abstractmethod
+    def programs(self) -> tuple[type[Program], ...]:
+        """What has to be installed for it, beside what the protocol needs."""
+
+    @abstractmethod
+    def run(self, stage: Stage) -> None:
+        """Returns if the row passed, raises `Failure` if not."""
+
+    @property
+    def name(self) -> str:
+        """What `--row` looks for substrings in."""
+        return f"{self.subject}, {self.protocol.name} {self.family.value}"
+
+    def all_programs(self) -> list[type[Program]]:
+        """What has to be installed."""
+        return list(dict.fromkeys((*self.programs(), *self.protocol.all_programs())))

@@ -1,0 +1,28 @@
+"""Transfers over UDP."""
+
+from ..clients import ALL, Libtorrent, Qbittorrent, Rtorrent, Transmission
+from ..clients.base import Client
+from ..hosts import Family
+from ..protocols.udp import UDP
+from ..row import Row
+from ..tracker import AccessMode
+from ..transfer import Transfer
+from .pairs import RING
+
+IPV6_PAIRS: tuple[tuple[type[Client], type[Client]], ...] = (
+    (Libtorrent, Libtorrent),
+    (Qbittorrent, Qbittorrent),
+    (Transmission, Libtorrent),
+    (Rtorrent, Qbittorrent),
+)
+"""Over UDP on IPv6 aria2 does not work at all, Transmission and rTorrent work as seeders only; see their classes."""
+
+
+def rows() -> list[Row]:
+    """Every client with itself, a ring of different clients, IPv6 where clients can do it, and the access list."""
+    return [
+        *(Transfer(client, client, UDP) for client in ALL),
+        *(Transfer(seeder, leecher, UDP) for seeder, leecher in RING),
+        *(Transfer(seeder, leecher, UDP, Family.IPV6) for seeder, leecher in IPV6_PAIRS),
+        *(Transfer(client, client, UDP, access=mode) for mode in AccessMode for client in ALL),
+    ]

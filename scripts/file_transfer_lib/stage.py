@@ -1,0 +1,98 @@
+"""What a row is performed on."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from .certificates import Certificates
+from .clients.base import Client, Torrent
+from .hosts import ADDRESSES, TRACKER, TRACKER_NAME, Failure, Family, Host, create_hosts
+from .protocols import Probe, Protocol
+from .sites import Site
+from .torrent import Payload
+from .tracker import AccessList, Tracker
+
+POLL_SECONDS = 0.1
+
+Answer = TypeVar("Answer")
+
+
+class Stage:
+    """The hosts of a row, the tracker and the clients on them, and the patience with them."""
+
+    site: Site
+    url: str
+    """The announce URL that clients are given."""
+    probe: Probe
+    """Asks the tracker directly."""
+
+    def __init__(self, binary: Path, directory: Path, seconds: float, stopping: threading.Event) -> None:
+        self.directory = directory
+        self.stack = contextlib.ExitStack()
+        """Undoes whatever was done for the row."""
+        self._binary = binary
+        self._deadline = time.monotonic() + seconds
+        self._stopping = stopping
+        self._tracker: Tracker | None = None
+        self._clients: list[Client] = []
+
+    def open(self, protocol: Protocol, family: Family, access_list: AccessList | None = None) -> None:
+        """Creates the hosts, and starts the tracker and what stands before it."""
+        hosts = create_hosts(self.stack, self.directory, family)
+        certificates = None
+        if protocol.encrypted:
+            certificates = Certificates.issue(self.directory, TRACKER_NAME, ADDRESSES[TRACKER].values())
+        self.site = Site(hosts[TRACKER], hosts, family, certificates)
+        tracker = Tracker(self._binary, protocol, self.site, access_list)
+        self.stack.callback(tracker.process.stop)
+        self._tracker = tracker
+        own_url = self.wait("the tracker to log its announce URL", tracker.announce_url)
+        self.url = protocol.prepare(self.stack, self.site, own_url)
+        self.probe = protocol.probe(self.site, self.url)
+
+    @property
+    def hosts(self) -> Mapping[str, Host]:
+        """All hosts, by their names."""
+        return self.site.hosts
+
+    def client(self, kind: type[Client], host: str) -> Client:
+        """A client on a host, which is not started yet."""
+        authority = self.site.certificates.authority if self.site.certificates else None
+        return kind(self.hosts[host], self.site.family, authority)
+
+    def start(self, client: Client, torrents: Sequence[Torrent]) -> None:
+        """Starts a client, which from then on must not end by itself."""
+        self.stack.callback(client.stop)
+        client.start(torrents)
+        self._clients.append(client)
+
+    def torrent(self, payload: Payload) -> Torrent:
+        """Writes the torrent file of a payload, with the tracker of this row."""
+        file = self.directory / f"{payload.name}.torrent"
+        payload.write_torrent(file, self.url)
+        return Torrent(payload, file, self.url)
+
+    def wait(self, what: str, question: Callable[[], Answer | None]) -> Answer:
+        """Asks until there is an answer, for as long as the row may take and its processes run."""
+        while (answer := question()) is None:
+            self.pause(POLL_SECONDS)
+            if time.monotonic() > self._deadline:
+                raise Failure(f"waited in vain for {what}")
+        return answer
+
+    def pause(self, seconds: float) -> None:
+        """Lets time pass, unless something ends that must not."""
+        if self._stopping.wait(seconds):
+            raise Failure("interrupted")
+        if self._tracker is not None:
+            self._tracker.check_alive()
+        for client in self._clients:
+            client.check_alive()
+
+    def close(self) -> None:
+        """Ends the tracker of a row that has passed so far: it must have run up to now and must stop in order."""
+        if self._tracker is not None:
+            self._tracker.stop()

@@ -1,0 +1,144 @@
+"""The rows in which a file is transferred."""
+
+import contextlib
+import http.client
+from dataclasses import dataclass
+from pathlib import Path
+
+from .clients.base import PEER_PORT, Client, Torrent
+from .hosts import LEECHER, SEEDER, Failure, Family
+from .programs import Program
+from .protocols import Protocol
+from .protocols.udp import UDP
+from .row import Row
+from .stage import Stage
+from .torrent import Payload, sha256_of
+from .tracker import AccessList, AccessMode
+
+REFUSED_SECONDS = 2.0
+"""How long a refused torrent is watched for bytes after both clients have shown the refusal."""
+
+
+@dataclass(frozen=True)
+class Transfer(Row):
+    """A seeder and a leecher, each on a host of its own.
+
+    Without an access mode a row has one torrent, which must be transferred. With one it has two, of which the first is
+    on the access list: the mode decides which of the two must be transferred and which refused.
+    """
+
+    seeder: type[Client]
+    leecher: type[Client]
+    protocol: Protocol = UDP
+    family: Family = Family.IPV4
+    access: AccessMode | None = None
+
+    @property
+    def subject(self) -> str:
+        return self.seeder.name if self.seeder is self.leecher else f"{self.seeder.name} to {self.leecher.name}"
+
+    @property
+    def name(self) -> str:
+        return super().name + (f", access list {self.access.value}" if self.access else "")
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        return (self.seeder.name, self.leecher.name, self.access.value if self.access else "off")
+
+    def programs(self) -> tuple[type[Program], ...]:
+        return (self.seeder, self.leecher)
+
+    def run(self, stage: Stage) -> None:
+        plan = _Plan.of(self.access)
+        stage.open(self.protocol, self.family, plan.access_list)
+        torrents = [stage.torrent(payload) for payload in plan.admitted + plan.refused]
+        seeder = stage.client(self.seeder, SEEDER)
+        for torrent in torrents:
+            (seeder.data / torrent.payload.name).write_bytes(torrent.payload.content)
+        stage.start(seeder, torrents)
+        for payload in plan.admitted:
+            what = f"the seeder's announce of '{payload.name}' to show in the tracker's counts"
+            stage.wait(what, lambda: stage.probe.seeders(payload.info_hash) or None)
+        leecher = stage.client(self.leecher, LEECHER)
+        stage.start(leecher, torrents)
+        for payload in plan.admitted:
+            path = leecher.data / payload.name
+            stage.wait(f"the leecher to receive '{payload.name}'", lambda: sha256_of(path) == payload.sha256 or None)
+            _check_addresses(stage, payload)
+        refused = [torrent for torrent in torrents if torrent.payload in plan.refused]
+        self._check_refused(stage, (seeder, leecher), refused)
+
+    def _check_refused(self, stage: Stage, clients: tuple[Client, Client], torrents: list[Torrent]) -> None:
+        """Both clients must show exactly the text that the tracker refuses the torrent with, and nothing may arrive."""
+        for torrent in torrents:
+            text = stage.probe.refusal(torrent.payload.info_hash)
+            for client in clients:
+                _wait_for_message(stage, client, torrent, client.refusal_as_shown(text, self.protocol))
+        if torrents:
+            stage.pause(REFUSED_SECONDS)
+        for torrent in torrents:
+            if _has_content(clients[1].data / torrent.payload.name):
+                raise Failure(f"'{torrent.payload.name}' is refused by the tracker, yet the leecher received data")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The torrents of a row and what is expected of them."""
+
+    admitted: list[Payload]
+    refused: list[Payload]
+    access_list: AccessList | None
+
+    @classmethod
+    def of(cls, access: AccessMode | None) -> "_Plan":
+        """Makes the payloads a row needs."""
+        if access is None:
+            return cls([Payload.random("file")], [], None)
+        listed, unlisted = Payload.random("listed"), Payload.random("unlisted")
+        access_list = AccessList(access, (listed.info_hash,))
+        if access is AccessMode.ALLOW:
+            return cls([listed], [unlisted], access_list)
+        return cls([unlisted], [listed], access_list)
+
+
+def _check_addresses(stage: Stage, payload: Payload) -> None:
+    """The tracker must hand out where the two clients are, and nothing else, such as the address of a proxy."""
+    expected = {(stage.hosts[name].addresses[stage.site.family], PEER_PORT) for name in (SEEDER, LEECHER)}
+    seen: set[tuple[str, int]] = set()
+
+    def is_right() -> bool | None:
+        nonlocal seen
+        peers = stage.probe.peers(payload.info_hash)
+        seen = seen if peers is None else peers
+        return peers is None or peers == expected or None
+
+    try:
+        stage.wait(f"the tracker to hand out {sorted(expected)}", is_right)
+    except Failure as failure:
+        raise Failure(f"{failure}; it hands out {sorted(seen)}") from None
+
+
+def _wait_for_message(stage: Stage, client: Client, torrent: Torrent, text: str) -> None:
+    seen: set[str] = set()
+
+    def shows_text() -> bool | None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if message := client.tracker_message(torrent):
+                seen.add(message)
+        return any(text in message for message in seen) or None
+
+    who = f"the {client.host.name} ({client.name})"
+    what = f"{who} to show '{text}' as the tracker's answer for '{torrent.payload.name}'"
+    try:
+        stage.wait(what, shows_text)
+    except Failure as failure:
+        raise Failure(f"{failure}; it showed {sorted(seen) or 'none'}") from None
+
+
+def _has_content(path: Path) -> bool:
+    """Whether anything but zeros, which clients may reserve space with, was written to a file or a partial one.
+
+    Other files beside it, such as a client's own notes about a download, do not count.
+    """
+    candidates = (path, path.with_name(f"{path.name}.part"))
+    return any(any(candidate.read_bytes()) for candidate in candidates if candidate.is_file())
