@@ -7,7 +7,7 @@ mod others;
 
 use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 use aquatic_ws_protocol::{
-    Announce, AnnounceReply, ClientMessage, Description, Limits, Offer, OfferId, OfferRelay, TrackerMessage,
+    Announce, AnnounceReply, ClientMessage, Description, Limits, Offer, OfferId, OfferRelays, TrackerMessage,
 };
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
@@ -66,22 +66,16 @@ fn announces() -> Vec<String> {
         .collect()
 }
 
-fn relayed(text: &str) -> [String; OFFERS] {
+fn relayed(text: &str) -> [Vec<u8>; OFFERS] {
     let Ok(ClientMessage::Announce(announce)) = ClientMessage::parse(text, &Limits::default()) else {
         panic!("an announce")
     };
-    let mut offers = announce.offers.into_iter();
+    let relays = OfferRelays::new(announce.info_hash, announce.peer_id);
+    let mut offers = announce.offers.iter();
     std::array::from_fn(|_| {
-        let offer = offers.next().unwrap();
-        let mut text = String::new();
-        OfferRelay {
-            info_hash: announce.info_hash,
-            peer_id: announce.peer_id,
-            offer: offer.offer,
-            offer_id: offer.offer_id,
-        }
-        .encode(&mut text);
-        text
+        let mut out = Vec::new();
+        relays.encode(offers.next().unwrap(), &mut out);
+        out
     })
 }
 
@@ -140,7 +134,7 @@ fn copy(bencher: Bencher<'_, '_>) {
 fn read_relay(bencher: Bencher<'_, '_>) {
     let relays: Vec<_> = announces().iter().flat_map(|text| relayed(text)).collect();
     let mut next = relays.iter().cycle();
-    bencher.bench_local(|| TrackerMessage::parse(black_box(next.next().unwrap())).is_ok());
+    bencher.bench_local(|| TrackerMessage::parse_bytes(black_box(next.next().unwrap())).is_ok());
 }
 
 #[divan::bench(sample_size = 1024)]

@@ -6,7 +6,7 @@ use crate::description::Description;
 use crate::fault::{Action, Fault, Field, Refused};
 use crate::member::Member;
 use crate::offer_id::OfferId;
-use crate::output::{Message, Sink, put};
+use crate::output::{Message, Output, Sink, put};
 use crate::scan::{Kind, Scanner};
 use crate::text;
 
@@ -129,8 +129,8 @@ impl<'a> ClientMessage<'a> {
         Self::parse(text, limits)
     }
 
-    /// Adds the message to a string.
-    pub fn encode(&self, out: &mut String) {
+    /// Adds the message to a string or a vector.
+    pub fn encode(&self, out: &mut impl Output) {
         match self {
             Self::Announce(message) => put(message, out),
             Self::Answer(message) => put(message, out),
@@ -278,12 +278,17 @@ fn offer<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Result<Offer<'a>
     Ok(read())
 }
 
+/// What messages about a peer of a torrent begin with, in both directions.
+pub(crate) fn write_announce_head(info_hash: InfoHash, peer_id: PeerId, sink: &mut impl Sink) {
+    sink.text("{\"action\":\"announce\",\"info_hash\":");
+    sink.quoted_bytes(&info_hash.0);
+    sink.text(",\"peer_id\":");
+    sink.quoted_bytes(&peer_id.0);
+}
+
 impl Message for Announce<'_> {
     fn write(&self, sink: &mut impl Sink) {
-        sink.text("{\"action\":\"announce\",\"info_hash\":");
-        sink.quoted_bytes(&self.info_hash.0);
-        sink.text(",\"peer_id\":");
-        sink.quoted_bytes(&self.peer_id.0);
+        write_announce_head(self.info_hash, self.peer_id, sink);
         sink.text(",\"uploaded\":0,\"downloaded\":0,\"left\":");
         match self.left {
             Some(left) => sink.number(left),
@@ -312,10 +317,7 @@ impl Message for Announce<'_> {
 
 impl Message for Answer<'_> {
     fn write(&self, sink: &mut impl Sink) {
-        sink.text("{\"action\":\"announce\",\"info_hash\":");
-        sink.quoted_bytes(&self.info_hash.0);
-        sink.text(",\"peer_id\":");
-        sink.quoted_bytes(&self.peer_id.0);
+        write_announce_head(self.info_hash, self.peer_id, sink);
         sink.text(",\"to_peer_id\":");
         sink.quoted_bytes(&self.to_peer_id.0);
         sink.text(",\"answer\":");

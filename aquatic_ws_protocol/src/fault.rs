@@ -5,6 +5,7 @@ use std::fmt;
 use aquatic_common::InfoHash;
 
 use crate::offer_id::MAX_OFFER_ID_LENGTH;
+use crate::output::Output;
 use crate::scan::{Flaw, MAX_DEPTH};
 use crate::tracker::FailureReply;
 
@@ -182,8 +183,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// Adds the answer to a string.
-    pub fn encode(&self, out: &mut String) {
+    /// Adds the answer to a string or a vector.
+    pub fn encode(&self, out: &mut impl Output) {
         let reason = self.fault.to_string().into();
         FailureReply { action: self.action, info_hash: self.info_hash, reason }.encode(out);
     }

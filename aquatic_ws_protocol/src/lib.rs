@@ -8,18 +8,17 @@
 //! An offer becomes a message for another peer as soon as it was read, whoever that peer will be:
 //!
 //! ```
-//! use aquatic_ws_protocol::{ClientMessage, Limits, OfferRelay};
+//! use aquatic_ws_protocol::{ClientMessage, Limits, OfferRelays};
 //!
 //! /// Returns the messages for other peers that an announce contains, or what its sender gets to read instead.
 //! fn relays(received: &str) -> Result<Vec<String>, String> {
 //!     let mut relays = Vec::new();
 //!     match ClientMessage::parse(received, &Limits::default()) {
 //!         Ok(ClientMessage::Announce(announce)) => {
-//!             for offer in announce.offers {
-//!                 let (info_hash, peer_id) = (announce.info_hash, announce.peer_id);
-//!                 let relay = OfferRelay { info_hash, peer_id, offer: offer.offer, offer_id: offer.offer_id };
+//!             let from = OfferRelays::new(announce.info_hash, announce.peer_id);
+//!             for offer in &announce.offers {
 //!                 let mut text = String::new();
-//!                 relay.encode(&mut text);
+//!                 from.encode(offer, &mut text);
 //!                 relays.push(text);
 //!             }
 //!         }
@@ -55,7 +54,9 @@ pub use client::{Announce, Answer, ClientMessage, Limits, Offer, Scrape};
 pub use description::Description;
 pub use fault::{Action, Fault, Field, Refused};
 pub use offer_id::{MAX_OFFER_ID_LENGTH, OfferId};
+pub use output::Output;
 pub use scan::MAX_DEPTH;
 pub use tracker::{
-    AnnounceReply, AnswerRelay, FailureReply, OfferRelay, ScrapeFile, ScrapeReply, TrackerMessage,
+    AnnounceReply, AnswerRelay, FailureReply, OfferRelay, OfferRelays, ScrapeFile, ScrapeReply,
+    TrackerMessage,
 };

@@ -1,10 +1,21 @@
-//! Writing messages: into strings of the caller, after the exact room they take was reserved. A string, because it can
-//! become the text of a frame without another look at whether it is text.
+//! Writing messages: at the end of what the caller has, which grows once at most.
 
 use crate::scan::plain_end;
 
+/// What messages can be added to: a `String`, which others take for text without looking at it again, or a `Vec<u8>`,
+/// which may already hold something that is no text, such as the head of a frame.
+pub trait Output: Sink {}
+
+impl Output for String {}
+
+impl Output for Vec<u8> {}
+
 /// Takes a message piece by piece, be it to write it or to learn its length first.
-pub(crate) trait Sink {
+#[expect(unnameable_types, reason = "nobody else is to implement this")]
+pub trait Sink {
+    /// Makes room.
+    fn make_room(&mut self, length: usize);
+
     /// Text as it is.
     fn text(&mut self, text: &str);
 
@@ -51,16 +62,18 @@ pub(crate) fn length(message: &impl Message) -> usize {
     counter.0
 }
 
-/// Adds a message to a string, which grows once at most.
+/// Adds a message to a string or a vector, which grows once at most.
 #[inline]
-pub(crate) fn put(message: &impl Message, out: &mut String) {
-    out.reserve(length(message));
+pub(crate) fn put(message: &impl Message, out: &mut impl Output) {
+    out.make_room(length(message));
     message.write(out);
 }
 
 struct Counter(usize);
 
 impl Sink for Counter {
+    fn make_room(&mut self, _: usize) {}
+
     #[inline]
     fn text(&mut self, text: &str) {
         self.0 += text.len();
@@ -79,33 +92,68 @@ impl Sink for Counter {
 
 impl Sink for String {
     #[inline]
+    fn make_room(&mut self, length: usize) {
+        self.reserve(length);
+    }
+
+    #[inline]
     fn text(&mut self, text: &str) {
         self.push_str(text);
     }
 
     #[inline]
     fn characters(&mut self, bytes: &[u8]) {
-        // Forms are copied whole, each over the unused end of the one before: this takes no branch per byte.
-        const CHUNK: usize = 20;
-        for chunk in bytes.chunks(CHUNK) {
-            let mut buffer = [0; (CHUNK + 1) * Form::MAX_LENGTH];
-            let mut length = 0;
-            for &byte in chunk {
-                let form = form_of(byte);
-                if let Some(place) = buffer.get_mut(length..).and_then(<[u8]>::first_chunk_mut) {
-                    *place = form.0;
-                }
-                length += form.length();
-            }
-            let text = buffer.get(..length).and_then(|written| str::from_utf8(written).ok());
-            debug_assert!(text.is_some(), "forms are text");
+        each_chunk(bytes, |chunk| {
+            let text = str::from_utf8(chunk);
+            debug_assert!(text.is_ok(), "forms are text");
             self.push_str(text.unwrap_or_default());
-        }
+        });
     }
 
     #[inline]
     fn number(&mut self, number: u64) {
         self.push_str(itoa::Buffer::new().format(number));
+    }
+}
+
+impl Sink for Vec<u8> {
+    #[inline]
+    fn make_room(&mut self, length: usize) {
+        self.reserve(length);
+    }
+
+    #[inline]
+    fn text(&mut self, text: &str) {
+        self.extend_from_slice(text.as_bytes());
+    }
+
+    #[inline]
+    fn characters(&mut self, bytes: &[u8]) {
+        each_chunk(bytes, |chunk| self.extend_from_slice(chunk));
+    }
+
+    #[inline]
+    fn number(&mut self, number: u64) {
+        self.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+}
+
+/// How bytes look as characters of a string, up to 20 of them at a time.
+#[inline]
+fn each_chunk(bytes: &[u8], mut put: impl FnMut(&[u8])) {
+    const CHUNK: usize = 20;
+    for chunk in bytes.chunks(CHUNK) {
+        // Forms are copied whole, each over the unused end of the one before: this takes no branch per byte.
+        let mut buffer = [0; CHUNK * Form::MAX_LENGTH + size_of::<Form>()];
+        let mut length = 0;
+        for &byte in chunk {
+            let form = form_of(byte);
+            if let Some(place) = buffer.get_mut(length..).and_then(<[u8]>::first_chunk_mut) {
+                *place = form.0;
+            }
+            length += form.length();
+        }
+        put(buffer.get(..length).unwrap_or_default());
     }
 }
 
@@ -209,6 +257,9 @@ mod tests {
         let mut out = String::new();
         put(message, &mut out);
         assert_eq!(out.len(), length(message));
+        let mut bytes = vec![0xff];
+        put(message, &mut bytes);
+        assert_eq!(bytes.strip_prefix(&[0xff]), Some(out.as_bytes()));
         out
     }
 

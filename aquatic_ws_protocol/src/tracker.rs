@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use aquatic_common::{InfoHash, PeerId};
 
+use crate::client::{Offer, write_announce_head};
 use crate::description::Description;
 use crate::fault::{Action, Fault, Field};
 use crate::member::Member;
 use crate::offer_id::OfferId;
-use crate::output::{Message, Sink, length, put};
+use crate::output::{Message, Output, Sink, length, put};
 use crate::scan::{Kind, Scanner};
 use crate::text::{self, twenty_bytes};
 
@@ -51,6 +52,33 @@ pub struct OfferRelay<'a> {
     pub offer: Description<'a>,
     /// What that peer calls it.
     pub offer_id: OfferId,
+}
+
+/// Writes the [`OfferRelay`]s of one announce, which have most but the offers in common.
+#[derive(Clone, Debug)]
+pub struct OfferRelays {
+    head: String,
+}
+
+impl OfferRelays {
+    /// Those of offers of this peer.
+    #[must_use]
+    pub fn new(info_hash: InfoHash, peer_id: PeerId) -> Self {
+        let mut head = String::with_capacity(128);
+        write_announce_head(info_hash, peer_id, &mut head);
+        Self { head }
+    }
+
+    /// How many bytes [`Self::encode`] adds.
+    #[must_use]
+    pub fn length(&self, offer: &Offer<'_>) -> usize {
+        length(&RelayOfOffer(&self.head, offer))
+    }
+
+    /// Adds the message with an offer to a string or a vector, which grows once at most.
+    pub fn encode(&self, offer: &Offer<'_>, out: &mut impl Output) {
+        put(&RelayOfOffer(&self.head, offer), out);
+    }
 }
 
 /// An answer on its way to the peer whose offer it answers.
@@ -106,8 +134,8 @@ macro_rules! encode {
                 length(self)
             }
 
-            /// Adds the message to a string, which grows once at most.
-            pub fn encode(&self, out: &mut String) {
+            /// Adds the message to a string or a vector, which grows once at most.
+            pub fn encode(&self, out: &mut impl Output) {
                 put(self, out);
             }
         }
@@ -140,8 +168,8 @@ impl<'a> TrackerMessage<'a> {
         Self::parse(str::from_utf8(bytes).map_err(|_| Fault::NotUtf8)?)
     }
 
-    /// Adds the message to a string, which grows once at most.
-    pub fn encode(&self, out: &mut String) {
+    /// Adds the message to a string or a vector, which grows once at most.
+    pub fn encode(&self, out: &mut impl Output) {
         match self {
             Self::Announce(message) => put(message, out),
             Self::Offer(message) => put(message, out),
@@ -280,24 +308,32 @@ impl Message for AnnounceReply {
 
 impl Message for OfferRelay<'_> {
     fn write(&self, sink: &mut impl Sink) {
-        sink.text("{\"action\":\"announce\",\"info_hash\":");
-        sink.quoted_bytes(&self.info_hash.0);
-        sink.text(",\"peer_id\":");
-        sink.quoted_bytes(&self.peer_id.0);
-        sink.text(",\"offer\":");
-        sink.text(self.offer.as_str());
-        sink.text(",\"offer_id\":");
-        self.offer_id.write(sink);
-        sink.text("}");
+        write_announce_head(self.info_hash, self.peer_id, sink);
+        write_offer(self.offer, &self.offer_id, sink);
+    }
+}
+
+fn write_offer(offer: Description<'_>, offer_id: &OfferId, sink: &mut impl Sink) {
+    sink.text(",\"offer\":");
+    sink.text(offer.as_str());
+    sink.text(",\"offer_id\":");
+    offer_id.write(sink);
+    sink.text("}");
+}
+
+struct RelayOfOffer<'a>(&'a str, &'a Offer<'a>);
+
+impl Message for RelayOfOffer<'_> {
+    fn write(&self, sink: &mut impl Sink) {
+        let Self(head, offer) = self;
+        sink.text(head);
+        write_offer(offer.offer, &offer.offer_id, sink);
     }
 }
 
 impl Message for AnswerRelay<'_> {
     fn write(&self, sink: &mut impl Sink) {
-        sink.text("{\"action\":\"announce\",\"info_hash\":");
-        sink.quoted_bytes(&self.info_hash.0);
-        sink.text(",\"peer_id\":");
-        sink.quoted_bytes(&self.peer_id.0);
+        write_announce_head(self.info_hash, self.peer_id, sink);
         sink.text(",\"answer\":");
         sink.text(self.answer.as_str());
         sink.text(",\"offer_id\":");

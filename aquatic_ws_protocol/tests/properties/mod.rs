@@ -3,7 +3,7 @@
 use aquatic_common::AnnounceEvent;
 use aquatic_ws_protocol::{
     Announce, Answer, AnswerRelay, ClientMessage, Description, Fault, Limits, Offer, OfferId, OfferRelay,
-    Refused, TrackerMessage,
+    OfferRelays, Refused, TrackerMessage,
 };
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -66,6 +66,11 @@ fn check_offer_relay(announce: &Announce<'_>, offer: &Offer<'_>) {
     relay.encode(&mut text);
     assert_eq!((text.len(), text.capacity()), (relay.length(), relay.length()));
     check_relay(&text, "offer", offer.offer, &offer.offer_id);
+    let relays = OfferRelays::new(announce.info_hash, announce.peer_id);
+    let mut bytes = Vec::new();
+    relays.encode(offer, &mut bytes);
+    assert_eq!((bytes.capacity(), relays.length(offer)), (bytes.len(), bytes.len()));
+    assert_eq!(bytes, text.as_bytes());
     assert_eq!(TrackerMessage::parse(&text), Ok(TrackerMessage::Offer(relay)));
 }
 
