@@ -4,9 +4,10 @@
 //! interrupts the thread, half of what a core can do. With one set the cost of waiting is shared by all sockets that
 //! become ready together, and a core that is busy anyway finds them ready without having waited at all.
 //!
-//! Invariants: a source is registered from its creation to its drop and owns its descriptor, so an event never names
-//! a source that is gone. A wake-up may be spurious, a lost one never happens: a source is marked as not ready only
-//! by its owner, on this thread, between two looks at the set. One task may wait per source and direction.
+//! Invariants: a source owns its descriptor and leaves the set when it is dropped, so an event never names a source that
+//! is gone. A wake-up may be spurious, a lost one never happens: a source is marked as not ready only by its owner, on
+//! this thread, between two looks at the set; and what has come before it entered the set is told when it does. One task
+//! may wait per source and direction.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -36,8 +37,8 @@ const DESPERATE_PAUSE: Duration = Duration::from_millis(10);
 /// How a source's registration is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// For connections: registered once for both directions, no system call per wait. Each arrival of data wakes the
-    /// core.
+    /// For connections: registered for both directions at the first wait, no system call per wait. Each arrival of data
+    /// wakes the core. A connection that is served without a wait never enters the set.
     Edge,
     /// For sockets that are drained in a loop, such as UDP: armed by each wait and silent in between, so that a busy
     /// socket causes no wake-ups; a wait costs one system call.
@@ -71,6 +72,8 @@ impl Side {
 #[derive(Debug)]
 struct Entry {
     mode: Mode,
+    /// The kernel knows of it.
+    watched: bool,
     read: Side,
     write: Side,
     /// The other end has stopped sending, or something is wrong: no further event may come.
@@ -146,24 +149,21 @@ impl Readiness {
         self.set.failures.take()
     }
 
-    /// Registers a descriptor, which must be in non-blocking mode, and takes it over. Dropping the source closes it.
+    /// Takes over a descriptor, which must be in non-blocking mode. Dropping the source closes it.
     ///
     /// # Errors
-    /// Those of `epoll_ctl`, such as too many watched descriptors.
+    /// In [`Mode::OneShot`] those of `epoll_ctl`, such as too many watched descriptors; in [`Mode::Edge`] the first wait
+    /// has them.
     pub fn register<T: AsFd>(&self, io: T, mode: Mode) -> io::Result<Source<T>> {
         // A new source counts as ready: its owner tries first and waits only when there was nothing to do.
         let side = || Side { ready: true, waiting: None };
-        let key =
-            self.set.entries.borrow_mut().insert(Entry { mode, read: side(), write: side(), ended: false });
-        let flags = match mode {
-            Mode::Edge => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET,
-            Mode::OneShot => EventFlags::ONESHOT,
-        };
-        if let Err(error) = epoll::add(&self.set.epoll, &io, EventData::new_u64(key as u64), flags) {
-            self.set.entries.borrow_mut().remove(key);
-            return Err(error.into());
+        let entry = Entry { mode, watched: false, read: side(), write: side(), ended: false };
+        let key = self.set.entries.borrow_mut().insert(entry);
+        let source = Source { set: Rc::clone(&self.set), key, io };
+        if mode == Mode::OneShot {
+            source.watch(EventFlags::ONESHOT)?;
         }
-        Ok(Source { set: Rc::clone(&self.set), key, io })
+        Ok(source)
     }
 
     /// Wakes the owners of whatever is ready, for ever. One such task runs on each core.
@@ -292,12 +292,27 @@ impl<T: AsFd> Source<T> {
         self.with_entry(|entry| entry.mode == Mode::Edge && !entry.side(direction).ready)
     }
 
-    /// Asks the kernel for one event, if the mode wants to be asked.
+    /// Enters the set.
+    fn watch(&self, flags: EventFlags) -> io::Result<()> {
+        epoll::add(&self.set.epoll, &self.io, EventData::new_u64(self.key as u64), flags)
+            .inspect_err(|_| self.set.failures.set(self.set.failures.get() + 1))?;
+        self.with_entry(|entry| entry.watched = true);
+        Ok(())
+    }
+
+    /// Sees to it that the kernel tells of what comes: once and for all, or of one event if the mode wants to be asked.
     fn arm(&self, direction: Direction) -> io::Result<()> {
+        let (mode, watched) = self.with_entry(|entry| (entry.mode, entry.watched));
+        match mode {
+            Mode::Edge if watched => Ok(()),
+            Mode::Edge => self.watch(EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET),
+            Mode::OneShot => self.ask(direction),
+        }
+    }
+
+    /// Asks the kernel for one event.
+    fn ask(&self, direction: Direction) -> io::Result<()> {
         let flags = self.with_entry(|entry| {
-            if entry.mode == Mode::Edge {
-                return None;
-            }
             entry.side(direction).ready = false;
             let mut flags = EventFlags::ONESHOT;
             if direction == Direction::Read || entry.read.waiting.is_some() {
@@ -306,12 +321,9 @@ impl<T: AsFd> Source<T> {
             if direction == Direction::Write || entry.write.waiting.is_some() {
                 flags |= EventFlags::OUT;
             }
-            Some(flags)
+            flags
         });
-        if let Some(flags) = flags {
-            epoll::modify(&self.set.epoll, &self.io, EventData::new_u64(self.key as u64), flags)?;
-        }
-        Ok(())
+        Ok(epoll::modify(&self.set.epoll, &self.io, EventData::new_u64(self.key as u64), flags)?)
     }
 
     fn poll_ready(&self, direction: Direction, context: &Context<'_>) -> Poll<()> {
@@ -345,6 +357,11 @@ impl<T: AsFd> Source<T> {
         });
     }
 
+    /// Whether a read got less than it asked for, and no one has waited for more since.
+    pub(crate) fn was_emptied_at_once(&self) -> bool {
+        self.with_entry(|entry| !entry.watched && !entry.read.ready)
+    }
+
     /// Runs an operation that may block; if it would have, the task is woken when it is worth another try.
     pub(crate) fn poll_io<R>(
         &self,
@@ -352,8 +369,11 @@ impl<T: AsFd> Source<T> {
         context: &Context<'_>,
         mut act: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        if self.is_known_to_block(direction) && self.poll_ready(direction, context).is_pending() {
-            return Poll::Pending;
+        if self.is_known_to_block(direction) {
+            self.arm(direction)?;
+            if self.poll_ready(direction, context).is_pending() {
+                return Poll::Pending;
+            }
         }
         loop {
             match self.attempt(direction, &mut act) {
@@ -371,9 +391,11 @@ impl<T: AsFd> Source<T> {
 
 impl<T: AsFd> Drop for Source<T> {
     fn drop(&mut self) {
-        // Before the descriptor is closed: a duplicate of it elsewhere would keep it in the set otherwise.
-        let _already_gone = epoll::delete(&self.set.epoll, &self.io);
-        self.set.entries.borrow_mut().remove(self.key);
+        let entry = self.set.entries.borrow_mut().remove(self.key);
+        if entry.watched {
+            // Before the descriptor is closed: a duplicate of it elsewhere would keep it in the set otherwise.
+            let _already_gone = epoll::delete(&self.set.epoll, &self.io);
+        }
     }
 }
 

@@ -73,13 +73,26 @@ pub(crate) fn mask_signals(block: bool, signals: &[c_int]) -> io::Result<()> {
 /// # Errors
 /// Those of `setsockopt`.
 pub(crate) fn force_receive_buffer(socket: &impl AsFd, bytes: c_int) -> io::Result<()> {
-    // SAFETY: the option reads one integer, whose address and size are given.
+    set_integer(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+}
+
+/// Has a listening TCP socket hand over connections only once something has come by them, or when nothing has for this
+/// many seconds.
+///
+/// # Errors
+/// Those of `setsockopt`.
+pub(crate) fn defer_accept(socket: &impl AsFd, seconds: c_int) -> io::Result<()> {
+    set_integer(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+fn set_integer(socket: &impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    // SAFETY: the options given here read one integer, whose address and size are given.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            (&raw const bytes).cast::<c_void>(),
+            level,
+            name,
+            (&raw const value).cast::<c_void>(),
             size_of::<c_int>() as libc::socklen_t,
         )
     };

@@ -276,7 +276,7 @@ where
 
     /// Starts the task of a connection.
     fn open(&self, Parcel { socket, peer, place }: Parcel) {
-        let Ok(source) = self.core.readiness().register(Socket(socket), Mode::Edge) else {
+        let Ok(source) = self.core.readiness().register(Socket::new(socket), Mode::Edge) else {
             return self.records.counters.refuse(Refused::Broken);
         };
         let stream = Stream::new(source, self.records.open(), place);

@@ -133,6 +133,12 @@ impl Connection {
         self.flush().await
     }
 
+    /// Says that [`close`](Self::close) or [`close_lingering`](Self::close_lingering) follows what is sent from now on: the
+    /// last reply and the end of the connection then share a packet.
+    pub fn announce_end(&self) {
+        self.stream().announce_end();
+    }
+
     /// Ends the connection after an orderly exchange: the client gets everything that was sent, with TLS a
     /// close_notify, and the end. Waits only if that does not fit into the socket's buffer, or if the client has sent
     /// more than was read: closing at once would then destroy what is on its way to it.

@@ -1,5 +1,6 @@
 //! The socket under a connection: reads and writes that end when the connection's time is over.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -14,29 +15,43 @@ use crate::readiness::{Direction, Source};
 
 /// A connected stream socket of any family.
 #[derive(Debug)]
-pub(super) struct Socket(pub(super) OwnedFd);
+pub(super) struct Socket {
+    fd: OwnedFd,
+    /// The end follows what is written, so the kernel may send both together.
+    is_ending: Cell<bool>,
+}
+
+impl Socket {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self { fd, is_ending: Cell::new(false) }
+    }
+
+    fn send_flags(&self) -> SendFlags {
+        if self.is_ending.get() { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL }
+    }
+}
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl Read for &Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (len, _) = rustix::net::recv(&self.0, buffer, RecvFlags::empty())?;
+        let (len, _) = rustix::net::recv(&self.fd, buffer, RecvFlags::empty())?;
         Ok(len)
     }
 }
 
 impl Write for &Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL)?)
+        Ok(rustix::net::send(&self.fd, bytes, self.send_flags())?)
     }
 
     fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut nothing = SendAncillaryBuffer::default();
-        Ok(rustix::net::sendmsg(&self.0, bytes, &mut nothing, SendFlags::NOSIGNAL)?)
+        Ok(rustix::net::sendmsg(&self.fd, bytes, &mut nothing, self.send_flags())?)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -80,8 +95,17 @@ impl Stream {
         polled
     }
 
-    /// Whether something has come that was not read. Asks the kernel, which may know more than the last event.
+    /// Says that the end follows what is written from now on.
+    pub(super) fn announce_end(&self) {
+        self.source.get_ref().is_ending.set(true);
+    }
+
+    /// Whether something has come that was not read. Asks the kernel, which may know more than the last event; but not on
+    /// a connection that has been served at one stroke, where nothing has had the time to come.
     pub(super) fn has_unread(&self) -> bool {
+        if self.source.was_emptied_at_once() {
+            return false;
+        }
         let look = |socket: &Socket| Ok(rustix::net::recv(socket, &mut [0_u8; 1], RecvFlags::PEEK)?);
         matches!(self.source.try_read(look), Ok((1.., _)))
     }
@@ -93,7 +117,7 @@ impl Stream {
 
     pub(super) fn shutdown_write(&self) {
         // Fails if the peer has gone, which is as good.
-        let _ = rustix::net::shutdown(&self.source.get_ref().0, rustix::net::Shutdown::Write);
+        let _ = rustix::net::shutdown(self.source.get_ref(), rustix::net::Shutdown::Write);
     }
 }
 

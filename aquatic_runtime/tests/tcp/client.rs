@@ -123,6 +123,12 @@ pub(crate) fn time_to_end(stream: &mut impl Read) -> Duration {
     begin.elapsed()
 }
 
+/// As [`time_to_end`], for a connection that is not let in: the server looks at connections when something comes by them.
+pub(crate) fn time_to_refusal(mut stream: TcpStream) -> Duration {
+    stream.write_all(b"let me in\n").unwrap();
+    time_to_end(&mut stream)
+}
+
 #[allow(clippy::disallowed_methods, reason = "the tests look at the server from outside its time")]
 pub(crate) fn now() -> Instant {
     Instant::now()
