@@ -1,5 +1,5 @@
 //! What every part of the tracker agrees on: info hashes and peer ids, peer addresses, announce events, coarse time,
-//! the access list, and the way settings are declared, with the blocks of settings that several protocols share. A rule
+//! buffers that are too small, the access list, and the way settings are declared, with the blocks of settings that several protocols share. A rule
 //! that two protocols need belongs here the first time it is written. What does not: sockets, clocks, randomness,
 //! executors, log lines, and anything only one protocol needs.
 
@@ -8,6 +8,7 @@
 
 pub mod access_list;
 pub mod addr;
+mod buffer;
 pub mod config;
 mod event;
 mod identity;
@@ -16,6 +17,7 @@ pub mod time;
 
 pub use access_list::{AccessList, AccessListMode};
 pub use addr::{Family, canonical};
+pub use buffer::BufferTooSmall;
 pub use event::AnnounceEvent;
 pub use identity::{InfoHash, ParseHexError, PeerId};
 pub use time::Seconds;

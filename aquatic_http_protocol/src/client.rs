@@ -1,9 +1,9 @@
 //! Requests as clients write them.
 
-use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
+use aquatic_common::{AnnounceEvent, BufferTooSmall, InfoHash, PeerId};
 
 use crate::query::encode_20;
-use crate::wire::{BufferTooSmall, Message, Sink, put};
+use crate::wire::{Message, Sink, put};
 
 /// What the requests of a client to a tracker have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -46,6 +46,7 @@ mod response;
 mod wire;
 
 pub use answer::{AnnounceView, Answer, AnswerError, FailureView, Reply, ReplyError, ScrapeView};
+pub use aquatic_common::BufferTooSmall;
 pub use bencode::{BencodeError, is_canonical};
 pub use client::{AnnounceFields, Origin, encode_scrape_request};
 pub use head::{Connection, DEFAULT_MAX_HEAD_LENGTH, Framing, Head, Headers, MAX_HEADERS, Method, Path};
@@ -54,4 +55,4 @@ pub use request::{AnnounceRequest, Request, ScrapeRequest};
 pub use response::{
     ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, FailureReply, PlainReply, Retry, ScrapeFile, ScrapeReply, Status,
 };
-pub use wire::{BufferTooSmall, Taken};
+pub use wire::Taken;

@@ -2,9 +2,10 @@
 
 use std::fmt::{self, Write};
 
+use aquatic_common::BufferTooSmall;
+
 use crate::head::Framing;
 use crate::response::{FailureReply, PlainReply, Status};
-use crate::wire::BufferTooSmall;
 
 /// What is wrong with a request that reached the tracker. The client reads it in the dictionary it expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use aquatic_common::InfoHash;
+use aquatic_common::{BufferTooSmall, InfoHash};
 
 use crate::head::{Connection, Framing};
-use crate::wire::{BufferTooSmall, Message, Sink, length, put};
+use crate::wire::{Message, Sink, length, put};
 
 /// An announce reply takes at most this many bytes besides its peers.
 pub const ANNOUNCE_REPLY_OVERHEAD: usize = 320;

@@ -1,6 +1,6 @@
 //! What all messages are made with: results of taking something from the front of a buffer, and writing to one.
 
-use std::fmt;
+use aquatic_common::BufferTooSmall;
 
 /// What the front of a receive buffer holds. More bytes never change a result other than [`Taken::NeedMore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,21 +12,6 @@ pub enum Taken<T, R> {
     /// Nothing that can be served.
     Refused(R),
 }
-
-/// The buffer cannot hold the message. What was written to it is cut short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BufferTooSmall {
-    /// How many bytes the message takes.
-    pub needed: usize,
-}
-
-impl fmt::Display for BufferTooSmall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the message takes {} bytes, which is more than the buffer has", self.needed)
-    }
-}
-
-impl std::error::Error for BufferTooSmall {}
 
 /// Takes a message piece by piece, be it to write it or to learn its length first.
 pub(crate) trait Sink {

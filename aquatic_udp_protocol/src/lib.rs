@@ -36,6 +36,7 @@ mod request;
 mod response;
 mod wire;
 
+pub use aquatic_common::BufferTooSmall;
 pub use request::{
     AnnounceFields, AnnounceRequest, ConnectRequest, Fault, ParseError, Request, ScrapeRequest, Unanswerable,
     encode_scrape_request,
@@ -44,6 +45,4 @@ pub use response::{
     ANNOUNCE_HEAD_LENGTH, AnnounceHead, AnnounceReply, ConnectReply, ErrorReply, ErrorView, Peers, Response,
     ResponseError, SCRAPE_HEAD_LENGTH, ScrapeReply, ScrapeView,
 };
-pub use wire::{
-    Action, BufferTooSmall, ConnectionId, PeerV4, PeerV6, RequestHead, TorrentCounts, TransactionId,
-};
+pub use wire::{Action, ConnectionId, PeerV4, PeerV6, RequestHead, TorrentCounts, TransactionId};

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
+use aquatic_common::{AnnounceEvent, BufferTooSmall, InfoHash, PeerId};
 use zerocopy::network_endian::{I32, I64, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::wire::{Action, BufferTooSmall, ConnectionId, RequestHead, TransactionId, put};
+use crate::wire::{Action, ConnectionId, RequestHead, TransactionId, put};
 
 const HEAD_LENGTH: usize = size_of::<RequestHead>();
 const INFO_HASH_LENGTH: usize = size_of::<InfoHash>();

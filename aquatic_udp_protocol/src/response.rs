@@ -2,13 +2,11 @@
 
 use std::fmt;
 
-use aquatic_common::Family;
+use aquatic_common::{BufferTooSmall, Family};
 use zerocopy::network_endian::{I32, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::wire::{
-    Action, BufferTooSmall, ConnectionId, PeerV4, PeerV6, TorrentCounts, TransactionId, count, put,
-};
+use crate::wire::{Action, ConnectionId, PeerV4, PeerV6, TorrentCounts, TransactionId, count, put};
 
 /// Where the peers start in an announce reply.
 pub const ANNOUNCE_HEAD_LENGTH: usize = size_of::<AnnounceHead>();

@@ -1,8 +1,8 @@
 //! The pieces that messages are made of.
 
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
+use aquatic_common::BufferTooSmall;
 use zerocopy::network_endian::{I32, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -203,21 +203,6 @@ impl TorrentCounts {
 pub(crate) fn count(number: u32) -> I32 {
     I32::new(i32::try_from(number).unwrap_or(i32::MAX))
 }
-
-/// The buffer cannot hold the message. Nothing that matters was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BufferTooSmall {
-    /// How many bytes the message takes.
-    pub needed: usize,
-}
-
-impl fmt::Display for BufferTooSmall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the message takes {} bytes, which is more than the buffer has", self.needed)
-    }
-}
-
-impl std::error::Error for BufferTooSmall {}
 
 /// Copies a message that is complete in itself to the front of a buffer.
 pub(crate) fn put(
