@@ -135,6 +135,16 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
 
     /// A response to a request that was meant to be sent at `intended`, and whether it brought what was asked for.
     pub fn response(&mut self, kind: K, intended: Nanos, now: Nanos, served: bool) {
+        self.unasked(now);
+        if intended >= self.from {
+            let tally = &mut self.kinds[kind.index()];
+            *(if served { &mut tally.answered } else { &mut tally.errors }) += 1;
+            tally.latencies.record(now.saturating_sub(intended));
+        }
+    }
+
+    /// A message of the tracker that nothing was waiting for. It counts for the throughput only.
+    pub fn unasked(&mut self, now: Nanos) {
         self.fresh_responses += 1;
         if now >= self.from && now < self.until {
             self.responses += 1;
@@ -143,11 +153,6 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
                 self.per_second.resize(second + 1, 0);
             }
             self.per_second[second] += 1;
-        }
-        if intended >= self.from {
-            let tally = &mut self.kinds[kind.index()];
-            *(if served { &mut tally.answered } else { &mut tally.errors }) += 1;
-            tally.latencies.record(now.saturating_sub(intended));
         }
     }
 

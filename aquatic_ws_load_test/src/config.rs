@@ -90,7 +90,7 @@ aquatic_common::settings! {
     pub struct ClosedConfig {
         /// Announces and scrapes that wait for their replies at a time, per thread, each on a connection of its own.
         /// Relays are not counted in.
-        pub window: usize = 32, unit "requests", in 1..=1_000_000;
+        pub window: usize = 128, unit "requests", in 1..=1_000_000;
     }
 }
 

@@ -33,7 +33,7 @@ const PATIENCE: Nanos = MILLISECOND / 20;
 /// Longest wait, as something else may become due.
 const LONGEST_WAIT: Nanos = MILLISECOND;
 /// In the end, relays are waited for until none has come for this long.
-const QUIET: Nanos = 250 * MILLISECOND;
+const QUIET: Nanos = 500 * MILLISECOND;
 /// Time from a failure of a connection to the next try.
 const RETRY_PAUSE: Nanos = 100 * MILLISECOND;
 
@@ -166,7 +166,7 @@ impl Worker {
                 self.sending = false;
                 tally.end_at(now);
             }
-            if !self.sending && self.in_flight == 0 && now - self.heard > QUIET {
+            if !self.sending && self.in_flight == 0 && now.saturating_sub(self.heard) > QUIET {
                 break;
             }
             self.expire(now, phase.traffic, &mut tally);

@@ -26,7 +26,7 @@ impl Worker {
     ) {
         match TrackerMessage::parse_bytes(text) {
             Ok(TrackerMessage::Announce(reply)) => self.reply(number, reply, (now, traffic), tally),
-            Ok(TrackerMessage::Offer(relay)) => self.offer(number, &relay, now, tally),
+            Ok(TrackerMessage::Offer(relay)) => self.offer(number, &relay, (now, traffic), tally),
             Ok(TrackerMessage::Answer(relay)) => self.answer(number, &relay, now, tally),
             Ok(TrackerMessage::Scrape(reply)) => self.scrape(number, &reply, (now, traffic), tally),
             Ok(TrackerMessage::Failure(reply)) => self.failure(number, &reply, (now, traffic), tally),
@@ -55,8 +55,12 @@ impl Worker {
                 tally.response(Kind::Announce, announced.intended, now, membership.is_some());
                 self.replied(number, announced, now, traffic, tally);
             }
-            ReplyTo::Answer => tally.note(Note::AnswerReplies),
+            ReplyTo::Answer => {
+                tally.unasked(now);
+                tally.note(Note::AnswerReplies);
+            }
             ReplyTo::Nothing => {
+                tally.unasked(now);
                 tally.note(Note::AnswerReplies);
                 // Clients that have just come have nothing else under way that could be replied to.
                 if matches!(traffic, Traffic::Connect | Traffic::Idle) && !slot.was_refused {
@@ -88,7 +92,10 @@ impl Worker {
                 tally.response(Kind::Announce, announced.intended, now, false);
                 self.replied(number, announced, now, traffic, tally);
             }
-            ReplyTo::Answer | ReplyTo::Nothing => tally.note(Note::AnswerErrors),
+            ReplyTo::Answer | ReplyTo::Nothing => {
+                tally.unasked(now);
+                tally.note(Note::AnswerErrors);
+            }
         }
     }
 
@@ -111,15 +118,26 @@ impl Worker {
         self.list_if(number, traffic);
     }
 
-    fn offer(&mut self, number: u32, relay: &OfferRelay<'_>, now: Nanos, tally: &mut Tally) {
+    fn offer(
+        &mut self,
+        number: u32,
+        relay: &OfferRelay<'_>,
+        (now, traffic): (Nanos, Traffic),
+        tally: &mut Tally,
+    ) {
         let connection = self.connection(number);
+        if traffic != Traffic::Mix {
+            // While clients come and go, only the tracker knows how many offers can be relayed.
+            tally.sent(Kind::Offer, now);
+        }
         match self.check_offer(connection, relay) {
             Ok((name, label, delivery)) => {
                 tally.response(Kind::Offer, label.time, now, true);
                 match delivery {
                     Delivery::Fine => {}
                     Delivery::Forgotten => tally.note(Note::Unchecked),
-                    Delivery::Repeated => tally.violation(Violation::RepeatedOffer),
+                    // It has been answered.
+                    Delivery::Repeated => return tally.violation(Violation::RepeatedOffer),
                     Delivery::SamePeer => tally.violation(Violation::SamePeer),
                 }
                 let probability = self.plan.config.requests.answer_probability;

@@ -91,11 +91,13 @@ impl Worker {
         tally.sent(Kind::Announce, intended);
         (0..offers)
             .for_each(|offer| self.plan.registry.made(connection, sequence.wrapping_add(offer.into())));
-        // Only so many can be relayed as there are others in the torrent.
-        let members = self.plan.registry.members(self.plan.torrent(connection, membership));
-        let others = members.saturating_sub(u32::from(event == Event::None)).min(offers.into());
-        (0..others).for_each(|_| tally.sent(Kind::Offer, intended));
-        tally.add(Note::Beyond, u64::from(u32::from(offers) - others));
+        if event == Event::None {
+            // Only so many can be relayed as there are others in the torrent.
+            let members = self.plan.registry.members(self.plan.torrent(connection, membership));
+            let others = members.saturating_sub(1).min(offers.into());
+            (0..others).for_each(|_| tally.sent(Kind::Offer, intended));
+            tally.add(Note::Beyond, u64::from(u32::from(offers) - others));
+        }
         let generation = slot.generation;
         let announce = Announce { connection, generation, membership, event, offers, sequence, intended };
         self.text.clear();

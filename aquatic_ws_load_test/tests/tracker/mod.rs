@@ -1,0 +1,367 @@
+//! A small tracker, honest or not.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
+use aquatic_ws_protocol::{
+    Action, Announce, AnnounceReply, Answer, AnswerRelay, ClientMessage, Description, FailureReply, Limits,
+    OfferRelay, ScrapeFile, ScrapeReply, TrackerMessage,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// How a tracker behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Honest,
+    /// Sends messages as bytes in pieces, with pings between.
+    Roundabout,
+    /// Replies to answers.
+    Talkative,
+    /// Refuses every other announce after the first.
+    Moody,
+    /// Closes the connection at the third announce.
+    Rude,
+    /// Does not reply.
+    Silent,
+    /// Does not upgrade.
+    NotFound,
+    /// Upgrades with a key of its own.
+    Faker,
+    /// Masks frames.
+    Masking,
+    /// Sends something else than messages.
+    Babbling,
+    /// Replies about another torrent.
+    Confused,
+    /// Relays offers to whoever made them.
+    Echoing,
+    /// Relays each offer twice.
+    Repeating,
+    /// Relays all offers of an announce to one peer.
+    Partial,
+    /// Relays offers to peers of other torrents.
+    Mixing,
+    /// Says that offers are of someone else.
+    Forging,
+    /// Gives each offer the description of the first.
+    Swapping,
+    /// Leaves the end of descriptions out.
+    Cutting,
+    /// Relays answers to someone else.
+    Misdirecting,
+    /// Relays answers twice.
+    Insisting,
+    /// Says that answers are of someone else.
+    Impersonating,
+    /// Answers scrapes with another torrent.
+    Lying,
+}
+
+/// A peer: where it is connected and how to reach it.
+#[derive(Clone)]
+struct Peer {
+    id: PeerId,
+    connection: u64,
+    sender: Sender<String>,
+}
+
+#[derive(Default)]
+pub(crate) struct Hub {
+    swarms: HashMap<InfoHash, Vec<Peer>>,
+    turn: usize,
+    pub(crate) connections: u64,
+    pub(crate) stopped: u64,
+    pub(crate) goodbyes: u64,
+    pub(crate) most_peers: usize,
+}
+
+impl Hub {
+    pub(crate) fn peers(&self) -> usize {
+        self.swarms.values().map(Vec::len).sum()
+    }
+}
+
+/// A tracker that runs until it is dropped.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) hub: Arc<Mutex<Hub>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Lets the thread look at the flag.
+        let _ = TcpStream::connect(self.address);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+pub(crate) fn data(name: &str) -> String {
+    format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn server_config() -> Arc<ServerConfig> {
+    let chain = CertificateDer::pem_file_iter(data("server.pem")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(data("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
+}
+
+impl Running {
+    pub(crate) fn start(manner: Manner, tls: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let hub = Arc::new(Mutex::new(Hub::default()));
+        let tls = tls.then(server_config);
+        let (stopped, shared) = (Arc::clone(&stop), Arc::clone(&hub));
+        let thread = std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                stream.set_nodelay(true).unwrap();
+                stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+                let (hub, tls) = (Arc::clone(&shared), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => Connection::serve(stream, manner, hub),
+                    Some(tls) => {
+                        let session = ServerConnection::new(tls).unwrap();
+                        Connection::serve(StreamOwned::new(session, stream), manner, hub);
+                    }
+                });
+            }
+        });
+        Self { address, hub, stop, thread: Some(thread) }
+    }
+}
+
+struct Connection {
+    number: u64,
+    manner: Manner,
+    hub: Arc<Mutex<Hub>>,
+    sender: Sender<String>,
+    announces: u32,
+}
+
+impl Connection {
+    fn serve(mut stream: impl Read + Write, manner: Manner, hub: Arc<Mutex<Hub>>) {
+        let (sender, outbox) = channel();
+        let number = {
+            let mut hub = hub.lock().unwrap();
+            hub.connections += 1;
+            hub.connections
+        };
+        let mut connection = Self { number, manner, hub, sender, announces: 0 };
+        connection.talk(&mut stream, &outbox);
+        let mut hub = connection.hub.lock().unwrap();
+        hub.swarms.values_mut().for_each(|peers| peers.retain(|peer| peer.connection != number));
+    }
+
+    fn talk(&mut self, stream: &mut (impl Read + Write), outbox: &Receiver<String>) {
+        let mut received = Vec::new();
+        while !received.ends_with(b"\r\n\r\n") {
+            if !receive(stream, &mut received) {
+                return;
+            }
+        }
+        let accept = if self.manner == Manner::Faker { "AAAA" } else { "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" };
+        let response = if self.manner == Manner::NotFound {
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned()
+        } else {
+            format!("HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")
+        };
+        stream.write_all(response.as_bytes()).unwrap();
+        received.clear();
+        while receive(stream, &mut received) {
+            while let Some((opcode, payload)) = take_frame(&mut received) {
+                match opcode {
+                    1 if !self.message(str::from_utf8(&payload).unwrap()) => return,
+                    8 => {
+                        self.hub.lock().unwrap().goodbyes += 1;
+                        let _ = stream.write_all(&[0x88, 2, 3, 232]);
+                        return;
+                    }
+                    _ => {}
+                }
+            }
+            for text in outbox.try_iter() {
+                if stream.write_all(&self.frames(text.as_bytes())).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn frames(&self, text: &[u8]) -> Vec<u8> {
+        let length = |length: usize| match u8::try_from(length) {
+            Ok(length) if length < 126 => vec![length],
+            _ => [&[126][..], &u16::try_from(length).unwrap().to_be_bytes()].concat(),
+        };
+        if self.manner == Manner::Roundabout {
+            let (start, end) = text.split_at(text.len() / 2);
+            let ping = [0x89, 3, 1, 2, 3];
+            return [&[0x02], &*length(start.len()), start, &ping, &[0x80], &*length(end.len()), end]
+                .concat();
+        }
+        let mut head = [&[0x81], &*length(text.len())].concat();
+        if self.manner == Manner::Masking {
+            head[1] |= 0x80;
+            head.extend([0; 4]);
+        }
+        [&head, text].concat()
+    }
+
+    fn send(&self, to: &Sender<String>, message: &TrackerMessage<'_>) {
+        let mut text = String::new();
+        message.encode(&mut text);
+        // Whoever is gone does not mind.
+        let _ = to.send(text);
+    }
+
+    /// Takes a message; returns whether the connection goes on.
+    fn message(&mut self, text: &str) -> bool {
+        match ClientMessage::parse(text, &Limits::default()).unwrap() {
+            _ if self.manner == Manner::Silent => {}
+            _ if self.manner == Manner::Babbling => self.sender.send("{\"bab\":[]}".to_owned()).unwrap(),
+            ClientMessage::Announce(announce) => return self.announce(&announce),
+            ClientMessage::Answer(answer) => self.answer(&answer),
+            ClientMessage::Scrape(scrape) => {
+                let file = |&info_hash| ScrapeFile { info_hash, complete: 1, incomplete: 2, downloaded: 3 };
+                let mut files: Vec<ScrapeFile> = scrape.info_hashes.iter().map(file).collect();
+                if self.manner == Manner::Lying {
+                    files[0].info_hash = InfoHash([7; 20]);
+                }
+                self.send(&self.sender, &TrackerMessage::Scrape(ScrapeReply { files: files.into() }));
+            }
+        }
+        true
+    }
+
+    fn announce(&mut self, announce: &Announce<'_>) -> bool {
+        self.announces += 1;
+        if self.manner == Manner::Rude && self.announces == 3 {
+            return false;
+        }
+        if self.manner == Manner::Moody && self.announces.is_multiple_of(2) {
+            let (action, info_hash) = (Action::Announce, Some(announce.info_hash));
+            let reply = FailureReply { action, info_hash, reason: "not now".into() };
+            self.send(&self.sender, &TrackerMessage::Failure(reply));
+            return true;
+        }
+        let mut info_hash = announce.info_hash;
+        if self.manner == Manner::Confused {
+            info_hash.0[0] ^= 1;
+        }
+        let reply = AnnounceReply { info_hash, interval: 120, complete: 0, incomplete: 1 };
+        self.send(&self.sender, &TrackerMessage::Announce(reply));
+        let mut hub = self.hub.lock().unwrap();
+        let peers = hub.swarms.entry(announce.info_hash).or_default();
+        peers.retain(|peer| peer.id != announce.peer_id);
+        if announce.event == AnnounceEvent::Stopped {
+            hub.stopped += 1;
+            return true;
+        }
+        let id = announce.peer_id;
+        peers.push(Peer { id, connection: self.number, sender: self.sender.clone() });
+        hub.most_peers = hub.most_peers.max(hub.peers());
+        self.relay_offers(announce, &mut hub);
+        true
+    }
+
+    fn relay_offers(&self, announce: &Announce<'_>, hub: &mut Hub) {
+        let mut peers: Vec<&Peer> = if self.manner == Manner::Mixing {
+            hub.swarms.values().flatten().collect()
+        } else {
+            hub.swarms[&announce.info_hash].iter().collect()
+        };
+        if self.manner != Manner::Echoing {
+            peers.retain(|peer| peer.id != announce.peer_id);
+        }
+        if peers.is_empty() {
+            return;
+        }
+        let count = announce.offers.len().min(peers.len());
+        for (number, offer) in announce.offers.iter().take(count).enumerate() {
+            let place = if self.manner == Manner::Partial { 0 } else { hub.turn + number };
+            let peer = peers[place % peers.len()];
+            let (mut text, first) = (offer.offer, announce.offers[0].offer);
+            let cut = text.as_str().replace("a=mid:0", "");
+            if self.manner == Manner::Cutting {
+                text = Description::parse(&cut).unwrap();
+            } else if self.manner == Manner::Swapping {
+                text = first;
+            }
+            let peer_id = if self.manner == Manner::Forging { peer.id } else { announce.peer_id };
+            let relay = OfferRelay {
+                info_hash: announce.info_hash,
+                peer_id,
+                offer: text,
+                offer_id: offer.offer_id.clone(),
+            };
+            self.send(&peer.sender, &TrackerMessage::Offer(relay.clone()));
+            if self.manner == Manner::Repeating {
+                self.send(&peer.sender, &TrackerMessage::Offer(relay));
+            }
+        }
+        hub.turn += 1;
+    }
+
+    fn answer(&self, answer: &Answer<'_>) {
+        let hub = self.hub.lock().unwrap();
+        let peers = &hub.swarms[&answer.info_hash];
+        let is_right = |peer: &&Peer| (peer.id == answer.to_peer_id) != (self.manner == Manner::Misdirecting);
+        let peer_id = if self.manner == Manner::Impersonating { answer.to_peer_id } else { answer.peer_id };
+        let Answer { info_hash, offer_id, answer: text, .. } = answer;
+        let relay = AnswerRelay { info_hash: *info_hash, peer_id, answer: *text, offer_id: offer_id.clone() };
+        let times = if self.manner == Manner::Insisting { 2 } else { 1 };
+        if let Some(peer) = peers.iter().find(is_right) {
+            (0..times).for_each(|_| self.send(&peer.sender, &TrackerMessage::Answer(relay.clone())));
+        }
+        if self.manner == Manner::Talkative {
+            let reply = AnnounceReply { info_hash: *info_hash, interval: 120, complete: 0, incomplete: 1 };
+            self.send(&self.sender, &TrackerMessage::Announce(reply));
+        }
+    }
+}
+
+/// Waits a moment for bytes; returns whether the connection is still open.
+fn receive(stream: &mut impl Read, received: &mut Vec<u8>) -> bool {
+    let mut chunk = [0; 16_384];
+    match stream.read(&mut chunk) {
+        Ok(0) => false,
+        Ok(length) => {
+            received.extend_from_slice(&chunk[..length]);
+            true
+        }
+        Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    }
+}
+
+/// Takes a client's frame from the front: opcode and payload.
+fn take_frame(received: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let (&[first, second], rest) = received.split_first_chunk()?;
+    assert_eq!((first & 0xf0, second & 0x80), (0x80, 0x80), "clients send whole messages, masked");
+    let (length, rest) = match second & 0x7f {
+        126 => (usize::from(u16::from_be_bytes(*rest.first_chunk()?)), &rest[2..]),
+        127 => (usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).unwrap(), &rest[8..]),
+        short => (usize::from(short), rest),
+    };
+    let (mask, rest) = rest.split_first_chunk::<4>()?;
+    let payload = rest.get(..length)?.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+    let (payload, left) = (payload.collect(), rest.len() - length);
+    received.drain(..received.len() - left);
+    Some((first & 0x0f, payload))
+}

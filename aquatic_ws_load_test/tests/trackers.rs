@@ -1,0 +1,265 @@
+//! The load test against small trackers in the same process: honest ones, ones that lie, and none at all.
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
+mod tracker;
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+
+use aquatic_load_engine::report::{Failure, KindReport, Outcome, Report};
+use aquatic_load_engine::settings::Mode;
+use aquatic_ws_load_test::config::{Config, Leave};
+use aquatic_ws_load_test::run;
+use tracker::{Manner, Running, data};
+
+fn config(tracker: &Running) -> Config {
+    let mut config = Config { server_address: tracker.address, warm_up: 0, duration: 1, ..Config::default() };
+    config.population.torrents = 3;
+    config.connections.count = 18;
+    config.connections.opening = 8;
+    config.requests.weight_announce = 10;
+    config.requests.offers = 3;
+    config.requests.sdp_length = 700;
+    config.closed.window = 6;
+    config
+}
+
+fn test_with(tls: bool, manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Running) {
+    let tracker = Running::start(manner, tls);
+    let mut config = config(&tracker);
+    config.tls.enable = tls;
+    change(&mut config);
+    (run(config).unwrap(), tracker)
+}
+
+fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Running) {
+    test_with(false, manner, change)
+}
+
+fn note(report: &Report, name: &str) -> u64 {
+    report.notes.iter().find(|note| note.name == name).unwrap().count
+}
+
+fn kind<'a>(report: &'a Report, name: &str) -> &'a KindReport {
+    report.kinds.iter().find(|kind| kind.kind == name).unwrap()
+}
+
+fn violated(outcome: &Outcome) -> Vec<&'static str> {
+    let violations = outcome.phases.iter().flat_map(|phase| &phase.violations);
+    let names: BTreeSet<_> = violations.filter(|violation| violation.count > 0).map(|one| one.name).collect();
+    names.into_iter().collect()
+}
+
+/// A load phase in which everything came to what it should.
+fn assert_passed(outcome: &Outcome) {
+    outcome.verdict().unwrap();
+    let load = outcome.phases.last().unwrap();
+    for name in ["announce", "offer", "answer", "scrape"] {
+        let kind = kind(load, name);
+        assert_eq!((kind.sent, kind.errors, kind.lost), (kind.answered, 0, 0), "{name}: {outcome}");
+        assert!(kind.answered > 0 && kind.latency.count == kind.answered, "{name}: {outcome}");
+    }
+    assert!(kind(load, "offer").answered > kind(load, "announce").answered, "{outcome}");
+}
+
+#[test]
+fn honest_tracker_passes() {
+    let (outcome, tracker) = test(Manner::Honest, |_| {});
+    assert_passed(&outcome);
+    let names: Vec<_> = outcome.phases.iter().map(|phase| phase.phase).collect();
+    assert_eq!(names, ["connecting", "load"]);
+    assert_eq!(note(&outcome.phases[0], "connections opened"), 18);
+    assert_eq!(kind(&outcome.phases[0], "connect").answered, 18);
+    assert_eq!(note(&outcome.phases[1], "relays that came too late to be checked"), 0);
+    assert_eq!(tracker.hub.lock().unwrap().connections, 18);
+}
+
+#[test]
+fn several_torrents_and_threads() {
+    let (outcome, tracker) = test(Manner::Honest, |config| {
+        config.connections.torrents = 2;
+        config.population.torrents = 5;
+        config.threads = 2;
+    });
+    assert_passed(&outcome);
+    // Some connections drew the same torrent twice.
+    let most = tracker.hub.lock().unwrap().most_peers;
+    assert!((19..=36).contains(&most), "{most}");
+}
+
+#[test]
+fn messages_may_come_in_pieces_as_bytes_between_pings() {
+    let (outcome, _tracker) = test(Manner::Roundabout, |_| {});
+    assert_passed(&outcome);
+    assert!(note(&outcome.phases[1], "pings of the tracker") > 10);
+}
+
+#[test]
+fn replies_to_answers_are_not_taken_for_replies_to_announces() {
+    let (outcome, _tracker) = test(Manner::Talkative, |config| config.requests.weight_scrape = 10);
+    assert_passed(&outcome);
+    let load = &outcome.phases[1];
+    assert!(note(load, "replies to answers") >= kind(load, "answer").answered, "{outcome}");
+    // Messages of the tracker all count.
+    let replies = load.kinds.iter().map(|kind| kind.answered).sum::<u64>() + note(load, "replies to answers");
+    assert!(load.responses_per_second > 0.8 * replies as f64, "{outcome}");
+}
+
+#[test]
+fn not_every_offer_has_to_be_answered() {
+    let (outcome, _tracker) = test(Manner::Honest, |config| config.requests.answer_probability = 0.5);
+    outcome.verdict().unwrap();
+    let load = &outcome.phases[1];
+    let share = kind(load, "answer").sent as f64 / kind(load, "offer").answered as f64;
+    assert!((0.3..0.7).contains(&share), "{outcome}");
+}
+
+#[test]
+fn encrypted_connections() {
+    for verify in [false, true] {
+        let (outcome, _tracker) = test_with(true, Manner::Honest, |config| {
+            config.tls.verify_certificate = verify;
+            config.tls.ca_path = data("ca.pem").into();
+        });
+        assert_passed(&outcome);
+        assert_eq!(note(&outcome.phases[0], "full TLS handshakes"), 18);
+    }
+    let (outcome, _tracker) = test_with(true, Manner::Honest, |config| {
+        config.tls.verify_certificate = true;
+        config.tls.ca_path = data("ca.pem").into();
+        config.tls.server_name = "elsewhere.example".to_owned();
+    });
+    assert_eq!(note(&outcome.phases[0], "connections with a TLS failure"), 180, "ten tries each");
+    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+}
+
+#[test]
+fn open_loop_keeps_the_rate() {
+    let (outcome, _tracker) = test(Manner::Honest, |config| {
+        config.mode = Mode::Open;
+        config.open.rate = 60;
+        config.duration = 2;
+        config.requests.weight_scrape = 0;
+    });
+    outcome.verdict().unwrap();
+    assert!((80..160).contains(&kind(&outcome.phases[1], "announce").sent), "{outcome}");
+}
+
+#[test]
+fn idle_connections_announce_once_and_are_held() {
+    let (outcome, tracker) = test(Manner::Honest, |config| {
+        config.idle.enable = true;
+        config.idle.hold = 0;
+        config.connections.count = 60;
+    });
+    outcome.verdict().unwrap();
+    let report = &outcome.phases[0];
+    assert_eq!((report.phase, kind(report, "announce").answered), ("idle", 60));
+    assert_eq!(note(report, "connections open at the end"), 60);
+    assert!(kind(report, "answer").answered > 60, "{outcome}");
+    assert_eq!(tracker.hub.lock().unwrap().most_peers, 60);
+}
+
+#[test]
+fn clients_come_and_go() {
+    for leave in [Leave::Stopped, Leave::Close, Leave::Abrupt, Leave::Mixed] {
+        let (outcome, tracker) = test(Manner::Honest, |config| {
+            config.churn.connections = 60;
+            config.churn.leave = leave;
+            config.connections.torrents = 2;
+        });
+        outcome.verdict().unwrap();
+        let report = &outcome.phases[0];
+        assert_eq!((report.phase, note(report, "clients that came and went")), ("churn", 60), "{outcome}");
+        assert_eq!((kind(report, "connect").answered, note(report, "connections opened")), (60, 60));
+        let hub = tracker.hub.lock().unwrap();
+        assert_eq!(hub.connections, 60);
+        let (stopped, goodbyes) = match leave {
+            Leave::Stopped => (120..=120, 60..=60),
+            Leave::Close => (0..=0, 60..=60),
+            Leave::Abrupt => (0..=0, 0..=0),
+            Leave::Mixed => (20..=60, 30..=50),
+        };
+        assert!(stopped.contains(&hub.stopped), "{leave:?}: {}", hub.stopped);
+        assert!(goodbyes.contains(&hub.goodbyes), "{leave:?}: {}", hub.goodbyes);
+    }
+}
+
+#[test]
+fn clients_come_at_a_rate_and_stay() {
+    let (outcome, tracker) = test(Manner::Honest, |config| {
+        config.churn.connections = 30;
+        config.churn.rate = 30;
+        config.churn.stay = 300;
+    });
+    let report = &outcome.phases[0];
+    assert!((0.7..2.5).contains(&report.seconds), "{outcome}");
+    let most = tracker.hub.lock().unwrap().most_peers;
+    assert!((3..=18).contains(&most), "{most}");
+}
+
+#[test]
+fn refusals_are_errors_and_lost_connections_are_replaced() {
+    let (outcome, _tracker) = test(Manner::Moody, |_| {});
+    let announces = kind(&outcome.phases[1], "announce");
+    assert!(announces.errors > 5 && announces.answered > 5, "{outcome}");
+    assert_eq!(outcome.phases[1].error_texts, ["not now"]);
+    let (outcome, tracker) = test(Manner::Rude, |config| config.duration = 2);
+    assert!(violated(&outcome).is_empty(), "{outcome}");
+    let load = &outcome.phases[1];
+    assert!(note(load, "connections the tracker closed") > 5 && kind(load, "announce").lost > 5, "{outcome}");
+    assert!(tracker.hub.lock().unwrap().connections > 25, "{outcome}");
+}
+
+#[test]
+fn lies_are_found_out() {
+    for (manner, violations) in [
+        (Manner::Faker, &["upgrade accepted with the wrong key"][..]),
+        (Manner::Masking, &["not a frame that a server may send"]),
+        (Manner::Confused, &["message about a torrent the peer is not in"]),
+        (Manner::Echoing, &["offer came back to its sender"]),
+        (Manner::Repeating, &["offer relayed twice"]),
+        (Manner::Partial, &["two offers of an announce relayed to one peer"]),
+        (Manner::Mixing, &["message about a torrent the peer is not in"]),
+        (Manner::Forging, &["offer that nobody made"]),
+        (Manner::Swapping, &["offer changed on the way"]),
+        (Manner::Cutting, &["offer changed on the way"]),
+        (Manner::Misdirecting, &["answer relayed to the wrong peer"]),
+        (Manner::Insisting, &["answer relayed twice"]),
+        (Manner::Impersonating, &["answer changed on the way"]),
+        (Manner::Lying, &["scrape reply names a torrent not asked for"]),
+    ] {
+        let (outcome, _tracker) = test(manner, |_| {});
+        assert_eq!(violated(&outcome), violations, "{manner:?}: {outcome}");
+        assert!(matches!(outcome.verdict(), Err(Failure::Violations(_))));
+    }
+}
+
+#[test]
+fn trackers_that_do_not_serve() {
+    let (outcome, _tracker) = test(Manner::NotFound, |_| {});
+    assert_eq!(outcome.phases[0].error_texts, ["status 404"]);
+    assert_eq!(note(&outcome.phases[0], "upgrades refused"), 180, "ten tries each");
+    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    for (manner, violations) in
+        [(Manner::Silent, &[][..]), (Manner::Babbling, &["not a message of a tracker"])]
+    {
+        let (outcome, _tracker) = test(manner, |config| config.requests.timeout = 50);
+        assert_eq!(violated(&outcome), violations);
+        let first = &outcome.phases[0];
+        assert!(note(first, "connections given up as a reply took too long") > 18, "{outcome}");
+        assert_eq!(note(first, "places without a connection after several tries"), 18, "{outcome}");
+    }
+}
+
+#[test]
+fn nobody_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut config = Config { server_address: address, duration: 1, ..Config::default() };
+    config.connections.count = 4;
+    let outcome = run(config).unwrap();
+    assert_eq!(note(&outcome.phases[0], "connections refused"), 40, "{outcome}");
+    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+}
