@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RIVAL_VERSION = "0.9.0"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 STARTS = 3  # of a server that does not answer, before that counts as a failure
+OTHER_FILES = 200  # that a tracker may have open besides its connections
 
 
 # --- Programs ---------------------------------------------------------------------------------------------------------
@@ -137,6 +138,36 @@ def opentracker_command(opentracker, tester, directory, port, settings):
     with open(directory / "whitelist", "wb") as whitelist:
         subprocess.run([tester, *setting_flags(settings), "--print-info-hashes"], stdout=whitelist, check=True)
     return [opentracker, *where, "-w", "whitelist"]
+
+
+def most_files():
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def most_connections(wanted):
+    """So many connections, or as many as open files are allowed."""
+    count = min(wanted, most_files() - OTHER_FILES)
+    if count < wanted:
+        say(f"only {count} connections, as no more open files are allowed (ulimit -Hn)")
+    return count
+
+
+def make_certificates(directory):
+    """A certificate that names itself, for ECDSA with P-256."""
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    where = ["-keyout", directory / "key.pem", "-out", directory / "certificate.pem"]
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "30"]
+    subprocess.run(["openssl", "req", "-x509", *curve, *where, *name], check=True, capture_output=True)
+    for file in directory.iterdir():
+        file.chmod(0o644)
+
+
+def until(lines, word):
+    """The lines up to one with a word in it."""
+    for line in lines:
+        yield line
+        if word in line:
+            return
 
 
 def missing(programs):
