@@ -60,9 +60,9 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// How many connections there may be, and how long each may take for what.
     pub struct ConnectionsConfig {
-        /// Most connections of the process; further ones are closed at once. An idle one takes about 2 KiB, and
-        /// 15 KiB more with TLS, besides the kernel's part. The limit of open files (LimitNOFILE= in a systemd
-        /// unit) must be higher.
+        /// Most connections of the process; further ones are closed at once. An idle one takes about 1.5 KiB, or
+        /// 10 KiB with TLS, besides the kernel's part, and one whose client sends but does not receive up to some
+        /// 50 KiB. The limit of open files (LimitNOFILE= in a systemd unit) must be higher.
         pub max_connections: usize = 100_000, unit "connections", in 1..=10_000_000;
         /// Most connections from one IPv4 address, or one IPv6 network of 64 bits; 0 for no limit. Trusted proxies
         /// are exempt.
