@@ -61,7 +61,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     row = {"action": "append", "default": [], "metavar": "SUBSTRING"}
     parser.add_argument("--row", **row, help="run only rows whose name contains this (may be given several times)")
     parser.add_argument("--list", action="store_true", help="print the names of the rows and exit")
-    parser.add_argument("--jobs", type=_positive, default=2, metavar="N", help="rows at the same time (default: 2)")
+    jobs = {"type": _positive, "default": 2 * (os.cpu_count() or 1), "metavar": "N"}
+    parser.add_argument("--jobs", **jobs, help="rows at the same time; most of them mostly wait (default: %(default)s)")
     parser.add_argument("--keep", action="store_true", help="keep the files and logs of rows that passed, too")
     parser.add_argument("--packages", action="store_true", help="print the Debian packages the rows need and exit")
     parser.add_argument("--skip-missing", action="store_true", help="leave out rows whose programs are not installed")

@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from urllib.parse import urlsplit
 
 from ..hosts import Failure, Family, Host
@@ -77,18 +78,22 @@ class UdpProbe(Probe):
     def _ask(self, action: int, fields: bytes) -> tuple[int, bytes]:
         family = socket.AF_INET6 if self._family is Family.IPV6 else socket.AF_INET
         with self._host.socket(family, socket.SOCK_DGRAM) as client:
-            client.settimeout(self.ATTEMPT_SECONDS)
             client.connect(self._address)
             _, connection_id = self._exchange(client, self.PROTOCOL_ID.to_bytes(8, "big"), self.CONNECT, b"")
             return self._exchange(client, connection_id, action, fields)
 
     def _exchange(self, client: socket.socket, prefix: bytes, action: int, fields: bytes) -> tuple[int, bytes]:
+        # One id for all attempts, so that a late reply to any of them will do.
+        transaction_id = os.urandom(4)
         for _ in range(self.ATTEMPTS):
-            transaction_id = os.urandom(4)
+            ends = time.monotonic() + self.ATTEMPT_SECONDS
             # The system reports a port nobody listens on with the next call on the socket.
             with contextlib.suppress(TimeoutError, ConnectionRefusedError):
                 client.send(prefix + struct.pack(">I", action) + transaction_id + fields)
-                reply = client.recv(2048)
-                if reply[4:8] == transaction_id:
-                    return int.from_bytes(reply[:4], "big"), reply[8:]
+                while (left := ends - time.monotonic()) > 0:
+                    client.settimeout(left)
+                    reply = client.recv(2048)
+                    if reply[4:8] == transaction_id:
+                        return int.from_bytes(reply[:4], "big"), reply[8:]
+            time.sleep(max(0.0, ends - time.monotonic()))
         raise Failure("the tracker does not answer")
