@@ -74,7 +74,7 @@ def _questions() -> list[Row]:
         Check("own address", few, NGINX),
         Check("own address", few, NGINX, V6),
         Check("own address", few, NGINX_TLS),
-        Check("own address", few, NGINX_UNIX),
+        Check("own address", checks.own_addresses, NGINX_UNIX),
         Check("own address", few, HAPROXY),
         Check("own address", few, HAPROXY, V6),
         Check("own address", checks.own_addresses, PROXY_V1, V6),
