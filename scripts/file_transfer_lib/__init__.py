@@ -15,9 +15,10 @@ Modules, from the bottom up:
 - `certificates` an authority of the row's own, for encrypted protocols
 - `sites`        what is known about a tracker before it runs
 - `proxies`      nginx and haproxy, as they stand in front of trackers
+- `websocket`    messages over WebSocket, for the probe of WebTorrent and for the control of a browser
 - `protocols`    per tracker protocol: its configuration, its announce URL and a probe that asks the tracker directly
 - `tracker`      the tracker under test: its configuration file, its process, its announce URL
-- `clients`      one small class per client program
+- `clients`      one small class per client program; those from npm have their JavaScript in `scripts/webtorrent`
 - `stage`        hosts, tracker and clients of a row, and the patience with them
 - `row`          what every line of the table is; `transfer` and `checks` are its kinds
 - `rows`         the table, with a module per protocol

@@ -81,9 +81,9 @@ def _select(substrings: Sequence[str]) -> list[Row]:
 
 
 def _with_installed_programs(rows: Sequence[Row]) -> list[Row]:
-    missing = {program: package for program in _programs_of(rows) if (package := program.missing_package())}
-    for program, package in missing.items():
-        print(f"skipped: rows with {program.name} (apt-get install {package})")
+    missing = {program: remedy for program in _programs_of(rows) if (remedy := program.remedy())}
+    for program, remedy in missing.items():
+        print(f"skipped: rows with {program.name} ({remedy})")
     return [row for row in rows if missing.keys().isdisjoint(row.all_programs())]
 
 

@@ -26,6 +26,12 @@ class Program:
         return cls.package if missing else None
 
     @classmethod
+    def remedy(cls) -> str | None:
+        """The command that installs it if it is not there."""
+        package = cls.missing_package()
+        return f"apt-get install {package}" if package else None
+
+    @classmethod
     def version(cls) -> str:
         """The first line the program says about its version that has a digit in it."""
         try:

@@ -29,7 +29,10 @@ class Proxy(Program):
 
 
 class Nginx(Proxy):
-    """Passes requests on over connections that it keeps open, and appends the client to X-Forwarded-For."""
+    """Passes requests on over connections that it keeps open, and appends the client to X-Forwarded-For.
+
+    Connections that become WebSockets are passed on whole.
+    """
 
     name = "nginx"
     package = "nginx"
@@ -68,6 +71,10 @@ events {{
 }}
 http {{
     access_log /dev/stderr combined;{paths}
+    map $http_upgrade $passed_on {{
+        default upgrade;
+        "" "";
+    }}
     upstream tracker {{
         server {upstream};
         keepalive 8;
@@ -77,7 +84,8 @@ http {{
         location / {{
             proxy_pass http://tracker;
             proxy_http_version 1.1;
-            proxy_set_header Connection "";
+            proxy_set_header Connection $passed_on;
+            proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Host $host;
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         }}

@@ -61,8 +61,8 @@ class Runner:
 
     def _perform(self, row: Row, directory: Path) -> None:
         for program in row.all_programs():
-            if (package := program.missing_package()) is not None:
-                raise Failure(f"{program.name} is not installed (apt-get install {package})")
+            if (remedy := program.remedy()) is not None:
+                raise Failure(f"{program.name} is not installed ({remedy})")
         stage = Stage(self._binary, directory, ROW_SECONDS, self._stopping)
         with stage.stack:
             row.run(stage)

@@ -37,6 +37,7 @@ class Stage:
         self._deadline = time.monotonic() + seconds
         self._stopping = stopping
         self._tracker: Tracker | None = None
+        self._start_tracker: Callable[[], Tracker]
         self._clients: list[Client] = []
 
     def open(self, protocol: Protocol, family: Family, access_list: AccessList | None = None) -> None:
@@ -46,12 +47,24 @@ class Stage:
         if protocol.encrypted:
             certificates = Certificates.issue(self.directory, TRACKER_NAME, ADDRESSES[TRACKER].values())
         self.site = Site(hosts[TRACKER], hosts, family, certificates)
-        tracker = Tracker(self._binary, protocol, self.site, access_list)
-        self.stack.callback(tracker.process.stop)
-        self._tracker = tracker
-        own_url = self.wait("the tracker to log its announce URL", tracker.announce_url)
+        self._start_tracker = lambda: Tracker(self._binary, protocol, self.site, access_list)
+        own_url = self._run_tracker()
         self.url = protocol.prepare(self.stack, self.site, own_url)
         self.probe = protocol.probe(self.site, self.url)
+
+    def restart_tracker(self) -> None:
+        """Stops the tracker in order and starts it again; it is where it was if its protocol chose the port."""
+        assert self._tracker is not None
+        tracker, self._tracker = self._tracker, None
+        tracker.stop()
+        tracker.process.log.rename(tracker.process.log.with_stem("first-tracker"))
+        self._run_tracker()
+
+    def _run_tracker(self) -> str:
+        tracker = self._start_tracker()
+        self.stack.callback(tracker.process.stop)
+        self._tracker = tracker
+        return self.wait("the tracker to log its announce URL", tracker.announce_url)
 
     @property
     def hosts(self) -> Mapping[str, Host]:
@@ -94,5 +107,7 @@ class Stage:
 
     def close(self) -> None:
         """Ends the tracker of a row that has passed so far: it must have run up to now and must stop in order."""
+        for client in self._clients:
+            client.conclude()
         if self._tracker is not None:
             self._tracker.stop()

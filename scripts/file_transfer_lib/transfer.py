@@ -32,6 +32,8 @@ class Transfer(Row):
     protocol: Protocol = UDP
     family: Family = Family.IPV4
     access: AccessMode | None = None
+    restart: bool = False
+    """Whether the tracker is started again before the leecher comes, which the seeder has to notice by itself."""
 
     @property
     def subject(self) -> str:
@@ -39,7 +41,8 @@ class Transfer(Row):
 
     @property
     def name(self) -> str:
-        return super().name + (f", access list {self.access.value}" if self.access else "")
+        access = f", access list {self.access.value}" if self.access else ""
+        return super().name + access + (", tracker restarts" if self.restart else "")
 
     @property
     def cells(self) -> tuple[str, str, str]:
@@ -56,9 +59,10 @@ class Transfer(Row):
         for torrent in torrents:
             (seeder.data / torrent.payload.name).write_bytes(torrent.payload.content)
         stage.start(seeder, torrents)
-        for payload in plan.admitted:
-            what = f"the seeder's announce of '{payload.name}' to show in the tracker's counts"
-            stage.wait(what, lambda: stage.probe.seeders(payload.info_hash) or None)
+        _wait_for_seeder(stage, plan)
+        if self.restart:
+            stage.restart_tracker()
+            _wait_for_seeder(stage, plan)
         leecher = stage.client(self.leecher, LEECHER)
         stage.start(leecher, torrents)
         for payload in plan.admitted:
@@ -99,6 +103,12 @@ class _Plan:
         if access is AccessMode.ALLOW:
             return cls([listed], [unlisted], access_list)
         return cls([unlisted], [listed], access_list)
+
+
+def _wait_for_seeder(stage: Stage, plan: _Plan) -> None:
+    for payload in plan.admitted:
+        what = f"the seeder's announce of '{payload.name}' to show in the tracker's counts"
+        stage.wait(what, lambda: stage.probe.seeders(payload.info_hash) or None)
 
 
 def _check_addresses(stage: Stage, payload: Payload) -> None:

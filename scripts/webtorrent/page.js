@@ -10,9 +10,18 @@ class CountedWebSocket extends WebSocket {
     const count = { url: this.url, state: 'connecting', sent: {}, received: {} }
     sockets.push(count)
     this.count = count
-    this.addEventListener('open', () => { count.state = 'open' })
-    this.addEventListener('close', ({ code, reason }) => { count.state = `closed ${code} ${reason}`.trim() })
+    this.addEventListener('open', () => this.becomes('open'))
+    this.addEventListener('close', ({ code, reason }) => {
+      this.becomes(`closed ${code} ${reason}`.trim())
+      // The client waits 10 seconds before it connects again, and up to five minutes more, by chance.
+      Math.random = () => 0
+    })
     this.addEventListener('message', ({ data }) => add(count.received, data))
+  }
+
+  becomes (state) {
+    this.count.state = state
+    report('/tracker', state)
   }
 
   send (data) {
@@ -54,8 +63,6 @@ const shown = []
 
 async function start () {
   const job = await (await fetch('/job')).json()
-  // The client waits 10 seconds before it connects again, and up to five minutes more, by chance.
-  if (job.reconnectAtOnce) Math.random = () => 0
   document.getElementById('title').textContent = job.title
   document.getElementById('browser').textContent = navigator.userAgent
   const { default: WebTorrent } = await import('/webtorrent.min.js')

@@ -2,8 +2,7 @@
 // peer wire protocol; controlled by signals. Its argument is a JSON object: `announce`, the tracker's URL, `data`, the
 // directory of its files, `messages`, the file it keeps the tracker's last message about each torrent in, `torrents`
 // (`name`, `infoHash`, `length`, `pieceLength`, `seed`), and `rehearse`: whether to try out first, with torrents of its
-// own, whether the tracker does what the reference client expects; `reconnectAtOnce`: whether to come back as soon as the
-// client ever does after it lost the tracker.
+// own, whether the tracker does what the reference client expects.
 
 import { randomBytes } from 'node:crypto'
 import { closeSync, existsSync, openSync, readFileSync, renameSync, writeFileSync, writeSync } from 'node:fs'
@@ -110,6 +109,6 @@ class Torrent {
 process.on('SIGTERM', () => process.exit(0))
 // The client's own timers do not keep the program running while it waits to connect again.
 setInterval(() => {}, 60_000)
-if (settings.reconnectAtOnce) reconnectAtOnce()
+reconnectAtOnce()
 if (settings.rehearse) await rehearse(settings.announce).catch(fail)
 for (const given of settings.torrents) new Torrent(given)

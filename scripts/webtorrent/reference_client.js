@@ -1,7 +1,10 @@
 // The reference client of WebTorrent trackers as the programs of this folder use it.
 
-import wrtc from '@roamhq/wrtc'
-import Client from 'bittorrent-tracker'
+import { register } from 'node:module'
+
+register('./webrtc_hook.js', import.meta.url)
+// Only what is loaded after the hook is subject to it.
+export const { default: Client } = await import('bittorrent-tracker')
 
 export function log (...parts) {
   console.log(new Date().toISOString(), ...parts)
@@ -25,7 +28,6 @@ export function clientFor (announce, infoHash, peerId, left) {
     peerId,
     announce: [announce],
     port: 6881,
-    wrtc,
     // No servers to ask for the own address: there are none here.
     rtcConfig: { iceServers: [] },
     getAnnounceOpts: () => ({ uploaded: 0, downloaded: 0, left: left() })

@@ -4,8 +4,7 @@
 import { fork } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
-import Client from 'bittorrent-tracker'
-import { log } from './reference_client.js'
+import { Client, log } from './reference_client.js'
 
 const STEP_MILLISECONDS = 10_000
 const POLL_MILLISECONDS = 100

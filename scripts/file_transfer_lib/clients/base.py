@@ -56,6 +56,9 @@ class Client(Program, ABC):
         """What this client makes of the tracker's error text; only a client that loses the text overrides this."""
         return text
 
+    def conclude(self) -> None:
+        """Whatever is to be looked at once a row has passed and the tracker still runs; raises `Failure` if it is bad."""
+
     def stop(self) -> None:
         """Ends the program; a client that was never started is fine."""
         if self.process is not None:

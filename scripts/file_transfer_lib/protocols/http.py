@@ -18,7 +18,7 @@ from ..sites import Configuration, Setting, Site
 from ..torrent import Bencodable, bdecode
 from . import Probe, Protocol, compact_peers, listen
 
-PORTS = {"http": 80, "https": 443}
+PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 """A proxy has the ports that need not be in a URL; every row has a network of its own, so they are free."""
 PROXY_SECONDS = 10.0
 """How long a proxy may take to listen."""
@@ -32,6 +32,8 @@ class Http(Protocol):
     """HTTP as the tracker or a proxy in front of it speaks it."""
 
     subcommand = "http"
+    schemes = ("http", "https")
+    """Plain and encrypted."""
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class Http(Protocol):
         them the tracker's metrics can be asked for."""
         self.name = name
         self.proxy = proxy
-        self.scheme = "https" if encrypted else "http"
+        self.scheme = self.schemes[encrypted]
         self.encrypted = encrypted or (proxy is not None and proxy.encrypts)
         self._proxies = dict(proxies or {})
         self._counted = bool(self._proxies)
@@ -62,7 +64,7 @@ class Http(Protocol):
             if self.proxy.uses_unix_socket:
                 network = {"use_ipv4": False, "use_ipv6": False, "unix_socket_path": str(site.host.directory / SOCKET)}
                 proxies = {}
-        if self.scheme == "https":
+        if self.scheme == self.schemes[True]:
             assert site.certificates is not None
             network["enable_tls"] = True
             network["tls_certificate_path"] = str(site.certificates.certificate)
@@ -86,7 +88,7 @@ class Http(Protocol):
         is_path = self.proxy.uses_unix_socket
         process = self.proxy.start(site, f"unix:{announce_url}" if is_path else urlsplit(announce_url).netloc)
         stack.callback(process.stop)
-        scheme = "https" if self.encrypted else "http"
+        scheme = self.schemes[self.encrypted]
         probe = HttpProbe(site.host, site.family, site.address, PORTS[scheme], None)
         deadline = time.monotonic() + PROXY_SECONDS
         while not probe.is_listened_for():
