@@ -99,6 +99,22 @@ fn set_integer(socket: &impl AsFd, level: c_int, name: c_int, value: c_int) -> i
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Bytes written to a TCP socket that the kernel has not even sent, because the other end takes no more.
+///
+/// # Errors
+/// Sockets of other kinds.
+pub(crate) fn unsent(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    /// From `linux/sockios.h`.
+    const SIOCOUTQNSD: libc::Ioctl = 0x894b;
+    let mut bytes: c_int = 0;
+    // SAFETY: this request writes one integer, whose address is given.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCOUTQNSD, &raw mut bytes) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// How many pages of a range are resident. The range is aligned to pages and has at most `N` of them.
 ///
 /// # Errors

@@ -22,6 +22,10 @@ use crate::sys;
 /// opens connections without a word takes no descriptors at first.
 const DEFERRED: i32 = 1;
 
+/// Most bytes the kernel keeps for a connection in each direction, before its own bookkeeping doubles them. Left to
+/// itself it goes up to several megabytes for a client that sends much or takes nothing.
+const SOCKET_BUFFER: usize = 64 * 1024;
+
 /// How the listening sockets of an address are set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
@@ -133,9 +137,11 @@ fn bind_one(address: SocketAddr, options: &ListenOptions, shared: bool) -> io::R
     if address.is_ipv6() {
         socket.set_only_v6(options.only_ipv6)?;
     }
-    // Accepted sockets inherit it.
+    // Accepted sockets inherit these.
     socket.set_tcp_nodelay(true)?;
     sys::defer_accept(&socket, DEFERRED)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
@@ -12,6 +13,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use super::balance::Place;
 use super::deadlines::Pace;
 use crate::readiness::{Direction, Source};
+use crate::sys;
 
 /// A connected stream socket of any family.
 #[derive(Debug)]
@@ -123,6 +125,12 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        // Who has not taken an answer in all its time will not take the end either. The kernel would keep both for
+        // minutes, without a connection that counts for them.
+        if self.pace.ran_out() && sys::unsent(self.source.get_ref().as_fd()).is_ok_and(|bytes| bytes > 0) {
+            // Closing then resets the connection. Cannot fail for a socket.
+            let _ = rustix::net::sockopt::set_socket_linger(self.source.get_ref(), Some(Duration::ZERO));
+        }
         self.pace.close();
     }
 }
