@@ -204,6 +204,7 @@ where
     fn accept_some(&self, listener: &Source<ListenSocket>) -> Turn {
         for _ in 0..ACCEPTS_PER_TURN {
             if !self.balance.reserve().restore() {
+                self.records.counters.accept_errors.add(1);
                 return self.refuse_some(listener);
             }
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

@@ -278,6 +278,7 @@ fn running_out_of_descriptors_is_survived_without_spinning() {
 fn opening_and_dropping_leaves_nothing_behind() {
     let server = Server::start(&[]);
     let mut healthy = server.connect();
+    assert!(core_of(&mut healthy).is_some());
     let mut slowest = Duration::ZERO;
     let round = || {
         for n in 0..100_u32 {

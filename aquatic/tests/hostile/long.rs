@@ -1,0 +1,149 @@
+//! The long version: more connections, the deadlines of the default configuration, and a table.
+
+#![allow(clippy::print_stdout, reason = "the table is what it is for")]
+
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::http::{self, HttpClient};
+use super::lines::Tally;
+use super::secure::{self, Authority};
+use super::siege::{Latency, Report, besiege};
+use super::target::Target;
+
+/// How many times the counts below, as a number; the default is 1.
+const SCALE: &str = "HOSTILE_SCALE";
+
+const REQUEST: Duration = Duration::from_secs(10);
+const REPLY: Duration = Duration::from_secs(30);
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A healthy client's wait in all but one case of a hundred, under any attack.
+const P99: Duration = Duration::from_millis(50);
+
+/// What memory may have grown by when all attacks are over, in KiB, after each of them has been once before.
+const GROWTH: u64 = 4096;
+
+/// Only limits that attacks from few addresses would run into.
+const SETTINGS: [&str; 2] =
+    ["connections.max_connections_per_address=0", "connections.max_connections=10000"];
+
+type Attack<'a> = (&'static str, Box<dyn Fn(&Target) -> Tally + 'a>);
+
+fn plain_attacks(scale: f64) -> Vec<Attack<'static>> {
+    let count = move |count: usize| ((count as f64 * scale) as usize).max(1);
+    let second = Duration::from_secs(1);
+    vec![
+        ("heads at a byte per second", Box::new(move |t| http::dribble(t, count(5000), second, REQUEST))),
+        ("silent connections", Box::new(move |t| http::silence(t, count(5000), REQUEST))),
+        ("half-closed connections", Box::new(move |t| http::half_closed(t, count(20_000)))),
+        ("garbage", Box::new(move |t| http::garbage(t, count(5000), REQUEST))),
+        ("requests in single bytes", Box::new(move |t| http::single_bytes(t, count(2000)))),
+        ("requests split at each byte", Box::new(move |t| http::split_everywhere(t, count(20)))),
+        ("opened and dropped", Box::new(move |t| http::open_and_drop(t, count(100_000)))),
+        ("reset at four moments", Box::new(move |t| http::resets(t, count(100_000)))),
+        ("header bombs", Box::new(move |t| http::header_bombs(t, count(10_000)))),
+        ("odd requests", Box::new(move |t| http::odd_requests(t, count(20_000)))),
+        ("pipelining bombs", Box::new(move |t| http::pipelining_bombs(t, count(200), REPLY))),
+        ("replies never read", Box::new(move |t| http::never_reading(t, count(500), REPLY))),
+        ("a crowd beyond the limit", Box::new(move |t| http::crowd(t, 15_000))),
+    ]
+}
+
+fn encrypted_attacks(authority: &Authority, scale: f64) -> Vec<Attack<'_>> {
+    let count = move |count: usize| ((count as f64 * scale) as usize).max(1);
+    vec![
+        ("garbage for TLS", Box::new(move |t| secure::garbage(t, authority, count(5000), HANDSHAKE))),
+        ("handshakes that stall", Box::new(move |t| secure::stalled(t, authority, count(5000), HANDSHAKE))),
+        ("TLS opened and dropped", Box::new(move |t| http::open_and_drop(t, count(20_000)))),
+    ]
+}
+
+/// As many connections as an attacker may have.
+fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
+fn print_head() {
+    println!(
+        "{:<28}{:>9}{:>7}{:>9}{:>9}{:>8}{:>8}{:>11}{:>15}{:>9}{:>22}{:>22}",
+        "attack",
+        "count",
+        "s",
+        "answered",
+        "refused",
+        "cut",
+        "left",
+        "by server",
+        "KiB",
+        "fds",
+        "calm p50/p99/max ms",
+        "then p50/p99/max ms"
+    );
+}
+
+fn print_row(name: &str, report: &Report) {
+    let Report { tally, time, calm, under_attack, before, after, .. } = report;
+    let by_server = report.counted(&["connections_refused"]) + report.counted(&["connection_timeouts"]);
+    let times = |Latency { median, p99, worst, .. }: &Latency| {
+        let [median, p99, worst] = [median, p99, worst].map(|time| time.as_secs_f64() * 1e3);
+        format!("{median:.2}/{p99:.2}/{worst:.1}")
+    };
+    println!(
+        "{name:<28}{:>9}{:>7.1}{:>9}{:>9}{:>8}{:>8}{by_server:>11}{:>15}{:>9}{:>22}{:>22}",
+        tally.opened,
+        time.as_secs_f64(),
+        tally.answered,
+        tally.refused,
+        tally.cut,
+        tally.left,
+        format!("{}>{}", before.memory, after.memory),
+        format!("{}>{}", before.descriptors, after.descriptors),
+        times(calm),
+        times(under_attack),
+    );
+}
+
+/// Attacks twice: the first time, lists grow to the size that they keep.
+fn attack_all(target: &Target, attacks: &[Attack<'_>], besiege: impl Fn(&Attack<'_>) -> Report) {
+    let mut settled = 0;
+    for round in ["first", "second"] {
+        println!("\n{round} time:");
+        print_head();
+        for attack in attacks {
+            let report = besiege(attack);
+            print_row(attack.0, &report);
+            assert!(report.after.descriptors <= report.before.descriptors, "descriptors are left open");
+            assert!(report.under_attack.p99 <= P99, "the healthy client waits for longer than {P99:?}");
+        }
+        let memory = target.figures().memory;
+        assert!(
+            settled == 0 || memory <= settled + GROWTH,
+            "memory has grown from {settled} to {memory} KiB"
+        );
+        settled = memory;
+    }
+}
+
+#[test]
+#[ignore = "takes minutes; run by scripts/hostile"]
+fn http() {
+    raise_open_files();
+    let scale = std::env::var(SCALE).map_or(1.0, |scale| scale.parse().unwrap());
+    let target = Target::start("http", &SETTINGS);
+    attack_all(&target, &plain_attacks(scale), |(_, attack)| {
+        besiege(&target, || HttpClient::new(&target), attack)
+    });
+    super::ends_well(target);
+
+    let authority = Authority::new();
+    let settings = authority.settings();
+    let settings: Vec<_> = settings.iter().map(String::as_str).chain(SETTINGS).collect();
+    let target = Target::start("http", &settings);
+    attack_all(&target, &encrypted_attacks(&authority, scale), |(_, attack)| {
+        besiege(&target, || HttpClient::on(authority.connect(&target)), attack)
+    });
+    super::ends_well(target);
+}
