@@ -16,10 +16,10 @@ Examples:
   aquatic http -c http.toml --check-config
                                  Say what is wrong with it, without starting
 
-Announce URLs: udp://HOST:6969/announce, http://HOST:6969/announce
+Announce URLs: udp://HOST:6969/announce, also with http, https, ws and wss.
 Ctrl-C and SIGTERM stop it; SIGUSR1 reads access list and certificate again.
 
-Exit codes: 0 success, 1 bad configuration, 2 bad command line, 3 failure, 101 a bug.";
+Exit codes: 0 success, 1 configuration, 2 command line, 3 failure, 101 a bug.";
 
 /// A BitTorrent tracker: tells the clients of a torrent about each other.
 #[derive(Debug, Parser)]
@@ -41,12 +41,15 @@ enum Service {
     Udp(ConfigFlags),
     /// Serve clients over HTTP or HTTPS (BEP 3, 7, 23, 48)
     Http(ConfigFlags),
+    /// Introduce browsers to each other over WebSocket (WebTorrent)
+    Ws(ConfigFlags),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().service {
         Service::Udp(flags) => run(&flags, aquatic_udp::run),
         Service::Http(flags) => run(&flags, aquatic_http::run),
+        Service::Ws(flags) => run(&flags, aquatic_ws::run),
     }
 }
 
@@ -73,5 +76,6 @@ mod tests {
     fn every_service_declares_its_settings_completely() {
         assert_eq!(declarations::faults::<aquatic_udp::UdpConfig>(), [""; 0]);
         assert_eq!(declarations::faults::<aquatic_http::HttpConfig>(), [""; 0]);
+        assert_eq!(declarations::faults::<aquatic_ws::WsConfig>(), [""; 0]);
     }
 }

@@ -28,11 +28,16 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "aquatic_http_protocol",
             "aquatic_udp_protocol",
             "aquatic_ws",
+            "aquatic_ws_protocol",
         ],
     ),
     ("aquatic_udp", &["aquatic_common", "aquatic_runtime", "aquatic_swarm", "aquatic_udp_protocol"]),
     ("aquatic_http", &["aquatic_common", "aquatic_http_protocol", "aquatic_runtime", "aquatic_swarm"]),
-    ("aquatic_ws", &["aquatic_common", "aquatic_runtime", "aquatic_swarm", "aquatic_ws_protocol"]),
+    (
+        "aquatic_ws",
+        // A WebSocket begins as a request of HTTP.
+        &["aquatic_common", "aquatic_http_protocol", "aquatic_runtime", "aquatic_ws_protocol"],
+    ),
     ("aquatic_runtime", &["aquatic_common", "aquatic_swarm"]),
     ("aquatic_swarm", &["aquatic_common"]),
     ("aquatic_udp_protocol", &["aquatic_common"]),

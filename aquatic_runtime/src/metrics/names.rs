@@ -222,3 +222,30 @@ pub const CLIENTS_UNKNOWN: Metric = metric(
     Kind::Loss,
     "Requests of trusted proxies that did not say whom they stand for",
 );
+
+// WebTorrent, by protocol and what else is said.
+
+/// Connections that have become WebSockets, by protocol.
+pub const UPGRADES: Metric =
+    metric("aquatic_upgrades", Kind::Counter, "Connections that have become WebSockets");
+/// WebSockets that have ended, by protocol and reason.
+pub const CONNECTIONS_ENDED: Metric =
+    metric("aquatic_connections_ended", Kind::Counter, "WebSockets that have ended, by reason");
+/// Times a connection was read from more slowly because of its message rate, by protocol.
+pub const THROTTLED: Metric = metric(
+    "aquatic_connections_throttled",
+    Kind::Loss,
+    "Times a connection was not read from for a moment because too many messages had come",
+);
+/// Announces with a peer id that another connection has, by protocol.
+pub const CONTESTED_PEERS: Metric =
+    metric("aquatic_contested_peers", Kind::Counter, "Announces with a peer id that another connection has");
+/// Offers that wait for an answer, by protocol.
+pub const OFFERS_WAITING: Metric =
+    metric("aquatic_offers_waiting", Kind::Gauge, "Offers passed on that can still be answered");
+/// Offers forgotten before their time, by protocol.
+pub const OFFERS_FORGOTTEN: Metric = metric(
+    "aquatic_offers_forgotten",
+    Kind::Loss,
+    "Offers that can no longer be answered because too many wait",
+);

@@ -1,0 +1,183 @@
+//! Connections: their beginning, what they may not do, and their end.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tungstenite::Message;
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use crate::client::{Got, Plain, peer, start, tcp, torrent};
+use crate::support::{fetch, free_address, metric};
+
+/// All that is answered to these bytes, up to the end of the connection.
+fn exchange(tracker: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = tcp("127.0.0.1", tracker);
+    stream.write_all(bytes).unwrap();
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn plain_requests_are_answered() {
+    let tracker = start(&[]);
+    assert_eq!(fetch(tracker.address(), "/health"), "ok\n");
+    let visit = exchange(tracker.address(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(
+        visit.starts_with("HTTP/1.1 426 Upgrade Required\r\n") && visit.contains("WebTorrent"),
+        "{visit}"
+    );
+    let garbage = exchange(tracker.address(), b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
+    assert!(garbage.starts_with("HTTP/1.1 400 "), "{garbage}");
+    let bomb = [b"GET / HTTP/1.1\r\n".to_vec(), vec![b'x'; 9000]].concat();
+    assert!(exchange(tracker.address(), &bomb).starts_with("HTTP/1.1 431 "));
+}
+
+const UPGRADE: &str = "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[test]
+fn upgrades_may_come_in_pieces_or_with_the_first_message() {
+    let tracker = start(&[]);
+    let mut slow = tcp("127.0.0.1", tracker.address());
+    for byte in UPGRADE.as_bytes() {
+        slow.write_all(&[*byte]).unwrap();
+    }
+    let mut head = [0; 12];
+    slow.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 101");
+    // A masked ping with the payload "hi", and a close frame.
+    let frames = [0x89, 0x82, 0, 0, 0, 0, b'h', b'i', 0x88, 0x82, 0, 0, 0, 0, 3, 232];
+    let answer = exchange(tracker.address(), &[UPGRADE.as_bytes(), &frames].concat());
+    assert!(answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
+    assert!(answer.as_bytes().windows(4).any(|pong| pong[1..] == [2, b'h', b'i']), "{answer:?}");
+}
+
+#[test]
+fn whoever_does_not_finish_the_request_is_not_waited_for() {
+    let tracker = start(&["connections.request_timeout=1"]);
+    let start = Instant::now();
+    for begun in ["", "GET / HT", &UPGRADE[..UPGRADE.len() - 2]] {
+        assert_eq!(exchange(tracker.address(), begun.as_bytes()), "", "{begun}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_bad_message_is_answered_and_the_connection_goes_on() {
+    let tracker = start(&[]);
+    let mut client = Plain::connect(tracker.address());
+    let hash = "aaaaaaaaaaaaaaaaaaaa";
+    for (text, action, names_torrent) in [
+        ("", "announce", false),
+        ("nonsense", "announce", false),
+        ("[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "announce", false),
+        (r#"{"action":"dance"}"#, "announce", false),
+        (r#"{"action":"announce"}"#, "announce", false),
+        (r#"{"action":"scrape","info_hash":"short"}"#, "scrape", false),
+        (&format!(r#"{{"action":"announce","info_hash":"{hash}"}}"#), "announce", true),
+        (&format!(r#"{{"action":"announce","info_hash":"{hash}","peer_id":"x"}}"#), "announce", true),
+    ] {
+        client.send_text(text);
+        match client.next() {
+            Got::Failure { action: got, torrent, .. } => {
+                assert_eq!((got, torrent.is_some()), (action, names_torrent), "{text}");
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    client.socket.send(Message::binary(vec![0xff, 0xfe])).unwrap();
+    assert_eq!(client.next().reason(), "the message is not UTF-8");
+    client.announce(torrent(1), peer(1), 1, &[]).counts();
+}
+
+#[test]
+fn messages_may_come_as_bytes_and_in_fragments() {
+    let tracker = start(&[]);
+    let mut client = Plain::connect(tracker.address());
+    let text = r#"{"action":"scrape","info_hash":"aaaaaaaaaaaaaaaaaaaa"}"#;
+    client.socket.send(Message::binary(text.as_bytes().to_vec())).unwrap();
+    assert!(matches!(client.next(), Got::Scrape(_)));
+    for (at, byte) in text.bytes().enumerate() {
+        let code = if at == 0 { Data::Text } else { Data::Continue };
+        let frame = Frame::message(vec![byte], OpCode::Data(code), at + 1 == text.len());
+        client.socket.send(Message::Frame(frame)).unwrap();
+        if at == 5 {
+            // Control frames may come between fragments.
+            client.socket.send(Message::Ping("hello".into())).unwrap();
+        }
+    }
+    assert!(matches!(client.socket.read().unwrap(), Message::Pong(payload) if payload == "hello"));
+    assert!(matches!(client.next(), Got::Scrape(_)));
+}
+
+#[test]
+fn what_is_no_websocket_ends_with_a_code() {
+    let tracker = start(&[]);
+    let close = |bytes: &[u8]| {
+        let answer = exchange(tracker.address(), &[UPGRADE.as_bytes(), bytes].concat());
+        let frame = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+        frame.as_bytes().first().copied()
+    };
+    let unmasked = [0x81, 2, b'h', b'i'];
+    let reserved = [0xf1, 0x80, 0, 0, 0, 0];
+    let long = [0x81, 0xff, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+    let not_text = [0x81, 0x81, 0, 0, 0, 0, 0xff];
+    for bytes in [&unmasked[..], &reserved, &long, &not_text] {
+        assert!(close(bytes).is_some(), "{bytes:?} is answered with a close frame");
+    }
+    // The codes, seen by a client.
+    for (message, code) in [(Message::text("x".repeat(70_000)), 1009), (Message::Close(None), 1005)] {
+        let mut client = Plain::connect(tracker.address());
+        client.socket.send(message).unwrap();
+        match client.next() {
+            Got::Close(Some(got)) => assert_eq!(got, code),
+            Got::Close(None) => assert_eq!(code, 1005),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_message_that_never_ends_is_not_waited_for() {
+    let tracker = start(&["connections.request_timeout=1"]);
+    let mut stream = tcp("127.0.0.1", tracker.address());
+    stream.write_all(UPGRADE.as_bytes()).unwrap();
+    stream.write_all(&[0x81, 0xfe, 1, 0, 0, 0, 0, 0]).unwrap();
+    let start = Instant::now();
+    let mut answer = Vec::new();
+    let end = loop {
+        let mut bytes = [0; 1000];
+        match stream.read(&mut bytes) {
+            Ok(0) | Err(_) => break start.elapsed(),
+            Ok(len) => answer.extend_from_slice(&bytes[..len]),
+        }
+        // It goes on, but too slowly.
+        let _ = stream.write_all(b"x");
+    };
+    assert!(end < Duration::from_secs(5), "{end:?}");
+    let reason = b"message took too long";
+    assert!(answer.windows(reason.len()).any(|window| window == reason), "{answer:?}");
+}
+
+#[test]
+fn a_stop_is_told_to_everyone() {
+    let metrics = free_address();
+    let tracker = start(&["metrics.enable=true", &format!("metrics.address={metrics}")]);
+    let mut clients: Vec<Plain> = (0..20).map(|_| Plain::connect(tracker.address())).collect();
+    for (number, client) in (0..).zip(&mut clients) {
+        client.announce(torrent(1), peer(number), 1, &[]);
+    }
+    assert_eq!(metric(metrics, "aquatic_upgrades_total{protocol=\"ws\""), 20.0);
+    tracker.signal("TERM");
+    for client in &mut clients {
+        assert_eq!(client.next(), Got::Close(Some(1001)));
+    }
+    let (code, _, log) = tracker.end();
+    assert_eq!(code, Some(0), "{log}");
+}

@@ -1,0 +1,145 @@
+//! Whose place a peer is: several over one connection, ends, and those who come back.
+
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, Got, Plain, peer, start, torrent};
+
+#[test]
+fn one_connection_has_many_torrents_and_peers_and_all_go_with_it() {
+    let tracker = start(&[]);
+    let [mut one, mut other] = [(); 2].map(|()| Plain::connect(tracker.address()));
+    for number in 0..20 {
+        for name in 1..4 {
+            assert_eq!(one.announce(torrent(number), peer(name), 1, &[]).counts(), (0, name.into()));
+        }
+        assert_eq!(other.announce(torrent(number), peer(9), 1, &[]).counts(), (0, 4));
+    }
+    drop(one);
+    // At once is as soon as the tracker hears of it.
+    let deadline = Instant::now() + Duration::from_secs(3);
+    for number in 0..20 {
+        while other.leechers(torrent(number)) != 1 {
+            assert!(Instant::now() < deadline, "the peers of an ended connection go with it");
+        }
+    }
+    assert_eq!(other.announce(torrent(0), peer(9), 1, &["x"]).counts(), (0, 1));
+    other.assert_quiet();
+}
+
+#[test]
+fn peers_on_one_connection_meet_each_other_but_not_themselves() {
+    let tracker = start(&[]);
+    let mut page = Plain::connect(tracker.address());
+    page.announce(torrent(1), peer(1), 1, &["self"]);
+    page.assert_quiet();
+    page.announce(torrent(1), peer(2), 1, &["x", "y"]);
+    let (from, id) = page.next().offer();
+    assert_eq!(from, peer(2));
+    page.answer(torrent(1), peer(1), peer(2), &id);
+    assert!(matches!(page.next(), Got::Answer { from, .. } if from == peer(1)));
+    page.assert_quiet();
+}
+
+#[test]
+fn nobody_takes_the_place_of_a_peer_that_stays() {
+    let tracker = start(&[]);
+    let [mut victim, mut stranger, mut other] = [(); 3].map(|()| Plain::connect(tracker.address()));
+    for number in 0..6 {
+        let torrent = torrent(number);
+        victim.announce(torrent, peer(1), 1, &[]);
+        let reply = stranger.announce(torrent, peer(1), 0, &["forged"]);
+        assert_eq!(reply.counts(), (0, 1), "the stranger is not in the swarm");
+        assert!(reply.interval() <= 15, "who really is this peer is to come back soon: {reply:?}");
+        victim.assert_quiet();
+        other.announce(torrent, peer(2), 1, &["x"]);
+        assert_eq!(victim.next().offer().0, peer(2));
+        // Nor can the stranger make it leave.
+        stranger.stop(torrent, peer(1));
+        assert_eq!(other.leechers(torrent), 2);
+    }
+    drop(stranger);
+    other.announce(torrent(0), peer(2), 1, &["y"]);
+    assert_eq!(victim.next().offer().0, peer(2), "the end of the stranger changes nothing");
+}
+
+#[test]
+fn who_comes_back_takes_over_when_the_old_connection_closes() {
+    let tracker = start(&[]);
+    let [mut before, mut after, mut other] = [(); 3].map(|()| Plain::connect(tracker.address()));
+    for number in 0..6 {
+        before.announce(torrent(number), peer(1), 1, &[]);
+        after.announce(torrent(number), peer(1), 1, &[]);
+    }
+    drop(before);
+    let deadline = Instant::now() + Duration::from_secs(3);
+    for number in 0..6 {
+        // The successor is in the swarm: it is no claimant any more when its offers are passed on.
+        other.announce(torrent(number), peer(2), 1, &[]);
+        loop {
+            after.announce(torrent(number), peer(1), 1, &["back"]);
+            if let Some(offer) = other.take_soon() {
+                assert_eq!(offer.offer().0, peer(1));
+                break;
+            }
+            assert!(Instant::now() < deadline, "the old connection is closed");
+        }
+        assert_eq!(other.leechers(torrent(number)), 2);
+    }
+}
+
+#[test]
+fn a_connection_that_is_dead_makes_room_within_seconds() {
+    let tracker = start(&[]);
+    let [mut before, mut after] = [(); 2].map(|()| Plain::connect(tracker.address()));
+    before.announce(torrent(1), peer(1), 1, &[]);
+    // From here on nobody reads there, so that no ping is answered, as if the machine had gone.
+    after.announce(torrent(1), peer(1), 1, &[]);
+    let mut other = Plain::connect(tracker.address());
+    other.announce(torrent(1), peer(2), 1, &[]);
+    let start = Instant::now();
+    loop {
+        std::thread::sleep(Duration::from_millis(500));
+        after.announce(torrent(1), peer(1), 1, &["back"]);
+        if let Some(offer) = other.take_soon() {
+            assert_eq!(offer.offer().0, peer(1));
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "pings that are not answered have an end");
+    }
+    assert!(start.elapsed() > Duration::from_secs(5), "there was time to answer");
+    assert_eq!(before.next(), Got::Gone);
+}
+
+#[test]
+fn a_connection_that_answers_pings_stays() {
+    let tracker = start(&["connections.max_connection_idle=2"]);
+    let [mut alive, mut silent] = [(); 2].map(|()| Plain::connect(tracker.address()));
+    alive.announce(torrent(1), peer(1), 1, &[]);
+    silent.announce(torrent(1), peer(2), 1, &[]);
+    let start = Instant::now();
+    let mut pings = 0;
+    while start.elapsed() < Duration::from_secs(6) {
+        if let tungstenite::Message::Ping(_) = alive.socket.read().unwrap() {
+            pings += 1;
+        }
+    }
+    assert!(pings >= 2, "{pings} pings");
+    assert_eq!(alive.leechers(torrent(1)), 1, "the silent one has gone");
+    assert_eq!(silent.next(), Got::Gone);
+}
+
+impl Client<std::net::TcpStream> {
+    /// The next message, if one comes soon.
+    fn take_soon(&mut self) -> Option<Got> {
+        self.socket.get_ref().set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let next = loop {
+            match self.socket.read() {
+                Ok(tungstenite::Message::Text(text)) => break Some(Got::of(&text)),
+                Ok(_) => {}
+                Err(_) => break None,
+            }
+        };
+        self.socket.get_ref().set_read_timeout(Some(crate::support::REPLY)).unwrap();
+        next
+    }
+}

@@ -1,0 +1,116 @@
+//! What waits to be sent over one connection.
+
+use std::collections::VecDeque;
+
+/// Room that is kept when nothing waits; more is given back.
+const KEPT_BYTES: usize = 256;
+const KEPT_MESSAGES: usize = 16;
+
+/// Most bytes and messages that may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutboundLimits {
+    pub(crate) max_bytes: usize,
+    pub(crate) max_messages: usize,
+}
+
+/// Frames in the order in which they are to be sent. Without any it holds next to no memory.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// The length of each frame; of the first, what is left of it.
+    lengths: VecDeque<u32>,
+}
+
+impl Outbound {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sent == self.bytes.len()
+    }
+
+    /// How many bytes wait.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Whether a frame of this length may wait, too.
+    pub(crate) fn has_room(&self, length: usize, limits: OutboundLimits) -> bool {
+        self.len() + length <= limits.max_bytes && self.lengths.len() < limits.max_messages
+    }
+
+    /// Adds a frame.
+    pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.len();
+        write(&mut self.bytes);
+        self.lengths.push_back(u32::try_from(self.bytes.len() - before).unwrap_or(u32::MAX));
+    }
+
+    /// What is to be sent next.
+    pub(crate) fn unsent(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Takes note that so many bytes of it have been sent.
+    pub(crate) fn advance(&mut self, sent: usize) {
+        self.sent += sent.min(self.len());
+        let mut left = sent;
+        while let Some(first) = self.lengths.front_mut() {
+            if *first as usize > left {
+                *first -= left as u32;
+                break;
+            }
+            left -= *first as usize;
+            self.lengths.pop_front();
+        }
+        if self.is_empty() {
+            self.sent = 0;
+            self.bytes.clear();
+            self.bytes.shrink_to(KEPT_BYTES);
+            self.lengths.clear();
+            self.lengths.shrink_to(KEPT_MESSAGES);
+        } else if self.sent > self.bytes.len() / 2 && self.sent > KEPT_BYTES {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: OutboundLimits = OutboundLimits { max_bytes: 1000, max_messages: 3 };
+
+    #[test]
+    fn bytes_and_messages_are_bounded() {
+        let mut outbound = Outbound::default();
+        assert!(outbound.has_room(1000, LIMITS) && !outbound.has_room(1001, LIMITS));
+        (0..3).for_each(|_| outbound.push(|out| out.extend_from_slice(b"abc")));
+        assert!(!outbound.has_room(1, LIMITS), "three messages");
+        outbound.advance(2);
+        assert!(!outbound.has_room(1, LIMITS), "the first is not over");
+        outbound.advance(1);
+        assert!(outbound.has_room(1, LIMITS));
+        assert_eq!(outbound.unsent(), b"abcabc");
+        outbound.advance(6);
+        assert!(outbound.is_empty() && outbound.lengths.is_empty());
+    }
+
+    #[test]
+    fn order_survives_sending_in_pieces_and_memory_does_not_stay() {
+        let mut outbound = Outbound::default();
+        let (mut expected, mut sent) = (Vec::new(), Vec::new());
+        for round in 0..200_u32 {
+            let message = vec![round as u8; 50 + round as usize];
+            expected.extend_from_slice(&message);
+            outbound.push(|out| out.extend_from_slice(&message));
+            let len = outbound.len().min(100);
+            sent.extend_from_slice(&outbound.unsent()[..len]);
+            outbound.advance(len);
+            assert!(outbound.bytes.len() <= 2 * outbound.len() + KEPT_BYTES + 400, "what was sent goes");
+        }
+        sent.extend_from_slice(outbound.unsent());
+        outbound.advance(outbound.len());
+        assert_eq!(sent, expected);
+        assert!(outbound.bytes.capacity() <= KEPT_BYTES && outbound.lengths.capacity() <= 2 * KEPT_MESSAGES);
+    }
+}

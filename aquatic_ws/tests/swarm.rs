@@ -1,0 +1,435 @@
+//! The swarms against a model that is too simple to be wrong, with random operations. A failure prints its seed.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aquatic_common::{Family, InfoHash, PeerId, Seconds};
+use aquatic_ws::swarm::{
+    Announce, Answer, AnswerFault, ConnectionId, Counts, Limit, OfferDigest, Outcome, SwarmLimits, Swarms,
+};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+const LIMITS: SwarmLimits = SwarmLimits {
+    max_torrents: 6,
+    max_peers: 150,
+    max_peers_per_torrent: 90,
+    max_offers: 1_000_000,
+    max_peer_age: 300,
+    max_offer_age: 60,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Word {
+    connection: ConnectionId,
+    seen: u32,
+    seeder: bool,
+    family: Family,
+}
+
+#[derive(Default)]
+struct Torrent {
+    /// By peer id: who holds it, and who claims it.
+    peers: BTreeMap<PeerId, (Word, Option<Word>)>,
+    downloaded: u32,
+}
+
+/// An offer: torrent, who made it, who got it, and its name.
+type Offer = (InfoHash, (PeerId, ConnectionId), (PeerId, ConnectionId), OfferDigest);
+
+#[derive(Default)]
+struct Model {
+    torrents: BTreeMap<InfoHash, Torrent>,
+    offers: BTreeMap<Offer, u32>,
+}
+
+impl Model {
+    fn peers(&self) -> usize {
+        self.torrents.values().map(|torrent| torrent.peers.len()).sum()
+    }
+
+    fn counts(&self, info_hash: InfoHash) -> Counts {
+        self.torrents.get(&info_hash).map_or_else(Counts::default, |torrent| {
+            let complete = torrent.peers.values().filter(|(holder, _)| holder.seeder).count();
+            Counts {
+                complete: complete as u32,
+                incomplete: (torrent.peers.len() - complete) as u32,
+                downloaded: torrent.downloaded,
+            }
+        })
+    }
+
+    fn leave(&mut self, info_hash: InfoHash, peer_id: PeerId, connection: ConnectionId) -> bool {
+        let Some(torrent) = self.torrents.get_mut(&info_hash) else { return false };
+        let Some((holder, claimant)) = torrent.peers.get_mut(&peer_id) else { return false };
+        if holder.connection != connection {
+            return claimant.take_if(|claimant| claimant.connection == connection).is_some();
+        }
+        match claimant.take() {
+            Some(successor) => *holder = successor,
+            None => {
+                torrent.peers.remove(&peer_id);
+            }
+        }
+        if torrent.peers.is_empty() {
+            self.torrents.remove(&info_hash);
+        }
+        true
+    }
+
+    fn announce(&mut self, announce: &Announce, now: u32) -> Outcome {
+        if announce.stopped {
+            self.leave(announce.info_hash, announce.peer_id, announce.connection);
+            return Outcome::Left;
+        }
+        let word = Word {
+            connection: announce.connection,
+            seen: now,
+            seeder: announce.seeder,
+            family: announce.family,
+        };
+        let (peers, torrents) = (self.peers(), self.torrents.len());
+        let torrent = self.torrents.get_mut(&announce.info_hash);
+        let len = torrent.as_ref().map_or(0, |torrent| torrent.peers.len());
+        if let Some((torrent, (holder, claimant))) = torrent.and_then(|torrent| {
+            let Torrent { peers, downloaded } = torrent;
+            peers.get_mut(&announce.peer_id).map(|peer| (downloaded, peer))
+        }) {
+            if holder.connection != word.connection {
+                *claimant = Some(word);
+                return Outcome::Contested(holder.connection);
+            }
+            *torrent += u32::from(word.seeder && !holder.seeder);
+            *holder = word;
+            return Outcome::Stored;
+        }
+        if len >= LIMITS.max_peers_per_torrent {
+            return Outcome::Refused(Limit::PeersPerTorrent);
+        }
+        if peers >= LIMITS.max_peers {
+            return Outcome::Refused(Limit::Peers);
+        }
+        if len == 0 && torrents >= LIMITS.max_torrents {
+            return Outcome::Refused(Limit::Torrents);
+        }
+        let torrent = self.torrents.entry(announce.info_hash).or_default();
+        torrent.peers.insert(announce.peer_id, (word, None));
+        Outcome::Stored
+    }
+
+    /// Those who may get offers of this announce: all others, and of those the leechers first if a seeder offers.
+    fn check_receivers(&self, announce: &Announce, offers: usize, receivers: &[ConnectionId]) {
+        let Some(torrent) = self.torrents.get(&announce.info_hash) else {
+            return assert!(receivers.is_empty());
+        };
+        let others = || torrent.peers.iter().filter(|(peer_id, _)| **peer_id != announce.peer_id);
+        assert_eq!(receivers.len(), offers.min(others().count()), "as many offers as there are others");
+        // A connection may stand for several peers, and then get as many offers.
+        let mut left: BTreeMap<ConnectionId, usize> = BTreeMap::new();
+        others().for_each(|(_, (holder, _))| *left.entry(holder.connection).or_default() += 1);
+        for receiver in receivers {
+            let left = left.get_mut(receiver).expect("offers go to peers of the swarm");
+            *left = left.checked_sub(1).expect("each peer gets one");
+        }
+        if announce.seeder {
+            let leechers: BTreeSet<_> = others()
+                .filter(|(_, (holder, _))| !holder.seeder)
+                .map(|(_, (holder, _))| holder.connection)
+                .collect();
+            let leecher_count = others().filter(|(_, (holder, _))| !holder.seeder).count();
+            let to_leechers = receivers.iter().filter(|receiver| leechers.contains(receiver)).count();
+            assert!(to_leechers >= offers.min(leecher_count), "leechers first");
+        }
+    }
+
+    fn expire(&mut self, now: u32) {
+        let old = |word: &Word| now - word.seen > LIMITS.max_peer_age;
+        let mut gone = Vec::new();
+        for (info_hash, torrent) in &mut self.torrents {
+            for (peer_id, (holder, claimant)) in &mut torrent.peers {
+                claimant.take_if(|claimant| old(claimant));
+                if old(holder) {
+                    gone.push((*info_hash, *peer_id, holder.connection));
+                }
+            }
+        }
+        gone.into_iter().for_each(|(info_hash, peer_id, connection)| {
+            self.leave(info_hash, peer_id, connection);
+        });
+    }
+}
+
+struct World {
+    rng: SmallRng,
+    model: Model,
+    swarms: Swarms,
+    now: u32,
+    receivers: Vec<ConnectionId>,
+    next_offer: u64,
+    relayed: Vec<Offer>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            rng: SmallRng::seed_from_u64(seed),
+            model: Model::default(),
+            swarms: Swarms::new(LIMITS, [7; 16]),
+            now: 1000,
+            receivers: Vec::new(),
+            next_offer: 0,
+            relayed: Vec::new(),
+        }
+    }
+
+    fn info_hash(&mut self) -> InfoHash {
+        // The first torrents are the largest.
+        let torrents = self.rng.random_range(1..=8);
+        InfoHash([self.rng.random_range(0..torrents); 20])
+    }
+
+    /// A peer and its connection: mostly its own, sometimes another's.
+    fn peer(&mut self) -> (PeerId, ConnectionId) {
+        let number: u8 = self.rng.random_range(0..120);
+        let connection =
+            if self.rng.random_range(0..10) == 0 { self.rng.random_range(0..120) } else { number };
+        (PeerId([number; 20]), connection_of(connection))
+    }
+
+    fn announce(&mut self) {
+        let info_hash = self.info_hash();
+        let (peer_id, connection) = self.peer();
+        let announce = Announce {
+            info_hash,
+            peer_id,
+            connection,
+            family: Family::ALL[self.rng.random_range(0..2)],
+            seeder: self.rng.random_range(0..3) == 0,
+            stopped: self.rng.random_range(0..8) == 0,
+        };
+        let offers: Vec<OfferDigest> =
+            (0..self.rng.random_range(0..12)).map(|at| OfferDigest(self.next_offer + at)).collect();
+        self.next_offer += offers.len() as u64;
+        let now = Seconds(self.now);
+        let announced = self.swarms.announce(&announce, &offers, now, &mut self.rng, &mut self.receivers);
+        let expected = self.model.announce(&announce, self.now);
+        assert_eq!(announced.outcome, expected, "{announce:?}");
+        assert_eq!(announced.counts, self.model.counts(info_hash));
+        if matches!(expected, Outcome::Left | Outcome::Contested(_)) {
+            assert!(self.receivers.is_empty(), "nobody is offered anything");
+            return;
+        }
+        self.model.check_receivers(&announce, offers.len(), &self.receivers);
+        for (receiver, offer) in self.receivers.iter().zip(offers) {
+            // Which peer of the connection it was is told by nothing but the answer; any of them is tried.
+            let torrent = &self.model.torrents[&info_hash];
+            for (id, (holder, _)) in &torrent.peers {
+                if holder.connection == *receiver && *id != peer_id {
+                    self.relayed.push((info_hash, (peer_id, connection), (*id, *receiver), offer));
+                    self.model.offers.insert(*self.relayed.last().unwrap(), self.now);
+                }
+            }
+        }
+    }
+
+    /// Answers an offer that was relayed, once in a while with something in it forged.
+    fn answer(&mut self) {
+        if self.relayed.is_empty() {
+            return;
+        }
+        // The oldest are of no interest, and looking through them all takes long.
+        if self.relayed.len() > 400 {
+            self.relayed.drain(..200).for_each(|offer| {
+                self.model.offers.remove(&offer);
+            });
+        }
+        let at = self.rng.random_range(0..self.relayed.len());
+        let (info_hash, from, to, offer) = self.relayed[at];
+        let mut answer = Answer { info_hash, peer_id: to.0, connection: to.1, to_peer_id: from.0, offer };
+        let forged = self.rng.random_range(0..12);
+        match forged {
+            0 => answer.peer_id = PeerId([200; 20]),
+            1 => answer.connection.generation += 1,
+            2 => answer.connection = connection_of(201),
+            3 => answer.offer.0 += 1_000_000,
+            4 => answer.info_hash = InfoHash([222; 20]),
+            _ => {}
+        }
+        let answered = self.swarms.answer(&answer, Seconds(self.now));
+        if forged < 5 {
+            return assert!(answered.is_err(), "{answer:?} is forged");
+        }
+        let holder = self.model.torrents.get(&info_hash).and_then(|torrent| torrent.peers.get(&from.0));
+        let Some((holder, _)) = holder else { return assert_eq!(answered, Err(AnswerFault::Gone)) };
+        let in_time = self
+            .model
+            .offers
+            .get(&self.relayed[at])
+            .is_some_and(|made| self.now - made <= LIMITS.max_offer_age);
+        match answered {
+            Ok(to) => {
+                assert!(in_time && holder.connection == from.1 && to == from.1, "{answer:?}");
+                // All peers it may have been for are one offer, which is answered now.
+                self.model.offers.retain(|(_, _, _, name), _| *name != offer);
+            }
+            Err(_) => {
+                let sole = self.model.offers.keys().filter(|key| key.3 == offer).count() == 1;
+                assert!(!(in_time && sole && holder.connection == from.1), "{answer:?} was to be passed on");
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        let info_hash = self.info_hash();
+        let (peer_id, connection) = self.peer();
+        let left = self.swarms.leave(&info_hash, &peer_id, connection);
+        assert_eq!(left, self.model.leave(info_hash, peer_id, connection));
+    }
+
+    /// A whole pass, in small steps, while nothing else happens.
+    fn expire(&mut self) {
+        self.now += self.rng.random_range(0..200);
+        for _ in 0..2 {
+            let budget = self.rng.random_range(1..40);
+            while !self.swarms.expire(Seconds(self.now), budget).pass_ended {}
+        }
+        self.model.expire(self.now);
+    }
+
+    fn compare(&self) {
+        let stats = self.swarms.stats();
+        assert_eq!(stats.torrents, self.model.torrents.len());
+        let mut peers = [[0; 2]; 2];
+        for torrent in self.model.torrents.values() {
+            torrent
+                .peers
+                .values()
+                .for_each(|(holder, _)| peers[holder.family.index()][usize::from(holder.seeder)] += 1);
+        }
+        assert_eq!(stats.peers, peers);
+        for number in 0..10 {
+            let info_hash = InfoHash([number; 20]);
+            assert_eq!(self.swarms.scrape(&info_hash), self.model.counts(info_hash));
+        }
+    }
+}
+
+fn connection_of(number: u8) -> ConnectionId {
+    ConnectionId { core: u16::from(number % 3), slot: number.into(), generation: 5 }
+}
+
+fn run(seed: u64, steps: usize) {
+    eprintln!("seed {seed}");
+    let mut world = World::new(seed);
+    for _ in 0..steps {
+        match world.rng.random_range(0..100) {
+            0..60 => world.announce(),
+            60..85 => world.answer(),
+            85..97 => world.leave(),
+            97..99 => world.now += world.rng.random_range(0..10),
+            _ => world.expire(),
+        }
+        world.compare();
+    }
+}
+
+#[test]
+fn random_operations_agree_with_the_model() {
+    for seed in 0..10 {
+        run(seed, 2000);
+    }
+}
+
+/// Long; for a night or a doubt.
+#[test]
+#[ignore = "takes minutes"]
+fn many_random_operations_agree_with_the_model() {
+    for seed in 1000..1500 {
+        run(seed, 20_000);
+    }
+}
+
+struct Browser {
+    peer_id: PeerId,
+    connection: ConnectionId,
+}
+
+fn browser(peer: u8, connection: u8) -> Browser {
+    Browser { peer_id: PeerId([peer; 20]), connection: connection_of(connection) }
+}
+
+const TORRENT: InfoHash = InfoHash([1; 20]);
+
+impl Browser {
+    fn announce(&self, swarms: &mut Swarms, offers: &[u64], now: u32) -> (Outcome, Vec<ConnectionId>) {
+        let announce = Announce {
+            info_hash: TORRENT,
+            peer_id: self.peer_id,
+            connection: self.connection,
+            family: Family::V4,
+            seeder: false,
+            stopped: false,
+        };
+        let offers: Vec<OfferDigest> = offers.iter().copied().map(OfferDigest).collect();
+        let mut receivers = Vec::new();
+        let mut rng = SmallRng::seed_from_u64(1);
+        let announced = swarms.announce(&announce, &offers, Seconds(now), &mut rng, &mut receivers);
+        (announced.outcome, receivers)
+    }
+
+    fn answer(
+        &self,
+        swarms: &mut Swarms,
+        to: &Self,
+        offer: u64,
+        now: u32,
+    ) -> Result<ConnectionId, AnswerFault> {
+        let answer = Answer {
+            info_hash: TORRENT,
+            peer_id: self.peer_id,
+            connection: self.connection,
+            to_peer_id: to.peer_id,
+            offer: OfferDigest(offer),
+        };
+        swarms.answer(&answer, Seconds(now))
+    }
+}
+
+#[test]
+fn a_stranger_with_a_peers_id_neither_evicts_nor_hears_it() {
+    let mut swarms = Swarms::new(LIMITS, [7; 16]);
+    let (victim, other, stranger) = (browser(1, 1), browser(2, 2), browser(1, 3));
+    victim.announce(&mut swarms, &[], 0);
+    assert_eq!(other.announce(&mut swarms, &[10], 0).1, [victim.connection]);
+    let contested = Outcome::Contested(victim.connection);
+    assert_eq!(stranger.announce(&mut swarms, &[20], 1), (contested, vec![]));
+    assert_eq!(other.announce(&mut swarms, &[11], 2).1, [victim.connection], "offers still go to the victim");
+    assert!(stranger.answer(&mut swarms, &other, 11, 2).is_err(), "the offer was not sent to the stranger");
+    assert!(!swarms.leave(&TORRENT, &PeerId([1; 20]), connection_of(4)));
+    assert!(swarms.leave(&TORRENT, &PeerId([1; 20]), stranger.connection), "the claim goes");
+    assert_eq!(victim.answer(&mut swarms, &other, 10, 3), Ok(other.connection));
+}
+
+#[test]
+fn who_comes_back_over_a_new_connection_takes_over_when_the_old_one_ends() {
+    let mut swarms = Swarms::new(LIMITS, [7; 16]);
+    let (before, after, other) = (browser(1, 1), browser(1, 9), browser(2, 2));
+    before.announce(&mut swarms, &[], 0);
+    after.announce(&mut swarms, &[], 1);
+    assert!(swarms.leave(&TORRENT, &before.peer_id, before.connection));
+    assert_eq!(other.announce(&mut swarms, &[10], 2).1, [after.connection]);
+    assert_eq!(after.answer(&mut swarms, &other, 10, 3), Ok(other.connection));
+    assert!(!swarms.leave(&TORRENT, &before.peer_id, before.connection), "the old one's end changes nothing");
+    assert_eq!(swarms.scrape(&TORRENT).incomplete, 2);
+}
+
+#[test]
+fn peers_that_share_a_connection_meet() {
+    let mut swarms = Swarms::new(LIMITS, [7; 16]);
+    let (one, two) = (browser(1, 1), browser(2, 1));
+    one.announce(&mut swarms, &[], 0);
+    assert_eq!(two.announce(&mut swarms, &[10, 11], 0).1, [one.connection], "but nobody meets itself");
+    assert_eq!(one.answer(&mut swarms, &two, 10, 1), Ok(two.connection));
+    assert_eq!(one.answer(&mut swarms, &two, 10, 1), Err(AnswerFault::NoOffer), "once");
+}
