@@ -1,4 +1,4 @@
-"""WebSocket messages over a socket that is already connected (RFC 6455): what probes and the control of a browser need."""
+"""WebSocket messages (RFC 6455) over a connected socket, for the probe and for the control of a browser."""
 
 import base64
 import hashlib

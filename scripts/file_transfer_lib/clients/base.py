@@ -57,7 +57,7 @@ class Client(Program, ABC):
         return text
 
     def conclude(self) -> None:
-        """Whatever is to be looked at once a row has passed and the tracker still runs; raises `Failure` if it is bad."""
+        """Looks once more at a row that has passed, while the tracker still runs; may raise `Failure`."""
 
     def stop(self) -> None:
         """Ends the program; a client that was never started is fine."""

@@ -24,7 +24,7 @@ class Ws(Http):
     def __init__(
         self, name: str, proxy: Proxy | None = None, encrypted: bool = False, everywhere: bool = False
     ) -> None:
-        """With `everywhere` the tracker listens on both families, on one port that it has again when it is restarted."""
+        """With `everywhere` the tracker listens on both families, on a port that it gets again when it is restarted."""
         super().__init__(name, proxy, encrypted)
         self._everywhere = everywhere
 
