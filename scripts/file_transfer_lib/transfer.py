@@ -59,16 +59,16 @@ class Transfer(Row):
         for torrent in torrents:
             (seeder.data / torrent.payload.name).write_bytes(torrent.payload.content)
         stage.start(seeder, torrents)
-        _wait_for_seeder(stage, plan)
+        admitted = [torrent for torrent in torrents if torrent.payload in plan.admitted]
+        _wait_for_seeder(stage, seeder, admitted)
         if self.restart:
             stage.restart_tracker()
-            _wait_for_seeder(stage, plan)
+            _wait_for_seeder(stage, seeder, admitted)
         leecher = stage.client(self.leecher, LEECHER)
         stage.start(leecher, torrents)
-        for payload in plan.admitted:
-            path = leecher.data / payload.name
-            stage.wait(f"the leecher to receive '{payload.name}'", lambda: sha256_of(path) == payload.sha256 or None)
-            _check_addresses(stage, payload)
+        for torrent in admitted:
+            _wait_for_file(stage, leecher, torrent)
+            _check_addresses(stage, torrent.payload)
         refused = [torrent for torrent in torrents if torrent.payload in plan.refused]
         self._check_refused(stage, (seeder, leecher), refused)
 
@@ -105,10 +105,31 @@ class _Plan:
         return cls([unlisted], [listed], access_list)
 
 
-def _wait_for_seeder(stage: Stage, plan: _Plan) -> None:
-    for payload in plan.admitted:
-        what = f"the seeder's announce of '{payload.name}' to show in the tracker's counts"
-        stage.wait(what, lambda: stage.probe.seeders(payload.info_hash) or None)
+def _wait_for_seeder(stage: Stage, seeder: Client, torrents: list[Torrent]) -> None:
+    for torrent in torrents:
+        info_hash = torrent.payload.info_hash
+        what = f"the seeder's announce of '{torrent.payload.name}' to show in the tracker's counts"
+        try:
+            stage.wait(what, lambda: stage.probe.seeders(info_hash) or None)
+        except Failure as failure:
+            raise Failure(f"{failure}{_complaint(seeder, torrent)}") from None
+
+
+def _wait_for_file(stage: Stage, leecher: Client, torrent: Torrent) -> None:
+    payload = torrent.payload
+    path = leecher.data / payload.name
+    try:
+        stage.wait(f"the leecher to receive '{payload.name}'", lambda: sha256_of(path) == payload.sha256 or None)
+    except Failure as failure:
+        raise Failure(f"{failure}{_complaint(leecher, torrent)}") from None
+
+
+def _complaint(client: Client, torrent: Torrent) -> str:
+    """What a client has heard from the tracker, to be added to a failure."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        if message := client.tracker_message(torrent):
+            return f"; the tracker told the {client.host.name} ({client.name}): {message}"
+    return ""
 
 
 def _check_addresses(stage: Stage, payload: Payload) -> None:
