@@ -52,7 +52,7 @@ pub(crate) fn announce(plan: &Plan, announce: &Announce, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"action\":\"announce\",\"info_hash\":\"");
     characters(&plan.info_hash(connection, membership).0, out);
     out.extend_from_slice(b"\",\"peer_id\":\"");
-    characters(&Plan::peer_id(connection, generation).0, out);
+    characters(&plan.peer_id(connection, generation).0, out);
     out.extend_from_slice(b"\",\"uploaded\":0,\"downloaded\":0,\"left\":");
     out.extend_from_slice(left);
     out.extend_from_slice(match event {
@@ -80,7 +80,7 @@ pub(crate) fn answer(plan: &Plan, answer: &Answer, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"action\":\"announce\",\"info_hash\":\"");
     characters(&info_hash.0, out);
     out.extend_from_slice(b"\",\"peer_id\":\"");
-    characters(&Plan::peer_id(*connection, *generation).0, out);
+    characters(&plan.peer_id(*connection, *generation).0, out);
     out.extend_from_slice(b"\",\"to_peer_id\":\"");
     characters(&to.0, out);
     out.extend_from_slice(b"\",\"answer\":");
@@ -182,7 +182,7 @@ mod tests {
         let Ok(ClientMessage::Announce(read)) = ClientMessage::parse(&text, &Limits::default()) else {
             panic!("{text}")
         };
-        assert_eq!((read.info_hash, read.peer_id), (plan.info_hash(8, 2), Plan::peer_id(8, 4)));
+        assert_eq!((read.info_hash, read.peer_id), (plan.info_hash(8, 2), plan.peer_id(8, 4)));
         assert_eq!((read.event, read.is_seeder()), (AnnounceEvent::Started, plan.is_seeder(8, 2)));
         assert_eq!(read.offers.len(), 3);
         for (offer, position) in read.offers.iter().zip(0..) {
@@ -198,13 +198,13 @@ mod tests {
     fn answers_name_the_offer_and_who_made_it() {
         let plan = plan();
         let offer = OfferName { connection: 2, sequence: 5, position: 0, count: 1, membership: 0 };
-        let (info_hash, to) = (plan.info_hash(2, 0), Plan::peer_id(2, 1));
+        let (info_hash, to) = (plan.info_hash(2, 0), plan.peer_id(2, 1));
         let meant = Answer { connection: 8, generation: 4, info_hash, to, offer, now: 9 };
         let text = written(|out| answer(&plan, &meant, out));
         let Ok(ClientMessage::Answer(read)) = ClientMessage::parse(&text, &Limits::default()) else {
             panic!("{text}")
         };
-        assert_eq!((read.info_hash, read.peer_id, read.to_peer_id), (info_hash, Plan::peer_id(8, 4), to));
+        assert_eq!((read.info_hash, read.peer_id, read.to_peer_id), (info_hash, plan.peer_id(8, 4), to));
         assert_eq!(read.offer_id, OfferId::from_bytes(&offer.id(plan.seed())));
         let label = Label { time: 9, connection: 8, sequence: 5 };
         assert_eq!(plan.answers.read(read.answer.as_str().as_bytes()), Some(label));

@@ -4,31 +4,35 @@
 use aquatic_common::PeerId;
 use aquatic_load_engine::draw::mix;
 
-/// What the peer ids of a client of the Web begin with.
-const PREFIX: &[u8; 8] = b"-WW0100-";
+/// What the peer ids of clients of the Web begin with. Four digits follow, for their version; here they are for the test,
+/// so that those of one test are not taken for those of the one before.
+const PREFIX: &[u8; 3] = b"-WW";
 /// Digits for the connection, and for how many had its place before.
 const DIGITS: usize = 6;
 /// What fits into these digits.
 const MASK: u32 = (1 << (4 * DIGITS)) - 1;
 
 /// The name of the peer in a place for connections, when so many had that place before.
-pub(crate) fn peer_id(connection: u32, generation: u32) -> PeerId {
-    let mut id = [0; 20];
-    id[..8].copy_from_slice(PREFIX);
+pub(crate) fn peer_id(seed: u64, connection: u32, generation: u32) -> PeerId {
+    let mut id = [b'-'; 20];
+    id[..3].copy_from_slice(PREFIX);
+    write_hex(&mut id[3..7], seed);
     write_hex(&mut id[8..8 + DIGITS], connection.into());
     write_hex(&mut id[8 + DIGITS..], (generation & MASK).into());
     PeerId(id)
 }
 
 /// The place for connections that a peer is or was in.
-pub(crate) fn connection_of(peer: &PeerId) -> Option<u32> {
-    let digits = peer.0.strip_prefix(PREFIX)?;
+pub(crate) fn connection_of(seed: u64, peer: &PeerId) -> Option<u32> {
+    let mut test = [0; 4];
+    write_hex(&mut test, seed);
+    let digits = peer.0.strip_prefix(PREFIX)?.strip_prefix(&test)?.strip_prefix(b"-")?;
     let (connection, generation) = digits.split_at_checked(DIGITS)?;
     read_hex(generation)?;
     u32::try_from(read_hex(connection)?).ok()
 }
 
-/// Writes as many hexadecimal digits as there is room for.
+/// Writes as many hexadecimal digits as there is room for, the last ones.
 pub(crate) fn write_hex(out: &mut [u8], number: u64) {
     let places = out.len();
     for (place, digit) in out.iter_mut().enumerate() {
@@ -108,12 +112,17 @@ mod tests {
     #[test]
     fn peers_are_known_by_their_ids() {
         for (connection, generation) in [(0, 0), (1, 5), (999_999, 0x01_23_45_67)] {
-            assert_eq!(connection_of(&peer_id(connection, generation)), Some(connection));
+            assert_eq!(connection_of(3, &peer_id(3, connection, generation)), Some(connection));
         }
-        assert_ne!(peer_id(7, 1), peer_id(7, 2));
-        assert_eq!(peer_id(0xabc, 1).0, *b"-WW0100-000abc000001");
-        for stranger in [*b"-WW0101-000abc000001", *b"-WW0100-000Abc000001", *b"-WW0100-000abc00000x"] {
-            assert_eq!(connection_of(&PeerId(stranger)), None);
+        assert_ne!(peer_id(1, 7, 1), peer_id(1, 7, 2));
+        assert_eq!(peer_id(0x5_1a2b, 0xabc, 1).0, *b"-WW1a2b-000abc000001");
+        for stranger in [
+            *b"-WW0101-000abc000001",
+            *b"-WX0100-000abc000001",
+            *b"-WW0100-000Abc000001",
+            *b"-WW0100-000abc00000x",
+        ] {
+            assert_eq!(connection_of(0x100, &PeerId(stranger)), None);
         }
     }
 

@@ -76,8 +76,8 @@ impl Plan {
         self.stage.population.is_seeder(self.peer(connection, membership))
     }
 
-    pub(crate) fn peer_id(connection: u32, generation: u32) -> PeerId {
-        names::peer_id(connection, generation)
+    pub(crate) fn peer_id(&self, connection: u32, generation: u32) -> PeerId {
+        names::peer_id(self.seed(), connection, generation)
     }
 
     pub(crate) fn seed(&self) -> u64 {

@@ -193,7 +193,7 @@ fn clients_come_at_a_rate_and_stay() {
         config.churn.stay = 300;
     });
     let report = &outcome.phases[0];
-    assert!((0.7..2.5).contains(&report.seconds), "{outcome}");
+    assert!((0.5..20.0).contains(&report.seconds), "{outcome}");
     let most = tracker.hub.lock().unwrap().most_peers;
     assert!((3..=18).contains(&most), "{most}");
 }

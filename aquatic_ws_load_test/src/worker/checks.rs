@@ -161,7 +161,7 @@ impl Worker {
         relay: &OfferRelay<'_>,
     ) -> Result<(OfferName, Label, Delivery), Violation> {
         let name = offer_name(&self.plan, &relay.offer_id).ok_or(Violation::ForgedOffer)?;
-        if connection_of(&relay.peer_id) != Some(name.connection) {
+        if connection_of(self.plan.seed(), &relay.peer_id) != Some(name.connection) {
             return Err(Violation::ForgedOffer);
         }
         if name.connection == connection {
@@ -234,7 +234,7 @@ impl Worker {
         if self.plan.info_hash(connection, name.membership) != relay.info_hash {
             return Err(Violation::ForeignTorrent);
         }
-        let answerer = connection_of(&relay.peer_id).ok_or(Violation::ForgedAnswer)?;
+        let answerer = connection_of(self.plan.seed(), &relay.peer_id).ok_or(Violation::ForgedAnswer)?;
         let label = label(&self.plan.answers, relay.answer).ok_or(Violation::ChangedAnswer)?;
         if (label.connection, label.sequence) != (answerer, name.sequence) {
             return Err(Violation::ChangedAnswer);
