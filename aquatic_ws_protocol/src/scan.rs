@@ -347,6 +347,9 @@ mod tests {
         assert_eq!(unicode_escape(b"\\u0041", 0), Some((Some('A'), 6)));
         assert_eq!(unicode_escape(b"\\uD83D\\uDe00", 0), Some((Some('\u{1f600}'), 12)));
         assert_eq!(unicode_escape(b"\\ud83d\\ud83d", 0), Some((None, 6)));
+        assert_eq!(unicode_escape(b"\\ud83d\\udbff", 0), Some((None, 6)));
+        assert_eq!(unicode_escape(b"\\ud83d\\ue000", 0), Some((None, 6)));
+        assert_eq!(unicode_escape(b"\\udbff\\udfff", 0), Some((Some('\u{10ffff}'), 12)));
         assert_eq!(unicode_escape(b"\\ud83dabcdef", 0), Some((None, 6)));
         assert_eq!(unicode_escape(b"\\ude00", 0), Some((None, 6)));
         assert_eq!(unicode_escape(b"\\u00g0", 0), None);

@@ -130,6 +130,15 @@ fn nothing_else_in_an_announce_matters() {
 }
 
 #[test]
+fn what_is_not_passed_on_may_be_what_must_not_be() {
+    let odd = "\"x\":[\"\\ud83d\",1e999]";
+    let text = announce_with(&format!(
+        ",{odd},\"offers\":[{{{odd},\"offer\":{{}},{odd},\"offer_id\":\"a\",{odd}}}],{odd}"
+    ));
+    assert_eq!(announce(&text).offers.len(), 1);
+}
+
+#[test]
 fn offers_beyond_the_limit_are_left_out() {
     let offer = "{\"offer\":{},\"offer_id\":\"x\"},";
     let text = announce_with(&format!(",\"offers\":[{}null]", offer.repeat(10)));
