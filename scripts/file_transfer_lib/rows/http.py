@@ -24,8 +24,9 @@ PROXY_V2_TLS = Http("HTTPS PROXY v2", Haproxy(proxy_protocol=2, tracker_encrypts
 # The leecher's host plays the proxy where questions are about what proxies may send.
 TRUST: dict[str, Setting] = {"trusted_proxies": [ADDRESSES[LEECHER][Family.IPV4]]}
 GUESS: dict[str, Setting] = TRUST | {"on_missing_client": "use_proxy_address"}
-HEADERS = Http("HTTP", proxies=TRUST)
-HEADERS_GUESS = Http("HTTP", proxies=GUESS)
+NAMES: dict[str, Setting] = {"client_headers": ["X-Forwarded-For", "Forwarded", "X-Real-IP"]}
+HEADERS = Http("HTTP", proxies=TRUST | NAMES)
+HEADERS_GUESS = Http("HTTP", proxies=GUESS | NAMES)
 PREFACES = Http("HTTP", proxies=TRUST | {"proxy_protocol": True})
 PREFACES_GUESS = Http("HTTP", proxies=GUESS | {"proxy_protocol": True})
 
