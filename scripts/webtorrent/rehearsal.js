@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
 import { Client, log } from './reference_client.js'
 
-const STEP_MILLISECONDS = 10_000
+const STEP_MILLISECONDS = 20_000
 const POLL_MILLISECONDS = 100
 const PEER_PROGRAM = fileURLToPath(new URL('./reference_peer.js', import.meta.url))
 
@@ -95,10 +95,12 @@ export async function rehearse (announce) {
   const infoHash = newId()
   const join = (name, left, peerId) => new Peer(name, announce, infoHash, left, peerId)
   const peers = [join('the seeder', 0), join('the first leecher', 1), join('the second leecher', 1)]
+  // All processes are started now, since that is what takes longest. This one has its turn when the first is dead.
+  peers.push(join('the seeder that is back', 0, peers[0].peerId))
   try {
     await comeAndMeet(...peers)
     await askAndFinish(announce, infoHash, ...peers)
-    peers.push(...await leaveAndReturn(announce, infoHash, join, ...peers))
+    await leaveAndReturn(announce, infoHash, ...peers)
   } finally {
     peers.forEach(peer => peer.die())
   }
@@ -137,14 +139,13 @@ async function askAndFinish (announce, infoHash, seeder, first, second) {
   log('rehearsal: counts are right')
 }
 
-async function leaveAndReturn (announce, infoHash, join, seeder, first, second) {
+async function leaveAndReturn (announce, infoHash, seeder, first, second, again) {
   // Stopping is answered.
   first.do('stop')
   await first.counts(1, 1)
   // Without a goodbye: the process dies, or closes its connection.
   seeder.die()
   await countsBecome(announce, infoHash, 0, 1)
-  const again = join('the seeder that is back', 0, seeder.peerId)
   again.do('start')
   await again.counts(1, 1)
   await Promise.all([again.meets(second), second.meets(again)])
@@ -154,5 +155,4 @@ async function leaveAndReturn (announce, infoHash, join, seeder, first, second) 
   first.do('start')
   await first.counts(2, 0)
   log('rehearsal: peers that left are gone')
-  return [again]
 }
