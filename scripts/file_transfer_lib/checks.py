@@ -72,6 +72,21 @@ def own_addresses_over_few_connections(stage: Stage) -> None:
         raise Failure(f"the proxy opened {to_tracker} connections to the tracker for {requests} requests")
 
 
+def both_families(stage: Stage) -> None:
+    """Hosts that announce over different families are handed each other, and counted together."""
+    info_hash = os.urandom(20)
+    addresses = {}
+    v4, v6 = (SEEDER, Family.IPV4, LEECHER), (LEECHER, Family.IPV6, SEEDER)
+    for name, family, other in (v4, v6, v4):
+        addresses[name] = stage.hosts[name].addresses[family]
+        probe = replace(_probe(stage, name), family=family, address=stage.site.host.addresses[family])
+        reply = probe.announce(info_hash, port=PEER_PORT)
+        _expect_ip(reply, addresses[name])
+        expected = {(addresses[other], PEER_PORT)} if other in addresses else set()
+        if peers_of(reply) != expected or reply[b"incomplete"] != len(addresses):
+            raise Failure(f"the {name} is handed {dict(reply)} and not {expected}")
+
+
 HEADERS: Sequence[tuple[str, str | None]] = (
     (f"X-Forwarded-For: {STRANGER}", STRANGER),
     (f"x-forwarded-FOR:{STRANGER}", STRANGER),

@@ -72,14 +72,17 @@ class Protocol(ABC):
         return url._replace(netloc=f"{TRACKER_NAME}:{url.port}").geturl()
 
 
-def listen(site: Site, address: str | None = None, family: Family | None = None) -> dict[str, Setting]:
-    """The keys, the same for all protocols, that make the tracker listen on one address and nowhere else."""
+def listen(
+    site: Site, address: str | None = None, family: Family | None = None, port: int = 0
+) -> dict[str, Setting]:
+    """The keys, the same for all protocols, that make the tracker listen on one address, by default the site's, and
+    nowhere else."""
     family = family or site.family
-    key = "address_ipv4" if family is Family.IPV4 else "address_ipv6"
+    address = address or site.host.addresses[family]
     return {
         "use_ipv4": family is Family.IPV4,
         "use_ipv6": family is Family.IPV6,
-        key: f"{family.authority(address or site.address)}:0",
+        f"address_{family.value.lower()}": f"{family.authority(address)}:{port}",
     }
 
 

@@ -23,6 +23,7 @@ PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 PROXY_SECONDS = 10.0
 """How long a proxy may take to listen."""
 SOCKET = "tracker-socket"
+EVERYWHERE_PORT = 6969
 METRICS_PORT = 9000
 
 Dictionary = Mapping[bytes, Bencodable]
@@ -41,14 +42,17 @@ class Http(Protocol):
         proxy: Proxy | None = None,
         encrypted: bool = False,
         proxies: Mapping[str, Setting] | None = None,
+        everywhere: bool = False,
     ) -> None:
         """`encrypted` says whether the tracker itself encrypts; `proxies` are keys of that section, and with some of
-        them the tracker's metrics can be asked for."""
+        them the tracker's metrics can be asked for. With `everywhere` the tracker listens on both families, on one port
+        that it has again when it is restarted."""
         self.name = name
         self.proxy = proxy
         self.scheme = self.schemes[encrypted]
         self.encrypted = encrypted or (proxy is not None and proxy.encrypts)
         self._proxies = dict(proxies or {})
+        self._everywhere = everywhere
         self._counted = bool(self._proxies)
 
     def programs(self) -> tuple[type[Program], ...]:
@@ -56,6 +60,10 @@ class Http(Protocol):
 
     def configuration(self, site: Site) -> Configuration:
         network = listen(site)
+        if self._everywhere:
+            for family in Family:
+                network |= listen(site, family=family, port=EVERYWHERE_PORT)
+            network |= {"use_ipv4": True, "use_ipv6": True}
         proxies = dict(self._proxies)
         if self.proxy is not None:
             # The proxy runs beside the tracker, and nobody gets past it.

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ..hosts import TRACKER_NAME, Failure, Family
-from ..proxies import Proxy
-from ..sites import Configuration, Site
+from ..hosts import TRACKER_NAME, Failure
+from ..sites import Site
 from ..websocket import WebSocket
 from .http import PORTS, Http, HttpProbe
-
-PORT = 6969
 
 
 class Ws(Http):
@@ -20,24 +17,6 @@ class Ws(Http):
 
     subcommand = "ws"
     schemes = ("ws", "wss")
-
-    def __init__(
-        self, name: str, proxy: Proxy | None = None, encrypted: bool = False, everywhere: bool = False
-    ) -> None:
-        """With `everywhere` the tracker listens on both families, on a port that it gets again when it is restarted."""
-        super().__init__(name, proxy, encrypted)
-        self._everywhere = everywhere
-
-    def configuration(self, site: Site) -> Configuration:
-        configuration = super().configuration(site)
-        if self._everywhere:
-            for family, address in site.host.addresses.items():
-                version = "ipv4" if family is Family.IPV4 else "ipv6"
-                configuration["network"] |= {
-                    f"use_{version}": True,
-                    f"address_{version}": f"{family.authority(address)}:{PORT}",
-                }
-        return configuration
 
     def probe(self, site: Site, announce_url: str) -> "WsProbe":
         url = urlsplit(announce_url)

@@ -13,6 +13,7 @@ from ..transfer import Transfer
 from .pairs import RING
 
 HTTP = Http("HTTP")
+HTTP_BOTH = Http("HTTP", everywhere=True)
 HTTPS = Http("HTTPS", encrypted=True)
 NGINX = Http("HTTP nginx", Nginx())
 NGINX_TLS = Http("HTTPS nginx", Nginx(encrypts=True))
@@ -81,6 +82,7 @@ def _questions() -> list[Row]:
         Check("own address", checks.own_addresses, PROXY_V1, V6),
         Check("own address", checks.own_addresses, PROXY_V2),
         Check("own address", checks.own_addresses, PROXY_V2_TLS, V6),
+        Check("both families", checks.both_families, HTTP_BOTH),
         Check("headers of proxies", checks.forwarded_headers, HEADERS),
         Check("headers of proxies, guessing", checks.forwarded_headers_or_proxy, HEADERS_GUESS),
         Check("PROXY protocol", checks.proxy_protocol, PREFACES),
