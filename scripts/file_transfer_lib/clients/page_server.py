@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,6 +50,12 @@ class PageServer(ThreadingHTTPServer):
         self.faults: list[str] = []
         """What went wrong in the page; one is enough to fail a row."""
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that is ended resets its connections; anything else that goes wrong fails the row."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError):
+            self.faults.append(f"{client_address}: {error!r}")
 
     def close(self) -> None:
         """Ends all threads but those of requests that are being answered."""
