@@ -25,6 +25,7 @@ use crate::metrics::server::{self, Exhibits};
 use crate::metrics::{ProcessFigures, Registry};
 use crate::net::BindError;
 use crate::privileges::{self, PrivilegesError};
+use crate::spare_memory::SpareMemory;
 use crate::startup::{self, Refusal};
 use crate::steering::Steering;
 use crate::supervise::{Event, Supervisor};
@@ -221,7 +222,9 @@ impl Engine {
         let heartbeats = Heartbeats::new(self.cores());
         let stop = Arc::new(AtomicBool::new(false));
         let early = start_cores(&self, services, &heartbeats, &stop)?;
-        let Self { config, epoch, plan, registry, access, metrics, process, supervisor, watches, .. } = self;
+        let Self { config, epoch, plan, registry, access, metrics, process, supervisor, mut watches, .. } =
+            self;
+        watches.push(Box::new(SpareMemory::new(&registry)));
         if let Some(listener) = metrics {
             if let Ok(address) = listener.local_addr() {
                 log::info!("metrics: http://{address}/metrics");

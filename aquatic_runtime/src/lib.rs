@@ -14,7 +14,7 @@
 //!
 //! In the main thread, afterwards:
 //! - [`supervise`]: threads, panics and signals. `vigil`: statistics, losses, the access list; `watchdog`: cores that
-//!   no longer move; `large_pages`: fewer detours on the way to memory.
+//!   no longer move; `large_pages`: fewer detours on the way to memory; `spare_memory`: what connections leave behind.
 //!
 //! On each core:
 //! - [`core`]: what a service finds there. `executor`: how it came to be. `look`: how it hears of the world.
@@ -55,6 +55,7 @@ pub mod privileges;
 pub mod proxy;
 pub mod readiness;
 pub mod router;
+mod spare_memory;
 pub mod startup;
 pub mod steering;
 mod stop;

@@ -142,6 +142,16 @@ pub(crate) fn collapse(start: usize, bytes: usize) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the C library give all free pages back to the system. Whether there were any.
+pub(crate) fn give_memory_back() -> bool {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call may be made at any time and changes nothing that is in use.
+    let given = unsafe { libc::malloc_trim(0) } != 0;
+    #[cfg(not(target_env = "gnu"))]
+    let given = false;
+    given
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -119,7 +119,8 @@ pub(crate) struct Counters {
     refused: [Counter; Why::NAMES.len()],
     dropped: [Counter; Dropped::NAMES.len()],
     ended: [Counter; End::NAMES.len()],
-    plain: [Counter; 4],
+    health: Counter,
+    plain: [Counter; 3],
     no_client: [Counter; 2],
     pub(crate) upgrades: Counter,
     pub(crate) contested: Counter,
@@ -157,8 +158,8 @@ impl Counters {
             refused: Why::NAMES.map(|reason| counter(&names::REFUSED, "reason", reason)),
             dropped: Dropped::NAMES.map(|reason| counter(&names::DROPPED, "reason", reason)),
             ended: End::NAMES.map(|reason| counter(&names::CONNECTIONS_ENDED, "reason", reason)),
-            plain: ["health", "no_upgrade", "version", "malformed"]
-                .map(|action| counter(&names::REQUESTS, "action", action)),
+            health: counter(&names::REQUESTS, "action", "health"),
+            plain: ["no_upgrade", "version", "malformed"].map(|why| counter(&names::REFUSED, "reason", why)),
             no_client: [NoClient::Missing, NoClient::Malformed]
                 .map(|why| counter(&names::CLIENTS_UNKNOWN, "reason", why.name())),
             upgrades: plain(&names::UPGRADES),
@@ -204,11 +205,13 @@ impl Counters {
 
     pub(crate) fn plain(&self, why: Plain) {
         let at = match why {
-            Plain::Health => 0,
-            Plain::NoUpgrade => 1,
-            Plain::Version => 2,
-            Plain::Malformed => 3,
+            Plain::Health => return self.health.add(1),
+            Plain::NoUpgrade => 0,
+            Plain::Version => 1,
+            Plain::Malformed => 2,
             Plain::NoClient(why) => return self.no_client(why),
+            // Counted where connections are.
+            Plain::TooMany => return,
         };
         self.plain[at].add(1);
     }

@@ -118,6 +118,10 @@ impl Mail {
         Ok(())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// All that waits, if anything does.
     pub(crate) fn take(&mut self) -> Option<Batch> {
         if self.items.is_empty() {

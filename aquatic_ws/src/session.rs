@@ -62,8 +62,9 @@ impl<M: Carries<Batch> + Send + 'static> Place<M> {
         let access_list = self.core.access_list();
         let mut rng = self.core.rng();
         let mut turn = Turn { access_list: &access_list, now: self.core.now(), rng: &mut rng };
-        let result = act(&mut self.tracker.borrow_mut(), &mut turn);
-        if self.core.count() > 1
+        let mut tracker = self.tracker.borrow_mut();
+        let result = act(&mut tracker, &mut turn);
+        if tracker.has_mail()
             && let Some(flusher) = self.flusher.take()
         {
             flusher.wake();
@@ -111,8 +112,9 @@ where
     let Some((connection, family, received)) = begun else { return };
     connection.pace().enter_for(Phase::Answer, FOREVER);
     let id = place.with(|tracker, _| tracker.open(family));
+    let membership = Membership { place, id };
     let mut session =
-        Session { membership: Membership { place, id }, connection, reader: Reader::default(), close: None };
+        Session { membership, connection, reader: Reader::default(), close: None, is_flushing: false };
     let end = match session.take_first(received) {
         Some(end) => end,
         None => poll_fn(|context| session.poll(context)).await,
@@ -140,20 +142,22 @@ where
         }
         let (response, plain) = match Head::take(&received, DEFAULT_MAX_HEAD_LENGTH) {
             Taken::NeedMore => continue,
-            Taken::Whole(head) => match decide(&head, connection.peer().ip(), &place.forwarded) {
-                Decision::Upgrade(accepted) => {
-                    if let Some(why) = accepted.missing {
-                        place.tracker.borrow().counters.no_client(why);
+            Taken::Whole(head) => {
+                let (peer, length) = (connection.peer().ip(), head.length);
+                match decide(&head, peer, &place.forwarded, |client| connection.claim(client)) {
+                    Decision::Upgrade(accepted) => {
+                        if let Some(why) = accepted.missing {
+                            place.tracker.borrow().counters.no_client(why);
+                        }
+                        connection.pace().enter(Phase::Answer);
+                        connection.send(&accepted.response).await.ok()?;
+                        received.drain(..length);
+                        let family = accepted.client.map_or(Family::V4, Family::of);
+                        return Some((connection, family, received));
                     }
-                    connection.pace().enter(Phase::Answer);
-                    connection.send(&accepted.response).await.ok()?;
-                    let length = head.length;
-                    received.drain(..length);
-                    let family = accepted.client.map_or(Family::V4, Family::of);
-                    return Some((connection, family, received));
+                    Decision::Answer(response, plain) => (response, plain),
                 }
-                Decision::Answer(response, plain) => (response, plain),
-            },
+            }
             Taken::Refused(refused) => {
                 let mut response = vec![0; REFUSAL];
                 let length = refused.encode(&mut response).unwrap_or_default();
@@ -193,6 +197,8 @@ struct Session<M: Carries<Batch> + Send + 'static> {
     reader: Reader,
     /// The client's close frame, if it has sent one.
     close: Option<Option<u16>>,
+    /// Whether something is left in the buffers of TLS.
+    is_flushing: bool,
 }
 
 impl<M: Carries<Batch> + Send + 'static> Session<M> {
@@ -244,7 +250,6 @@ impl<M: Carries<Batch> + Send + 'static> Session<M> {
     /// Sends as much of what waits as the socket takes.
     fn poll_write(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let mut tracker = self.membership.place.tracker.borrow_mut();
-        let mut has_sent = false;
         loop {
             let Some(connection) = tracker.connections.get(self.membership.id) else { return Ok(()) };
             if connection.outbound.is_empty() {
@@ -257,14 +262,17 @@ impl<M: Carries<Batch> + Send + 'static> Session<M> {
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(()),
             };
-            has_sent = true;
+            self.is_flushing = self.connection.is_tls();
             tracker.connections.note_sent(self.membership.id, sent);
             tracker.counters.sent.add(sent as u64);
         }
-        if has_sent && self.connection.is_tls() {
-            // What is left of it goes with the next poll.
-            if let Poll::Ready(Err(error)) = Pin::new(&mut self.connection).poll_flush(context) {
-                return Err(error);
+        if self.is_flushing {
+            match Pin::new(&mut self.connection).poll_flush(context) {
+                Poll::Ready(flushed) => {
+                    self.is_flushing = false;
+                    flushed?;
+                }
+                Poll::Pending => {}
             }
         }
         Ok(())

@@ -101,6 +101,12 @@ impl Tracker {
         self.limits.max_message_length
     }
 
+    /// Whether anything waits for other cores.
+    pub(crate) fn has_mail(&self) -> bool {
+        // On one core there is none, and with few cores it takes no time.
+        self.mail.len() > 1 && self.mail.iter().any(|mail| !mail.is_empty())
+    }
+
     /// What waits for another core.
     pub(crate) fn mail(&mut self, core: usize) -> Option<&mut Mail> {
         self.mail.get_mut(core)
@@ -527,3 +533,6 @@ fn frame_of(text: &str) -> Frame {
     frame.extend_from_slice(text.as_bytes());
     frame.into_boxed_slice()
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,19 +50,18 @@ pub(crate) enum Plain {
     Malformed,
     /// A proxy does not say whom it stands for.
     NoClient(NoClient),
+    /// The client that a proxy stands for has too many connections.
+    TooMany,
 }
 
-/// Decides.
-pub(crate) fn decide(head: &Head<'_>, peer: Option<IpAddr>, forwarded: &ForwardedHeaders) -> Decision {
-    let plain = |status: &str, fields: &str, text: &str, why| {
-        let body = if head.method == Method::Head { "" } else { text };
-        let length = text.len();
-        let response = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n{fields}\
-             Connection: close\r\n\r\n{body}"
-        );
-        Decision::Answer(response.into_bytes(), why)
-    };
+/// Decides. `claim` is asked whether the client a proxy stands for may have another connection.
+pub(crate) fn decide(
+    head: &Head<'_>,
+    peer: Option<IpAddr>,
+    forwarded: &ForwardedHeaders,
+    claim: impl FnOnce(IpAddr) -> bool,
+) -> Decision {
+    let plain = |status, fields, text, why| answer(head.method, status, fields, text, why);
     if !head.upgrades_to_websocket() {
         return match (head.method, head.path()) {
             (Method::Other, _) => {
@@ -84,6 +83,10 @@ pub(crate) fn decide(head: &Head<'_>, peer: Option<IpAddr>, forwarded: &Forwarde
     };
     let names = head.headers.iter().filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, value)));
     let (client, missing) = match forwarded.client(peer, names) {
+        Client::Known(ip) if !claim(ip) => {
+            let text = "too many connections from one address\n";
+            return plain("503 Service Unavailable", "", text, Plain::TooMany);
+        }
         Client::Known(ip) => (Some(ip), None),
         Client::Proxy(ip, why) => (Some(ip), Some(why)),
         Client::Refused(why) => {
@@ -92,6 +95,16 @@ pub(crate) fn decide(head: &Head<'_>, peer: Option<IpAddr>, forwarded: &Forwarde
         }
     };
     Decision::Upgrade(Accepted { response: accept(key, subprotocol(head)), client, missing })
+}
+
+fn answer(method: Method, status: &str, fields: &str, text: &str, why: Plain) -> Decision {
+    let body = if method == Method::Head { "" } else { text };
+    let length = text.len();
+    let response = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n{fields}\
+         Connection: close\r\n\r\n{body}"
+    );
+    Decision::Answer(response.into_bytes(), why)
 }
 
 fn accept(key: &[u8], subprotocol: Option<&[u8]>) -> Vec<u8> {
@@ -122,6 +135,8 @@ mod tests {
 
     use super::*;
 
+    const TOO_MANY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 99));
+
     fn forwarded(on_bad: OnBadHeader) -> ForwardedHeaders {
         let trusted = TrustedProxies::parse(&["10.0.0.1"]).unwrap();
         ForwardedHeaders { names: vec!["X-Forwarded-For".to_owned()], trusted, on_bad }
@@ -132,7 +147,7 @@ mod tests {
         let Taken::Whole(head) = Head::take(request.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) else {
             panic!("{request} is no request")
         };
-        decide(&head, peer.parse().ok(), &forwarded(OnBadHeader::Refuse))
+        decide(&head, peer.parse().ok(), &forwarded(OnBadHeader::Refuse), |ip| ip != TOO_MANY)
     }
 
     const UPGRADE: &str = "GET /any HTTP/1.1\nHost: x\nConnection: keep-alive, Upgrade\nUpgrade: WebSocket\n\
@@ -199,6 +214,8 @@ mod tests {
             panic!("no upgrade")
         };
         assert_eq!(accepted.client, "203.0.113.7".parse().ok());
+        let decision = decide_from("10.0.0.1", &format!("{UPGRADE}X-Forwarded-For: {TOO_MANY}\n\n"));
+        assert!(matches!(decision, Decision::Answer(_, Plain::TooMany)), "{decision:?}");
         let decision = decide_from("10.0.0.1", &format!("{UPGRADE}\n"));
         assert!(matches!(decision, Decision::Answer(_, Plain::NoClient(NoClient::Missing))), "{decision:?}");
     }

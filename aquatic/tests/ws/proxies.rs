@@ -31,14 +31,15 @@ fn through(tracker: &Tracker, header: &str) -> Result<Plain, u16> {
 
 #[test]
 fn headers_of_trusted_proxies_name_the_client() {
-    let (tracker, metric) = behind_proxy(&[]);
+    let (tracker, metric) =
+        behind_proxy(&["proxies.client_headers=[\"X-Forwarded-For\", \"Forwarded\", \"X-Real-IP\"]"]);
     for (header, series, total) in [
         ("X-Forwarded-For: 192.0.2.1", "ipv4", 1.0),
         ("x-forwarded-for: 6.6.6.6, 2001:db8::1", "ipv6", 1.0),
         ("Forwarded: for=\"[2001:db8::2]:80\"", "ipv6", 2.0),
         ("X-Real-IP: 192.0.2.3", "ipv4", 2.0),
     ] {
-        let mut client = through(&tracker, header).unwrap();
+        let mut client = through(&tracker, header).unwrap_or_else(|status| panic!("{header}: {status}"));
         client.announce(torrent(1), peer(1), 1, &[]);
         let series =
             format!("aquatic_requests_total{{protocol=\"ws\",family=\"{series}\",action=\"announce\"");
@@ -72,4 +73,25 @@ fn the_proxy_protocol_names_the_client() {
     let mut answer = Vec::new();
     let _ = without.read_to_end(&mut answer);
     assert_eq!(answer, b"");
+}
+
+#[test]
+fn clients_behind_a_proxy_have_their_limit_each() {
+    let (tracker, metric) = behind_proxy(&["connections.max_connections_per_address=2"]);
+    let mut clients: Vec<Plain> = Vec::new();
+    for client in ["192.0.2.1", "192.0.2.2"] {
+        let header = format!("X-Forwarded-For: {client}");
+        clients.extend((0..2).map(|_| through(&tracker, &header).unwrap()));
+        assert_eq!(through(&tracker, &header).err(), Some(503));
+    }
+    assert_eq!(
+        metric("aquatic_connections_refused_total{protocol=\"ws\",reason=\"limit per address\"}"),
+        2.0
+    );
+    clients.pop();
+    let again = || through(&tracker, "X-Forwarded-For: 192.0.2.2").is_ok();
+    assert!((0..50).any(|_| again() || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        false
+    }));
 }

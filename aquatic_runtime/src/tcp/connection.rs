@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use futures_rustls::server::TlsStream;
 
+use super::counters::Refused;
 use super::deadlines::{Pace, Phase};
 use super::stream::{Socket, Stream};
 use crate::readiness::Direction;
@@ -87,6 +88,20 @@ impl Connection {
     #[must_use]
     pub fn pace(&self) -> &Pace {
         self.stream().pace()
+    }
+
+    /// Counts the connection to the client whom a trusted proxy names in a request; for protocols in which a connection
+    /// has one client. Whether that one may have another; if not, this is counted, and the connection is to be ended.
+    pub fn claim(&mut self, client: IpAddr) -> bool {
+        let stream = match &mut self.transport {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(stream) => stream.get_mut().0,
+        };
+        let claimed = stream.place().claim(client);
+        if !claimed {
+            stream.pace().records().counters.refuse(Refused::Address);
+        }
+        claimed
     }
 
     fn stream(&self) -> &Stream {

@@ -1,0 +1,259 @@
+//! Several cores in one thread, whose mail is handed over when a test says so.
+
+use aquatic_common::PeerId;
+use aquatic_runtime::metrics::Registry;
+use aquatic_ws_protocol::{Description, TrackerMessage};
+use rand::SeedableRng;
+
+use super::*;
+use crate::message::Batch;
+
+const CORES: usize = 3;
+
+struct Cores {
+    trackers: Vec<Tracker>,
+    access_list: AccessList,
+    rng: SmallRng,
+    now: Seconds,
+}
+
+impl Cores {
+    fn new() -> Self {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let steering = Steering::new(CORES, &mut rng);
+        let registry = Registry::default();
+        let keys = Keys { swarms: [1; 16], offers: [2; 16] };
+        let tracker = |core| {
+            Tracker::new(WsConfig::default(), core, steering, keys, Counters::new(&registry.core(core)))
+        };
+        Self {
+            trackers: (0..CORES).map(tracker).collect(),
+            access_list: AccessList::default(),
+            rng,
+            now: Seconds(0),
+        }
+    }
+
+    fn open(&mut self, core: usize) -> ConnectionId {
+        self.trackers[core].open(Family::V4)
+    }
+
+    fn text(&mut self, from: ConnectionId, text: &str) {
+        let mut turn = Turn { access_list: &self.access_list, now: self.now, rng: &mut self.rng };
+        self.trackers[usize::from(from.core)].message(from, text, &mut turn);
+    }
+
+    fn announce(&mut self, from: ConnectionId, torrent: InfoHash, peer: u8, offers: &[&str]) {
+        let offer = |id: &&str| format!(r#"{{"offer":{{"sdp":"v=0 {id}"}},"offer_id":"{id}"}}"#);
+        let offers: Vec<String> = offers.iter().map(offer).collect();
+        let text = format!(
+            r#"{{"action":"announce","info_hash":"{}","peer_id":"{}","left":1,"offers":[{}]}}"#,
+            latin(&torrent.0),
+            latin(&PeerId([peer; 20]).0),
+            offers.join(",")
+        );
+        self.text(from, &text);
+    }
+
+    fn answer(&mut self, from: ConnectionId, torrent: InfoHash, peer: u8, to: u8, offer: &str) {
+        let answer = ClientMessage::Answer(Answer {
+            info_hash: torrent,
+            peer_id: PeerId([peer; 20]),
+            to_peer_id: PeerId([to; 20]),
+            offer_id: OfferId::new(offer).unwrap(),
+            answer: Description::parse(r#"{"sdp":"yes"}"#).unwrap(),
+        });
+        let mut text = String::new();
+        answer.encode(&mut text);
+        self.text(from, &text);
+    }
+
+    /// Hands over all mail, and what comes of that, until nothing is left.
+    fn settle(&mut self) {
+        loop {
+            let mut batches = Vec::new();
+            for (from, tracker) in self.trackers.iter_mut().enumerate() {
+                for to in 0..CORES {
+                    batches.extend(tracker.mail(to).and_then(Mail::take).map(|batch| (from, to, batch)));
+                }
+            }
+            if batches.is_empty() {
+                return;
+            }
+            for (from, to, Batch(items)) in batches {
+                assert_ne!(from, to, "no core writes to itself");
+                for item in items {
+                    let mut turn = Turn { access_list: &self.access_list, now: self.now, rng: &mut self.rng };
+                    self.trackers[to].item(from, item, &mut turn);
+                }
+            }
+        }
+    }
+
+    /// The messages that wait for a connection, which are taken, and whether a ping does.
+    fn received(&mut self, to: ConnectionId) -> (Vec<String>, bool) {
+        let connections = &mut self.trackers[usize::from(to.core)].connections;
+        let bytes = connections.get(to).unwrap().outbound.unsent().to_vec();
+        connections.note_sent(to, bytes.len());
+        let (mut texts, mut pinged, mut rest) = (Vec::new(), false, bytes.as_slice());
+        while let [first, length, more @ ..] = rest {
+            let (length, payload) = match length {
+                126 => (usize::from(u16::from_be_bytes([more[0], more[1]])), &more[2..]),
+                short => (usize::from(*short), more),
+            };
+            match first {
+                0x81 => texts.push(String::from_utf8(payload[..length].to_vec()).unwrap()),
+                0x89 => pinged = true,
+                other => panic!("no frame of ours begins with {other}"),
+            }
+            rest = &payload[length..];
+        }
+        (texts, pinged)
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        self.trackers[usize::from(connection.core)].close(connection, End::Client);
+    }
+
+    fn peers(&self) -> usize {
+        self.trackers.iter().map(|tracker| tracker.swarms.stats().peers.iter().flatten().sum::<usize>()).sum()
+    }
+
+    /// A torrent of this core.
+    fn torrent(&self, core: usize) -> InfoHash {
+        let mut torrents = (1..=255).map(|byte| InfoHash([byte; 20]));
+        torrents.find(|torrent| self.trackers[0].steering.owner(torrent) == core).unwrap()
+    }
+}
+
+fn latin(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("\\u{byte:04x}")).collect()
+}
+
+/// What a text is, in short.
+fn kind(text: &str) -> String {
+    match TrackerMessage::parse(text).unwrap() {
+        TrackerMessage::Announce(reply) => format!("reply {}", reply.incomplete),
+        TrackerMessage::Offer(offer) => {
+            format!("offer of {} {}", offer.peer_id.0[0], offer.offer_id.characters().collect::<String>())
+        }
+        TrackerMessage::Answer(answer) => {
+            format!("answer of {} {}", answer.peer_id.0[0], answer.offer_id.characters().collect::<String>())
+        }
+        TrackerMessage::Scrape(reply) => format!("scrape {}", reply.files.len()),
+        TrackerMessage::Failure(failure) => format!("failure {}", failure.reason),
+    }
+}
+
+fn kinds((texts, _): (Vec<String>, bool)) -> Vec<String> {
+    texts.iter().map(|text| kind(text)).collect()
+}
+
+#[test]
+fn browsers_meet_whichever_cores_they_and_their_torrent_are_on() {
+    for owner in 0..CORES {
+        for (first, second) in [(0, 0), (0, 1), (1, 0), (1, 2), (2, 2)] {
+            let mut cores = Cores::new();
+            let torrent = cores.torrent(owner);
+            let (one, two) = (cores.open(first), cores.open(second));
+            cores.announce(one, torrent, 1, &["early"]);
+            cores.settle();
+            cores.announce(two, torrent, 2, &["a", "b"]);
+            cores.settle();
+            let context = format!("owner {owner}, connections on {first} and {second}");
+            assert_eq!(kinds(cores.received(one)), ["reply 1", "offer of 2 a"], "{context}");
+            assert_eq!(kinds(cores.received(two)), ["reply 2"], "{context}");
+            cores.answer(one, torrent, 1, 2, "b");
+            cores.answer(one, torrent, 1, 2, "a");
+            cores.answer(one, torrent, 1, 2, "a");
+            cores.settle();
+            assert_eq!(kinds(cores.received(two)), ["answer of 1 a"], "{context}");
+            assert!(kinds(cores.received(one)).is_empty(), "{context}");
+            cores.close(one);
+            cores.close(two);
+            cores.settle();
+            assert_eq!(cores.peers(), 0, "{context}");
+        }
+    }
+}
+
+#[test]
+fn who_leaves_before_the_announce_arrives_is_gone_all_the_same() {
+    let mut cores = Cores::new();
+    let torrent = cores.torrent(1);
+    let one = cores.open(0);
+    cores.announce(one, torrent, 1, &[]);
+    cores.close(one);
+    cores.settle();
+    assert_eq!(cores.peers(), 0);
+    assert_eq!(cores.trackers[0].connections.get(one).map(|_| ()), None, "the reply is for nobody");
+}
+
+#[test]
+fn a_claim_makes_another_core_ask_whether_the_holder_lives() {
+    let mut cores = Cores::new();
+    let torrent = cores.torrent(0);
+    let (holder, claimant) = (cores.open(1), cores.open(2));
+    cores.announce(holder, torrent, 1, &[]);
+    cores.settle();
+    assert!(!cores.received(holder).1);
+    cores.announce(claimant, torrent, 1, &["x"]);
+    cores.settle();
+    assert_eq!(cores.received(holder), (vec![], true), "a ping and no offer");
+    assert_eq!(kinds(cores.received(claimant)), ["reply 1"]);
+    cores.close(holder);
+    cores.settle();
+    assert_eq!(cores.peers(), 1);
+    let other = cores.open(1);
+    cores.announce(other, torrent, 2, &["y"]);
+    cores.settle();
+    assert_eq!(kinds(cores.received(claimant)), ["offer of 2 y"]);
+}
+
+#[test]
+fn what_another_core_has_no_room_for_is_refused_and_works_again_later() {
+    let mut cores = Cores::new();
+    let torrent = cores.torrent(1);
+    let one = cores.open(0);
+    let long = "x".repeat(60_000);
+    let mut announces = 0;
+    loop {
+        let text = format!(
+            r#"{{"action":"announce","info_hash":"{}","peer_id":"{}","offers":[{{"offer":{{"sdp":"{long}"}},"offer_id":"i"}}]}}"#,
+            latin(&torrent.0),
+            latin(&[1; 20])
+        );
+        cores.text(one, &text);
+        let received = kinds(cores.received(one));
+        if !received.is_empty() {
+            assert_eq!(received, ["failure the tracker is overloaded, try again later"]);
+            break;
+        }
+        announces += 1;
+    }
+    assert!((200..400).contains(&announces), "{announces} of 60 KB are 16 MiB");
+    cores.close(one);
+    cores.settle();
+    assert_eq!(cores.peers(), 0, "that the peer has gone found room");
+    let again = cores.open(0);
+    cores.announce(again, torrent, 1, &[]);
+    cores.settle();
+    assert_eq!(kinds(cores.received(again)), ["reply 1"]);
+}
+
+#[test]
+fn a_scrape_whose_core_says_nothing_is_answered_with_an_error() {
+    let mut cores = Cores::new();
+    let hashes: Vec<String> =
+        (0..CORES).map(|core| format!("\"{}\"", latin(&cores.torrent(core).0))).collect();
+    let one = cores.open(0);
+    let text = format!(r#"{{"action":"scrape","info_hash":[{}]}}"#, hashes.join(","));
+    cores.text(one, &text);
+    cores.settle();
+    assert_eq!(kinds(cores.received(one)), ["scrape 3"]);
+    cores.text(one, &text);
+    cores.trackers[0].look(Seconds(6));
+    assert_eq!(kinds(cores.received(one)), ["failure the tracker is overloaded, try again later"]);
+    cores.settle();
+    assert!(kinds(cores.received(one)).is_empty(), "an answer that is late is for nobody");
+}
