@@ -7,10 +7,13 @@ use crate::support::{Tracker, free_address, metric};
 
 const NO_CLIENT: &str = "the proxy in front of this tracker does not say whom the request comes from";
 
+pub(crate) const ALL_HEADERS: &str =
+    "proxies.client_headers=[\"X-Forwarded-For\", \"Forwarded\", \"X-Real-IP\"]";
+
 /// Trusts the network of the second address only, so that the first one is a stranger.
 fn behind_proxy(settings: &[&str]) -> Tracker {
     let trusted = "proxies.trusted_proxies=[\"127.0.0.2\", \"10.0.0.0/8\", \"fd00::/8\"]";
-    start(&[&[trusted], settings].concat())
+    start(&[&[trusted, ALL_HEADERS], settings].concat())
 }
 
 /// Whom an announce with these header fields is taken to be from, or why it is refused.
@@ -67,7 +70,7 @@ fn headers_of_strangers_count_for_nothing() {
     {
         assert_eq!(client_of(&mut stranger, fields), ip("127.0.0.1"), "{fields}");
     }
-    let nobody_trusted = start(&[]);
+    let nobody_trusted = start(&["proxies.trusted_proxies=[\"10.0.0.1\"]"]);
     let mut stranger = Plain::connect_from("127.0.0.2", nobody_trusted.address());
     assert_eq!(client_of(&mut stranger, "X-Forwarded-For: 192.0.2.1\r\n"), ip("127.0.0.2"));
 }
@@ -108,6 +111,15 @@ fn a_proxy_may_be_taken_for_the_client() {
         assert_eq!(client_of(&mut proxy, fields), ip("127.0.0.2"), "{fields:?}");
     }
     assert_eq!(client_of(&mut proxy, "X-Forwarded-For: 192.0.2.1\r\n"), ip("192.0.2.1"));
+}
+
+#[test]
+fn by_default_one_header_is_read_that_strangers_cannot_get_past() {
+    let tracker = start(&["proxies.trusted_proxies=[\"127.0.0.2\"]"]);
+    let mut proxy = Plain::connect_from("127.0.0.2", tracker.address());
+    let forged = "X-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n";
+    assert_eq!(client_of(&mut proxy, &format!("{forged}X-Forwarded-For: 192.0.2.1\r\n")), ip("192.0.2.1"));
+    assert_eq!(client_of(&mut proxy, forged), Err(NO_CLIENT.to_owned()));
 }
 
 #[test]

@@ -22,9 +22,6 @@ use crate::{net, startup};
 /// Longest path of a unix socket.
 const MAX_UNIX_PATH: usize = 107;
 
-/// Names of request headers in the order in which they are looked for.
-const CLIENT_HEADERS: [&str; 3] = ["X-Forwarded-For", "Forwarded", "X-Real-IP"];
-
 aquatic_common::settings! {
     /// Where to listen, and whether connections are encrypted.
     pub struct TcpNetworkConfig {
@@ -90,10 +87,11 @@ aquatic_common::settings! {
         /// Addresses and networks of proxies that are believed: ["127.0.0.1", "10.0.0.0/8", "2001:db8::/32"].
         /// Everybody else is taken for the client. Proxies on the unix socket are always believed.
         pub trusted_proxies: Vec<String> = Vec::new();
-        /// Request headers that name the client, in any case of letters; the first one a request has is read, from
-        /// the right to the left past trusted proxies. "Forwarded" is read as RFC 7239 has it, all others as
-        /// lists of addresses.
-        pub client_headers: Vec<String> = CLIENT_HEADERS.map(str::to_owned).to_vec();
+        /// Request headers that name the client, such as ["Forwarded", "X-Real-IP"], in any case of letters. The
+        /// first one a request has is read, from the right to the left past trusted proxies; "Forwarded" as RFC
+        /// 7239 has it, all others as lists of addresses. Name only headers that the proxies set: others they
+        /// pass on as strangers wrote them.
+        pub client_headers: Vec<String> = vec!["X-Forwarded-For".to_owned()];
         /// Trusted proxies begin each connection with a header of the PROXY protocol, version 1 or 2, which names
         /// the client ("send-proxy-v2" in HAProxy, "proxy_protocol on" in nginx).
         pub proxy_protocol: bool = false;
