@@ -15,7 +15,7 @@ use super::target::{PATIENCE, Target, now, pause};
 pub(crate) const SLACK: Duration = Duration::from_secs(2);
 
 /// What may come on top for clients that first fill the buffers between them and the tracker.
-const FILLING: Duration = Duration::from_secs(20);
+pub(crate) const FILLING: Duration = Duration::from_secs(20);
 
 /// Connections that are open at the same time in attacks of short ones.
 const WAVE: usize = 1000;
@@ -56,6 +56,8 @@ impl<S> HttpClient<S> {
 }
 
 impl<S: Read + Write + Send + 'static> Healthy for HttpClient<S> {
+    const CONNECTIONS: u64 = 1;
+
     fn ask(&mut self) {
         // Different torrents, so that all cores take part.
         self.announced += 1;
@@ -84,7 +86,7 @@ pub(crate) fn read_response(stream: &mut impl Read) -> (String, Vec<u8>) {
 }
 
 /// An attack of so many connections, some at a time.
-fn in_waves(count: usize, mut attack: impl FnMut(usize, usize) -> Tally) -> Tally {
+pub(crate) fn in_waves(count: usize, mut attack: impl FnMut(usize, usize) -> Tally) -> Tally {
     let waves = (0..count).step_by(WAVE).map(|first| attack(first, WAVE.min(count - first)));
     waves.reduce(Tally::and).unwrap()
 }

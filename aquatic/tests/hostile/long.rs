@@ -11,6 +11,7 @@ use super::lines::Tally;
 use super::secure::{self, Authority};
 use super::siege::{Latency, Report, besiege};
 use super::target::Target;
+use super::ws::{self, Pair};
 
 /// How many times the counts below, as a number; the default is 1.
 const SCALE: &str = "HOSTILE_SCALE";
@@ -28,6 +29,9 @@ const GROWTH: u64 = 4096;
 /// Only limits that attacks from few addresses would run into.
 const SETTINGS: [&str; 2] =
     ["connections.max_connections_per_address=0", "connections.max_connections=10000"];
+
+/// The healthy client sends more messages than one that announces.
+const WS_SETTINGS: [&str; 3] = [SETTINGS[0], SETTINGS[1], "client.max_message_rate=0"];
 
 type Attack<'a> = (&'static str, Box<dyn Fn(&Target) -> Tally + 'a>);
 
@@ -60,10 +64,27 @@ fn encrypted_attacks(authority: &Authority, scale: f64) -> Vec<Attack<'_>> {
     ]
 }
 
-/// As many connections as an attacker may have.
-fn raise_open_files() {
+fn ws_attacks(scale: f64) -> Vec<Attack<'static>> {
+    let count = move |count: usize| ((count as f64 * scale) as usize).max(1);
+    let second = Duration::from_secs(1);
+    vec![
+        ("upgrades at a byte per second", Box::new(move |t| http::dribble(t, count(5000), second, REQUEST))),
+        ("frames that never end", Box::new(move |t| ws::dribbled_frames(t, count(1000), REQUEST))),
+        ("bombs", Box::new(move |t| ws::message_bombs(t, count(20_000)))),
+        ("forged peer ids", Box::new(move |t| ws::forged_peer_ids(t, count(20_000)))),
+        ("answer floods", Box::new(move |t| ws::answer_floods(t, count(2000)))),
+        ("offers to oneself", Box::new(move |t| ws::offers_to_oneself(t, count(10_000)))),
+        ("opened and dropped", Box::new(move |t| http::open_and_drop(t, count(100_000)))),
+        ("members that are reset", Box::new(move |t| ws::resets(t, count(100_000)))),
+        ("members that never read", Box::new(move |t| ws::never_reading(t, count(100), REPLY))),
+    ]
+}
+
+/// Allows as many connections as an attacker may have. Returns the scale.
+fn prepare() -> f64 {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    std::env::var(SCALE).map_or(1.0, |scale| scale.parse().unwrap())
 }
 
 fn print_head() {
@@ -130,8 +151,7 @@ fn attack_all(target: &Target, attacks: &[Attack<'_>], besiege: impl Fn(&Attack<
 #[test]
 #[ignore = "takes minutes; run by scripts/hostile"]
 fn http() {
-    raise_open_files();
-    let scale = std::env::var(SCALE).map_or(1.0, |scale| scale.parse().unwrap());
+    let scale = prepare();
     let target = Target::start("http", &SETTINGS);
     attack_all(&target, &plain_attacks(scale), |(_, attack)| {
         besiege(&target, || HttpClient::new(&target), attack)
@@ -145,5 +165,14 @@ fn http() {
     attack_all(&target, &encrypted_attacks(&authority, scale), |(_, attack)| {
         besiege(&target, || HttpClient::on(authority.connect(&target)), attack)
     });
+    super::ends_well(target);
+}
+
+#[test]
+#[ignore = "takes minutes; run by scripts/hostile"]
+fn ws() {
+    let target = Target::start("ws", &WS_SETTINGS);
+    let attacks = ws_attacks(prepare());
+    attack_all(&target, &attacks, |(_, attack)| besiege(&target, || Pair::new(&target), attack));
     super::ends_well(target);
 }

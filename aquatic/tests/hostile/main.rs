@@ -13,6 +13,7 @@ mod long;
 mod secure;
 mod siege;
 mod target;
+mod ws;
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use http::HttpClient;
 use lines::Tally;
 use secure::Authority;
 use siege::{Report, besiege};
-use target::Target;
+use target::{PATIENCE, Target};
 
 /// Deadlines of the tests, in seconds.
 const DEADLINES: [&str; 6] = [
@@ -47,9 +48,13 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_s
 /// Memory the tracker may have kept for later, in KiB: lists that have grown once.
 const GROWTH: u64 = 4096;
 
-fn start(more: &[&str]) -> Target {
+fn start_service(protocol: &'static str, more: &[&str]) -> Target {
     let settings: Vec<_> = ["workers=2"].iter().chain(&DEADLINES).chain(more).copied().collect();
-    Target::start("http", &settings)
+    Target::start(protocol, &settings)
+}
+
+fn start(more: &[&str]) -> Target {
+    start_service("http", more)
 }
 
 /// Attacks a tracker and checks everything that holds for every attack.
@@ -200,5 +205,56 @@ fn idle_connections_end() {
     let report = attacked(&target, |target| http::idle(target, 500, IDLE));
     assert_eq!(report.tally.answered, 500, "{report:?}");
     assert_between(&report.tally, IDLE);
+    ends_well(target);
+}
+
+type Attack = fn(&Target, usize) -> Tally;
+
+/// Attacks a WebTorrent tracker in turn with what its members may not suffer from.
+fn attacked_ws(attacks: &[(Attack, usize)]) {
+    let target = start_service("ws", &["client.max_message_rate=0"]);
+    for &(attack, count) in attacks {
+        let report = checked(besiege(&target, || ws::Pair::new(&target), |target| attack(target, count)));
+        assert!(report.tally.opened == count && report.tally.longest < PATIENCE, "{report:?}");
+    }
+    ends_well(target);
+}
+
+#[test]
+fn bombs_in_messages_and_frames_hurt_nobody() {
+    attacked_ws(&[(ws::message_bombs, 300)]);
+}
+
+#[test]
+fn strangers_cannot_take_the_place_of_peers_that_stay() {
+    attacked_ws(&[(ws::forged_peer_ids, 500), (ws::answer_floods, 100), (ws::offers_to_oneself, 200)]);
+}
+
+#[test]
+fn members_that_are_reset_leave_nothing_behind() {
+    attacked_ws(&[(ws::resets, 2000), (ws::resets, 2000), (http::open_and_drop, 2000)]);
+}
+
+#[test]
+fn upgrades_and_frames_that_dribble_are_cut_off() {
+    let target = start_service("ws", &["client.max_message_rate=0"]);
+    let every = Duration::from_millis(100);
+    let attack = |target: &Target| http::dribble(target, 200, every, REQUEST);
+    let report = checked(besiege(&target, || ws::Pair::new(&target), attack));
+    assert_eq!(report.tally.left, 0, "{report:?}");
+    let attack = |target: &Target| ws::dribbled_frames(target, 200, REQUEST);
+    let report = checked(besiege(&target, || ws::Pair::new(&target), attack));
+    assert_eq!(report.tally.left, 0, "{report:?}");
+    ends_well(target);
+}
+
+#[test]
+fn members_that_never_read_are_cut_off() {
+    let target = start_service("ws", &["client.max_message_rate=0"]);
+    let attack = |target: &Target| ws::never_reading(target, 20, REPLY);
+    // What waited for them the first time is memory that is used again.
+    besiege(&target, || ws::Pair::new(&target), attack);
+    let report = checked(besiege(&target, || ws::Pair::new(&target), attack));
+    assert_eq!((report.tally.cut, report.tally.left), (20, 0), "{report:?}");
     ends_well(target);
 }

@@ -18,8 +18,11 @@ const CALM: Duration = Duration::from_millis(500);
 /// What the tracker may still be at when the attackers have gone: lingering ends.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
-/// A client that asks again and again on one connection.
+/// A client that asks again and again on the same connections.
 pub(crate) trait Healthy: Send + 'static {
+    /// How many connections it has.
+    const CONNECTIONS: u64;
+
     /// Sends a request and waits for the whole of its answer, which is checked.
     fn ask(&mut self);
 }
@@ -108,8 +111,8 @@ pub(crate) fn besiege<H: Healthy>(
     let tally = attack(target);
     let time = begin.elapsed();
     let (client, under_attack) = asking.end(target);
-    // The healthy client is the only one that is left, or has been sent away for having been silent.
-    target.until_connections(1, AFTERMATH);
+    // The healthy client is the only one that is left.
+    target.until_connections(H::CONNECTIONS, AFTERMATH);
     let after = settled(target, before.descriptors);
     drop(client);
     target.until_connections(0, AFTERMATH);
