@@ -4,7 +4,7 @@ from ..clients.chromium import Chromium, ChromiumOverIpv6
 from ..clients.reference import Reference, ReferenceAfterRehearsal
 from ..hosts import Family
 from ..protocols.ws import Ws
-from ..proxies import Nginx
+from ..proxies import Haproxy, Nginx
 from ..row import Row
 from ..tracker import AccessMode
 from ..transfer import Transfer
@@ -13,6 +13,7 @@ WS = Ws("WS")
 WSS = Ws("WSS", encrypted=True)
 NGINX = Ws("WS nginx", Nginx())
 NGINX_TLS = Ws("WSS nginx", Nginx(encrypts=True))
+PROXY_V2_TLS = Ws("WSS PROXY v2", Haproxy(proxy_protocol=2, tracker_encrypts=True), encrypted=True)
 WS_BOTH = Ws("WS", everywhere=True)
 WSS_BOTH = Ws("WSS", encrypted=True, everywhere=True)
 
@@ -29,6 +30,7 @@ def rows() -> list[Row]:
         Transfer(Reference, Chromium, WSS),
         Transfer(Reference, Chromium, NGINX, V6),
         Transfer(Chromium, Chromium, NGINX_TLS),
+        Transfer(Chromium, Reference, PROXY_V2_TLS),
         Transfer(Chromium, ReferenceAfterRehearsal, WS),
         Transfer(Chromium, ReferenceAfterRehearsal, NGINX_TLS, V6),
         Transfer(Chromium, Reference, WSS_BOTH, restart=True),
