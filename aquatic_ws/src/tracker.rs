@@ -14,7 +14,7 @@ use aquatic_common::{AccessList, AnnounceEvent, Family, InfoHash, Seconds, time:
 use aquatic_runtime::steering::Steering;
 use aquatic_ws_protocol::{
     Action, Announce, AnnounceReply, Answer, AnswerRelay, ClientMessage, FailureReply, Limits, Offer,
-    OfferId, OfferRelay, Refused, Scrape,
+    OfferId, OfferRelays, Refused, Scrape,
 };
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -190,7 +190,8 @@ impl Tracker {
             self.announce_here(&announce, offers, &digests, turn);
         } else {
             self.counters.forwarded.add(1);
-            let frames = offers.iter().map(|offer| self.offer_frame(&announce, offer)).collect();
+            let relays = OfferRelays::new(info_hash, message.peer_id);
+            let frames = offers.iter().map(|offer| offer_frame(&relays, offer)).collect();
             let away = AwayAnnounce { announce, offers: digests.clone(), frames };
             if self.post(owner, Item::Announce(Box::new(away))).is_err() {
                 fail(self, Why::Overflow, "the tracker is overloaded, try again later");
@@ -226,14 +227,17 @@ impl Tracker {
     ) {
         let announced = self.apply(announce, digests, turn);
         self.reply(announce.connection, announce.info_hash, &announced, turn.rng);
+        if self.receivers.is_empty() {
+            return;
+        }
+        let relays = OfferRelays::new(announce.info_hash, announce.peer_id);
         let receivers = std::mem::take(&mut self.receivers);
         for (&to, offer) in receivers.iter().zip(offers) {
-            self.write_offer(announce, offer);
             if usize::from(to.core) == self.core {
-                self.send(to, Response::Offer);
+                let length = relays.length(offer);
+                self.send_frame(to, Response::Offer, length, |out| relays.encode(offer, out));
             } else {
-                let frame = frame_of(&self.text);
-                self.relay_away(to, Relay::Offer, frame);
+                self.relay_away(to, Relay::Offer, offer_frame(&relays, offer));
             }
         }
         self.receivers = receivers;
@@ -437,13 +441,25 @@ impl Tracker {
 
     /// Adds the text that was written last, as a frame, to what waits for a connection of this core.
     fn send(&mut self, to: ConnectionId, response: Response) {
-        let text = self.text.as_bytes();
+        let text = std::mem::take(&mut self.text);
+        self.send_frame(to, response, text.len(), |out| out.extend_from_slice(text.as_bytes()));
+        self.text = text;
+    }
+
+    /// Adds a frame with a text of this length to what waits for a connection of this core.
+    fn send_frame(
+        &mut self,
+        to: ConnectionId,
+        response: Response,
+        length: usize,
+        text: impl FnOnce(&mut Vec<u8>),
+    ) {
         let write = |out: &mut Vec<u8>| {
-            out.reserve(text_length(text.len()));
-            write_text_head(text.len(), out);
-            out.extend_from_slice(text);
+            out.reserve(text_length(length));
+            write_text_head(length, out);
+            text(out);
         };
-        match self.connections.push(to, text_length(text.len()), write) {
+        match self.connections.push(to, text_length(length), write) {
             Some(family) => self.counters.response(family, response),
             None => self.counters.drop_one(Dropped::ConnectionGone),
         }
@@ -460,18 +476,6 @@ impl Tracker {
         let mut hasher = self.offer_hasher;
         offer_id.hash(&mut hasher);
         OfferDigest(hasher.finish())
-    }
-
-    fn write_offer(&mut self, announce: &swarm::Announce, offer: &Offer<'_>) {
-        let swarm::Announce { info_hash, peer_id, .. } = *announce;
-        self.text.clear();
-        let relay = OfferRelay { info_hash, peer_id, offer: offer.offer, offer_id: offer.offer_id.clone() };
-        relay.encode(&mut self.text);
-    }
-
-    fn offer_frame(&mut self, announce: &swarm::Announce, offer: &Offer<'_>) -> Frame {
-        self.write_offer(announce, offer);
-        frame_of(&self.text)
     }
 
     /// A connection begins.
@@ -525,6 +529,14 @@ impl Tracker {
         let stats = self.swarms.stats();
         stats.torrents + stats.peers.iter().flatten().sum::<usize>()
     }
+}
+
+fn offer_frame(relays: &OfferRelays, offer: &Offer<'_>) -> Frame {
+    let length = relays.length(offer);
+    let mut frame = Vec::with_capacity(text_length(length));
+    write_text_head(length, &mut frame);
+    relays.encode(offer, &mut frame);
+    frame.into_boxed_slice()
 }
 
 fn frame_of(text: &str) -> Frame {
