@@ -4,12 +4,13 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PIECE_BYTES = 64 * 1024
 PAYLOAD_BYTES = 3 * 1024 * 1024 + 12_345
 """A few megabytes, and not a multiple of the piece size, so that the last piece is a short one."""
 
-Bencodable = int | str | bytes | list["Bencodable"] | dict[str, "Bencodable"] | dict[bytes, "Bencodable"]
+Bencodable = int | str | bytes | list["Bencodable"] | dict[str, "Bencodable"]
 
 
 def bencode(value: Bencodable) -> bytes:
@@ -26,8 +27,11 @@ def bencode(value: Bencodable) -> bytes:
     return b"d%se" % b"".join(bencode(key) + bencode(item) for key, item in pairs)
 
 
-def bdecode(data: bytes) -> Bencodable:
-    """Decodes all of `data`, which must be exactly as the specification has it; else it is a `ValueError`."""
+def bdecode(data: bytes) -> Any:
+    """Decodes all of `data`, which must be exactly as the specification has it; else it is a `ValueError`.
+
+    Text and the keys of dictionaries stay bytes.
+    """
     try:
         value, end = _bdecode(data, 0)
     except IndexError:
@@ -37,7 +41,7 @@ def bdecode(data: bytes) -> Bencodable:
     return value
 
 
-def _bdecode(data: bytes, start: int) -> tuple[Bencodable, int]:
+def _bdecode(data: bytes, start: int) -> tuple[Any, int]:
     """The value that begins there, and where it ends."""
     if data[start] in b"0123456789":
         length, start = _bdecode_number(data, start, b":")
@@ -47,7 +51,7 @@ def _bdecode(data: bytes, start: int) -> tuple[Bencodable, int]:
     kind, start = data[start : start + 1], start + 1
     if kind == b"i":
         return _bdecode_number(data, start, b"e")
-    items: list[Bencodable] = []
+    items = []
     while data[start] != ord("e"):
         item, start = _bdecode(data, start)
         items.append(item)

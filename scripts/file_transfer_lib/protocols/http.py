@@ -9,13 +9,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from ..hosts import TRACKER_NAME, Failure, Family, Host
 from ..programs import Program
 from ..proxies import LOOPBACK, Proxy
 from ..sites import Configuration, Setting, Site
-from ..torrent import Bencodable, bdecode
+from ..torrent import bdecode
 from . import Probe, Protocol, compact_peers, listen
 
 PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -26,7 +27,7 @@ SOCKET = "tracker-socket"
 EVERYWHERE_PORT = 6969
 METRICS_PORT = 9000
 
-Dictionary = Mapping[bytes, Bencodable]
+Dictionary = Mapping[bytes, Any]
 
 
 class Http(Protocol):
@@ -190,7 +191,7 @@ class HttpProbe(Probe):
 
     def scrape(self, info_hashes: Sequence[bytes]) -> Mapping[bytes, Mapping[bytes, int]]:
         """The counts of any number of torrents."""
-        query = "&".join(f"info_hash={quote(info_hash)}" for info_hash in info_hashes)
+        query = "&".join("info_hash=" + quote(info_hash) for info_hash in info_hashes)
         files = self._ask(f"/scrape?{query}").get(b"files")
         if not isinstance(files, dict) or set(files) != set(info_hashes):
             raise Failure(f"the tracker answered a scrape of {len(info_hashes)} torrents with {files}")
