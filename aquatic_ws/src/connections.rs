@@ -16,6 +16,9 @@ use crate::swarm::ConnectionId;
 /// Seconds within which a connection has to show that it lives when somebody else claims a peer of it.
 pub(crate) const PROBE: u32 = 10;
 
+/// Seconds without anything sent after which a connection keeps no room for what it will be sent.
+const QUIET: u32 = 1;
+
 /// Number of looks at all connections so far: seconds, while the core is not kept from working.
 type Tick = u32;
 
@@ -310,6 +313,9 @@ impl Connections {
                 continue;
             }
             connection.end = connection.overdue(now, &bounds);
+            if now - connection.stuck > QUIET {
+                connection.outbound.release();
+            }
             let is_throttled = !connection.may_read();
             throttled += u64::from(is_throttled);
             connection.tokens = (connection.tokens + i64::from(bounds.rate)).min(bounds.burst.into());

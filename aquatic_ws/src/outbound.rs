@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-/// Room that is kept when nothing waits; more is given back.
-const KEPT_BYTES: usize = 256;
-const KEPT_MESSAGES: usize = 16;
+/// Room that is kept while a connection is busy; more is given back as soon as nothing waits.
+const KEPT_BYTES: usize = 8 * 1024;
+const KEPT_MESSAGES: usize = 64;
 
 /// Most bytes and messages that may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(crate) struct OutboundLimits {
     pub(crate) max_messages: usize,
 }
 
-/// Frames in the order in which they are to be sent. Without any it holds next to no memory.
+/// Frames in the order in which they are to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     bytes: Vec<u8>,
@@ -64,12 +64,20 @@ impl Outbound {
         if self.is_empty() {
             self.sent = 0;
             self.bytes.clear();
-            self.bytes.shrink_to(KEPT_BYTES);
             self.lengths.clear();
-            self.lengths.shrink_to(KEPT_MESSAGES);
+            if self.bytes.capacity() > KEPT_BYTES || self.lengths.capacity() > KEPT_MESSAGES {
+                self.release();
+            }
         } else if self.sent > self.bytes.len() / 2 && self.sent > KEPT_BYTES {
             self.bytes.drain(..self.sent);
             self.sent = 0;
+        }
+    }
+
+    /// Gives back all memory, if nothing waits: for a connection that has nothing to say for a while.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
         }
     }
 }
@@ -100,17 +108,24 @@ mod tests {
         let mut outbound = Outbound::default();
         let (mut expected, mut sent) = (Vec::new(), Vec::new());
         for round in 0..200_u32 {
-            let message = vec![round as u8; 50 + round as usize];
+            let message = vec![round as u8; 1000 + round as usize];
             expected.extend_from_slice(&message);
             outbound.push(|out| out.extend_from_slice(&message));
-            let len = outbound.len().min(100);
+            let len = outbound.len().min(1050);
             sent.extend_from_slice(&outbound.unsent()[..len]);
             outbound.advance(len);
-            assert!(outbound.bytes.len() <= 2 * outbound.len() + KEPT_BYTES + 400, "what was sent goes");
+            assert!(outbound.bytes.len() <= 2 * outbound.len() + KEPT_BYTES, "what was sent goes");
         }
+        assert!(outbound.len() > KEPT_BYTES);
+        outbound.release();
         sent.extend_from_slice(outbound.unsent());
         outbound.advance(outbound.len());
         assert_eq!(sent, expected);
-        assert!(outbound.bytes.capacity() <= KEPT_BYTES && outbound.lengths.capacity() <= 2 * KEPT_MESSAGES);
+        assert_eq!(outbound.bytes.capacity(), 0, "a long queue leaves nothing behind");
+        outbound.push(|out| out.push(1));
+        outbound.advance(1);
+        assert!(outbound.bytes.capacity() > 0, "a short one will soon be used again");
+        outbound.release();
+        assert_eq!((outbound.bytes.capacity(), outbound.lengths.capacity()), (0, 0));
     }
 }
