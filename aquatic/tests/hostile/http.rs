@@ -14,6 +14,9 @@ use super::target::{PATIENCE, Target, now, pause};
 /// What may come on top of a deadline: the tracker looks several times a second, on a machine that is busy.
 pub(crate) const SLACK: Duration = Duration::from_secs(2);
 
+/// How long the kernel may keep a connection to itself by which nothing has come, before its deadline begins.
+pub(crate) const DEFERRED: Duration = Duration::from_secs(4);
+
 /// What may come on top for clients that first fill the buffers between them and the tracker.
 pub(crate) const FILLING: Duration = Duration::from_secs(20);
 
@@ -112,7 +115,7 @@ pub(crate) fn dribble(target: &Target, count: usize, every: Duration, deadline: 
 
 /// Connections that never say anything.
 pub(crate) fn silence(target: &Target, count: usize, deadline: Duration) -> Tally {
-    watch(Line::several(count, target.address), deadline + SLACK, |_, _| {})
+    watch(Line::several(count, target.address), deadline + DEFERRED + SLACK, |_, _| {})
 }
 
 /// Clients that end their side after a request, or in the midst of it. Half of them are owed an answer.

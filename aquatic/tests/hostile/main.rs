@@ -97,7 +97,7 @@ fn who_never_says_anything_is_sent_away() {
     let target = start(&[]);
     let report = attacked(&target, |target| http::silence(target, 500, REQUEST));
     assert_eq!(report.tally.cut, 500, "{report:?}");
-    assert_between(&report.tally, REQUEST);
+    assert!(report.tally.shortest + EARLY >= REQUEST, "{report:?}");
     ends_well(target);
 }
 
