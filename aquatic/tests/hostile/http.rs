@@ -61,13 +61,17 @@ impl<S> HttpClient<S> {
 impl<S: Read + Write + Send + 'static> Healthy for HttpClient<S> {
     const CONNECTIONS: u64 = 1;
 
-    fn ask(&mut self) {
+    fn ask(&mut self) -> bool {
         // Different torrents, so that all cores take part.
         self.announced += 1;
         self.stream.write_all(&announce(self.announced % 16, "")).unwrap();
         let (head, body) = read_response(&mut self.stream);
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-        assert!(body.starts_with(b"d8:completei") && body.ends_with(b"e"), "{}", body.escape_ascii());
+        // Another core did not answer in time: no core may be that busy.
+        let is_put_off = body.windows(10).any(|at| at == b"overloaded");
+        let is_served = body.starts_with(b"d8:completei") && body.ends_with(b"e");
+        assert!(is_served || is_put_off, "{}", body.escape_ascii());
+        is_served
     }
 }
 

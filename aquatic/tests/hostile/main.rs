@@ -66,6 +66,7 @@ fn checked(report: Report) -> Report {
     let Report { before, after, under_attack, .. } = &report;
     assert!(after.descriptors <= before.descriptors, "{report:?}");
     assert!(after.memory <= before.memory + GROWTH, "{report:?}");
+    assert_eq!(under_attack.put_off, 0, "{report:?}");
     assert!(under_attack.p99 <= WAIT.0 && under_attack.worst <= WAIT.1, "{report:?}");
     report
 }

@@ -23,8 +23,9 @@ pub(crate) trait Healthy: Send + 'static {
     /// How many connections it has.
     const CONNECTIONS: u64;
 
-    /// Sends a request and waits for the whole of its answer, which is checked.
-    fn ask(&mut self);
+    /// Sends a request and waits for the whole of its answer, which is checked. Tells whether the client was served, or
+    /// asked to come back later.
+    fn ask(&mut self) -> bool;
 }
 
 /// Times from request to answer.
@@ -33,20 +34,22 @@ pub(crate) struct Latency {
     pub(crate) median: Duration,
     pub(crate) p99: Duration,
     pub(crate) worst: Duration,
+    /// Requests that were not served.
+    pub(crate) put_off: usize,
 }
 
 impl Latency {
-    fn of(mut times: Vec<Duration>) -> Self {
+    fn of(mut times: Vec<Duration>, put_off: usize) -> Self {
         times.sort_unstable();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        Self { median: at(0.5), p99: at(0.99), worst: at(1.0) }
+        Self { median: at(0.5), p99: at(0.99), worst: at(1.0), put_off }
     }
 }
 
 /// A thread in which the healthy client asks.
 struct Asking<H> {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<(H, Vec<Duration>)>,
+    thread: JoinHandle<(H, Vec<Duration>, usize)>,
 }
 
 impl<H: Healthy> Asking<H> {
@@ -54,24 +57,24 @@ impl<H: Healthy> Asking<H> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
-            let mut times = Vec::new();
+            let (mut times, mut put_off) = (Vec::new(), 0);
             while times.is_empty() || !stopped.load(Ordering::Relaxed) {
                 let begin = now();
-                client.ask();
+                put_off += usize::from(!client.ask());
                 times.push(begin.elapsed());
                 pause(PACE);
             }
-            (client, times)
+            (client, times, put_off)
         });
         Self { stop, thread }
     }
 
     fn end(self, target: &Target) -> (H, Latency) {
         self.stop.store(true, Ordering::Relaxed);
-        let Ok((client, times)) = self.thread.join() else {
+        let Ok((client, times, put_off)) = self.thread.join() else {
             panic!("the healthy client was not served: {:#?}\n{}", target.counters(), target.log());
         };
-        (client, Latency::of(times))
+        (client, Latency::of(times, put_off))
     }
 }
 

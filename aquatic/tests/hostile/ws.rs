@@ -153,7 +153,7 @@ impl Healthy for Pair {
     const CONNECTIONS: u64 = 2;
 
     /// An offer, and the way back of its answer.
-    fn ask(&mut self) {
+    fn ask(&mut self) -> bool {
         self.offered += 1;
         let (torrent, id) = (hash(self.offered % TORRENTS), offer_id(self.offered));
         let [first, other] = &mut self.browsers;
@@ -162,6 +162,7 @@ impl Healthy for Pair {
         other.expect(&["\"offer\"", &torrent, HEALTHY[0], &id]);
         other.send(&answer(&torrent, HEALTHY[1], HEALTHY[0], &id));
         first.expect(&["\"answer\"", &torrent, HEALTHY[1], &id]);
+        true
     }
 }
 
