@@ -20,6 +20,8 @@ from .rows import all_rows
 from .runner import Outcome, Runner
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+HEAVY_SHARE = 4
+"""One row in so many that run at the same time may be a heavy one."""
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -119,12 +121,16 @@ def _run(rows: Sequence[Row], binary: Path, options: argparse.Namespace) -> int:
 def _run_parallel(
     rows: Sequence[Row], jobs: int, binary: Path, directory: Path, keep: bool
 ) -> tuple[list[Outcome], bool]:
-    """Runs rows in threads; on Ctrl-C or SIGTERM the running ones are ended in order and the rest is left out."""
+    """Runs rows in threads; on Ctrl-C or SIGTERM the running ones are ended in order and the rest is left out.
+
+    Rows with heavy programs have threads of their own, few of them, and do not wait for the other rows.
+    """
     stopping = threading.Event()
     runner = Runner(binary, directory, keep, stopping)
     outcomes: list[Outcome] = []
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(runner.run, row) for row in rows]
+    heavy_jobs = max(1, jobs // HEAVY_SHARE)
+    with ThreadPoolExecutor(max(1, jobs - heavy_jobs)) as light, ThreadPoolExecutor(heavy_jobs) as heavy:
+        futures = [(heavy if row.is_heavy() else light).submit(runner.run, row) for row in rows]
         try:
             for future in as_completed(futures):
                 outcome = future.result()
@@ -136,7 +142,8 @@ def _run_parallel(
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             print("stopping", flush=True)
             stopping.set()
-            pool.shutdown(cancel_futures=True)
+            for pool in (light, heavy):
+                pool.shutdown(wait=False, cancel_futures=True)
     if not stopping.is_set():
         outcomes = [_again(runner, outcome) if outcome.failure else outcome for outcome in outcomes]
     return outcomes, stopping.is_set()

@@ -18,6 +18,8 @@ class Program:
     programs: ClassVar[tuple[str, ...]]
     """What must be there."""
     version_command: ClassVar[tuple[str, ...]]
+    is_heavy: ClassVar[bool] = False
+    """Whether it keeps processors busy, so that several of them at the same time have no time for each other."""
 
     @classmethod
     def missing_package(cls) -> str | None:

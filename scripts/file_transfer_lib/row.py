@@ -40,3 +40,7 @@ class Row(ABC):
     def all_programs(self) -> list[type[Program]]:
         """What has to be installed."""
         return list(dict.fromkeys((*self.programs(), *self.protocol.all_programs())))
+
+    def is_heavy(self) -> bool:
+        """Whether it had better not run beside others like it."""
+        return any(program.is_heavy for program in self.all_programs())

@@ -46,6 +46,8 @@ SWITCHES = (
 )
 
 
+# Root's browser would raise its own priority, and keep trackers and clients waiting for seconds where rows share cores.
+NO_PRIORITY = ("setpriv", "--bounding-set=-sys_nice", "--")
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
 
@@ -61,6 +63,7 @@ class Chromium(Client):
     """
 
     name = "chromium"
+    is_heavy = True
     package = "chromium libnss3-tools"
     browser = next(filter(lambda program: shutil.which(program, path=PATH), BROWSERS), BROWSERS[0])
     programs = (browser, "certutil")
@@ -75,7 +78,8 @@ class Chromium(Client):
         if self.authority is not None:
             self._trust(self.authority)
         profile = self.host.directory / "profile"
-        self.run([self.browser, *SWITCHES, f"--user-data-dir={profile}", f"http://localhost:{CONTROL_PORT}/"])
+        switches = [*SWITCHES, f"--user-data-dir={profile}"]
+        self.run([*NO_PRIORITY, self.browser, *switches, f"http://localhost:{CONTROL_PORT}/"])
 
     def tracker_message(self, torrent: Torrent) -> str | None:
         return self._page.messages.get(torrent.payload.name) if self._page else None

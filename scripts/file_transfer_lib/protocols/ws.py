@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -54,6 +55,16 @@ class WsProbe(HttpProbe):
         return None
 
     def _exchange(self, question: Mapping[str, object]) -> dict:
+        """The answer, once the tracker finds the time."""
+        for _ in range(self.ATTEMPTS):
+            answer = self._exchange_once(question)
+            # On a busy machine one of the tracker's cores may stand still, and the others ask clients to come again.
+            if "try again" not in answer.get("failure reason", ""):
+                break
+            time.sleep(self.ATTEMPT_SECONDS)
+        return answer
+
+    def _exchange_once(self, question: Mapping[str, object]) -> dict:
         try:
             with WebSocket(self._connect(), TRACKER_NAME, "/announce") as tracker:
                 tracker.send(json.dumps(question))
