@@ -18,7 +18,7 @@ pub(crate) const SLACK: Duration = Duration::from_secs(2);
 pub(crate) const DEFERRED: Duration = Duration::from_secs(4);
 
 /// What may come on top for clients that first fill the buffers between them and the tracker.
-pub(crate) const FILLING: Duration = Duration::from_secs(20);
+pub(crate) const FILLING: Duration = Duration::from_secs(60);
 
 /// Connections that are open at the same time in attacks of short ones.
 const WAVE: usize = 1000;
