@@ -19,6 +19,9 @@ pub(crate) const PROBE: u32 = 10;
 /// Seconds without anything sent after which a connection keeps no room for what it will be sent.
 const QUIET: u32 = 1;
 
+/// A ping has no payload.
+const PING_LENGTH: usize = 2;
+
 /// Number of looks at all connections so far: seconds, while the core is not kept from working.
 type Tick = u32;
 
@@ -45,7 +48,7 @@ pub(crate) enum End {
     SlowSender,
     /// The client does not receive what is sent to it.
     SlowReceiver,
-    /// Too much waits to be sent to the client.
+    /// The client goes on asking while too many replies to it wait.
     Overfull,
     /// The process stops.
     Stop,
@@ -81,6 +84,15 @@ impl End {
             Self::Stop => Some((1001, "tracker stops")),
         }
     }
+}
+
+/// Why something cannot be sent to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The connection has ended.
+    Gone,
+    /// Too much waits already.
+    Full,
 }
 
 /// What one connection may do, and for how long it may do nothing.
@@ -221,30 +233,55 @@ impl Connections {
         self.current = id.map(|id| id.slot);
     }
 
-    /// Adds a frame to what waits for a connection. Returns the family of the client, or nothing if the connection has
-    /// ended, as it does if too much waits.
+    /// Adds a frame with something of the tracker's own to what waits for a connection, which ends if that is too much: it
+    /// goes on asking, and does not receive. Returns the family of the client.
     pub(crate) fn push(
         &mut self,
         id: ConnectionId,
         length: usize,
         write: impl FnOnce(&mut Vec<u8>),
-    ) -> Option<Family> {
-        let (limits, now, current) = (self.bounds.outbound, self.now, self.current);
-        let connection = self.get(id).filter(|connection| connection.end.is_none())?;
-        let family = connection.family;
-        let has_room = connection.outbound.has_room(length, limits);
-        if !has_room {
+    ) -> Result<Family, Lost> {
+        let pushed = self.push_within(self.bounds.outbound, id, length, write);
+        if pushed == Err(Lost::Full)
+            && let Some(connection) = self.get(id)
+        {
             connection.end = Some(End::Overfull);
-        } else {
-            if connection.outbound.is_empty() {
-                connection.stuck = now;
-            }
-            connection.outbound.push(write);
+            connection.wake();
         }
+        pushed
+    }
+
+    /// Adds a frame with something from another client. It is lost if too much waits: strangers could otherwise end the
+    /// connections of those who receive slowly. Some room is left for what the client itself asks for.
+    pub(crate) fn push_relay(
+        &mut self,
+        id: ConnectionId,
+        length: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Family, Lost> {
+        self.push_within(self.bounds.outbound.for_relays(), id, length, write)
+    }
+
+    fn push_within(
+        &mut self,
+        limits: OutboundLimits,
+        id: ConnectionId,
+        length: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Family, Lost> {
+        let (now, current) = (self.now, self.current);
+        let connection = self.get(id).filter(|connection| connection.end.is_none()).ok_or(Lost::Gone)?;
+        if !connection.outbound.has_room(length, limits) {
+            return Err(Lost::Full);
+        }
+        if connection.outbound.is_empty() {
+            connection.stuck = now;
+        }
+        connection.outbound.push(write);
         if current != Some(id.slot) {
             connection.wake();
         }
-        has_room.then_some(family)
+        Ok(connection.family)
     }
 
     /// Takes note that something has come. `amid` tells whether a message is incomplete now.
@@ -281,17 +318,25 @@ impl Connections {
         if let Some(connection) = self.get(id) {
             connection.outbound.advance(bytes);
             connection.stuck = now;
+            // Where more waits than the system takes at once, that it takes more shows that the client receives.
+            if connection.probed.is_some() && !connection.outbound.is_empty() {
+                connection.probed = Some(now);
+            }
         }
     }
 
     /// Finds out whether a connection lives.
     pub(crate) fn probe(&mut self, id: ConnectionId) {
         let now = self.now;
-        let Some(connection) = self.get(id).filter(|connection| connection.end.is_none()) else { return };
-        if connection.probed.is_none() {
+        if self.get(id).is_none_or(|connection| connection.probed.is_some()) {
+            return;
+        }
+        // If there is no room, the client is receiving, or will soon have done so for too long.
+        if self.push_relay(id, PING_LENGTH, write_ping).is_ok()
+            && let Some(connection) = self.get(id)
+        {
             connection.probed = Some(now);
             connection.pinged = true;
-            self.push(id, 2, write_ping);
         }
     }
 
@@ -383,8 +428,8 @@ mod tests {
         let second = connections.open(Family::V6);
         assert_eq!((first.slot, second.core), (second.slot, 3));
         assert!(connections.get(first).is_none() && connections.close(first).is_none());
-        assert_eq!(connections.push(first, 1, |_| panic!("it has ended")), None);
-        assert_eq!(connections.push(second, 1, |out| out.push(1)), Some(Family::V6));
+        assert_eq!(connections.push(first, 1, |_| panic!("it has ended")), Err(Lost::Gone));
+        assert_eq!(connections.push(second, 1, |out| out.push(1)), Ok(Family::V6));
     }
 
     #[test]
@@ -419,9 +464,16 @@ mod tests {
             assert!(connections.get(id).unwrap().outbound.is_empty(), "one ping is enough");
         }
         connections.note_heard(alive, false);
-        look(&mut connections, PROBE + 1);
+        let slow = connections.open(Family::V4);
+        connections.push(slow, 100, |out| out.resize(100, 0)).unwrap();
+        connections.probe(slow);
+        for _ in 0..=PROBE {
+            connections.note_sent(slow, 1);
+            look(&mut connections, 1);
+        }
         assert_eq!(connections.get(dead).unwrap().end, Some(End::Dead));
         assert_eq!(connections.get(alive).unwrap().end, None);
+        assert_eq!(connections.get(slow).unwrap().end, None, "it receives what came before the ping");
     }
 
     #[test]
@@ -429,7 +481,7 @@ mod tests {
         let mut connections = connections();
         let (slow, stuck) = (connections.open(Family::V4), connections.open(Family::V4));
         connections.note_heard(slow, true);
-        connections.push(stuck, 1, |out| out.push(1));
+        connections.push(stuck, 1, |out| out.push(1)).unwrap();
         look(&mut connections, 6);
         connections.note_heard(slow, true);
         look(&mut connections, 5);
@@ -445,11 +497,16 @@ mod tests {
     }
 
     #[test]
-    fn too_much_that_waits_ends_the_connection() {
+    fn too_much_that_waits_ends_the_connection_unless_others_sent_it() {
         let mut connections = connections();
         let id = connections.open(Family::V4);
-        assert!(connections.push(id, 1000, |out| out.resize(1000, 0)).is_some());
-        assert!(connections.push(id, 1, |_| panic!("there is no room")).is_none());
+        assert!(connections.push_relay(id, 750, |out| out.resize(750, 0)).is_ok());
+        for _ in 0..100 {
+            assert_eq!(connections.push_relay(id, 1, |_| panic!("there is no room")), Err(Lost::Full));
+        }
+        assert!(connections.push(id, 250, |out| out.resize(1000, 0)).is_ok());
+        assert_eq!(connections.get(id).unwrap().end, None);
+        assert_eq!(connections.push(id, 1, |_| panic!("there is no room")), Err(Lost::Full));
         assert_eq!(connections.get(id).unwrap().end, Some(End::Overfull));
     }
 

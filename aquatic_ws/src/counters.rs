@@ -102,13 +102,21 @@ pub(crate) enum Dropped {
     AnswerAccessList,
     /// A message to a connection that has ended.
     ConnectionGone,
+    /// Something for a client that does not receive as fast as others send to it.
+    ReceiverFull,
     /// A message that did not fit into the channel to another core.
     Overflow,
 }
 
 impl Dropped {
-    const NAMES: [&'static str; 5] =
-        ["answer_without_offer", "answer_to_nobody", "answer_access_list", "connection_gone", "overflow"];
+    const NAMES: [&'static str; 6] = [
+        "answer_without_offer",
+        "answer_to_nobody",
+        "answer_access_list",
+        "connection_gone",
+        "receiver_full",
+        "overflow",
+    ];
 }
 
 /// One core's counters.

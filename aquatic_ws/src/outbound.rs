@@ -13,6 +13,16 @@ pub(crate) struct OutboundLimits {
     pub(crate) max_messages: usize,
 }
 
+impl OutboundLimits {
+    /// What may wait before nothing of other clients is added.
+    pub(crate) fn for_relays(self) -> Self {
+        Self {
+            max_bytes: self.max_bytes - self.max_bytes / 4,
+            max_messages: self.max_messages - self.max_messages / 4,
+        }
+    }
+}
+
 /// Frames in the order in which they are to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
@@ -32,9 +42,9 @@ impl Outbound {
         self.bytes.len() - self.sent
     }
 
-    /// Whether a frame of this length may wait, too.
+    /// Whether a frame of this length may wait, too. The first always may: messages have a limit of their own.
     pub(crate) fn has_room(&self, length: usize, limits: OutboundLimits) -> bool {
-        self.len() + length <= limits.max_bytes && self.lengths.len() < limits.max_messages
+        self.is_empty() || self.len() + length <= limits.max_bytes && self.lengths.len() < limits.max_messages
     }
 
     /// Adds a frame.
@@ -91,7 +101,10 @@ mod tests {
     #[test]
     fn bytes_and_messages_are_bounded() {
         let mut outbound = Outbound::default();
-        assert!(outbound.has_room(1000, LIMITS) && !outbound.has_room(1001, LIMITS));
+        assert!(outbound.has_room(5000, LIMITS), "the first may be longer");
+        outbound.push(|out| out.push(1));
+        assert!(outbound.has_room(999, LIMITS) && !outbound.has_room(1000, LIMITS));
+        outbound.advance(1);
         (0..3).for_each(|_| outbound.push(|out| out.extend_from_slice(b"abc")));
         assert!(!outbound.has_room(1, LIMITS), "three messages");
         outbound.advance(2);

@@ -28,8 +28,12 @@ use crate::swarm::ConnectionId;
 use crate::tracker::{Tracker, Turn};
 use crate::upgrade::{Decision, Plain, decide};
 
-/// Bytes taken in by one read: most announces with their offers come whole.
+/// Most bytes taken in by one read: announces with their offers come whole.
 const READ: usize = 64 * 1024;
+
+/// The share of what may wait for a client that may wait while it is read from, and that is read at once. Replies have up
+/// to four times the length of the requests for them, so a client that receives is never sent more than may wait.
+const READ_SHARE: usize = 8;
 
 /// Reads of one connection, one after the other, before other tasks of the core get their turn.
 const READS_PER_TURN: u32 = 4;
@@ -214,25 +218,25 @@ impl<M: Carries<Batch> + Send + 'static> Session<M> {
             if self.poll_write(context).is_err() {
                 return Poll::Ready(End::Broken);
             }
-            let may_read = {
+            let most = {
                 let mut tracker = place.tracker.borrow_mut();
-                let full = tracker.connections.bounds().outbound.max_bytes / 4;
+                let most = tracker.connections.bounds().outbound.max_bytes / READ_SHARE;
                 match tracker.connections.get(self.membership.id) {
                     Some(connection) => {
                         if let Some(end) = connection.end {
                             return Poll::Ready(end);
                         }
                         connection.set_waker(context.waker());
-                        connection.may_read() && connection.outbound.len() < full
+                        if !connection.may_read() || connection.outbound.len() >= most {
+                            return Poll::Pending;
+                        }
+                        most.min(READ)
                     }
                     None => return Poll::Ready(End::Broken),
                 }
             };
-            if !may_read {
-                return Poll::Pending;
-            }
             let mut input = place.input.borrow_mut();
-            match Pin::new(&mut self.connection).poll_read(context, &mut input) {
+            match Pin::new(&mut self.connection).poll_read(context, &mut input[..most]) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => return Poll::Ready(End::Client),
                 Poll::Ready(Ok(len)) => {
@@ -300,7 +304,8 @@ impl<M: Carries<Batch> + Send + 'static> Session<M> {
                     },
                     Incoming::Ping(payload) => {
                         let length = text_length(payload.len());
-                        tracker.connections.push(id, length, |out| write_pong(payload, out));
+                        // A client that pings on and on without receiving ends.
+                        let _ = tracker.connections.push(id, length, |out| write_pong(payload, out));
                     }
                     Incoming::Pong => {}
                     Incoming::Close(code) => {

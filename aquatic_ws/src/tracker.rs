@@ -21,7 +21,7 @@ use rand::rngs::SmallRng;
 use siphasher::sip::SipHasher13;
 
 use crate::config::WsConfig;
-use crate::connections::{Bounds, Connections, End, PROBE};
+use crate::connections::{Bounds, Connections, End, Lost, PROBE};
 use crate::counters::{Counters, Dropped, Request, Response, Why};
 use crate::frames::{text_length, write_text_head};
 use crate::joined::TooMany;
@@ -421,16 +421,12 @@ impl Tracker {
         if usize::from(to.core) != self.core {
             return self.relay_away(to, relay, frame);
         }
-        match self.connections.push(to, frame.len(), |out| out.extend_from_slice(&frame)) {
-            Some(family) => self.counters.response(
-                family,
-                match relay {
-                    Relay::Offer => Response::Offer,
-                    Relay::Answer => Response::Answer,
-                },
-            ),
-            None => self.counters.drop_one(Dropped::ConnectionGone),
-        }
+        let response = match relay {
+            Relay::Offer => Response::Offer,
+            Relay::Answer => Response::Answer,
+        };
+        let pushed = self.connections.push_relay(to, frame.len(), |out| out.extend_from_slice(&frame));
+        self.count_sent(pushed, response);
     }
 
     fn relay_away(&mut self, connection: ConnectionId, relay: Relay, frame: Frame) {
@@ -459,9 +455,20 @@ impl Tracker {
             write_text_head(length, out);
             text(out);
         };
-        match self.connections.push(to, text_length(length), write) {
-            Some(family) => self.counters.response(family, response),
-            None => self.counters.drop_one(Dropped::ConnectionGone),
+        let pushed = match response {
+            Response::Offer | Response::Answer => self.connections.push_relay(to, text_length(length), write),
+            Response::Announce | Response::Scrape | Response::Error => {
+                self.connections.push(to, text_length(length), write)
+            }
+        };
+        self.count_sent(pushed, response);
+    }
+
+    fn count_sent(&self, pushed: Result<Family, Lost>, response: Response) {
+        match pushed {
+            Ok(family) => self.counters.response(family, response),
+            Err(Lost::Gone) => self.counters.drop_one(Dropped::ConnectionGone),
+            Err(Lost::Full) => self.counters.drop_one(Dropped::ReceiverFull),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use aquatic_common::AnnounceEvent;
 use aquatic_ws_protocol::{ClientMessage, Scrape};
 use socket2::SockRef;
 
@@ -61,28 +62,73 @@ fn at_a_limit_of_the_tracker_it_still_answers() {
     clients[1].answer(torrent(1), peer(2), from, &id);
 }
 
-#[test]
-fn a_client_that_does_not_read_is_disconnected_and_others_do_not_notice() {
-    let (tracker, metric) =
-        start_with_metrics(&["client.max_message_rate=0", "client.max_unsent_bytes=65536"]);
-    let stream = tcp("127.0.0.1", tracker.address());
-    SockRef::from(&stream).set_recv_buffer_size(4096).unwrap();
-    let mut deaf: Plain = Client::over(stream, request());
-    deaf.announce(torrent(1), peer(1), 1, &[]);
+/// Has a client flood the others of a swarm with offers until something shows, while one that reads gets all of them.
+fn flood(tracker: &Tracker, mut until: impl FnMut(&mut Plain) -> bool) {
     let mut reader = Plain::connect(tracker.address());
     reader.announce(torrent(1), peer(2), 1, &[]);
     let mut flood = Plain::connect(tracker.address());
     let deadline = Instant::now() + Duration::from_secs(30);
-    let mut relayed = 0;
-    while metric("aquatic_connections_ended_total{protocol=\"ws\",reason=\"overfull\"}") == 0.0 {
-        assert!(Instant::now() < deadline, "it is to be disconnected");
-        for _ in 0..500 {
+    loop {
+        assert!(Instant::now() < deadline);
+        for _ in 0..200 {
             flood.announce(torrent(1), peer(3), 1, &["a", "b"]);
-            assert_eq!(reader.next().offer().0, peer(3), "after {relayed}");
-            relayed += 1;
+            assert_eq!(reader.next().offer().0, peer(3));
+        }
+        if until(&mut flood) {
+            return;
         }
     }
-    assert_eq!(flood.leechers(torrent(1)), 2, "and its peers have gone");
+}
+
+fn deaf(tracker: &Tracker) -> Plain {
+    let stream = tcp("127.0.0.1", tracker.address());
+    SockRef::from(&stream).set_recv_buffer_size(4096).unwrap();
+    let mut deaf: Plain = Client::over(stream, request());
+    deaf.announce(torrent(1), peer(1), 1, &[]);
+    deaf
+}
+
+const DEAF: [&str; 3] =
+    ["client.max_message_rate=0", "client.max_unsent_bytes=65536", "connections.reply_timeout=3"];
+
+#[test]
+fn a_client_that_does_not_read_is_disconnected_and_others_do_not_notice() {
+    let (tracker, metric) = start_with_metrics(&DEAF);
+    let _deaf = deaf(&tracker);
+    flood(&tracker, |flood| flood.leechers(torrent(1)) == 2);
+    assert_eq!(metric("aquatic_connections_ended_total{protocol=\"ws\",reason=\"slow_receiver\"}"), 1.0);
+    assert!(metric("aquatic_dropped_total{protocol=\"ws\",reason=\"receiver_full\"}") > 0.0);
+}
+
+#[test]
+fn nobody_can_flood_a_slow_client_out_of_its_swarm() {
+    let (tracker, metric) = start_with_metrics(&DEAF);
+    let mut slow = deaf(&tracker);
+    let start = Instant::now();
+    flood(&tracker, |flood| {
+        // A few of thousands of offers.
+        slow.next().offer();
+        flood.leechers(torrent(1));
+        start.elapsed() > Duration::from_secs(8)
+    });
+    assert!(metric("aquatic_dropped_total{protocol=\"ws\",reason=\"receiver_full\"}") > 0.0);
+    // It is still there, and is served when it has caught up.
+    slow.send_announce(torrent(9), peer(1), Some(1), AnnounceEvent::Started, &[]);
+    while !matches!(slow.next(), Got::Reply { .. }) {}
+}
+
+#[test]
+fn who_asks_on_and_on_without_reading_is_disconnected() {
+    let (tracker, metric) = start_with_metrics(&DEAF);
+    let mut deaf = deaf(&tracker);
+    let mut text = String::new();
+    ClientMessage::Scrape(Scrape { info_hashes: (0..60).map(torrent).collect() }).encode(&mut text);
+    // First it is not read from any more, and then it has had its time.
+    deaf.socket.get_ref().set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    while deaf.socket.send(tungstenite::Message::text(text.clone())).is_ok() {}
+    let ended =
+        |reason| metric(&format!("aquatic_connections_ended_total{{protocol=\"ws\",reason=\"{reason}\"}}"));
+    assert_eq!((ended("slow_receiver"), ended("overfull")), (1.0, 0.0));
 }
 
 #[test]
