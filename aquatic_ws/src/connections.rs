@@ -19,6 +19,10 @@ pub(crate) const PROBE: u32 = 10;
 /// Seconds without anything sent after which a connection keeps no room for what it will be sent.
 const QUIET: u32 = 1;
 
+/// Questions to other cores from which on a connection is not read from: their answers may come all at once, and are to
+/// find room.
+const MAX_ASKED: u32 = 4;
+
 /// A ping has no payload.
 const PING_LENGTH: usize = 2;
 
@@ -142,6 +146,8 @@ pub(crate) struct Connection {
     pub(crate) end: Option<End>,
     /// Frames that may come before the next look; below 0 if more have come at once.
     tokens: i64,
+    /// Announces and scrapes that other cores were asked about since the last look and have not answered.
+    asked: u32,
     heard: Tick,
     useful: Tick,
     /// Since when something waits to be sent and nothing of it goes.
@@ -169,7 +175,7 @@ impl Connection {
 
     /// Whether more may be read.
     pub(crate) fn may_read(&self) -> bool {
-        self.tokens > 0
+        self.tokens > 0 && self.asked < MAX_ASKED
     }
 }
 
@@ -204,6 +210,7 @@ impl Connections {
             waker: None,
             end: None,
             tokens: self.bounds.burst.into(),
+            asked: 0,
             heard: self.now,
             useful: self.now,
             stuck: self.now,
@@ -304,6 +311,20 @@ impl Connections {
         }
     }
 
+    /// Takes note that another core was asked for something.
+    pub(crate) fn note_asked(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.get(id) {
+            connection.asked += 1;
+        }
+    }
+
+    /// Takes note that another core has answered. The answer, which is pushed then, wakes the task.
+    pub(crate) fn note_told(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.get(id) {
+            connection.asked = connection.asked.saturating_sub(1);
+        }
+    }
+
     /// Takes note of a message that is of use.
     pub(crate) fn note_useful(&mut self, id: ConnectionId) {
         let now = self.now;
@@ -361,8 +382,10 @@ impl Connections {
             if now - connection.stuck > QUIET {
                 connection.outbound.release();
             }
-            let is_throttled = !connection.may_read();
-            throttled += u64::from(is_throttled);
+            let may_read = connection.may_read();
+            throttled += u64::from(connection.tokens <= 0);
+            // What was lost on the way is not waited for.
+            connection.asked = 0;
             connection.tokens = (connection.tokens + i64::from(bounds.rate)).min(bounds.burst.into());
             if !connection.pinged && now - connection.heard >= bounds.idle.div_ceil(2) {
                 connection.pinged = true;
@@ -373,7 +396,7 @@ impl Connections {
                 connection.outbound.push(write_ping);
                 connection.wake();
             }
-            if connection.end.is_some() || is_throttled {
+            if connection.end.is_some() || !may_read {
                 connection.wake();
             }
         }
@@ -508,6 +531,19 @@ mod tests {
         assert_eq!(connections.get(id).unwrap().end, None);
         assert_eq!(connections.push(id, 1, |_| panic!("there is no room")), Err(Lost::Full));
         assert_eq!(connections.get(id).unwrap().end, Some(End::Overfull));
+    }
+
+    #[test]
+    fn nothing_is_read_while_other_cores_have_many_questions() {
+        let mut connections = connections();
+        let id = connections.open(Family::V4);
+        (0..MAX_ASKED).for_each(|_| connections.note_asked(id));
+        assert!(!connections.get(id).unwrap().may_read());
+        connections.note_told(id);
+        assert!(connections.get(id).unwrap().may_read());
+        connections.note_asked(id);
+        assert_eq!(connections.look(), 0, "this is no throttling");
+        assert!(connections.get(id).unwrap().may_read(), "answers that are lost are not waited for");
     }
 
     #[test]

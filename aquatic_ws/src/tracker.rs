@@ -193,6 +193,7 @@ impl Tracker {
             let relays = OfferRelays::new(info_hash, message.peer_id);
             let frames = offers.iter().map(|offer| offer_frame(&relays, offer)).collect();
             let away = AwayAnnounce { announce, offers: digests.clone(), frames };
+            self.connections.note_asked(from);
             if self.post(owner, Item::Announce(Box::new(away))).is_err() {
                 fail(self, Why::Overflow, "the tracker is overloaded, try again later");
             }
@@ -352,6 +353,7 @@ impl Tracker {
             return self.finish_scrape(from, &message.info_hashes, &counts);
         }
         self.counters.forwarded.add(1);
+        self.connections.note_asked(from);
         let question = self.scrapes.ask(from, message.info_hashes, counts, missing, turn.now);
         for (owner, torrents) in away.into_iter().enumerate().filter(|(_, torrents)| !torrents.is_empty()) {
             let item = Item::Scrape { question, torrents: torrents.into_boxed_slice() };
@@ -391,12 +393,14 @@ impl Tracker {
                 }
             }
             Item::Announced { connection, info_hash, announced } => {
+                self.connections.note_told(connection);
                 self.reply(connection, info_hash, &announced, turn.rng);
             }
             Item::Relay { connection, relay, frame } => self.relay(connection, relay, frame),
             Item::Probe { connection } => self.connections.probe(connection),
             Item::Scraped { question, counts } => {
                 if let Some(done) = self.scrapes.answer(question, &counts) {
+                    self.connections.note_told(done.connection);
                     self.finish_scrape(done.connection, &done.info_hashes, &done.counts);
                 }
             }

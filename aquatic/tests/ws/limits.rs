@@ -103,15 +103,13 @@ fn a_client_that_does_not_read_is_disconnected_and_others_do_not_notice() {
 #[test]
 fn nobody_can_flood_a_slow_client_out_of_its_swarm() {
     let (tracker, metric) = start_with_metrics(&DEAF);
-    let mut slow = deaf(&tracker);
-    let start = Instant::now();
-    flood(&tracker, |flood| {
-        // A few of thousands of offers.
+    let mut slow = Plain::connect(tracker.address());
+    slow.announce(torrent(1), peer(1), 1, &[]);
+    flood(&tracker, |_| {
+        // One of hundreds of offers.
         slow.next().offer();
-        flood.leechers(torrent(1));
-        start.elapsed() > Duration::from_secs(8)
+        metric("aquatic_dropped_total{protocol=\"ws\",reason=\"receiver_full\"}") > 0.0
     });
-    assert!(metric("aquatic_dropped_total{protocol=\"ws\",reason=\"receiver_full\"}") > 0.0);
     // It is still there, and is served when it has caught up.
     slow.send_announce(torrent(9), peer(1), Some(1), AnnounceEvent::Started, &[]);
     while !matches!(slow.next(), Got::Reply { .. }) {}
@@ -139,10 +137,11 @@ fn too_many_messages_are_read_more_slowly() {
     let mut text = String::new();
     ClientMessage::Scrape(Scrape { info_hashes: vec![torrent(1)] }).encode(&mut text);
     let start = Instant::now();
-    for _ in 0..35 {
-        client.send_text(&text);
-        assert!(matches!(client.next(), Got::Scrape(_)));
-    }
+    (0..35).for_each(|_| client.send_text(&text));
+    (0..35).for_each(|_| assert!(matches!(client.next(), Got::Scrape(_))));
+    // What came at once was served at once, and is made up for now.
+    client.send_text(&text);
+    assert!(matches!(client.next(), Got::Scrape(_)));
     assert!(start.elapsed() >= Duration::from_millis(1500), "{:?}", start.elapsed());
     assert!(metric("aquatic_connections_throttled_total{protocol=\"ws\"") >= 2.0);
 }
