@@ -97,7 +97,7 @@ aquatic_common::settings! {
 
 aquatic_common::settings! {
     /// Upper bounds on what the tracker remembers. At a limit it still answers, but does not store.
-    /// Worst-case memory: 150 bytes per torrent plus 120 per peer and 50 per offer. Room is divided evenly among the
+    /// Worst-case memory: 150 bytes per torrent plus 160 per peer and 24 per offer. Room is divided evenly among the
     /// workers.
     pub struct WsLimitsConfig {
         /// Torrents with at least one peer.
@@ -106,8 +106,11 @@ aquatic_common::settings! {
         pub max_peers: u64 = 10_000_000, unit "peers", in 1..=1_000_000_000;
         /// Peers of one torrent.
         pub max_peers_per_torrent: usize = 1_000_000, unit "peers", in 1..=10_000_000;
-        /// Offers that wait for an answer. Beyond it the oldest are forgotten: they can no longer be answered.
+        /// Offers that wait for an answer. Beyond it those of peers are forgotten that have offered least recently:
+        /// they can no longer be answered.
         pub max_waiting_offers: u64 = 4_000_000, unit "offers", in 1..=1_000_000_000;
+        /// Offers of one peer that wait for an answer. Beyond it the oldest of them are forgotten.
+        pub max_waiting_offers_per_peer: usize = 100, unit "offers", in 50..=10_000;
     }
 }
 
@@ -129,6 +132,7 @@ impl WsConfig {
             max_peers: share(self.limits.max_peers),
             max_peers_per_torrent: self.limits.max_peers_per_torrent,
             max_offers: share(self.limits.max_waiting_offers),
+            max_offers_per_peer: self.limits.max_waiting_offers_per_peer,
             max_peer_age: self.cleaning.max_peer_age,
             max_offer_age: self.protocol.max_offer_age,
         }

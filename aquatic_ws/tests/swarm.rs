@@ -16,9 +16,13 @@ const LIMITS: SwarmLimits = SwarmLimits {
     max_peers: 150,
     max_peers_per_torrent: 90,
     max_offers: 1_000_000,
+    max_offers_per_peer: 100_000,
     max_peer_age: 300,
     max_offer_age: 60,
 };
+
+/// Where offers have to make room for others all the time.
+const FEW_OFFERS: SwarmLimits = SwarmLimits { max_offers: 200, max_offers_per_peer: 15, ..LIMITS };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Word {
@@ -35,13 +39,37 @@ struct Torrent {
     downloaded: u32,
 }
 
-/// An offer: torrent, who made it, who got it, and its name.
-type Offer = (InfoHash, (PeerId, ConnectionId), (PeerId, ConnectionId), OfferDigest);
+/// An offer that was passed on.
+#[derive(Clone, Debug)]
+struct Offer {
+    info_hash: InfoHash,
+    from: (PeerId, ConnectionId),
+    /// Who may have got it: all peers of the connection, of which the tracker tells nothing but by the answer.
+    to: Vec<(PeerId, ConnectionId)>,
+    name: OfferDigest,
+    made: u32,
+}
 
-#[derive(Default)]
+impl Offer {
+    fn is_in_time(&self, now: u32) -> bool {
+        now - self.made <= LIMITS.max_offer_age
+    }
+
+    fn maker(&self) -> Maker {
+        (self.info_hash, self.from.0)
+    }
+}
+
+type Maker = (InfoHash, PeerId);
+
 struct Model {
+    limits: SwarmLimits,
     torrents: BTreeMap<InfoHash, Torrent>,
-    offers: BTreeMap<Offer, u32>,
+    /// In the order in which they were made.
+    waiting: Vec<Offer>,
+    /// Who has had an offer passed on, in the order of the last.
+    makers: Vec<Maker>,
+    dropped: u64,
 }
 
 impl Model {
@@ -66,6 +94,7 @@ impl Model {
         if holder.connection != connection {
             return claimant.take_if(|claimant| claimant.connection == connection).is_some();
         }
+        self.waiting.retain(|offer| offer.maker() != (info_hash, peer_id));
         match claimant.take() {
             Some(successor) => *holder = successor,
             None => {
@@ -118,6 +147,33 @@ impl Model {
         Outcome::Stored
     }
 
+    /// Offers of a stored peer have been passed on.
+    fn offer(&mut self, offers: Vec<Offer>, now: u32) {
+        let Some(maker) = offers.first().map(Offer::maker) else { return };
+        self.waiting.retain(|offer| offer.maker() != maker || offer.is_in_time(now));
+        self.waiting.extend(offers);
+        self.makers.retain(|other| *other != maker);
+        self.makers.push(maker);
+        let own = self.waiting.iter().filter(|offer| offer.maker() == maker).count();
+        self.drop_oldest(maker, own.saturating_sub(self.limits.max_offers_per_peer), now);
+        while self.waiting.len() > self.limits.max_offers {
+            let is_maker = |maker: &&Maker| self.waiting.iter().any(|offer| offer.maker() == **maker);
+            let first = *self.makers.iter().find(is_maker).unwrap();
+            let many = if first == maker { self.waiting.len() - self.limits.max_offers } else { usize::MAX };
+            self.drop_oldest(first, many, now);
+        }
+    }
+
+    fn drop_oldest(&mut self, maker: Maker, many: usize, now: u32) {
+        let mut left = many;
+        self.waiting.retain(|offer| {
+            let goes = left > 0 && offer.maker() == maker;
+            left -= usize::from(goes);
+            self.dropped += u64::from(goes && offer.is_in_time(now));
+            !goes
+        });
+    }
+
     /// Those who may get offers of this announce: all others, and of those the leechers first if a seeder offers.
     fn check_receivers(&self, announce: &Announce, offers: usize, receivers: &[ConnectionId]) {
         let Some(torrent) = self.torrents.get(&announce.info_hash) else {
@@ -144,6 +200,7 @@ impl Model {
     }
 
     fn expire(&mut self, now: u32) {
+        self.waiting.retain(|offer| offer.is_in_time(now));
         let old = |word: &Word| now - word.seen > LIMITS.max_peer_age;
         let mut gone = Vec::new();
         for (info_hash, torrent) in &mut self.torrents {
@@ -171,11 +228,12 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(limits: SwarmLimits, seed: u64) -> Self {
+        let (torrents, waiting, makers) = Default::default();
         Self {
             rng: SmallRng::seed_from_u64(seed),
-            model: Model::default(),
-            swarms: Swarms::new(LIMITS, [7; 16]),
+            model: Model { limits, torrents, waiting, makers, dropped: 0 },
+            swarms: Swarms::new(limits, [7; 16]),
             now: 1000,
             receivers: Vec::new(),
             next_offer: 0,
@@ -221,32 +279,33 @@ impl World {
             return;
         }
         self.model.check_receivers(&announce, offers.len(), &self.receivers);
-        for (receiver, offer) in self.receivers.iter().zip(offers) {
-            // Which peer of the connection it was is told by nothing but the answer; any of them is tried.
-            let torrent = &self.model.torrents[&info_hash];
-            for (id, (holder, _)) in &torrent.peers {
-                if holder.connection == *receiver && *id != peer_id {
-                    self.relayed.push((info_hash, (peer_id, connection), (*id, *receiver), offer));
-                    self.model.offers.insert(*self.relayed.last().unwrap(), self.now);
-                }
-            }
+        let torrent = self.model.torrents.get(&info_hash);
+        let passed_on = self.receivers.iter().zip(offers).map(|(receiver, name)| {
+            let peers = torrent.into_iter().flat_map(|torrent| &torrent.peers);
+            let to = peers.filter(|(id, (holder, _))| holder.connection == *receiver && **id != peer_id);
+            let to = to.map(|(id, _)| (*id, *receiver)).collect();
+            Offer { info_hash, from: (peer_id, connection), to, name, made: self.now }
+        });
+        let passed_on: Vec<Offer> = passed_on.collect();
+        self.relayed.extend_from_slice(&passed_on);
+        if expected == Outcome::Stored {
+            self.model.offer(passed_on, self.now);
         }
     }
 
-    /// Answers an offer that was relayed, once in a while with something in it forged.
+    /// Answers an offer that was passed on, once in a while with something in it forged.
     fn answer(&mut self) {
         if self.relayed.is_empty() {
             return;
         }
-        // The oldest are of no interest, and looking through them all takes long.
         if self.relayed.len() > 400 {
-            self.relayed.drain(..200).for_each(|offer| {
-                self.model.offers.remove(&offer);
-            });
+            self.relayed.drain(..200);
         }
         let at = self.rng.random_range(0..self.relayed.len());
-        let (info_hash, from, to, offer) = self.relayed[at];
-        let mut answer = Answer { info_hash, peer_id: to.0, connection: to.1, to_peer_id: from.0, offer };
+        let Offer { info_hash, from, to, name, .. } = self.relayed[at].clone();
+        let by = to[self.rng.random_range(0..to.len())];
+        let mut answer =
+            Answer { info_hash, peer_id: by.0, connection: by.1, to_peer_id: from.0, offer: name };
         let forged = self.rng.random_range(0..12);
         match forged {
             0 => answer.peer_id = PeerId([200; 20]),
@@ -262,20 +321,17 @@ impl World {
         }
         let holder = self.model.torrents.get(&info_hash).and_then(|torrent| torrent.peers.get(&from.0));
         let Some((holder, _)) = holder else { return assert_eq!(answered, Err(AnswerFault::Gone)) };
-        let in_time = self
-            .model
-            .offers
-            .get(&self.relayed[at])
-            .is_some_and(|made| self.now - made <= LIMITS.max_offer_age);
-        match answered {
-            Ok(to) => {
-                assert!(in_time && holder.connection == from.1 && to == from.1, "{answer:?}");
-                // All peers it may have been for are one offer, which is answered now.
-                self.model.offers.retain(|(_, _, _, name), _| *name != offer);
+        let waits = |offer: &Offer| offer.name == name && offer.is_in_time(self.now);
+        let place = self.model.waiting.iter().position(waits);
+        match (answered, place) {
+            (Ok(to), Some(place)) => {
+                assert!(to == from.1 && holder.connection == from.1, "{answer:?}");
+                self.model.waiting.remove(place);
             }
-            Err(_) => {
-                let sole = self.model.offers.keys().filter(|key| key.3 == offer).count() == 1;
-                assert!(!(in_time && sole && holder.connection == from.1), "{answer:?} was to be passed on");
+            (Ok(_), None) => panic!("{answer:?} was not to be passed on"),
+            (Err(fault), _) => {
+                assert_eq!(fault, AnswerFault::NoOffer);
+                assert!(place.is_none() || to.len() > 1, "{answer:?} was to be passed on");
             }
         }
     }
@@ -300,6 +356,8 @@ impl World {
     fn compare(&self) {
         let stats = self.swarms.stats();
         assert_eq!(stats.torrents, self.model.torrents.len());
+        assert_eq!(stats.offers, self.model.waiting.len());
+        assert_eq!(stats.offers_dropped, self.model.dropped);
         let mut peers = [[0; 2]; 2];
         for torrent in self.model.torrents.values() {
             torrent
@@ -319,9 +377,9 @@ fn connection_of(number: u8) -> ConnectionId {
     ConnectionId { core: u16::from(number % 3), slot: number.into(), generation: 5 }
 }
 
-fn run(seed: u64, steps: usize) {
-    eprintln!("seed {seed}");
-    let mut world = World::new(seed);
+fn run(limits: SwarmLimits, seed: u64, steps: usize) {
+    eprintln!("limits {limits:?}, seed {seed}");
+    let mut world = World::new(limits, seed);
     for _ in 0..steps {
         match world.rng.random_range(0..100) {
             0..60 => world.announce(),
@@ -337,7 +395,8 @@ fn run(seed: u64, steps: usize) {
 #[test]
 fn random_operations_agree_with_the_model() {
     for seed in 0..10 {
-        run(seed, 2000);
+        run(LIMITS, seed, 2000);
+        run(FEW_OFFERS, seed, 2000);
     }
 }
 
@@ -346,7 +405,8 @@ fn random_operations_agree_with_the_model() {
 #[ignore = "takes minutes"]
 fn many_random_operations_agree_with_the_model() {
     for seed in 1000..1500 {
-        run(seed, 20_000);
+        run(LIMITS, seed, 20_000);
+        run(FEW_OFFERS, seed, 20_000);
     }
 }
 
@@ -422,6 +482,21 @@ fn who_comes_back_over_a_new_connection_takes_over_when_the_old_one_ends() {
     assert_eq!(after.answer(&mut swarms, &other, 10, 3), Ok(other.connection));
     assert!(!swarms.leave(&TORRENT, &before.peer_id, before.connection), "the old one's end changes nothing");
     assert_eq!(swarms.scrape(&TORRENT).incomplete, 2);
+}
+
+#[test]
+fn offers_go_with_who_made_them() {
+    let mut swarms = Swarms::new(LIMITS, [7; 16]);
+    let (stays, goes) = (browser(1, 1), browser(2, 2));
+    stays.announce(&mut swarms, &[], 0);
+    goes.announce(&mut swarms, &[10, 11], 0);
+    assert_eq!(stays.announce(&mut swarms, &[20], 0).1, [goes.connection]);
+    assert_eq!(swarms.stats().offers, 2, "of three that were made, two had a receiver");
+    assert!(swarms.leave(&TORRENT, &goes.peer_id, goes.connection));
+    assert_eq!(swarms.stats().offers, 1);
+    assert_eq!(goes.announce(&mut swarms, &[], 1).0, Outcome::Stored);
+    assert_eq!(stays.answer(&mut swarms, &goes, 10, 1), Err(AnswerFault::NoOffer), "although it came back");
+    assert_eq!(swarms.stats().offers_dropped, 0, "this is none that was dropped");
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //!   elsewhere becomes its claimant, and its successor when it leaves.
 //! - An answer is passed on once, from the peer that was sent the offer to the peer that made it, over the connections of
 //!   that moment, and only while the offer is young. An answer changes nothing else.
+//! - An offer that waits for its answer goes with the peer that made it.
 //! - Seeders stand in front of leechers, so that both can be drawn from without a look at any other.
 //! - A torrent has at least one peer.
 
@@ -46,8 +47,10 @@ pub struct SwarmLimits {
     pub max_peers: usize,
     /// Peers of one torrent.
     pub max_peers_per_torrent: usize,
-    /// Offers that wait for their answers; beyond it the oldest are forgotten.
+    /// Offers that wait for their answers; beyond it those are forgotten who have offered least recently.
     pub max_offers: usize,
+    /// Offers of one peer that wait for their answers; beyond it the oldest of them are forgotten.
+    pub max_offers_per_peer: usize,
     /// Seconds after which a peer that has not announced is forgotten.
     pub max_peer_age: u32,
     /// Seconds within which an offer can be answered.

@@ -8,7 +8,7 @@ use rand::Rng;
 use siphasher::sip::SipHasher13;
 use slab::Slab;
 
-use super::offers::Offers;
+use super::offers::{Bounds, Offers};
 use super::torrent::{Holder, Peer, Torrent};
 use super::{
     Announce, Announced, Answer, AnswerFault, ConnectionId, Counts, Expired, Limit, OfferDigest, Outcome,
@@ -38,7 +38,9 @@ pub struct Swarms {
     offers: Offers,
     /// The torrent at which expiry goes on, and how many of its peers it has not looked at.
     cursor: (usize, Option<usize>),
+    // Used within one call each, and kept to spare the allocations.
     picks: Vec<usize>,
+    numbers: Vec<u64>,
 }
 
 /// Peers by family, and then leechers and seeders.
@@ -66,9 +68,14 @@ impl Swarms {
             by_info_hash: HashMap::with_hasher(Keyed(hasher)),
             torrents: Slab::new(),
             peers: Census::default(),
-            offers: Offers::new(limits.max_offer_age, limits.max_offers),
+            offers: Offers::new(Bounds {
+                age: limits.max_offer_age,
+                of_peer: limits.max_offers_per_peer,
+                of_all: limits.max_offers,
+            }),
             cursor: (0, None),
             picks: Vec::new(),
+            numbers: Vec::new(),
         }
     }
 
@@ -178,35 +185,18 @@ impl Swarms {
         receivers: &mut Vec<ConnectionId>,
     ) {
         self.picks.clear();
-        let torrent = &self.torrents[torrent];
-        torrent.sample(rng, at, announce.seeder, offers.len(), &mut self.picks);
+        self.numbers.clear();
+        let swarm = &self.torrents[torrent];
+        swarm.sample(rng, at, announce.seeder, offers.len(), &mut self.picks);
         for (&pick, &offer) in self.picks.iter().zip(offers) {
-            let Peer { id, holder, .. } = torrent.peer(pick);
-            let from = (&announce.peer_id, announce.connection);
-            let number = self.number(&announce.info_hash, from, (id, holder.connection), offer);
-            self.offers.insert(number, now);
+            let Peer { id, holder, .. } = swarm.peer(pick);
+            self.numbers.push(number(self.hasher, id, holder.connection, offer));
             receivers.push(holder.connection);
         }
-    }
-
-    /// The number under which an offer waits for its answer.
-    fn number(
-        &self,
-        info_hash: &InfoHash,
-        from: (&PeerId, ConnectionId),
-        to: (&PeerId, ConnectionId),
-        offer: OfferDigest,
-    ) -> u64 {
-        let mut hasher = self.hasher;
-        hasher.write(&info_hash.0);
-        for (peer_id, connection) in [from, to] {
-            hasher.write(&peer_id.0);
-            hasher.write_u16(connection.core);
-            hasher.write_u32(connection.slot);
-            hasher.write_u32(connection.generation);
+        // Who is not stored cannot be answered.
+        if let Some(at) = at {
+            self.offers.insert(&mut self.torrents[torrent].peer_mut(at).offers, &self.numbers, now);
         }
-        hasher.write_u64(offer.0);
-        hasher.finish()
     }
 
     /// To whom an answer goes.
@@ -217,10 +207,9 @@ impl Swarms {
         let torrent = self.by_info_hash.get(&answer.info_hash).map(|&at| &self.torrents[at as usize]);
         let torrent = torrent.ok_or(AnswerFault::Gone)?;
         let at = torrent.find(&answer.to_peer_id, &self.hasher).ok_or(AnswerFault::Gone)?;
-        let to = torrent.peer(at).holder.connection;
-        let from = (&answer.peer_id, answer.connection);
-        let number = self.number(&answer.info_hash, (&answer.to_peer_id, to), from, answer.offer);
-        if self.offers.take(number, now) { Ok(to) } else { Err(AnswerFault::NoOffer) }
+        let Peer { holder, offers, .. } = torrent.peer(at);
+        let number = number(self.hasher, &answer.peer_id, answer.connection, answer.offer);
+        if self.offers.take(*offers, number, now) { Ok(holder.connection) } else { Err(AnswerFault::NoOffer) }
     }
 
     /// Forgets a peer, or a claim to one, that this connection has brought. Whether there was one.
@@ -243,8 +232,10 @@ impl Swarms {
         claims
     }
 
-    /// The holder of a peer has gone: the claimant takes its place, or the peer goes, and with the last the torrent.
+    /// The holder of a peer has gone, and its offers go: the claimant takes its place, or the peer goes, and with the last
+    /// the torrent.
     fn vacate(&mut self, torrent: usize, at: usize) -> bool {
+        self.offers.forget(&mut self.torrents[torrent].peer_mut(at).offers);
         if let Some(claimant) = self.torrents[torrent].peer_mut(at).claimant.take() {
             // To know it for the same peer would be to believe it.
             let downloaded = self.torrents[torrent].downloaded;
@@ -316,6 +307,7 @@ impl Swarms {
             peer.claimant = None;
         }
         if now - peer.holder.last_seen <= max_age {
+            self.offers.forget_old_of(&mut peer.offers, now);
             return false;
         }
         done.peers += 1;
@@ -354,7 +346,19 @@ impl Swarms {
             (0..torrent.len()).for_each(|at| *peers.of(&torrent.peer(at).holder) += 1);
         }
         assert_eq!(peers, self.peers);
+        let all = self.torrents.iter().flat_map(|(_, torrent)| (0..torrent.len()).map(|at| torrent.peer(at)));
+        self.offers.check(all.map(|peer| peer.offers));
     }
+}
+
+/// The number under which an offer waits for its answer by whom it is passed on to.
+fn number(mut hasher: SipHasher13, peer_id: &PeerId, connection: ConnectionId, offer: OfferDigest) -> u64 {
+    hasher.write(&peer_id.0);
+    hasher.write_u16(connection.core);
+    hasher.write_u32(connection.slot);
+    hasher.write_u32(connection.generation);
+    hasher.write_u64(offer.0);
+    hasher.finish()
 }
 
 fn counts(torrent: &Torrent) -> Counts {
@@ -379,6 +383,7 @@ mod tests {
         max_peers: 1000,
         max_peers_per_torrent: 1000,
         max_offers: 1000,
+        max_offers_per_peer: 20,
         max_peer_age: 300,
         max_offer_age: 60,
     };
@@ -399,7 +404,9 @@ mod tests {
                 seeder: rng.random_range(0..3) == 0,
                 stopped: rng.random_range(0..10) < if leaving { 9 } else { 1 },
             };
-            swarms.announce(&announce, &[], Seconds(0), &mut rng, &mut Vec::new());
+            let offers = [OfferDigest(step); 8];
+            let offers = &offers[..rng.random_range(0..=8)];
+            swarms.announce(&announce, offers, Seconds(0), &mut rng, &mut Vec::new());
             swarms.check();
         }
     }

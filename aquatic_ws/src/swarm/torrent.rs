@@ -6,6 +6,7 @@ use rand::Rng;
 use siphasher::sip::SipHasher13;
 
 use super::ConnectionId;
+use super::offers::Place;
 use super::sample::draw;
 
 /// Peers from which on they are found by an index, and down to which they still are.
@@ -18,6 +19,8 @@ pub(super) struct Peer {
     pub(super) holder: Holder,
     /// Announced the same id from elsewhere; takes over when the holder leaves.
     pub(super) claimant: Option<Box<Holder>>,
+    /// Where the holder's offers wait for their answers.
+    pub(super) offers: Place,
 }
 
 /// A connection's word about a peer.
@@ -80,7 +83,7 @@ impl Torrent {
         }
         let at = self.peers.len();
         let leecher = Holder { seeder: false, ..holder };
-        self.peers.push(Peer { id, holder: leecher, claimant: None });
+        self.peers.push(Peer { id, holder: leecher, claimant: None, offers: Place::NONE });
         if let Some(index) = &mut self.index {
             let peers = &self.peers;
             let hash = |&at: &u32| hasher.hash(&peers[at as usize].id.0);

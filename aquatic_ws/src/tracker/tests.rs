@@ -119,6 +119,10 @@ impl Cores {
         self.trackers.iter().map(|tracker| tracker.swarms.stats().peers.iter().flatten().sum::<usize>()).sum()
     }
 
+    fn offers(&self) -> usize {
+        self.trackers.iter().map(|tracker| tracker.swarms.stats().offers).sum()
+    }
+
     /// A torrent of this core.
     fn torrent(&self, core: usize) -> InfoHash {
         let mut torrents = (1..=255).map(|byte| InfoHash([byte; 20]));
@@ -187,6 +191,30 @@ fn who_leaves_before_the_announce_arrives_is_gone_all_the_same() {
     cores.settle();
     assert_eq!(cores.peers(), 0);
     assert_eq!(cores.trackers[0].connections.get(one).map(|_| ()), None, "the reply is for nobody");
+}
+
+#[test]
+fn offers_that_wait_go_with_the_connection_from_whichever_cores() {
+    for owner in 0..CORES {
+        let mut cores = Cores::new();
+        let torrent = cores.torrent(owner);
+        let (stays, goes) = (cores.open(0), cores.open(1));
+        cores.announce(stays, torrent, 1, &[]);
+        cores.settle();
+        cores.announce(goes, torrent, 2, &["a"]);
+        cores.settle();
+        cores.announce(stays, torrent, 1, &["b"]);
+        cores.settle();
+        assert_eq!(cores.offers(), 2, "owner {owner}");
+        cores.close(goes);
+        cores.settle();
+        assert_eq!(cores.offers(), 1, "owner {owner}");
+        cores.answer(stays, torrent, 1, 2, "a");
+        cores.settle();
+        cores.close(stays);
+        cores.settle();
+        assert_eq!((cores.offers(), cores.peers()), (0, 0), "owner {owner}");
+    }
 }
 
 #[test]
