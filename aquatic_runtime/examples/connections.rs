@@ -13,8 +13,8 @@ use aquatic_common::config::{
 };
 use aquatic_runtime::proxy::TrustedProxies;
 use aquatic_runtime::tcp::{
-    Connection, CoreListeners, Deadlines, ListenOptions, Listeners, Phase, TcpSettings, Tls, TlsFiles,
-    serve_tcp,
+    Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, Listeners, Phase, TcpSettings, Tls,
+    TlsFiles, serve_tcp,
 };
 use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
 
@@ -63,7 +63,7 @@ fn start() -> anyhow::Result<()> {
         trusted_proxies: TrustedProxies::default(),
         proxy_protocol: None,
         tls,
-        max_handshakes: 1024,
+        handshakes: HandshakeLimits { open: 4096, queued: 1024 },
     };
     let mut listeners = Listeners::new(engine.cores())?;
     listeners.add(address, &ListenOptions::default())?;

@@ -357,6 +357,11 @@ impl<T: AsFd> Source<T> {
         });
     }
 
+    /// Whether the other end is known to have stopped sending.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.with_entry(|entry| entry.ended)
+    }
+
     /// Whether a read got less than it asked for, and no one has waited for more since.
     pub(crate) fn was_emptied_at_once(&self) -> bool {
         self.with_entry(|entry| !entry.watched && !entry.read.ready)

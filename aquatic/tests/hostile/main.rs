@@ -191,12 +191,13 @@ fn handshakes_that_go_wrong_hurt_nobody_else() {
     let report = checked(besiege(&target, healthy, attack));
     assert_eq!((report.tally.left, report.tally.answered), (0, 0), "{report:?}");
 
-    // As many as may be under way and wait, on both cores.
-    let cap = 2 * 20 * 5;
-    let attack = |target: &Target| secure::stalled(target, &authority, cap, HANDSHAKE);
+    // Half of them stop where only 20 may wait on each of the two cores.
+    let attack = |target: &Target| secure::stalled(target, &authority, 200, HANDSHAKE);
     let report = checked(besiege(&target, healthy, attack));
     assert_eq!(report.tally.left, 0, "{report:?}");
     assert!(report.tally.longest < HANDSHAKE + http::SLACK, "{report:?}");
+    assert_eq!(report.counted(&["displaced", "\"handshakes\""]), 60, "{report:?}");
+    assert_eq!(report.counted(&["timeouts", "\"handshake\""]), 140, "{report:?}");
     ends_well(target);
 }
 

@@ -189,6 +189,9 @@ pub const CONNECTIONS_MOVED: Metric =
 /// Connections closed before they began, by protocol and reason.
 pub const CONNECTIONS_REFUSED: Metric =
     metric("aquatic_connections_refused", Kind::Loss, "Connections closed at once");
+/// Connections closed to make room for others, by protocol and by what there was too much of.
+pub const CONNECTIONS_DISPLACED: Metric =
+    metric("aquatic_connections_displaced", Kind::Loss, "Connections closed to make room for others");
 /// Connections closed because something took too long, by protocol and reason.
 pub const CONNECTION_TIMEOUTS: Metric =
     metric("aquatic_connection_timeouts", Kind::Counter, "Connections closed because they took too long");
@@ -197,9 +200,9 @@ pub const ACCEPT_ERRORS: Metric =
     metric("aquatic_accept_errors", Kind::Loss, "Connections that could not be accepted");
 /// TLS handshakes, by protocol and outcome.
 pub const HANDSHAKES: Metric = metric("aquatic_tls_handshakes", Kind::Counter, "TLS handshakes, by outcome");
-/// TLS handshakes under way or waiting, by protocol.
+/// TLS handshakes under way or waiting for their turn, by protocol.
 pub const HANDSHAKING: Metric =
-    metric("aquatic_tls_handshakes_open", Kind::Gauge, "TLS handshakes under way or waiting");
+    metric("aquatic_tls_handshakes_open", Kind::Gauge, "TLS handshakes under way or waiting for their turn");
 /// Reloads of the certificate, by outcome.
 pub const CERTIFICATE_RELOADS: Metric =
     metric("aquatic_certificate_reloads", Kind::Counter, "Reloads of the TLS certificate, by outcome");

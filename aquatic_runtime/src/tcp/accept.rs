@@ -24,6 +24,7 @@ use super::bind::{CoreListeners, ListenSocket};
 use super::connection::{Connection, Peer};
 use super::counters::{Counters, Refused};
 use super::deadlines::{Deadlines, Records, SWEEP_INTERVAL};
+use super::handshakes::HandshakeLimits;
 use super::stream::{Socket, Stream};
 use super::tls::Tls;
 use crate::core::Core;
@@ -61,8 +62,8 @@ pub struct TcpSettings {
     pub proxy_protocol: Option<OnBadHeader>,
     /// Certificate and key, for encrypted connections; `None` for plain ones.
     pub tls: Option<Arc<Tls>>,
-    /// Most TLS handshakes of a core at the same time, of some 20 KiB each; four times as many may wait.
-    pub max_handshakes: usize,
+    /// How many TLS handshakes a core may have.
+    pub handshakes: HandshakeLimits,
 }
 
 /// What the tasks of one core share.

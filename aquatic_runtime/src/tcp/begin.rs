@@ -8,17 +8,14 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_rustls::TlsAcceptor;
-use futures_rustls::server::TlsStream;
 use rustix::net::RecvFlags;
-use rustls::HandshakeKind;
 
 use super::accept::TcpSettings;
 use super::connection::{Connection, Peer};
 use super::counters::{Counters, Refused};
 use super::handshakes::Handshakes;
 use super::stream::{Socket, Stream};
-use super::tls::{BUFFER_LIMIT, Tls};
+use super::tls::Tls;
 use crate::core::Core;
 use crate::proxy::{Header, LONGEST_V2, OnBadHeader, Source, TrustedProxies, parse};
 use crate::readiness::Direction;
@@ -38,7 +35,7 @@ impl Beginning {
             trusted: settings.trusted_proxies.clone(),
             proxy_protocol: settings.proxy_protocol,
             tls: settings.tls.clone(),
-            handshakes: Rc::new(Handshakes::new(settings.max_handshakes)),
+            handshakes: Rc::new(Handshakes::new(settings.handshakes)),
         }
     }
 
@@ -80,61 +77,12 @@ impl Beginning {
             Some(_) | None => peer,
         };
         let connection = match self.tls(peer) {
-            Some(tls) => Connection::tls(self.shake_hands(core, stream, tls).await?, peer, client),
+            Some(tls) => Connection::tls(self.handshakes.shake(core, stream, tls).await?, peer, client),
             None => Connection::plain(stream, peer, client),
         };
         connection.pace().enter_service();
         Some(connection)
     }
-
-    async fn shake_hands<M: Send + 'static>(
-        &self,
-        core: &Core<M>,
-        stream: Stream,
-        tls: &Tls,
-    ) -> Option<TlsStream<Stream>> {
-        let records = Rc::clone(stream.pace().records());
-        let counters = &records.counters;
-        let failed = || counters.handshake_errors.add(1);
-        // Who says nothing is not to keep others from their handshakes.
-        if !matches!(poll_fn(|context| stream.poll(Direction::Read, context, look)).await, Ok(true)) {
-            failed();
-            return None;
-        }
-        let Some(entering) = self.handshakes.enter(stream.pace().clone()) else {
-            counters.refuse(Refused::Handshakes);
-            return None;
-        };
-        let Ok(slot) = entering.await else {
-            failed();
-            return None;
-        };
-        while !self.handshakes.may_compute(core.tick()) {
-            core.yield_now().await;
-        }
-        let acceptor = TlsAcceptor::from(tls.config());
-        let shaken =
-            acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(BUFFER_LIMIT))).await;
-        drop(slot);
-        let Ok(stream) = shaken else {
-            failed();
-            return None;
-        };
-        let (_, session) = stream.get_ref();
-        match session.handshake_kind() {
-            Some(HandshakeKind::Resumed) => counters.resumed.add(1),
-            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => {
-                counters.handshakes.add(1);
-            }
-        }
-        Some(stream)
-    }
-}
-
-/// Whether there is something to read, or else the end.
-fn look(socket: &Socket) -> io::Result<bool> {
-    let (len, _) = rustix::net::recv(socket, &mut [0_u8; 1], RecvFlags::PEEK)?;
-    Ok(len > 0)
 }
 
 /// Whom the connection comes from according to the proxy; `None` if it is to be closed.

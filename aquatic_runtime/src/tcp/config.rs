@@ -14,6 +14,7 @@ use aquatic_common::settings::{Addresses, Problem};
 use super::accept::TcpSettings;
 use super::bind::{CoreListeners, ListenOptions, Listeners};
 use super::deadlines::Deadlines;
+use super::handshakes::HandshakeLimits;
 use super::tls::{Tls, TlsFiles};
 use crate::engine::Engine;
 use crate::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
@@ -64,8 +65,13 @@ aquatic_common::settings! {
         /// Most connections from one IPv4 address, or one IPv6 network of 64 bits; 0 for no limit. Trusted proxies
         /// are exempt.
         pub max_connections_per_address: u32 = 1000, unit "connections", in 0..=10_000_000;
-        /// Most TLS handshakes of a worker at the same time, of some 20 KiB each; four times as many may wait.
-        pub max_tls_handshakes: usize = 256, unit "handshakes", in 1..=100_000;
+        /// Most TLS handshakes of a worker that wait for their client, of some 12 KiB each. When there is one more,
+        /// the one that began first is closed. To be more than a worker begins in a second, so that this is one
+        /// whose client has stopped.
+        pub max_tls_handshakes: usize = 4096, unit "handshakes", in 1..=100_000;
+        /// Most TLS handshakes of a worker that wait for their turn to begin, which takes the worker 0.1 to 1 ms
+        /// each. Further connections are closed at once.
+        pub max_queued_tls_handshakes: usize = 1024, unit "handshakes", in 1..=100_000;
         /// A connection without a request for this long is closed. To be longer than the keep-alive time of a
         /// proxy in front of the tracker (60 s in nginx), which might otherwise send into a closed connection.
         pub max_connection_idle: u32 = 75, unit "seconds", in 1..=86_400;
@@ -320,7 +326,10 @@ impl TcpConfig<'_> {
             trusted_proxies,
             proxy_protocol: proxies.proxy_protocol.then(|| proxies.on_missing_client.into()),
             tls,
-            max_handshakes: connections.max_tls_handshakes,
+            handshakes: HandshakeLimits {
+                open: connections.max_tls_handshakes,
+                queued: connections.max_queued_tls_handshakes,
+            },
         }
     }
 }

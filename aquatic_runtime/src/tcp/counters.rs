@@ -14,7 +14,7 @@ pub(super) enum Refused {
     Descriptors,
     /// The socket cannot be registered or has no address any more.
     Broken,
-    /// Too many TLS handshakes are waiting.
+    /// Too many TLS handshakes wait for their turn.
     Handshakes,
     /// A header of the PROXY protocol was expected.
     ProxyMissing,
@@ -46,6 +46,8 @@ pub(super) struct Counters {
     pub(super) resumed: Counter,
     pub(super) handshake_errors: Counter,
     pub(super) handshaking: Gauge,
+    /// Handshakes ended to make room for others.
+    pub(super) displaced_handshakes: Counter,
     pub(super) proxy_unused: Counter,
 }
 
@@ -63,6 +65,7 @@ impl Counters {
             handshakes: counter(&names::HANDSHAKES, "outcome", "full"),
             resumed: counter(&names::HANDSHAKES, "outcome", "resumed"),
             handshake_errors: counter(&names::HANDSHAKES, "outcome", "failed"),
+            displaced_handshakes: counter(&names::CONNECTIONS_DISPLACED, "reason", "handshakes"),
             handshaking: metrics.gauge(&names::HANDSHAKING, &[protocol]),
             proxy_unused: metrics.counter(&names::PROXY_UNUSED, &[protocol]),
         }

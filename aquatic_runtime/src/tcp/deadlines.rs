@@ -268,6 +268,12 @@ impl Pace {
         });
     }
 
+    /// Ends the connection because another one's handshake needs the room.
+    pub(super) fn make_room(&self) {
+        self.end();
+        self.records.counters.displaced_handshakes.add(1);
+    }
+
     /// Whether the process is stopping, so that this reply should be the connection's last.
     #[must_use]
     pub fn is_stopping(&self) -> bool {

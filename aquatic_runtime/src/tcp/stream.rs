@@ -102,6 +102,11 @@ impl Stream {
         self.source.get_ref().is_ending.set(true);
     }
 
+    /// Whether the other end is known to have stopped sending, as it is after a wait.
+    pub(super) fn has_ended(&self) -> bool {
+        self.source.has_ended()
+    }
+
     /// Whether something has come that was not read. Asks the kernel, which may know more than the last event; but not on
     /// a connection that has been served at one stroke, where nothing has had the time to come.
     pub(super) fn has_unread(&self) -> bool {

@@ -60,6 +60,10 @@ impl Server {
         self.metric(&format!("aquatic_connections_refused_total{{protocol=\"lines\",reason=\"{reason}\"}}"))
     }
 
+    pub(crate) fn displaced(&self, reason: &str) -> u64 {
+        self.metric(&format!("aquatic_connections_displaced_total{{protocol=\"lines\",reason=\"{reason}\"}}"))
+    }
+
     pub(crate) fn timeouts(&self, reason: &str) -> u64 {
         self.metric(&format!("aquatic_connection_timeouts_total{{protocol=\"lines\",reason=\"{reason}\"}}"))
     }

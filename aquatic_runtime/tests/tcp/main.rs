@@ -8,6 +8,7 @@ mod client;
 mod proxies;
 mod secure;
 mod server;
+mod stalled;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -15,8 +15,8 @@ use aquatic_common::config::{
 };
 use aquatic_runtime::proxy::{OnBadHeader, TrustedProxies};
 use aquatic_runtime::tcp::{
-    Connection, CoreListeners, Deadlines, ListenOptions, Listeners, Phase, TcpSettings, Tls, TlsFiles,
-    serve_tcp,
+    Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, Listeners, Phase, TcpSettings, Tls,
+    TlsFiles, serve_tcp,
 };
 use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -114,7 +114,10 @@ fn settings(tls: Option<Arc<Tls>>) -> anyhow::Result<TcpSettings> {
             _ => OnBadHeader::UseSocketAddress,
         }),
         tls,
-        max_handshakes: number("HANDSHAKES", 100) as usize,
+        handshakes: HandshakeLimits {
+            open: number("HANDSHAKES", 100) as usize,
+            queued: number("QUEUED", 1000) as usize,
+        },
     })
 }
 
