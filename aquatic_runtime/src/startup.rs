@@ -21,6 +21,13 @@ pub const OLDEST_KERNEL: (u32, u32) = (5, 8);
 /// From this kernel on the rings themselves no longer count as locked memory.
 const RINGS_ARE_FREE: (u32, u32) = (5, 12);
 
+/// Files that are open whatever the number of cores: the log, the metrics and whoever reads them, files that are read
+/// again, what the main thread waits with.
+const FILES_OF_PROCESS: u64 = 32;
+
+/// Files of each core besides its listening sockets: rings, epoll sets, what wakes it, descriptors in reserve.
+const FILES_PER_CORE: u64 = 16;
+
 /// Something the machine does not allow, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -39,6 +46,13 @@ pub enum Refusal {
         /// The hard limit.
         limit: u64,
         /// What is needed.
+        needed: u64,
+    },
+    /// The limit of open files leaves none for connections.
+    OpenFiles {
+        /// The limit.
+        limit: u64,
+        /// What is needed with as many connections as configured.
         needed: u64,
     },
 }
@@ -88,11 +102,30 @@ impl fmt::Display for Refusal {
                 needed.div_ceil(1024),
                 needed.div_ceil(1024),
             ),
+            Self::OpenFiles { limit, needed } => write!(
+                f,
+                "this process may open {limit} files only, which leaves none for connections. {}",
+                MoreFiles(*needed)
+            ),
         }
     }
 }
 
 impl std::error::Error for Refusal {}
+
+/// How to have that many open files.
+struct MoreFiles(u64);
+
+impl fmt::Display for MoreFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(number) = self;
+        write!(
+            f,
+            "Raise the limit: LimitNOFILE={number} in a systemd unit, --ulimit nofile={number} with Docker, \"ulimit -n \
+             {number}\" in a root shell, or a nofile line in /etc/security/limits.conf"
+        )
+    }
+}
 
 /// Checks that io_uring works for this process, as the user it is now.
 ///
@@ -214,15 +247,36 @@ pub fn raise_open_files() -> Option<u64> {
     }
 }
 
-/// Warns if the process may not open as many files as it may have connections.
-pub fn compare_open_files(connections: usize) {
-    let allowed = Limit(getrlimit(Resource::Nofile).current);
-    if allowed.0.is_some_and(|allowed| allowed < connections as u64) {
+/// How many connections the process may have, of as many as wanted: fewer, with a warning, if it may not open as many
+/// files. Each core has so many listening sockets.
+///
+/// # Errors
+/// It may have none.
+pub fn allow_connections(wanted: usize, cores: usize, listeners: usize) -> Result<usize, Refusal> {
+    let allowed = getrlimit(Resource::Nofile).current;
+    let most = judge_connections(allowed, wanted, own_files(cores, listeners))?;
+    if most < wanted {
+        let needed = wanted as u64 + own_files(cores, listeners);
         log::warn!(
-            "connections.max_connections = {connections}, but the process may open {allowed} files only: further \
-             connections will be closed at once. Raise the limit (LimitNOFILE= in a systemd unit, ulimit -n) or lower \
-             the setting"
+            "connections.max_connections = {wanted}, but this process may open {} files only, so there will be at \
+             most {most} connections. {}, or lower the setting",
+            Limit(allowed),
+            MoreFiles(needed)
         );
+    }
+    Ok(most)
+}
+
+/// Files that are open without any connection.
+fn own_files(cores: usize, listeners: usize) -> u64 {
+    FILES_OF_PROCESS + cores as u64 * (FILES_PER_CORE + listeners as u64)
+}
+
+fn judge_connections(allowed: Option<u64>, wanted: usize, own: u64) -> Result<usize, Refusal> {
+    let Some(limit) = allowed else { return Ok(wanted) };
+    match limit.saturating_sub(own) {
+        0 => Err(Refusal::OpenFiles { limit, needed: own + wanted as u64 }),
+        left => Ok(usize::try_from(left).map_or(wanted, |left| left.min(wanted))),
     }
 }
 
@@ -284,6 +338,18 @@ mod tests {
         assert_eq!(locked_memory_needed(16, "5.12.0"), 512 * 1024);
         let text = Refusal::LockedMemory { limit: 64 * 1024, needed: 512 * 1024 }.to_string();
         assert!(text.contains("64 KiB") && text.contains("LimitMEMLOCK=524288"), "{text}");
+    }
+
+    #[test]
+    fn connections_are_as_many_as_there_are_files_for() {
+        assert_eq!(own_files(2, 3), 32 + 2 * (16 + 3));
+        assert_eq!(judge_connections(None, 1_000_000, 70), Ok(1_000_000));
+        assert_eq!(judge_connections(Some(1070), 1000, 70), Ok(1000));
+        assert_eq!(judge_connections(Some(1069), 1000, 70), Ok(999));
+        assert_eq!(judge_connections(Some(71), 1000, 70), Ok(1));
+        let refusal = judge_connections(Some(70), 1000, 70).unwrap_err();
+        assert_eq!(refusal, Refusal::OpenFiles { limit: 70, needed: 1070 });
+        assert!(refusal.to_string().contains("LimitNOFILE=1070"), "{refusal}");
     }
 
     #[test]

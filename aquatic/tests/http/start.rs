@@ -1,9 +1,10 @@
 //! How it starts, and why not.
 
 use std::net::TcpListener;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
-use crate::client::{Plain, command, start};
+use crate::client::{Plain, command, pause, start};
+use crate::support::{Tracker, free_address, metric};
 
 fn run(settings: &[&str]) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = command(settings).output().unwrap();
@@ -60,4 +61,46 @@ fn what_keeps_it_from_starting_is_explained() {
     let (code, log) = run(&["network.use_ipv4=false", "network.unix_socket_path=/nonexistent/socket"]);
     assert_eq!(code, Some(3), "{log}");
     assert!(log.contains("its directory does not exist"), "{log}");
+}
+
+/// The same command with a limit of open files.
+fn with_files(files: u32, command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n \"$0\" && exec \"$@\""]).arg(files.to_string());
+    limited.arg(command.get_program()).args(command.get_args());
+    limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    limited
+}
+
+#[test]
+fn connections_are_no_more_than_the_limit_of_open_files_allows() {
+    let settings = ["workers=1", "connections.max_connections_per_address=0"];
+    let Output { status, stderr, .. } = with_files(40, &command(&settings)).output().unwrap();
+    let log = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(3), "{log}");
+    assert!(log.contains("may open 40 files only") && log.contains("LimitNOFILE=100049"), "{log}");
+    assert!(!log.contains("listening"), "{log}");
+
+    // There is room for 31. The limit of connections is met before the one of files.
+    let metrics = free_address();
+    let endpoint = format!("metrics.address={metrics}");
+    let settings = [&settings[..], &["metrics.enable=true", &endpoint]].concat();
+    let tracker = Tracker::start(1, &mut with_files(80, &command(&settings)));
+    let mut open: Vec<_> = (0..31).map(|_| Plain::connect(tracker.address())).collect();
+    assert!(open.iter_mut().all(|client| client.get("/health").text() == "ok\n"));
+    open.extend((0..9).map(|_| {
+        let mut client = Plain::connect(tracker.address());
+        client.send("GET /health HTTP/1.1\r\n");
+        client
+    }));
+    pause(300);
+    assert_eq!(metric(metrics, "aquatic_connections{"), 31.0);
+    for series in
+        ["aquatic_accept_errors_total", "aquatic_connections_refused_total{protocol=\"http\",reason=\"desc"]
+    {
+        assert_eq!(metric(metrics, series), 0.0, "{series}");
+    }
+    tracker.signal("INT");
+    let (code, _, log) = tracker.end();
+    assert_eq!(code, Some(0), "{log}");
 }

@@ -60,7 +60,7 @@ aquatic_common::settings! {
     pub struct ConnectionsConfig {
         /// Most connections of the process; further ones are closed at once. An idle one takes about 1.5 KiB, or
         /// 10 KiB with TLS, besides the kernel's part, and one whose client sends but does not receive up to some
-        /// 50 KiB. The limit of open files (LimitNOFILE= in a systemd unit) must be higher.
+        /// 50 KiB. There are fewer if the limit of open files (LimitNOFILE= in a systemd unit) is not higher.
         pub max_connections: usize = 100_000, unit "connections", in 1..=10_000_000;
         /// Most connections from one IPv4 address, or one IPv6 network of 64 bits; 0 for no limit. Trusted proxies
         /// are exempt.
@@ -264,13 +264,15 @@ impl TcpConfig<'_> {
         } else {
             None
         };
-        startup::compare_open_files(self.connections.max_connections);
+        let listeners = self.listen().addresses().count() + usize::from(self.has_unix_socket());
+        let max_connections =
+            startup::allow_connections(self.connections.max_connections, engine.cores(), listeners)?;
         let trusted = TrustedProxies::parse(&self.proxies.trusted_proxies)?;
         let on_bad = self.proxies.on_missing_client.into();
         let names = self.proxies.client_headers.clone();
         Ok(Opened {
             listeners: self.bind(engine, naming)?,
-            settings: self.settings(naming.protocol, trusted.clone(), tls),
+            settings: TcpSettings { max_connections, ..self.settings(naming.protocol, trusted.clone(), tls) },
             forwarded: ForwardedHeaders { names, trusted, on_bad },
         })
     }
