@@ -13,7 +13,7 @@ const MAX_HEAD: usize = 14;
 
 /// What a client has sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Incoming<'a> {
+pub enum Incoming<'a> {
     /// A message that is to be UTF-8; nobody has looked yet.
     Text(&'a [u8]),
     /// A message of bytes.
@@ -28,7 +28,7 @@ pub(crate) enum Incoming<'a> {
 
 /// Why a connection cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FrameFault {
+pub enum FrameFault {
     /// Something that no client may send.
     Protocol,
     /// A message that is longer than allowed.
@@ -37,7 +37,7 @@ pub(crate) enum FrameFault {
 
 /// Whether to go on with the next frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// There is time for more.
     Frame,
     /// Whatever else has come is of no interest.
@@ -46,7 +46,7 @@ pub(crate) enum Next {
 
 /// Takes messages out of a stream of bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Reader {
+pub struct Reader {
     /// The beginning of a frame.
     part: Vec<u8>,
     /// The beginning of a message of several frames, and whether it is text.
@@ -64,12 +64,16 @@ struct Head {
 
 impl Reader {
     /// Whether part of a message has come.
-    pub(crate) fn is_amid(&self) -> bool {
+    #[must_use]
+    pub fn is_amid(&self) -> bool {
         !self.part.is_empty() || self.message.is_some()
     }
 
     /// Hands over all that is complete with these further bytes, which are changed by that.
-    pub(crate) fn read(
+    ///
+    /// # Errors
+    /// Why there is nothing more to be read. What was complete before has been handed over.
+    pub fn read(
         &mut self,
         mut input: &mut [u8],
         max_message: usize,

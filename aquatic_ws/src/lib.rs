@@ -4,7 +4,7 @@
 //!
 //! # The rooms
 //!
-//! Pure: [`swarm`] (who is in which torrent, and which offers wait for answers), `frames` (WebSocket), `upgrade` (the
+//! Pure: [`swarm`] (who is in which torrent, and which offers wait for answers), [`frames`] (WebSocket), `upgrade` (the
 //! request before it), `outbound` and `joined` (what one connection has waiting, and what it has brought),
 //! `connections` (all of a core, and whether they live), `scrapes`, `message` (what cores say to each other), and
 //! `tracker`, which puts them together.
@@ -16,7 +16,7 @@
 mod config;
 mod connections;
 mod counters;
-mod frames;
+pub mod frames;
 mod joined;
 mod message;
 mod outbound;
