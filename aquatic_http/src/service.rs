@@ -57,6 +57,8 @@ impl HttpService {
     /// An address that cannot be listened on or a certificate that cannot be used, with what to do about it.
     pub fn bind(config: &HttpConfig, engine: &mut Engine) -> anyhow::Result<Vec<Self>> {
         let Opened { listeners, settings, forwarded } = config.tcp().open(engine, NAMING)?;
+        // Most clients come for one request and keep the connection all the same.
+        let settings = TcpSettings { idle_makes_room: true, ..settings };
         let part = |listeners| Self {
             listeners,
             settings: settings.clone(),

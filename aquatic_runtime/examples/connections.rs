@@ -54,6 +54,7 @@ fn start() -> anyhow::Result<()> {
     let settings = TcpSettings {
         protocol: "http",
         max_connections: 1_000_000,
+        idle_makes_room: false,
         max_connections_per_address: 0,
         deadlines: Deadlines {
             head: Duration::from_secs(600),

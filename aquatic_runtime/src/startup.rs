@@ -25,8 +25,9 @@ const RINGS_ARE_FREE: (u32, u32) = (5, 12);
 /// again, what the main thread waits with.
 const FILES_OF_PROCESS: u64 = 32;
 
-/// Files of each core besides its listening sockets: rings, epoll sets, what wakes it, descriptors in reserve.
-const FILES_PER_CORE: u64 = 16;
+/// Files of each core besides its listening sockets: rings, epoll sets, what wakes it, descriptors in reserve, and
+/// connections that have been told to make room for others and are about to go.
+const FILES_PER_CORE: u64 = 32;
 
 /// Something the machine does not allow, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -342,7 +343,7 @@ mod tests {
 
     #[test]
     fn connections_are_as_many_as_there_are_files_for() {
-        assert_eq!(own_files(2, 3), 32 + 2 * (16 + 3));
+        assert_eq!(own_files(2, 3), 32 + 2 * (32 + 3));
         assert_eq!(judge_connections(None, 1_000_000, 70), Ok(1_000_000));
         assert_eq!(judge_connections(Some(1070), 1000, 70), Ok(1000));
         assert_eq!(judge_connections(Some(1069), 1000, 70), Ok(999));

@@ -175,7 +175,9 @@ fn a_crowd_beyond_the_limit_is_turned_away() {
     let target = start(&["connections.max_connections=200", "connections.request_timeout=60"]);
     let report = attacked(&target, |target| http::crowd(target, 500));
     assert_eq!((report.tally.cut, report.tally.left), (301, 199), "{report:?}");
-    assert_eq!(report.counted(&["refused", "\"limit\""]), 301, "{report:?}");
+    // Those that have waited for a while make room, but not at once.
+    let [refused, displaced] = ["refused", "displaced"].map(|what| report.counted(&[what, "\"limit\""]));
+    assert_eq!(refused + displaced, 301, "{report:?}");
     ends_well(target);
 }
 

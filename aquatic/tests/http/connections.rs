@@ -31,17 +31,22 @@ fn connections_are_limited_in_all_and_per_address() {
     }
     let mut tenth = connect(4);
     assert_eq!(tenth.get("/health").status(), 200);
-    connect(5).ends_somehow();
+    // Nobody makes room for one that may not have it.
+    connect(1).ends_somehow();
     assert!(open.iter_mut().all(|client| client.get("/health").status() == 200));
-    let refused = |reason| {
-        metric(
-            metrics,
-            &format!("aquatic_connections_refused_total{{protocol=\"http\",reason=\"{reason}\"}}"),
-        )
+    let count = |what, reason| {
+        let series = format!("aquatic_connections_{what}_total{{protocol=\"http\",reason=\"{reason}\"}}");
+        metric(metrics, &series)
     };
-    assert_eq!((refused("limit per address"), refused("limit")), (3.0, 1.0));
+    assert_eq!((count("refused", "limit per address"), count("displaced", "limit")), (4.0, 0.0));
+    // Longer than it takes to be idle.
+    pause(800);
+    let mut eleventh = connect(5);
+    assert_eq!(eleventh.get("/health").status(), 200);
+    assert_eq!((count("refused", "limit"), count("displaced", "limit")), (0.0, 1.0));
+    assert_eq!(metric(metrics, "aquatic_connections{"), 10.0);
 
-    drop(open);
+    drop((open, tenth, eleventh));
     pause(200);
     let mut again = connect(1);
     assert_eq!(again.get("/health").status(), 200);

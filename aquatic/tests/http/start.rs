@@ -78,14 +78,14 @@ fn connections_are_no_more_than_the_limit_of_open_files_allows() {
     let Output { status, stderr, .. } = with_files(40, &command(&settings)).output().unwrap();
     let log = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code(), Some(3), "{log}");
-    assert!(log.contains("may open 40 files only") && log.contains("LimitNOFILE=100049"), "{log}");
+    assert!(log.contains("may open 40 files only") && log.contains("LimitNOFILE=100065"), "{log}");
     assert!(!log.contains("listening"), "{log}");
 
     // There is room for 31. The limit of connections is met before the one of files.
     let metrics = free_address();
     let endpoint = format!("metrics.address={metrics}");
     let settings = [&settings[..], &["metrics.enable=true", &endpoint]].concat();
-    let tracker = Tracker::start(1, &mut with_files(80, &command(&settings)));
+    let tracker = Tracker::start(1, &mut with_files(96, &command(&settings)));
     let mut open: Vec<_> = (0..31).map(|_| Plain::connect(tracker.address())).collect();
     assert!(open.iter_mut().all(|client| client.get("/health").text() == "ok\n"));
     open.extend((0..9).map(|_| {

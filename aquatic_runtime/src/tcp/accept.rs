@@ -34,6 +34,9 @@ use crate::readiness::{Mode, Source};
 /// Connections accepted, or taken over from other cores, before the other tasks of the core get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// Connections told to make room for others before they get the time to do so. Until then there are as many too many.
+const DISPLACED_PER_TURN: u64 = 16;
+
 /// Connections closed at once between two pauses when the process has no descriptor left.
 const REFUSED_PER_TURN: usize = 16;
 
@@ -48,8 +51,12 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 pub struct TcpSettings {
     /// The value of the label `protocol` in metrics.
     pub protocol: &'static str,
-    /// Most connections of the process; each core has an even share. Further ones are closed at once.
+    /// Most connections of the process; each core has an even share. For further ones somebody makes room who waits for
+    /// a client, or they are closed at once.
     pub max_connections: usize,
+    /// Whether connections that wait for a request make room, the longest wait first. Not for protocols whose
+    /// connections are worth something while they are silent. Those that have not got as far as that always do.
+    pub idle_makes_room: bool,
     /// Most connections from one IPv4 address or IPv6 /64 network; 0 for no limit. Trusted proxies are exempt, but not
     /// the clients they name by the PROXY protocol.
     pub max_connections_per_address: u32,
@@ -94,7 +101,7 @@ where
     let CoreListeners { balance, sockets } = listeners;
     balance.limit(settings.max_connections, settings.max_connections_per_address);
     let counters = Counters::new(core.metrics(), settings.protocol);
-    let records = Rc::new(Records::new(settings.deadlines, counters));
+    let records = Rc::new(Records::new(settings.deadlines, settings.idle_makes_room, counters));
     let server = Rc::new(Server {
         balance: Arc::clone(&balance),
         records: Rc::clone(&records),
@@ -203,7 +210,12 @@ where
     F: Future<Output = ()> + 'static,
 {
     fn accept_some(&self, listener: &Source<ListenSocket>) -> Turn {
+        let displaced = &self.records.counters.displaced_connections;
+        let most = displaced.get() + DISPLACED_PER_TURN;
         for _ in 0..ACCEPTS_PER_TURN {
+            if displaced.get() >= most {
+                return Turn::More;
+            }
             if !self.balance.reserve().restore() {
                 self.records.counters.accept_errors.add(1);
                 return self.refuse_some(listener);
@@ -250,11 +262,13 @@ where
         let here = self.core.index();
         let chosen = self.balance.choose(here, self.core.rng().random_range(0..=0xffff));
         let place = self.balance.enter(chosen).or_else(|| self.balance.enter_any(here));
-        let Some(mut place) = place else {
-            return self.records.counters.refuse(Refused::Limit);
-        };
+        let is_full = place.is_none();
+        let mut place = place.unwrap_or_else(|| self.balance.enter_beyond(here));
         if !self.may_enter(&mut place, peer) {
             return self.records.counters.refuse(Refused::Address);
+        }
+        if is_full && !self.records.make_room() {
+            return self.records.counters.refuse(Refused::Limit);
         }
         let parcel = Parcel { socket, peer, place };
         if parcel.place.core() == here {

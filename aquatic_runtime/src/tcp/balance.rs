@@ -119,6 +119,12 @@ impl Balance {
         (0..cores).find_map(|step| self.enter((here + step) % cores))
     }
 
+    /// Takes a place on a core beyond its share: another connection there makes room.
+    pub(super) fn enter_beyond(self: &Arc<Self>, core: usize) -> Place {
+        self.seats[core].open.fetch_add(1, Ordering::Relaxed);
+        Place { balance: Arc::clone(self), core, address: None }
+    }
+
     /// Hands a connection to the core its place is on; gives it back if too many are waiting there.
     pub(super) fn hand_over(&self, parcel: Parcel) -> Result<(), Parcel> {
         let seat = &self.seats[parcel.place.core];
@@ -272,6 +278,10 @@ mod tests {
         drop(places);
         assert_eq!((balance.open(0), balance.open(1)), (0, 1));
         drop(other);
+        assert_eq!(balance.open(1), 0);
+        let beyond: Vec<_> = (0..9).map(|_| balance.enter_beyond(1)).collect();
+        assert_eq!(balance.open(1), 9);
+        drop(beyond);
         assert_eq!(balance.open(1), 0);
     }
 

@@ -58,9 +58,11 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// How many connections there may be, and how long each may take for what.
     pub struct ConnectionsConfig {
-        /// Most connections of the process; further ones are closed at once. An idle one takes about 1.5 KiB, or
-        /// 10 KiB with TLS, besides the kernel's part, and one whose client sends but does not receive up to some
-        /// 50 KiB. There are fewer if the limit of open files (LimitNOFILE= in a systemd unit) is not higher.
+        /// Most connections of the process. Beyond that the one that has waited longest for its client makes room:
+        /// for a request over HTTP, for a handshake in any case. Where none waits, the new connection is closed. An
+        /// idle one takes about 1.5 KiB, or 10 KiB with TLS, besides the kernel's part, and one whose client sends
+        /// but does not receive up to some 50 KiB. There are fewer if the limit of open files (LimitNOFILE= in a
+        /// systemd unit) is not higher.
         pub max_connections: usize = 100_000, unit "connections", in 1..=10_000_000;
         /// Most connections from one IPv4 address, or one IPv6 network of 64 bits; 0 for no limit. Trusted proxies
         /// are exempt.
@@ -317,6 +319,7 @@ impl TcpConfig<'_> {
         TcpSettings {
             protocol,
             max_connections: connections.max_connections,
+            idle_makes_room: false,
             max_connections_per_address: connections.max_connections_per_address,
             deadlines: Deadlines {
                 handshake: seconds(connections.handshake_timeout),

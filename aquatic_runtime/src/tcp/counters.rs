@@ -46,6 +46,8 @@ pub(super) struct Counters {
     pub(super) resumed: Counter,
     pub(super) handshake_errors: Counter,
     pub(super) handshaking: Gauge,
+    /// Connections ended to make room for others.
+    pub(super) displaced_connections: Counter,
     /// Handshakes ended to make room for others.
     pub(super) displaced_handshakes: Counter,
     pub(super) proxy_unused: Counter,
@@ -65,6 +67,7 @@ impl Counters {
             handshakes: counter(&names::HANDSHAKES, "outcome", "full"),
             resumed: counter(&names::HANDSHAKES, "outcome", "resumed"),
             handshake_errors: counter(&names::HANDSHAKES, "outcome", "failed"),
+            displaced_connections: counter(&names::CONNECTIONS_DISPLACED, "reason", "limit"),
             displaced_handshakes: counter(&names::CONNECTIONS_DISPLACED, "reason", "handshakes"),
             handshaking: metrics.gauge(&names::HANDSHAKING, &[protocol]),
             proxy_unused: metrics.counter(&names::PROXY_UNUSED, &[protocol]),

@@ -5,6 +5,9 @@
 //! generation tells. A record runs out at most once, and whoever reads or writes the connection is then woken and gets
 //! an error. Setting a deadline is a store: no timer, no system call, no look at the clock. Time is counted in looks:
 //! a core that was kept from working does not blame its clients for that.
+//!
+//! When there is no room for another connection, one that waits for its client makes room, the longest wait first. All
+//! that wait stand in a line, and those that do not wait any more leave it when they get to its front.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -16,12 +19,20 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::counters::Counters;
+use super::line::{Key, Line};
 
 /// Time between two looks at all records; deadlines are met this much late at most, and never early.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Longest time anything may take once the process is stopping, so that the stop itself is in time.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// Looks that a client's silence lasts before its connection makes room for another one: somewhat more than the time that
+/// a packet takes.
+const LEAST_WAIT: Tick = 2;
+
+/// Connections that do not wait any more, and are found at the front of the line, for one that has to make room.
+const PASSED_OVER: usize = 64;
 
 /// Most bytes taken in by one read.
 const RECEIVE_AT_ONCE: usize = 16 * 1024;
@@ -94,6 +105,11 @@ struct Record {
     generation: u32,
     phase: Phase,
     ran_out: bool,
+    /// Nothing happens before the client has spoken.
+    waits: bool,
+    /// Since when it is where it is in the line.
+    since: Tick,
+    place: Option<Key>,
     waker: Option<Waker>,
 }
 
@@ -107,6 +123,10 @@ pub(super) struct Records {
     generation: Cell<u32>,
     stopping: Cell<bool>,
     records: RefCell<Slab<Record>>,
+    /// Whether connections make room that wait for a request.
+    idle_makes_room: bool,
+    /// Keys of records, the longest wait first.
+    line: RefCell<Line<usize>>,
     /// Where bytes go until it is known how many there are; borrowed within one poll only.
     pub(super) scratch: RefCell<Box<[u8]>>,
     pub(super) counters: Counters,
@@ -125,7 +145,7 @@ fn due(now: Tick, limit: Duration) -> Tick {
 }
 
 impl Records {
-    pub(super) fn new(limits: Deadlines, counters: Counters) -> Self {
+    pub(super) fn new(limits: Deadlines, idle_makes_room: bool, counters: Counters) -> Self {
         Self {
             limits,
             now: Cell::new(0),
@@ -134,6 +154,8 @@ impl Records {
             generation: Cell::new(0),
             stopping: Cell::new(false),
             records: RefCell::default(),
+            idle_makes_room,
+            line: RefCell::default(),
             scratch: RefCell::new(vec![0; RECEIVE_AT_ONCE].into_boxed_slice()),
             counters,
         }
@@ -157,15 +179,58 @@ impl Records {
         self.generation.set(generation);
         let deadline = self.due(self.limits.handshake);
         let mut records = self.records.borrow_mut();
-        let key = records.insert(Record {
+        let key = records.vacant_key();
+        let mut record = Record {
             deadline,
             generation,
             phase: Phase::Handshake,
             ran_out: false,
+            waits: false,
+            since: 0,
+            place: None,
             waker: None,
-        });
+        };
+        self.join(&mut record, key);
+        records.insert(record);
         self.counters.open.set(records.len() as u64);
         Pace { records: Rc::clone(self), key, generation }
+    }
+
+    /// Begins a wait for the client, at the back of the line.
+    fn join(&self, record: &mut Record, key: usize) {
+        let now = self.now.get();
+        record.waits = true;
+        // Once per look is enough, and spares busy connections the way.
+        if record.place.is_some() && record.since == now {
+            return;
+        }
+        let mut line = self.line.borrow_mut();
+        if let Some(place) = record.place.take() {
+            line.leave(place);
+        }
+        record.place = Some(line.join(key));
+        record.since = now;
+    }
+
+    /// Ends the connection that has waited longest for its client. Whether there was one.
+    pub(super) fn make_room(&self) -> bool {
+        let (mut records, mut line) = (self.records.borrow_mut(), self.line.borrow_mut());
+        for _ in 0..PASSED_OVER {
+            // Whoever closes leaves the line.
+            let Some(record) = line.front().and_then(|&key| records.get_mut(key)) else { return false };
+            let waits = record.waits && !record.ran_out;
+            if waits && self.now.get() < record.since.saturating_add(LEAST_WAIT) {
+                return false;
+            }
+            record.place = None;
+            line.leave_front();
+            if waits {
+                record.run_out(&self.counters, true);
+                self.counters.displaced_connections.add(1);
+                return true;
+            }
+        }
+        false
     }
 
     /// Ends what has taken too long, if it is time for a look. `time` is that since the start of the process.
@@ -250,13 +315,32 @@ impl Pace {
     pub fn enter_for(&self, phase: Phase, limit: Duration) {
         let deadline = self.records.due(limit);
         let stopping = self.records.is_stopping();
+        let waits = match phase {
+            Phase::Handshake => true,
+            Phase::Idle | Phase::Head => self.records.idle_makes_room,
+            Phase::Answer | Phase::Linger => false,
+        };
         self.with(|record, counters| {
             record.phase = phase;
             record.deadline = deadline;
+            record.waits = waits;
+            if waits {
+                self.records.join(record, self.key);
+            }
             if stopping && phase == Phase::Idle && !record.ran_out {
                 record.run_out(counters, true);
             }
         });
+    }
+
+    /// The client has spoken, in the midst of a phase.
+    pub(super) fn stop_waiting(&self) {
+        self.with(|record, _| record.waits = false);
+    }
+
+    /// It is the client's turn again.
+    pub(super) fn wait(&self) {
+        self.with(|record, _| self.records.join(record, self.key));
     }
 
     /// Ends the connection: whoever reads or writes it is woken and gets an error.
@@ -311,8 +395,10 @@ impl Pace {
     /// Removes the record. Called by the connection's drop only.
     pub(super) fn close(&self) {
         let mut records = self.records.records.borrow_mut();
-        if records.get(self.key).is_some_and(|record| record.generation == self.generation) {
-            records.remove(self.key);
+        if records.get(self.key).is_some_and(|record| record.generation == self.generation)
+            && let Some(place) = records.remove(self.key).place
+        {
+            self.records.line.borrow_mut().leave(place);
         }
         self.records.counters.open.set(records.len() as u64);
     }
@@ -345,7 +431,7 @@ mod tests {
     fn records() -> Rc<Records> {
         let limits =
             Deadlines { idle: Duration::from_secs(10), head: Duration::from_secs(1), ..Deadlines::default() };
-        Rc::new(Records::new(limits, Counters::new(&Registry::default().core(0), "test")))
+        Rc::new(Records::new(limits, true, Counters::new(&Registry::default().core(0), "test")))
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -435,5 +521,67 @@ mod tests {
         late.enter(Phase::Idle);
         assert!(late.ran_out());
         assert!(records.counters.timeouts[Phase::Idle as usize].get() == 0, "a stop is no timeout");
+    }
+    #[test]
+    fn the_longest_wait_makes_room() {
+        let records = records();
+        let paces: Vec<_> = (0..6).map(|_| records.open()).collect();
+        let ended = || (0..6).filter(|&nth| paces[nth].ran_out()).collect::<Vec<_>>();
+        paces[1].enter(Phase::Answer);
+        paces[2].enter(Phase::Linger);
+        paces[3].enter(Phase::Idle);
+        assert!(!records.make_room(), "all have just come");
+        pass(&records, SWEEP_INTERVAL);
+        paces[0].enter(Phase::Idle);
+        paces[3].stop_waiting();
+        pass(&records, SWEEP_INTERVAL);
+        paces[2].wait();
+        assert!(records.make_room() && records.make_room());
+        assert_eq!(ended(), [4, 5], "the others do not wait, or have begun later");
+        assert!(!records.make_room());
+        pass(&records, SWEEP_INTERVAL);
+        assert!(records.make_room() && !records.make_room());
+        assert_eq!(ended(), [0, 4, 5]);
+        pass(&records, SWEEP_INTERVAL);
+        assert!(records.make_room() && !records.make_room());
+        assert_eq!(ended(), [0, 2, 4, 5]);
+        assert_eq!(records.counters.displaced_connections.get(), 4);
+        assert!(records.counters.timeouts.iter().all(|timeouts| timeouts.get() == 0));
+
+        paces[1].enter(Phase::Head);
+        paces.iter().for_each(Pace::close);
+        assert_eq!(records.line.borrow().len(), 0);
+    }
+
+    #[test]
+    fn whoever_is_asked_again_is_asked_later() {
+        let records = records();
+        let paces: Vec<_> = (0..500).map(|_| records.open()).collect();
+        for turn in 0..5 {
+            paces.iter().skip(turn).step_by(7).for_each(|pace| pace.enter(Phase::Idle));
+            pass(&records, SWEEP_INTERVAL);
+        }
+        pass(&records, SWEEP_INTERVAL);
+        let waited = |nth: usize| if nth % 7 < 5 { nth % 7 } else { 0 };
+        let mut last = 0;
+        for _ in 0..500 {
+            let before: Vec<_> = paces.iter().map(Pace::ran_out).collect();
+            assert!(records.make_room());
+            let ended = (0..500).find(|&nth| paces[nth].ran_out() != before[nth]).unwrap();
+            assert!(waited(ended) >= last, "{ended}");
+            last = waited(ended);
+        }
+        assert!(!records.make_room() && records.line.borrow().len() == 0);
+    }
+
+    #[test]
+    fn where_silence_is_usual_only_handshakes_make_room() {
+        let counters = Counters::new(&Registry::default().core(0), "test");
+        let records = Rc::new(Records::new(Deadlines::default(), false, counters));
+        let (idle, shaking) = (records.open(), records.open());
+        idle.enter(Phase::Idle);
+        pass(&records, seconds(1));
+        assert!(records.make_room() && !records.make_room());
+        assert!(shaking.ran_out() && !idle.ran_out());
     }
 }

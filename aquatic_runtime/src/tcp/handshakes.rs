@@ -82,7 +82,9 @@ impl Handshakes {
     ) -> Option<TlsStream<Stream>> {
         let records = Rc::clone(stream.pace().records());
         let counters = &records.counters;
-        let shaken = match poll_fn(|context| poll_hello(&stream, context)).await {
+        let come = poll_fn(|context| poll_hello(&stream, context)).await;
+        stream.pace().stop_waiting();
+        let shaken = match come {
             Ok(()) if self.queue.borrow().len() >= self.limits.queued => {
                 counters.refuse(Refused::Handshakes);
                 return None;
@@ -126,7 +128,9 @@ impl Handshakes {
                 return shaken;
             }
             open.get_or_insert_with(|| self.open(&pace));
+            pace.wait();
             until_woken().await;
+            pace.stop_waiting();
             slot = self.enter(pace.clone()).await?;
         }
     }
@@ -277,7 +281,11 @@ mod tests {
     }
 
     fn records() -> Rc<Records> {
-        Rc::new(Records::new(Deadlines::default(), Counters::new(&Registry::default().core(0), "test")))
+        Rc::new(Records::new(
+            Deadlines::default(),
+            false,
+            Counters::new(&Registry::default().core(0), "test"),
+        ))
     }
 
     fn handshakes(open: usize) -> Rc<Handshakes> {

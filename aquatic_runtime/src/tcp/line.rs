@@ -63,6 +63,11 @@ impl<T> Line<T> {
         self.leave_from(key.at)
     }
 
+    /// Who is at the front.
+    pub(super) fn front(&self) -> Option<&T> {
+        self.places.get(self.front).map(|place| &place.who)
+    }
+
     /// Who is at the front leaves.
     pub(super) fn leave_front(&mut self) -> Option<T> {
         self.leave_from(self.front)
@@ -110,6 +115,7 @@ mod tests {
                 }
                 assert!(left.iter().all(|&key| line.leave(key).is_none()), "seed {seed}");
                 assert_eq!(line.len(), model.len(), "seed {seed}");
+                assert_eq!(line.front(), model.front().map(|(_, who)| who), "seed {seed}");
             }
             while let Some((_, who)) = model.pop_front() {
                 assert_eq!(line.leave_front(), Some(who), "seed {seed}");

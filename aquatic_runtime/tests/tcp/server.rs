@@ -100,6 +100,7 @@ fn settings(tls: Option<Arc<Tls>>) -> anyhow::Result<TcpSettings> {
     Ok(TcpSettings {
         protocol: "lines",
         max_connections: number("CONNECTIONS", 10_000) as usize,
+        idle_makes_room: setting("IDLE_MAKES_ROOM").is_some(),
         max_connections_per_address: number("PER_ADDRESS", 0) as u32,
         deadlines: Deadlines {
             handshake: milliseconds("HANDSHAKE", 1500),
