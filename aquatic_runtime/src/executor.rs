@@ -100,7 +100,10 @@ async fn serve<S: CoreService>(seat: Seat<S>) {
     let readiness = match Readiness::new() {
         Ok(readiness) => readiness,
         Err(error) => {
-            let why = format!("cannot make an epoll set: {error}");
+            let why = format!(
+                "cannot make an epoll set: {error}. Look at the limit of open files (LimitNOFILE= in a systemd unit, \
+                 ulimit -n)"
+            );
             let _ = events.send(Event::Ended { who, why });
             return future::pending().await;
         }

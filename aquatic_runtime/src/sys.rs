@@ -11,7 +11,10 @@ use std::ptr;
 use futures_lite::AsyncRead;
 use glommio::net::TcpStream;
 use libc::{c_int, c_void, sigset_t};
-use rustix::io_uring::{io_uring_params, io_uring_setup};
+use rustix::io::Errno;
+use rustix::io_uring::{
+    IoringEnterFlags, IoringRegisterOp, io_uring_enter, io_uring_params, io_uring_register, io_uring_setup,
+};
 
 /// Waits until any pollable descriptor is readable, on the executor of this thread.
 ///
@@ -33,15 +36,24 @@ pub(crate) async fn until_readable(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Tries to make a small io_uring and throws it away.
+/// Makes a small io_uring, tries all three system calls that it needs, and throws it away. Filters may let the first one
+/// through only; the executor takes that for a bug.
 ///
 /// # Errors
-/// Those of `io_uring_setup`.
+/// Those of `io_uring_setup`, `io_uring_register` and `io_uring_enter`.
 pub(crate) fn probe_io_uring() -> io::Result<()> {
     let mut params = io_uring_params::default();
     // SAFETY: the parameters ask for nothing that refers to other memory or descriptors.
-    let ring = unsafe { io_uring_setup(4, &mut params) };
-    Ok(ring.map(drop)?)
+    let ring = unsafe { io_uring_setup(4, &mut params) }?;
+    // SAFETY: this operation takes no argument.
+    match unsafe { io_uring_register(&ring, IoringRegisterOp::UnregisterBuffers, ptr::null(), 0) } {
+        // There are no buffers to unregister, which shows that it has been looked for them.
+        Ok(_) | Err(Errno::NXIO) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // SAFETY: nothing has been put into the ring, so nothing is submitted and nothing waited for.
+    unsafe { io_uring_enter(&ring, 0, 0, IoringEnterFlags::empty()) }?;
+    Ok(())
 }
 
 /// Blocks or unblocks signals for the calling thread; threads inherit the mask of the one that starts them.
@@ -159,6 +171,47 @@ mod tests {
     #[test]
     fn io_uring_is_there() {
         probe_io_uring().unwrap();
+    }
+
+    /// Has the kernel refuse a system call to this thread from now on, as containers do.
+    fn forbid(number: libc::c_long) {
+        let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+        let compare = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+        let step = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
+        // The number stands at the beginning of what filters are shown of a call.
+        let mut filter = [
+            step(load, 0, 0),
+            step(compare, 1, u32::try_from(number).unwrap()),
+            step(answer, 0, libc::SECCOMP_RET_ALLOW),
+            step(answer, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        let (yes, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
+        // SAFETY: only numbers are passed.
+        let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, yes, unused, unused, unused) };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        // SAFETY: the program and its steps live until the call returns; the kernel keeps a copy.
+        let set = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::c_ulong::from(libc::SECCOMP_MODE_FILTER),
+                &raw const program,
+            )
+        };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    fn each_call_that_is_forbidden_is_found_out() {
+        for number in [libc::SYS_io_uring_setup, libc::SYS_io_uring_register, libc::SYS_io_uring_enter] {
+            // A filter stays for as long as its thread.
+            let probed = std::thread::spawn(move || {
+                forbid(number);
+                probe_io_uring().map_err(|error| error.raw_os_error())
+            });
+            assert_eq!(probed.join().unwrap(), Err(Some(libc::EPERM)), "system call {number}");
+        }
     }
 
     #[test]
