@@ -5,7 +5,7 @@
 mod support;
 
 use std::net::{SocketAddr, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use support::{REPLY, Tracker, udp};
 
@@ -82,6 +82,38 @@ fn a_port_in_use_is_explained_with_code_3() {
     let log = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{log}");
     assert!(log.contains(&format!("error: cannot listen on UDP {address}")), "{log}");
+}
+
+/// What starts a program in a network namespace of its own, in which no interface is up; `None` where that is forbidden.
+fn without_network() -> Option<Command> {
+    [&["--net"][..], &["--user", "--map-root-user", "--net"]].into_iter().find_map(|flags| {
+        let works = Command::new("unshare").args(flags).arg("true").stderr(Stdio::null()).status();
+        works.is_ok_and(|status| status.success()).then(|| {
+            let mut command = Command::new("unshare");
+            command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+        })
+    })
+}
+
+#[test]
+fn ipv6_that_is_switched_off_is_spoken_of() {
+    let Some(mut command) = without_network() else { return };
+    let mut tracker =
+        Tracker::start(2, command.args([env!("CARGO_BIN_EXE_aquatic"), "udp", "-s", "workers=1"]));
+    let warning = tracker.wait_for_log("IPv6");
+    assert!(warning.contains("WARN") && warning.contains("nobody reaches [::]:6969"), "{warning}");
+    assert!(warning.contains("network.use_ipv6 = false"), "{warning}");
+    tracker.signal("TERM");
+    assert_eq!(tracker.end().0, Some(0));
+}
+
+#[test]
+fn an_address_of_another_machine_is_explained_with_code_3() {
+    let output = command("192.0.2.1:6969").output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{log}");
+    assert!(log.contains("no network interface of this machine has the address 192.0.2.1"), "{log}");
 }
 
 #[test]

@@ -123,9 +123,26 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
+/// Logs where a listener can be reached, and warns if nobody can: sockets on `[::]` may be made although IPv6 is switched
+/// off.
+pub fn announce(name: &str, scheme: &str, address: SocketAddr) {
+    log::info!("{}", announce_line(name, scheme, address));
+    if address.is_ipv6() && address.ip().is_unspecified() && !ipv6_has_addresses() {
+        log::warn!(
+            "no network interface has an IPv6 address, so nobody reaches {address} for now. If IPv6 is to stay off, \
+             set network.use_ipv6 = false; to switch it on: sysctl net.ipv6.conf.all.disable_ipv6=0 (in containers, \
+             enable IPv6 for the network)"
+        );
+    }
+}
+
+/// Whether any interface has an IPv6 address; the list in `/proc` has a line for each.
+fn ipv6_has_addresses() -> bool {
+    std::fs::read_to_string("/proc/net/if_inet6").is_ok_and(|list| !list.trim_ascii().is_empty())
+}
+
 /// Says where a listener can be reached. A socket bound to all addresses is shown with one that works on this machine.
-#[must_use]
-pub fn announce_line(name: &str, scheme: &str, address: SocketAddr) -> String {
+fn announce_line(name: &str, scheme: &str, address: SocketAddr) -> String {
     if !address.ip().is_unspecified() {
         return format!("{name} tracker listening, announce URL: {scheme}://{address}/announce");
     }

@@ -89,7 +89,7 @@ impl UdpService {
                 Err(error) => return Err(error.into()),
             };
             if let Some(first) = group.first() {
-                log::info!("{}", net::announce_line("UDP", "udp", first.address()));
+                net::announce("UDP", "udp", first.address());
             }
             services.iter_mut().zip(group).for_each(|(service, socket)| service.sockets.push(socket));
             listeners += 1;

@@ -287,7 +287,7 @@ impl TcpConfig<'_> {
         let mut bound = 0;
         for (family, address) in self.listen().addresses() {
             match listeners.add(address, &options) {
-                Ok(address) => log::info!("{}", net::announce_line(naming.name, scheme, address)),
+                Ok(address) => net::announce(naming.name, scheme, address),
                 Err(error) if self.listen().may_do_without(family, address) && error.family_unavailable() => {
                     log::warn!("{error}; serving {} only", Family::V4.name());
                     continue;
