@@ -79,6 +79,15 @@ fn numbers_are_printed_with_their_bounds_and_units() {
 }
 
 #[test]
+fn limits_are_printed_with_the_memory_they_allow() {
+    for service in ["udp", "http", "ws"] {
+        let printed = aquatic(&[service, "-p"]).stdout;
+        let above = printed.split("\n[limits]\n").next().unwrap().rsplit("\n\n").next().unwrap();
+        assert!(above.contains("Worst-case memory: "), "{service}: {above}");
+    }
+}
+
+#[test]
 fn a_good_configuration_passes() {
     let run = check("workers = 1\n[network]\nuse_ipv6 = false\n");
     assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "", ""));

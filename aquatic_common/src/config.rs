@@ -118,6 +118,17 @@ pub fn check_peer_age(cleaning: &CleaningConfig, announce_interval: u32, problem
     }
 }
 
+impl PrivilegesConfig {
+    /// Reports settings without an effect: a tracker that stays root by mistake is worse than one that does not start.
+    pub fn check(&self, problems: &mut Vec<Problem>) {
+        let without_effect = Self { drop_privileges: self.drop_privileges, ..Self::default() };
+        if !self.drop_privileges && *self != without_effect {
+            let text = "is false, so the other keys of the section have no effect; set it to true, or leave them out";
+            problems.push(Problem::new("privileges.drop_privileges", text));
+        }
+    }
+}
+
 /// The four keys of a section `[network]` that say where to listen.
 #[derive(Clone, Copy, Debug)]
 pub struct Listen<'a> {
@@ -152,7 +163,7 @@ impl Listen<'_> {
         family == Family::V6 && address.ip().is_unspecified() && self.use_ipv4
     }
 
-    /// Reports addresses of the wrong family, and lists without any.
+    /// Reports addresses of the wrong family, lists without any, and addresses that are in each other's way.
     pub fn check(&self, problems: &mut Vec<Problem>) {
         for (family, key, addresses) in [
             (Family::V4, "network.address_ipv4", self.address_ipv4),
@@ -168,13 +179,87 @@ impl Listen<'_> {
                     problems.push(Problem::new(key, format!("{address} is of the other family")));
                 }
             }
+            if let Some((one, other)) = overlapping(&addresses.0) {
+                let text = format!("{one} and {other} are in each other's way; leave one of them out");
+                problems.push(Problem::new(key, text));
+            }
         }
     }
+
+    /// Reports a metrics endpoint at an address that a service takes for itself, for services that listen over TCP as
+    /// it does.
+    pub fn check_metrics(&self, metrics: &MetricsConfig, problems: &mut Vec<Problem>) {
+        let taken = |address: &SocketAddr| overlap(*address, metrics.address);
+        if let Some((_, address)) = self.addresses().find(|(_, address)| metrics.enable && taken(address)) {
+            let text = format!(
+                "{} and {address}, where the tracker listens, are in each other's way",
+                metrics.address
+            );
+            problems.push(Problem::new("metrics.address", text));
+        }
+    }
+}
+
+/// The first two addresses that cannot both be listened on.
+fn overlapping(addresses: &[SocketAddr]) -> Option<(SocketAddr, SocketAddr)> {
+    addresses.iter().enumerate().find_map(|(at, &one)| {
+        let other = addresses.iter().skip(at + 1).find(|&&other| overlap(one, other))?;
+        Some((one, *other))
+    })
+}
+
+/// Whether two addresses of one family cannot both be listened on. For port 0 the kernel finds a free one.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.is_ipv4() == other.is_ipv4() && same_ip && one.port() == other.port() && one.port() != 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn privileges_that_are_meant_to_be_dropped_are_dropped() {
+        let keys = |privileges: PrivilegesConfig| {
+            let mut problems = Vec::new();
+            privileges.check(&mut problems);
+            problems.into_iter().map(|problem| problem.key).collect::<Vec<_>>()
+        };
+        let default = PrivilegesConfig::default();
+        let user = PrivilegesConfig { user: "tracker".to_owned(), ..default.clone() };
+        assert_eq!(keys(default), [""; 0]);
+        assert_eq!(keys(user.clone()), ["privileges.drop_privileges"]);
+        assert_eq!(keys(PrivilegesConfig { drop_privileges: true, ..user }), [""; 0]);
+    }
+
+    /// The keys that are complained about when a tracker listens on these addresses of IPv4.
+    fn keys(addresses: &[&str], metrics: Option<&str>) -> Vec<String> {
+        let address_ipv4 = Addresses(addresses.iter().map(|address| address.parse().unwrap()).collect());
+        let address_ipv6 = Addresses(vec!["[::]:6969".parse().unwrap()]);
+        let listen = Listen {
+            use_ipv4: true,
+            use_ipv6: true,
+            address_ipv4: &address_ipv4,
+            address_ipv6: &address_ipv6,
+        };
+        let address = metrics.unwrap_or("127.0.0.1:9000").parse().unwrap();
+        let mut problems = Vec::new();
+        listen.check(&mut problems);
+        listen.check_metrics(&MetricsConfig { enable: metrics.is_some(), address }, &mut problems);
+        problems.into_iter().map(|problem| problem.key).collect()
+    }
+
+    #[test]
+    fn addresses_in_each_others_way_are_a_problem() {
+        assert_eq!(keys(&["0.0.0.0:1", "0.0.0.0:2", "127.0.0.1:3", "127.0.0.2:3"], None), [""; 0]);
+        assert_eq!(keys(&["0.0.0.0:0", "127.0.0.1:0", "127.0.0.1:0"], None), [""; 0], "the kernel chooses");
+        assert_eq!(keys(&["0.0.0.0:1", "127.0.0.1:1"], None), ["network.address_ipv4"]);
+        assert_eq!(keys(&["127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:2"], None), ["network.address_ipv4"]);
+        assert_eq!(keys(&["127.0.0.1:9000"], None), [""; 0], "no metrics are served");
+        assert_eq!(keys(&["127.0.0.2:9000"], Some("127.0.0.1:9000")), [""; 0]);
+        assert_eq!(keys(&["127.0.0.1:9000"], Some("127.0.0.1:9000")), ["metrics.address"]);
+        assert_eq!(keys(&["127.0.0.1:9000"], Some("[::1]:6969")), ["metrics.address"]);
+    }
 
     #[test]
     fn peer_age_below_twice_the_interval_is_a_problem() {

@@ -23,25 +23,17 @@ aquatic_common::settings! {
         pub workers: usize = 0, unit "threads", in 0..=1024;
         /// How much to log. Addresses of clients appear at debug and below.
         pub log_level: LogLevel = LogLevel::Info;
-        /// Where to listen, and whether connections are encrypted.
+
+        // Sections without words of their own here say what they are for where they are declared.
         pub network: TcpNetworkConfig;
-        /// How many connections there may be, and how long each may take for what.
         pub connections: ConnectionsConfig;
-        /// Reverse proxies in front of the tracker, and how they say whom they stand for.
         pub proxies: ProxiesConfig;
-        /// What to answer.
         pub protocol: ProtocolConfig;
-        /// How long peers are remembered, and how they are forgotten.
         pub cleaning: CleaningConfig;
-        /// Upper bounds on what the tracker remembers. At a limit it still answers, but does not store.
         pub limits: LimitsConfig;
-        /// Which torrents are served. Send SIGUSR1 to read the list again.
         pub access_list: AccessListConfig;
-        /// What the tracker gives up once its sockets are open. Needs to be started as root.
         pub privileges: PrivilegesConfig;
-        /// Prometheus endpoint.
         pub metrics: MetricsConfig;
-        /// Statistics in the log.
         pub statistics: StatisticsConfig;
     }
 }
@@ -85,6 +77,8 @@ impl HttpConfig {
 impl Configuration for HttpConfig {
     fn check_relations(&self, problems: &mut Vec<Problem>) {
         self.tcp().check(problems);
+        self.tcp().listen().check_metrics(&self.metrics, problems);
+        self.privileges.check(problems);
         let protocol = &self.protocol;
         check_peer_age(&self.cleaning, protocol.peer_announce_interval, problems);
         let shortest = shorten(protocol.peer_announce_interval, protocol.announce_interval_jitter, u32::MAX);

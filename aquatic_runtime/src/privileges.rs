@@ -48,7 +48,8 @@ impl fmt::Display for PrivilegesError {
 
 impl std::error::Error for PrivilegesError {}
 
-/// Becomes the configured user. To be called before the first thread starts: then nothing ever runs with more.
+/// Becomes the configured user, in all threads there are: the C library changes users and groups in each, and threads
+/// share their root directory. To be called before the cores start, so that nothing a client sends is handled with more.
 ///
 /// # Errors
 /// The configuration asks for what is not possible. The tracker must not go on then.

@@ -19,21 +19,15 @@ aquatic_common::settings! {
         pub workers: usize = 0, unit "threads", in 0..=1024;
         /// How much to log. Addresses of clients appear at debug and below.
         pub log_level: LogLevel = LogLevel::Info;
-        /// Where to listen.
+
+        // Sections without words of their own here say what they are for where they are declared.
         pub network: NetworkConfig;
-        /// What to answer.
         pub protocol: ProtocolConfig;
-        /// How long peers are remembered, and how they are forgotten.
         pub cleaning: CleaningConfig;
-        /// Upper bounds on what the tracker remembers. At a limit it still answers, but does not store.
         pub limits: LimitsConfig;
-        /// Which torrents are served. Send SIGUSR1 to read the list again.
         pub access_list: AccessListConfig;
-        /// What the tracker gives up once its sockets are open. Needs to be started as root.
         pub privileges: PrivilegesConfig;
-        /// Prometheus endpoint.
         pub metrics: MetricsConfig;
-        /// Statistics in the log.
         pub statistics: StatisticsConfig;
     }
 }
@@ -94,6 +88,7 @@ impl Configuration for UdpConfig {
             problems.push(Problem::new("network.use_ipv4", text));
         }
         self.listen().check(problems);
+        self.privileges.check(problems);
         check_peer_age(&self.cleaning, self.protocol.peer_announce_interval, problems);
         let scrape = 8 + 12 * self.protocol.max_scrape_torrents;
         if scrape > self.network.max_reply_size {

@@ -16,29 +16,24 @@ aquatic_common::settings! {
         pub workers: usize = 0, unit "threads", in 0..=1024;
         /// How much to log. Addresses of clients appear at debug and below.
         pub log_level: LogLevel = LogLevel::Info;
+
+        // Sections without words of their own here say what they are for where they are declared.
+
         /// Where to listen, and whether connections are encrypted. Browsers connect to wss:// from pages of https://.
         pub network: TcpNetworkConfig;
         /// How many connections there may be, and how long each may take for what. A connection that is silent for
         /// half of max_connection_idle is sent a ping, which browsers answer by themselves.
         pub connections: ConnectionsConfig;
-        /// What one connection may do.
         pub client: ClientConfig;
-        /// Reverse proxies in front of the tracker, and how they say whom they stand for.
         pub proxies: ProxiesConfig;
-        /// What to answer.
         pub protocol: ProtocolConfig;
         /// How long peers are remembered that stay connected without announcing. All others are forgotten with
         /// their connection.
         pub cleaning: WsCleaningConfig;
-        /// Upper bounds on what the tracker remembers. At a limit it still answers, but does not store.
         pub limits: WsLimitsConfig;
-        /// Which torrents are served. Send SIGUSR1 to read the list again.
         pub access_list: AccessListConfig;
-        /// What the tracker gives up once its sockets are open. Needs to be started as root.
         pub privileges: PrivilegesConfig;
-        /// Prometheus endpoint.
         pub metrics: MetricsConfig;
-        /// Statistics in the log.
         pub statistics: StatisticsConfig;
     }
 }
@@ -142,6 +137,8 @@ impl WsConfig {
 impl Configuration for WsConfig {
     fn check_relations(&self, problems: &mut Vec<Problem>) {
         self.tcp().check(problems);
+        self.tcp().listen().check_metrics(&self.metrics, problems);
+        self.privileges.check(problems);
         let interval = self.protocol.peer_announce_interval;
         let WsCleaningConfig { max_peer_age, interval: pass } = self.cleaning;
         check_peer_age(&CleaningConfig { max_peer_age, interval: pass }, interval, problems);

@@ -162,7 +162,9 @@ pub struct Opened {
 }
 
 impl TcpConfig<'_> {
-    fn listen(&self) -> Listen<'_> {
+    /// Where to listen.
+    #[must_use]
+    pub fn listen(&self) -> Listen<'_> {
         let TcpNetworkConfig { use_ipv4, use_ipv6, address_ipv4, address_ipv6, .. } = self.network;
         Listen { use_ipv4: *use_ipv4, use_ipv6: *use_ipv6, address_ipv4, address_ipv6 }
     }
@@ -213,15 +215,20 @@ impl TcpConfig<'_> {
     }
 
     fn check_tls(&self, problems: &mut Vec<Problem>) {
-        if !self.network.enable_tls {
-            return;
-        }
         for (key, path) in [
             ("network.tls_certificate_path", &self.network.tls_certificate_path),
             ("network.tls_private_key_path", &self.network.tls_private_key_path),
         ] {
-            if path.as_os_str().is_empty() {
-                problems.push(Problem::new(key, "is needed when network.enable_tls is true"));
+            match (self.network.enable_tls, path.as_os_str().is_empty()) {
+                (true, true) => {
+                    problems.push(Problem::new(key, "is needed when network.enable_tls is true"));
+                }
+                (false, false) => {
+                    let text =
+                        "has no effect: connections are not encrypted unless network.enable_tls is true";
+                    problems.push(Problem::new(key, text));
+                }
+                (true, false) | (false, true) => {}
             }
         }
     }
@@ -422,6 +429,16 @@ mod tests {
     fn tls_needs_both_files() {
         let keys = ["network.tls_certificate_path", "network.tls_private_key_path"];
         assert_eq!(problems(|blocks| blocks.network.enable_tls = true), keys);
+        let name_them = |blocks: &mut Blocks| {
+            blocks.network.tls_certificate_path = "cert.pem".into();
+            blocks.network.tls_private_key_path = "key.pem".into();
+        };
+        assert_eq!(problems(name_them), keys, "who names a certificate means to encrypt");
+        let complete = |blocks: &mut Blocks| {
+            name_them(blocks);
+            blocks.network.enable_tls = true;
+        };
+        assert_eq!(problems(complete), [""; 0]);
     }
 
     #[test]
