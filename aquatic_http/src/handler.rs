@@ -345,23 +345,23 @@ impl Handler {
     /// Writes what a client is told that is not served, and returns the length.
     fn fail(&mut self, why: Why, framing: Framing, reply: &mut [u8]) -> usize {
         self.counters.refuse(why);
-        // Some clients wait as long as the interval says after a failure, too.
-        let interval = Some(self.protocol.peer_announce_interval);
-        let encode = |reason: &str, interval, retry, reply: &mut [u8]| {
-            FailureReply { reason, interval, min_interval: None, retry }.encode(framing, reply)
+        // Some clients wait as long as the interval says after a failure, too; others look for "retry in".
+        let encode = |reason: &str, seconds: u32, reply: &mut [u8]| {
+            let retry = Some(Retry::Minutes(seconds.div_ceil(60)));
+            FailureReply { reason, interval: Some(seconds), min_interval: None, retry }.encode(framing, reply)
         };
+        let usual = self.protocol.peer_announce_interval;
         length_of(match why {
             Why::Bad(Refusal::Http(fault)) => fault.reply().encode(framing, reply),
-            Why::Bad(Refusal::Tracker(fault)) => encode(fault.reason().as_str(), interval, None, reply),
-            Why::AccessList => encode("this tracker does not serve this torrent", interval, None, reply),
+            Why::Bad(Refusal::Tracker(fault)) => encode(fault.reason().as_str(), usual, reply),
+            Why::AccessList => encode("this tracker does not serve this torrent", usual, reply),
             Why::NoClient(_) => {
                 let reason = "the proxy in front of this tracker does not say whom the request comes from";
-                encode(reason, interval, None, reply)
+                encode(reason, usual, reply)
             }
             Why::Overflow | Why::Timeout => {
                 let minutes = self.rng.random_range(RETRY_MINUTES.0..=RETRY_MINUTES.1);
-                let retry = Some(Retry::Minutes(minutes));
-                encode("the tracker is overloaded, try again later", Some(60 * minutes), retry, reply)
+                encode("the tracker is overloaded, try again later", 60 * minutes, reply)
             }
         })
     }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use aquatic_common::InfoHash;
+use aquatic_http_protocol::Retry;
 use socket2::SockRef;
 
 use crate::client::{Client, Plain, announce, coded, command, pause, request, scrape, start, torrent};
@@ -157,7 +158,8 @@ fn what_cannot_be_served_is_refused_with_its_reason() {
     for (target, reason) in refused {
         let response = client.get(&target);
         assert_eq!(response.reason(), reason, "{target}");
-        assert!(response.failure().interval.is_some_and(|seconds| seconds > 60));
+        let failure = response.failure();
+        assert_eq!((failure.interval, failure.retry), (Some(1800), Some(Retry::Minutes(30))), "{target}");
     }
     assert_eq!(client.get(&scrape(&[torrent(1)])).files()[0].incomplete, 0, "none of them left anything");
 }
@@ -230,7 +232,7 @@ fn the_access_list_counts_for_announces_and_scrapes_and_is_read_again() {
                 assert_eq!(response.announce().incomplete, Some(1));
             } else {
                 assert_eq!(response.reason(), "this tracker does not serve this torrent");
-                assert!(response.failure().interval.is_some());
+                assert_eq!(response.failure().retry, Some(Retry::Minutes(30)), "when to ask again");
             }
             // What is not served looks unknown, to a scrape of one torrent and to one over several cores.
             let expected = u32::from(served.contains(&number));
