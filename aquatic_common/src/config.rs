@@ -103,6 +103,32 @@ crate::settings! {
     }
 }
 
+/// A limit of the section `[limits]` that keeps a peer from being stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// There are as many torrents as there may be.
+    Torrents,
+    /// There are as many peers as there may be.
+    Peers,
+    /// The torrent has as many peers as it may have.
+    PeersPerTorrent,
+}
+
+impl Limit {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Torrents, Self::Peers, Self::PeersPerTorrent];
+
+    /// The key of the setting, which is also the label in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Torrents => "max_torrents",
+            Self::Peers => "max_peers",
+            Self::PeersPerTorrent => "max_peers_per_torrent",
+        }
+    }
+}
+
 /// Reports a peer age that would forget peers between two of their announces.
 pub fn check_peer_age(cleaning: &CleaningConfig, announce_interval: u32, problems: &mut Vec<Problem>) {
     let shortest = announce_interval.saturating_mul(2);
@@ -217,6 +243,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Settings;
 
     #[test]
     fn privileges_that_are_meant_to_be_dropped_are_dropped() {
@@ -259,6 +286,13 @@ mod tests {
         assert_eq!(keys(&["127.0.0.2:9000"], Some("127.0.0.1:9000")), [""; 0]);
         assert_eq!(keys(&["127.0.0.1:9000"], Some("127.0.0.1:9000")), ["metrics.address"]);
         assert_eq!(keys(&["127.0.0.1:9000"], Some("[::1]:6969")), ["metrics.address"]);
+    }
+
+    #[test]
+    fn limits_are_called_as_their_settings() {
+        let keys: Vec<_> = LimitsConfig::entries().iter().map(|entry| entry.meta().key).collect();
+        assert!(Limit::ALL.iter().all(|limit| keys.contains(&limit.name())), "{keys:?}");
+        assert!(Limit::ALL.iter().enumerate().all(|(number, limit)| *limit as usize == number));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What is counted on each core about requests. What is counted about connections belongs to `aquatic_runtime::tcp`.
 
 use aquatic_common::Family;
+use aquatic_common::config::Limit;
 use aquatic_http_protocol::{Fault, HttpFault, Refusal};
 use aquatic_runtime::metrics::{CoreMetrics, Counter, Label, names};
 use aquatic_runtime::proxy::NoClient;
@@ -107,7 +108,7 @@ pub struct Counters {
     refused: [Counter; Why::NAMES.len()],
     pub(crate) health: Counter,
     pub(crate) forwarded: Counter,
-    pub(crate) not_stored: Counter,
+    not_stored: [Counter; Limit::ALL.len()],
     no_client: [Counter; 2],
     received: Counter,
     sent: Counter,
@@ -125,6 +126,8 @@ impl Counters {
             })
         };
         let refused = |reason| metrics.counter(&names::REFUSED, &[PROTOCOL, ("reason", reason)]);
+        let not_stored =
+            |limit: Limit| metrics.counter(&names::NOT_STORED, &[PROTOCOL, ("reason", limit.name())]);
         let no_client =
             |why: NoClient| metrics.counter(&names::CLIENTS_UNKNOWN, &[PROTOCOL, ("reason", why.name())]);
         Self {
@@ -133,7 +136,7 @@ impl Counters {
             refused: Why::NAMES.map(refused),
             health: metrics.counter(&names::REQUESTS, &[PROTOCOL, ("action", "health")]),
             forwarded: metrics.counter(&names::FORWARDED, &[PROTOCOL]),
-            not_stored: metrics.counter(&names::NOT_STORED, &[PROTOCOL]),
+            not_stored: Limit::ALL.map(not_stored),
             no_client: [NoClient::Missing, NoClient::Malformed].map(no_client),
             received: metrics.counter(&names::RECEIVED_BYTES, &[PROTOCOL]),
             sent: metrics.counter(&names::SENT_BYTES, &[PROTOCOL]),
@@ -163,6 +166,11 @@ impl Counters {
             NoClient::Missing => missing.add(1),
             NoClient::Malformed => malformed.add(1),
         }
+    }
+
+    /// Counts an announce whose peer was not stored.
+    pub(crate) fn not_stored(&self, limit: Limit) {
+        self.not_stored[limit as usize].add(1);
     }
 
     pub(crate) fn refuse(&self, why: Why) {

@@ -296,8 +296,8 @@ impl Handler {
         peers6: &'a [u8],
     ) -> AnnounceReply<'a> {
         self.counters.response(Family::of(ip), Action::Announce);
-        if announced.stored.is_refused() {
-            self.counters.not_stored.add(1);
+        if let Some(limit) = announced.stored.limit() {
+            self.counters.not_stored(limit);
         }
         let ProtocolConfig { peer_announce_interval, announce_interval_jitter, .. } = self.protocol;
         AnnounceReply {

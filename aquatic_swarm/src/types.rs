@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use aquatic_common::config::{CleaningConfig, LimitsConfig};
+use aquatic_common::config::{CleaningConfig, Limit, LimitsConfig};
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
 
 /// The most peers one reply carries, whatever [`Announce::wanted`] says.
@@ -151,13 +151,15 @@ pub enum Stored {
 }
 
 impl Stored {
-    /// Whether a limit kept the peer out.
+    /// Which limit kept the peer out, if one did.
     #[must_use]
-    pub fn is_refused(self) -> bool {
-        matches!(
-            self,
-            Self::RefusedPort | Self::RefusedPeersPerTorrent | Self::RefusedPeers | Self::RefusedTorrents
-        )
+    pub fn limit(self) -> Option<Limit> {
+        match self {
+            Self::RefusedPeersPerTorrent => Some(Limit::PeersPerTorrent),
+            Self::RefusedPeers => Some(Limit::Peers),
+            Self::RefusedTorrents => Some(Limit::Torrents),
+            Self::Added | Self::Updated | Self::Removed | Self::Absent | Self::RefusedPort => None,
+        }
     }
 }
 

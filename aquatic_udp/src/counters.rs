@@ -1,6 +1,7 @@
 //! What the handler counts, in plain numbers of one core.
 
 use aquatic_common::Family;
+use aquatic_common::config::Limit;
 
 /// Kinds of requests that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +127,8 @@ pub struct Counters {
     pub bytes: [[u64; 2]; 2],
     /// Announces and scrapes handed to another core.
     pub forwarded: u64,
-    /// Announces answered without storing the peer, because a limit was reached.
-    pub not_stored: u64,
+    /// Announces answered without storing the peer, by the limit that was reached.
+    pub not_stored: [u64; Limit::ALL.len()],
 }
 
 impl Counters {

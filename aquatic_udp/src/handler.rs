@@ -313,8 +313,8 @@ impl Handler {
             Family::V6 => PeerBuffers { v4: &mut [], v6: area },
         };
         let announced = turn.shard.announce(announce, turn.now, &mut self.rng, out);
-        if announced.stored.is_refused() {
-            self.counters.not_stored += 1;
+        if let Some(limit) = announced.stored.limit() {
+            self.counters.not_stored[limit as usize] += 1;
         }
         let interval = self.interval();
         let head = AnnounceHead::new(transaction_id, interval, announced.incomplete, announced.complete);

@@ -1,6 +1,7 @@
 //! Hands the plain counts of one core to the metrics.
 
 use aquatic_common::Family;
+use aquatic_common::config::Limit;
 use aquatic_runtime::metrics::{CoreMetrics, Counter, Label, Metric, names};
 use aquatic_runtime::udp::{SendErrors, UdpSocket};
 
@@ -84,7 +85,9 @@ fn rows(counters: &Counters, sockets: &SocketCounts) -> Vec<Row> {
         row(&names::SENT_BYTES, &[label], sent);
     }
     row(&names::FORWARDED, &[], counters.forwarded);
-    row(&names::NOT_STORED, &[], counters.not_stored);
+    for limit in Limit::ALL {
+        row(&names::NOT_STORED, &[("reason", limit.name())], counters.not_stored[limit as usize]);
+    }
     for (reason, total) in sockets.send_errors.by_reason() {
         row(&names::SEND_ERRORS, &[("reason", reason)], total);
     }

@@ -477,6 +477,30 @@ fn replies_keep_within_their_size() {
 }
 
 #[test]
+fn at_a_limit_announces_are_answered_and_counted_by_the_limit() {
+    let limits = |change: fn(&mut ShardConfig)| {
+        let mut tracker = Tracker::new();
+        let mut config = ShardConfig { reserved_for_small_torrents: 0, ..ShardConfig::default() };
+        change(&mut config);
+        tracker.shard = Shard::new(config, HashKey([4; 16]));
+        tracker.populate(2);
+        let reply = tracker.announce(address("10.0.0.3:5"), |_| ()).unwrap();
+        assert!(
+            matches!(reply, Reply::Peers { leechers: 2, ref peers, .. } if peers.len() == 2),
+            "{reply:?}"
+        );
+        let other = InfoHash([8; 20]);
+        tracker.announce(address("10.0.0.3:5"), |fields| fields.info_hash = other).unwrap();
+        tracker.handler.counters().not_stored
+    };
+    // In the order of the limits: torrents, peers, peers of a torrent.
+    assert_eq!(limits(|config| config.max_peers_per_torrent = 2), [0, 0, 1]);
+    assert_eq!(limits(|config| config.max_peers = 2), [0, 2, 0]);
+    let both = limits(|config| (config.max_peers_per_torrent, config.max_torrents) = (2, 1));
+    assert_eq!(both, [1, 0, 1]);
+}
+
+#[test]
 fn counters_tell_what_happened() {
     let mut tracker = Tracker::new();
     tracker.populate(3);

@@ -2,6 +2,7 @@
 //! `aquatic_runtime::tcp`.
 
 use aquatic_common::Family;
+use aquatic_common::config::Limit;
 use aquatic_runtime::metrics::{CoreMetrics, Counter, Gauge, Label, names};
 use aquatic_runtime::proxy::NoClient;
 use aquatic_ws_protocol::Fault;
@@ -134,7 +135,7 @@ pub(crate) struct Counters {
     pub(crate) contested: Counter,
     pub(crate) throttled: Counter,
     pub(crate) forwarded: Counter,
-    pub(crate) not_stored: Counter,
+    pub(crate) not_stored: [Counter; Limit::ALL.len()],
     pub(crate) offers_forgotten: Counter,
     pub(crate) expired_peers: Counter,
     pub(crate) expired_torrents: Counter,
@@ -174,7 +175,7 @@ impl Counters {
             contested: plain(&names::CONTESTED_PEERS),
             throttled: plain(&names::THROTTLED),
             forwarded: plain(&names::FORWARDED),
-            not_stored: plain(&names::NOT_STORED),
+            not_stored: Limit::ALL.map(|limit| counter(&names::NOT_STORED, "reason", limit.name())),
             offers_forgotten: plain(&names::OFFERS_FORGOTTEN),
             expired_peers: plain(&names::EXPIRED_PEERS),
             expired_torrents: plain(&names::EXPIRED_TORRENTS),

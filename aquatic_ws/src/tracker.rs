@@ -257,7 +257,7 @@ impl Tracker {
                 self.counters.contested.add(1);
                 self.probe(holder);
             }
-            Outcome::Refused(_) => self.counters.not_stored.add(1),
+            Outcome::Refused(limit) => self.counters.not_stored[limit as usize].add(1),
             Outcome::Stored | Outcome::Left => {}
         }
         announced

@@ -70,7 +70,7 @@ pub const RESPONSES: Metric = metric("aquatic_responses", Kind::Counter, "Replie
 pub const REFUSED: Metric = metric("aquatic_refused", Kind::Counter, "Requests refused with an error reply");
 /// Packets and connections dropped without a reply, by protocol, family and reason.
 pub const DROPPED: Metric = metric("aquatic_dropped", Kind::Loss, "Requests dropped without a reply");
-/// Announces answered but not stored because a limit is reached.
+/// Announces answered but not stored, by protocol and, as the reason, the setting of the limit.
 pub const NOT_STORED: Metric = metric(
     "aquatic_not_stored",
     Kind::Loss,

@@ -19,6 +19,7 @@ mod sample;
 mod store;
 mod torrent;
 
+pub use aquatic_common::config::Limit;
 use aquatic_common::{Family, InfoHash, PeerId};
 
 pub use store::Swarms;
@@ -95,17 +96,6 @@ pub enum Outcome {
     Contested(ConnectionId),
     /// It is not in the swarm because of a limit.
     Refused(Limit),
-}
-
-/// Why a peer is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Too many torrents.
-    Torrents,
-    /// Too many peers.
-    Peers,
-    /// Too many peers in this torrent.
-    PeersPerTorrent,
 }
 
 /// Counts of a torrent.
