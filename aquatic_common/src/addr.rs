@@ -35,7 +35,7 @@ impl Family {
 
     /// The label used in metrics and log lines.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::V4 => "ipv4",
             Self::V6 => "ipv6",

@@ -98,9 +98,9 @@ pub const FORWARDED: Metric =
 
 // The swarms.
 
-/// Torrents with at least one peer, by family.
+/// Torrents with at least one peer, by family; by protocol where a service has swarms of its own, for both families.
 pub const TORRENTS: Metric = metric("aquatic_torrents", Kind::Gauge, "Torrents with at least one peer");
-/// Peers, by family and role.
+/// Peers, by family and role, and by protocol where a service has swarms of its own.
 pub const PEERS: Metric = metric("aquatic_peers", Kind::Gauge, "Peers known");
 /// Memory of the store, by family.
 pub const STORE: Metric =
@@ -166,6 +166,12 @@ pub const ACCESS_BAD_LINES: Metric = metric(
     "aquatic_access_list_bad_lines",
     Kind::Counter,
     "Lines skipped because they are no info hash when the access list was reloaded",
+);
+/// Connections to the metrics endpoint that were closed at once.
+pub const METRICS_UNSERVED: Metric = metric(
+    "aquatic_metrics_unserved",
+    Kind::Loss,
+    "Connections to the metrics endpoint not served because too many were open, or something was lacking",
 );
 /// Time since the start.
 pub const UPTIME: Metric =

@@ -9,13 +9,14 @@ use std::thread;
 use std::time::Duration;
 
 use super::exposition::{self, CONTENT_TYPE};
+use super::names;
 use super::process::ProcessFigures;
 use super::registry::Registry;
 use crate::clock::Epoch;
 use crate::net::BindError;
 use crate::watchdog::Heartbeats;
 
-/// Most connections served at the same time; each has a thread. More are closed at once.
+/// Most connections served at the same time; each has a thread. More are closed at once, and counted.
 const MAX_CONNECTIONS: usize = 8;
 
 /// Longest time from accepting a connection to closing it.
@@ -48,14 +49,21 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 /// Serves for as long as the process runs.
 pub(crate) fn serve(listener: &TcpListener, exhibits: Exhibits) -> ! {
+    // This thread counts like one more core.
+    let unserved = exhibits.registry.core(usize::MAX).counter(&names::METRICS_UNSERVED, &[]);
     let exhibits = Arc::new(exhibits);
     let connections = Arc::new(AtomicUsize::new(0));
     loop {
         match listener.accept() {
-            Ok((stream, _)) => accept(stream, &exhibits, &connections),
+            Ok((stream, _)) => {
+                if !accept(stream, &exhibits, &connections) {
+                    unserved.add(1);
+                }
+            }
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 log::debug!("metrics endpoint: cannot accept a connection: {error}");
+                unserved.add(1);
                 pause();
             }
         }
@@ -83,8 +91,9 @@ impl Drop for Place {
     }
 }
 
-fn accept(stream: TcpStream, exhibits: &Arc<Exhibits>, connections: &Arc<AtomicUsize>) {
-    let Some(place) = Place::take(connections) else { return };
+/// Serves a connection on a thread of its own. Returns whether there was room for it.
+fn accept(stream: TcpStream, exhibits: &Arc<Exhibits>, connections: &Arc<AtomicUsize>) -> bool {
+    let Some(place) = Place::take(connections) else { return false };
     let exhibits = Arc::clone(exhibits);
     let started = thread::Builder::new().name("aquatic-metrics-connection".to_owned()).spawn(move || {
         if let Err(error) = converse(stream, &exhibits) {
@@ -92,9 +101,10 @@ fn accept(stream: TcpStream, exhibits: &Arc<Exhibits>, connections: &Arc<AtomicU
         }
         drop(place);
     });
-    if let Err(error) = started {
+    if let Err(error) = &started {
         log::debug!("metrics endpoint: cannot start a thread: {error}");
     }
+    started.is_ok()
 }
 
 fn converse(mut stream: TcpStream, exhibits: &Exhibits) -> io::Result<()> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use aquatic_common::Family;
+
 use super::names::{self, Kind, Metric};
 use super::registry::Sample;
 
@@ -84,27 +86,58 @@ impl Rates<'_> {
     }
 }
 
+/// The swarms that all services share, by family, and those that a service has for itself. There a torrent may have peers
+/// of both families.
 fn swarms(samples: &[Sample]) -> String {
-    let total = |metric: &Metric, family: &str, role: Option<&str>| -> u64 {
-        samples
-            .iter()
-            .filter(|sample| sample.metric == metric && sample.label("family") == Some(family))
-            .filter(|sample| role.is_none() || sample.label("role") == role)
-            .map(|sample| sample.value)
-            .sum()
-    };
-    let families: Vec<_> = ["ipv4", "ipv6"]
-        .iter()
-        .map(|family| {
-            let peers = total(&names::PEERS, family, None);
-            let seeders = total(&names::PEERS, family, Some("seeder"));
-            let torrents = total(&names::TORRENTS, family, None);
-            format!("{family} {torrents} torrents with {peers} peers ({seeders} seeders)")
+    let own = samples.iter().filter(|sample| *sample.metric == names::TORRENTS);
+    let own = own.filter_map(|sample| Some((sample.label("protocol")?, sample.value)));
+    let mut parts: Vec<String> = own
+        .map(|(protocol, torrents)| {
+            let peers = FAMILIES.map(|family| {
+                let (peers, seeders) = peers(samples, Some(protocol), family);
+                format!("{family} {peers} peers ({seeders} seeders)")
+            });
+            format!("{protocol} {torrents} torrents with {}", peers.join(" and "))
         })
         .collect();
+    let shared = FAMILIES.map(|family| {
+        let torrents = total(samples, &names::TORRENTS, None, family, |_| true);
+        let (peers, seeders) = peers(samples, None, family);
+        (torrents, format!("{family} {torrents} torrents with {peers} peers ({seeders} seeders)"))
+    });
+    if parts.is_empty() || shared.iter().any(|(torrents, _)| *torrents > 0) {
+        parts.splice(0..0, shared.map(|(_, text)| text));
+    }
     let memory = samples.iter().find(|sample| *sample.metric == names::MEMORY);
     let memory = memory.map_or_else(String::new, |sample| format!("; memory {} MiB", sample.value >> 20));
-    format!("swarms: {}{memory}", families.join(", "))
+    format!("swarms: {}{memory}", parts.join(", "))
+}
+
+const FAMILIES: [&str; 2] = [Family::V4.name(), Family::V6.name()];
+
+/// Peers of a family, and how many of them are seeders.
+fn peers(samples: &[Sample], protocol: Option<&str>, family: &str) -> (u64, u64) {
+    let of = |roles: &[&str]| {
+        let has_role = |sample: &Sample| sample.label("role").is_some_and(|role| roles.contains(&role));
+        total(samples, &names::PEERS, protocol, family, has_role)
+    };
+    (of(&["seeder", "leecher"]), of(&["seeder"]))
+}
+
+fn total(
+    samples: &[Sample],
+    metric: &Metric,
+    protocol: Option<&str>,
+    family: &str,
+    wanted: impl Fn(&Sample) -> bool,
+) -> u64 {
+    let same = |sample: &&Sample| {
+        sample.metric == metric
+            && sample.label("protocol") == protocol
+            && sample.label("family") == Some(family)
+            && wanted(sample)
+    };
+    samples.iter().filter(same).map(|sample| sample.value).sum()
 }
 
 #[cfg(test)]
@@ -146,5 +179,25 @@ mod tests {
         );
         let lines = statistics.report(Duration::from_secs(30), vec![udp("announce", 225)]);
         assert_eq!(lines[0], "requests per second: none");
+    }
+
+    #[test]
+    fn swarms_of_a_service_of_its_own_are_told_under_its_name() {
+        let gauge = |metric, labels: &[Label], value| sample(metric, labels, value);
+        let ws = ("protocol", "ws");
+        let mut samples = vec![
+            gauge(&names::TORRENTS, &[("family", "ipv4")], 0),
+            gauge(&names::PEERS, &[("family", "ipv4"), ("role", "seeder")], 0),
+            gauge(&names::TORRENTS, &[ws], 3),
+            gauge(&names::PEERS, &[ws, ("family", "ipv4"), ("role", "seeder")], 1),
+            gauge(&names::PEERS, &[ws, ("family", "ipv4"), ("role", "leecher")], 3),
+            gauge(&names::PEERS, &[ws, ("family", "ipv6"), ("role", "leecher")], 2),
+        ];
+        let own = "ws 3 torrents with ipv4 4 peers (1 seeders) and ipv6 2 peers (0 seeders)";
+        assert_eq!(swarms(&samples), format!("swarms: {own}"));
+        samples[0].value = 5;
+        samples[1].value = 7;
+        let shared = "ipv4 5 torrents with 7 peers (7 seeders), ipv6 0 torrents with 0 peers (0 seeders)";
+        assert_eq!(swarms(&samples), format!("swarms: {shared}, {own}"), "all services in one process");
     }
 }

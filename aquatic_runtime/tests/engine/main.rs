@@ -271,7 +271,13 @@ fn the_metrics_endpoint_serves_and_closes() {
     assert!(metrics.contains("aquatic_tick_lag_seconds{core=\"1\"} "), "{metrics}");
     assert!(get("/health").ends_with("ok\n"));
     assert!(get("/else").starts_with("HTTP/1.1 404 "));
+    let crowd: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let mut ninth = TcpStream::connect(&address).unwrap();
+    ninth.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    assert_eq!(ninth.read(&mut [0]).unwrap(), 0, "a ninth connection is closed at once");
+    drop(crowd);
     child.expect("Requests dropped without a reply (udp, because): 5 more, 5 in all");
+    child.expect("not served because too many were open");
     child.expect("statistics: requests per second: udp ipv4 scrape ");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
