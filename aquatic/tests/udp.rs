@@ -178,6 +178,51 @@ fn replies_leave_from_the_address_contacted() {
 }
 
 #[test]
+fn what_is_served_refused_and_lost_is_counted_and_told() {
+    const BURST: usize = 20_000;
+    let metrics = free_address();
+    let settings = [
+        "workers=1",
+        "network.use_ipv6=false",
+        "network.address_ipv4=127.0.0.1:0",
+        // Room for a few packets.
+        "network.socket_recv_buffer_size=4096",
+        "statistics.interval=1",
+        "metrics.enable=true",
+        &format!("metrics.address={metrics}"),
+    ];
+    let mut tracker = Tracker::start(1, &mut udp(&settings));
+    let client = Client::connect("127.0.0.1:0", tracker.address());
+    client.announce(torrent(1)).unwrap();
+    client.exchange(&[&client.id.0[..], &[0, 0, 0, 2, 0, 0, 0, 9]].concat());
+    client.socket.send(&[0; 15]).unwrap();
+    client.socket.send(&[&[9; 8][..], &[0, 0, 0, 1, 0, 0, 0, 9], &[0; 82]].concat()).unwrap();
+    let counted = |series: &str| metric(metrics, &format!("aquatic_{series}"));
+    eventually_settled(|| 0.0);
+    for (series, expected) in [
+        ("requests_total{protocol=\"udp\",family=\"ipv4\",action=\"connect\"}", 1.0),
+        ("requests_total{protocol=\"udp\",family=\"ipv4\",action=\"announce\"}", 1.0),
+        ("responses_total{protocol=\"udp\",family=\"ipv4\",action=\"error\"}", 1.0),
+        ("refused_total{protocol=\"udp\",family=\"ipv4\",reason=\"full_scrape\"}", 1.0),
+        ("dropped_total{protocol=\"udp\",family=\"ipv4\",reason=\"too_short\"}", 1.0),
+        ("dropped_total{protocol=\"udp\",family=\"ipv4\",reason=\"bad_connection_id\"}", 1.0),
+        ("dropped_total", 2.0),
+        ("refused_total", 1.0),
+        ("kernel_drops_total", 0.0),
+    ] {
+        assert_eq!(counted(series), expected, "{series}");
+    }
+    let report = tracker.wait_for_log("statistics: requests per second: udp ipv4 ");
+    assert!(report.contains("connect") && report.contains("announce"), "{report}");
+
+    (0..BURST).for_each(|_| drop(client.socket.send(&[0; 15])));
+    tracker.wait_for_log("Packets the kernel dropped because a receive buffer was full (udp, ipv4)");
+    let lost = eventually_settled(|| counted("kernel_drops_total{protocol=\"udp\",family=\"ipv4\"}"));
+    let received = counted("dropped_total{protocol=\"udp\",family=\"ipv4\",reason=\"too_short\"}") - 1.0;
+    assert_eq!((lost + received) as usize, BURST, "{lost} lost, {received} received");
+}
+
+#[test]
 fn the_access_list_is_read_again_on_sigusr1() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("list");
