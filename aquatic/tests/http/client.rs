@@ -139,7 +139,13 @@ impl<S: Read + Write> Client<S> {
 
     fn receive(&mut self) -> usize {
         let mut buffer = [0; 4096];
-        let len = self.stream.read(&mut buffer).unwrap();
+        let len = loop {
+            match self.stream.read(&mut buffer) {
+                // A process that was stopped for a while finds its calls interrupted.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read.unwrap(),
+            }
+        };
         self.received.extend_from_slice(&buffer[..len]);
         len
     }
