@@ -14,7 +14,8 @@
 //! ```
 //!
 //! A field whose type is itself declared this way is a section: it needs no default, and without documentation of its
-//! own it has that of its type.
+//! own it has that of its type. A section that several programs have with different defaults takes these as a constant
+//! parameter: `pub struct Pace<const RATE: u32>`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -227,7 +228,7 @@ fn parse_address<E: serde::de::Error>(text: &str) -> Result<SocketAddr, E> {
 macro_rules! settings {
     (
         $(#[doc = $section_doc:literal])*
-        $vis:vis struct $name:ident {
+        $vis:vis struct $name:ident $(<const $parameter:ident: $parameter_type:ty>)? {
             $(
                 $(#[doc = $doc:literal])*
                 pub $key:ident: $type:ty $(= $default:expr)? $(, unit $unit:literal)? $(, in $bounds:expr)?;
@@ -236,18 +237,19 @@ macro_rules! settings {
     ) => {
         $(#[doc = $section_doc])*
         #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
-        #[serde(default, deny_unknown_fields)]
-        $vis struct $name {
+        // What bounds there are is known; serde cannot find them out of a constant parameter.
+        #[serde(default, deny_unknown_fields, bound = "")]
+        $vis struct $name $(<const $parameter: $parameter_type>)? {
             $( $(#[doc = $doc])* pub $key: $type, )*
         }
 
-        impl Default for $name {
+        impl $(<const $parameter: $parameter_type>)? Default for $name $(<$parameter>)? {
             fn default() -> Self {
                 Self { $( $key: $crate::__setting_default!($($default)?), )* }
             }
         }
 
-        impl $crate::settings::Settings for $name {
+        impl $(<const $parameter: $parameter_type>)? $crate::settings::Settings for $name $(<$parameter>)? {
             fn entries() -> Vec<$crate::settings::Entry> {
                 vec![$(
                     <$type as $crate::settings::Setting>::describe($crate::settings::Meta {
@@ -261,7 +263,7 @@ macro_rules! settings {
             }
         }
 
-        impl $crate::settings::Setting for $name {
+        impl $(<const $parameter: $parameter_type>)? $crate::settings::Setting for $name $(<$parameter>)? {
             fn describe(meta: $crate::settings::Meta) -> $crate::settings::Entry {
                 let entries = <Self as $crate::settings::Settings>::entries();
                 let doc = if meta.doc.is_empty() { &[$($section_doc),*] } else { meta.doc };
@@ -354,6 +356,16 @@ mod tests {
             pub address: Addresses = Addresses(vec!["127.0.0.1:1".parse().unwrap()]);
             /// Inside.
             pub inner: Inner;
+            /// With another default.
+            pub many: Several<7>;
+        }
+    }
+
+    crate::settings! {
+        /// A section with a default of the outer's choice.
+        struct Several<const COUNT: u16> {
+            /// How many.
+            pub count: u16 = COUNT, unit "things", in 1..=10;
         }
     }
 
@@ -369,6 +381,8 @@ mod tests {
     fn default_round_trips() {
         let text = toml::to_string(&Outer::default()).unwrap();
         assert_eq!(toml::from_str::<Outer>(&text).unwrap(), Outer::default());
+        let empty: Outer = toml::from_str("[inner]\n[many]").unwrap();
+        assert_eq!((empty.inner.count, empty.many.count), (5, 7));
     }
 
     #[test]
