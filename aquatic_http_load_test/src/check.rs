@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use aquatic_common::InfoHash;
 use aquatic_http_protocol::{AnnounceView, Answer, Reply, ScrapeView, is_canonical};
-use aquatic_load_engine::returned::ReturnedPeers;
+use aquatic_load_engine::returned::{Asked, ReturnedPeers};
 
 use crate::config::Verification;
 use crate::counted::{Kind, Note, Tally, Violation};
 use crate::plan::Plan;
-use crate::traffic::{Pending, scraped};
+use crate::traffic::Pending;
 
 /// Status of every response of a tracker, whatever it says.
 const OK: u16 = 200;
@@ -78,24 +78,20 @@ impl Checker {
         if plan.config.requests.verification != Verification::Peers {
             return;
         }
-        // Many trackers take 0 for "as you like".
-        if wanted > 0 && count > wanted as usize {
-            tally.violation(Violation::TooManyPeers);
-        }
-        if count == 0 || !self.returned.is_due() {
-            return;
-        }
-        tally.note(Note::RepliesChecked);
-        canonical(body, tally);
         let v4 = reply.peers_v4().map(|peer| (IpAddr::V4(*peer.ip()), peer.port()));
         let v6 = reply.peers_v6().map(|peer| (IpAddr::V6(*peer.ip()), peer.port()));
         let peers = v4.chain(v6).map(|(ip, port)| plan.stage.peer_at(ip, port));
-        self.returned.check(
+        let checked = self.returned.check(
             &plan.stage.population,
-            pending.subject,
+            Asked { requester: pending.subject, wanted },
+            count,
             |each| peers.for_each(each),
             |wrong| tally.violation(wrong.into()),
         );
+        if checked {
+            tally.note(Note::RepliesChecked);
+            canonical(body, tally);
+        }
     }
 
     fn scrape(
@@ -106,7 +102,8 @@ impl Checker {
         tally: &mut Tally,
     ) {
         canonical(body, tally);
-        scraped(plan, pending.subject, &mut self.torrents);
+        let count = plan.config.requests.scrape_torrents;
+        plan.stage.population.scraped(pending.subject, count, &mut self.torrents);
         // A tracker may leave out torrents that it does not know.
         for file in reply.files().filter(|file| !self.torrents.contains(&file.info_hash)) {
             log::debug!("scrape reply names {}", file.info_hash);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use aquatic_common::config::LogLevel;
 use aquatic_common::settings::{Configuration, Problem};
 use aquatic_load_engine::settings::{
-    ArrivalsConfig, Mode, NetworkConfig, PopulationConfig, TlsConfig, check_connections,
+    Mode, NetworkConfig, OpenConfig, PopulationConfig, TlsConfig, check_connections, check_weights,
 };
 use aquatic_load_engine::sources::Wanted;
 
@@ -68,16 +68,6 @@ aquatic_common::settings! {
 }
 
 aquatic_common::settings! {
-    /// Open loop. Latency counts from when a request should have been sent.
-    pub struct OpenConfig {
-        /// Requests per second, all threads together.
-        pub rate: u32 = 10_000, unit "requests per second", in 1..=100_000_000;
-        /// "even" sends at equal distances, "random" as many independent clients do.
-        pub arrivals: ArrivalsConfig = ArrivalsConfig::Random;
-    }
-}
-
-aquatic_common::settings! {
     /// Announcing each peer of the population once before anything else.
     pub struct PrefillConfig {
         /// Do it.
@@ -113,7 +103,7 @@ aquatic_common::settings! {
         /// "closed" sends as fast as the tracker answers, "open" at a given rate.
         pub mode: Mode = Mode::Closed;
         /// Open loop.
-        pub open: OpenConfig;
+        pub open: OpenConfig<10_000>;
         /// Source addresses.
         pub network: NetworkConfig;
         /// Connections.
@@ -135,11 +125,7 @@ impl Configuration for Config {
     fn check_relations(&self, problems: &mut Vec<Problem>) {
         self.population.check_range(problems);
         self.sources().check(problems);
-        let requests = &self.requests;
-        if requests.weight_announce + requests.weight_scrape == 0 {
-            problems
-                .push(Problem::new("requests.weight_announce", "both weights are 0: nothing would be sent"));
-        }
+        check_weights(problems, &[self.requests.weight_announce, self.requests.weight_scrape]);
         if self.duration == 0 && !self.prefill.enable && self.idle.connections == 0 {
             problems.push(Problem::new(
                 "duration",

@@ -1,7 +1,7 @@
 //! What all threads know: the configuration and what follows from it.
 
-use aquatic_load_engine::clock::{MILLISECOND, Nanos};
-use aquatic_load_engine::stage::{self, Stage};
+use aquatic_load_engine::clock::{Nanos, milliseconds};
+use aquatic_load_engine::stage::Stage;
 use aquatic_load_engine::tls::Tls;
 use aquatic_load_engine::wire::Route;
 
@@ -18,14 +18,10 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(config: Config) -> anyhow::Result<Self> {
-        let server = config.server_address;
         Ok(Self {
             stage: Stage::new(&config.sources(), config.population.shape())?,
-            host: match config.tls.enable {
-                true => format!("{}:{}", config.tls.server_name, server.port()),
-                false => server.to_string(),
-            },
-            tls: if config.tls.enable { Some(Tls::new(&config.tls)?) } else { None },
+            host: config.tls.host(config.server_address),
+            tls: Tls::wanted(&config.tls)?,
             config,
         })
     }
@@ -40,16 +36,7 @@ impl Plan {
         }
     }
 
-    pub(crate) fn now(&self) -> Nanos {
-        self.stage.clock.now()
-    }
-
     pub(crate) fn timeout(&self) -> Nanos {
-        Nanos::from(self.config.requests.timeout) * MILLISECOND
-    }
-
-    /// The share of a thread in a number of things.
-    pub(crate) fn share(&self, all: u32, thread: u32) -> u32 {
-        stage::share(all, self.config.threads, thread)
+        milliseconds(self.config.requests.timeout)
     }
 }

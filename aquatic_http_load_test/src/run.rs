@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use aquatic_common::InfoHash;
-use aquatic_load_engine::clock::{Nanos, seconds};
+use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::command::allow_connections;
 use aquatic_load_engine::conduct::{Extent, Live, conduct};
 use aquatic_load_engine::draw::Draw;
+use aquatic_load_engine::phase::Pace;
 use aquatic_load_engine::report::Outcome;
-use aquatic_load_engine::settings::Mode;
+use aquatic_load_engine::settings::OpenConfig;
 
 use crate::config::Config;
 use crate::counted::Tally;
 use crate::plan::Plan;
 use crate::traffic::{self, Source, Traffic};
-use crate::worker::{Pace, Phase, Worker};
+use crate::worker::{Phase, Worker};
 
 /// Runs the whole test.
 ///
@@ -33,10 +34,9 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         .context("cannot watch connections")?;
     let mut phases = Vec::new();
     for (name, traffic, extent) in steps(config) {
-        let now = plan.now();
-        let act = |worker: &mut Worker| worker.run(phase(&plan, traffic, now, worker.thread()));
-        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.stage.clock, &live), act)
-            .context("cannot start a thread")?;
+        let now = plan.stage.now();
+        let act = |worker: &mut Worker| worker.run(phase(config, traffic, now, worker.thread()));
+        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.stage.clock, &live), act)?;
         phases.extend(tally.map(|tally| tally.report(name, config.threads)));
     }
     let population = &config.population;
@@ -63,20 +63,14 @@ fn steps(config: &Config) -> Vec<(&'static str, Traffic, Extent)> {
     steps
 }
 
-fn phase(plan: &Plan, traffic: Traffic, now: Nanos, thread: u32) -> Phase {
-    let config = &plan.config;
+fn phase(config: &Config, traffic: Traffic, now: Nanos, thread: u32) -> Phase {
     if traffic != Traffic::Mix {
-        return Phase { traffic, pace: Pace::Closed, from: now, until: Nanos::MAX };
+        return Phase::until_done(traffic, Pace::Closed, now);
     }
-    let pace = match config.mode {
-        Mode::Closed => Pace::Closed,
-        Mode::Open => {
-            let draw = Draw::new(config.population.seed, !u64::from(thread));
-            Pace::Open(config.open.arrivals.schedule(config.open.rate, config.threads, now, draw))
-        }
-    };
-    let from = now + seconds(config.warm_up);
-    Phase { traffic, pace, from, until: from + seconds(config.duration) }
+    let OpenConfig { rate, arrivals } = config.open;
+    let share = (thread, config.threads);
+    let pace = Pace::new(config.mode, || arrivals.schedule(rate, share, config.population.seed, now));
+    Phase::timed(traffic, pace, now, (config.warm_up, config.duration))
 }
 
 /// Writes the targets of announces, path and query, one a line.

@@ -6,6 +6,7 @@ use aquatic_common::{AnnounceEvent, InfoHash};
 use aquatic_http_protocol::{AnnounceFields, BufferTooSmall, Origin, encode_scrape_request};
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::draw::Draw;
+use aquatic_load_engine::prefill::Unannounced;
 
 use crate::config::{MAX_PIPELINING, MAX_SCRAPE_TORRENTS};
 use crate::counted::Kind;
@@ -64,10 +65,8 @@ impl Wish {
 pub(crate) struct Source {
     pub(crate) address: u64,
     peers: Range<u64>,
-    /// The part of them that a prefill has not announced yet.
-    unannounced: Range<u64>,
-    /// Peers whose announce was lost, and how often.
-    again: Vec<(u64, u8)>,
+    /// Those of them that a prefill has not announced yet.
+    pub(crate) unannounced: Unannounced,
 }
 
 impl Source {
@@ -76,24 +75,21 @@ impl Source {
         let addresses = u64::from(thread)..plan.stage.endpoints.addresses();
         let sources = addresses.step_by(plan.config.threads as usize).map(|address| {
             let peers = plan.stage.endpoints.peers_at(address);
-            Self { address, unannounced: peers.clone(), peers, again: Vec::new() }
+            Self { address, unannounced: Unannounced::new(peers.clone()), peers }
         });
         sources.filter(|source| !source.peers.is_empty()).collect()
     }
 
     /// Whether there is something to send from here.
     pub(crate) fn has_work(&self, traffic: Traffic) -> bool {
-        traffic != Traffic::Prefill || !self.again.is_empty() || !self.unannounced.is_empty()
+        traffic != Traffic::Prefill || !self.unannounced.is_empty()
     }
 
     /// The next request, if there is one.
     pub(crate) fn next(&mut self, traffic: Traffic, plan: &Plan, draw: &mut Draw) -> Option<Wish> {
         match traffic {
             Traffic::Prefill => {
-                let (subject, attempt) = match self.again.pop() {
-                    Some(lost) => lost,
-                    None => (self.unannounced.next()?, 0),
-                };
+                let (subject, attempt) = self.unannounced.take()?;
                 Some(Wish { kind: Kind::Announce, subject, attempt })
             }
             Traffic::Idle => Some(self.any_announce(draw)),
@@ -114,15 +110,6 @@ impl Source {
         let subject = self.peers.start + draw.below(self.peers.end - self.peers.start);
         Wish { kind: Kind::Announce, subject, attempt: 0 }
     }
-
-    /// Takes note of an announce of a prefill that was not served. Returns whether it is given up.
-    pub(crate) fn failed(&mut self, pending: &Pending, attempts: u8) -> bool {
-        let sent = pending.attempt.saturating_add(1);
-        if sent < attempts {
-            self.again.push((pending.subject, sent));
-        }
-        sent >= attempts
-    }
 }
 
 /// Writes a request to the front of a buffer and returns its length.
@@ -138,20 +125,11 @@ pub(crate) fn write(
     match wish.kind {
         Kind::Announce => announce(plan, traffic, wish.subject).encode(&origin, buffer),
         Kind::Scrape => {
-            scraped(plan, wish.subject, torrents);
+            let count = plan.config.requests.scrape_torrents;
+            plan.stage.population.scraped(wish.subject, count, torrents);
             encode_scrape_request(&origin, torrents, buffer)
         }
     }
-}
-
-/// The torrents of a scrape.
-pub(crate) fn scraped(plan: &Plan, subject: u64, torrents: &mut Vec<InfoHash>) {
-    let mut draw = Draw::new(plan.config.population.seed, subject);
-    let population = &plan.stage.population;
-    let scraped = (0..plan.config.requests.scrape_torrents)
-        .map(|_| population.info_hash(population.popular_torrent(draw.bits())));
-    torrents.clear();
-    torrents.extend(scraped);
 }
 
 fn announce(plan: &Plan, traffic: Traffic, peer: u64) -> AnnounceFields {

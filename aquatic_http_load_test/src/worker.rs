@@ -2,18 +2,20 @@
 
 mod reading;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use aquatic_common::InfoHash;
-use aquatic_load_engine::clock::{MILLISECOND, Nanos, seconds};
+use aquatic_load_engine::clock::{Every, MILLISECOND, Nanos};
 use aquatic_load_engine::conduct::Live;
 use aquatic_load_engine::draw::Draw;
-use aquatic_load_engine::events::{Event, Events, MAX_EVENTS};
-use aquatic_load_engine::pacing::Schedule;
+use aquatic_load_engine::events::{Event, Events};
+use aquatic_load_engine::link::Next;
+use aquatic_load_engine::phase::{self, Pace};
+use aquatic_load_engine::queues::{Later, Line};
 use aquatic_load_engine::ramp::Ramp;
+use aquatic_load_engine::stage::share;
+use aquatic_load_engine::turns::{Hold, Turns};
 use aquatic_load_engine::wire::{Trouble, Wire};
 
 use crate::check::Checker;
@@ -28,51 +30,23 @@ const MAX_PER_TURN: usize = 256;
 const RECEIVE_LENGTH: usize = 256 * 1024;
 /// Time between looks for lost requests.
 const EXPIRY_INTERVAL: Nanos = 50 * MILLISECOND;
-/// A thread that had nothing to do for this long stops turning and waits for events.
-const PATIENCE: Nanos = MILLISECOND / 20;
-/// Longest wait, as something else may become due.
-const LONGEST_WAIT: Nanos = MILLISECOND;
 /// Time from a failure of a connection to the next try.
 const RETRY_PAUSE: Nanos = 10 * MILLISECOND;
 
-/// What decides when to send in a phase.
-pub(crate) enum Pace {
-    Closed,
-    Open(Schedule),
-}
-
-/// One phase for one thread.
-pub(crate) struct Phase {
-    pub(crate) traffic: Traffic,
-    pub(crate) pace: Pace,
-    pub(crate) from: Nanos,
-    pub(crate) until: Nanos,
-}
-
-/// What becomes of a connection after an event.
-enum Next {
-    Keep,
-    /// Everything that was asked on it is answered, or the tracker closed it.
-    Close,
-    /// The tracker did something on it after which nothing can be relied on.
-    Abandon,
-    Failed(io::Error),
-}
+pub(crate) type Phase = phase::Phase<Traffic>;
 
 pub(crate) struct Worker {
     plan: Arc<Plan>,
     live: Arc<Live>,
     thread: u32,
     watched: Events,
-    /// What happened last.
-    events: Vec<Event>,
     slots: Vec<Slot>,
     sources: Vec<Source>,
     next_source: usize,
     /// Places that can take a request.
-    ready: VecDeque<u32>,
-    /// Places whose connection failed, and when to try again.
-    retry: VecDeque<(Nanos, u32)>,
+    ready: Line,
+    /// Places whose connection failed, to be tried again.
+    retry: Later<u32>,
     /// Takes the places into use.
     ramp: Ramp,
     in_flight: usize,
@@ -83,23 +57,22 @@ pub(crate) struct Worker {
     torrents: Vec<InfoHash>,
     requests: Vec<u8>,
     received: Vec<u8>,
-    next_expiry: Nanos,
+    expiry: Every,
 }
 
 impl Worker {
     pub(crate) fn new(plan: Arc<Plan>, live: Arc<Live>, thread: u32) -> io::Result<Self> {
-        let slots = plan.share(plan.config.connection_count(), thread);
+        let slots = share(plan.config.connection_count(), plan.config.threads, thread);
         let connections = &plan.config.connections;
         let per_second = f64::from(connections.ramp) / f64::from(plan.config.threads);
         Ok(Self {
             thread,
             watched: Events::new()?,
-            events: Vec::with_capacity(MAX_EVENTS),
-            slots: (0..slots).map(|_| Slot::default()).collect(),
+            slots: (0..slots).map(Slot::at).collect(),
             sources: Source::of_thread(&plan, thread),
             next_source: 0,
-            ready: VecDeque::new(),
-            retry: VecDeque::new(),
+            ready: Line::new(slots as usize),
+            retry: Later::after(RETRY_PAUSE),
             ramp: Ramp::new(slots as usize, per_second, connections.opening),
             in_flight: 0,
             sending: false,
@@ -108,7 +81,7 @@ impl Worker {
             torrents: Vec::new(),
             requests: vec![0; MAX_BATCH],
             received: vec![0; RECEIVE_LENGTH],
-            next_expiry: 0,
+            expiry: Every::new(EXPIRY_INTERVAL),
             plan,
             live,
         })
@@ -121,39 +94,30 @@ impl Worker {
     /// Runs a phase to its end and returns what was counted.
     pub(crate) fn run(&mut self, mut phase: Phase) -> Tally {
         let mut tally = Tally::new(phase.from, phase.until);
-        (0..self.ramp.begun()).for_each(|number| self.list(number as u32));
-        let mut now = self.plan.now();
-        let mut busy_at = now;
+        (0..self.ramp.begun()).for_each(|number| self.ready.join(number as u32));
+        let mut turns = Turns::begin(self.plan.stage.clock);
         loop {
+            let now = turns.now();
             self.sending = now < phase.until && !self.is_done(phase.traffic);
             if !self.sending && self.in_flight == 0 {
                 break;
             }
             self.expire(now, phase.traffic, &mut tally);
             let sent = if self.sending { self.send_due(now, &mut phase, &mut tally) } else { 0 };
-            // In open loop, waiting would delay what is due next.
-            let eager = self.sending && matches!(phase.pace, Pace::Open(_));
-            let wait = if sent > 0 || eager || now - busy_at < PATIENCE { 0 } else { LONGEST_WAIT };
-            let start = now;
-            self.watched.wait(wait, &mut self.events);
-            now = self.plan.now();
-            if sent + self.events.len() > 0 {
-                busy_at = now;
-            }
-            if sent == 0 && (wait > 0 || self.events.is_empty()) {
-                tally.idle(start, now);
-            }
+            let eager = self.sending && phase.pace.is_open();
+            turns.end((sent, eager), &mut self.watched, &mut tally);
             self.handle_events(&phase, &mut tally);
         }
-        tally.end_at(now);
+        tally.end_at(turns.now());
         if phase.traffic == Traffic::Idle {
-            self.hold(&phase, &mut tally);
+            let hold = Hold::begin(self.plan.stage.clock, self.open(), self.plan.config.idle.hold);
+            while hold.goes_on(&mut self.watched) {
+                self.handle_events(&phase, &mut tally);
+            }
         }
-        if let Pace::Open(schedule) = &phase.pace {
-            tally.add(Note::NotDue, schedule.backlog(phase.until));
-        }
-        tally.add(Note::Held, self.slots.iter().filter(|slot| slot.wire.is_some()).count() as u64);
-        self.show(&mut tally);
+        tally.add(Note::NotDue, phase.never_sent());
+        tally.add(Note::Held, self.open());
+        self.live.show(&mut tally);
         tally
     }
 
@@ -167,41 +131,18 @@ impl Worker {
         }
     }
 
-    /// Keeps connections open without using them.
-    fn hold(&mut self, phase: &Phase, tally: &mut Tally) {
-        let open = self.slots.iter().filter(|slot| slot.wire.is_some()).count();
-        let time = self.plan.config.idle.hold;
-        log::info!("holding {open} connections for {time} s");
-        let until = self.plan.now() + seconds(time);
-        while self.plan.now() < until {
-            self.watched.wait(10 * LONGEST_WAIT, &mut self.events);
-            self.handle_events(phase, tally);
-        }
-    }
-
-    fn list(&mut self, number: u32) {
-        let slot = &mut self.slots[number as usize];
-        if !slot.listed {
-            slot.listed = true;
-            self.ready.push_back(number);
-        }
-    }
-
-    /// Takes further places into use, as many as may be by now.
-    fn activate(&mut self, now: Nanos) {
-        while let Some(number) = self.ramp.next(now) {
-            self.list(number as u32);
-        }
+    /// How many connections are open.
+    fn open(&self) -> u64 {
+        self.slots.iter().filter(|slot| slot.link.is_open()).count() as u64
     }
 
     /// Sends what is due, and returns how many requests that was.
     fn send_due(&mut self, now: Nanos, phase: &mut Phase, tally: &mut Tally) -> usize {
-        self.activate(now);
-        while let Some(&(due, number)) = self.retry.front()
-            && due <= now
-        {
-            self.retry.pop_front();
-            self.list(number);
+        while let Some(number) = self.ramp.next(now) {
+            self.ready.join(number as u32);
+        }
+        while let Some(number) = self.retry.due(now) {
+            self.ready.join(number);
         }
         let mut sent = 0;
         for _ in 0..self.ready.len().min(MAX_PER_TURN) {
@@ -212,11 +153,10 @@ impl Worker {
                     None => break,
                 },
             };
-            let Some(number) = self.ready.pop_front() else { break };
-            self.slots[number as usize].listed = false;
+            let Some(number) = self.ready.leave() else { break };
             sent += self.fill(number, (intended, now), phase.traffic, tally);
             if intended.is_some() && self.room(number) > 0 {
-                self.list(number);
+                self.ready.join(number);
             }
         }
         sent
@@ -250,7 +190,9 @@ impl Worker {
         let most = self.room(number).min(most);
         let limit = self.plan.config.connections.requests;
         let slot = &mut self.slots[number as usize];
-        let Some(wire) = &mut slot.wire else { return 0 };
+        if !slot.link.is_open() {
+            return 0;
+        }
         let (mut used, mut count) = (0, 0);
         while count < most && !slot.last {
             let Some(wish) = self.sources[slot.source].next(traffic, &self.plan, &mut self.draw) else {
@@ -271,8 +213,8 @@ impl Worker {
             return 0;
         }
         self.in_flight += count;
-        let sent = wire.send(self.requests.get(..used).unwrap_or_default());
-        if let Err(error) = sent.and_then(|()| self.ask_for_room(number)) {
+        let requests = self.requests.get(..used).unwrap_or_default();
+        if let Err(error) = slot.link.send(requests, &self.watched) {
             self.fail(number, &error, now, traffic, tally);
         }
         count
@@ -281,7 +223,7 @@ impl Worker {
     /// Makes a connection from a place, if it has none or none of use. Without anything to send, it stays without.
     fn ensure_open(&mut self, number: u32, traffic: Traffic, tally: &mut Tally) -> io::Result<()> {
         let slot = &mut self.slots[number as usize];
-        if slot.wire.is_some() && (!slot.pending.is_empty() || self.sources[slot.source].has_work(traffic)) {
+        if slot.link.is_open() && (!slot.pending.is_empty() || self.sources[slot.source].has_work(traffic)) {
             return Ok(());
         }
         let sources = self.sources.len();
@@ -291,77 +233,47 @@ impl Worker {
         };
         self.next_source = (source + 1) % sources;
         let wire = Wire::open(&self.plan.route(self.sources[source].address))?;
-        slot.connect(wire, source);
+        slot.close();
+        slot.source = source;
         tally.note(Note::Opened);
-        self.watch(number)
-    }
-
-    fn watch(&self, number: u32) -> io::Result<()> {
-        let slot = &self.slots[number as usize];
-        slot.wire.as_ref().map_or(Ok(()), |wire| self.watched.watch(wire, slot.token(number)))
-    }
-
-    /// Has the kernel say when it takes more, if something is left to send.
-    fn ask_for_room(&mut self, number: u32) -> io::Result<()> {
-        let slot = &mut self.slots[number as usize];
-        match slot.wire.as_ref().filter(|wire| wire.has_unsent()) {
-            Some(wire) if !slot.wants_write => {
-                slot.wants_write = true;
-                self.watched.watch_room(wire, slot.token(number))
-            }
-            Some(_) | None => Ok(()),
-        }
+        slot.link.connect(wire, &self.watched)
     }
 
     fn handle_events(&mut self, phase: &Phase, tally: &mut Tally) {
-        let events = std::mem::take(&mut self.events);
         let mut buffer = std::mem::take(&mut self.received);
-        for &event in &events {
-            let number = event.token as u32;
-            let Some(slot) = self.slots.get(number as usize) else { continue };
-            if slot.wire.is_some() && slot.token(number) == event.token {
-                self.handle_event(number, event, &mut buffer, phase, tally);
+        while let Some(event) = self.watched.take() {
+            if self.slots[event.token.place as usize].link.is_called(event.token) {
+                self.handle_event(event, &mut buffer, phase, tally);
             }
         }
         self.received = buffer;
-        self.events = events;
     }
 
-    fn handle_event(
-        &mut self,
-        number: u32,
-        event: Event,
-        buffer: &mut [u8],
-        phase: &Phase,
-        tally: &mut Tally,
-    ) {
-        let now = self.plan.now();
-        let slot = &mut self.slots[number as usize];
-        let flushed = match &mut slot.wire {
-            Some(wire) if event.writable => wire.flush(),
-            Some(_) | None => Ok(()),
-        };
-        let next = match flushed {
-            Ok(()) => self.read(number, event.ending, buffer, (now, phase.traffic), tally),
+    fn handle_event(&mut self, event: Event, buffer: &mut [u8], phase: &Phase, tally: &mut Tally) {
+        let now = self.plan.stage.now();
+        let number = event.token.place;
+        let mut next = match self.slots[number as usize].link.flush(event) {
+            Ok(()) => self.read(event, buffer, (now, phase.traffic), tally),
             Err(error) => Next::Failed(error),
         };
+        let slot = &mut self.slots[number as usize];
+        if let Next::Keep = next
+            && let Err(error) = slot.link.send(&[], &self.watched)
+        {
+            next = Next::Failed(error);
+        }
         match next {
-            Next::Keep => {
-                if let Err(error) = self.ask_for_room(number) {
-                    return self.fail(number, &error, now, phase.traffic, tally);
-                }
-            }
+            Next::Keep => {}
             Next::Close => {
-                let slot = &mut self.slots[number as usize];
                 if !slot.pending.is_empty() {
                     tally.note(Note::ClosedEarly);
                 } else if !slot.last {
                     tally.note(Note::Closed);
                 }
-                // A tracker that answered nothing is given a pause before it is asked again.
-                let pause = if slot.answered { 0 } else { RETRY_PAUSE };
+                let has_answered = slot.answered;
                 self.drop_connection(number, phase.traffic, tally);
-                if pause > 0 {
+                // A tracker that answered nothing is given a pause before it is asked again.
+                if !has_answered {
                     return self.try_later(number, now, phase.traffic);
                 }
             }
@@ -376,7 +288,7 @@ impl Worker {
                 Pace::Closed => {
                     self.fill(number, (None, now), phase.traffic, tally);
                 }
-                Pace::Open(_) if self.room(number) > 0 => self.list(number),
+                Pace::Open(_) if self.room(number) > 0 => self.ready.join(number),
                 Pace::Open(_) => {}
             }
         }
@@ -394,28 +306,20 @@ impl Worker {
         tally.note(Trouble::of(error).into());
     }
 
-    fn prove(&mut self, number: u32) {
-        let slot = &mut self.slots[number as usize];
-        if !slot.proven {
-            slot.proven = true;
-            self.ramp.proven();
-        }
-    }
-
     /// An announce of a prefill was not served: it is repeated until that has been tried often enough.
     fn failed_announce(&mut self, number: u32, pending: &Pending, tally: &mut Tally) {
         let attempts = self.plan.config.prefill.attempts;
-        let source = self.slots[number as usize].source;
-        if self.sources[source].failed(pending, attempts) {
+        let source = &mut self.sources[self.slots[number as usize].source];
+        if source.unannounced.failed(pending.subject, pending.attempt, attempts) {
             tally.note(Note::PeersLost);
-            self.live.done.fetch_add(1, Ordering::Relaxed);
+            self.live.step();
         }
     }
 
     fn try_later(&mut self, number: u32, now: Nanos, traffic: Traffic) {
-        self.prove(number);
+        self.ramp.prove(number as usize);
         if traffic != Traffic::Idle {
-            self.retry.push_back((now + RETRY_PAUSE, number));
+            self.retry.put_off(number, now);
         }
     }
 
@@ -433,22 +337,17 @@ impl Worker {
 
     /// Gives up connections whose requests have been under way for too long, and shows progress.
     fn expire(&mut self, now: Nanos, traffic: Traffic, tally: &mut Tally) {
-        if now < self.next_expiry {
+        if !self.expiry.is_due(now) {
             return;
         }
-        self.next_expiry = now + EXPIRY_INTERVAL;
         let oldest = now.saturating_sub(self.plan.timeout());
         for number in 0..self.ramp.begun() {
             if self.slots[number].pending.front().is_some_and(|pending| pending.sent < oldest) {
-                tally.note(Note::TimedOut);
+                tally.note(Trouble::TimedOut.into());
                 self.drop_connection(number as u32, traffic, tally);
                 self.try_later(number as u32, now, traffic);
             }
         }
-        self.show(tally);
-    }
-
-    fn show(&self, tally: &mut Tally) {
-        self.live.responses.fetch_add(tally.take_fresh_responses(), Ordering::Relaxed);
+        self.live.show(tally);
     }
 }

@@ -34,8 +34,50 @@ impl Clock {
     }
 }
 
+/// Something that is to be done once in a while.
+#[derive(Clone, Copy, Debug)]
+pub struct Every {
+    interval: Nanos,
+    next: Nanos,
+}
+
+impl Every {
+    /// Due now, and at least so long after it was done.
+    #[must_use]
+    pub fn new(interval: Nanos) -> Self {
+        Self { interval, next: 0 }
+    }
+
+    /// Whether it is due. If so, it is taken for done.
+    pub fn is_due(&mut self, now: Nanos) -> bool {
+        let due = now >= self.next;
+        if due {
+            self.next = now + self.interval;
+        }
+        due
+    }
+}
+
 /// Whole nanoseconds of a number of seconds.
 #[must_use]
 pub fn seconds(count: u32) -> Nanos {
     u64::from(count) * SECOND
+}
+
+/// Whole nanoseconds of a number of milliseconds.
+#[must_use]
+pub fn milliseconds(count: u32) -> Nanos {
+    u64::from(count) * MILLISECOND
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_in_a_while() {
+        let mut every = Every::new(10);
+        let due = [0, 1, 9, 10, 11, 25, 34, 35].map(|now| every.is_due(now));
+        assert_eq!(due, [true, false, false, true, false, true, false, true]);
+    }
 }

@@ -1,11 +1,12 @@
 //! One phase of a test: every worker on a thread of its own, a line of progress meanwhile, and the sum of what they
 //! counted.
 
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
+
+use anyhow::Context;
 
 use crate::clock::{Clock, Nanos, SECOND};
 use crate::progress::Progress;
@@ -18,9 +19,21 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 pub struct Live {
     /// Responses so far, in all phases.
-    pub responses: AtomicU64,
+    responses: AtomicU64,
     /// Steps done towards the end of the phase, where that is not a matter of time.
-    pub done: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Live {
+    /// Takes note of the responses that a thread has counted since it last said so.
+    pub fn show<K: Counted, V: Counted, N: Counted>(&self, tally: &mut Tally<K, V, N>) {
+        self.responses.fetch_add(tally.take_fresh_responses(), Ordering::Relaxed);
+    }
+
+    /// A step towards the end of the phase is done.
+    pub fn step(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// What makes up the length of a phase.
@@ -28,7 +41,7 @@ pub struct Live {
 pub enum Extent {
     /// So many seconds.
     Seconds(u64),
-    /// Until [`Live::done`] is this large.
+    /// So many steps, see [`Live::step`].
     Steps(u64),
 }
 
@@ -41,7 +54,7 @@ pub fn conduct<W: Send, K: Counted + Send, V: Counted + Send, N: Counted + Send>
     (name, extent): (&'static str, Extent),
     (clock, live): (&Clock, &Live),
     act: impl Fn(&mut W) -> Tally<K, V, N> + Sync,
-) -> io::Result<Option<Tally<K, V, N>>> {
+) -> anyhow::Result<Option<Tally<K, V, N>>> {
     live.done.store(0, Ordering::Relaxed);
     log::info!("{name}");
     thread::scope(|scope| {
@@ -55,7 +68,8 @@ pub fn conduct<W: Send, K: Counted + Send, V: Counted + Send, N: Counted + Send>
                 let _ = sender.send(());
                 tally
             };
-            handles.push(thread::Builder::new().name(format!("load-{number}")).spawn_scoped(scope, body)?);
+            let thread = thread::Builder::new().name(format!("load-{number}")).spawn_scoped(scope, body);
+            handles.push(thread.context("cannot start a thread")?);
         }
         drop(sender);
         show(name, extent, (clock, live), &finished, handles.len());

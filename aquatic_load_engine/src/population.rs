@@ -3,7 +3,7 @@
 
 use aquatic_common::{InfoHash, PeerId};
 
-use crate::draw::{mix, unit};
+use crate::draw::{Draw, mix, unit};
 
 /// Points of the distribution of torrents that are computed exactly; between them it is a straight line.
 const QUANTILES: usize = 4096;
@@ -90,6 +90,14 @@ impl Population {
     #[must_use]
     pub fn info_hash(&self, torrent: u64) -> InfoHash {
         InfoHash(self.twenty_bytes(torrent.wrapping_mul(2)))
+    }
+
+    /// Puts the names of so many torrents, chosen by popularity, in place of what is in the list: those of a scrape, which
+    /// follow from its subject.
+    pub fn scraped(&self, subject: u64, count: usize, torrents: &mut Vec<InfoHash>) {
+        let mut draw = Draw::new(self.shape.seed, subject);
+        torrents.clear();
+        torrents.extend((0..count).map(|_| self.info_hash(self.popular_torrent(draw.bits()))));
     }
 
     /// The name of a peer.
@@ -193,6 +201,22 @@ mod tests {
         let other = Population::new(PopulationShape { seed: 2, ..population.shape });
         assert_ne!(population.info_hash(0), other.info_hash(0));
         assert_eq!(population.info_hash(0), population.clone().info_hash(0));
+    }
+
+    #[test]
+    fn scrapes_follow_from_their_subject_and_name_popular_torrents() {
+        let population = population(1000, 1_000_000, 1.0);
+        let scraped = |subject| {
+            let mut torrents = vec![population.info_hash(999)];
+            population.scraped(subject, 100, &mut torrents);
+            torrents
+        };
+        assert_eq!((scraped(1), scraped(1).len()), (scraped(1), 100));
+        assert_ne!(scraped(1), scraped(2));
+        let popular: HashSet<_> = (0..31).map(|torrent| population.info_hash(torrent)).collect();
+        // The 31 most popular torrents have half of the weight.
+        let share = scraped(1).iter().filter(|torrent| popular.contains(torrent)).count();
+        assert!((30..70).contains(&share), "{share}");
     }
 
     #[test]

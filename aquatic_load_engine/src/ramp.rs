@@ -8,9 +8,10 @@ use crate::clock::{Nanos, SECOND};
 pub struct Ramp {
     per_second: Option<f64>,
     opening: usize,
-    all: usize,
     begun: usize,
     unproven: usize,
+    /// Which of all connections have come to something.
+    proven: Vec<bool>,
     start: Option<Nanos>,
 }
 
@@ -19,7 +20,8 @@ impl Ramp {
     #[must_use]
     pub fn new(all: usize, per_second: f64, opening: u32) -> Self {
         let per_second = Some(per_second).filter(|rate| *rate > 0.0);
-        Self { per_second, opening: opening as usize, all, begun: 0, unproven: 0, start: None }
+        let opening = opening as usize;
+        Self { per_second, opening, begun: 0, unproven: 0, proven: vec![false; all], start: None }
     }
 
     /// How many were begun. They are numbered from 0.
@@ -31,17 +33,17 @@ impl Ramp {
     /// Whether all were begun.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.begun == self.all
+        self.begun == self.proven.len()
     }
 
     /// The number of a connection to begin now, if there is one. The time counts from the first call.
     pub fn next(&mut self, now: Nanos) -> Option<usize> {
         let time = now - *self.start.get_or_insert(now);
         let allowed = match self.per_second {
-            None => self.all,
+            None => self.proven.len(),
             Some(rate) => 1 + (time as f64 / SECOND as f64 * rate) as usize,
         };
-        if self.begun == allowed.min(self.all) || self.unproven >= self.opening {
+        if self.begun == allowed.min(self.proven.len()) || self.unproven >= self.opening {
             return None;
         }
         self.begun += 1;
@@ -49,9 +51,11 @@ impl Ramp {
         Some(self.begun - 1)
     }
 
-    /// A connection that was begun has come to something, be it a response or a failure. To be called once for each.
-    pub fn proven(&mut self) {
-        self.unproven -= 1;
+    /// A connection that was begun has come to something, be it a response or a failure. Counts once for each number.
+    pub fn prove(&mut self, number: usize) {
+        if !std::mem::replace(&mut self.proven[number], true) {
+            self.unproven -= 1;
+        }
     }
 }
 
@@ -63,9 +67,10 @@ mod tests {
     fn no_more_at_a_time_than_may_wait() {
         let mut ramp = Ramp::new(5, 0.0, 3);
         assert_eq!(std::iter::from_fn(|| ramp.next(7)).collect::<Vec<_>>(), [0, 1, 2]);
-        ramp.proven();
+        ramp.prove(1);
+        ramp.prove(1);
         assert_eq!((ramp.next(7), ramp.next(7), ramp.is_over()), (Some(3), None, false));
-        ramp.proven();
+        ramp.prove(3);
         assert_eq!((ramp.next(7), ramp.next(7), ramp.is_over()), (Some(4), None, true));
     }
 

@@ -3,15 +3,27 @@
 
 use crate::population::Population;
 
-/// What is wrong with a returned peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wrong {
-    /// It is not in the torrent, or not in the population at all.
-    Foreign,
-    /// It is the peer that asked.
-    Requester,
-    /// It is in the reply more than once.
-    Repeated,
+crate::counted! {
+    /// What is wrong with returned peers.
+    pub enum Wrong {
+        /// One is not in the torrent, or not in the population at all.
+        Foreign = "peer is not in the torrent",
+        /// One is the peer that asked.
+        Requester = "peer is the one who asked",
+        /// One is in the reply more than once.
+        Repeated = "peer is in the reply twice",
+        /// There are too many of them.
+        TooMany = "more peers than asked for",
+    }
+}
+
+/// An announce, as far as the peers in its reply depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// The peer that asked.
+    pub requester: u64,
+    /// How many peers it asked for; 0 for any number.
+    pub wanted: u32,
 }
 
 /// Checks the peers of one in so many replies.
@@ -32,7 +44,7 @@ impl ReturnedPeers {
     }
 
     /// Whether it is this reply's turn.
-    pub fn is_due(&mut self) -> bool {
+    fn is_due(&mut self) -> bool {
         match self.countdown.checked_sub(1) {
             Some(less) => self.countdown = less,
             None => self.countdown = self.one_in - 1,
@@ -40,14 +52,23 @@ impl ReturnedPeers {
         self.countdown == self.one_in - 1
     }
 
-    /// Checks what a peer got for an announce. `each` hands over the returned peers, `None` for those of elsewhere.
+    /// Checks what a peer got for an announce, and returns whether the peers were looked at. `each` hands over the
+    /// returned peers, `None` for those of elsewhere.
     pub fn check(
         &mut self,
         population: &Population,
-        requester: u64,
+        Asked { requester, wanted }: Asked,
+        count: usize,
         each: impl FnOnce(&mut dyn FnMut(Option<u64>)),
         mut wrong: impl FnMut(Wrong),
-    ) {
+    ) -> bool {
+        // Many trackers take 0 for "as you like".
+        if wanted > 0 && count > wanted as usize {
+            wrong(Wrong::TooMany);
+        }
+        if count == 0 || !self.is_due() {
+            return false;
+        }
         let torrent = population.torrent_of(requester);
         self.seen.clear();
         each(&mut |peer| match peer {
@@ -57,6 +78,7 @@ impl ReturnedPeers {
         });
         self.seen.sort_unstable();
         self.seen.windows(2).filter(|pair| pair[0] == pair[1]).for_each(|_| wrong(Wrong::Repeated));
+        true
     }
 }
 
@@ -84,7 +106,9 @@ mod tests {
         let faults = |peers: &[Option<u64>]| {
             let mut faults = Vec::new();
             let each = |take: &mut dyn FnMut(Option<u64>)| peers.iter().for_each(|&peer| take(peer));
-            ReturnedPeers::one_in(1).check(&population, 0, each, |wrong| faults.push(wrong));
+            let (mut returned, asked) = (ReturnedPeers::one_in(2), Asked { requester: 0, wanted: 3 });
+            assert!(returned.check(&population, asked, peers.len(), each, |wrong| faults.push(wrong)));
+            assert!(!returned.check(&population, asked, peers.len(), |_| panic!("not this time"), |_| ()));
             faults
         };
         assert_eq!(faults(&[Some(friend)]), []);
@@ -93,5 +117,8 @@ mod tests {
             [Wrong::Foreign, Wrong::Foreign, Wrong::Requester]
         );
         assert_eq!(faults(&[Some(friend), Some(friend)]), [Wrong::Repeated]);
+        let friends = (1..100).filter(|&peer| fellow(peer)).map(Some).take(4).collect::<Vec<_>>();
+        assert_eq!(faults(&friends), [Wrong::TooMany]);
+        assert_eq!(faults(&friends[1..]), []);
     }
 }

@@ -1,5 +1,6 @@
 //! Settings that several load tests have.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use aquatic_common::settings::Problem;
@@ -33,14 +34,26 @@ aquatic_common::choice! {
     }
 }
 
+aquatic_common::settings! {
+    /// Open loop. Latency counts from when a request should have been sent.
+    pub struct OpenConfig<const RATE: u32> {
+        /// Requests per second, all threads together.
+        pub rate: u32 = RATE, unit "requests per second", in 1..=100_000_000;
+        /// "even" sends at equal distances, "random" as many independent clients do.
+        pub arrivals: ArrivalsConfig = ArrivalsConfig::Random;
+    }
+}
+
 impl ArrivalsConfig {
     /// The share of one of several threads in a rate.
     #[must_use]
-    pub fn schedule(self, rate: u32, threads: u32, start: Nanos, draw: Draw) -> Schedule {
+    pub fn schedule(self, rate: u32, (thread, threads): (u32, u32), seed: u64, start: Nanos) -> Schedule {
         let arrivals = match self {
             Self::Even => Arrivals::Even,
             Self::Random => Arrivals::Random,
         };
+        // What a thread draws for other purposes has its number.
+        let draw = Draw::new(seed, !u64::from(thread));
         Schedule::new(f64::from(rate) / f64::from(threads.max(1)), arrivals, start, draw)
     }
 }
@@ -108,6 +121,15 @@ aquatic_common::settings! {
 }
 
 impl TlsConfig {
+    /// The tracker as requests name it.
+    #[must_use]
+    pub fn host(&self, server: SocketAddr) -> String {
+        match self.enable {
+            true => format!("{}:{}", self.server_name, server.port()),
+            false => server.to_string(),
+        }
+    }
+
     /// Reports a certificate that is to be checked against nothing.
     pub fn check_trust(&self, problems: &mut Vec<Problem>) {
         if self.enable && self.verify_certificate && self.ca_path.as_os_str().is_empty() {
@@ -126,6 +148,15 @@ pub fn check_connections(problems: &mut Vec<Problem>, threads: u32, connections:
             "threads",
             format!("{threads} threads need at least as many connections, not {connections}"),
         ));
+    }
+}
+
+/// Reports weights of requests that are all 0.
+pub fn check_weights(problems: &mut Vec<Problem>, weights: &[u32]) {
+    if weights.iter().all(|weight| *weight == 0) {
+        let all = if weights.len() == 2 { "both weights" } else { "all weights" };
+        problems
+            .push(Problem::new("requests.weight_announce", format!("{all} are 0: nothing would be sent")));
     }
 }
 
@@ -153,7 +184,7 @@ mod tests {
 
     #[test]
     fn threads_share_a_rate() {
-        let mut schedule = ArrivalsConfig::Even.schedule(2000, 2, 0, Draw::new(1, 1));
+        let mut schedule = ArrivalsConfig::Even.schedule(2000, (1, 2), 1, 0);
         let due = std::iter::from_fn(|| schedule.next_due(crate::clock::SECOND)).count();
         assert!((1000..=1001).contains(&due), "{due}");
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, anyhow};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Nanos};
 use crate::endpoints::Endpoints;
 use crate::population::{Population, PopulationShape};
 use crate::sources::{Sources, Wanted, system_choice};
@@ -48,6 +48,12 @@ impl Stage {
             sources,
             bind: given.is_some(),
         })
+    }
+
+    /// Time since the test was started.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        self.clock.now()
     }
 
     /// The address to send from, by its number; `None` leaves it to the system.

@@ -13,45 +13,121 @@ const MAX_ERROR_TEXT_LENGTH: usize = 100;
 
 /// A closed set of things that are counted.
 pub trait Counted: Copy + 'static {
-    /// All of them, in the order of their indexes, which is also that of the report.
-    const ALL: &'static [Self];
+    /// How many there are.
+    const COUNT: usize;
 
-    /// What the report calls it.
-    fn name(self) -> &'static str;
+    /// What the report calls them, in its order.
+    fn names() -> Vec<&'static str>;
 
-    /// Its place in [`Counted::ALL`].
+    /// Its place in [`Counted::names`].
     fn index(self) -> usize;
 }
 
-/// Declares an enum of things that are counted, each with its name in the report.
+/// Declares an enum of things that are counted, each with its name in the report. A variant with another such enum
+/// instead of a name stands for all of that one, and comes `From` it; names in braces replace names of its own there.
+///
+/// ```
+/// use aquatic_load_engine::tally::Counted;
+/// aquatic_load_engine::counted! {
+///     enum Failure {
+///         Refused = "refused",
+///         TooLate = "too late",
+///     }
+/// }
+/// aquatic_load_engine::counted! {
+///     enum Note {
+///         Opened = "opened",
+///         Failed(Failure { TooLate = "took too long" }),
+///     }
+/// }
+/// assert_eq!(Note::names(), ["opened", "refused", "took too long"]);
+/// assert_eq!(Note::from(Failure::TooLate).index(), 2);
+/// # assert_eq!(Note::Opened.index() + Note::Failed(Failure::Refused).index(), 1);
+/// ```
 #[macro_export]
 macro_rules! counted {
     (
         $(#[$enum_attr:meta])*
         $vis:vis enum $name:ident {
-            $( $(#[$attr:meta])* $variant:ident = $text:literal, )*
+            $(
+                $(#[$attr:meta])*
+                $variant:ident $(($group:ident $({ $($member:ident = $member_text:literal),* })?))? $(= $text:literal)?,
+            )*
         }
     ) => {
         $(#[$enum_attr])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         $vis enum $name {
-            $( $(#[$attr])* $variant, )*
+            $( $(#[$attr])* $variant $(($group))?, )*
         }
 
-        impl $crate::tally::Counted for $name {
-            const ALL: &'static [Self] = &[$(Self::$variant),*];
+        const _: () = {
+            use $crate::tally::Counted;
 
-            fn name(self) -> &'static str {
-                match self {
-                    $( Self::$variant => $text, )*
+            enum Part {
+                $($variant),*
+            }
+
+            const SIZES: &[usize] = &[$(1 $(* <$group as Counted>::COUNT)?),*];
+
+            impl Counted for $name {
+                const COUNT: usize = $crate::tally::places_before(SIZES, SIZES.len());
+
+                fn names() -> Vec<&'static str> {
+                    let mut names = Vec::with_capacity(Self::COUNT);
+                    $(
+                        $(names.push($text);)?
+                        $(
+                            let start = names.len();
+                            names.extend(<$group as Counted>::names());
+                            $($(names[start + $group::$member.index()] = $member_text;)*)?
+                        )?
+                    )*
+                    names
+                }
+
+                fn index(self) -> usize {
+                    match self {
+                        $($crate::__counted_pattern!($variant $($group, member)?) => {
+                            const START: usize = $crate::tally::places_before(SIZES, Part::$variant as usize);
+                            START $(+ <$group as Counted>::index(member))?
+                        })*
+                    }
                 }
             }
 
-            fn index(self) -> usize {
-                self as usize
-            }
-        }
+            $($(
+                impl From<$group> for $name {
+                    fn from(member: $group) -> Self {
+                        Self::$variant(member)
+                    }
+                }
+            )?)*
+        };
     };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __counted_pattern {
+    ($variant:ident) => {
+        Self::$variant
+    };
+    ($variant:ident $group:ident, $member:ident) => {
+        Self::$variant($member)
+    };
+}
+
+/// How many places the first so many of these parts have.
+#[doc(hidden)]
+#[must_use]
+pub const fn places_before(sizes: &[usize], parts: usize) -> usize {
+    let (mut places, mut part) = (0, 0);
+    while part < parts {
+        places += sizes[part];
+        part += 1;
+    }
+    places
 }
 
 #[derive(Clone, Debug, Default)]
@@ -88,13 +164,13 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
         Self {
             from,
             until,
-            kinds: vec![KindTally::default(); K::ALL.len()],
+            kinds: vec![KindTally::default(); K::COUNT],
             responses: 0,
             fresh_responses: 0,
             idle: 0,
             per_second: Vec::new(),
-            violations: vec![0; V::ALL.len()],
-            notes: vec![0; N::ALL.len()],
+            violations: vec![0; V::COUNT],
+            notes: vec![0; N::COUNT],
             error_texts: Vec::new(),
             counted: PhantomData,
         }
@@ -218,13 +294,13 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
         let seconds = time as f64 / SECOND as f64;
         let mut all = Latencies::new();
         self.kinds.iter().for_each(|kind| all.merge(&kind.latencies));
-        let kinds: Vec<KindReport> = K::ALL
-            .iter()
+        let kinds: Vec<KindReport> = K::names()
+            .into_iter()
             .zip(&self.kinds)
             .map(|(kind, tally)| {
                 let KindTally { sent, answered, errors, lost, latencies } = tally;
                 let (sent, answered, errors, lost) = (*sent, *answered, *errors, *lost);
-                KindReport { kind: kind.name(), sent, answered, errors, lost, latency: latencies.summary() }
+                KindReport { kind, sent, answered, errors, lost, latency: latencies.summary() }
             })
             .collect();
         // The last second of a phase that ended when it was done is not a whole one.
@@ -246,7 +322,7 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
 }
 
 fn counts<T: Counted>(counts: &[u64]) -> Vec<Count> {
-    T::ALL.iter().zip(counts).map(|(counted, &count)| Count { name: counted.name(), count }).collect()
+    T::names().into_iter().zip(counts).map(|(name, &count)| Count { name, count }).collect()
 }
 
 #[cfg(test)]

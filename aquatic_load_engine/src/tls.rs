@@ -23,11 +23,14 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Reads the certificates, if there are to be any.
+    /// TLS as it was asked for, if it was. Reads the certificates, if there are to be any.
     ///
     /// # Errors
     /// When they cannot be read, or the tracker's name is not one.
-    pub fn new(settings: &TlsConfig) -> anyhow::Result<Self> {
+    pub fn wanted(settings: &TlsConfig) -> anyhow::Result<Option<Self>> {
+        if !settings.enable {
+            return Ok(None);
+        }
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
@@ -45,7 +48,7 @@ impl Tls {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let server_name = ServerName::try_from(settings.server_name.clone())
             .with_context(|| format!("tls.server_name: {:?} is not a name", settings.server_name))?;
-        Ok(Self { config: Arc::new(config), server_name })
+        Ok(Some(Self { config: Arc::new(config), server_name }))
     }
 }
 

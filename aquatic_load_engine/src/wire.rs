@@ -34,21 +34,32 @@ pub struct Route<'a> {
     pub tls: Option<&'a Tls>,
 }
 
-/// Why a connection failed, as far as reports tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// Nobody listens.
-    Refused,
-    /// The tracker broke it off.
-    Reset,
-    /// The tracker's system did not answer.
-    TimedOut,
-    /// TLS.
-    Tls,
-    /// All ports of the source address are in use.
-    NoPort,
-    /// There are too many other reasons to name them all.
-    Other,
+crate::counted! {
+    /// Why a connection failed, as far as reports tell.
+    pub enum Trouble {
+        /// Nobody listens.
+        Refused = "connections refused",
+        /// The tracker broke it off.
+        Reset = "connections reset",
+        /// The tracker, or its system, did not answer.
+        TimedOut = "connections given up as a response took too long",
+        /// TLS.
+        Tls = "connections with a TLS failure",
+        /// All ports of the source address are in use.
+        NoPort = "connections for which no port was free",
+        /// There are too many other reasons to name them all.
+        Other = "connections failed for other reasons",
+    }
+}
+
+crate::counted! {
+    /// How a connection got its TLS session.
+    pub enum Handshake {
+        /// The tracker showed its certificate.
+        Full = "full TLS handshakes",
+        /// An earlier session went on.
+        Resumed = "resumed TLS handshakes",
+    }
 }
 
 impl Trouble {
@@ -202,8 +213,11 @@ impl Wire {
 
     /// How the TLS handshake went, once it is over.
     #[must_use]
-    pub fn handshake(&self) -> Option<HandshakeKind> {
-        self.tls.as_ref().and_then(|tls| tls.handshake_kind())
+    pub fn handshake(&self) -> Option<Handshake> {
+        Some(match self.tls.as_ref()?.handshake_kind()? {
+            HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest => Handshake::Full,
+            HandshakeKind::Resumed => Handshake::Resumed,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether a reply is one that a tracker may give.
 
-use aquatic_load_engine::returned::ReturnedPeers;
+use aquatic_load_engine::returned::{Asked, ReturnedPeers};
 use aquatic_udp_protocol::{AnnounceReply, ScrapeView};
 
 use crate::counted::{Note, Tally, Violation};
@@ -28,20 +28,16 @@ impl Checker {
     ) {
         let count = reply.peers.len();
         tally.add(Note::PeersReturned, count as u64);
-        // Many trackers take 0 for "as you like".
-        if wanted > 0 && count > wanted as usize {
-            tally.violation(Violation::TooManyPeers);
-        }
-        if count == 0 || !self.returned.is_due() {
-            return;
-        }
-        tally.note(Note::RepliesChecked);
-        self.returned.check(
+        let checked = self.returned.check(
             &plan.stage.population,
-            u64::from(pending.subject),
+            Asked { requester: pending.subject.into(), wanted },
+            count,
             |each| plan.returned_peers(reply.peers, each),
             |wrong| tally.violation(wrong.into()),
         );
+        if checked {
+            tally.note(Note::RepliesChecked);
+        }
     }
 
     /// Checks the reply to a scrape.

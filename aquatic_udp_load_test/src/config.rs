@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use aquatic_common::config::LogLevel;
 use aquatic_common::settings::{Configuration, Problem};
-use aquatic_load_engine::settings::{ArrivalsConfig, Mode, PopulationConfig, check_range};
+use aquatic_load_engine::settings::{ArrivalsConfig, Mode, PopulationConfig, check_range, check_weights};
 use aquatic_load_engine::sources::Wanted;
 
 use crate::sys::MAX_BATCH;
@@ -137,13 +137,8 @@ impl Configuration for Config {
             self.open.further_request_probability,
             0.99,
         );
-        let requests = &self.requests;
-        if requests.weight_connect + requests.weight_announce + requests.weight_scrape == 0 {
-            problems.push(Problem::new(
-                "requests.weight_announce",
-                "all three weights are 0: nothing would be sent",
-            ));
-        }
+        let RequestConfig { weight_connect, weight_announce, weight_scrape, .. } = self.requests;
+        check_weights(problems, &[weight_connect, weight_announce, weight_scrape]);
         if self.duration == 0 && !self.prefill.enable {
             problems.push(Problem::new("duration", "0 without prefill.enable: nothing would be done"));
         }

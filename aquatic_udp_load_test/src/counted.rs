@@ -17,10 +17,7 @@ counted! {
     pub(crate) enum Violation {
         Malformed = "reply is malformed",
         WrongKind = "reply is of another kind than the request",
-        ForeignPeer = "peer is not in the torrent",
-        RequesterReturned = "peer is the one who asked",
-        RepeatedPeer = "peer is in the reply twice",
-        TooManyPeers = "more peers than asked for",
+        Peers(Wrong),
         WrongNumberOfCounts = "scrape reply does not cover the request",
     }
 }
@@ -37,16 +34,6 @@ counted! {
         NotConnected = "sockets that never got a connection id",
         PeersAnnounced = "peers announced",
         PeersLost = "peers given up",
-    }
-}
-
-impl From<Wrong> for Violation {
-    fn from(wrong: Wrong) -> Self {
-        match wrong {
-            Wrong::Foreign => Self::ForeignPeer,
-            Wrong::Requester => Self::RequesterReturned,
-            Wrong::Repeated => Self::RepeatedPeer,
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use aquatic_common::Family;
-use aquatic_load_engine::clock::{MILLISECOND, Nanos, seconds};
+use aquatic_load_engine::clock::{Nanos, milliseconds, seconds};
 use aquatic_load_engine::stage::Stage;
 use aquatic_udp_protocol::Peers;
 
@@ -39,12 +39,8 @@ impl Plan {
         }
     }
 
-    pub(crate) fn now(&self) -> Nanos {
-        self.stage.clock.now()
-    }
-
     pub(crate) fn timeout(&self) -> Nanos {
-        Nanos::from(self.config.requests.timeout) * MILLISECOND
+        milliseconds(self.config.requests.timeout)
     }
 
     pub(crate) fn connection_age(&self) -> Nanos {

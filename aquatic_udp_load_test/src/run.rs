@@ -3,15 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use anyhow::Context;
-use aquatic_load_engine::clock::{Nanos, seconds};
+use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::conduct::{Extent, Live, conduct};
-use aquatic_load_engine::draw::Draw;
 use aquatic_load_engine::pacing::Window;
 use aquatic_load_engine::report::Outcome;
 use aquatic_load_engine::settings::Mode;
 
-use crate::config::Config;
+use crate::config::{Config, OpenConfig};
 use crate::counted::Tally;
 use crate::plan::Plan;
 use crate::source;
@@ -40,15 +38,14 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
     let config = &plan.config;
     let live = Arc::new(Live::default());
     let mut workers = Vec::new();
-    for thread in 0..u64::from(config.threads) {
+    for thread in 0..config.threads {
         let sources = source::open(&plan, thread)?;
         workers.push(Worker::new(Arc::clone(&plan), Arc::clone(&live), sources, thread));
     }
     let mut phases = Vec::new();
     for (step, name, extent) in steps(config) {
         let act = |worker: &mut Worker| worker.run(phase(&plan, step, worker.thread()));
-        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.stage.clock, &live), act)
-            .context("cannot start a thread")?;
+        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.stage.clock, &live), act)?;
         // Connecting is a means; only its failure is worth a report.
         phases
             .extend(tally.filter(|_| step != Step::Connect).map(|tally| tally.report(name, config.threads)));
@@ -75,45 +72,38 @@ fn steps(config: &Config) -> Vec<(Step, &'static str, Extent)> {
     steps
 }
 
-fn phase(plan: &Plan, step: Step, thread: u64) -> Phase {
+fn phase(plan: &Plan, step: Step, thread: u32) -> Phase {
     let config = &plan.config;
-    let now = plan.now();
+    let now = plan.stage.now();
     match step {
-        Step::Connect => Phase {
-            traffic: Traffic::Connects,
-            pace: Pace::Closed(Window::new(config.closed.window, 1.0)),
-            from: now,
-            until: now + CONNECT_ATTEMPTS * plan.timeout(),
-        },
-        Step::Prefill => Phase {
-            traffic: Traffic::Prefill,
-            pace: Pace::Closed(Window::new(config.prefill.window, 1.0)),
-            from: now,
-            until: Nanos::MAX,
-        },
+        Step::Connect => {
+            let pace = Pace::Closed(Window::new(config.closed.window, 1.0));
+            let until = now + CONNECT_ATTEMPTS * plan.timeout();
+            Phase { until, ..Phase::until_done(Traffic::Connects, pace, now) }
+        }
+        Step::Prefill => {
+            let pace = Pace::Closed(Window::new(config.prefill.window, 1.0));
+            Phase::until_done(Traffic::Prefill, pace, now)
+        }
         Step::Load => {
-            let from = now + seconds(config.warm_up);
-            Phase {
-                traffic: Traffic::Mix,
-                pace: pace(config, now, thread),
-                from,
-                until: from + seconds(config.duration),
-            }
+            let time = (config.warm_up, config.duration);
+            Phase::timed(Traffic::Mix, pace(config, now, thread), now, time)
         }
     }
 }
 
-fn pace(config: &Config, now: Nanos, thread: u64) -> Pace {
+fn pace(config: &Config, now: Nanos, thread: u32) -> Pace {
     match config.mode {
         Mode::Closed => {
             let closed = &config.closed;
             Pace::Closed(Window::new(closed.window, closed.further_request_probability))
         }
         Mode::Open => {
-            let draw = Draw::new(config.population.seed, !thread);
+            let OpenConfig { rate, arrivals, further_request_probability } = config.open;
+            let share = (thread, config.threads);
             Pace::Open {
-                schedule: config.open.arrivals.schedule(config.open.rate, config.threads, now, draw),
-                further_probability: config.open.further_request_probability,
+                schedule: arrivals.schedule(rate, share, config.population.seed, now),
+                further_probability: further_request_probability,
                 further: VecDeque::new(),
             }
         }

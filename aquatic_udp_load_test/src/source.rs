@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use anyhow::Context;
 use aquatic_load_engine::clock::Nanos;
+use aquatic_load_engine::prefill::Unannounced;
 use aquatic_udp_protocol::ConnectionId;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -19,22 +20,18 @@ pub(crate) struct Source {
     pub(crate) renewing_since: Option<Nanos>,
     /// Requests under way.
     pub(crate) in_flight: u32,
-    /// Whether it is on the list of sockets that replies are expected on.
-    pub(crate) listed: bool,
     /// The peers at this socket's address.
     pub(crate) peers: Range<u64>,
-    /// The part of them that a prefill has not announced yet.
-    pub(crate) unannounced: Range<u64>,
-    /// Peers whose announce was lost, and how often.
-    pub(crate) again: Vec<(u32, u8)>,
+    /// Those of them that a prefill has not announced from here yet.
+    pub(crate) unannounced: Unannounced,
 }
 
 /// Opens the sockets of one of the threads, without those whose addresses have no peers.
-pub(crate) fn open(plan: &Plan, thread: u64) -> anyhow::Result<Vec<Source>> {
-    let threads = u64::from(plan.config.threads);
+pub(crate) fn open(plan: &Plan, thread: u32) -> anyhow::Result<Vec<Source>> {
     let per_address = u64::from(plan.config.network.sockets_per_address);
     let mut sources = Vec::new();
-    for address in (thread..plan.stage.endpoints.addresses()).step_by(usize::try_from(threads)?) {
+    for address in (u64::from(thread)..plan.stage.endpoints.addresses()).step_by(plan.config.threads as usize)
+    {
         let peers = plan.stage.endpoints.peers_at(address);
         if peers.is_empty() {
             continue;
@@ -47,10 +44,8 @@ pub(crate) fn open(plan: &Plan, thread: u64) -> anyhow::Result<Vec<Source>> {
                 connection: None,
                 renewing_since: None,
                 in_flight: 0,
-                listed: false,
                 peers: peers.clone(),
-                unannounced: start..(start + share).min(peers.end),
-                again: Vec::new(),
+                unannounced: Unannounced::new(start..(start + share).min(peers.end)),
             });
         }
     }

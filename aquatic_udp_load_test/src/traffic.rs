@@ -47,11 +47,9 @@ pub(crate) fn next(traffic: Traffic, plan: &Plan, source: &mut Source, draw: &mu
     match traffic {
         Traffic::Connects => None,
         Traffic::Prefill => {
-            let (peer, attempt) = match source.again.pop() {
-                Some((peer, attempts)) => (peer, attempts),
-                None => (u32::try_from(source.unannounced.next()?).ok()?, 0),
-            };
-            Some(Wish { kind: Kind::Announce, subject: peer, attempt })
+            let (peer, attempt) = source.unannounced.take()?;
+            // The bounds of the configuration keep peers below 2^32.
+            Some(Wish { kind: Kind::Announce, subject: peer as u32, attempt })
         }
         Traffic::Mix => Some(mixed(plan, source, draw)),
     }
@@ -65,7 +63,6 @@ fn mixed(plan: &Plan, source: &Source, draw: &mut Draw) -> Wish {
         Wish::CONNECT
     } else if choice < connect + announce {
         let peer = source.peers.start + draw.below(source.peers.end - source.peers.start);
-        // The bounds of the configuration keep peers below 2^32.
         Wish { kind: Kind::Announce, subject: peer as u32, attempt: 0 }
     } else {
         Wish { kind: Kind::Scrape, subject: requests.scrape_torrents as u32, attempt: 0 }

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use aquatic_load_engine::clock::{MILLISECOND, Nanos};
+use aquatic_load_engine::clock::{Every, MILLISECOND, Nanos};
 use aquatic_load_engine::conduct::Live;
 use aquatic_load_engine::draw::Draw;
 use aquatic_load_engine::pacing::{Schedule, Window};
+use aquatic_load_engine::phase;
+use aquatic_load_engine::queues::Line;
+use aquatic_load_engine::turns::PATIENCE;
 use aquatic_udp_protocol::{ConnectionId, Response, TransactionId};
 
 use crate::burst::Burst;
@@ -27,8 +29,6 @@ const MAX_EMPTY_SOCKETS: usize = 4;
 const MAX_RECEIVED: usize = 256;
 /// Time between looks for lost requests.
 const EXPIRY_INTERVAL: Nanos = 10 * MILLISECOND;
-/// A thread that had nothing to do for this long stops turning and waits for packets.
-const PATIENCE: Nanos = MILLISECOND / 20;
 
 /// What decides when to send in a phase.
 pub(crate) enum Pace {
@@ -41,23 +41,17 @@ pub(crate) enum Pace {
     },
 }
 
-/// One phase for one thread.
-pub(crate) struct Phase {
-    pub(crate) traffic: Traffic,
-    pub(crate) pace: Pace,
-    pub(crate) from: Nanos,
-    pub(crate) until: Nanos,
-}
+pub(crate) type Phase = phase::Phase<Traffic, Pace>;
 
 pub(crate) struct Worker {
-    thread: u64,
+    thread: u32,
     plan: Arc<Plan>,
     live: Arc<Live>,
     sources: Vec<Source>,
     /// Where the next burst is sent from, unless that one has no connection id.
     next_source: usize,
     /// Sockets that replies are expected on, the longest waiting first.
-    expecting: VecDeque<u32>,
+    expecting: Line,
     in_flight: InFlight,
     segment: bool,
     burst: Burst,
@@ -65,38 +59,38 @@ pub(crate) struct Worker {
     receiver: Receiver,
     checker: Checker,
     draw: Draw,
-    next_expiry: Nanos,
+    expiry: Every,
 }
 
 impl Worker {
-    pub(crate) fn new(plan: Arc<Plan>, live: Arc<Live>, sources: Vec<Source>, thread: u64) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, live: Arc<Live>, sources: Vec<Source>, thread: u32) -> Self {
         let offload = plan.config.network.segmentation_offload;
         Self {
             thread,
             segment: offload && sources.first().is_some_and(|source| can_segment(&source.socket)),
-            draw: Draw::new(plan.config.population.seed, thread),
+            draw: Draw::new(plan.config.population.seed, thread.into()),
             in_flight: InFlight::new(crate::config::MAX_IN_FLIGHT),
             next_source: 0,
-            expecting: VecDeque::new(),
+            expecting: Line::new(sources.len()),
             burst: Burst::new(),
             writer: Writer::new(),
             receiver: Receiver::new(),
             checker: Checker::new(&plan),
-            next_expiry: 0,
+            expiry: Every::new(EXPIRY_INTERVAL),
             plan,
             live,
             sources,
         }
     }
 
-    pub(crate) fn thread(&self) -> u64 {
+    pub(crate) fn thread(&self) -> u32 {
         self.thread
     }
 
     /// Runs a phase to its end and returns what was counted.
     pub(crate) fn run(&mut self, mut phase: Phase) -> Tally {
         let mut tally = Tally::new(phase.from, phase.until);
-        let mut now = self.plan.now();
+        let mut now = self.plan.stage.now();
         let mut busy_at = now;
         loop {
             let received = self.receive(&mut phase, &mut tally);
@@ -107,7 +101,7 @@ impl Worker {
                 break;
             }
             let start = now;
-            now = self.plan.now();
+            now = self.plan.stage.now();
             if received + sent > 0 {
                 busy_at = now;
             } else {
@@ -115,8 +109,8 @@ impl Worker {
                 // In open loop, waiting would delay what is due next.
                 if now - busy_at > PATIENCE && matches!(phase.pace, Pace::Closed(_)) {
                     self.wait();
-                    tally.idle(now, self.plan.now());
-                    now = self.plan.now();
+                    tally.idle(now, self.plan.stage.now());
+                    now = self.plan.stage.now();
                 }
             }
         }
@@ -128,9 +122,7 @@ impl Worker {
         match traffic {
             Traffic::Connects => self.sources.iter().all(|source| source.connection.is_some()),
             Traffic::Prefill => {
-                let done = |source: &Source| {
-                    source.connection.is_none() || (source.unannounced.is_empty() && source.again.is_empty())
-                };
+                let done = |source: &Source| source.connection.is_none() || source.unannounced.is_empty();
                 self.in_flight.len() == 0 && self.sources.iter().all(done)
             }
             // A tracker that has not answered a single connect request in time is not going to.
@@ -140,7 +132,7 @@ impl Worker {
 
     /// Waits for packets for as long as nothing else can become due.
     fn wait(&self) {
-        let waiting = self.expecting.iter().map(|&number| self.sources[number as usize].socket.as_raw_fd());
+        let waiting = self.expecting.iter().map(|number| self.sources[number as usize].socket.as_raw_fd());
         if let Err(error) = wait_readable(waiting.take(64), 1) {
             log::warn!("cannot wait for packets: {error}");
         }
@@ -196,7 +188,7 @@ impl Worker {
             let source = &self.sources[number];
             let has_work = match traffic {
                 Traffic::Connects => false,
-                Traffic::Prefill => !(source.unannounced.is_empty() && source.again.is_empty()),
+                Traffic::Prefill => !source.unannounced.is_empty(),
                 Traffic::Mix => true,
             };
             if (has_work && source.connection.is_some()) || self.needs_connect(number, now) {
@@ -234,10 +226,7 @@ impl Worker {
             .add(wish.kind, id, |buffer| writer.write(plan, traffic, (wish, id, connection), draw, buffer));
         debug_assert!(added.is_ok(), "the buffers of a burst hold the longest requests");
         source.in_flight += 1;
-        if !source.listed {
-            source.listed = true;
-            self.expecting.push_back(number as u32);
-        }
+        self.expecting.join(number as u32);
         tally.sent(wish.kind, intended);
         1
     }
@@ -255,7 +244,7 @@ impl Worker {
                 tally.note(Note::NotSent);
                 tally.not_sent(pending.kind, pending.intended);
                 match pending.kind {
-                    Kind::Announce => source.again.push((pending.subject, pending.attempt)),
+                    Kind::Announce => source.unannounced.put_back(pending.subject.into(), pending.attempt),
                     Kind::Connect => source.renewing_since = None,
                     Kind::Scrape => {}
                 }
@@ -279,7 +268,7 @@ impl Worker {
             if empty >= MAX_EMPTY_SOCKETS || total >= MAX_RECEIVED {
                 break;
             }
-            let Some(number) = self.expecting.pop_front() else { break };
+            let Some(number) = self.expecting.leave() else { break };
             let count = match self.receiver.receive(&self.sources[number as usize].socket) {
                 Ok(count) => count,
                 Err(error) => {
@@ -294,14 +283,12 @@ impl Worker {
             if count == 0 {
                 empty += 1;
             } else {
-                let now = self.plan.now();
+                let now = self.plan.stage.now();
                 (0..count).for_each(|index| self.handle(number, index, now, phase, tally));
                 total += count;
             }
-            let source = &mut self.sources[number as usize];
-            source.listed = source.in_flight > 0;
-            if source.listed {
-                self.expecting.push_back(number);
+            if self.sources[number as usize].in_flight > 0 {
+                self.expecting.join(number);
             }
         }
         total
@@ -333,7 +320,7 @@ impl Worker {
                 self.checker.announce(&self.plan, &pending, wanted, &reply, tally);
                 if phase.traffic == Traffic::Prefill {
                     tally.note(Note::PeersAnnounced);
-                    self.live.done.fetch_add(1, Ordering::Relaxed);
+                    self.live.step();
                 }
                 true
             }
@@ -374,21 +361,18 @@ impl Worker {
         if traffic != Traffic::Prefill || pending.kind != Kind::Announce {
             return;
         }
-        let attempts = pending.attempt.saturating_add(1);
-        if attempts < self.plan.config.prefill.attempts {
-            source.again.push((pending.subject, attempts));
-        } else {
+        let attempts = self.plan.config.prefill.attempts;
+        if source.unannounced.failed(pending.subject.into(), pending.attempt, attempts) {
             tally.note(Note::PeersLost);
-            self.live.done.fetch_add(1, Ordering::Relaxed);
+            self.live.step();
         }
     }
 
     /// Gives up requests that have been under way for too long, and shows progress.
     fn expire(&mut self, now: Nanos, traffic: Traffic, tally: &mut Tally) {
-        if now < self.next_expiry {
+        if !self.expiry.is_due(now) {
             return;
         }
-        self.next_expiry = now + EXPIRY_INTERVAL;
         let mut lost = Vec::new();
         self.in_flight.expire(now.saturating_sub(self.plan.timeout()), |pending| lost.push(pending));
         for pending in lost {
@@ -400,7 +384,7 @@ impl Worker {
             tally.lost(pending.kind, pending.intended);
             self.failed(pending, traffic, tally);
         }
-        self.live.responses.fetch_add(tally.take_fresh_responses(), Ordering::Relaxed);
+        self.live.show(tally);
     }
 
     /// Completes the counts at the end of a phase.
@@ -412,10 +396,10 @@ impl Worker {
             tally.add(Note::NotDue, schedule.backlog(phase.until));
         }
         if phase.traffic == Traffic::Prefill {
-            let untried = |source: &Source| source.unannounced.end - source.unannounced.start;
-            tally.add(Note::PeersLost, self.sources.iter().map(untried).sum());
+            let untried = self.sources.iter().map(|source| source.unannounced.untried());
+            tally.add(Note::PeersLost, untried.sum());
         }
         // Mixed traffic repeats nothing.
-        self.sources.iter_mut().for_each(|source| source.again.clear());
+        self.sources.iter_mut().for_each(|source| source.unannounced.forget_tried());
     }
 }

@@ -6,7 +6,7 @@ use aquatic_common::config::LogLevel;
 use aquatic_common::settings::{Configuration, Problem};
 use aquatic_load_engine::population::PopulationShape;
 use aquatic_load_engine::settings::{
-    ArrivalsConfig, Mode, NetworkConfig, TlsConfig, check_connections, check_range,
+    Mode, NetworkConfig, OpenConfig, TlsConfig, check_connections, check_range, check_weights,
 };
 use aquatic_load_engine::sources::Wanted;
 
@@ -95,16 +95,6 @@ aquatic_common::settings! {
 }
 
 aquatic_common::settings! {
-    /// Open loop. Latency counts from when a request should have been sent, that of its offers as well.
-    pub struct OpenConfig {
-        /// Announces and scrapes per second, all threads together. Answers come on top.
-        pub rate: u32 = 1000, unit "requests per second", in 1..=100_000_000;
-        /// "even" sends at equal distances, "random" as many independent clients do.
-        pub arrivals: ArrivalsConfig = ArrivalsConfig::Random;
-    }
-}
-
-aquatic_common::settings! {
     /// Holding idle connections instead of load, to see what they cost the tracker.
     pub struct IdleConfig {
         /// Do it: make the connections, announce once on each, and then only answer what comes.
@@ -146,8 +136,9 @@ aquatic_common::settings! {
         pub mode: Mode = Mode::Closed;
         /// Closed loop.
         pub closed: ClosedConfig;
-        /// Open loop.
-        pub open: OpenConfig;
+        /// Open loop. The rate is that of announces and scrapes; answers come on top. Latency counts from when a request
+        /// should have been sent, that of its offers as well.
+        pub open: OpenConfig<1000>;
         /// Source addresses.
         pub network: NetworkConfig;
         /// Connections.
@@ -173,11 +164,7 @@ impl Configuration for Config {
         self.sources().check(problems);
         check_connections(problems, self.threads, self.connections.count);
         self.tls.check_trust(problems);
-        let requests = &self.requests;
-        if requests.weight_announce + requests.weight_scrape == 0 {
-            problems
-                .push(Problem::new("requests.weight_announce", "both weights are 0: nothing would be sent"));
-        }
+        check_weights(problems, &[self.requests.weight_announce, self.requests.weight_scrape]);
         if self.idle.enable && self.churn.connections > 0 {
             problems.push(Problem::new("idle.enable", "not together with churn.connections"));
         }

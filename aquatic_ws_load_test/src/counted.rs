@@ -1,6 +1,6 @@
 //! What is counted.
 
-use aquatic_load_engine::wire::Trouble;
+use aquatic_load_engine::wire::{Handshake, Trouble};
 use aquatic_load_engine::{counted, tally};
 
 counted! {
@@ -40,16 +40,10 @@ counted! {
     /// Facts worth knowing that are no wrong answers.
     pub(crate) enum Note {
         Opened = "connections opened",
-        FullHandshakes = "full TLS handshakes",
-        ResumedHandshakes = "resumed TLS handshakes",
+        Secured(Handshake),
         NotUpgraded = "upgrades refused",
         Closed = "connections the tracker closed",
-        Refused = "connections refused",
-        Reset = "connections reset",
-        TimedOut = "connections given up as a reply took too long",
-        TlsFailed = "connections with a TLS failure",
-        NoPort = "connections for which no port was free",
-        Failed = "connections failed for other reasons",
+        Failed(Trouble { TimedOut = "connections given up as a reply took too long" }),
         GivenUp = "places without a connection after several tries",
         Pings = "pings of the tracker",
         AnswerReplies = "replies to answers",
@@ -59,19 +53,6 @@ counted! {
         NotDue = "requests due at the end, never sent",
         Left = "clients that came and went",
         Held = "connections open at the end",
-    }
-}
-
-impl From<Trouble> for Note {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Refused => Self::Refused,
-            Trouble::Reset => Self::Reset,
-            Trouble::TimedOut => Self::TimedOut,
-            Trouble::Tls => Self::TlsFailed,
-            Trouble::NoPort => Self::NoPort,
-            Trouble::Other => Self::Failed,
-        }
     }
 }
 

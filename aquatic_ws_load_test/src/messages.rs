@@ -3,7 +3,6 @@
 
 use aquatic_common::{InfoHash, PeerId};
 use aquatic_load_engine::clock::Nanos;
-use aquatic_load_engine::draw::Draw;
 
 use crate::description::Label;
 use crate::names::OfferName;
@@ -99,15 +98,6 @@ pub(crate) fn scrape(torrents: &[InfoHash], out: &mut Vec<u8>) {
         out.push(b'"');
     }
     out.extend_from_slice(b"]}");
-}
-
-/// The torrents of a scrape.
-pub(crate) fn scraped(plan: &Plan, subject: u64, torrents: &mut Vec<InfoHash>) {
-    let mut draw = Draw::new(plan.seed(), subject);
-    let population = &plan.stage.population;
-    torrents.clear();
-    let number = plan.config.requests.scrape_torrents;
-    torrents.extend((0..number).map(|_| population.info_hash(population.popular_torrent(draw.bits()))));
 }
 
 /// Writes bytes as the characters with their numbers, as JavaScript's JSON does.
@@ -213,7 +203,7 @@ mod tests {
     #[test]
     fn scrapes_name_the_torrents() {
         let (plan, mut torrents) = (plan(), Vec::new());
-        scraped(&plan, 3, &mut torrents);
+        plan.stage.population.scraped(3, 5, &mut torrents);
         assert_eq!(torrents.len(), 5);
         let text = written(|out| scrape(&torrents, out));
         let Ok(ClientMessage::Scrape(read)) = ClientMessage::parse(&text, &Limits::default()) else {

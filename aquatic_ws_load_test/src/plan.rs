@@ -1,8 +1,8 @@
 //! What all threads know: the configuration and what follows from it.
 
 use aquatic_common::{InfoHash, PeerId};
-use aquatic_load_engine::clock::{MILLISECOND, Nanos};
-use aquatic_load_engine::stage::{self, Stage};
+use aquatic_load_engine::clock::{Nanos, milliseconds};
+use aquatic_load_engine::stage::Stage;
 use aquatic_load_engine::tls::Tls;
 use aquatic_load_engine::wire::Route;
 
@@ -26,18 +26,14 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(config: Config) -> anyhow::Result<Self> {
-        let server = config.server_address;
-        let host = match config.tls.enable {
-            true => format!("{}:{}", config.tls.server_name, server.port()),
-            false => server.to_string(),
-        };
+        let host = config.tls.host(config.server_address);
         Ok(Self {
             stage: Stage::new(&config.sources(), config.shape())?,
             registry: Registry::new(config.connections.count, config.population.torrents),
             offers: Template::new("offer", config.requests.sdp_length),
             answers: Template::new("answer", config.requests.sdp_length),
             upgrade: upgrade::request(&host, &config.connections.path),
-            tls: if config.tls.enable { Some(Tls::new(&config.tls)?) } else { None },
+            tls: Tls::wanted(&config.tls)?,
             config,
         })
     }
@@ -84,16 +80,7 @@ impl Plan {
         self.config.population.seed
     }
 
-    pub(crate) fn now(&self) -> Nanos {
-        self.stage.clock.now()
-    }
-
     pub(crate) fn timeout(&self) -> Nanos {
-        Nanos::from(self.config.requests.timeout) * MILLISECOND
-    }
-
-    /// The share of a thread in a number of things.
-    pub(crate) fn share(&self, all: u32, thread: u32) -> u32 {
-        stage::share(all, self.config.threads, thread)
+        milliseconds(self.config.requests.timeout)
     }
 }

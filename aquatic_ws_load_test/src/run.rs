@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use aquatic_load_engine::clock::{Nanos, seconds};
+use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::command::allow_connections;
 use aquatic_load_engine::conduct::{Extent, Live, conduct};
-use aquatic_load_engine::draw::Draw;
+use aquatic_load_engine::phase::Pace;
 use aquatic_load_engine::report::Outcome;
-use aquatic_load_engine::settings::Mode;
+use aquatic_load_engine::stage::share;
 
 use crate::config::Config;
 use crate::counted::{Kind, Tally};
 use crate::plan::Plan;
-use crate::worker::{Pace, Phase, Traffic, Worker};
+use crate::worker::{Phase, Traffic, Worker};
 
 /// Runs the whole test.
 ///
@@ -27,17 +27,16 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
     let mut workers = Vec::new();
     let mut first = 0;
     for thread in 0..config.threads {
-        let count = plan.share(config.connections.count, thread);
+        let count = share(config.connections.count, config.threads, thread);
         let worker = Worker::new(Arc::clone(&plan), Arc::clone(&live), thread, first..first + count);
         workers.push(worker.context("cannot watch connections")?);
         first += count;
     }
     let mut phases = Vec::new();
     for (name, traffic, extent) in steps(config) {
-        let now = plan.now();
-        let act = |worker: &mut Worker| worker.run(phase(&plan, traffic, now, worker.thread()));
-        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.stage.clock, &live), act)
-            .context("cannot start a thread")?;
+        let now = plan.stage.now();
+        let act = |worker: &mut Worker| worker.run(phase(config, traffic, now, worker.thread()));
+        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.stage.clock, &live), act)?;
         if let Some(mut tally) = tally {
             tally.lose_the_rest(Kind::Offer);
             tally.lose_the_rest(Kind::Answer);
@@ -65,27 +64,19 @@ fn steps(config: &Config) -> Vec<(&'static str, Traffic, Extent)> {
     vec![("connecting", Traffic::Connect, connections), ("load", Traffic::Mix, Extent::Seconds(time))]
 }
 
-fn phase(plan: &Plan, traffic: Traffic, now: Nanos, thread: u32) -> Phase {
-    let config = &plan.config;
-    let open = |rate| {
-        let draw = Draw::new(plan.seed(), !u64::from(thread));
-        Pace::Open(config.open.arrivals.schedule(rate, config.threads, now, draw))
-    };
+fn phase(config: &Config, traffic: Traffic, now: Nanos, thread: u32) -> Phase {
+    let (arrivals, share) = (config.open.arrivals, (thread, config.threads));
+    let schedule = |rate| arrivals.schedule(rate, share, config.population.seed, now);
     match traffic {
-        Traffic::Connect | Traffic::Idle => {
-            Phase { traffic, pace: Pace::Closed, from: now, until: Nanos::MAX }
-        }
+        Traffic::Connect | Traffic::Idle => Phase::until_done(traffic, Pace::Closed, now),
         Traffic::Churn => {
-            let pace = if config.churn.rate == 0 { Pace::Closed } else { open(config.churn.rate) };
-            Phase { traffic, pace, from: now, until: Nanos::MAX }
+            let rate = config.churn.rate;
+            let pace = if rate == 0 { Pace::Closed } else { Pace::Open(schedule(rate)) };
+            Phase::until_done(traffic, pace, now)
         }
         Traffic::Mix => {
-            let pace = match config.mode {
-                Mode::Closed => Pace::Closed,
-                Mode::Open => open(config.open.rate),
-            };
-            let from = now + seconds(config.warm_up);
-            Phase { traffic, pace, from, until: from + seconds(config.duration) }
+            let pace = Pace::new(config.mode, || schedule(config.open.rate));
+            Phase::timed(traffic, pace, now, (config.warm_up, config.duration))
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Places for connections: each has one client after the other.
 
+use std::io;
+
 use aquatic_load_engine::clock::Nanos;
+use aquatic_load_engine::events::Events;
+use aquatic_load_engine::link::Link;
 use aquatic_load_engine::wire::Wire;
 
 /// How far a client has got.
@@ -87,19 +91,13 @@ impl Replies {
 }
 
 /// A place for a connection.
-#[derive(Default)]
 pub(crate) struct Slot {
-    pub(crate) wire: Option<Wire>,
+    pub(crate) link: Link,
     pub(crate) step: Step,
-    /// Counts the clients that had this place, so that an event of one is not taken for one of the next, and each has a
-    /// peer id of its own.
-    pub(crate) generation: u32,
     /// When the client was begun.
     pub(crate) begun: Nanos,
     /// By when the tracker has to do something.
     pub(crate) deadline: Option<Nanos>,
-    /// The beginning of a frame or response.
-    pub(crate) partial: Vec<u8>,
     /// The beginning of a message in several frames.
     pub(crate) message: Vec<u8>,
     pub(crate) replies: Replies,
@@ -115,52 +113,62 @@ pub(crate) struct Slot {
     pub(crate) failures: u8,
     /// Whether a failure message has come.
     pub(crate) was_refused: bool,
-    /// Whether a client in this place has come to anything, be it a reply or a failure.
-    pub(crate) proven: bool,
     /// Whether something remains to be done before the phase is over.
     pub(crate) busy: bool,
-    /// Whether the kernel was asked to say when it takes more.
-    pub(crate) wants_write: bool,
-    /// Whether it is among those that can take a request.
-    pub(crate) listed: bool,
 }
 
 impl Slot {
+    pub(crate) fn at(place: u32) -> Self {
+        Self {
+            link: Link::at(place),
+            step: Step::Absent,
+            begun: 0,
+            deadline: None,
+            message: Vec::new(),
+            replies: Replies::default(),
+            scrape: None,
+            joined: 0,
+            turn: 0,
+            sequence: 0,
+            first_sequence: 0,
+            failures: 0,
+            was_refused: false,
+            busy: false,
+        }
+    }
+
     /// Gives it another client.
-    pub(crate) fn begin(&mut self, wire: Wire, now: Nanos) {
+    pub(crate) fn begin(&mut self, wire: Wire, now: Nanos, events: &Events) -> io::Result<()> {
         self.clear();
-        self.generation = self.generation.wrapping_add(1);
         // Offers are numbered from 1.
         self.sequence = self.sequence.max(1);
         self.first_sequence = self.sequence;
-        self.wire = Some(wire);
         self.step = Step::Upgrading;
         self.begun = now;
+        self.link.connect(wire, events)
+    }
+
+    /// Counts the clients that had this place, so that each has a peer id of its own.
+    pub(crate) fn generation(&self) -> u32 {
+        self.link.token().generation
     }
 
     /// Closes the connection. What was due on it, the caller has to take care of.
     pub(crate) fn clear(&mut self) {
-        self.wire = None;
+        self.link.close();
         self.step = Step::Absent;
         self.deadline = None;
-        self.partial = Vec::new();
         self.message = Vec::new();
         self.replies = Replies::default();
         self.scrape = None;
         self.joined = 0;
         self.turn = 0;
         self.was_refused = false;
-        self.wants_write = false;
     }
 
     /// Whether a request may be sent.
     pub(crate) fn is_free(&self) -> bool {
         self.step == Step::Joined && self.replies.announce().is_none() && self.scrape.is_none()
-    }
-
-    /// What its events are called.
-    pub(crate) fn token(&self, number: u32) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(number)
     }
 }
 

@@ -8,15 +8,17 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use aquatic_common::InfoHash;
-use aquatic_load_engine::clock::{MILLISECOND, Nanos, seconds};
+use aquatic_load_engine::clock::{Every, MILLISECOND, Nanos, milliseconds};
 use aquatic_load_engine::conduct::Live;
 use aquatic_load_engine::draw::Draw;
-use aquatic_load_engine::events::{Event, Events, MAX_EVENTS};
-use aquatic_load_engine::pacing::Schedule;
+use aquatic_load_engine::events::{Events, Token};
+use aquatic_load_engine::phase::{self, Pace};
+use aquatic_load_engine::queues::{Later, Line};
 use aquatic_load_engine::ramp::Ramp;
+use aquatic_load_engine::turns::{Hold, Turns};
+use aquatic_load_engine::wire::Trouble;
 
 use crate::counted::{Kind, Note, Tally};
 use crate::plan::Plan;
@@ -28,10 +30,6 @@ const MAX_PER_TURN: usize = 256;
 const RECEIVE_LENGTH: usize = 256 * 1024;
 /// Time between looks for what took too long.
 const EXPIRY_INTERVAL: Nanos = 100 * MILLISECOND;
-/// A thread that had nothing to do for this long stops turning and waits for events.
-const PATIENCE: Nanos = MILLISECOND / 20;
-/// Longest wait, as something else may become due.
-const LONGEST_WAIT: Nanos = MILLISECOND;
 /// In the end, relays are waited for until none has come for this long.
 const QUIET: Nanos = 500 * MILLISECOND;
 /// Time from a failure of a connection to the next try.
@@ -50,19 +48,7 @@ pub(crate) enum Traffic {
     Churn,
 }
 
-/// What decides when to send in a phase.
-pub(crate) enum Pace {
-    Closed,
-    Open(Schedule),
-}
-
-/// One phase for one thread.
-pub(crate) struct Phase {
-    pub(crate) traffic: Traffic,
-    pub(crate) pace: Pace,
-    pub(crate) from: Nanos,
-    pub(crate) until: Nanos,
-}
+pub(crate) type Phase = phase::Phase<Traffic>;
 
 pub(crate) struct Worker {
     plan: Arc<Plan>,
@@ -71,19 +57,17 @@ pub(crate) struct Worker {
     /// The number that the first place has among those of all threads.
     first: u32,
     watched: Events,
-    /// What happened last.
-    events: Vec<Event>,
     slots: Vec<Slot>,
     /// Takes the places into use.
     ramp: Ramp,
     /// Places for further clients.
     vacant: VecDeque<u32>,
-    /// Places whose connection failed, and when to try again.
-    retry: VecDeque<(Nanos, u32)>,
+    /// Places whose connection failed, to be tried again.
+    retry: Later<u32>,
     /// Places that can take a request.
-    ready: VecDeque<u32>,
-    /// Clients by when they leave: their tokens.
-    leaving: VecDeque<(Nanos, u64)>,
+    ready: Line,
+    /// Clients that will leave.
+    leaving: Later<Token>,
     /// Clients that are still to come in churn.
     to_come: u64,
     /// Places with something to be done before the phase is over.
@@ -101,7 +85,7 @@ pub(crate) struct Worker {
     out: Vec<u8>,
     received: Vec<u8>,
     torrents: Vec<InfoHash>,
-    next_expiry: Nanos,
+    expiry: Every,
 }
 
 impl Worker {
@@ -120,13 +104,12 @@ impl Worker {
             thread,
             first: connections.start,
             watched: Events::new()?,
-            events: Vec::with_capacity(MAX_EVENTS),
             ramp: Ramp::new(connections.len(), per_second, settings.opening),
-            slots: connections.map(|_| Slot::default()).collect(),
+            ready: Line::new(connections.len()),
+            slots: (0..connections.end - connections.start).map(Slot::at).collect(),
             vacant: VecDeque::new(),
-            retry: VecDeque::new(),
-            ready: VecDeque::new(),
-            leaving: VecDeque::new(),
+            retry: Later::after(RETRY_PAUSE),
+            leaving: Later::after(milliseconds(plan.config.churn.stay)),
             to_come: churn / threads + u64::from(u64::from(thread) < churn % threads),
             busy: 0,
             in_flight: 0,
@@ -137,7 +120,7 @@ impl Worker {
             out: Vec::new(),
             received: vec![0; RECEIVE_LENGTH],
             torrents: Vec::new(),
-            next_expiry: 0,
+            expiry: Every::new(EXPIRY_INTERVAL),
             plan,
             live,
         })
@@ -158,10 +141,10 @@ impl Worker {
         if phase.traffic == Traffic::Mix {
             (0..self.slots.len()).for_each(|number| self.list(number as u32));
         }
-        let mut now = self.plan.now();
-        (self.heard, self.sending) = (now, true);
-        let mut busy_at = now;
+        let mut turns = Turns::begin(self.plan.stage.clock);
+        (self.heard, self.sending) = (turns.now(), true);
         loop {
+            let now = turns.now();
             if self.sending && (now >= phase.until || self.is_done(phase.traffic)) {
                 self.sending = false;
                 tally.end_at(now);
@@ -170,29 +153,23 @@ impl Worker {
                 break;
             }
             self.expire(now, phase.traffic, &mut tally);
-            let sent = if self.sending { self.act(now, &mut phase, &mut tally) } else { 0 };
-            // In open loop, waiting would delay what is due next.
-            let eager = self.sending && matches!(phase.pace, Pace::Open(_));
-            let wait = if sent > 0 || eager || now - busy_at < PATIENCE { 0 } else { LONGEST_WAIT };
-            let start = now;
-            self.watched.wait(wait, &mut self.events);
-            now = self.plan.now();
-            if sent + self.events.len() > 0 {
-                busy_at = now;
-            }
-            if sent == 0 && (wait > 0 || self.events.is_empty()) {
-                tally.idle(start, now);
-            }
+            let done = if self.sending { self.act(now, &mut phase, &mut tally) } else { 0 };
+            let eager = self.sending && phase.pace.is_open();
+            turns.end((done, eager), &mut self.watched, &mut tally);
             self.handle_events(phase.traffic, &mut tally);
         }
         if phase.traffic == Traffic::Idle {
-            self.hold(&mut tally);
+            // Pings of the tracker are answered.
+            let hold = Hold::begin(self.plan.stage.clock, self.open(), self.plan.config.idle.hold);
+            while hold.goes_on(&mut self.watched) {
+                self.handle_events(Traffic::Idle, &mut tally);
+            }
         }
-        if let (Pace::Open(schedule), Traffic::Mix) = (&phase.pace, phase.traffic) {
-            tally.add(Note::NotDue, schedule.backlog(phase.until));
+        if phase.traffic == Traffic::Mix {
+            tally.add(Note::NotDue, phase.never_sent());
         }
-        tally.add(Note::Held, self.open_connections());
-        self.show(&mut tally);
+        tally.add(Note::Held, self.open());
+        self.live.show(&mut tally);
         tally
     }
 
@@ -206,36 +183,21 @@ impl Worker {
         }
     }
 
-    fn open_connections(&self) -> u64 {
+    /// How many clients are there.
+    fn open(&self) -> u64 {
         self.slots.iter().filter(|slot| slot.step == Step::Joined).count() as u64
     }
 
-    /// Keeps connections open without using them, but for answers to the tracker's pings.
-    fn hold(&mut self, tally: &mut Tally) {
-        let (open, time) = (self.open_connections(), self.plan.config.idle.hold);
-        log::info!("holding {open} connections for {time} s");
-        let until = self.plan.now() + seconds(time);
-        while self.plan.now() < until {
-            self.watched.wait(10 * LONGEST_WAIT, &mut self.events);
-            self.handle_events(Traffic::Idle, tally);
-        }
-    }
-
     fn list(&mut self, number: u32) {
-        let slot = &mut self.slots[number as usize];
-        if !slot.listed && slot.is_free() {
-            slot.listed = true;
-            self.ready.push_back(number);
+        if self.slots[number as usize].is_free() {
+            self.ready.join(number);
         }
     }
 
     /// Has clients come, ask and leave as far as that is due, and returns how many did.
     fn act(&mut self, now: Nanos, phase: &mut Phase, tally: &mut Tally) -> usize {
         let mut acted = self.leave_due(now, tally);
-        while let Some(&(due, number)) = self.retry.front()
-            && due <= now
-        {
-            self.retry.pop_front();
+        while let Some(number) = self.retry.due(now) {
             self.vacant.push_back(number);
         }
         while phase.traffic != Traffic::Mix
@@ -281,13 +243,12 @@ impl Worker {
     fn ask_due(&mut self, now: Nanos, pace: &mut Pace, tally: &mut Tally) -> usize {
         let mut asked = 0;
         while asked < MAX_PER_TURN {
-            while let Some(&number) = self.ready.front()
+            while let Some(number) = self.ready.first()
                 && !self.slots[number as usize].is_free()
             {
-                self.ready.pop_front();
-                self.slots[number as usize].listed = false;
+                self.ready.leave();
             }
-            let Some(&number) = self.ready.front() else { break };
+            let Some(number) = self.ready.first() else { break };
             let intended = match pace {
                 Pace::Closed if self.in_flight < self.plan.config.closed.window => now,
                 Pace::Closed => break,
@@ -296,8 +257,7 @@ impl Worker {
                     None => break,
                 },
             };
-            self.ready.pop_front();
-            self.slots[number as usize].listed = false;
+            self.ready.leave();
             self.ask(number, (intended, now), tally);
             asked += 1;
         }
@@ -306,14 +266,10 @@ impl Worker {
 
     fn leave_due(&mut self, now: Nanos, tally: &mut Tally) -> usize {
         let mut left = 0;
-        while let Some(&(due, token)) = self.leaving.front()
-            && due <= now
-        {
-            self.leaving.pop_front();
-            let number = token as u32;
-            let slot = &self.slots[number as usize];
-            if slot.token(number) == token && slot.step == Step::Joined {
-                self.leave(number, now, tally);
+        while let Some(token) = self.leaving.due(now) {
+            let slot = &self.slots[token.place as usize];
+            if slot.link.token() == token && slot.step == Step::Joined {
+                self.leave(token.place, now, tally);
                 left += 1;
             }
         }
@@ -321,36 +277,27 @@ impl Worker {
     }
 
     fn handle_events(&mut self, traffic: Traffic, tally: &mut Tally) {
-        let events = std::mem::take(&mut self.events);
         let mut buffer = std::mem::take(&mut self.received);
-        for &event in &events {
-            let number = event.token as u32;
-            let Some(slot) = self.slots.get(number as usize) else { continue };
-            if slot.wire.is_some() && slot.token(number) == event.token {
-                self.handle_event(number, event, &mut buffer, traffic, tally);
+        while let Some(event) = self.watched.take() {
+            if self.slots[event.token.place as usize].link.is_called(event.token) {
+                self.handle_event(event, &mut buffer, traffic, tally);
             }
         }
         self.received = buffer;
-        self.events = events;
     }
 
     /// Gives up on trackers that take too long, and shows progress.
     fn expire(&mut self, now: Nanos, traffic: Traffic, tally: &mut Tally) {
-        if now < self.next_expiry {
+        if !self.expiry.is_due(now) {
             return;
         }
-        self.next_expiry = now + EXPIRY_INTERVAL;
         for number in 0..self.slots.len() {
             if self.slots[number].deadline.is_some_and(|deadline| deadline < now) {
-                tally.note(Note::TimedOut);
+                tally.note(Trouble::TimedOut.into());
                 self.lose(number as u32, now, traffic, tally);
             }
         }
-        self.show(tally);
-    }
-
-    fn show(&self, tally: &mut Tally) {
-        self.live.responses.fetch_add(tally.take_fresh_responses(), Ordering::Relaxed);
+        self.live.show(tally);
     }
 
     /// What was asked on a connection will not be answered any more.

@@ -1,14 +1,11 @@
 //! What the tracker sends, from bytes to counts.
 
-use std::io::ErrorKind;
-use std::sync::atomic::Ordering;
-
 use aquatic_http_protocol::{Answer, AnswerError, Taken};
 use aquatic_load_engine::clock::Nanos;
-use aquatic_load_engine::wire::{Received, Wire};
-use rustls::HandshakeKind;
+use aquatic_load_engine::events::Event;
+use aquatic_load_engine::link::{Incoming, Next};
 
-use super::{Next, Worker};
+use super::Worker;
 use crate::counted::{Note, Tally, Violation};
 use crate::traffic::{self, Pending, Traffic};
 
@@ -16,33 +13,25 @@ impl Worker {
     /// Reads what there is and takes the responses in it.
     pub(super) fn read(
         &mut self,
-        number: u32,
-        ending: bool,
+        event: Event,
         buffer: &mut [u8],
         (now, traffic): (Nanos, Traffic),
         tally: &mut Tally,
     ) -> Next {
+        let number = event.token.place;
         loop {
             let slot = &mut self.slots[number as usize];
-            let Some(wire) = &mut slot.wire else { return Next::Keep };
-            let kept = slot.partial.len();
-            let Some((front, room)) = buffer.split_at_mut_checked(kept).filter(|(_, room)| !room.is_empty())
-            else {
-                tally.violation(Violation::Length);
-                return Next::Abandon;
-            };
-            front.copy_from_slice(&slot.partial);
-            let space = room.len();
-            let length = match wire.receive(room) {
-                Ok(Received::Nothing) => return Next::Keep,
-                Ok(Received::Bytes(length)) => length,
-                Ok(Received::End) => 0,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            let (length, ended, more) = match slot.link.receive(event, buffer) {
+                Ok(Incoming::Nothing) => return Next::Keep,
+                Ok(Incoming::Bytes { length, more }) => (length, false, more),
+                Ok(Incoming::End { length }) => (length, true, false),
+                Ok(Incoming::TooLong) => {
+                    tally.violation(Violation::Length);
+                    return Next::Abandon;
+                }
                 Err(error) => return Next::Failed(error),
             };
-            let drained = wire.is_drained_by(length, space) && !ending;
-            let bytes = buffer.get(..kept + length).unwrap_or_default();
-            let ended = length == 0;
+            let bytes = buffer.get(..length).unwrap_or_default();
             let Some(used) = self.take_answers(number, bytes, ended, (now, traffic), tally) else {
                 return Next::Abandon;
             };
@@ -50,9 +39,8 @@ impl Worker {
             if ended || (slot.last && slot.pending.is_empty()) {
                 return Next::Close;
             }
-            slot.partial.clear();
-            slot.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
-            if drained {
+            slot.link.keep(bytes.get(used..).unwrap_or_default());
+            if !more {
                 return Next::Keep;
             }
         }
@@ -108,14 +96,10 @@ impl Worker {
             return;
         }
         slot.answered = true;
-        match slot.wire.as_ref().and_then(Wire::handshake) {
-            Some(HandshakeKind::Resumed) => tally.note(Note::ResumedHandshakes),
-            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => {
-                tally.note(Note::FullHandshakes);
-            }
-            None => {}
+        if let Some(handshake) = slot.link.handshake() {
+            tally.note(handshake.into());
         }
-        self.prove(number);
+        self.ramp.prove(number as usize);
     }
 
     /// Takes note of a response.
@@ -136,11 +120,9 @@ impl Worker {
             Traffic::Prefill if !served => self.failed_announce(number, pending, tally),
             Traffic::Prefill => {
                 tally.note(Note::PeersAnnounced);
-                self.live.done.fetch_add(1, Ordering::Relaxed);
+                self.live.step();
             }
-            Traffic::Idle => {
-                self.live.done.fetch_add(1, Ordering::Relaxed);
-            }
+            Traffic::Idle => self.live.step(),
         }
     }
 }

@@ -111,7 +111,8 @@ impl Worker {
         self.in_flight -= 1;
         slot.deadline = None;
         tally.response(Kind::Scrape, scraped.intended, now, true);
-        messages::scraped(&self.plan, scraped.subject, &mut self.torrents);
+        let count = self.plan.config.requests.scrape_torrents;
+        self.plan.stage.population.scraped(scraped.subject, count, &mut self.torrents);
         // A tracker may leave out torrents that it does not know.
         let foreign = reply.files.iter().filter(|file| !self.torrents.contains(&file.info_hash));
         foreign.for_each(|_| tally.violation(Violation::ForeignScrape));
@@ -193,7 +194,7 @@ impl Worker {
         if self.plan.registry.answers_are_replied() {
             slot.replies.answered();
         }
-        let generation = slot.generation;
+        let generation = slot.generation();
         tally.sent(Kind::Answer, now);
         let answer = Answer { connection, generation, info_hash: *info_hash, to: *to, offer, now };
         self.text.clear();

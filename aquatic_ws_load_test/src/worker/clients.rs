@@ -1,13 +1,11 @@
 //! The life of a client: it connects, joins its torrents, asks, leaves.
 
 use std::io;
-use std::sync::atomic::Ordering;
 
-use aquatic_load_engine::clock::{MILLISECOND, Nanos};
+use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::wire::{Trouble, Wire};
-use rustls::HandshakeKind;
 
-use super::{RETRY_PAUSE, Traffic, Worker};
+use super::{Traffic, Worker};
 use crate::config::Leave;
 use crate::counted::{Kind, Note, Tally};
 use crate::frame::{self, Opcode};
@@ -42,13 +40,8 @@ impl Worker {
             }
         };
         tally.note(Note::Opened);
-        slot.begin(wire, intended);
+        let watched = slot.begin(wire, intended, &self.watched);
         slot.deadline = Some(now + self.plan.timeout());
-        let slot = &self.slots[number as usize];
-        let watched = match &slot.wire {
-            Some(wire) => self.watched.watch(wire, slot.token(number)),
-            None => Ok(()),
-        };
         self.out.clear();
         self.out.extend_from_slice(&self.plan.upgrade);
         if let Err(error) = watched.and_then(|()| self.send(number)) {
@@ -59,12 +52,8 @@ impl Worker {
     /// The connection is one of WebSocket now.
     pub(super) fn upgraded(&mut self, number: u32, now: Nanos, tally: &mut Tally) {
         let slot = &mut self.slots[number as usize];
-        match slot.wire.as_ref().and_then(Wire::handshake) {
-            Some(HandshakeKind::Resumed) => tally.note(Note::ResumedHandshakes),
-            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => {
-                tally.note(Note::FullHandshakes);
-            }
-            None => {}
+        if let Some(handshake) = slot.link.handshake() {
+            tally.note(handshake.into());
         }
         tally.response(Kind::Connect, slot.begun, now, true);
         slot.step = Step::Joining;
@@ -98,7 +87,7 @@ impl Worker {
             (0..others).for_each(|_| tally.sent(Kind::Offer, intended));
             tally.add(Note::Beyond, u64::from(u32::from(offers) - others));
         }
-        let generation = slot.generation;
+        let generation = slot.generation();
         let announce = Announce { connection, generation, membership, event, offers, sequence, intended };
         self.text.clear();
         messages::announce(&self.plan, &announce, &mut self.text);
@@ -124,19 +113,7 @@ impl Worker {
 
     /// Sends what is to be sent.
     pub(super) fn send(&mut self, number: u32) -> io::Result<()> {
-        let slot = &mut self.slots[number as usize];
-        let Some(wire) = &mut slot.wire else { return Ok(()) };
-        if !self.out.is_empty() {
-            wire.send(&self.out)?;
-        }
-        if wire.has_unsent() && !slot.wants_write {
-            slot.wants_write = true;
-            let slot = &self.slots[number as usize];
-            if let Some(wire) = &slot.wire {
-                self.watched.watch_room(wire, slot.token(number))?;
-            }
-        }
-        Ok(())
+        self.slots[number as usize].link.send(&self.out, &self.watched)
     }
 
     /// Sends a request of a client that has nothing else to do.
@@ -151,7 +128,7 @@ impl Worker {
             slot.deadline = Some(now + self.plan.timeout());
             self.in_flight += 1;
             tally.sent(Kind::Scrape, intended);
-            messages::scraped(&self.plan, subject, &mut self.torrents);
+            self.plan.stage.population.scraped(subject, requests.scrape_torrents, &mut self.torrents);
             self.text.clear();
             messages::scrape(&self.torrents, &mut self.text);
             self.add_text();
@@ -214,15 +191,11 @@ impl Worker {
 
     /// A client is in all its torrents.
     fn joined(&mut self, number: u32, now: Nanos, traffic: Traffic) {
-        self.prove(number);
+        self.ramp.prove(number as usize);
         match traffic {
-            Traffic::Churn => {
-                let stay = Nanos::from(self.plan.config.churn.stay) * MILLISECOND;
-                let token = self.slots[number as usize].token(number);
-                self.leaving.push_back((now + stay, token));
-            }
+            Traffic::Churn => self.leaving.put_off(self.slots[number as usize].link.token(), now),
             Traffic::Connect | Traffic::Idle => {
-                self.live.done.fetch_add(1, Ordering::Relaxed);
+                self.live.step();
                 self.rest(number);
             }
             Traffic::Mix => {
@@ -236,7 +209,7 @@ impl Worker {
     pub(super) fn leave(&mut self, number: u32, now: Nanos, tally: &mut Tally) {
         self.out.clear();
         let slot = &mut self.slots[number as usize];
-        let manner = match (self.plan.config.churn.leave, slot.generation % 3) {
+        let manner = match (self.plan.config.churn.leave, slot.generation() % 3) {
             (Leave::Mixed, 0) => Leave::Stopped,
             (Leave::Mixed, 1) => Leave::Close,
             (Leave::Mixed, _) => Leave::Abrupt,
@@ -265,7 +238,7 @@ impl Worker {
     /// A client is gone as it meant to.
     pub(super) fn finish(&mut self, number: u32, tally: &mut Tally) {
         tally.note(Note::Left);
-        self.live.done.fetch_add(1, Ordering::Relaxed);
+        self.live.step();
         self.empty(number, tally);
         self.rest(number);
         self.vacant.push_back(number);
@@ -288,18 +261,18 @@ impl Worker {
     /// A client is gone before its time: another takes its place, unless that has been tried too often.
     pub(super) fn lose(&mut self, number: u32, now: Nanos, traffic: Traffic, tally: &mut Tally) {
         self.empty(number, tally);
-        self.prove(number);
+        self.ramp.prove(number as usize);
         let slot = &mut self.slots[number as usize];
         slot.failures = slot.failures.saturating_add(1);
         if traffic == Traffic::Churn {
             // It counts as one that came.
-            self.live.done.fetch_add(1, Ordering::Relaxed);
+            self.live.step();
             self.rest(number);
         } else if slot.failures >= MAX_FAILURES {
             tally.note(Note::GivenUp);
             return self.rest(number);
         }
-        self.retry.push_back((now + RETRY_PAUSE, number));
+        self.retry.put_off(number, now);
     }
 
     /// Closes a connection.
@@ -319,14 +292,6 @@ impl Worker {
         if slot.busy {
             slot.busy = false;
             self.busy -= 1;
-        }
-    }
-
-    fn prove(&mut self, number: u32) {
-        let slot = &mut self.slots[number as usize];
-        if !slot.proven {
-            slot.proven = true;
-            self.ramp.proven();
         }
     }
 }

@@ -1,10 +1,8 @@
 //! What the tracker sends, from bytes to messages.
 
-use std::io::{self, ErrorKind};
-
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::events::Event;
-use aquatic_load_engine::wire::Received;
+use aquatic_load_engine::link::{Incoming, Next};
 
 use super::{Traffic, Worker};
 use crate::counted::{Note, Tally, Violation};
@@ -12,35 +10,20 @@ use crate::frame::{self, Frame, Opcode, Taken};
 use crate::slot::Step;
 use crate::upgrade::{self, Response};
 
-/// What becomes of a connection after an event.
-enum Next {
-    Keep,
-    /// The tracker closed it.
-    Closed,
-    /// The tracker did something on it after which nothing can be relied on.
-    Abandon,
-    Failed(io::Error),
-}
-
 impl Worker {
     /// Something happened on a connection.
     pub(super) fn handle_event(
         &mut self,
-        number: u32,
         event: Event,
         buffer: &mut [u8],
         traffic: Traffic,
         tally: &mut Tally,
     ) {
-        let now = self.plan.now();
-        let slot = &mut self.slots[number as usize];
-        let flushed = match &mut slot.wire {
-            Some(wire) if event.writable => wire.flush(),
-            Some(_) | None => Ok(()),
-        };
+        let now = self.plan.stage.now();
+        let number = event.token.place;
         self.out.clear();
-        let mut next = match flushed {
-            Ok(()) => self.read(number, event.ending, buffer, (now, traffic), tally),
+        let mut next = match self.slots[number as usize].link.flush(event) {
+            Ok(()) => self.read(event, buffer, (now, traffic), tally),
             Err(error) => Next::Failed(error),
         };
         if let Next::Keep = next
@@ -52,8 +35,8 @@ impl Worker {
         match next {
             Next::Keep => {}
             // It was asked to, in one way or the other.
-            Next::Closed | Next::Failed(_) if is_leaving => self.finish(number, tally),
-            Next::Closed => {
+            Next::Close | Next::Failed(_) if is_leaving => self.finish(number, tally),
+            Next::Close => {
                 tally.note(Note::Closed);
                 self.lose(number, now, traffic, tally);
             }
@@ -65,46 +48,31 @@ impl Worker {
     /// Reads what there is and takes the messages in it.
     fn read(
         &mut self,
-        number: u32,
-        ending: bool,
+        event: Event,
         buffer: &mut [u8],
         (now, traffic): (Nanos, Traffic),
         tally: &mut Tally,
     ) -> Next {
+        let number = event.token.place;
         loop {
-            let slot = &mut self.slots[number as usize];
-            let Some(wire) = &mut slot.wire else { return Next::Keep };
-            let kept = slot.partial.len();
-            let Some((front, room)) = buffer.split_at_mut_checked(kept).filter(|(_, room)| !room.is_empty())
-            else {
-                tally.violation(Violation::Framing);
-                return Next::Abandon;
-            };
-            front.copy_from_slice(&slot.partial);
-            let space = room.len();
-            let length = match wire.receive(room) {
-                Ok(Received::Nothing) => return Next::Keep,
-                Ok(Received::Bytes(length)) => length,
-                Ok(Received::End) => return Next::Closed,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            let (length, more) = match self.slots[number as usize].link.receive(event, buffer) {
+                Ok(Incoming::Nothing) => return Next::Keep,
+                Ok(Incoming::Bytes { length, more }) => (length, more),
+                Ok(Incoming::End { .. }) => return Next::Close,
+                Ok(Incoming::TooLong) => {
+                    tally.violation(Violation::Framing);
+                    return Next::Abandon;
+                }
                 Err(error) => return Next::Failed(error),
             };
-            let drained = wire.is_drained_by(length, space) && !ending;
             self.heard = now;
-            let bytes = buffer.get(..kept + length).unwrap_or_default();
+            let bytes = buffer.get(..length).unwrap_or_default();
             let used = match self.take(number, bytes, (now, traffic), tally) {
                 Ok(used) => used,
                 Err(next) => return next,
             };
-            let slot = &mut self.slots[number as usize];
-            let rest = bytes.get(used..).unwrap_or_default();
-            if !rest.is_empty() {
-                slot.partial.clear();
-                slot.partial.extend_from_slice(rest);
-            } else if !slot.partial.is_empty() {
-                slot.partial = Vec::new();
-            }
-            if drained {
+            self.slots[number as usize].link.keep(bytes.get(used..).unwrap_or_default());
+            if !more {
                 return Next::Keep;
             }
         }
@@ -192,7 +160,7 @@ impl Worker {
                     self.message(number, &message, (now, traffic), tally);
                 }
             }
-            Opcode::Close => return Err(Next::Closed),
+            Opcode::Close => return Err(Next::Close),
             Opcode::Ping => {
                 tally.note(Note::Pings);
                 self.add_control(Opcode::Pong, payload);
