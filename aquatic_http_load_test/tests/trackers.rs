@@ -1,12 +1,15 @@
 //! The load test against small trackers in the same process: honest ones, ones that lie, and none at all.
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
+#[path = "../../aquatic_load_engine/tests/support/reports.rs"]
+mod reports;
+#[path = "../../aquatic_load_engine/tests/support/running.rs"]
+mod running;
+
 use std::collections::{BTreeSet, HashMap};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aquatic_common::InfoHash;
@@ -18,9 +21,8 @@ use aquatic_http_protocol::{
 };
 use aquatic_load_engine::report::{Failure, Outcome, Report};
 use aquatic_load_engine::settings::Mode;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use reports::{note, violated};
+use running::{Running, data};
 
 /// How a tracker behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ enum Manner {
     Silent,
 }
 
+type Tracker = Running<Mutex<Swarms>>;
+
 #[derive(Default)]
 struct Swarms {
     peers: HashMap<InfoHash, BTreeSet<SocketAddr>>,
@@ -56,63 +60,11 @@ struct Swarms {
     connections: u64,
 }
 
-/// A tracker that runs until it is dropped.
-struct Running {
-    address: SocketAddr,
-    swarms: Arc<Mutex<Swarms>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // Lets the thread look at the flag.
-        let _ = TcpStream::connect(self.address);
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
-
-fn data(name: &str) -> String {
-    format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-fn server_config() -> Arc<ServerConfig> {
-    let chain = CertificateDer::pem_file_iter(data("server.pem")).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(data("server.key")).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
-}
-
-impl Running {
-    fn start(manner: Manner, tls: bool) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, stop) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
-        let swarms = Arc::new(Mutex::new(Swarms::default()));
-        let tls = tls.then(server_config);
-        let (stopped, shared) = (Arc::clone(&stop), Arc::clone(&swarms));
-        let thread = std::thread::spawn(move || {
-            while let Ok((stream, from)) = listener.accept() {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                shared.lock().unwrap().connections += 1;
-                stream.set_nodelay(true).unwrap();
-                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-                let (swarms, tls) = (Arc::clone(&shared), tls.clone());
-                std::thread::spawn(move || match tls {
-                    None => serve(stream, from, manner, &swarms),
-                    Some(tls) => {
-                        let session = ServerConnection::new(tls).unwrap();
-                        serve(StreamOwned::new(session, stream), from, manner, &swarms);
-                    }
-                });
-            }
-        });
-        Self { address, swarms, stop, thread: Some(thread) }
-    }
+fn start(manner: Manner, tls: bool) -> Tracker {
+    Running::start(tls, Duration::from_secs(5), move |stream, from, swarms: Arc<Mutex<Swarms>>| {
+        swarms.lock().unwrap().connections += 1;
+        serve(stream, from, manner, &swarms);
+    })
 }
 
 fn serve(mut stream: impl Read + Write, from: SocketAddr, manner: Manner, swarms: &Mutex<Swarms>) {
@@ -236,25 +188,16 @@ fn config(address: SocketAddr) -> Config {
     config
 }
 
-fn test_with(tls: bool, manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Running) {
-    let tracker = Running::start(manner, tls);
+fn test_with(tls: bool, manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
+    let tracker = start(manner, tls);
     let mut config = config(tracker.address);
     config.tls.enable = tls;
     change(&mut config);
     (run(config).unwrap(), tracker)
 }
 
-fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Running) {
+fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
     test_with(false, manner, change)
-}
-
-fn note(report: &Report, name: &str) -> u64 {
-    report.notes.iter().find(|note| note.name == name).unwrap().count
-}
-
-fn violated(outcome: &Outcome) -> Vec<&'static str> {
-    let violations = outcome.phases.iter().flat_map(|phase| &phase.violations);
-    violations.filter(|violation| violation.count > 0).map(|violation| violation.name).collect()
 }
 
 fn answered(report: &Report) -> u64 {
@@ -275,7 +218,7 @@ fn honest_tracker_passes() {
     );
     assert!(report.latency.p50_us > 0.0 && report.latency.p50_us <= report.latency.max_us);
     assert_eq!(note(report, "connections opened"), 8);
-    assert_eq!(tracker.swarms.lock().unwrap().connections, 8);
+    assert_eq!(tracker.state.lock().unwrap().connections, 8);
 }
 
 #[test]
@@ -286,7 +229,7 @@ fn each_request_can_have_a_connection() {
     assert!(answered(report) > 8, "{outcome}");
     assert_eq!(note(report, "connections opened"), answered(report), "{outcome}");
     assert_eq!(note(report, "connections the tracker closed between requests"), 0);
-    assert_eq!(tracker.swarms.lock().unwrap().connections, answered(report));
+    assert_eq!(tracker.state.lock().unwrap().connections, answered(report));
 }
 
 #[test]
@@ -350,7 +293,7 @@ fn prefill_announces_each_peer_even_if_connections_break() {
     assert_eq!(note(report, "peers announced"), 400);
     assert_eq!(note(report, "peers given up"), 0);
     assert!(note(report, "connections the tracker closed before a response") > 0, "{outcome}");
-    let swarms = tracker.swarms.lock().unwrap();
+    let swarms = tracker.state.lock().unwrap();
     assert_eq!(swarms.peers.len(), 50);
     assert_eq!(swarms.peers.values().map(BTreeSet::len).sum::<usize>(), 400);
 }
@@ -406,7 +349,7 @@ fn idle_connections_are_opened_used_once_and_held() {
     let report = &outcome.phases[0];
     assert_eq!((report.phase, answered(report)), ("idle", 300));
     assert_eq!(note(report, "connections open at the end"), 300);
-    assert_eq!(tracker.swarms.lock().unwrap().connections, 300);
+    assert_eq!(tracker.state.lock().unwrap().connections, 300);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The load test against small trackers in the same process: honest ones, ones that lie, and none at all.
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
+#[path = "../../aquatic_load_engine/tests/support/reports.rs"]
+mod reports;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -9,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aquatic_common::InfoHash;
-use aquatic_load_engine::report::{Failure, Outcome, Report};
+use aquatic_load_engine::report::{Failure, Outcome};
 use aquatic_load_engine::settings::Mode;
 use aquatic_udp_load_test::config::Config;
 use aquatic_udp_load_test::run;
@@ -17,6 +20,7 @@ use aquatic_udp_protocol::{
     AnnounceHead, AnnounceRequest, ConnectReply, ConnectionId, ErrorReply, PeerV4, PeerV6, Request,
     ScrapeReply, TorrentCounts,
 };
+use reports::{note, violated};
 use zerocopy::IntoBytes;
 
 /// How a tracker behaves.
@@ -155,15 +159,6 @@ fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) 
     change(&mut config);
     let outcome = run(config).unwrap();
     (outcome, tracker.stop())
-}
-
-fn note(report: &Report, name: &str) -> u64 {
-    report.notes.iter().find(|note| note.name == name).unwrap().count
-}
-
-fn violated(outcome: &Outcome) -> Vec<&'static str> {
-    let violations = outcome.phases.iter().flat_map(|phase| &phase.violations);
-    violations.filter(|violation| violation.count > 0).map(|violation| violation.name).collect()
 }
 
 #[test]

@@ -1,18 +1,23 @@
 //! The load test against small trackers in the same process: honest ones, ones that lie, and none at all.
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
+#[path = "../../aquatic_load_engine/tests/support/reports.rs"]
+mod reports;
+#[path = "../../aquatic_load_engine/tests/support/running.rs"]
+mod running;
 mod tracker;
 
-use std::collections::BTreeSet;
 use std::net::TcpListener;
 
 use aquatic_load_engine::report::{Failure, KindReport, Outcome, Report};
 use aquatic_load_engine::settings::Mode;
 use aquatic_ws_load_test::config::{Config, Leave};
 use aquatic_ws_load_test::run;
-use tracker::{Manner, Running, data};
+use reports::{note, violated};
+use running::data;
+use tracker::{Manner, Tracker};
 
-fn config(tracker: &Running) -> Config {
+fn config(tracker: &Tracker) -> Config {
     let mut config = Config { server_address: tracker.address, warm_up: 0, duration: 1, ..Config::default() };
     config.population.torrents = 3;
     config.connections.count = 18;
@@ -24,30 +29,20 @@ fn config(tracker: &Running) -> Config {
     config
 }
 
-fn test_with(tls: bool, manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Running) {
-    let tracker = Running::start(manner, tls);
+fn test_with(tls: bool, manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
+    let tracker = tracker::start(manner, tls);
     let mut config = config(&tracker);
     config.tls.enable = tls;
     change(&mut config);
     (run(config).unwrap(), tracker)
 }
 
-fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Running) {
+fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
     test_with(false, manner, change)
-}
-
-fn note(report: &Report, name: &str) -> u64 {
-    report.notes.iter().find(|note| note.name == name).unwrap().count
 }
 
 fn kind<'a>(report: &'a Report, name: &str) -> &'a KindReport {
     report.kinds.iter().find(|kind| kind.kind == name).unwrap()
-}
-
-fn violated(outcome: &Outcome) -> Vec<&'static str> {
-    let violations = outcome.phases.iter().flat_map(|phase| &phase.violations);
-    let names: BTreeSet<_> = violations.filter(|violation| violation.count > 0).map(|one| one.name).collect();
-    names.into_iter().collect()
 }
 
 /// A load phase in which everything came to what it should.
@@ -71,7 +66,7 @@ fn honest_tracker_passes() {
     assert_eq!(note(&outcome.phases[0], "connections opened"), 18);
     assert_eq!(kind(&outcome.phases[0], "connect").answered, 18);
     assert_eq!(note(&outcome.phases[1], "relays that came too late to be checked"), 0);
-    assert_eq!(tracker.hub.lock().unwrap().connections, 18);
+    assert_eq!(tracker.state.lock().unwrap().connections, 18);
 }
 
 #[test]
@@ -83,7 +78,7 @@ fn several_torrents_and_threads() {
     });
     assert_passed(&outcome);
     // Some connections drew the same torrent twice.
-    let most = tracker.hub.lock().unwrap().most_peers;
+    let most = tracker.state.lock().unwrap().most_peers;
     assert!((19..=36).contains(&most), "{most}");
 }
 
@@ -157,7 +152,7 @@ fn idle_connections_announce_once_and_are_held() {
     assert_eq!((report.phase, kind(report, "announce").answered), ("idle", 60));
     assert_eq!(note(report, "connections open at the end"), 60);
     assert!(kind(report, "answer").answered > 60, "{outcome}");
-    assert_eq!(tracker.hub.lock().unwrap().most_peers, 60);
+    assert_eq!(tracker.state.lock().unwrap().most_peers, 60);
 }
 
 #[test]
@@ -172,7 +167,7 @@ fn clients_come_and_go() {
         let report = &outcome.phases[0];
         assert_eq!((report.phase, note(report, "clients that came and went")), ("churn", 60), "{outcome}");
         assert_eq!((kind(report, "connect").answered, note(report, "connections opened")), (60, 60));
-        let hub = tracker.hub.lock().unwrap();
+        let hub = tracker.state.lock().unwrap();
         assert_eq!(hub.connections, 60);
         let (stopped, goodbyes) = match leave {
             Leave::Stopped => (120..=120, 60..=60),
@@ -194,7 +189,7 @@ fn clients_come_at_a_rate_and_stay() {
     });
     let report = &outcome.phases[0];
     assert!((0.5..20.0).contains(&report.seconds), "{outcome}");
-    let most = tracker.hub.lock().unwrap().most_peers;
+    let most = tracker.state.lock().unwrap().most_peers;
     assert!((3..=18).contains(&most), "{most}");
 }
 
@@ -208,7 +203,7 @@ fn refusals_are_errors_and_lost_connections_are_replaced() {
     assert!(violated(&outcome).is_empty(), "{outcome}");
     let load = &outcome.phases[1];
     assert!(note(load, "connections the tracker closed") > 5 && kind(load, "announce").lost > 5, "{outcome}");
-    assert!(tracker.hub.lock().unwrap().connections > 25, "{outcome}");
+    assert!(tracker.state.lock().unwrap().connections > 25, "{outcome}");
 }
 
 #[test]

@@ -2,21 +2,16 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::running::Running;
 use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 use aquatic_ws_protocol::{
     Action, Announce, AnnounceReply, Answer, AnswerRelay, ClientMessage, Description, FailureReply, Limits,
     OfferRelay, ScrapeFile, ScrapeReply, TrackerMessage,
 };
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// How a tracker behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,62 +85,11 @@ impl Hub {
     }
 }
 
-/// A tracker that runs until it is dropped.
-pub(crate) struct Running {
-    pub(crate) address: SocketAddr,
-    pub(crate) hub: Arc<Mutex<Hub>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
+pub(crate) type Tracker = Running<Mutex<Hub>>;
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // Lets the thread look at the flag.
-        let _ = TcpStream::connect(self.address);
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
-
-pub(crate) fn data(name: &str) -> String {
-    format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-fn server_config() -> Arc<ServerConfig> {
-    let chain = CertificateDer::pem_file_iter(data("server.pem")).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(data("server.key")).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
-}
-
-impl Running {
-    pub(crate) fn start(manner: Manner, tls: bool) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, stop) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
-        let hub = Arc::new(Mutex::new(Hub::default()));
-        let tls = tls.then(server_config);
-        let (stopped, shared) = (Arc::clone(&stop), Arc::clone(&hub));
-        let thread = std::thread::spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                stream.set_nodelay(true).unwrap();
-                stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-                let (hub, tls) = (Arc::clone(&shared), tls.clone());
-                std::thread::spawn(move || match tls {
-                    None => Connection::serve(stream, manner, hub),
-                    Some(tls) => {
-                        let session = ServerConnection::new(tls).unwrap();
-                        Connection::serve(StreamOwned::new(session, stream), manner, hub);
-                    }
-                });
-            }
-        });
-        Self { address, hub, stop, thread: Some(thread) }
-    }
+pub(crate) fn start(manner: Manner, tls: bool) -> Tracker {
+    let patience = Duration::from_millis(1);
+    Running::start(tls, patience, move |stream, _, hub| Connection::serve(stream, manner, hub))
 }
 
 struct Connection {
