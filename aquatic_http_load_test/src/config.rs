@@ -31,7 +31,7 @@ aquatic_common::choice! {
 aquatic_common::settings! {
     /// Connections to the tracker.
     pub struct ConnectionConfig {
-        /// How many there are at a time, all threads together.
+        /// How many there are at a time, all threads together. The limit of open files must allow for it.
         pub count: u32 = 128, unit "connections", in 1..=1_000_000;
         /// Requests on a connection, the last of which asks the tracker to close it; 0 for no end (keep-alive), 1 for a
         /// connection per request.
@@ -102,21 +102,13 @@ aquatic_common::settings! {
         pub duration: u32 = 10, unit "seconds", in 0..=86_400;
         /// "closed" sends as fast as the tracker answers, "open" at a given rate.
         pub mode: Mode = Mode::Closed;
-        /// Open loop.
         pub open: OpenConfig<10_000>;
-        /// Source addresses.
         pub network: NetworkConfig;
-        /// Connections.
         pub connections: ConnectionConfig;
-        /// TLS.
         pub tls: TlsConfig;
-        /// Torrents and peers.
         pub population: PopulationConfig;
-        /// Requests.
         pub requests: RequestConfig;
-        /// Prefill.
         pub prefill: PrefillConfig;
-        /// Idle connections.
         pub idle: IdleConfig;
     }
 }

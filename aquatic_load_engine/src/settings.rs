@@ -91,7 +91,7 @@ impl PopulationConfig {
 }
 
 aquatic_common::settings! {
-    /// Where connections to the tracker are made from.
+    /// Addresses that connections to the tracker are made from.
     pub struct NetworkConfig {
         /// First source address; the others follow it. Empty for 127.0.0.1 if the tracker is on IPv4 loopback, else
         /// for the address the system chooses. Trackers tell peers apart by source address and announced port.
@@ -180,6 +180,26 @@ mod tests {
         odd.check_range(&mut problems);
         let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["population.seeder_share", "population.zipf_exponent"]);
+    }
+
+    #[test]
+    fn weights_of_nothing_are_reported() {
+        let keys = |weights: &[u32]| {
+            let mut problems = Vec::new();
+            check_weights(&mut problems, weights);
+            problems.into_iter().map(|problem| problem.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&[0, 0, 0]), ["requests.weight_announce"]);
+        assert_eq!(keys(&[0, 1]), keys(&[u32::MAX, 1]), "whatever their bounds");
+        assert_eq!(keys(&[1, 0]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn requests_name_the_tracker_as_its_certificate_does() {
+        let (mut tls, server) = (TlsConfig::default(), "127.0.0.1:443".parse().unwrap());
+        assert_eq!(tls.host(server), "127.0.0.1:443");
+        tls.enable = true;
+        assert_eq!(tls.host(server), "localhost:443");
     }
 
     #[test]

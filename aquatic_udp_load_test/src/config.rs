@@ -13,7 +13,7 @@ use crate::sys::MAX_BATCH;
 pub const MAX_IN_FLIGHT: usize = 1 << 16;
 
 aquatic_common::settings! {
-    /// Sockets of the load test.
+    /// Sockets, and the addresses that they send from.
     pub struct NetworkConfig {
         /// First source address; the others follow it. Empty for 127.0.0.1 if the tracker is on IPv4 loopback, else
         /// for the address the system chooses. Trackers tell peers apart by source address and announced port.
@@ -107,17 +107,11 @@ aquatic_common::settings! {
         pub duration: u32 = 10, unit "seconds", in 0..=86_400;
         /// "closed" sends as fast as the tracker answers, "open" at a given rate.
         pub mode: Mode = Mode::Closed;
-        /// Closed loop.
         pub closed: ClosedConfig;
-        /// Open loop.
         pub open: OpenConfig;
-        /// Sockets.
         pub network: NetworkConfig;
-        /// Torrents and peers.
         pub population: PopulationConfig;
-        /// Requests.
         pub requests: RequestConfig;
-        /// Prefill.
         pub prefill: PrefillConfig;
     }
 }
@@ -174,6 +168,11 @@ mod tests {
         let mut config = Config::default();
         change(&mut config);
         config.problems().into_iter().map(|problem| problem.key).collect()
+    }
+
+    #[test]
+    fn declarations_are_complete() {
+        assert_eq!(aquatic_cli_helpers::declarations::faults::<Config>(), Vec::<String>::new());
     }
 
     #[test]

@@ -57,7 +57,7 @@ aquatic_common::settings! {
         pub torrents: u8 = 1, unit "torrents", in 1..=100;
         /// First connections per second, all threads together; 0 for as fast as the tracker takes them.
         pub ramp: u32 = 0, unit "connections per second", in 0..=10_000_000;
-        /// At the start, so many connections per thread wait for the answer to their first announce at a time. A
+        /// At the start, so many connections per thread wait for the reply to their first announce at a time. A
         /// tracker's queue of connections to accept is limited; what does not fit is delayed by seconds.
         pub opening: u32 = 128, unit "connections", in 1..=1_000_000;
         /// Path of the tracker's URL.
@@ -66,7 +66,7 @@ aquatic_common::settings! {
 }
 
 aquatic_common::settings! {
-    /// What is asked.
+    /// What is asked, in which proportion.
     pub struct RequestConfig {
         /// Weight of announces.
         pub weight_announce: u32 = 100, in 0..=1_000_000;
@@ -134,24 +134,16 @@ aquatic_common::settings! {
         pub duration: u32 = 10, unit "seconds", in 1..=86_400;
         /// "closed" sends as fast as the tracker answers, "open" at a given rate.
         pub mode: Mode = Mode::Closed;
-        /// Closed loop.
         pub closed: ClosedConfig;
         /// Open loop. The rate is that of announces and scrapes; answers come on top. Latency counts from when a request
         /// should have been sent, that of its offers as well.
         pub open: OpenConfig<1000>;
-        /// Source addresses.
         pub network: NetworkConfig;
-        /// Connections.
         pub connections: ConnectionConfig;
-        /// TLS.
         pub tls: TlsConfig;
-        /// Torrents and peers.
         pub population: PopulationConfig;
-        /// Requests.
         pub requests: RequestConfig;
-        /// Idle connections.
         pub idle: IdleConfig;
-        /// Coming and going.
         pub churn: ChurnConfig;
     }
 }
