@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use aquatic_common::InfoHash;
 use aquatic_http_load_test::config::Config;
-use aquatic_http_load_test::run;
+use aquatic_http_load_test::{print_targets, run};
 use aquatic_http_protocol::{
     AnnounceReply, AnnounceRequest, DEFAULT_MAX_HEAD_LENGTH, FailureReply, Framing, Request, ScrapeFile,
     ScrapeReply, Taken,
@@ -58,6 +58,8 @@ struct Swarms {
     last: Option<InfoHash>,
     announces: u64,
     connections: u64,
+    /// Most requests that were there at once on a connection.
+    most_at_once: u64,
 }
 
 fn start(manner: Manner, tls: bool) -> Tracker {
@@ -68,14 +70,23 @@ fn start(manner: Manner, tls: bool) -> Tracker {
 }
 
 fn serve(mut stream: impl Read + Write, from: SocketAddr, manner: Manner, swarms: &Mutex<Swarms>) {
-    let (mut received, mut chunk, mut reply) = (Vec::new(), [0; 4096], vec![0; 65536]);
+    let (mut received, mut chunk, mut reply) = (Vec::new(), [0; 65536], vec![0; 65536]);
+    let mut at_once = 0;
     loop {
         match Request::take(&received, DEFAULT_MAX_HEAD_LENGTH) {
             Taken::NeedMore => match stream.read(&mut chunk) {
                 Ok(0) | Err(_) => return,
-                Ok(length) => received.extend_from_slice(&chunk[..length]),
+                Ok(length) => {
+                    received.extend_from_slice(&chunk[..length]);
+                    at_once = 0;
+                }
             },
             Taken::Whole((head, request)) => {
+                at_once += 1;
+                {
+                    let mut swarms = swarms.lock().unwrap();
+                    swarms.most_at_once = swarms.most_at_once.max(at_once);
+                }
                 let Some(length) = answer(&request, head.framing, from, manner, swarms, &mut reply) else {
                     if manner == Manner::Silent {
                         // Until the client has had enough.
@@ -218,7 +229,8 @@ fn honest_tracker_passes() {
     );
     assert!(report.latency.p50_us > 0.0 && report.latency.p50_us <= report.latency.max_us);
     assert_eq!(note(report, "connections opened"), 8);
-    assert_eq!(tracker.state.lock().unwrap().connections, 8);
+    let swarms = tracker.state.lock().unwrap();
+    assert_eq!((swarms.connections, swarms.most_at_once), (8, 1));
 }
 
 #[test]
@@ -234,12 +246,13 @@ fn each_request_can_have_a_connection() {
 
 #[test]
 fn requests_can_be_sent_before_responses() {
-    let (outcome, _tracker) = test(Manner::Honest, |config| {
+    let (outcome, tracker) = test(Manner::Honest, |config| {
         config.connections.count = 2;
         config.connections.pipelining = 8;
         config.connections.requests = 20;
     });
     outcome.verdict().unwrap();
+    assert_eq!(tracker.state.lock().unwrap().most_at_once, 8);
     let report = &outcome.phases[0];
     assert!(report.kinds.iter().all(|kind| kind.sent == kind.answered), "{outcome}");
     let (opened, answered) = (note(report, "connections opened"), answered(report));
@@ -379,6 +392,25 @@ fn a_body_that_never_ends_is_not_waited_for() {
     assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
     let (outcome, _tracker) = test(Manner::Long, |config| config.connections.requests = 1);
     assert_eq!(violated(&outcome), ["response is shorter than its Content-Length"]);
+}
+
+#[test]
+fn targets_are_those_of_announces() {
+    let mut config = config("127.0.0.1:1".parse().unwrap());
+    config.population.torrents = 3;
+    let mut out = Vec::new();
+    print_targets(config, 200, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let announced: BTreeSet<InfoHash> = text
+        .lines()
+        .map(|target| {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let taken = Request::take(head.as_bytes(), DEFAULT_MAX_HEAD_LENGTH);
+            let Taken::Whole((_, Request::Announce(announce))) = taken else { panic!("{target}") };
+            announce.info_hash
+        })
+        .collect();
+    assert_eq!((text.lines().count(), announced.len()), (200, 3));
 }
 
 #[test]

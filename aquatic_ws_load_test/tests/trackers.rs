@@ -10,7 +10,7 @@ mod tracker;
 use std::net::TcpListener;
 
 use aquatic_load_engine::report::{Failure, KindReport, Outcome, Report};
-use aquatic_load_engine::settings::Mode;
+use aquatic_load_engine::settings::{ArrivalsConfig, Mode};
 use aquatic_ws_load_test::config::{Config, Leave};
 use aquatic_ws_load_test::run;
 use reports::{note, violated};
@@ -185,10 +185,13 @@ fn clients_come_at_a_rate_and_stay() {
     let (outcome, tracker) = test(Manner::Honest, |config| {
         config.churn.connections = 30;
         config.churn.rate = 30;
+        config.open.arrivals = ArrivalsConfig::Even;
         config.churn.stay = 300;
     });
     let report = &outcome.phases[0];
-    assert!((0.5..20.0).contains(&report.seconds), "{outcome}");
+    assert_eq!(note(report, "clients that came and went"), 30, "{outcome}");
+    // The last one comes 29 thirtieths of a second after the first.
+    assert!((0.96 + 0.3..20.0).contains(&report.seconds), "{outcome}");
     let most = tracker.state.lock().unwrap().most_peers;
     assert!((3..=18).contains(&most), "{most}");
 }
