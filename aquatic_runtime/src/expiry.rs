@@ -21,10 +21,6 @@ const SLICE: u64 = 256;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the shard counts as work for forgetting a peer. How many will be forgotten is not known in advance, so the pace
-/// is set by what it takes to look at all of them.
-const FORGETTING: u64 = 4;
-
 /// How much work is due, so that a pass takes the interval.
 #[derive(Debug)]
 struct Pace {
@@ -60,8 +56,9 @@ impl Pace {
 
     /// Takes in what a slice has brought; `pass_work` is what is left for the next pass.
     fn worked(&mut self, slice: u64, expired: &Expired, pass_work: u64) {
-        // A slice that found nothing to do has been worked off, too, or an empty shard would never end the step.
-        let looked = expired.work.saturating_sub(FORGETTING * expired.peers).max(1);
+        // How many peers will be forgotten is not known in advance, so the pace is set by what it takes to look at all of
+        // them. A slice that found nothing to do has been worked off, too, or an empty shard would never end the step.
+        let looked = expired.work.saturating_sub(Expired::WORK_PER_PEER * expired.peers).max(1);
         self.owed -= if expired.pass_ended { slice } else { looked } as f64;
         if expired.pass_ended {
             self.planned = pass_work;
@@ -159,7 +156,7 @@ mod tests {
                 pace.accrue(pass_work, pause);
                 while let Some(units) = pace.slice() {
                     // Half of what is looked at is forgotten.
-                    let work = units + FORGETTING * units / 2;
+                    let work = units + Expired::WORK_PER_PEER * units / 2;
                     pace.worked(units, &Expired { work, peers: units / 2, ..Expired::default() }, pass_work);
                     done += units;
                 }

@@ -34,8 +34,6 @@ struct Visit {
 
 /// Peers that are looked at for one unit of work.
 const PEERS_PER_UNIT: u64 = 8;
-/// What forgetting a peer costs in units.
-const REMOVAL: u64 = 4;
 
 impl<K: Kind> Store<K> {
     /// Works until `budget` is used up or the pass ends.
@@ -194,7 +192,7 @@ impl<K: Kind> Store<K> {
 
     /// Returns whether the torrent still has peers.
     fn forget(&mut self, slot: Slot, at: u32, done: &mut Expired) -> bool {
-        done.work += REMOVAL;
+        done.work += Expired::WORK_PER_PEER;
         done.peers += 1;
         let left = self.remove_at(slot, at);
         done.torrents += u64::from(!left);

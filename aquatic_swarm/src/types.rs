@@ -216,6 +216,11 @@ pub struct Expired {
     pub pass_ended: bool,
 }
 
+impl Expired {
+    /// Units of work for each peer forgotten. The rest of the work is looking for them.
+    pub const WORK_PER_PEER: u64 = 4;
+}
+
 /// What the store of one family holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FamilyStats {
