@@ -229,6 +229,17 @@ fn peers_of_a_torrent_find_each_other() {
 }
 
 #[test]
+fn claimed_addresses_count_for_nothing() {
+    let mut tracker = Tracker::new();
+    let source = address("10.0.0.1:5");
+    let mut packet = announce_packet(tracker.connect(source), |_| ());
+    packet[84..88].copy_from_slice(&[192, 0, 2, 1]);
+    assert!(tracker.serve_one(packet, source).is_some());
+    let peers = tracker.announce(address("10.0.0.2:5"), |_| ()).unwrap().peers();
+    assert_eq!(peers, [address("10.0.0.1:1000")]);
+}
+
+#[test]
 fn mapped_addresses_get_ipv4_peers() {
     let mut tracker = Tracker::new();
     tracker.populate(1);
