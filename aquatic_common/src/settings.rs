@@ -240,7 +240,11 @@ macro_rules! settings {
         // What bounds there are is known; serde cannot find them out of a constant parameter.
         #[serde(default, deny_unknown_fields, bound = "")]
         $vis struct $name $(<const $parameter: $parameter_type>)? {
-            $( $(#[doc = $doc])* pub $key: $type, )*
+            $(
+                $(#[doc = $doc])*
+                #[allow(missing_docs, reason = "a section without words here has those of its type")]
+                pub $key: $type,
+            )*
         }
 
         impl $(<const $parameter: $parameter_type>)? Default for $name $(<$parameter>)? {

@@ -3,6 +3,7 @@
 //! `aquatic_runtime`, swarms to `aquatic_swarm`, bytes on the wire to `aquatic_http_protocol`.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod config;
 mod connection;

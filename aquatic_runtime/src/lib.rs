@@ -38,6 +38,8 @@
 //! - Executors are made once per process and never taken down; the process exits around them. Tests that start an
 //!   engine do so in a process of their own.
 
+#![warn(missing_docs)]
+
 pub mod access_list;
 pub mod clock;
 pub mod config;

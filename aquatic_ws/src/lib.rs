@@ -12,6 +12,7 @@
 //! Not pure: `session` (one connection) and `service` (the rest).
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod config;
 mod connections;
