@@ -49,7 +49,7 @@ pub enum Mode {
     /// wakes the core. A connection that is served without a wait never enters the set.
     Edge,
     /// For sockets that are drained in a loop, such as UDP: armed by each wait and silent in between, so that a busy
-    /// socket causes no wake-ups; a wait costs one system call.
+    /// socket causes no wake-ups; a wait costs one system call. Whoever finds one busy has it [`leave`](Source::leave).
     OneShot,
 }
 
@@ -276,6 +276,20 @@ impl<T: AsFd> Source<T> {
         self.until_ready(Direction::Write)
     }
 
+    /// Leaves the set until the next wait, if nobody waits. In [`Mode::OneShot`], for a socket that is always busy: the
+    /// kernel goes through all that watch a socket for each packet it takes or gets rid of, even if they want to know
+    /// nothing. With UDP that is 4 % of a response. Leaving and coming back cost a system call more than staying.
+    pub fn leave(&self) {
+        let leaves = self.with_entry(|entry| {
+            let waited_for = entry.read.waiting.is_some() || entry.write.waiting.is_some();
+            entry.mode == Mode::OneShot && !waited_for && std::mem::take(&mut entry.watched)
+        });
+        if leaves {
+            // Cannot fail for a descriptor that is in the set.
+            let _ = epoll::delete(&self.set.epoll, &self.io);
+        }
+    }
+
     /// Runs a read that may block; if it would have, the next [`readable`](Self::readable) really waits. Every read
     /// of a source in [`Mode::Edge`] has to go through here.
     ///
@@ -334,7 +348,7 @@ impl<T: AsFd> Source<T> {
 
     /// Asks the kernel for one event.
     fn ask(&self, direction: Direction) -> io::Result<()> {
-        let flags = self.with_entry(|entry| {
+        let (watched, flags) = self.with_entry(|entry| {
             entry.side(direction).ready = false;
             let mut flags = EventFlags::ONESHOT;
             if direction == Direction::Read || entry.read.waiting.is_some() {
@@ -343,8 +357,11 @@ impl<T: AsFd> Source<T> {
             if direction == Direction::Write || entry.write.waiting.is_some() {
                 flags |= EventFlags::OUT;
             }
-            flags
+            (entry.watched, flags)
         });
+        if !watched {
+            return self.watch(flags);
+        }
         Ok(epoll::modify(&self.set.epoll, &self.io, EventData::new_u64(self.key as u64), flags)?)
     }
 

@@ -199,9 +199,13 @@ where
     let mut batch = Batch::new();
     let mut away = Away::default();
     loop {
+        let mut waited = false;
         for _ in 0..BATCHES_PER_TURN {
             match batch.receive(socket) {
-                Ok(0) => wait(core, state, listener.socket.readable().await).await,
+                Ok(0) => {
+                    waited = true;
+                    wait(core, state, listener.socket.readable().await).await;
+                }
                 Ok(_) => {
                     serve_batch(core, state, about, &mut batch, &mut away);
                     while !batch.send(socket, &mut state.counts.borrow_mut().send_errors) {
@@ -210,6 +214,9 @@ where
                 }
                 Err(error) => wait(core, state, Err(error)).await,
             }
+        }
+        if !waited {
+            listener.socket.leave();
         }
         core.yield_now().await;
     }
