@@ -294,11 +294,11 @@ impl<M: Carries<Batch> + Send + 'static> Session<M> {
             let read = reader.read(received, max_message, &mut |incoming| {
                 tracker.connections.note_frame(id);
                 match incoming {
-                    Incoming::Text(text) => match str::from_utf8(text) {
+                    Incoming::Text(text) => match simdutf8::basic::from_utf8(text) {
                         Ok(text) => tracker.message(id, text, turn),
                         Err(_) => end = Some(End::NotUtf8),
                     },
-                    Incoming::Binary(bytes) => match str::from_utf8(bytes) {
+                    Incoming::Binary(bytes) => match simdutf8::basic::from_utf8(bytes) {
                         Ok(text) => tracker.message(id, text, turn),
                         Err(_) => tracker.refuse(id, &NOT_UTF8),
                     },

@@ -28,7 +28,8 @@ struct Outcome {
 }
 
 /// The first byte says in what pieces the others come. However that is, they mean the same, which is what a reader says
-/// that sees them all at once, and another implementation of WebSocket does not contradict.
+/// that sees them all at once, and another implementation of WebSocket does not contradict. Whether a message is UTF-8 is
+/// what the standard library says.
 pub(crate) fn check_bytes(bytes: &[u8]) {
     let Some((&piece, stream)) = bytes.split_first() else { return };
     let expected = read_at_once(stream);
@@ -36,6 +37,11 @@ pub(crate) fn check_bytes(bytes: &[u8]) {
         assert_eq!(read(stream, piece), expected, "in pieces of {piece}");
     }
     check_with_tungstenite(stream, &expected);
+    for event in &expected.events {
+        if let Event::Text(bytes) | Event::Binary(bytes) = event {
+            assert_eq!(simdutf8::basic::from_utf8(bytes).ok(), str::from_utf8(bytes).ok());
+        }
+    }
 }
 
 fn read(stream: &[u8], piece: usize) -> Outcome {
