@@ -5,9 +5,9 @@
 mod support;
 
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use support::{REPLY, Tracker, udp};
+use support::{REPLY, Tracker, in_own_network, udp};
 
 /// The settings of a tracker on one core and one address of IPv4 loopback.
 fn command(address: &str) -> Command {
@@ -84,21 +84,9 @@ fn a_port_in_use_is_explained_with_code_3() {
     assert!(log.contains(&format!("error: cannot listen on UDP {address}")), "{log}");
 }
 
-/// What starts a program in a network namespace of its own, in which no interface is up; `None` where that is forbidden.
-fn without_network() -> Option<Command> {
-    [&["--net"][..], &["--user", "--map-root-user", "--net"]].into_iter().find_map(|flags| {
-        let works = Command::new("unshare").args(flags).arg("true").stderr(Stdio::null()).status();
-        works.is_ok_and(|status| status.success()).then(|| {
-            let mut command = Command::new("unshare");
-            command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-            command
-        })
-    })
-}
-
 #[test]
 fn ipv6_that_is_switched_off_is_spoken_of() {
-    let Some(mut command) = without_network() else { return };
+    let Some(mut command) = in_own_network() else { return };
     let mut tracker =
         Tracker::start(2, command.args([env!("CARGO_BIN_EXE_aquatic"), "udp", "-s", "workers=1"]));
     let warning = tracker.wait_for_log("IPv6");

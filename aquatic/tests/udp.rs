@@ -19,7 +19,7 @@ use aquatic_udp_protocol::{
     encode_scrape_request,
 };
 
-use support::{REPLY, Tracker, free_address, metric, udp};
+use support::{REPLY, Tracker, free_address, in_own_network, metric, udp};
 
 /// A client at an address of its own, with one connection id.
 struct Client {
@@ -174,6 +174,40 @@ fn replies_leave_from_the_address_contacted() {
     for ip in ["127.0.0.1", "127.0.0.77"] {
         let contacted = SocketAddr::new(ip.parse().unwrap(), tracker.address().port());
         assert!(Client::connect("127.0.0.1:0", contacted).announce(torrent(1)).is_ok());
+    }
+}
+
+/// Set for the process that a test has started in a network of its own.
+const INSIDE: &str = "AQUATIC_TEST_IN_OWN_NETWORK";
+
+/// Loopback has one address of IPv6 only, so others are added in a network that nobody else sees.
+#[test]
+fn replies_over_ipv6_leave_from_the_address_contacted() {
+    if std::env::var_os(INSIDE).is_some() {
+        return assert_replies_over_ipv6_leave_from_the_address_contacted();
+    }
+    let Some(mut command) = in_own_network() else { return };
+    // Without the program that adds addresses there is nothing to be seen.
+    let script = "command -v ip >/dev/null || exit 0
+        ip link set lo up && ip address add fd00::2/128 dev lo && ip address add fd00::3/128 dev lo &&
+        exec \"$0\" --exact replies_over_ipv6_leave_from_the_address_contacted";
+    let this = std::env::current_exe().unwrap();
+    let output = command.args(["sh", "-c", script]).arg(this).env(INSIDE, "1").output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+fn assert_replies_over_ipv6_leave_from_the_address_contacted() {
+    // With and without the detour by another core.
+    for steering in [true, false] {
+        let steering = format!("network.steering={steering}");
+        let settings = ["network.use_ipv4=false", "network.address_ipv6=[::]:0", &steering];
+        let tracker = Tracker::start(1, &mut udp(&settings));
+        for (own, contacted) in [("[::1]:0", "fd00::2"), ("[fd00::3]:0", "fd00::2"), ("[fd00::3]:0", "::1")] {
+            let contacted = SocketAddr::new(contacted.parse().unwrap(), tracker.address().port());
+            let client = Client::connect(own, contacted);
+            (0..20).for_each(|number| drop(client.announce(torrent(number)).unwrap()));
+        }
     }
 }
 

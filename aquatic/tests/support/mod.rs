@@ -114,6 +114,18 @@ pub(crate) fn service(name: &str, settings: &[&str]) -> Command {
     command
 }
 
+/// What starts a program in a network namespace of its own, in which no interface is up; `None` where that is forbidden.
+pub(crate) fn in_own_network() -> Option<Command> {
+    [&["--net"][..], &["--user", "--map-root-user", "--net"]].into_iter().find_map(|flags| {
+        let works = Command::new("unshare").args(flags).arg("true").stderr(Stdio::null()).status();
+        works.is_ok_and(|status| status.success()).then(|| {
+            let mut command = Command::new("unshare");
+            command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+        })
+    })
+}
+
 /// An address that nobody listens on at the moment.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
