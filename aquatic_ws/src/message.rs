@@ -2,6 +2,7 @@
 //! ten offers each does not become eleven times as many messages.
 
 use aquatic_common::{InfoHash, PeerId};
+use aquatic_ws_protocol::OwnedOffers;
 
 use crate::swarm::{Announce, Announced, Answer, ConnectionId, Counts, OfferDigest};
 
@@ -53,12 +54,12 @@ pub(crate) enum Item {
     },
 }
 
-/// An announce about a torrent of another core. What is offered is ready to be sent to whomever the owner draws.
+/// An announce about a torrent of another core, which makes messages of as many offers as it has receivers for.
 #[derive(Debug)]
 pub(crate) struct AwayAnnounce {
     pub(crate) announce: Announce,
-    pub(crate) offers: Vec<OfferDigest>,
-    pub(crate) frames: Vec<Frame>,
+    pub(crate) digests: Vec<OfferDigest>,
+    pub(crate) offers: OwnedOffers,
 }
 
 /// An answer about a torrent of another core.
@@ -86,7 +87,7 @@ impl Item {
     fn weight(&self) -> usize {
         ITEM_OVERHEAD
             + match self {
-                Self::Announce(away) => away.frames.iter().map(|frame| frame.len()).sum(),
+                Self::Announce(away) => away.offers.heap_bytes(),
                 Self::Answer(away) => away.frame.len(),
                 Self::Relay { frame, .. } => frame.len(),
                 Self::Scrape { torrents, .. } => torrents.len() * size_of::<(u16, InfoHash)>(),

@@ -8,13 +8,14 @@
 //! - A connection's peers are removed when it ends, from whichever cores, before anything else is done about the end.
 //! - What a client asks for is answered over its connection before anything it causes is sent to others by this core.
 
+use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 
 use aquatic_common::{AccessList, AnnounceEvent, Family, InfoHash, Seconds, time::shorten};
 use aquatic_runtime::steering::Steering;
 use aquatic_ws_protocol::{
     Action, Announce, AnnounceReply, Answer, AnswerRelay, ClientMessage, FailureReply, Limits, Offer,
-    OfferId, OfferRelays, Refused, Scrape,
+    OfferId, OfferRelays, OwnedOffers, Refused, Scrape,
 };
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -190,9 +191,7 @@ impl Tracker {
             self.announce_here(&announce, offers, &digests, turn);
         } else {
             self.counters.forwarded.add(1);
-            let relays = OfferRelays::new(info_hash, message.peer_id);
-            let frames = offers.iter().map(|offer| offer_frame(&relays, offer)).collect();
-            let away = AwayAnnounce { announce, offers: digests.clone(), frames };
+            let away = AwayAnnounce { announce, digests: digests.clone(), offers: OwnedOffers::new(offers) };
             self.connections.note_asked(from);
             if self.post(owner, Item::Announce(Box::new(away))).is_err() {
                 fail(self, Why::Overflow, "the tracker is overloaded, try again later");
@@ -228,12 +227,22 @@ impl Tracker {
     ) {
         let announced = self.apply(announce, digests, turn);
         self.reply(announce.connection, announce.info_hash, &announced, turn.rng);
+        self.pass_on(announce, offers.iter());
+    }
+
+    /// Sends offers to those who were drawn last.
+    fn pass_on<'a>(
+        &mut self,
+        announce: &swarm::Announce,
+        offers: impl Iterator<Item = impl Borrow<Offer<'a>>>,
+    ) {
         if self.receivers.is_empty() {
             return;
         }
         let relays = OfferRelays::new(announce.info_hash, announce.peer_id);
         let receivers = std::mem::take(&mut self.receivers);
         for (&to, offer) in receivers.iter().zip(offers) {
+            let offer = offer.borrow();
             if usize::from(to.core) == self.core {
                 let length = relays.length(offer);
                 self.send_frame(to, Response::Offer, length, |out| relays.encode(offer, out));
@@ -408,17 +417,13 @@ impl Tracker {
     }
 
     fn announce_from_away(&mut self, from: usize, away: AwayAnnounce, turn: &mut Turn<'_>) {
-        let AwayAnnounce { announce, offers, frames } = away;
-        let announced = self.apply(&announce, &offers, turn);
+        let AwayAnnounce { announce, digests, offers } = away;
+        let announced = self.apply(&announce, &digests, turn);
         let (connection, info_hash) = (announce.connection, announce.info_hash);
         if self.post(from, Item::Announced { connection, info_hash, announced }).is_err() {
             self.counters.drop_one(Dropped::Overflow);
         }
-        let receivers = std::mem::take(&mut self.receivers);
-        for (&to, frame) in receivers.iter().zip(frames) {
-            self.relay(to, Relay::Offer, frame);
-        }
-        self.receivers = receivers;
+        self.pass_on(&announce, offers.iter());
     }
 
     fn relay(&mut self, to: ConnectionId, relay: Relay, frame: Frame) {

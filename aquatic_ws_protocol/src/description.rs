@@ -33,6 +33,11 @@ impl<'a> Description<'a> {
         }
     }
 
+    /// Takes the text of another one.
+    pub(crate) fn known(text: &'a str) -> Self {
+        Self(text)
+    }
+
     /// The text as it was sent.
     #[must_use]
     pub fn as_str(self) -> &'a str {

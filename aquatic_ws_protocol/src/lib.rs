@@ -46,6 +46,7 @@ mod fault;
 mod member;
 mod offer_id;
 mod output;
+mod owned;
 mod scan;
 mod text;
 mod tracker;
@@ -55,6 +56,7 @@ pub use description::Description;
 pub use fault::{Action, Fault, Field, Refused};
 pub use offer_id::{MAX_OFFER_ID_LENGTH, OfferId};
 pub use output::Output;
+pub use owned::OwnedOffers;
 pub use scan::MAX_DEPTH;
 pub use tracker::{
     AnnounceReply, AnswerRelay, FailureReply, OfferRelay, OfferRelays, ScrapeFile, ScrapeReply,
