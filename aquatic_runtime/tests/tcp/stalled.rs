@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::client::{Server, core_of, now, time_to_end};
 use crate::connect_from;
@@ -100,9 +100,11 @@ fn a_queue_that_is_full_refuses() {
     let authority = Authority::new();
     let server = Server::start(&[authority.setting(), ("QUEUED", "1"), ("HANDSHAKE", "20000")]);
     let hello = hello(&server, &authority);
-    // More than are served and wait before the cores look again.
+    // More than are served and wait before the cores look again: they find them all at once.
+    server.child.signal(Signal::STOP);
     let mut crowd: Vec<_> = (0..200).map(|_| server.connect()).collect();
     crowd.iter_mut().for_each(|stream| stream.write_all(&hello).unwrap());
+    server.child.signal(Signal::CONT);
     let served = crowd.iter_mut().map(|stream| stream.read(&mut [0; 1]).unwrap_or(0)).sum::<usize>();
     assert_eq!(served + server.refused("handshakes") as usize, 200);
     assert!((2..200).contains(&served), "{served}");
