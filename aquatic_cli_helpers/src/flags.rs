@@ -14,7 +14,7 @@ pub struct ConfigFlags {
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Set one key, over what the file says: --set cleaning.max_peer_age=7200
+    /// Set one key, over what the file says: --set log_level=debug
     #[arg(short, long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<Override>,
 
