@@ -58,13 +58,18 @@ struct Swarms {
     last: Option<InfoHash>,
     announces: u64,
     connections: u64,
+    addresses: BTreeSet<IpAddr>,
     /// Most requests that were there at once on a connection.
     most_at_once: u64,
 }
 
 fn start(manner: Manner, tls: bool) -> Tracker {
     Running::start(tls, Duration::from_secs(5), move |stream, from, swarms: Arc<Mutex<Swarms>>| {
-        swarms.lock().unwrap().connections += 1;
+        {
+            let mut swarms = swarms.lock().unwrap();
+            swarms.connections += 1;
+            swarms.addresses.insert(from.ip());
+        }
         serve(stream, from, manner, &swarms);
     })
 }
@@ -230,7 +235,7 @@ fn honest_tracker_passes() {
     assert!(report.latency.p50_us > 0.0 && report.latency.p50_us <= report.latency.max_us);
     assert_eq!(note(report, "connections opened"), 8);
     let swarms = tracker.state.lock().unwrap();
-    assert_eq!((swarms.connections, swarms.most_at_once), (8, 1));
+    assert_eq!((swarms.connections, swarms.addresses.len(), swarms.most_at_once), (8, 8, 1));
 }
 
 #[test]

@@ -68,3 +68,22 @@ impl<T> Phase<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SECOND;
+    use crate::settings::ArrivalsConfig;
+
+    #[test]
+    fn measuring_follows_the_warm_up() {
+        let schedule = || ArrivalsConfig::Even.schedule(10, (0, 1), 1, 0);
+        let pace = Pace::new(Mode::Open, schedule);
+        assert!(pace.is_open() && !Pace::new(Mode::Closed, schedule).is_open());
+        let phase = Phase::timed((), pace, SECOND, (2, 3));
+        assert_eq!((phase.from, phase.until), (3 * SECOND, 6 * SECOND));
+        assert_eq!(phase.never_sent(), 60);
+        let phase = Phase::until_done((), Pace::Closed, SECOND);
+        assert_eq!((phase.from, phase.until, phase.never_sent()), (SECOND, Nanos::MAX, 0));
+    }
+}

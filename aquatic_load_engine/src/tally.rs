@@ -363,7 +363,8 @@ mod tests {
     #[test]
     fn what_came_to_nothing_is_lost() {
         let mut tally = TestTally::new(0, SECOND);
-        (0..5).for_each(|_| tally.sent(Kind::Announce, 0));
+        (0..6).for_each(|_| tally.sent(Kind::Announce, 0));
+        tally.not_sent(Kind::Announce, 0);
         tally.response(Kind::Announce, 0, 1, true);
         tally.response(Kind::Announce, 0, 1, false);
         tally.lose_the_rest(Kind::Announce);

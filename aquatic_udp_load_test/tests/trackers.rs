@@ -40,6 +40,8 @@ enum Manner {
     /// Leaves the last torrent out of scrape replies.
     Lazy,
     Refusing,
+    /// Answers connect requests only.
+    Dozing,
     Silent,
 }
 
@@ -92,6 +94,7 @@ impl Tracker {
             Request::Connect(connect) => {
                 Some(ConnectReply::new(connect.transaction_id(), connection_id).encode(reply).unwrap())
             }
+            _ if self.manner == Manner::Dozing => None,
             Request::Announce(announce) => {
                 assert_eq!(announce.connection_id(), connection_id);
                 self.announces += 1;
@@ -163,8 +166,10 @@ fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) 
 
 #[test]
 fn honest_tracker_passes() {
-    let (outcome, _) = test(Manner::Honest, |_| {});
+    let (outcome, tracker) = test(Manner::Honest, |_| {});
     outcome.verdict().unwrap();
+    let sources: BTreeSet<_> = tracker.swarms.values().flatten().map(SocketAddr::ip).collect();
+    assert_eq!(sources.len(), 16);
     let report = &outcome.phases[0];
     let kinds: Vec<_> = report.kinds.iter().map(|kind| kind.kind).collect();
     assert_eq!(kinds, ["connect", "announce", "scrape"]);
@@ -242,6 +247,26 @@ fn ipv6_without_segmentation() {
     let outcome = run(config).unwrap();
     outcome.verdict().unwrap();
     assert!(note(&outcome.phases[0], "peers in announce replies") > 1000, "{outcome}");
+}
+
+#[test]
+fn no_more_requests_are_under_way_than_fit_the_window() {
+    let (outcome, _) = test(Manner::Dozing, |config| config.requests.weight_connect = 0);
+    let sent: u64 = outcome.phases[0].kinds.iter().map(|kind| kind.sent).sum();
+    assert_eq!(sent, 32, "the test is over before the first are given up: {outcome}");
+}
+
+#[test]
+fn connection_ids_are_renewed_when_they_get_old() {
+    let (outcome, _) = test(Manner::Honest, |config| {
+        config.requests.weight_connect = 0;
+        config.requests.connection_age = 1;
+        config.duration = 3;
+    });
+    outcome.verdict().unwrap();
+    let connects = &outcome.phases[0].kinds[0];
+    assert_eq!(connects.kind, "connect");
+    assert!((16..=48).contains(&connects.answered), "of 16 sockets: {outcome}");
 }
 
 #[test]

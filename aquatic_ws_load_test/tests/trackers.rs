@@ -141,6 +141,15 @@ fn open_loop_keeps_the_rate() {
 }
 
 #[test]
+fn no_more_requests_are_under_way_than_fit_the_window() {
+    let (outcome, _tracker) = test(Manner::Dozing, |config| config.requests.timeout = 2000);
+    let kinds = &outcome.phases[1].kinds;
+    let sent: u64 =
+        kinds.iter().filter(|kind| ["announce", "scrape"].contains(&kind.kind)).map(|kind| kind.sent).sum();
+    assert_eq!(sent, 6, "the test is over before the first are given up: {outcome}");
+}
+
+#[test]
 fn idle_connections_announce_once_and_are_held() {
     let (outcome, tracker) = test(Manner::Honest, |config| {
         config.idle.enable = true;

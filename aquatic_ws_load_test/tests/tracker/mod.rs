@@ -25,6 +25,8 @@ pub(crate) enum Manner {
     Moody,
     /// Closes the connection at the third announce.
     Rude,
+    /// Replies to the first announce of a connection only.
+    Dozing,
     /// Does not reply.
     Silent,
     /// Does not upgrade.
@@ -179,6 +181,7 @@ impl Connection {
     fn message(&mut self, text: &str) -> bool {
         match ClientMessage::parse(text, &Limits::default()).unwrap() {
             _ if self.manner == Manner::Silent => {}
+            _ if self.manner == Manner::Dozing && self.announces > 0 => {}
             _ if self.manner == Manner::Babbling => self.sender.send("{\"bab\":[]}".to_owned()).unwrap(),
             ClientMessage::Announce(announce) => return self.announce(&announce),
             ClientMessage::Answer(answer) => self.answer(&answer),
