@@ -207,5 +207,11 @@ mod tests {
         let mut schedule = ArrivalsConfig::Even.schedule(2000, (1, 2), 1, 0);
         let due = std::iter::from_fn(|| schedule.next_due(crate::clock::SECOND)).count();
         assert!((1000..=1001).contains(&due), "{due}");
+        let random = |thread| ArrivalsConfig::Random.schedule(2000, (thread, 2), 1, 0);
+        let second_moment = |mut schedule: Schedule| {
+            schedule.next_due(crate::clock::SECOND);
+            schedule.next_due(crate::clock::SECOND)
+        };
+        assert_ne!(second_moment(random(0)), second_moment(random(1)), "each at moments of its own");
     }
 }
