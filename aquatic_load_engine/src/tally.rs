@@ -38,11 +38,12 @@ pub trait Counted: Copy + 'static {
 ///     enum Note {
 ///         Opened = "opened",
 ///         Failed(Failure { TooLate = "took too long" }),
+///         Closed = "closed",
 ///     }
 /// }
-/// assert_eq!(Note::names(), ["opened", "refused", "took too long"]);
-/// assert_eq!(Note::from(Failure::TooLate).index(), 2);
-/// # assert_eq!(Note::Opened.index() + Note::Failed(Failure::Refused).index(), 1);
+/// assert_eq!(Note::names(), ["opened", "refused", "took too long", "closed"]);
+/// let all = [Note::Opened, Failure::Refused.into(), Failure::TooLate.into(), Note::Closed];
+/// assert_eq!(all.map(Note::index), [0, 1, 2, 3]);
 /// ```
 #[macro_export]
 macro_rules! counted {
