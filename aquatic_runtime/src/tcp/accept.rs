@@ -23,7 +23,7 @@ use super::begin::Beginning;
 use super::bind::{CoreListeners, ListenSocket};
 use super::connection::{Connection, Peer};
 use super::counters::{Counters, Refused};
-use super::deadlines::{Deadlines, Records, SWEEP_INTERVAL};
+use super::deadlines::{Deadlines, Records};
 use super::handshakes::HandshakeLimits;
 use super::stream::{Socket, Stream};
 use super::tls::Tls;
@@ -119,7 +119,7 @@ where
     }
     let sweeping = async {
         loop {
-            core.sleep(SWEEP_INTERVAL).await;
+            core.sleep(records.until_sweep(core.tick())).await;
             records.sweep(core.tick());
             server.beginning.report(&records.counters);
         }
