@@ -66,7 +66,7 @@ impl Metric {
 pub const REQUESTS: Metric = metric("aquatic_requests", Kind::Counter, "Requests received and understood");
 /// Replies sent, by protocol, family and action.
 pub const RESPONSES: Metric = metric("aquatic_responses", Kind::Counter, "Replies sent");
-/// Requests refused with an error the client sees, by protocol, family and reason.
+/// Requests refused with an error the client sees, by protocol, reason and, over UDP, family.
 pub const REFUSED: Metric = metric("aquatic_refused", Kind::Counter, "Requests refused with an error reply");
 /// Packets and connections dropped without a reply, by protocol, family and reason.
 pub const DROPPED: Metric = metric("aquatic_dropped", Kind::Loss, "Requests dropped without a reply");
