@@ -212,6 +212,14 @@ fn a_busy_socket_starves_neither_others_nor_timers_nor_messages() {
 }
 
 #[test]
+fn a_socket_that_leaves_the_set_misses_nothing() {
+    let mut child = Child::start("leaving", &[]);
+    child.expect("received after leaving: 200");
+    child.signal(SIGNALS[0]);
+    assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
+}
+
+#[test]
 fn waiting_for_sockets_uses_up_no_descriptors() {
     let mut child = Child::start("descriptors", &[]);
     child.expect("descriptors used up by 2000 waits: 0");

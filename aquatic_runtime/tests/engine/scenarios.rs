@@ -97,6 +97,7 @@ impl CoreService for Scenario {
             "privileges" => privileges(core).await,
             "fairness" => fairness(core).await,
             "descriptors" => descriptors(core).await,
+            "leaving" => leaving(core).await,
             "echo" => echo(core).await,
             "metrics" => metrics(core).await,
             other => panic!("no scenario {other}"),
@@ -420,6 +421,42 @@ async fn descriptors(core: TestCore) {
         server.try_read(|server| server.recv(&mut [0; 8])).unwrap();
     }
     say(&format!("descriptors used up by 2000 waits: {}", open() as i64 - before as i64));
+    core.stopping().await;
+}
+
+async fn leaving(core: TestCore) {
+    if core.index() == 1 {
+        return core.stopping().await;
+    }
+    let (client, server) = (udp(), udp());
+    let address = server.local_addr().unwrap();
+    let server = Rc::new(core.readiness().register(server, Mode::OneShot).unwrap());
+    let received = Rc::new(Cell::new(0));
+    let (socket, count) = (Rc::clone(&server), Rc::clone(&received));
+    core.spawn(async move {
+        loop {
+            // Half of the packets come while the socket is in the set again, the others before.
+            socket.leave();
+            socket.leave();
+            match socket.try_read(|socket| socket.recv(&mut [0; 8])) {
+                Ok(_) => count.set(count.get() + 1),
+                Err(_) => socket.readable().await.unwrap(),
+            }
+        }
+    });
+    for round in 0..200 {
+        client.send_to(&[0; 8], address).unwrap();
+        if round % 2 == 0 {
+            core.sleep(Duration::from_millis(1)).await;
+            // Somebody waits: this must not take the socket out.
+            server.leave();
+        }
+    }
+    let begin = core.tick();
+    while received.get() < 200 && core.tick() - begin < Duration::from_secs(5) {
+        core.sleep(Duration::from_millis(5)).await;
+    }
+    say(&format!("received after leaving: {}", received.get()));
     core.stopping().await;
 }
 
