@@ -268,6 +268,20 @@ fn memory(name: &str, filling: &Filling, before: u64) {
     );
 }
 
+/// Calls that do nothing, for as long as the fill has taken: what is long about the longest of them is the machine's, such as
+/// interrupts, and a virtual machine that was not run.
+fn nothing(time: Duration) {
+    let mut calls = Calls::default();
+    let begin = clock();
+    while begin.elapsed() < time {
+        for _ in 0..1000 {
+            let begin = cpu();
+            calls.add(cpu() - begin);
+        }
+    }
+    calls.row("doing nothing as long");
+}
+
 fn main() {
     let arguments = arguments();
     let config = ShardConfig::default();
@@ -280,7 +294,9 @@ fn main() {
     };
     let begin = clock();
     let now = fill(&arguments, &mut filling);
-    println!("{:<28} {:.1} s", "filled in", begin.elapsed().as_secs_f64());
+    let taken = begin.elapsed();
+    println!("{:<28} {:.1} s", "filled in", taken.as_secs_f64());
+    nothing(taken);
     memory("full", &filling, before);
     for (wanted, batch) in [(WANTED, 0), (WANTED, 16), (WANTED, 32), (WANTED, 64), (0, 0), (0, 32)] {
         full(&arguments, &mut filling, now, batch, wanted);
