@@ -202,7 +202,7 @@ class HttpProbe(Probe):
         for _ in range(self.ATTEMPTS):
             reply = self.get(target).dictionary()
             # On a busy machine one of the tracker's cores may stand still, and the others ask clients to come again.
-            if b"retry in" not in reply:
+            if b"overloaded" not in reply.get(b"failure reason", b""):
                 break
             time.sleep(self.ATTEMPT_SECONDS)
         return reply
