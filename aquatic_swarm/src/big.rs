@@ -1,192 +1,236 @@
-//! Swarms too large to be searched from end to end: an array of peers that never moves as a whole, and an index into it.
+//! Swarms too large to be searched from end to end: two arrays of peers, which never move as a whole, and an index into them.
 
+use rand::Rng;
 use siphasher::sip::SipHasher13;
 
 use crate::chunked::Chunked;
-use crate::index::{self, Bucket, Index};
+use crate::index::Index;
 use crate::peer::Kind;
-use crate::seats::{Move, Seats};
-use crate::slab::Slab;
+use crate::sample::below;
+use crate::seats::Seats;
 use crate::tick::Stamp;
+use crate::types::MAX_PEERS_PER_TORRENT;
 
-/// One large swarm.
+/// One large swarm. Whoever comes sits down behind the others of the same role, and the last of them fills the gap of who
+/// goes; so others keep their seats, which are costly to change: the index has to be told.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Big<K: Kind> {
-    peers: Chunked<K::Peer, 64>,
-    seats: Seats,
     index: Index,
+    seeders: Chunked<K::Peer, PIECE>,
+    leechers: Chunked<K::Peer, PIECE>,
 }
 
-/// What the operations on a large swarm borrow from the store: the slab that all indexes share, and the keyed hash.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) slab: Slab<u32>,
-    pub(crate) hasher: SipHasher13,
+/// Peers that lie together in a large swarm.
+const PIECE: usize = 2048;
+
+/// What the index knows of a seat: the seeders' from 0 up, the leechers' from [`NOWHERE`] down. As all together are fewer
+/// there is never one seat for two.
+type Address = u32;
+
+/// No peer ever sits here. In the index for as long as two change seats.
+const NOWHERE: Address = MAX_PEERS_PER_TORRENT;
+
+/// Of so many announces that change nothing else, one has the peer change seats with another of its role. Replies take some
+/// who sit next to each other; so these are others after a while. Each change of seats costs some cache misses.
+const STIR: u32 = 4;
+
+/// Who sits in a seat that is taken.
+fn sitting<P: Copy>(seeders: &Chunked<P, PIECE>, leechers: &Chunked<P, PIECE>, address: Address) -> P {
+    if address < seeders.len() { seeders.get(address) } else { leechers.get(NOWHERE - 1 - address) }
 }
 
 impl<K: Kind> Big<K> {
     fn new() -> Self {
-        Self { peers: Chunked::new(), seats: Seats::default(), index: Index::new() }
+        Self { index: Index::new(), seeders: Chunked::new(), leechers: Chunked::new() }
     }
 
     pub(crate) fn seats(&self) -> Seats {
-        self.seats
+        let seeders = self.seeders.len();
+        Seats { seeders, len: seeders + self.leechers.len() }
     }
 
+    /// The peer at a position: seeders first, then leechers.
     pub(crate) fn get(&self, at: u32) -> K::Peer {
-        self.peers.get(at)
+        self.sitting(self.address(at))
     }
 
-    pub(crate) fn find(&self, shared: &Shared, peer: K::Peer) -> Option<u32> {
-        let hash = K::hash(peer, &shared.hasher);
-        self.index.find(&shared.slab, hash, |at| K::same_key(self.peers.get(at), peer))
+    /// The peers from a position on, all of one role, in the slices they lie in.
+    pub(crate) fn slices(&self, at: u32, len: u32) -> impl Iterator<Item = &[K::Peer]> {
+        match at.checked_sub(self.seeders.len()) {
+            None => self.seeders.slices(at, len),
+            Some(at) => self.leechers.slices(at, len),
+        }
     }
 
-    /// The index's bucket for a peer with this hash.
+    fn address(&self, at: u32) -> Address {
+        at.checked_sub(self.seeders.len()).map_or(at, |at| NOWHERE - 1 - at)
+    }
+
+    fn position(&self, address: Address) -> u32 {
+        let seeders = self.seeders.len();
+        if address < seeders { address } else { seeders + NOWHERE - 1 - address }
+    }
+
+    fn sitting(&self, address: Address) -> K::Peer {
+        sitting(&self.seeders, &self.leechers, address)
+    }
+
+    fn set(&mut self, address: Address, peer: K::Peer) {
+        if address < self.seeders.len() {
+            self.seeders.set(address, peer);
+        } else {
+            self.leechers.set(NOWHERE - 1 - address, peer);
+        }
+    }
+
+    pub(crate) fn find(&self, hasher: &SipHasher13, peer: K::Peer) -> Option<u32> {
+        let is_it = |address| K::same_key(self.sitting(address), peer);
+        self.index.find(K::hash(peer, hasher), is_it).map(|address| self.position(address))
+    }
+
+    /// Loads the swarm itself.
     #[inline]
-    pub(crate) fn bucket(&self, hash: u64) -> Bucket {
-        self.index.bucket(hash)
+    pub(crate) fn touch(&self) -> u32 {
+        self.seeders.len() ^ self.leechers.len() ^ self.index.len()
+    }
+
+    /// Loads where the peer with this hash is to be found, for [`Self::candidate`].
+    #[inline]
+    pub(crate) fn touch_bucket(&self, hash: u64) -> u32 {
+        self.index.touch(hash)
     }
 
     /// The peer that is most likely the one with this hash.
     #[inline]
-    pub(crate) fn candidate(&self, shared: &Shared, bucket: Bucket, hash: u64) -> Option<K::Peer> {
-        Index::candidate(&shared.slab, bucket, hash).map(|at| self.peers.get(at))
+    pub(crate) fn candidate(&self, hash: u64) -> Option<K::Peer> {
+        self.index.candidate(hash).map(|address| self.sitting(address))
     }
 
     /// Adds a peer that is not in the swarm. `None`, without a change, if the index cannot take it.
-    pub(crate) fn add(&mut self, shared: &mut Shared, peer: K::Peer) -> Option<u32> {
-        let mut seats = self.seats;
-        let (at, step) = seats.admit(K::stamp(peer).seeder());
-        let (end, hasher) = (self.peers.len(), shared.hasher);
-        let hash = K::hash(peer, &hasher);
-        // Whoever sits there moves to the end.
-        let displaced = step.is_some().then(|| self.peers.get(at));
-        if let Some(displaced) = displaced {
-            self.index.moved(&mut shared.slab, K::hash(displaced, &hasher), at, end);
-            self.peers.push(displaced);
-            self.peers.set(at, peer);
-        } else {
-            self.peers.push(peer);
+    pub(crate) fn add(&mut self, hasher: &SipHasher13, peer: K::Peer) -> Option<u32> {
+        let seeder = K::stamp(peer).seeder();
+        let address = self.next(seeder);
+        self.row(seeder).push(peer);
+        let peer_at = |address| sitting(&self.seeders, &self.leechers, address);
+        let added = self.index.insert(K::hash(peer, hasher), address, peer_at, |peer| K::hash(peer, hasher));
+        if added.is_none() {
+            self.row(seeder).pop();
         }
-        let peers = &self.peers;
-        let hash_of = |other| K::hash(peers.get(other), &hasher);
-        if self.index.insert(&mut shared.slab, hash, at, hash_of).is_none() {
-            self.peers.pop();
-            if let Some(displaced) = displaced {
-                self.peers.set(at, displaced);
-                self.index.moved(&mut shared.slab, K::hash(displaced, &hasher), end, at);
-            }
-            return None;
-        }
-        self.seats = seats;
-        Some(at)
+        added.map(|()| self.position(address))
+    }
+
+    /// Where the next of a role sits down.
+    fn next(&self, seeder: bool) -> Address {
+        if seeder { self.seeders.len() } else { NOWHERE - 1 - self.leechers.len() }
+    }
+
+    fn row(&mut self, seeder: bool) -> &mut Chunked<K::Peer, PIECE> {
+        if seeder { &mut self.seeders } else { &mut self.leechers }
     }
 
     /// Gives the peer at a position a new stamp, and with it perhaps a new role and position.
-    pub(crate) fn restamp(&mut self, shared: &mut Shared, at: u32, stamp: Stamp) -> u32 {
-        self.peers.set(at, K::with_stamp(self.peers.get(at), stamp));
-        let to = self.seats.turn(at, stamp.seeder());
-        if to != at {
-            self.swap(shared, at, to);
+    pub(crate) fn restamp(&mut self, hasher: &SipHasher13, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
+        let address = self.address(at);
+        let old = self.sitting(address);
+        let peer = K::with_stamp(old, stamp);
+        if K::stamp(old).seeder() == stamp.seeder() {
+            self.set(address, peer);
+            if below(rng, STIR) > 0 {
+                return at;
+            }
+            let to = self.seats().beside(at, rng);
+            self.swap(hasher, address, self.address(to));
+            return to;
         }
-        to
+        let to = self.next(stamp.seeder());
+        self.index.moved(K::hash(peer, hasher), address, to);
+        self.close_gap(hasher, address);
+        self.row(stamp.seeder()).push(peer);
+        self.position(to)
     }
 
-    pub(crate) fn remove(&mut self, shared: &mut Shared, at: u32) {
-        let hash = K::hash(self.peers.get(at), &shared.hasher);
-        self.index.remove(&mut shared.slab, hash, at);
-        for step in self.seats.dismiss(at).into_iter().flatten() {
-            self.shift(shared, step);
+    pub(crate) fn remove(&mut self, hasher: &SipHasher13, at: u32) {
+        let address = self.address(at);
+        self.index.remove(K::hash(self.sitting(address), hasher), address);
+        self.close_gap(hasher, address);
+    }
+
+    /// Has the last of the row sit down where the index knows no one.
+    fn close_gap(&mut self, hasher: &SipHasher13, gap: Address) {
+        let seeder = gap < self.seeders.len();
+        let last = if seeder { self.seeders.len() - 1 } else { NOWHERE - self.leechers.len() };
+        if last != gap {
+            let peer = self.sitting(last);
+            self.index.moved(K::hash(peer, hasher), last, gap);
+            self.set(gap, peer);
         }
-        self.peers.pop();
+        self.row(seeder).pop();
     }
 
-    fn shift(&mut self, shared: &mut Shared, (from, to): Move) {
-        let peer = self.peers.get(from);
-        self.index.moved(&mut shared.slab, K::hash(peer, &shared.hasher), from, to);
-        self.peers.set(to, peer);
-    }
-
-    fn swap(&mut self, shared: &mut Shared, a: u32, b: u32) {
-        let spare = MAX_POSITION;
-        let (first, second) = (self.peers.get(a), self.peers.get(b));
-        let (first, second) = (K::hash(first, &shared.hasher), K::hash(second, &shared.hasher));
-        self.index.moved(&mut shared.slab, first, a, spare);
-        self.index.moved(&mut shared.slab, second, b, a);
-        self.index.moved(&mut shared.slab, first, spare, b);
-        self.peers.swap(a, b);
+    /// Has two peers of one role change seats.
+    fn swap(&mut self, hasher: &SipHasher13, a: Address, b: Address) {
+        if a == b {
+            return;
+        }
+        let (first, second) = (self.sitting(a), self.sitting(b));
+        let (first_hash, second_hash) = (K::hash(first, hasher), K::hash(second, hasher));
+        self.index.moved(first_hash, a, NOWHERE);
+        self.index.moved(second_hash, b, a);
+        self.index.moved(first_hash, NOWHERE, b);
+        self.set(a, second);
+        self.set(b, first);
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.peers.bytes() + self.index.bytes()
+        size_of::<Self>() + self.seeders.bytes() + self.leechers.bytes() + self.index.bytes()
     }
 
-    /// Buckets of the index, for [`Self::relocate`].
-    pub(crate) fn buckets(&self) -> u32 {
-        self.index.buckets()
-    }
-
-    pub(crate) fn relocate(&mut self, shared: &mut Shared, bucket: u32) {
-        self.index.relocate(&mut shared.slab, bucket);
-    }
-
-    fn check(&self, shared: &Shared) -> Result<(), String> {
-        for at in 0..self.seats.len {
-            let peer = self.peers.get(at);
-            if self.find(shared, peer) != Some(at) {
+    fn check(&self, hasher: &SipHasher13) -> Result<(), String> {
+        let seats = self.seats();
+        for at in 0..seats.len {
+            let peer = self.get(at);
+            if self.find(hasher, peer) != Some(at) {
                 return Err(format!("{peer:?} is not found at {at}"));
             }
-            if K::stamp(peer).seeder() != (at < self.seats.seeders) {
-                return Err(format!("{peer:?} sits at {at} of {:?}", self.seats));
+            if K::stamp(peer).seeder() != (at < seats.seeders) {
+                return Err(format!("{peer:?} sits at {at} of {seats:?}"));
             }
         }
-        if self.peers.len() != self.seats.len || self.index.len() != self.seats.len {
-            return Err(format!(
-                "{:?}, {} peers, {} in the index",
-                self.seats,
-                self.peers.len(),
-                self.index.len()
-            ));
+        if self.index.len() != seats.len {
+            return Err(format!("{seats:?}, {} in the index", self.index.len()));
         }
-        Ok(())
+        self.index.check()
     }
 }
-
-/// No peer ever sits here.
-const MAX_POSITION: u32 = crate::types::MAX_PEERS_PER_TORRENT;
 
 /// The large swarms of one family, by number.
 #[derive(Debug)]
 pub(crate) struct Bigs<K: Kind> {
     swarms: Vec<Option<Box<Big<K>>>>,
     vacant: Vec<u32>,
-    pub(crate) shared: Shared,
+    pub(crate) hasher: SipHasher13,
 }
 
 impl<K: Kind> Bigs<K> {
     pub(crate) fn new(hasher: SipHasher13) -> Self {
-        let shared = Shared { slab: Slab::new(&index::CAPACITIES), hasher };
-        Self { swarms: Vec::new(), vacant: Vec::new(), shared }
+        Self { swarms: Vec::new(), vacant: Vec::new(), hasher }
     }
 
     pub(crate) fn get(&self, number: u32) -> Option<&Big<K>> {
         self.swarms.get(number as usize)?.as_deref()
     }
 
-    pub(crate) fn get_mut(&mut self, number: u32) -> Option<(&mut Big<K>, &mut Shared)> {
+    pub(crate) fn get_mut(&mut self, number: u32) -> Option<(&mut Big<K>, &SipHasher13)> {
         let big = self.swarms.get_mut(number as usize)?.as_deref_mut()?;
-        Some((big, &mut self.shared))
+        Some((big, &self.hasher))
     }
 
     /// Makes a large swarm of some peers. `None`, without a change, if the index cannot take them.
     pub(crate) fn create(&mut self, peers: &[K::Peer]) -> Option<u32> {
         let mut big = Box::new(Big::new());
         for &peer in peers {
-            if big.add(&mut self.shared, peer).is_none() {
-                big.index.clear(&mut self.shared.slab);
-                return None;
-            }
+            big.add(&self.hasher, peer)?;
         }
         if let Some(number) = self.vacant.pop() {
             self.swarms[number as usize] = Some(big);
@@ -197,8 +241,7 @@ impl<K: Kind> Bigs<K> {
     }
 
     pub(crate) fn destroy(&mut self, number: u32) {
-        if let Some(mut big) = self.swarms[number as usize].take() {
-            big.index.clear(&mut self.shared.slab);
+        if self.swarms[number as usize].take().is_some() {
             self.vacant.push(number);
         }
     }
@@ -206,19 +249,11 @@ impl<K: Kind> Bigs<K> {
     /// Takes time proportional to the number of large swarms.
     pub(crate) fn bytes(&self) -> usize {
         let fixed = self.swarms.capacity() * size_of::<usize>() + self.vacant.capacity() * size_of::<u32>();
-        fixed + self.shared.slab.bytes() + self.swarms.iter().flatten().map(|big| big.bytes()).sum::<usize>()
+        fixed + self.swarms.iter().flatten().map(|big| big.bytes()).sum::<usize>()
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        let mut blocks = 0;
-        for big in self.swarms.iter().flatten() {
-            big.check(&self.shared)?;
-            blocks += big.index.blocks();
-        }
-        if blocks != self.shared.slab.blocks() {
-            return Err(format!("{blocks} index blocks, counted as {}", self.shared.slab.blocks()));
-        }
-        Ok(())
+        self.swarms.iter().flatten().try_for_each(|big| big.check(&self.hasher))
     }
 
     /// Large swarms that exist.

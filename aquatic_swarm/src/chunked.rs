@@ -1,62 +1,123 @@
-//! An array that grows and shrinks at its end without ever moving its elements, so that no push copies a large array.
+//! An array that grows and shrinks at its end by a few elements at a time, so that no push copies a large array.
+
+use std::iter;
 
 use crate::steps;
 
-/// Elements in boxes of `N`. At most one box is partly used.
+/// Elements in pieces of `N`, all of which but the last are full. A small array is one piece, to which there is no detour.
 #[derive(Debug)]
 pub(crate) struct Chunked<T, const N: usize> {
-    chunks: Vec<Box<[T]>>,
-    len: u32,
+    first: Vec<T>,
+    /// The others, if there are any; in a box to keep small arrays small.
+    rest: Option<Box<Rest<T>>>,
 }
+
+#[derive(Debug)]
+struct Rest<T> {
+    pieces: Vec<Vec<T>>,
+}
+
+/// A piece grows by this part of what it has, to waste little.
+const GROWTH: usize = 8;
 
 impl<T: Copy, const N: usize> Chunked<T, N> {
     pub(crate) fn new() -> Self {
-        Self { chunks: Vec::new(), len: 0 }
+        Self { first: Vec::new(), rest: None }
     }
 
     #[inline]
     pub(crate) fn len(&self) -> u32 {
-        self.len
+        let rest = self.rest().last().map_or(0, |last| (self.rest().len() - 1) * N + last.len());
+        (self.first.len() + rest) as u32
+    }
+
+    #[inline]
+    fn rest(&self) -> &[Vec<T>] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.pieces)
+    }
+
+    #[inline]
+    pub(crate) fn at(&self, at: u32) -> &T {
+        let at = at as usize;
+        if at < N { &self.first[at] } else { &self.rest()[at / N - 1][at % N] }
+    }
+
+    #[inline]
+    pub(crate) fn at_mut(&mut self, at: u32) -> &mut T {
+        let at = at as usize;
+        match &mut self.rest {
+            Some(rest) if at >= N => &mut rest.pieces[at / N - 1][at % N],
+            Some(_) | None => &mut self.first[at],
+        }
     }
 
     #[inline]
     pub(crate) fn get(&self, at: u32) -> T {
-        let at = at as usize;
-        self.chunks[at / N][at % N]
+        *self.at(at)
     }
 
     #[inline]
     pub(crate) fn set(&mut self, at: u32, value: T) {
-        let at = at as usize;
-        self.chunks[at / N][at % N] = value;
+        *self.at_mut(at) = value;
     }
 
-    pub(crate) fn swap(&mut self, a: u32, b: u32) {
-        let (first, second) = (self.get(a), self.get(b));
-        self.set(a, second);
-        self.set(b, first);
+    /// The elements from a position on, in the slices they lie in.
+    #[inline]
+    pub(crate) fn slices(&self, at: u32, len: u32) -> impl Iterator<Item = &[T]> {
+        let (mut at, end) = (at as usize, at as usize + len as usize);
+        iter::from_fn(move || {
+            let piece = (N - at % N).min(end - at);
+            let chunk = if at < N { &self.first } else { self.rest().get(at / N - 1)? };
+            let slice = (piece > 0).then(|| &chunk[at % N..at % N + piece]);
+            at += piece;
+            slice
+        })
     }
 
     pub(crate) fn push(&mut self, value: T) {
-        let at = self.len as usize;
-        if at / N == self.chunks.len() {
-            steps::touch(N);
-            self.chunks.push(vec![value; N].into_boxed_slice());
+        if self.last().len() == N {
+            let rest = self.rest.get_or_insert_with(|| Box::new(Rest { pieces: Vec::new() }));
+            rest.pieces.push(Vec::new());
         }
-        self.chunks[at / N][at % N] = value;
-        self.len += 1;
+        let piece = self.last();
+        if piece.len() == piece.capacity() {
+            let more = (piece.len() / GROWTH).max(8).min(N - piece.len());
+            steps::touch(size_of_val(&**piece) / 64);
+            piece.reserve_exact(more);
+        }
+        piece.push(value);
     }
 
     /// Drops the last element, which must exist.
     pub(crate) fn pop(&mut self) {
-        self.len -= 1;
-        if self.len as usize <= (self.chunks.len() - 1) * N {
-            self.chunks.pop();
+        let piece = self.last();
+        piece.pop();
+        let (len, spare) = (piece.len(), piece.len() / GROWTH);
+        if piece.capacity() - len > 2 * spare.max(8) {
+            steps::touch(size_of_val(&**piece) / 64);
+            piece.shrink_to(len + spare);
+        }
+        if len == 0
+            && let Some(rest) = &mut self.rest
+        {
+            rest.pieces.pop();
+            if rest.pieces.is_empty() {
+                self.rest = None;
+            }
+        }
+    }
+
+    fn last(&mut self) -> &mut Vec<T> {
+        match &mut self.rest {
+            Some(rest) => rest.pieces.last_mut().unwrap_or(&mut self.first),
+            None => &mut self.first,
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.chunks.len() * N * size_of::<T>() + self.chunks.capacity() * size_of::<Box<[T]>>()
+        let elements = self.first.capacity() + self.rest().iter().map(Vec::capacity).sum::<usize>();
+        let pieces = self.rest.as_ref().map_or(0, |rest| rest.pieces.capacity() + 1);
+        elements * size_of::<T>() + pieces * size_of::<Vec<T>>()
     }
 }
 
@@ -65,18 +126,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grows_and_shrinks_by_whole_chunks() {
+    fn grows_and_shrinks_at_its_end() {
         let mut array = Chunked::<u32, 4>::new();
         for i in 0..9 {
             array.push(i * 10);
         }
-        assert_eq!((array.len(), array.chunks.len()), (9, 3));
+        assert_eq!((array.len(), array.rest().len()), (9, 2));
         assert_eq!((0..9).map(|i| array.get(i)).collect::<Vec<_>>(), [0, 10, 20, 30, 40, 50, 60, 70, 80]);
-        array.swap(0, 8);
-        assert_eq!((array.get(0), array.get(8)), (80, 0));
+        array.set(0, 5);
+        let slices = |at, len| array.slices(at, len).map(<[u32]>::to_vec).collect::<Vec<_>>();
+        assert_eq!(slices(0, 9), [vec![5, 10, 20, 30], vec![40, 50, 60, 70], vec![80]]);
+        assert_eq!(slices(2, 3), [vec![20, 30], vec![40]]);
+        assert_eq!(slices(4, 4), [vec![40, 50, 60, 70]]);
+        assert!(slices(3, 0).is_empty() && slices(9, 0).is_empty());
         for left in (0..9).rev() {
             array.pop();
-            assert_eq!(array.chunks.len(), usize::div_ceil(left, 4));
+            assert_eq!(array.len(), left);
+            assert_eq!(array.rest().len(), usize::div_ceil(left as usize, 4).saturating_sub(1));
+        }
+    }
+
+    #[test]
+    fn little_is_held_for_nothing() {
+        let mut array = Chunked::<u64, 2048>::new();
+        let held = |array: &Chunked<u64, 2048>| array.bytes() as f64 / 8.0;
+        for len in 1..=9000 {
+            array.push(len);
+            assert!(held(&array) <= len as f64 * 1.15 + 32.0, "{} for {len}", held(&array));
+        }
+        for len in (1..9000).rev() {
+            array.pop();
+            assert!(held(&array) <= f64::from(len) * 1.3 + 64.0, "{} for {len}", held(&array));
         }
     }
 }

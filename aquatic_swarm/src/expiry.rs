@@ -24,12 +24,11 @@ pub(crate) struct Cursor {
     big: Option<Visit>,
 }
 
-/// Where in a large swarm the visit continues: first its peers, then the buckets of its index.
+/// Where in a large swarm the visit continues: how many of its peers are still to come.
 #[derive(Clone, Copy, Debug)]
 struct Visit {
     number: u32,
     peers: u32,
-    buckets: u32,
 }
 
 /// Peers that are looked at for one unit of work.
@@ -43,7 +42,6 @@ impl<K: Kind> Store<K> {
             self.cursor = Cursor { running: true, ..Cursor::default() };
             self.table.plan_drain();
             self.lists.plan_drain();
-            self.bigs.shared.slab.plan_drain();
         }
         while done.work < budget {
             if self.cursor.page >= self.table.pages() {
@@ -150,10 +148,10 @@ impl<K: Kind> Store<K> {
         let Some(big) = self.bigs.get(number) else {
             return true;
         };
-        let (len, buckets) = (big.seats().len, big.buckets());
+        let len = big.seats().len;
         let mut visit = match self.cursor.big {
             Some(visit) if visit.number == number => visit,
-            Some(_) | None => Visit { number, peers: len, buckets },
+            Some(_) | None => Visit { number, peers: len },
         };
         visit.peers = visit.peers.min(len);
         while visit.peers > 0 {
@@ -173,19 +171,6 @@ impl<K: Kind> Store<K> {
                     return true;
                 }
             }
-        }
-        let Some((big, shared)) = self.bigs.get_mut(number) else {
-            return true;
-        };
-        visit.buckets = visit.buckets.min(big.buckets());
-        while visit.buckets > 0 {
-            if done.work >= budget {
-                self.cursor.big = Some(visit);
-                return false;
-            }
-            visit.buckets -= 1;
-            done.work += 1;
-            big.relocate(shared, visit.buckets);
         }
         true
     }

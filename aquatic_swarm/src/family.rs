@@ -10,11 +10,10 @@ use siphasher::sip::SipHasher13;
 
 use crate::big::{Big, Bigs};
 use crate::expiry::Cursor;
-use crate::index::Bucket;
 use crate::payload::{self, BIG_MIN, Content, SMALL_MAX, class_of};
 use crate::peer::Kind;
 use crate::sample;
-use crate::seats::Seats;
+use crate::seats::{Moves, Seats};
 use crate::slab::{LINE, Slab};
 use crate::steps;
 use crate::table::{BATCH, Name, Slot, Table};
@@ -32,6 +31,22 @@ pub(crate) struct Room {
     pub(crate) peers_per_torrent: u32,
 }
 
+/// What became of an announced peer.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) stored: Stored,
+    /// The torrent, unless it is unknown.
+    pub(crate) torrent: Option<Slot>,
+    /// Where the peer is, if it is in the swarm.
+    pub(crate) position: Option<u32>,
+}
+
+impl Place {
+    pub(crate) fn nowhere(stored: Stored, torrent: Option<Slot>) -> Self {
+        Self { stored, torrent, position: None }
+    }
+}
+
 /// Torrents with fewer peers than this may use the reserve.
 pub(crate) const SMALL_TORRENT: u32 = 3;
 
@@ -46,86 +61,77 @@ pub(crate) struct Store<K: Kind> {
     pub(crate) cursor: Cursor,
 }
 
-/// The peers of one torrent.
-#[derive(Debug)]
-pub(crate) enum Swarm<'a, K: Kind> {
-    One(K::Peer),
-    List(&'a [K::Peer], Seats),
-    Big(&'a Big<K>),
-}
-
-impl<K: Kind> Swarm<'_, K> {
-    pub(crate) fn seats(&self) -> Seats {
-        match self {
-            Self::One(peer) => Seats { seeders: K::stamp(*peer).seeder().into(), len: 1 },
-            Self::List(_, seats) => *seats,
-            Self::Big(big) => big.seats(),
-        }
-    }
-
-    /// Writes a uniform sample of `count` of the chosen peers, of which there are at least as many. Returns the bytes
-    /// written.
-    pub(crate) fn sample(&self, choice: Choice, count: u32, rng: &mut impl Rng, out: &mut [u8]) -> usize {
-        let places = out.chunks_exact_mut(K::WIRE);
-        match self {
-            Self::One(peer) => fill::<K>(choice, count, rng, places, |_| *peer),
-            Self::List(peers, _) => fill::<K>(choice, count, rng, places, |at| peers[at as usize]),
-            Self::Big(big) => fill::<K>(choice, count, rng, places, |at| big.get(at)),
-        }
-        count as usize * K::WIRE
-    }
-}
-
-fn fill<'a, K: Kind>(
-    choice: Choice,
-    count: u32,
-    rng: &mut impl Rng,
-    mut places: impl Iterator<Item = &'a mut [u8]>,
-    get: impl Fn(u32) -> K::Peer,
-) {
-    // Peers of large swarms lie anywhere in memory. Choosing first and looking them up together lets those loads overlap.
-    let mut picks = [0; PICKS];
-    let mut picked = 0;
-    let mut write = |picks: &[u32]| {
-        for (pick, place) in picks.iter().zip(&mut places) {
-            K::write(get(choice.position(*pick)), place);
-        }
-    };
-    sample::distinct(rng, choice.count, count, |pick| {
-        picks[picked] = pick;
-        picked += 1;
-        if picked == PICKS {
-            write(&picks);
-            picked = 0;
-        }
-    });
-    write(&picks[..picked]);
-}
-
-/// Peers chosen before they are looked up.
-const PICKS: usize = 64;
-
-/// The peers that a reply may carry: those from a position on, without the requester.
-#[derive(Clone, Copy, Debug, Default)]
+/// The peers that a reply may carry: leechers or all, without the requester.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Choice {
+    pub(crate) leechers_only: bool,
+    /// Its position.
+    pub(crate) requester: Option<u32>,
+}
+
+/// Neighbours in a swarm, but one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
     first: u32,
+    count: u32,
+    /// The position that is left out, if it is one of theirs.
     without: u32,
-    pub(crate) count: u32,
 }
 
 impl Choice {
-    pub(crate) fn new(seats: Seats, leechers_only: bool, requester: Option<u32>) -> Self {
-        let first = if leechers_only { seats.seeders } else { 0 };
-        let all = seats.len - first;
+    /// Seeders and leechers.
+    #[inline]
+    fn groups(self, seats: Seats) -> (Group, Group) {
+        let seeders = if self.leechers_only { 0 } else { seats.seeders };
+        (Group::new(0, seeders, self.requester), Group::new(seats.seeders, seats.leechers(), self.requester))
+    }
+
+    #[inline]
+    pub(crate) fn count(self, seats: Seats) -> u32 {
+        let (seeders, leechers) = self.groups(seats);
+        seeders.count + leechers.count
+    }
+
+    /// Visits `count` of them, each as likely as any other, seeders and leechers in proportion, in runs of neighbours:
+    /// position and length.
+    #[inline]
+    fn runs(self, seats: Seats, count: u32, rng: &mut impl Rng, mut visit: impl FnMut(u32, u32)) {
+        let (seeders, leechers) = self.groups(seats);
+        let share = sample::proportion(rng, seeders.count, leechers.count, count);
+        seeders.runs(share, rng, &mut visit);
+        leechers.runs(count - share, rng, visit);
+    }
+}
+
+impl Group {
+    #[inline]
+    fn new(first: u32, len: u32, requester: Option<u32>) -> Self {
         match requester {
-            Some(at) if at >= first => Self { first, without: at, count: all - 1 },
-            Some(_) | None => Self { first, without: u32::MAX, count: all },
+            Some(at) if at >= first && at < first + len => Self { first, count: len - 1, without: at },
+            Some(_) | None => Self { first, count: len, without: first + len },
         }
     }
 
-    fn position(self, pick: u32) -> u32 {
-        let at = self.first + pick;
-        at + u32::from(at >= self.without)
+    fn runs(self, count: u32, rng: &mut impl Rng, mut visit: impl FnMut(u32, u32)) {
+        sample::runs(rng, self.count, count, |begin, len| {
+            for (at, len) in self.pieces(begin, len).into_iter().filter(|(_, len)| *len > 0) {
+                visit(at, len);
+            }
+        });
+    }
+
+    /// Where some neighbours sit, as position and length: in one piece, or before and behind the one left out.
+    #[inline]
+    fn pieces(self, begin: u32, len: u32) -> [(u32, u32); 2] {
+        let at = self.first + begin;
+        let before = self.without.saturating_sub(at).min(len);
+        [(at, before), (at + before + 1, len - before)]
+    }
+}
+
+fn follow<P: Copy>(peers: &mut [P], steps: Moves) {
+    for (from, to) in steps.into_iter().flatten() {
+        peers[to as usize] = peers[from as usize];
     }
 }
 
@@ -155,15 +161,45 @@ impl<K: Kind> Store<K> {
         Content::from_payload::<K>(self.table.payload(slot))
     }
 
-    #[inline]
-    pub(crate) fn swarm(&self, slot: Slot) -> Option<Swarm<'_, K>> {
-        Some(match self.content(slot) {
-            Content::One(peer) => Swarm::One(peer),
+    pub(crate) fn seats(&self, slot: Slot) -> Seats {
+        self.seats_of(self.content(slot))
+    }
+
+    fn seats_of(&self, content: Content<K::Peer>) -> Seats {
+        match content {
+            Content::One(peer) => Seats { seeders: K::stamp(peer).seeder().into(), len: 1 },
+            Content::List { seats, .. } => seats,
+            Content::Big(number) => self.bigs.get(number).map_or_else(Seats::default, Big::seats),
+        }
+    }
+
+    /// Writes `count` of the chosen peers of a torrent, of which there are at least as many, each as likely as any other.
+    /// Returns the bytes written.
+    pub(crate) fn sample(
+        &self,
+        slot: Slot,
+        choice: Choice,
+        count: u32,
+        rng: &mut impl Rng,
+        out: &mut [u8],
+    ) -> usize {
+        let mut written = 0;
+        let mut write = |peers: &[K::Peer]| {
+            K::write_all(peers, &mut out[written..]);
+            written += peers.len() * K::WIRE;
+        };
+        match self.content(slot) {
+            Content::One(peer) => write(&[peer]),
             Content::List { block, seats } => {
-                Swarm::List(&self.lists.get(block)[..seats.len as usize], seats)
+                let peers = self.lists.get(block);
+                choice.runs(seats, count, rng, |at, len| write(&peers[at as usize..(at + len) as usize]));
             }
-            Content::Big(number) => Swarm::Big(self.bigs.get(number)?),
-        })
+            Content::Big(number) => {
+                let Some(big) = self.bigs.get(number) else { return 0 };
+                choice.runs(big.seats(), count, rng, |at, len| big.slices(at, len).for_each(&mut write));
+            }
+        }
+        written
     }
 
     /// Stores a peer or updates what is known of it. Returns where its torrent and the peer in it are, if they are known.
@@ -172,49 +208,50 @@ impl<K: Kind> Store<K> {
         info_hash: &InfoHash,
         peer: K::Peer,
         room: Room,
-    ) -> (Stored, Option<Slot>, Option<u32>) {
+        rng: &mut impl Rng,
+    ) -> Place {
         let name = self.table.name(info_hash);
         let Some(slot) = self.table.find(name) else {
             return self.put_first(name, peer, room);
         };
         if let Some(at) = self.position(slot, peer) {
-            let at = self.restamp(slot, at, K::stamp(peer));
-            return (Stored::Updated, Some(slot), Some(at));
+            let at = self.restamp(slot, at, K::stamp(peer), rng);
+            return Place { stored: Stored::Updated, torrent: Some(slot), position: Some(at) };
         }
-        let len = self.swarm(slot).map_or(0, |swarm| swarm.seats().len);
+        let len = self.seats(slot).len;
         let small = len < SMALL_TORRENT && room.peers_of_small_torrents;
         if len >= room.peers_per_torrent {
-            return (Stored::RefusedPeersPerTorrent, Some(slot), None);
+            return Place::nowhere(Stored::RefusedPeersPerTorrent, Some(slot));
         }
         if !room.peers && !small {
-            return (Stored::RefusedPeers, Some(slot), None);
+            return Place::nowhere(Stored::RefusedPeers, Some(slot));
         }
-        match self.add(slot, peer) {
+        match self.add(slot, peer, rng) {
             Some(at) => {
                 self.count(K::stamp(peer), true);
-                (Stored::Added, Some(slot), Some(at))
+                Place { stored: Stored::Added, torrent: Some(slot), position: Some(at) }
             }
-            None => (Stored::RefusedPeersPerTorrent, Some(slot), None),
+            None => Place::nowhere(Stored::RefusedPeersPerTorrent, Some(slot)),
         }
     }
 
-    fn put_first(&mut self, name: Name, peer: K::Peer, room: Room) -> (Stored, Option<Slot>, Option<u32>) {
+    fn put_first(&mut self, name: Name, peer: K::Peer, room: Room) -> Place {
         if !room.torrents {
-            return (Stored::RefusedTorrents, None, None);
+            return Place::nowhere(Stored::RefusedTorrents, None);
         }
         if room.peers_per_torrent == 0 {
-            return (Stored::RefusedPeersPerTorrent, None, None);
+            return Place::nowhere(Stored::RefusedPeersPerTorrent, None);
         }
         if !room.peers && !room.peers_of_small_torrents {
-            return (Stored::RefusedPeers, None, None);
+            return Place::nowhere(Stored::RefusedPeers, None);
         }
         let payload = self.single(peer);
         let Some(slot) = self.table.insert(name, payload) else {
             self.release(payload);
-            return (Stored::RefusedTorrents, None, None);
+            return Place::nowhere(Stored::RefusedTorrents, None);
         };
         self.count(K::stamp(peer), true);
-        (Stored::Added, Some(slot), Some(0))
+        Place { stored: Stored::Added, torrent: Some(slot), position: Some(0) }
     }
 
     /// The payload of a torrent with one peer.
@@ -241,18 +278,19 @@ impl<K: Kind> Store<K> {
     }
 
     fn position(&self, slot: Slot, peer: K::Peer) -> Option<u32> {
-        match self.swarm(slot)? {
-            Swarm::One(other) => K::same_key(other, peer).then_some(0),
-            Swarm::List(peers, _) => {
+        match self.content(slot) {
+            Content::One(other) => K::same_key(other, peer).then_some(0),
+            Content::List { block, seats } => {
+                let peers = &self.lists.get(block)[..seats.len as usize];
                 steps::touch(1 + peers.len() / 8);
                 K::position(peers, peer).map(|at| at as u32)
             }
-            Swarm::Big(big) => big.find(&self.bigs.shared, peer),
+            Content::Big(number) => self.bigs.get(number)?.find(&self.bigs.hasher, peer),
         }
     }
 
     /// Updates the peer at a position. Returns its new position.
-    fn restamp(&mut self, slot: Slot, at: u32, stamp: Stamp) -> u32 {
+    fn restamp(&mut self, slot: Slot, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
         let (old, at) = match self.content(slot) {
             Content::One(peer) => {
                 if let Some(payload) = K::to_payload(K::with_stamp(peer, stamp)) {
@@ -262,19 +300,23 @@ impl<K: Kind> Store<K> {
             }
             Content::List { block, mut seats } => {
                 let peers = self.lists.get_mut(block);
-                let old = K::stamp(peers[at as usize]);
-                peers[at as usize] = K::with_stamp(peers[at as usize], stamp);
-                let to = seats.turn(at, stamp.seeder());
-                if to != at {
-                    peers.swap(at as usize, to as usize);
-                }
-                if old.seeder() != stamp.seeder() {
+                let peer = peers[at as usize];
+                let (old, peer) = (K::stamp(peer), K::with_stamp(peer, stamp));
+                let to = if old.seeder() == stamp.seeder() {
+                    let to = seats.beside(at, rng);
+                    peers[at as usize] = peers[to as usize];
+                    to
+                } else {
+                    let (to, steps) = seats.turn(at, rng);
+                    follow(peers, steps);
                     self.table.set_payload(slot, Content::<K::Peer>::list(block, seats));
-                }
+                    to
+                };
+                self.lists.get_mut(block)[to as usize] = peer;
                 (old, to)
             }
             Content::Big(number) => match self.bigs.get_mut(number) {
-                Some((big, shared)) => (K::stamp(big.get(at)), big.restamp(shared, at, stamp)),
+                Some((big, hasher)) => (K::stamp(big.get(at)), big.restamp(hasher, at, stamp, rng)),
                 None => (stamp, at),
             },
         };
@@ -289,42 +331,40 @@ impl<K: Kind> Store<K> {
     }
 
     /// Adds a peer to a torrent that does not have it. Returns its position.
-    fn add(&mut self, slot: Slot, peer: K::Peer) -> Option<u32> {
+    fn add(&mut self, slot: Slot, peer: K::Peer, rng: &mut impl Rng) -> Option<u32> {
         match self.content(slot) {
             Content::One(first) => {
                 let block = self.lists.alloc(class_of(2));
                 let peers = self.lists.get_mut(block);
                 peers[0] = first;
                 let seats = Seats { seeders: K::stamp(first).seeder().into(), len: 1 };
-                Some(self.append(slot, block, seats, peer))
+                Some(self.append(slot, block, seats, peer, rng))
             }
             Content::List { block, seats } if seats.len < SMALL_MAX => {
                 let (old, new) = (class_of(seats.len), class_of(seats.len + 1));
                 let block =
                     if old == new { block } else { self.lists.resize(block, new, seats.len as usize) };
-                Some(self.append(slot, block, seats, peer))
+                Some(self.append(slot, block, seats, peer, rng))
             }
             Content::List { block, seats } => {
                 let number = self.bigs.create(&self.lists.get(block)[..seats.len as usize])?;
                 self.lists.free(block);
                 self.table.set_payload(slot, Content::<K::Peer>::big(number));
-                let (big, shared) = self.bigs.get_mut(number)?;
-                big.add(shared, peer)
+                let (big, hasher) = self.bigs.get_mut(number)?;
+                big.add(hasher, peer)
             }
             Content::Big(number) => {
-                let (big, shared) = self.bigs.get_mut(number)?;
-                big.add(shared, peer)
+                let (big, hasher) = self.bigs.get_mut(number)?;
+                big.add(hasher, peer)
             }
         }
     }
 
     /// Adds a peer to a list whose block has room for it.
-    fn append(&mut self, slot: Slot, block: u32, mut seats: Seats, peer: K::Peer) -> u32 {
-        let (at, step) = seats.admit(K::stamp(peer).seeder());
+    fn append(&mut self, slot: Slot, block: u32, mut seats: Seats, peer: K::Peer, rng: &mut impl Rng) -> u32 {
+        let (at, steps) = seats.admit(K::stamp(peer).seeder(), rng);
         let peers = self.lists.get_mut(block);
-        if let Some((from, to)) = step {
-            peers[to as usize] = peers[from as usize];
-        }
+        follow(peers, steps);
         peers[at as usize] = peer;
         self.table.set_payload(slot, Content::<K::Peer>::list(block, seats));
         at
@@ -352,18 +392,16 @@ impl<K: Kind> Store<K> {
             Content::List { block, mut seats } => {
                 let peers = self.lists.get_mut(block);
                 let stamp = K::stamp(peers[at as usize]);
-                for (from, to) in seats.dismiss(at).into_iter().flatten() {
-                    peers[to as usize] = peers[from as usize];
-                }
+                follow(peers, seats.dismiss(at));
                 self.count(stamp, false);
                 self.refit(slot, block, seats)
             }
             Content::Big(number) => {
-                let Some((big, shared)) = self.bigs.get_mut(number) else {
+                let Some((big, hasher)) = self.bigs.get_mut(number) else {
                     return false;
                 };
                 let stamp = K::stamp(big.get(at));
-                big.remove(shared, at);
+                big.remove(hasher, at);
                 self.count(stamp, false);
                 self.make_small(slot, number);
                 true
@@ -426,7 +464,6 @@ impl<K: Kind> Store<K> {
 
     fn prefetch_batch(&self, names: &[Name], peers: &[Option<K::Peer>; BATCH]) {
         let (mut lists, mut bigs) = ([(0, 0); BATCH], [None; BATCH]);
-        let hasher = &self.bigs.shared.hasher;
         let mut places = lists.iter_mut();
         self.table.prefetch(names, |at, payload| match Content::from_payload::<K>(payload) {
             Content::One(_) => {}
@@ -435,10 +472,7 @@ impl<K: Kind> Store<K> {
                     *place = (block, seats.len);
                 }
             }
-            Content::Big(number) => {
-                let big = self.bigs.get(number).zip(peers[at]);
-                bigs[at] = big.map(|(big, peer)| (big, K::hash(peer, hasher)));
-            }
+            Content::Big(number) => bigs[at] = self.bigs.get(number).zip(peers[at]),
         });
         for (block, len) in lists.into_iter().take_while(|(_, len)| *len > 0) {
             let line = (LINE / size_of::<K::Peer>()).max(1);
@@ -449,16 +483,17 @@ impl<K: Kind> Store<K> {
         self.prefetch_bigs(&bigs);
     }
 
-    /// Loads what finding peers with these hashes in large swarms takes: bucket, items, peer, each for all at once.
-    fn prefetch_bigs(&self, bigs: &[Option<(&Big<K>, u64)>; BATCH]) {
-        let shared = &self.bigs.shared;
-        let mut buckets = [Bucket::default(); BATCH];
-        for (bucket, (big, hash)) in buckets.iter_mut().zip(bigs.iter().flatten()) {
-            *bucket = big.bucket(*hash);
+    /// Loads what finding peers in large swarms takes, each for all at once: the swarms, buckets of their indexes, peers.
+    fn prefetch_bigs(&self, bigs: &[Option<(&Big<K>, K::Peer)>; BATCH]) {
+        let bigs = || bigs.iter().flatten();
+        black_box(bigs().fold(0, |sum, (big, _)| sum ^ big.touch()));
+        let mut hashes = [0; BATCH];
+        for ((big, peer), hash) in bigs().zip(&mut hashes) {
+            *hash = K::hash(*peer, &self.bigs.hasher);
+            black_box(big.touch_bucket(*hash));
         }
-        black_box(buckets.iter().fold(0, |sum, bucket| sum ^ bucket.any_item(&shared.slab)));
-        for (bucket, (big, hash)) in buckets.into_iter().zip(bigs.iter().flatten()) {
-            black_box(big.candidate(shared, bucket, *hash).map(K::stamp));
+        for ((big, _), hash) in bigs().zip(hashes) {
+            black_box(big.candidate(hash).map(K::stamp));
         }
     }
 
@@ -492,9 +527,11 @@ impl<K: Kind> Store<K> {
         let mut wrong = None;
         self.table.check()?;
         self.table.for_each(|info_hash, payload| {
-            let seats = match Content::from_payload::<K>(payload) {
-                Content::One(peer) => Swarm::<K>::One(peer).seats(),
-                Content::List { block, seats } => {
+            let content = Content::from_payload::<K>(payload);
+            let seats = self.seats_of(content);
+            match content {
+                Content::One(_) => {}
+                Content::List { block, .. } => {
                     lists += 1;
                     let peers = self.lists.get(block);
                     let at_home = |at: usize| K::stamp(peers[at]).seeder() == (at < seats.seeders as usize);
@@ -503,13 +540,9 @@ impl<K: Kind> Store<K> {
                     {
                         wrong = Some(format!("list of {info_hash}: {seats:?} in a block of {}", peers.len()));
                     }
-                    seats
                 }
-                Content::Big(number) => {
-                    bigs += 1;
-                    self.bigs.get(number).map_or_else(Seats::default, Big::seats)
-                }
-            };
+                Content::Big(_) => bigs += 1,
+            }
             if seats.len == 0 {
                 wrong = Some(format!("{info_hash} has no peers"));
             }

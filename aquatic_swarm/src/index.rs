@@ -1,35 +1,117 @@
-//! Where in a large swarm a peer sits, by the hash of its key: linear hashing over small buckets of 4-byte items, each a
-//! position and 8 bits of the hash. 12 items to a bucket on average, so no change moves more than a few dozen.
+//! Where in a large swarm a peer sits, by the hash of its key: linear hashing over buckets of one line of memory, in which
+//! there are 4-byte items, each a position and 8 bits of the hash. A bucket of more items than fit goes on in spare lines.
+
+use std::iter;
 
 use crate::chunked::Chunked;
 use crate::linear;
-use crate::slab::{Slab, class_by_len};
+use crate::slab::LINE;
 use crate::steps;
 use crate::types::MAX_PEERS_PER_TORRENT;
 
-const MEAN: u32 = 12;
-const BUCKET_MAX: u8 = 255;
+/// Items to a bucket on average. Between two doublings those that were not split yet have up to twice as many.
+const MEAN: u32 = 8;
+/// Items to a line.
+const ITEMS: usize = LINE / size_of::<u32>() - 1;
+/// Lines of a bucket that takes no more. Out of reach without the hash key.
+const LINES_MAX: usize = 17;
 const POSITION_BITS: u32 = 24;
 
 const _: () = assert!(MAX_PEERS_PER_TORRENT < 1 << POSITION_BITS);
 
-/// Items to a block, by class.
-pub(crate) const CAPACITIES: [u16; 19] =
-    [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 28, 32, 40, 64, 96, 160, 255];
-const CLASS: [u8; 256] = class_by_len(&CAPACITIES);
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Bucket {
-    /// Meaningless while the bucket is empty.
-    block: u32,
-    len: u8,
+/// Part of a bucket. All lines of a bucket but the last are full.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line {
+    items: [u32; ITEMS],
+    /// How many items there are, in the lowest 8 bits. Above them is 0, or 1 more than the number of the spare line where
+    /// the bucket goes on, or, for a spare line that is free, where the next free one is.
+    state: u32,
 }
 
-/// The index of one swarm. Its buckets live in a slab that all swarms of a family share.
+const _: () = assert!(size_of::<Line>() == LINE);
+
+impl Line {
+    const EMPTY: Self = Self { items: [0; ITEMS], state: 0 };
+
+    #[inline]
+    fn items(&self) -> &[u32] {
+        &self.items[..(self.state & 0xff) as usize]
+    }
+
+    fn is_full(&self) -> bool {
+        self.items().len() == ITEMS
+    }
+
+    fn push(&mut self, item: u32) {
+        self.items[(self.state & 0xff) as usize] = item;
+        self.state += 1;
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        let last = self.items().last().copied();
+        self.state -= u32::from(last.is_some());
+        last
+    }
+
+    #[inline]
+    fn next(&self) -> Option<u32> {
+        (self.state >> 8).checked_sub(1)
+    }
+
+    fn set_next(&mut self, next: Option<u32>) {
+        self.state = self.state & 0xff | next.map_or(0, |next| next + 1) << 8;
+    }
+}
+
+/// The lines that full buckets go on in.
+#[derive(Debug)]
+struct Spare {
+    lines: Chunked<Line, PIECE>,
+    free: Option<u32>,
+    used: u32,
+}
+
+/// Lines that lie together in a large index.
+const PIECE: usize = 256;
+
+impl Spare {
+    fn take(&mut self) -> u32 {
+        self.used += 1;
+        match self.free {
+            Some(number) => {
+                self.free = self.lines.at(number).next();
+                self.lines.set(number, Line::EMPTY);
+                number
+            }
+            None => {
+                self.lines.push(Line::EMPTY);
+                self.lines.len() - 1
+            }
+        }
+    }
+
+    fn give_back(&mut self, number: u32) {
+        self.used -= 1;
+        self.lines.at_mut(number).set_next(self.free);
+        self.free = Some(number);
+    }
+}
+
+/// Where a line is.
+#[derive(Clone, Copy)]
+enum Place {
+    Bucket(u32),
+    Spare(u32),
+}
+
+/// The index of one swarm.
 #[derive(Debug)]
 pub(crate) struct Index {
-    buckets: Chunked<Bucket, 32>,
+    buckets: Chunked<Line, PIECE>,
     len: u32,
+    /// None as long as no bucket needs more than its line.
+    spare: Option<Box<Spare>>,
 }
 
 fn item(hash: u64, position: u32) -> u32 {
@@ -44,198 +126,310 @@ fn same_fingerprint(item: u32, hash: u64) -> bool {
     u64::from(item >> POSITION_BITS) == hash >> 56
 }
 
-impl Bucket {
-    /// Any item, to load the memory they all lie in.
-    #[inline]
-    pub(crate) fn any_item(self, slab: &Slab<u32>) -> u32 {
-        if self.len == 0 { 0 } else { *slab.unit(self.block) }
-    }
-}
-
 impl Index {
     pub(crate) fn new() -> Self {
         let mut buckets = Chunked::new();
-        buckets.push(Bucket::default());
-        Self { buckets, len: 0 }
+        buckets.push(Line::EMPTY);
+        Self { buckets, len: 0, spare: None }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.buckets.bytes()
+        let spare = self.spare.as_ref().map_or(0, |spare| size_of::<Spare>() + spare.lines.bytes());
+        self.buckets.bytes() + spare
     }
 
-    pub(crate) fn buckets(&self) -> u32 {
-        self.buckets.len()
+    pub(crate) fn len(&self) -> u32 {
+        self.len
     }
 
     #[inline]
-    fn items<'a>(&self, slab: &'a Slab<u32>, number: u32) -> &'a [u32] {
-        let bucket = self.buckets.get(number);
-        if bucket.len == 0 { &[] } else { &slab.get(bucket.block)[..bucket.len as usize] }
+    fn home(&self, hash: u64) -> u32 {
+        linear::bucket(hash, self.buckets.len())
     }
 
-    /// The bucket of a hash, for [`Self::candidate`]; loads it and nothing it refers to.
     #[inline]
-    pub(crate) fn bucket(&self, hash: u64) -> Bucket {
-        self.buckets.get(linear::bucket(hash, self.buckets.len()))
+    fn line(&self, place: Place) -> &Line {
+        match (place, &self.spare) {
+            (Place::Bucket(number), _) => self.buckets.at(number),
+            (Place::Spare(number), Some(spare)) => spare.lines.at(number),
+            (Place::Spare(_), None) => &Line::EMPTY,
+        }
     }
 
-    /// The first position in a bucket whose fingerprint fits.
+    fn line_mut(&mut self, place: Place) -> &mut Line {
+        match place {
+            Place::Bucket(number) => self.buckets.at_mut(number),
+            Place::Spare(number) => self.spare().lines.at_mut(number),
+        }
+    }
+
+    fn spare(&mut self) -> &mut Spare {
+        self.spare.get_or_insert_with(|| Box::new(Spare { lines: Chunked::new(), free: None, used: 0 }))
+    }
+
+    /// The lines of a bucket.
     #[inline]
-    pub(crate) fn candidate(slab: &Slab<u32>, bucket: Bucket, hash: u64) -> Option<u32> {
-        let items = if bucket.len == 0 { &[] } else { &slab.get(bucket.block)[..bucket.len as usize] };
+    fn places(&self, bucket: u32) -> impl Iterator<Item = Place> {
+        let next = |place: &Place| self.line(*place).next().map(Place::Spare);
+        iter::successors(Some(Place::Bucket(bucket)), next)
+    }
+
+    /// The first position whose fingerprint fits this hash, in the bucket's own line: most likely the peer's. Loads that line
+    /// and nothing else.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: u64) -> Option<u32> {
+        let items = self.buckets.at(self.home(hash)).items();
         items.iter().find(|item| same_fingerprint(**item, hash)).map(|item| position(*item))
     }
 
+    /// Loads the line of this hash.
+    #[inline]
+    pub(crate) fn touch(&self, hash: u64) -> u32 {
+        self.buckets.at(self.home(hash)).state
+    }
+
     /// The position for which `is_it` holds, among those with this hash.
-    pub(crate) fn find(&self, slab: &Slab<u32>, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        let items = self.items(slab, linear::bucket(hash, self.buckets.len()));
-        steps::touch(1 + items.len() / 16);
-        let mut likely =
-            items.iter().filter(|item| same_fingerprint(**item, hash)).map(|item| position(*item));
-        likely.find(|at| {
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        self.places(self.home(hash)).find_map(|place| {
             steps::touch(1);
-            is_it(*at)
+            let likely = self.line(place).items().iter().filter(|item| same_fingerprint(**item, hash));
+            likely.map(|item| position(*item)).find(|at| {
+                steps::touch(1);
+                is_it(*at)
+            })
         })
     }
 
     /// Adds a position that is not in the index. `None`, which is out of reach without the hash key, if its bucket is full.
-    /// `hash_of` tells the hash of the peer at any other position.
-    pub(crate) fn insert(
+    /// `peer_at` tells who sits at a position, this one included, and `hash_of` the hash of a peer.
+    pub(crate) fn insert<P: Copy>(
         &mut self,
-        slab: &mut Slab<u32>,
         hash: u64,
         at: u32,
-        hash_of: impl Fn(u32) -> u64,
+        peer_at: impl Fn(u32) -> P,
+        hash_of: impl Fn(P) -> u64,
     ) -> Option<()> {
-        self.push(slab, linear::bucket(hash, self.buckets.len()), item(hash, at))?;
+        self.push(self.home(hash), item(hash, at))?;
         self.len += 1;
         if self.len > MEAN * self.buckets.len() {
-            self.split(slab, |other| if other == at { hash } else { hash_of(other) });
+            self.split(peer_at, hash_of);
         }
         Some(())
     }
 
     /// Removes a position that is in the index.
-    pub(crate) fn remove(&mut self, slab: &mut Slab<u32>, hash: u64, at: u32) {
-        let number = linear::bucket(hash, self.buckets.len());
-        let Some(within) = self.items(slab, number).iter().position(|item| position(*item) == at) else {
+    pub(crate) fn remove(&mut self, hash: u64, at: u32) {
+        let (bucket, item) = (self.home(hash), item(hash, at));
+        let Some((place, within)) = self.locate(bucket, item) else {
             debug_assert!(false, "position {at} is not in the index");
             return;
         };
-        let mut bucket = self.buckets.get(number);
-        let last = bucket.len as usize - 1;
-        steps::touch(1 + last / 16);
-        slab.get_mut(bucket.block).swap(within, last);
-        if last == 0 {
-            slab.free(bucket.block);
-        } else if CLASS[last] != CLASS[last + 1] {
-            bucket.block = slab.resize(bucket.block, CLASS[last] as usize, last);
+        if let Some(last) = self.pop(bucket)
+            && last != item
+        {
+            self.line_mut(place).items[within] = last;
         }
-        bucket.len -= 1;
-        self.buckets.set(number, bucket);
         self.len -= 1;
-        self.merge(slab);
+        self.merge();
     }
 
     /// Notes that the peer with this hash sits at `to` instead of `from`. No two peers may swap without a position in
     /// between that is free: positions are unique in the index.
-    pub(crate) fn moved(&mut self, slab: &mut Slab<u32>, hash: u64, from: u32, to: u32) {
-        let bucket = self.buckets.get(linear::bucket(hash, self.buckets.len()));
-        if bucket.len == 0 {
-            debug_assert!(false, "position {from} is not in the index");
-            return;
-        }
-        let items = &mut slab.get_mut(bucket.block)[..bucket.len as usize];
-        steps::touch(1 + items.len() / 16);
-        match items.iter_mut().find(|other| **other == item(hash, from)) {
-            Some(found) => *found = item(hash, to),
+    pub(crate) fn moved(&mut self, hash: u64, from: u32, to: u32) {
+        match self.locate(self.home(hash), item(hash, from)) {
+            Some((place, within)) => self.line_mut(place).items[within] = item(hash, to),
             None => debug_assert!(false, "position {from} is not in the index"),
         }
     }
 
-    /// Frees all blocks.
-    pub(crate) fn clear(&mut self, slab: &mut Slab<u32>) {
-        for number in 0..self.buckets.len() {
-            let bucket = self.buckets.get(number);
-            if bucket.len > 0 {
-                slab.free(bucket.block);
-            }
-        }
-        *self = Self::new();
+    fn locate(&self, bucket: u32, wanted: u32) -> Option<(Place, usize)> {
+        self.places(bucket).find_map(|place| {
+            steps::touch(1);
+            let within = self.line(place).items().iter().position(|item| *item == wanted)?;
+            Some((place, within))
+        })
     }
 
-    /// Moves the block of a bucket out of a chunk that is to be emptied.
-    pub(crate) fn relocate(&mut self, slab: &mut Slab<u32>, number: u32) {
-        let mut bucket = self.buckets.get(number);
-        if bucket.len > 0 {
-            bucket.block = slab.relocate(bucket.block);
-            self.buckets.set(number, bucket);
+    fn push(&mut self, bucket: u32, item: u32) -> Option<()> {
+        let (last, lines) = self.last(bucket);
+        if !self.line(last).is_full() {
+            self.line_mut(last).push(item);
+            return Some(());
         }
-    }
-
-    fn push(&mut self, slab: &mut Slab<u32>, number: u32, item: u32) -> Option<()> {
-        let mut bucket = self.buckets.get(number);
-        if bucket.len == BUCKET_MAX {
+        if lines == LINES_MAX {
             return None;
         }
-        let len = bucket.len as usize;
-        if len == 0 {
-            bucket.block = slab.alloc(CLASS[1] as usize);
-        } else if CLASS[len] != CLASS[len + 1] {
-            bucket.block = slab.resize(bucket.block, CLASS[len + 1] as usize, len);
-        }
-        steps::touch(1 + len / 16);
-        slab.get_mut(bucket.block)[len] = item;
-        bucket.len += 1;
-        self.buckets.set(number, bucket);
+        let spare = self.spare();
+        let number = spare.take();
+        spare.lines.at_mut(number).push(item);
+        self.line_mut(last).set_next(Some(number));
         Some(())
     }
 
-    fn split(&mut self, slab: &mut Slab<u32>, hash_of: impl Fn(u32) -> u64) {
-        let new = self.buckets.len();
-        let old = linear::buddy(new + 1);
-        let bucket = self.buckets.get(old);
-        self.buckets.push(Bucket::default());
-        self.buckets.set(old, Bucket::default());
-        steps::touch(bucket.len as usize);
-        for within in 0..bucket.len as usize {
-            let item = slab.get(bucket.block)[within];
-            // Cannot be refused: both buckets together have what one had.
-            let _ = self.push(slab, linear::bucket(hash_of(position(item)), new + 1), item);
+    /// Takes the last item out of a bucket. Its line, if it is a spare one and now empty, goes with it.
+    fn pop(&mut self, bucket: u32) -> Option<u32> {
+        let (last, lines) = self.last(bucket);
+        let item = self.line_mut(last).pop();
+        if let Place::Spare(number) = last
+            && self.line(last).items().is_empty()
+        {
+            let before = self.places(bucket).nth(lines - 2);
+            if let Some(before) = before {
+                self.line_mut(before).set_next(None);
+            }
+            if let Some(spare) = &mut self.spare {
+                spare.give_back(number);
+                if spare.used == 0 {
+                    self.spare = None;
+                }
+            }
         }
-        if bucket.len > 0 {
-            slab.free(bucket.block);
+        item
+    }
+
+    /// The last line of a bucket, and how many there are.
+    fn last(&self, bucket: u32) -> (Place, usize) {
+        let mut lines = 0;
+        let mut last = Place::Bucket(bucket);
+        for place in self.places(bucket) {
+            steps::touch(1);
+            (last, lines) = (place, lines + 1);
+        }
+        (last, lines)
+    }
+
+    /// Empties a bucket into an array.
+    fn drain(&mut self, bucket: u32, items: &mut [u32; ITEMS * LINES_MAX]) -> usize {
+        let mut count = 0;
+        while let Some(item) = self.pop(bucket) {
+            items[count] = item;
+            count += 1;
+        }
+        count
+    }
+
+    fn split<P: Copy>(&mut self, peer_at: impl Fn(u32) -> P, hash_of: impl Fn(P) -> u64) {
+        let new = self.buckets.len();
+        let mut items = [0; ITEMS * LINES_MAX];
+        let count = self.drain(linear::buddy(new + 1), &mut items);
+        self.buckets.push(Line::EMPTY);
+        for items in items[..count].chunks(ITEMS) {
+            // Peers lie anywhere: their cache misses overlap if all are loaded before the first is looked at.
+            let mut peers = [None; ITEMS];
+            for (peer, item) in peers.iter_mut().zip(items) {
+                *peer = Some(peer_at(position(*item)));
+            }
+            for (peer, item) in peers.into_iter().flatten().zip(items) {
+                // Cannot be refused: both buckets together have what one had.
+                let _ = self.push(linear::bucket(hash_of(peer), new + 1), *item);
+            }
         }
     }
 
     /// Merges the last bucket into its buddy if there are many more than needed.
-    fn merge(&mut self, slab: &mut Slab<u32>) {
+    fn merge(&mut self) {
         let buckets = self.buckets.len();
         if buckets == 1 || self.len * 4 > MEAN * 3 * buckets {
             return;
         }
-        let (last, buddy) = (self.buckets.get(buckets - 1), linear::buddy(buckets));
-        if usize::from(last.len) + usize::from(self.buckets.get(buddy).len) > usize::from(BUCKET_MAX) {
+        let buddy = linear::buddy(buckets);
+        if self.last(buckets - 1).1 + self.last(buddy).1 > LINES_MAX {
             return;
         }
-        steps::touch(last.len as usize);
-        for within in 0..last.len as usize {
-            let item = slab.get(last.block)[within];
-            // Cannot be refused: the sum of both was looked at.
-            let _ = self.push(slab, buddy, item);
-        }
-        if last.len > 0 {
-            slab.free(last.block);
-        }
+        let mut items = [0; ITEMS * LINES_MAX];
+        let count = self.drain(buckets - 1, &mut items);
         self.buckets.pop();
+        for item in &items[..count] {
+            // Cannot be refused: the sum of both was looked at.
+            let _ = self.push(buddy, *item);
+        }
     }
 
-    /// Blocks in use.
-    pub(crate) fn blocks(&self) -> u64 {
-        (0..self.buckets.len()).filter(|number| self.buckets.get(*number).len > 0).count() as u64
+    /// Verifies that no spare line is lost or shared.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let (mut items, mut spare) = (0, 0);
+        for bucket in 0..self.buckets.len() {
+            let (_, lines) = self.last(bucket);
+            spare += lines as u32 - 1;
+            let full = |place: &Place| self.line(*place).is_full();
+            if !self.places(bucket).take(lines - 1).all(|place| full(&place)) {
+                return Err(format!("bucket {bucket} has room before its last line"));
+            }
+            items += self.places(bucket).map(|place| self.line(place).items().len() as u32).sum::<u32>();
+        }
+        let used = self.spare.as_ref().map_or(0, |spare| spare.used);
+        if (items, spare) != (self.len, used) {
+            return Err(format!("{items} items counted as {}, {spare} spare lines as {used}", self.len));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::collections::btree_map::Entry;
+
+    use rand::rngs::Xoshiro256PlusPlus;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    /// Positions by hash, in the plainest way; the hashes leave most of the buckets empty and some with several lines.
+    #[test]
+    fn finds_what_was_put_in_whatever_came_between() {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(0x1d3);
+        let mut index = Index::new();
+        let mut known = BTreeMap::new();
+        let mut spare_lines = 0;
+        for round in 0..60_000_u32 {
+            let growing = round / 10_000 % 2 == 0;
+            let at = rng.random_range(0..6000);
+            let hash_of = |at: u32| (u64::from(at % 97) * 0x0100_0000_0000_0b01) ^ (u64::from(at) << 40);
+            let hash = hash_of(at);
+            match known.entry(at) {
+                Entry::Occupied(entry) if !growing || rng.random_range(0..4) == 0 => {
+                    index.remove(hash, at);
+                    entry.remove();
+                }
+                Entry::Occupied(_) => {
+                    let to = 10_000 + at;
+                    index.moved(hash, at, to);
+                    assert_eq!(index.find(hash, |found| found == to), Some(to));
+                    index.moved(hash, to, at);
+                }
+                Entry::Vacant(entry) => {
+                    if growing && index.insert(hash, at, |at| at, hash_of).is_some() {
+                        entry.insert(hash);
+                    }
+                }
+            }
+            assert_eq!(index.find(hash_of(at), |found| found == at), known.contains_key(&at).then_some(at));
+            spare_lines = spare_lines.max(index.spare.as_ref().map_or(0, |spare| spare.used));
+            if round % 500 == 0 {
+                index.check().unwrap();
+                assert!(known.iter().all(|(at, hash)| index.find(*hash, |found| found == *at).is_some()));
+            }
+        }
+        assert!(spare_lines > 20, "{spare_lines}");
+        for (at, hash) in known {
+            index.remove(hash, at);
+        }
+        index.check().unwrap();
+        assert_eq!((index.len(), index.buckets.len(), index.spare.is_none()), (0, 1, true));
     }
 
-    pub(crate) fn len(&self) -> u32 {
-        self.len
+    #[test]
+    fn a_bucket_that_is_full_refuses_and_stays_as_it_is() {
+        let mut index = Index::new();
+        let mut added = 0;
+        while index.insert(0, added, |at| at, |_| 0).is_some() {
+            added += 1;
+        }
+        assert_eq!(added as usize, ITEMS * LINES_MAX);
+        index.check().unwrap();
+        assert!((0..added).all(|at| index.find(0, |found| found == at).is_some()));
+        assert_eq!(index.insert(1, added, |at| at, |_| 0), Some(()));
     }
 }

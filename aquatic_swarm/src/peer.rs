@@ -25,6 +25,14 @@ pub(crate) trait Kind: Copy + Debug {
     /// Writes the peer to the front of `out`, which has room for it.
     fn write(peer: Self::Peer, out: &mut [u8]);
 
+    /// Writes peers one after the other, as far as they fit.
+    #[inline]
+    fn write_all(peers: &[Self::Peer], out: &mut [u8]) {
+        for (peer, place) in peers.iter().zip(out.chunks_exact_mut(Self::WIRE)) {
+            Self::write(*peer, place);
+        }
+    }
+
     /// The peer as the payload of a torrent entry, if it fits there.
     fn to_payload(peer: Self::Peer) -> Option<u64>;
     /// The peer in a payload; `None` if it holds something else. Payloads that are no peer have zeros in the bits of

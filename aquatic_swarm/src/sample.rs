@@ -19,89 +19,52 @@ pub(crate) fn below(rng: &mut impl Rng, bound: u32) -> u32 {
     (product >> 32) as u32
 }
 
-/// How many of `count` draws without replacement from two urns fall into the first.
-pub(crate) fn share(rng: &mut impl Rng, first: u32, second: u32, count: u32) -> u32 {
+/// How many of `count` to take from the first of two groups, in proportion to their sizes: the exact share, rounded up or
+/// down at random so that the mean is exact. Neither group is asked for more than it has if both together have enough.
+pub(crate) fn proportion(rng: &mut impl Rng, first: u32, second: u32, count: u32) -> u32 {
     if first == 0 || second == 0 {
         return count.min(first);
     }
-    let (mut left, mut all, mut drawn) = (first, first + second, 0);
-    for _ in 0..count.min(all) {
-        if left > 0 && below(rng, all) < left {
-            left -= 1;
-            drawn += 1;
-        }
-        all -= 1;
-    }
-    drawn
+    let all = first + second;
+    let product = u64::from(count) * u64::from(first);
+    let (share, rest) = ((product / u64::from(all)) as u32, (product % u64::from(all)) as u32);
+    share + u32::from(rest > 0 && below(rng, all) < rest)
 }
 
-/// Visits `count` distinct numbers below `bound`, every such set being equally likely. Visits all of them, in order, if
-/// there are no more; and at most [`MAX_WANTED`].
-pub(crate) fn distinct(rng: &mut impl Rng, bound: u32, count: u32, visit: impl FnMut(u32)) {
+/// The longest run of [`runs`].
+const RUN: u32 = 32;
+
+/// Visits `count` distinct numbers below `bound`, in a few runs of neighbours, as beginning and length. Each number is as
+/// likely as any other to be visited; all are if there are no more. At most [`MAX_WANTED`].
+pub(crate) fn runs(rng: &mut impl Rng, bound: u32, count: u32, mut visit: impl FnMut(u32, u32)) {
     let count = count.min(MAX_WANTED as u32).min(bound);
-    steps::touch(count as usize);
     if count == bound {
-        (0..bound).for_each(visit);
-    } else if bound <= 512 {
-        draw(rng, bound, count, Bits([0_u64; 8]), visit);
-    } else if count <= 64 {
-        draw(rng, bound, count, Hashed([0_u32; 256]), visit);
-    } else if bound <= 16_384 {
-        draw(rng, bound, count, Bits([0_u64; 256]), visit);
-    } else {
-        draw(rng, bound, count, Hashed([0_u32; 4 * MAX_WANTED]), visit);
-    }
-}
-
-/// Floyd's method: one draw per number. The i-th draw is from a range that is one longer than the last; should it hit a
-/// number that is already in the sample, the number at the end of the range cannot be in it yet and is taken instead.
-fn draw(rng: &mut impl Rng, bound: u32, count: u32, mut sample: impl Sample, mut visit: impl FnMut(u32)) {
-    for end in bound - count..bound {
-        let pick = below(rng, end + 1);
-        let pick = if sample.add(pick) { pick } else { end };
-        if pick == end {
-            sample.add(end);
+        steps::touch(count as usize);
+        if count > 0 {
+            visit(0, count);
         }
-        visit(pick);
+        return;
     }
-}
-
-/// A set of numbers on the stack.
-trait Sample {
-    /// Adds a number. Returns whether it was not in the set.
-    fn add(&mut self, number: u32) -> bool;
-}
-
-/// One bit for each number.
-struct Bits<const WORDS: usize>([u64; WORDS]);
-
-impl<const WORDS: usize> Sample for Bits<WORDS> {
-    fn add(&mut self, number: u32) -> bool {
-        let word = &mut self.0[number as usize / 64];
-        let bit = 1 << (number % 64);
-        let new = *word & bit == 0;
-        *word |= bit;
-        new
-    }
-}
-
-/// Open addressing, at most a quarter full; 0 marks a free slot.
-struct Hashed<const SLOTS: usize>([u32; SLOTS]);
-
-impl<const SLOTS: usize> Sample for Hashed<SLOTS> {
-    fn add(&mut self, number: u32) -> bool {
-        let mut at = (number.wrapping_mul(0x9e37_79b1) >> 16) as usize % SLOTS;
-        loop {
-            match self.0[at] {
-                0 => {
-                    self.0[at] = number + 1;
-                    return true;
-                }
-                taken if taken == number + 1 => return false,
-                _ => at = (at + 1) % SLOTS,
-            }
+    // The numbers are a circle. It begins anywhere, which is what makes all of them equally likely; a run is followed
+    // by its part of the numbers that are left out, and begins anywhere within what both take together.
+    let (runs, left_out) = (count.div_ceil(RUN), bound - count);
+    let part = |of: u32, run: u32| of / runs + u32::from(run < of % runs);
+    let mut origin = below(rng, bound);
+    for run in 0..runs {
+        let (len, gap) = (part(count, run), part(left_out, run));
+        let begin = wrap(origin + below(rng, gap + 1), bound);
+        let before_end = len.min(bound - begin);
+        steps::touch(len as usize);
+        visit(begin, before_end);
+        if before_end < len {
+            visit(0, len - before_end);
         }
+        origin = wrap(origin + len + gap, bound);
     }
+}
+
+fn wrap(at: u32, bound: u32) -> u32 {
+    if at < bound { at } else { at - bound }
 }
 
 #[cfg(test)]
@@ -133,55 +96,57 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_set_is_equally_likely() {
-        let mut rng = rng();
-        let mut counts = vec![0; 1 << 6];
-        for _ in 0..40_000 {
-            let mut set = 0_usize;
-            distinct(&mut rng, 6, 3, |pick| set |= 1 << pick);
-            counts[set] += 1;
-        }
-        let sets: Vec<u64> = counts.iter().copied().filter(|&count| count > 0).collect();
-        assert_eq!(sets.len(), 20);
-        assert!(deviation(&sets).abs() < 4.0, "{}", deviation(&sets));
+    fn visited(rng: &mut Xoshiro256PlusPlus, bound: u32, count: u32) -> Vec<u32> {
+        let mut picks = Vec::new();
+        runs(rng, bound, count, |begin, len| picks.extend(begin..begin + len));
+        picks.sort_unstable();
+        picks
     }
 
     #[test]
-    fn samples_are_distinct_and_of_the_exact_size() {
+    fn numbers_in_runs_are_distinct_and_of_the_exact_count() {
         let mut rng = rng();
-        for bound in [1, 2, 50, 51, 512, 513, 8192, 16_384, 16_385, 1_000_000, 10_000_000] {
-            for count in [0, 1, 2, 50, 64, 65, 202, 1000, MAX_WANTED as u32, 2000] {
-                let mut picks = Vec::new();
-                distinct(&mut rng, bound, count, |pick| picks.push(pick));
-                assert_eq!(picks.len() as u32, count.min(bound).min(MAX_WANTED as u32));
-                assert!(picks.iter().all(|&pick| pick < bound));
-                picks.sort_unstable();
+        for bound in [0, 1, 2, 15, 16, 17, 33, 50, 51, 512, 1030, 16_384, 10_000_000] {
+            for count in [0, 1, 2, 15, 16, 17, 50, 64, 202, 1000, MAX_WANTED as u32, 2000] {
+                let mut picks = visited(&mut rng, bound, count);
                 picks.dedup();
-                assert_eq!(picks.len() as u32, count.min(bound).min(MAX_WANTED as u32));
+                assert_eq!(picks.len() as u32, count.min(bound).min(MAX_WANTED as u32), "{count} of {bound}");
+                assert!(picks.iter().all(|&pick| pick < bound));
             }
         }
     }
 
     #[test]
-    fn large_ranges_are_covered_evenly() {
+    fn numbers_in_runs_are_equally_likely() {
         let mut rng = rng();
-        for (bound, count) in [(400, 50), (5000, 50), (5000, 202), (20_000, 202), (20_000, 1000)] {
-            let mut counts = vec![0; 100];
-            for _ in 0..400_000 / count {
-                distinct(&mut rng, bound, count, |pick| counts[(pick * 100 / bound) as usize] += 1);
+        for (bound, count) in [(6, 3), (17, 16), (100, 50), (101, 17), (129, 99), (1000, 50), (1003, 202)] {
+            let mut counts = vec![0; bound as usize];
+            for _ in 0..1_000_000 / count {
+                visited(&mut rng, bound, count).into_iter().for_each(|pick| counts[pick as usize] += 1);
             }
-            // Draws without replacement vary less than independent ones, so only excess is suspicious.
-            assert!(deviation(&counts) < 4.0, "{bound}, {count}: {}", deviation(&counts));
+            // Neighbours are visited together, up to 16 of them, so counts vary up to 16 times as much as independent ones.
+            let runs = f64::from(RUN.min(count));
+            assert!(
+                deviation(&counts) / runs < (f64::from(bound) / 2.0).sqrt() + 4.0,
+                "{bound}, {count}: {}",
+                deviation(&counts)
+            );
         }
     }
 
     #[test]
-    fn urns_are_drawn_from_in_proportion() {
+    fn groups_are_drawn_from_in_proportion() {
         let mut rng = rng();
-        let drawn: u32 = (0..20_000).map(|_| share(&mut rng, 30, 10, 20)).sum();
-        let mean = f64::from(drawn) / 20_000.0;
-        assert!((mean - 15.0).abs() < 0.05, "{mean}");
-        assert_eq!((share(&mut rng, 3, 4, 9), share(&mut rng, 0, 4, 2), share(&mut rng, 4, 0, 2)), (3, 0, 2));
+        for (first, second, count) in [(30, 10, 20), (1, 99, 10), (7, 6, 5), (3, 1000, 1)] {
+            let drawn: Vec<u32> = (0..40_000).map(|_| proportion(&mut rng, first, second, count)).collect();
+            let (mean, exact) = (
+                f64::from(drawn.iter().sum::<u32>()) / 40_000.0,
+                f64::from(count * first) / f64::from(first + second),
+            );
+            assert!((mean - exact).abs() < 0.01, "{mean}, {exact}");
+            assert!(drawn.iter().all(|drawn| (f64::from(*drawn) - exact).abs() < 1.0));
+        }
+        let all = |rng: &mut _, first, second| proportion(rng, first, second, first + second);
+        assert_eq!((all(&mut rng, 3, 4), all(&mut rng, 0, 4), all(&mut rng, 4, 0)), (3, 0, 4));
     }
 }

@@ -6,7 +6,7 @@ use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, canonical};
 use rand::Rng;
 use siphasher::sip::SipHasher13;
 
-use crate::family::{Choice, Room, Store, Swarm};
+use crate::family::{Choice, Place, Room, Store};
 use crate::peer::{Kind, V4, V6};
 use crate::sample;
 use crate::seats::Seats;
@@ -26,14 +26,6 @@ pub struct Shard {
     /// The family whose pass of expiry is under way.
     expiring: Family,
 }
-
-/// Where an announcing peer is kept.
-struct Place {
-    stored: Stored,
-    torrent: Option<Slot>,
-    position: Option<u32>,
-}
-
 impl Shard {
     /// An empty shard. Limits beyond [`MAX_PER_SHARD`] and [`MAX_PEERS_PER_TORRENT`] are lowered to those.
     #[must_use]
@@ -69,23 +61,28 @@ impl Shard {
         let stamp = Stamp::new(Tick::at(now), seeder);
         let room = self.room();
         let (info_hash, port) = (&announce.info_hash, address.port());
+        let action = match (port, stopped) {
+            (0, _) => Action::Refuse,
+            (_, true) => Action::Forget,
+            (_, false) => Action::Keep,
+        };
         let (family, place) = match address {
             SocketAddr::V4(v4) => (
                 Family::V4,
-                place(&mut self.v4, info_hash, V4::peer(*v4.ip(), port, stamp), port, stopped, room),
+                place(&mut self.v4, info_hash, V4::peer(*v4.ip(), port, stamp), action, room, rng),
             ),
             SocketAddr::V6(v6) => (
                 Family::V6,
-                place(&mut self.v6, info_hash, V6::peer(*v6.ip(), port, stamp), port, stopped, room),
+                place(&mut self.v6, info_hash, V6::peer(*v6.ip(), port, stamp), action, room, rng),
             ),
         };
         let wanted = if stopped { 0 } else { announce.wanted.min(MAX_WANTED) as u32 };
         let request =
             Request { place, wanted, leechers_only: seeder, both: announce.families == Families::Both };
         match family {
-            Family::V4 => request.answer(&self.v4, &self.v6, info_hash, rng, out.v4, out.v6),
+            Family::V4 => request.answer(info_hash, Side(&self.v4, out.v4), Side(&self.v6, out.v6), rng),
             Family::V6 => {
-                let answer = request.answer(&self.v6, &self.v4, info_hash, rng, out.v6, out.v4);
+                let answer = request.answer(info_hash, Side(&self.v6, out.v6), Side(&self.v4, out.v4), rng);
                 Announced { v4_len: answer.v6_len, v6_len: answer.v4_len, ..answer }
             }
         }
@@ -96,7 +93,7 @@ impl Shard {
     pub fn scrape(&self, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
         fn scrape<K: Kind>(store: &Store<K>, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
             let slot = if families.contains(K::FAMILY) { store.find(info_hash) } else { None };
-            counts(store, slot, slot.and_then(|slot| store.swarm(slot)).as_ref())
+            slot.map_or_else(SwarmCounts::default, |slot| counts(store, slot, store.seats(slot)))
         }
         scrape(&self.v4, info_hash, families).plus(scrape(&self.v6, info_hash, families))
     }
@@ -198,32 +195,39 @@ impl Shard {
     }
 }
 
-fn counts<K: Kind>(store: &Store<K>, torrent: Option<Slot>, swarm: Option<&Swarm<'_, K>>) -> SwarmCounts {
-    let seats = swarm.map_or_else(Seats::default, Swarm::seats);
+fn counts<K: Kind>(store: &Store<K>, torrent: Slot, seats: Seats) -> SwarmCounts {
     SwarmCounts {
         complete: seats.seeders,
         incomplete: seats.leechers(),
-        downloaded: torrent.map_or(0, |slot| store.table.completed(slot)),
+        downloaded: store.table.completed(torrent),
     }
+}
+
+/// What is to be done with an announcing peer.
+#[derive(Clone, Copy)]
+enum Action {
+    Keep,
+    Forget,
+    /// It cannot be reached.
+    Refuse,
 }
 
 fn place<K: Kind>(
     store: &mut Store<K>,
     info_hash: &InfoHash,
     peer: K::Peer,
-    port: u16,
-    stopped: bool,
+    action: Action,
     room: Room,
+    rng: &mut impl Rng,
 ) -> Place {
-    if port == 0 {
-        return Place { stored: Stored::RefusedPort, torrent: store.find(info_hash), position: None };
+    match action {
+        Action::Keep => store.put(info_hash, peer, room, rng),
+        Action::Forget => {
+            let (stored, torrent) = store.remove(info_hash, peer);
+            Place::nowhere(stored, torrent)
+        }
+        Action::Refuse => Place::nowhere(Stored::RefusedPort, store.find(info_hash)),
     }
-    if stopped {
-        let (stored, torrent) = store.remove(info_hash, peer);
-        return Place { stored, torrent, position: None };
-    }
-    let (stored, torrent, position) = store.put(info_hash, peer, room);
-    Place { stored, torrent, position }
 }
 
 /// What is left of an announce once its peer is stored.
@@ -234,44 +238,67 @@ struct Request {
     both: bool,
 }
 
+/// What one family has, and where its peers in the reply go.
+struct Side<'a, K: Kind>(&'a Store<K>, &'a mut [u8]);
+
+/// What one family can contribute to an answer.
+#[derive(Clone, Copy, Default)]
+struct Part {
+    torrent: Option<Slot>,
+    counts: SwarmCounts,
+    eligible: u32,
+}
+
+impl<K: Kind> Side<'_, K> {
+    fn places(&self) -> usize {
+        self.1.len() / K::WIRE
+    }
+
+    fn fill(self, torrent: Option<Slot>, choice: Choice, count: u32, rng: &mut impl Rng) -> usize {
+        match torrent {
+            Some(slot) if count > 0 => self.0.sample(slot, choice, count, rng, self.1),
+            Some(_) | None => 0,
+        }
+    }
+}
+
 impl Request {
     /// Counts and samples. What the answer calls IPv4 is the family of the announcing peer, the other one IPv6.
     fn answer<K: Kind, L: Kind>(
         self,
-        own: &Store<K>,
-        other: &Store<L>,
         info_hash: &InfoHash,
+        own: Side<'_, K>,
+        other: Side<'_, L>,
         rng: &mut impl Rng,
-        own_out: &mut [u8],
-        other_out: &mut [u8],
     ) -> Announced {
-        let own_slot = self.place.torrent;
-        let other_slot = if self.both { other.find(info_hash) } else { None };
-        let (ours, theirs) =
-            (own_slot.and_then(|slot| own.swarm(slot)), other_slot.and_then(|slot| other.swarm(slot)));
-        let counts = counts(own, own_slot, ours.as_ref()).plus(counts(other, other_slot, theirs.as_ref()));
-        let own_choice = self.choice(ours.as_ref(), self.place.position);
-        let other_choice = self.choice(theirs.as_ref(), None);
-        let (own_count, other_count) = split(
-            self.wanted,
-            (own_choice.count, own_out.len() / K::WIRE),
-            (other_choice.count, other_out.len() / L::WIRE),
-            rng,
-        );
-        let v4_len = ours.map_or(0, |swarm| swarm.sample(own_choice, own_count, rng, own_out));
-        let v6_len = theirs.map_or(0, |swarm| swarm.sample(other_choice, other_count, rng, other_out));
+        let leechers_only = self.leechers_only;
+        let own_choice = Choice { leechers_only, requester: self.place.position };
+        let other_choice = Choice { leechers_only, requester: None };
+        let ours = Part::of(own.0, self.place.torrent, own_choice);
+        let theirs = if self.both {
+            Part::of(other.0, other.0.find(info_hash), other_choice)
+        } else {
+            Part::default()
+        };
+        let counts = ours.counts.plus(theirs.counts);
+        let (own_count, other_count) =
+            split(self.wanted, (ours.eligible, own.places()), (theirs.eligible, other.places()), rng);
         Announced {
-            v4_len,
-            v6_len,
+            v4_len: own.fill(ours.torrent, own_choice, own_count, rng),
+            v6_len: other.fill(theirs.torrent, other_choice, other_count, rng),
             complete: counts.complete,
             incomplete: counts.incomplete,
             downloaded: counts.downloaded,
             stored: self.place.stored,
         }
     }
+}
 
-    fn choice<K: Kind>(&self, swarm: Option<&Swarm<'_, K>>, requester: Option<u32>) -> Choice {
-        swarm.map_or_else(Choice::default, |swarm| Choice::new(swarm.seats(), self.leechers_only, requester))
+impl Part {
+    fn of<K: Kind>(store: &Store<K>, torrent: Option<Slot>, choice: Choice) -> Self {
+        let Some(slot) = torrent else { return Self::default() };
+        let seats = store.seats(slot);
+        Self { torrent, counts: counts(store, slot, seats), eligible: choice.count(seats) }
     }
 }
 
@@ -283,7 +310,7 @@ fn split(wanted: u32, first: (u32, usize), second: (u32, usize), rng: &mut impl 
     if first_limit + second_limit <= wanted {
         return (first_limit, second_limit);
     }
-    let drawn = sample::share(rng, first.0, second.0, wanted).min(first_limit);
+    let drawn = sample::proportion(rng, first.0, second.0, wanted).min(first_limit);
     let rest = (wanted - drawn).min(second_limit);
     ((wanted - rest).min(first_limit), rest)
 }

@@ -87,7 +87,9 @@ fn seeders_get_leechers_and_no_one_itself() {
     let mut world = World::new();
     world.fill(5, 5);
     let got = world.announce(&v4(2, true, 50));
-    assert_eq!(world.v4_reply(got), [5, 6, 7, 8, 9]);
+    let mut reply = world.v4_reply(got);
+    reply.sort_unstable();
+    assert_eq!(reply, [5, 6, 7, 8, 9]);
     let got = world.announce(&v4(7, false, 50));
     let mut reply = world.v4_reply(got);
     reply.sort_unstable();
@@ -188,36 +190,86 @@ fn deviation(counts: &BTreeMap<u64, u32>, cells: usize) -> f64 {
     (chi - freedom) / (2.0 * freedom).sqrt()
 }
 
-/// Peers, and pairs of peers, turn up equally often in replies from lists and from large swarms.
 #[test]
-fn replies_are_uniform_samples() {
-    for (seeders, leechers) in [(0, 8), (4, 20), (30, 90), (100, 400)] {
+fn everybody_turns_up_equally_often_in_replies() {
+    for (seeders, leechers, wanted) in [(0, 8, 5), (4, 20, 5), (30, 90, 50), (100, 400, 5), (700, 300, 50)] {
         let mut world = World::new();
         world.fill(seeders, leechers);
-        // The requester is one of them, in the midst of the order.
+        // The requester is one of them.
         let requester = seeders + leechers / 2;
-        let others = u64::from(seeders + leechers) - 1;
-        let (mut single, mut pairs) = (BTreeMap::new(), BTreeMap::new());
-        let wanted = 5;
-        let rounds = (others * others) as usize * 4 / wanted;
-        for _ in 0..rounds.min(20_000) {
+        let others = seeders + leechers - 1;
+        let mut counts = BTreeMap::new();
+        for _ in 0..20_000 {
             let got = world.announce(&v4(requester, false, wanted));
+            let reply = world.v4_reply(got);
+            assert!(reply.len() == wanted && !reply.contains(&requester));
+            let given = reply.iter().filter(|peer| **peer < seeders).count();
+            let exact = wanted as f64 * f64::from(seeders) / f64::from(others);
+            assert!((given as f64 - exact).abs() < 1.0, "{given} seeders of {wanted}, {exact}");
+            for peer in reply {
+                *counts.entry(u64::from(peer)).or_default() += 1;
+            }
+        }
+        let deviation = deviation(&counts, others as usize);
+        // Peers come in runs, whose counts go up and down together; and none is in a reply twice.
+        assert!(deviation < 12.0, "{seeders} + {leechers}, {wanted} wanted: {deviation}");
+    }
+}
+
+/// Neighbours in a list are there by chance: over many swarms no two are in the same reply more often than others.
+#[test]
+fn pairs_turn_up_equally_often_in_replies() {
+    for peers in [8_u32, 24] {
+        let mut pairs = BTreeMap::new();
+        let mut world = World::new();
+        for torrent in 0..20_000_u32 {
+            let mut hash = [0; 20];
+            hash[..4].copy_from_slice(&torrent.to_be_bytes());
+            let of = |announce| Announce { info_hash: InfoHash(hash), ..announce };
+            for number in 0..peers {
+                world.announce(&of(v4(number, false, 0)));
+            }
+            let got = world.announce(&of(v4(peers, true, 3)));
             let mut reply = world.v4_reply(got);
             reply.sort_unstable();
-            assert!(reply.len() == wanted && !reply.contains(&requester));
             for (at, one) in reply.iter().enumerate() {
-                *single.entry(u64::from(*one)).or_default() += 1;
                 for other in &reply[at + 1..] {
                     *pairs.entry(u64::from(*one) << 32 | u64::from(*other)).or_default() += 1;
                 }
             }
         }
-        let single = deviation(&single, others as usize);
-        let pairs = deviation(&pairs, (others * (others - 1) / 2) as usize);
-        // Replies hold no one twice, so their chi-square is a little below that of independent draws.
-        assert!(single.abs() < 4.0, "{seeders} + {leechers}: {single}");
-        assert!(pairs.abs() < 6.0, "{seeders} + {leechers}, pairs: {pairs}");
+        let deviation = deviation(&pairs, (peers * (peers - 1) / 2) as usize);
+        assert!(deviation.abs() < 6.0, "{peers}: {deviation}");
     }
+}
+
+/// How much more often than by chance 20 of 600 peers that came together are in a reply together.
+fn togetherness(world: &mut World) -> f64 {
+    const ROUNDS: usize = 4000;
+    let mut together = 0;
+    for _ in 0..ROUNDS {
+        let got = world.announce(&v4(1_000_000, true, 20));
+        let first = world.v4_reply(got).into_iter().filter(|peer| (300..320).contains(peer)).count();
+        together += first * first.saturating_sub(1);
+    }
+    let by_chance = ROUNDS as f64 * (20.0 * 19.0) * (20.0 * 19.0) / (600.0 * 599.0);
+    together as f64 / by_chance
+}
+
+/// In a large swarm who comes at the same time gets neighbouring seats, but nobody keeps his neighbours.
+#[test]
+fn large_swarms_are_stirred_by_announces() {
+    let mut world = World::new();
+    world.fill(0, 600);
+    let before = togetherness(&mut world);
+    for round in 0..40 {
+        for peer in 0..600 {
+            world.announce(&v4((peer * 7 + round) % 600, false, 0));
+        }
+    }
+    let after = togetherness(&mut world);
+    assert!(before > 8.0 && after < 3.0, "{before}, {after}");
+    world.shard.check_invariants().unwrap();
 }
 
 #[test]
