@@ -1,8 +1,9 @@
 //! Forgetting peers a little at a time. A pass visits every page of the table, every entry of a page and every peer of a
 //! torrent, from the last to the first within each, because what a removal moves is then either visited already or
-//! still to come. It can stop between any two torrents and inside a large swarm. Splitting the page of the cursor does no
-//! harm either: entries that stay in the page keep their order, so those to come are still below the cursor, and the
-//! others are on the last page, which is also to come.
+//! still to come. (Peers that come or change places may move one from where the pass is still to come to where it has
+//! been; the next pass finds that one.) It can stop between any two torrents and inside a large swarm. Splitting the page
+//! of the cursor does no harm either: entries that stay in the page keep their order, so those to come are still below
+//! the cursor, and the others are on the last page, which is also to come.
 
 use crate::family::Store;
 use crate::payload::Content;

@@ -1,4 +1,4 @@
-//! Uniform random samples without replacement and without allocation.
+//! Random choices without allocation.
 
 use rand::Rng;
 
@@ -124,7 +124,7 @@ mod tests {
             for _ in 0..1_000_000 / count {
                 visited(&mut rng, bound, count).into_iter().for_each(|pick| counts[pick as usize] += 1);
             }
-            // Neighbours are visited together, up to 16 of them, so counts vary up to 16 times as much as independent ones.
+            // Neighbours are visited together, so counts vary up to as many times as much as there are to a run.
             let runs = f64::from(RUN.min(count));
             assert!(
                 deviation(&counts) / runs < (f64::from(bound) / 2.0).sqrt() + 4.0,

@@ -43,8 +43,8 @@ impl Shard {
 
     /// Stores, updates or forgets the announcing peer, and writes a sample of the others to `out`.
     ///
-    /// The sample is uniform: every set of its size is equally likely. It has `wanted` peers if there are as many and
-    /// they fit. A seeder gets leechers only; no one gets itself; who stops gets no one. A paused peer counts as a
+    /// Each of the others is as likely as any to be in the sample; seeders and leechers come in proportion. It has
+    /// `wanted` peers if there are as many and they fit. A seeder gets leechers only; no one gets itself; who stops gets no one. A paused peer counts as a
     /// leecher. The torrent's completed count grows when a known leecher turns into a seeder, whatever the event.
     ///
     /// When a limit is reached the answer is the same, but a new peer is not stored. One that is known is updated.
@@ -118,8 +118,8 @@ impl Shard {
     /// Forgets peers that have not announced for the maximum age, until `budget` units of work are done or a pass over
     /// all torrents ends, and goes on from there the next time. Never fails to make progress: a budget of 0 counts as 1.
     ///
-    /// A peer is never forgotten before the maximum age. It is forgotten at most 16 seconds and a pass later, two if the
-    /// peers of its torrent changed places while the pass was there. Passes also gather what sparse chunks of memory
+    /// A peer is never forgotten before the maximum age. It is forgotten at most 16 seconds and a pass later, one
+    /// more each time another peer of its torrent took its place while the pass was there. Passes also gather what sparse chunks of memory
     /// hold, so that these can be returned: they are worth running even when nothing is old.
     pub fn expire(&mut self, now: Seconds, budget: u64) -> Expired {
         let deadline = Deadline::new(now, self.config.max_peer_age);
@@ -302,8 +302,8 @@ impl Part {
     }
 }
 
-/// How many peers of each family to give, from what there is and what fits. Where there is a choice the split is that of
-/// a uniform sample of both together.
+/// How many peers of each family to give, from what there is and what fits. Where there is a choice both come in
+/// proportion.
 fn split(wanted: u32, first: (u32, usize), second: (u32, usize), rng: &mut impl Rng) -> (u32, u32) {
     let limit = |(count, places): (u32, usize)| count.min(u32::try_from(places).unwrap_or(u32::MAX));
     let (first_limit, second_limit) = (limit(first), limit(second));
