@@ -462,6 +462,23 @@ impl<K: Kind> Store<K> {
         }
     }
 
+    /// The torrents of a scrape to come.
+    pub(crate) fn prefetch_scrape(&self, info_hashes: &[InfoHash]) {
+        for info_hashes in info_hashes.chunks(BATCH) {
+            let mut names = [Name::default(); BATCH];
+            for (name, info_hash) in names.iter_mut().zip(info_hashes) {
+                *name = self.table.name(info_hash);
+            }
+            let mut bigs = [None; BATCH];
+            self.table.prefetch(&names[..info_hashes.len()], |at, payload| {
+                if let Content::Big(number) = Content::from_payload::<K>(payload) {
+                    bigs[at] = self.bigs.get(number);
+                }
+            });
+            black_box(bigs.iter().flatten().fold(0, |sum, big| sum ^ big.touch()));
+        }
+    }
+
     fn prefetch_batch(&self, names: &[Name], peers: &[Option<K::Peer>; BATCH]) {
         let (mut lists, mut bigs) = ([(0, 0); BATCH], [None; BATCH]);
         let mut places = lists.iter_mut();

@@ -115,6 +115,14 @@ impl Shard {
         }
     }
 
+    /// As [`Self::prefetch`], for a scrape of several torrents.
+    pub fn prefetch_scrape(&self, family: Family, info_hashes: &[InfoHash]) {
+        match family {
+            Family::V4 => self.v4.prefetch_scrape(info_hashes),
+            Family::V6 => self.v6.prefetch_scrape(info_hashes),
+        }
+    }
+
     /// Forgets peers that have not announced for the maximum age, until `budget` units of work are done or a pass over
     /// all torrents ends, and goes on from there the next time. Never fails to make progress: a budget of 0 counts as 1.
     ///

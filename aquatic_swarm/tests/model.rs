@@ -303,8 +303,11 @@ impl Sequence {
                 families: Families::Own,
             })
             .collect();
-        self.shard.prefetch(Family::V4, &announces);
-        self.shard.prefetch(Family::V6, &announces);
+        let info_hashes: Vec<InfoHash> = announces.iter().map(|announce| announce.info_hash).collect();
+        for family in Family::ALL {
+            self.shard.prefetch(family, &announces);
+            self.shard.prefetch_scrape(family, &info_hashes);
+        }
     }
 
     /// A part of a pass. The model follows what the shard forgot, provided it was old.

@@ -335,6 +335,7 @@ impl Handler {
         let info_hashes = &mut info_hashes[..asked.len()];
         info_hashes.copy_from_slice(asked);
         let transaction_id = request.transaction_id();
+        turn.shard.prefetch_scrape(listener.family, info_hashes);
         let counts = info_hashes.iter().map(|info_hash| {
             let counts = || turn.shard.scrape(info_hash, FamilySet::One(listener.family));
             visible(info_hash, turn.access_list, counts)
