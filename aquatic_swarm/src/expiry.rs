@@ -5,6 +5,8 @@
 //! of the cursor does no harm either: entries that stay in the page keep their order, so those to come are still below
 //! the cursor, and the others are on the last page, which is also to come.
 
+use std::hint::black_box;
+
 use crate::family::Store;
 use crate::payload::Content;
 use crate::peer::Kind;
@@ -73,6 +75,7 @@ impl<K: Kind> Store<K> {
         let mut left = self.cursor.entries.unwrap_or(len).min(len);
         if self.cursor.entries.is_none() {
             self.table.relocate(page);
+            self.touch_lists(page, len);
             done.work += 1;
         }
         while left > 0 {
@@ -88,6 +91,15 @@ impl<K: Kind> Store<K> {
         }
         self.cursor.page += 1;
         self.cursor.entries = None;
+    }
+
+    /// Loads where the lists of a page begin, so that their cache misses overlap.
+    fn touch_lists(&self, page: u32, len: u8) {
+        for at in 0..len {
+            if let Content::List { block, .. } = self.content(self.table.slot_at(page, at)) {
+                black_box(K::stamp(*self.lists.unit(block)));
+            }
+        }
     }
 
     /// Returns whether the visit is complete.

@@ -350,14 +350,17 @@ impl<K: Kind> Store<K> {
                 let number = self.bigs.create(&self.lists.get(block)[..seats.len as usize])?;
                 self.lists.free(block);
                 self.table.set_payload(slot, Content::<K::Peer>::big(number));
-                let (big, hasher) = self.bigs.get_mut(number)?;
-                big.add(hasher, peer)
+                self.add_to_big(number, peer)
             }
-            Content::Big(number) => {
-                let (big, hasher) = self.bigs.get_mut(number)?;
-                big.add(hasher, peer)
-            }
+            Content::Big(number) => self.add_to_big(number, peer),
         }
+    }
+
+    fn add_to_big(&mut self, number: u32, peer: K::Peer) -> Option<u32> {
+        let (big, hasher) = self.bigs.get_mut(number)?;
+        let at = big.add(hasher, peer)?;
+        self.bigs.count_peers(1, 0);
+        Some(at)
     }
 
     /// Adds a peer to a list whose block has room for it.
@@ -402,6 +405,7 @@ impl<K: Kind> Store<K> {
                 };
                 let stamp = K::stamp(big.get(at));
                 big.remove(hasher, at);
+                self.bigs.count_peers(0, 1);
                 self.count(stamp, false);
                 self.make_small(slot, number);
                 true

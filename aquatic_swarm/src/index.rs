@@ -11,6 +11,8 @@ use crate::types::MAX_PEERS_PER_TORRENT;
 
 /// Items to a bucket on average. Between two doublings those that were not split yet have up to twice as many.
 const MEAN: u32 = 8;
+/// What an item takes of its line, on average.
+pub(crate) const BYTES_PER_ITEM: usize = LINE / MEAN as usize;
 /// Items to a line.
 const ITEMS: usize = LINE / size_of::<u32>() - 1;
 /// Lines of a bucket that takes no more. Out of reach without the hash key.
@@ -133,6 +135,7 @@ impl Index {
         Self { buckets, len: 0, spare: None }
     }
 
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         let spare = self.spare.as_ref().map_or(0, |spare| size_of::<Spare>() + spare.lines.bytes());
         self.buckets.bytes() + spare

@@ -230,7 +230,7 @@ pub struct FamilyStats {
     pub seeders: u64,
     /// Leechers of all torrents.
     pub leechers: u64,
-    /// Bytes of memory asked of the allocator. Part of it may be untouched and thus not resident.
+    /// Bytes of memory asked of the allocator, about. Part of it may be untouched and thus not resident.
     pub bytes: u64,
 }
 
