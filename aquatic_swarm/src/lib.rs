@@ -42,8 +42,8 @@
 //! about 10 MB if all are, at most 100 MB per shard. Between two passes memory that a sudden change of sizes leaves
 //! behind is not gathered yet.
 //!
-//! Measured: 10 M torrents with 25 M IPv4 peers take 21.6 bytes per peer resident if popularity follows a power law,
-//! 20.7 if it is flat (`cargo bench -p aquatic_swarm --bench fill -- --torrents 10000000 --peers 25000000`, which says
+//! Measured: 10 M torrents with 25 M IPv4 peers take 21.5 bytes per peer resident if popularity follows a power law,
+//! 20.9 if it is flat (`cargo bench -p aquatic_swarm --bench fill -- --torrents 10000000 --peers 25000000`, which says
 //! more about the population; glibc's allocator).
 
 #![forbid(unsafe_code)]

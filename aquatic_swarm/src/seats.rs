@@ -1,9 +1,8 @@
-//! The order within a swarm: seeders first, then leechers, and in random order among their like. So peers that sit next to
-//! each other are no more alike than any two, and a reply may take some in a row. The order stays random because whoever
-//! comes changes places with somebody chosen at random, and from time to time whoever announces does.
+//! The order within a swarm: seeders first, then leechers. In lists it is random among peers of a role, so that those next
+//! to each other are no more alike than any two, and a reply may take some in a row: whoever comes takes the place of
+//! somebody chosen at random, who moves to the end, and whoever announces changes places.
 //!
-//! Each change is told as the few moves that make it, which the short list and the large swarm then carry out in their own
-//! way.
+//! Each change of a list is told as the few moves that make it. Large swarms seat their peers themselves, see `big.rs`.
 
 use rand::Rng;
 

@@ -26,6 +26,7 @@ pub struct Shard {
     /// The family whose pass of expiry is under way.
     expiring: Family,
 }
+
 impl Shard {
     /// An empty shard. Limits beyond [`MAX_PER_SHARD`] and [`MAX_PEERS_PER_TORRENT`] are lowered to those.
     #[must_use]
@@ -44,8 +45,9 @@ impl Shard {
     /// Stores, updates or forgets the announcing peer, and writes a sample of the others to `out`.
     ///
     /// Each of the others is as likely as any to be in the sample; seeders and leechers come in proportion. It has
-    /// `wanted` peers if there are as many and they fit. A seeder gets leechers only; no one gets itself; who stops gets no one. A paused peer counts as a
-    /// leecher. The torrent's completed count grows when a known leecher turns into a seeder, whatever the event.
+    /// `wanted` peers if there are as many and they fit. A seeder gets leechers only; no one gets itself; who stops gets
+    /// no one. A paused peer counts as a leecher. The torrent's completed count grows when a known leecher turns into a
+    /// seeder, whatever the event.
     ///
     /// When a limit is reached the answer is the same, but a new peer is not stored. One that is known is updated.
     pub fn announce(
@@ -126,9 +128,9 @@ impl Shard {
     /// Forgets peers that have not announced for the maximum age, until `budget` units of work are done or a pass over
     /// all torrents ends, and goes on from there the next time. Never fails to make progress: a budget of 0 counts as 1.
     ///
-    /// A peer is never forgotten before the maximum age. It is forgotten at most 16 seconds and a pass later, one
-    /// more each time another peer of its torrent took its place while the pass was there. Passes also gather what sparse chunks of memory
-    /// hold, so that these can be returned: they are worth running even when nothing is old.
+    /// A peer is never forgotten before the maximum age. It is forgotten at most 16 seconds and a pass later, one more
+    /// each time another peer of its torrent took its place while the pass was there. Passes also gather what sparse
+    /// chunks of memory hold, so that these can be returned: they are worth running even when nothing is old.
     pub fn expire(&mut self, now: Seconds, budget: u64) -> Expired {
         let deadline = Deadline::new(now, self.config.max_peer_age);
         let budget = budget.max(1);
