@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+mod compose;
+
 use std::process::ExitCode;
 
 use aquatic_cli_helpers::{ConfigFlags, run};
@@ -17,7 +19,7 @@ Examples:
                                  Say what is wrong with it, without starting
 
 Announce URLs: udp://HOST:6969/announce, also with http, https, ws and wss.
-Ctrl-C and SIGTERM stop it; SIGUSR1 reads access list and certificate again.
+Ctrl-C and SIGTERM stop it; SIGHUP reads access list and certificate again.
 
 Exit codes: 0 success, 1 configuration, 2 command line, 3 failure, 101 a bug.";
 
@@ -47,9 +49,9 @@ enum Service {
 
 fn main() -> ExitCode {
     match Cli::parse().service {
-        Service::Udp(flags) => run(&flags, aquatic_udp::run),
-        Service::Http(flags) => run(&flags, aquatic_http::run),
-        Service::Ws(flags) => run(&flags, aquatic_ws::run),
+        Service::Udp(flags) => run(&flags, compose::run_udp),
+        Service::Http(flags) => run(&flags, compose::run_http),
+        Service::Ws(flags) => run(&flags, compose::run_ws),
     }
 }
 

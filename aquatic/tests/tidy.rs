@@ -14,31 +14,73 @@ const MAX_LINES: usize = 700;
 /// Shortest description at the top of a crate, in lines: what belongs in it and what does not.
 const MIN_CRATE_DOC_LINES: usize = 2;
 
-/// Which members each member may use. Protocol codecs and the store know nothing of the tracker around them, and
-/// nothing knows the services but the program.
-const ARROWS: [(&str, &[&str]); 15] = [
+/// Which members each member may use: those below it. Protocol codecs and the store know nothing of the tracker around
+/// them, and nothing knows the services but the program.
+const ARROWS: [(&str, &[&str]); 19] = [
     (
         "aquatic",
         &[
             "aquatic_cli_helpers",
             "aquatic_common",
             "aquatic_http",
+            "aquatic_net",
+            "aquatic_runtime",
+            "aquatic_tracker",
             "aquatic_udp",
+            "aquatic_web",
+            "aquatic_ws",
             // For the tests, which speak to the program as clients do.
             "aquatic_http_protocol",
             "aquatic_udp_protocol",
-            "aquatic_ws",
             "aquatic_ws_protocol",
         ],
     ),
-    ("aquatic_udp", &["aquatic_common", "aquatic_runtime", "aquatic_swarm", "aquatic_udp_protocol"]),
-    ("aquatic_http", &["aquatic_common", "aquatic_http_protocol", "aquatic_runtime", "aquatic_swarm"]),
+    (
+        "aquatic_udp",
+        &[
+            "aquatic_common",
+            "aquatic_metrics",
+            "aquatic_net",
+            "aquatic_runtime",
+            "aquatic_swarm",
+            "aquatic_tracker",
+            "aquatic_udp_protocol",
+        ],
+    ),
+    (
+        "aquatic_http",
+        &[
+            "aquatic_common",
+            "aquatic_http_protocol",
+            "aquatic_metrics",
+            "aquatic_net",
+            "aquatic_swarm",
+            "aquatic_tracker",
+            "aquatic_web",
+        ],
+    ),
     (
         "aquatic_ws",
-        // A WebSocket begins as a request of HTTP.
-        &["aquatic_common", "aquatic_http_protocol", "aquatic_runtime", "aquatic_ws_protocol"],
+        &[
+            "aquatic_common",
+            // A WebSocket begins as a request of HTTP.
+            "aquatic_http_protocol",
+            "aquatic_metrics",
+            "aquatic_net",
+            "aquatic_runtime",
+            "aquatic_tracker",
+            "aquatic_web",
+            "aquatic_ws_protocol",
+        ],
     ),
-    ("aquatic_runtime", &["aquatic_common", "aquatic_swarm"]),
+    (
+        "aquatic_web",
+        &["aquatic_common", "aquatic_http_protocol", "aquatic_metrics", "aquatic_net", "aquatic_runtime"],
+    ),
+    ("aquatic_net", &["aquatic_common", "aquatic_metrics", "aquatic_runtime"]),
+    ("aquatic_tracker", &["aquatic_common", "aquatic_metrics", "aquatic_runtime", "aquatic_swarm"]),
+    ("aquatic_runtime", &["aquatic_common", "aquatic_metrics"]),
+    ("aquatic_metrics", &["aquatic_common"]),
     ("aquatic_swarm", &["aquatic_common"]),
     ("aquatic_udp_protocol", &["aquatic_common"]),
     ("aquatic_http_protocol", &["aquatic_common"]),
@@ -61,7 +103,14 @@ const ARROWS: [(&str, &[&str]); 15] = [
 ];
 
 /// Crates that only one member may depend on.
-const CONFINED: [(&str, &str); 2] = [("glommio", "aquatic_runtime"), ("polling", "aquatic_runtime")];
+const CONFINED: [(&str, &str); 1] = [("glommio", "aquatic_runtime")];
+
+/// Words that a member's code may not contain, because what they name belongs to other members.
+const FOREIGN_WORDS: [(&str, &[&str]); 3] = [
+    ("aquatic_runtime", &["torrent", "info_hash", "InfoHash", "swarm", "announce", "Udp", "Tcp"]),
+    ("aquatic_net", &["torrent", "info_hash", "InfoHash", "swarm", "scrape"]),
+    ("aquatic_tracker", &["udp_protocol", "http_protocol", "ws_protocol", "aquatic_net", "aquatic_web"]),
+];
 
 /// What the pure members may not reach for: sockets, clocks, executors, the log.
 const IMPURE: [&str; 7] = ["glommio", "libc", "log", "mio", "polling", "socket2", "tokio"];
@@ -208,6 +257,17 @@ fn arrows_point_down() {
         }
     }
     assert_none("members use only those below them", &offenders);
+}
+
+#[test]
+fn members_speak_of_their_own_matters_only() {
+    let offenders = lines_where(|path, line| {
+        let code = line.split("//").next().unwrap_or_default();
+        FOREIGN_WORDS.iter().any(|(member, words)| {
+            path.starts_with(Path::new(member).join("src")) && words.iter().any(|word| code.contains(word))
+        })
+    });
+    assert_none("what belongs to other members is not named", &offenders);
 }
 
 #[test]

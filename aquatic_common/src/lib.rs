@@ -13,6 +13,7 @@ pub mod config;
 mod event;
 mod identity;
 pub mod settings;
+pub mod steering;
 pub mod time;
 
 pub use access_list::{AccessList, AccessListMode};
@@ -20,4 +21,5 @@ pub use addr::{Family, canonical};
 pub use buffer::BufferTooSmall;
 pub use event::AnnounceEvent;
 pub use identity::{InfoHash, ParseHexError, PeerId};
+pub use steering::Steering;
 pub use time::Seconds;

@@ -7,7 +7,7 @@ use aquatic_common::config::{
 use aquatic_common::settings::{Configuration, Problem};
 use aquatic_common::time::shorten;
 use aquatic_http_protocol::ANNOUNCE_REPLY_OVERHEAD;
-use aquatic_runtime::tcp::config::{ConnectionsConfig, ProxiesConfig, TcpConfig, TcpNetworkConfig};
+use aquatic_net::tcp::config::{ConnectionsConfig, ProxiesConfig, TcpConfig, TcpNetworkConfig};
 
 /// Bytes a peer takes at most in a reply.
 const LONGEST_PEER: usize = 18;

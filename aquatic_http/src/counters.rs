@@ -1,10 +1,10 @@
-//! What is counted on each core about requests. What is counted about connections belongs to `aquatic_runtime::tcp`.
+//! What is counted on each core about requests. What is counted about connections belongs to `aquatic_net`.
 
 use aquatic_common::Family;
-use aquatic_common::config::Limit;
 use aquatic_http_protocol::{Fault, HttpFault, Refusal};
-use aquatic_runtime::metrics::{CoreMetrics, Counter, Label, names};
-use aquatic_runtime::proxy::NoClient;
+use aquatic_metrics::{CoreMetrics, Counter, Label, names};
+use aquatic_net::proxy::NoClient;
+use aquatic_tracker::{Reason, ReasonCounters};
 
 const PROTOCOL: Label = ("protocol", "http");
 
@@ -28,75 +28,48 @@ impl Action {
     }
 }
 
-/// Why a request was not served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// It makes no sense to a tracker, or to an HTTP server.
-    Bad(Refusal),
-    /// The access list does not let the torrent in.
-    AccessList,
-    /// A trusted proxy did not say whom the request comes from.
-    NoClient(NoClient),
-    /// The core that owns the torrent could not be asked.
-    Overflow,
-    /// The core that owns the torrent did not answer in time.
-    Timeout,
-}
+/// Reasons that requests are refused for.
+const REASONS: [Reason; 18] = [
+    Reason::InfoHashMissing,
+    Reason::InfoHashLength,
+    Reason::PortMissing,
+    Reason::PortInvalid,
+    Reason::NotCompact,
+    Reason::FullScrape,
+    Reason::Malformed,
+    Reason::Version,
+    Reason::HeadTooLong,
+    Reason::TooManyHeaders,
+    Reason::Body,
+    Reason::NotFound,
+    Reason::Method,
+    Reason::AccessList,
+    Reason::ClientMissing,
+    Reason::ClientMalformed,
+    Reason::Overflow,
+    Reason::Timeout,
+];
 
-impl Why {
-    const NAMES: [&'static str; 18] = [
-        "info_hash_missing",
-        "info_hash_length",
-        "port_missing",
-        "port_invalid",
-        "not_compact",
-        "full_scrape",
-        "malformed",
-        "version",
-        "head_too_long",
-        "too_many_headers",
-        "body",
-        "not_found",
-        "method",
-        "access_list",
-        "client_missing",
-        "client_malformed",
-        "overflow",
-        "timeout",
-    ];
-
-    /// Position among the names.
-    fn index(self) -> usize {
-        match self {
-            Self::Bad(Refusal::Tracker(fault)) => match fault {
-                Fault::InfoHashMissing => 0,
-                Fault::InfoHashLength(_) => 1,
-                Fault::PortMissing => 2,
-                Fault::PortInvalid => 3,
-                Fault::NotCompact => 4,
-                Fault::ScrapeOfAll => 5,
-            },
-            Self::Bad(Refusal::Http(fault)) => match fault {
-                HttpFault::Malformed => 6,
-                HttpFault::Version => 7,
-                HttpFault::HeadTooLong => 8,
-                HttpFault::TooManyHeaders => 9,
-                HttpFault::Body => 10,
-                HttpFault::NotFound => 11,
-                HttpFault::Method => 12,
-            },
-            Self::AccessList => 13,
-            Self::NoClient(NoClient::Missing) => 14,
-            Self::NoClient(NoClient::Malformed) => 15,
-            Self::Overflow => 16,
-            Self::Timeout => 17,
-        }
-    }
-
-    /// The label in metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES[self.index()]
+/// The reason by which a refusal of the codec is counted.
+pub(crate) fn reason_of(refusal: Refusal) -> Reason {
+    match refusal {
+        Refusal::Tracker(fault) => match fault {
+            Fault::InfoHashMissing => Reason::InfoHashMissing,
+            Fault::InfoHashLength(_) => Reason::InfoHashLength,
+            Fault::PortMissing => Reason::PortMissing,
+            Fault::PortInvalid => Reason::PortInvalid,
+            Fault::NotCompact => Reason::NotCompact,
+            Fault::ScrapeOfAll => Reason::FullScrape,
+        },
+        Refusal::Http(fault) => match fault {
+            HttpFault::Malformed => Reason::Malformed,
+            HttpFault::Version => Reason::Version,
+            HttpFault::HeadTooLong => Reason::HeadTooLong,
+            HttpFault::TooManyHeaders => Reason::TooManyHeaders,
+            HttpFault::Body => Reason::Body,
+            HttpFault::NotFound => Reason::NotFound,
+            HttpFault::Method => Reason::Method,
+        },
     }
 }
 
@@ -105,10 +78,9 @@ impl Why {
 pub struct Counters {
     requests: [[Counter; 2]; 2],
     responses: [[Counter; 2]; 2],
-    refused: [Counter; Why::NAMES.len()],
+    refused: ReasonCounters,
     pub(crate) health: Counter,
     pub(crate) forwarded: Counter,
-    not_stored: [Counter; Limit::ALL.len()],
     no_client: [Counter; 2],
     received: Counter,
     sent: Counter,
@@ -125,30 +97,23 @@ impl Counters {
                     .map(|action| metrics.counter(metric, &[PROTOCOL, family, ("action", action.name())]))
             })
         };
-        let refused = |reason| metrics.counter(&names::REFUSED, &[PROTOCOL, ("reason", reason)]);
-        let not_stored =
-            |limit: Limit| metrics.counter(&names::NOT_STORED, &[PROTOCOL, ("reason", limit.name())]);
         let no_client =
             |why: NoClient| metrics.counter(&names::CLIENTS_UNKNOWN, &[PROTOCOL, ("reason", why.name())]);
         Self {
             requests: by_family_and_action(&names::REQUESTS),
             responses: by_family_and_action(&names::RESPONSES),
-            refused: Why::NAMES.map(refused),
+            refused: ReasonCounters::new(metrics, &names::REFUSED, &[PROTOCOL], &REASONS),
             health: metrics.counter(&names::REQUESTS, &[PROTOCOL, ("action", "health")]),
             forwarded: metrics.counter(&names::FORWARDED, &[PROTOCOL]),
-            not_stored: Limit::ALL.map(not_stored),
             no_client: [NoClient::Missing, NoClient::Malformed].map(no_client),
             received: metrics.counter(&names::RECEIVED_BYTES, &[PROTOCOL]),
             sent: metrics.counter(&names::SENT_BYTES, &[PROTOCOL]),
         }
     }
 
-    pub(crate) fn received(&self, bytes: usize) {
-        self.received.add(bytes as u64);
-    }
-
-    pub(crate) fn sent(&self, bytes: usize) {
-        self.sent.add(bytes as u64);
+    pub(crate) fn bytes(&self, received: usize, sent: usize) {
+        self.received.add(received as u64);
+        self.sent.add(sent as u64);
     }
 
     pub(crate) fn request(&self, family: Family, action: Action) {
@@ -168,13 +133,8 @@ impl Counters {
         }
     }
 
-    /// Counts an announce whose peer was not stored.
-    pub(crate) fn not_stored(&self, limit: Limit) {
-        self.not_stored[limit as usize].add(1);
-    }
-
-    pub(crate) fn refuse(&self, why: Why) {
-        self.refused[why.index()].add(1);
+    pub(crate) fn refuse(&self, reason: Reason) {
+        self.refused.add(reason);
     }
 
     /// Requests of a kind so far.
@@ -191,7 +151,7 @@ impl Counters {
 
     /// Refusals for a reason so far.
     #[must_use]
-    pub fn refused(&self, why: Why) -> u64 {
-        self.refused[why.index()].get()
+    pub fn refused(&self, reason: Reason) -> u64 {
+        self.refused.get(reason)
     }
 }

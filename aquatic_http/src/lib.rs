@@ -1,17 +1,18 @@
-//! The HTTP and HTTPS service of the tracker (BEP 3, 7, 23, 24, 31, 48). Here belong its configuration, its pure request
-//! handler and the thin layer that connects the handler to `aquatic_runtime`. Sockets, TLS, timers and cores belong to
-//! `aquatic_runtime`, swarms to `aquatic_swarm`, bytes on the wire to `aquatic_http_protocol`.
+//! The HTTP and HTTPS tracker (BEP 3, 7, 23, 24, 31, 48). Here belong its configuration, its pure request handler and
+//! the site that connects the handler to the front. Connections belong to `aquatic_net`, heads and replies in order to
+//! `aquatic_web`, torrents to `aquatic_tracker`, bytes on the wire to `aquatic_http_protocol`.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod config;
-mod connection;
 mod counters;
 mod handler;
-mod service;
+mod site;
+mod waiting;
 
 pub use config::{HttpConfig, ProtocolConfig};
-pub use counters::{Action, Counters, Why};
-pub use handler::{AwayAnnounce, AwayScrape, Handler, Step, Then, Turn};
-pub use service::{HttpService, run};
+pub use counters::{Action, Counters};
+pub use handler::{ForwardedAnnounce, ForwardedScrape, Handled, Handler, Incoming};
+pub use site::HttpTracker;
+pub use waiting::{ResponseSlot, WaitingReply};

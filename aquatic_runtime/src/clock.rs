@@ -5,23 +5,33 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aquatic_common::Seconds;
 
-/// When the process started. Copies of it agree, so the times of all cores can be compared.
+/// The moment that the tracker's times are counted from. Copies of it agree, so the times of all cores can be compared.
+/// A process that takes over from an earlier one resumes its epoch, so that ages and connection ids keep their meaning.
 #[derive(Clone, Copy, Debug)]
-pub struct Epoch(Instant);
+pub struct Epoch {
+    resumed: Instant,
+    before: Duration,
+}
 
 impl Epoch {
-    /// Starts counting now.
+    /// An epoch that begins now.
     #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self::resume_at(Duration::ZERO)
     }
 
-    /// Time since the start, read from the operating system now.
+    /// An epoch that began this long ago.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn resume_at(elapsed: Duration) -> Self {
+        Self { resumed: Instant::now(), before: elapsed }
+    }
+
+    /// Time since the epoch, read from the operating system now.
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn elapsed(&self) -> Duration {
-        Instant::now().saturating_duration_since(self.0)
+        self.before + Instant::now().saturating_duration_since(self.resumed)
     }
 }
 
@@ -54,13 +64,13 @@ impl Clock {
         now
     }
 
-    /// Time since the process started, as of the last tick.
+    /// Time since the epoch, as of the last tick.
     #[must_use]
     pub fn shown(&self) -> Duration {
         self.shown.get()
     }
 
-    /// Whole seconds since the process started, as of the last tick.
+    /// Whole seconds since the epoch, as of the last tick.
     #[must_use]
     pub fn now(&self) -> Seconds {
         Seconds(u32::try_from(self.shown.get().as_secs()).unwrap_or(u32::MAX))
@@ -70,6 +80,14 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_epoch_can_be_resumed() {
+        let hour = Duration::from_secs(3600);
+        let epoch = Epoch::resume_at(hour);
+        assert!(epoch.elapsed() >= hour && epoch.elapsed() < hour * 2);
+        assert_eq!(Clock::new(epoch).now(), Seconds(3600));
+    }
 
     #[test]
     fn shows_the_last_tick_and_never_less() {

@@ -1,62 +1,47 @@
-//! What a service finds on each core.
+//! Per-core context: clock, randomness, sockets, channels to the other cores, and the executor's tasks and timers.
 
 use std::cell::{RefCell, RefMut};
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::task::Context;
 use std::time::Duration;
 
-use aquatic_common::{AccessList, Family, InfoHash, Seconds};
-use aquatic_swarm::{Announce, FamilySet, PeerBuffers, Shard, SwarmCounts};
+use aquatic_common::Seconds;
+use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
 use rand::rngs::SmallRng;
 
-use crate::access_list::AccessReader;
+use crate::channel::{Batch, Channel, Channels};
 use crate::clock::Clock;
-use crate::look::Looks;
-use crate::mesh::{Carries, Mesh, Overflow, Recipient};
-use crate::metrics::{CoreMetrics, Counter, Gauge, names};
+use crate::reactor_poll::ReactorPolls;
 use crate::readiness::Readiness;
-use crate::router::{
-    AnnounceAnswer, AnnounceQuestion, Answer, Ended, Outgoing, Question, RouteError, Router, Ticket,
-};
-use crate::steering::Steering;
 use crate::stop::StopFlag;
 
 pub use crate::stop::Stopping;
 
-/// What travels between cores.
-#[derive(Debug)]
-pub(crate) enum Parcel<M> {
-    Ask(Ticket, Question),
-    Answer(Ticket, Answer),
-    Service(M),
+/// What runs on each core. The value is made in the main thread, one per core, with the sockets of that core; then it
+/// moves to the core's thread and runs until the process stops.
+pub trait CoreService: Send + 'static {
+    /// Runs the service. To return before [`Core::stopping`] completes, or to return an error, ends the process with a
+    /// message.
+    fn run(self, core: Rc<Core>) -> impl Future<Output = anyhow::Result<()>> + 'static;
 }
 
-/// Takes a message that is its service's, or gives it back.
-type Handler<M> = Box<dyn FnMut(usize, M) -> Result<(), M>>;
-
-/// One core: its shard of the torrents, its clock, and its ways to the network and to the other cores. Lives on that
-/// core's thread only. `M` is the process's message type, see [`Carries`].
-pub struct Core<M: Send + 'static> {
+/// One core. Lives on that core's thread only.
+pub struct Core {
     index: usize,
-    steering: Steering,
+    count: usize,
     clock: Clock,
-    shard: RefCell<Shard>,
     rng: RefCell<SmallRng>,
-    access: AccessReader,
     readiness: Readiness,
     metrics: CoreMetrics,
     counts: Counts,
     stop: StopFlag,
-    looks: Looks,
-    mesh: Mesh<Parcel<M>>,
-    router: RefCell<Router>,
-    handlers: RefCell<Vec<Handler<M>>>,
-    flushers: RefCell<Vec<Box<dyn FnMut()>>>,
+    polls: ReactorPolls,
+    channels: Channels,
 }
 
-impl<M: Send + 'static> fmt::Debug for Core<M> {
+impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").field("index", &self.index).finish_non_exhaustive()
     }
@@ -64,99 +49,54 @@ impl<M: Send + 'static> fmt::Debug for Core<M> {
 
 /// What the engine itself counts on each core.
 struct Counts {
-    messages: Counter,
-    unclaimed: Counter,
-    overflows: Counter,
-    timeouts: Counter,
     wait_failures: Counter,
-    questions: Gauge,
-    sources: Gauge,
-    /// By family: torrents, seeders, leechers, bytes.
-    swarms: [[Gauge; 4]; 2],
+    watched: Gauge,
 }
 
 impl Counts {
     fn new(metrics: &CoreMetrics) -> Self {
-        let swarms = Family::ALL.map(|family| {
-            let family = ("family", family.name());
-            [
-                metrics.gauge(&names::TORRENTS, &[family]),
-                metrics.gauge(&names::PEERS, &[family, ("role", "seeder")]),
-                metrics.gauge(&names::PEERS, &[family, ("role", "leecher")]),
-                metrics.gauge(&names::STORE, &[family]),
-            ]
-        });
         Self {
-            messages: metrics.counter(&names::MESH_MESSAGES, &[]),
-            unclaimed: metrics.counter(&names::MESH_UNCLAIMED, &[]),
-            overflows: metrics.counter(&names::UNANSWERED, &[("reason", "overflow")]),
-            timeouts: metrics.counter(&names::UNANSWERED, &[("reason", "timeout")]),
             wait_failures: metrics.counter(&names::WAIT_FAILURES, &[]),
-            questions: metrics.gauge(&names::QUESTIONS, &[]),
-            sources: metrics.gauge(&names::SOURCES, &[]),
-            swarms,
+            watched: metrics.gauge(&names::WATCHED_FDS, &[]),
         }
     }
 }
 
 /// The parts a core is made of.
-pub(crate) struct Parts<M: Send + 'static> {
+pub(crate) struct Parts {
     pub(crate) index: usize,
-    pub(crate) steering: Steering,
+    pub(crate) count: usize,
     pub(crate) clock: Clock,
-    pub(crate) shard: Shard,
-    pub(crate) access: AccessReader,
     pub(crate) readiness: Readiness,
     pub(crate) metrics: CoreMetrics,
-    pub(crate) mesh: Mesh<Parcel<M>>,
+    pub(crate) channels: Channels,
 }
 
-impl<M: Send + 'static> Core<M> {
-    pub(crate) fn new(parts: Parts<M>) -> Self {
-        let Parts { index, steering, clock, shard, access, readiness, metrics, mesh } = parts;
-        let counts = Counts::new(&metrics);
+impl Core {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { index, count, clock, readiness, metrics, channels } = parts;
         Self {
             index,
-            steering,
+            count,
             clock,
-            shard: RefCell::new(shard),
             rng: RefCell::new(rand::make_rng()),
-            access,
             readiness,
+            counts: Counts::new(&metrics),
             metrics,
-            counts,
             stop: StopFlag::default(),
-            looks: Looks::new(),
-            mesh,
-            router: RefCell::default(),
-            handlers: RefCell::default(),
-            flushers: RefCell::default(),
+            polls: ReactorPolls::new(),
+            channels,
         }
     }
 
-    /// Position of this core among all, from 0: also the position of its sockets and its shard.
+    /// Position of this core among all, from 0: also the position of its sockets.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// How many cores there are.
+    /// Number of cores.
     pub fn count(&self) -> usize {
-        self.steering.cores()
-    }
-
-    /// The core that owns a torrent.
-    pub fn owner(&self, info_hash: &InfoHash) -> usize {
-        self.steering.owner(info_hash)
-    }
-
-    /// Whether this core owns a torrent.
-    pub fn owns(&self, info_hash: &InfoHash) -> bool {
-        self.owner(info_hash) == self.index
-    }
-
-    /// This core's shard. A borrow must end before the next `.await`, and before questions are asked.
-    pub fn shard(&self) -> RefMut<'_, Shard> {
-        self.shard.borrow_mut()
+        self.count
     }
 
     /// This core's source of randomness: fast, seeded from the operating system, not for secrets. A borrow must end
@@ -165,30 +105,20 @@ impl<M: Send + 'static> Core<M> {
         self.rng.borrow_mut()
     }
 
-    /// Seconds since the process started, as of the last [`tick`](Self::tick).
+    /// Seconds since the tracker's epoch, as of the last [`tick`](Self::tick).
     pub fn now(&self) -> Seconds {
         self.clock.now()
     }
 
-    /// Brings the clock up to date. A service does so once per batch; the engine does so at every wake-up of its own
-    /// tasks.
+    /// Time since the tracker's epoch, as of the last [`tick`](Self::tick).
+    pub fn time(&self) -> Duration {
+        self.clock.shown()
+    }
+
+    /// Brings the clock up to date and returns the time it then shows. A service does so once per batch; the engine
+    /// does so at every wake-up of its own tasks.
     pub fn tick(&self) -> Duration {
         self.clock.tick()
-    }
-
-    /// The coarse clock itself.
-    pub fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    /// Whether the tracker serves this torrent.
-    pub fn allows(&self, info_hash: &InfoHash) -> bool {
-        self.access.allows(info_hash)
-    }
-
-    /// The access list as it is now, for a whole batch.
-    pub fn access_list(&self) -> Arc<AccessList> {
-        self.access.current()
     }
 
     /// Where descriptors are registered to wait for them.
@@ -201,153 +131,10 @@ impl<M: Send + 'static> Core<M> {
         &self.metrics
     }
 
-    /// Sends a message to another core; never waits.
-    ///
-    /// # Errors
-    /// The message, if the channel is full or `to` is this core or no core. The overflow has been counted.
-    pub fn try_send<T>(&self, to: usize, message: T) -> Result<(), Overflow<T>>
-    where
-        M: Carries<T>,
-    {
-        match self.mesh.try_send(to, Parcel::Service(M::pack(message))) {
-            Ok(()) => Ok(()),
-            Err(Overflow(parcel)) => match parcel {
-                Parcel::Service(message) => match message.unpack() {
-                    Ok(message) => Err(Overflow(message)),
-                    Err(_) => unreachable!("a carrier gives back what it was given"),
-                },
-                Parcel::Ask(..) | Parcel::Answer(..) => {
-                    unreachable!("a full channel gives back what was sent")
-                }
-            },
-        }
-    }
-
-    /// Calls `handler` with each message of this type from another core: the sender's index and the message. The
-    /// handler must not block and must not wait; it may borrow the shard. Register handlers before the first `.await`
-    /// of [`CoreService::run`](crate::engine::CoreService::run): messages that no handler takes are counted and lost.
-    pub fn on_message<T: 'static>(&self, mut handler: impl FnMut(usize, T) + 'static)
-    where
-        M: Carries<T>,
-    {
-        let handler = move |from, message: M| message.unpack().map(|message| handler(from, message));
-        self.handlers.borrow_mut().push(Box::new(handler));
-    }
-
-    /// Called after each batch of messages from other cores has been handled: the moment to send the replies that the
-    /// handlers, and the callbacks of answered questions, have gathered.
-    pub fn after_messages(&self, flush: impl FnMut() + 'static) {
-        self.flushers.borrow_mut().push(Box::new(flush));
-    }
-
-    /// Counts of these torrents, in the order asked, from whichever cores own them. `done` is called exactly once:
-    /// before this returns if this core owns all of them or an owner cannot be asked, otherwise later, from the task
-    /// that receives messages or the one that watches deadlines.
-    pub fn scrape(
-        &self,
-        info_hashes: &[InfoHash],
-        families: FamilySet,
-        done: impl FnOnce(Result<&[SwarmCounts], RouteError>) + 'static,
-    ) {
-        let asked = self.router.borrow_mut().scrape(
-            self.clock.shown(),
-            (&self.steering, self.index),
-            info_hashes,
-            families,
-            |info_hash| self.shard.borrow().scrape(info_hash, families),
-            Box::new(done),
-        );
-        match asked {
-            Ok(outgoing) => {
-                // Once one owner cannot be asked the question has ended, and the other owners need not be bothered.
-                let _ = outgoing.into_iter().try_for_each(|question| self.ask(question));
-            }
-            Err(ended) => ended.tell(),
-        }
-    }
-
-    /// Applies an announce on whichever core owns the torrent, asking for up to this many bytes of compact IPv4 and
-    /// IPv6 peers. `done` is called exactly once, as for [`scrape`](Self::scrape).
-    pub fn announce(
-        &self,
-        announce: Announce,
-        (v4_room, v6_room): (usize, usize),
-        done: impl FnOnce(Result<AnnounceAnswer, RouteError>) + 'static,
-    ) {
-        let owner = self.owner(&announce.info_hash);
-        let question = AnnounceQuestion { announce, v4_room, v6_room };
-        if owner == self.index {
-            done(Ok(self.apply(&question)));
-            return;
-        }
-        let asked = self.router.borrow_mut().announce(self.clock.shown(), owner, question, Box::new(done));
-        match asked {
-            Ok(outgoing) => {
-                let _ = self.ask(outgoing);
-            }
-            Err(ended) => ended.tell(),
-        }
-    }
-
-    fn apply(&self, question: &AnnounceQuestion) -> AnnounceAnswer {
-        let (mut v4, mut v6) = (vec![0; question.v4_room], vec![0; question.v6_room]);
-        let out = PeerBuffers { v4: &mut v4, v6: &mut v6 };
-        let announced = self.shard.borrow_mut().announce(
-            &question.announce,
-            self.now(),
-            &mut *self.rng.borrow_mut(),
-            out,
-        );
-        v4.truncate(announced.v4_len);
-        v6.truncate(announced.v6_len);
-        AnnounceAnswer { announced, v4, v6 }
-    }
-
-    /// Sends a question; if that fails the asker is told.
-    fn ask(&self, Outgoing { to, ticket, question }: Outgoing) -> Result<(), Overflow<()>> {
-        self.mesh.try_send(to, Parcel::Ask(ticket, question)).map_err(|_| {
-            let ended = self.router.borrow_mut().overflow(ticket);
-            self.counts.overflows.add(1);
-            ended.into_iter().for_each(Ended::tell);
-            Overflow(())
-        })
-    }
-
-    fn hand_over(&self, from: usize, mut message: M) {
-        for handler in self.handlers.borrow_mut().iter_mut() {
-            match handler(from, message) {
-                Ok(()) => return,
-                Err(not_mine) => message = not_mine,
-            }
-        }
-        self.counts.unclaimed.add(1);
-    }
-
-    /// Ends a batch of messages, or of answers that did not come.
-    pub(crate) fn flush(&self) {
-        for flush in self.flushers.borrow_mut().iter_mut() {
-            flush();
-        }
-    }
-
-    /// The engine's periodic work: questions past their deadline, and the gauges.
-    pub(crate) fn housekeeping(&self) {
-        // A timer has brought us here, so the executor has looked.
-        self.looks.done(self.clock.shown());
-        let late = self.router.borrow_mut().expire(self.clock.shown());
-        self.counts.timeouts.add(late.len() as u64);
-        late.into_iter().for_each(Ended::tell);
-        self.counts.questions.set(self.router.borrow().len() as u64);
-        self.counts.wait_failures.add(self.readiness.take_failures());
-        self.counts.sources.set(self.readiness.len() as u64);
-        let stats = self.shard.borrow().stats();
-        for family in Family::ALL {
-            let stats = stats.family(family);
-            let values = [stats.torrents, stats.seeders, stats.leechers, stats.bytes];
-            for (gauge, value) in self.counts.swarms[family.index()].iter().zip(values) {
-                gauge.set(value);
-            }
-        }
+    /// Opens this core's end of the channel with this name. Completes when all cores have opened it: each opens the
+    /// same channels, in the same order, once.
+    pub async fn open_channel<B: Batch>(self: &Rc<Self>, name: &'static str) -> Channel<B> {
+        Channel::open(self, &self.channels, name).await
     }
 
     /// Whether the process is stopping: no new work should be taken on.
@@ -355,8 +142,8 @@ impl<M: Send + 'static> Core<M> {
         self.stop.is_set()
     }
 
-    /// Completes when the process begins to stop. [`CoreService::run`](crate::engine::CoreService::run) should then
-    /// finish what it has begun and return; a deadline ends the process regardless.
+    /// Completes when the process begins to stop. [`CoreService::run`] should then finish what it has begun and return;
+    /// a deadline ends the process regardless.
     pub fn stopping(&self) -> Stopping<'_> {
         self.stop.wait()
     }
@@ -370,22 +157,15 @@ impl<M: Send + 'static> Core<M> {
         glommio::timer::sleep(duration).await;
     }
 
-    /// Lets the other tasks of this core run, and the executor look after timers and messages. A loop that may never
-    /// wait for anything must call it between two turns of bounded work.
+    /// Lets the other tasks of this core run, and the executor attend to timers and channels. A loop that may never
+    /// wait for anything must call it between two units of bounded work.
     pub async fn yield_now(&self) {
-        if self.looks.is_due(self.tick()) {
-            self.looks.next().await;
-            self.looks.done(self.tick());
+        if self.polls.is_due(self.tick()) {
+            self.polls.next().await;
+            self.polls.note_polled(self.tick());
         } else {
-            self.looks.stay_awake();
+            self.polls.prevent_sleep();
             glommio::executor().yield_task_queue_now().await;
-        }
-    }
-
-    /// Has the executor do something now and then, see [`look`](crate::look). Runs for as long as the core.
-    pub(crate) async fn pulse(&self) {
-        loop {
-            self.sleep(self.looks.pulse()).await;
         }
     }
 
@@ -394,45 +174,35 @@ impl<M: Send + 'static> Core<M> {
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         glommio::spawn_local(task).detach();
     }
-}
 
-impl<M: Send + 'static> Recipient<Parcel<M>> for Core<M> {
-    fn begin(&self) {
-        self.tick();
-        self.looks.note_activity();
+    /// The engine's periodic work.
+    pub(crate) fn housekeeping(&self) {
+        // A timer has brought us here, so the executor has polled its reactor.
+        self.polls.note_polled(self.clock.shown());
+        self.counts.wait_failures.add(self.readiness.take_failures());
+        self.counts.watched.set(self.readiness.len() as u64);
     }
 
-    fn receive(&self, from: usize, parcel: Parcel<M>) {
-        self.counts.messages.add(1);
-        match parcel {
-            Parcel::Ask(ticket, question) => {
-                let answer = match question {
-                    Question::Scrape { info_hashes, families } => {
-                        let shard = self.shard.borrow();
-                        Answer::Scrape(info_hashes.iter().map(|hash| shard.scrape(hash, families)).collect())
-                    }
-                    Question::Announce(question) => Answer::Announce(Box::new(self.apply(&question))),
-                };
-                // If the way back is full the asker runs into its deadline; the overflow has been counted.
-                let _ = self.mesh.try_send(from, Parcel::Answer(ticket, answer));
-            }
-            Parcel::Answer(ticket, answer) => {
-                let ended = self.router.borrow_mut().answer(ticket, answer);
-                ended.into_iter().for_each(Ended::tell);
-            }
-            Parcel::Service(message) => self.hand_over(from, message),
+    /// Wakes the executor periodically so that missed events are noticed, see
+    /// [`reactor_poll`](crate::reactor_poll). Runs for as long as the core.
+    pub(crate) async fn heartbeat(&self) {
+        loop {
+            self.sleep(self.polls.heartbeat_interval()).await;
         }
     }
 
-    fn end(&self) {
-        self.flush();
+    /// Messages of another core are about to be received.
+    pub(crate) fn begin_messages(&self) {
+        self.tick();
+        self.polls.note_activity();
     }
 
-    fn wake_again(&self, context: &mut Context<'_>) {
-        if self.looks.is_due(self.tick()) {
-            self.looks.wake_after_next(context);
+    /// Has the task woken again once the other runnable tasks of the core have run.
+    pub(crate) fn wake_behind_others(&self, context: &mut Context<'_>) {
+        if self.polls.is_due(self.tick()) {
+            self.polls.wake_after_next(context);
         } else {
-            self.looks.stay_awake();
+            self.polls.prevent_sleep();
             context.waker().wake_by_ref();
         }
     }

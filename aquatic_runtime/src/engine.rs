@@ -1,36 +1,27 @@
-//! Starting, supervising and stopping.
+//! From a configuration to running cores and back to a clean exit.
 
 use std::fmt;
-use std::future::Future;
-use std::net::TcpListener;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use aquatic_swarm::{HashKey, ShardConfig};
-use rand::RngExt;
-use rand::rngs::StdRng;
+use aquatic_metrics::{ProcessFigures, Registry};
 
-use crate::access_list::{AccessListError, SharedAccessList};
+use crate::channel::Channels;
 use crate::clock::Epoch;
 use crate::config::EngineConfig;
-use crate::core::Core;
+use crate::core::CoreService;
 use crate::cores::{self, CorePlan, CorePlanError};
-use crate::executor::{self, Seat};
+use crate::executor::{self, Control, CoreSetup};
+use crate::health::{Health, Heartbeats};
+use crate::housekeeping::{Housekeeper, Periodic};
 use crate::large_pages::LargePages;
-use crate::mesh;
-use crate::metrics::server::{self, Exhibits};
-use crate::metrics::{ProcessFigures, Registry};
-use crate::net::BindError;
+use crate::mailbox::{self, MailboxSender};
 use crate::privileges::{self, PrivilegesError};
+use crate::secrets::Secrets;
 use crate::spare_memory::SpareMemory;
-use crate::startup::{self, Refusal};
-use crate::steering::Steering;
+use crate::startup::{self, Unsupported};
 use crate::supervise::{Event, Supervisor};
-use crate::vigil::Vigil;
-use crate::watchdog::Heartbeats;
 
 /// Longest time a core may take to come up.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -39,28 +30,11 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 /// it the process ends within five seconds.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(4);
 
-/// How often the main thread looks after the cores.
-const VIGIL_INTERVAL: Duration = Duration::from_secs(1);
+/// Period of the main thread's housekeeping.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What runs on each core. The value is made in the main thread, one per core, with the sockets of that core; then it
-/// moves to the core's thread and runs until the process stops.
-pub trait CoreService: Send + 'static {
-    /// What the cores of this process say to each other besides the questions of the router.
-    type Message: Send + 'static;
-
-    /// Runs the service. To return before [`Core::stopping`] completes, or to return an error, ends the process with a
-    /// message.
-    fn run(self, core: Rc<Core<Self::Message>>) -> impl Future<Output = anyhow::Result<()>> + 'static;
-}
-
-/// Something else the main thread keeps up to date, such as a certificate. It must not take long.
-pub trait Watch: fmt::Debug + Send {
-    /// Called about once a second with the time since the start.
-    fn look(&mut self, now: Duration);
-
-    /// Called when the process is told to read its files again (SIGUSR1).
-    fn reload(&mut self);
-}
+/// Commands for a core that have not been received yet.
+const CONTROL_CAPACITY: usize = 16;
 
 /// Why the engine did not start, or stopped by itself: what happened and what to do about it.
 #[derive(Debug)]
@@ -68,17 +42,15 @@ pub enum EngineError {
     /// Not as many cores as asked for.
     Cores(CorePlanError),
     /// The machine does not allow something that is needed.
-    Machine(Refusal),
-    /// The access list cannot be used.
-    AccessList(AccessListError),
-    /// The metrics endpoint cannot be opened.
-    Metrics(BindError),
+    Machine(Unsupported),
     /// The tracker would have to run with more rights than configured.
     Privileges(PrivilegesError),
     /// A core could not be started; which, and why.
     Core(usize, String),
-    /// A thread could not be started, or the signals not be caught.
-    Thread(std::io::Error),
+    /// A thread could not be started.
+    Thread(io::Error),
+    /// The system refused something else that is needed; what, and why.
+    System(&'static str, io::Error),
     /// Something ended that must not end.
     Ended {
         /// Which thread or service.
@@ -95,8 +67,6 @@ impl fmt::Display for EngineError {
         match self {
             Self::Cores(error) => error.fmt(f),
             Self::Machine(error) => error.fmt(f),
-            Self::AccessList(error) => error.fmt(f),
-            Self::Metrics(error) => write!(f, "metrics endpoint: {error}"),
             Self::Privileges(error) => error.fmt(f),
             Self::Core(index, why) => write!(f, "core {index} could not be started: {why}"),
             Self::Thread(error) => write!(
@@ -104,6 +74,7 @@ impl fmt::Display for EngineError {
                 "a thread could not be started: {error}. Raise the limit of tasks or memory (TasksMax=, \
                  MemoryMax= in a systemd unit)"
             ),
+            Self::System(what, error) => write!(f, "{what}: {error}"),
             Self::Ended { who, why } => write!(f, "{who} has stopped working, so the tracker ends: {why}"),
             Self::Services(services, cores) => write!(f, "{services} services for {cores} cores"),
         }
@@ -122,33 +93,42 @@ macro_rules! from {
     )*};
 }
 
-from!(Cores(CorePlanError), Machine(Refusal), AccessList(AccessListError), Privileges(PrivilegesError));
+from!(Cores(CorePlanError), Machine(Unsupported), Privileges(PrivilegesError));
+
+type Work = Box<dyn FnOnce() + Send>;
 
 /// An engine whose machine has been checked, ready for sockets to be bound.
-#[derive(Debug)]
 pub struct Engine {
     config: EngineConfig,
     epoch: Epoch,
+    secrets: Secrets,
     plan: CorePlan,
-    steering: Steering,
     registry: Registry,
-    access: Arc<SharedAccessList>,
-    metrics: Option<TcpListener>,
+    health: Health,
     process: ProcessFigures,
     supervisor: Supervisor,
-    watches: Vec<Box<dyn Watch>>,
+    periodic: Vec<Box<dyn Periodic>>,
+    side_threads: Vec<(String, Work)>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("plan", &self.plan).finish_non_exhaustive()
+    }
 }
 
 impl Engine {
-    /// Begins to listen to signals and makes panics fatal, plans the cores, checks what the machine allows, reads the
-    /// access list and opens the metrics endpoint. Starts no core and drops no privilege yet.
+    /// Begins to listen to signals and makes panics fatal, plans the cores and checks what the machine allows. Starts
+    /// no core and drops no privilege yet.
     ///
     /// # Errors
     /// Anything that would keep the tracker from running, with its remedy.
     pub fn prepare(config: EngineConfig) -> Result<Self, EngineError> {
         let epoch = Epoch::start();
         let supervisor = Supervisor::new();
-        supervisor.listen_to_signals(epoch).map_err(EngineError::Thread)?;
+        supervisor
+            .listen_to_signals(epoch)
+            .map_err(|error| EngineError::System("signals cannot be caught", error))?;
         let plan = cores::plan_for_this_process(config.workers)?;
         let count = plan.cpus.len();
         if let Some(quota) = plan.throttled_to {
@@ -160,45 +140,68 @@ impl Engine {
         startup::check_io_uring()?;
         startup::ensure_locked_memory(count)?;
         let open_files = startup::Limit(startup::raise_open_files());
-        let access = SharedAccessList::load(&config.access_list)?;
-        let metrics = config.metrics.enable.then(|| server::bind(config.metrics.address)).transpose();
-        let metrics = metrics.map_err(EngineError::Metrics)?;
         log::info!("using {count} core(s), processors {:?}; up to {open_files} open files", plan.cpus);
+        let secrets = Secrets::generate()
+            .map_err(|error| EngineError::System("the system's random numbers cannot be read", error))?;
         Ok(Self {
-            steering: Steering::new(count, &mut rand::make_rng::<StdRng>()),
             registry: Registry::default(),
-            process: ProcessFigures::new(epoch, count),
+            health: Health { heartbeats: Heartbeats::new(count), epoch },
+            process: ProcessFigures::new(count),
             config,
             epoch,
+            secrets,
             plan,
-            access,
-            metrics,
             supervisor,
-            watches: vec![Box::new(LargePages::new())],
+            periodic: vec![Box::new(LargePages::new())],
+            side_threads: Vec::new(),
         })
     }
 
-    /// How many cores the tracker uses.
+    /// Number of cores the tracker uses.
     #[must_use]
     pub fn cores(&self) -> usize {
         self.plan.cpus.len()
     }
 
-    /// Which core owns which torrent; listeners bind their sockets by it.
+    /// The moment that the tracker's times are counted from.
     #[must_use]
-    pub fn steering(&self) -> &Steering {
-        &self.steering
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
-    /// Where services register their counters, for each core.
+    /// The secret that all keys are derived from.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// Where counters are registered, for each core.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Has the main thread look after something while the cores run.
-    pub fn watch(&mut self, watch: impl Watch + 'static) {
-        self.watches.push(Box::new(watch));
+    /// Whether the cores respond.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Figures of the process. Taken before privileges are dropped, readable afterwards.
+    #[must_use]
+    pub fn process_figures(&self) -> ProcessFigures {
+        self.process.try_clone()
+    }
+
+    /// Adds to what the main thread does about once a second, and on a reload.
+    pub fn add_periodic(&mut self, periodic: impl Periodic + 'static) {
+        self.periodic.push(Box::new(periodic));
+    }
+
+    /// Adds a thread beside the cores, started once privileges have been dropped. Its end, like a core's, ends the
+    /// process with a message. It reaches cores through mailboxes only.
+    pub fn add_side_thread(&mut self, name: &str, work: impl FnOnce() + Send + 'static) {
+        self.side_threads.push((name.to_owned(), Box::new(work)));
     }
 
     /// Drops privileges, starts the cores and runs until the process is told to stop. `services` has one element per
@@ -210,7 +213,7 @@ impl Engine {
     ///
     /// # Errors
     /// A core that could not be started, or any thread that ended by itself.
-    pub fn run<S: CoreService>(self, services: Vec<S>) -> Result<(), EngineError> {
+    pub fn run<S: CoreService>(mut self, services: Vec<S>) -> Result<(), EngineError> {
         if services.len() != self.cores() {
             return Err(EngineError::Services(services.len(), self.cores()));
         }
@@ -219,67 +222,50 @@ impl Engine {
             // What was allowed to root may be forbidden to the user it has become.
             startup::check_io_uring()?;
         }
-        let heartbeats = Heartbeats::new(self.cores());
-        let stop = Arc::new(AtomicBool::new(false));
-        let early = start_cores(&self, services, &heartbeats, &stop)?;
-        let Self { config, epoch, plan, registry, access, metrics, process, supervisor, mut watches, .. } =
-            self;
-        watches.push(Box::new(SpareMemory::new(&registry)));
-        if let Some(listener) = metrics {
-            if let Ok(address) = listener.local_addr() {
-                log::info!("metrics: http://{address}/metrics");
-            }
-            let process = process.try_clone();
-            let exhibits =
-                Exhibits { registry: registry.clone(), process, heartbeats: heartbeats.clone(), epoch };
-            supervisor
-                .spawn("aquatic-metrics", move || server::serve(&listener, exhibits))
-                .map_err(EngineError::Thread)?;
+        for (name, work) in std::mem::take(&mut self.side_threads) {
+            self.supervisor.spawn(&name, work).map_err(EngineError::Thread)?;
         }
-        let vigil = Vigil::new(epoch, config.statistics.interval, &registry, process, heartbeats, access)
-            .with_watches(watches);
-        supervise(vigil, &supervisor, early, plan.cpus.len(), &stop)
+        let (control, early) = start_cores(&self, services)?;
+        let Self { config, epoch, registry, health, process, supervisor, mut periodic, .. } = self;
+        periodic.push(Box::new(SpareMemory::new(&registry)));
+        let housekeeper = Housekeeper::new(epoch, config.statistics.interval, &registry, process, health)
+            .with_periodic(periodic);
+        supervise(housekeeper, &supervisor, early, &control)
     }
 }
 
-/// Starts one core after the other, so that the first that cannot be started is the one reported. Returns what was
-/// heard meanwhile and is to be seen to once all of them run.
+/// Starts one core after the other, so that the first that cannot be started is the one reported. Returns the way to
+/// command them, and what has happened meanwhile and is to be seen to once all of them run.
 fn start_cores<S: CoreService>(
     engine: &Engine,
     services: Vec<S>,
-    heartbeats: &Heartbeats,
-    stop: &Arc<AtomicBool>,
-) -> Result<Vec<Event>, EngineError> {
+) -> Result<(Vec<MailboxSender<Control>>, Vec<Event>), EngineError> {
     let mut early = Vec::new();
-    let Engine { config, supervisor, .. } = engine;
-    let cores = engine.cores();
-    let shard = ShardConfig::share_of(&config.limits, &config.cleaning, cores);
-    let hash_key = HashKey(rand::make_rng::<StdRng>().random());
-    let ends = mesh::full_mesh(cores);
-    for (index, ((service, &cpu), ends)) in services.into_iter().zip(&engine.plan.cpus).zip(ends).enumerate()
-    {
-        let seat = Seat {
+    let count = engine.cores();
+    let channels = Channels::new(count);
+    let (senders, receivers) = mailbox::mailboxes(count, CONTROL_CAPACITY)
+        .map_err(|error| EngineError::System("an eventfd could not be made", error))?;
+    let cores = services.into_iter().zip(&engine.plan.cpus).zip(receivers).enumerate();
+    for (index, ((service, &cpu), control)) in cores {
+        let setup = CoreSetup {
             index,
+            count,
             cpu,
             service,
-            ends,
-            steering: engine.steering,
+            channels: channels.clone(),
             epoch: engine.epoch,
-            shard,
-            hash_key: HashKey(hash_key.0),
-            expiry_interval: Duration::from_secs(config.cleaning.interval.into()),
-            access: Arc::clone(&engine.access),
             metrics: engine.registry.core(index),
-            heartbeats: heartbeats.clone(),
-            stop: Arc::clone(stop),
-            events: supervisor.sender(),
+            heartbeats: engine.health.heartbeats.clone(),
+            control,
+            events: engine.supervisor.sender(),
         };
-        supervisor
-            .spawn(&format!("aquatic-core-{index}"), move || executor::run(seat))
+        engine
+            .supervisor
+            .spawn(&format!("aquatic-core-{index}"), move || executor::run(setup))
             .map_err(EngineError::Thread)?;
-        until_started(index, supervisor, &mut early)?;
+        until_started(index, &engine.supervisor, &mut early)?;
     }
-    Ok(early)
+    Ok((senders, early))
 }
 
 fn until_started(index: usize, supervisor: &Supervisor, early: &mut Vec<Event>) -> Result<(), EngineError> {
@@ -299,32 +285,36 @@ fn until_started(index: usize, supervisor: &Supervisor, early: &mut Vec<Event>) 
 
 /// The main thread's work once everything runs.
 fn supervise(
-    mut vigil: Vigil,
+    mut housekeeper: Housekeeper,
     supervisor: &Supervisor,
     early: Vec<Event>,
-    cores: usize,
-    stop: &AtomicBool,
+    control: &[MailboxSender<Control>],
 ) -> Result<(), EngineError> {
     let mut early = early.into_iter();
     loop {
-        let next =
-            early.next().map_or_else(|| supervisor.events.recv_timeout(vigil.until_next(VIGIL_INTERVAL)), Ok);
+        let next = early.next().map_or_else(
+            || supervisor.events.recv_timeout(housekeeper.until_next(HOUSEKEEPING_INTERVAL)),
+            Ok,
+        );
         match next {
             Ok(Event::Stop) => break,
-            Ok(Event::Reload) => vigil.reload(),
+            Ok(Event::Reload) => housekeeper.reload(),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
             Ok(Event::CoreStarted(_) | Event::CoreStopped(_)) => {}
-            Err(RecvTimeoutError::Timeout) => vigil.look(),
+            Err(RecvTimeoutError::Timeout) => housekeeper.tick(),
             // The supervisor itself holds a sender, so the channel stays open.
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     log::info!("stopping");
-    stop.store(true, Ordering::Relaxed);
-    let deadline = vigil.now() + STOP_DEADLINE;
-    let mut running: Vec<usize> = (0..cores).collect();
+    for core in control {
+        // A core that has not received its last commands would not hear of this one either; the deadline ends it.
+        let _ = core.try_send(Control::Stop);
+    }
+    let deadline = housekeeper.now() + STOP_DEADLINE;
+    let mut running: Vec<usize> = (0..control.len()).collect();
     while !running.is_empty() {
-        match supervisor.events.recv_timeout(deadline.saturating_sub(vigil.now())) {
+        match supervisor.events.recv_timeout(deadline.saturating_sub(housekeeper.now())) {
             Ok(Event::CoreStopped(index)) => running.retain(|&core| core != index),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
             Ok(Event::Stop | Event::Reload | Event::CoreStarted(_)) => {}

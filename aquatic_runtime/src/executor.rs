@@ -2,75 +2,84 @@
 
 use std::future;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use aquatic_swarm::{HashKey, Shard, ShardConfig};
+use aquatic_metrics::{CoreMetrics, names};
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
+use rustix::event::epoll::Event as EpollEvent;
 
-use crate::access_list::{AccessReader, SharedAccessList};
+use crate::channel::Channels;
 use crate::clock::{Clock, Epoch};
-use crate::core::{Core, Parcel, Parts};
+use crate::core::{Core, CoreService, Parts};
 use crate::cores;
-use crate::engine::CoreService;
-use crate::expiry::{self, ExpiryCounters};
-use crate::mesh::{self, Ends};
-use crate::metrics::{CoreMetrics, names};
-use crate::readiness::Readiness;
-use crate::steering::Steering;
+use crate::health::Heartbeats;
+use crate::mailbox::MailboxReceiver;
+use crate::readiness::{EVENTS_PER_POLL, Readiness};
 use crate::supervise::Event;
-use crate::watchdog::Heartbeats;
 
 /// Memory each executor registers with the kernel for file I/O, which the tracker does not do: the least it takes.
 const IO_MEMORY: usize = 64 * 1024;
 
 /// When the executor interrupts running tasks by itself: never. If that moment comes before the first task has run, as
-/// happens on a busy machine, its main loop takes it that there was nothing to do, and sleeps although tasks want to
-/// run. Tasks interrupt themselves instead, see [`look`](crate::look).
+/// happens on a busy machine, its main loop concludes that there was nothing to do, and sleeps although tasks are
+/// runnable. Tasks yield by themselves instead, see [`reactor_poll`](crate::reactor_poll).
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
-/// How often each core does its housekeeping and notices that the process is stopping.
+/// Period of each core's housekeeping.
 const TICK: Duration = Duration::from_millis(250);
 
+/// A core whose waits are shorter than this is busy. A wait of the executor costs some ten system calls, so a core whose
+/// waits end at once would spend more on them than on what it waits for.
+const BUSY_THRESHOLD: Duration = Duration::from_micros(50);
+
+/// How long a busy core lets events gather before it waits again: the longest that an event waits for a core that has
+/// nothing else to do. An idle core reacts to the first event at once.
+const COALESCE_DELAY: Duration = Duration::from_micros(100);
+
+/// Pause before the sockets are polled again when the process has no descriptor left to wait with.
+const NO_FD_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What the main thread tells a core.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Control {
+    /// The process stops.
+    Stop,
+}
+
 /// Everything a core starts with.
-pub(crate) struct Seat<S: CoreService> {
+pub(crate) struct CoreSetup<S: CoreService> {
     pub(crate) index: usize,
+    pub(crate) count: usize,
     pub(crate) cpu: usize,
     pub(crate) service: S,
-    pub(crate) ends: Ends<Parcel<S::Message>>,
-    pub(crate) steering: Steering,
+    pub(crate) channels: Channels,
     pub(crate) epoch: Epoch,
-    pub(crate) shard: ShardConfig,
-    pub(crate) hash_key: HashKey,
-    pub(crate) expiry_interval: Duration,
-    pub(crate) access: Arc<SharedAccessList>,
     pub(crate) metrics: CoreMetrics,
     pub(crate) heartbeats: Heartbeats,
-    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) control: MailboxReceiver<Control>,
     pub(crate) events: Sender<Event>,
 }
 
 /// The whole life of a core's thread. Returns only if the executor could not be made.
-pub(crate) fn run<S: CoreService>(seat: Seat<S>) {
+pub(crate) fn run<S: CoreService>(setup: CoreSetup<S>) {
     // The executor's own way to pin reads /sys, which is out of reach after a chroot.
-    if !cores::pin_this_thread(seat.cpu) {
-        log::warn!("core {}: cannot pin the thread to processor {}; it may move", seat.index, seat.cpu);
+    if !cores::pin_this_thread(setup.cpu) {
+        log::warn!("core {}: cannot pin the thread to processor {}; it may move", setup.index, setup.cpu);
     }
     let made = LocalExecutorBuilder::new(Placement::Unbound)
-        .name(&format!("aquatic-core-{}", seat.index))
+        .name(&format!("aquatic-core-{}", setup.index))
         .io_memory(IO_MEMORY)
         .preempt_timer(NEVER)
         .make();
     // The main thread goes away only together with the process, so nobody is left to miss these reports.
     match made {
         Ok(executor) => {
-            let _ = seat.events.send(Event::CoreStarted(Ok(())));
-            executor.run(serve(seat));
+            let _ = setup.events.send(Event::CoreStarted(Ok(())));
+            executor.run(serve(setup));
         }
         Err(error) => {
-            let _ = seat.events.send(Event::CoreStarted(Err(explain(&error))));
+            let _ = setup.events.send(Event::CoreStarted(Err(explain(&error))));
         }
     }
 }
@@ -94,57 +103,40 @@ fn explain(error: &GlommioError<()>) -> String {
     )
 }
 
-async fn serve<S: CoreService>(seat: Seat<S>) {
-    let Seat { index, service, ends, steering, epoch, metrics, heartbeats, events, .. } = seat;
+async fn serve<S: CoreService>(setup: CoreSetup<S>) {
+    let CoreSetup { index, count, service, channels, epoch, metrics, heartbeats, control, events, .. } =
+        setup;
     let who = format!("core {index}");
     let readiness = match Readiness::new() {
         Ok(readiness) => readiness,
-        Err(error) => {
-            let why = format!(
-                "cannot make an epoll set: {error}. Look at the limit of open files (LimitNOFILE= in a systemd unit, \
-                 ulimit -n)"
-            );
-            let _ = events.send(Event::Ended { who, why });
-            return future::pending().await;
-        }
+        Err(error) => return fail(&events, who, "cannot make an epoll set", &error).await,
     };
-    let (mesh, inbox) = mesh::connect(ends, metrics.counter(&names::MESH_OVERFLOW, &[])).await;
-    let expiry_counters = ExpiryCounters::new(&metrics);
     let tick_lag = metrics.gauge(&names::TICK_LAG, &[]);
-    let core = Rc::new(Core::new(Parts {
-        index,
-        steering,
-        clock: Clock::new(epoch),
-        shard: Shard::new(seat.shard, seat.hash_key),
-        access: AccessReader::new(seat.access),
-        readiness: readiness.clone(),
-        metrics,
-        mesh,
-    }));
-
-    // The service is polled first, so that its message handlers are there before the first message is received.
+    let parts = Parts { index, count, clock: Clock::new(epoch), readiness, metrics, channels };
+    let core = Rc::new(Core::new(parts));
+    let stopping = Rc::clone(&core);
+    let attached = control.attach(&core, move |command| match command {
+        Control::Stop => stopping.stop(),
+    });
+    if let Err(error) = attached {
+        return fail(&events, who, "cannot wait for the main thread's commands", &error).await;
+    }
     let service = glommio::spawn_local(service.run(Rc::clone(&core)));
-    inbox.receive(&core);
-    glommio::spawn_local(readiness.drain(Rc::clone(&core))).detach();
-    let pulsing = Rc::clone(&core);
-    glommio::spawn_local(async move { pulsing.pulse().await }).detach();
-    glommio::spawn_local(expiry::run(Rc::clone(&core), seat.expiry_interval, expiry_counters)).detach();
+    let draining = Rc::clone(&core);
+    core.spawn(async move { drain(&draining).await });
+    let beating = Rc::clone(&core);
+    core.spawn(async move { beating.heartbeat().await });
     let housekeeper = Rc::clone(&core);
-    glommio::spawn_local(async move {
+    core.spawn(async move {
         loop {
             let begin = housekeeper.tick();
             heartbeats.beat(index, begin);
             housekeeper.housekeeping();
-            housekeeper.flush();
-            if seat.stop.load(Ordering::Relaxed) && !housekeeper.is_stopping() {
-                housekeeper.stop();
-            }
             housekeeper.sleep(TICK).await;
             let late = housekeeper.tick().saturating_sub(begin + TICK);
             tick_lag.set(u64::try_from(late.as_micros()).unwrap_or(u64::MAX));
         }
-    })
-    .detach();
+    });
 
     let ended = service.await;
     let _ = events.send(match ended {
@@ -156,4 +148,42 @@ async fn serve<S: CoreService>(seat: Seat<S>) {
     });
     // The executor is never taken down: that may wait for other cores or panic. The process ends around it.
     future::pending().await
+}
+
+/// Ends the process for want of a descriptor.
+async fn fail(events: &Sender<Event>, who: String, what: &str, error: &std::io::Error) {
+    let why =
+        format!("{what}: {error}. Raise the limit of open files (LimitNOFILE= in a systemd unit, ulimit -n)");
+    let _ = events.send(Event::Ended { who, why });
+    future::pending().await
+}
+
+/// Wakes the tasks whose sockets are ready, for as long as the core runs.
+async fn drain(core: &Core) {
+    let mut events = Vec::with_capacity(EVENTS_PER_POLL);
+    let mut idle_since = core.tick();
+    loop {
+        if core.readiness().wait().await.is_err() {
+            core.sleep(NO_FD_RETRY_INTERVAL).await;
+        }
+        let is_busy = core.tick().saturating_sub(idle_since) < BUSY_THRESHOLD;
+        let mut found = exhaust(core, &mut events).await;
+        while is_busy && found {
+            core.sleep(COALESCE_DELAY).await;
+            core.tick();
+            found = exhaust(core, &mut events).await;
+        }
+        idle_since = core.tick();
+    }
+}
+
+/// Takes events until there are none. Whatever the woken tasks cause in turn is found here, without a wait. Returns
+/// whether there were any.
+async fn exhaust(core: &Core, events: &mut Vec<EpollEvent>) -> bool {
+    let mut found = false;
+    while core.readiness().poll_events(events) {
+        found = true;
+        core.yield_now().await;
+    }
+    found
 }

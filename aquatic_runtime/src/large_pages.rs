@@ -13,7 +13,7 @@ use std::io::{Read, Seek};
 use std::ops::Bound;
 use std::time::Duration;
 
-use crate::engine::Watch;
+use crate::housekeeping::Periodic;
 use crate::sys;
 
 /// The setting of the whole machine: "always madvise [never]" means off.
@@ -77,9 +77,9 @@ impl LargePages {
     }
 }
 
-impl Watch for LargePages {
+impl Periodic for LargePages {
     /// Does a small part of the work, at most once per interval.
-    fn look(&mut self, now: Duration) {
+    fn tick(&mut self, now: Duration) {
         if now < self.next {
             return;
         }
@@ -95,8 +95,6 @@ impl Watch for LargePages {
         self.done.retain(|block| blocks.contains(block));
         self.change(&blocks);
     }
-
-    fn reload(&mut self) {}
 }
 
 /// The aligned blocks that lie as a whole in private, writable memory without a file.
@@ -142,7 +140,7 @@ mod tests {
         let mut pages = LargePages::new();
         let supported = pages.maps.is_some();
         for second in 0..40 {
-            pages.look(Duration::from_secs(second));
+            pages.tick(Duration::from_secs(second));
         }
         let start = memory.as_ptr().addr();
         if supported && pages.maps.is_some() {
@@ -155,10 +153,10 @@ mod tests {
     #[test]
     fn nothing_happens_twice_within_the_interval() {
         let mut pages = LargePages::new();
-        pages.look(Duration::from_secs(5));
+        pages.tick(Duration::from_secs(5));
         assert_eq!(pages.next, Duration::from_secs(6));
         pages.maps = None;
-        pages.look(Duration::from_millis(5500));
+        pages.tick(Duration::from_millis(5500));
         assert_eq!(pages.next, Duration::from_secs(6));
     }
 }

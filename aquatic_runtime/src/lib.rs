@@ -1,28 +1,27 @@
 //! The engine under every service of the tracker: one thread per core, one glommio executor on each, the same program
-//! on each. A service is written against [`Core`] and started by [`Engine`]; glommio is not used anywhere else.
+//! on each. A service is written against [`Core`] and started by [`Engine`]; glommio is used nowhere else.
 //!
-//! What belongs here: cores, messages between them, waiting for sockets, time, signals, supervision, dropping
-//! privileges, metrics. What does not: what a packet means (the services and protocol crates), what is stored about
-//! peers (`aquatic_swarm`), how configuration is read (`aquatic_cli_helpers`).
+//! What belongs here: cores, messages between them, waiting for descriptors, time, signals, supervision, dropping
+//! privileges. What does not: sockets and connections (`aquatic_net`), torrents and peers (`aquatic_tracker`), how
+//! configuration is read (`aquatic_cli_helpers`).
 //!
-//! # The rooms
+//! # Modules
 //!
 //! In the main thread, before any core starts:
-//! - [`engine`]: the way from a configuration to running cores and back to a clean exit.
-//! - [`cores`]: which processors to use. [`startup`]: what the machine must allow. [`net`]: why a listener cannot be
-//!   bound. [`privileges`]: what is given up afterwards. All of them explain themselves with a remedy.
+//! - [`engine`]: from a configuration to running cores and back to a clean exit.
+//! - [`cores`]: which processors to use. [`startup`]: what the machine must allow. [`privileges`]: what is given up once
+//!   sockets are bound. All of them explain themselves with a remedy. [`secrets`]: the source of all keys.
 //!
 //! In the main thread, afterwards:
-//! - [`supervise`]: threads, panics and signals. `vigil`: statistics, losses, the access list; `watchdog`: cores that
-//!   no longer move; `large_pages`: fewer detours on the way to memory; `spare_memory`: what connections leave behind.
+//! - [`supervise`]: threads, panics and signals. `housekeeping`: statistics, losses, and what services have registered
+//!   as [`Periodic`]. [`health`]: stalled cores. `large_pages`: fewer misses of the TLB. `spare_memory`: memory that
+//!   connections leave behind.
 //!
 //! On each core:
-//! - [`core`]: what a service finds there. `executor`: how it came to be. `look`: how it hears of the world.
-//! - [`readiness`]: waiting for sockets. [`udp`]: sockets read and written in batches. [`tcp`]: connections, plain or
-//!   encrypted. [`proxy`]: whom they come from.
-//! - [`mesh`]: messages between cores. [`router`]: questions to the owner of a torrent. [`steering`]: who that is.
-//! - [`clock`]: the time. `expiry`: forgetting peers. [`access_list`]: which torrents are served.
-//! - [`metrics`] is for counting.
+//! - [`core`]: the per-core context. `executor`: how it is started and drains its epoll set. `reactor_poll`: how the
+//!   executor is kept attentive.
+//! - [`readiness`]: waiting for descriptors. [`channel`]: typed channels between cores. [`mailbox`]: from any thread to
+//!   one core. [`clock`]: the time.
 //!
 //! # Rules for code on a core
 //!
@@ -31,43 +30,41 @@
 //! - Never spawn per request or message: it takes a lock that all cores share. One task per connection; its reader and
 //!   writer are joined inside it, because a task that spawns children and races them is never freed.
 //! - One timer for many things: a sweep per core, not a sleep per connection.
-//! - A loop that may never wait calls [`Core::yield_now`] between turns of bounded work. Other ways to yield do not
-//!   let the executor look after messages and timers, see `look`.
-//! - No borrow of the shard, or of anything shared, is held over an `.await`.
+//! - A loop that may never wait calls [`Core::yield_now`] between units of bounded work. Other ways to yield do not let
+//!   the executor poll its reactor, see `reactor_poll`.
+//! - No borrow of anything shared is held over an `.await`.
 //! - No input of a client may reach a panic: it ends the process.
 //! - Executors are made once per process and never taken down; the process exits around them. Tests that start an
 //!   engine do so in a process of their own.
 
 #![warn(missing_docs)]
 
-pub mod access_list;
+pub mod channel;
 pub mod clock;
 pub mod config;
 pub mod core;
 pub mod cores;
 pub mod engine;
 mod executor;
-mod expiry;
+pub mod health;
+mod housekeeping;
 mod large_pages;
-mod look;
-pub mod mesh;
-pub mod metrics;
-pub mod net;
+pub mod mailbox;
 pub mod privileges;
-pub mod proxy;
+mod reactor_poll;
 pub mod readiness;
-pub mod router;
+pub mod secrets;
 mod spare_memory;
 pub mod startup;
-pub mod steering;
 mod stop;
 pub mod supervise;
 mod sys;
-pub mod tcp;
-pub mod udp;
-mod vigil;
-mod watchdog;
 
+pub use channel::{Batch, Channel, Outbox};
 pub use config::EngineConfig;
-pub use core::Core;
-pub use engine::{CoreService, Engine, EngineError, Watch};
+pub use core::{Core, CoreService};
+pub use engine::{Engine, EngineError};
+pub use health::Health;
+pub use housekeeping::Periodic;
+pub use mailbox::{MailboxReceiver, MailboxSender, mailbox, mailboxes};
+pub use secrets::Secrets;

@@ -17,7 +17,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::buffer::spare_capacity;
@@ -25,22 +24,11 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::time::Timespec;
 use slab::Slab;
 
-use crate::core::Core;
 use crate::sys;
 
-/// Most events taken from the kernel at once; the tasks they wake run before more are taken.
-const EVENTS_PER_TURN: usize = 256;
-
-/// How long to wait before looking again when the process has no descriptor left to wait with.
-const DESPERATE_PAUSE: Duration = Duration::from_millis(10);
-
-/// A core is busy if its waits are shorter than this. A wait of the executor costs some ten system calls, so a core whose
-/// waits end at once would spend more on them than on what it waits for.
-const SHORT_WAIT: Duration = Duration::from_micros(50);
-
-/// How long a busy core lets events gather before it waits again. Nobody waits longer than this for a core that has
-/// nothing else to do, and who comes to an idle core does not wait at all.
-const GATHERING: Duration = Duration::from_micros(100);
+/// Maximum number of events taken from the kernel at once; the tasks they wake run before more are taken. So this many
+/// connections, at most, are served before the core returns to its other sockets.
+pub(crate) const EVENTS_PER_POLL: usize = 256;
 
 /// How a source's registration is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +43,10 @@ pub enum Mode {
 
 /// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
+pub enum Direction {
+    /// Something to read, or the end of the stream.
     Read,
+    /// Room to write.
     Write,
 }
 
@@ -100,7 +90,6 @@ impl Entry {
 struct Set {
     epoll: OwnedFd,
     entries: RefCell<Slab<Entry>>,
-    wakeups: Cell<u64>,
     failures: Cell<u64>,
 }
 
@@ -123,14 +112,7 @@ impl Readiness {
     /// Those of `epoll_create1`, such as too many open files.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        Ok(Self {
-            set: Rc::new(Set {
-                epoll,
-                entries: RefCell::default(),
-                wakeups: Cell::new(0),
-                failures: Cell::new(0),
-            }),
-        })
+        Ok(Self { set: Rc::new(Set { epoll, entries: RefCell::default(), failures: Cell::new(0) }) })
     }
 
     /// How many sources there are.
@@ -145,10 +127,14 @@ impl Readiness {
         self.len() == 0
     }
 
-    /// How often the set has been looked at because something was ready.
-    #[must_use]
-    pub fn wakeups(&self) -> u64 {
-        self.set.wakeups.get()
+    /// Waits until the set has events, however long that takes.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub(crate) async fn wait(&self) -> io::Result<()> {
+        sys::until_readable(self.set.epoll.as_fd())
+            .await
+            .inspect_err(|_| self.set.failures.set(self.set.failures.get() + 1))
     }
 
     /// Waits that failed since the last call, because the process had no descriptor left. Sockets are then looked at
@@ -174,47 +160,14 @@ impl Readiness {
         Ok(source)
     }
 
-    /// Wakes the owners of whatever is ready, for ever. One such task runs on each core.
-    pub(crate) async fn drain<M: Send + 'static>(self, core: Rc<Core<M>>) {
-        let mut events = Vec::with_capacity(EVENTS_PER_TURN);
-        let mut idle_since = core.tick();
-        loop {
-            let waited = sys::until_readable(self.set.epoll.as_fd()).await;
-            if waited.is_err() {
-                self.set.failures.set(self.set.failures.get() + 1);
-                core.sleep(DESPERATE_PAUSE).await;
-            }
-            let is_busy = core.tick().saturating_sub(idle_since) < SHORT_WAIT;
-            let mut found = self.exhaust(&core, &mut events).await;
-            while is_busy && found {
-                core.sleep(GATHERING).await;
-                core.tick();
-                found = self.exhaust(&core, &mut events).await;
-            }
-            idle_since = core.tick();
-        }
-    }
-
-    /// Takes events until there are none. Whatever the woken tasks cause in turn is found here, without a wait. Tells
-    /// whether there were any.
-    async fn exhaust<M: Send + 'static>(&self, core: &Core<M>, events: &mut Vec<Event>) -> bool {
-        let mut found = false;
-        while self.turn(events) {
-            found = true;
-            core.yield_now().await;
-        }
-        found
-    }
-
     /// Takes events from the kernel and wakes their owners. Tells whether there were any.
-    fn turn(&self, events: &mut Vec<Event>) -> bool {
+    pub(crate) fn poll_events(&self, events: &mut Vec<Event>) -> bool {
         events.clear();
         // The descriptor is valid and the buffer is ours, so the only error left is an interruption by a signal.
         let _ = epoll::wait(&self.set.epoll, spare_capacity(events), Some(&Timespec::default()));
         if events.is_empty() {
             return false;
         }
-        self.set.wakeups.set(self.set.wakeups.get() + 1);
         let mut entries = self.set.entries.borrow_mut();
         for event in events.iter() {
             let Some(entry) = usize::try_from(event.data.u64()).ok().and_then(|key| entries.get_mut(key))
@@ -299,14 +252,6 @@ impl<T: AsFd> Source<T> {
         self.attempt(Direction::Read, read)
     }
 
-    /// Runs a write that may block; as [`try_read`](Self::try_read).
-    ///
-    /// # Errors
-    /// Those of the operation, `WouldBlock` included.
-    pub fn try_write<R>(&self, write: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
-        self.attempt(Direction::Write, write)
-    }
-
     fn attempt<R>(&self, direction: Direction, act: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
         let result = act(&self.io);
         if let Err(error) = &result
@@ -388,7 +333,7 @@ impl<T: AsFd> Source<T> {
     /// Notes that a read of a stream in [`Mode::Edge`] has got less than it asked for, which spares the next read that
     /// would have got nothing: whatever comes later causes an event. The end of the stream does not, if it has been
     /// told together with the last bytes.
-    pub(crate) fn note_short_read(&self) {
+    pub fn note_short_read(&self) {
         self.with_entry(|entry| {
             if entry.mode == Mode::Edge && !entry.ended {
                 entry.read.ready = false;
@@ -397,17 +342,17 @@ impl<T: AsFd> Source<T> {
     }
 
     /// Whether the other end is known to have stopped sending.
-    pub(crate) fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.with_entry(|entry| entry.ended)
     }
 
     /// Whether a read got less than it asked for, and no one has waited for more since.
-    pub(crate) fn was_emptied_at_once(&self) -> bool {
+    pub fn was_emptied_at_once(&self) -> bool {
         self.with_entry(|entry| !entry.watched && !entry.read.ready)
     }
 
     /// Runs an operation that may block; if it would have, the task is woken when it is worth another try.
-    pub(crate) fn poll_io<R>(
+    pub fn poll_io<R>(
         &self,
         direction: Direction,
         context: &Context<'_>,

@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use crate::engine::Watch;
-use crate::metrics::{Registry, names};
+use crate::housekeeping::Periodic;
 use crate::sys;
+use aquatic_metrics::{Registry, names};
 
 /// How often the number of connections is looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -36,8 +36,8 @@ impl SpareMemory {
     }
 }
 
-impl Watch for SpareMemory {
-    fn look(&mut self, now: Duration) {
+impl Periodic for SpareMemory {
+    fn tick(&mut self, now: Duration) {
         if now < self.next {
             return;
         }
@@ -47,8 +47,6 @@ impl Watch for SpareMemory {
             log::debug!("half of the connections have gone; memory given back: {given}");
         }
     }
-
-    fn reload(&mut self) {}
 }
 
 /// The most connections since memory was given back.

@@ -31,7 +31,7 @@ const FILES_PER_CORE: u64 = 32;
 
 /// Something the machine does not allow, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Unsupported {
     /// The kernel is too old; holds its release.
     OldKernel(String),
     /// The kernel was built without io_uring, or a filter pretends so.
@@ -58,7 +58,7 @@ pub enum Refusal {
     },
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (major, minor) = OLDEST_KERNEL;
         match self {
@@ -112,7 +112,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for Unsupported {}
 
 /// How to have that many open files.
 struct MoreFiles(u64);
@@ -132,21 +132,21 @@ impl fmt::Display for MoreFiles {
 ///
 /// # Errors
 /// Why not.
-pub fn check_io_uring() -> Result<(), Refusal> {
+pub fn check_io_uring() -> Result<(), Unsupported> {
     let release = kernel_release();
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     judge_io_uring(&release, disabled.trim().parse().unwrap_or(0), sys::probe_io_uring())
 }
 
-fn judge_io_uring(release: &str, disabled: u32, trial: io::Result<()>) -> Result<(), Refusal> {
+fn judge_io_uring(release: &str, disabled: u32, trial: io::Result<()>) -> Result<(), Unsupported> {
     if parse_release(release).is_some_and(|version| version < OLDEST_KERNEL) {
-        return Err(Refusal::OldKernel(release.to_owned()));
+        return Err(Unsupported::OldKernel(release.to_owned()));
     }
     trial.map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOSYS) => Refusal::NoIoUring,
-        Some(libc::EPERM | libc::EACCES) if disabled > 0 => Refusal::IoUringDisabled(disabled),
-        Some(libc::EPERM | libc::EACCES) => Refusal::IoUringFiltered,
-        _ => Refusal::IoUringFailed(error.to_string()),
+        Some(libc::ENOSYS) => Unsupported::NoIoUring,
+        Some(libc::EPERM | libc::EACCES) if disabled > 0 => Unsupported::IoUringDisabled(disabled),
+        Some(libc::EPERM | libc::EACCES) => Unsupported::IoUringFiltered,
+        _ => Unsupported::IoUringFailed(error.to_string()),
     })
 }
 
@@ -182,7 +182,7 @@ fn judge_limit(soft: Option<u64>, hard: Option<u64>, needed: u64) -> Raise {
 ///
 /// # Errors
 /// The limit is too low and cannot be raised.
-pub fn ensure_locked_memory(cores: usize) -> Result<(), Refusal> {
+pub fn ensure_locked_memory(cores: usize) -> Result<(), Unsupported> {
     let wanted = locked_memory_wanted(cores);
     let Rlimit { current, maximum } = getrlimit(Resource::Memlock);
     let (hard, raised) = match judge_limit(current, maximum, wanted) {
@@ -202,7 +202,7 @@ pub fn ensure_locked_memory(cores: usize) -> Result<(), Refusal> {
     let limit = hard.unwrap_or(u64::MAX);
     let needed = locked_memory_needed(cores, &kernel_release());
     if limit < needed {
-        return Err(Refusal::LockedMemory { limit, needed });
+        return Err(Unsupported::LockedMemory { limit, needed });
     }
     // Enough to run: on this kernel only the registered buffers count, and they are optional.
     let _ = setrlimit(Resource::Memlock, Rlimit { current: Some(limit), maximum: Some(limit) });
@@ -253,7 +253,7 @@ pub fn raise_open_files() -> Option<u64> {
 ///
 /// # Errors
 /// It may have none.
-pub fn allow_connections(wanted: usize, cores: usize, listeners: usize) -> Result<usize, Refusal> {
+pub fn allow_connections(wanted: usize, cores: usize, listeners: usize) -> Result<usize, Unsupported> {
     let allowed = getrlimit(Resource::Nofile).current;
     let most = judge_connections(allowed, wanted, own_files(cores, listeners))?;
     if most < wanted {
@@ -273,10 +273,10 @@ fn own_files(cores: usize, listeners: usize) -> u64 {
     FILES_OF_PROCESS + cores as u64 * (FILES_PER_CORE + listeners as u64)
 }
 
-fn judge_connections(allowed: Option<u64>, wanted: usize, own: u64) -> Result<usize, Refusal> {
+fn judge_connections(allowed: Option<u64>, wanted: usize, own: u64) -> Result<usize, Unsupported> {
     let Some(limit) = allowed else { return Ok(wanted) };
     match limit.saturating_sub(own) {
-        0 => Err(Refusal::OpenFiles { limit, needed: own + wanted as u64 }),
+        0 => Err(Unsupported::OpenFiles { limit, needed: own + wanted as u64 }),
         left => Ok(usize::try_from(left).map_or(wanted, |left| left.min(wanted))),
     }
 }
@@ -298,16 +298,16 @@ impl fmt::Display for Limit {
 mod tests {
     use super::*;
 
-    fn refused(errno: i32, disabled: u32) -> Refusal {
+    fn refused(errno: i32, disabled: u32) -> Unsupported {
         judge_io_uring("6.1.0", disabled, Err(io::Error::from_raw_os_error(errno))).unwrap_err()
     }
 
     #[test]
     fn each_way_to_forbid_io_uring_has_its_own_remedy() {
-        assert_eq!(refused(libc::ENOSYS, 0), Refusal::NoIoUring);
-        assert_eq!(refused(libc::EPERM, 0), Refusal::IoUringFiltered);
+        assert_eq!(refused(libc::ENOSYS, 0), Unsupported::NoIoUring);
+        assert_eq!(refused(libc::EPERM, 0), Unsupported::IoUringFiltered);
         assert!(refused(libc::EPERM, 0).to_string().contains("seccomp"));
-        assert_eq!(refused(libc::EPERM, 2), Refusal::IoUringDisabled(2));
+        assert_eq!(refused(libc::EPERM, 2), Unsupported::IoUringDisabled(2));
         assert!(refused(libc::EPERM, 2).to_string().contains("kernel.io_uring_disabled=0"));
         assert!(refused(libc::EPERM, 1).to_string().contains("kernel.io_uring_group"));
         assert!(refused(libc::ENOMEM, 0).to_string().contains("memory"));
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(locked_memory_wanted(16), 4096 * 1024);
         assert_eq!(locked_memory_needed(16, "5.10.0"), 4096 * 1024);
         assert_eq!(locked_memory_needed(16, "5.12.0"), 512 * 1024);
-        let text = Refusal::LockedMemory { limit: 64 * 1024, needed: 512 * 1024 }.to_string();
+        let text = Unsupported::LockedMemory { limit: 64 * 1024, needed: 512 * 1024 }.to_string();
         assert!(text.contains("64 KiB") && text.contains("LimitMEMLOCK=524288"), "{text}");
     }
 
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(judge_connections(Some(1069), 1000, 70), Ok(999));
         assert_eq!(judge_connections(Some(71), 1000, 70), Ok(1));
         let refusal = judge_connections(Some(70), 1000, 70).unwrap_err();
-        assert_eq!(refusal, Refusal::OpenFiles { limit: 70, needed: 1070 });
+        assert_eq!(refusal, Unsupported::OpenFiles { limit: 70, needed: 1070 });
         assert!(refusal.to_string().contains("LimitNOFILE=1070"), "{refusal}");
     }
 

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::clock::Epoch;
@@ -22,7 +22,7 @@ use crate::sys;
 pub const PANIC_EXIT_CODE: i32 = 101;
 
 /// Signals the process reacts to. All threads but one block them, so that no system call of a core is interrupted.
-const SIGNALS: [i32; 3] = [SIGINT, SIGTERM, SIGUSR1];
+const SIGNALS: [i32; 4] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1];
 
 /// A second signal to stop this soon after the first is the same one: terminals and programs like `timeout` signal both
 /// the process and its group.
@@ -33,7 +33,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(500);
 pub(crate) enum Event {
     /// SIGINT or SIGTERM.
     Stop,
-    /// SIGUSR1.
+    /// SIGHUP or SIGUSR1.
     Reload,
     /// A core's executor runs, or could not be set up.
     CoreStarted(Result<(), String>),
@@ -99,7 +99,7 @@ impl Supervisor {
             for signal in signals.forever() {
                 let now = epoch.elapsed();
                 let event = match (signal, told_to_stop) {
-                    (SIGUSR1, _) => Event::Reload,
+                    (SIGHUP | SIGUSR1, _) => Event::Reload,
                     (_, None) => {
                         told_to_stop = Some(now);
                         Event::Stop

@@ -4,13 +4,13 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd};
 use std::pin::Pin;
 use std::ptr;
 
 use futures_lite::AsyncRead;
 use glommio::net::TcpStream;
-use libc::{c_int, c_void, sigset_t};
+use libc::{c_int, sigset_t};
 use rustix::io::Errno;
 use rustix::io_uring::{
     IoringEnterFlags, IoringRegisterOp, io_uring_enter, io_uring_params, io_uring_register, io_uring_setup,
@@ -78,53 +78,6 @@ pub(crate) fn mask_signals(block: bool, signals: &[c_int]) -> io::Result<()> {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
     }
-}
-
-/// Sets the size of a receive buffer without regard to `net.core.rmem_max`; needs CAP_NET_ADMIN.
-///
-/// # Errors
-/// Those of `setsockopt`.
-pub(crate) fn force_receive_buffer(socket: &impl AsFd, bytes: c_int) -> io::Result<()> {
-    set_integer(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
-}
-
-/// Has a listening TCP socket hand over connections only once something has come by them, or when nothing has for this
-/// many seconds.
-///
-/// # Errors
-/// Those of `setsockopt`.
-pub(crate) fn defer_accept(socket: &impl AsFd, seconds: c_int) -> io::Result<()> {
-    set_integer(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
-}
-
-fn set_integer(socket: &impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
-    // SAFETY: the options given here read one integer, whose address and size are given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast::<c_void>(),
-            size_of::<c_int>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Bytes written to a TCP socket that the kernel has not even sent, because the other end takes no more.
-///
-/// # Errors
-/// Sockets of other kinds.
-pub(crate) fn unsent(socket: BorrowedFd<'_>) -> io::Result<usize> {
-    /// From `linux/sockios.h`.
-    const SIOCOUTQNSD: libc::Ioctl = 0x894b;
-    let mut bytes: c_int = 0;
-    // SAFETY: this request writes one integer, whose address is given.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCOUTQNSD, &raw mut bytes) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
 /// How many pages of a range are resident. The range is aligned to pages and has at most `N` of them.

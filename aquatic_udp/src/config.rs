@@ -7,7 +7,7 @@ use aquatic_common::config::{
     PrivilegesConfig, StatisticsConfig, check_peer_age,
 };
 use aquatic_common::settings::{Addresses, Configuration, Problem};
-use aquatic_runtime::udp::REPLY_CAPACITY;
+use aquatic_net::udp::REPLY_CAPACITY;
 
 /// Bytes before the first peer of a reply (BEP 15).
 const REPLY_HEAD: usize = 20;

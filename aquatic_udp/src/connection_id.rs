@@ -16,7 +16,6 @@ use std::net::IpAddr;
 
 use aquatic_common::Seconds;
 use aquatic_udp_protocol::ConnectionId;
-use rand::Rng;
 use siphasher::sip::SipHasher24;
 
 /// Cores read their clocks at slightly different times: an id may be this much younger than now.
@@ -30,10 +29,9 @@ pub struct ConnectionIds {
 }
 
 impl ConnectionIds {
-    /// Ids under a new secret that are valid for `max_age` seconds, at most about 18 hours.
-    pub fn new(max_age: u32, rng: &mut impl Rng) -> Self {
-        let mut secret = [0; 16];
-        rng.fill_bytes(&mut secret);
+    /// Ids under this key that are valid for `max_age` seconds, at most about nine hours.
+    #[must_use]
+    pub fn new(max_age: u32, secret: [u8; 16]) -> Self {
         Self { hasher: SipHasher24::new_with_key(&secret), max_age: max_age.min(u32::from(u16::MAX) / 2) }
     }
 
@@ -77,15 +75,12 @@ impl ConnectionIds {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::SmallRng;
-
     use super::*;
 
     const MAX_AGE: u32 = 120;
 
-    fn ids(seed: u64) -> ConnectionIds {
-        ConnectionIds::new(MAX_AGE, &mut SmallRng::seed_from_u64(seed))
+    fn ids(seed: u8) -> ConnectionIds {
+        ConnectionIds::new(MAX_AGE, [seed; 16])
     }
 
     fn ip(text: &str) -> IpAddr {

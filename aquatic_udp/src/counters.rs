@@ -1,16 +1,19 @@
-//! What the handler counts, in plain numbers of one core.
+//! What is counted on each core about packets and requests.
 
 use aquatic_common::Family;
-use aquatic_common::config::Limit;
+use aquatic_metrics::{CoreMetrics, Counter, Label, Metric, names};
+use aquatic_tracker::{Reason, ReasonCounters};
+
+const PROTOCOL: Label = ("protocol", "udp");
 
 /// Kinds of requests that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Asks for a connection id.
+    /// Request for a connection id.
     Connect,
-    /// Tells about a peer.
+    /// Announce of a peer.
     Announce,
-    /// Asks for counts.
+    /// Request for counts.
     Scrape,
 }
 
@@ -18,7 +21,7 @@ impl Action {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Connect, Self::Announce, Self::Scrape];
 
-    /// The label in metrics.
+    /// Value of the label `action` in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -29,139 +32,138 @@ impl Action {
     }
 }
 
-/// Why a request was not served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Fewer bytes than a request's head.
-    TooShort,
-    /// More bytes than any request has.
-    TooLong,
-    /// A connect request without the magic number of the protocol.
-    WrongMagic,
-    /// Sent from port 0, to which nothing can be sent back.
-    SourcePortZero,
-    /// A connection id that is too old, made for another address, or invented.
-    BadConnectionId,
-    /// An action that trackers do not know.
-    UnknownAction,
-    /// An announce that ends early.
-    ShortAnnounce,
-    /// A scrape that names no torrent.
-    FullScrape,
-    /// A scrape that ends within its first info hash.
-    ShortScrape,
-    /// An announce of port 0, at which no peer can be reached.
-    PortZero,
-    /// A torrent the access list does not let in.
-    AccessList,
-    /// The queue to the core that owns the torrent was full.
-    MeshFull,
-}
+/// Reasons for silence: nothing shows that the sender owns its address, or a reply could not arrive or would be late.
+pub(crate) const SILENT: [Reason; 7] = [
+    Reason::TooShort,
+    Reason::TooLong,
+    Reason::WrongMagic,
+    Reason::SourcePortZero,
+    Reason::BadConnectionId,
+    Reason::Overflow,
+    Reason::Timeout,
+];
 
-impl Refusal {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
-        Self::TooShort,
-        Self::TooLong,
-        Self::WrongMagic,
-        Self::SourcePortZero,
-        Self::BadConnectionId,
-        Self::UnknownAction,
-        Self::ShortAnnounce,
-        Self::FullScrape,
-        Self::ShortScrape,
-        Self::PortZero,
-        Self::AccessList,
-        Self::MeshFull,
-    ];
+/// Reasons that the client is told.
+pub(crate) const TOLD: [Reason; 6] = [
+    Reason::UnknownAction,
+    Reason::ShortAnnounce,
+    Reason::FullScrape,
+    Reason::ShortScrape,
+    Reason::PortZero,
+    Reason::AccessList,
+];
 
-    /// The label in metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TooShort => "too_short",
-            Self::TooLong => "too_long",
-            Self::WrongMagic => "wrong_magic",
-            Self::SourcePortZero => "source_port_zero",
-            Self::BadConnectionId => "bad_connection_id",
-            Self::UnknownAction => "unknown_action",
-            Self::ShortAnnounce => "short_announce",
-            Self::FullScrape => "full_scrape",
-            Self::ShortScrape => "short_scrape",
-            Self::PortZero => "port_zero",
-            Self::AccessList => "access_list",
-            Self::MeshFull => "mesh_full",
-        }
-    }
-
-    /// What the client is told; `None` for silence, where nothing shows that the sender owns its address, or where a
-    /// reply could not arrive.
-    #[must_use]
-    pub fn text(self) -> Option<&'static str> {
-        match self {
-            Self::TooShort
-            | Self::TooLong
-            | Self::WrongMagic
-            | Self::SourcePortZero
-            | Self::BadConnectionId
-            | Self::MeshFull => None,
-            Self::UnknownAction => Some("unknown action"),
-            Self::ShortAnnounce => Some("announce is shorter than 98 bytes"),
-            Self::FullScrape => Some("full scrapes are not supported"),
-            Self::ShortScrape => Some("info hash is shorter than 20 bytes"),
-            Self::PortZero => Some("port must not be 0"),
-            Self::AccessList => Some("this tracker does not serve this torrent"),
-        }
-    }
-}
-
-/// Counts of one core since start.
-#[derive(Clone, Debug, Default)]
+/// One core's counters, for each family.
+#[derive(Debug)]
 pub struct Counters {
-    requests: [[u64; Action::ALL.len()]; 2],
-    responses: [[u64; Action::ALL.len()]; 2],
-    refused: [[u64; Refusal::ALL.len()]; 2],
-    /// Error replies, by family.
-    pub errors_sent: [u64; 2],
-    /// Bytes received and sent, without headers of IP and UDP, by family.
-    pub bytes: [[u64; 2]; 2],
+    families: [FamilyCounters; 2],
     /// Announces and scrapes handed to another core.
-    pub forwarded: u64,
-    /// Announces answered without storing the peer, by the limit that was reached.
-    pub not_stored: [u64; Limit::ALL.len()],
+    pub(crate) forwarded: Counter,
+}
+
+#[derive(Debug)]
+struct FamilyCounters {
+    requests: [Counter; Action::ALL.len()],
+    responses: [Counter; Action::ALL.len()],
+    errors: Counter,
+    dropped: ReasonCounters,
+    refused: ReasonCounters,
+    received: Counter,
+    sent: Counter,
+}
+
+impl FamilyCounters {
+    fn new(metrics: &CoreMetrics, family: Family) -> Self {
+        let labels = [PROTOCOL, ("family", family.name())];
+        let with =
+            |metric: &'static Metric, label: Label| metrics.counter(metric, &[labels[0], labels[1], label]);
+        Self {
+            requests: Action::ALL.map(|action| with(&names::REQUESTS, ("action", action.name()))),
+            responses: Action::ALL.map(|action| with(&names::RESPONSES, ("action", action.name()))),
+            errors: with(&names::RESPONSES, ("action", "error")),
+            dropped: ReasonCounters::new(metrics, &names::DROPPED, &labels, &SILENT),
+            refused: ReasonCounters::new(metrics, &names::REFUSED, &labels, &TOLD),
+            received: metrics.counter(&names::RECEIVED_BYTES, &labels),
+            sent: metrics.counter(&names::SENT_BYTES, &labels),
+        }
+    }
 }
 
 impl Counters {
+    /// Counters that start at zero.
+    #[must_use]
+    pub fn new(metrics: &CoreMetrics) -> Self {
+        Self {
+            families: Family::ALL.map(|family| FamilyCounters::new(metrics, family)),
+            forwarded: metrics.counter(&names::FORWARDED, &[PROTOCOL]),
+        }
+    }
+
+    fn family(&self, family: Family) -> &FamilyCounters {
+        &self.families[family.index()]
+    }
+
+    /// Counts the bytes of a received packet, without headers of IP and UDP.
+    pub(crate) fn received(&self, family: Family, bytes: usize) {
+        self.family(family).received.add(bytes as u64);
+    }
+
     /// Counts a well-formed request with a valid connection id.
-    pub fn request(&mut self, family: Family, action: Action) {
-        self.requests[family.index()][action as usize] += 1;
+    pub(crate) fn request(&self, family: Family, action: Action) {
+        self.family(family).requests[action as usize].add(1);
     }
 
-    /// Counts a reply.
-    pub fn response(&mut self, family: Family, action: Action) {
-        self.responses[family.index()][action as usize] += 1;
+    /// Counts a reply and its bytes.
+    pub(crate) fn response(&self, family: Family, action: Action, bytes: usize) {
+        self.family(family).responses[action as usize].add(1);
+        self.family(family).sent.add(bytes as u64);
     }
 
-    /// Counts a request that was not served.
-    pub fn refuse(&mut self, family: Family, refusal: Refusal) {
-        self.refused[family.index()][refusal as usize] += 1;
+    /// Counts a request that gets no reply.
+    pub(crate) fn drop_request(&self, family: Family, reason: Reason) {
+        self.family(family).dropped.add(reason);
+    }
+
+    /// Counts a request that gets an error reply of this many bytes.
+    pub(crate) fn refuse(&self, family: Family, reason: Reason, bytes: usize) {
+        self.family(family).refused.add(reason);
+        self.family(family).errors.add(1);
+        self.family(family).sent.add(bytes as u64);
     }
 
     /// Requests of a kind so far.
     #[must_use]
     pub fn requests(&self, family: Family, action: Action) -> u64 {
-        self.requests[family.index()][action as usize]
+        self.family(family).requests[action as usize].get()
     }
 
     /// Replies of a kind so far.
     #[must_use]
     pub fn responses(&self, family: Family, action: Action) -> u64 {
-        self.responses[family.index()][action as usize]
+        self.family(family).responses[action as usize].get()
     }
 
-    /// Refusals for a reason so far.
+    /// Error replies so far.
     #[must_use]
-    pub fn refused(&self, family: Family, refusal: Refusal) -> u64 {
-        self.refused[family.index()][refusal as usize]
+    pub fn errors(&self, family: Family) -> u64 {
+        self.family(family).errors.get()
+    }
+
+    /// Requests not served for a reason so far, with or without an error reply.
+    #[must_use]
+    pub fn unserved(&self, family: Family, reason: Reason) -> u64 {
+        self.family(family).dropped.get(reason) + self.family(family).refused.get(reason)
+    }
+
+    /// Bytes received and sent so far, without headers of IP and UDP.
+    #[must_use]
+    pub fn bytes(&self, family: Family) -> (u64, u64) {
+        (self.family(family).received.get(), self.family(family).sent.get())
+    }
+
+    /// Requests handed to other cores so far.
+    #[must_use]
+    pub fn forwarded(&self) -> u64 {
+        self.forwarded.get()
     }
 }

@@ -1,6 +1,6 @@
 //! The UDP service of the tracker (BEP 15). Here belong its configuration, its connection ids, its pure request handler
-//! and the thin layer that connects the handler to `aquatic_runtime`. Sockets, system calls, timers and cores belong to
-//! `aquatic_runtime`, swarms to `aquatic_swarm`, bytes on the wire to `aquatic_udp_protocol`.
+//! and the thin layer that connects the handler to sockets and to the other cores. Sockets belong to `aquatic_net`, timers
+//! and cores to `aquatic_runtime`, torrents to `aquatic_tracker`, bytes on the wire to `aquatic_udp_protocol`.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -8,14 +8,14 @@
 mod config;
 mod connection_id;
 mod counters;
+mod forwarded;
 mod handler;
-mod message;
-mod report;
 mod service;
+mod socket_counters;
 
 pub use config::{NetworkConfig, ProtocolConfig, UdpConfig};
 pub use connection_id::ConnectionIds;
-pub use counters::{Action, Counters, Refusal};
-pub use handler::{Handler, Listener, Packets, Turn};
-pub use message::{Away, ForwardedAnnounce, ForwardedScrape};
-pub use service::{UdpService, run};
+pub use counters::{Action, Counters};
+pub use forwarded::{Forwarded, ForwardedAnnounce, ForwardedScrape, MAX_SCRAPE};
+pub use handler::{Handler, Listener, ReplyLimits};
+pub use service::UdpService;

@@ -2,60 +2,43 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
-use aquatic_runtime::mesh::{Carries, Overflow};
+use aquatic_common::Family;
+use aquatic_net::listen;
+use aquatic_net::udp::{Batch, BindOptions, ReturnPath, SendErrors, UdpSocket, bind_group};
 use aquatic_runtime::readiness::{Mode, Source};
-use aquatic_runtime::udp::{BATCH, Batch, BindOptions, ReturnPath, UdpSocket, bind_group};
-use aquatic_runtime::{Core, CoreService, Engine, EngineConfig, net};
-use rand::rngs::SysRng;
-use rand::{RngExt, rand_core::UnwrapErr};
+use aquatic_runtime::{Core, Engine, Outbox};
+use aquatic_swarm::SwarmCounts;
+use aquatic_tracker::{LocalTracker, OwnerResponse, Reason, Respond, RouteError, TrackerSeed, Waiter};
+use slab::Slab;
 
 use crate::config::UdpConfig;
 use crate::connection_id::ConnectionIds;
-use crate::handler::{Handler, Listener, Packets, Turn};
-use crate::message::{Away, ForwardedAnnounce, ForwardedScrape};
-use crate::report::{Report, SocketCounts};
+use crate::counters::Counters;
+use crate::forwarded::{Forwarded, ForwardedAnnounce, ForwardedScrape};
+use crate::handler::{Handler, Listener, ReplyLimits};
+use crate::socket_counters::SocketCounters;
 
-/// Full batches handled before the other tasks of the core get their turn.
-const BATCHES_PER_TURN: usize = 8;
+/// Full batches served before the other tasks of the core run.
+const BATCHES_PER_YIELD: usize = 8;
 
-/// How often counts are handed to the metrics, and how often the kernel is asked for drops.
+/// Period of reading the kernel's drops.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long to stay away from a socket that reports an error, so that a lasting one does not take the whole core.
+/// Maximum number of scrapes of one core that wait for other cores, of 1.6 KB each.
+const MAX_PENDING_SCRAPES: usize = 16_384;
+
+/// Pause after an error of a socket, so that a lasting one does not take the whole core.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
-
-/// Starts a UDP tracker and runs it until the process is told to stop.
-///
-/// # Errors
-/// Whatever keeps the tracker from starting or running, with what to do about it.
-pub fn run(config: UdpConfig) -> anyhow::Result<()> {
-    let engine = Engine::prepare(engine_config(&config))?;
-    let services = UdpService::bind(&config, &engine)?;
-    engine.run(services)?;
-    Ok(())
-}
-
-fn engine_config(config: &UdpConfig) -> EngineConfig {
-    EngineConfig {
-        workers: config.workers,
-        privileges: config.privileges.clone(),
-        access_list: config.access_list.clone(),
-        metrics: config.metrics.clone(),
-        statistics: config.statistics.clone(),
-        cleaning: config.cleaning.clone(),
-        limits: config.limits.clone(),
-    }
-}
 
 /// One core's part of a UDP tracker.
 pub struct UdpService {
     sockets: Vec<UdpSocket>,
-    handler: Handler,
+    limits: ReplyLimits,
+    ids: ConnectionIds,
 }
 
 impl UdpService {
@@ -63,22 +46,23 @@ impl UdpService {
     ///
     /// # Errors
     /// An address that cannot be listened on, with what to do about it.
-    pub fn bind(config: &UdpConfig, engine: &Engine) -> anyhow::Result<Vec<Self>> {
-        let mut rng = UnwrapErr(SysRng);
-        let ids = ConnectionIds::new(config.protocol.max_connection_age, &mut rng);
-        let mut services: Vec<Self> = (0..engine.cores())
-            .map(|core| Self {
-                sockets: Vec::new(),
-                handler: Handler::new(config, core, *engine.steering(), ids.clone(), rng.random()),
-            })
-            .collect();
+    pub fn bind(config: &UdpConfig, engine: &Engine, seed: &TrackerSeed) -> anyhow::Result<Vec<Self>> {
+        let key = engine.secrets().derive("aquatic UDP connection ids 1");
+        let ids = ConnectionIds::new(config.protocol.max_connection_age, key);
+        let limits = ReplyLimits {
+            max_response_peers: config.protocol.max_response_peers,
+            max_scrape_torrents: config.protocol.max_scrape_torrents,
+            max_reply_size: config.network.max_reply_size,
+        };
+        let part = |_| Self { sockets: Vec::new(), limits, ids: ids.clone() };
+        let mut services: Vec<Self> = (0..engine.cores()).map(part).collect();
         let options = BindOptions {
             receive_buffer: config.network.socket_recv_buffer_size,
             steering: config.network.steering,
         };
         let mut listeners = 0;
         for (family, address) in config.listen().addresses() {
-            let group = match bind_group(address, &options, engine.steering()) {
+            let group = match bind_group(address, &options, seed.steering()) {
                 Ok(group) => group,
                 Err(error)
                     if config.listen().may_do_without(family, address) && error.family_unavailable() =>
@@ -89,7 +73,7 @@ impl UdpService {
                 Err(error) => return Err(error.into()),
             };
             if let Some(first) = group.first() {
-                net::announce("UDP", "udp", first.address());
+                listen::announce("UDP", "udp", first.address());
             }
             services.iter_mut().zip(group).for_each(|(service, socket)| service.sockets.push(socket));
             listeners += 1;
@@ -98,65 +82,112 @@ impl UdpService {
         Ok(services)
     }
 
-    /// Serves until the process stops; generic over the message type so that other services can run beside it.
-    async fn serve<M>(self, core: Rc<Core<M>>) -> anyhow::Result<()>
-    where
-        M: Carries<ForwardedAnnounce> + Send + 'static,
-    {
-        let report = RefCell::new(Report::new(core.metrics(), &self.sockets));
+    /// Serves until the process stops.
+    ///
+    /// # Errors
+    /// A socket that cannot be waited for.
+    pub async fn serve(self, core: Rc<Core>, tracker: Rc<LocalTracker>) -> anyhow::Result<()> {
+        let families: Vec<Family> = self.sockets.iter().map(UdpSocket::family).collect();
         let mut listeners = Vec::new();
         for socket in self.sockets {
             let socket =
                 core.readiness().register(socket, Mode::OneShot).context("cannot watch a UDP socket")?;
-            listeners.push(ListenerState { socket, outbox: RefCell::new(Batch::new()) });
+            listeners.push(ListenerState { socket, replies: RefCell::new(Batch::new()) });
         }
-        let state =
-            Rc::new(State { handler: RefCell::new(self.handler), listeners, counts: RefCell::default() });
-        answer_other_cores(&core, &state);
+        let channel = core.open_channel::<Vec<ForwardedAnnounce>>("udp").await;
+        let state = Rc::new(State {
+            handler: RefCell::new(Handler::new(self.limits, self.ids, Counters::new(core.metrics()))),
+            listeners,
+            counters: RefCell::new(SocketCounters::new(core.metrics(), families)),
+            outbox: Outbox::new(channel.clone()),
+            scrapes: RefCell::default(),
+            core: Rc::clone(&core),
+            tracker,
+        });
+        let receiving = Rc::clone(&state);
+        channel.receive(move |_from, announces| receiving.answer_forwarded(announces));
         for index in 0..state.listeners.len() {
-            let (core, state) = (core.clone(), state.clone());
-            core.clone().spawn(async move { listen(&core, &state, index).await });
+            let listening = Rc::clone(&state);
+            core.spawn(async move { listen(&listening, index).await });
         }
-        let ticking = async {
+        let reporting = async {
             loop {
                 core.sleep(REPORT_INTERVAL).await;
-                state.report(&report);
+                state.report_kernel_drops();
             }
         };
-        futures_lite::future::or(ticking, core.stopping()).await;
-        state.report(&report);
+        futures_lite::future::or(reporting, core.stopping()).await;
+        state.report_kernel_drops();
         Ok(())
-    }
-}
-
-impl CoreService for UdpService {
-    type Message = ForwardedAnnounce;
-
-    fn run(self, core: Rc<Core<ForwardedAnnounce>>) -> impl Future<Output = anyhow::Result<()>> + 'static {
-        self.serve(core)
     }
 }
 
 /// What the tasks of one core share. Borrowed only between two awaits.
 struct State {
+    core: Rc<Core>,
+    tracker: Rc<LocalTracker>,
     handler: RefCell<Handler>,
     listeners: Vec<ListenerState>,
-    counts: RefCell<SocketCounts>,
+    counters: RefCell<SocketCounters>,
+    /// Announces on their way to the owners of their torrents.
+    outbox: Outbox<Vec<ForwardedAnnounce>>,
+    /// Scrapes that wait for other cores; the keys are the tokens of their waiters.
+    scrapes: RefCell<Slab<ForwardedScrape>>,
 }
 
 struct ListenerState {
     socket: Source<UdpSocket>,
     /// Replies to requests that other cores received, or that had to ask other cores.
-    outbox: RefCell<Batch>,
+    replies: RefCell<Batch>,
 }
 
 impl State {
-    fn report(&self, report: &RefCell<Report>) {
-        let handler = self.handler.borrow();
-        report.borrow_mut().publish(handler.counters(), &self.counts.borrow());
+    fn report_kernel_drops(&self) {
         for (index, listener) in self.listeners.iter().enumerate() {
-            report.borrow_mut().kernel_drops(index, listener.socket.get_ref());
+            self.counters.borrow_mut().kernel_drops(index, listener.socket.get_ref());
         }
+    }
+
+    /// Serves a received batch: everything between receiving and sending it.
+    fn serve_batch(&self, about: Listener, batch: &mut Batch, forwarded: &mut Forwarded) {
+        self.core.tick();
+        let mut tracker = self.tracker.state();
+        self.handler.borrow_mut().handle(batch, about, (&mut tracker, self.core.now()), forwarded);
+        drop(tracker);
+        for (owner, announce) in forwarded.announces.drain(..) {
+            if self.outbox.add(owner, |batch| batch.push(announce)).is_err() {
+                self.handler.borrow().give_up(about.family, Reason::Overflow);
+            }
+        }
+        self.outbox.flush();
+    }
+
+    /// Asks the owners of the torrents of scrapes.
+    fn ask_owners(self: &Rc<Self>, forwarded: &mut Forwarded) {
+        for scrape in forwarded.scrapes.drain(..) {
+            if self.scrapes.borrow().len() >= MAX_PENDING_SCRAPES {
+                self.handler.borrow().give_up(scrape.family, Reason::Overflow);
+                continue;
+            }
+            let slot = self.scrapes.borrow_mut().insert(scrape);
+            let waiter = Waiter { respond: Rc::clone(self) as Rc<dyn Respond>, token: slot as u32 };
+            self.tracker.scrape(scrape.info_hashes(), scrape.family.into(), waiter);
+        }
+    }
+
+    fn take_scrape(&self, token: u32) -> Option<ForwardedScrape> {
+        self.scrapes.borrow_mut().try_remove(token as usize)
+    }
+
+    /// Replies to what other cores received and this one owns.
+    fn answer_forwarded(&self, announces: &mut Vec<ForwardedAnnounce>) {
+        let now = self.core.now();
+        for forwarded in announces.drain(..) {
+            self.reply_apart(forwarded.listener, forwarded.path, |handler, buffer| {
+                handler.handle_forwarded_announce(&forwarded, (&mut self.tracker.state(), now), buffer)
+            });
+        }
+        self.flush_replies();
     }
 
     /// Writes a reply that is not part of a received batch. `encode` returns its length.
@@ -164,159 +195,105 @@ impl State {
         &self,
         listener: usize,
         path: ReturnPath,
-        encode: impl FnOnce(&mut Handler, &mut [u8]) -> usize,
+        encode: impl FnOnce(&Handler, &mut [u8]) -> usize,
     ) {
         let Some(listener) = self.listeners.get(listener) else { return };
-        let mut outbox = listener.outbox.borrow_mut();
-        if outbox.is_full() {
-            self.flush(listener, &mut outbox);
+        let mut replies = listener.replies.borrow_mut();
+        if replies.is_full() {
+            self.send_apart(listener, &mut replies);
         }
-        if let Some(at) = outbox.push(path) {
-            let len = encode(&mut self.handler.borrow_mut(), outbox.reply_buffer(at));
-            outbox.set_reply_len(at, len);
+        if let Some(at) = replies.push(path) {
+            let len = encode(&self.handler.borrow(), replies.reply_buffer(at));
+            replies.set_reply_len(at, len);
         }
     }
 
-    /// Sends what has gathered in an outbox. These replies have no queue to wait in: what the send buffer cannot take
-    /// is counted as an error.
-    fn flush(&self, listener: &ListenerState, outbox: &mut Batch) {
-        let errors = &mut self.counts.borrow_mut().send_errors;
-        if !outbox.send(listener.socket.get_ref(), errors) {
-            errors.no_buffers += outbox.unsent() as u64;
+    fn flush_replies(&self) {
+        for listener in &self.listeners {
+            let mut replies = listener.replies.borrow_mut();
+            if !replies.is_empty() {
+                self.send_apart(listener, &mut replies);
+            }
         }
-        outbox.clear();
+    }
+
+    /// Sends replies that are not part of a received batch. They have no queue to wait in: what the send buffer cannot
+    /// take is counted as an error.
+    fn send_apart(&self, listener: &ListenerState, replies: &mut Batch) {
+        let mut errors = SendErrors::default();
+        if !replies.send(listener.socket.get_ref(), &mut errors) {
+            errors.no_buffers += replies.unsent() as u64;
+        }
+        self.counters.borrow().send_errors(&errors);
+        replies.clear();
     }
 }
 
-/// Receives, handles and sends until the executor ends.
-async fn listen<M>(core: &Rc<Core<M>>, state: &Rc<State>, index: usize)
-where
-    M: Carries<ForwardedAnnounce> + Send + 'static,
-{
-    let listener = &state.listeners[index];
+impl Respond for State {
+    fn announced(&self, _token: u32, _response: OwnerResponse<'_>) {
+        debug_assert!(false, "owners reply to announces over UDP by themselves");
+    }
+
+    fn scraped(&self, token: u32, counts: &[SwarmCounts]) {
+        let Some(scrape) = self.take_scrape(token) else { return };
+        self.reply_apart(scrape.listener, scrape.path, |handler, buffer| {
+            handler.finish_scrape(&scrape, counts, buffer)
+        });
+        self.flush_replies();
+    }
+
+    fn failed(&self, token: u32, error: RouteError) {
+        let Some(scrape) = self.take_scrape(token) else { return };
+        self.handler.borrow().give_up(scrape.family, error.into());
+    }
+}
+
+/// Receives, serves and sends until the executor ends.
+async fn listen(state: &Rc<State>, index: usize) {
+    let Some(listener) = state.listeners.get(index) else { return };
     let socket = listener.socket.get_ref();
     let about = Listener { index, family: socket.family() };
     let mut batch = Batch::new();
-    let mut away = Away::default();
+    let mut forwarded = Forwarded::default();
     loop {
         let mut waited = false;
-        for _ in 0..BATCHES_PER_TURN {
+        for _ in 0..BATCHES_PER_YIELD {
             match batch.receive(socket) {
                 Ok(0) => {
                     waited = true;
-                    wait(core, state, listener.socket.readable().await).await;
+                    wait(state, listener.socket.readable().await).await;
                 }
                 Ok(_) => {
-                    serve_batch(core, state, about, &mut batch, &mut away);
-                    while !batch.send(socket, &mut state.counts.borrow_mut().send_errors) {
-                        wait(core, state, listener.socket.writable().await).await;
-                    }
+                    state.serve_batch(about, &mut batch, &mut forwarded);
+                    state.ask_owners(&mut forwarded);
+                    send(state, listener, &mut batch).await;
                 }
-                Err(error) => wait(core, state, Err(error)).await,
+                Err(error) => wait(state, Err(error)).await,
             }
         }
         if !waited {
             listener.socket.leave();
         }
-        core.yield_now().await;
+        state.core.yield_now().await;
     }
 }
 
-fn serve_batch<M>(core: &Rc<Core<M>>, state: &Rc<State>, about: Listener, batch: &mut Batch, away: &mut Away)
-where
-    M: Carries<ForwardedAnnounce> + Send + 'static,
-{
-    core.tick();
-    let access_list = core.access_list();
-    let mut shard = core.shard();
-    let mut turn = Turn { shard: &mut shard, access_list: &access_list, now: core.now() };
-    state.handler.borrow_mut().handle(batch, about, &mut turn, away);
-    drop(shard);
-    for (owner, announce) in away.announces.drain(..) {
-        let family = about.family;
-        if let Err(Overflow(_)) = core.try_send(owner, announce) {
-            state.handler.borrow_mut().give_up(family);
-        }
+/// Sends the replies of a batch, waiting for room in the send buffer.
+async fn send(state: &State, listener: &ListenerState, batch: &mut Batch) {
+    let mut errors = SendErrors::default();
+    while !batch.send(listener.socket.get_ref(), &mut errors) {
+        wait(state, listener.socket.writable().await).await;
     }
-    for scrape in away.scrapes.drain(..) {
-        ask_other_cores(core, state, scrape);
+    if errors != SendErrors::default() {
+        state.counters.borrow().send_errors(&errors);
     }
-}
-
-/// Gathers the counts of a scrape and answers it once they are there.
-fn ask_other_cores<M>(core: &Rc<Core<M>>, state: &Rc<State>, scrape: ForwardedScrape)
-where
-    M: Carries<ForwardedAnnounce> + Send + 'static,
-{
-    let families = scrape.family.into();
-    let info_hashes = scrape.info_hashes.clone();
-    let (state, core_again) = (state.clone(), core.clone());
-    core.scrape(&info_hashes, families, move |counts| match counts {
-        Ok(counts) => state.reply_apart(scrape.listener, scrape.path, |handler, buffer| {
-            handler.finish_scrape(&scrape, counts, &core_again.access_list(), buffer)
-        }),
-        Err(_) => state.handler.borrow_mut().give_up(scrape.family),
-    });
-}
-
-/// Answers what other cores received and this one owns.
-fn answer_other_cores<M>(core: &Rc<Core<M>>, state: &Rc<State>)
-where
-    M: Carries<ForwardedAnnounce> + Send + 'static,
-{
-    let (handler_core, handler_state) = (core.clone(), state.clone());
-    core.on_message(move |_from, forwarded: ForwardedAnnounce| {
-        let core = &handler_core;
-        let access_list = core.access_list();
-        let mut shard = core.shard();
-        let mut turn = Turn { shard: &mut shard, access_list: &access_list, now: core.now() };
-        handler_state.reply_apart(forwarded.listener, forwarded.path, |handler, buffer| {
-            handler.handle_forwarded_announce(&forwarded, &mut turn, buffer)
-        });
-    });
-    let state = state.clone();
-    core.after_messages(move || {
-        for listener in &state.listeners {
-            state.flush(listener, &mut listener.outbox.borrow_mut());
-        }
-    });
 }
 
 /// Counts an error of the socket and pauses. The engine logs counts of this kind when they grow.
-async fn wait<M: Send + 'static>(core: &Core<M>, state: &State, result: io::Result<()>) {
+async fn wait(state: &State, result: io::Result<()>) {
     if let Err(error) = result {
         log::debug!("UDP socket: {error}");
-        state.counts.borrow_mut().receive_errors += 1;
-        core.sleep(ERROR_PAUSE).await;
-    }
-}
-
-impl Packets for Batch {
-    fn count(&self) -> usize {
-        self.len().min(BATCH)
-    }
-
-    fn request(&self, at: usize) -> &[u8] {
-        self.request(at)
-    }
-
-    fn is_truncated(&self, at: usize) -> bool {
-        self.is_truncated(at)
-    }
-
-    fn source(&self, at: usize) -> Option<SocketAddr> {
-        self.source(at)
-    }
-
-    fn return_path(&self, at: usize) -> ReturnPath {
-        self.return_path(at)
-    }
-
-    fn reply_buffer(&mut self, at: usize) -> &mut [u8] {
-        self.reply_buffer(at)
-    }
-
-    fn set_reply_len(&mut self, at: usize, len: usize) {
-        self.set_reply_len(at, len);
+        state.counters.borrow().receive_errors.add(1);
+        state.core.sleep(ERROR_PAUSE).await;
     }
 }

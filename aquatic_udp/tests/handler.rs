@@ -8,11 +8,14 @@
 
 use std::net::SocketAddr;
 
+use aquatic_common::config::{CleaningConfig, LimitsConfig};
 use aquatic_common::{AccessList, AccessListMode, AnnounceEvent, Family, InfoHash, PeerId, Seconds};
-use aquatic_runtime::steering::Steering;
-use aquatic_runtime::udp::ReturnPath;
-use aquatic_swarm::{FamilySet, HashKey, Shard, ShardConfig, SwarmCounts};
-use aquatic_udp::{Action, Away, ConnectionIds, Handler, Listener, Packets, Refusal, Turn, UdpConfig};
+use aquatic_metrics::Registry;
+use aquatic_net::udp::{Datagrams, ReturnPath};
+use aquatic_runtime::Secrets;
+use aquatic_swarm::{FamilySet, SwarmCounts};
+use aquatic_tracker::{IntervalPolicy, Reason, SharedAccessList, TrackerSeed, TrackerSettings};
+use aquatic_udp::{Action, ConnectionIds, Counters, Forwarded, Handler, Listener, ReplyLimits};
 use aquatic_udp_protocol::{
     AnnounceFields, AnnounceRequest, ConnectRequest, ConnectionId, Peers, Response, TransactionId,
     encode_scrape_request,
@@ -42,7 +45,7 @@ struct Packet {
 
 struct Memory(Vec<Packet>);
 
-impl Packets for Memory {
+impl Datagrams for Memory {
     fn count(&self) -> usize {
         self.0.len()
     }

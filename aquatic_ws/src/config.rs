@@ -5,7 +5,7 @@ use aquatic_common::config::{
     check_peer_age,
 };
 use aquatic_common::settings::{Configuration, Problem};
-use aquatic_runtime::tcp::config::{ConnectionsConfig, ProxiesConfig, TcpConfig, TcpNetworkConfig};
+use aquatic_net::tcp::config::{ConnectionsConfig, ProxiesConfig, TcpConfig, TcpNetworkConfig};
 
 use crate::swarm::SwarmLimits;
 

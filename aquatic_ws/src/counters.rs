@@ -1,10 +1,10 @@
 //! What is counted on each core about messages. What is counted about connections before their upgrade belongs to
-//! `aquatic_runtime::tcp`.
+//! `aquatic_net::tcp`.
 
 use aquatic_common::Family;
 use aquatic_common::config::Limit;
-use aquatic_runtime::metrics::{CoreMetrics, Counter, Gauge, Label, names};
-use aquatic_runtime::proxy::NoClient;
+use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
+use aquatic_net::proxy::NoClient;
 use aquatic_ws_protocol::Fault;
 
 use crate::connections::End;

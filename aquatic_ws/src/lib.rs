@@ -30,4 +30,4 @@ mod upgrade;
 
 pub use config::{ClientConfig, ProtocolConfig, WsCleaningConfig, WsConfig, WsLimitsConfig};
 pub use message::Batch;
-pub use service::{WsService, run};
+pub use service::{WsSeed, WsTracker};

@@ -13,8 +13,18 @@ const MAX_WAITING: usize = 16 << 20;
 const ITEM_OVERHEAD: usize = 128;
 
 /// Items from one core to another, in order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Batch(pub(crate) Vec<Item>);
+
+impl aquatic_runtime::Batch for Batch {
+    fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
 
 /// A WebSocket frame with a message for some client.
 pub(crate) type Frame = Box<[u8]>;

@@ -1,26 +1,24 @@
 //! The tracker, connected to listeners, to the other cores and to the metrics.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use aquatic_common::config::{CleaningConfig, LimitsConfig};
-use aquatic_runtime::mesh::Carries;
-use aquatic_runtime::proxy::ForwardedHeaders;
-use aquatic_runtime::steering::Steering;
-use aquatic_runtime::tcp::config::{Naming, Opened};
-use aquatic_runtime::tcp::{CoreListeners, TcpSettings, serve_tcp};
-use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
-use rand::rngs::SysRng;
-use rand::{RngExt, rand_core::UnwrapErr};
+use aquatic_common::{Family, Steering};
+use aquatic_http_protocol::Refused;
+use aquatic_net::proxy::ForwardedHeaders;
+use aquatic_net::tcp::Connection;
+use aquatic_runtime::{Core, Secrets};
+use aquatic_tracker::{AccessReader, SharedAccessList};
+use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
 use crate::config::WsConfig;
 use crate::connections::End;
 use crate::counters::Counters;
 use crate::message::Batch;
-use crate::session::{Place, serve};
+use crate::session::{CoreState, serve};
 use crate::tracker::{Keys, Tracker};
-
-const NAMING: Naming = Naming { protocol: "ws", name: "WebTorrent", schemes: ["ws", "wss"] };
+use crate::upgrade::{self, Decision, Plain};
 
 /// How often some of the swarms are looked at for what is too old.
 const STEP: Duration = Duration::from_millis(250);
@@ -34,124 +32,146 @@ const MOST_PER_STEP: usize = 20_000;
 /// How long to wait for room in the channel to another core.
 const OVERFLOW_PAUSE: Duration = Duration::from_millis(1);
 
-/// Starts a WebTorrent tracker and runs it until the process is told to stop.
-///
-/// # Errors
-/// Whatever keeps the tracker from starting or running, with what to do about it.
-pub fn run(config: WsConfig) -> anyhow::Result<()> {
-    let mut engine = Engine::prepare(engine_config(&config))?;
-    let services = WsService::bind(&config, &mut engine)?;
-    engine.run(services)?;
-    Ok(())
-}
-
-fn engine_config(config: &WsConfig) -> EngineConfig {
-    EngineConfig {
-        workers: config.workers,
-        privileges: config.privileges.clone(),
-        access_list: config.access_list.clone(),
-        metrics: config.metrics.clone(),
-        statistics: config.statistics.clone(),
-        // For the store of the other protocols, which stays empty.
-        cleaning: CleaningConfig::default(),
-        limits: LimitsConfig::default(),
-    }
-}
-
-/// One core's part of a WebTorrent tracker.
-#[derive(Debug)]
-pub struct WsService {
-    listeners: CoreListeners,
-    settings: TcpSettings,
+/// Everything the WebTorrent tracker of a core is made from; the same for all cores.
+#[derive(Clone, Debug)]
+pub struct WsSeed {
     config: WsConfig,
     forwarded: ForwardedHeaders,
     steering: Steering,
+    access_list: Arc<SharedAccessList>,
     keys: Keys,
 }
 
-impl WsService {
-    /// Binds the sockets of all listeners and returns each core's part, in core order.
-    ///
-    /// # Errors
-    /// An address that cannot be listened on or a certificate that cannot be used, with what to do about it.
-    pub fn bind(config: &WsConfig, engine: &mut Engine) -> anyhow::Result<Vec<Self>> {
-        let Opened { listeners, settings, forwarded } = config.tcp().open(engine, NAMING)?;
-        let mut rng = UnwrapErr(SysRng);
-        let keys = Keys { swarms: rng.random(), offers: rng.random() };
-        let part = |listeners| Self {
-            listeners,
-            settings: settings.clone(),
+impl WsSeed {
+    /// A seed for the cores of this process.
+    #[must_use]
+    pub fn new(
+        config: &WsConfig,
+        forwarded: &ForwardedHeaders,
+        steering: Steering,
+        access_list: &Arc<SharedAccessList>,
+        secrets: &Secrets,
+    ) -> Self {
+        Self {
             config: config.clone(),
             forwarded: forwarded.clone(),
-            steering: *engine.steering(),
-            keys,
-        };
-        Ok(listeners.into_iter().map(part).collect())
+            steering,
+            access_list: Arc::clone(access_list),
+            keys: Keys {
+                swarms: secrets.derive("aquatic WebTorrent tables 1"),
+                offers: secrets.derive("aquatic WebTorrent offers 1"),
+            },
+        }
     }
+}
 
-    /// Serves until the process stops; generic over the message type so that other services can run beside it.
-    async fn serve<M>(self, core: Rc<Core<M>>) -> anyhow::Result<()>
-    where
-        M: Carries<Batch> + Send + 'static,
-    {
-        let Self { listeners, settings, config, forwarded, steering, keys } = self;
+/// The WebTorrent tracker of one core, as the front sees it.
+pub struct WsTracker {
+    state: Rc<CoreState>,
+    forwarded: ForwardedHeaders,
+}
+
+impl WsTracker {
+    /// Starts the WebTorrent tracker of a core. Completes when all cores have come this far.
+    pub async fn start(core: &Rc<Core>, seed: WsSeed) -> Self {
+        let WsSeed { config, forwarded, steering, access_list, keys } = seed;
         let pass = Duration::from_secs(config.cleaning.interval.into());
         let counters = Counters::new(core.metrics());
         let tracker = Tracker::new(config, core.index(), steering, keys, counters);
-        let place = Rc::new(Place::new(Rc::clone(&core), tracker, forwarded));
-        listen_to_other_cores(&place);
-        let for_connections = Rc::clone(&place);
-        let handler = move |connection| serve(Rc::clone(&for_connections), connection);
-        let serving = serve_tcp(core, listeners, settings, handler);
-        let working = futures_lite::future::or(send_to_other_cores(&place), keep_order(&place, pass));
-        let never = async {
-            working.await;
-            std::future::pending().await
-        };
-        futures_lite::future::or(serving, never).await
+        let channel = core.open_channel::<Batch>("ws").await;
+        let state = Rc::new(CoreState::new(
+            Rc::clone(core),
+            tracker,
+            AccessReader::new(access_list),
+            channel.clone(),
+        ));
+        let receiving = Rc::clone(&state);
+        channel.receive(move |from, Batch(items)| {
+            receiving.with(|tracker, turn| items.drain(..).for_each(|item| tracker.item(from, item, turn)));
+            // What finds no room is tried again by the task that sends.
+            receiving.flush();
+        });
+        let sending = Rc::clone(&state);
+        core.spawn(async move { send_to_other_cores(&sending).await });
+        let maintained = Rc::clone(&state);
+        core.spawn(async move { run_maintenance(&maintained, pass).await });
+        Self { state, forwarded }
+    }
+
+    fn count(&self, plain: Plain) {
+        self.state.tracker.borrow().counters.plain(plain);
     }
 }
 
-impl CoreService for WsService {
-    type Message = Batch;
+impl Upgrade<Connection> for WsTracker {
+    type Accepted = Family;
 
-    fn run(self, core: Rc<Core<Batch>>) -> impl Future<Output = anyhow::Result<()>> + 'static {
-        self.serve(core)
+    fn respond(&mut self, request: &mut WebRequest<'_>, reply: &mut [u8]) -> UpgradeOutcome<Family> {
+        match upgrade::decide(request, &self.forwarded) {
+            Decision::Upgrade(accepted) => {
+                if let Some(missing) = accepted.missing {
+                    self.state.tracker.borrow().counters.no_client(missing);
+                }
+                let written = put(&accepted.response, reply);
+                UpgradeOutcome::Accepted(written, accepted.client.map_or(Family::V4, Family::of))
+            }
+            Decision::Answer(response, plain) => {
+                self.count(plain);
+                UpgradeOutcome::Reply(put(&response, reply), aquatic_web::AfterReply::LingeringClose)
+            }
+        }
+    }
+
+    fn explain(&mut self, request: &WebRequest<'_>, reply: &mut [u8]) -> usize {
+        self.count(Plain::NoUpgrade);
+        put(&upgrade::explanation(request.head), reply)
+    }
+
+    fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize {
+        self.count(Plain::Malformed);
+        refused.encode(reply).unwrap_or_default()
+    }
+
+    fn count_health(&self) {
+        self.count(Plain::Health);
+    }
+
+    fn serve(&self, upgraded: Upgraded<Connection, Family>) -> impl Future<Output = ()> + 'static {
+        serve(Rc::clone(&self.state), upgraded)
     }
 }
 
-fn listen_to_other_cores<M: Carries<Batch> + Send + 'static>(place: &Rc<Place<M>>) {
-    let of_handler = Rc::clone(place);
-    place.core.on_message(move |from, Batch(items)| {
-        of_handler.with(|tracker, turn| items.into_iter().for_each(|item| tracker.item(from, item, turn)));
-    });
-    let place_again = Rc::clone(place);
-    place.core.after_messages(move || {
-        // What finds no room is tried again by the task that sends.
-        place_again.flush();
-    });
+/// Copies a response into the reply buffer, which has room for every plain reply.
+fn put(response: &[u8], reply: &mut [u8]) -> usize {
+    match reply.get_mut(..response.len()) {
+        Some(room) => {
+            room.copy_from_slice(response);
+            response.len()
+        }
+        None => 0,
+    }
 }
 
-/// Sends what the tasks of this core have for other cores, after all that are ready have had their turn. Never ends.
-async fn send_to_other_cores<M: Carries<Batch> + Send + 'static>(place: &Place<M>) {
+/// Sends what the tasks of this core have for other cores, after all that are ready have run. Never ends.
+async fn send_to_other_cores(state: &CoreState) {
     loop {
-        place.mail().await;
-        while !place.flush() {
-            place.core.sleep(OVERFLOW_PAUSE).await;
+        state.mail().await;
+        while !state.flush() {
+            state.core.sleep(OVERFLOW_PAUSE).await;
         }
     }
 }
 
 /// Looks after connections and swarms. Never ends.
-async fn keep_order<M: Carries<Batch> + Send + 'static>(place: &Place<M>, pass: Duration) {
+async fn run_maintenance(state: &CoreState, pass: Duration) {
     let steps_per_pass = (pass.as_millis() / STEP.as_millis()).max(1) as usize;
     let mut step = 0_u32;
     loop {
-        place.core.sleep(STEP).await;
-        place.core.tick();
+        state.core.sleep(STEP).await;
+        state.core.tick();
         step = step.wrapping_add(1);
-        place.with(|tracker, turn| {
-            if place.core.is_stopping() {
+        state.with(|tracker, turn| {
+            if state.core.is_stopping() {
                 tracker.connections.end_all(End::Stop);
             }
             let budget = tracker.pass_length().div_ceil(steps_per_pass) + 1;

@@ -9,14 +9,13 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use aquatic_common::Family;
-use aquatic_http_protocol::{DEFAULT_MAX_HEAD_LENGTH, Head, Taken};
-use aquatic_runtime::Core;
-use aquatic_runtime::mesh::{Carries, Overflow};
-use aquatic_runtime::proxy::ForwardedHeaders;
-use aquatic_runtime::tcp::{Connection, Phase};
+use aquatic_net::tcp::{Connection, Phase};
+use aquatic_runtime::channel::Overflow;
+use aquatic_runtime::{Channel, Core};
+use aquatic_tracker::AccessReader;
+use aquatic_web::Upgraded;
 use aquatic_ws_protocol::{Action, Fault, Refused};
 use futures_lite::{AsyncRead, AsyncWrite};
 
@@ -26,7 +25,6 @@ use crate::message::Batch;
 use crate::outbound::Outbound;
 use crate::swarm::ConnectionId;
 use crate::tracker::{Tracker, Turn};
-use crate::upgrade::{Decision, Plain, decide};
 
 /// Most bytes taken in by one read: announces with their offers come whole.
 const READ: usize = 64 * 1024;
@@ -38,32 +36,32 @@ const READ_SHARE: usize = 8;
 /// Reads of one connection, one after the other, before other tasks of the core get their turn.
 const READS_PER_TURN: u32 = 4;
 
-/// The service watches over connections itself; the connection layer's own deadline only has to hold when it stops.
-const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
-
-/// Longest answer to a request that is no HTTP.
-const REFUSAL: usize = 512;
-
 /// What the tasks of a core share. Borrowed within one poll only.
-pub(crate) struct Place<M: Send + 'static> {
-    pub(crate) core: Rc<Core<M>>,
+pub(crate) struct CoreState {
+    pub(crate) core: Rc<Core>,
     pub(crate) tracker: RefCell<Tracker>,
-    forwarded: ForwardedHeaders,
+    access_list: AccessReader,
+    channel: Channel<Batch>,
     input: RefCell<Box<[u8]>>,
-    /// Wakes whoever sends what waits for other cores.
+    /// Wakes the task that sends what waits for other cores.
     flusher: Cell<Option<Waker>>,
 }
 
-impl<M: Carries<Batch> + Send + 'static> Place<M> {
-    pub(crate) fn new(core: Rc<Core<M>>, tracker: Tracker, forwarded: ForwardedHeaders) -> Self {
+impl CoreState {
+    pub(crate) fn new(
+        core: Rc<Core>,
+        tracker: Tracker,
+        access_list: AccessReader,
+        channel: Channel<Batch>,
+    ) -> Self {
         let input = RefCell::new(vec![0; READ].into_boxed_slice());
-        Self { core, tracker: RefCell::new(tracker), forwarded, input, flusher: Cell::new(None) }
+        Self { core, tracker: RefCell::new(tracker), access_list, channel, input, flusher: Cell::new(None) }
     }
 
     /// Runs something on the tracker, with the time and all it needs, and sees to it that what it has for other cores is
     /// sent.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Tracker, &mut Turn<'_>) -> R) -> R {
-        let access_list = self.core.access_list();
+        let access_list = self.access_list.current();
         let mut rng = self.core.rng();
         let mut turn = Turn { access_list: &access_list, now: self.core.now(), rng: &mut rng };
         let mut tracker = self.tracker.borrow_mut();
@@ -76,14 +74,14 @@ impl<M: Carries<Batch> + Send + 'static> Place<M> {
         result
     }
 
-    /// Sends what waits for other cores. Whether there was room for everything.
+    /// Sends what waits for other cores. Returns whether there was room for everything.
     pub(crate) fn flush(&self) -> bool {
         let mut tracker = self.tracker.borrow_mut();
         let mut all = true;
         for core in 0..self.core.count() {
             let Some(mail) = tracker.mail(core) else { continue };
             if let Some(batch) = mail.take()
-                && let Err(Overflow(batch)) = self.core.try_send(core, batch)
+                && let Err(Overflow(batch)) = self.channel.try_send(core, batch)
             {
                 mail.put_back(batch);
                 all = false;
@@ -106,17 +104,12 @@ impl<M: Carries<Batch> + Send + 'static> Place<M> {
     }
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve<M>(place: Rc<Place<M>>, connection: Connection)
-where
-    M: Carries<Batch> + Send + 'static,
-{
-    // In memory of its own, which is given back when frames begin.
-    let begun = Box::pin(begin(&place, connection)).await;
-    let Some((connection, family, received)) = begun else { return };
-    connection.pace().enter_for(Phase::Answer, FOREVER);
-    let id = place.with(|tracker, _| tracker.open(family));
-    let membership = Membership { place, id };
+/// Serves a connection that has become a WebSocket until it ends.
+pub(crate) async fn serve(state: Rc<CoreState>, upgraded: Upgraded<Connection, Family>) {
+    let Upgraded { connection, accepted: family, received } = upgraded;
+    connection.pace().upgrade();
+    let id = state.with(|tracker, _| tracker.open(family));
+    let membership = Membership { state, id };
     let mut session =
         Session { membership, connection, reader: Reader::default(), close: None, is_flushing: false };
     let end = match session.take_first(received) {
@@ -126,77 +119,26 @@ where
     Box::pin(session.finish(end)).await;
 }
 
-/// Reads and answers the first request. Returns the connection, the family of the client and what has been received
-/// behind the request, if frames follow.
-async fn begin<M>(place: &Place<M>, mut connection: Connection) -> Option<(Connection, Family, Vec<u8>)>
-where
-    M: Carries<Batch> + Send + 'static,
-{
-    let mut received = Vec::new();
-    loop {
-        let is_first = received.is_empty();
-        match connection.receive(&mut received, DEFAULT_MAX_HEAD_LENGTH).await {
-            Ok(1..) if is_first => connection.pace().enter(Phase::Head),
-            Ok(1..) => {}
-            Ok(0) => {
-                connection.close().await;
-                return None;
-            }
-            Err(_) => return None,
-        }
-        let (response, plain) = match Head::take(&received, DEFAULT_MAX_HEAD_LENGTH) {
-            Taken::NeedMore => continue,
-            Taken::Whole(head) => {
-                let (peer, length) = (connection.peer().ip(), head.length);
-                match decide(&head, peer, &place.forwarded, |client| connection.claim(client)) {
-                    Decision::Upgrade(accepted) => {
-                        if let Some(why) = accepted.missing {
-                            place.tracker.borrow().counters.no_client(why);
-                        }
-                        connection.pace().enter(Phase::Answer);
-                        connection.send(&accepted.response).await.ok()?;
-                        received.drain(..length);
-                        let family = accepted.client.map_or(Family::V4, Family::of);
-                        return Some((connection, family, received));
-                    }
-                    Decision::Answer(response, plain) => (response, plain),
-                }
-            }
-            Taken::Refused(refused) => {
-                let mut response = vec![0; REFUSAL];
-                let length = refused.encode(&mut response).unwrap_or_default();
-                response.truncate(length);
-                (response, Plain::Malformed)
-            }
-        };
-        place.tracker.borrow().counters.plain(plain);
-        connection.pace().enter(Phase::Answer);
-        connection.send(&response).await.ok()?;
-        connection.close_lingering().await;
-        return None;
-    }
-}
-
 /// A connection's place in the tracker; however the connection ends, it is given back.
-struct Membership<M: Carries<Batch> + Send + 'static> {
-    place: Rc<Place<M>>,
+struct Membership {
+    state: Rc<CoreState>,
     id: ConnectionId,
 }
 
-impl<M: Carries<Batch> + Send + 'static> Membership<M> {
+impl Membership {
     fn leave(&self, end: End) -> Option<Outbound> {
-        self.place.with(|tracker, _| tracker.close(self.id, end))
+        self.state.with(|tracker, _| tracker.close(self.id, end))
     }
 }
 
-impl<M: Carries<Batch> + Send + 'static> Drop for Membership<M> {
+impl Drop for Membership {
     fn drop(&mut self) {
         self.leave(End::Broken);
     }
 }
 
-struct Session<M: Carries<Batch> + Send + 'static> {
-    membership: Membership<M>,
+struct Session {
+    membership: Membership,
     connection: Connection,
     reader: Reader,
     /// The client's close frame, if it has sent one.
@@ -205,21 +147,21 @@ struct Session<M: Carries<Batch> + Send + 'static> {
     is_flushing: bool,
 }
 
-impl<M: Carries<Batch> + Send + 'static> Session<M> {
+impl Session {
     /// Serves what has come together with the upgrade.
     fn take_first(&mut self, mut received: Vec<u8>) -> Option<End> {
         if received.is_empty() { None } else { self.take(&mut received) }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        let place = Rc::clone(&self.membership.place);
-        place.core.tick();
+        let state = Rc::clone(&self.membership.state);
+        state.core.tick();
         for _ in 0..READS_PER_TURN {
             if self.poll_write(context).is_err() {
                 return Poll::Ready(End::Broken);
             }
             let most = {
-                let mut tracker = place.tracker.borrow_mut();
+                let mut tracker = state.tracker.borrow_mut();
                 let most = tracker.connections.bounds().outbound.max_bytes / READ_SHARE;
                 match tracker.connections.get(self.membership.id) {
                     Some(connection) => {
@@ -235,7 +177,7 @@ impl<M: Carries<Batch> + Send + 'static> Session<M> {
                     None => return Poll::Ready(End::Broken),
                 }
             };
-            let mut input = place.input.borrow_mut();
+            let mut input = state.input.borrow_mut();
             match Pin::new(&mut self.connection).poll_read(context, &mut input[..most]) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => return Poll::Ready(End::Client),
@@ -253,7 +195,7 @@ impl<M: Carries<Batch> + Send + 'static> Session<M> {
 
     /// Sends as much of what waits as the socket takes.
     fn poll_write(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let mut tracker = self.membership.place.tracker.borrow_mut();
+        let mut tracker = self.membership.state.tracker.borrow_mut();
         loop {
             let Some(connection) = tracker.connections.get(self.membership.id) else { return Ok(()) };
             if connection.outbound.is_empty() {
@@ -284,9 +226,9 @@ impl<M: Carries<Batch> + Send + 'static> Session<M> {
 
     /// Serves what has been received. Returns the end, if this was it.
     fn take(&mut self, received: &mut [u8]) -> Option<End> {
-        let Self { membership: Membership { place, id }, reader, close, .. } = self;
+        let Self { membership: Membership { state, id }, reader, close, .. } = self;
         let id = *id;
-        place.with(|tracker, turn| {
+        state.with(|tracker, turn| {
             tracker.counters.received.add(received.len() as u64);
             tracker.connections.set_current(Some(id));
             let mut end = None;

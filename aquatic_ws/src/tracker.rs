@@ -11,8 +11,8 @@
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 
+use aquatic_common::Steering;
 use aquatic_common::{AccessList, AnnounceEvent, Family, InfoHash, Seconds, time::shorten};
-use aquatic_runtime::steering::Steering;
 use aquatic_ws_protocol::{
     Action, Announce, AnnounceReply, Answer, AnswerRelay, ClientMessage, FailureReply, Limits, Offer,
     OfferId, OfferRelays, OwnedOffers, Refused, Scrape,

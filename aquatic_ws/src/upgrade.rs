@@ -5,12 +5,10 @@
 
 use std::net::IpAddr;
 
-use aquatic_http_protocol::{Head, Method, Path};
-use aquatic_runtime::proxy::{Client, ForwardedHeaders, NoClient};
+use aquatic_http_protocol::{Head, Method};
+use aquatic_net::proxy::{Client, ForwardedHeaders, NoClient};
+use aquatic_web::WebRequest;
 use tungstenite::handshake::derive_accept_key;
-
-/// Longest key that is taken; those of the protocol have 24 characters.
-const MAX_KEY: usize = 64;
 
 /// Longest subprotocol that is agreed to.
 const MAX_SUBPROTOCOL: usize = 64;
@@ -54,57 +52,59 @@ pub(crate) enum Plain {
     TooMany,
 }
 
-/// Decides. `claim` is asked whether the client a proxy stands for may have another connection.
-pub(crate) fn decide(
-    head: &Head<'_>,
-    peer: Option<IpAddr>,
-    forwarded: &ForwardedHeaders,
-    claim: impl FnOnce(IpAddr) -> bool,
-) -> Decision {
-    let plain = |status, fields, text, why| answer(head.method, status, fields, text, why);
-    if !head.upgrades_to_websocket() {
-        return match (head.method, head.path()) {
-            (Method::Other, _) => {
-                plain("405 Method Not Allowed", "Allow: GET, HEAD\r\n", EXPLANATION, Plain::NoUpgrade)
-            }
-            (Method::Get | Method::Head, Path::Health) => plain("200 OK", "", "ok\n", Plain::Health),
-            (Method::Get | Method::Head, _) => {
-                plain("426 Upgrade Required", "Upgrade: websocket\r\n", EXPLANATION, Plain::NoUpgrade)
-            }
-        };
-    }
+/// Decides on a request for an upgrade to WebSocket.
+pub(crate) fn decide(request: &mut WebRequest<'_>, forwarded: &ForwardedHeaders) -> Decision {
+    let head = request.head;
+    let plain = |status, fields, text, why| Decision::Answer(answer(head.method, status, fields, text), why);
     if head.headers.get("Sec-WebSocket-Version").is_none_or(|version| version != b"13") {
         let fields = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
         return plain("426 Upgrade Required", fields, "only version 13 is supported\n", Plain::Version);
     }
-    let Some(key) = head.headers.get("Sec-WebSocket-Key").filter(|key| (1..=MAX_KEY).contains(&key.len()))
-    else {
-        return plain("400 Bad Request", "", "Sec-WebSocket-Key is missing or too long\n", Plain::Malformed);
+    let Some(key) = head.headers.get("Sec-WebSocket-Key").filter(|key| is_key(key)) else {
+        let text = "Sec-WebSocket-Key is missing or is not 16 bytes in base64\n";
+        return plain("400 Bad Request", "", text, Plain::Malformed);
     };
     let names = head.headers.iter().filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, value)));
-    let (client, missing) = match forwarded.client(peer, names) {
-        Client::Known(ip) if !claim(ip) => {
+    let (client, missing) = match forwarded.client(request.peer, names) {
+        Client::Known(ip) if !(request.charge_address)(ip) => {
             let text = "too many connections from one address\n";
             return plain("503 Service Unavailable", "", text, Plain::TooMany);
         }
         Client::Known(ip) => (Some(ip), None),
         Client::Proxy(ip, why) => (Some(ip), Some(why)),
         Client::Refused(why) => {
-            let text = "the proxy does not say whom it stands for\n";
+            let text = "missing or invalid client address from proxy\n";
             return plain("400 Bad Request", "", text, Plain::NoClient(why));
         }
     };
     Decision::Upgrade(Accepted { response: accept(key, subprotocol(head)), client, missing })
 }
 
-fn answer(method: Method, status: &str, fields: &str, text: &str, why: Plain) -> Decision {
+/// Whether this is the base64 form of 16 bytes (RFC 6455, section 4.2.1).
+fn is_key(key: &[u8]) -> bool {
+    let [digits @ .., b'=', b'='] = key else { return false };
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    digits.len() == 22 && digits.iter().all(is_digit)
+}
+
+/// The reply to a request that is no upgrade, where WebSocket is all that is served.
+pub(crate) fn explanation(head: &Head<'_>) -> Vec<u8> {
+    match head.method {
+        Method::Get | Method::Head => {
+            answer(head.method, "426 Upgrade Required", "Upgrade: websocket\r\n", EXPLANATION)
+        }
+        Method::Other => answer(head.method, "405 Method Not Allowed", "Allow: GET, HEAD\r\n", EXPLANATION),
+    }
+}
+
+fn answer(method: Method, status: &str, fields: &str, text: &str) -> Vec<u8> {
     let body = if method == Method::Head { "" } else { text };
     let length = text.len();
-    let response = format!(
+    format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n{fields}\
          Connection: close\r\n\r\n{body}"
-    );
-    Decision::Answer(response.into_bytes(), why)
+    )
+    .into_bytes()
 }
 
 fn accept(key: &[u8], subprotocol: Option<&[u8]>) -> Vec<u8> {
@@ -130,8 +130,9 @@ fn subprotocol<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use aquatic_common::Seconds;
     use aquatic_http_protocol::{DEFAULT_MAX_HEAD_LENGTH, Taken};
-    use aquatic_runtime::proxy::{OnBadHeader, TrustedProxies};
+    use aquatic_net::proxy::{OnBadHeader, TrustedProxies};
 
     use super::*;
 
@@ -147,7 +148,17 @@ mod tests {
         let Taken::Whole(head) = Head::take(request.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) else {
             panic!("{request} is no request")
         };
-        decide(&head, peer.parse().ok(), &forwarded(OnBadHeader::Refuse), |ip| ip != TOO_MANY)
+        if !head.upgrades_to_websocket() {
+            return Decision::Answer(explanation(&head), Plain::NoUpgrade);
+        }
+        let mut request = WebRequest {
+            head: &head,
+            framing: head.framing,
+            peer: peer.parse().ok(),
+            now: Seconds(0),
+            charge_address: &mut |ip| ip != TOO_MANY,
+        };
+        decide(&mut request, &forwarded(OnBadHeader::Refuse))
     }
 
     const UPGRADE: &str = "GET /any HTTP/1.1\nHost: x\nConnection: keep-alive, Upgrade\nUpgrade: WebSocket\n\
@@ -192,13 +203,15 @@ mod tests {
             assert_eq!(why, expected, "{request}");
             text
         };
-        assert!(plain("GET /health HTTP/1.1\n\n", "200", Plain::Health).ends_with("\r\n\r\nok\n"));
-        assert!(plain("HEAD /health HTTP/1.0\n\n", "200", Plain::Health).ends_with("\r\n\r\n"));
         assert!(plain("GET / HTTP/1.1\n\n", "426", Plain::NoUpgrade).contains("WebTorrent"));
         plain("POST / HTTP/1.1\n\n", "405", Plain::NoUpgrade);
         let other_version = UPGRADE.replace("13", "8");
         let text = plain(&format!("{other_version}\n"), "426", Plain::Version);
         assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"));
+        for key in ["abc", "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZQ==="] {
+            let other_key = UPGRADE.replace("dGhlIHNhbXBsZSBub25jZQ==", key);
+            plain(&format!("{other_key}\n"), "400", Plain::Malformed);
+        }
         for name in ["Sec-WebSocket-Key", "Upgrade:", "Connection:"] {
             let without = UPGRADE.replace(name, "X-Other:");
             let why = if name.ends_with(':') { Plain::NoUpgrade } else { Plain::Malformed };

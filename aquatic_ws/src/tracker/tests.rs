@@ -1,7 +1,7 @@
 //! Several cores in one thread, whose mail is handed over when a test says so.
 
 use aquatic_common::PeerId;
-use aquatic_runtime::metrics::Registry;
+use aquatic_metrics::Registry;
 use aquatic_ws_protocol::{Description, TrackerMessage};
 use rand::SeedableRng;
 
@@ -20,7 +20,7 @@ struct Cores {
 impl Cores {
     fn new() -> Self {
         let mut rng = SmallRng::seed_from_u64(1);
-        let steering = Steering::new(CORES, &mut rng);
+        let steering = Steering::new(CORES, [6; 8]);
         let registry = Registry::default();
         let keys = Keys { swarms: [1; 16], offers: [2; 16] };
         let tracker = |core| {

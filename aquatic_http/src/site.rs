@@ -1,0 +1,117 @@
+//! The handler, connected to the front and to the other cores.
+
+use std::fmt;
+use std::rc::Rc;
+
+use aquatic_http_protocol::Refused;
+use aquatic_net::proxy::ForwardedHeaders;
+use aquatic_tracker::{LocalTracker, Waiter};
+use aquatic_web::{AfterReply, Outcome, Site, WebRequest};
+
+use crate::config::ProtocolConfig;
+use crate::counters::Counters;
+use crate::handler::{Handled, Handler, Incoming};
+use crate::waiting::{PeerBufferPool, Question, ResponseSlot, WaitingReply};
+
+/// Bytes of a compact IPv4 and IPv6 peer.
+const PEER_SIZES: (u32, u32) = (6, 18);
+
+/// The HTTP tracker of one core.
+pub struct HttpTracker {
+    handler: Handler,
+    tracker: Rc<LocalTracker>,
+    pool: PeerBufferPool,
+}
+
+impl fmt::Debug for HttpTracker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTracker").finish_non_exhaustive()
+    }
+}
+
+impl HttpTracker {
+    /// The HTTP tracker of a core.
+    #[must_use]
+    pub fn new(
+        protocol: &ProtocolConfig,
+        forwarded: ForwardedHeaders,
+        counters: Counters,
+        tracker: Rc<LocalTracker>,
+    ) -> Self {
+        let handler = Handler::new(protocol, forwarded, counters);
+        Self { handler, tracker, pool: PeerBufferPool::default() }
+    }
+
+    /// Asks the owners of torrents.
+    fn ask(&self, question: Question, state: &mut Option<Rc<ResponseSlot>>) -> WaitingReply {
+        let slot = Rc::clone(state.get_or_insert_with(|| ResponseSlot::new(&self.pool)));
+        let waiter = Waiter { respond: Rc::clone(&slot) as _, token: 0 };
+        match &question {
+            Question::Announce(forwarded) => {
+                let numwant = u32::try_from(forwarded.announce.wanted).unwrap_or(u32::MAX);
+                let room = (PEER_SIZES.0.saturating_mul(numwant), PEER_SIZES.1.saturating_mul(numwant));
+                self.tracker.announce(&forwarded.announce, room, waiter);
+            }
+            Question::Scrape(forwarded) => {
+                self.tracker.scrape(&forwarded.info_hashes, aquatic_swarm::FamilySet::Both, waiter);
+            }
+        }
+        WaitingReply { question, slot }
+    }
+}
+
+impl Site for HttpTracker {
+    type State = Option<Rc<ResponseSlot>>;
+    type Waiting = WaitingReply;
+
+    fn longest_reply(&self) -> usize {
+        self.handler.longest_reply()
+    }
+
+    fn respond(
+        &mut self,
+        request: &mut WebRequest<'_>,
+        state: &mut Self::State,
+        reply: &mut [u8],
+    ) -> Outcome<WaitingReply> {
+        let WebRequest { head, framing, peer, now, .. } = *request;
+        let incoming = Incoming { head, framing, peer, now };
+        let handled = self.handler.handle(incoming, &mut self.tracker.state(), reply);
+        let question = match handled {
+            Handled::Reply(written) => return Outcome::Reply(written, AfterReply::of(framing)),
+            Handled::Announce(forwarded) => Question::Announce(forwarded),
+            Handled::Scrape(forwarded) => Question::Scrape(forwarded),
+        };
+        Outcome::Wait(self.ask(question, state))
+    }
+
+    fn finish(&mut self, waiting: WaitingReply, reply: &mut [u8]) -> (usize, AfterReply) {
+        let WaitingReply { question, slot } = waiting;
+        let tracker = &mut self.tracker.state();
+        match question {
+            Question::Announce(forwarded) => {
+                let written = slot.with_announced(|response| {
+                    self.handler.finish_announce(&forwarded, response, tracker, reply)
+                });
+                (written, AfterReply::of(forwarded.framing))
+            }
+            Question::Scrape(forwarded) => {
+                let written =
+                    slot.with_counts(|counts| self.handler.finish_scrape(&forwarded, counts, tracker, reply));
+                (written, AfterReply::of(forwarded.framing))
+            }
+        }
+    }
+
+    fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize {
+        self.handler.refuse(refused.refusal, refused.framing, &mut self.tracker.state(), reply)
+    }
+
+    fn count_health(&self) {
+        self.handler.counters().health.add(1);
+    }
+
+    fn count_bytes(&self, received: usize, sent: usize) {
+        self.handler.counters().bytes(received, sent);
+    }
+}

@@ -1,0 +1,273 @@
+//! Every metric the tracker has: name, help, unit and kind. Labels are protocol, family, action, role and reason;
+//! their values are few and fixed, never taken from a client.
+
+/// What kind of number a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Only grows, and an operator should hear of it: something was refused, lost or dropped. The first increase is
+    /// logged, further ones at most once a minute.
+    Loss,
+    /// Goes up and down; the sum over all cores is shown.
+    Gauge,
+    /// Goes up and down; each core is shown by itself, with the label `core`.
+    GaugePerCore,
+}
+
+impl Kind {
+    /// Whether the number never goes down.
+    #[must_use]
+    pub fn only_grows(self) -> bool {
+        match self {
+            Self::Counter | Self::Loss => true,
+            Self::Gauge | Self::GaugePerCore => false,
+        }
+    }
+}
+
+/// What the numbers are, where they are not plain counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Whole seconds.
+    Seconds,
+    /// Counted in microseconds, shown in seconds.
+    Microseconds,
+}
+
+/// A metric: all its series share these.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Name without the suffixes that the exposition format adds: the unit, and `_total` for what only grows.
+    pub name: &'static str,
+    /// What it counts, as a sentence without a full stop.
+    pub help: &'static str,
+    /// Unit, where the numbers are not plain counts.
+    pub unit: Option<Unit>,
+    /// Counter or gauge.
+    pub kind: Kind,
+}
+
+const fn metric(name: &'static str, kind: Kind, help: &'static str) -> Metric {
+    Metric { name, help, unit: None, kind }
+}
+
+impl Metric {
+    const fn in_unit(self, unit: Unit) -> Self {
+        Self { unit: Some(unit), ..self }
+    }
+}
+
+// Requests, by protocol, family and what else is said.
+
+/// Requests received that were understood, by protocol, family and action.
+pub const REQUESTS: Metric = metric("aquatic_requests", Kind::Counter, "Requests received and understood");
+/// Replies sent, by protocol, family and action.
+pub const RESPONSES: Metric = metric("aquatic_responses", Kind::Counter, "Replies sent");
+/// Requests refused with an error the client sees, by protocol, reason and, over UDP, family.
+pub const REFUSED: Metric = metric("aquatic_refused", Kind::Counter, "Requests refused with an error reply");
+/// Packets and connections dropped without a reply, by protocol, family and reason.
+pub const DROPPED: Metric = metric("aquatic_dropped", Kind::Loss, "Requests dropped without a reply");
+/// Announces answered but not stored, by protocol and, as the reason, the setting of the limit.
+pub const NOT_STORED: Metric = metric(
+    "aquatic_not_stored",
+    Kind::Loss,
+    "Announces answered whose peer was not stored because of a limit",
+);
+/// Payload received, by protocol and family.
+pub const RECEIVED_BYTES: Metric =
+    metric("aquatic_received", Kind::Counter, "Payload received").in_unit(Unit::Bytes);
+/// Payload sent, by protocol and family.
+pub const SENT_BYTES: Metric = metric("aquatic_sent", Kind::Counter, "Payload sent").in_unit(Unit::Bytes);
+/// Replies the kernel did not take, by protocol, family and reason.
+pub const SEND_ERRORS: Metric = metric("aquatic_send_errors", Kind::Loss, "Replies that could not be sent");
+/// Receives that failed, by protocol, family and reason.
+pub const RECEIVE_ERRORS: Metric =
+    metric("aquatic_receive_errors", Kind::Loss, "Receive calls that failed other than for want of data");
+/// Requests dropped by the kernel because a receive buffer was full, by protocol and family.
+pub const KERNEL_DROPS: Metric = metric(
+    "aquatic_kernel_drops",
+    Kind::Loss,
+    "Packets the kernel dropped because a receive buffer was full",
+);
+/// Requests that arrived on a core that does not own their torrent, by protocol and family.
+pub const FORWARDED: Metric =
+    metric("aquatic_forwarded", Kind::Counter, "Requests handed to the core that owns their torrent");
+
+// The swarms.
+
+/// Torrents with at least one peer, by family; by protocol where a service has swarms of its own, for both families.
+pub const TORRENTS: Metric = metric("aquatic_torrents", Kind::Gauge, "Torrents with at least one peer");
+/// Peers, by family and role, and by protocol where a service has swarms of its own.
+pub const PEERS: Metric = metric("aquatic_peers", Kind::Gauge, "Peers known");
+/// Memory of the store, by family.
+pub const STORE: Metric =
+    metric("aquatic_store", Kind::Gauge, "Memory the torrents and peers take").in_unit(Unit::Bytes);
+/// Peers that have not announced for too long.
+pub const EXPIRED_PEERS: Metric =
+    metric("aquatic_expired_peers", Kind::Counter, "Peers forgotten because they stopped announcing");
+/// Torrents that went with their last peer.
+pub const EXPIRED_TORRENTS: Metric =
+    metric("aquatic_expired_torrents", Kind::Counter, "Torrents forgotten with their last peer");
+/// Passes over the shards.
+pub const EXPIRY_PASSES: Metric =
+    metric("aquatic_expiry_passes", Kind::Counter, "Passes over the torrents of a core to forget old peers");
+/// Steps of expiry that ran out of time.
+pub const EXPIRY_BEHIND: Metric = metric(
+    "aquatic_expiry_behind",
+    Kind::Counter,
+    "Steps of forgetting peers that ended with work left, to let requests through",
+);
+
+// The cores and what is between them.
+
+/// Batches that found the queue to another core full, by channel.
+pub const CHANNEL_OVERFLOWS: Metric = metric(
+    "aquatic_channel_overflows",
+    Kind::Loss,
+    "Attempts to send to another core that found its queue full",
+);
+/// Messages not taken because too much waited for another core, by channel.
+pub const CHANNEL_REJECTED: Metric = metric(
+    "aquatic_channel_rejected",
+    Kind::Loss,
+    "Messages for another core rejected because too much waited for it already",
+);
+/// Batches received from other cores, by channel.
+pub const CHANNEL_BATCHES: Metric =
+    metric("aquatic_channel_batches", Kind::Counter, "Batches of messages received from other cores");
+/// Requests to the core that owns a torrent without a response, by reason.
+pub const OWNER_REQUESTS_FAILED: Metric = metric(
+    "aquatic_owner_requests_failed",
+    Kind::Loss,
+    "Requests to the core that owns a torrent that got no response",
+);
+/// Requests to the core that owns a torrent that wait for a response.
+pub const OWNER_REQUESTS_PENDING: Metric = metric(
+    "aquatic_owner_requests_pending",
+    Kind::Gauge,
+    "Requests to the core that owns a torrent that wait for a response",
+);
+/// How late the periodic task of a core ran.
+pub const TICK_LAG: Metric =
+    metric("aquatic_tick_lag", Kind::GaugePerCore, "How late the periodic task of a core ran last time")
+        .in_unit(Unit::Microseconds);
+/// Times the watchdog found a core that did not move.
+pub const STALLS: Metric =
+    metric("aquatic_core_stalls", Kind::Loss, "Times a core did not move for several seconds");
+/// Waits for sockets that failed.
+pub const WAIT_FAILURES: Metric = metric(
+    "aquatic_wait_failures",
+    Kind::Loss,
+    "Waits for sockets that failed because too many files are open, so that sockets were looked at periodically",
+);
+/// Descriptors a core waits for.
+pub const WATCHED_FDS: Metric =
+    metric("aquatic_watched_fds", Kind::Gauge, "Descriptors registered to be waited for");
+
+// The process.
+
+/// Info hashes on the access list.
+pub const ACCESS_LIST: Metric = metric("aquatic_access_list", Kind::Gauge, "Info hashes on the access list");
+/// Reloads of the access list, by outcome.
+pub const ACCESS_RELOADS: Metric =
+    metric("aquatic_access_list_reloads", Kind::Counter, "Reloads of the access list, by outcome");
+/// Lines of the access list that were skipped.
+pub const ACCESS_BAD_LINES: Metric = metric(
+    "aquatic_access_list_bad_lines",
+    Kind::Counter,
+    "Lines skipped because they are no info hash when the access list was reloaded",
+);
+/// Connections to the metrics endpoint that were closed at once.
+pub const METRICS_UNSERVED: Metric = metric(
+    "aquatic_metrics_unserved",
+    Kind::Loss,
+    "Connections to the metrics endpoint not served because too many were open, or something was lacking",
+);
+/// Time since the start.
+pub const UPTIME: Metric =
+    metric("aquatic_uptime", Kind::Gauge, "Time since the tracker started").in_unit(Unit::Seconds);
+/// Resident memory.
+pub const MEMORY: Metric =
+    metric("aquatic_resident_memory", Kind::Gauge, "Resident memory of the process").in_unit(Unit::Bytes);
+/// Number of cores.
+pub const CORES: Metric = metric("aquatic_cores", Kind::Gauge, "Cores the tracker runs on");
+
+// Connections, by protocol and what else is said.
+
+/// Connections that are open, by protocol.
+pub const CONNECTIONS: Metric = metric("aquatic_connections", Kind::Gauge, "Connections that are open");
+/// Connections accepted, by protocol.
+pub const CONNECTIONS_ACCEPTED: Metric =
+    metric("aquatic_connections_accepted", Kind::Counter, "Connections accepted");
+/// Connections handed to a core with fewer of them, by protocol.
+pub const CONNECTIONS_MOVED: Metric =
+    metric("aquatic_connections_moved", Kind::Counter, "Connections handed to a core with fewer of them");
+/// Connections closed before they began, by protocol and reason.
+pub const CONNECTIONS_REFUSED: Metric =
+    metric("aquatic_connections_refused", Kind::Loss, "Connections closed at once");
+/// Connections closed to make room for others, by protocol and by what there was too much of.
+pub const CONNECTIONS_DISPLACED: Metric =
+    metric("aquatic_connections_displaced", Kind::Loss, "Connections closed to make room for others");
+/// Connections closed because something took too long, by protocol and reason.
+pub const CONNECTION_TIMEOUTS: Metric =
+    metric("aquatic_connection_timeouts", Kind::Counter, "Connections closed because they took too long");
+/// Accepts that failed, by protocol.
+pub const ACCEPT_ERRORS: Metric =
+    metric("aquatic_accept_errors", Kind::Loss, "Connections that could not be accepted");
+/// TLS handshakes, by protocol and outcome.
+pub const HANDSHAKES: Metric = metric("aquatic_tls_handshakes", Kind::Counter, "TLS handshakes, by outcome");
+/// TLS handshakes under way or waiting for their turn, by protocol.
+pub const HANDSHAKING: Metric =
+    metric("aquatic_tls_handshakes_open", Kind::Gauge, "TLS handshakes under way or waiting for their turn");
+/// Reloads of the certificate, by outcome.
+pub const CERTIFICATE_RELOADS: Metric =
+    metric("aquatic_certificate_reloads", Kind::Counter, "Reloads of the TLS certificate, by outcome");
+/// End of the certificate.
+pub const CERTIFICATE_END: Metric = metric(
+    "aquatic_certificate_end",
+    Kind::Gauge,
+    "When the TLS certificate in use expires, since the beginning of 1970",
+)
+.in_unit(Unit::Seconds);
+/// Connections of trusted proxies without a usable PROXY protocol header whose own address was used, by protocol.
+pub const PROXY_UNUSED: Metric = metric(
+    "aquatic_proxy_headers_unused",
+    Kind::Loss,
+    "Connections of trusted proxies that did not say whom they stand for",
+);
+/// Requests of trusted proxies without a usable header, refused or taken to be the proxy's own, by protocol and reason.
+pub const CLIENTS_UNKNOWN: Metric = metric(
+    "aquatic_clients_unknown",
+    Kind::Loss,
+    "Requests of trusted proxies that did not say whom they stand for",
+);
+
+// WebTorrent, by protocol and what else is said.
+
+/// Connections that have become WebSockets, by protocol.
+pub const UPGRADES: Metric =
+    metric("aquatic_upgrades", Kind::Counter, "Connections that have become WebSockets");
+/// WebSockets that have ended, by protocol and reason.
+pub const CONNECTIONS_ENDED: Metric =
+    metric("aquatic_connections_ended", Kind::Counter, "WebSockets that have ended, by reason");
+/// Times a connection was read from more slowly because of its message rate, by protocol.
+pub const THROTTLED: Metric = metric(
+    "aquatic_connections_throttled",
+    Kind::Loss,
+    "Times a connection was not read from for a moment because too many messages had come",
+);
+/// Announces with a peer id that another connection has, by protocol.
+pub const CONTESTED_PEERS: Metric =
+    metric("aquatic_contested_peers", Kind::Counter, "Announces with a peer id that another connection has");
+/// Offers that wait for an answer, by protocol.
+pub const OFFERS_WAITING: Metric =
+    metric("aquatic_offers_waiting", Kind::Gauge, "Offers passed on that can still be answered");
+/// Offers forgotten before their time, by protocol.
+pub const OFFERS_FORGOTTEN: Metric = metric(
+    "aquatic_offers_forgotten",
+    Kind::Loss,
+    "Offers that can no longer be answered because too many wait",
+);

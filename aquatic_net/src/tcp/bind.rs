@@ -1,0 +1,210 @@
+//! The listening sockets of a service, made in the main thread.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::balance::Balance;
+use crate::listen::BindError;
+use crate::sys;
+
+/// Seconds until a connection by which nothing has come is handed over all the same, to be counted and to get its deadline.
+///
+/// Clients of all protocols speak first. A connection that is handed over together with its first bytes is served with four
+/// system calls and never enters the epoll set; when they come a round trip later, it takes eight and a wake-up. And who
+/// opens connections without a word takes no descriptors at first.
+const DEFERRED: i32 = 1;
+
+/// Most bytes the kernel keeps for a connection in each direction, before its own bookkeeping doubles them. Left to
+/// itself it goes up to several megabytes for a client that sends much or takes nothing.
+const SOCKET_BUFFER: usize = 64 * 1024;
+
+/// How the listening sockets of an address are set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Connections the kernel keeps for each core until they are accepted; `net.core.somaxconn` limits it.
+    pub backlog: u16,
+    /// An IPv6 socket takes IPv6 connections only; otherwise IPv4 ones, too, if it is bound to all addresses.
+    pub only_ipv6: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self { backlog: 4096, only_ipv6: true }
+    }
+}
+
+/// One core's listening socket of an address.
+#[derive(Debug)]
+pub(super) struct ListenSocket {
+    pub(super) fd: OwnedFd,
+    pub(super) local: bool,
+}
+
+impl AsFd for ListenSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// All listening sockets of a service.
+#[derive(Debug)]
+pub struct Listeners {
+    balance: Arc<Balance>,
+    cores: Vec<Vec<ListenSocket>>,
+    unix: usize,
+}
+
+/// One core's listening sockets, on their way to that core.
+#[derive(Debug)]
+pub struct CoreListeners {
+    pub(super) balance: Arc<Balance>,
+    pub(super) sockets: Vec<ListenSocket>,
+}
+
+impl Listeners {
+    /// No sockets yet, for this many cores.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn new(cores: usize) -> io::Result<Self> {
+        let balance = Arc::new(Balance::new(cores)?);
+        Ok(Self { balance, cores: (0..cores.max(1)).map(|_| Vec::new()).collect(), unix: 0 })
+    }
+
+    /// Listens on an address. Returns it with the port the kernel chose if that was 0.
+    ///
+    /// # Errors
+    /// A [`BindError`] that says what to do about it.
+    pub fn add(&mut self, address: SocketAddr, options: &ListenOptions) -> Result<SocketAddr, BindError> {
+        let explain = |error: io::Error| BindError::new("TCP", address, &error);
+        // With SO_REUSEPORT a second tracker of the same user would silently share the port. A trial without it tells.
+        drop(bind_one(address, options, false).map_err(explain)?);
+        let mut bound = address;
+        for sockets in &mut self.cores {
+            let socket = bind_one(bound, options, true).map_err(explain)?;
+            bound = socket.local_addr().map_err(explain)?.as_socket().unwrap_or(bound);
+            sockets.push(ListenSocket { fd: socket.into(), local: false });
+        }
+        // Only when all of them are bound, so that none gets connections that it keeps to itself.
+        for sockets in &self.cores {
+            if let Some(socket) = sockets.last() {
+                rustix::net::listen(socket, options.backlog.into()).map_err(|error| explain(error.into()))?;
+            }
+        }
+        Ok(bound)
+    }
+
+    /// Listens on a unix socket, for proxies on the same machine. The file gets these permissions; a file left behind
+    /// by a process that has ended is replaced.
+    ///
+    /// # Errors
+    /// A [`UnixBindError`] that says what to do about it.
+    pub fn add_unix(&mut self, path: &Path, mode: u32, options: &ListenOptions) -> Result<(), UnixBindError> {
+        let explain = |error| UnixBindError::new(path, error);
+        let fd = bind_unix(path, mode, options).map_err(explain)?;
+        // One core accepts, and hands over whatever other cores should have.
+        let core = self.unix % self.cores.len();
+        self.unix += 1;
+        self.cores[core].push(ListenSocket { fd, local: true });
+        Ok(())
+    }
+
+    /// Each core's sockets, in core order.
+    #[must_use]
+    pub fn split(self) -> Vec<CoreListeners> {
+        let balance = self.balance;
+        let each = |sockets| CoreListeners { balance: Arc::clone(&balance), sockets };
+        self.cores.into_iter().map(each).collect()
+    }
+}
+
+fn bind_one(address: SocketAddr, options: &ListenOptions, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // Connections of an earlier process that the kernel still remembers are no reason not to listen.
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(options.only_ipv6)?;
+    }
+    // Accepted sockets inherit these.
+    socket.set_tcp_nodelay(true)?;
+    sys::defer_accept(&socket, DEFERRED)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path, mode: u32, options: &ListenOptions) -> io::Result<OwnedFd> {
+    remove_leftover(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // The file is made without any permission, so that nobody connects before it has the right ones.
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::empty())?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    socket.listen(options.backlog.into())?;
+    Ok(socket.into())
+}
+
+/// Removes the file of a socket that nobody listens on.
+fn remove_leftover(path: &Path) -> io::Result<()> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
+    if !is_socket {
+        return Ok(());
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Why a unix socket could not be made, and what to do about it.
+#[derive(Debug)]
+pub struct UnixBindError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl UnixBindError {
+    fn new(path: &Path, error: io::Error) -> Self {
+        Self { path: path.to_owned(), error }
+    }
+}
+
+impl fmt::Display for UnixBindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        write!(f, "cannot listen on the unix socket {path}: ")?;
+        match self.error.raw_os_error() {
+            Some(libc::EADDRINUSE) => f.write_str(
+                "another program, or another instance of this one, listens there, or a file that is no socket has \
+                 the name. Stop the program, remove the file, or choose another path",
+            ),
+            Some(libc::ENOENT | libc::ENOTDIR) => {
+                f.write_str("its directory does not exist. Create the directory or choose another path")
+            }
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => f.write_str(
+                "this user may not create it. Allow the user to write to the directory (RuntimeDirectory= in a \
+                 systemd unit makes one), or choose another path",
+            ),
+            Some(libc::EMFILE | libc::ENFILE) => f.write_str(
+                "too many files are open. Raise the limit (LimitNOFILE= in a systemd unit, ulimit -n)",
+            ),
+            _ => write!(f, "{}. The path may have up to 107 bytes", self.error),
+        }
+    }
+}
+
+impl std::error::Error for UnixBindError {}

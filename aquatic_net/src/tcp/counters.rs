@@ -1,0 +1,109 @@
+//! What is counted about connections, on each core.
+
+use super::deadlines::Phase;
+use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
+
+/// Values of the label `protocol` in metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Protocols {
+    /// Of new connections.
+    pub first: &'static str,
+    /// Of connections that have been upgraded.
+    pub upgraded: &'static str,
+}
+
+/// Why a connection is closed before it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Too many connections.
+    Limit,
+    /// Too many connections from one address.
+    Address,
+    /// The process has no descriptor left.
+    Descriptors,
+    /// The socket cannot be registered or has no address any more.
+    Broken,
+    /// Too many TLS handshakes wait for their turn.
+    Handshakes,
+    /// A header of the PROXY protocol was expected.
+    ProxyMissing,
+    /// The header of the PROXY protocol is none.
+    ProxyMalformed,
+}
+
+impl Refused {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Limit, "limit"),
+        (Self::Address, "limit_per_address"),
+        (Self::Descriptors, "descriptors"),
+        (Self::Broken, "broken"),
+        (Self::Handshakes, "handshakes"),
+        (Self::ProxyMissing, "proxy_header_missing"),
+        (Self::ProxyMalformed, "proxy_header_malformed"),
+    ];
+}
+
+/// What is counted for each protocol that a connection may have in its life.
+#[derive(Debug)]
+pub(super) struct ProtocolCounters {
+    pub(super) open: Gauge,
+    pub(super) timeouts: [Counter; Phase::ALL.len()],
+}
+
+impl ProtocolCounters {
+    fn new(metrics: &CoreMetrics, protocol: &'static str) -> Self {
+        let protocol = ("protocol", protocol);
+        Self {
+            open: metrics.gauge(&names::CONNECTIONS, &[protocol]),
+            timeouts: Phase::ALL.map(|phase| {
+                metrics.counter(&names::CONNECTION_TIMEOUTS, &[protocol, ("reason", phase.name())])
+            }),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub(super) accepted: Counter,
+    pub(super) handed_over: Counter,
+    pub(super) accept_errors: Counter,
+    pub(super) protocol: ProtocolCounters,
+    /// Of connections that another protocol has taken over.
+    pub(super) upgraded: ProtocolCounters,
+    refused: [Counter; Refused::ALL.len()],
+    pub(super) handshakes: Counter,
+    pub(super) resumed: Counter,
+    pub(super) handshake_errors: Counter,
+    pub(super) handshaking: Gauge,
+    /// Connections ended to make room for others.
+    pub(super) displaced_connections: Counter,
+    /// Handshakes ended to make room for others.
+    pub(super) displaced_handshakes: Counter,
+    pub(super) proxy_unused: Counter,
+}
+
+impl Counters {
+    pub(super) fn new(metrics: &CoreMetrics, protocols: Protocols) -> Self {
+        let protocol = ("protocol", protocols.first);
+        let counter = |metric, key, value| metrics.counter(metric, &[protocol, (key, value)]);
+        Self {
+            accepted: metrics.counter(&names::CONNECTIONS_ACCEPTED, &[protocol]),
+            handed_over: metrics.counter(&names::CONNECTIONS_MOVED, &[protocol]),
+            accept_errors: metrics.counter(&names::ACCEPT_ERRORS, &[protocol]),
+            protocol: ProtocolCounters::new(metrics, protocols.first),
+            upgraded: ProtocolCounters::new(metrics, protocols.upgraded),
+            refused: Refused::ALL.map(|(_, name)| counter(&names::CONNECTIONS_REFUSED, "reason", name)),
+            handshakes: counter(&names::HANDSHAKES, "outcome", "full"),
+            resumed: counter(&names::HANDSHAKES, "outcome", "resumed"),
+            handshake_errors: counter(&names::HANDSHAKES, "outcome", "failed"),
+            displaced_connections: counter(&names::CONNECTIONS_DISPLACED, "reason", "limit"),
+            displaced_handshakes: counter(&names::CONNECTIONS_DISPLACED, "reason", "handshakes"),
+            handshaking: metrics.gauge(&names::HANDSHAKING, &[protocol]),
+            proxy_unused: metrics.counter(&names::PROXY_UNUSED, &[protocol]),
+        }
+    }
+
+    pub(super) fn refuse(&self, why: Refused) {
+        self.refused[why as usize].add(1);
+    }
+}

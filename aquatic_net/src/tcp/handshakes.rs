@@ -1,0 +1,346 @@
+//! TLS handshakes of a core, so that none waits for another one's client. Each takes, compared with everything else the
+//! tracker does, a lot of time, and while it waits for its client some memory.
+//!
+//! 1. Until the client's first message is there as a whole, a connection has nothing of TLS: its bytes stay in the
+//!    socket.
+//! 2. Then it needs a slot to compute with. There are few, so that other connections get their turn when many clients
+//!    come at once; who finds none stands in line, and who finds the line too long is refused.
+//! 3. The slot is given back before the client's next message is waited for. Handshakes that wait for their client are
+//!    limited, too, by their memory: one too many, and the one that began first makes room. Clients that go on need but
+//!    a round trip, so it is one whose client has stopped.
+//!
+//! Invariants: nobody holds a slot while waiting for a client. A slot is given back by its drop, and goes to whoever has
+//! waited longest. Who stops waiting leaves nothing behind, a slot that has just been granted included.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use futures_rustls::TlsAcceptor;
+use futures_rustls::server::TlsStream;
+use rustix::net::RecvFlags;
+use rustls::HandshakeKind;
+
+use super::counters::Refused;
+use super::deadlines::Pace;
+use super::hello;
+use super::line::{Key, Line};
+use super::stream::Stream;
+use super::tls::{BUFFER_LIMIT, Tls};
+use aquatic_runtime::Core;
+use aquatic_runtime::readiness::Direction;
+
+/// Slots: handshakes that compute, 0.1 to 1 ms each depending on the kind of key, before other connections get their
+/// turn.
+const AT_ONCE: usize = 4;
+
+/// How many handshakes a core may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandshakeLimits {
+    /// Handshakes that wait for their client, of some 12 KiB each. One more, and the one that began first is closed.
+    pub open: usize,
+    /// Connections whose handshake waits for its turn to begin. Further ones are refused.
+    pub queued: usize,
+}
+
+/// One that waits for a slot.
+#[derive(Debug, Default)]
+struct Ticket {
+    granted: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A core's handshakes.
+#[derive(Debug)]
+pub(super) struct Handshakes {
+    limits: HandshakeLimits,
+    free: Cell<usize>,
+    queue: RefCell<Line<Rc<Ticket>>>,
+    /// Those that wait for their client, in the order in which they began.
+    open: RefCell<Line<Pace>>,
+}
+
+impl Handshakes {
+    pub(super) fn new(limits: HandshakeLimits) -> Self {
+        Self { limits, free: Cell::new(AT_ONCE), queue: RefCell::default(), open: RefCell::default() }
+    }
+
+    /// Handshakes under way and waiting for their turn.
+    pub(super) fn len(&self) -> usize {
+        self.open.borrow().len() + self.queue.borrow().len() + AT_ONCE - self.free.get()
+    }
+
+    /// Goes through a handshake; `None` if the connection is to be closed, which has been counted.
+    pub(super) async fn shake(
+        self: &Rc<Self>,
+        core: &Core,
+        stream: Stream,
+        tls: &Tls,
+    ) -> Option<TlsStream<Stream>> {
+        let records = Rc::clone(stream.pace().records());
+        let counters = &records.counters;
+        let come = poll_fn(|context| poll_hello(&stream, context)).await;
+        stream.pace().stop_waiting();
+        let shaken = match come {
+            Ok(()) if self.queue.borrow().len() >= self.limits.queued => {
+                counters.refuse(Refused::Handshakes);
+                return None;
+            }
+            Ok(()) => self.compute(core, stream, tls).await,
+            Err(error) => Err(error),
+        };
+        let Ok(stream) = shaken else {
+            counters.handshake_errors.add(1);
+            return None;
+        };
+        let (_, session) = stream.get_ref();
+        match session.handshake_kind() {
+            Some(HandshakeKind::Resumed) => counters.resumed.add(1),
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => {
+                counters.handshakes.add(1);
+            }
+        }
+        Some(stream)
+    }
+
+    /// Everything from the client's first message on.
+    async fn compute(
+        self: &Rc<Self>,
+        core: &Core,
+        stream: Stream,
+        tls: &Tls,
+    ) -> io::Result<TlsStream<Stream>> {
+        let pace = stream.pace().clone();
+        let mut slot = self.enter(pace.clone()).await?;
+        let acceptor = TlsAcceptor::from(tls.config());
+        // Apart, because the task would otherwise have room for it while it waits for the first message.
+        let mut accepting =
+            Box::new(acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(BUFFER_LIMIT))));
+        let mut open = None;
+        loop {
+            core.yield_now().await;
+            let polled = poll_fn(|context| Poll::Ready(Pin::new(&mut *accepting).poll(context))).await;
+            drop(slot);
+            if let Poll::Ready(shaken) = polled {
+                return shaken;
+            }
+            open.get_or_insert_with(|| self.open(&pace));
+            pace.wait();
+            until_woken().await;
+            pace.stop_waiting();
+            slot = self.enter(pace.clone()).await?;
+        }
+    }
+
+    /// Counts a handshake that waits for its client. If there are too many, the first one makes room.
+    fn open(self: &Rc<Self>, pace: &Pace) -> Open {
+        let mut open = self.open.borrow_mut();
+        if open.len() >= self.limits.open.max(1)
+            && let Some(first) = open.leave_front()
+        {
+            first.make_room();
+        }
+        Open { key: open.join(pace.clone()), handshakes: Rc::clone(self) }
+    }
+
+    /// Waits for a slot.
+    fn enter(self: &Rc<Self>, pace: Pace) -> Enter {
+        let state = match self.free.get().checked_sub(1) {
+            Some(free) => {
+                self.free.set(free);
+                Entering::Granted
+            }
+            None => {
+                let ticket = Rc::<Ticket>::default();
+                let key = self.queue.borrow_mut().join(Rc::clone(&ticket));
+                Entering::Waiting(ticket, key)
+            }
+        };
+        Enter { handshakes: Rc::clone(self), pace, state }
+    }
+
+    fn give_back(&self) {
+        let Some(next) = self.queue.borrow_mut().leave_front() else {
+            return self.free.set(self.free.get() + 1);
+        };
+        next.granted.set(true);
+        if let Some(waker) = next.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Whether the client's first message is there.
+fn poll_hello(stream: &Stream, context: &Context<'_>) -> Poll<io::Result<()>> {
+    stream.poll(Direction::Read, context, |socket| {
+        let mut scratch = stream.pace().records().scratch.borrow_mut();
+        let (len, _) = rustix::net::recv(socket, &mut scratch[..], RecvFlags::PEEK)?;
+        if len == scratch.len() || hello::is_whole(&scratch[..len]) && len > 0 {
+            Ok(())
+        } else if len == 0 || stream.has_ended() {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    })
+}
+
+/// Waits to be woken, by whatever the task has asked to be woken by.
+async fn until_woken() {
+    let mut waited = false;
+    poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// A handshake's part of the limit.
+#[derive(Debug)]
+struct Open {
+    handshakes: Rc<Handshakes>,
+    key: Key,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // There is nobody in the place any more if the handshake had to make room.
+        self.handshakes.open.borrow_mut().leave(self.key);
+    }
+}
+
+#[derive(Debug)]
+enum Entering {
+    Granted,
+    Waiting(Rc<Ticket>, Key),
+    Done,
+}
+
+/// Completes with a slot, or with an error when the connection's time is over.
+#[derive(Debug)]
+struct Enter {
+    handshakes: Rc<Handshakes>,
+    pace: Pace,
+    state: Entering,
+}
+
+impl Future for Enter {
+    type Output = io::Result<Slot>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.pace.check()?;
+        if let Entering::Waiting(ticket, _) = &self.state
+            && !ticket.granted.get()
+        {
+            ticket.waker.replace(Some(context.waker().clone()));
+            self.pace.watch(context);
+            return Poll::Pending;
+        }
+        self.state = Entering::Done;
+        Poll::Ready(Ok(Slot(Rc::clone(&self.handshakes))))
+    }
+}
+
+impl Drop for Enter {
+    fn drop(&mut self) {
+        match &self.state {
+            Entering::Waiting(ticket, key) if !ticket.granted.get() => {
+                self.handshakes.queue.borrow_mut().leave(*key);
+            }
+            Entering::Granted | Entering::Waiting(..) => self.handshakes.give_back(),
+            Entering::Done => {}
+        }
+    }
+}
+
+/// The right to compute.
+#[derive(Debug)]
+struct Slot(Rc<Handshakes>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::counters::Counters;
+    use super::super::deadlines::{Deadlines, Records};
+    use super::*;
+    use crate::tcp::counters::Protocols;
+    use aquatic_metrics::Registry;
+
+    fn poll(enter: &mut Enter) -> Poll<io::Result<Slot>> {
+        Pin::new(enter).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn slot(mut enter: Enter) -> Slot {
+        let Poll::Ready(Ok(slot)) = poll(&mut enter) else { panic!("no slot") };
+        slot
+    }
+
+    fn records() -> Rc<Records> {
+        Rc::new(Records::new(
+            Deadlines::default(),
+            false,
+            Counters::new(&Registry::default().core(0), Protocols { first: "test", upgraded: "test" }),
+        ))
+    }
+
+    fn handshakes(open: usize) -> Rc<Handshakes> {
+        Rc::new(Handshakes::new(HandshakeLimits { open, queued: 10 }))
+    }
+
+    #[test]
+    fn slots_go_to_whoever_has_waited_longest() {
+        let (records, handshakes) = (records(), handshakes(1));
+        let enter = || handshakes.enter(records.open());
+        let mut slots: Vec<_> = (0..AT_ONCE).map(|_| slot(enter())).collect();
+        let mut waiting: Vec<_> = (0..4).map(|_| enter()).collect();
+        assert!(waiting.iter_mut().all(|enter| poll(enter).is_pending()));
+        assert_eq!(handshakes.len(), AT_ONCE + 4);
+
+        drop(waiting.remove(0));
+        slots.pop();
+        assert!(poll(&mut waiting[1]).is_pending());
+        slots.push(slot(waiting.remove(0)));
+        slots.pop();
+        // The one that is granted stops waiting before it hears of it.
+        drop(waiting.remove(0));
+        slots.push(slot(waiting.remove(0)));
+        drop(slots);
+        assert_eq!((handshakes.len(), handshakes.free.get()), (0, AT_ONCE));
+    }
+
+    #[test]
+    fn waiting_ends_with_the_connection_s_time() {
+        let (records, handshakes) = (records(), handshakes(1));
+        let _slots: Vec<_> = (0..AT_ONCE).map(|_| slot(handshakes.enter(records.open()))).collect();
+        let mut late = handshakes.enter(records.open());
+        assert!(poll(&mut late).is_pending());
+        (1..60).for_each(|at| records.sweep(Duration::from_secs(at)));
+        assert!(matches!(poll(&mut late), Poll::Ready(Err(_))));
+        drop(late);
+        assert_eq!(handshakes.len(), AT_ONCE);
+    }
+
+    #[test]
+    fn the_one_that_began_first_makes_room() {
+        let (records, handshakes) = (records(), handshakes(3));
+        let paces: Vec<_> = (0..6).map(|_| records.open()).collect();
+        let mut open: Vec<_> = paces.iter().take(4).map(|pace| handshakes.open(pace)).collect();
+        let ended = || paces.iter().map(Pace::ran_out).collect::<Vec<_>>();
+        assert_eq!(ended(), [true, false, false, false, false, false]);
+        // The first one's place has been taken by the fourth, which stays when the first has gone; the second ends.
+        drop(open.drain(..2));
+        open.push(handshakes.open(&paces[4]));
+        assert_eq!((handshakes.len(), ended()), (3, vec![true, false, false, false, false, false]));
+        open.push(handshakes.open(&paces[5]));
+        assert_eq!((handshakes.len(), ended()), (3, vec![true, false, true, false, false, false]));
+        assert_eq!(records.counters.displaced_handshakes.get(), 2);
+        drop(open);
+        assert_eq!(handshakes.len(), 0);
+    }
+}

@@ -1,0 +1,180 @@
+//! The socket under a connection: reads and writes that end when the connection's time is over.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_lite::{AsyncRead, AsyncWrite};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+
+use super::balance::Place;
+use super::deadlines::Pace;
+use crate::sys;
+use aquatic_runtime::readiness::{Direction, Source};
+
+/// A connected stream socket of any family.
+#[derive(Debug)]
+pub(super) struct Socket {
+    fd: OwnedFd,
+    /// The end follows what is written, so the kernel may send both together.
+    is_ending: Cell<bool>,
+}
+
+impl Socket {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self { fd, is_ending: Cell::new(false) }
+    }
+
+    fn send_flags(&self) -> SendFlags {
+        if self.is_ending.get() { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (len, _) = rustix::net::recv(&self.fd, buffer, RecvFlags::empty())?;
+        Ok(len)
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(&self.fd, bytes, self.send_flags())?)
+    }
+
+    fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut nothing = SendAncillaryBuffer::default();
+        Ok(rustix::net::sendmsg(&self.fd, bytes, &mut nothing, self.send_flags())?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A socket with its deadline and its place among the connections of the process.
+#[derive(Debug)]
+pub(super) struct Stream {
+    source: Source<Socket>,
+    pace: Pace,
+    place: Place,
+}
+
+impl Stream {
+    pub(super) fn new(source: Source<Socket>, pace: Pace, place: Place) -> Self {
+        Self { source, pace, place }
+    }
+
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    pub(super) fn place(&mut self) -> &mut Place {
+        &mut self.place
+    }
+
+    /// Runs an operation on the socket; would it block, the task is woken when it can go on or the time is over.
+    pub(super) fn poll<R>(
+        &self,
+        direction: Direction,
+        context: &Context<'_>,
+        act: impl FnMut(&Socket) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        self.pace.check()?;
+        let polled = self.source.poll_io(direction, context, act);
+        if polled.is_pending() {
+            self.pace.watch(context);
+        }
+        polled
+    }
+
+    /// Says that the end follows what is written from now on.
+    pub(super) fn announce_end(&self) {
+        self.source.get_ref().is_ending.set(true);
+    }
+
+    /// Whether the other end is known to have stopped sending, as it is after a wait.
+    pub(super) fn has_ended(&self) -> bool {
+        self.source.has_ended()
+    }
+
+    /// Whether something has come that was not read. Asks the kernel, which may know more than the last event; but not on
+    /// a connection that has been served at one stroke, where nothing has had the time to come.
+    pub(super) fn has_unread(&self) -> bool {
+        if self.source.was_emptied_at_once() {
+            return false;
+        }
+        let look = |socket: &Socket| Ok(rustix::net::recv(socket, &mut [0_u8; 1], RecvFlags::PEEK)?);
+        matches!(self.source.try_read(look), Ok((1.., _)))
+    }
+
+    /// The socket, for what is to be written at once or not at all.
+    pub(super) fn without_waiting(&self) -> &Socket {
+        self.source.get_ref()
+    }
+
+    pub(super) fn shutdown_write(&self) {
+        // Fails if the peer has gone, which is as good.
+        let _ = rustix::net::shutdown(self.source.get_ref(), rustix::net::Shutdown::Write);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Who has not taken an answer in all its time will not take the end either. The kernel would keep both for
+        // minutes, without a connection that counts for them.
+        if self.pace.ran_out() && sys::unsent(self.source.get_ref().as_fd()).is_ok_and(|bytes| bytes > 0) {
+            // Closing then resets the connection. Cannot fail for a socket.
+            let _ = rustix::net::sockopt::set_socket_linger(self.source.get_ref(), Some(Duration::ZERO));
+        }
+        self.pace.close();
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let read = self.poll(Direction::Read, context, |mut socket| socket.read(buffer));
+        if let Poll::Ready(Ok(len @ 1..)) = read
+            && len < buffer.len()
+        {
+            self.source.note_short_read();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll(Direction::Write, context, |mut socket| socket.write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll(Direction::Write, context, |mut socket| socket.write_vectored(bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shutdown_write();
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,339 @@
+//! Certificate and key: reading them, explaining what is wrong with them, and taking new ones into use.
+//!
+//! Invariants: whatever is in use has been read completely and fits together; a bad new certificate changes nothing.
+//! Connections keep the configuration they began with. Session tickets are made with one set of keys for all cores and
+//! all certificates of the process, so a client may resume anywhere.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{Error, InconsistentKeys, ServerConfig};
+
+use super::validity::{Validity, Verdict};
+use aquatic_metrics::{Counter, Gauge, Registry, names};
+use aquatic_runtime::Periodic;
+use aquatic_runtime::clock::calendar_seconds;
+
+/// Most plaintext and most ciphertext a connection holds back when its socket takes no more.
+pub(super) const BUFFER_LIMIT: usize = 16 * 1024;
+
+/// Time between two looks at the files.
+const FILE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time between two looks at the calendar, so that a certificate that is about to expire is spoken of once a day.
+const CALENDAR_INTERVAL: Duration = Duration::from_secs(86_400);
+
+/// The protocol spoken inside; WebSocket begins as HTTP/1.1, too.
+const ALPN: &[u8] = b"http/1.1";
+
+/// Where certificate and key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM file with the certificate and those between it and the root, in this order.
+    pub certificate: PathBuf,
+    /// PEM file with the private key (PKCS #8, PKCS #1 or SEC 1).
+    pub private_key: PathBuf,
+}
+
+/// What is wrong with certificate or key.
+#[derive(Debug)]
+pub enum TlsError {
+    /// A file cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// A file is no PEM file.
+    NotPem(PathBuf, String),
+    /// No certificate in the file.
+    NoCertificate(PathBuf),
+    /// No private key in the file.
+    NoKey(PathBuf),
+    /// The certificate cannot be used.
+    BadCertificate(PathBuf, String),
+    /// The key cannot be used.
+    BadKey(PathBuf, String),
+    /// The key belongs to another certificate.
+    Mismatch(PathBuf, PathBuf),
+    /// TLS itself cannot be set up.
+    Setup(String),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path, error) => {
+                write!(f, "cannot read {}: {error}", path.display())?;
+                if error.kind() == io::ErrorKind::NotFound {
+                    f.write_str(
+                        ". Look at network.tls_certificate_path and network.tls_private_key_path, which with \
+                         privileges.chroot_path are looked up inside it when they are read again",
+                    )?;
+                } else if error.kind() == io::ErrorKind::PermissionDenied {
+                    f.write_str(
+                        ". Let the tracker's user read the file and pass through its directories; to read it again \
+                         after privileges are dropped, that is the user it has become",
+                    )?;
+                }
+                Ok(())
+            }
+            Self::NotPem(path, what) => write!(f, "{} is no valid PEM file: {what}", path.display()),
+            Self::NoCertificate(path) => write!(
+                f,
+                "there is no certificate in {}. It must have a \"-----BEGIN CERTIFICATE-----\" section; convert from \
+                 DER with \"openssl x509 -inform der\"",
+                path.display()
+            ),
+            Self::NoKey(path) => write!(
+                f,
+                "there is no private key in {}. It must have a \"PRIVATE KEY\", \"RSA PRIVATE KEY\" or \"EC PRIVATE \
+                 KEY\" section, not an encrypted one; \"openssl pkey\" decrypts",
+                path.display()
+            ),
+            Self::BadCertificate(path, what) => {
+                write!(f, "the certificate in {} cannot be used: {what}", path.display())
+            }
+            Self::BadKey(path, what) => write!(
+                f,
+                "the private key in {} cannot be used: {what}. RSA from 2048 bits up, ECDSA P-256 and P-384, and \
+                 Ed25519 can",
+                path.display()
+            ),
+            Self::Mismatch(certificate, key) => write!(
+                f,
+                "the private key in {} does not belong to the first certificate in {}. The server's own certificate \
+                 must come first, those of the authorities after it",
+                key.display(),
+                certificate.display()
+            ),
+            Self::Setup(what) => write!(f, "TLS cannot be set up: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// The certificate in use, for all cores.
+pub struct Tls {
+    files: TlsFiles,
+    /// The files as they were before they were read for the first time.
+    first_read: [Stamp; 2],
+    provider: Arc<CryptoProvider>,
+    ticketer: Arc<dyn ProducesTickets>,
+    current: Mutex<Loaded>,
+}
+
+/// A certificate as it is used.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// Unknown if the certificate cannot be understood; rustls and the clients decide whether it can be used.
+    validity: Option<Validity>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads certificate and key.
+    ///
+    /// # Errors
+    /// What is wrong with them, and what to do about it.
+    pub fn load(files: TlsFiles) -> Result<Arc<Self>, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let ticketer = ring::Ticketer::new().map_err(|error| TlsError::Setup(error.to_string()))?;
+        let first_read = stamps(&files);
+        let loaded = read(&files, &provider, &ticketer)?;
+        let tls = Self { files, first_read, provider, ticketer, current: Mutex::new(loaded) };
+        tls.tell_validity();
+        Ok(Arc::new(tls))
+    }
+
+    fn with_current<R>(&self, act: impl FnOnce(&mut Loaded) -> R) -> R {
+        act(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn validity(&self) -> Option<Validity> {
+        self.with_current(|current| current.validity)
+    }
+
+    /// Tells the log how long the certificate is valid.
+    fn tell_validity(&self) {
+        let Some(validity) = self.validity() else { return };
+        let path = self.files.certificate.display();
+        let verdict = validity.at(calendar_seconds());
+        let level = if matches!(verdict, Verdict::Good(_)) { log::Level::Info } else { log::Level::Warn };
+        log::log!(level, "the TLS certificate in {path} {verdict}");
+    }
+
+    /// What new connections use.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        self.with_current(|current| Arc::clone(&current.config))
+    }
+
+    /// Reads certificate and key again; connections that are open are not affected.
+    ///
+    /// # Errors
+    /// What is wrong with them; those in use stay in use.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let new = read(&self.files, &self.provider, &self.ticketer)?;
+        drop(self.with_current(|current| std::mem::replace(current, new)));
+        self.tell_validity();
+        Ok(())
+    }
+
+    /// What has the engine reload the certificate when told by signal and when the files change; for
+    /// [`Engine::add_periodic`](aquatic_runtime::Engine::add_periodic).
+    #[must_use]
+    pub fn reloader(self: &Arc<Self>, registry: &Registry) -> TlsReloader {
+        let metrics = registry.core(usize::MAX);
+        let outcome = |outcome| metrics.counter(&names::CERTIFICATE_RELOADS, &[("outcome", outcome)]);
+        let reloader = TlsReloader {
+            stamps: self.first_read,
+            tls: Arc::clone(self),
+            next: Duration::ZERO,
+            next_calendar: CALENDAR_INTERVAL,
+            done: outcome("done"),
+            failed: outcome("failed"),
+            end: metrics.gauge(&names::CERTIFICATE_END, &[]),
+        };
+        reloader.show_end();
+        reloader
+    }
+}
+
+fn read(
+    files: &TlsFiles,
+    provider: &Arc<CryptoProvider>,
+    ticketer: &Arc<dyn ProducesTickets>,
+) -> Result<Loaded, TlsError> {
+    let TlsFiles { certificate, private_key } = files;
+    let chain = read_chain(certificate)?;
+    let validity = chain.first().and_then(|certificate| Validity::of(certificate));
+    let key = provider
+        .key_provider
+        .load_private_key(read_key(private_key)?)
+        .map_err(|error| TlsError::BadKey(private_key.clone(), error.to_string()))?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+        Err(Error::InconsistentKeys(_)) => {
+            return Err(TlsError::Mismatch(certificate.clone(), private_key.clone()));
+        }
+        Err(error) => return Err(TlsError::BadCertificate(certificate.clone(), error.to_string())),
+    }
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::Setup(error.to_string()))?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.ticketer = Arc::clone(ticketer);
+    // Sessions are in the tickets; a store would be a lock that all cores share.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    // Clients of a tracker seldom open several connections at the same time.
+    config.send_tls13_tickets = 1;
+    Ok(Loaded { config: Arc::new(config), validity })
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let sections =
+        CertificateDer::pem_file_iter(path).map_err(|error| explain(path, error, TlsError::NoCertificate))?;
+    let chain = sections
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| explain(path, error, TlsError::NoCertificate))?;
+    if chain.is_empty() { Err(TlsError::NoCertificate(path.to_owned())) } else { Ok(chain) }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| explain(path, error, TlsError::NoKey))
+}
+
+fn explain(path: &Path, error: pem::Error, nothing: fn(PathBuf) -> TlsError) -> TlsError {
+    let path = path.to_owned();
+    if let pem::Error::Io(error) = error {
+        TlsError::Unreadable(path, error)
+    } else if matches!(error, pem::Error::NoItemsFound) {
+        nothing(path)
+    } else {
+        TlsError::NotPem(path, error.to_string())
+    }
+}
+
+/// What tells that a file is another one than before. A file that cannot be looked at differs from every other.
+type Stamp = Option<(u64, u64, i64, i64, u64)>;
+
+fn stamp(path: &Path) -> Stamp {
+    let data = fs::metadata(path).ok()?;
+    Some((data.dev(), data.ino(), data.mtime(), data.mtime_nsec(), data.len()))
+}
+
+fn stamps(files: &TlsFiles) -> [Stamp; 2] {
+    [stamp(&files.certificate), stamp(&files.private_key)]
+}
+
+/// Keeps a certificate up to date, in the main thread.
+#[derive(Debug)]
+pub struct TlsReloader {
+    tls: Arc<Tls>,
+    stamps: [Stamp; 2],
+    next: Duration,
+    next_calendar: Duration,
+    done: Counter,
+    failed: Counter,
+    end: Gauge,
+}
+
+impl TlsReloader {
+    fn show_end(&self) {
+        let end = self.tls.validity().map_or(0, |validity| validity.to);
+        self.end.set(u64::try_from(end).unwrap_or(0));
+    }
+
+    fn try_reload(&mut self) {
+        // Before they are read: a change during that is seen the next time.
+        self.stamps = stamps(&self.tls.files);
+        match self.tls.reload() {
+            Ok(()) => {
+                self.done.add(1);
+                self.show_end();
+                log::info!("TLS certificate read again: {}", self.tls.files.certificate.display());
+            }
+            Err(error) => {
+                self.failed.add(1);
+                log::error!("the old TLS certificate stays in use: {error}");
+            }
+        }
+    }
+}
+
+impl Periodic for TlsReloader {
+    fn tick(&mut self, now: Duration) {
+        if now >= self.next {
+            self.next = now + FILE_INTERVAL;
+            if stamps(&self.tls.files) != self.stamps {
+                self.try_reload();
+            }
+        }
+        if now >= self.next_calendar {
+            self.next_calendar = now + CALENDAR_INTERVAL;
+            self.tls.tell_validity();
+        }
+    }
+
+    fn reload(&mut self) {
+        self.try_reload();
+    }
+}
+
+#[cfg(test)]
+mod tests;

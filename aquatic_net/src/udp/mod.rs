@@ -1,0 +1,17 @@
+//! Batched UDP. A listener is a group of sockets on one address, one per core, bound in core order; a small program in
+//! the kernel hands each announce to the socket of the core that owns its torrent. Datagrams come in and go out in
+//! batches of up to [`BATCH`], and replies leave from the address the client contacted.
+//!
+//! What belongs here is the transport: sockets, batches, steering. What the bytes mean belongs to the service.
+
+mod batch;
+mod datagrams;
+mod socket;
+mod steering_program;
+mod sys;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{BATCH, Batch, REPLY_CAPACITY, REQUEST_CAPACITY, ReturnPath, SendErrors};
+pub use datagrams::Datagrams;
+pub use socket::{BindOptions, UdpSocket, bind_group};

@@ -1,0 +1,129 @@
+//! The sockets of a listener.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use aquatic_common::Family;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{steering_program, sys};
+use crate::listen::{self, BindError};
+use aquatic_common::steering::Steering;
+
+/// How the sockets of a listener are set up.
+#[derive(Clone, Debug)]
+pub struct BindOptions {
+    /// Size to ask for the kernel's receive buffer of each socket, in bytes; 0 keeps the system's default.
+    pub receive_buffer: usize,
+    /// Let the kernel hand each announce to the core that owns its torrent. Without it packets are spread by the
+    /// clients' addresses and change cores inside the process.
+    pub steering: bool,
+}
+
+/// One core's socket of a listener: non-blocking, bound, sharing its address with the other cores' sockets.
+pub struct UdpSocket {
+    socket: Socket,
+    address: SocketAddr,
+    packet_info: bool,
+}
+
+impl UdpSocket {
+    /// The address the socket is bound to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The family of the clients that reach it.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        Family::of(self.address.ip())
+    }
+
+    /// Datagrams the kernel has dropped since the socket was opened because its receive buffer was full. Wraps.
+    ///
+    /// # Errors
+    /// Those of `getsockopt`; kernels before 4.12 do not tell.
+    pub fn dropped(&self) -> io::Result<u32> {
+        sys::dropped(self.as_fd())
+    }
+
+    /// Whether the local address has to be noted for each datagram: only a socket bound to all addresses can be
+    /// contacted at more than one.
+    pub(super) fn wants_packet_info(&self) -> bool {
+        self.packet_info
+    }
+
+    fn bind(address: SocketAddr, options: &BindOptions) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_reuse_port(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        } else {
+            sys::never_fragment(socket.as_fd())?;
+        }
+        if options.receive_buffer > 0 {
+            listen::set_receive_buffer(&socket, options.receive_buffer)?;
+        }
+        let packet_info = address.ip().is_unspecified();
+        if packet_info {
+            sys::enable_packet_info(socket.as_fd(), address.is_ipv6())?;
+        }
+        socket.bind(&address.into())?;
+        let bound = socket.local_addr()?.as_socket();
+        Ok(Self { socket, address: bound.unwrap_or(address), packet_info })
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Binds one socket per core to an address, in core order, and attaches the steering program. Port 0 becomes the same
+/// free port for all of them.
+///
+/// # Errors
+/// A [`BindError`] that says what to do about it. A kernel that refuses the steering program is no error: it is
+/// reported in the log, and packets change cores inside the process instead.
+pub fn bind_group(
+    address: SocketAddr,
+    options: &BindOptions,
+    steering: &Steering,
+) -> Result<Vec<UdpSocket>, BindError> {
+    refuse_if_taken(address)?;
+    let mut sockets: Vec<UdpSocket> = Vec::with_capacity(steering.cores());
+    for _ in 0..steering.cores() {
+        let address = sockets.first().map_or(address, |first| first.address);
+        let socket =
+            UdpSocket::bind(address, options).map_err(|error| BindError::new("UDP", address, &error))?;
+        sockets.push(socket);
+    }
+    if let Some(first) = sockets.first()
+        && options.steering
+        && steering.cores() > 1
+        && let Err(error) = sys::attach_steering(first.as_fd(), &steering_program::program(steering))
+    {
+        log::warn!(
+            "UDP {}: the kernel refused the steering program ({error}); announces will change cores inside the \
+             process, which costs some speed and nothing else",
+            first.address
+        );
+    }
+    Ok(sockets)
+}
+
+/// With SO_REUSEPORT a second tracker of the same user would silently share the port. A trial without it tells.
+fn refuse_if_taken(address: SocketAddr) -> Result<(), BindError> {
+    let trial = || -> io::Result<()> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())
+    };
+    trial().map_err(|error| BindError::new("UDP", address, &error))
+}

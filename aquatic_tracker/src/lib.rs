@@ -1,0 +1,34 @@
+//! What each core of the tracker knows about torrents, for every protocol: the shard of the torrents it owns, which
+//! torrents are served, the announce interval, and how to ask the core that owns a torrent.
+//!
+//! - [`Tracker`]: the state of one core, pure: admission, apply point of announces, counts, intervals, expiry.
+//! - [`LocalTracker`]: the same, connected to the other cores: requests to owners ([`Waiter`], [`Respond`]).
+//! - [`TrackerSeed`]: what the main thread prepares for each core.
+//! - [`gather`]: collecting the parts of a response from several cores. [`messages`]: what travels between cores.
+//! - [`access_list`]: which torrents are served. [`interval`]: when clients come back. [`expiry`]: background removal of
+//!   silent peers.
+//!
+//! It knows neither sockets nor protocols.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod access_list;
+pub mod admission;
+pub mod expiry;
+pub mod gather;
+pub mod interval;
+mod local;
+pub mod messages;
+pub mod reason;
+mod seed;
+mod tracker;
+
+pub use access_list::{AccessListError, AccessReader, SharedAccessList};
+pub use admission::{Admission, AdmissionRequest, NotAdmitted};
+pub use gather::{RequestId, RouteError};
+pub use interval::IntervalPolicy;
+pub use local::{LocalTracker, OwnerResponse, Respond, Waiter};
+pub use reason::{Reason, ReasonCounters};
+pub use seed::{TrackerSeed, TrackerSettings};
+pub use tracker::Tracker;

@@ -1,0 +1,178 @@
+//! Why requests are not served: one list for all protocols, so that a reason has the same name in the metrics of each.
+
+use aquatic_metrics::{CoreMetrics, Counter, Label, Metric};
+
+use crate::admission::NotAdmitted;
+use crate::gather::RouteError;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+        /// Why a request was not served.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Value of the label `reason` in metrics.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // The tracker's own.
+    /// The access list does not let the torrent in.
+    AccessList = "access_list",
+    /// Too much waits for the core that owns the torrent.
+    Overflow = "overflow",
+    /// The core that owns the torrent did not respond in time.
+    Timeout = "timeout",
+    /// A trusted proxy has not named the client.
+    ClientMissing = "client_missing",
+    /// A trusted proxy has named the client in a form that cannot be read.
+    ClientMalformed = "client_malformed",
+    /// An announce of port 0, at which no peer can be reached.
+    PortZero = "port_zero",
+    /// A scrape that names no torrent.
+    FullScrape = "full_scrape",
+
+    // UDP.
+    /// Fewer bytes than a request's head.
+    TooShort = "too_short",
+    /// More bytes than any request has.
+    TooLong = "too_long",
+    /// A connect request without the magic number of the protocol.
+    WrongMagic = "wrong_magic",
+    /// Sent from port 0, to which nothing can be sent back.
+    SourcePortZero = "source_port_zero",
+    /// A connection id that is too old, made for another address, or invented.
+    BadConnectionId = "bad_connection_id",
+    /// An action that trackers do not know.
+    UnknownAction = "unknown_action",
+    /// An announce that ends early.
+    ShortAnnounce = "short_announce",
+    /// A scrape that ends within its first info hash.
+    ShortScrape = "short_scrape",
+
+    // HTTP.
+    /// No info hash.
+    InfoHashMissing = "info_hash_missing",
+    /// An info hash of another length than 20 bytes.
+    InfoHashLength = "info_hash_length",
+    /// No port.
+    PortMissing = "port_missing",
+    /// A port that is no number from 1 to 65535.
+    PortInvalid = "port_invalid",
+    /// A request for replies in the form of dictionaries.
+    NotCompact = "not_compact",
+    /// No request of HTTP/1.
+    Malformed = "malformed",
+    /// Another version of HTTP.
+    Version = "version",
+    /// A request line that is too long.
+    UriTooLong = "uri_too_long",
+    /// Headers that are too long.
+    HeadTooLong = "head_too_long",
+    /// Too many headers.
+    TooManyHeaders = "too_many_headers",
+    /// A request with a body.
+    Body = "body",
+    /// A path that is not served.
+    NotFound = "not_found",
+    /// An announce or scrape on a path that is not the announce URL's.
+    WrongPath = "wrong_path",
+    /// A method other than GET and HEAD.
+    Method = "method",
+}
+
+impl From<NotAdmitted> for Reason {
+    fn from(not_admitted: NotAdmitted) -> Self {
+        match not_admitted {
+            NotAdmitted::AccessList => Self::AccessList,
+        }
+    }
+}
+
+impl From<RouteError> for Reason {
+    fn from(error: RouteError) -> Self {
+        match error {
+            RouteError::Overflow => Self::Overflow,
+            RouteError::Timeout => Self::Timeout,
+        }
+    }
+}
+
+/// One core's counters for some reasons.
+#[derive(Debug)]
+pub struct ReasonCounters {
+    counters: Vec<Option<Counter>>,
+}
+
+impl ReasonCounters {
+    /// Counters that start at zero, for the reasons a protocol has.
+    #[must_use]
+    pub fn new(metrics: &CoreMetrics, metric: &'static Metric, labels: &[Label], reasons: &[Reason]) -> Self {
+        let counter = |reason: &Reason| {
+            let labels = [labels, &[("reason", reason.name())]].concat();
+            reasons.contains(reason).then(|| metrics.counter(metric, &labels))
+        };
+        Self { counters: Reason::ALL.iter().map(counter).collect() }
+    }
+
+    /// Counts a request that was not served.
+    #[inline]
+    pub fn add(&self, reason: Reason) {
+        let counter = self.counters.get(reason as usize).and_then(Option::as_ref);
+        debug_assert!(counter.is_some(), "{} is not among the protocol's reasons", reason.name());
+        if let Some(counter) = counter {
+            counter.add(1);
+        }
+    }
+
+    /// Requests not served for a reason so far.
+    #[must_use]
+    pub fn get(&self, reason: Reason) -> u64 {
+        self.counters.get(reason as usize).and_then(Option::as_ref).map_or(0, Counter::get)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aquatic_metrics::{Registry, names};
+
+    use super::*;
+
+    #[test]
+    fn names_are_different_and_fit_for_a_label() {
+        let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert!(
+            names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')),
+            "{names:?}"
+        );
+        assert!(Reason::ALL.iter().enumerate().all(|(number, reason)| *reason as usize == number));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn reasons_are_counted_apart() {
+        let metrics = Registry::default().core(0);
+        let counters =
+            ReasonCounters::new(&metrics, &names::REFUSED, &[], &[Reason::AccessList, Reason::Timeout]);
+        counters.add(Reason::AccessList);
+        counters.add(Reason::AccessList);
+        counters.add(RouteError::Timeout.into());
+        assert_eq!((counters.get(Reason::AccessList), counters.get(Reason::Timeout)), (2, 1));
+        assert_eq!(counters.get(Reason::Method), 0);
+    }
+}

@@ -1,0 +1,98 @@
+//! What the main thread prepares for the tracker of each core.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aquatic_common::Steering;
+use aquatic_common::config::{AccessListConfig, CleaningConfig, LimitsConfig};
+use aquatic_metrics::CoreMetrics;
+use aquatic_runtime::{Engine, Secrets};
+use aquatic_swarm::{HashKey, Shard, ShardConfig};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::access_list::{AccessListReloader, AccessReader, SharedAccessList};
+use crate::admission::Admission;
+use crate::interval::IntervalPolicy;
+use crate::tracker::Tracker;
+
+/// The settings that the tracker's state depends on.
+#[derive(Clone, Debug)]
+pub struct TrackerSettings {
+    /// Which torrents are served.
+    pub access_list: AccessListConfig,
+    /// How long peers are remembered.
+    pub cleaning: CleaningConfig,
+    /// How much is remembered.
+    pub limits: LimitsConfig,
+    /// When clients come back.
+    pub interval: IntervalPolicy,
+}
+
+/// Everything the tracker of a core is made from; the same for all cores.
+#[derive(Clone, Debug)]
+pub struct TrackerSeed {
+    steering: Steering,
+    access_list: Arc<SharedAccessList>,
+    shard: ShardConfig,
+    hash_key: [u8; 16],
+    interval: IntervalPolicy,
+    expiry_interval: Duration,
+}
+
+impl TrackerSeed {
+    /// Reads the access list and has the engine keep it up to date.
+    ///
+    /// # Errors
+    /// An access list that cannot be used, with what to do about it.
+    pub fn prepare(settings: &TrackerSettings, engine: &mut Engine) -> anyhow::Result<Self> {
+        let access_list = SharedAccessList::load(&settings.access_list)?;
+        engine.add_periodic(AccessListReloader::new(Arc::clone(&access_list), engine.registry()));
+        Ok(Self::new(settings, engine.secrets(), engine.cores(), access_list))
+    }
+
+    /// The seed for this many cores.
+    #[must_use]
+    pub fn new(
+        settings: &TrackerSettings,
+        secrets: &Secrets,
+        cores: usize,
+        access_list: Arc<SharedAccessList>,
+    ) -> Self {
+        Self {
+            steering: Steering::new(cores, secrets.derive("aquatic steering 1")),
+            access_list,
+            shard: ShardConfig::share_of(&settings.limits, &settings.cleaning, cores),
+            hash_key: secrets.derive("aquatic torrent table 1"),
+            interval: settings.interval,
+            expiry_interval: Duration::from_secs(settings.cleaning.interval.into()),
+        }
+    }
+
+    /// Which core owns which torrent; listeners bind their sockets by it.
+    #[must_use]
+    pub fn steering(&self) -> &Steering {
+        &self.steering
+    }
+
+    /// The access list of the process.
+    #[must_use]
+    pub fn access_list(&self) -> &Arc<SharedAccessList> {
+        &self.access_list
+    }
+
+    /// Time one pass of expiry takes.
+    #[must_use]
+    pub fn expiry_interval(&self) -> Duration {
+        self.expiry_interval
+    }
+
+    /// The state of one core, without any torrent. To be called on that core's thread, where its memory then is.
+    #[must_use]
+    pub fn tracker(&self, index: usize, seed: u64, metrics: &CoreMetrics) -> Tracker {
+        let shard = Shard::new(self.shard, HashKey(self.hash_key));
+        let admission = Admission::new(AccessReader::new(Arc::clone(&self.access_list)));
+        let rng = SmallRng::seed_from_u64(seed);
+        Tracker::new((index, self.steering), shard, admission, self.interval, rng, metrics)
+    }
+}

@@ -1,0 +1,160 @@
+//! The tracker's state on one core.
+
+use aquatic_common::config::Limit;
+use aquatic_common::{Family, InfoHash, Seconds, Steering};
+use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
+use aquatic_swarm::{Announce, Announced, Expired, FamilySet, PeerBuffers, Shard, SwarmCounts};
+use rand::rngs::SmallRng;
+
+use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
+use crate::interval::IntervalPolicy;
+
+/// The torrents that one core owns, and the rules for requests about them. Pure: it has no socket and no clock, and its
+/// randomness is seeded by the caller.
+#[derive(Debug)]
+pub struct Tracker {
+    index: usize,
+    steering: Steering,
+    shard: Shard,
+    admission: Admission,
+    interval: IntervalPolicy,
+    rng: SmallRng,
+    counters: Counters,
+}
+
+#[derive(Debug)]
+struct Counters {
+    /// Announces whose peer was not stored, by family and limit.
+    not_stored: [[Counter; Limit::ALL.len()]; 2],
+    /// By family: torrents, seeders, leechers, bytes.
+    swarms: [[Gauge; 4]; 2],
+}
+
+impl Counters {
+    fn new(metrics: &CoreMetrics) -> Self {
+        let labels = Family::ALL.map(|family| ("family", family.name()));
+        let not_stored = labels.map(|family| {
+            Limit::ALL.map(|limit| metrics.counter(&names::NOT_STORED, &[family, ("reason", limit.name())]))
+        });
+        let swarms = labels.map(|family| {
+            [
+                metrics.gauge(&names::TORRENTS, &[family]),
+                metrics.gauge(&names::PEERS, &[family, ("role", "seeder")]),
+                metrics.gauge(&names::PEERS, &[family, ("role", "leecher")]),
+                metrics.gauge(&names::STORE, &[family]),
+            ]
+        });
+        Self { not_stored, swarms }
+    }
+}
+
+impl Tracker {
+    /// The state of the core with this index, without any torrent.
+    #[must_use]
+    pub fn new(
+        (index, steering): (usize, Steering),
+        shard: Shard,
+        admission: Admission,
+        interval: IntervalPolicy,
+        rng: SmallRng,
+        metrics: &CoreMetrics,
+    ) -> Self {
+        Self { index, steering, shard, admission, interval, rng, counters: Counters::new(metrics) }
+    }
+
+    /// Index of the core that owns a torrent.
+    #[inline]
+    #[must_use]
+    pub fn owner(&self, info_hash: &InfoHash) -> usize {
+        self.steering.owner(info_hash)
+    }
+
+    /// Whether this core owns a torrent.
+    #[inline]
+    #[must_use]
+    pub fn owns(&self, info_hash: &InfoHash) -> bool {
+        self.owner(info_hash) == self.index
+    }
+
+    /// Decides whether a request for a torrent is served. For all cores' torrents, by the core that received the
+    /// request.
+    ///
+    /// # Errors
+    /// Why it is not.
+    #[inline]
+    pub fn admit(&self, request: AdmissionRequest<'_>) -> Result<(), NotAdmitted> {
+        self.admission.check(request)
+    }
+
+    /// Loads what a batch of announces will touch.
+    pub fn prefetch<'a>(&self, family: Family, announces: impl IntoIterator<Item = &'a Announce>) {
+        self.shard.prefetch(family, announces);
+    }
+
+    /// Loads what a scrape of torrents that this core owns will touch.
+    pub fn prefetch_scrape(&self, family: Family, info_hashes: &[InfoHash]) {
+        self.shard.prefetch_scrape(family, info_hashes);
+    }
+
+    /// Applies an admitted announce for a torrent that this core owns and writes peers for the reply. The only place
+    /// where announces reach the store.
+    #[inline]
+    pub fn announce(&mut self, announce: &Announce, now: Seconds, out: PeerBuffers<'_>) -> Announced {
+        let announced = self.shard.announce(announce, now, &mut self.rng, out);
+        if let Some(limit) = announced.stored.limit() {
+            let family = Family::of(announce.address.ip());
+            self.counters.not_stored[family.index()][limit as usize].add(1);
+        }
+        announced
+    }
+
+    /// Counts of a torrent that this core owns. Torrents that are not served look like unknown ones.
+    #[inline]
+    #[must_use]
+    pub fn scrape(&self, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
+        match self.admit(AdmissionRequest::of(info_hash)) {
+            Ok(()) => self.shard.scrape(info_hash, families),
+            Err(_) => SwarmCounts::default(),
+        }
+    }
+
+    /// The announce interval for one reply, in seconds.
+    #[inline]
+    pub fn next_interval(&mut self) -> u32 {
+        self.interval.next(&mut self.rng)
+    }
+
+    /// The policy behind [`next_interval`](Self::next_interval).
+    #[must_use]
+    pub fn interval(&self) -> IntervalPolicy {
+        self.interval
+    }
+
+    /// This core's source of randomness for whatever else a reply needs.
+    pub fn rng(&mut self) -> &mut SmallRng {
+        &mut self.rng
+    }
+
+    /// Work that one pass of expiry takes, in units.
+    #[must_use]
+    pub fn pass_work(&self) -> u64 {
+        self.shard.pass_work()
+    }
+
+    /// Removes peers that have been silent for too long, within a budget of units of work.
+    pub fn expire(&mut self, now: Seconds, budget: u64) -> Expired {
+        self.shard.expire(now, budget)
+    }
+
+    /// Brings the gauges of torrents, peers and memory up to date.
+    pub fn update_gauges(&self) {
+        let stats = self.shard.stats();
+        for family in Family::ALL {
+            let stats = stats.family(family);
+            let values = [stats.torrents, stats.seeders, stats.leechers, stats.bytes];
+            for (gauge, value) in self.counters.swarms[family.index()].iter().zip(values) {
+                gauge.set(value);
+            }
+        }
+    }
+}

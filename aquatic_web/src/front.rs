@@ -1,0 +1,186 @@
+//! The sites and buffers of one core, and which of them answers what.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+
+use aquatic_http_protocol::{Framing, Head, Path, PlainReply, Refused, Status};
+use aquatic_runtime::Health;
+
+use crate::session::Session;
+use crate::site::{AfterReply, Outcome, Site, Upgrade, UpgradeOutcome, WebRequest};
+use crate::transport::{Runtime, Transport};
+
+/// Bytes received by one read: some twenty pipelined announces. With the longest request it is the most a connection
+/// keeps unserved.
+pub(crate) const READ_SIZE: usize = 8 * 1024;
+
+/// Room for replies to pipelined requests that are sent together. With the longest reply it is the most a connection
+/// keeps for a client that does not receive.
+const REPLIES_SIZE: usize = 16 * 1024;
+
+/// Room for plain replies and upgrade responses.
+const LONGEST_PLAIN_REPLY: usize = 2048;
+
+/// Limits of a front.
+#[derive(Clone, Copy, Debug)]
+pub struct FrontSettings {
+    /// Maximum size of a request's head in bytes.
+    pub max_request_size: usize,
+}
+
+/// What the connections of a core share. Borrowed within one poll only.
+pub(crate) struct Shared<S, U> {
+    pub(crate) site: Option<S>,
+    pub(crate) upgrade: Option<U>,
+    pub(crate) input: Box<[u8]>,
+    pub(crate) output: Box<[u8]>,
+    pub(crate) longest_reply: usize,
+    pub(crate) max_request_size: usize,
+    health: Health,
+}
+
+/// What a request comes to, whoever has answered it.
+pub(crate) enum Routed<W, A> {
+    Reply(usize, AfterReply),
+    Wait(W),
+    Upgrade(usize, A),
+}
+
+/// The front of one core: a site, WebSocket, or both on the same connections.
+pub struct Front<S, U, R> {
+    pub(crate) shared: Rc<RefCell<Shared<S, U>>>,
+    pub(crate) runtime: R,
+}
+
+impl<S, U, R: Clone> Clone for Front<S, U, R> {
+    fn clone(&self) -> Self {
+        Self { shared: Rc::clone(&self.shared), runtime: self.runtime.clone() }
+    }
+}
+
+impl<S, U, R> fmt::Debug for Front<S, U, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Front").finish_non_exhaustive()
+    }
+}
+
+impl<S: Site, U, R: Runtime> Front<S, U, R> {
+    /// A front for this core.
+    #[must_use]
+    pub fn new(
+        runtime: R,
+        (site, upgrade): (Option<S>, Option<U>),
+        health: Health,
+        settings: FrontSettings,
+    ) -> Self {
+        let longest_reply = site.as_ref().map_or(0, Site::longest_reply).max(LONGEST_PLAIN_REPLY);
+        let shared = Shared {
+            site,
+            upgrade,
+            input: vec![0; settings.max_request_size + READ_SIZE].into_boxed_slice(),
+            output: vec![0; longest_reply + REPLIES_SIZE].into_boxed_slice(),
+            longest_reply,
+            max_request_size: settings.max_request_size,
+            health,
+        };
+        Self { shared: Rc::new(RefCell::new(shared)), runtime }
+    }
+
+    /// Serves a connection until it ends, as HTTP and, once upgraded, as WebSocket.
+    pub async fn serve<C: Transport>(self, connection: C)
+    where
+        U: Upgrade<C>,
+    {
+        let Some(upgraded) = Session::new(&self, connection).run().await else { return };
+        let serving = self.shared.borrow().upgrade.as_ref().map(|upgrade| upgrade.serve(upgraded));
+        drop(self);
+        if let Some(serving) = serving {
+            // In memory of its own, so that connections without WebSocket do not have its size.
+            Box::pin(serving).await;
+        }
+    }
+}
+
+impl<S: Site, U> Shared<S, U> {
+    /// Has whoever is responsible answer a request.
+    pub(crate) fn route<C>(
+        &mut self,
+        request: &mut WebRequest<'_>,
+        state: &mut S::State,
+        written: usize,
+    ) -> Routed<S::Waiting, U::Accepted>
+    where
+        U: Upgrade<C>,
+    {
+        let reply = self.output.get_mut(written..).unwrap_or_default();
+        if let Some(upgrade) = self.upgrade.as_mut().filter(|_| request.head.upgrades_to_websocket()) {
+            return match upgrade.respond(request, reply) {
+                UpgradeOutcome::Accepted(written, accepted) => Routed::Upgrade(written, accepted),
+                UpgradeOutcome::Reply(written, after) => Routed::Reply(written, after),
+            };
+        }
+        if request.head.path() == Path::Health && request.head.is_read() {
+            match (&self.site, &self.upgrade) {
+                (Some(site), _) => site.count_health(),
+                (None, Some(upgrade)) => upgrade.count_health(),
+                (None, None) => {}
+            }
+            let written = health(&self.health, request.framing, reply);
+            return Routed::Reply(written, AfterReply::of(request.framing));
+        }
+        match (&mut self.site, &mut self.upgrade) {
+            (Some(site), _) => match site.respond(request, state, reply) {
+                Outcome::Reply(written, after) => Routed::Reply(written, after),
+                Outcome::Wait(waiting) => Routed::Wait(waiting),
+            },
+            (None, Some(upgrade)) => {
+                Routed::Reply(upgrade.explain(request, reply), AfterReply::LingeringClose)
+            }
+            (None, None) => Routed::Reply(0, AfterReply::Close),
+        }
+    }
+
+    /// Answers what is not an HTTP request.
+    pub(crate) fn refuse<C>(&mut self, refused: Refused, written: usize) -> usize
+    where
+        U: Upgrade<C>,
+    {
+        let reply = self.output.get_mut(written..).unwrap_or_default();
+        match (&mut self.site, &mut self.upgrade) {
+            (Some(site), _) => site.refuse(refused, reply),
+            (None, Some(upgrade)) => upgrade.refuse(refused, reply),
+            (None, None) => 0,
+        }
+    }
+
+    pub(crate) fn count_bytes(&self, received: usize, sent: usize) {
+        if let Some(site) = &self.site {
+            site.count_bytes(received, sent);
+        }
+    }
+}
+
+/// Whether the cores respond, in the same words everywhere. Returns the length of the reply.
+fn health(health: &Health, framing: Framing, reply: &mut [u8]) -> usize {
+    let stalled = health
+        .first_stalled()
+        .map(|(core, time)| format!("core {core} has not responded for {} s\n", time.as_secs()));
+    let plain = match &stalled {
+        None => PlainReply { status: Status::Ok, text: "ok\n" },
+        Some(text) => PlainReply { status: Status::Unavailable, text },
+    };
+    plain.encode(framing, reply).unwrap_or(0)
+}
+
+/// Whether a head asks to read something.
+pub(crate) trait IsRead {
+    fn is_read(&self) -> bool;
+}
+
+impl IsRead for Head<'_> {
+    fn is_read(&self) -> bool {
+        use aquatic_http_protocol::Method;
+        matches!(self.method, Method::Get | Method::Head)
+    }
+}
