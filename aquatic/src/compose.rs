@@ -56,7 +56,7 @@ pub(crate) fn run_http(config: HttpConfig) -> anyhow::Result<()> {
     let seed = TrackerSeed::prepare(&settings, &mut engine)?;
     let Opened { listeners, settings, forwarded } = config.tcp().open(&mut engine, HTTP)?;
     // Most clients come for one request and keep the connection all the same.
-    let settings = TcpSettings { idle_makes_room: true, ..settings };
+    let settings = TcpSettings { evict_idle_when_full: true, ..settings };
     let health = engine.health();
     let on_core = |listeners| CoreServices {
         seed: Some(seed.clone()),

@@ -208,9 +208,12 @@ pub const CONNECTIONS_MOVED: Metric =
 /// Connections closed before they began, by protocol and reason.
 pub const CONNECTIONS_REFUSED: Metric =
     metric("aquatic_connections_refused", Kind::Loss, "Connections closed at once");
-/// Connections closed to make room for others, by protocol and by what there was too much of.
-pub const CONNECTIONS_DISPLACED: Metric =
-    metric("aquatic_connections_displaced", Kind::Loss, "Connections closed to make room for others");
+/// Connections evicted for newer ones, by protocol and by the limit that was reached.
+pub const CONNECTIONS_EVICTED: Metric = metric(
+    "aquatic_connections_evicted",
+    Kind::Loss,
+    "Connections closed, after the longest wait for their client, in favour of newer ones",
+);
 /// Connections closed because something took too long, by protocol and reason.
 pub const CONNECTION_TIMEOUTS: Metric =
     metric("aquatic_connection_timeouts", Kind::Counter, "Connections closed because they took too long");

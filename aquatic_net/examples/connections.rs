@@ -11,8 +11,8 @@ use std::time::Duration;
 use aquatic_common::config::{PrivilegesConfig, StatisticsConfig};
 use aquatic_net::proxy::TrustedProxies;
 use aquatic_net::tcp::{
-    Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, Listeners, Phase, Protocols,
-    TcpSettings, Tls, TlsFiles, serve_tcp,
+    Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, ListenerKind, Listeners, Phase,
+    Protocols, TcpSettings, Tls, TlsFiles, serve_tcp,
 };
 use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
 
@@ -48,7 +48,7 @@ fn start() -> anyhow::Result<()> {
     let settings = TcpSettings {
         protocols: Protocols { first: "http", upgraded: "upgraded" },
         max_connections: 1_000_000,
-        idle_makes_room: false,
+        evict_idle_when_full: false,
         max_connections_per_address: 0,
         deadlines: Deadlines {
             head: Duration::from_secs(600),
@@ -59,9 +59,11 @@ fn start() -> anyhow::Result<()> {
         proxy_protocol: None,
         tls,
         handshakes: HandshakeLimits { open: 4096, queued: 1024 },
+        reply_to_plain: b"",
     };
+    let kind = if settings.tls.is_some() { ListenerKind::Tls } else { ListenerKind::Plain };
     let mut listeners = Listeners::new(engine.cores())?;
-    listeners.add(address, &ListenOptions::default())?;
+    listeners.add(address, kind, &ListenOptions::default())?;
     let services = listeners.split().into_iter();
     let services = services.map(|listeners| Constant { listeners, settings: settings.clone() });
     engine.run(services.collect())?;
@@ -88,10 +90,10 @@ async fn answer(mut connection: Connection) {
             Err(_) => return,
         }
         let Some(end) = buffer.windows(4).position(|end| end == b"\r\n\r\n") else {
-            connection.pace().enter(Phase::Head);
+            connection.deadline().enter(Phase::Head);
             continue;
         };
-        connection.pace().enter(Phase::Answer);
+        connection.deadline().enter(Phase::Answer);
         let is_last = buffer[..end].windows(5).any(|word| word == b"close");
         buffer.drain(..end + 4);
         let end = if is_last { "Connection: close\r\n" } else { "" };
@@ -99,10 +101,10 @@ async fn answer(mut connection: Connection) {
         if connection.send(&[head.as_bytes(), &[b'x'; BODY]].concat()).await.is_err() {
             return;
         }
-        if is_last || connection.pace().is_stopping() {
+        if is_last || connection.deadline().is_stopping() {
             return connection.close().await;
         }
         buffer = Vec::new();
-        connection.pace().enter(Phase::Idle);
+        connection.deadline().enter(Phase::Idle);
     }
 }

@@ -39,15 +39,15 @@ impl Transport for Connection {
     }
 
     fn enter(&self, phase: Phase) {
-        self.pace().enter(phase);
+        self.deadline().enter(phase);
     }
 
     fn is_stopping(&self) -> bool {
-        self.pace().is_stopping()
+        self.deadline().is_stopping()
     }
 
     fn charge_address(&mut self, client: IpAddr) -> bool {
-        self.claim(client)
+        self.charge_address(client)
     }
 
     fn announce_end(&self) {

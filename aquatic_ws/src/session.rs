@@ -107,7 +107,7 @@ impl CoreState {
 /// Serves a connection that has become a WebSocket until it ends.
 pub(crate) async fn serve(state: Rc<CoreState>, upgraded: Upgraded<Connection, Family>) {
     let Upgraded { connection, accepted: family, received } = upgraded;
-    connection.pace().upgrade();
+    connection.deadline().upgrade();
     let id = state.with(|tracker, _| tracker.open(family));
     let membership = Membership { state, id };
     let mut session =
@@ -289,7 +289,7 @@ impl Session {
                 None => return,
             },
         }
-        connection.pace().enter(Phase::Linger);
+        connection.deadline().enter(Phase::Linger);
         let sent = match connection.send(unsent.unsent()).await {
             Ok(()) => connection.send(&frame).await,
             Err(error) => Err(error),

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::balance::Balance;
+use aquatic_runtime::MailboxReceiver;
+
+use super::balancer::{ConnectionBalancer, Handoff};
 use crate::listen::BindError;
 use crate::sys;
 
@@ -41,10 +43,23 @@ impl Default for ListenOptions {
     }
 }
 
+/// Which connections a listening socket takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// Plain ones only.
+    #[default]
+    Plain,
+    /// Encrypted ones only.
+    Tls,
+    /// Both, told apart by their first byte.
+    TlsOrPlain,
+}
+
 /// One core's listening socket of an address.
 #[derive(Debug)]
 pub(super) struct ListenSocket {
     pub(super) fd: OwnedFd,
+    pub(super) kind: ListenerKind,
     pub(super) local: bool,
 }
 
@@ -57,7 +72,8 @@ impl AsFd for ListenSocket {
 /// All listening sockets of a service.
 #[derive(Debug)]
 pub struct Listeners {
-    balance: Arc<Balance>,
+    balancer: Arc<ConnectionBalancer>,
+    handoffs: Vec<MailboxReceiver<Handoff>>,
     cores: Vec<Vec<ListenSocket>>,
     unix: usize,
 }
@@ -65,8 +81,9 @@ pub struct Listeners {
 /// One core's listening sockets, on their way to that core.
 #[derive(Debug)]
 pub struct CoreListeners {
-    pub(super) balance: Arc<Balance>,
+    pub(super) balancer: Arc<ConnectionBalancer>,
     pub(super) sockets: Vec<ListenSocket>,
+    pub(super) handoffs: MailboxReceiver<Handoff>,
 }
 
 impl Listeners {
@@ -75,15 +92,21 @@ impl Listeners {
     /// # Errors
     /// Too many open files.
     pub fn new(cores: usize) -> io::Result<Self> {
-        let balance = Arc::new(Balance::new(cores)?);
-        Ok(Self { balance, cores: (0..cores.max(1)).map(|_| Vec::new()).collect(), unix: 0 })
+        let (balancer, handoffs) = ConnectionBalancer::new(cores)?;
+        let balancer = Arc::new(balancer);
+        Ok(Self { balancer, handoffs, cores: (0..cores.max(1)).map(|_| Vec::new()).collect(), unix: 0 })
     }
 
     /// Listens on an address. Returns it with the port the kernel chose if that was 0.
     ///
     /// # Errors
     /// A [`BindError`] that says what to do about it.
-    pub fn add(&mut self, address: SocketAddr, options: &ListenOptions) -> Result<SocketAddr, BindError> {
+    pub fn add(
+        &mut self,
+        address: SocketAddr,
+        kind: ListenerKind,
+        options: &ListenOptions,
+    ) -> Result<SocketAddr, BindError> {
         let explain = |error: io::Error| BindError::new("TCP", address, &error);
         // With SO_REUSEPORT a second tracker of the same user would silently share the port. A trial without it tells.
         drop(bind_one(address, options, false).map_err(explain)?);
@@ -91,7 +114,7 @@ impl Listeners {
         for sockets in &mut self.cores {
             let socket = bind_one(bound, options, true).map_err(explain)?;
             bound = socket.local_addr().map_err(explain)?.as_socket().unwrap_or(bound);
-            sockets.push(ListenSocket { fd: socket.into(), local: false });
+            sockets.push(ListenSocket { fd: socket.into(), kind, local: false });
         }
         // Only when all of them are bound, so that none gets connections that it keeps to itself.
         for sockets in &self.cores {
@@ -110,19 +133,19 @@ impl Listeners {
     pub fn add_unix(&mut self, path: &Path, mode: u32, options: &ListenOptions) -> Result<(), UnixBindError> {
         let explain = |error| UnixBindError::new(path, error);
         let fd = bind_unix(path, mode, options).map_err(explain)?;
-        // One core accepts, and hands over whatever other cores should have.
+        // One core accepts, and hands off whatever other cores should have.
         let core = self.unix % self.cores.len();
         self.unix += 1;
-        self.cores[core].push(ListenSocket { fd, local: true });
+        self.cores[core].push(ListenSocket { fd, kind: ListenerKind::Plain, local: true });
         Ok(())
     }
 
     /// Each core's sockets, in core order.
     #[must_use]
     pub fn split(self) -> Vec<CoreListeners> {
-        let balance = self.balance;
-        let each = |sockets| CoreListeners { balance: Arc::clone(&balance), sockets };
-        self.cores.into_iter().map(each).collect()
+        let balancer = self.balancer;
+        let each = |(sockets, handoffs)| CoreListeners { balancer: Arc::clone(&balancer), sockets, handoffs };
+        self.cores.into_iter().zip(self.handoffs).map(each).collect()
     }
 }
 

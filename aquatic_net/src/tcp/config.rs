@@ -12,7 +12,7 @@ use aquatic_common::config::{DEFAULT_PORT, Listen};
 use aquatic_common::settings::{Addresses, Problem};
 
 use super::accept::TcpSettings;
-use super::bind::{CoreListeners, ListenOptions, Listeners};
+use super::bind::{CoreListeners, ListenOptions, ListenerKind, Listeners};
 use super::counters::Protocols;
 use super::deadlines::Deadlines;
 use super::handshakes::HandshakeLimits;
@@ -296,9 +296,10 @@ impl TcpConfig<'_> {
         let scheme = naming.schemes[usize::from(network.enable_tls)];
         let options = ListenOptions { backlog: network.tcp_backlog, only_ipv6: network.only_ipv6 };
         let mut listeners = Listeners::new(engine.cores()).context("cannot make what wakes other cores")?;
+        let kind = if network.enable_tls { ListenerKind::Tls } else { ListenerKind::Plain };
         let mut bound = 0;
         for (family, address) in self.listen().addresses() {
-            match listeners.add(address, &options) {
+            match listeners.add(address, kind, &options) {
                 Ok(address) => listen::announce(naming.name, scheme, address),
                 Err(error) if self.listen().may_do_without(family, address) && error.family_unavailable() => {
                     log::warn!("{error}; serving {} only", Family::V4.name());
@@ -331,7 +332,7 @@ impl TcpConfig<'_> {
         TcpSettings {
             protocols,
             max_connections: connections.max_connections,
-            idle_makes_room: false,
+            evict_idle_when_full: false,
             max_connections_per_address: connections.max_connections_per_address,
             deadlines: Deadlines {
                 handshake: seconds(connections.handshake_timeout),
@@ -347,6 +348,7 @@ impl TcpConfig<'_> {
                 open: connections.max_tls_handshakes,
                 queued: connections.max_queued_tls_handshakes,
             },
+            reply_to_plain: b"",
         }
     }
 }

@@ -11,12 +11,12 @@ use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use futures_rustls::server::TlsStream;
 
 use super::counters::Refused;
-use super::deadlines::{Pace, Phase};
+use super::deadlines::{DeadlineHandle, Phase};
 use super::stream::{Socket, Stream};
 use aquatic_runtime::readiness::Direction;
 
 /// Most bytes taken in between the last reply and the end of the connection.
-const MOST_DISCARDED: usize = 256 * 1024;
+const MAX_DISCARDED: usize = 256 * 1024;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,20 +86,20 @@ impl Connection {
 
     /// The deadline, which the service sets as it goes.
     #[must_use]
-    pub fn pace(&self) -> &Pace {
-        self.stream().pace()
+    pub fn deadline(&self) -> &DeadlineHandle {
+        self.stream().deadline()
     }
 
     /// Counts the connection to the client whom a trusted proxy names in a request; for protocols in which a connection
     /// has one client. Whether that one may have another; if not, this is counted, and the connection is to be ended.
-    pub fn claim(&mut self, client: IpAddr) -> bool {
+    pub fn charge_address(&mut self, client: IpAddr) -> bool {
         let stream = match &mut self.transport {
             Transport::Plain(stream) => stream,
             Transport::Tls(stream) => stream.get_mut().0,
         };
-        let claimed = stream.place().claim(client);
+        let claimed = stream.charge_address(client);
         if !claimed {
-            stream.pace().records().counters.refuse(Refused::Address);
+            stream.deadline().deadlines().counters.refuse(Refused::Address);
         }
         claimed
     }
@@ -131,8 +131,8 @@ impl Connection {
         most: usize,
     ) -> Poll<io::Result<usize>> {
         // Not straight into the buffer, which would need room while nothing comes. What is received is short.
-        let records = Rc::clone(self.pace().records());
-        let mut scratch = records.scratch.borrow_mut();
+        let deadlines = Rc::clone(self.deadline().deadlines());
+        let mut scratch = deadlines.scratch.borrow_mut();
         let room = most.min(scratch.len());
         let len = ready!(Pin::new(self).poll_read(context, &mut scratch[..room]))?;
         buffer.extend_from_slice(&scratch[..len]);
@@ -158,8 +158,8 @@ impl Connection {
     /// close_notify, and the end. Waits only if that does not fit into the socket's buffer, or if the client has sent
     /// more than was read: closing at once would then destroy what is on its way to it.
     pub async fn close(mut self) {
-        self.pace().enter(Phase::Linger);
-        if self.say_goodbye().await.is_ok() && self.stream().has_unread() {
+        self.deadline().enter(Phase::Linger);
+        if self.close_tls().await.is_ok() && self.stream().has_unread() {
             self.stream().shutdown_write();
             self.discard().await;
         }
@@ -168,15 +168,15 @@ impl Connection {
     /// Ends the connection while the client may still be sending, such as after a refused request: what comes is
     /// taken in and thrown away until the client ends, for a bounded time and number of bytes.
     pub async fn close_lingering(mut self) {
-        self.pace().enter(Phase::Linger);
-        if self.say_goodbye().await.is_ok() {
+        self.deadline().enter(Phase::Linger);
+        if self.close_tls().await.is_ok() {
             self.stream().shutdown_write();
             self.discard().await;
         }
     }
 
     /// Flushes, with TLS sends close_notify. The answer to that is not awaited.
-    async fn say_goodbye(&mut self) -> io::Result<()> {
+    async fn close_tls(&mut self) -> io::Result<()> {
         match &mut self.transport {
             Transport::Plain(_) => Ok(()),
             Transport::Tls(stream) => stream.close().await,
@@ -184,9 +184,9 @@ impl Connection {
     }
 
     async fn discard(&self) {
-        let mut left = MOST_DISCARDED;
+        let mut left = MAX_DISCARDED;
         let take = |context: &mut Context<'_>| {
-            let mut scratch = self.pace().records().scratch.borrow_mut();
+            let mut scratch = self.deadline().deadlines().scratch.borrow_mut();
             loop {
                 let read = |mut socket: &Socket| socket.read(&mut scratch);
                 match ready!(self.stream().poll(Direction::Read, context, read)) {
@@ -206,7 +206,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if let Transport::Tls(stream) = &mut self.transport {
             let (socket, session) = stream.get_mut();
-            if socket.pace().is_idle() {
+            if socket.deadline().is_idle() {
                 session.send_close_notify();
                 // It was worth a try.
                 let _ = session.write_tls(&mut socket.without_waiting());

@@ -29,10 +29,12 @@ pub(super) enum Refused {
     ProxyMissing,
     /// The header of the PROXY protocol is none.
     ProxyMalformed,
+    /// A plain connection where TLS is needed.
+    PlainOnTls,
 }
 
 impl Refused {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Limit, "limit"),
         (Self::Address, "limit_per_address"),
         (Self::Descriptors, "descriptors"),
@@ -40,6 +42,7 @@ impl Refused {
         (Self::Handshakes, "handshakes"),
         (Self::ProxyMissing, "proxy_header_missing"),
         (Self::ProxyMalformed, "proxy_header_malformed"),
+        (Self::PlainOnTls, "plain_on_tls"),
     ];
 }
 
@@ -65,7 +68,7 @@ impl ProtocolCounters {
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) accepted: Counter,
-    pub(super) handed_over: Counter,
+    pub(super) handed_off: Counter,
     pub(super) accept_errors: Counter,
     pub(super) protocol: ProtocolCounters,
     /// Of connections that another protocol has taken over.
@@ -76,9 +79,11 @@ pub(super) struct Counters {
     pub(super) handshake_errors: Counter,
     pub(super) handshaking: Gauge,
     /// Connections ended to make room for others.
-    pub(super) displaced_connections: Counter,
+    pub(super) evicted_connections: Counter,
     /// Handshakes ended to make room for others.
-    pub(super) displaced_handshakes: Counter,
+    pub(super) evicted_handshakes: Counter,
+    /// Connections ended because their address had too many.
+    pub(super) evicted_for_address: Counter,
     pub(super) proxy_unused: Counter,
 }
 
@@ -88,7 +93,7 @@ impl Counters {
         let counter = |metric, key, value| metrics.counter(metric, &[protocol, (key, value)]);
         Self {
             accepted: metrics.counter(&names::CONNECTIONS_ACCEPTED, &[protocol]),
-            handed_over: metrics.counter(&names::CONNECTIONS_MOVED, &[protocol]),
+            handed_off: metrics.counter(&names::CONNECTIONS_MOVED, &[protocol]),
             accept_errors: metrics.counter(&names::ACCEPT_ERRORS, &[protocol]),
             protocol: ProtocolCounters::new(metrics, protocols.first),
             upgraded: ProtocolCounters::new(metrics, protocols.upgraded),
@@ -96,8 +101,9 @@ impl Counters {
             handshakes: counter(&names::HANDSHAKES, "outcome", "full"),
             resumed: counter(&names::HANDSHAKES, "outcome", "resumed"),
             handshake_errors: counter(&names::HANDSHAKES, "outcome", "failed"),
-            displaced_connections: counter(&names::CONNECTIONS_DISPLACED, "reason", "limit"),
-            displaced_handshakes: counter(&names::CONNECTIONS_DISPLACED, "reason", "handshakes"),
+            evicted_connections: counter(&names::CONNECTIONS_EVICTED, "reason", "limit"),
+            evicted_handshakes: counter(&names::CONNECTIONS_EVICTED, "reason", "handshakes"),
+            evicted_for_address: counter(&names::CONNECTIONS_EVICTED, "reason", "limit_per_address"),
             handshaking: metrics.gauge(&names::HANDSHAKING, &[protocol]),
             proxy_unused: metrics.counter(&names::PROXY_UNUSED, &[protocol]),
         }

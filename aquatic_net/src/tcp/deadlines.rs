@@ -1,13 +1,12 @@
-//! How long connections may take: one record for each, all of a core in one block of memory, looked through by one
-//! timer several times a second.
+//! Deadlines of connections: one record for each, all of a core in one table, swept by one timer several times a second.
 //!
-//! Invariants: a record lives exactly as long as its connection; a [`Pace`] that outlives it does nothing, because the
-//! generation tells. A record runs out at most once, and whoever reads or writes the connection is then woken and gets
-//! an error. Setting a deadline is a store: no timer, no system call, no look at the clock. Time is counted in looks:
-//! a core that was kept from working does not blame its clients for that.
+//! Invariants: a record lives exactly as long as its connection; a [`DeadlineHandle`] that outlives it does nothing,
+//! because the generation tells. A record expires at most once, and whoever reads or writes the connection is then woken
+//! and gets an error. Setting a deadline is a store: no timer, no system call, no read of the clock. Time is counted in
+//! sweeps: a core that was kept from working does not blame its clients for that.
 //!
-//! When there is no room for another connection, one that waits for its client makes room, the longest wait first. All
-//! that wait stand in a line, and those that do not wait any more leave it when they get to its front.
+//! At the connection limit the connection that has waited longest for its client is evicted. All that wait are queued,
+//! and those that no longer wait are removed when they reach the front.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -18,31 +17,34 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::balancer::AddressKey;
 use super::counters::Counters;
-use super::line::{Key, Line};
+use super::indexed_queue::{IndexedQueue, QueueKey};
 
-/// Time between two looks at all records; deadlines are met this much late at most, and never early.
+/// Time between two sweeps; deadlines are met this much late at most, and never early.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Longest time anything may take once the process is stopping, so that the stop itself is in time.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 
-/// Looks that a client's silence lasts before its connection makes room for another one: somewhat more than the time that
-/// a packet takes.
-const LEAST_WAIT: Tick = 2;
+/// Sweeps that a connection waits for its client before it may be evicted: somewhat more than a packet takes.
+const MIN_WAIT: Tick = 2;
 
-/// Connections that do not wait any more, and are found at the front of the line, for one that has to make room.
-const PASSED_OVER: usize = 64;
+/// Connections that no longer wait, at the front of the queue, that are passed over for one that can be evicted.
+const MAX_EVICTION_SCAN: usize = 64;
+
+/// Connections in the queue that are compared when an address has too many.
+const MAX_ADDRESS_SCAN: usize = 1024;
 
 /// Most bytes taken in by one read.
-const RECEIVE_AT_ONCE: usize = 16 * 1024;
+const RECEIVE_SIZE: usize = 16 * 1024;
 
 /// How long a connection may take for each of its [`Phase`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     /// The PROXY protocol header and the TLS handshake together.
     pub handshake: Duration,
-    /// From the beginning of the connection, or of a request, to the end of the request's head.
+    /// From the preamble of the connection, or of a request, to the end of the request's head.
     pub head: Duration,
     /// From the end of a request to the moment the client has taken the reply.
     pub answer: Duration,
@@ -111,17 +113,19 @@ struct Record {
     phase: Phase,
     /// Another protocol has taken the connection over.
     upgraded: bool,
-    ran_out: bool,
-    /// Nothing happens before the client has spoken.
-    waits: bool,
-    /// Since when it is where it is in the line.
-    since: Tick,
-    place: Option<Key>,
+    expired: bool,
+    /// Nothing happens before the client has sent something.
+    awaiting_client: bool,
+    /// When it was put where it is in the queue.
+    queued_at: Tick,
+    queue_key: Option<QueueKey>,
+    /// The address the connection counts for; `None` if it is exempt.
+    address: Option<AddressKey>,
     waker: Option<Waker>,
 }
 
-/// The records of one core.
-pub(super) struct Records {
+/// The deadlines of one core.
+pub(super) struct DeadlineTable {
     limits: Deadlines,
     now: Cell<Tick>,
     swept: Cell<Duration>,
@@ -129,21 +133,21 @@ pub(super) struct Records {
     latest: Cell<Tick>,
     generation: Cell<u32>,
     stopping: Cell<bool>,
-    /// Number of records whose connection has been upgraded.
+    /// Number of deadlines whose connection has been upgraded.
     upgraded: Cell<usize>,
-    records: RefCell<Slab<Record>>,
-    /// Whether connections make room that wait for a request.
-    idle_makes_room: bool,
+    table: RefCell<Slab<Record>>,
+    /// Whether connections that wait for a request are evicted when there are too many.
+    evict_idle_when_full: bool,
     /// Keys of records, the longest wait first.
-    line: RefCell<Line<usize>>,
+    waiting: RefCell<IndexedQueue<usize>>,
     /// Where bytes go until it is known how many there are; borrowed within one poll only.
     pub(super) scratch: RefCell<Box<[u8]>>,
     pub(super) counters: Counters,
 }
 
-impl fmt::Debug for Records {
+impl fmt::Debug for DeadlineTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Records").field("open", &self.len()).finish_non_exhaustive()
+        f.debug_struct("DeadlineTable").field("open", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -153,8 +157,8 @@ fn due(now: Tick, limit: Duration) -> Tick {
     now.saturating_add(Tick::try_from(ticks).unwrap_or(Tick::MAX)).saturating_add(1)
 }
 
-impl Records {
-    pub(super) fn new(limits: Deadlines, idle_makes_room: bool, counters: Counters) -> Self {
+impl DeadlineTable {
+    pub(super) fn new(limits: Deadlines, evict_idle_when_full: bool, counters: Counters) -> Self {
         Self {
             limits,
             now: Cell::new(0),
@@ -163,16 +167,16 @@ impl Records {
             generation: Cell::new(0),
             stopping: Cell::new(false),
             upgraded: Cell::new(0),
-            records: RefCell::default(),
-            idle_makes_room,
-            line: RefCell::default(),
-            scratch: RefCell::new(vec![0; RECEIVE_AT_ONCE].into_boxed_slice()),
+            table: RefCell::default(),
+            evict_idle_when_full,
+            waiting: RefCell::default(),
+            scratch: RefCell::new(vec![0; RECEIVE_SIZE].into_boxed_slice()),
             counters,
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.records.borrow().len()
+        self.table.borrow().len()
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -190,64 +194,86 @@ impl Records {
     }
 
     /// A record for a new connection.
-    pub(super) fn open(self: &Rc<Self>) -> Pace {
+    pub(super) fn open(self: &Rc<Self>) -> DeadlineHandle {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let deadline = self.due(self.limits.handshake);
-        let mut records = self.records.borrow_mut();
-        let key = records.vacant_key();
+        let mut table = self.table.borrow_mut();
+        let key = table.vacant_key();
         let mut record = Record {
             deadline,
             generation,
             phase: Phase::Handshake,
             upgraded: false,
-            ran_out: false,
-            waits: false,
-            since: 0,
-            place: None,
+            expired: false,
+            awaiting_client: false,
+            queued_at: 0,
+            queue_key: None,
+            address: None,
             waker: None,
         };
-        self.join(&mut record, key);
-        records.insert(record);
-        self.count_open(records.len());
-        Pace { records: Rc::clone(self), key, generation }
+        self.queue(&mut record, key);
+        table.insert(record);
+        self.count_open(table.len());
+        DeadlineHandle { deadlines: Rc::clone(self), key, generation }
     }
 
-    /// Begins a wait for the client, at the back of the line.
-    fn join(&self, record: &mut Record, key: usize) {
+    /// Begins a wait for the client, at the back of the queue.
+    fn queue(&self, record: &mut Record, key: usize) {
         let now = self.now.get();
-        record.waits = true;
-        // Once per look is enough, and spares busy connections the way.
-        if record.place.is_some() && record.since == now {
+        record.awaiting_client = true;
+        // Once per sweep is enough, and cheap for busy connections.
+        if record.queue_key.is_some() && record.queued_at == now {
             return;
         }
-        let mut line = self.line.borrow_mut();
-        if let Some(place) = record.place.take() {
-            line.leave(place);
+        let mut waiting = self.waiting.borrow_mut();
+        if let Some(queue_key) = record.queue_key.take() {
+            waiting.remove(queue_key);
         }
-        record.place = Some(line.join(key));
-        record.since = now;
+        record.queue_key = Some(waiting.push_back(key));
+        record.queued_at = now;
     }
 
-    /// Ends the connection that has waited longest for its client. Whether there was one.
-    pub(super) fn make_room(&self) -> bool {
-        let (mut records, mut line) = (self.records.borrow_mut(), self.line.borrow_mut());
-        for _ in 0..PASSED_OVER {
-            // Whoever closes leaves the line.
-            let Some(record) = line.front().and_then(|&key| records.get_mut(key)) else { return false };
-            let waits = record.waits && !record.ran_out;
-            if waits && self.now.get() < record.since.saturating_add(LEAST_WAIT) {
+    /// Ends the connection that has waited longest for its client. Returns whether there was one.
+    pub(super) fn evict_oldest_waiter(&self) -> bool {
+        let (mut table, mut waiting) = (self.table.borrow_mut(), self.waiting.borrow_mut());
+        for _ in 0..MAX_EVICTION_SCAN {
+            // A connection that closes is removed from the queue.
+            let Some(record) = waiting.front().and_then(|&key| table.get_mut(key)) else { return false };
+            let waits = record.is_waiting();
+            if waits && self.now.get() < record.queued_at.saturating_add(MIN_WAIT) {
                 return false;
             }
-            record.place = None;
-            line.leave_front();
+            record.queue_key = None;
+            waiting.pop_front();
             if waits {
-                record.run_out(&self.counters, true);
-                self.counters.displaced_connections.add(1);
+                record.expire(&self.counters, true);
+                self.counters.evicted_connections.add(1);
                 return true;
             }
         }
         false
+    }
+
+    /// Ends the connection of this address that has waited longest for its client, among the first
+    /// [`MAX_ADDRESS_SCAN`] connections that wait. Returns whether there was one.
+    pub(super) fn evict_oldest_waiter_of(&self, address: AddressKey) -> bool {
+        let (mut table, mut waiting) = (self.table.borrow_mut(), self.waiting.borrow_mut());
+        let is_of_address = |key: &&usize| {
+            table.get(**key).is_some_and(|record| {
+                record.address == Some(address)
+                    && record.is_waiting()
+                    && self.now.get() >= record.queued_at.saturating_add(MIN_WAIT)
+            })
+        };
+        let found = waiting.iter().take(MAX_ADDRESS_SCAN).find(is_of_address).copied();
+        let Some(record) = found.and_then(|key| table.get_mut(key)) else { return false };
+        if let Some(queue_key) = record.queue_key.take() {
+            waiting.remove(queue_key);
+        }
+        record.expire(&self.counters, true);
+        self.counters.evicted_for_address.add(1);
+        true
     }
 
     /// Ends what has taken too long, if it is time for a look. `time` is that since the start of the process.
@@ -271,7 +297,7 @@ impl Records {
         let latest = due(self.now.get(), STOP_LIMIT);
         self.latest.set(latest);
         self.stopping.set(true);
-        for (_, record) in self.records.borrow_mut().iter_mut() {
+        for (_, record) in self.table.borrow_mut().iter_mut() {
             record.deadline = record.deadline.min(latest);
         }
         self.end(|record| record.phase == Phase::Idle);
@@ -279,17 +305,21 @@ impl Records {
 
     fn end(&self, which: impl Fn(&Record) -> bool) {
         // Waking only notes the task in the executor's queue; nothing runs before this returns.
-        for (_, record) in self.records.borrow_mut().iter_mut() {
-            if !record.ran_out && which(record) {
-                record.run_out(&self.counters, self.stopping.get());
+        for (_, record) in self.table.borrow_mut().iter_mut() {
+            if !record.expired && which(record) {
+                record.expire(&self.counters, self.stopping.get());
             }
         }
     }
 }
 
 impl Record {
-    fn run_out(&mut self, counters: &Counters, stopping: bool) {
-        self.ran_out = true;
+    fn is_waiting(&self) -> bool {
+        self.awaiting_client && !self.expired
+    }
+
+    fn expire(&mut self, counters: &Counters, stopping: bool) {
+        self.expired = true;
         if !stopping {
             let protocol = if self.upgraded { &counters.upgraded } else { &counters.protocol };
             protocol.timeouts[self.phase as usize].add(1);
@@ -303,22 +333,22 @@ impl Record {
 /// A connection's hold on its deadline. Clones are for whoever drives the connection through another type, such as a
 /// WebSocket; they do nothing once the connection is gone.
 #[derive(Clone)]
-pub struct Pace {
-    records: Rc<Records>,
+pub struct DeadlineHandle {
+    deadlines: Rc<DeadlineTable>,
     key: usize,
     generation: u32,
 }
 
-impl fmt::Debug for Pace {
+impl fmt::Debug for DeadlineHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pace").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("DeadlineHandle").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
-impl Pace {
+impl DeadlineHandle {
     /// Begins a phase, with the time it has. [`Phase::Idle`] ends the connection at once if the process is stopping.
     pub fn enter(&self, phase: Phase) {
-        let limits = &self.records.limits;
+        let limits = &self.deadlines.limits;
         let limit = match phase {
             Phase::Handshake => limits.handshake,
             Phase::Head => limits.head,
@@ -336,73 +366,78 @@ impl Pace {
         self.enter(Phase::Upgraded);
         let was_upgraded = self.with(|record, _| std::mem::replace(&mut record.upgraded, true));
         if was_upgraded == Some(false) {
-            self.records.upgraded.set(self.records.upgraded.get() + 1);
-            self.records.count_open(self.records.len());
+            self.deadlines.upgraded.set(self.deadlines.upgraded.get() + 1);
+            self.deadlines.count_open(self.deadlines.len());
         }
     }
 
     /// The service takes over.
     pub(super) fn enter_service(&self) {
-        self.enter_for(Phase::Idle, self.records.limits.head);
+        self.enter_for(Phase::Idle, self.deadlines.limits.head);
     }
 
     /// Begins a phase that may take another time than usual.
     pub fn enter_for(&self, phase: Phase, limit: Duration) {
-        let deadline = self.records.due(limit);
-        let stopping = self.records.is_stopping();
+        let deadline = self.deadlines.due(limit);
+        let stopping = self.deadlines.is_stopping();
         let waits = match phase {
             Phase::Handshake => true,
-            Phase::Idle | Phase::Head => self.records.idle_makes_room,
+            Phase::Idle | Phase::Head => self.deadlines.evict_idle_when_full,
             Phase::Answer | Phase::Linger | Phase::Upgraded => false,
         };
         self.with(|record, counters| {
             record.phase = phase;
             record.deadline = deadline;
-            record.waits = waits;
+            record.awaiting_client = waits;
             if waits {
-                self.records.join(record, self.key);
+                self.deadlines.queue(record, self.key);
             }
-            if stopping && phase == Phase::Idle && !record.ran_out {
-                record.run_out(counters, true);
+            if stopping && phase == Phase::Idle && !record.expired {
+                record.expire(counters, true);
             }
         });
     }
 
-    /// The client has spoken, in the midst of a phase.
-    pub(super) fn stop_waiting(&self) {
-        self.with(|record, _| record.waits = false);
+    /// Notes the address the connection counts for.
+    pub(super) fn set_address(&self, address: AddressKey) {
+        self.with(|record, _| record.address = Some(address));
     }
 
-    /// It is the client's turn again.
+    /// The client has sent something, in the midst of a phase.
+    pub(super) fn client_has_sent(&self) {
+        self.with(|record, _| record.awaiting_client = false);
+    }
+
+    /// The client has to send something again.
     pub(super) fn wait(&self) {
-        self.with(|record, _| self.records.join(record, self.key));
+        self.with(|record, _| self.deadlines.queue(record, self.key));
     }
 
     /// Ends the connection: whoever reads or writes it is woken and gets an error.
     pub fn end(&self) {
         self.with(|record, counters| {
-            if !record.ran_out {
-                record.run_out(counters, true);
+            if !record.expired {
+                record.expire(counters, true);
             }
         });
     }
 
-    /// Ends the connection because another one's handshake needs the room.
-    pub(super) fn make_room(&self) {
+    /// Ends the connection because another one's handshake needs the memory.
+    pub(super) fn evict_handshake(&self) {
         self.end();
-        self.records.counters.displaced_handshakes.add(1);
+        self.deadlines.counters.evicted_handshakes.add(1);
     }
 
     /// Whether the process is stopping, so that this reply should be the connection's last.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.records.is_stopping()
+        self.deadlines.is_stopping()
     }
 
     /// Whether the connection has taken too long, or is gone.
     #[must_use]
-    pub fn ran_out(&self) -> bool {
-        self.with(|record, _| record.ran_out).unwrap_or(true)
+    pub fn expired(&self) -> bool {
+        self.with(|record, _| record.expired).unwrap_or(true)
     }
 
     /// Whether nothing is under way.
@@ -410,13 +445,13 @@ impl Pace {
         self.with(|record, _| record.phase == Phase::Idle).unwrap_or(false)
     }
 
-    pub(super) fn records(&self) -> &Rc<Records> {
-        &self.records
+    pub(super) fn deadlines(&self) -> &Rc<DeadlineTable> {
+        &self.deadlines
     }
 
     /// An error if the time is over.
     pub(super) fn check(&self) -> io::Result<()> {
-        if self.ran_out() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+        if self.expired() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 
     /// Notes who is to be woken when the time is over.
@@ -429,23 +464,23 @@ impl Pace {
 
     /// Removes the record. Called by the connection's drop only.
     pub(super) fn close(&self) {
-        let mut records = self.records.records.borrow_mut();
-        if records.get(self.key).is_some_and(|record| record.generation == self.generation) {
-            let record = records.remove(self.key);
-            if let Some(place) = record.place {
-                self.records.line.borrow_mut().leave(place);
+        let mut table = self.deadlines.table.borrow_mut();
+        if table.get(self.key).is_some_and(|record| record.generation == self.generation) {
+            let record = table.remove(self.key);
+            if let Some(queue_key) = record.queue_key {
+                self.deadlines.waiting.borrow_mut().remove(queue_key);
             }
             if record.upgraded {
-                self.records.upgraded.set(self.records.upgraded.get() - 1);
+                self.deadlines.upgraded.set(self.deadlines.upgraded.get() - 1);
             }
         }
-        self.records.count_open(records.len());
+        self.deadlines.count_open(table.len());
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut Record, &Counters) -> R) -> Option<R> {
-        let mut records = self.records.records.borrow_mut();
-        let record = records.get_mut(self.key).filter(|record| record.generation == self.generation)?;
-        Some(act(record, &self.records.counters))
+        let mut table = self.deadlines.table.borrow_mut();
+        let record = table.get_mut(self.key).filter(|record| record.generation == self.generation)?;
+        Some(act(record, &self.deadlines.counters))
     }
 }
 
@@ -468,10 +503,10 @@ mod tests {
         }
     }
 
-    fn records() -> Rc<Records> {
+    fn deadlines() -> Rc<DeadlineTable> {
         let limits =
             Deadlines { idle: Duration::from_secs(10), head: Duration::from_secs(1), ..Deadlines::default() };
-        Rc::new(Records::new(
+        Rc::new(DeadlineTable::new(
             limits,
             true,
             Counters::new(&Registry::default().core(0), Protocols { first: "test", upgraded: "test" }),
@@ -483,51 +518,51 @@ mod tests {
     }
 
     /// Lets time pass in the usual steps.
-    fn pass(records: &Records, time: Duration) {
-        let end = records.swept.get() + time;
-        while records.swept.get() + SWEEP_INTERVAL <= end {
-            records.sweep(records.swept.get() + SWEEP_INTERVAL);
+    fn pass(deadlines: &DeadlineTable, time: Duration) {
+        let end = deadlines.swept.get() + time;
+        while deadlines.swept.get() + SWEEP_INTERVAL <= end {
+            deadlines.sweep(deadlines.swept.get() + SWEEP_INTERVAL);
         }
     }
 
     #[test]
     fn a_deadline_is_met_late_by_a_sweep_at_most_and_never_early() {
-        let records = records();
-        records.sweep(seconds(100));
+        let deadlines = deadlines();
+        deadlines.sweep(seconds(100));
         for (limit, sweeps) in [(1000, 5), (999, 5), (1, 2), (1001, 6), (250, 2)] {
-            let pace = records.open();
-            pace.enter_for(Phase::Head, Duration::from_millis(limit));
+            let deadline = deadlines.open();
+            deadline.enter_for(Phase::Head, Duration::from_millis(limit));
             // The phase may have begun immediately before a sweep, so the first one does not count.
-            pass(&records, SWEEP_INTERVAL * (sweeps - 1));
-            assert!(!pace.ran_out(), "{limit}");
-            pass(&records, SWEEP_INTERVAL);
-            assert!(pace.ran_out(), "{limit}");
-            pace.close();
+            pass(&deadlines, SWEEP_INTERVAL * (sweeps - 1));
+            assert!(!deadline.expired(), "{limit}");
+            pass(&deadlines, SWEEP_INTERVAL);
+            assert!(deadline.expired(), "{limit}");
+            deadline.close();
         }
     }
 
     #[test]
     fn a_core_that_stood_still_does_not_end_connections() {
-        let records = records();
-        let pace = records.open();
-        pace.enter(Phase::Head);
-        records.sweep(seconds(500));
+        let deadlines = deadlines();
+        let deadline = deadlines.open();
+        deadline.enter(Phase::Head);
+        deadlines.sweep(seconds(500));
         for at in 0..100 {
-            records.sweep(seconds(500) + Duration::from_millis(at));
+            deadlines.sweep(seconds(500) + Duration::from_millis(at));
         }
-        assert!(!pace.ran_out());
+        assert!(!deadline.expired());
     }
 
     #[test]
-    fn looks_that_are_late_do_not_put_off_deadlines() {
-        let records = records();
-        records.sweep(seconds(100));
-        let pace = records.open();
-        pace.enter_for(Phase::Head, seconds(10));
+    fn late_sweeps_do_not_put_off_deadlines() {
+        let deadlines = deadlines();
+        deadlines.sweep(seconds(100));
+        let deadline = deadlines.open();
+        deadline.enter_for(Phase::Head, seconds(10));
         let (mut time, late) = (seconds(100), Duration::from_millis(60));
-        while !pace.ran_out() {
-            time += records.until_sweep(time) + late;
-            records.sweep(time);
+        while !deadline.expired() {
+            time += deadlines.until_sweep(time) + late;
+            deadlines.sweep(time);
         }
         let took = time - seconds(100);
         assert!(took >= seconds(10) && took <= seconds(10) + SWEEP_INTERVAL + late, "{took:?}");
@@ -535,113 +570,156 @@ mod tests {
 
     #[test]
     fn running_out_wakes_once_and_is_counted_by_phase() {
-        let records = records();
-        let (pace, woken) = (records.open(), Arc::new(Woken::default()));
-        pace.enter(Phase::Head);
-        pace.watch(&Context::from_waker(&Waker::from(Arc::clone(&woken))));
-        pace.check().unwrap();
-        pass(&records, seconds(10));
+        let deadlines = deadlines();
+        let (deadline, woken) = (deadlines.open(), Arc::new(Woken::default()));
+        deadline.enter(Phase::Head);
+        deadline.watch(&Context::from_waker(&Waker::from(Arc::clone(&woken))));
+        deadline.check().unwrap();
+        pass(&deadlines, seconds(10));
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        assert_eq!(pace.check().unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(records.counters.timeouts[Phase::Head as usize].get(), 1);
-        pace.enter(Phase::Answer);
-        assert!(pace.ran_out(), "what is over stays over");
+        assert_eq!(deadline.check().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(deadlines.counters.protocol.timeouts[Phase::Head as usize].get(), 1);
+        deadline.enter(Phase::Answer);
+        assert!(deadline.expired(), "what is over stays over");
     }
 
     #[test]
     fn a_hold_that_outlives_its_connection_does_nothing() {
-        let records = records();
-        let first = records.open();
+        let deadlines = deadlines();
+        let first = deadlines.open();
         let outliving = first.clone();
         first.close();
-        assert!(outliving.ran_out() && records.len() == 0);
-        let second = records.open();
+        assert!(outliving.expired() && deadlines.len() == 0);
+        let second = deadlines.open();
         outliving.end();
         outliving.close();
-        assert!(!second.ran_out() && records.len() == 1);
-        assert_eq!(records.counters.protocol.open.get(), 1);
+        assert!(!second.expired() && deadlines.len() == 1);
+        assert_eq!(deadlines.counters.protocol.open.get(), 1);
     }
 
     #[test]
     fn a_stop_ends_what_is_idle_and_hurries_the_rest() {
-        let records = records();
-        let (idle, busy) = (records.open(), records.open());
+        let deadlines = deadlines();
+        let (idle, busy) = (deadlines.open(), deadlines.open());
         idle.enter(Phase::Idle);
         busy.enter(Phase::Answer);
-        pass(&records, seconds(1));
-        records.stop();
-        assert!(idle.ran_out() && !busy.ran_out() && busy.is_stopping());
-        pass(&records, seconds(2));
-        assert!(!busy.ran_out());
+        pass(&deadlines, seconds(1));
+        deadlines.stop();
+        assert!(idle.expired() && !busy.expired() && busy.is_stopping());
+        pass(&deadlines, seconds(2));
+        assert!(!busy.expired());
         busy.enter(Phase::Answer);
-        pass(&records, seconds(2));
-        assert!(busy.ran_out(), "a new phase gives no more time");
-        let late = records.open();
+        pass(&deadlines, seconds(2));
+        assert!(busy.expired(), "a new phase gives no more time");
+        let late = deadlines.open();
         late.enter(Phase::Idle);
-        assert!(late.ran_out());
-        assert!(records.counters.timeouts[Phase::Idle as usize].get() == 0, "a stop is no timeout");
+        assert!(late.expired());
+        assert!(
+            deadlines.counters.protocol.timeouts[Phase::Idle as usize].get() == 0,
+            "a stop is no timeout"
+        );
     }
     #[test]
-    fn the_longest_wait_makes_room() {
-        let records = records();
-        let paces: Vec<_> = (0..6).map(|_| records.open()).collect();
-        let ended = || (0..6).filter(|&nth| paces[nth].ran_out()).collect::<Vec<_>>();
-        paces[1].enter(Phase::Answer);
-        paces[2].enter(Phase::Linger);
-        paces[3].enter(Phase::Idle);
-        assert!(!records.make_room(), "all have just come");
-        pass(&records, SWEEP_INTERVAL);
-        paces[0].enter(Phase::Idle);
-        paces[3].stop_waiting();
-        pass(&records, SWEEP_INTERVAL);
-        paces[2].wait();
-        assert!(records.make_room() && records.make_room());
+    fn the_longest_wait_is_evicted_first() {
+        let deadlines = deadlines();
+        let handles: Vec<_> = (0..6).map(|_| deadlines.open()).collect();
+        let ended = || (0..6).filter(|&nth| handles[nth].expired()).collect::<Vec<_>>();
+        handles[1].enter(Phase::Answer);
+        handles[2].enter(Phase::Linger);
+        handles[3].enter(Phase::Idle);
+        assert!(!deadlines.evict_oldest_waiter(), "all have just come");
+        pass(&deadlines, SWEEP_INTERVAL);
+        handles[0].enter(Phase::Idle);
+        handles[3].client_has_sent();
+        pass(&deadlines, SWEEP_INTERVAL);
+        handles[2].wait();
+        assert!(deadlines.evict_oldest_waiter() && deadlines.evict_oldest_waiter());
         assert_eq!(ended(), [4, 5], "the others do not wait, or have begun later");
-        assert!(!records.make_room());
-        pass(&records, SWEEP_INTERVAL);
-        assert!(records.make_room() && !records.make_room());
+        assert!(!deadlines.evict_oldest_waiter());
+        pass(&deadlines, SWEEP_INTERVAL);
+        assert!(deadlines.evict_oldest_waiter() && !deadlines.evict_oldest_waiter());
         assert_eq!(ended(), [0, 4, 5]);
-        pass(&records, SWEEP_INTERVAL);
-        assert!(records.make_room() && !records.make_room());
+        pass(&deadlines, SWEEP_INTERVAL);
+        assert!(deadlines.evict_oldest_waiter() && !deadlines.evict_oldest_waiter());
         assert_eq!(ended(), [0, 2, 4, 5]);
-        assert_eq!(records.counters.displaced_connections.get(), 4);
-        assert!(records.counters.timeouts.iter().all(|timeouts| timeouts.get() == 0));
+        assert_eq!(deadlines.counters.evicted_connections.get(), 4);
+        assert!(deadlines.counters.protocol.timeouts.iter().all(|timeouts| timeouts.get() == 0));
 
-        paces[1].enter(Phase::Head);
-        paces.iter().for_each(Pace::close);
-        assert_eq!(records.line.borrow().len(), 0);
+        handles[1].enter(Phase::Head);
+        handles.iter().for_each(DeadlineHandle::close);
+        assert_eq!(deadlines.waiting.borrow().len(), 0);
     }
 
     #[test]
-    fn whoever_is_asked_again_is_asked_later() {
-        let records = records();
-        let paces: Vec<_> = (0..500).map(|_| records.open()).collect();
-        for turn in 0..5 {
-            paces.iter().skip(turn).step_by(7).for_each(|pace| pace.enter(Phase::Idle));
-            pass(&records, SWEEP_INTERVAL);
+    fn a_connection_that_waits_again_is_queued_again() {
+        let deadlines = deadlines();
+        let handles: Vec<_> = (0..500).map(|_| deadlines.open()).collect();
+        for round in 0..5 {
+            handles.iter().skip(round).step_by(7).for_each(|deadline| deadline.enter(Phase::Idle));
+            pass(&deadlines, SWEEP_INTERVAL);
         }
-        pass(&records, SWEEP_INTERVAL);
+        pass(&deadlines, SWEEP_INTERVAL);
         let waited = |nth: usize| if nth % 7 < 5 { nth % 7 } else { 0 };
         let mut last = 0;
         for _ in 0..500 {
-            let before: Vec<_> = paces.iter().map(Pace::ran_out).collect();
-            assert!(records.make_room());
-            let ended = (0..500).find(|&nth| paces[nth].ran_out() != before[nth]).unwrap();
+            let before: Vec<_> = handles.iter().map(DeadlineHandle::expired).collect();
+            assert!(deadlines.evict_oldest_waiter());
+            let ended = (0..500).find(|&nth| handles[nth].expired() != before[nth]).unwrap();
             assert!(waited(ended) >= last, "{ended}");
             last = waited(ended);
         }
-        assert!(!records.make_room() && records.line.borrow().len() == 0);
+        assert!(!deadlines.evict_oldest_waiter() && deadlines.waiting.borrow().len() == 0);
     }
 
     #[test]
-    fn where_silence_is_usual_only_handshakes_make_room() {
+    fn where_silence_is_usual_only_handshakes_are_evicted() {
         let counters =
             Counters::new(&Registry::default().core(0), Protocols { first: "test", upgraded: "test" });
-        let records = Rc::new(Records::new(Deadlines::default(), false, counters));
-        let (idle, shaking) = (records.open(), records.open());
+        let deadlines = Rc::new(DeadlineTable::new(Deadlines::default(), false, counters));
+        let (idle, shaking) = (deadlines.open(), deadlines.open());
         idle.enter(Phase::Idle);
-        pass(&records, seconds(1));
-        assert!(records.make_room() && !records.make_room());
-        assert!(shaking.ran_out() && !idle.ran_out());
+        pass(&deadlines, seconds(1));
+        assert!(deadlines.evict_oldest_waiter() && !deadlines.evict_oldest_waiter());
+        assert!(shaking.expired() && !idle.expired());
+    }
+
+    #[test]
+    fn an_address_with_too_many_connections_loses_its_longest_wait() {
+        let deadlines = deadlines();
+        let (ours, theirs) = (AddressKey::of([192, 0, 2, 1].into()), AddressKey::of([192, 0, 2, 2].into()));
+        let handles: Vec<_> = (0..4).map(|_| deadlines.open()).collect();
+        handles.iter().for_each(|handle| handle.enter(Phase::Idle));
+        handles[0].set_address(theirs);
+        handles[1..].iter().for_each(|handle| handle.set_address(ours));
+        assert!(!deadlines.evict_oldest_waiter_of(ours), "all have just come");
+        pass(&deadlines, seconds(1));
+        handles[1].enter(Phase::Answer);
+        assert!(deadlines.evict_oldest_waiter_of(ours));
+        assert!(handles[2].expired() && !handles[0].expired() && !handles[3].expired());
+        assert!(deadlines.evict_oldest_waiter_of(ours) && !deadlines.evict_oldest_waiter_of(ours));
+        assert!(!handles[1].expired(), "it does not wait for its client");
+        assert_eq!(deadlines.counters.evicted_for_address.get(), 2);
+    }
+
+    #[test]
+    fn upgraded_connections_are_counted_apart_and_have_no_deadline() {
+        let deadlines = deadlines();
+        let (http, upgraded) = (deadlines.open(), deadlines.open());
+        http.enter(Phase::Answer);
+        upgraded.upgrade();
+        upgraded.upgrade();
+        let open = |deadlines: &DeadlineTable| {
+            (deadlines.counters.protocol.open.get(), deadlines.counters.upgraded.open.get())
+        };
+        assert_eq!(open(&deadlines), (1, 1));
+        pass(&deadlines, seconds(100_000));
+        assert!(http.expired() && !upgraded.expired());
+        upgraded.close();
+        assert_eq!(open(&deadlines), (1, 0));
+        let late = deadlines.open();
+        late.upgrade();
+        deadlines.stop();
+        pass(&deadlines, seconds(4));
+        assert!(late.expired(), "a stop has a deadline for it");
     }
 }

@@ -1,16 +1,16 @@
-//! TLS handshakes of a core, so that none waits for another one's client. Each takes, compared with everything else the
-//! tracker does, a lot of time, and while it waits for its client some memory.
+//! TLS handshakes of a core: a slow client never delays other handshakes. Compared with everything else the tracker
+//! does, a handshake takes much processor time, and some memory while it waits for its client.
 //!
-//! 1. Until the client's first message is there as a whole, a connection has nothing of TLS: its bytes stay in the
-//!    socket.
-//! 2. Then it needs a slot to compute with. There are few, so that other connections get their turn when many clients
-//!    come at once; who finds none stands in line, and who finds the line too long is refused.
-//! 3. The slot is given back before the client's next message is waited for. Handshakes that wait for their client are
-//!    limited, too, by their memory: one too many, and the one that began first makes room. Clients that go on need but
-//!    a round trip, so it is one whose client has stopped.
+//! 1. Until the client's first message has been received as a whole, a connection has no TLS session: its bytes stay in
+//!    the socket.
+//! 2. Then it needs a slot to compute with. There are few, so that other connections are served when many clients
+//!    connect at once; without a free slot a handshake is queued, and rejected if the queue is full.
+//! 3. The slot is released before the client's next message is waited for. Handshakes that wait for their client are
+//!    limited, too, because of their memory: above the limit the oldest is closed. A client that continues needs one
+//!    round trip, so the oldest is one whose client has stalled.
 //!
-//! Invariants: nobody holds a slot while waiting for a client. A slot is given back by its drop, and goes to whoever has
-//! waited longest. Who stops waiting leaves nothing behind, a slot that has just been granted included.
+//! Invariants: no slot is held while waiting for a client. A slot is released by its drop, and goes to the handshake that
+//! has waited longest. A handshake that stops waiting leaves nothing behind, a slot that has just been granted included.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -25,9 +25,9 @@ use rustix::net::RecvFlags;
 use rustls::HandshakeKind;
 
 use super::counters::Refused;
-use super::deadlines::Pace;
+use super::deadlines::DeadlineHandle;
 use super::hello;
-use super::line::{Key, Line};
+use super::indexed_queue::{IndexedQueue, QueueKey};
 use super::stream::Stream;
 use super::tls::{BUFFER_LIMIT, Tls};
 use aquatic_runtime::Core;
@@ -35,7 +35,7 @@ use aquatic_runtime::readiness::Direction;
 
 /// Slots: handshakes that compute, 0.1 to 1 ms each depending on the kind of key, before other connections get their
 /// turn.
-const AT_ONCE: usize = 4;
+const COMPUTE_SLOTS: usize = 4;
 
 /// How many handshakes a core may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct HandshakeLimits {
 
 /// One that waits for a slot.
 #[derive(Debug, Default)]
-struct Ticket {
+struct Waiter {
     granted: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -58,19 +58,19 @@ struct Ticket {
 pub(super) struct Handshakes {
     limits: HandshakeLimits,
     free: Cell<usize>,
-    queue: RefCell<Line<Rc<Ticket>>>,
+    queue: RefCell<IndexedQueue<Rc<Waiter>>>,
     /// Those that wait for their client, in the order in which they began.
-    open: RefCell<Line<Pace>>,
+    open: RefCell<IndexedQueue<DeadlineHandle>>,
 }
 
 impl Handshakes {
     pub(super) fn new(limits: HandshakeLimits) -> Self {
-        Self { limits, free: Cell::new(AT_ONCE), queue: RefCell::default(), open: RefCell::default() }
+        Self { limits, free: Cell::new(COMPUTE_SLOTS), queue: RefCell::default(), open: RefCell::default() }
     }
 
     /// Handshakes under way and waiting for their turn.
     pub(super) fn len(&self) -> usize {
-        self.open.borrow().len() + self.queue.borrow().len() + AT_ONCE - self.free.get()
+        self.open.borrow().len() + self.queue.borrow().len() + COMPUTE_SLOTS - self.free.get()
     }
 
     /// Goes through a handshake; `None` if the connection is to be closed, which has been counted.
@@ -80,10 +80,10 @@ impl Handshakes {
         stream: Stream,
         tls: &Tls,
     ) -> Option<TlsStream<Stream>> {
-        let records = Rc::clone(stream.pace().records());
-        let counters = &records.counters;
+        let deadlines = Rc::clone(stream.deadline().deadlines());
+        let counters = &deadlines.counters;
         let come = poll_fn(|context| poll_hello(&stream, context)).await;
-        stream.pace().stop_waiting();
+        stream.deadline().client_has_sent();
         let shaken = match come {
             Ok(()) if self.queue.borrow().len() >= self.limits.queued => {
                 counters.refuse(Refused::Handshakes);
@@ -113,8 +113,8 @@ impl Handshakes {
         stream: Stream,
         tls: &Tls,
     ) -> io::Result<TlsStream<Stream>> {
-        let pace = stream.pace().clone();
-        let mut slot = self.enter(pace.clone()).await?;
+        let deadline = stream.deadline().clone();
+        let mut slot = self.enter(deadline.clone()).await?;
         let acceptor = TlsAcceptor::from(tls.config());
         // Apart, because the task would otherwise have room for it while it waits for the first message.
         let mut accepting =
@@ -127,43 +127,43 @@ impl Handshakes {
             if let Poll::Ready(shaken) = polled {
                 return shaken;
             }
-            open.get_or_insert_with(|| self.open(&pace));
-            pace.wait();
+            open.get_or_insert_with(|| self.open(&deadline));
+            deadline.wait();
             until_woken().await;
-            pace.stop_waiting();
-            slot = self.enter(pace.clone()).await?;
+            deadline.client_has_sent();
+            slot = self.enter(deadline.clone()).await?;
         }
     }
 
     /// Counts a handshake that waits for its client. If there are too many, the first one makes room.
-    fn open(self: &Rc<Self>, pace: &Pace) -> Open {
+    fn open(self: &Rc<Self>, deadline: &DeadlineHandle) -> Open {
         let mut open = self.open.borrow_mut();
         if open.len() >= self.limits.open.max(1)
-            && let Some(first) = open.leave_front()
+            && let Some(first) = open.pop_front()
         {
-            first.make_room();
+            first.evict_handshake();
         }
-        Open { key: open.join(pace.clone()), handshakes: Rc::clone(self) }
+        Open { key: open.push_back(deadline.clone()), handshakes: Rc::clone(self) }
     }
 
     /// Waits for a slot.
-    fn enter(self: &Rc<Self>, pace: Pace) -> Enter {
+    fn enter(self: &Rc<Self>, deadline: DeadlineHandle) -> Enter {
         let state = match self.free.get().checked_sub(1) {
             Some(free) => {
                 self.free.set(free);
                 Entering::Granted
             }
             None => {
-                let ticket = Rc::<Ticket>::default();
-                let key = self.queue.borrow_mut().join(Rc::clone(&ticket));
-                Entering::Waiting(ticket, key)
+                let waiter = Rc::<Waiter>::default();
+                let key = self.queue.borrow_mut().push_back(Rc::clone(&waiter));
+                Entering::Waiting(waiter, key)
             }
         };
-        Enter { handshakes: Rc::clone(self), pace, state }
+        Enter { handshakes: Rc::clone(self), deadline, state }
     }
 
     fn give_back(&self) {
-        let Some(next) = self.queue.borrow_mut().leave_front() else {
+        let Some(next) = self.queue.borrow_mut().pop_front() else {
             return self.free.set(self.free.get() + 1);
         };
         next.granted.set(true);
@@ -176,7 +176,7 @@ impl Handshakes {
 /// Whether the client's first message is there.
 fn poll_hello(stream: &Stream, context: &Context<'_>) -> Poll<io::Result<()>> {
     stream.poll(Direction::Read, context, |socket| {
-        let mut scratch = stream.pace().records().scratch.borrow_mut();
+        let mut scratch = stream.deadline().deadlines().scratch.borrow_mut();
         let (len, _) = rustix::net::recv(socket, &mut scratch[..], RecvFlags::PEEK)?;
         if len == scratch.len() || hello::is_whole(&scratch[..len]) && len > 0 {
             Ok(())
@@ -198,20 +198,20 @@ async fn until_woken() {
 #[derive(Debug)]
 struct Open {
     handshakes: Rc<Handshakes>,
-    key: Key,
+    key: QueueKey,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         // There is nobody in the place any more if the handshake had to make room.
-        self.handshakes.open.borrow_mut().leave(self.key);
+        self.handshakes.open.borrow_mut().remove(self.key);
     }
 }
 
 #[derive(Debug)]
 enum Entering {
     Granted,
-    Waiting(Rc<Ticket>, Key),
+    Waiting(Rc<Waiter>, QueueKey),
     Done,
 }
 
@@ -219,7 +219,7 @@ enum Entering {
 #[derive(Debug)]
 struct Enter {
     handshakes: Rc<Handshakes>,
-    pace: Pace,
+    deadline: DeadlineHandle,
     state: Entering,
 }
 
@@ -227,12 +227,12 @@ impl Future for Enter {
     type Output = io::Result<Slot>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.pace.check()?;
-        if let Entering::Waiting(ticket, _) = &self.state
-            && !ticket.granted.get()
+        self.deadline.check()?;
+        if let Entering::Waiting(waiter, _) = &self.state
+            && !waiter.granted.get()
         {
-            ticket.waker.replace(Some(context.waker().clone()));
-            self.pace.watch(context);
+            waiter.waker.replace(Some(context.waker().clone()));
+            self.deadline.watch(context);
             return Poll::Pending;
         }
         self.state = Entering::Done;
@@ -243,8 +243,8 @@ impl Future for Enter {
 impl Drop for Enter {
     fn drop(&mut self) {
         match &self.state {
-            Entering::Waiting(ticket, key) if !ticket.granted.get() => {
-                self.handshakes.queue.borrow_mut().leave(*key);
+            Entering::Waiting(waiter, key) if !waiter.granted.get() => {
+                self.handshakes.queue.borrow_mut().remove(*key);
             }
             Entering::Granted | Entering::Waiting(..) => self.handshakes.give_back(),
             Entering::Done => {}
@@ -267,7 +267,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::counters::Counters;
-    use super::super::deadlines::{Deadlines, Records};
+    use super::super::deadlines::{DeadlineTable, Deadlines};
     use super::*;
     use crate::tcp::counters::Protocols;
     use aquatic_metrics::Registry;
@@ -281,8 +281,8 @@ mod tests {
         slot
     }
 
-    fn records() -> Rc<Records> {
-        Rc::new(Records::new(
+    fn deadlines() -> Rc<DeadlineTable> {
+        Rc::new(DeadlineTable::new(
             Deadlines::default(),
             false,
             Counters::new(&Registry::default().core(0), Protocols { first: "test", upgraded: "test" }),
@@ -295,12 +295,12 @@ mod tests {
 
     #[test]
     fn slots_go_to_whoever_has_waited_longest() {
-        let (records, handshakes) = (records(), handshakes(1));
-        let enter = || handshakes.enter(records.open());
-        let mut slots: Vec<_> = (0..AT_ONCE).map(|_| slot(enter())).collect();
+        let (deadlines, handshakes) = (deadlines(), handshakes(1));
+        let enter = || handshakes.enter(deadlines.open());
+        let mut slots: Vec<_> = (0..COMPUTE_SLOTS).map(|_| slot(enter())).collect();
         let mut waiting: Vec<_> = (0..4).map(|_| enter()).collect();
         assert!(waiting.iter_mut().all(|enter| poll(enter).is_pending()));
-        assert_eq!(handshakes.len(), AT_ONCE + 4);
+        assert_eq!(handshakes.len(), COMPUTE_SLOTS + 4);
 
         drop(waiting.remove(0));
         slots.pop();
@@ -311,35 +311,35 @@ mod tests {
         drop(waiting.remove(0));
         slots.push(slot(waiting.remove(0)));
         drop(slots);
-        assert_eq!((handshakes.len(), handshakes.free.get()), (0, AT_ONCE));
+        assert_eq!((handshakes.len(), handshakes.free.get()), (0, COMPUTE_SLOTS));
     }
 
     #[test]
     fn waiting_ends_with_the_connection_s_time() {
-        let (records, handshakes) = (records(), handshakes(1));
-        let _slots: Vec<_> = (0..AT_ONCE).map(|_| slot(handshakes.enter(records.open()))).collect();
-        let mut late = handshakes.enter(records.open());
+        let (deadlines, handshakes) = (deadlines(), handshakes(1));
+        let _slots: Vec<_> = (0..COMPUTE_SLOTS).map(|_| slot(handshakes.enter(deadlines.open()))).collect();
+        let mut late = handshakes.enter(deadlines.open());
         assert!(poll(&mut late).is_pending());
-        (1..60).for_each(|at| records.sweep(Duration::from_secs(at)));
+        (1..60).for_each(|at| deadlines.sweep(Duration::from_secs(at)));
         assert!(matches!(poll(&mut late), Poll::Ready(Err(_))));
         drop(late);
-        assert_eq!(handshakes.len(), AT_ONCE);
+        assert_eq!(handshakes.len(), COMPUTE_SLOTS);
     }
 
     #[test]
     fn the_one_that_began_first_makes_room() {
-        let (records, handshakes) = (records(), handshakes(3));
-        let paces: Vec<_> = (0..6).map(|_| records.open()).collect();
-        let mut open: Vec<_> = paces.iter().take(4).map(|pace| handshakes.open(pace)).collect();
-        let ended = || paces.iter().map(Pace::ran_out).collect::<Vec<_>>();
+        let (deadlines, handshakes) = (deadlines(), handshakes(3));
+        let handles: Vec<_> = (0..6).map(|_| deadlines.open()).collect();
+        let mut open: Vec<_> = handles.iter().take(4).map(|deadline| handshakes.open(deadline)).collect();
+        let ended = || handles.iter().map(DeadlineHandle::expired).collect::<Vec<_>>();
         assert_eq!(ended(), [true, false, false, false, false, false]);
         // The first one's place has been taken by the fourth, which stays when the first has gone; the second ends.
         drop(open.drain(..2));
-        open.push(handshakes.open(&paces[4]));
+        open.push(handshakes.open(&handles[4]));
         assert_eq!((handshakes.len(), ended()), (3, vec![true, false, false, false, false, false]));
-        open.push(handshakes.open(&paces[5]));
+        open.push(handshakes.open(&handles[5]));
         assert_eq!((handshakes.len(), ended()), (3, vec![true, false, true, false, false, false]));
-        assert_eq!(records.counters.displaced_handshakes.get(), 2);
+        assert_eq!(deadlines.counters.evicted_handshakes.get(), 2);
         drop(open);
         assert_eq!(handshakes.len(), 0);
     }

@@ -1,16 +1,16 @@
 //! Whether the first message of a TLS handshake has come as a whole. Nothing of TLS is decided here: whatever cannot be
-//! the beginning of a handshake counts as whole, so that TLS itself refuses it.
+//! the preamble of a handshake counts as whole, so that TLS itself refuses it.
 
 /// Bytes before the contents of a record, and before those of a handshake message.
 const RECORD_HEAD: usize = 5;
 const MESSAGE_HEAD: usize = 4;
 
-/// Content type of records, and type of the message.
+/// Content type of deadlines, and type of the message.
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
 /// Whether these bytes, with which a connection begins, hold all of the client's first message, which may be spread
-/// over several records, or can be no such message.
+/// over several deadlines, or can be no such message.
 pub(super) fn is_whole(mut bytes: &[u8]) -> bool {
     let (mut head, mut headed) = ([0; MESSAGE_HEAD], 0);
     let mut come = 0;
@@ -51,8 +51,8 @@ mod tests {
         [&[CLIENT_HELLO, 0, 0, len][..], &vec![7; len.into()]].concat()
     }
 
-    /// In records of so many bytes.
-    fn records(message: &[u8], size: usize) -> Vec<u8> {
+    /// In deadlines of so many bytes.
+    fn deadlines(message: &[u8], size: usize) -> Vec<u8> {
         message
             .chunks(size)
             .flat_map(|part| [&[HANDSHAKE, 3, 1, 0, part.len() as u8][..], part].concat())
@@ -64,7 +64,7 @@ mod tests {
         for len in [0, 1, 200] {
             let message = message(len);
             for size in [1, 2, 3, 4, 5, 100, 255] {
-                let whole = records(&message, size);
+                let whole = deadlines(&message, size);
                 for end in 0..whole.len() {
                     assert!(!is_whole(&whole[..end]), "{len} {size} {end}");
                 }

@@ -1,7 +1,7 @@
 //! TCP connections for every protocol that has them: listening sockets, limits, deadlines, TLS and the PROXY protocol.
 //!
 //! In the main thread [`Listeners`] are made, on each core [`serve_tcp`] accepts and runs the service's handler for each
-//! [`Connection`]. The service says by [`Pace::enter`] what the connection is doing, and the engine ends it when that
+//! [`Connection`]. The service says by [`DeadlineHandle::enter`] what the connection is doing, and the engine ends it when that
 //! takes too long or when the process stops.
 //!
 //! What belongs here is whatever a connection needs before and after its protocol. What the bytes mean belongs to the
@@ -18,8 +18,7 @@
 //! - An idle connection holds no buffer of the service's or of the engine's; with TLS, only the session's own.
 
 mod accept;
-mod balance;
-mod begin;
+mod balancer;
 mod bind;
 pub mod config;
 mod connection;
@@ -27,16 +26,17 @@ mod counters;
 mod deadlines;
 mod handshakes;
 mod hello;
-mod line;
+mod indexed_queue;
+mod preamble;
 mod reserve;
 mod stream;
 mod tls;
 mod validity;
 
 pub use accept::{TcpSettings, serve_tcp};
-pub use bind::{CoreListeners, ListenOptions, Listeners, UnixBindError};
+pub use bind::{CoreListeners, ListenOptions, ListenerKind, Listeners, UnixBindError};
 pub use connection::{Connection, Peer};
 pub use counters::Protocols;
-pub use deadlines::{Deadlines, Pace, Phase, SWEEP_INTERVAL};
+pub use deadlines::{DeadlineHandle, Deadlines, Phase, SWEEP_INTERVAL};
 pub use handshakes::HandshakeLimits;
 pub use tls::{Tls, TlsError, TlsFiles, TlsReloader};

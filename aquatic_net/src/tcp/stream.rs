@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,8 +11,8 @@ use std::time::Duration;
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
-use super::balance::Place;
-use super::deadlines::Pace;
+use super::balancer::{AddressKey, ConnectionPermit};
+use super::deadlines::{DeadlineHandle, DeadlineTable};
 use crate::sys;
 use aquatic_runtime::readiness::{Direction, Source};
 
@@ -61,25 +62,31 @@ impl Write for &Socket {
     }
 }
 
-/// A socket with its deadline and its place among the connections of the process.
+/// A socket with its deadline and its permit.
 #[derive(Debug)]
 pub(super) struct Stream {
     source: Source<Socket>,
-    pace: Pace,
-    place: Place,
+    deadline: DeadlineHandle,
+    permit: ConnectionPermit,
 }
 
 impl Stream {
-    pub(super) fn new(source: Source<Socket>, pace: Pace, place: Place) -> Self {
-        Self { source, pace, place }
+    pub(super) fn new(source: Source<Socket>, deadline: DeadlineHandle, permit: ConnectionPermit) -> Self {
+        Self { source, deadline, permit }
     }
 
-    pub(super) fn pace(&self) -> &Pace {
-        &self.pace
+    pub(super) fn deadline(&self) -> &DeadlineHandle {
+        &self.deadline
     }
 
-    pub(super) fn place(&mut self) -> &mut Place {
-        &mut self.place
+    /// Counts the connection to an address. If that has too many, the one of them that has waited longest for its
+    /// client is evicted. Returns false if none can be.
+    pub(super) fn charge_address(&mut self, ip: IpAddr) -> bool {
+        let charged = charge_address(&mut self.permit, ip, self.deadline.deadlines());
+        if let Some(address) = self.permit.address() {
+            self.deadline.set_address(address);
+        }
+        charged
     }
 
     /// Runs an operation on the socket; would it block, the task is woken when it can go on or the time is over.
@@ -89,10 +96,10 @@ impl Stream {
         context: &Context<'_>,
         act: impl FnMut(&Socket) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.pace.check()?;
+        self.deadline.check()?;
         let polled = self.source.poll_io(direction, context, act);
         if polled.is_pending() {
-            self.pace.watch(context);
+            self.deadline.watch(context);
         }
         polled
     }
@@ -128,15 +135,28 @@ impl Stream {
     }
 }
 
+/// Counts a connection to an address, evicting another one of that address on this core if it has too many.
+pub(super) fn charge_address(permit: &mut ConnectionPermit, ip: IpAddr, deadlines: &DeadlineTable) -> bool {
+    if permit.charge_address(ip) {
+        return true;
+    }
+    if !deadlines.evict_oldest_waiter_of(AddressKey::of(ip)) {
+        return false;
+    }
+    permit.charge_address_over_limit(ip);
+    true
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
-        // Who has not taken an answer in all its time will not take the end either. The kernel would keep both for
-        // minutes, without a connection that counts for them.
-        if self.pace.ran_out() && sys::unsent(self.source.get_ref().as_fd()).is_ok_and(|bytes| bytes > 0) {
+        // A client that let its send deadline pass will not read the end either. The kernel would keep both for minutes,
+        // without a connection that counts for them.
+        if self.deadline.expired() && sys::unsent(self.source.get_ref().as_fd()).is_ok_and(|bytes| bytes > 0)
+        {
             // Closing then resets the connection. Cannot fail for a socket.
             let _ = rustix::net::sockopt::set_socket_linger(self.source.get_ref(), Some(Duration::ZERO));
         }
-        self.pace.close();
+        self.deadline.close();
     }
 }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use aquatic_common::config::{PrivilegesConfig, StatisticsConfig};
 use aquatic_net::proxy::{OnBadHeader, TrustedProxies};
 use aquatic_net::tcp::{
-    Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, Listeners, Phase, Protocols,
-    TcpSettings, Tls, TlsFiles, serve_tcp,
+    Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, ListenerKind, Listeners, Phase,
+    Protocols, TcpSettings, Tls, TlsFiles, serve_tcp,
 };
 use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -56,10 +56,11 @@ fn start() -> anyhow::Result<()> {
     let mut engine = Engine::prepare(engine_config())?;
     serve_metrics(&mut engine)?;
     let mut listeners = Listeners::new(engine.cores())?;
+    let kind = if setting("TLS_DIRECTORY").is_some() { ListenerKind::Tls } else { ListenerKind::Plain };
     let options = ListenOptions { only_ipv6: setting("BOTH_FAMILIES").is_none(), ..ListenOptions::default() };
     for address in setting("LISTEN").unwrap_or_else(|| "127.0.0.1:0".to_owned()).split(',') {
         let address: SocketAddr = address.parse()?;
-        eprintln!("listening on {}", listeners.add(address, &options)?);
+        eprintln!("listening on {}", listeners.add(address, kind, &options)?);
     }
     if let Some(path) = setting("UNIX") {
         listeners.add_unix(Path::new(&path), 0o640, &options)?;
@@ -110,7 +111,7 @@ fn settings(tls: Option<Arc<Tls>>) -> anyhow::Result<TcpSettings> {
     Ok(TcpSettings {
         protocols: Protocols { first: "lines", upgraded: "upgraded" },
         max_connections: number("CONNECTIONS", 10_000) as usize,
-        idle_makes_room: setting("IDLE_MAKES_ROOM").is_some(),
+        evict_idle_when_full: setting("IDLE_MAKES_ROOM").is_some(),
         max_connections_per_address: number("PER_ADDRESS", 0) as u32,
         deadlines: Deadlines {
             handshake: milliseconds("HANDSHAKE", 1500),
@@ -129,6 +130,7 @@ fn settings(tls: Option<Arc<Tls>>) -> anyhow::Result<TcpSettings> {
             open: number("HANDSHAKES", 100) as usize,
             queued: number("QUEUED", 1000) as usize,
         },
+        reply_to_plain: b"use TLS\n",
     })
 }
 
@@ -163,13 +165,13 @@ async fn answer(core: Rc<Core>, mut connection: Connection) {
             let was_empty = buffer.is_empty();
             match connection.receive(&mut buffer, 256).await {
                 Ok(0) => return connection.close().await,
-                Ok(_) if was_empty => connection.pace().enter(Phase::Head),
+                Ok(_) if was_empty => connection.deadline().enter(Phase::Head),
                 Ok(_) => {}
                 Err(_) => return,
             }
         };
-        connection.pace().enter(Phase::Answer);
-        let is_last = line == b"bye\n" || connection.pace().is_stopping();
+        connection.deadline().enter(Phase::Answer);
+        let is_last = line == b"bye\n" || connection.deadline().is_stopping();
         if connection.send(&reply(&core, &connection, &line).await).await.is_err() {
             return;
         }
@@ -178,9 +180,9 @@ async fn answer(core: Rc<Core>, mut connection: Connection) {
         }
         if buffer.is_empty() {
             buffer = Vec::new();
-            connection.pace().enter(Phase::Idle);
+            connection.deadline().enter(Phase::Idle);
         } else {
-            connection.pace().enter(Phase::Head);
+            connection.deadline().enter(Phase::Head);
         }
     }
 }

@@ -110,7 +110,7 @@ fn changed_files_are_noticed_and_bad_ones_reported_once() {
     let tls = Tls::load(place.files()).unwrap();
     let mut reloader = tls.reloader(&Registry::default());
     let mut counts = |at| {
-        reloader.look(Duration::from_secs(at));
+        reloader.tick(Duration::from_secs(at));
         (reloader.done.get(), reloader.failed.get())
     };
     assert_eq!(counts(1), (0, 0));

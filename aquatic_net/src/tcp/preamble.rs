@@ -1,45 +1,52 @@
 //! What comes before the first byte for the service: the header of the PROXY protocol and the TLS handshake.
 //!
-//! Both have the time of [`Phase::Handshake`](super::Phase) together. Neither takes a byte that is the service's: the
-//! header is looked at in the socket's buffer until it is complete, and only then taken out of it.
+//! Both share the time of [`Phase::Handshake`](super::Phase). Neither takes a byte that is the service's: the header, and
+//! the byte that tells TLS from plain connections, are read in the socket's buffer and only then taken out of it.
 
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use aquatic_runtime::Core;
+use aquatic_runtime::readiness::Direction;
 use rustix::net::RecvFlags;
 
 use super::accept::TcpSettings;
+use super::bind::ListenerKind;
 use super::connection::{Connection, Peer};
 use super::counters::{Counters, Refused};
 use super::handshakes::Handshakes;
 use super::stream::{Socket, Stream};
 use super::tls::Tls;
 use crate::proxy::{Header, LONGEST_V2, OnBadHeader, Source, TrustedProxies, parse};
-use aquatic_runtime::Core;
-use aquatic_runtime::readiness::Direction;
+
+/// First byte of a TLS connection: the content type of handshake records (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 /// How connections of a core begin.
 #[derive(Debug)]
-pub(super) struct Beginning {
+pub(super) struct Preamble {
     trusted: TrustedProxies,
     proxy_protocol: Option<OnBadHeader>,
     tls: Option<Arc<Tls>>,
     handshakes: Rc<Handshakes>,
+    reply_to_plain: &'static [u8],
 }
 
-impl Beginning {
+impl Preamble {
     pub(super) fn new(settings: &TcpSettings) -> Self {
         Self {
             trusted: settings.trusted_proxies.clone(),
             proxy_protocol: settings.proxy_protocol,
             tls: settings.tls.clone(),
             handshakes: Rc::new(Handshakes::new(settings.handshakes)),
+            reply_to_plain: settings.reply_to_plain,
         }
     }
 
-    /// Whether the peer may speak for others.
+    /// Whether the peer may name clients.
     pub(super) fn trusts(&self, peer: Peer) -> bool {
         match peer {
             Peer::Address(address) => self.trusted.contains(address.ip()),
@@ -51,50 +58,88 @@ impl Beginning {
         self.proxy_protocol.is_some() && self.trusts(peer)
     }
 
-    /// What encrypts a peer's connection, if anything does. What goes through a unix socket stays on the machine.
-    fn tls(&self, peer: Peer) -> Option<&Tls> {
-        self.tls.as_deref().filter(|_| peer != Peer::Local)
+    /// What encrypts connections by this kind of listener, if anything does.
+    fn tls(&self, kind: ListenerKind) -> Option<&Tls> {
+        self.tls.as_deref().filter(|_| kind != ListenerKind::Plain)
     }
 
     /// Whether the first byte is the service's.
-    pub(super) fn is_immediate(&self, peer: Peer) -> bool {
-        self.tls(peer).is_none() && !self.expects_header(peer)
+    pub(super) fn needs_none(&self, peer: Peer, kind: ListenerKind) -> bool {
+        self.tls(kind).is_none() && !self.expects_header(peer)
     }
 
     pub(super) fn report(&self, counters: &Counters) {
         counters.handshaking.set(self.handshakes.len() as u64);
     }
 
-    /// Goes through the beginning; `None` if the connection is to be closed, which has been counted.
-    pub(super) async fn run(&self, core: &Core, mut stream: Stream, peer: Peer) -> Option<Connection> {
+    /// Runs the PROXY protocol and the TLS handshake; `None` if the connection is to be closed, which has been counted.
+    pub(super) async fn run(
+        &self,
+        core: &Core,
+        mut stream: Stream,
+        peer: Peer,
+        kind: ListenerKind,
+    ) -> Option<Connection> {
         let client = match self.proxy_protocol {
             Some(on_bad) if self.trusts(peer) => read_header(&mut stream, peer, on_bad).await?,
             Some(_) | None => peer,
         };
-        let connection = match self.tls(peer) {
-            Some(tls) => Connection::tls(self.handshakes.shake(core, stream, tls).await?, peer, client),
+        let connection = match self.tls(kind) {
+            Some(tls) => match (begins_with_tls(&stream).await, kind) {
+                (Ok(false), ListenerKind::TlsOrPlain) => Connection::plain(stream, peer, client),
+                (Ok(false), _) => {
+                    self.reply_to_plain(Connection::plain(stream, peer, client)).await;
+                    return None;
+                }
+                // An error is counted as one of the handshake.
+                (Ok(true) | Err(_), _) => {
+                    Connection::tls(self.handshakes.shake(core, stream, tls).await?, peer, client)
+                }
+            },
             None => Connection::plain(stream, peer, client),
         };
-        connection.pace().enter_service();
+        connection.deadline().enter_service();
         Some(connection)
+    }
+
+    /// Tells a client that an encrypted connection is needed, and closes its connection.
+    async fn reply_to_plain(&self, mut connection: Connection) {
+        connection.deadline().deadlines().counters.refuse(Refused::PlainOnTls);
+        if !self.reply_to_plain.is_empty() && connection.send(self.reply_to_plain).await.is_ok() {
+            connection.close_lingering().await;
+        }
     }
 }
 
-/// Whom the connection comes from according to the proxy; `None` if it is to be closed.
+/// Whether the client begins a TLS handshake. Waits for its first byte, which stays in the socket.
+async fn begins_with_tls(stream: &Stream) -> io::Result<bool> {
+    let peek = |context: &mut Context<'_>| -> Poll<io::Result<bool>> {
+        stream.poll(Direction::Read, context, |socket| {
+            let mut byte = [0];
+            match rustix::net::recv(socket, &mut byte[..], RecvFlags::PEEK)? {
+                (0, _) => Err(io::ErrorKind::UnexpectedEof.into()),
+                (_, _) => Ok(byte == [TLS_HANDSHAKE]),
+            }
+        })
+    };
+    poll_fn(peek).await
+}
+
+/// The client that the proxy names; `None` if it is to be closed.
 async fn read_header(stream: &mut Stream, peer: Peer, on_bad: OnBadHeader) -> Option<Peer> {
     let header = poll_fn(|context| stream.poll(Direction::Read, context, take_header)).await;
-    let records = Rc::clone(stream.pace().records());
-    let refuse = |why| records.counters.refuse(why);
+    let deadlines = Rc::clone(stream.deadline().deadlines());
+    let refuse = |why| deadlines.counters.refuse(why);
     match (header, on_bad) {
         (Ok(Header::Complete { source: Source::Client(client), .. }), _) => {
-            if stream.place().claim(client.ip()) {
+            if stream.charge_address(client.ip()) {
                 return Some(Peer::Address(client));
             }
             refuse(Refused::Address);
         }
         (Ok(Header::Complete { source: Source::Proxy, .. }), _) => return Some(peer),
         (Ok(Header::Absent | Header::NeedMore), OnBadHeader::UseSocketAddress) => {
-            records.counters.proxy_unused.add(1);
+            deadlines.counters.proxy_unused.add(1);
             return Some(peer);
         }
         (Ok(Header::Absent | Header::NeedMore) | Err(_), _) => refuse(Refused::ProxyMissing),
