@@ -4,28 +4,12 @@ use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 
 use crate::description::Description;
 use crate::fault::{Action, Fault, Field, Refused};
+use crate::limits::Limits;
 use crate::member::Member;
 use crate::offer_id::OfferId;
 use crate::output::{Message, Output, Sink, put};
 use crate::scan::{Kind, Scanner};
 use crate::text;
-
-/// How much of a message is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The longest message, in bytes. A longer one is refused unread.
-    pub max_message_length: usize,
-    /// The most offers of an announce. Further ones are left out.
-    pub max_offers: usize,
-    /// The most torrents of a scrape. Further ones are left out.
-    pub max_scrape_hashes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { max_message_length: 64 * 1024, max_offers: 10, max_scrape_hashes: 64 }
-    }
-}
 
 /// A message from a client to the tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,10 +4,7 @@ use std::fmt;
 
 use aquatic_common::InfoHash;
 
-use crate::offer_id::MAX_OFFER_ID_LENGTH;
-use crate::output::Output;
-use crate::scan::{Flaw, MAX_DEPTH};
-use crate::tracker::FailureReply;
+use crate::limits::{MAX_DEPTH, MAX_OFFER_ID_LENGTH};
 
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +63,15 @@ impl Field {
             Self::FailureReason => "failure reason",
         }
     }
+}
+
+/// A property of a JSON value that is valid but that some readers cannot process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// An escaped half of a surrogate pair, which is no character.
+    LoneSurrogate,
+    /// A number that a double cannot represent.
+    NumberRange,
 }
 
 /// What is wrong with a message.
@@ -180,12 +186,4 @@ pub struct Refused {
     pub info_hash: Option<InfoHash>,
     /// Why.
     pub fault: Fault,
-}
-
-impl Refused {
-    /// Adds the answer to a string or a vector.
-    pub fn encode(&self, out: &mut impl Output) {
-        let reason = self.fault.to_string().into();
-        FailureReply { action: self.action, info_hash: self.info_hash, reason }.encode(out);
-    }
 }

@@ -43,6 +43,7 @@
 mod client;
 mod description;
 mod fault;
+mod limits;
 mod member;
 mod offer_id;
 mod output;
@@ -51,13 +52,13 @@ mod scan;
 mod text;
 mod tracker;
 
-pub use client::{Announce, Answer, ClientMessage, Limits, Offer, Scrape};
+pub use client::{Announce, Answer, ClientMessage, Offer, Scrape};
 pub use description::Description;
 pub use fault::{Action, Fault, Field, Refused};
-pub use offer_id::{MAX_OFFER_ID_LENGTH, OfferId};
+pub use limits::{Limits, MAX_DEPTH, MAX_OFFER_ID_LENGTH};
+pub use offer_id::OfferId;
 pub use output::Output;
 pub use owned::OwnedOffers;
-pub use scan::MAX_DEPTH;
 pub use tracker::{
     AnnounceReply, AnswerRelay, FailureReply, OfferRelay, OfferRelays, ScrapeFile, ScrapeReply,
     TrackerMessage,

@@ -3,11 +3,9 @@
 use std::fmt;
 
 use crate::fault::{Fault, Field};
+use crate::limits::MAX_OFFER_ID_LENGTH;
 use crate::output::Sink;
 use crate::text::{Characters, LoneSurrogate, Narrow};
-
-/// How many characters an offer's name may have. Clients use 20.
-pub const MAX_OFFER_ID_LENGTH: usize = 64;
 
 /// What a client calls one of its offers: any text of at most [`MAX_OFFER_ID_LENGTH`] characters. It is kept as the
 /// characters themselves, so that names are equal however they were escaped. Up to 22 characters below U+0100, which

@@ -2,10 +2,8 @@
 //! that those that are nobody's business here can go on as they came. What is checked beyond the grammar is remembered as
 //! a [`Flaw`] of the value: things that JSON allows but that some readers choke on.
 
-use crate::fault::Fault;
-
-/// How deeply lists and objects of a message may nest. Real messages take five levels.
-pub const MAX_DEPTH: usize = 16;
+use crate::fault::{Fault, Flaw};
+use crate::limits::MAX_DEPTH;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +14,6 @@ pub(crate) enum Kind {
     Text,
     List,
     Object,
-}
-
-/// What a reader of valid JSON may choke on all the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
-    /// An escaped half of a surrogate pair, which is no character.
-    LoneSurrogate,
-    /// A number beyond what a double can hold.
-    NumberRange,
 }
 
 /// A value as it was sent.

@@ -6,7 +6,7 @@ use aquatic_common::{InfoHash, PeerId};
 
 use crate::client::{Offer, write_announce_head};
 use crate::description::Description;
-use crate::fault::{Action, Fault, Field};
+use crate::fault::{Action, Fault, Field, Refused};
 use crate::member::Member;
 use crate::offer_id::OfferId;
 use crate::output::{Message, Output, Sink, length, put};
@@ -143,6 +143,14 @@ macro_rules! encode {
 }
 
 encode!(AnnounceReply, OfferRelay<'_>, AnswerRelay<'_>, ScrapeReply<'_>, FailureReply<'_>);
+
+impl Refused {
+    /// Appends the failure reply to a string or a vector.
+    pub fn encode(&self, out: &mut impl Output) {
+        let reason = self.fault.to_string().into();
+        FailureReply { action: self.action, info_hash: self.info_hash, reason }.encode(out);
+    }
+}
 
 impl<'a> TrackerMessage<'a> {
     /// Reads a message from text. A failure without an action is taken for one about an announce.
