@@ -38,6 +38,7 @@
 mod answer;
 mod bencode;
 mod client;
+mod framing;
 mod head;
 mod query;
 mod refusal;
@@ -49,7 +50,8 @@ pub use answer::{AnnounceView, Answer, AnswerError, FailureView, Reply, ReplyErr
 pub use aquatic_common::BufferTooSmall;
 pub use bencode::{BencodeError, is_canonical};
 pub use client::{AnnounceFields, Origin, encode_scrape_request};
-pub use head::{Connection, DEFAULT_MAX_HEAD_LENGTH, Framing, Head, Headers, MAX_HEADERS, Method, Path};
+pub use framing::{Connection, Framing, Method};
+pub use head::{DEFAULT_MAX_HEAD_LENGTH, Head, Headers, MAX_HEADERS, Path};
 pub use refusal::{Fault, HttpFault, Reason, Refusal, Refused};
 pub use request::{AnnounceRequest, Request, ScrapeRequest};
 pub use response::{

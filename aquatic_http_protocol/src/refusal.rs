@@ -2,10 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use aquatic_common::BufferTooSmall;
-
-use crate::head::Framing;
-use crate::response::{FailureReply, PlainReply, Status};
+use crate::framing::Framing;
 
 /// What is wrong with a request that reached the tracker. The client reads it in the dictionary it expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,23 +101,6 @@ pub enum HttpFault {
     Method,
 }
 
-impl HttpFault {
-    /// The answer.
-    #[must_use]
-    pub fn reply(self) -> PlainReply<'static> {
-        let (status, text) = match self {
-            Self::Malformed => (Status::BadRequest, "this is not an HTTP request\n"),
-            Self::Version => (Status::VersionNotSupported, "only HTTP/1.0 and HTTP/1.1 are supported\n"),
-            Self::HeadTooLong => (Status::HeadTooLarge, "the head of the request is too long\n"),
-            Self::TooManyHeaders => (Status::HeadTooLarge, "the request has more than 64 header fields\n"),
-            Self::Body => (Status::BadRequest, "requests with a body are not supported\n"),
-            Self::NotFound => (Status::NotFound, "not found; try /announce or /scrape\n"),
-            Self::Method => (Status::MethodNotAllowed, "only GET and HEAD are supported\n"),
-        };
-        PlainReply { status, text }
-    }
-}
-
 /// Why a request is not served, by the form of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -140,20 +120,4 @@ pub struct Refused {
     /// How many bytes of the buffer the request takes. Without meaning, and 0, when what follows it cannot be trusted to
     /// be a request; the connection closes then.
     pub length: usize,
-}
-
-impl Refused {
-    /// Writes the answer to the front of a buffer and returns its length. A tracker that wants to add when to come back
-    /// makes its own [`FailureReply`].
-    ///
-    /// # Errors
-    /// When the buffer is too small.
-    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        match self.refusal {
-            Refusal::Tracker(fault) => {
-                FailureReply::new(fault.reason().as_str()).encode(self.framing, buffer)
-            }
-            Refusal::Http(fault) => fault.reply().encode(self.framing, buffer),
-        }
-    }
 }

@@ -4,7 +4,8 @@ use std::num::NonZeroU16;
 
 use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 
-use crate::head::{Head, Method, Path};
+use crate::framing::Method;
+use crate::head::{Head, Path};
 use crate::query::{Parameters, decode_20};
 use crate::refusal::{Fault, HttpFault, Refusal, Refused};
 use crate::wire::Taken;

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use aquatic_common::{BufferTooSmall, InfoHash};
 
-use crate::head::{Connection, Framing};
+use crate::framing::{Connection, Framing};
+use crate::refusal::{HttpFault, Refusal, Refused};
 use crate::wire::{Message, Sink, length, put};
 
 /// An announce reply takes at most this many bytes besides its peers.
@@ -283,5 +284,38 @@ impl PlainReply<'_> {
 impl Message for PlainReply<'_> {
     fn write(&self, sink: &mut impl Sink) {
         sink.bytes(self.text.as_bytes());
+    }
+}
+
+impl HttpFault {
+    /// The answer.
+    #[must_use]
+    pub fn reply(self) -> PlainReply<'static> {
+        let (status, text) = match self {
+            Self::Malformed => (Status::BadRequest, "this is not an HTTP request\n"),
+            Self::Version => (Status::VersionNotSupported, "only HTTP/1.0 and HTTP/1.1 are supported\n"),
+            Self::HeadTooLong => (Status::HeadTooLarge, "the head of the request is too long\n"),
+            Self::TooManyHeaders => (Status::HeadTooLarge, "the request has more than 64 header fields\n"),
+            Self::Body => (Status::BadRequest, "requests with a body are not supported\n"),
+            Self::NotFound => (Status::NotFound, "not found; try /announce or /scrape\n"),
+            Self::Method => (Status::MethodNotAllowed, "only GET and HEAD are supported\n"),
+        };
+        PlainReply { status, text }
+    }
+}
+
+impl Refused {
+    /// Writes the answer to the front of a buffer and returns its length. A tracker that wants to add when to come back
+    /// makes its own [`FailureReply`].
+    ///
+    /// # Errors
+    /// When the buffer is too small.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        match self.refusal {
+            Refusal::Tracker(fault) => {
+                FailureReply::new(fault.reason().as_str()).encode(self.framing, buffer)
+            }
+            Refusal::Http(fault) => fault.reply().encode(self.framing, buffer),
+        }
     }
 }
