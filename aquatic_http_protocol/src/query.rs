@@ -38,18 +38,47 @@ pub(crate) fn split_at_byte(bytes: &[u8], at: Option<usize>) -> (&[u8], &[u8]) {
     }
 }
 
-/// Undoes percent-coding of the first byte that a text stands for, and returns it with the rest of the text.
+/// Decodes the first byte of a percent-encoded query value and returns it with the rest of the value.
 ///
-/// Bytes that should have been coded and were not stand for themselves, and so do a plus and a percent sign without two
-/// hexadecimal digits behind it.
+/// A plus sign is a space, as in HTML forms (`application/x-www-form-urlencoded`): the standard libraries of Python,
+/// Go and PHP encode queries that way. Bytes that should have been encoded stand for themselves, and so does a
+/// percent sign without two hexadecimal digits behind it.
 #[inline]
 fn decode_first(text: &[u8]) -> Option<(u8, &[u8])> {
+    decode_percent(text)
+        .map(|(byte, rest)| if text.first() == Some(&b'+') { (b' ', rest) } else { (byte, rest) })
+}
+
+/// The same where a plus sign is no space.
+#[inline]
+fn decode_percent(text: &[u8]) -> Option<(u8, &[u8])> {
     if let [b'%', high, low, rest @ ..] = text
         && let (Some(high), Some(low)) = (hex_digit(*high), hex_digit(*low))
     {
         return Some((high << 4 | low, rest));
     }
     text.split_first().map(|(&byte, rest)| (byte, rest))
+}
+
+/// Longest value that [`decode_word`] decodes. Numbers and events have at most 20 bytes.
+pub(crate) const MAX_WORD: usize = 32;
+
+/// A value that is a number or a word, decoded into a buffer if anything in it is encoded. A longer encoded value is
+/// returned as it was sent, which is neither a number nor a known word.
+#[inline]
+pub(crate) fn decode_word<'a>(text: &'a [u8], buffer: &'a mut [u8; MAX_WORD]) -> &'a [u8] {
+    if !text.iter().any(|&byte| matches!(byte, b'%' | b'+')) {
+        return text;
+    }
+    let mut length = 0;
+    let mut rest = text;
+    while let Some((byte, behind)) = decode_first(rest) {
+        let Some(slot) = buffer.get_mut(length) else { return text };
+        *slot = byte;
+        length += 1;
+        rest = behind;
+    }
+    buffer.get(..length).unwrap_or_default()
 }
 
 /// The 20 bytes that a value stands for, or else how many there are.
@@ -160,8 +189,24 @@ mod tests {
 
     #[test]
     fn what_is_not_percent_coding_stands_for_itself() {
-        assert_eq!(decoded("a+b%%41%4g%g4%4"), b"a+b%A%4g%g4%4");
+        assert_eq!(decoded("a-b%%41%4g%g4%4"), b"a-b%A%4g%g4%4");
         assert_eq!(decoded("%"), b"%");
+    }
+
+    #[test]
+    fn plus_is_a_space() {
+        assert_eq!(decoded("+a+%2B%2b+%+"), b" a ++ % ");
+        assert_eq!(decode_20(b"++++++++++++++++++++"), Ok([b' '; 20]));
+    }
+
+    #[test]
+    fn words_are_decoded_if_they_fit() {
+        let word = |text: &str| decode_word(text.as_bytes(), &mut [0; MAX_WORD]).to_vec();
+        assert_eq!(word("stopped"), b"stopped");
+        assert_eq!(word("%73top+ed%"), b"stop ed%");
+        assert_eq!(word(&"%61".repeat(32)), [b'a'; 32]);
+        assert_eq!(word(&"%61".repeat(33)), "%61".repeat(33).as_bytes());
+        assert_eq!(word(&"a".repeat(33)), [b'a'; 33]);
     }
 
     #[test]

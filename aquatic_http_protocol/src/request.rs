@@ -6,7 +6,7 @@ use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 
 use crate::framing::Method;
 use crate::head::{Head, Path};
-use crate::query::{Parameters, decode_20};
+use crate::query::{MAX_WORD, Parameters, decode_20, decode_word};
 use crate::refusal::{Fault, HttpFault, Refusal, Refused};
 use crate::wire::Taken;
 
@@ -105,16 +105,18 @@ impl AnnounceRequest {
             }
         }
         let info_hash = decode_20(info_hash.ok_or(Fault::InfoHashMissing)?).map_err(Fault::InfoHashLength)?;
-        if compact == b"0" {
+        let mut buffer = [0; MAX_WORD];
+        if decode_word(compact, &mut buffer) == b"0" {
             return Err(Fault::NotCompact);
         }
         Ok(Self {
             info_hash: InfoHash(info_hash),
             peer_id: peer_id.and_then(|text| decode_20(text).ok()).map(PeerId),
-            port: read_port(port.ok_or(Fault::PortMissing)?).ok_or(Fault::PortInvalid)?,
-            is_seeder: !left.is_empty() && left.iter().all(|&digit| digit == b'0'),
-            event: read_event(event),
-            numwant: read_number(numwant),
+            port: read_port(decode_word(port.ok_or(Fault::PortMissing)?, &mut buffer))
+                .ok_or(Fault::PortInvalid)?,
+            is_seeder: is_zero(decode_word(left, &mut buffer)),
+            event: read_event(decode_word(event, &mut buffer)),
+            numwant: read_number(decode_word(numwant, &mut buffer)),
         })
     }
 }
@@ -132,6 +134,11 @@ fn read_number(digits: &[u8]) -> Option<u32> {
         let value = digit.is_ascii_digit().then(|| u32::from(digit - b'0'))?;
         Some(number.saturating_mul(10).saturating_add(value))
     })
+}
+
+/// Whether this is the number 0, with however many digits.
+fn is_zero(digits: &[u8]) -> bool {
+    !digits.is_empty() && digits.iter().all(|&digit| digit == b'0')
 }
 
 fn read_event(word: &[u8]) -> AnnounceEvent {

@@ -139,8 +139,9 @@ fn coded() -> impl Strategy<Value = ([u8; 20], Vec<u8>)> {
         let mut text = Vec::new();
         for (byte, form) in bytes.into_iter().zip(forms) {
             // These bytes mean something else when they are not coded.
-            let may_be_raw = !matches!(byte, b'%' | b'&' | b'\r' | b'\n');
+            let may_be_raw = !matches!(byte, b'%' | b'+' | b'&' | b'\r' | b'\n');
             match form % 5 {
+                _ if byte == b' ' && form & 8 == 0 => text.push(b'+'),
                 0 => text.extend(format!("%{byte:02x}").bytes()),
                 1 => text.extend(format!("%{byte:02X}").bytes()),
                 2 => text.extend(format!("%{:x}{:X}", byte >> 4, byte & 0xf).bytes()),

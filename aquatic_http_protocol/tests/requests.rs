@@ -348,9 +348,37 @@ fn scrape_of_many() {
     assert_eq!(scrape.fill(&mut places), hashes);
 }
 
+/// The encoders of Python, Go and PHP write a space as `+`.
+#[test]
+fn plus_is_a_space_in_every_value() {
+    let hash = |text: &str| {
+        let query = format!("info_hash={text}&peer_id={text}&port=1");
+        let announce = AnnounceRequest::parse(query.as_bytes()).unwrap();
+        assert_eq!(announce.peer_id.unwrap().0, announce.info_hash.0);
+        let request = get(&format!("/scrape?info_hash={text}"));
+        let (_, Request::Scrape(scrape)) = whole(request.as_bytes()) else { panic!("a scrape") };
+        assert_eq!(scrape.info_hashes().collect::<Vec<_>>(), [announce.info_hash]);
+        announce.info_hash
+    };
+    let expected = InfoHash(*b" aaaaaaaaa+aaaaaaaa ");
+    assert_eq!(hash("%20aaaaaaaaa%2Baaaaaaaa%20"), expected);
+    assert_eq!(hash("+aaaaaaaaa%2Baaaaaaaa+"), expected);
+    assert_eq!(hash(" aaaaaaaaa%2baaaaaaaa+"), expected);
+    // "+5" is no number, whichever way it came.
+    assert_eq!(announce("&numwant=+5").numwant, announce("&numwant=%205").numwant);
+    assert_fault(&format!("/announce?info_hash={HASH}&port=+80"), Fault::PortInvalid);
+}
+
+#[test]
+fn numbers_and_words_may_be_encoded() {
+    let encoded = announce("&port=%36881&left=%30&event=%73topped&numwant=%35%30");
+    assert_eq!(encoded, announce("&port=6881&left=0&event=stopped&numwant=50"));
+    assert_fault(&format!("/announce?info_hash={HASH}&port=1&compact=%30"), Fault::NotCompact);
+}
+
 #[test]
 fn bytes_may_be_raw_or_coded_in_either_case() {
-    let expected = InfoHash(*b"+\xff\xfe /?=#a\x80\0\t-._~%zz%");
+    let expected = InfoHash(*b" \xff\xfe /?=#a\x80\0\t-._~%zz%");
     let mut request =
         b"GET /announce?port=1&info_hash=+\xff%Fe /?=#%61\x80%00\t-._~%%7a%7A%25 HTTP/1.1\r\n\r\n".to_vec();
     let (_, Request::Announce(announce)) = whole(&request) else { panic!("an announce") };
