@@ -66,14 +66,58 @@ pub struct AnnounceRequest {
     pub peer_id: Option<PeerId>,
     /// Where the client listens.
     pub port: NonZeroU16,
-    /// Whether the client has everything: it says that 0 bytes are left. Any other number means no more than that some
-    /// are, however many digits it has, and so does a missing one: clients that got a magnet link do not know yet.
+    /// Whether the peer is a seeder: `left` is 0, or `left` is no number and the event is `completed`. Any other number
+    /// makes it a leecher, however many digits it has, and so does a missing one without that event: clients that
+    /// started from a magnet link do not know what is left.
     pub is_seeder: bool,
-    /// What has just happened. Events without a meaning count as nothing.
+    /// Event of the announce, compared in any case. An unknown event is none.
     pub event: AnnounceEvent,
     /// How many peers to return at most; `None`, for anything that is not a number or is negative, leaves it to the
     /// tracker.
     pub numwant: Option<u32>,
+}
+
+/// Parameters of an announce or a scrape that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    InfoHash,
+    PeerId,
+    Port,
+    Left,
+    Event,
+    Numwant,
+    Compact,
+}
+
+impl Key {
+    /// The key of this name in any case.
+    #[inline]
+    fn read(name: &[u8]) -> Option<Self> {
+        match name {
+            b"info_hash" => Some(Self::InfoHash),
+            b"peer_id" => Some(Self::PeerId),
+            b"port" => Some(Self::Port),
+            b"left" => Some(Self::Left),
+            b"event" => Some(Self::Event),
+            b"numwant" => Some(Self::Numwant),
+            b"compact" => Some(Self::Compact),
+            _ if name.len() <= Self::MAX_LENGTH && name.iter().any(u8::is_ascii_uppercase) => {
+                Self::read_uppercase(name)
+            }
+            _ => None,
+        }
+    }
+
+    const MAX_LENGTH: usize = b"info_hash".len();
+
+    #[cold]
+    fn read_uppercase(name: &[u8]) -> Option<Self> {
+        let mut buffer = [0; Self::MAX_LENGTH];
+        let lowercase = buffer.get_mut(..name.len())?;
+        lowercase.copy_from_slice(name);
+        lowercase.make_ascii_lowercase();
+        Self::read(lowercase)
+    }
 }
 
 impl AnnounceRequest {
@@ -85,6 +129,7 @@ impl AnnounceRequest {
     /// # Errors
     /// When there is no way to serve it.
     pub fn parse(query: &[u8]) -> Result<Self, Fault> {
+        let [mut buffer, mut left_buffer] = [[0; MAX_WORD]; 2];
         let mut info_hash = None;
         let mut peer_id = None;
         let mut port = None;
@@ -93,19 +138,20 @@ impl AnnounceRequest {
         let mut numwant: &[u8] = &[];
         let mut compact: &[u8] = &[];
         for (key, value) in Parameters::new(query) {
-            match key {
-                b"info_hash" => info_hash = Some(value),
-                b"peer_id" => peer_id = Some(value),
-                b"port" => port = Some(value),
-                b"left" => left = value,
-                b"event" => event = value,
-                b"numwant" => numwant = value,
-                b"compact" => compact = value,
-                _ => {}
+            match Key::read(key) {
+                Some(Key::InfoHash) => info_hash = Some(value),
+                Some(Key::PeerId) => peer_id = Some(value),
+                Some(Key::Port) => port = Some(value),
+                Some(Key::Left) => left = value,
+                Some(Key::Event) => event = value,
+                Some(Key::Numwant) => numwant = value,
+                Some(Key::Compact) => compact = value,
+                None => {}
             }
         }
+        let event = read_event(decode_word(event, &mut [0; MAX_WORD]));
+        let left = decode_word(left, &mut left_buffer);
         let info_hash = decode_20(info_hash.ok_or(Fault::InfoHashMissing)?).map_err(Fault::InfoHashLength)?;
-        let mut buffer = [0; MAX_WORD];
         if decode_word(compact, &mut buffer) == b"0" {
             return Err(Fault::NotCompact);
         }
@@ -114,8 +160,8 @@ impl AnnounceRequest {
             peer_id: peer_id.and_then(|text| decode_20(text).ok()).map(PeerId),
             port: read_port(decode_word(port.ok_or(Fault::PortMissing)?, &mut buffer))
                 .ok_or(Fault::PortInvalid)?,
-            is_seeder: is_zero(decode_word(left, &mut buffer)),
-            event: read_event(decode_word(event, &mut buffer)),
+            is_seeder: is_zero(left).unwrap_or(event == AnnounceEvent::Completed),
+            event,
             numwant: read_number(decode_word(numwant, &mut buffer)),
         })
     }
@@ -136,19 +182,24 @@ fn read_number(digits: &[u8]) -> Option<u32> {
     })
 }
 
-/// Whether this is the number 0, with however many digits.
-fn is_zero(digits: &[u8]) -> bool {
-    !digits.is_empty() && digits.iter().all(|&digit| digit == b'0')
+/// Whether a number of any length is 0; `None` if the text is no number.
+fn is_zero(digits: &[u8]) -> Option<bool> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(true, |zero, &digit| digit.is_ascii_digit().then_some(zero && digit == b'0'))
 }
 
+/// The event of this name in any case, or none if the name is unknown.
 fn read_event(word: &[u8]) -> AnnounceEvent {
-    match word {
-        b"started" => AnnounceEvent::Started,
-        b"stopped" => AnnounceEvent::Stopped,
-        b"completed" => AnnounceEvent::Completed,
-        b"paused" => AnnounceEvent::Paused,
-        _ => AnnounceEvent::None,
-    }
+    let events: [(&[u8], AnnounceEvent); 4] = [
+        (b"started", AnnounceEvent::Started),
+        (b"stopped", AnnounceEvent::Stopped),
+        (b"completed", AnnounceEvent::Completed),
+        (b"paused", AnnounceEvent::Paused),
+    ];
+    let known = events.into_iter().find(|(name, _)| word.eq_ignore_ascii_case(name));
+    known.map_or(AnnounceEvent::None, |(_, event)| event)
 }
 
 /// Asks for the counts of at least one torrent.
@@ -190,5 +241,5 @@ impl<'a> ScrapeRequest<'a> {
 }
 
 fn hash_values(query: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
-    Parameters::new(query).filter(|(key, _)| *key == b"info_hash").map(|(_, value)| value)
+    Parameters::new(query).filter(|(key, _)| Key::read(key) == Some(Key::InfoHash)).map(|(_, value)| value)
 }

@@ -160,7 +160,7 @@ fn event_may_be_empty_paused_or_unknown() {
         ("&event", AnnounceEvent::None),
         ("&event=", AnnounceEvent::None),
         ("&event=update", AnnounceEvent::None),
-        ("&event=Started", AnnounceEvent::None),
+        ("&event=Startled", AnnounceEvent::None),
         ("&event=started", AnnounceEvent::Started),
         ("&event=stopped", AnnounceEvent::Stopped),
         ("&event=completed", AnnounceEvent::Completed),
@@ -197,6 +197,32 @@ fn left_missing_means_leecher() {
     }
     assert!(announce("&left=0").is_seeder);
     assert!(announce("&left=000").is_seeder);
+}
+
+#[test]
+fn completed_without_left_is_a_seeder() {
+    for left in ["", "&left=", "&left", "&left=unknown", "&left=-1"] {
+        assert!(announce(&format!("&event=completed{left}")).is_seeder, "{left}");
+        for event in ["", "started", "stopped", "paused", "unknown"] {
+            assert!(!announce(&format!("&event={event}{left}")).is_seeder, "{event} {left}");
+        }
+    }
+    for left in ["1", "18446744073709551616"] {
+        assert!(!announce(&format!("&event=completed&left={left}")).is_seeder, "{left}");
+    }
+}
+
+#[test]
+fn names_of_parameters_and_events_in_any_case() {
+    for event in ["event=stopped", "Event=stopped", "event=Stopped", "EVENT=STOPPED", "eVent=%53TOPPED"] {
+        assert_eq!(announce(&format!("&{event}")).event, AnnounceEvent::Stopped, "{event}");
+    }
+    let upper = announce(&format!("&INFO_HASH={}&Peer_Id={HASH}&PORT=2&LEFT=0&NumWant=7", "b".repeat(20)));
+    let lower = announce(&format!("&info_hash={}&peer_id={HASH}&port=2&left=0&numwant=7", "b".repeat(20)));
+    assert_eq!(upper, lower);
+    assert_fault(&format!("/announce?info_hash={HASH}&port=1&Compact=0"), Fault::NotCompact);
+    let request = get(&format!("/scrape?Info_Hash={HASH}"));
+    assert!(matches!(whole(request.as_bytes()).1, Request::Scrape(_)));
 }
 
 #[test]
@@ -283,7 +309,7 @@ fn key_and_trackerid_may_be_long() {
 #[test]
 fn unknown_parameters_and_claimed_addresses_are_ignored() {
     let plain = announce("");
-    assert_eq!(announce("&ip=192.0.2.9&ipv4=192.0.2.9:1&ipv6=%5B%3A%3A1%5D&x=y&Info_Hash=short&&"), plain);
+    assert_eq!(announce("&ip=192.0.2.9&ipv4=192.0.2.9:1&ipv6=%5B%3A%3A1%5D&x=y&info_hashes=short&&"), plain);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
-use aquatic_common::InfoHash;
+use aquatic_common::{AnnounceEvent, InfoHash};
 use aquatic_http_protocol::{
     ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, AnnounceView, Answer, Connection, DEFAULT_MAX_HEAD_LENGTH, Fault,
     Framing, Head, HttpFault, MAX_HEADERS, Refusal, Refused, Reply, Request, ScrapeFile, ScrapeReply, Taken,
@@ -72,7 +72,10 @@ fn check_request(head: &Head<'_>, request: &Request<'_>) {
             assert_eq!(number(b"port"), Some(announce.port.get().into()));
             // The other reader takes a sign.
             let is_signed = |key| decoded(key).starts_with(b"+") || last(key).len() > 32;
-            assert!(is_signed(b"left") || announce.is_seeder == (number(b"left") == Some(0)));
+            let left = String::from_utf8(decoded(b"left")).unwrap_or_default();
+            let left = left.parse::<f64>().ok().filter(|_| left.bytes().all(|byte| byte.is_ascii_digit()));
+            let completed = announce.event == AnnounceEvent::Completed;
+            assert!(is_signed(b"left") || announce.is_seeder == left.map_or(completed, |left| left == 0.0));
             if !is_signed(b"numwant") && announce.numwant != Some(u32::MAX) {
                 assert_eq!(announce.numwant, number(b"numwant"));
             }
@@ -98,7 +101,7 @@ fn values<'a>(query: &'a [u8], key: &[u8]) -> Vec<&'a [u8]> {
         let mut parts = parameter.splitn(2, |&byte| byte == b'=');
         (parts.next().unwrap(), parts.next().unwrap_or_default())
     });
-    parameters.filter(|(name, _)| *name == key).map(|(_, value)| value).collect()
+    parameters.filter(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value).collect()
 }
 
 fn naively_decoded(text: &[u8]) -> Vec<u8> {
