@@ -95,6 +95,8 @@ impl Why {
 /// What is lost without a word to whom sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
+    /// An offer that cannot be relayed, left out of an announce that is served otherwise.
+    BadOffer,
     /// An answer to nothing that was offered to this peer, or that was too long ago.
     AnswerWithoutOffer,
     /// An answer to a peer that has gone.
@@ -110,7 +112,8 @@ pub(crate) enum Dropped {
 }
 
 impl Dropped {
-    const NAMES: [&'static str; 6] = [
+    const NAMES: [&'static str; 7] = [
+        "bad_offer",
         "answer_without_offer",
         "answer_to_nobody",
         "answer_access_list",
@@ -126,7 +129,7 @@ pub(crate) struct Counters {
     requests: [[Counter; Request::NAMES.len()]; 2],
     responses: [[Counter; Response::NAMES.len()]; 2],
     refused: [Counter; Why::NAMES.len()],
-    dropped: [Counter; Dropped::NAMES.len()],
+    pub(crate) dropped: [Counter; Dropped::NAMES.len()],
     ended: [Counter; End::NAMES.len()],
     health: Counter,
     plain: [Counter; 3],
@@ -205,7 +208,11 @@ impl Counters {
     }
 
     pub(crate) fn drop_one(&self, dropped: Dropped) {
-        self.dropped[dropped as usize].add(1);
+        self.drop_many(dropped, 1);
+    }
+
+    pub(crate) fn drop_many(&self, dropped: Dropped, count: usize) {
+        self.dropped[dropped as usize].add(count as u64);
     }
 
     pub(crate) fn end(&self, end: End) {

@@ -166,6 +166,7 @@ impl Tracker {
         if !turn.access_list.allows(&info_hash) {
             return fail(self, Why::AccessList, "this tracker does not serve this torrent");
         }
+        self.counters.drop_many(Dropped::BadOffer, message.bad_offers);
         let stopped = message.event == AnnounceEvent::Stopped;
         match self.note_join(from, message, stopped, turn.now) {
             Ok(()) => {}

@@ -59,6 +59,7 @@ fn announces() -> Vec<String> {
                 left: Some(1),
                 event: AnnounceEvent::None,
                 offers,
+                bad_offers: 0,
             };
             ClientMessage::Announce(announce).encode(&mut text);
             text

@@ -33,15 +33,18 @@ pub struct Announce<'a> {
     pub left: Option<u64>,
     /// What happened.
     pub event: AnnounceEvent,
-    /// What it has to offer, for one peer each.
+    /// Offers that can be relayed, for one peer each.
     pub offers: Vec<Offer<'a>>,
+    /// Number of offers left out because they cannot be relayed: they lack a part, or a part is of the wrong type, too
+    /// long, or hazardous to its reader.
+    pub bad_offers: usize,
 }
 
 impl Announce<'_> {
-    /// Whether the peer says that it has everything.
+    /// Whether the peer is a seeder: no bytes are left, or it does not say how many are and its event is `completed`.
     #[must_use]
     pub fn is_seeder(&self) -> bool {
-        self.left == Some(0)
+        self.left.map_or(self.event == AnnounceEvent::Completed, |left| left == 0)
     }
 }
 
@@ -139,7 +142,15 @@ struct Members<'a> {
     event: Member<'a>,
     answer: Member<'a>,
     /// Read as they are passed, since they are most of what there is to read.
-    offers: Option<Result<Vec<Offer<'a>>, Fault>>,
+    offers: Option<Result<Offers<'a>, Fault>>,
+}
+
+/// Offers of an announce.
+#[derive(Default)]
+struct Offers<'a> {
+    good: Vec<Offer<'a>>,
+    /// Number of offers left out.
+    bad: usize,
 }
 
 impl<'a> Members<'a> {
@@ -179,12 +190,15 @@ impl<'a> Members<'a> {
     }
 
     fn announce(self, info_hash: Result<InfoHash, Fault>) -> Result<Announce<'a>, Fault> {
+        let (info_hash, peer_id) = (info_hash?, self.peer_id.peer_id(Field::PeerId)?);
+        let Offers { good, bad } = self.offers.transpose()?.unwrap_or_default();
         Ok(Announce {
-            info_hash: info_hash?,
-            peer_id: self.peer_id.peer_id(Field::PeerId)?,
+            info_hash,
+            peer_id,
             left: self.left.amount(),
             event: self.event.event(),
-            offers: self.offers.transpose()?.unwrap_or_default(),
+            offers: good,
+            bad_offers: bad,
         })
     }
 
@@ -218,34 +232,35 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Takes a list of offers. The outer fault is one of the message, the inner one only matters if the offers do.
+/// Reads a list of offers. The outer fault is one of the message, the inner one only matters if the offers do.
 fn offers<'a>(
     scanner: &mut Scanner<'a>,
     depth: usize,
     max_offers: usize,
-) -> Result<Result<Vec<Offer<'a>>, Fault>, Fault> {
+) -> Result<Result<Offers<'a>, Fault>, Fault> {
+    let mut offers = Offers::default();
     if scanner.peek() != Some(b'[') {
         let is_there = Member::new(scanner.value(depth)?).is_there();
-        return Ok(if is_there { Err(Fault::NotList(Field::Offers)) } else { Ok(Vec::new()) });
+        return Ok(if is_there { Err(Fault::NotList(Field::Offers)) } else { Ok(offers) });
     }
-    let mut offers = Ok(Vec::new());
     scanner.list(depth, |scanner, depth| {
         let read = offer(scanner, depth)?;
-        match (&mut offers, read) {
-            (Ok(list), _) if list.len() == max_offers => {}
-            (Ok(list), Ok(offer)) => list.push(offer),
-            (Ok(_), Err(fault)) => offers = Err(fault),
-            (Err(_), _) => {}
+        if offers.good.len() < max_offers {
+            match read {
+                Some(offer) => offers.good.push(offer),
+                None => offers.bad += 1,
+            }
         }
         Ok(())
     })?;
-    Ok(offers)
+    Ok(Ok(offers))
 }
 
-fn offer<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Result<Offer<'a>, Fault>, Fault> {
+/// Reads an offer. `None` if it cannot be relayed; the fault is one of the message.
+fn offer<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Option<Offer<'a>>, Fault> {
     if scanner.peek() != Some(b'{') {
         scanner.value(depth)?;
-        return Ok(Err(Fault::NotObject(Field::Offers)));
+        return Ok(None);
     }
     let mut offer = Member::default();
     let mut offer_id = Member::default();
@@ -258,8 +273,8 @@ fn offer<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Result<Offer<'a>
         }
         Ok(())
     })?;
-    let read = || Ok(Offer { offer: offer.description(Field::Offer)?, offer_id: offer_id.offer_id()? });
-    Ok(read())
+    let parts = offer.description(Field::Offer).ok().zip(offer_id.offer_id().ok());
+    Ok(parts.map(|(offer, offer_id)| Offer { offer, offer_id }))
 }
 
 /// What messages about a peer of a torrent begin with, in both directions.

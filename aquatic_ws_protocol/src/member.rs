@@ -61,16 +61,19 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// What is not a known event is none.
+    /// Event of this name in any case. An unknown event is none.
     pub(crate) fn event(self) -> AnnounceEvent {
         let raw = self.0.and_then(|value| value.text()).unwrap_or_default();
-        match text::name(raw, &mut [0; 16]) {
-            "started" => AnnounceEvent::Started,
-            "stopped" => AnnounceEvent::Stopped,
-            "completed" => AnnounceEvent::Completed,
-            "paused" => AnnounceEvent::Paused,
-            _ => AnnounceEvent::None,
-        }
+        let mut buffer = [0; 16];
+        let name = text::name(raw, &mut buffer);
+        let events = [
+            ("started", AnnounceEvent::Started),
+            ("stopped", AnnounceEvent::Stopped),
+            ("completed", AnnounceEvent::Completed),
+            ("paused", AnnounceEvent::Paused),
+        ];
+        let known = events.into_iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+        known.map_or(AnnounceEvent::None, |(_, event)| event)
     }
 
     /// A number of bytes, in figures or as text. What is none, or not known, is nothing.

@@ -296,7 +296,7 @@ proptest! {
         let ids = offers.iter().map(|(_, id)| id.clone());
         let offers = descriptions.zip(ids).map(|(offer, offer_id)| Offer { offer, offer_id }).collect();
         let (info_hash, peer_id) = (InfoHash(info_hash), PeerId(peer_id));
-        let message = ClientMessage::Announce(Announce { info_hash, peer_id, left, event, offers });
+        let message = ClientMessage::Announce(Announce { info_hash, peer_id, left, event, offers, bad_offers: 0 });
         let mut text = String::new();
         message.encode(&mut text);
         prop_assert_eq!(ClientMessage::parse(&text, &Limits { max_message_length: text.len(), ..Limits::default() }), Ok(message));

@@ -84,7 +84,17 @@ fn what_is_left_may_be_anything() {
         assert_eq!(announce(&text).is_seeder(), expected == Some(0));
     }
     let text = announce_with("");
-    assert!(!announce(&text).is_seeder(), "who does not say is no seeder");
+    assert!(!announce(&text).is_seeder(), "a peer that does not say is no seeder");
+}
+
+#[test]
+fn completed_without_left_is_a_seeder() {
+    for left in ["", ",\"left\":null", ",\"left\":\"\"", ",\"left\":-1"] {
+        let text = announce_with(&format!(",\"event\":\"completed\"{left}"));
+        assert!(announce(&text).is_seeder(), "{left}");
+    }
+    let text = announce_with(",\"event\":\"completed\",\"left\":1");
+    assert!(!announce(&text).is_seeder());
 }
 
 #[test]
@@ -97,7 +107,8 @@ fn events_that_are_not_known_are_none() {
         ("\"st\\u006fpped\"", AnnounceEvent::Stopped),
         ("\"update\"", AnnounceEvent::None),
         ("\"\"", AnnounceEvent::None),
-        ("\"Started\"", AnnounceEvent::None),
+        ("\"Started\"", AnnounceEvent::Started),
+        ("\"STOPP\\u0045D\"", AnnounceEvent::Stopped),
         ("\"an event with a long name\"", AnnounceEvent::None),
         ("null", AnnounceEvent::None),
         ("2", AnnounceEvent::None),
@@ -205,27 +216,48 @@ fn scrapes_of_one_some_and_no_torrents() {
 }
 
 #[test]
+fn bad_offers_are_left_out_and_counted() {
+    let long = format!("{{\"offer\":{{}},\"offer_id\":\"{}\"}}", "ÿ".repeat(65));
+    let bad = [
+        "null",
+        "1",
+        "[]",
+        "{}",
+        "{\"offer_id\":\"x\"}",
+        "{\"offer_id\":\"x\",\"offer\":null}",
+        "{\"offer_id\":\"x\",\"offer\":\"{}\"}",
+        "{\"offer\":{}}",
+        "{\"offer\":{},\"offer_id\":1}",
+        &long,
+        "{\"offer\":{},\"offer_id\":\"\\udc00\"}",
+        "{\"offer\":{\"a\":\"\\ud800\"},\"offer_id\":\"\"}",
+        "{\"offer\":{\"a\":-1e309},\"offer_id\":\"\"}",
+    ];
+    let good = "{\"offer\":{},\"offer_id\":\"good\"}";
+    let read = |offers: &str| {
+        let text = announce_with(&format!(",\"left\":7,\"offers\":[{offers}]"));
+        let announce = announce(&text);
+        assert_eq!((announce.info_hash, announce.peer_id, announce.left), (HASH, PEER, Some(7)), "{offers}");
+        let names = announce.offers.iter().map(|offer| format!("{:?}", offer.offer_id)).collect::<Vec<_>>();
+        (names.join(" "), announce.bad_offers)
+    };
+    for bad in bad {
+        assert_eq!(read(bad), (String::new(), 1), "{bad}");
+        assert_eq!(read(&format!("{bad},{good},{bad}")), ("good".to_owned(), 2), "{bad}");
+        assert_eq!(read(&format!("{good},{bad},{good}")), ("good good".to_owned(), 1), "{bad}");
+    }
+    assert_eq!(read(&bad.join(",")), (String::new(), bad.len()));
+    // Those left out count towards no limit.
+    let many = format!("{},{}", bad.join(","), [good; 12].join(","));
+    assert_eq!(read(&many), (["good"; 10].join(" "), bad.len()));
+    // What is no JSON is no announce either.
+    assert!(matches!(fault(",\"offers\":[{\"offer\":{},\"offer_id\":x}]"), Fault::NotJson { .. }));
+}
+
+#[test]
 fn faults_of_announces() {
-    let offers = |offer: &str| fault(&format!(",\"offers\":[{offer}]"));
     assert_eq!(fault(",\"offers\":\"x\""), Fault::NotList(Field::Offers));
     assert_eq!(fault(",\"offers\":{}"), Fault::NotList(Field::Offers));
-    assert_eq!(offers("null"), Fault::NotObject(Field::Offers));
-    assert_eq!(offers("{\"offer_id\":\"x\"}"), Fault::Missing(Field::Offer));
-    assert_eq!(offers("{\"offer_id\":\"x\",\"offer\":null}"), Fault::Missing(Field::Offer));
-    assert_eq!(offers("{\"offer_id\":\"x\",\"offer\":\"{}\"}"), Fault::NotObject(Field::Offer));
-    assert_eq!(offers("{\"offer\":{}}"), Fault::Missing(Field::OfferId));
-    assert_eq!(offers("{\"offer\":{},\"offer_id\":1}"), Fault::NotText(Field::OfferId));
-    let long = format!("{{\"offer\":{{}},\"offer_id\":\"{}\"}}", "ÿ".repeat(65));
-    assert_eq!(offers(&long), Fault::OfferIdTooLong(65));
-    assert_eq!(offers("{\"offer\":{},\"offer_id\":\"\\udc00\"}"), Fault::LoneSurrogate(Field::OfferId));
-    assert_eq!(
-        offers("{\"offer\":{\"a\":\"\\ud800\"},\"offer_id\":\"\"}"),
-        Fault::LoneSurrogate(Field::Offer)
-    );
-    assert_eq!(offers("{\"offer\":{\"a\":-1e309},\"offer_id\":\"\"}"), Fault::NumberRange(Field::Offer));
-    // A valid one before or after does not save it.
-    assert_eq!(offers("{\"offer\":{},\"offer_id\":\"\"},1"), Fault::NotObject(Field::Offers));
-    assert_eq!(offers("1,{\"offer\":{},\"offer_id\":\"\"}"), Fault::NotObject(Field::Offers));
     let answer = |members: &str| fault(&format!(",\"answer\":{{}},{members}"));
     assert_eq!(answer("\"offer_id\":\"\""), Fault::Missing(Field::ToPeerId));
     assert_eq!(answer("\"offer_id\":\"\",\"to_peer_id\":\"x\""), Fault::Length(Field::ToPeerId, 1));

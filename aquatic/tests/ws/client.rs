@@ -229,6 +229,7 @@ impl<S: Read + Write> Client<S> {
             left,
             event,
             offers,
+            bad_offers: 0,
         }));
     }
 

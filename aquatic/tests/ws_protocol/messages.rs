@@ -65,7 +65,7 @@ fn every_refusal_says_what_it_is_about() {
         (json!({ "action": "ping", "info_hash": HASH }), "announce", json!(HASH)),
         (json!({ "info_hash": HASH }), "announce", json!(HASH)),
         (json!({ "action": "announce", "info_hash": HASH }), "announce", json!(HASH)),
-        (with(announce('p'), json!({ "offers": [{}] })), "announce", json!(HASH)),
+        (with(announce('p'), json!({ "offers": {} })), "announce", json!(HASH)),
         (with(answer('p', 'q', 1), json!({ "to_peer_id": 1 })), "announce", json!(HASH)),
         (json!({ "action": "announce", "info_hash": "short", "peer_id": id('p') }), "announce", Value::Null),
         (json!({ "action": "scrape", "info_hash": "short" }), "scrape", Value::Null),
@@ -78,6 +78,16 @@ fn every_refusal_says_what_it_is_about() {
     assert_eq!(reply["action"], "scrape");
     // After all that the client is served as before.
     assert_eq!(browser.announce('p', json!({})), (0, 1));
+}
+
+#[test]
+fn a_bad_offer_does_not_cost_the_others_and_the_announce() {
+    let tracker = tracker();
+    let (mut first, mut second) = (Browser::open(&tracker), Browser::open(&tracker));
+    first.announce('1', json!({}));
+    let offers = json!([{ "offer_id": "bad" }, offer(7), { "offer": {} }]);
+    assert_eq!(second.announce('2', json!({ "offers": offers })), (0, 2));
+    assert_eq!(first.next()["offer_id"], offer(7)["offer_id"]);
 }
 
 #[test]

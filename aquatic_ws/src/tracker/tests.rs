@@ -182,6 +182,25 @@ fn browsers_meet_whichever_cores_they_and_their_torrent_are_on() {
 }
 
 #[test]
+fn an_announce_with_bad_offers_is_served_without_them() {
+    for (core, owner) in [(0, 0), (0, 1)] {
+        let mut cores = Cores::new();
+        let torrent = cores.torrent(owner);
+        let (one, two) = (cores.open(core), cores.open(core));
+        cores.announce(one, torrent, 1, &[]);
+        let offers = r#"[null,{"offer_id":"bad"},{"offer":{},"offer_id":"good"},{"offer":{}}]"#;
+        let (hash, peer) = (latin(&torrent.0), latin(&[2; 20]));
+        let members = format!(r#""info_hash":"{hash}","peer_id":"{peer}","left":1,"offers":{offers}"#);
+        cores.text(two, &format!(r#"{{"action":"announce",{members}}}"#));
+        cores.settle();
+        assert_eq!(kinds(cores.received(one)), ["reply 1", "offer of 2 good"]);
+        assert_eq!(kinds(cores.received(two)), ["reply 2"]);
+        assert_eq!(cores.peers(), 2);
+        assert_eq!(cores.trackers[core].counters.dropped[Dropped::BadOffer as usize].get(), 3);
+    }
+}
+
+#[test]
 fn who_leaves_before_the_announce_arrives_is_gone_all_the_same() {
     let mut cores = Cores::new();
     let torrent = cores.torrent(1);

@@ -41,7 +41,11 @@ fn check_client_message(bytes: &[u8]) {
 fn check_accepted(message: &ClientMessage<'_>) {
     let mut text = String::new();
     message.encode(&mut text);
-    assert_eq!(ClientMessage::parse(&text, &LIMITS).as_ref(), Ok(message));
+    let mut again = message.clone();
+    if let ClientMessage::Announce(announce) = &mut again {
+        announce.bad_offers = 0;
+    }
+    assert_eq!(ClientMessage::parse(&text, &LIMITS), Ok(again));
     match message {
         ClientMessage::Announce(announce) => {
             assert!(announce.offers.len() <= LIMITS.max_offers);
@@ -160,7 +164,7 @@ fn check_meaning(value: &Value, message: Option<&ClientMessage<'_>>) {
                 check_peer(value, announce);
                 let offer = |offer: &Offer<'_>| (parsed(offer.offer), offer.offer_id.characters().collect());
                 let offers = announce.offers.iter().map(offer).collect();
-                ((announce.info_hash.0, announce.peer_id.0), offers)
+                ((announce.info_hash.0, announce.peer_id.0), (offers, announce.bad_offers))
             });
             assert_eq!(found, all);
         }
@@ -190,7 +194,8 @@ fn check_peer(value: &Value, announce: &Announce<'_>) {
     let whole = left.as_u64().or_else(|| left.as_str()?.parse().ok());
     // Other forms of 0 are no whole numbers to the other reader.
     assert!(announce.left == whole || announce.left == Some(0) && whole.is_none());
-    let event = match value.get("event").and_then(Value::as_str) {
+    let event = value.get("event").and_then(Value::as_str).map(str::to_ascii_lowercase);
+    let event = match event.as_deref() {
         Some("started") => AnnounceEvent::Started,
         Some("stopped") => AnnounceEvent::Stopped,
         Some("completed") => AnnounceEvent::Completed,
@@ -213,13 +218,22 @@ fn offer_id(value: &Value) -> Option<String> {
     Some(value.as_str()?.to_owned()).filter(|text| text.chars().count() <= 64)
 }
 
-fn offers(list: Option<&Value>) -> Option<Vec<(Value, String)>> {
-    let Some(list) = list.filter(|list| !list.is_null()) else { return Some(Vec::new()) };
+/// The good offers and the number of bad ones before the limit is reached.
+fn offers(list: Option<&Value>) -> Option<(Vec<(Value, String)>, usize)> {
+    let Some(list) = list.filter(|list| !list.is_null()) else { return Some((Vec::new(), 0)) };
     let read = |offer: &Value| {
         let description = offer.get("offer").filter(|offer| offer.is_object())?;
         Some((description.clone(), offer_id(offer.get("offer_id")?)?))
     };
-    list.as_array()?.iter().take(LIMITS.max_offers).map(read).collect()
+    let mut offers = (Vec::new(), 0);
+    for offer in list.as_array()?.iter().map(read) {
+        match offer {
+            _ if offers.0.len() == LIMITS.max_offers => break,
+            Some(offer) => offers.0.push(offer),
+            None => offers.1 += 1,
+        }
+    }
+    Some(offers)
 }
 
 fn check_tracker_message(bytes: &[u8]) {
