@@ -59,7 +59,7 @@ pub(crate) fn reason_of(refusal: Refusal) -> Reason {
             Fault::PortMissing => Reason::PortMissing,
             Fault::PortInvalid => Reason::PortInvalid,
             Fault::NotCompact => Reason::NotCompact,
-            Fault::ScrapeOfAll => Reason::FullScrape,
+            Fault::FullScrape => Reason::FullScrape,
         },
         Refusal::Http(fault) => match fault {
             HttpFault::Malformed => Reason::Malformed,

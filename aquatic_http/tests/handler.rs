@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use aquatic_common::{Family, InfoHash, Seconds};
 use aquatic_http::{Action, Counters, Handler, ProtocolConfig, Step, Then, Turn, Why};
-use aquatic_http_protocol::{Answer, FailureView, Reply, Retry, Taken};
+use aquatic_http_protocol::{FailureView, Parsed, Reply, Response, Retry};
 use aquatic_runtime::metrics::Registry;
 use aquatic_runtime::proxy::{ForwardedHeaders, NoClient, OnBadHeader, TrustedProxies};
 use aquatic_runtime::router::{AnnounceAnswer, RouteError};
@@ -89,7 +89,9 @@ struct Replied {
 
 impl Replied {
     fn reply(&self) -> Reply<'_> {
-        let Taken::Whole(answer) = Answer::take(&self.bytes, false) else { panic!("{:?}", self.bytes) };
+        let Parsed::Complete(answer) = Response::parse(&self.bytes, false) else {
+            panic!("{:?}", self.bytes)
+        };
         assert_eq!(answer.length, self.bytes.len());
         Reply::parse(answer.body).unwrap()
     }

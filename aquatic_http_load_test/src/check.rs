@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use aquatic_common::InfoHash;
-use aquatic_http_protocol::{AnnounceView, Answer, Reply, ScrapeView, is_canonical};
+use aquatic_http_protocol::{AnnounceView, Reply, Response, ScrapeView, is_canonical};
 use aquatic_load_engine::returned::{Asked, ReturnedPeers};
 
 use crate::config::Verification;
@@ -31,7 +31,7 @@ impl Checker {
         &mut self,
         plan: &Plan,
         (pending, wanted): (&Pending, u32),
-        answer: &Answer<'_>,
+        answer: &Response<'_>,
         tally: &mut Tally,
     ) -> bool {
         if answer.status != OK {

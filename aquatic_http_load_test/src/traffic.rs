@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use aquatic_common::{AnnounceEvent, InfoHash};
-use aquatic_http_protocol::{AnnounceFields, BufferTooSmall, Origin, encode_scrape_request};
+use aquatic_http_protocol::{AnnounceFields, BufferTooSmall, ClientHeaders, encode_scrape_request};
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::draw::Draw;
 use aquatic_load_engine::prefill::Unannounced;
@@ -121,7 +121,7 @@ pub(crate) fn write(
     torrents: &mut Vec<InfoHash>,
     buffer: &mut [u8],
 ) -> Result<usize, BufferTooSmall> {
-    let origin = Origin { host: &plan.host, user_agent: USER_AGENT, keep_alive };
+    let origin = ClientHeaders { host: &plan.host, user_agent: USER_AGENT, keep_alive };
     match wish.kind {
         Kind::Announce => announce(plan, traffic, wish.subject).encode(&origin, buffer),
         Kind::Scrape => {

@@ -16,8 +16,8 @@ use aquatic_common::InfoHash;
 use aquatic_http_load_test::config::Config;
 use aquatic_http_load_test::{print_targets, run};
 use aquatic_http_protocol::{
-    AnnounceReply, AnnounceRequest, DEFAULT_MAX_HEAD_LENGTH, FailureReply, Framing, Request, ScrapeFile,
-    ScrapeReply, Taken,
+    AnnounceReply, AnnounceRequest, DEFAULT_MAX_HEAD_LENGTH, FailureReply, Framing, Parsed, Request,
+    ScrapeFile, ScrapeReply,
 };
 use aquatic_load_engine::report::{Failure, Outcome, Report};
 use aquatic_load_engine::settings::Mode;
@@ -78,15 +78,15 @@ fn serve(mut stream: impl Read + Write, from: SocketAddr, manner: Manner, swarms
     let (mut received, mut chunk, mut reply) = (Vec::new(), [0; 65536], vec![0; 65536]);
     let mut at_once = 0;
     loop {
-        match Request::take(&received, DEFAULT_MAX_HEAD_LENGTH) {
-            Taken::NeedMore => match stream.read(&mut chunk) {
+        match Request::parse(&received, DEFAULT_MAX_HEAD_LENGTH) {
+            Parsed::NeedMore => match stream.read(&mut chunk) {
                 Ok(0) | Err(_) => return,
                 Ok(length) => {
                     received.extend_from_slice(&chunk[..length]);
                     at_once = 0;
                 }
             },
-            Taken::Whole((head, request)) => {
+            Parsed::Complete((head, request)) => {
                 at_once += 1;
                 {
                     let mut swarms = swarms.lock().unwrap();
@@ -104,7 +104,7 @@ fn serve(mut stream: impl Read + Write, from: SocketAddr, manner: Manner, swarms
                 }
                 received.drain(..head.length);
             }
-            Taken::Refused(refused) => panic!("{refused:?}"),
+            Parsed::Refused(refused) => panic!("{refused:?}"),
         }
     }
 }
@@ -410,8 +410,8 @@ fn targets_are_those_of_announces() {
         .lines()
         .map(|target| {
             let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-            let taken = Request::take(head.as_bytes(), DEFAULT_MAX_HEAD_LENGTH);
-            let Taken::Whole((_, Request::Announce(announce))) = taken else { panic!("{target}") };
+            let taken = Request::parse(head.as_bytes(), DEFAULT_MAX_HEAD_LENGTH);
+            let Parsed::Complete((_, Request::Announce(announce))) = taken else { panic!("{target}") };
             announce.info_hash
         })
         .collect();

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use aquatic_http_protocol::{
-    AnnounceReply, Answer, Connection, DEFAULT_MAX_HEAD_LENGTH, Framing, Head, Reply, Request, Taken,
+    AnnounceReply, DEFAULT_MAX_HEAD_LENGTH, Framing, Head, Parsed, Persistence, Reply, Request, Response,
 };
 use divan::{Bencher, black_box};
 
@@ -44,7 +44,7 @@ fn coded(bytes: impl Iterator<Item = u8>) -> String {
     bytes.map(code).collect()
 }
 
-const FRAMING: Framing = Framing { connection: Connection::Open, body: true };
+const FRAMING: Framing = Framing { persistence: Persistence::Open, body: true };
 const PEERS: [u8; 300] = [0x5a; 300];
 
 fn reply() -> AnnounceReply<'static> {
@@ -64,9 +64,9 @@ fn reply() -> AnnounceReply<'static> {
 fn decode_announce(bencher: Bencher<'_, '_>) {
     let requests = requests();
     let mut next = requests.iter().cycle();
-    bencher.bench_local(|| match Request::take(black_box(next.next().unwrap()), DEFAULT_MAX_HEAD_LENGTH) {
-        Taken::Whole((_, request)) => Some(black_box(request)).is_some(),
-        Taken::NeedMore | Taken::Refused(_) => panic!("a request"),
+    bencher.bench_local(|| match Request::parse(black_box(next.next().unwrap()), DEFAULT_MAX_HEAD_LENGTH) {
+        Parsed::Complete((_, request)) => Some(black_box(request)).is_some(),
+        Parsed::NeedMore | Parsed::Refused(_) => panic!("a request"),
     });
 }
 
@@ -74,9 +74,9 @@ fn decode_announce(bencher: Bencher<'_, '_>) {
 fn decode_head_only(bencher: Bencher<'_, '_>) {
     let requests = requests();
     let mut next = requests.iter().cycle();
-    bencher.bench_local(|| match Head::take(black_box(next.next().unwrap()), DEFAULT_MAX_HEAD_LENGTH) {
-        Taken::Whole(head) => black_box(head).length,
-        Taken::NeedMore | Taken::Refused(_) => panic!("a head"),
+    bencher.bench_local(|| match Head::parse(black_box(next.next().unwrap()), DEFAULT_MAX_HEAD_LENGTH) {
+        Parsed::Complete(head) => black_box(head).length,
+        Parsed::NeedMore | Parsed::Refused(_) => panic!("a head"),
     });
 }
 
@@ -86,7 +86,7 @@ fn incomplete_head_of_8_kib(bencher: Bencher<'_, '_>) {
     let field = format!("X-Field: {}\r\n", "x".repeat(120));
     let mut request = format!("GET /announce HTTP/1.1\r\n{}", field.repeat(63)).into_bytes();
     request.truncate(DEFAULT_MAX_HEAD_LENGTH - 1);
-    bencher.bench_local(|| Head::take(black_box(&request), DEFAULT_MAX_HEAD_LENGTH) == Taken::NeedMore);
+    bencher.bench_local(|| Head::parse(black_box(&request), DEFAULT_MAX_HEAD_LENGTH) == Parsed::NeedMore);
 }
 
 #[divan::bench(sample_size = 1024)]
@@ -107,8 +107,8 @@ fn copy_of_50_peers(bencher: Bencher<'_, '_>) {
 fn read_announce_reply_of_50_peers(bencher: Bencher<'_, '_>) {
     let mut buffer = [0; 1024];
     let length = reply().encode(FRAMING, &mut buffer).unwrap();
-    bencher.bench_local(|| match Answer::take(black_box(&buffer[..length]), false) {
-        Taken::Whole(answer) => Reply::parse(answer.body).is_ok(),
-        Taken::NeedMore | Taken::Refused(_) => false,
+    bencher.bench_local(|| match Response::parse(black_box(&buffer[..length]), false) {
+        Parsed::Complete(answer) => Reply::parse(answer.body).is_ok(),
+        Parsed::NeedMore | Parsed::Refused(_) => false,
     });
 }

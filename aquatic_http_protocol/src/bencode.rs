@@ -9,7 +9,7 @@ const MAX_DEPTH: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BencodeError {
     /// The bytes end before the value does.
-    CutShort,
+    Truncated,
     /// A byte that nothing can start or go on with.
     Unexpected(u8),
     /// A number with more digits than any field has use for, or a string longer than the rest.
@@ -21,7 +21,7 @@ pub enum BencodeError {
 impl fmt::Display for BencodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CutShort => f.write_str("bencode is cut short"),
+            Self::Truncated => f.write_str("bencode is truncated"),
             Self::Unexpected(byte) => write!(f, "unexpected byte {byte:#04x} in bencode"),
             Self::Number => f.write_str("number in bencode is out of range"),
             Self::TooDeep => f.write_str("bencode has too many levels"),
@@ -47,11 +47,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn peek(&self) -> Result<u8, BencodeError> {
-        self.rest.first().copied().ok_or(BencodeError::CutShort)
+        self.rest.first().copied().ok_or(BencodeError::Truncated)
     }
 
     fn byte(&mut self) -> Result<u8, BencodeError> {
-        let (&byte, rest) = self.rest.split_first().ok_or(BencodeError::CutShort)?;
+        let (&byte, rest) = self.rest.split_first().ok_or(BencodeError::Truncated)?;
         self.rest = rest;
         Ok(byte)
     }
@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn string(&mut self) -> Result<&'a [u8], BencodeError> {
         let length = usize::try_from(self.digits(b':')?).map_err(|_| BencodeError::Number)?;
-        let (string, rest) = self.rest.split_at_checked(length).ok_or(BencodeError::CutShort)?;
+        let (string, rest) = self.rest.split_at_checked(length).ok_or(BencodeError::Truncated)?;
         self.rest = rest;
         Ok(string)
     }
@@ -202,21 +202,21 @@ mod tests {
 
     #[test]
     fn not_bencode() {
-        use BencodeError::{CutShort, Number, TooDeep, Unexpected};
+        use BencodeError::{Number, TooDeep, Truncated, Unexpected};
         let cases = [
-            ("", CutShort),
-            ("i", CutShort),
-            ("i1", CutShort),
+            ("", Truncated),
+            ("i", Truncated),
+            ("i1", Truncated),
             ("ie", Unexpected(b'e')),
             ("i-e", Unexpected(b'e')),
             ("i--1e", Unexpected(b'-')),
             ("i9223372036854775808e", Number),
             ("99999999999999999999:", Number),
-            ("5:abcd", CutShort),
-            ("5", CutShort),
+            ("5:abcd", Truncated),
+            ("5", Truncated),
             ("5x", Unexpected(b'x')),
             ("di1e0:e", Unexpected(b'i')),
-            ("d1:a", CutShort),
+            ("d1:a", Truncated),
             ("d1:ae", Unexpected(b'e')),
             ("x", Unexpected(b'x')),
             ("llllllllleeeeeeeee", TooDeep),

@@ -13,7 +13,7 @@ pub enum Method {
 
 /// What becomes of the connection once the answer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connection {
+pub enum Persistence {
     /// It stays open, as is the rule since HTTP/1.1.
     Open,
     /// It stays open because the client asked for it over HTTP/1.0, and the answer has to say so.
@@ -26,7 +26,7 @@ pub enum Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framing {
     /// What becomes of the connection.
-    pub connection: Connection,
+    pub persistence: Persistence,
     /// Whether to send the body, and not just what would stand before it.
     pub body: bool,
 }
@@ -35,12 +35,12 @@ impl Framing {
     /// For an answer that is the last on its connection, whatever the client asked for.
     #[must_use]
     pub fn closing(self) -> Self {
-        Self { connection: Connection::Close, ..self }
+        Self { persistence: Persistence::Close, ..self }
     }
 
     /// Whether the answer is the last on its connection.
     #[must_use]
     pub fn closes(self) -> bool {
-        self.connection == Connection::Close
+        self.persistence == Persistence::Close
     }
 }

@@ -3,10 +3,10 @@
 use httparse::EMPTY_HEADER;
 use memchr::{memchr, memchr2};
 
-use crate::framing::{Connection, Framing, Method};
+use crate::framing::{Framing, Method, Persistence};
 use crate::query::split_at_byte;
 use crate::refusal::{HttpFault, Refusal, Refused};
-use crate::wire::Taken;
+use crate::wire::Parsed;
 
 /// How many bytes a head may have, unless the tracker is told otherwise. Scrapes are the longest requests: this is
 /// enough for some 100 torrents with every byte percent-coded.
@@ -61,13 +61,13 @@ impl<'a> Head<'a> {
     /// and spaces in targets, and a missing `Host`. Requests with a body are refused and their connection is to be
     /// closed, so that no body is ever taken for a request.
     #[must_use]
-    pub fn take(buffer: &'a [u8], max_length: usize) -> Taken<Self, Refused> {
+    pub fn parse(buffer: &'a [u8], max_length: usize) -> Parsed<Self, Refused> {
         let window = buffer.get(..max_length).unwrap_or(buffer);
         match read(window) {
-            Ok(Some(head)) => Taken::Whole(head),
-            Ok(None) if window.len() < max_length => Taken::NeedMore,
-            Ok(None) => Taken::Refused(refused(HttpFault::HeadTooLong)),
-            Err(fault) => Taken::Refused(refused(fault)),
+            Ok(Some(head)) => Parsed::Complete(head),
+            Ok(None) if window.len() < max_length => Parsed::NeedMore,
+            Ok(None) => Parsed::Refused(refused(HttpFault::HeadTooLong)),
+            Err(fault) => Parsed::Refused(refused(fault)),
         }
     }
 
@@ -94,7 +94,7 @@ impl<'a> Head<'a> {
 
 /// After any of these faults nothing in the buffer can be trusted to be the start of a request.
 fn refused(fault: HttpFault) -> Refused {
-    let framing = Framing { connection: Connection::Close, body: true };
+    let framing = Framing { persistence: Persistence::Close, body: true };
     Refused { refusal: Refusal::Http(fault), framing, length: 0 }
 }
 
@@ -107,10 +107,10 @@ fn read(window: &[u8]) -> Result<Option<Head<'_>>, HttpFault> {
     if fields.body {
         return Err(if line.method == Method::Other { HttpFault::Method } else { HttpFault::Body });
     }
-    let connection = match (line.persistent, fields.close, fields.keep_alive) {
-        (_, true, _) | (false, false, false) => Connection::Close,
-        (true, false, _) => Connection::Open,
-        (false, false, true) => Connection::KeepAlive,
+    let persistence = match (line.persistent, fields.close, fields.keep_alive) {
+        (_, true, _) | (false, false, false) => Persistence::Close,
+        (true, false, _) => Persistence::Open,
+        (false, false, true) => Persistence::KeepAlive,
     };
     let (path, query) = split_at_byte(line.target, memchr(b'?', line.target));
     Ok(Some(Head {
@@ -118,7 +118,7 @@ fn read(window: &[u8]) -> Result<Option<Head<'_>>, HttpFault> {
         path,
         query,
         headers,
-        framing: Framing { connection, body: line.method != Method::Head },
+        framing: Framing { persistence, body: line.method != Method::Head },
         upgrade: fields.upgrade.filter(|_| fields.upgrades),
         length: window.len() - rest.len(),
     }))

@@ -9,20 +9,20 @@
 //! A tracker tells three kinds of bytes apart:
 //!
 //! ```
-//! use aquatic_http_protocol::{BufferTooSmall, DEFAULT_MAX_HEAD_LENGTH, Framing, PlainReply, Request, Taken};
+//! use aquatic_http_protocol::{BufferTooSmall, DEFAULT_MAX_HEAD_LENGTH, Framing, PlainReply, Request, Parsed};
 //!
 //! # fn serve(_: &Request<'_>, framing: Framing, reply: &mut [u8]) -> Result<usize, BufferTooSmall> {
 //! #     PlainReply::HEALTHY.encode(framing, reply)
 //! # }
 //! /// Returns how much of both buffers was used and whether the connection goes on; nothing when it is to go on reading.
 //! fn answer(received: &[u8], reply: &mut [u8]) -> Result<Option<(usize, usize, bool)>, BufferTooSmall> {
-//!     match Request::take(received, DEFAULT_MAX_HEAD_LENGTH) {
-//!         Taken::NeedMore => Ok(None),
-//!         Taken::Whole((head, request)) => {
+//!     match Request::parse(received, DEFAULT_MAX_HEAD_LENGTH) {
+//!         Parsed::NeedMore => Ok(None),
+//!         Parsed::Complete((head, request)) => {
 //!             let written = serve(&request, head.framing, reply)?;
 //!             Ok(Some((head.length, written, !head.framing.closes())))
 //!         }
-//!         Taken::Refused(refused) => {
+//!         Parsed::Refused(refused) => {
 //!             let written = refused.encode(reply)?;
 //!             Ok(Some((refused.length, written, !refused.framing.closes())))
 //!         }
@@ -35,9 +35,9 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
-mod answer;
 mod bencode;
-mod client;
+mod client_request;
+mod client_response;
 mod framing;
 mod head;
 mod query;
@@ -46,15 +46,17 @@ mod request;
 mod response;
 mod wire;
 
-pub use answer::{AnnounceView, Answer, AnswerError, FailureView, Reply, ReplyError, ScrapeView};
 pub use aquatic_common::BufferTooSmall;
 pub use bencode::{BencodeError, is_canonical};
-pub use client::{AnnounceFields, Origin, encode_scrape_request};
-pub use framing::{Connection, Framing, Method};
+pub use client_request::{AnnounceFields, ClientHeaders, encode_scrape_request};
+pub use client_response::{
+    AnnounceView, FailureView, Reply, ReplyError, Response, ResponseError, ScrapeView,
+};
+pub use framing::{Framing, Method, Persistence};
 pub use head::{DEFAULT_MAX_HEAD_LENGTH, Head, Headers, MAX_HEADERS, Path};
-pub use refusal::{Fault, HttpFault, Reason, Refusal, Refused};
+pub use refusal::{FailureReason, Fault, HttpFault, Refusal, Refused};
 pub use request::{AnnounceRequest, Request, ScrapeRequest};
 pub use response::{
     ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, FailureReply, PlainReply, Retry, ScrapeFile, ScrapeReply, Status,
 };
-pub use wire::Taken;
+pub use wire::Parsed;

@@ -18,14 +18,14 @@ pub enum Fault {
     /// The client wants its peers as a list of dictionaries.
     NotCompact,
     /// The scrape names no torrent, which elsewhere asks for all of them.
-    ScrapeOfAll,
+    FullScrape,
 }
 
 impl Fault {
     /// What to tell the client.
     #[must_use]
-    pub fn reason(self) -> Reason {
-        let mut reason = Reason { bytes: [0; Reason::CAPACITY], length: 0 };
+    pub fn reason(self) -> FailureReason {
+        let mut reason = FailureReason { bytes: [0; FailureReason::CAPACITY], length: 0 };
         let written = match self {
             Self::InfoHashMissing => reason.write_str("info_hash is missing"),
             Self::InfoHashLength(got) => write!(reason, "info_hash must be 20 bytes, got {got}"),
@@ -34,7 +34,7 @@ impl Fault {
             Self::NotCompact => {
                 reason.write_str("compact=0 is not supported, peers come in compact form only")
             }
-            Self::ScrapeOfAll => reason.write_str("full scrapes are not supported"),
+            Self::FullScrape => reason.write_str("full scrapes are not supported"),
         };
         debug_assert!(written.is_ok(), "the capacity is enough for all reasons");
         reason
@@ -51,12 +51,12 @@ impl std::error::Error for Fault {}
 
 /// A short text that needs no allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Reason {
+pub struct FailureReason {
     bytes: [u8; Self::CAPACITY],
     length: usize,
 }
 
-impl Reason {
+impl FailureReason {
     const CAPACITY: usize = 64;
 
     /// The text.
@@ -67,7 +67,7 @@ impl Reason {
     }
 }
 
-impl Write for Reason {
+impl Write for FailureReason {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.length + text.len();
         self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
@@ -76,7 +76,7 @@ impl Write for Reason {
     }
 }
 
-impl fmt::Debug for Reason {
+impl fmt::Debug for FailureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
     }

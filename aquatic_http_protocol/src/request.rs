@@ -8,7 +8,7 @@ use crate::framing::Method;
 use crate::head::{Head, Path};
 use crate::query::{MAX_WORD, Parameters, decode_20, decode_word};
 use crate::refusal::{Fault, HttpFault, Refusal, Refused};
-use crate::wire::Taken;
+use crate::wire::Parsed;
 
 /// A request that a tracker can serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,15 +24,15 @@ pub enum Request<'a> {
 impl<'a> Request<'a> {
     /// Takes a request with a head of at most this many bytes from the front of a buffer.
     #[must_use]
-    pub fn take(buffer: &'a [u8], max_head_length: usize) -> Taken<(Head<'a>, Self), Refused> {
-        let head = match Head::take(buffer, max_head_length) {
-            Taken::Whole(head) => head,
-            Taken::NeedMore => return Taken::NeedMore,
-            Taken::Refused(refused) => return Taken::Refused(refused),
+    pub fn parse(buffer: &'a [u8], max_head_length: usize) -> Parsed<(Head<'a>, Self), Refused> {
+        let head = match Head::parse(buffer, max_head_length) {
+            Parsed::Complete(head) => head,
+            Parsed::NeedMore => return Parsed::NeedMore,
+            Parsed::Refused(refused) => return Parsed::Refused(refused),
         };
         match Self::of(&head) {
-            Ok(request) => Taken::Whole((head, request)),
-            Err(refusal) => Taken::Refused(Refused { refusal, framing: head.framing, length: head.length }),
+            Ok(request) => Parsed::Complete((head, request)),
+            Err(refusal) => Parsed::Refused(Refused { refusal, framing: head.framing, length: head.length }),
         }
     }
 
@@ -219,7 +219,7 @@ impl<'a> ScrapeRequest<'a> {
             decode_20(value).map_err(Fault::InfoHashLength)?;
             empty = false;
         }
-        if empty { Err(Fault::ScrapeOfAll) } else { Ok(Self { query }) }
+        if empty { Err(Fault::FullScrape) } else { Ok(Self { query }) }
     }
 
     /// The torrents, all of them and in the order of the request, decoded one by one. A head of 8 KiB holds up to some

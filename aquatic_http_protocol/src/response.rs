@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use aquatic_common::{BufferTooSmall, InfoHash};
 
-use crate::framing::{Connection, Framing};
+use crate::framing::{Framing, Persistence};
 use crate::refusal::{HttpFault, Refusal, Refused};
 use crate::wire::{Message, Sink, length, put};
 
@@ -48,23 +48,23 @@ impl Status {
 }
 
 /// A body with what has to stand before it.
-struct Response<'a, B> {
+struct Framed<'a, B> {
     status: Status,
     framing: Framing,
     body: &'a B,
 }
 
-impl<B: Message> Message for Response<'_, B> {
+impl<B: Message> Message for Framed<'_, B> {
     #[inline]
     fn write(&self, sink: &mut impl Sink) {
         sink.bytes(self.status.line().as_bytes());
         // Clients do not look at the type. This one shows in a browser, for whoever tries the address in one.
         sink.bytes(b"\r\nContent-Type: text/plain\r\nContent-Length: ");
         sink.number(length(self.body) as u64);
-        match self.framing.connection {
-            Connection::Open => sink.bytes(b"\r\n\r\n"),
-            Connection::KeepAlive => sink.bytes(b"\r\nConnection: keep-alive\r\n\r\n"),
-            Connection::Close => sink.bytes(b"\r\nConnection: close\r\n\r\n"),
+        match self.framing.persistence {
+            Persistence::Open => sink.bytes(b"\r\n\r\n"),
+            Persistence::KeepAlive => sink.bytes(b"\r\nConnection: keep-alive\r\n\r\n"),
+            Persistence::Close => sink.bytes(b"\r\nConnection: close\r\n\r\n"),
         }
         if self.framing.body {
             self.body.write(sink);
@@ -99,7 +99,7 @@ impl AnnounceReply<'_> {
     /// # Errors
     /// When the buffer is too small.
     pub fn encode(&self, framing: Framing, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        put(&Response { status: Status::Ok, framing, body: self }, buffer)
+        put(&Framed { status: Status::Ok, framing, body: self }, buffer)
     }
 }
 
@@ -166,7 +166,7 @@ impl ScrapeReply<'_> {
     /// When the buffer is too small.
     pub fn encode(&mut self, framing: Framing, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.files.sort_unstable_by_key(|file| file.info_hash);
-        put(&Response { status: Status::Ok, framing, body: self }, buffer)
+        put(&Framed { status: Status::Ok, framing, body: self }, buffer)
     }
 }
 
@@ -229,7 +229,7 @@ impl<'a> FailureReply<'a> {
     /// # Errors
     /// When the buffer is too small.
     pub fn encode(&self, framing: Framing, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        put(&Response { status: Status::Ok, framing, body: self }, buffer)
+        put(&Framed { status: Status::Ok, framing, body: self }, buffer)
     }
 }
 
@@ -277,7 +277,7 @@ impl PlainReply<'_> {
     /// # Errors
     /// When the buffer is too small.
     pub fn encode(&self, framing: Framing, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        put(&Response { status: self.status, framing, body: self }, buffer)
+        put(&Framed { status: self.status, framing, body: self }, buffer)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use aquatic_common::BufferTooSmall;
 
-/// What the front of a receive buffer holds. More bytes never change a result other than [`Taken::NeedMore`].
+/// What the front of a receive buffer holds. More bytes never change a result other than [`Parsed::NeedMore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken<T, R> {
+pub enum Parsed<T, R> {
     /// Nothing complete yet, and nothing wrong so far.
     NeedMore,
     /// A complete message.
-    Whole(T),
+    Complete(T),
     /// Nothing that can be served.
     Refused(R),
 }

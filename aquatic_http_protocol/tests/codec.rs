@@ -10,9 +10,9 @@ use std::path::Path;
 
 use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 use aquatic_http_protocol::{
-    ANNOUNCE_REPLY_OVERHEAD, AnnounceFields, AnnounceReply, AnnounceRequest, Answer, BufferTooSmall,
-    Connection, DEFAULT_MAX_HEAD_LENGTH, FailureReply, FailureView, Framing, Head, Origin, Reply, Request,
-    Retry, ScrapeFile, ScrapeReply, Taken, encode_scrape_request, is_canonical,
+    ANNOUNCE_REPLY_OVERHEAD, AnnounceFields, AnnounceReply, AnnounceRequest, BufferTooSmall, ClientHeaders,
+    DEFAULT_MAX_HEAD_LENGTH, FailureReply, FailureView, Framing, Head, Parsed, Persistence, Reply, Request,
+    Response, Retry, ScrapeFile, ScrapeReply, encode_scrape_request, is_canonical,
 };
 use properties::check_bytes;
 use proptest::collection::vec;
@@ -111,8 +111,8 @@ fn event() -> impl Strategy<Value = AnnounceEvent> {
 }
 
 fn framing() -> impl Strategy<Value = Framing> {
-    prop_oneof![Just(Connection::Open), Just(Connection::KeepAlive), Just(Connection::Close)]
-        .prop_map(|connection| Framing { connection, body: true })
+    prop_oneof![Just(Persistence::Open), Just(Persistence::KeepAlive), Just(Persistence::Close)]
+        .prop_map(|persistence| Framing { persistence, body: true })
 }
 
 fn announce_fields() -> impl Strategy<Value = AnnounceFields> {
@@ -163,7 +163,7 @@ fn assert_too_small(length: usize, mut encode: impl FnMut(&mut [u8]) -> Result<u
 }
 
 fn body_of(response: &[u8], framing: Framing) -> &[u8] {
-    let Taken::Whole(answer) = Answer::take(response, false) else { panic!("an answer") };
+    let Parsed::Complete(answer) = Response::parse(response, false) else { panic!("an answer") };
     assert_eq!((answer.status, answer.length), (200, response.len()));
     assert_eq!(answer.keep_alive, !framing.closes());
     assert_eq!(is_canonical(answer.body), Ok(true));
@@ -196,7 +196,7 @@ proptest! {
 
     #[test]
     fn announce_request_round_trips(fields in announce_fields(), keep_alive in any::<bool>()) {
-        let origin = Origin { host: "tracker.example.org:6969", user_agent: "test", keep_alive };
+        let origin = ClientHeaders { host: "tracker.example.org:6969", user_agent: "test", keep_alive };
         let mut buffer = [0; 1000];
         let length = fields.encode(&origin, &mut buffer).unwrap();
         let expected = AnnounceRequest {
@@ -207,7 +207,7 @@ proptest! {
             event: fields.event,
             numwant: fields.numwant,
         };
-        let Taken::Whole((head, request)) = Request::take(&buffer[..length], DEFAULT_MAX_HEAD_LENGTH) else {
+        let Parsed::Complete((head, request)) = Request::parse(&buffer[..length], DEFAULT_MAX_HEAD_LENGTH) else {
             panic!("a request")
         };
         prop_assert_eq!(request, Request::Announce(expected));
@@ -219,10 +219,10 @@ proptest! {
 
     #[test]
     fn scrape_request_round_trips(hashes in vec(any::<[u8; 20]>().prop_map(InfoHash), 1..60)) {
-        let origin = Origin { host: "a", user_agent: "b", keep_alive: true };
+        let origin = ClientHeaders { host: "a", user_agent: "b", keep_alive: true };
         let mut buffer = [0; 8000];
         let length = encode_scrape_request(&origin, &hashes, &mut buffer).unwrap();
-        let Taken::Whole((_, Request::Scrape(scrape))) = Request::take(&buffer[..length], DEFAULT_MAX_HEAD_LENGTH)
+        let Parsed::Complete((_, Request::Scrape(scrape))) = Request::parse(&buffer[..length], DEFAULT_MAX_HEAD_LENGTH)
         else {
             panic!("a scrape")
         };
@@ -302,7 +302,7 @@ proptest! {
         let parsed = httparse::parse_headers(&request.as_bytes()[16..], &mut places);
         let Ok(httparse::Status::Complete((_, expected))) = parsed else { panic!("headers") };
         let expected: Vec<_> = expected.iter().map(|header| (header.name.as_bytes(), header.value)).collect();
-        if let Taken::Whole(head) = Head::take(request.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) {
+        if let Parsed::Complete(head) = Head::parse(request.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) {
             prop_assert_eq!(head.headers.iter().collect::<Vec<_>>(), expected);
         }
         check_bytes(request.as_bytes());

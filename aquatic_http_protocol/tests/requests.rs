@@ -6,8 +6,8 @@ use std::num::NonZeroU16;
 
 use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 use aquatic_http_protocol::{
-    AnnounceRequest, Connection, DEFAULT_MAX_HEAD_LENGTH, Fault, Framing, Head, HttpFault, Method, Path,
-    Refusal, Refused, Request, Taken,
+    AnnounceRequest, DEFAULT_MAX_HEAD_LENGTH, Fault, Framing, Head, HttpFault, Method, Parsed, Path,
+    Persistence, Refusal, Refused, Request,
 };
 
 const HASH: &str = "aaaaaaaaaaaaaaaaaaaa";
@@ -28,23 +28,23 @@ const EXPECTED_HASH: InfoHash = InfoHash([
     0xb8, 0xd7,
 ]);
 
-fn take(bytes: &[u8]) -> Taken<(Head<'_>, Request<'_>), Refused> {
-    Request::take(bytes, DEFAULT_MAX_HEAD_LENGTH)
+fn take(bytes: &[u8]) -> Parsed<(Head<'_>, Request<'_>), Refused> {
+    Request::parse(bytes, DEFAULT_MAX_HEAD_LENGTH)
 }
 
 #[track_caller]
 fn whole(bytes: &[u8]) -> (Head<'_>, Request<'_>) {
     match take(bytes) {
-        Taken::Whole(whole) => whole,
-        other @ (Taken::NeedMore | Taken::Refused(_)) => panic!("not a request: {other:?}"),
+        Parsed::Complete(whole) => whole,
+        other @ (Parsed::NeedMore | Parsed::Refused(_)) => panic!("not a request: {other:?}"),
     }
 }
 
 #[track_caller]
 fn refused(bytes: &[u8]) -> Refused {
     match take(bytes) {
-        Taken::Refused(refused) => refused,
-        other @ (Taken::NeedMore | Taken::Whole(_)) => panic!("not refused: {other:?}"),
+        Parsed::Refused(refused) => refused,
+        other @ (Parsed::NeedMore | Parsed::Complete(_)) => panic!("not refused: {other:?}"),
     }
 }
 
@@ -68,7 +68,7 @@ fn assert_fault(target: &str, fault: Fault) {
     assert_eq!(refused.refusal, Refusal::Tracker(fault), "{target}");
     // The client is told, and may go on.
     assert_eq!(refused.length, request.len());
-    assert_eq!(refused.framing, Framing { connection: Connection::Open, body: true });
+    assert_eq!(refused.framing, Framing { persistence: Persistence::Open, body: true });
     let mut answer = [0; 300];
     let length = refused.encode(&mut answer).unwrap();
     let answer = String::from_utf8(answer[..length].to_vec()).unwrap();
@@ -101,7 +101,7 @@ fn libtorrent_announce() {
     };
     assert_eq!(request, Request::Announce(expected));
     assert_eq!((head.method, head.path(), head.length), (Method::Get, Path::Announce, LIBTORRENT.len()));
-    assert_eq!(head.framing, Framing { connection: Connection::Close, body: true });
+    assert_eq!(head.framing, Framing { persistence: Persistence::Close, body: true });
     assert_eq!(head.headers.get("USER-AGENT"), Some(b"qBittorrent/4.6.5".as_slice()));
 }
 
@@ -112,7 +112,7 @@ fn transmission_announce() {
     assert_eq!(announce.info_hash, EXPECTED_HASH);
     assert_eq!((announce.is_seeder, announce.event), (true, AnnounceEvent::Completed));
     assert_eq!((announce.port.get(), announce.numwant), (51413, Some(80)));
-    assert_eq!(head.framing.connection, Connection::Open);
+    assert_eq!(head.framing.persistence, Persistence::Open);
 }
 
 #[test]
@@ -314,9 +314,9 @@ fn unknown_parameters_and_claimed_addresses_are_ignored() {
 
 #[test]
 fn paths() {
-    let path = |target: &str| match Head::take(get(target).as_bytes(), DEFAULT_MAX_HEAD_LENGTH) {
-        Taken::Whole(head) => head.path(),
-        other @ (Taken::NeedMore | Taken::Refused(_)) => panic!("{target}: {other:?}"),
+    let path = |target: &str| match Head::parse(get(target).as_bytes(), DEFAULT_MAX_HEAD_LENGTH) {
+        Parsed::Complete(head) => head.path(),
+        other @ (Parsed::NeedMore | Parsed::Refused(_)) => panic!("{target}: {other:?}"),
     };
     for target in
         ["/announce", "/announce?x", "/announce/", "/announce/?x", "/announce.php?x", "/announce ?x"]
@@ -354,9 +354,9 @@ fn space_before_the_question_mark() {
 #[test]
 fn full_scrape_is_refused_in_words() {
     for target in ["/scrape", "/scrape?", "/scrape?x=y&info_hashes=a"] {
-        assert_fault(target, Fault::ScrapeOfAll);
+        assert_fault(target, Fault::FullScrape);
     }
-    assert_eq!(Fault::ScrapeOfAll.to_string(), "full scrapes are not supported");
+    assert_eq!(Fault::FullScrape.to_string(), "full scrapes are not supported");
 }
 
 #[test]
@@ -443,19 +443,19 @@ fn heads_up_to_the_limit() {
     let line = "431 Request Header Fields Too Large";
     assert_http_fault(longer.as_bytes(), HttpFault::HeadTooLong, line);
     assert_http_fault(&[b'\n'; 8192], HttpFault::HeadTooLong, line);
-    assert_eq!(take(&[b'\n'; 8191]), Taken::NeedMore);
+    assert_eq!(take(&[b'\n'; 8191]), Parsed::NeedMore);
     // The limit is an argument.
-    assert!(matches!(Request::take(longer.as_bytes(), 10_000), Taken::Whole(_)));
-    assert!(matches!(Request::take(longer.as_bytes(), 0), Taken::Refused(_)));
+    assert!(matches!(Request::parse(longer.as_bytes(), 10_000), Parsed::Complete(_)));
+    assert!(matches!(Request::parse(longer.as_bytes(), 0), Parsed::Refused(_)));
 }
 
 #[test]
 fn http_1_0_closes_unless_asked() {
     let connection = |text: &str| {
         let (head, _) = whole(text.as_bytes());
-        head.framing.connection
+        head.framing.persistence
     };
-    use Connection::{Close, KeepAlive, Open};
+    use Persistence::{Close, KeepAlive, Open};
     for (text, expected) in [
         ("GET /health HTTP/1.0\r\n\r\n", Close),
         ("GET /health HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", KeepAlive),
@@ -488,14 +488,14 @@ fn pipelined_requests_are_taken_one_by_one() {
     rest = &rest[fault.length..];
     let (head, request) = whole(rest);
     assert_eq!((request, head.length), (Request::Health, third.len()));
-    assert_eq!(take(&rest[head.length..]), Taken::NeedMore);
+    assert_eq!(take(&rest[head.length..]), Parsed::NeedMore);
 }
 
 #[test]
 fn head_is_answered_without_body() {
     let (head, request) = whole(b"HEAD /health HTTP/1.1\r\n\r\n");
     assert_eq!((head.method, request), (Method::Head, Request::Health));
-    assert_eq!(head.framing, Framing { connection: Connection::Open, body: false });
+    assert_eq!(head.framing, Framing { persistence: Persistence::Open, body: false });
     let refused = refused(b"HEAD /announce HTTP/1.1\r\n\r\n");
     let mut answer = [0; 300];
     let length = refused.encode(&mut answer).unwrap();
@@ -535,7 +535,7 @@ fn bodies_never_desynchronise() {
         assert!(refused(request.as_bytes()).framing.closes());
     }
     let request = b"GET /health HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(whole(request).0.framing.connection, Connection::Open);
+    assert_eq!(whole(request).0.framing.persistence, Persistence::Open);
 }
 
 #[test]
@@ -570,9 +570,9 @@ fn headers_of_proxies() {
 
 #[test]
 fn upgrade_to_websocket() {
-    let upgrade = |text: &str| match Head::take(text.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) {
-        Taken::Whole(head) => head.upgrades_to_websocket(),
-        other @ (Taken::NeedMore | Taken::Refused(_)) => panic!("{text}: {other:?}"),
+    let upgrade = |text: &str| match Head::parse(text.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) {
+        Parsed::Complete(head) => head.upgrades_to_websocket(),
+        other @ (Parsed::NeedMore | Parsed::Refused(_)) => panic!("{text}: {other:?}"),
     };
     assert!(upgrade("GET / HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"));
     assert!(upgrade("GET / HTTP/1.1\r\nupgrade: h2c, websocket\r\nconnection: upgrade\r\n\r\n"));
@@ -596,9 +596,9 @@ fn split_at_every_byte() {
     ];
     for request in requests {
         let expected = take(request.as_bytes());
-        assert_ne!(expected, Taken::NeedMore);
+        assert_ne!(expected, Parsed::NeedMore);
         for length in 0..request.len() {
-            assert_eq!(take(&request.as_bytes()[..length]), Taken::NeedMore, "{length} bytes of {request}");
+            assert_eq!(take(&request.as_bytes()[..length]), Parsed::NeedMore, "{length} bytes of {request}");
         }
         // What follows changes nothing.
         let longer = format!("{request}GET /health HTTP/1.1\r\n\r\n");

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 
 use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 use aquatic_http_protocol::{
-    ANNOUNCE_REPLY_OVERHEAD, AnnounceFields, AnnounceReply, AnnounceView, Answer, AnswerError, BencodeError,
-    BufferTooSmall, Connection, FailureReply, FailureView, Framing, Origin, PlainReply, Reply, ReplyError,
-    Retry, ScrapeFile, ScrapeReply, Status, Taken, encode_scrape_request, is_canonical,
+    ANNOUNCE_REPLY_OVERHEAD, AnnounceFields, AnnounceReply, AnnounceView, BencodeError, BufferTooSmall,
+    ClientHeaders, FailureReply, FailureView, Framing, Parsed, Persistence, PlainReply, Reply, ReplyError,
+    Response, ResponseError, Retry, ScrapeFile, ScrapeReply, Status, encode_scrape_request, is_canonical,
 };
 
-const OPEN: Framing = Framing { connection: Connection::Open, body: true };
-const NAMED: Framing = Framing { connection: Connection::KeepAlive, body: true };
-const CLOSE: Framing = Framing { connection: Connection::Close, body: true };
+const OPEN: Framing = Framing { persistence: Persistence::Open, body: true };
+const NAMED: Framing = Framing { persistence: Persistence::KeepAlive, body: true };
+const CLOSE: Framing = Framing { persistence: Persistence::Close, body: true };
 const PEERS: [u8; 12] = [192, 0, 2, 1, 0x1a, 0xe1, 192, 0, 2, 2, 0, 80];
 const PEERS6: [u8; 18] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x1a, 0xe1];
 
@@ -42,13 +42,13 @@ fn written(encode: impl Fn(&mut [u8]) -> Result<usize, BufferTooSmall>) -> Vec<u
     bytes
 }
 
-fn answer(bytes: &[u8]) -> Answer<'_> {
-    match Answer::take(bytes, false) {
-        Taken::Whole(answer) => {
+fn answer(bytes: &[u8]) -> Response<'_> {
+    match Response::parse(bytes, false) {
+        Parsed::Complete(answer) => {
             assert_eq!(answer.length, bytes.len());
             answer
         }
-        other @ (Taken::NeedMore | Taken::Refused(_)) => panic!("not an answer: {other:?}"),
+        other @ (Parsed::NeedMore | Parsed::Refused(_)) => panic!("not an answer: {other:?}"),
     }
 }
 
@@ -224,25 +224,25 @@ fn plain_replies() {
 fn answers_split_at_every_byte() {
     let bytes = written(|buffer| announce_reply(&PEERS, &PEERS6, None).encode(OPEN, buffer));
     for length in 0..bytes.len() {
-        assert_eq!(Answer::take(&bytes[..length], false), Taken::NeedMore);
-        assert_eq!(Answer::take(&bytes[..length], true), Taken::Refused(AnswerError::CutShort));
+        assert_eq!(Response::parse(&bytes[..length], false), Parsed::NeedMore);
+        assert_eq!(Response::parse(&bytes[..length], true), Parsed::Refused(ResponseError::Truncated));
     }
     let twice = [&bytes[..], &bytes[..]].concat();
-    let Taken::Whole(answer) = Answer::take(&twice, false) else { panic!("an answer") };
+    let Parsed::Complete(answer) = Response::parse(&twice, false) else { panic!("an answer") };
     assert_eq!((answer.length, answer.keep_alive), (bytes.len(), true));
 }
 
 #[test]
 fn answers_of_other_servers() {
-    let take = |text: &'static str, ended| Answer::take(text.as_bytes(), ended);
+    let take = |text: &'static str, ended| Response::parse(text.as_bytes(), ended);
     // Padded length, and the end of a line behind the body.
-    let Taken::Whole(answer) =
+    let Parsed::Complete(answer) =
         take("HTTP/1.1 200 OK\r\nContent-Length: 14    \r\n\r\nd8:intervali1ee\r\n", false)
     else {
         panic!("an answer")
     };
     assert_eq!((answer.body.len(), answer.keep_alive), (14, true));
-    let Taken::Whole(answer) =
+    let Parsed::Complete(answer) =
         take("\r\nHTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n", false)
     else {
         panic!("an answer")
@@ -250,24 +250,24 @@ fn answers_of_other_servers() {
     assert!(answer.keep_alive);
     // The end of the connection is the end of the body.
     let closing = "HTTP/1.0 404 Not Found\r\n\r\nsorry";
-    assert_eq!(take(closing, false), Taken::NeedMore);
-    let Taken::Whole(answer) = take(closing, true) else { panic!("an answer") };
+    assert_eq!(take(closing, false), Parsed::NeedMore);
+    let Parsed::Complete(answer) = take(closing, true) else { panic!("an answer") };
     assert_eq!((answer.status, answer.body, answer.keep_alive), (404, b"sorry".as_slice(), false));
     for (text, error) in [
-        ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", AnswerError::Length),
-        ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", AnswerError::Length),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", AnswerError::Length),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", AnswerError::Chunked),
-        ("SSH-2.0", AnswerError::Malformed),
+        ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", ResponseError::Length),
+        ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", ResponseError::Length),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", ResponseError::Length),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", ResponseError::Chunked),
+        ("SSH-2.0", ResponseError::Malformed),
     ] {
-        assert_eq!(take(text, false), Taken::Refused(error), "{text}");
+        assert_eq!(take(text, false), Parsed::Refused(error), "{text}");
     }
 }
 
 #[test]
 fn bodies_that_are_no_reply() {
     for (body, error) in [
-        ("", ReplyError::Bencode(BencodeError::CutShort)),
+        ("", ReplyError::Bencode(BencodeError::Truncated)),
         ("le", ReplyError::Bencode(BencodeError::Unexpected(b'l'))),
         ("de", ReplyError::Unknown),
         ("d8:completei1ee", ReplyError::Unknown),
@@ -302,7 +302,7 @@ fn announce_request_as_it_is_written() {
         key: 7,
         numwant: Some(50),
     };
-    let origin = Origin { host: "[::1]:3000", user_agent: "test", keep_alive: true };
+    let origin = ClientHeaders { host: "[::1]:3000", user_agent: "test", keep_alive: true };
     let bytes = written(|buffer| fields.encode(&origin, buffer));
     let expected = format!(
         "GET /announce?info_hash={}&peer_id=-AQ0001-abcdefghijkl&port=6881&uploaded=1&downloaded=2\
@@ -315,7 +315,7 @@ fn announce_request_as_it_is_written() {
 
 #[test]
 fn scrape_request_as_it_is_written() {
-    let origin = Origin { host: "a", user_agent: "b", keep_alive: false };
+    let origin = ClientHeaders { host: "a", user_agent: "b", keep_alive: false };
     let hashes = [InfoHash([b'x'; 20]), InfoHash([0; 20])];
     let bytes = written(|buffer| encode_scrape_request(&origin, &hashes, buffer));
     let expected = format!(

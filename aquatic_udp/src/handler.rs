@@ -242,7 +242,7 @@ impl Handler {
                 let reason = match fault {
                     Fault::UnknownAction => Reason::UnknownAction,
                     Fault::AnnounceTooShort => Reason::ShortAnnounce,
-                    Fault::ScrapeOfAll => Reason::FullScrape,
+                    Fault::FullScrape => Reason::FullScrape,
                     Fault::ScrapeTooShort => Reason::ShortScrape,
                 };
                 let reply = Some((transaction_id, fault.text()));

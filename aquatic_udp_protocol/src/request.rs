@@ -49,7 +49,7 @@ pub enum Fault {
     /// The announce has fewer than 98 bytes.
     AnnounceTooShort,
     /// The scrape names no torrent, which elsewhere asks for all of them.
-    ScrapeOfAll,
+    FullScrape,
     /// The only info hash of the scrape has fewer than 20 bytes.
     ScrapeTooShort,
 }
@@ -61,7 +61,7 @@ impl Fault {
         match self {
             Self::UnknownAction => "unknown action",
             Self::AnnounceTooShort => "announce is shorter than 98 bytes",
-            Self::ScrapeOfAll => "full scrapes are not supported",
+            Self::FullScrape => "full scrapes are not supported",
             Self::ScrapeTooShort => "info hash is shorter than 20 bytes",
         }
     }
@@ -328,7 +328,7 @@ impl<'a> ScrapeRequest<'a> {
         let count = body.len() / INFO_HASH_LENGTH;
         match <[InfoHash]>::ref_from_prefix_with_elems(body, count) {
             Ok((info_hashes, _)) if count > 0 => Ok(Self { head, info_hashes }),
-            Ok(_) | Err(_) if body.is_empty() => Err(Fault::ScrapeOfAll),
+            Ok(_) | Err(_) if body.is_empty() => Err(Fault::FullScrape),
             Ok(_) | Err(_) => Err(Fault::ScrapeTooShort),
         }
     }

@@ -175,7 +175,7 @@ fn scrape_request() {
 #[test]
 fn scrape_without_whole_hash_can_be_answered() {
     let packet = bytes(SCRAPE_REQUEST);
-    assert_eq!(Request::parse(&packet[..16]), malformed(Fault::ScrapeOfAll));
+    assert_eq!(Request::parse(&packet[..16]), malformed(Fault::FullScrape));
     for length in 17..36 {
         assert_eq!(Request::parse(&packet[..length]), malformed(Fault::ScrapeTooShort));
     }

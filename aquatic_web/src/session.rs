@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use aquatic_http_protocol::{Head, Taken};
+use aquatic_http_protocol::{Head, Parsed};
 use aquatic_net::tcp::Phase;
 
 use crate::front::{Front, READ_SIZE, Routed, Shared};
@@ -216,13 +216,13 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
         received: &[u8],
         served: &mut Served<S::Waiting, U::Accepted>,
     ) -> bool {
-        let head = match Head::take(received, shared.max_request_size) {
-            Taken::Whole(head) => head,
-            Taken::NeedMore => {
+        let head = match Head::parse(received, shared.max_request_size) {
+            Parsed::Complete(head) => head,
+            Parsed::NeedMore => {
                 served.incomplete = true;
                 return false;
             }
-            Taken::Refused(refused) => {
+            Parsed::Refused(refused) => {
                 served.taken += received.len();
                 served.written += shared.refuse(refused, served.written);
                 served.next = Next::End(AfterReply::LingeringClose);

@@ -131,7 +131,7 @@ fn subprotocol<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use aquatic_common::Seconds;
-    use aquatic_http_protocol::{DEFAULT_MAX_HEAD_LENGTH, Taken};
+    use aquatic_http_protocol::{DEFAULT_MAX_HEAD_LENGTH, Parsed};
     use aquatic_net::proxy::{OnBadHeader, TrustedProxies};
 
     use super::*;
@@ -145,7 +145,7 @@ mod tests {
 
     fn decide_from(peer: &str, request: &str) -> Decision {
         let request = request.replace('\n', "\r\n");
-        let Taken::Whole(head) = Head::take(request.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) else {
+        let Parsed::Complete(head) = Head::parse(request.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) else {
             panic!("{request} is no request")
         };
         if !head.upgrades_to_websocket() {

@@ -213,7 +213,7 @@ impl<'a> Members<'a> {
     }
 
     fn scrape(self, limits: &Limits) -> Result<Scrape, Fault> {
-        let value = self.info_hash.value().ok_or(Fault::ScrapeOfAll)?;
+        let value = self.info_hash.value().ok_or(Fault::FullScrape)?;
         let mut info_hashes = Vec::new();
         if value.kind == Kind::List {
             Scanner::new(value.raw).list(0, |scanner, depth| {

@@ -118,7 +118,7 @@ pub enum Fault {
     /// This has a number in it that many readers cannot hold.
     NumberRange(Field),
     /// The scrape names no torrent, which elsewhere asks for all of them.
-    ScrapeOfAll,
+    FullScrape,
 }
 
 impl Fault {
@@ -142,7 +142,7 @@ impl Fault {
             Self::NotText(_) | Self::NotNumber(_) | Self::NotList(_) | Self::NotObject(_) => "wrong_type",
             Self::Length(..) | Self::NotBytes(_) | Self::OfferIdTooLong(_) => "bad_identifier",
             Self::LoneSurrogate(_) | Self::NumberRange(_) => "unsafe_to_relay",
-            Self::ScrapeOfAll => "full_scrape",
+            Self::FullScrape => "full_scrape",
         }
     }
 }
@@ -169,7 +169,7 @@ impl fmt::Display for Fault {
             }
             Self::LoneSurrogate(field) => write!(f, "{} has half a surrogate pair in it", field.name()),
             Self::NumberRange(field) => write!(f, "{} has a number in it that is out of range", field.name()),
-            Self::ScrapeOfAll => write!(f, "full scrapes are not supported"),
+            Self::FullScrape => write!(f, "full scrapes are not supported"),
         }
     }
 }

@@ -210,7 +210,7 @@ fn scrapes_of_one_some_and_no_torrents() {
     let Ok(ClientMessage::Scrape(read)) = ClientMessage::parse(&text, &limits) else { panic!("a scrape") };
     assert_eq!(read.info_hashes.len(), usize::from(b'0' + 60 - b'a'));
     for all in [r#"{"action":"scrape"}"#, r#"{"action":"scrape","info_hash":null}"#] {
-        let expected = Refused { action: Action::Scrape, info_hash: None, fault: Fault::ScrapeOfAll };
+        let expected = Refused { action: Action::Scrape, info_hash: None, fault: Fault::FullScrape };
         assert_eq!(parse(all), Err(expected));
     }
 }
@@ -362,7 +362,7 @@ fn clients_read_what_is_wrong() {
     assert_eq!(words(Fault::Length(Field::InfoHash, 19)), "info_hash must be 20 characters, got 19");
     assert_eq!(words(Fault::Missing(Field::PeerId)), "peer_id is missing");
     assert_eq!(words(Fault::ActionUnknown), "action must be announce or scrape");
-    assert_eq!(words(Fault::ScrapeOfAll), "full scrapes are not supported");
+    assert_eq!(words(Fault::FullScrape), "full scrapes are not supported");
     let mut text = String::new();
     Refused { action: Action::Scrape, info_hash: Some(InfoHash([0xff; 20])), fault: Fault::TooDeep }
         .encode(&mut text);

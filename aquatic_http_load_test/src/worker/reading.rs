@@ -1,6 +1,6 @@
 //! What the tracker sends, from bytes to counts.
 
-use aquatic_http_protocol::{Answer, AnswerError, Taken};
+use aquatic_http_protocol::{Parsed, Response, ResponseError};
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::events::Event;
 use aquatic_load_engine::link::{Incoming, Next};
@@ -62,15 +62,15 @@ impl Worker {
                 tally.violation(Violation::Unasked);
                 return None;
             }
-            let answer = match Answer::take(rest, ended) {
-                Taken::NeedMore => break,
-                Taken::Whole(answer) => answer,
-                Taken::Refused(error) => {
+            let answer = match Response::parse(rest, ended) {
+                Parsed::NeedMore => break,
+                Parsed::Complete(answer) => answer,
+                Parsed::Refused(error) => {
                     tally.violation(match error {
-                        AnswerError::Malformed => Violation::NotHttp,
-                        AnswerError::Length => Violation::Length,
-                        AnswerError::Chunked => Violation::Chunked,
-                        AnswerError::CutShort => Violation::CutShort,
+                        ResponseError::Malformed => Violation::NotHttp,
+                        ResponseError::Length => Violation::Length,
+                        ResponseError::Chunked => Violation::Chunked,
+                        ResponseError::Truncated => Violation::CutShort,
                     });
                     return None;
                 }
@@ -107,7 +107,7 @@ impl Worker {
         &mut self,
         number: u32,
         pending: &Pending,
-        answer: &Answer<'_>,
+        answer: &Response<'_>,
         (now, traffic): (Nanos, Traffic),
         tally: &mut Tally,
     ) {

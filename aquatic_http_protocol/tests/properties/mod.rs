@@ -4,9 +4,9 @@
 
 use aquatic_common::{AnnounceEvent, InfoHash};
 use aquatic_http_protocol::{
-    ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, AnnounceView, Answer, Connection, DEFAULT_MAX_HEAD_LENGTH, Fault,
-    Framing, Head, HttpFault, MAX_HEADERS, Refusal, Refused, Reply, Request, ScrapeFile, ScrapeReply, Taken,
-    is_canonical,
+    ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, AnnounceView, DEFAULT_MAX_HEAD_LENGTH, Fault, Framing, Head,
+    HttpFault, MAX_HEADERS, Parsed, Persistence, Refusal, Refused, Reply, Request, Response, ScrapeFile,
+    ScrapeReply, is_canonical,
 };
 
 /// Reads bytes every way there is and checks what was read.
@@ -23,17 +23,17 @@ pub(crate) fn check_bytes(bytes: &[u8]) {
 /// Requests behind each other, as a connection would take them.
 fn check_requests(mut bytes: &[u8]) {
     loop {
-        match Request::take(bytes, DEFAULT_MAX_HEAD_LENGTH) {
-            Taken::NeedMore => {
+        match Request::parse(bytes, DEFAULT_MAX_HEAD_LENGTH) {
+            Parsed::NeedMore => {
                 assert!(bytes.len() < DEFAULT_MAX_HEAD_LENGTH);
                 return;
             }
-            Taken::Whole((head, request)) => {
+            Parsed::Complete((head, request)) => {
                 check_head(bytes, &head);
                 check_request(&head, &request);
                 bytes = &bytes[head.length..];
             }
-            Taken::Refused(refused) => {
+            Parsed::Refused(refused) => {
                 check_refused(bytes, &refused);
                 if refused.framing.closes() {
                     return;
@@ -131,7 +131,7 @@ fn check_scrape_reply(head: &Head<'_>, hashes: impl Iterator<Item = InfoHash>) {
     let mut reply = ScrapeReply { files: &mut files, min_request_interval: Some(60) };
     let framing = Framing { body: true, ..head.framing };
     let length = reply.encode(framing, &mut buffer).unwrap();
-    let Taken::Whole(answer) = Answer::take(&buffer[..length], false) else { panic!("an answer") };
+    let Parsed::Complete(answer) = Response::parse(&buffer[..length], false) else { panic!("an answer") };
     assert_eq!((answer.length, answer.keep_alive), (length, !framing.closes()));
     assert_eq!(is_canonical(answer.body), Ok(true));
     let Ok(Reply::Scrape(view)) = Reply::parse(answer.body) else { panic!("a scrape") };
@@ -160,35 +160,35 @@ fn check_refused(bytes: &[u8], refused: &Refused) {
         assert!(buffer[..length].ends_with(b"\r\n\r\n"));
         return;
     }
-    let Taken::Whole(answer) = Answer::take(&buffer[..length], false) else { panic!("an answer") };
+    let Parsed::Complete(answer) = Response::parse(&buffer[..length], false) else { panic!("an answer") };
     let is_failure = matches!(Reply::parse(answer.body), Ok(Reply::Failure(_)));
     assert_eq!(is_failure, matches!(refused.refusal, Refusal::Tracker(_)));
     assert_eq!(answer.status == 200, is_failure);
-    assert_eq!(answer.keep_alive, refused.framing.connection != Connection::Close);
+    assert_eq!(answer.keep_alive, refused.framing.persistence != Persistence::Close);
 }
 
 /// As bytes come in one by one, nothing that was decided is decided again in another way.
 fn check_once_decided(bytes: &[u8]) {
-    let last = Request::take(bytes, DEFAULT_MAX_HEAD_LENGTH);
+    let last = Request::parse(bytes, DEFAULT_MAX_HEAD_LENGTH);
     let step = 1 + bytes.len() / 128;
     for length in (0..bytes.len()).step_by(step) {
-        let earlier = Request::take(&bytes[..length], DEFAULT_MAX_HEAD_LENGTH);
+        let earlier = Request::parse(&bytes[..length], DEFAULT_MAX_HEAD_LENGTH);
         assert!(
-            earlier == Taken::NeedMore || earlier == last,
+            earlier == Parsed::NeedMore || earlier == last,
             "{earlier:?} of {length} bytes, then {last:?}"
         );
     }
 }
 
 fn check_answer(bytes: &[u8]) {
-    if let Taken::Whole(answer) = Answer::take(bytes, false) {
+    if let Parsed::Complete(answer) = Response::parse(bytes, false) {
         assert!(answer.body.len() < answer.length && answer.length <= bytes.len());
-        assert_eq!(Answer::take(bytes, true), Taken::Whole(answer));
+        assert_eq!(Response::parse(bytes, true), Parsed::Complete(answer));
         if let Ok(Reply::Announce(view)) = Reply::parse(answer.body) {
             check_announce_reply(&view);
         }
     }
-    assert_ne!(Answer::take(bytes, true), Taken::NeedMore);
+    assert_ne!(Response::parse(bytes, true), Parsed::NeedMore);
 }
 
 /// What was read can be written, and is read again as the same.
@@ -207,9 +207,9 @@ fn check_announce_reply(view: &AnnounceView<'_>) {
         peers6,
     };
     let mut buffer = vec![0; ANNOUNCE_REPLY_OVERHEAD + peers.len() + peers6.len()];
-    let framing = Framing { connection: Connection::Close, body: true };
+    let framing = Framing { persistence: Persistence::Close, body: true };
     let length = reply.encode(framing, &mut buffer).unwrap();
-    let Taken::Whole(answer) = Answer::take(&buffer[..length], false) else { panic!("an answer") };
+    let Parsed::Complete(answer) = Response::parse(&buffer[..length], false) else { panic!("an answer") };
     let Ok(Reply::Announce(again)) = Reply::parse(answer.body) else { panic!("an announce") };
     assert_eq!((again.interval, again.external_ip), (view.interval, view.external_ip));
     assert_eq!((again.peers, again.peers6), (Some(peers), Some(peers6)));

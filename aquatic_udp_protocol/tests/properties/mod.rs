@@ -61,7 +61,7 @@ fn check_fault(packet: &[u8], fault: Fault) {
     match fault {
         Fault::UnknownAction => assert!(action > 2),
         Fault::AnnounceTooShort => assert!(action == 1 && packet.len() < 98),
-        Fault::ScrapeOfAll => assert!(action == 2 && packet.len() == 16),
+        Fault::FullScrape => assert!(action == 2 && packet.len() == 16),
         Fault::ScrapeTooShort => assert!(action == 2 && (17..36).contains(&packet.len())),
     }
 }

@@ -129,7 +129,7 @@ fn check_refused(bytes: &[u8], refused: &Refused) {
         | Fault::OfferIdTooLong(_)
         | Fault::LoneSurrogate(_)
         | Fault::NumberRange(_)
-        | Fault::ScrapeOfAll => assert!(is_json, "{:?} of what is not JSON", refused.fault),
+        | Fault::FullScrape => assert!(is_json, "{:?} of what is not JSON", refused.fault),
     }
     let mut text = String::new();
     refused.encode(&mut text);

@@ -5,19 +5,19 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 use aquatic_common::InfoHash;
-use httparse::{Header, ParserConfig, Response};
+use httparse::{Header, ParserConfig};
 
 use crate::bencode::{BencodeError, Reader};
 use crate::head::MAX_HEADERS;
 use crate::response::{Retry, ScrapeFile};
-use crate::wire::Taken;
+use crate::wire::Parsed;
 
 const PEER_LENGTH: usize = 6;
 const PEER6_LENGTH: usize = 18;
 
 /// A response of any server, as it lies in the receive buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub struct Response<'a> {
     /// The number that starts it.
     pub status: u16,
     /// Whether another request may follow on the connection.
@@ -30,7 +30,7 @@ pub struct Answer<'a> {
 
 /// Why bytes are not a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnswerError {
+pub enum ResponseError {
     /// This is not HTTP.
     Malformed,
     /// The body has a length that is no number, or two.
@@ -38,41 +38,41 @@ pub enum AnswerError {
     /// The body comes in pieces. Trackers have no reason to send it so.
     Chunked,
     /// The connection ended before the response did.
-    CutShort,
+    Truncated,
 }
 
-impl fmt::Display for AnswerError {
+impl fmt::Display for ResponseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Malformed => "response is not HTTP",
             Self::Length => "response has no valid length",
             Self::Chunked => "response is chunked",
-            Self::CutShort => "response is cut short",
+            Self::Truncated => "response is truncated",
         })
     }
 }
 
-impl std::error::Error for AnswerError {}
+impl std::error::Error for ResponseError {}
 
-impl<'a> Answer<'a> {
+impl<'a> Response<'a> {
     /// Takes a response to a GET from the front of a buffer. `ended` says that no more bytes will come, which is the
     /// end of a body whose length the server did not tell.
     #[must_use]
-    pub fn take(buffer: &'a [u8], ended: bool) -> Taken<Self, AnswerError> {
+    pub fn parse(buffer: &'a [u8], ended: bool) -> Parsed<Self, ResponseError> {
         match Self::read(buffer, ended) {
-            Ok(Some(answer)) => Taken::Whole(answer),
-            Ok(None) if ended => Taken::Refused(AnswerError::CutShort),
-            Ok(None) => Taken::NeedMore,
-            Err(error) => Taken::Refused(error),
+            Ok(Some(answer)) => Parsed::Complete(answer),
+            Ok(None) if ended => Parsed::Refused(ResponseError::Truncated),
+            Ok(None) => Parsed::NeedMore,
+            Err(error) => Parsed::Refused(error),
         }
     }
 
-    fn read(buffer: &'a [u8], ended: bool) -> Result<Option<Self>, AnswerError> {
+    fn read(buffer: &'a [u8], ended: bool) -> Result<Option<Self>, ResponseError> {
         let mut places = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_HEADERS];
-        let mut response = Response::new(&mut []);
+        let mut response = httparse::Response::new(&mut []);
         let parsed =
             ParserConfig::default().parse_response_with_uninit_headers(&mut response, buffer, &mut places);
-        let head = match parsed.map_err(|_| AnswerError::Malformed)? {
+        let head = match parsed.map_err(|_| ResponseError::Malformed)? {
             httparse::Status::Complete(head) => head,
             httparse::Status::Partial => return Ok(None),
         };
@@ -80,17 +80,17 @@ impl<'a> Answer<'a> {
         let mut length = None;
         for header in &*response.headers {
             if header.name.eq_ignore_ascii_case("content-length") {
-                let text = str::from_utf8(header.value).map_err(|_| AnswerError::Length)?;
-                let told = text.parse::<usize>().map_err(|_| AnswerError::Length)?;
+                let text = str::from_utf8(header.value).map_err(|_| ResponseError::Length)?;
+                let told = text.parse::<usize>().map_err(|_| ResponseError::Length)?;
                 if length.is_some_and(|length| length != told) {
-                    return Err(AnswerError::Length);
+                    return Err(ResponseError::Length);
                 }
                 length = Some(told);
             } else if header.name.eq_ignore_ascii_case("connection") {
                 keep_alive = header.value.eq_ignore_ascii_case(b"keep-alive")
                     || (keep_alive && !header.value.eq_ignore_ascii_case(b"close"));
             } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-                return Err(AnswerError::Chunked);
+                return Err(ResponseError::Chunked);
             }
         }
         let rest = buffer.get(head..).unwrap_or_default();
@@ -98,7 +98,7 @@ impl<'a> Answer<'a> {
             Some(length) => rest.get(..length),
             None => ended.then_some(rest),
         };
-        let status = response.code.ok_or(AnswerError::Malformed)?;
+        let status = response.code.ok_or(ResponseError::Malformed)?;
         let keep_alive = keep_alive && length.is_some();
         Ok(body.map(|body| Self { status, keep_alive, body, length: head + body.len() }))
     }

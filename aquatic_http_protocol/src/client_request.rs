@@ -7,7 +7,7 @@ use crate::wire::{Message, Sink, put};
 
 /// What the requests of a client to a tracker have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin<'a> {
+pub struct ClientHeaders<'a> {
     /// Name or address of the tracker, with the port if it is not the usual one.
     pub host: &'a str,
     /// How the client calls itself.
@@ -16,7 +16,7 @@ pub struct Origin<'a> {
     pub keep_alive: bool,
 }
 
-impl Origin<'_> {
+impl ClientHeaders<'_> {
     fn write(&self, sink: &mut impl Sink) {
         sink.bytes(b" HTTP/1.1\r\nHost: ");
         sink.bytes(self.host.as_bytes());
@@ -59,14 +59,14 @@ impl AnnounceFields {
     ///
     /// # Errors
     /// When the buffer is too small.
-    pub fn encode(&self, origin: &Origin<'_>, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
+    pub fn encode(&self, origin: &ClientHeaders<'_>, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
         put(&Announce { fields: self, origin }, buffer)
     }
 }
 
 struct Announce<'a> {
     fields: &'a AnnounceFields,
-    origin: &'a Origin<'a>,
+    origin: &'a ClientHeaders<'a>,
 }
 
 impl Message for Announce<'_> {
@@ -108,7 +108,7 @@ impl Message for Announce<'_> {
 /// # Errors
 /// When the buffer is too small.
 pub fn encode_scrape_request(
-    origin: &Origin<'_>,
+    origin: &ClientHeaders<'_>,
     info_hashes: &[InfoHash],
     buffer: &mut [u8],
 ) -> Result<usize, BufferTooSmall> {
@@ -116,7 +116,7 @@ pub fn encode_scrape_request(
 }
 
 struct Scrape<'a> {
-    origin: &'a Origin<'a>,
+    origin: &'a ClientHeaders<'a>,
     info_hashes: &'a [InfoHash],
 }
 
