@@ -29,15 +29,18 @@ impl Action {
 }
 
 /// Reasons that requests are refused for.
-const REASONS: [Reason; 18] = [
+const REASONS: [Reason; 21] = [
     Reason::InfoHashMissing,
     Reason::InfoHashLength,
     Reason::PortMissing,
     Reason::PortInvalid,
     Reason::NotCompact,
     Reason::FullScrape,
+    Reason::WrongPath,
     Reason::Malformed,
+    Reason::BadTarget,
     Reason::Version,
+    Reason::UriTooLong,
     Reason::HeadTooLong,
     Reason::TooManyHeaders,
     Reason::Body,
@@ -60,10 +63,13 @@ pub(crate) fn reason_of(refusal: Refusal) -> Reason {
             Fault::PortInvalid => Reason::PortInvalid,
             Fault::NotCompact => Reason::NotCompact,
             Fault::FullScrape => Reason::FullScrape,
+            Fault::WrongAnnounceUrl => Reason::WrongPath,
         },
         Refusal::Http(fault) => match fault {
             HttpFault::Malformed => Reason::Malformed,
+            HttpFault::Target => Reason::BadTarget,
             HttpFault::Version => Reason::Version,
+            HttpFault::UriTooLong => Reason::UriTooLong,
             HttpFault::HeadTooLong => Reason::HeadTooLong,
             HttpFault::TooManyHeaders => Reason::TooManyHeaders,
             HttpFault::Body => Reason::Body,

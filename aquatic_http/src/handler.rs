@@ -349,7 +349,7 @@ type Encoded = Result<usize, BufferTooSmall>;
 
 /// Decodes what a head asks for.
 fn decode<'a>(head: &Head<'a>) -> Result<Request<'a>, Refusal> {
-    Request::of(head)
+    Request::from_head(head)
 }
 
 /// Buffers are at least as large as the largest configurable reply, so none is too small.

@@ -44,7 +44,7 @@ fn coded(bytes: impl Iterator<Item = u8>) -> String {
     bytes.map(code).collect()
 }
 
-const FRAMING: Framing = Framing { persistence: Persistence::Open, body: true };
+const FRAMING: Framing = Framing::new(Persistence::Default);
 const PEERS: [u8; 300] = [0x5a; 300];
 
 fn reply() -> AnnounceReply<'static> {

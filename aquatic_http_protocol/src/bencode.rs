@@ -1,8 +1,8 @@
-//! Reading bencode, of which replies consist.
+//! Bencode decoding (BEP 3).
 
 use std::fmt;
 
-/// How deep lists and dictionaries may lie in each other. Replies need three levels.
+/// Maximum nesting depth of lists and dictionaries. Replies need three levels.
 const MAX_DEPTH: usize = 8;
 
 /// Why bytes are not bencode.
@@ -10,11 +10,11 @@ const MAX_DEPTH: usize = 8;
 pub enum BencodeError {
     /// The bytes end before the value does.
     Truncated,
-    /// A byte that nothing can start or go on with.
+    /// A byte that the grammar does not allow there.
     Unexpected(u8),
-    /// A number with more digits than any field has use for, or a string longer than the rest.
+    /// A number that does not fit into 64 bits.
     Number,
-    /// More levels than anything a tracker sends.
+    /// More levels than the maximum.
     TooDeep,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for BencodeError {
 
 impl std::error::Error for BencodeError {}
 
-/// What is still to be read.
+/// The bytes still to be read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Digits up to this byte, which is taken as well.
+    /// Reads digits up to this byte, and the byte.
     fn digits(&mut self, end: u8) -> Result<i64, BencodeError> {
         let mut number = 0_i64;
         let mut count = 0;
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
         self.expect(b'd')
     }
 
-    /// The next key of a dictionary, or nothing at its end.
+    /// Reads the next key of a dictionary; `None` at its end.
     pub(crate) fn key(&mut self) -> Result<Option<&'a [u8]>, BencodeError> {
         if self.peek()? == b'e' {
             self.byte()?;
@@ -112,12 +112,12 @@ impl<'a> Reader<'a> {
         self.string().map(Some)
     }
 
-    /// Passes over a value of any kind.
+    /// Skips a value of any kind.
     pub(crate) fn skip(&mut self) -> Result<(), BencodeError> {
         self.walk(MAX_DEPTH).map(|_| ())
     }
 
-    /// Passes over a value and says whether it is in its one canonical form.
+    /// Skips a value and returns whether it is in canonical form.
     fn walk(&mut self, depth: usize) -> Result<bool, BencodeError> {
         let depth = depth.checked_sub(1).ok_or(BencodeError::TooDeep)?;
         let before = self.rest;
@@ -162,8 +162,8 @@ fn is_canonical_length(string: &[u8]) -> bool {
     !matches!(string, [b'0', b'0'..=b'9', ..])
 }
 
-/// Whether these bytes are one value in the only form that bencode has for it: keys sorted and none of them twice, no
-/// superfluous zeros, and nothing behind it.
+/// Whether these bytes are one value in canonical form: keys are sorted and unique, numbers have no leading zeros, and no
+/// bytes follow.
 ///
 /// # Errors
 /// When they are no value at all.

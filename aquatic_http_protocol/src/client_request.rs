@@ -1,18 +1,18 @@
-//! Requests as clients write them.
+//! Request encoding, for clients.
 
 use aquatic_common::{AnnounceEvent, BufferTooSmall, InfoHash, PeerId};
 
 use crate::query::encode_20;
 use crate::wire::{Message, Sink, put};
 
-/// What the requests of a client to a tracker have in common.
+/// Header fields of the requests of a client to a tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientHeaders<'a> {
-    /// Name or address of the tracker, with the port if it is not the usual one.
+    /// Name or address of the tracker, with the port if it is not the default of the scheme.
     pub host: &'a str,
-    /// How the client calls itself.
+    /// Name and version of the client.
     pub user_agent: &'a str,
-    /// Whether more requests are to follow on the connection.
+    /// Whether the connection is to persist after the response.
     pub keep_alive: bool,
 }
 
@@ -31,26 +31,26 @@ impl ClientHeaders<'_> {
     }
 }
 
-/// What an announce says, for writing one.
+/// Parameters of an announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceFields {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// The name of the client.
+    /// Peer id of the client (BEP 3, BEP 20).
     pub peer_id: PeerId,
-    /// Where the client listens.
+    /// Port on which the client listens.
     pub port: u16,
-    /// Bytes sent to other peers.
+    /// Number of bytes sent to other peers.
     pub uploaded: u64,
-    /// Bytes got from other peers.
+    /// Number of bytes received from other peers.
     pub downloaded: u64,
-    /// Bytes still to get.
+    /// Number of bytes still to download.
     pub left: u64,
-    /// What has just happened.
+    /// Event of the announce.
     pub event: AnnounceEvent,
-    /// Keeps its value when the address of the client changes.
+    /// Random number that identifies the client when its address changes.
     pub key: u32,
-    /// How many peers to return at most; `None` leaves it to the tracker.
+    /// Maximum number of peers in the reply; `None` leaves it to the tracker.
     pub numwant: Option<u32>,
 }
 
@@ -59,14 +59,14 @@ impl AnnounceFields {
     ///
     /// # Errors
     /// When the buffer is too small.
-    pub fn encode(&self, origin: &ClientHeaders<'_>, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        put(&Announce { fields: self, origin }, buffer)
+    pub fn encode(&self, headers: &ClientHeaders<'_>, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        put(&Announce { fields: self, headers }, buffer)
     }
 }
 
 struct Announce<'a> {
     fields: &'a AnnounceFields,
-    origin: &'a ClientHeaders<'a>,
+    headers: &'a ClientHeaders<'a>,
 }
 
 impl Message for Announce<'_> {
@@ -99,7 +99,7 @@ impl Message for Announce<'_> {
             sink.number(numwant.into());
         }
         sink.bytes(b"&compact=1&no_peer_id=1&supportcrypto=1");
-        self.origin.write(sink);
+        self.headers.write(sink);
     }
 }
 
@@ -108,15 +108,15 @@ impl Message for Announce<'_> {
 /// # Errors
 /// When the buffer is too small.
 pub fn encode_scrape_request(
-    origin: &ClientHeaders<'_>,
+    headers: &ClientHeaders<'_>,
     info_hashes: &[InfoHash],
     buffer: &mut [u8],
 ) -> Result<usize, BufferTooSmall> {
-    put(&Scrape { origin, info_hashes }, buffer)
+    put(&Scrape { headers, info_hashes }, buffer)
 }
 
 struct Scrape<'a> {
-    origin: &'a ClientHeaders<'a>,
+    headers: &'a ClientHeaders<'a>,
     info_hashes: &'a [InfoHash],
 }
 
@@ -127,6 +127,6 @@ impl Message for Scrape<'_> {
             sink.bytes(if index == 0 { b"?info_hash=" } else { b"&info_hash=" });
             sink.bytes(encode_20(&info_hash.0, &mut [0; 60]));
         }
-        self.origin.write(sink);
+        self.headers.write(sink);
     }
 }

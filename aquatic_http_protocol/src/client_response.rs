@@ -1,4 +1,4 @@
-//! Responses as clients read them.
+//! Response decoding, for clients.
 
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -15,27 +15,27 @@ use crate::wire::Parsed;
 const PEER_LENGTH: usize = 6;
 const PEER6_LENGTH: usize = 18;
 
-/// A response of any server, as it lies in the receive buffer.
+/// Response of an HTTP server, as it lies in the receive buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Response<'a> {
-    /// The number that starts it.
+    /// Status code.
     pub status: u16,
-    /// Whether another request may follow on the connection.
+    /// Whether the connection persists, so that another request may follow.
     pub keep_alive: bool,
-    /// What it brings.
+    /// Body of the response.
     pub body: &'a [u8],
-    /// How many bytes of the buffer it takes. The next response starts there.
+    /// Length of the response in the buffer, in bytes. The next response starts there.
     pub length: usize,
 }
 
 /// Why bytes are not a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseError {
-    /// This is not HTTP.
+    /// The bytes are not HTTP.
     Malformed,
-    /// The body has a length that is no number, or two.
+    /// The length of the body is no number, or there are two.
     Length,
-    /// The body comes in pieces. Trackers have no reason to send it so.
+    /// The body is chunked. Trackers have no reason to send it so.
     Chunked,
     /// The connection ended before the response did.
     Truncated,
@@ -55,12 +55,12 @@ impl fmt::Display for ResponseError {
 impl std::error::Error for ResponseError {}
 
 impl<'a> Response<'a> {
-    /// Takes a response to a GET from the front of a buffer. `ended` says that no more bytes will come, which is the
-    /// end of a body whose length the server did not tell.
+    /// Parses the response to a GET at the front of a buffer. `ended` says that no more bytes will come, which ends a body
+    /// without a length.
     #[must_use]
     pub fn parse(buffer: &'a [u8], ended: bool) -> Parsed<Self, ResponseError> {
         match Self::read(buffer, ended) {
-            Ok(Some(answer)) => Parsed::Complete(answer),
+            Ok(Some(response)) => Parsed::Complete(response),
             Ok(None) if ended => Parsed::Refused(ResponseError::Truncated),
             Ok(None) => Parsed::NeedMore,
             Err(error) => Parsed::Refused(error),
@@ -68,10 +68,10 @@ impl<'a> Response<'a> {
     }
 
     fn read(buffer: &'a [u8], ended: bool) -> Result<Option<Self>, ResponseError> {
-        let mut places = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_HEADERS];
+        let mut headers = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut []);
         let parsed =
-            ParserConfig::default().parse_response_with_uninit_headers(&mut response, buffer, &mut places);
+            ParserConfig::default().parse_response_with_uninit_headers(&mut response, buffer, &mut headers);
         let head = match parsed.map_err(|_| ResponseError::Malformed)? {
             httparse::Status::Complete(head) => head,
             httparse::Status::Partial => return Ok(None),
@@ -81,11 +81,11 @@ impl<'a> Response<'a> {
         for header in &*response.headers {
             if header.name.eq_ignore_ascii_case("content-length") {
                 let text = str::from_utf8(header.value).map_err(|_| ResponseError::Length)?;
-                let told = text.parse::<usize>().map_err(|_| ResponseError::Length)?;
-                if length.is_some_and(|length| length != told) {
+                let stated = text.parse::<usize>().map_err(|_| ResponseError::Length)?;
+                if length.is_some_and(|length| length != stated) {
                     return Err(ResponseError::Length);
                 }
-                length = Some(told);
+                length = Some(stated);
             } else if header.name.eq_ignore_ascii_case("connection") {
                 keep_alive = header.value.eq_ignore_ascii_case(b"keep-alive")
                     || (keep_alive && !header.value.eq_ignore_ascii_case(b"close"));
@@ -104,14 +104,14 @@ impl<'a> Response<'a> {
     }
 }
 
-/// What the body of an answer brings.
+/// Reply of a tracker: the body of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
-    /// Peers.
+    /// Reply to an announce.
     Announce(AnnounceView<'a>),
-    /// Counts.
+    /// Reply to a scrape.
     Scrape(ScrapeView<'a>),
-    /// Bad news.
+    /// Failure reason.
     Failure(FailureView<'a>),
 }
 
@@ -120,17 +120,17 @@ pub enum Reply<'a> {
 pub enum ReplyError {
     /// It is not bencode.
     Bencode(BencodeError),
-    /// There is something behind it, other than the end of a line.
+    /// There are bytes behind it, other than the end of a line.
     Trailing,
-    /// It has nothing by which replies are told apart.
+    /// It has neither interval nor files nor failure reason.
     Unknown,
     /// A number is negative or too large.
     Number,
-    /// The peers do not fill a whole number of places.
+    /// The length of the peers is no multiple of the length of one.
     PeersLength,
-    /// An address that has neither 4 bytes nor 16.
+    /// An address has neither 4 bytes nor 16.
     AddressLength,
-    /// A torrent whose name does not have 20 bytes.
+    /// An info hash does not have 20 bytes.
     InfoHashLength,
 }
 
@@ -144,11 +144,11 @@ impl fmt::Display for ReplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bencode(error) => return error.fmt(f),
-            Self::Trailing => "reply goes on behind its end",
+            Self::Trailing => "reply has bytes behind its end",
             Self::Unknown => "reply has neither interval nor files nor failure reason",
             Self::Number => "reply has a number that is out of range",
-            Self::PeersLength => "peers of the reply are cut short",
-            Self::AddressLength => "external ip of the reply is cut short",
+            Self::PeersLength => "peers of the reply are truncated",
+            Self::AddressLength => "external ip of the reply has neither 4 nor 16 bytes",
             Self::InfoHashLength => "info hash in the reply does not have 20 bytes",
         })
     }
@@ -157,11 +157,11 @@ impl fmt::Display for ReplyError {
 impl std::error::Error for ReplyError {}
 
 impl<'a> Reply<'a> {
-    /// Reads a whole body. Order of keys and unknown ones do not matter here; see
+    /// Parses a whole body. Keys in the wrong order and unknown keys are accepted; see
     /// [`is_canonical`](crate::is_canonical).
     ///
     /// # Errors
-    /// When it is no reply of a tracker.
+    /// When the body is no reply of a tracker.
     pub fn parse(body: &'a [u8]) -> Result<Self, ReplyError> {
         let mut reader = Reader::new(body);
         let mut parts = Parts::default();
@@ -176,7 +176,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// All that any kind of reply can have.
+/// Values of the keys that any kind of reply can have.
 #[derive(Default)]
 struct Parts<'a> {
     failure: Option<&'a [u8]>,
@@ -202,8 +202,8 @@ impl<'a> Parts<'a> {
             b"interval" => self.interval = Some(number(reader)?),
             b"min interval" => self.min_interval = Some(number(reader)?),
             b"external ip" => self.external_ip = Some(address(reader.string()?)?),
-            b"peers" => self.peers = Some(places(reader.string()?, PEER_LENGTH)?),
-            b"peers6" => self.peers6 = Some(places(reader.string()?, PEER6_LENGTH)?),
+            b"peers" => self.peers = Some(compact_peers(reader.string()?, PEER_LENGTH)?),
+            b"peers6" => self.peers6 = Some(compact_peers(reader.string()?, PEER6_LENGTH)?),
             b"failure reason" => self.failure = Some(reader.string()?),
             b"retry in" => self.retry = Some(retry(reader)?),
             b"files" => self.files = Some(Files::check(reader)?),
@@ -256,11 +256,11 @@ fn address(octets: &[u8]) -> Result<IpAddr, ReplyError> {
     <[u8; 16]>::try_from(octets).map(IpAddr::from).map_err(|_| ReplyError::AddressLength)
 }
 
-fn places(peers: &[u8], length: usize) -> Result<&[u8], ReplyError> {
+fn compact_peers(peers: &[u8], length: usize) -> Result<&[u8], ReplyError> {
     if peers.len().is_multiple_of(length) { Ok(peers) } else { Err(ReplyError::PeersLength) }
 }
 
-/// Some trackers send the number as text.
+/// Reads the value of `retry in`, which some trackers send as text.
 fn retry(reader: &mut Reader<'_>) -> Result<Retry, ReplyError> {
     if reader.peek()? == b'i' {
         return number(reader).map(Retry::Minutes);
@@ -274,29 +274,29 @@ fn retry(reader: &mut Reader<'_>) -> Result<Retry, ReplyError> {
     }
 }
 
-/// An announce reply as a client reads it. Only the interval is there in any case.
+/// Reply to an announce as a client reads it. Only the interval is always present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceView<'a> {
-    /// Peers that have everything.
+    /// Number of seeders.
     pub complete: Option<u32>,
-    /// How often a peer has come to have everything.
+    /// Number of completed downloads.
     pub downloaded: Option<u32>,
-    /// Peers that do not have everything.
+    /// Number of leechers.
     pub incomplete: Option<u32>,
-    /// Seconds until the next announce.
+    /// Interval until the next announce, in seconds.
     pub interval: u32,
-    /// Seconds that have to pass at least.
+    /// Minimum of that interval, in seconds.
     pub min_interval: Option<u32>,
-    /// Where the tracker saw the client.
+    /// IP address of the client as the tracker sees it (BEP 24).
     pub external_ip: Option<IpAddr>,
-    /// Other peers of the torrent, a multiple of 6 bytes.
+    /// IPv4 peers of the torrent in compact form, 6 bytes each (BEP 23).
     pub peers: Option<&'a [u8]>,
-    /// Other peers of the torrent, a multiple of 18 bytes.
+    /// IPv6 peers of the torrent in compact form, 18 bytes each (BEP 7).
     pub peers6: Option<&'a [u8]>,
 }
 
 impl<'a> AnnounceView<'a> {
-    /// Where the peers listen that have IPv4 addresses.
+    /// Addresses of the IPv4 peers.
     pub fn peers_v4(&self) -> impl ExactSizeIterator<Item = SocketAddrV4> + use<'a> {
         let (peers, _) = self.peers.unwrap_or_default().as_chunks::<PEER_LENGTH>();
         peers.iter().map(|&[a, b, c, d, high, low]| {
@@ -304,7 +304,7 @@ impl<'a> AnnounceView<'a> {
         })
     }
 
-    /// Where the peers listen that have IPv6 addresses.
+    /// Addresses of the IPv6 peers.
     pub fn peers_v6(&self) -> impl ExactSizeIterator<Item = SocketAddrV6> + use<'a> {
         let (peers, _) = self.peers6.unwrap_or_default().as_chunks::<PEER6_LENGTH>();
         peers.iter().map(|&[ref octets @ .., high, low]| {
@@ -313,37 +313,37 @@ impl<'a> AnnounceView<'a> {
     }
 }
 
-/// A failure as a client reads it.
+/// Failure reason as a client reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureView<'a> {
-    /// Whatever the tracker wrote; nothing says it is UTF-8.
+    /// Text of the tracker, not necessarily UTF-8.
     pub reason: &'a [u8],
-    /// Seconds until the next announce.
+    /// Interval until the next announce, in seconds.
     pub interval: Option<u32>,
-    /// Seconds that have to pass at least.
+    /// Minimum of that interval, in seconds.
     pub min_interval: Option<u32>,
-    /// When to try again.
+    /// When the client may retry (BEP 31).
     pub retry: Option<Retry>,
 }
 
-/// A scrape reply as a client reads it.
+/// Reply to a scrape as a client reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrapeView<'a> {
     files: Files<'a>,
-    /// Seconds that have to pass until the next scrape.
+    /// Minimum interval until the next scrape, in seconds.
     pub min_request_interval: Option<u32>,
 }
 
 impl<'a> ScrapeView<'a> {
-    /// The torrents in the order of the reply. Missing counts are 0.
+    /// Counts of the torrents in the order of the reply. Missing counts are 0.
     pub fn files(&self) -> impl Iterator<Item = ScrapeFile> + use<'a> {
         let mut reader = Reader::new(self.files.inside);
-        // All of it has been read once already, so the first error is the end.
+        // The dictionary has been parsed once already, so the first error is the end.
         std::iter::from_fn(move || Files::next(&mut reader).ok().flatten())
     }
 }
 
-/// The inside of the dictionary of torrents, up to and with its end.
+/// Content of the dictionary of torrents, its end included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Files<'a> {
     inside: &'a [u8],

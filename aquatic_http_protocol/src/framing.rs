@@ -1,44 +1,65 @@
-//! Request methods and response framing.
+//! Methods, versions and response framing of HTTP/1 (RFC 9112).
 
-/// What the client wants to be done.
+/// Method of a request. Requests with any other method are refused with status 405.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// The answer.
+    /// `GET`.
     Get,
-    /// The answer without its body.
+    /// `HEAD`, which is answered like `GET` but without the body.
     Head,
-    /// Something trackers do not do.
-    Other,
 }
 
-/// What becomes of the connection once the answer is sent.
+/// Version of HTTP in a request line. Later minor versions count as HTTP/1.1, as RFC 9110 has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0: connections close by default.
+    Http10,
+    /// HTTP/1.1: connections persist by default.
+    Http11,
+}
+
+/// Whether the connection persists after a response (RFC 9112, section 9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// It stays open, as is the rule since HTTP/1.1.
-    Open,
-    /// It stays open because the client asked for it over HTTP/1.0, and the answer has to say so.
+    /// The connection persists, as is the default of HTTP/1.1; the response has no `Connection` field.
+    Default,
+    /// The connection persists because an HTTP/1.0 client asked for it; the response says `Connection: keep-alive`.
     KeepAlive,
-    /// It closes, and the answer says so.
+    /// The connection closes; the response says `Connection: close`.
     Close,
 }
 
-/// What the frame of an answer depends on, apart from the answer itself.
+/// What the framing of a response depends on, apart from the response itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framing {
-    /// What becomes of the connection.
+    /// Whether the connection persists after the response.
     pub persistence: Persistence,
-    /// Whether to send the body, and not just what would stand before it.
+    /// Whether the body is sent. Without it the header fields are those of the response with body.
     pub body: bool,
+    /// Whether the response says `Cache-Control: no-store`, so that no cache between tracker and client replays it.
+    pub no_store: bool,
 }
 
 impl Framing {
-    /// For an answer that is the last on its connection, whatever the client asked for.
+    /// Framing of a response with body that caches may store.
     #[must_use]
-    pub fn closing(self) -> Self {
+    pub const fn new(persistence: Persistence) -> Self {
+        Self { persistence, body: true, no_store: false }
+    }
+
+    /// The same framing for the last response on its connection, whatever the client asked for.
+    #[must_use]
+    pub const fn closing(self) -> Self {
         Self { persistence: Persistence::Close, ..self }
     }
 
-    /// Whether the answer is the last on its connection.
+    /// The same framing for a response that caches must not store.
+    #[must_use]
+    pub const fn no_store(self) -> Self {
+        Self { no_store: true, ..self }
+    }
+
+    /// Whether the response is the last on its connection.
     #[must_use]
     pub fn closes(self) -> bool {
         self.persistence == Persistence::Close

@@ -1,124 +1,123 @@
-//! The head of an HTTP request: request line and header fields.
+//! Decoding of request heads: request line and header fields (RFC 9112).
 
 use httparse::EMPTY_HEADER;
 use memchr::{memchr, memchr2};
 
-use crate::framing::{Framing, Method, Persistence};
+use crate::framing::{Framing, Method, Persistence, Version};
 use crate::query::split_at_byte;
 use crate::refusal::{HttpFault, Refusal, Refused};
 use crate::wire::Parsed;
 
-/// How many bytes a head may have, unless the tracker is told otherwise. Scrapes are the longest requests: this is
-/// enough for some 100 torrents with every byte percent-coded.
+/// Default of the maximum length of a head in bytes. Scrapes are the longest requests: this is enough for about 100
+/// torrents with every byte percent-encoded.
 pub const DEFAULT_MAX_HEAD_LENGTH: usize = 8192;
 
-/// How many header fields a request may have.
+/// Maximum number of header fields in a request.
 pub const MAX_HEADERS: usize = 64;
 
-/// Nearly all requests have fewer header fields than this, and room for them is cheaper to prepare than for
+/// Number of header fields that is enough for nearly all requests. Memory for that many is cheaper to prepare than for
 /// [`MAX_HEADERS`].
 const USUAL_HEADERS: usize = 12;
 
-/// Longer than any method in use.
+/// Maximum length of a method in bytes, longer than any method in use.
 const MAX_METHOD_LENGTH: usize = 24;
 
-/// What a request is addressed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
-    /// `/announce`, also with a slash or `.php` behind it, which old torrents carry.
-    Announce,
-    /// `/scrape`, with the same liberty: clients make this address from the other.
-    Scrape,
-    /// `/health`, where monitors ask how the tracker is.
-    Health,
-    /// Anything else.
-    Other,
-}
-
-/// The head of a request without a body, as it lies in the receive buffer.
+/// Head of a request without a body, as it lies in the receive buffer.
+///
+/// It says nothing about which paths exist: that is up to whoever serves them, such as
+/// [`TrackerRoute::classify`](crate::TrackerRoute::classify).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head<'a> {
-    /// What the client wants to be done.
+    /// Method of the request.
     pub method: Method,
-    /// The target up to the first question mark, without scheme and host.
+    /// Version of HTTP that the client speaks.
+    pub version: Version,
+    /// Target up to the first question mark, without scheme and host, as it was sent.
     pub path: &'a [u8],
-    /// What follows that question mark.
+    /// Target behind the first question mark, as it was sent.
     pub query: &'a [u8],
-    /// The header fields.
+    /// Header fields.
     pub headers: Headers<'a>,
-    /// How to frame the answer.
+    /// Framing of the response: whether the connection persists, and whether the body is sent.
     pub framing: Framing,
-    /// What the client wants to go on with instead of HTTP, if it does.
+    /// Protocols to which the client wants to upgrade the connection: the `Upgrade` field if `Connection` lists it.
     pub upgrade: Option<&'a [u8]>,
-    /// How many bytes of the buffer it takes, empty lines before it included. The next request starts there.
+    /// Length of the head in the buffer in bytes, empty lines in front of it included. The next request starts there.
     pub length: usize,
 }
 
 impl<'a> Head<'a> {
-    /// Takes a head of at most this many bytes from the front of a buffer.
+    /// Parses the head at the front of a buffer. It has at most `max_length` bytes.
     ///
-    /// Tolerated are empty lines in front, lines that end with a mere line feed, targets with scheme and host, raw bytes
-    /// and spaces in targets, and a missing `Host`. Requests with a body are refused and their connection is to be
-    /// closed, so that no body is ever taken for a request.
+    /// Tolerated are empty lines in front, lines that end with a mere line feed, targets with scheme and host, raw
+    /// spaces and non-ASCII bytes in targets, and a missing `Host`. Refused, with the connection to be closed, are methods
+    /// other than GET and HEAD, control characters in the target, and requests with a body, so that no body is ever taken
+    /// for a request.
     #[must_use]
     pub fn parse(buffer: &'a [u8], max_length: usize) -> Parsed<Self, Refused> {
         let window = buffer.get(..max_length).unwrap_or(buffer);
         match read(window) {
             Ok(Some(head)) => Parsed::Complete(head),
             Ok(None) if window.len() < max_length => Parsed::NeedMore,
-            Ok(None) => Parsed::Refused(refused(HttpFault::HeadTooLong)),
+            Ok(None) => Parsed::Refused(refused(too_long(window))),
             Err(fault) => Parsed::Refused(refused(fault)),
         }
     }
 
-    /// What the request is addressed to.
+    /// Whether the connection persists after the response.
     #[must_use]
-    pub fn path(&self) -> Path {
-        // Some clients send a space before the question mark.
-        let path = self.path.trim_ascii_end();
-        let path = path.strip_suffix(b"/").or_else(|| path.strip_suffix(b".php")).unwrap_or(path);
-        match path {
-            b"/announce" => Path::Announce,
-            b"/scrape" => Path::Scrape,
-            b"/health" => Path::Health,
-            _ => Path::Other,
-        }
+    pub fn keep_alive(&self) -> bool {
+        !self.framing.closes()
     }
 
-    /// Whether the client wants to go on with WebSocket.
+    /// Whether the client wants to upgrade the connection to WebSocket.
     #[must_use]
     pub fn upgrades_to_websocket(&self) -> bool {
-        self.method == Method::Get && self.upgrade.is_some_and(|offers| lists(offers, b"websocket"))
+        self.method == Method::Get && self.upgrade.is_some_and(|protocols| lists(protocols, b"websocket"))
+    }
+
+    /// The refusal of this request; the connection persists if the client wants it.
+    #[must_use]
+    pub fn refuse(&self, refusal: Refusal) -> Refused {
+        Refused { refusal, framing: self.framing, length: self.length }
     }
 }
 
-/// After any of these faults nothing in the buffer can be trusted to be the start of a request.
+/// A refusal after which nothing in the buffer can be trusted to be the start of a request.
 fn refused(fault: HttpFault) -> Refused {
-    let framing = Framing { persistence: Persistence::Close, body: true };
-    Refused { refusal: Refusal::Http(fault), framing, length: 0 }
+    Refused { refusal: Refusal::Http(fault), framing: Framing::new(Persistence::Close), length: 0 }
+}
+
+/// What is too long about a head that does not end within the maximum length: the request line, if it takes more than half
+/// of that, or the header fields. Transmission halves its scrapes if it is told that the target is too long.
+fn too_long(window: &[u8]) -> HttpFault {
+    let start = skip_empty_lines(window).ok().flatten().unwrap_or_default();
+    let line_length = memchr(b'\n', start).unwrap_or(start.len());
+    if line_length > window.len() / 2 { HttpFault::UriTooLong } else { HttpFault::HeadTooLong }
 }
 
 fn read(window: &[u8]) -> Result<Option<Head<'_>>, HttpFault> {
     let Some(start) = skip_empty_lines(window)? else { return Ok(None) };
     check_method(start)?;
     let Some((line, rest)) = split_line(start)? else { return Ok(None) };
-    let line = RequestLine::read(line)?;
+    let line = RequestLine::parse(line)?;
     let Some((fields, headers, rest)) = read_headers(rest)? else { return Ok(None) };
     if fields.body {
-        return Err(if line.method == Method::Other { HttpFault::Method } else { HttpFault::Body });
+        return Err(HttpFault::Body);
     }
-    let persistence = match (line.persistent, fields.close, fields.keep_alive) {
-        (_, true, _) | (false, false, false) => Persistence::Close,
-        (true, false, _) => Persistence::Open,
-        (false, false, true) => Persistence::KeepAlive,
+    let persistence = match (line.version, fields.close, fields.keep_alive) {
+        (_, true, _) | (Version::Http10, false, false) => Persistence::Close,
+        (Version::Http11, false, _) => Persistence::Default,
+        (Version::Http10, false, true) => Persistence::KeepAlive,
     };
     let (path, query) = split_at_byte(line.target, memchr(b'?', line.target));
     Ok(Some(Head {
         method: line.method,
+        version: line.version,
         path,
         query,
         headers,
-        framing: Framing { persistence, body: line.method != Method::Head },
+        framing: Framing { body: line.method != Method::Head, ..Framing::new(persistence) },
         upgrade: fields.upgrade.filter(|_| fields.upgrades),
         length: window.len() - rest.len(),
     }))
@@ -135,7 +134,7 @@ fn skip_empty_lines(mut bytes: &[u8]) -> Result<Option<&[u8]>, HttpFault> {
     }
 }
 
-/// Makes out what cannot become a request, such as a TLS handshake, before a line of it is complete.
+/// Detects what cannot become a request, such as a TLS handshake, before a line of it is complete.
 fn check_method(start: &[u8]) -> Result<(), HttpFault> {
     let mut first = start.iter().take(MAX_METHOD_LENGTH + 1).take_while(|&&byte| byte != b' ');
     let length = first.clone().count();
@@ -145,8 +144,8 @@ fn check_method(start: &[u8]) -> Result<(), HttpFault> {
 
 type LineAndRest<'a> = (&'a [u8], &'a [u8]);
 
-/// The first line without its end, and what is behind it. A carriage return anywhere else is refused: what other
-/// software makes of it varies.
+/// The first line without its end, and the bytes behind it. A carriage return anywhere else is refused, since servers
+/// disagree about what it means.
 fn split_line(bytes: &[u8]) -> Result<Option<LineAndRest<'_>>, HttpFault> {
     let Some((line, end)) = memchr2(b'\r', b'\n', bytes).and_then(|at| bytes.split_at_checked(at)) else {
         return Ok(None);
@@ -161,34 +160,38 @@ fn split_line(bytes: &[u8]) -> Result<Option<LineAndRest<'_>>, HttpFault> {
 struct RequestLine<'a> {
     method: Method,
     target: &'a [u8],
-    /// Whether connections stay open by default.
-    persistent: bool,
+    version: Version,
 }
 
 impl<'a> RequestLine<'a> {
-    /// The target is all between the first space and the last: clients that do not code bytes do not code spaces.
-    fn read(line: &'a [u8]) -> Result<Self, HttpFault> {
+    /// The target is everything between the first space and the last: clients that do not encode bytes do not encode
+    /// spaces either.
+    fn parse(line: &'a [u8]) -> Result<Self, HttpFault> {
         let line = line.trim_ascii_end();
         let (method, line) = split_at_byte(line, memchr(b' ', line));
         let (target, version) = split_at_byte(line, memchr::memrchr(b' ', line));
-        let persistent = match version {
-            b"HTTP/1.1" => true,
-            b"HTTP/1.0" => false,
+        let version = match version {
+            b"HTTP/1.1" => Version::Http11,
+            b"HTTP/1.0" => Version::Http10,
             // Later minor versions must understand what HTTP/1.1 says.
-            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => true,
+            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Version::Http11,
             [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(HttpFault::Version),
             _ => return Err(HttpFault::Malformed),
         };
+        // All bytes are looked at, so that the compiler can look at several at once.
+        if target.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
+            return Err(HttpFault::Target);
+        }
         let method = match method {
             b"GET" => Method::Get,
             b"HEAD" => Method::Head,
-            _ => Method::Other,
+            _ => return Err(HttpFault::Method),
         };
-        Ok(Self { method, target: without_origin(target.trim_ascii_start()), persistent })
+        Ok(Self { method, target: without_origin(target.trim_ascii_start()), version })
     }
 }
 
-/// Leaves out scheme and host, which clients of proxies send.
+/// Removes scheme and host, which clients of proxies send.
 fn without_origin(target: &[u8]) -> &[u8] {
     if target.first() == Some(&b'/') {
         return target;
@@ -204,7 +207,7 @@ fn without_origin(target: &[u8]) -> &[u8] {
     target
 }
 
-/// What header fields say about the message itself.
+/// What the header fields say about connection and body.
 #[derive(Default)]
 struct Fields<'a> {
     close: bool,
@@ -224,8 +227,8 @@ fn read_headers(bytes: &[u8]) -> Result<Option<ReadHeaders<'_>>, HttpFault> {
 }
 
 fn read_headers_up_to<const LIMIT: usize>(bytes: &[u8]) -> Result<Option<ReadHeaders<'_>>, HttpFault> {
-    let mut places = [EMPTY_HEADER; LIMIT];
-    let (length, headers) = match httparse::parse_headers(bytes, &mut places) {
+    let mut buffer = [EMPTY_HEADER; LIMIT];
+    let (length, headers) = match httparse::parse_headers(bytes, &mut buffer) {
         Ok(httparse::Status::Complete(complete)) => complete,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(HttpFault::TooManyHeaders),
@@ -258,20 +261,20 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whether a list of words separated by commas has this one, in whatever case.
+/// Whether a comma-separated list has this word, in any case.
 fn lists(value: &[u8], word: &[u8]) -> bool {
     value.split(|&byte| byte == b',').any(|listed| listed.trim_ascii().eq_ignore_ascii_case(word))
 }
 
-/// The header fields of a request, to be looked through as often as needed.
+/// Header fields of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers<'a> {
-    /// Lines that have been read once already, so that each but the last has a name and a value.
+    /// Lines that have been parsed once already, so that each but the last has a name and a value.
     block: &'a [u8],
 }
 
 impl<'a> Headers<'a> {
-    /// All fields as pairs of name and value, in their order or from the last to the first.
+    /// Pairs of name and value of all fields, in their order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
         self.block.split(|&byte| byte == b'\n').filter_map(|line| {
             let (name, value) = line.split_at_checked(memchr(b':', line)?)?;
@@ -279,13 +282,12 @@ impl<'a> Headers<'a> {
         })
     }
 
-    /// The values of all fields with this name, in whatever case it was sent, in their order or from the last to the
-    /// first.
+    /// Values of all fields with this name, which is compared in any case, in their order.
     pub fn all<'n>(&self, name: &'n str) -> impl DoubleEndedIterator<Item = &'a [u8]> + Clone + use<'a, 'n> {
         self.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
-    /// The value of the first field with this name, in whatever case it was sent.
+    /// Value of the first field with this name, which is compared in any case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.all(name).next()

@@ -1,26 +1,26 @@
-//! Requests and responses of the HTTP tracker protocol (BEP 3, 7, 23, 24, 31, 48) as bytes: what a tracker needs to
-//! read requests and write responses, and what a client, such as the load test, needs to write requests and read
-//! responses. Requests are read where they were received and responses are written into buffers of the caller, head and
-//! body in one piece; nothing here allocates.
+//! Codec of the HTTP tracker protocol (BEP 3, 7, 23, 24, 31, 48), for trackers (request decoding, response encoding) and
+//! for clients such as the load test (request encoding, response decoding). Requests are parsed in the receive buffer and
+//! responses are written into buffers of the caller, head and body in one piece; nothing here allocates.
 //!
-//! What does not belong here: which requests are served, what a swarm contains, whose address a proxy speaks for, and
-//! anything that touches a socket or a clock.
+//! In this crate a *response* is a message of HTTP, and a *reply* is what a tracker says in its body.
 //!
-//! A tracker tells three kinds of bytes apart:
+//! Out of scope: which requests are served, swarms, the client addresses that proxies state, sockets and clocks.
+//!
+//! A tracker distinguishes three results of parsing:
 //!
 //! ```
-//! use aquatic_http_protocol::{BufferTooSmall, DEFAULT_MAX_HEAD_LENGTH, Framing, PlainReply, Request, Parsed};
+//! use aquatic_http_protocol::{BufferTooSmall, DEFAULT_MAX_HEAD_LENGTH, Framing, Parsed, PlainReply, Request};
 //!
 //! # fn serve(_: &Request<'_>, framing: Framing, reply: &mut [u8]) -> Result<usize, BufferTooSmall> {
 //! #     PlainReply::HEALTHY.encode(framing, reply)
 //! # }
-//! /// Returns how much of both buffers was used and whether the connection goes on; nothing when it is to go on reading.
-//! fn answer(received: &[u8], reply: &mut [u8]) -> Result<Option<(usize, usize, bool)>, BufferTooSmall> {
+//! /// Returns how much of both buffers was used and whether the connection persists; `None` if more has to be received.
+//! fn respond(received: &[u8], reply: &mut [u8]) -> Result<Option<(usize, usize, bool)>, BufferTooSmall> {
 //!     match Request::parse(received, DEFAULT_MAX_HEAD_LENGTH) {
 //!         Parsed::NeedMore => Ok(None),
 //!         Parsed::Complete((head, request)) => {
 //!             let written = serve(&request, head.framing, reply)?;
-//!             Ok(Some((head.length, written, !head.framing.closes())))
+//!             Ok(Some((head.length, written, head.keep_alive())))
 //!         }
 //!         Parsed::Refused(refused) => {
 //!             let written = refused.encode(reply)?;
@@ -28,9 +28,11 @@
 //!         }
 //!     }
 //! }
-//! # let used = answer(b"GET /health HTTP/1.1\r\n\r\n", &mut [0; 200]).unwrap().unwrap();
+//! # let used = respond(b"GET /health HTTP/1.1\r\n\r\n", &mut [0; 200]).unwrap().unwrap();
 //! # assert_eq!((used.0, used.2), (24, true));
 //! ```
+//!
+//! A server of more than a tracker parses a [`Head`] and looks at its path before or after [`TrackerRoute::classify`] does.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::indexing_slicing, clippy::cast_possible_truncation)]
@@ -44,6 +46,7 @@ mod query;
 mod refusal;
 mod request;
 mod response;
+mod route;
 mod wire;
 
 pub use aquatic_common::BufferTooSmall;
@@ -52,11 +55,13 @@ pub use client_request::{AnnounceFields, ClientHeaders, encode_scrape_request};
 pub use client_response::{
     AnnounceView, FailureView, Reply, ReplyError, Response, ResponseError, ScrapeView,
 };
-pub use framing::{Framing, Method, Persistence};
-pub use head::{DEFAULT_MAX_HEAD_LENGTH, Head, Headers, MAX_HEADERS, Path};
+pub use framing::{Framing, Method, Persistence, Version};
+pub use head::{DEFAULT_MAX_HEAD_LENGTH, Head, Headers, MAX_HEADERS};
 pub use refusal::{FailureReason, Fault, HttpFault, Refusal, Refused};
 pub use request::{AnnounceRequest, Request, ScrapeRequest};
 pub use response::{
-    ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, FailureReply, PlainReply, Retry, ScrapeFile, ScrapeReply, Status,
+    ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, FailureReply, HeaderField, PlainReply, Retry, ScrapeFile,
+    ScrapeReply, Status,
 };
+pub use route::TrackerRoute;
 pub use wire::Parsed;

@@ -1,18 +1,87 @@
-//! The part of a request target behind the question mark.
+//! Queries of request targets: the part behind the first question mark.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2_iter};
 
-/// The parameters of a query in their order, as pairs of key and value, both as they were sent. A parameter without an
-/// equals sign has an empty value; all equals signs but the first belong to the value.
+/// Parameters that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    InfoHash,
+    PeerId,
+    Port,
+    Left,
+    Event,
+    Numwant,
+    Compact,
+}
+
+impl Key {
+    const MAX_LENGTH: usize = b"info_hash".len();
+
+    /// The key with this name, in any case.
+    #[inline]
+    pub(crate) fn read(name: &[u8]) -> Option<Self> {
+        match name {
+            b"info_hash" => Some(Self::InfoHash),
+            b"peer_id" => Some(Self::PeerId),
+            b"port" => Some(Self::Port),
+            b"left" => Some(Self::Left),
+            b"event" => Some(Self::Event),
+            b"numwant" => Some(Self::Numwant),
+            b"compact" => Some(Self::Compact),
+            _ if name.len() <= Self::MAX_LENGTH && name.iter().any(u8::is_ascii_uppercase) => {
+                Self::read_uppercase(name)
+            }
+            _ => None,
+        }
+    }
+
+    #[cold]
+    fn read_uppercase(name: &[u8]) -> Option<Self> {
+        let mut buffer = [0; Self::MAX_LENGTH];
+        let lowercase = buffer.get_mut(..name.len())?;
+        lowercase.copy_from_slice(name);
+        lowercase.make_ascii_lowercase();
+        Self::read(lowercase)
+    }
+}
+
+/// Parameters of a query in their order, as pairs of key and value, both as they were sent. A parameter without an equals
+/// sign has an empty value; all equals signs but the first belong to the value.
+///
+/// Parameters are separated by `&`, and by a question mark that is followed by a known key and an equals sign: clients
+/// append `?info_hash=…` to an announce URL that has a query already.
 #[derive(Clone, Debug)]
 pub(crate) struct Parameters<'a> {
     rest: &'a [u8],
+    has_question_mark: bool,
 }
 
 impl<'a> Parameters<'a> {
     pub(crate) fn new(query: &'a [u8]) -> Self {
-        Self { rest: query }
+        Self { rest: query, has_question_mark: memchr(b'?', query).is_some() }
     }
+
+    /// Position of the separator behind the first parameter of the rest.
+    #[inline]
+    fn separator(&self) -> Option<usize> {
+        if self.has_question_mark { self.any_separator() } else { memchr(b'&', self.rest) }
+    }
+
+    #[cold]
+    fn any_separator(&self) -> Option<usize> {
+        memchr2_iter(b'&', b'?', self.rest).find(|&at| match self.rest.get(at..) {
+            Some([b'?', behind @ ..]) => {
+                let name = behind.iter().take(Key::MAX_LENGTH + 1).position(|&byte| byte == b'=');
+                name.and_then(|end| Key::read(behind.get(..end)?)).is_some()
+            }
+            _ => true,
+        })
+    }
+}
+
+/// Whether a query has an `info_hash`, whatever its value.
+pub(crate) fn has_info_hash(query: &[u8]) -> bool {
+    Parameters::new(query).any(|(key, _)| Key::read(key) == Some(Key::InfoHash))
 }
 
 impl<'a> Iterator for Parameters<'a> {
@@ -23,13 +92,13 @@ impl<'a> Iterator for Parameters<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let (parameter, rest) = split_at_byte(self.rest, memchr(b'&', self.rest));
+        let (parameter, rest) = split_at_byte(self.rest, self.separator());
         self.rest = rest;
         Some(split_at_byte(parameter, parameter.iter().position(|&byte| byte == b'=')))
     }
 }
 
-/// What is before and what is behind the byte at this place, or everything and nothing.
+/// The bytes before and behind a position, without the byte there; all of them and none without a position.
 pub(crate) fn split_at_byte(bytes: &[u8], at: Option<usize>) -> (&[u8], &[u8]) {
     match at.and_then(|at| bytes.split_at_checked(at)) {
         Some((before, [_, behind @ ..])) => (before, behind),
@@ -49,9 +118,9 @@ fn decode_first(text: &[u8]) -> Option<(u8, &[u8])> {
         .map(|(byte, rest)| if text.first() == Some(&b'+') { (b' ', rest) } else { (byte, rest) })
 }
 
-/// The same where a plus sign is no space.
+/// The same for paths, where a plus sign is no space.
 #[inline]
-fn decode_percent(text: &[u8]) -> Option<(u8, &[u8])> {
+pub(crate) fn decode_percent(text: &[u8]) -> Option<(u8, &[u8])> {
     if let [b'%', high, low, rest @ ..] = text
         && let (Some(high), Some(low)) = (hex_digit(*high), hex_digit(*low))
     {
@@ -81,13 +150,13 @@ pub(crate) fn decode_word<'a>(text: &'a [u8], buffer: &'a mut [u8; MAX_WORD]) ->
     buffer.get(..length).unwrap_or_default()
 }
 
-/// The 20 bytes that a value stands for, or else how many there are.
+/// The 20 bytes of a percent-encoded value, or the number of its bytes if it is not 20.
 #[inline]
 pub(crate) fn decode_20(mut text: &[u8]) -> Result<[u8; 20], usize> {
     let mut bytes = [0; 20];
-    for (length, place) in bytes.iter_mut().enumerate() {
+    for (length, slot) in bytes.iter_mut().enumerate() {
         let Some((byte, rest)) = decode_first(text) else { return Err(length) };
-        *place = byte;
+        *slot = byte;
         text = rest;
     }
     if text.is_empty() { Ok(bytes) } else { Err(20 + decoded_length(text)) }
@@ -103,13 +172,13 @@ fn decoded_length(mut text: &[u8]) -> usize {
     length
 }
 
-/// Applies percent-coding to 20 bytes in a place of its own and returns how much of it that takes.
-pub(crate) fn encode_20<'a>(bytes: &[u8; 20], place: &'a mut [u8; 60]) -> &'a [u8] {
+/// Percent-encodes 20 bytes into a buffer and returns the part of the buffer that was written.
+pub(crate) fn encode_20<'a>(bytes: &[u8; 20], buffer: &'a mut [u8; 60]) -> &'a [u8] {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut length = 0;
     let mut push = |byte: u8| {
-        if let Some(place) = place.get_mut(length) {
-            *place = byte;
+        if let Some(slot) = buffer.get_mut(length) {
+            *slot = byte;
             length += 1;
         }
     };
@@ -123,12 +192,12 @@ pub(crate) fn encode_20<'a>(bytes: &[u8; 20], place: &'a mut [u8; 60]) -> &'a [u
             }
         }
     }
-    place.get(..length).unwrap_or_default()
+    buffer.get(..length).unwrap_or_default()
 }
 
 const NO_DIGIT: u8 = 0xff;
 
-/// What each byte is worth as a hexadecimal digit.
+/// Value of each byte as a hexadecimal digit.
 const HEX_DIGITS: [u8; 256] = {
     let mut table = [NO_DIGIT; 256];
     let mut digit = 0;
@@ -181,6 +250,22 @@ mod tests {
     }
 
     #[test]
+    fn a_question_mark_separates_if_a_known_key_follows() {
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        assert_eq!(
+            pairs("a=b?info_hash=c&d=?x?Port=1?port?left=?Numwant="),
+            [("a", "b"), ("info_hash", "c"), ("d", "?x"), ("Port", "1?port"), ("left", ""), ("Numwant", "")]
+                .map(owned)
+        );
+        assert_eq!(pairs("?port=1&a=?xport=2?"), [("", ""), ("port", "1"), ("a", "?xport=2?")].map(owned));
+        assert!(
+            has_info_hash(b"x?INFO_hash=")
+                && !has_info_hash(b"x?info_hash")
+                && !has_info_hash(b"info_hashes=")
+        );
+    }
+
+    #[test]
     fn every_byte_is_decoded_in_both_cases() {
         for byte in 0..=255_u8 {
             assert_eq!(decoded(&format!("x%{byte:02x}%{byte:02X}y")), [b'x', byte, byte, b'y']);
@@ -188,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_percent_coding_stands_for_itself() {
+    fn bytes_that_are_not_encoded_stand_for_themselves() {
         assert_eq!(decoded("a-b%%41%4g%g4%4"), b"a-b%A%4g%g4%4");
         assert_eq!(decoded("%"), b"%");
     }
@@ -212,7 +297,7 @@ mod tests {
     #[test]
     fn length_is_known_if_it_is_not_20() {
         for length in (0..70).filter(|&length| length != 20) {
-            for piece in ["a", "%00", "%", "%4"] {
+            for piece in ["a", "+", "%00", "%", "%4"] {
                 let text = piece.repeat(length);
                 let expected = if piece == "%4" { 2 * length } else { length };
                 if expected != 20 {
@@ -226,11 +311,11 @@ mod tests {
 
     #[test]
     fn unreserved_bytes_stay() {
-        let mut place = [0; 60];
+        let mut buffer = [0; 60];
         assert_eq!(
-            encode_20(b"-AZaz09._~%&+=/ \n\0\x7f\xff", &mut place),
+            encode_20(b"-AZaz09._~%&+=/ \n\0\x7f\xff", &mut buffer),
             b"-AZaz09._~%25%26%2B%3D%2F%20%0A%00%7F%FF"
         );
-        assert_eq!(encode_20(&[0xff; 20], &mut place).len(), 60);
+        assert_eq!(encode_20(&[0xff; 20], &mut buffer).len(), 60);
     }
 }

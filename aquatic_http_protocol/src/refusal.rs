@@ -1,28 +1,30 @@
-//! Why a request is not served, and what the client gets to read about it.
+//! Reasons for which requests are refused.
 
 use std::fmt::{self, Write};
 
 use crate::framing::Framing;
 
-/// What is wrong with a request that reached the tracker. The client reads it in the dictionary it expects.
+/// Fault of a request to a tracker. The client gets it as a bencoded failure reason with status 200.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The announce names no torrent.
+    /// The announce has no info hash.
     InfoHashMissing,
-    /// The announce or scrape names a torrent with this many bytes.
+    /// An info hash of the announce or scrape has this many bytes instead of 20.
     InfoHashLength(usize),
-    /// The announce does not tell where the client listens.
+    /// The announce has no port.
     PortMissing,
-    /// The client says it listens at something that is no port, or at port 0.
+    /// The port of the announce is no number from 1 to 65535.
     PortInvalid,
-    /// The client wants its peers as a list of dictionaries.
+    /// The client asks for peers as a list of dictionaries (`compact=0`).
     NotCompact,
-    /// The scrape names no torrent, which elsewhere asks for all of them.
+    /// The scrape has no info hash, which elsewhere asks for all torrents.
     FullScrape,
+    /// The request has an info hash, but its path is neither that of announces nor that of scrapes.
+    WrongAnnounceUrl,
 }
 
 impl Fault {
-    /// What to tell the client.
+    /// Failure reason for the client.
     #[must_use]
     pub fn reason(self) -> FailureReason {
         let mut reason = FailureReason { bytes: [0; FailureReason::CAPACITY], length: 0 };
@@ -35,6 +37,7 @@ impl Fault {
                 reason.write_str("compact=0 is not supported, peers come in compact form only")
             }
             Self::FullScrape => reason.write_str("full scrapes are not supported"),
+            Self::WrongAnnounceUrl => reason.write_str("wrong announce URL: its path must end in /announce"),
         };
         debug_assert!(written.is_ok(), "the capacity is enough for all reasons");
         reason
@@ -49,7 +52,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// A short text that needs no allocation.
+/// Short text that is stored inline.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FailureReason {
     bytes: [u8; Self::CAPACITY],
@@ -82,42 +85,47 @@ impl fmt::Debug for FailureReason {
     }
 }
 
-/// Why something is answered in plain text, with a status that says the same.
+/// Fault of a request to an HTTP server. The client gets a response in plain text with a status that says the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpFault {
-    /// This is not HTTP.
+    /// The bytes are not HTTP.
     Malformed,
-    /// A version of HTTP other than 1.x.
+    /// The target contains a control character, such as NUL.
+    Target,
+    /// The version of HTTP is not 1.x.
     Version,
-    /// The head does not end within the limit.
+    /// The request line takes more of the maximum length of a head than the header fields could.
+    UriTooLong,
+    /// The head is longer than the maximum because of its header fields.
     HeadTooLong,
-    /// More than [`MAX_HEADERS`](crate::MAX_HEADERS) header fields.
+    /// There are more than [`MAX_HEADERS`](crate::MAX_HEADERS) header fields.
     TooManyHeaders,
-    /// The request has a body, or something that says so.
+    /// The request has a body, or header fields that announce one.
     Body,
-    /// Nothing is there.
+    /// The target names no resource.
     NotFound,
-    /// Something is there, but not for this method.
+    /// The method is neither GET nor HEAD.
     Method,
 }
 
-/// Why a request is not served, by the form of the answer.
+/// Why a request is refused, by the form of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A request to a tracker, answered with status 200 and a failure reason: clients show no other answer to the user.
+    /// Fault of a request to a tracker, answered with status 200 and a failure reason: BitTorrent clients show their
+    /// users no other text.
     Tracker(Fault),
-    /// Anything else.
+    /// Any other fault, answered with its status and plain text.
     Http(HttpFault),
 }
 
-/// A refused request with what is needed to answer it.
+/// A refused request with what its response depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Why.
+    /// Why the request is refused.
     pub refusal: Refusal,
-    /// How to frame the answer, and whether the connection can go on.
+    /// Framing of the response, and whether the connection persists.
     pub framing: Framing,
-    /// How many bytes of the buffer the request takes. Without meaning, and 0, when what follows it cannot be trusted to
-    /// be a request; the connection closes then.
+    /// Length of the request in the receive buffer, in bytes. 0 if the bytes behind it cannot be trusted to be a request;
+    /// the connection closes then.
     pub length: usize,
 }

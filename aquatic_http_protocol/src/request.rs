@@ -1,28 +1,28 @@
-//! What clients send.
+//! Request decoding (BEP 3, 7, 23, 48).
 
 use std::num::NonZeroU16;
 
 use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 
-use crate::framing::Method;
-use crate::head::{Head, Path};
-use crate::query::{MAX_WORD, Parameters, decode_20, decode_word};
+use crate::head::Head;
+use crate::query::{Key, MAX_WORD, Parameters, decode_20, decode_word};
 use crate::refusal::{Fault, HttpFault, Refusal, Refused};
+use crate::route::TrackerRoute;
 use crate::wire::Parsed;
 
-/// A request that a tracker can serve.
+/// A request that a tracker serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// Tells about a peer and asks for others.
+    /// Announce of a peer.
     Announce(AnnounceRequest),
-    /// Asks for the counts of torrents.
+    /// Scrape of the counts of torrents.
     Scrape(ScrapeRequest<'a>),
-    /// Asks whether the tracker is well.
+    /// Health check.
     Health,
 }
 
 impl<'a> Request<'a> {
-    /// Takes a request with a head of at most this many bytes from the front of a buffer.
+    /// Parses the request at the front of a buffer. Its head has at most `max_head_length` bytes.
     #[must_use]
     pub fn parse(buffer: &'a [u8], max_head_length: usize) -> Parsed<(Head<'a>, Self), Refused> {
         let head = match Head::parse(buffer, max_head_length) {
@@ -30,41 +30,44 @@ impl<'a> Request<'a> {
             Parsed::NeedMore => return Parsed::NeedMore,
             Parsed::Refused(refused) => return Parsed::Refused(refused),
         };
-        match Self::of(&head) {
+        match Self::from_head(&head) {
             Ok(request) => Parsed::Complete((head, request)),
-            Err(refusal) => Parsed::Refused(Refused { refusal, framing: head.framing, length: head.length }),
+            Err(refusal) => Parsed::Refused(head.refuse(refusal)),
         }
     }
 
-    /// Reads what a head asks for.
+    /// Parses the request of a head. Who serves more resources than a tracker looks at
+    /// [`TrackerRoute::classify`] first.
     ///
     /// # Errors
-    /// When no tracker could serve it.
-    pub fn of(head: &Head<'a>) -> Result<Self, Refusal> {
-        match (head.path(), head.method) {
-            (Path::Other, _) => Err(Refusal::Http(HttpFault::NotFound)),
-            (_, Method::Other) => Err(Refusal::Http(HttpFault::Method)),
-            (Path::Announce, _) => {
+    /// When no tracker could serve the request.
+    pub fn from_head(head: &Head<'a>) -> Result<Self, Refusal> {
+        match TrackerRoute::classify(head.path, head.query) {
+            TrackerRoute::Announce => {
                 AnnounceRequest::parse(head.query).map(Self::Announce).map_err(Refusal::Tracker)
             }
-            (Path::Scrape, _) => ScrapeRequest::parse(head.query).map(Self::Scrape).map_err(Refusal::Tracker),
-            (Path::Health, _) => Ok(Self::Health),
+            TrackerRoute::Scrape => {
+                ScrapeRequest::parse(head.query).map(Self::Scrape).map_err(Refusal::Tracker)
+            }
+            TrackerRoute::Health => Ok(Self::Health),
+            TrackerRoute::WrongAnnounceUrl => Err(Refusal::Tracker(Fault::WrongAnnounceUrl)),
+            TrackerRoute::Other => Err(Refusal::Http(HttpFault::NotFound)),
         }
     }
 }
 
-/// What a tracker needs to know of an announce.
+/// Parameters of an announce that a tracker needs.
 ///
-/// Parameters that could enter others into a swarm (`ip`, `ipv4`, `ipv6`) are ignored on purpose, and so are those that
-/// no answer depends on, whatever their length: `uploaded`, `downloaded`, `corrupt`, `redundant`, `key`, `trackerid`,
-/// `no_peer_id`, `supportcrypto` and all unknown ones.
+/// Parameters that could enter another host into a swarm (`ip`, `ipv4`, `ipv6`) are ignored on purpose, and so are those
+/// that no response depends on, whatever their length: `uploaded`, `downloaded`, `corrupt`, `redundant`, `key`,
+/// `trackerid`, `no_peer_id`, `supportcrypto` and all unknown ones. Names of parameters are compared in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceRequest {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// The name of the client; `None` when it is missing or does not have 20 bytes, since no answer depends on it.
+    /// Peer id of the client; `None` if it is missing or does not have 20 bytes, since no response depends on it.
     pub peer_id: Option<PeerId>,
-    /// Where the client listens.
+    /// Port on which the client listens.
     pub port: NonZeroU16,
     /// Whether the peer is a seeder: `left` is 0, or `left` is no number and the event is `completed`. Any other number
     /// makes it a leecher, however many digits it has, and so does a missing one without that event: clients that
@@ -72,62 +75,17 @@ pub struct AnnounceRequest {
     pub is_seeder: bool,
     /// Event of the announce, compared in any case. An unknown event is none.
     pub event: AnnounceEvent,
-    /// How many peers to return at most; `None`, for anything that is not a number or is negative, leaves it to the
-    /// tracker.
+    /// Maximum number of peers in the reply; `None`, for anything but a number from 0, leaves it to the tracker.
     pub numwant: Option<u32>,
 }
 
-/// Parameters of an announce or a scrape that are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Key {
-    InfoHash,
-    PeerId,
-    Port,
-    Left,
-    Event,
-    Numwant,
-    Compact,
-}
-
-impl Key {
-    /// The key of this name in any case.
-    #[inline]
-    fn read(name: &[u8]) -> Option<Self> {
-        match name {
-            b"info_hash" => Some(Self::InfoHash),
-            b"peer_id" => Some(Self::PeerId),
-            b"port" => Some(Self::Port),
-            b"left" => Some(Self::Left),
-            b"event" => Some(Self::Event),
-            b"numwant" => Some(Self::Numwant),
-            b"compact" => Some(Self::Compact),
-            _ if name.len() <= Self::MAX_LENGTH && name.iter().any(u8::is_ascii_uppercase) => {
-                Self::read_uppercase(name)
-            }
-            _ => None,
-        }
-    }
-
-    const MAX_LENGTH: usize = b"info_hash".len();
-
-    #[cold]
-    fn read_uppercase(name: &[u8]) -> Option<Self> {
-        let mut buffer = [0; Self::MAX_LENGTH];
-        let lowercase = buffer.get_mut(..name.len())?;
-        lowercase.copy_from_slice(name);
-        lowercase.make_ascii_lowercase();
-        Self::read(lowercase)
-    }
-}
-
 impl AnnounceRequest {
-    /// Reads the query of an announce.
+    /// Parses the query of an announce.
     ///
-    /// Where a parameter is given more than once, the last one counts: what stands first comes with the address from the
-    /// torrent, and clients add theirs behind it.
+    /// If a parameter occurs more than once, the last one counts: clients append theirs to those of the announce URL.
     ///
     /// # Errors
-    /// When there is no way to serve it.
+    /// When no tracker could serve the announce.
     pub fn parse(query: &[u8]) -> Result<Self, Fault> {
         let [mut buffer, mut left_buffer] = [[0; MAX_WORD]; 2];
         let mut info_hash = None;
@@ -171,7 +129,7 @@ fn read_port(text: &[u8]) -> Option<NonZeroU16> {
     NonZeroU16::new(u16::try_from(read_number(text)?).ok()?)
 }
 
-/// A number of decimal digits and nothing else; as large as possible if it does not fit.
+/// A number of decimal digits and nothing else, saturated.
 fn read_number(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() {
         return None;
@@ -202,17 +160,17 @@ fn read_event(word: &[u8]) -> AnnounceEvent {
     known.map_or(AnnounceEvent::None, |(_, event)| event)
 }
 
-/// Asks for the counts of at least one torrent.
+/// Scrape of at least one torrent (BEP 48).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrapeRequest<'a> {
     query: &'a [u8],
 }
 
 impl<'a> ScrapeRequest<'a> {
-    /// Reads the query of a scrape.
+    /// Parses the query of a scrape.
     ///
     /// # Errors
-    /// When it names no torrent, or something that is none.
+    /// When it has no info hash, or one that is not 20 bytes long.
     pub fn parse(query: &'a [u8]) -> Result<Self, Fault> {
         let mut empty = true;
         for value in hash_values(query) {
@@ -222,21 +180,20 @@ impl<'a> ScrapeRequest<'a> {
         if empty { Err(Fault::FullScrape) } else { Ok(Self { query }) }
     }
 
-    /// The torrents, all of them and in the order of the request, decoded one by one. A head of 8 KiB holds up to some
-    /// 250.
+    /// Info hashes in the order of the request, decoded one by one. A head of 8 KiB holds up to about 250.
     pub fn info_hashes(&self) -> impl Iterator<Item = InfoHash> + Clone + use<'a> {
         hash_values(self.query).filter_map(|value| decode_20(value).ok()).map(InfoHash)
     }
 
-    /// Copies the first torrents to these places and returns those that were filled. The number of places is how many
-    /// torrents the tracker answers for.
-    pub fn fill<'p>(&self, places: &'p mut [InfoHash]) -> &'p mut [InfoHash] {
+    /// Copies the first info hashes into a buffer, whose length is the maximum number of torrents the tracker answers for,
+    /// and returns the part of it that was written.
+    pub fn fill<'p>(&self, buffer: &'p mut [InfoHash]) -> &'p mut [InfoHash] {
         let mut filled = 0;
-        for (place, info_hash) in places.iter_mut().zip(self.info_hashes()) {
-            *place = info_hash;
+        for (slot, info_hash) in buffer.iter_mut().zip(self.info_hashes()) {
+            *slot = info_hash;
             filled += 1;
         }
-        places.get_mut(..filled).unwrap_or_default()
+        buffer.get_mut(..filled).unwrap_or_default()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What trackers send.
+//! Response encoding (BEP 3, 7, 23, 24, 31, 48).
 
 use std::net::IpAddr;
 
@@ -8,10 +8,10 @@ use crate::framing::{Framing, Persistence};
 use crate::refusal::{HttpFault, Refusal, Refused};
 use crate::wire::{Message, Sink, length, put};
 
-/// An announce reply takes at most this many bytes besides its peers.
-pub const ANNOUNCE_REPLY_OVERHEAD: usize = 320;
+/// Maximum length in bytes of a whole announce reply without its peers.
+pub const ANNOUNCE_REPLY_OVERHEAD: usize = 345;
 
-/// The number and the words that start a response.
+/// Status of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// 200
@@ -22,8 +22,10 @@ pub enum Status {
     NotFound,
     /// 405
     MethodNotAllowed,
-    /// 408
-    RequestTimeout,
+    /// 414, with the reason phrase of RFC 2616, for which Transmission searches.
+    UriTooLong,
+    /// 426
+    UpgradeRequired,
     /// 431
     HeadTooLarge,
     /// 503
@@ -38,8 +40,9 @@ impl Status {
             Self::Ok => "HTTP/1.1 200 OK",
             Self::BadRequest => "HTTP/1.1 400 Bad Request",
             Self::NotFound => "HTTP/1.1 404 Not Found",
-            Self::MethodNotAllowed => "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET, HEAD",
-            Self::RequestTimeout => "HTTP/1.1 408 Request Timeout",
+            Self::MethodNotAllowed => "HTTP/1.1 405 Method Not Allowed",
+            Self::UriTooLong => "HTTP/1.1 414 Request-URI Too Long",
+            Self::UpgradeRequired => "HTTP/1.1 426 Upgrade Required",
             Self::HeadTooLarge => "HTTP/1.1 431 Request Header Fields Too Large",
             Self::Unavailable => "HTTP/1.1 503 Service Unavailable",
             Self::VersionNotSupported => "HTTP/1.1 505 HTTP Version Not Supported",
@@ -47,22 +50,47 @@ impl Status {
     }
 }
 
-/// A body with what has to stand before it.
+/// Name and value of a header field.
+pub type HeaderField<'a> = (&'a str, &'a str);
+
+/// Type of the bodies of replies. Clients ignore it; browsers show this one.
+const REPLY_TYPE: &str = "text/plain";
+
+/// A body with the head in front of it.
 struct Framed<'a, B> {
     status: Status,
+    content_type: &'a str,
+    headers: &'a [HeaderField<'a>],
     framing: Framing,
     body: &'a B,
+}
+
+impl<'a, B> Framed<'a, B> {
+    /// A reply of the tracker protocol.
+    fn reply(framing: Framing, body: &'a B) -> Self {
+        Self { status: Status::Ok, content_type: REPLY_TYPE, headers: &[], framing, body }
+    }
 }
 
 impl<B: Message> Message for Framed<'_, B> {
     #[inline]
     fn write(&self, sink: &mut impl Sink) {
         sink.bytes(self.status.line().as_bytes());
-        // Clients do not look at the type. This one shows in a browser, for whoever tries the address in one.
-        sink.bytes(b"\r\nContent-Type: text/plain\r\nContent-Length: ");
+        sink.bytes(b"\r\nContent-Type: ");
+        sink.bytes(self.content_type.as_bytes());
+        sink.bytes(b"\r\nContent-Length: ");
         sink.number(length(self.body) as u64);
+        for (name, value) in self.headers {
+            sink.bytes(b"\r\n");
+            sink.bytes(name.as_bytes());
+            sink.bytes(b": ");
+            sink.bytes(value.as_bytes());
+        }
+        if self.framing.no_store {
+            sink.bytes(b"\r\nCache-Control: no-store");
+        }
         match self.framing.persistence {
-            Persistence::Open => sink.bytes(b"\r\n\r\n"),
+            Persistence::Default => sink.bytes(b"\r\n\r\n"),
             Persistence::KeepAlive => sink.bytes(b"\r\nConnection: keep-alive\r\n\r\n"),
             Persistence::Close => sink.bytes(b"\r\nConnection: close\r\n\r\n"),
         }
@@ -72,24 +100,24 @@ impl<B: Message> Message for Framed<'_, B> {
     }
 }
 
-/// Brings peers. Both lists are always sent, also when they are empty: some clients want one, some the other.
+/// Reply to an announce. Both lists of peers are always sent, even if empty: some clients require the one, some the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceReply<'a> {
-    /// Peers that have everything.
+    /// Number of seeders.
     pub complete: u32,
-    /// How often a peer has come to have everything.
+    /// Number of completed downloads.
     pub downloaded: u32,
-    /// Peers that do not have everything.
+    /// Number of leechers.
     pub incomplete: u32,
-    /// Seconds until the next announce.
+    /// Interval until the next announce, in seconds.
     pub interval: u32,
-    /// Seconds that have to pass at least.
+    /// Minimum of that interval, in seconds.
     pub min_interval: u32,
-    /// The address the announce came from (BEP 24).
+    /// IP address of the client as the tracker sees it (BEP 24).
     pub external_ip: Option<IpAddr>,
-    /// Other peers of the torrent, 6 bytes each, in wire form.
+    /// IPv4 peers of the torrent in compact form, 6 bytes each (BEP 23).
     pub peers: &'a [u8],
-    /// Other peers of the torrent, 18 bytes each, in wire form.
+    /// IPv6 peers of the torrent in compact form, 18 bytes each (BEP 7).
     pub peers6: &'a [u8],
 }
 
@@ -99,7 +127,7 @@ impl AnnounceReply<'_> {
     /// # Errors
     /// When the buffer is too small.
     pub fn encode(&self, framing: Framing, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        put(&Framed { status: Status::Ok, framing, body: self }, buffer)
+        put(&Framed::reply(framing, self), buffer)
     }
 }
 
@@ -136,26 +164,26 @@ impl Message for AnnounceReply<'_> {
     }
 }
 
-/// What a scrape reply says about one torrent.
+/// Counts of one torrent in a scrape reply (BEP 48).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrapeFile {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// Peers that have everything.
+    /// Number of seeders.
     pub complete: u32,
-    /// How often a peer has come to have everything.
+    /// Number of completed downloads.
     pub downloaded: u32,
-    /// Peers that do not have everything.
+    /// Number of leechers.
     pub incomplete: u32,
 }
 
-/// Brings counts.
+/// Reply to a scrape (BEP 48).
 #[derive(Debug, PartialEq, Eq)]
 pub struct ScrapeReply<'a> {
-    /// The torrents in any order. They are sorted in place, as bencode has it, and of those that occur more than once
-    /// only one is sent.
+    /// Counts of the torrents in any order. They are sorted in place, as bencode requires, and an info hash that occurs
+    /// more than once is sent once.
     pub files: &'a mut [ScrapeFile],
-    /// Seconds that have to pass until the next scrape.
+    /// Minimum interval until the next scrape, in seconds.
     pub min_request_interval: Option<u32>,
 }
 
@@ -166,7 +194,7 @@ impl ScrapeReply<'_> {
     /// When the buffer is too small.
     pub fn encode(&mut self, framing: Framing, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.files.sort_unstable_by_key(|file| file.info_hash);
-        put(&Framed { status: Status::Ok, framing, body: self }, buffer)
+        put(&Framed::reply(framing, self), buffer)
     }
 }
 
@@ -195,30 +223,31 @@ impl Message for ScrapeReply<'_> {
     }
 }
 
-/// When a refused client may try again (BEP 31).
+/// When a client may retry after a failure (BEP 31).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// In so many minutes.
+    /// After this many minutes.
     Minutes(u32),
     /// Never.
     Never,
 }
 
-/// Says in words why a request was not served. The status is 200 nevertheless: with any other, clients do not read on.
+/// Failure reason in reply to an announce or a scrape (BEP 3). Its status is 200: clients ignore the body of a response
+/// with any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureReply<'a> {
-    /// For the eyes of the user.
+    /// Text for the user of the client.
     pub reason: &'a str,
-    /// Seconds until the next announce. Some clients wait as long even after a failure.
+    /// Interval until the next announce, in seconds, which some clients observe even after a failure.
     pub interval: Option<u32>,
-    /// Seconds that have to pass at least.
+    /// Minimum of that interval, in seconds.
     pub min_interval: Option<u32>,
-    /// When to try again.
+    /// When the client may retry.
     pub retry: Option<Retry>,
 }
 
 impl<'a> FailureReply<'a> {
-    /// A reply that does not say when to come back.
+    /// A failure that does not say when the client may retry.
     #[must_use]
     pub fn new(reason: &'a str) -> Self {
         Self { reason, interval: None, min_interval: None, retry: None }
@@ -229,7 +258,7 @@ impl<'a> FailureReply<'a> {
     /// # Errors
     /// When the buffer is too small.
     pub fn encode(&self, framing: Framing, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        put(&Framed { status: Status::Ok, framing, body: self }, buffer)
+        put(&Framed::reply(framing, self), buffer)
     }
 }
 
@@ -257,55 +286,94 @@ impl Message for FailureReply<'_> {
     }
 }
 
-/// Says something to whoever is not a BitTorrent client.
+/// Response for clients other than BitTorrent clients, such as monitors and browsers: a body with a status, a type and
+/// header fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainReply<'a> {
-    /// What kind of answer it is.
+    /// Status of the response.
     pub status: Status,
-    /// The body.
-    pub text: &'a str,
+    /// `Content-Type` of the body.
+    pub content_type: &'a str,
+    /// Further header fields, such as `Allow`. Those about framing are added to them.
+    pub headers: &'a [HeaderField<'a>],
+    /// Body of the response.
+    pub body: &'a [u8],
 }
 
 impl PlainReply<'static> {
-    /// The answer of a tracker that is well.
-    pub const HEALTHY: Self = Self { status: Status::Ok, text: "ok\n" };
+    /// Response to a health check if nothing is wrong.
+    pub const HEALTHY: Self = Self::text(Status::Ok, "ok\n");
 }
 
-impl PlainReply<'_> {
+impl<'a> PlainReply<'a> {
+    /// A response with a text.
+    #[must_use]
+    pub const fn text(status: Status, text: &'a str) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", headers: &[], body: text.as_bytes() }
+    }
+
+    /// The same response with these further header fields.
+    #[must_use]
+    pub const fn with_headers(self, headers: &'a [HeaderField<'a>]) -> Self {
+        Self { headers, ..self }
+    }
+
+    /// Length of the whole response in bytes.
+    #[must_use]
+    pub fn length(&self, framing: Framing) -> usize {
+        length(&self.framed(framing))
+    }
+
     /// Writes a whole response to the front of a buffer and returns its length.
     ///
     /// # Errors
     /// When the buffer is too small.
     pub fn encode(&self, framing: Framing, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        put(&Framed { status: self.status, framing, body: self }, buffer)
+        put(&self.framed(framing), buffer)
+    }
+
+    fn framed(&self, framing: Framing) -> Framed<'_, &'a [u8]> {
+        let Self { status, content_type, headers, ref body } = *self;
+        Framed { status, content_type, headers, framing, body }
     }
 }
 
-impl Message for PlainReply<'_> {
+impl Message for &[u8] {
     fn write(&self, sink: &mut impl Sink) {
-        sink.bytes(self.text.as_bytes());
+        sink.bytes(self);
     }
 }
 
 impl HttpFault {
-    /// The answer.
+    /// Response to a request with this fault.
     #[must_use]
-    pub fn reply(self) -> PlainReply<'static> {
-        let (status, text) = match self {
-            Self::Malformed => (Status::BadRequest, "this is not an HTTP request\n"),
-            Self::Version => (Status::VersionNotSupported, "only HTTP/1.0 and HTTP/1.1 are supported\n"),
-            Self::HeadTooLong => (Status::HeadTooLarge, "the head of the request is too long\n"),
-            Self::TooManyHeaders => (Status::HeadTooLarge, "the request has more than 64 header fields\n"),
-            Self::Body => (Status::BadRequest, "requests with a body are not supported\n"),
-            Self::NotFound => (Status::NotFound, "not found; try /announce or /scrape\n"),
-            Self::Method => (Status::MethodNotAllowed, "only GET and HEAD are supported\n"),
-        };
-        PlainReply { status, text }
+    pub const fn reply(self) -> PlainReply<'static> {
+        match self {
+            Self::Malformed => PlainReply::text(Status::BadRequest, "this is not an HTTP request\n"),
+            Self::Target => PlainReply::text(Status::BadRequest, "the target contains a control character\n"),
+            Self::Version => {
+                PlainReply::text(Status::VersionNotSupported, "only HTTP/1.0 and HTTP/1.1 are supported\n")
+            }
+            Self::UriTooLong => PlainReply::text(
+                Status::UriTooLong,
+                "414 Request-URI Too Long: scrape fewer torrents at a time\n",
+            ),
+            Self::HeadTooLong => {
+                PlainReply::text(Status::HeadTooLarge, "the head of the request is too long\n")
+            }
+            Self::TooManyHeaders => {
+                PlainReply::text(Status::HeadTooLarge, "the request has more than 64 header fields\n")
+            }
+            Self::Body => PlainReply::text(Status::BadRequest, "requests with a body are not supported\n"),
+            Self::NotFound => PlainReply::text(Status::NotFound, "not found; try /announce or /scrape\n"),
+            Self::Method => PlainReply::text(Status::MethodNotAllowed, "only GET and HEAD are supported\n")
+                .with_headers(&[("Allow", "GET, HEAD")]),
+        }
     }
 }
 
 impl Refused {
-    /// Writes the answer to the front of a buffer and returns its length. A tracker that wants to add when to come back
+    /// Writes the response to the front of a buffer and returns its length. A tracker that wants to add when to retry
     /// makes its own [`FailureReply`].
     ///
     /// # Errors

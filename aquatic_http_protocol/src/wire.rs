@@ -1,26 +1,27 @@
-//! What all messages are made with: results of taking something from the front of a buffer, and writing to one.
+//! Results of parsing the front of a buffer, and writing to the front of one.
 
 use aquatic_common::BufferTooSmall;
 
-/// What the front of a receive buffer holds. More bytes never change a result other than [`Parsed::NeedMore`].
+/// Result of parsing the front of a receive buffer. More bytes never change a result other than [`Parsed::NeedMore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed<T, R> {
-    /// Nothing complete yet, and nothing wrong so far.
+    /// The message is incomplete, and nothing is wrong so far.
     NeedMore,
-    /// A complete message.
+    /// The message is complete.
     Complete(T),
-    /// Nothing that can be served.
+    /// The message cannot be served.
     Refused(R),
 }
 
-/// Takes a message piece by piece, be it to write it or to learn its length first.
+/// Destination of a message, written piece by piece: a buffer or a counter of its length.
 pub(crate) trait Sink {
+    /// Writes bytes as they are.
     fn bytes(&mut self, bytes: &[u8]);
 
-    /// A number in decimal digits.
+    /// Writes a number in decimal digits.
     fn number(&mut self, number: u64);
 
-    /// A byte string of bencode.
+    /// Writes a byte string of bencode.
     #[inline]
     fn string(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
@@ -28,7 +29,7 @@ pub(crate) trait Sink {
         self.bytes(bytes);
     }
 
-    /// An integer of bencode.
+    /// Writes an integer of bencode.
     #[inline]
     fn integer(&mut self, number: u32) {
         self.bytes(b"i");
@@ -37,12 +38,12 @@ pub(crate) trait Sink {
     }
 }
 
-/// Something that can be written, the same each time.
+/// Something that can be written, with the same bytes each time.
 pub(crate) trait Message {
     fn write(&self, sink: &mut impl Sink);
 }
 
-/// How many bytes a message takes.
+/// Length of a message in bytes.
 #[inline]
 pub(crate) fn length(message: &impl Message) -> usize {
     let mut counter = Counter(0);
@@ -73,7 +74,7 @@ impl Sink for Counter {
     }
 }
 
-/// Writes as long as there is room, and counts on from there.
+/// Writes while there is space in the buffer, and counts all bytes.
 struct Writer<'a> {
     buffer: &'a mut [u8],
     length: usize,
@@ -83,8 +84,8 @@ impl Sink for Writer<'_> {
     #[inline]
     fn bytes(&mut self, bytes: &[u8]) {
         let end = self.length.saturating_add(bytes.len());
-        if let Some(place) = self.buffer.get_mut(self.length..end) {
-            place.copy_from_slice(bytes);
+        if let Some(slot) = self.buffer.get_mut(self.length..end) {
+            slot.copy_from_slice(bytes);
         }
         self.length = end;
     }

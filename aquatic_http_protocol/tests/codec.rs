@@ -22,13 +22,19 @@ use proptest::prop_assert_eq;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng};
 
 /// Pieces of which requests and responses consist, and some that only look so.
-const PIECES: [&str; 48] = [
+const PIECES: [&str; 54] = [
     "GET ",
     "HEAD ",
     "POST ",
     "/announce",
     "/scrape",
     "/health",
+    "/Announce.php",
+    "/",
+    "%20",
+    "?info_hash=",
+    "Event=",
+    "\0",
     "?",
     "&",
     "=",
@@ -111,8 +117,8 @@ fn event() -> impl Strategy<Value = AnnounceEvent> {
 }
 
 fn framing() -> impl Strategy<Value = Framing> {
-    prop_oneof![Just(Persistence::Open), Just(Persistence::KeepAlive), Just(Persistence::Close)]
-        .prop_map(|persistence| Framing { persistence, body: true })
+    prop_oneof![Just(Persistence::Default), Just(Persistence::KeepAlive), Just(Persistence::Close)]
+        .prop_map(Framing::new)
 }
 
 fn announce_fields() -> impl Strategy<Value = AnnounceFields> {
@@ -139,7 +145,7 @@ fn coded() -> impl Strategy<Value = ([u8; 20], Vec<u8>)> {
         let mut text = Vec::new();
         for (byte, form) in bytes.into_iter().zip(forms) {
             // These bytes mean something else when they are not coded.
-            let may_be_raw = !matches!(byte, b'%' | b'+' | b'&' | b'\r' | b'\n');
+            let may_be_raw = !matches!(byte, b'%' | b'+' | b'&') && !byte.is_ascii_control();
             match form % 5 {
                 _ if byte == b' ' && form & 8 == 0 => text.push(b'+'),
                 0 => text.extend(format!("%{byte:02x}").bytes()),

@@ -6,8 +6,8 @@ use std::num::NonZeroU16;
 
 use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 use aquatic_http_protocol::{
-    AnnounceRequest, DEFAULT_MAX_HEAD_LENGTH, Fault, Framing, Head, HttpFault, Method, Parsed, Path,
-    Persistence, Refusal, Refused, Request,
+    AnnounceRequest, DEFAULT_MAX_HEAD_LENGTH, Fault, Framing, Head, HttpFault, Method, Parsed, Persistence,
+    Refusal, Refused, Request, TrackerRoute, Version,
 };
 
 const HASH: &str = "aaaaaaaaaaaaaaaaaaaa";
@@ -28,13 +28,13 @@ const EXPECTED_HASH: InfoHash = InfoHash([
     0xb8, 0xd7,
 ]);
 
-fn take(bytes: &[u8]) -> Parsed<(Head<'_>, Request<'_>), Refused> {
+fn parse(bytes: &[u8]) -> Parsed<(Head<'_>, Request<'_>), Refused> {
     Request::parse(bytes, DEFAULT_MAX_HEAD_LENGTH)
 }
 
 #[track_caller]
 fn whole(bytes: &[u8]) -> (Head<'_>, Request<'_>) {
-    match take(bytes) {
+    match parse(bytes) {
         Parsed::Complete(whole) => whole,
         other @ (Parsed::NeedMore | Parsed::Refused(_)) => panic!("not a request: {other:?}"),
     }
@@ -42,7 +42,7 @@ fn whole(bytes: &[u8]) -> (Head<'_>, Request<'_>) {
 
 #[track_caller]
 fn refused(bytes: &[u8]) -> Refused {
-    match take(bytes) {
+    match parse(bytes) {
         Parsed::Refused(refused) => refused,
         other @ (Parsed::NeedMore | Parsed::Complete(_)) => panic!("not refused: {other:?}"),
     }
@@ -68,7 +68,7 @@ fn assert_fault(target: &str, fault: Fault) {
     assert_eq!(refused.refusal, Refusal::Tracker(fault), "{target}");
     // The client is told, and may go on.
     assert_eq!(refused.length, request.len());
-    assert_eq!(refused.framing, Framing { persistence: Persistence::Open, body: true });
+    assert_eq!(refused.framing, Framing::new(Persistence::Default));
     let mut answer = [0; 300];
     let length = refused.encode(&mut answer).unwrap();
     let answer = String::from_utf8(answer[..length].to_vec()).unwrap();
@@ -77,8 +77,9 @@ fn assert_fault(target: &str, fault: Fault) {
     assert!(answer.ends_with(&format!("d14:failure reason{}:{}e", reason.as_str().len(), reason.as_str())));
 }
 
+/// Returns the response.
 #[track_caller]
-fn assert_http_fault(request: &[u8], fault: HttpFault, line: &str) {
+fn assert_http_fault(request: &[u8], fault: HttpFault, line: &str) -> String {
     let refused = refused(request);
     assert_eq!(refused.refusal, Refusal::Http(fault));
     let mut answer = [0; 300];
@@ -86,6 +87,7 @@ fn assert_http_fault(request: &[u8], fault: HttpFault, line: &str) {
     let answer = String::from_utf8(answer[..length].to_vec()).unwrap();
     assert!(answer.starts_with(&format!("HTTP/1.1 {line}\r\n")), "{answer}");
     assert_eq!(answer.contains("\r\nConnection: close\r\n"), refused.framing.closes());
+    answer
 }
 
 #[test]
@@ -100,8 +102,12 @@ fn libtorrent_announce() {
         numwant: Some(200),
     };
     assert_eq!(request, Request::Announce(expected));
-    assert_eq!((head.method, head.path(), head.length), (Method::Get, Path::Announce, LIBTORRENT.len()));
-    assert_eq!(head.framing, Framing { persistence: Persistence::Close, body: true });
+    assert_eq!(
+        (head.method, head.version, head.path),
+        (Method::Get, Version::Http11, b"/announce".as_slice())
+    );
+    assert_eq!((head.framing, head.length), (Framing::new(Persistence::Close), LIBTORRENT.len()));
+    assert!(head.query.starts_with(b"info_hash=%e6") && head.query.ends_with(b"&redundant=0"));
     assert_eq!(head.headers.get("USER-AGENT"), Some(b"qBittorrent/4.6.5".as_slice()));
 }
 
@@ -112,7 +118,7 @@ fn transmission_announce() {
     assert_eq!(announce.info_hash, EXPECTED_HASH);
     assert_eq!((announce.is_seeder, announce.event), (true, AnnounceEvent::Completed));
     assert_eq!((announce.port.get(), announce.numwant), (51413, Some(80)));
-    assert_eq!(head.framing.persistence, Persistence::Open);
+    assert_eq!(head.framing.persistence, Persistence::Default);
 }
 
 #[test]
@@ -314,35 +320,54 @@ fn unknown_parameters_and_claimed_addresses_are_ignored() {
 
 #[test]
 fn paths() {
-    let path = |target: &str| match Head::parse(get(target).as_bytes(), DEFAULT_MAX_HEAD_LENGTH) {
-        Parsed::Complete(head) => head.path(),
-        other @ (Parsed::NeedMore | Parsed::Refused(_)) => panic!("{target}: {other:?}"),
-    };
-    for target in
-        ["/announce", "/announce?x", "/announce/", "/announce/?x", "/announce.php?x", "/announce ?x"]
-    {
-        assert_eq!(path(target), Path::Announce, "{target}");
-    }
-    for target in ["/scrape", "/scrape/?x", "/scrape.php?x", "http://a:80/scrape?x", "HTTPS://[::1]/scrape"] {
-        assert_eq!(path(target), Path::Scrape, "{target}");
-    }
-    assert_eq!(path("/health"), Path::Health);
-    for target in [
-        "/",
-        "/announcer",
-        "/Announce",
-        "/x/announce",
-        "*",
-        "announce",
-        "http://a",
-        "http://a?b",
-        "?x",
+    let announce = format!("?info_hash={HASH}&port=1");
+    for path in [
+        "/announce",
         "//announce",
+        "/announce/",
+        "/announce.php",
+        "/announce.php/",
+        "/x/announce",
+        "/Announce",
+        "/announce%20",
+        "/announce ",
+        "announce",
+        "http://a:80/x//ANNOUNCE.PHP",
+        "HTTPS://[::1]/announce",
     ] {
-        assert_eq!(path(target), Path::Other, "{target}");
-        assert_http_fault(get(target).as_bytes(), HttpFault::NotFound, "404 Not Found");
+        let request = get(&format!("{path}{announce}"));
+        assert!(matches!(whole(request.as_bytes()).1, Request::Announce(_)), "{path}");
+        let request = get(&format!("{path}?a=b{announce}"));
+        let (_, Request::Announce(read)) = whole(request.as_bytes()) else { panic!("{path}: an announce") };
+        assert_eq!((read.info_hash.0.as_slice(), read.port.get()), (HASH.as_bytes(), 1));
+        let path = path.to_ascii_lowercase().replace("announce", "scrape");
+        let scrape = get(&format!("{path}?a=b{announce}"));
+        assert!(matches!(whole(scrape.as_bytes()).1, Request::Scrape(_)), "{scrape}");
     }
+    for path in ["", "/", "*", "http://a", "/announcer", "/announce/x", "/tracker", "/x/health"] {
+        assert_http_fault(get(path).as_bytes(), HttpFault::NotFound, "404 Not Found");
+        assert_http_fault(get(&format!("{path}?port=1")).as_bytes(), HttpFault::NotFound, "404 Not Found");
+        assert_fault(&format!("{path}{announce}"), Fault::WrongAnnounceUrl);
+        assert_fault(&format!("{path}?a=b{announce}"), Fault::WrongAnnounceUrl);
+    }
+    assert!(Fault::WrongAnnounceUrl.to_string().ends_with("must end in /announce"));
     assert_eq!(whole(get("/health").as_bytes()).1, Request::Health);
+}
+
+/// A server of more than a tracker gets the head of any path.
+#[test]
+fn heads_of_other_resources() {
+    let request = "GET /stats.json?a=b?c HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let Parsed::Complete(head) = Head::parse(request.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) else {
+        panic!("a head")
+    };
+    assert_eq!((head.path, head.query), (b"/stats.json".as_slice(), b"a=b?c".as_slice()));
+    assert_eq!((head.version, head.keep_alive()), (Version::Http10, false));
+    assert_eq!((head.upgrade, head.length), (Some(b"websocket".as_slice()), request.len()));
+    assert_eq!(TrackerRoute::classify(head.path, head.query), TrackerRoute::Other);
+    assert_eq!(Request::from_head(&head), Err(Refusal::Http(HttpFault::NotFound)));
+    let refused = head.refuse(Refusal::Http(HttpFault::NotFound));
+    assert_eq!((refused.framing, refused.length), (head.framing, head.length));
 }
 
 #[test]
@@ -406,7 +431,7 @@ fn numbers_and_words_may_be_encoded() {
 fn bytes_may_be_raw_or_coded_in_either_case() {
     let expected = InfoHash(*b" \xff\xfe /?=#a\x80\0\t-._~%zz%");
     let mut request =
-        b"GET /announce?port=1&info_hash=+\xff%Fe /?=#%61\x80%00\t-._~%%7a%7A%25 HTTP/1.1\r\n\r\n".to_vec();
+        b"GET /announce?port=1&info_hash=+\xff%Fe /?=#%61\x80%00%09-._~%%7a%7A%25 HTTP/1.1\r\n\r\n".to_vec();
     let (_, Request::Announce(announce)) = whole(&request) else { panic!("an announce") };
     assert_eq!(announce.info_hash, expected);
     // A percent sign at the very end stands for itself as well.
@@ -439,14 +464,38 @@ fn heads_up_to_the_limit() {
     let request = get(&format!("/health?{}", "x".repeat(8192 - 34)));
     assert_eq!(request.len(), 8192);
     assert_eq!(whole(request.as_bytes()).0.length, 8192);
-    let longer = get(&format!("/health?{}", "x".repeat(8192 - 33)));
     let line = "431 Request Header Fields Too Large";
-    assert_http_fault(longer.as_bytes(), HttpFault::HeadTooLong, line);
+    let field = |length: usize| format!("GET /health HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(length));
+    assert_eq!(whole(field(8192 - 29).as_bytes()).0.length, 8192);
+    assert_http_fault(field(8192 - 28).as_bytes(), HttpFault::HeadTooLong, line);
     assert_http_fault(&[b'\n'; 8192], HttpFault::HeadTooLong, line);
-    assert_eq!(take(&[b'\n'; 8191]), Parsed::NeedMore);
+    assert_eq!(parse(&[b'\n'; 8191]), Parsed::NeedMore);
     // The limit is an argument.
+    let longer = get(&format!("/health?{}", "x".repeat(8192 - 33)));
     assert!(matches!(Request::parse(longer.as_bytes(), 10_000), Parsed::Complete(_)));
     assert!(matches!(Request::parse(longer.as_bytes(), 0), Parsed::Refused(_)));
+}
+
+/// Transmission scrapes fewer torrents at a time if it finds these words in the response.
+#[test]
+fn request_lines_beyond_the_limit_have_a_status_of_their_own() {
+    let refused = |request: &str| {
+        let line = "414 Request-URI Too Long";
+        let response = assert_http_fault(request.as_bytes(), HttpFault::UriTooLong, line);
+        assert_eq!(response.matches("Request-URI Too Long").count(), 2, "{response}");
+        assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
+    };
+    let scrape = |hashes: usize| {
+        let hash = format!("info_hash={}&", "%aa".repeat(20));
+        get(&format!("/scrape?{}", hash.repeat(hashes)))
+    };
+    assert!(matches!(whole(scrape(114).as_bytes()).1, Request::Scrape(_)));
+    refused(&scrape(120));
+    refused(&scrape(1000));
+    // The line ends within the limit, but leaves too little for the header fields.
+    let target = format!("/scrape?{}", "x".repeat(8000));
+    refused(&format!("GET {target} HTTP/1.1\r\nUser-Agent: {}\r\n\r\n", "x".repeat(200)));
+    refused(&format!("\r\n\r\n{}", scrape(120)));
 }
 
 #[test]
@@ -455,18 +504,18 @@ fn http_1_0_closes_unless_asked() {
         let (head, _) = whole(text.as_bytes());
         head.framing.persistence
     };
-    use Persistence::{Close, KeepAlive, Open};
+    use Persistence::{Close, Default, KeepAlive};
     for (text, expected) in [
         ("GET /health HTTP/1.0\r\n\r\n", Close),
         ("GET /health HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", KeepAlive),
         ("GET /health HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", Close),
-        ("GET /health HTTP/1.1\r\n\r\n", Open),
-        ("GET /health HTTP/1.1\r\nConnection: keep-alive\r\n\r\n", Open),
+        ("GET /health HTTP/1.1\r\n\r\n", Default),
+        ("GET /health HTTP/1.1\r\nConnection: keep-alive\r\n\r\n", Default),
         ("GET /health HTTP/1.1\r\nCONNECTION:close\r\n\r\n", Close),
         ("GET /health HTTP/1.1\r\nConnection: TE ,Close\r\n\r\n", Close),
         ("GET /health HTTP/1.1\r\nConnection: TE\r\nConnection: close\r\n\r\n", Close),
-        ("GET /health HTTP/1.1\r\nConnection: closed\r\n\r\n", Open),
-        ("GET /health HTTP/1.2\r\n\r\n", Open),
+        ("GET /health HTTP/1.1\r\nConnection: closed\r\n\r\n", Default),
+        ("GET /health HTTP/1.2\r\n\r\n", Default),
     ] {
         assert_eq!(connection(text), expected, "{text}");
     }
@@ -488,14 +537,14 @@ fn pipelined_requests_are_taken_one_by_one() {
     rest = &rest[fault.length..];
     let (head, request) = whole(rest);
     assert_eq!((request, head.length), (Request::Health, third.len()));
-    assert_eq!(take(&rest[head.length..]), Parsed::NeedMore);
+    assert_eq!(parse(&rest[head.length..]), Parsed::NeedMore);
 }
 
 #[test]
 fn head_is_answered_without_body() {
     let (head, request) = whole(b"HEAD /health HTTP/1.1\r\n\r\n");
     assert_eq!((head.method, request), (Method::Head, Request::Health));
-    assert_eq!(head.framing, Framing { persistence: Persistence::Open, body: false });
+    assert_eq!(head.framing, Framing { body: false, ..Framing::new(Persistence::Default) });
     let refused = refused(b"HEAD /announce HTTP/1.1\r\n\r\n");
     let mut answer = [0; 300];
     let length = refused.encode(&mut answer).unwrap();
@@ -503,17 +552,26 @@ fn head_is_answered_without_body() {
 }
 
 #[test]
-fn other_methods_are_refused_with_those_that_are_not() {
-    for method in ["POST", "OPTIONS", "get", "M-SEARCH"] {
-        let request = format!("{method} /announce HTTP/1.1\r\n\r\n");
-        assert_http_fault(
-            request.as_bytes(),
-            HttpFault::Method,
-            "405 Method Not Allowed\r\nAllow: GET, HEAD",
-        );
-        assert_eq!(refused(request.as_bytes()).length, request.len());
-        let elsewhere = format!("{method} / HTTP/1.1\r\n\r\n");
-        assert_http_fault(elsewhere.as_bytes(), HttpFault::NotFound, "404 Not Found");
+fn other_methods_are_refused_and_the_connection_closes() {
+    for method in ["POST", "OPTIONS", "TRACE", "CONNECT", "PUT", "DELETE", "get", "M-SEARCH"] {
+        for target in ["/announce", "/", "*", "tracker.example.org:443"] {
+            let request = format!("{method} {target} HTTP/1.1\r\n\r\n");
+            let refused = assert_http_fault(request.as_bytes(), HttpFault::Method, "405 Method Not Allowed");
+            assert!(refused.contains("\r\nAllow: GET, HEAD\r\n"), "{refused}");
+            assert!(refused.contains("\r\nConnection: close\r\n"), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn control_characters_in_targets_are_refused_and_the_connection_closes() {
+    for byte in (0..0x20).chain([0x7f]).filter(|byte| !b"\r\n".contains(byte)) {
+        for target in ["/announce?info_hash=@&port=1", "/@", "@", "/health@"] {
+            let mut request = get(target).into_bytes();
+            request.iter_mut().filter(|at| **at == b'@').for_each(|at| *at = byte);
+            let refused = assert_http_fault(&request, HttpFault::Target, "400 Bad Request");
+            assert!(refused.contains("\r\nConnection: close\r\n"), "{refused}");
+        }
     }
 }
 
@@ -530,12 +588,9 @@ fn bodies_never_desynchronise() {
         let request = format!("GET /health HTTP/1.1\r\n{field}\r\n\r\nGET /health HTTP/1.1\r\n\r\n");
         assert_http_fault(request.as_bytes(), HttpFault::Body, "400 Bad Request");
         assert!(refused(request.as_bytes()).framing.closes());
-        let request = request.replacen("GET", "POST", 1);
-        assert_http_fault(request.as_bytes(), HttpFault::Method, "405 Method Not Allowed");
-        assert!(refused(request.as_bytes()).framing.closes());
     }
     let request = b"GET /health HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(whole(request).0.framing.persistence, Persistence::Open);
+    assert_eq!(whole(request).0.framing.persistence, Persistence::Default);
 }
 
 #[test]
@@ -592,16 +647,17 @@ fn split_at_every_byte() {
         &scrape,
         &fault,
         "\r\n\r\nHEAD /health HTTP/1.0\nA: b\n\n",
-        "POST / HTTP/1.1\r\n\r\n",
+        "GET /\0 HTTP/1.1\r\n",
+        "POST / HTTP/1.1\r\n",
     ];
     for request in requests {
-        let expected = take(request.as_bytes());
+        let expected = parse(request.as_bytes());
         assert_ne!(expected, Parsed::NeedMore);
         for length in 0..request.len() {
-            assert_eq!(take(&request.as_bytes()[..length]), Parsed::NeedMore, "{length} bytes of {request}");
+            assert_eq!(parse(&request.as_bytes()[..length]), Parsed::NeedMore, "{length} bytes of {request}");
         }
         // What follows changes nothing.
         let longer = format!("{request}GET /health HTTP/1.1\r\n\r\n");
-        assert_eq!(take(longer.as_bytes()), expected);
+        assert_eq!(parse(longer.as_bytes()), expected);
     }
 }

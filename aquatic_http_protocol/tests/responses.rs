@@ -11,9 +11,9 @@ use aquatic_http_protocol::{
     Response, ResponseError, Retry, ScrapeFile, ScrapeReply, Status, encode_scrape_request, is_canonical,
 };
 
-const OPEN: Framing = Framing { persistence: Persistence::Open, body: true };
-const NAMED: Framing = Framing { persistence: Persistence::KeepAlive, body: true };
-const CLOSE: Framing = Framing { persistence: Persistence::Close, body: true };
+const OPEN: Framing = Framing::new(Persistence::Default);
+const NAMED: Framing = Framing::new(Persistence::KeepAlive);
+const CLOSE: Framing = Framing::new(Persistence::Close);
 const PEERS: [u8; 12] = [192, 0, 2, 1, 0x1a, 0xe1, 192, 0, 2, 2, 0, 80];
 const PEERS6: [u8; 18] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x1a, 0xe1];
 
@@ -110,7 +110,7 @@ fn announce_reply_overhead_is_the_most_there_can_be() {
         peers6: &[1; 99_990],
     };
     let mut buffer = vec![0; 300_000];
-    let overhead = reply.encode(NAMED, &mut buffer).unwrap() - 99_996 - 99_990;
+    let overhead = reply.encode(NAMED.no_store(), &mut buffer).unwrap() - 99_996 - 99_990;
     // Three lengths could have 20 digits each, and have 6, 5 and 5 here.
     assert_eq!(overhead + 14 + 15 + 15, ANNOUNCE_REPLY_OVERHEAD);
 }
@@ -201,22 +201,53 @@ fn failure_replies() {
 #[test]
 fn plain_replies() {
     let bytes = written(|buffer| PlainReply::HEALTHY.encode(OPEN, buffer));
-    let expected = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nok\n";
+    let expected =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\r\nok\n";
     assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     let statuses = [
         (Status::Ok, 200),
         (Status::BadRequest, 400),
         (Status::NotFound, 404),
         (Status::MethodNotAllowed, 405),
-        (Status::RequestTimeout, 408),
+        (Status::UriTooLong, 414),
+        (Status::UpgradeRequired, 426),
         (Status::HeadTooLarge, 431),
         (Status::Unavailable, 503),
         (Status::VersionNotSupported, 505),
     ];
     for (status, number) in statuses {
-        let bytes = written(|buffer| PlainReply { status, text: "why\n" }.encode(CLOSE, buffer));
+        let bytes = written(|buffer| PlainReply::text(status, "why\n").encode(CLOSE, buffer));
         let answer = answer(&bytes);
         assert_eq!((answer.status, answer.keep_alive, answer.body), (number, false, b"why\n".as_slice()));
+    }
+}
+
+#[test]
+fn plain_replies_of_any_type_with_header_fields() {
+    let fields = [("Allow", "GET, HEAD"), ("X-A", "")];
+    let reply = PlainReply {
+        status: Status::Ok,
+        content_type: "application/json",
+        headers: &fields,
+        body: b"{}\xff",
+    };
+    let bytes = written(|buffer| reply.encode(CLOSE.no_store(), buffer));
+    assert_eq!(bytes.len(), reply.length(CLOSE.no_store()));
+    let expected =
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 3\r\nAllow: GET, HEAD\r\n\
+        X-A: \r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{}\xff";
+    assert_eq!(bytes, expected, "{}", bytes.escape_ascii());
+}
+
+#[test]
+fn replies_that_caches_must_not_store() {
+    let field = b"\r\nCache-Control: no-store\r\n".as_slice();
+    let has_field = |bytes: &[u8]| bytes.windows(field.len()).any(|window| window == field);
+    let reply = announce_reply(&PEERS, &[], None);
+    for framing in [OPEN, NAMED, CLOSE] {
+        assert!(!has_field(&written(|buffer| reply.encode(framing, buffer))));
+        assert!(has_field(&written(|buffer| reply.encode(framing.no_store(), buffer))));
+        assert!(has_field(&written(|buffer| FailureReply::new("no").encode(framing.no_store(), buffer))));
     }
 }
 
@@ -234,24 +265,24 @@ fn answers_split_at_every_byte() {
 
 #[test]
 fn answers_of_other_servers() {
-    let take = |text: &'static str, ended| Response::parse(text.as_bytes(), ended);
+    let parse = |text: &'static str, ended| Response::parse(text.as_bytes(), ended);
     // Padded length, and the end of a line behind the body.
     let Parsed::Complete(answer) =
-        take("HTTP/1.1 200 OK\r\nContent-Length: 14    \r\n\r\nd8:intervali1ee\r\n", false)
+        parse("HTTP/1.1 200 OK\r\nContent-Length: 14    \r\n\r\nd8:intervali1ee\r\n", false)
     else {
         panic!("an answer")
     };
     assert_eq!((answer.body.len(), answer.keep_alive), (14, true));
     let Parsed::Complete(answer) =
-        take("\r\nHTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n", false)
+        parse("\r\nHTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n", false)
     else {
         panic!("an answer")
     };
     assert!(answer.keep_alive);
     // The end of the connection is the end of the body.
     let closing = "HTTP/1.0 404 Not Found\r\n\r\nsorry";
-    assert_eq!(take(closing, false), Parsed::NeedMore);
-    let Parsed::Complete(answer) = take(closing, true) else { panic!("an answer") };
+    assert_eq!(parse(closing, false), Parsed::NeedMore);
+    let Parsed::Complete(answer) = parse(closing, true) else { panic!("an answer") };
     assert_eq!((answer.status, answer.body, answer.keep_alive), (404, b"sorry".as_slice(), false));
     for (text, error) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", ResponseError::Length),
@@ -260,7 +291,7 @@ fn answers_of_other_servers() {
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", ResponseError::Chunked),
         ("SSH-2.0", ResponseError::Malformed),
     ] {
-        assert_eq!(take(text, false), Parsed::Refused(error), "{text}");
+        assert_eq!(parse(text, false), Parsed::Refused(error), "{text}");
     }
 }
 

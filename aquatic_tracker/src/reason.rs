@@ -76,6 +76,8 @@ reasons! {
     NotCompact = "not_compact",
     /// No request of HTTP/1.
     Malformed = "malformed",
+    /// A target with a control character.
+    BadTarget = "bad_target",
     /// Another version of HTTP.
     Version = "version",
     /// A request line that is too long.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
-use aquatic_http_protocol::{Framing, Head, Path, PlainReply, Refused, Status};
+use aquatic_http_protocol::{Framing, PlainReply, Refused, Status, TrackerRoute};
 use aquatic_runtime::Health;
 
 use crate::session::Session;
@@ -120,7 +120,7 @@ impl<S: Site, U> Shared<S, U> {
                 UpgradeOutcome::Reply(written, after) => Routed::Reply(written, after),
             };
         }
-        if request.head.path() == Path::Health && request.head.is_read() {
+        if TrackerRoute::classify(request.head.path, request.head.query) == TrackerRoute::Health {
             match (&self.site, &self.upgrade) {
                 (Some(site), _) => site.count_health(),
                 (None, Some(upgrade)) => upgrade.count_health(),
@@ -167,20 +167,8 @@ fn health(health: &Health, framing: Framing, reply: &mut [u8]) -> usize {
         .first_stalled()
         .map(|(core, time)| format!("core {core} has not responded for {} s\n", time.as_secs()));
     let plain = match &stalled {
-        None => PlainReply { status: Status::Ok, text: "ok\n" },
-        Some(text) => PlainReply { status: Status::Unavailable, text },
+        None => PlainReply::HEALTHY,
+        Some(text) => PlainReply::text(Status::Unavailable, text),
     };
     plain.encode(framing, reply).unwrap_or(0)
-}
-
-/// Whether a head asks to read something.
-pub(crate) trait IsRead {
-    fn is_read(&self) -> bool;
-}
-
-impl IsRead for Head<'_> {
-    fn is_read(&self) -> bool {
-        use aquatic_http_protocol::Method;
-        matches!(self.method, Method::Get | Method::Head)
-    }
 }

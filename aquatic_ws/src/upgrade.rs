@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use aquatic_http_protocol::{Head, Method};
+use aquatic_http_protocol::{Framing, Head, HeaderField, PlainReply, Status};
 use aquatic_net::proxy::{Client, ForwardedHeaders, NoClient};
 use aquatic_web::WebRequest;
 use tungstenite::handshake::derive_accept_key;
@@ -55,26 +55,26 @@ pub(crate) enum Plain {
 /// Decides on a request for an upgrade to WebSocket.
 pub(crate) fn decide(request: &mut WebRequest<'_>, forwarded: &ForwardedHeaders) -> Decision {
     let head = request.head;
-    let plain = |status, fields, text, why| Decision::Answer(answer(head.method, status, fields, text), why);
+    let plain = |status, fields, text, why| Decision::Answer(answer(head.framing, status, fields, text), why);
     if head.headers.get("Sec-WebSocket-Version").is_none_or(|version| version != b"13") {
-        let fields = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
-        return plain("426 Upgrade Required", fields, "only version 13 is supported\n", Plain::Version);
+        let fields = [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
+        return plain(Status::UpgradeRequired, &fields, "only version 13 is supported\n", Plain::Version);
     }
     let Some(key) = head.headers.get("Sec-WebSocket-Key").filter(|key| is_key(key)) else {
         let text = "Sec-WebSocket-Key is missing or is not 16 bytes in base64\n";
-        return plain("400 Bad Request", "", text, Plain::Malformed);
+        return plain(Status::BadRequest, &[], text, Plain::Malformed);
     };
     let names = head.headers.iter().filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, value)));
     let (client, missing) = match forwarded.client(request.peer, names) {
         Client::Known(ip) if !(request.charge_address)(ip) => {
             let text = "too many connections from one address\n";
-            return plain("503 Service Unavailable", "", text, Plain::TooMany);
+            return plain(Status::Unavailable, &[], text, Plain::TooMany);
         }
         Client::Known(ip) => (Some(ip), None),
         Client::Proxy(ip, why) => (Some(ip), Some(why)),
         Client::Refused(why) => {
             let text = "missing or invalid client address from proxy\n";
-            return plain("400 Bad Request", "", text, Plain::NoClient(why));
+            return plain(Status::BadRequest, &[], text, Plain::NoClient(why));
         }
     };
     Decision::Upgrade(Accepted { response: accept(key, subprotocol(head)), client, missing })
@@ -89,22 +89,15 @@ fn is_key(key: &[u8]) -> bool {
 
 /// The reply to a request that is no upgrade, where WebSocket is all that is served.
 pub(crate) fn explanation(head: &Head<'_>) -> Vec<u8> {
-    match head.method {
-        Method::Get | Method::Head => {
-            answer(head.method, "426 Upgrade Required", "Upgrade: websocket\r\n", EXPLANATION)
-        }
-        Method::Other => answer(head.method, "405 Method Not Allowed", "Allow: GET, HEAD\r\n", EXPLANATION),
-    }
+    answer(head.framing, Status::UpgradeRequired, &[("Upgrade", "websocket")], EXPLANATION)
 }
 
-fn answer(method: Method, status: &str, fields: &str, text: &str) -> Vec<u8> {
-    let body = if method == Method::Head { "" } else { text };
-    let length = text.len();
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n{fields}\
-         Connection: close\r\n\r\n{body}"
-    )
-    .into_bytes()
+fn answer(framing: Framing, status: Status, fields: &[HeaderField<'_>], text: &str) -> Vec<u8> {
+    let reply = PlainReply::text(status, text).with_headers(fields);
+    let mut response = vec![0; reply.length(framing.closing())];
+    let encoded = reply.encode(framing.closing(), &mut response);
+    debug_assert_eq!(encoded, Ok(response.len()), "the buffer has the length of the response");
+    response
 }
 
 fn accept(key: &[u8], subprotocol: Option<&[u8]>) -> Vec<u8> {
@@ -204,7 +197,6 @@ mod tests {
             text
         };
         assert!(plain("GET / HTTP/1.1\n\n", "426", Plain::NoUpgrade).contains("WebTorrent"));
-        plain("POST / HTTP/1.1\n\n", "405", Plain::NoUpgrade);
         let other_version = UPGRADE.replace("13", "8");
         let text = plain(&format!("{other_version}\n"), "426", Plain::Version);
         assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"));

@@ -2,7 +2,7 @@
 
 use std::net::Shutdown;
 
-use crate::client::{Plain, announce, request, start, torrent};
+use crate::client::{Plain, announce, request, scrape, start, torrent};
 
 #[test]
 fn pages_other_than_the_tracker_s() {
@@ -14,7 +14,7 @@ fn pages_other_than_the_tracker_s() {
         let response = client.get(path);
         let text = "not found; try /announce or /scrape\n";
         assert_eq!((response.status(), response.text()), (404, text), "{path}");
-        assert_eq!(response.header("Content-Type"), Some("text/plain"));
+        assert_eq!(response.header("Content-Type"), Some("text/plain; charset=utf-8"));
     }
     assert_eq!(client.get("/health").status(), 200, "the connection goes on");
 }
@@ -31,16 +31,47 @@ fn methods() {
         |head: &str| head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap().to_owned();
     assert_eq!(length(&head), length(&whole.head));
     assert_eq!(client.get("/health").text(), "ok\n", "no body stands between the heads");
-    for method in ["DELETE", "OPTIONS", "PUT", "POST", "get", "BREW"] {
-        client.send(request(&target).replace("GET", method));
-        let response = client.response();
-        assert_eq!((response.status(), response.header("Allow")), (405, Some("GET, HEAD")), "{method}");
+    for method in ["DELETE", "OPTIONS", "TRACE", "CONNECT", "PUT", "POST", "get", "BREW"] {
+        for body in ["", "Content-Length: 2\r\n\r\nhi"] {
+            let mut client = Plain::connect(tracker.address());
+            client.send(request(&target).replace("GET", method).replace("\r\n\r\n", "\r\n") + body + "\r\n");
+            let response = client.response();
+            assert_eq!((response.status(), response.header("Allow")), (405, Some("GET, HEAD")), "{method}");
+            assert_eq!(response.header("Connection"), Some("close"), "{method}");
+            client.ends();
+        }
     }
-    client
-        .send(request(&target).replace("GET", "POST").replace("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\nhi"));
+}
+
+#[test]
+fn announce_urls_with_other_paths() {
+    let tracker = start(&[]);
+    let mut client = Plain::connect(tracker.address());
+    let target = announce(&torrent(1), 1, "");
+    for path in ["//announce", "/announce/", "/announce.php", "/x/announce", "/Announce", "/announce%20"] {
+        let response = client.get(&target.replace("/announce", path));
+        assert_eq!(response.announce().incomplete, Some(1), "{path}");
+    }
+    let response = client.get(&target.replace("?", "?a=b?"));
+    assert_eq!(response.announce().incomplete, Some(1));
+    for path in ["", "/", "/tracker", "/announce/x"] {
+        let response = client.get(&target.replace("/announce", path));
+        assert!(response.reason().contains("/announce"), "{path}");
+    }
+}
+
+#[test]
+fn a_scrape_of_too_many_torrents_is_told_so() {
+    let tracker = start(&[]);
+    let torrents: Vec<_> = (0..200).map(torrent).collect();
+    let mut client = Plain::connect(tracker.address());
+    client.send(request(&scrape(&torrents)));
     let response = client.response();
-    assert_eq!((response.status(), response.header("Connection")), (405, Some("close")));
+    assert!(response.head.starts_with("HTTP/1.1 414 Request-URI Too Long\r\n"), "{}", response.head);
+    assert!(response.text().contains("Request-URI Too Long"), "{}", response.text());
     client.ends();
+    let mut client = Plain::connect(tracker.address());
+    assert_eq!(client.get(&scrape(&torrents[..100])).files().len(), 100);
 }
 
 #[test]
@@ -107,7 +138,7 @@ fn what_is_no_http_is_told_so() {
         response.status()
     };
     let tls_hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
-    let garbage: [&[u8]; 7] = [
+    let garbage: [&[u8]; 9] = [
         b"\0\0\x04\x17\x27\x10\x19\x80\0\0\0\0\x01\x02\x03\x04",
         b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0",
         &tls_hello,
@@ -115,6 +146,8 @@ fn what_is_no_http_is_told_so() {
         b"GET /announce\r\n\r\n",
         b"GET /announce HTTP/1.1\rX\r\n\r\n",
         b"GET /announce HTTP/1.1\r\nA\0: b\r\n\r\n",
+        b"GET /announce\0 HTTP/1.1\r\n\r\n",
+        b"GET /announce?info_hash=\x01 HTTP/1.1\r\n\r\n",
     ];
     for bytes in garbage {
         assert_eq!(status(bytes), 400, "{bytes:?}");

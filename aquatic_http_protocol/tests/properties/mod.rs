@@ -6,7 +6,7 @@ use aquatic_common::{AnnounceEvent, InfoHash};
 use aquatic_http_protocol::{
     ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, AnnounceView, DEFAULT_MAX_HEAD_LENGTH, Fault, Framing, Head,
     HttpFault, MAX_HEADERS, Parsed, Persistence, Refusal, Refused, Reply, Request, Response, ScrapeFile,
-    ScrapeReply, is_canonical,
+    ScrapeReply, TrackerRoute, is_canonical,
 };
 
 /// Reads bytes every way there is and checks what was read.
@@ -48,7 +48,8 @@ fn check_head(bytes: &[u8], head: &Head<'_>) {
     assert!((1..=DEFAULT_MAX_HEAD_LENGTH).contains(&head.length));
     assert_eq!(bytes[head.length - 1], b'\n');
     assert!(!head.path.contains(&b'?'));
-    assert!(!head.path.iter().chain(head.query).any(|byte| matches!(byte, b'\r' | b'\n')));
+    assert!(!head.path.iter().chain(head.query).any(u8::is_ascii_control));
+    assert_eq!(head.keep_alive(), !head.framing.closes());
     let headers: Vec<_> = head.headers.iter().collect();
     assert!(headers.len() <= MAX_HEADERS);
     for (name, value) in headers {
@@ -91,13 +92,55 @@ fn check_request(head: &Head<'_>, request: &Request<'_>) {
             assert_eq!(scrape.fill(&mut places).len(), hashes.len().min(3));
             check_scrape_reply(head, scrape.info_hashes());
         }
-        Request::Health => assert!(head.path.starts_with(b"/health")),
+        Request::Health => {}
+    }
+    check_route(head, Some(request));
+}
+
+/// The last segment of the path, found in the simplest way, decides.
+fn check_route(head: &Head<'_>, request: Option<&Request<'_>>) {
+    let path = naively_decoded(
+        &head.path.iter().map(|&byte| if byte == b'+' { b'-' } else { byte }).collect::<Vec<_>>(),
+    );
+    let path = String::from_utf8_lossy(&path).to_ascii_lowercase();
+    let is_space = |char: char| char.is_ascii_whitespace();
+    let segments: Vec<_> =
+        path.split('/').filter(|segment| !segment.trim_matches(is_space).is_empty()).collect();
+    let last = segments.last().map_or("", |last| last.trim_matches(is_space));
+    let (name, fits) = (last.strip_suffix(".php").unwrap_or(last), last.len() <= 12);
+    let route = TrackerRoute::classify(head.path, head.query);
+    let expected = match name {
+        "announce" => TrackerRoute::Announce,
+        "scrape" => TrackerRoute::Scrape,
+        "health" if segments.len() == 1 => TrackerRoute::Health,
+        _ if !values(head.query, b"info_hash").is_empty() => TrackerRoute::WrongAnnounceUrl,
+        _ => TrackerRoute::Other,
+    };
+    // Much white space behind a name makes it another one.
+    assert!(route == expected || (fits && path.contains("  ")), "{route:?} instead of {expected:?}");
+    match request {
+        Some(Request::Announce(_)) => assert_eq!(route, TrackerRoute::Announce),
+        Some(Request::Scrape(_)) => assert_eq!(route, TrackerRoute::Scrape),
+        Some(Request::Health) => assert_eq!(route, TrackerRoute::Health),
+        None => {}
     }
 }
 
+const KEYS: [&str; 7] = ["info_hash", "peer_id", "port", "left", "event", "numwant", "compact"];
+
 /// The values of all parameters with this key.
 fn values<'a>(query: &'a [u8], key: &[u8]) -> Vec<&'a [u8]> {
-    let parameters = query.split(|&byte| byte == b'&').map(|parameter| {
+    let known = |behind: &[u8]| {
+        let behind = behind.to_ascii_lowercase();
+        KEYS.iter().any(|key| behind.starts_with(format!("{key}=").as_bytes()))
+    };
+    let ends =
+        (0..query.len()).filter(|&at| query[at] == b'&' || query[at] == b'?' && known(&query[at + 1..]));
+    let mut start = 0;
+    let mut pieces: Vec<&[u8]> =
+        ends.map(|end| &query[std::mem::replace(&mut start, end + 1)..end]).collect();
+    pieces.extend(query.get(start..).filter(|last| !last.is_empty()));
+    let parameters = pieces.into_iter().map(|parameter| {
         let mut parts = parameter.splitn(2, |&byte| byte == b'=');
         (parts.next().unwrap(), parts.next().unwrap_or_default())
     });
@@ -148,11 +191,21 @@ fn check_refused(bytes: &[u8], refused: &Refused) {
             }
         }
         Refusal::Http(HttpFault::NotFound) => assert!(refused.length > 0),
-        Refusal::Http(HttpFault::Method) => assert!(refused.length > 0 || refused.framing.closes()),
-        Refusal::Http(HttpFault::HeadTooLong) => assert!(bytes.len() >= DEFAULT_MAX_HEAD_LENGTH),
+        Refusal::Http(HttpFault::HeadTooLong | HttpFault::UriTooLong) => {
+            assert!(bytes.len() >= DEFAULT_MAX_HEAD_LENGTH && refused.framing.closes());
+        }
         Refusal::Http(
-            HttpFault::Malformed | HttpFault::Version | HttpFault::TooManyHeaders | HttpFault::Body,
+            HttpFault::Malformed
+            | HttpFault::Target
+            | HttpFault::Version
+            | HttpFault::TooManyHeaders
+            | HttpFault::Body
+            | HttpFault::Method,
         ) => assert!(refused.framing.closes() && refused.length == 0),
+    }
+    if let Parsed::Complete(head) = Head::parse(bytes, DEFAULT_MAX_HEAD_LENGTH) {
+        check_head(bytes, &head);
+        check_route(&head, None);
     }
     let mut buffer = [0; 400];
     let length = refused.encode(&mut buffer).unwrap();
@@ -207,7 +260,7 @@ fn check_announce_reply(view: &AnnounceView<'_>) {
         peers6,
     };
     let mut buffer = vec![0; ANNOUNCE_REPLY_OVERHEAD + peers.len() + peers6.len()];
-    let framing = Framing { persistence: Persistence::Close, body: true };
+    let framing = Framing::new(Persistence::Close);
     let length = reply.encode(framing, &mut buffer).unwrap();
     let Parsed::Complete(answer) = Response::parse(&buffer[..length], false) else { panic!("an answer") };
     let Ok(Reply::Announce(again)) = Reply::parse(answer.body) else { panic!("an announce") };
