@@ -13,8 +13,8 @@ fn main() {
     divan::main();
 }
 
-/// Requests that differ only in hash and name, so that branches on coded and raw bytes are as hard to foresee as they
-/// are in a tracker.
+/// Requests that differ only in hash and name, so that branches on coded and raw bytes are as hard to foresee
+/// as they are in a tracker.
 fn requests() -> Vec<Vec<u8>> {
     let mut state = 1_u64;
     let mut random = || {

@@ -162,8 +162,8 @@ fn is_canonical_length(string: &[u8]) -> bool {
     !matches!(string, [b'0', b'0'..=b'9', ..])
 }
 
-/// Whether these bytes are one value in canonical form: keys are sorted and unique, numbers have no leading zeros, and no
-/// bytes follow.
+/// Whether these bytes are one value in canonical form: keys are sorted and unique, numbers have no leading
+/// zeros, and no bytes follow.
 ///
 /// # Errors
 /// When they are no value at all.

@@ -55,8 +55,8 @@ impl fmt::Display for ResponseError {
 impl std::error::Error for ResponseError {}
 
 impl<'a> Response<'a> {
-    /// Parses the response to a GET at the front of a buffer. `ended` says that no more bytes will come, which ends a body
-    /// without a length.
+    /// Parses the response to a GET at the front of a buffer. `ended` says that no more bytes will come,
+    /// which ends a body without a length.
     #[must_use]
     pub fn parse(buffer: &'a [u8], ended: bool) -> Parsed<Self, ResponseError> {
         match Self::read(buffer, ended) {

@@ -23,7 +23,8 @@ pub enum Version {
 pub enum Persistence {
     /// The connection persists, as is the default of HTTP/1.1; the response has no `Connection` field.
     Default,
-    /// The connection persists because an HTTP/1.0 client asked for it; the response says `Connection: keep-alive`.
+    /// The connection persists because an HTTP/1.0 client asked for it; the response says `Connection:
+    /// keep-alive`.
     KeepAlive,
     /// The connection closes; the response says `Connection: close`.
     Close,
@@ -36,7 +37,8 @@ pub struct Framing {
     pub persistence: Persistence,
     /// Whether the body is sent. Without it the header fields are those of the response with body.
     pub body: bool,
-    /// Whether the response says `Cache-Control: no-store`, so that no cache between tracker and client replays it.
+    /// Whether the response says `Cache-Control: no-store`, so that no cache between tracker and client
+    /// replays it.
     pub no_store: bool,
 }
 

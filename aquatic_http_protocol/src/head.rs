@@ -8,15 +8,15 @@ use crate::query::split_at_byte;
 use crate::refusal::{HttpFault, Refusal, Refused};
 use crate::wire::Parsed;
 
-/// Default of the maximum length of a head in bytes. Scrapes are the longest requests: this is enough for about 100
-/// torrents with every byte percent-encoded.
+/// Default of the maximum length of a head in bytes. Scrapes are the longest requests: this is enough for
+/// about 100 torrents with every byte percent-encoded.
 pub const DEFAULT_MAX_HEAD_LENGTH: usize = 8192;
 
 /// Maximum number of header fields in a request.
 pub const MAX_HEADERS: usize = 64;
 
-/// Number of header fields that is enough for nearly all requests. Memory for that many is cheaper to prepare than for
-/// [`MAX_HEADERS`].
+/// Number of header fields that is enough for nearly all requests. Memory for that many is cheaper to prepare
+/// than for [`MAX_HEADERS`].
 const USUAL_HEADERS: usize = 12;
 
 /// Maximum length of a method in bytes, longer than any method in use.
@@ -40,19 +40,21 @@ pub struct Head<'a> {
     pub headers: Headers<'a>,
     /// Framing of the response: whether the connection persists, and whether the body is sent.
     pub framing: Framing,
-    /// Protocols to which the client wants to upgrade the connection: the `Upgrade` field if `Connection` lists it.
+    /// Protocols to which the client wants to upgrade the connection: the `Upgrade` field if `Connection`
+    /// lists it.
     pub upgrade: Option<&'a [u8]>,
-    /// Length of the head in the buffer in bytes, empty lines in front of it included. The next request starts there.
+    /// Length of the head in the buffer in bytes, empty lines in front of it included. The next request
+    /// starts there.
     pub length: usize,
 }
 
 impl<'a> Head<'a> {
     /// Parses the head at the front of a buffer. It has at most `max_length` bytes.
     ///
-    /// Tolerated are empty lines in front, lines that end with a mere line feed, targets with scheme and host, raw
-    /// spaces and non-ASCII bytes in targets, and a missing `Host`. Refused, with the connection to be closed, are methods
-    /// other than GET and HEAD, control characters in the target, and requests with a body, so that no body is ever taken
-    /// for a request.
+    /// Tolerated are empty lines in front, lines that end with a mere line feed, targets with scheme and
+    /// host, raw spaces and non-ASCII bytes in targets, and a missing `Host`. Refused, with the connection to
+    /// be closed, are methods other than GET and HEAD, control characters in the target, and requests with a
+    /// body, so that no body is ever taken for a request.
     #[must_use]
     pub fn parse(buffer: &'a [u8], max_length: usize) -> Parsed<Self, Refused> {
         let window = buffer.get(..max_length).unwrap_or(buffer);
@@ -88,8 +90,9 @@ fn refused(fault: HttpFault) -> Refused {
     Refused { refusal: Refusal::Http(fault), framing: Framing::new(Persistence::Close), length: 0 }
 }
 
-/// What is too long about a head that does not end within the maximum length: the request line, if it takes more than half
-/// of that, or the header fields. Transmission halves its scrapes if it is told that the target is too long.
+/// What is too long about a head that does not end within the maximum length: the request line, if it takes
+/// more than half of that, or the header fields. Transmission halves its scrapes if it is told that the
+/// target is too long.
 fn too_long(window: &[u8]) -> HttpFault {
     let start = skip_empty_lines(window).ok().flatten().unwrap_or_default();
     let line_length = memchr(b'\n', start).unwrap_or(start.len());
@@ -144,8 +147,8 @@ fn check_method(start: &[u8]) -> Result<(), HttpFault> {
 
 type LineAndRest<'a> = (&'a [u8], &'a [u8]);
 
-/// The first line without its end, and the bytes behind it. A carriage return anywhere else is refused, since servers
-/// disagree about what it means.
+/// The first line without its end, and the bytes behind it. A carriage return anywhere else is refused, since
+/// servers disagree about what it means.
 fn split_line(bytes: &[u8]) -> Result<Option<LineAndRest<'_>>, HttpFault> {
     let Some((line, end)) = memchr2(b'\r', b'\n', bytes).and_then(|at| bytes.split_at_checked(at)) else {
         return Ok(None);
@@ -164,8 +167,8 @@ struct RequestLine<'a> {
 }
 
 impl<'a> RequestLine<'a> {
-    /// The target is everything between the first space and the last: clients that do not encode bytes do not encode
-    /// spaces either.
+    /// The target is everything between the first space and the last: clients that do not encode bytes do not
+    /// encode spaces either.
     fn parse(line: &'a [u8]) -> Result<Self, HttpFault> {
         let line = line.trim_ascii_end();
         let (method, line) = split_at_byte(line, memchr(b' ', line));

@@ -1,10 +1,12 @@
-//! Codec of the HTTP tracker protocol (BEP 3, 7, 23, 24, 31, 48), for trackers (request decoding, response encoding) and
-//! for clients such as the load test (request encoding, response decoding). Requests are parsed in the receive buffer and
-//! responses are written into buffers of the caller, head and body in one piece; nothing here allocates.
+//! Codec of the HTTP tracker protocol (BEP 3, 7, 23, 24, 31, 48), for trackers (request decoding, response
+//! encoding) and for clients such as the load test (request encoding, response decoding). Requests are parsed
+//! in the receive buffer and responses are written into buffers of the caller, head and body in one piece;
+//! nothing here allocates.
 //!
 //! In this crate a *response* is a message of HTTP, and a *reply* is what a tracker says in its body.
 //!
-//! Out of scope: which requests are served, swarms, the client addresses that proxies state, sockets and clocks.
+//! Out of scope: which requests are served, swarms, the client addresses that proxies state, sockets and
+//! clocks.
 //!
 //! A tracker distinguishes three results of parsing:
 //!
@@ -14,7 +16,7 @@
 //! # fn serve(_: &Request<'_>, framing: Framing, reply: &mut [u8]) -> Result<usize, BufferTooSmall> {
 //! #     PlainReply::HEALTHY.encode(framing, reply)
 //! # }
-//! /// Returns how much of both buffers was used and whether the connection persists; `None` if more has to be received.
+//! /// Returns how much of both buffers was used and whether the connection persists; `None` if more is needed.
 //! fn respond(received: &[u8], reply: &mut [u8]) -> Result<Option<(usize, usize, bool)>, BufferTooSmall> {
 //!     match Request::parse(received, DEFAULT_MAX_HEAD_LENGTH) {
 //!         Parsed::NeedMore => Ok(None),
@@ -32,7 +34,8 @@
 //! # assert_eq!((used.0, used.2), (24, true));
 //! ```
 //!
-//! A server of more than a tracker parses a [`Head`] and looks at its path before or after [`TrackerRoute::classify`] does.
+//! A server of more than a tracker parses a [`Head`] and looks at its path before or after
+//! [`TrackerRoute::classify`] does.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::indexing_slicing, clippy::cast_possible_truncation)]

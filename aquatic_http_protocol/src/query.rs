@@ -45,11 +45,11 @@ impl Key {
     }
 }
 
-/// Parameters of a query in their order, as pairs of key and value, both as they were sent. A parameter without an equals
-/// sign has an empty value; all equals signs but the first belong to the value.
+/// Parameters of a query in their order, as pairs of key and value, both as they were sent. A parameter
+/// without an equals sign has an empty value; all equals signs but the first belong to the value.
 ///
-/// Parameters are separated by `&`, and by a question mark that is followed by a known key and an equals sign: clients
-/// append `?info_hash=…` to an announce URL that has a query already.
+/// Parameters are separated by `&`, and by a question mark that is followed by a known key and an equals
+/// sign: clients append `?info_hash=…` to an announce URL that has a query already.
 #[derive(Clone, Debug)]
 pub(crate) struct Parameters<'a> {
     rest: &'a [u8],
@@ -109,9 +109,9 @@ pub(crate) fn split_at_byte(bytes: &[u8], at: Option<usize>) -> (&[u8], &[u8]) {
 
 /// Decodes the first byte of a percent-encoded query value and returns it with the rest of the value.
 ///
-/// A plus sign is a space, as in HTML forms (`application/x-www-form-urlencoded`): the standard libraries of Python,
-/// Go and PHP encode queries that way. Bytes that should have been encoded stand for themselves, and so does a
-/// percent sign without two hexadecimal digits behind it.
+/// A plus sign is a space, as in HTML forms (`application/x-www-form-urlencoded`): the standard libraries of
+/// Python, Go and PHP encode queries that way. Bytes that should have been encoded stand for themselves, and
+/// so does a percent sign without two hexadecimal digits behind it.
 #[inline]
 fn decode_first(text: &[u8]) -> Option<(u8, &[u8])> {
     decode_percent(text)
@@ -132,8 +132,8 @@ pub(crate) fn decode_percent(text: &[u8]) -> Option<(u8, &[u8])> {
 /// Longest value that [`decode_word`] decodes. Numbers and events have at most 20 bytes.
 pub(crate) const MAX_WORD: usize = 32;
 
-/// A value that is a number or a word, decoded into a buffer if anything in it is encoded. A longer encoded value is
-/// returned as it was sent, which is neither a number nor a known word.
+/// A value that is a number or a word, decoded into a buffer if anything in it is encoded. A longer encoded
+/// value is returned as it was sent, which is neither a number nor a known word.
 #[inline]
 pub(crate) fn decode_word<'a>(text: &'a [u8], buffer: &'a mut [u8; MAX_WORD]) -> &'a [u8] {
     if !text.iter().any(|&byte| matches!(byte, b'%' | b'+')) {

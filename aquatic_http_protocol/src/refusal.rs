@@ -85,7 +85,8 @@ impl fmt::Debug for FailureReason {
     }
 }
 
-/// Fault of a request to an HTTP server. The client gets a response in plain text with a status that says the same.
+/// Fault of a request to an HTTP server. The client gets a response in plain text with a status that says the
+/// same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpFault {
     /// The bytes are not HTTP.
@@ -111,8 +112,8 @@ pub enum HttpFault {
 /// Why a request is refused, by the form of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Fault of a request to a tracker, answered with status 200 and a failure reason: BitTorrent clients show their
-    /// users no other text.
+    /// Fault of a request to a tracker, answered with status 200 and a failure reason: BitTorrent clients
+    /// show their users no other text.
     Tracker(Fault),
     /// Any other fault, answered with its status and plain text.
     Http(HttpFault),
@@ -125,7 +126,7 @@ pub struct Refused {
     pub refusal: Refusal,
     /// Framing of the response, and whether the connection persists.
     pub framing: Framing,
-    /// Length of the request in the receive buffer, in bytes. 0 if the bytes behind it cannot be trusted to be a request;
-    /// the connection closes then.
+    /// Length of the request in the receive buffer, in bytes. 0 if the bytes behind it cannot be trusted to
+    /// be a request; the connection closes then.
     pub length: usize,
 }

@@ -58,31 +58,35 @@ impl<'a> Request<'a> {
 
 /// Parameters of an announce that a tracker needs.
 ///
-/// Parameters that could enter another host into a swarm (`ip`, `ipv4`, `ipv6`) are ignored on purpose, and so are those
-/// that no response depends on, whatever their length: `uploaded`, `downloaded`, `corrupt`, `redundant`, `key`,
-/// `trackerid`, `no_peer_id`, `supportcrypto` and all unknown ones. Names of parameters are compared in any case.
+/// Parameters that could enter another host into a swarm (`ip`, `ipv4`, `ipv6`) are ignored on purpose, and
+/// so are those that no response depends on, whatever their length: `uploaded`, `downloaded`, `corrupt`,
+/// `redundant`, `key`, `trackerid`, `no_peer_id`, `supportcrypto` and all unknown ones. Names of parameters
+/// are compared in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceRequest {
     /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// Peer id of the client; `None` if it is missing or does not have 20 bytes, since no response depends on it.
+    /// Peer id of the client; `None` if it is missing or does not have 20 bytes, since no response depends on
+    /// it.
     pub peer_id: Option<PeerId>,
     /// Port on which the client listens.
     pub port: NonZeroU16,
-    /// Whether the peer is a seeder: `left` is 0, or `left` is no number and the event is `completed`. Any other number
-    /// makes it a leecher, however many digits it has, and so does a missing one without that event: clients that
-    /// started from a magnet link do not know what is left.
+    /// Whether the peer is a seeder: `left` is 0, or `left` is no number and the event is `completed`. Any
+    /// other number makes it a leecher, however many digits it has, and so does a missing one without that
+    /// event: clients that started from a magnet link do not know what is left.
     pub is_seeder: bool,
     /// Event of the announce, compared in any case. An unknown event is none.
     pub event: AnnounceEvent,
-    /// Maximum number of peers in the reply; `None`, for anything but a number from 0, leaves it to the tracker.
+    /// Maximum number of peers in the reply; `None`, for anything but a number from 0, leaves it to the
+    /// tracker.
     pub numwant: Option<u32>,
 }
 
 impl AnnounceRequest {
     /// Parses the query of an announce.
     ///
-    /// If a parameter occurs more than once, the last one counts: clients append theirs to those of the announce URL.
+    /// If a parameter occurs more than once, the last one counts: clients append theirs to those of the
+    /// announce URL.
     ///
     /// # Errors
     /// When no tracker could serve the announce.
@@ -185,8 +189,8 @@ impl<'a> ScrapeRequest<'a> {
         hash_values(self.query).filter_map(|value| decode_20(value).ok()).map(InfoHash)
     }
 
-    /// Copies the first info hashes into a buffer, whose length is the maximum number of torrents the tracker answers for,
-    /// and returns the part of it that was written.
+    /// Copies the first info hashes into a buffer, whose length is the maximum number of torrents the tracker
+    /// answers for, and returns the part of it that was written.
     pub fn fill<'p>(&self, buffer: &'p mut [InfoHash]) -> &'p mut [InfoHash] {
         let mut filled = 0;
         for (slot, info_hash) in buffer.iter_mut().zip(self.info_hashes()) {

@@ -100,7 +100,8 @@ impl<B: Message> Message for Framed<'_, B> {
     }
 }
 
-/// Reply to an announce. Both lists of peers are always sent, even if empty: some clients require the one, some the other.
+/// Reply to an announce. Both lists of peers are always sent, even if empty: some clients require the one,
+/// some the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceReply<'a> {
     /// Number of seeders.
@@ -180,8 +181,8 @@ pub struct ScrapeFile {
 /// Reply to a scrape (BEP 48).
 #[derive(Debug, PartialEq, Eq)]
 pub struct ScrapeReply<'a> {
-    /// Counts of the torrents in any order. They are sorted in place, as bencode requires, and an info hash that occurs
-    /// more than once is sent once.
+    /// Counts of the torrents in any order. They are sorted in place, as bencode requires, and an info hash
+    /// that occurs more than once is sent once.
     pub files: &'a mut [ScrapeFile],
     /// Minimum interval until the next scrape, in seconds.
     pub min_request_interval: Option<u32>,
@@ -232,8 +233,8 @@ pub enum Retry {
     Never,
 }
 
-/// Failure reason in reply to an announce or a scrape (BEP 3). Its status is 200: clients ignore the body of a response
-/// with any other.
+/// Failure reason in reply to an announce or a scrape (BEP 3). Its status is 200: clients ignore the body of
+/// a response with any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureReply<'a> {
     /// Text for the user of the client.
@@ -286,8 +287,8 @@ impl Message for FailureReply<'_> {
     }
 }
 
-/// Response for clients other than BitTorrent clients, such as monitors and browsers: a body with a status, a type and
-/// header fields.
+/// Response for clients other than BitTorrent clients, such as monitors and browsers: a body with a status, a
+/// type and header fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainReply<'a> {
     /// Status of the response.
@@ -373,8 +374,8 @@ impl HttpFault {
 }
 
 impl Refused {
-    /// Writes the response to the front of a buffer and returns its length. A tracker that wants to add when to retry
-    /// makes its own [`FailureReply`].
+    /// Writes the response to the front of a buffer and returns its length. A tracker that wants to add when
+    /// to retry makes its own [`FailureReply`].
     ///
     /// # Errors
     /// When the buffer is too small.

@@ -7,12 +7,13 @@ use crate::query::{decode_percent, has_info_hash};
 pub enum TrackerRoute {
     /// Announces: the last segment of the path is `announce` or `announce.php`.
     Announce,
-    /// Scrapes: the last segment of the path is `scrape` or `scrape.php`, which is how clients derive it from the
-    /// announce URL (BEP 48).
+    /// Scrapes: the last segment of the path is `scrape` or `scrape.php`, which is how clients derive it from
+    /// the announce URL (BEP 48).
     Scrape,
     /// Health checks: the path is `/health`.
     Health,
-    /// None of them, although the query has an `info_hash`: the request of a client with a wrong announce URL.
+    /// None of them, although the query has an `info_hash`: the request of a client with a wrong announce
+    /// URL.
     WrongAnnounceUrl,
     /// None of them.
     Other,
@@ -24,9 +25,9 @@ const MAX_SEGMENT: usize = 16;
 impl TrackerRoute {
     /// Resource that the path and the query of a target name, both as they were sent.
     ///
-    /// Announce URLs are typed in by people and changed by proxies, so for announces and scrapes only the last segment
-    /// counts, in any case. It may be percent-encoded and have `.php`, slashes and white space behind it, and any other
-    /// segments, including empty ones, in front of it.
+    /// Announce URLs are typed in by people and changed by proxies, so for announces and scrapes only the
+    /// last segment counts, in any case. It may be percent-encoded and have `.php`, slashes and white space
+    /// behind it, and any other segments, including empty ones, in front of it.
     #[must_use]
     pub fn classify(path: &[u8], query: &[u8]) -> Self {
         match path {
@@ -59,8 +60,9 @@ impl TrackerRoute {
     }
 }
 
-/// Number of segments of a path, and the decoded last one without white space at its end; segments that are empty or
-/// white space do not count. A segment that does not fit into the buffer is returned as an empty one.
+/// Number of segments of a path, and the decoded last one without white space at its end; segments that are
+/// empty or white space do not count. A segment that does not fit into the buffer is returned as an empty
+/// one.
 fn last_segment<'a>(mut path: &[u8], buffer: &'a mut [u8; MAX_SEGMENT]) -> (usize, &'a [u8]) {
     let (mut segments, mut length, mut between) = (0, 0, true);
     while let Some((byte, rest)) = decode_percent(path) {

@@ -2,7 +2,8 @@
 
 use aquatic_common::BufferTooSmall;
 
-/// Result of parsing the front of a receive buffer. More bytes never change a result other than [`Parsed::NeedMore`].
+/// Result of parsing the front of a receive buffer. More bytes never change a result other than
+/// [`Parsed::NeedMore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed<T, R> {
     /// The message is incomplete, and nothing is wrong so far.

@@ -30,7 +30,8 @@ fn announce_reply<'a>(peers: &'a [u8], peers6: &'a [u8], external_ip: Option<IpA
     }
 }
 
-/// What is written, checked for the announced length, the refusal of each smaller buffer and the order of keys.
+/// What is written, checked for the announced length, the refusal of each smaller buffer and the order of
+/// keys.
 fn written(encode: impl Fn(&mut [u8]) -> Result<usize, BufferTooSmall>) -> Vec<u8> {
     let mut buffer = [0xa5; 2000];
     let length = encode(&mut buffer).unwrap();

@@ -1,4 +1,4 @@
-//! What clients send.
+//! Request decoding and encoding (BEP 15).
 
 use std::fmt;
 
@@ -14,48 +14,48 @@ const INFO_HASH_LENGTH: usize = size_of::<InfoHash>();
 const _: () = assert!(HEAD_LENGTH == 16);
 const _: () = assert!(size_of::<AnnounceRequest>() == 98);
 
-/// A packet that a tracker can serve.
+/// Request that a tracker serves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Request<'a> {
-    /// Asks for a connection id.
+    /// Request for a connection id.
     Connect(ConnectRequest),
-    /// Tells about a peer and asks for others.
+    /// Announce of a peer.
     Announce(&'a AnnounceRequest),
-    /// Asks for the counts of torrents.
+    /// Scrape of the counts of torrents.
     Scrape(ScrapeRequest<'a>),
 }
 
-/// Why a packet is not a request that can be served. The two variants differ in what may be done about it.
+/// Why a packet is no request that can be served. The variants differ in whether it may be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseError {
-    /// The head is there. If the tracker gave out the connection id, the sender deserves to be told the fault.
+    /// The packet has a head. If its connection id is valid, the fault may be sent in an error reply.
     Malformed {
-        /// To be checked before anything is sent.
+        /// Connection id of the packet, to be checked before anything is sent.
         connection_id: ConnectionId,
-        /// What the error reply has to carry.
+        /// Transaction id of the packet, for the error reply.
         transaction_id: TransactionId,
-        /// What is wrong.
+        /// Fault of the packet.
         fault: Fault,
     },
-    /// The packet cannot contain a connection id of the tracker, so nothing shows who sent it.
+    /// The packet has no connection id of the tracker, so its source address may be forged.
     Unanswerable(Unanswerable),
 }
 
-/// What is wrong with a packet that may be answered.
+/// Fault of a packet that may be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The action is none that trackers know.
+    /// The action is unknown.
     UnknownAction,
     /// The announce has fewer than 98 bytes.
     AnnounceTooShort,
-    /// The scrape names no torrent, which elsewhere asks for all of them.
+    /// The scrape has no info hash, which elsewhere asks for all torrents.
     FullScrape,
     /// The only info hash of the scrape has fewer than 20 bytes.
     ScrapeTooShort,
 }
 
 impl Fault {
-    /// What to tell the client.
+    /// Text of the error reply.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -67,12 +67,12 @@ impl Fault {
     }
 }
 
-/// What is wrong with a packet that must not be answered.
+/// Fault of a packet that must not be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unanswerable {
-    /// Fewer than the 16 bytes of a head.
+    /// The packet has fewer than the 16 bytes of a head.
     TooShort,
-    /// A connect request without the magic number of the protocol.
+    /// The connect request lacks the magic number of the protocol.
     WrongMagic,
 }
 
@@ -91,13 +91,13 @@ impl fmt::Display for ParseError {
 impl std::error::Error for ParseError {}
 
 impl<'a> Request<'a> {
-    /// Reads a whole packet.
+    /// Parses a whole packet.
     ///
-    /// What follows the fixed part of a connect or an announce (98 bytes) is accepted and ignored: BEP 41 puts options
-    /// there. What follows the last whole info hash of a scrape is ignored too, as long as there is a whole one.
+    /// Bytes behind the fixed part of a connect (16 bytes) or an announce (98 bytes) are ignored: BEP 41 puts
+    /// options there. Bytes behind the last whole info hash of a scrape are ignored, too.
     ///
     /// # Errors
-    /// When the packet is not a request a tracker could serve; see [`ParseError`].
+    /// When no tracker could serve the packet; see [`ParseError`].
     pub fn parse(packet: &'a [u8]) -> Result<Self, ParseError> {
         let Some(head) = RequestHead::read(packet) else {
             return Err(ParseError::Unanswerable(Unanswerable::TooShort));
@@ -122,7 +122,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Asks for a connection id.
+/// Request for a connection id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(transparent)]
 pub struct ConnectRequest {
@@ -130,14 +130,14 @@ pub struct ConnectRequest {
 }
 
 impl ConnectRequest {
-    /// A request with the magic number of the protocol.
+    /// Connect request with this transaction id.
     #[must_use]
     pub fn new(transaction_id: TransactionId) -> Self {
         let action = Action::Connect.wire();
         Self { head: RequestHead { connection_id: ConnectionId::PROTOCOL_MAGIC, action, transaction_id } }
     }
 
-    /// What the reply has to carry.
+    /// Transaction id, which the reply has to carry.
     #[must_use]
     pub fn transaction_id(&self) -> TransactionId {
         self.head.transaction_id
@@ -152,10 +152,10 @@ impl ConnectRequest {
     }
 }
 
-/// The fixed part of an announce, as it lies in the packet.
+/// Fixed part of an announce, as it lies in the packet.
 ///
-/// The address field is not readable on purpose: believing it would let anyone enter anyone else into a swarm. The
-/// port is passed on as it is; whether 0 is served is up to the tracker.
+/// The address field is not readable on purpose: a tracker that used it would let any host enter any other
+/// into a swarm. Port 0 is not refused here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct AnnounceRequest {
@@ -172,38 +172,38 @@ pub struct AnnounceRequest {
     port: U16,
 }
 
-/// What an announce says, for writing one.
+/// Fields of an announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceFields {
-    /// What the tracker gave out.
+    /// Connection id that the tracker has issued.
     pub connection_id: ConnectionId,
-    /// What the reply will carry.
+    /// Transaction id, which the reply will carry.
     pub transaction_id: TransactionId,
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// The name of the client.
+    /// Peer id of the client (BEP 20).
     pub peer_id: PeerId,
-    /// Bytes sent to other peers.
+    /// Number of bytes sent to other peers.
     pub uploaded: i64,
-    /// Bytes got from other peers.
+    /// Number of bytes received from other peers.
     pub downloaded: i64,
-    /// Bytes still to get.
+    /// Number of bytes still to download.
     pub left: i64,
-    /// What has just happened.
+    /// Event of the announce.
     pub event: AnnounceEvent,
-    /// Keeps its value when the address of the client changes.
+    /// Random number that identifies the client when its address changes.
     pub key: u32,
-    /// How many peers to return at most; `None` leaves it to the tracker.
+    /// Maximum number of peers in the reply; `None` leaves it to the tracker.
     pub numwant: Option<u32>,
-    /// Where the client listens.
+    /// Port on which the client listens.
     pub port: u16,
 }
 
 impl AnnounceRequest {
-    /// The announce that says this. More than 2^31 - 1 wanted peers are written as that many.
+    /// Announce with these fields. A `numwant` above 2^31 - 1 is saturated.
     #[must_use]
     pub fn new(fields: &AnnounceFields) -> Self {
-        let numwant = fields.numwant.map_or(-1, |wanted| i32::try_from(wanted).unwrap_or(i32::MAX));
+        let numwant = fields.numwant.map_or(-1, |numwant| i32::try_from(numwant).unwrap_or(i32::MAX));
         Self {
             head: RequestHead {
                 connection_id: fields.connection_id,
@@ -223,38 +223,38 @@ impl AnnounceRequest {
         }
     }
 
-    /// What the sender proves its address with.
+    /// Connection id, which proves that the sender receives at its address.
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
         self.head.connection_id
     }
 
-    /// What the reply has to carry.
+    /// Transaction id, which the reply has to carry.
     #[must_use]
     pub fn transaction_id(&self) -> TransactionId {
         self.head.transaction_id
     }
 
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     #[must_use]
     pub fn info_hash(&self) -> &InfoHash {
         &self.info_hash
     }
 
-    /// The name of the client.
+    /// Peer id of the client (BEP 20).
     #[must_use]
     pub fn peer_id(&self) -> &PeerId {
         &self.peer_id
     }
 
-    /// Whether the client has everything. The number of bytes left means nothing else: clients that do not know it
-    /// send something huge, and some of those numbers are negative.
+    /// Whether the peer is a seeder: `left` is 0. Any other value makes it a leecher: clients that do not
+    /// know the number send a huge or negative one.
     #[must_use]
     pub fn is_seeder(&self) -> bool {
         self.left.get() == 0
     }
 
-    /// What has just happened. Numbers without a meaning count as nothing.
+    /// Event of the announce. An unknown number is no event.
     #[must_use]
     pub fn event(&self) -> AnnounceEvent {
         match self.event.get() {
@@ -266,19 +266,19 @@ impl AnnounceRequest {
         }
     }
 
-    /// How many peers to return at most; `None`, for any negative number, leaves it to the tracker.
+    /// Maximum number of peers in the reply; `None`, for any negative number, leaves it to the tracker.
     #[must_use]
     pub fn numwant(&self) -> Option<u32> {
         u32::try_from(self.numwant.get()).ok()
     }
 
-    /// Where the client listens. May be 0.
+    /// Port on which the client listens, possibly 0.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port.get()
     }
 
-    /// Everything that can be written, read back.
+    /// Fields of the announce.
     #[must_use]
     pub fn fields(&self) -> AnnounceFields {
         AnnounceFields {
@@ -315,7 +315,7 @@ fn event_number(event: AnnounceEvent) -> u32 {
     }
 }
 
-/// Asks for the counts of at least one torrent.
+/// Scrape of at least one torrent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrapeRequest<'a> {
     head: RequestHead,
@@ -333,25 +333,25 @@ impl<'a> ScrapeRequest<'a> {
         }
     }
 
-    /// What the sender proves its address with.
+    /// Connection id, which proves that the sender receives at its address.
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
         self.head.connection_id
     }
 
-    /// What the reply has to carry.
+    /// Transaction id, which the reply has to carry.
     #[must_use]
     pub fn transaction_id(&self) -> TransactionId {
         self.head.transaction_id
     }
 
-    /// The torrents, all of them and in the order of the request. A packet holds up to some 3,000.
+    /// Info hashes in the order of the request. A packet holds up to about 3,000.
     #[must_use]
     pub fn info_hashes(&self) -> &'a [InfoHash] {
         self.info_hashes
     }
 
-    /// The torrents a tracker with this limit answers for: the first ones.
+    /// The first info hashes, at most `limit`.
     #[must_use]
     pub fn first(&self, limit: usize) -> &'a [InfoHash] {
         self.info_hashes.get(..limit).unwrap_or(self.info_hashes)

@@ -1,4 +1,4 @@
-//! What trackers send.
+//! Reply encoding and decoding (BEP 15).
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::wire::{Action, ConnectionId, PeerV4, PeerV6, TorrentCounts, TransactionId, count, put};
 
-/// Where the peers start in an announce reply.
+/// Length of an announce reply without its peers, in bytes.
 pub const ANNOUNCE_HEAD_LENGTH: usize = size_of::<AnnounceHead>();
-/// Where the counts start in a scrape reply.
+/// Length of a scrape reply without its counts, in bytes.
 pub const SCRAPE_HEAD_LENGTH: usize = size_of::<ReplyHead>();
 
 const _: () = assert!(ANNOUNCE_HEAD_LENGTH == 20);
@@ -30,7 +30,7 @@ impl ReplyHead {
     }
 }
 
-/// Brings a connection id.
+/// Reply to a connect request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ConnectReply {
@@ -45,13 +45,13 @@ impl ConnectReply {
         Self { head: ReplyHead::new(Action::Connect, transaction_id), connection_id }
     }
 
-    /// That of the request.
+    /// Transaction id of the request.
     #[must_use]
     pub fn transaction_id(&self) -> TransactionId {
         self.head.transaction_id
     }
 
-    /// What to send requests with.
+    /// Connection id for further requests.
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
         self.connection_id
@@ -66,7 +66,8 @@ impl ConnectReply {
     }
 }
 
-/// An announce reply without its peers. Whoever has the peers writes them, in wire form, straight to where they belong:
+/// Announce reply without its peers. The peers are written in wire form straight into the buffer of the
+/// reply:
 ///
 /// ```
 /// use aquatic_udp_protocol::{AnnounceHead, TransactionId};
@@ -87,7 +88,8 @@ pub struct AnnounceHead {
 }
 
 impl AnnounceHead {
-    /// Reply to the announce with this transaction id. The interval is in seconds.
+    /// Reply to the announce with this transaction id. The interval is in seconds. Numbers above 2^31 - 1 are
+    /// saturated.
     #[must_use]
     pub fn new(transaction_id: TransactionId, interval: u32, leechers: u32, seeders: u32) -> Self {
         Self {
@@ -98,16 +100,16 @@ impl AnnounceHead {
         }
     }
 
-    /// The part of a buffer that peers are to be written to, from its start.
+    /// Part of a reply buffer to which the peers are written.
     ///
     /// # Errors
-    /// When the buffer cannot even hold a reply without peers.
+    /// When the buffer is too small for a reply without peers.
     pub fn peer_area(buffer: &mut [u8]) -> Result<&mut [u8], BufferTooSmall> {
         buffer.get_mut(ANNOUNCE_HEAD_LENGTH..).ok_or(BufferTooSmall { needed: ANNOUNCE_HEAD_LENGTH })
     }
 
-    /// Completes a reply whose first `peers_length` bytes of the [peer area](AnnounceHead::peer_area) hold the peers,
-    /// and returns the length of the whole reply.
+    /// Completes a reply whose first `peers_length` bytes of the [peer area](AnnounceHead::peer_area) hold
+    /// the peers, and returns the length of the whole reply.
     ///
     /// # Errors
     /// When the buffer is smaller than that.
@@ -118,45 +120,44 @@ impl AnnounceHead {
         Ok(needed)
     }
 
-    /// That of the request.
+    /// Transaction id of the request.
     #[must_use]
     pub fn transaction_id(&self) -> TransactionId {
         self.head.transaction_id
     }
 
-    /// Seconds until the next announce.
+    /// Interval until the next announce, in seconds.
     #[must_use]
     pub fn interval(&self) -> i32 {
         self.interval.get()
     }
 
-    /// Peers that do not have everything.
+    /// Number of leechers.
     #[must_use]
     pub fn leechers(&self) -> i32 {
         self.leechers.get()
     }
 
-    /// Peers that have everything.
+    /// Number of seeders.
     #[must_use]
     pub fn seeders(&self) -> i32 {
         self.seeders.get()
     }
 }
 
-/// Writes scrape replies.
+/// Encoder of scrape replies.
 #[derive(Clone, Copy, Debug)]
 pub struct ScrapeReply;
 
 impl ScrapeReply {
-    /// How long a reply for this many torrents is.
+    /// Length of a reply for this many torrents, in bytes.
     #[must_use]
     pub const fn length(torrents: usize) -> usize {
         SCRAPE_HEAD_LENGTH.saturating_add(torrents.saturating_mul(size_of::<TorrentCounts>()))
     }
 
-    /// Writes the head of a reply for this many torrents and returns the places for their counts, in the order of the
-    /// request. They may be filled in any order, and hold zeros until then. The reply is
-    /// [`ScrapeReply::length`] bytes long.
+    /// Writes the head of a reply for this many torrents and returns the slots for their counts, in the order
+    /// of the request and filled with zeros. The reply has [`ScrapeReply::length`] bytes.
     ///
     /// # Errors
     /// When the buffer is too small.
@@ -188,12 +189,12 @@ impl ScrapeReply {
     }
 }
 
-/// Says in words why a request was not served.
+/// Reply to a request that was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorReply<'a> {
-    /// That of the request.
+    /// Transaction id of the request.
     pub transaction_id: TransactionId,
-    /// For the eyes of the user.
+    /// Text for the user of the client.
     pub text: &'a str,
 }
 
@@ -211,38 +212,38 @@ impl ErrorReply<'_> {
     }
 }
 
-/// A reply as a client reads it.
+/// Reply as a client reads it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Response<'a> {
-    /// Brings a connection id.
+    /// Reply to a connect request.
     Connect(ConnectReply),
-    /// Brings peers.
+    /// Reply to an announce.
     Announce(AnnounceReply<'a>),
-    /// Brings counts.
+    /// Reply to a scrape.
     Scrape(ScrapeView<'a>),
-    /// Brings bad news.
+    /// Reply to a request that was not served.
     Error(ErrorView<'a>),
 }
 
-/// Why a packet is not a reply.
+/// Why a packet is no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseError {
-    /// Fewer bytes than the fixed part of the message has.
+    /// The packet has fewer bytes than the fixed part of the message.
     TooShort,
-    /// A connect reply of other than 16 bytes, which widespread clients refuse.
+    /// The connect reply does not have 16 bytes; widespread clients refuse any other length.
     ConnectLength,
-    /// The peers do not fill a whole number of places of the family's size.
+    /// The length of the peers is no multiple of the length of one of the address family.
     PeersLength,
-    /// The counts do not fill a whole number of places.
+    /// The length of the counts is no multiple of 12 bytes.
     CountsLength,
-    /// The number is no action.
+    /// The action is unknown.
     UnknownAction(u32),
 }
 
 impl fmt::Display for ResponseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooShort => f.write_str("reply is cut short"),
+            Self::TooShort => f.write_str("reply is truncated"),
             Self::ConnectLength => f.write_str("connect reply is not 16 bytes long"),
             Self::PeersLength => {
                 f.write_str("peers of the announce reply do not have the size of the family")
@@ -256,7 +257,8 @@ impl fmt::Display for ResponseError {
 impl std::error::Error for ResponseError {}
 
 impl<'a> Response<'a> {
-    /// Reads a whole packet that came from a tracker over this address family, as strictly as the strictest client.
+    /// Parses a whole packet that a tracker sent over this address family, as strictly as the strictest
+    /// client.
     ///
     /// # Errors
     /// When some client would refuse the packet.
@@ -280,7 +282,7 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// That of the request.
+    /// Transaction id of the request.
     #[must_use]
     pub fn transaction_id(&self) -> TransactionId {
         match self {
@@ -292,12 +294,12 @@ impl<'a> Response<'a> {
     }
 }
 
-/// An announce reply as a client reads it.
+/// Announce reply as a client reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceReply<'a> {
     /// Interval and counts.
     pub head: AnnounceHead,
-    /// Other peers of the torrent.
+    /// Peers of the torrent.
     pub peers: Peers<'a>,
 }
 
@@ -312,7 +314,7 @@ impl<'a> AnnounceReply<'a> {
     }
 }
 
-/// Peers in an announce reply. Their size follows from the address family the reply came over.
+/// Peers in an announce reply. Their length depends on the address family of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peers<'a> {
     /// 6 bytes each.
@@ -322,7 +324,7 @@ pub enum Peers<'a> {
 }
 
 impl Peers<'_> {
-    /// How many there are.
+    /// Number of peers.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -331,27 +333,27 @@ impl Peers<'_> {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no peers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A scrape reply as a client reads it.
+/// Scrape reply as a client reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrapeView<'a> {
-    /// That of the request.
+    /// Transaction id of the request.
     pub transaction_id: TransactionId,
-    /// One for each torrent of the request, in its order.
+    /// Counts of the torrents in the order of the request.
     pub counts: &'a [TorrentCounts],
 }
 
-/// An error reply as a client reads it.
+/// Error reply as a client reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorView<'a> {
-    /// That of the request.
+    /// Transaction id of the request.
     pub transaction_id: TransactionId,
-    /// Whatever the tracker wrote; nothing says it is UTF-8.
+    /// Text of the tracker, not necessarily UTF-8.
     pub text: &'a [u8],
 }

@@ -1,4 +1,4 @@
-//! The pieces that messages are made of.
+//! Fields that several messages have in common (BEP 15).
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
@@ -6,7 +6,7 @@ use aquatic_common::BufferTooSmall;
 use zerocopy::network_endian::{I32, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Proves to the tracker that the sender of a request can receive at the address it sends from. Opaque to clients.
+/// Proof that the sender of a request can receive at its source address. Opaque to clients.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -14,11 +14,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub struct ConnectionId(pub [u8; 8]);
 
 impl ConnectionId {
-    /// What stands in place of a connection id in a connect request.
+    /// Magic number that a connect request has in place of a connection id.
     pub const PROTOCOL_MAGIC: Self = Self(0x0417_2710_1980_u64.to_be_bytes());
 }
 
-/// Ties a reply to its request. Opaque to trackers.
+/// Number by which a client matches a reply to its request. Opaque to trackers.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -26,34 +26,34 @@ impl ConnectionId {
 pub struct TransactionId(pub [u8; 4]);
 
 impl TransactionId {
-    /// The id whose bytes are those of the number, most significant first.
+    /// Transaction id with this number in network byte order.
     #[must_use]
     pub fn from_number(number: u32) -> Self {
         Self(number.to_be_bytes())
     }
 
-    /// The inverse of [`TransactionId::from_number`].
+    /// The number in network byte order.
     #[must_use]
     pub fn number(self) -> u32 {
         u32::from_be_bytes(self.0)
     }
 }
 
-/// The number that tells messages apart.
+/// Kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Asks for, or brings, a connection id.
+    /// Connect request or reply.
     Connect,
-    /// Tells about oneself and asks for peers.
+    /// Announce request or reply.
     Announce,
-    /// Asks for the counts of torrents.
+    /// Scrape request or reply.
     Scrape,
-    /// Says in words why a request was not served; only in replies.
+    /// Error reply.
     Error,
 }
 
 impl Action {
-    /// The number on the wire.
+    /// Number on the wire.
     #[must_use]
     pub const fn number(self) -> u32 {
         match self {
@@ -79,7 +79,7 @@ impl Action {
     }
 }
 
-/// The 16 bytes that start every request. Readable before anything else about a packet is known.
+/// The first 16 bytes of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RequestHead {
@@ -89,32 +89,32 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// The head of a packet, if the packet is long enough to have one.
+    /// Head of a packet; `None` if the packet is too short.
     #[must_use]
     pub fn read(packet: &[u8]) -> Option<Self> {
         Self::read_from_prefix(packet).ok().map(|(head, _)| head)
     }
 
-    /// What the sender proves its address with.
+    /// Connection id, which proves that the sender receives at its address.
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
         self.connection_id
     }
 
-    /// The kind of request, if it is one a tracker knows.
+    /// Kind of the request; `None` if it is unknown.
     #[must_use]
     pub fn action(&self) -> Option<Action> {
         Action::from_number(self.action.get())
     }
 
-    /// What the reply has to carry.
+    /// Transaction id, which the reply has to carry.
     #[must_use]
     pub fn transaction_id(&self) -> TransactionId {
         self.transaction_id
     }
 }
 
-/// A peer in an announce reply over IPv4.
+/// Peer in an announce reply over IPv4, 6 bytes.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -125,20 +125,20 @@ pub struct PeerV4 {
 }
 
 impl PeerV4 {
-    /// The peer at an address.
+    /// Peer at this address.
     #[must_use]
     pub fn new(address: SocketAddrV4) -> Self {
         Self { ip: address.ip().octets(), port: U16::new(address.port()) }
     }
 
-    /// Where the peer listens.
+    /// Address on which the peer listens.
     #[must_use]
     pub fn address(self) -> SocketAddrV4 {
         SocketAddrV4::new(Ipv4Addr::from(self.ip), self.port.get())
     }
 }
 
-/// A peer in an announce reply over IPv6.
+/// Peer in an announce reply over IPv6, 18 bytes.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -149,20 +149,20 @@ pub struct PeerV6 {
 }
 
 impl PeerV6 {
-    /// The peer at an address. Flow label and scope have no place on the wire.
+    /// Peer at this address, without its flow label and scope, which have no field on the wire.
     #[must_use]
     pub fn new(address: SocketAddrV6) -> Self {
         Self { ip: address.ip().octets(), port: U16::new(address.port()) }
     }
 
-    /// Where the peer listens.
+    /// Address on which the peer listens.
     #[must_use]
     pub fn address(self) -> SocketAddrV6 {
         SocketAddrV6::new(Ipv6Addr::from(self.ip), self.port.get(), 0, 0)
     }
 }
 
-/// What a scrape reply says about one torrent.
+/// Counts of one torrent in a scrape reply, 12 bytes.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -174,37 +174,37 @@ pub struct TorrentCounts {
 }
 
 impl TorrentCounts {
-    /// Counts of one torrent.
+    /// Counts of one torrent. Numbers above 2^31 - 1 are saturated.
     #[must_use]
     pub fn new(seeders: u32, completed: u32, leechers: u32) -> Self {
         Self { seeders: count(seeders), completed: count(completed), leechers: count(leechers) }
     }
 
-    /// Peers that have everything.
+    /// Number of seeders.
     #[must_use]
     pub fn seeders(self) -> i32 {
         self.seeders.get()
     }
 
-    /// How often a peer has come to have everything.
+    /// Number of completed downloads.
     #[must_use]
     pub fn completed(self) -> i32 {
         self.completed.get()
     }
 
-    /// Peers that do not have everything.
+    /// Number of leechers.
     #[must_use]
     pub fn leechers(self) -> i32 {
         self.leechers.get()
     }
 }
 
-/// Counts are signed on the wire, and clients read them so: a count that does not fit shows as the largest that does.
+/// A count on the wire, where numbers are signed. Numbers above 2^31 - 1 are saturated.
 pub(crate) fn count(number: u32) -> I32 {
     I32::new(i32::try_from(number).unwrap_or(i32::MAX))
 }
 
-/// Copies a message that is complete in itself to the front of a buffer.
+/// Copies a message to the front of a buffer and returns its length.
 pub(crate) fn put(
     message: &(impl IntoBytes + Immutable),
     buffer: &mut [u8],

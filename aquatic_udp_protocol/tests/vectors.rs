@@ -1,4 +1,5 @@
-//! Whole packets, byte for byte: the tables of BEP 15, and packets as widespread clients and trackers send them.
+//! Whole packets, byte for byte: the tables of BEP 15, and packets as widespread clients and trackers send
+//! them.
 
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 

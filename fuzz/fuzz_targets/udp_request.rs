@@ -1,4 +1,5 @@
-//! Any packet that a client, or anyone who pretends to be one, can send to a UDP tracker; and the same as a reply.
+//! Any packet that a client, or anyone who pretends to be one, can send to a UDP tracker; and the same as a
+//! reply.
 #![no_main]
 
 #[path = "../../aquatic_udp_protocol/tests/properties/mod.rs"]

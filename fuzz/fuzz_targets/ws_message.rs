@@ -1,4 +1,5 @@
-//! Any message that can arrive at a WebTorrent tracker, or that anyone who pretends to be one can send to a client.
+//! Any message that can arrive at a WebTorrent tracker, or that anyone who pretends to be one can send to a
+//! client.
 #![no_main]
 
 #[path = "../../aquatic_ws_protocol/tests/properties/mod.rs"]
