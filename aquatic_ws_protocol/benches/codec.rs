@@ -1,5 +1,5 @@
-//! What an announce with ten offers costs, from its text to the texts of ten messages for other peers, and what it would
-//! cost with other ways to read JSON. Run with `cargo bench -p aquatic_ws_protocol`.
+//! What an announce with ten offers costs, from its text to the texts of ten messages for other peers, and
+//! what it would cost with other ways to read JSON. Run with `cargo bench -p aquatic_ws_protocol`.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 
@@ -43,7 +43,8 @@ fn random_bytes(state: &mut u64) -> [u8; 20] {
     })
 }
 
-/// Messages that differ in all their random parts, so that branches on these are as hard to foresee as in a tracker.
+/// Messages that differ in all their random parts, so that branches on these are as hard to foresee as in a
+/// tracker.
 fn announces() -> Vec<String> {
     let mut state = 1;
     let offer = Description::write_offer(&sdp());

@@ -1,4 +1,4 @@
-//! What clients send.
+//! Messages of clients: decoding and encoding.
 
 use aquatic_common::{AnnounceEvent, InfoHash, PeerId};
 
@@ -11,79 +11,80 @@ use crate::output::{Message, Output, Sink, put};
 use crate::scan::{Kind, Scanner};
 use crate::text;
 
-/// A message from a client to the tracker.
+/// Message from a client to the tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientMessage<'a> {
-    /// Tells about a peer, and has something to offer to others.
+    /// Announce of a peer, with offers for other peers.
     Announce(Announce<'a>),
-    /// Accepts an offer. On the wire this is an announce, too, but it tells nothing about the peer.
+    /// Answer to an offer. On the wire it is an announce, too, but it says nothing about the peer.
     Answer(Answer<'a>),
-    /// Asks for the counts of torrents.
+    /// Scrape of the counts of torrents.
     Scrape(Scrape),
 }
 
-/// What a client tells about a peer of a torrent.
+/// Announce of a peer of a torrent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announce<'a> {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// The peer.
+    /// Peer id of the peer.
     pub peer_id: PeerId,
-    /// How many bytes it lacks. Nothing, if it does not know, or what it says is not a number of bytes.
+    /// Number of bytes still to download; `None` if it is absent or no number of bytes.
     pub left: Option<u64>,
-    /// What happened.
+    /// Event of the announce.
     pub event: AnnounceEvent,
     /// Offers that can be relayed, for one peer each.
     pub offers: Vec<Offer<'a>>,
-    /// Number of offers left out because they cannot be relayed: they lack a part, or a part is of the wrong type, too
-    /// long, or hazardous to its reader.
+    /// Number of offers left out because they cannot be relayed: they lack a part, or a part is of the wrong
+    /// type, too long, or hazardous to its reader.
     pub bad_offers: usize,
 }
 
 impl Announce<'_> {
-    /// Whether the peer is a seeder: no bytes are left, or it does not say how many are and its event is `completed`.
+    /// Whether the peer is a seeder: no bytes are left, or it does not say how many are and its event is
+    /// `completed`.
     #[must_use]
     pub fn is_seeder(&self) -> bool {
         self.left.map_or(self.event == AnnounceEvent::Completed, |left| left == 0)
     }
 }
 
-/// Something for another peer, whichever.
+/// Offer for any other peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer<'a> {
-    /// The offer.
+    /// The WebRTC offer.
     pub offer: Description<'a>,
-    /// What the client calls it.
+    /// Offer id that the client has chosen.
     pub offer_id: OfferId,
 }
 
-/// What a peer answers to an offer. It is to be passed on, and changes nothing else: it does not say what the peer lacks.
+/// Answer to an offer. It is relayed and changes nothing else: it does not say what the peer has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer<'a> {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// Who answers.
+    /// Peer id of the answering peer.
     pub peer_id: PeerId,
-    /// Whose offer it was.
+    /// Peer id of the offering peer.
     pub to_peer_id: PeerId,
-    /// What the other peer called it.
+    /// Offer id that the offering peer has chosen.
     pub offer_id: OfferId,
-    /// The answer.
+    /// The WebRTC answer.
     pub answer: Description<'a>,
 }
 
-/// The torrents whose counts a client asks for.
+/// Scrape of the counts of torrents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scrape {
-    /// In order of their bytes, each once.
+    /// Info hashes, sorted and unique.
     pub info_hashes: Vec<InfoHash>,
 }
 
 impl<'a> ClientMessage<'a> {
-    /// Reads a message from text.
+    /// Parses a message from text.
     ///
     /// # Errors
-    /// When no tracker could serve it.
+    /// When no tracker could serve the message.
     pub fn parse(text: &'a str, limits: &Limits) -> Result<Self, Refused> {
         if text.len() > limits.max_message_length {
             return Err(unread(Fault::TooLong { limit: limits.max_message_length }));
@@ -92,22 +93,22 @@ impl<'a> ClientMessage<'a> {
         let scanned = members.scan(text, limits);
         let action = members.action.action();
         let info_hash = members.info_hash.info_hash();
-        // What was read before the fault still says to whom the answer goes.
+        // Action and info hash that were read before the fault go into the reply.
         let refused =
             |fault| Refused { action: action.unwrap_or(Action::Announce), info_hash: info_hash.ok(), fault };
         scanned.map_err(refused)?;
         match action.map_err(refused)? {
-            Action::Announce if members.answer.is_there() => members.answer(info_hash).map(Self::Answer),
+            Action::Announce if members.answer.is_present() => members.answer(info_hash).map(Self::Answer),
             Action::Announce => members.announce(info_hash).map(Self::Announce),
             Action::Scrape => members.scrape(limits).map(Self::Scrape),
         }
         .map_err(refused)
     }
 
-    /// Reads a message from bytes that may not be text.
+    /// Parses a message from bytes, which are checked for UTF-8.
     ///
     /// # Errors
-    /// When no tracker could serve it.
+    /// When no tracker could serve the message.
     pub fn parse_bytes(bytes: &'a [u8], limits: &Limits) -> Result<Self, Refused> {
         if bytes.len() > limits.max_message_length {
             return Err(unread(Fault::TooLong { limit: limits.max_message_length }));
@@ -116,7 +117,7 @@ impl<'a> ClientMessage<'a> {
         Self::parse(text, limits)
     }
 
-    /// Adds the message to a string or a vector.
+    /// Appends the message to a buffer.
     pub fn encode(&self, out: &mut impl Output) {
         match self {
             Self::Announce(message) => put(message, out),
@@ -130,7 +131,7 @@ fn unread(fault: Fault) -> Refused {
     Refused { action: Action::Announce, info_hash: None, fault }
 }
 
-/// Where the members of a message are. Of several with the same name the last one counts, as in JavaScript.
+/// Members of a message. Of several with the same name the last one counts, as in JavaScript.
 #[derive(Default)]
 struct Members<'a> {
     action: Member<'a>,
@@ -141,7 +142,7 @@ struct Members<'a> {
     left: Member<'a>,
     event: Member<'a>,
     answer: Member<'a>,
-    /// Read as they are passed, since they are most of what there is to read.
+    /// Decoded while they are scanned, since they are most of the message.
     offers: Option<Result<Offers<'a>, Fault>>,
 }
 
@@ -170,7 +171,7 @@ impl<'a> Members<'a> {
         depth: usize,
         limits: &Limits,
     ) -> Result<(), Fault> {
-        let place = match text::name(name, &mut [0; 16]) {
+        let slot = match text::name(name, &mut [0; 16]) {
             "action" => &mut self.action,
             "info_hash" => &mut self.info_hash,
             "peer_id" => &mut self.peer_id,
@@ -185,7 +186,7 @@ impl<'a> Members<'a> {
             }
             _ => return scanner.value(depth).map(|_| ()),
         };
-        *place = Member::new(scanner.value(depth)?);
+        *slot = Member::new(scanner.value(depth)?);
         Ok(())
     }
 
@@ -215,8 +216,8 @@ impl<'a> Members<'a> {
     fn scrape(self, limits: &Limits) -> Result<Scrape, Fault> {
         let value = self.info_hash.value().ok_or(Fault::FullScrape)?;
         let mut info_hashes = Vec::new();
-        if value.kind == Kind::List {
-            Scanner::new(value.raw).list(0, |scanner, depth| {
+        if value.kind == Kind::Array {
+            Scanner::new(value.raw).array(0, |scanner, depth| {
                 let item = Member::new(scanner.value(depth)?);
                 if info_hashes.len() < limits.max_scrape_hashes {
                     info_hashes.push(item.info_hash()?);
@@ -232,7 +233,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Reads a list of offers. The outer fault is one of the message, the inner one only matters if the offers do.
+/// Reads the array of offers. The outer fault is one of the message, the inner one only matters if the offers
+/// do.
 fn offers<'a>(
     scanner: &mut Scanner<'a>,
     depth: usize,
@@ -240,10 +242,10 @@ fn offers<'a>(
 ) -> Result<Result<Offers<'a>, Fault>, Fault> {
     let mut offers = Offers::default();
     if scanner.peek() != Some(b'[') {
-        let is_there = Member::new(scanner.value(depth)?).is_there();
-        return Ok(if is_there { Err(Fault::NotList(Field::Offers)) } else { Ok(offers) });
+        let is_present = Member::new(scanner.value(depth)?).is_present();
+        return Ok(if is_present { Err(Fault::NotArray(Field::Offers)) } else { Ok(offers) });
     }
-    scanner.list(depth, |scanner, depth| {
+    scanner.array(depth, |scanner, depth| {
         let read = offer(scanner, depth)?;
         if offers.good.len() < max_offers {
             match read {
@@ -277,7 +279,7 @@ fn offer<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Option<Offer<'a>
     Ok(parts.map(|(offer, offer_id)| Offer { offer, offer_id }))
 }
 
-/// What messages about a peer of a torrent begin with, in both directions.
+/// Writes the members with which announces begin, in both directions.
 pub(crate) fn write_announce_head(info_hash: InfoHash, peer_id: PeerId, sink: &mut impl Sink) {
     sink.text("{\"action\":\"announce\",\"info_hash\":");
     sink.quoted_bytes(&info_hash.0);

@@ -1,4 +1,4 @@
-//! What peers tell each other by way of the tracker.
+//! Offers and answers of WebRTC, which the tracker relays.
 
 use std::borrow::Cow;
 
@@ -7,18 +7,18 @@ use crate::output::Sink;
 use crate::scan::{Kind, Scanner, Value};
 use crate::text;
 
-/// An offer or an answer: an object of JSON that the tracker passes on byte for byte, with whatever is in it. That
-/// keeps fields that nobody knows here, and costs a copy. It cannot reach beyond itself in a message, because its
-/// grammar was checked to the letter, and it cannot trouble its reader, because it has neither halves of characters nor
-/// infinite numbers in it. A name may occur twice, which is between the two peers.
+/// Offer or answer: a JSON object that the tracker relays byte for byte, unknown members included. It cannot
+/// break out of the message it is embedded in, because its grammar has been checked strictly, and every
+/// reader can process it, because it has neither lone surrogates nor numbers out of range. Duplicate names
+/// are left to the peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description<'a>(&'a str);
 
 impl<'a> Description<'a> {
-    /// Takes a text that is an object of JSON.
+    /// Parses a text that is a JSON object.
     ///
     /// # Errors
-    /// When it is something else, or nothing to pass on.
+    /// When it is anything else, or must not be relayed.
     pub fn parse(text: &'a str) -> Result<Self, Fault> {
         Self::of(&Scanner::whole(text)?, Field::Offer)
     }
@@ -27,31 +27,31 @@ impl<'a> Description<'a> {
         match (value.kind, value.flaw) {
             (Kind::Object, None) => Ok(Self(value.raw)),
             (Kind::Object, Some(flaw)) => Err(Fault::of_flaw(flaw, field)),
-            (Kind::Null | Kind::Bool | Kind::Number | Kind::Text | Kind::List, _) => {
+            (Kind::Null | Kind::Bool | Kind::Number | Kind::String | Kind::Array, _) => {
                 Err(Fault::NotObject(field))
             }
         }
     }
 
-    /// Takes the text of another one.
+    /// Description whose text is that of another one.
     pub(crate) fn known(text: &'a str) -> Self {
         Self(text)
     }
 
-    /// The text as it was sent.
+    /// Text as it was sent.
     #[must_use]
     pub fn as_str(self) -> &'a str {
         self.0
     }
 
-    /// The session description in it, if there is one.
+    /// Session description (SDP) in it; `None` if there is none.
     #[must_use]
     pub fn sdp(self) -> Option<Cow<'a, str>> {
         let mut sdp = None;
         let found = Scanner::new(self.0).object(0, |scanner, name, depth| {
             let value = scanner.value(depth)?;
             if text::name(name, &mut [0; 16]) == "sdp" {
-                sdp = value.text();
+                sdp = value.string();
             }
             Ok(())
         });
@@ -59,13 +59,13 @@ impl<'a> Description<'a> {
         text::plain(sdp?)
     }
 
-    /// The text of an offer with this session description.
+    /// Text of an offer with this session description.
     #[must_use]
     pub fn write_offer(sdp: &str) -> String {
         write("offer", sdp)
     }
 
-    /// The text of an answer with this session description.
+    /// Text of an answer with this session description.
     #[must_use]
     pub fn write_answer(sdp: &str) -> String {
         write("answer", sdp)

@@ -1,4 +1,4 @@
-//! Why a message is refused, and what the client gets to read about it.
+//! Reasons for which messages are refused.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use aquatic_common::InfoHash;
 
 use crate::limits::{MAX_DEPTH, MAX_OFFER_ID_LENGTH};
 
-/// What a message is about.
+/// Kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A peer of a torrent, and what peers tell each other.
+    /// Announce of a peer, or an offer or answer.
     Announce,
-    /// The counts of torrents.
+    /// Scrape of the counts of torrents.
     Scrape,
 }
 
 impl Action {
-    /// The word on the wire.
+    /// Value of the member `action`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -26,9 +26,9 @@ impl Action {
     }
 }
 
-/// A part of a message.
+/// Member of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "they are named as they are on the wire")]
+#[expect(missing_docs, reason = "the variants are named like the members")]
 pub enum Field {
     InfoHash,
     PeerId,
@@ -45,7 +45,7 @@ pub enum Field {
 }
 
 impl Field {
-    /// The name on the wire.
+    /// Name of the member.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -74,50 +74,50 @@ pub(crate) enum Flaw {
     NumberRange,
 }
 
-/// What is wrong with a message.
+/// Fault of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It has more bytes than this.
+    /// The message is too long.
     TooLong {
-        /// The limit.
+        /// Maximum length in bytes.
         limit: usize,
     },
-    /// It is no text.
+    /// The message is not UTF-8.
     NotUtf8,
-    /// It is not JSON.
+    /// The message is not JSON.
     NotJson {
-        /// The position in bytes of what is wrong.
+        /// Position of the first wrong byte.
         at: usize,
     },
-    /// Lists and objects nest more than [`MAX_DEPTH`] levels.
+    /// Arrays and objects are nested deeper than [`MAX_DEPTH`] levels.
     TooDeep,
-    /// It is JSON, but no object.
+    /// The message is JSON, but no object.
     NotMessage,
-    /// It does not say what it is about.
+    /// The message has no action.
     ActionMissing,
-    /// It is about something unknown.
+    /// The action is unknown.
     ActionUnknown,
-    /// It lacks this.
+    /// This member is missing.
     Missing(Field),
-    /// This has to be a string.
-    NotText(Field),
-    /// This has to be a number.
+    /// This member must be a string.
+    NotString(Field),
+    /// This member must be a number.
     NotNumber(Field),
-    /// This has to be a list.
-    NotList(Field),
-    /// This has to be an object.
+    /// This member must be an array.
+    NotArray(Field),
+    /// This member must be an object.
     NotObject(Field),
-    /// This has to have 20 characters, and has this many.
+    /// This member has this many characters instead of 20.
     Length(Field, usize),
-    /// The characters of this have to stand for bytes.
+    /// This member has a character above U+00FF, which encodes no byte.
     NotBytes(Field),
-    /// An offer is named with this many characters.
+    /// An offer id has this many characters, more than the maximum.
     OfferIdTooLong(usize),
-    /// This has half a surrogate pair in it, which is no character.
+    /// This member contains half a surrogate pair, which is no character.
     LoneSurrogate(Field),
-    /// This has a number in it that many readers cannot hold.
+    /// This member contains a number that a double cannot represent.
     NumberRange(Field),
-    /// The scrape names no torrent, which elsewhere asks for all of them.
+    /// The scrape has no info hash, which elsewhere asks for all torrents.
     FullScrape,
 }
 
@@ -129,7 +129,7 @@ impl Fault {
         }
     }
 
-    /// One of few names, whatever the message contains.
+    /// Name for metrics, one of a fixed set.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -139,7 +139,7 @@ impl Fault {
             Self::TooDeep => "too_deep",
             Self::ActionMissing | Self::ActionUnknown => "action",
             Self::Missing(_) => "missing_field",
-            Self::NotText(_) | Self::NotNumber(_) | Self::NotList(_) | Self::NotObject(_) => "wrong_type",
+            Self::NotString(_) | Self::NotNumber(_) | Self::NotArray(_) | Self::NotObject(_) => "wrong_type",
             Self::Length(..) | Self::NotBytes(_) | Self::OfferIdTooLong(_) => "bad_identifier",
             Self::LoneSurrogate(_) | Self::NumberRange(_) => "unsafe_to_relay",
             Self::FullScrape => "full_scrape",
@@ -158,17 +158,17 @@ impl fmt::Display for Fault {
             Self::ActionMissing => write!(f, "action is missing"),
             Self::ActionUnknown => write!(f, "action must be announce or scrape"),
             Self::Missing(field) => write!(f, "{} is missing", field.name()),
-            Self::NotText(field) => write!(f, "{} must be a string", field.name()),
+            Self::NotString(field) => write!(f, "{} must be a string", field.name()),
             Self::NotNumber(field) => write!(f, "{} must be a number", field.name()),
-            Self::NotList(field) => write!(f, "{} must be a list", field.name()),
+            Self::NotArray(field) => write!(f, "{} must be an array", field.name()),
             Self::NotObject(field) => write!(f, "{} must be an object", field.name()),
             Self::Length(field, got) => write!(f, "{} must be 20 characters, got {got}", field.name()),
             Self::NotBytes(field) => write!(f, "{} has characters above U+00FF", field.name()),
             Self::OfferIdTooLong(got) => {
                 write!(f, "offer_id must be at most {MAX_OFFER_ID_LENGTH} characters, got {got}")
             }
-            Self::LoneSurrogate(field) => write!(f, "{} has half a surrogate pair in it", field.name()),
-            Self::NumberRange(field) => write!(f, "{} has a number in it that is out of range", field.name()),
+            Self::LoneSurrogate(field) => write!(f, "{} contains half a surrogate pair", field.name()),
+            Self::NumberRange(field) => write!(f, "{} contains a number that is out of range", field.name()),
             Self::FullScrape => write!(f, "full scrapes are not supported"),
         }
     }
@@ -176,14 +176,14 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// A refused message with what is needed to answer it. Clients take an answer without action for a broken connection, and
-/// one without info hash for nobody's.
+/// Refused message with what its failure reply needs. Clients close the connection on a reply without action,
+/// and ignore one without info hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// What the message was about; an announce, when it does not say.
+    /// Action of the message; an announce if it has none.
     pub action: Action,
-    /// The torrent it names.
+    /// Info hash of the message, if it has a valid one.
     pub info_hash: Option<InfoHash>,
-    /// Why.
+    /// Fault of the message.
     pub fault: Fault,
 }

@@ -1,16 +1,18 @@
-//! Messages of the WebTorrent tracker protocol, which are JSON in WebSocket messages: what a tracker needs to read what
-//! clients send and to write what they get, and what a client, such as the load test, needs for the opposite. Messages
-//! are read where they were received; what peers tell each other is borrowed from there and goes on as it came.
+//! Codec of the WebTorrent tracker protocol (JSON in WebSocket messages), for trackers and for clients such
+//! as the load test. Messages are parsed in the receive buffer; offers and answers are borrowed from it and
+//! relayed byte for byte.
 //!
-//! What does not belong here: frames of WebSocket, which requests are served, who is in a swarm, and anything that touches
-//! a socket or a clock.
+//! In this crate an *offer* and an *answer* are those of WebRTC, and a *reply* is what a tracker says to a
+//! request.
 //!
-//! An offer becomes a message for another peer as soon as it was read, whoever that peer will be:
+//! Out of scope: WebSocket frames, which requests are served, swarms, sockets and clocks.
+//!
+//! The message that relays an offer does not depend on the peer that receives it:
 //!
 //! ```
 //! use aquatic_ws_protocol::{ClientMessage, Limits, OfferRelays};
 //!
-//! /// Returns the messages for other peers that an announce contains, or what its sender gets to read instead.
+//! /// Returns the messages that relay the offers of an announce, or the failure reply for its sender.
 //! fn relays(received: &str) -> Result<Vec<String>, String> {
 //!     let mut relays = Vec::new();
 //!     match ClientMessage::parse(received, &Limits::default()) {

@@ -1,4 +1,4 @@
-//! The members of a message, once it is known where they are: what type they have to be of, and what they say.
+//! Decoding of the members of a message.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::offer_id::OfferId;
 use crate::scan::{Kind, Value};
 use crate::text::{self, twenty_bytes};
 
-/// A member that may not be there. Null is taken for not there.
+/// Member that may be absent. Null counts as absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Member<'a>(Option<Value<'a>>);
 
@@ -19,7 +19,7 @@ impl<'a> Member<'a> {
         Self(Some(value).filter(|value| value.kind != Kind::Null))
     }
 
-    pub(crate) fn is_there(self) -> bool {
+    pub(crate) fn is_present(self) -> bool {
         self.0.is_some()
     }
 
@@ -31,21 +31,21 @@ impl<'a> Member<'a> {
         self.0.ok_or(Fault::Missing(field))
     }
 
-    /// A string, still escaped.
-    pub(crate) fn raw_text(self, field: Field) -> Result<&'a str, Fault> {
-        self.required(field)?.text().ok_or(Fault::NotText(field))
+    /// Text of a string, still escaped.
+    pub(crate) fn raw_string(self, field: Field) -> Result<&'a str, Fault> {
+        self.required(field)?.string().ok_or(Fault::NotString(field))
     }
 
     pub(crate) fn info_hash(self) -> Result<InfoHash, Fault> {
-        twenty_bytes(self.raw_text(Field::InfoHash)?, Field::InfoHash).map(InfoHash)
+        twenty_bytes(self.raw_string(Field::InfoHash)?, Field::InfoHash).map(InfoHash)
     }
 
     pub(crate) fn peer_id(self, field: Field) -> Result<PeerId, Fault> {
-        twenty_bytes(self.raw_text(field)?, field).map(PeerId)
+        twenty_bytes(self.raw_string(field)?, field).map(PeerId)
     }
 
     pub(crate) fn offer_id(self) -> Result<OfferId, Fault> {
-        OfferId::read(self.raw_text(Field::OfferId)?)
+        OfferId::read(self.raw_string(Field::OfferId)?)
     }
 
     pub(crate) fn description(self, field: Field) -> Result<Description<'a>, Fault> {
@@ -53,7 +53,7 @@ impl<'a> Member<'a> {
     }
 
     pub(crate) fn action(self) -> Result<Action, Fault> {
-        let raw = self.0.ok_or(Fault::ActionMissing)?.text().ok_or(Fault::ActionUnknown)?;
+        let raw = self.0.ok_or(Fault::ActionMissing)?.string().ok_or(Fault::ActionUnknown)?;
         match text::name(raw, &mut [0; 16]) {
             "announce" => Ok(Action::Announce),
             "scrape" => Ok(Action::Scrape),
@@ -63,7 +63,7 @@ impl<'a> Member<'a> {
 
     /// Event of this name in any case. An unknown event is none.
     pub(crate) fn event(self) -> AnnounceEvent {
-        let raw = self.0.and_then(|value| value.text()).unwrap_or_default();
+        let raw = self.0.and_then(|value| value.string()).unwrap_or_default();
         let mut buffer = [0; 16];
         let name = text::name(raw, &mut buffer);
         let events = [
@@ -76,15 +76,15 @@ impl<'a> Member<'a> {
         known.map_or(AnnounceEvent::None, |(_, event)| event)
     }
 
-    /// A number of bytes, in figures or as text. What is none, or not known, is nothing.
+    /// Number of bytes, as a number or a string; `None` if it is absent or anything else.
     pub(crate) fn amount(self) -> Option<u64> {
         let value = self.0?;
         let digits =
-            if value.kind == Kind::Number { Cow::Borrowed(value.raw) } else { text::plain(value.text()?)? };
+            if value.kind == Kind::Number { Cow::Borrowed(value.raw) } else { text::plain(value.string()?)? };
         digits.parse().ok().or_else(|| is_zero(&digits).then_some(0))
     }
 
-    /// A count, without what stands after a point; what is too large is as large as it can be.
+    /// Integer part of a count, saturated.
     pub(crate) fn count(self, field: Field) -> Result<u32, Fault> {
         let value = self.required(field)?;
         if value.kind != Kind::Number {
@@ -98,7 +98,7 @@ impl<'a> Member<'a> {
     }
 }
 
-/// Whether a number is one of the other ways to write 0, such as -0 and 0.0e1.
+/// Whether a number is 0 in another notation, such as -0 and 0.0e1.
 fn is_zero(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);
     let significant = digits.split(['e', 'E']).next().unwrap_or_default();

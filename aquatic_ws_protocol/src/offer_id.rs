@@ -1,24 +1,25 @@
-//! Names of offers.
+//! Offer ids.
 
 use std::fmt;
 
 use crate::fault::{Fault, Field};
 use crate::limits::MAX_OFFER_ID_LENGTH;
 use crate::output::Sink;
-use crate::text::{Characters, LoneSurrogate, Narrow};
+use crate::text::{Characters, Latin1, LoneSurrogate};
 
-/// What a client calls one of its offers: any text of at most [`MAX_OFFER_ID_LENGTH`] characters. It is kept as the
-/// characters themselves, so that names are equal however they were escaped. Up to 22 characters below U+0100, which
-/// includes what all known clients use, need no allocation; others take up to 256 bytes.
+/// Offer id: a string of at most [`MAX_OFFER_ID_LENGTH`] characters that a client chooses for one of its
+/// offers. It is stored unescaped, so that ids are equal however they were escaped. Up to 22 characters below
+/// U+0100, which includes the ids of all known clients, are stored inline; other ids take up to 256 bytes on
+/// the heap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OfferId(Form);
 
-/// Equal texts have the same form.
+/// Storage of an id. Equal ids have the same form.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Form {
-    /// One byte for each character; those after the last are 0.
+    /// One byte per character, padded with zeros.
     Short { length: u8, bytes: [u8; SHORT] },
-    /// Everything that is not short.
+    /// Any other id.
     Long(Box<str>),
 }
 
@@ -27,10 +28,10 @@ const SHORT: usize = 22;
 const _: () = assert!(size_of::<OfferId>() == 24);
 
 impl OfferId {
-    /// Takes a text as a name.
+    /// Offer id with these characters.
     ///
     /// # Errors
-    /// When it is too long.
+    /// When the text is too long.
     pub fn new(text: &str) -> Result<Self, Fault> {
         let count = text.chars().count();
         if count > MAX_OFFER_ID_LENGTH {
@@ -39,18 +40,18 @@ impl OfferId {
         Ok(Self::of(text.chars()).unwrap_or_else(|| Self(Form::Long(text.into()))))
     }
 
-    /// A name as clients make it, of random bytes.
+    /// Offer id with one character per byte, as clients make it from random bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; 20]) -> Self {
         let mut short = [0; SHORT];
-        short.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+        short.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = *byte);
         Self(Form::Short { length: 20, bytes: short })
     }
 
-    /// Reads a string that the scanner has accepted.
+    /// Decodes a string that the scanner has accepted.
     pub(crate) fn read(raw: &str) -> Result<Self, Fault> {
-        let Narrow { bytes, count, is_wide } =
-            Narrow::read(raw).map_err(|LoneSurrogate| Fault::LoneSurrogate(Field::OfferId))?;
+        let Latin1 { bytes, count, is_wide } =
+            Latin1::read(raw).map_err(|LoneSurrogate| Fault::LoneSurrogate(Field::OfferId))?;
         match u8::try_from(count) {
             Ok(length) if count <= SHORT && !is_wide => Ok(Self(Form::Short { length, bytes })),
             Ok(_) if count <= MAX_OFFER_ID_LENGTH => {
@@ -61,7 +62,7 @@ impl OfferId {
         }
     }
 
-    /// The short form, if there is one.
+    /// The inline form; `None` if the characters do not fit.
     fn of(characters: impl Iterator<Item = char>) -> Option<Self> {
         let mut bytes = [0; SHORT];
         let mut length = 0;
@@ -72,7 +73,7 @@ impl OfferId {
         Some(Self(Form::Short { length, bytes }))
     }
 
-    /// The characters of the name.
+    /// Characters of the id.
     pub fn characters(&self) -> impl Iterator<Item = char> {
         let (short, long) = match &self.0 {
             Form::Short { length, bytes } => (bytes.get(..usize::from(*length)).unwrap_or_default(), ""),
@@ -81,7 +82,7 @@ impl OfferId {
         short.iter().copied().map(char::from).chain(long.chars())
     }
 
-    /// How much memory the name takes beside itself.
+    /// Heap memory of the id in bytes.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {

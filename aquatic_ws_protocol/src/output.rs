@@ -1,31 +1,31 @@
-//! Writing messages: at the end of what the caller has, which grows once at most.
+//! Message encoding: appends to buffers of the caller, which grow once at most.
 
 use crate::scan::plain_end;
 
-/// What messages can be added to: a `String`, which others take for text without looking at it again, or a `Vec<u8>`,
-/// which may already hold something that is no text, such as the head of a frame.
+/// Buffer to which messages are appended: a `String`, which needs no further check for UTF-8, or a `Vec<u8>`,
+/// which may already hold bytes that are not UTF-8, such as the head of a frame.
 pub trait Output: Sink {}
 
 impl Output for String {}
 
 impl Output for Vec<u8> {}
 
-/// Takes a message piece by piece, be it to write it or to learn its length first.
-#[expect(unnameable_types, reason = "nobody else is to implement this")]
+/// Destination of a message, written piece by piece: a buffer or a counter of its length.
+#[expect(unnameable_types, reason = "sealed: not to be implemented elsewhere")]
 pub trait Sink {
-    /// Makes room.
-    fn make_room(&mut self, length: usize);
+    /// Reserves space for this many bytes.
+    fn reserve(&mut self, length: usize);
 
-    /// Text as it is.
+    /// Writes text as it is.
     fn text(&mut self, text: &str);
 
-    /// Bytes as the characters of a string.
+    /// Writes bytes as the characters of a string.
     fn characters(&mut self, bytes: &[u8]);
 
-    /// A number in decimal digits.
+    /// Writes a number in decimal digits.
     fn number(&mut self, number: u64);
 
-    /// Bytes as a string.
+    /// Writes bytes as a string.
     #[inline]
     fn quoted_bytes(&mut self, bytes: &[u8]) {
         self.text("\"");
@@ -33,7 +33,7 @@ pub trait Sink {
         self.text("\"");
     }
 
-    /// Text as a string.
+    /// Writes text as a string.
     fn quoted(&mut self, text: &str) {
         self.text("\"");
         let mut start = 0;
@@ -49,12 +49,12 @@ pub trait Sink {
     }
 }
 
-/// Something that can be written, the same each time.
+/// Something that can be written, with the same bytes each time.
 pub(crate) trait Message {
     fn write(&self, sink: &mut impl Sink);
 }
 
-/// How many bytes a message takes.
+/// Length of a message in bytes.
 #[inline]
 pub(crate) fn length(message: &impl Message) -> usize {
     let mut counter = Counter(0);
@@ -62,17 +62,17 @@ pub(crate) fn length(message: &impl Message) -> usize {
     counter.0
 }
 
-/// Adds a message to a string or a vector, which grows once at most.
+/// Appends a message to a buffer, which grows once at most.
 #[inline]
 pub(crate) fn put(message: &impl Message, out: &mut impl Output) {
-    out.make_room(length(message));
+    out.reserve(length(message));
     message.write(out);
 }
 
 struct Counter(usize);
 
 impl Sink for Counter {
-    fn make_room(&mut self, _: usize) {}
+    fn reserve(&mut self, _: usize) {}
 
     #[inline]
     fn text(&mut self, text: &str) {
@@ -81,7 +81,7 @@ impl Sink for Counter {
 
     #[inline]
     fn characters(&mut self, bytes: &[u8]) {
-        self.0 += bytes.iter().map(|&byte| form_of(byte).length()).sum::<usize>();
+        self.0 += bytes.iter().map(|&byte| encoded(byte).length()).sum::<usize>();
     }
 
     #[inline]
@@ -92,7 +92,7 @@ impl Sink for Counter {
 
 impl Sink for String {
     #[inline]
-    fn make_room(&mut self, length: usize) {
+    fn reserve(&mut self, length: usize) {
         self.reserve(length);
     }
 
@@ -105,7 +105,7 @@ impl Sink for String {
     fn characters(&mut self, bytes: &[u8]) {
         each_chunk(bytes, |chunk| {
             let text = str::from_utf8(chunk);
-            debug_assert!(text.is_ok(), "forms are text");
+            debug_assert!(text.is_ok(), "encoded bytes are UTF-8");
             self.push_str(text.unwrap_or_default());
         });
     }
@@ -118,7 +118,7 @@ impl Sink for String {
 
 impl Sink for Vec<u8> {
     #[inline]
-    fn make_room(&mut self, length: usize) {
+    fn reserve(&mut self, length: usize) {
         self.reserve(length);
     }
 
@@ -138,37 +138,38 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// How bytes look as characters of a string, up to 20 of them at a time.
+/// Encodes bytes as characters of a string, up to 20 at a time.
 #[inline]
 fn each_chunk(bytes: &[u8], mut put: impl FnMut(&[u8])) {
     const CHUNK: usize = 20;
     for chunk in bytes.chunks(CHUNK) {
-        // Forms are copied whole, each over the unused end of the one before: this takes no branch per byte.
-        let mut buffer = [0; CHUNK * Form::MAX_LENGTH + size_of::<Form>()];
+        // Encoded bytes are copied whole, each over the unused end of the one before, without a branch per
+        // byte.
+        let mut buffer = [0; CHUNK * Encoded::MAX_LENGTH + size_of::<Encoded>()];
         let mut length = 0;
         for &byte in chunk {
-            let form = form_of(byte);
-            if let Some(place) = buffer.get_mut(length..).and_then(<[u8]>::first_chunk_mut) {
-                *place = form.0;
+            let encoded = encoded(byte);
+            if let Some(slot) = buffer.get_mut(length..).and_then(<[u8]>::first_chunk_mut) {
+                *slot = encoded.0;
             }
-            length += form.length();
+            length += encoded.length();
         }
         put(buffer.get(..length).unwrap_or_default());
     }
 }
 
-/// How one byte looks as a character of a string: UTF-8 or an escape, the length in the last place.
+/// One byte encoded as a character of a string: UTF-8 or an escape, with its length in the last byte.
 #[derive(Clone, Copy)]
-struct Form([u8; Self::MAX_LENGTH + 2]);
+struct Encoded([u8; Self::MAX_LENGTH + 2]);
 
-impl Form {
-    /// That of `\u001f`.
+impl Encoded {
+    /// Length of `\u001f`.
     const MAX_LENGTH: usize = 6;
 
     const fn new(text: &[u8]) -> Self {
         let mut form = [0; Self::MAX_LENGTH + 2];
-        let (place, _) = form.split_at_mut(text.len());
-        place.copy_from_slice(text);
+        let (slot, _) = form.split_at_mut(text.len());
+        slot.copy_from_slice(text);
         let [.., last] = &mut form;
         *last = match text.len() {
             1 => 1,
@@ -207,22 +208,22 @@ impl Form {
     clippy::indexing_slicing,
     reason = "this runs when it is compiled, and an array has an item for each byte"
 )]
-static FORMS: [Form; 256] = {
-    let mut forms = [Form([0; 8]); 256];
+static ENCODED: [Encoded; 256] = {
+    let mut table = [Encoded([0; 8]); 256];
     let mut byte = 0_u8;
     loop {
-        forms[byte as usize] = Form::of(byte);
+        table[byte as usize] = Encoded::of(byte);
         if byte == u8::MAX {
-            break forms;
+            break table;
         }
         byte += 1;
     }
 };
 
 #[inline]
-fn form_of(byte: u8) -> Form {
+fn encoded(byte: u8) -> Encoded {
     // There is one for each byte, which the compiler knows, too.
-    FORMS.get(usize::from(byte)).copied().unwrap_or(Form([0; 8]))
+    ENCODED.get(usize::from(byte)).copied().unwrap_or(Encoded([0; 8]))
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! Offers that leave the place where they were received.
+//! Offers that own their memory.
 
 use crate::client::Offer;
 use crate::description::Description;
 use crate::offer_id::OfferId;
 
-/// The offers of an announce with memory of their own, so that they can go to another thread before anybody knows how many
-/// of them somebody gets. All their texts are in one piece of memory, and a message is made of those only that go on.
+/// Offers of an announce that own their memory, so that they can be sent to another thread. All texts share
+/// one allocation; only the offers that get a receiver become messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedOffers {
     texts: Box<str>,
-    /// Where each text ends, and the offer's name.
+    /// End of the text and id of each offer.
     offers: Box<[(usize, OfferId)]>,
 }
 
@@ -26,7 +26,7 @@ impl OwnedOffers {
         Self { texts: texts.into_boxed_str(), offers }
     }
 
-    /// All of them, in order.
+    /// All offers in their order.
     pub fn iter(&self) -> impl Iterator<Item = Offer<'_>> {
         let mut start = 0;
         self.offers.iter().map(move |&(end, ref offer_id)| {
@@ -36,7 +36,7 @@ impl OwnedOffers {
         })
     }
 
-    /// How much memory they take.
+    /// Heap memory of the offers in bytes.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         let names: usize = self.offers.iter().map(|(_, offer_id)| offer_id.heap_bytes()).sum();

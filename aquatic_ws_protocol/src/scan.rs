@@ -1,39 +1,39 @@
-//! JSON (RFC 8259) without a tree: one pass checks the grammar to the letter and says where values begin and end, so
-//! that those that are nobody's business here can go on as they came. What is checked beyond the grammar is remembered as
-//! a [`Flaw`] of the value: things that JSON allows but that some readers choke on.
+//! JSON scanner (RFC 8259) that builds no tree: one pass checks the grammar strictly and returns where values
+//! begin and end, so that opaque values are relayed byte for byte. Values that JSON allows but that some
+//! readers cannot process are marked with a [`Flaw`].
 
 use crate::fault::{Fault, Flaw};
 use crate::limits::MAX_DEPTH;
 
-/// What a value is.
+/// Type of a JSON value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Null,
     Bool,
     Number,
-    Text,
-    List,
+    String,
+    Array,
     Object,
 }
 
-/// A value as it was sent.
+/// JSON value as it was sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Value<'a> {
     pub(crate) kind: Kind,
-    /// The whole of it, quotes and brackets included.
+    /// Text of the value, quotes and brackets included.
     pub(crate) raw: &'a str,
-    /// The last one in the value, however deep.
+    /// Last flaw in the value, at any depth.
     pub(crate) flaw: Option<Flaw>,
 }
 
 impl<'a> Value<'a> {
-    /// What is between the quotes, still escaped.
-    pub(crate) fn text(&self) -> Option<&'a str> {
-        if self.kind == Kind::Text { self.raw.get(1..self.raw.len() - 1) } else { None }
+    /// Text between the quotes of a string, still escaped; `None` for any other type.
+    pub(crate) fn string(&self) -> Option<&'a str> {
+        if self.kind == Kind::String { self.raw.get(1..self.raw.len() - 1) } else { None }
     }
 }
 
-/// Walks through a text from its beginning. All errors are final.
+/// Scanner of a text from its beginning. All errors are final.
 pub(crate) struct Scanner<'a> {
     text: &'a str,
     at: usize,
@@ -45,7 +45,7 @@ impl<'a> Scanner<'a> {
         Self { text, at: 0, flaw: None }
     }
 
-    /// The only value of a text. It may have whitespace around it.
+    /// Scans a text that is one value, with or without white space around it.
     pub(crate) fn whole(text: &'a str) -> Result<Value<'a>, Fault> {
         let mut scanner = Self::new(text);
         let value = scanner.value(0)?;
@@ -53,7 +53,7 @@ impl<'a> Scanner<'a> {
         Ok(value)
     }
 
-    /// What comes next, whitespace aside.
+    /// Skips white space and returns the next byte without consuming it.
     pub(crate) fn peek(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.byte() {
             self.at += 1;
@@ -61,12 +61,12 @@ impl<'a> Scanner<'a> {
         self.byte()
     }
 
-    /// Nothing may follow but whitespace.
+    /// Checks that nothing but white space follows.
     pub(crate) fn end(&mut self) -> Result<(), Fault> {
         if self.peek().is_none() { Ok(()) } else { Err(self.malformed()) }
     }
 
-    /// Any value, inside of this many lists and objects.
+    /// Scans any value, at this nesting depth.
     pub(crate) fn value(&mut self, depth: usize) -> Result<Value<'a>, Fault> {
         self.peek();
         let start = self.at;
@@ -76,7 +76,7 @@ impl<'a> Scanner<'a> {
         Ok(Value { kind, raw, flaw: self.flaw })
     }
 
-    /// An object. Each member's name, still escaped, goes to a function that must take the member's value.
+    /// Scans an object. Calls `member` with the name of each member, still escaped; it must scan the value.
     pub(crate) fn object(
         &mut self,
         depth: usize,
@@ -93,14 +93,14 @@ impl<'a> Scanner<'a> {
             self.expect(b':')?;
             self.peek();
             member(self, name, depth + 1)?;
-            if !self.goes_on(b'}')? {
+            if !self.next_or_end(b'}')? {
                 return Ok(());
             }
         }
     }
 
-    /// A list. A function must take each item.
-    pub(crate) fn list(
+    /// Scans an array. Calls `item` for each item; it must scan the item.
+    pub(crate) fn array(
         &mut self,
         depth: usize,
         mut item: impl FnMut(&mut Self, usize) -> Result<(), Fault>,
@@ -113,7 +113,7 @@ impl<'a> Scanner<'a> {
         loop {
             self.peek();
             item(self, depth + 1)?;
-            if !self.goes_on(b']')? {
+            if !self.next_or_end(b']')? {
                 return Ok(());
             }
         }
@@ -140,8 +140,8 @@ impl<'a> Scanner<'a> {
         if depth < MAX_DEPTH { Ok(()) } else { Err(Fault::TooDeep) }
     }
 
-    /// After an item: whether another one follows, or the bracket closes.
-    fn goes_on(&mut self, bracket: u8) -> Result<bool, Fault> {
+    /// Scans what follows an item; returns whether it is a comma, and not the closing bracket.
+    fn next_or_end(&mut self, bracket: u8) -> Result<bool, Fault> {
         let next = self.peek();
         if next != Some(b',') && next != Some(bracket) {
             return Err(self.malformed());
@@ -152,14 +152,14 @@ impl<'a> Scanner<'a> {
 
     fn skip(&mut self, depth: usize) -> Result<Kind, Fault> {
         match self.byte() {
-            Some(b'"') => self.string().map(|_| Kind::Text),
+            Some(b'"') => self.string().map(|_| Kind::String),
             Some(b'{') => {
                 self.object(depth, |scanner, _, depth| scanner.skip(depth).map(|_| ()))?;
                 Ok(Kind::Object)
             }
             Some(b'[') => {
-                self.list(depth, |scanner, depth| scanner.skip(depth).map(|_| ()))?;
-                Ok(Kind::List)
+                self.array(depth, |scanner, depth| scanner.skip(depth).map(|_| ()))?;
+                Ok(Kind::Array)
             }
             Some(b'-' | b'0'..=b'9') => self.number().map(|()| Kind::Number),
             Some(b'n') => self.word("null").map(|()| Kind::Null),
@@ -220,7 +220,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// A string; returns what is between the quotes.
+    /// Scans a string and returns the text between its quotes, still escaped.
     fn string(&mut self) -> Result<&'a str, Fault> {
         if self.byte() != Some(b'"') {
             return Err(self.malformed());
@@ -264,8 +264,9 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Reads `\uXXXX`, or two of them that are one character, at a position where a backslash is. Returns the character, if it
-/// is one and not half of one, and how long the escape is; nothing when the digits are none.
+/// Decodes `\uXXXX`, or two of them that are a surrogate pair, at the position of the backslash. Returns the
+/// character, or `None` in its place for half a pair, and the length of the escape in bytes; `None` if the
+/// digits are invalid.
 pub(crate) fn unicode_escape(bytes: &[u8], at: usize) -> Option<(Option<char>, usize)> {
     let high = code_unit(bytes, at)?;
     if !(0xd800..0xdc00).contains(&high) {
@@ -283,7 +284,7 @@ fn code_unit(bytes: &[u8], at: usize) -> Option<u32> {
     digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
 }
 
-/// Where the part of a string ends that stands for itself: at a quote, a backslash, a control character, or the end.
+/// Position of the first quote, backslash or control character from `at` on, or the length of the bytes.
 pub(crate) fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     let mut rest = bytes.get(at..).unwrap_or_default();
     while let Some((word, after)) = rest.split_first_chunk() {
@@ -298,8 +299,8 @@ pub(crate) fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     at + rest.iter().position(is_special).unwrap_or(rest.len())
 }
 
-/// Marks the highest bit of bytes that do not stand for themselves in a string. Only the lowest mark is exact: what is
-/// borrowed for a marked byte may mark those above it.
+/// Sets the highest bit of each byte that is a quote, a backslash or a control character. Only the lowest
+/// such bit is exact: a borrow from a marked byte may mark those above it.
 #[inline]
 fn special(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;

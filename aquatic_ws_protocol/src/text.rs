@@ -1,22 +1,23 @@
-//! What strings of JSON say once their escapes are gone, and the strings of this protocol that stand for bytes: one
-//! character, from U+0000 to U+00FF, for each.
+//! Unescaping of JSON strings, and decoding of strings that encode bytes as characters from U+0000 to U+00FF
+//! (Latin-1).
 
 use std::borrow::Cow;
 
 use crate::fault::{Fault, Field};
 use crate::scan::unicode_escape;
 
-/// The characters of a string that the scanner has accepted. Half a surrogate pair is an error, and then the end.
+/// Characters of a string that the scanner has accepted. Half a surrogate pair is an error, after which the
+/// iterator ends.
 pub(crate) struct Characters<'a> {
     rest: &'a str,
 }
 
-/// Half a surrogate pair where a character belongs.
+/// Error for half a surrogate pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LoneSurrogate;
 
 impl<'a> Characters<'a> {
-    /// Takes what is between the quotes.
+    /// Characters of the text between the quotes.
     pub(crate) fn of(raw: &'a str) -> Self {
         Self { rest: raw }
     }
@@ -31,7 +32,7 @@ impl Iterator for Characters<'_> {
         let character = characters.next()?;
         if character == '\\' {
             let (character, length) = escape(self.rest.as_bytes(), 0);
-            // Without a character there is nothing left to read.
+            // Half a pair ends the iteration.
             self.rest = self.rest.get(length..).filter(|_| character.is_some()).unwrap_or_default();
             return Some(character.ok_or(LoneSurrogate));
         }
@@ -40,7 +41,8 @@ impl Iterator for Characters<'_> {
     }
 }
 
-/// The character of an escape that the scanner has accepted, if it is one and not half of one, and how long the escape is.
+/// Character of an escape that the scanner has accepted, or `None` for half a surrogate pair, and the length
+/// of the escape in bytes.
 fn escape(bytes: &[u8], at: usize) -> (Option<char>, usize) {
     let character = match bytes.get(at + 1) {
         Some(b'u') => return unicode_escape(bytes, at).unwrap_or((None, 6)),
@@ -55,21 +57,21 @@ fn escape(bytes: &[u8], at: usize) -> (Option<char>, usize) {
     (Some(character), 2)
 }
 
-/// What a string says, as far as one byte for each character can say it.
+/// String decoded as one byte per character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Narrow<const ROOM: usize> {
-    /// The first characters.
-    pub(crate) bytes: [u8; ROOM],
-    /// How many characters there are.
+pub(crate) struct Latin1<const CAPACITY: usize> {
+    /// The first characters, as many as fit.
+    pub(crate) bytes: [u8; CAPACITY],
+    /// Number of characters of the string.
     pub(crate) count: usize,
-    /// Whether some are above U+00FF, so that the bytes are meaningless.
+    /// Whether a character is above U+00FF, so that the bytes are meaningless.
     pub(crate) is_wide: bool,
 }
 
-impl<const ROOM: usize> Narrow<ROOM> {
-    /// Reads what is between the quotes of a string that the scanner has accepted.
+impl<const CAPACITY: usize> Latin1<CAPACITY> {
+    /// Decodes the text between the quotes of a string that the scanner has accepted.
     pub(crate) fn read(raw: &str) -> Result<Self, LoneSurrogate> {
-        let mut narrow = Self { bytes: [0; ROOM], count: 0, is_wide: false };
+        let mut narrow = Self { bytes: [0; CAPACITY], count: 0, is_wide: false };
         let mut last = 0;
         let mut rest = raw.as_bytes();
         while let Some((&byte, after)) = rest.split_first() {
@@ -83,8 +85,8 @@ impl<const ROOM: usize> Narrow<ROOM> {
                 rest = rest.get(length - 1..).unwrap_or_default();
                 continue;
             }
-            // Identifiers are random, so there is no branch on what kind of byte this is: the second byte of a character
-            // makes one of both, in the place of the first.
+            // Identifiers are random, so there is no branch on the kind of byte: the second byte of a
+            // character overwrites the first with the value of both.
             let continues = byte & 0xc0 == 0x80;
             let value = if continues { last << 6 | byte & 0x3f } else { byte };
             narrow.put(narrow.count.wrapping_sub(usize::from(continues)), value);
@@ -97,23 +99,23 @@ impl<const ROOM: usize> Narrow<ROOM> {
 
     #[inline]
     fn put(&mut self, at: usize, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(at) {
-            *place = byte;
+        if let Some(slot) = self.bytes.get_mut(at) {
+            *slot = byte;
         }
     }
 }
 
-/// The 20 bytes a string stands for.
+/// Decodes a string of 20 characters into 20 bytes.
 pub(crate) fn twenty_bytes(raw: &str, field: Field) -> Result<[u8; 20], Fault> {
-    match Narrow::read(raw) {
-        Ok(Narrow { bytes, count: 20, is_wide: false }) => Ok(bytes),
-        Ok(Narrow { count: 20, is_wide: true, .. }) => Err(Fault::NotBytes(field)),
-        Ok(Narrow { count, .. }) => Err(Fault::Length(field, count)),
+    match Latin1::read(raw) {
+        Ok(Latin1 { bytes, count: 20, is_wide: false }) => Ok(bytes),
+        Ok(Latin1 { count: 20, is_wide: true, .. }) => Err(Fault::NotBytes(field)),
+        Ok(Latin1 { count, .. }) => Err(Fault::Length(field, count)),
         Err(LoneSurrogate) => Err(Fault::LoneSurrogate(field)),
     }
 }
 
-/// A string without escapes, if it is one of characters only.
+/// Unescapes a string; `None` if it has half a surrogate pair.
 pub(crate) fn plain(raw: &str) -> Option<Cow<'_, str>> {
     if !raw.as_bytes().contains(&b'\\') {
         return Some(raw.into());
@@ -122,16 +124,16 @@ pub(crate) fn plain(raw: &str) -> Option<Cow<'_, str>> {
     characters.ok().map(Cow::Owned)
 }
 
-/// A member's name without escapes, if it could be one that is known here; otherwise something that is not.
+/// Unescapes the name of a member; returns an empty name if the result does not fit, which is no known name.
 pub(crate) fn name<'a>(raw: &'a str, buffer: &'a mut [u8; 16]) -> &'a str {
     if !raw.as_bytes().contains(&b'\\') {
         return raw;
     }
     let mut length = 0;
     for character in Characters::of(raw) {
-        let place = buffer.get_mut(length);
-        let (Some(place), Ok(Ok(byte))) = (place, character.map(u8::try_from)) else { return "" };
-        *place = byte;
+        let slot = buffer.get_mut(length);
+        let (Some(slot), Ok(Ok(byte))) = (slot, character.map(u8::try_from)) else { return "" };
+        *slot = byte;
         length += 1;
     }
     buffer.get(..length).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What the tracker sends.
+//! Messages of the tracker: encoding and decoding.
 
 use std::borrow::Cow;
 
@@ -13,55 +13,55 @@ use crate::output::{Message, Output, Sink, length, put};
 use crate::scan::{Kind, Scanner};
 use crate::text::{self, twenty_bytes};
 
-/// A message from the tracker to a client.
+/// Message from the tracker to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrackerMessage<'a> {
-    /// Answers an announce.
+    /// Reply to an announce.
     Announce(AnnounceReply),
-    /// Passes an offer on.
+    /// Relayed offer.
     Offer(OfferRelay<'a>),
-    /// Passes an answer on.
+    /// Relayed answer.
     Answer(AnswerRelay<'a>),
-    /// Answers a scrape.
+    /// Reply to a scrape.
     Scrape(ScrapeReply<'a>),
-    /// Says why something was not served.
+    /// Reply to a request that was not served.
     Failure(FailureReply<'a>),
 }
 
-/// The answer to an announce.
+/// Reply to an announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceReply {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// When to announce again, in seconds.
+    /// Interval until the next announce, in seconds.
     pub interval: u32,
-    /// How many peers have everything.
+    /// Number of seeders.
     pub complete: u32,
-    /// How many peers do not.
+    /// Number of leechers.
     pub incomplete: u32,
 }
 
-/// An offer on its way to another peer. It is the same whoever that is.
+/// Offer relayed to another peer. It does not depend on the receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OfferRelay<'a> {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// Who offers.
+    /// Peer id of the offering peer.
     pub peer_id: PeerId,
-    /// The offer.
+    /// The WebRTC offer.
     pub offer: Description<'a>,
-    /// What that peer calls it.
+    /// Offer id that the offering peer has chosen.
     pub offer_id: OfferId,
 }
 
-/// Writes the [`OfferRelay`]s of one announce, which have most but the offers in common.
+/// Encoder of the [`OfferRelay`]s of one announce, which differ in their offers only.
 #[derive(Clone, Debug)]
 pub struct OfferRelays {
     head: String,
 }
 
 impl OfferRelays {
-    /// Those of offers of this peer.
+    /// Encoder of the offers of this peer.
     #[must_use]
     pub fn new(info_hash: InfoHash, peer_id: PeerId) -> Self {
         let mut head = String::with_capacity(128);
@@ -69,72 +69,72 @@ impl OfferRelays {
         Self { head }
     }
 
-    /// How many bytes [`Self::encode`] adds.
+    /// Length of the encoded message in bytes.
     #[must_use]
     pub fn length(&self, offer: &Offer<'_>) -> usize {
         length(&RelayOfOffer(&self.head, offer))
     }
 
-    /// Adds the message with an offer to a string or a vector, which grows once at most.
+    /// Appends the message with an offer to a buffer, which grows once at most.
     pub fn encode(&self, offer: &Offer<'_>, out: &mut impl Output) {
         put(&RelayOfOffer(&self.head, offer), out);
     }
 }
 
-/// An answer on its way to the peer whose offer it answers.
+/// Answer relayed to the offering peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerRelay<'a> {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// Who answers.
+    /// Peer id of the answering peer.
     pub peer_id: PeerId,
-    /// The answer.
+    /// The WebRTC answer.
     pub answer: Description<'a>,
-    /// What the receiver called its offer.
+    /// Offer id that the receiver has chosen.
     pub offer_id: OfferId,
 }
 
-/// The counts of torrents.
+/// Reply to a scrape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScrapeReply<'a> {
-    /// Each torrent once.
+    /// Counts of the torrents, each once.
     pub files: Cow<'a, [ScrapeFile]>,
 }
 
-/// The counts of one torrent.
+/// Counts of one torrent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrapeFile {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// How many peers have everything.
+    /// Number of seeders.
     pub complete: u32,
-    /// How many peers do not.
+    /// Number of leechers.
     pub incomplete: u32,
-    /// How many peers came to have everything.
+    /// Number of completed downloads.
     pub downloaded: u32,
 }
 
-/// Why something was not served.
+/// Reply to a request that was not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureReply<'a> {
-    /// What the request was about. Clients close the connection if it is missing.
+    /// Action of the request. Clients close the connection if it is missing.
     pub action: Action,
-    /// The torrent. Clients with several of them ignore the message if it is missing.
+    /// Info hash of the request. Clients with several torrents ignore the message if it is missing.
     pub info_hash: Option<InfoHash>,
-    /// What the user may get to read.
+    /// Text for the user of the client.
     pub reason: Cow<'a, str>,
 }
 
 macro_rules! encode {
     ($($message:ty),*) => {$(
         impl $message {
-            /// How many bytes [`Self::encode`] adds.
+            /// Length of the encoded message in bytes.
             #[must_use]
             pub fn length(&self) -> usize {
                 length(self)
             }
 
-            /// Adds the message to a string or a vector, which grows once at most.
+            /// Appends the message to a buffer, which grows once at most.
             pub fn encode(&self, out: &mut impl Output) {
                 put(self, out);
             }
@@ -145,7 +145,7 @@ macro_rules! encode {
 encode!(AnnounceReply, OfferRelay<'_>, AnswerRelay<'_>, ScrapeReply<'_>, FailureReply<'_>);
 
 impl Refused {
-    /// Appends the failure reply to a string or a vector.
+    /// Appends the failure reply to a buffer.
     pub fn encode(&self, out: &mut impl Output) {
         let reason = self.fault.to_string().into();
         FailureReply { action: self.action, info_hash: self.info_hash, reason }.encode(out);
@@ -153,10 +153,10 @@ impl Refused {
 }
 
 impl<'a> TrackerMessage<'a> {
-    /// Reads a message from text. A failure without an action is taken for one about an announce.
+    /// Parses a message from text. A failure without an action counts as one of an announce.
     ///
     /// # Errors
-    /// When it is not what a tracker sends.
+    /// When it is no message of a tracker.
     pub fn parse(text: &'a str) -> Result<Self, Fault> {
         let mut members = Members::default();
         let mut scanner = Scanner::new(text);
@@ -168,15 +168,15 @@ impl<'a> TrackerMessage<'a> {
         members.message()
     }
 
-    /// Reads a message from bytes that may not be text.
+    /// Parses a message from bytes, which are checked for UTF-8.
     ///
     /// # Errors
-    /// When it is not what a tracker sends.
+    /// When it is no message of a tracker.
     pub fn parse_bytes(bytes: &'a [u8]) -> Result<Self, Fault> {
         Self::parse(str::from_utf8(bytes).map_err(|_| Fault::NotUtf8)?)
     }
 
-    /// Adds the message to a string or a vector, which grows once at most.
+    /// Appends the message to a buffer, which grows once at most.
     pub fn encode(&self, out: &mut impl Output) {
         match self {
             Self::Announce(message) => put(message, out),
@@ -188,7 +188,7 @@ impl<'a> TrackerMessage<'a> {
     }
 }
 
-/// Where the members of a message are.
+/// Members of a message.
 #[derive(Default)]
 struct Members<'a> {
     action: Member<'a>,
@@ -206,7 +206,7 @@ struct Members<'a> {
 
 impl<'a> Members<'a> {
     fn member(&mut self, scanner: &mut Scanner<'a>, name: &str, depth: usize) -> Result<(), Fault> {
-        let place = match text::name(name, &mut [0; 16]) {
+        let slot = match text::name(name, &mut [0; 16]) {
             "action" => &mut self.action,
             "info_hash" => &mut self.info_hash,
             "peer_id" => &mut self.peer_id,
@@ -220,19 +220,19 @@ impl<'a> Members<'a> {
             "failure reason" => &mut self.failure_reason,
             _ => return scanner.value(depth).map(|_| ()),
         };
-        *place = Member::new(scanner.value(depth)?);
+        *slot = Member::new(scanner.value(depth)?);
         Ok(())
     }
 
     fn message(self) -> Result<TrackerMessage<'a>, Fault> {
-        if self.failure_reason.is_there() {
+        if self.failure_reason.is_present() {
             return self.failure().map(TrackerMessage::Failure);
         }
         let action = self.action.action()?;
         if action == Action::Scrape {
             return self.scrape().map(TrackerMessage::Scrape);
         }
-        if self.offer.is_there() {
+        if self.offer.is_present() {
             return Ok(TrackerMessage::Offer(OfferRelay {
                 info_hash: self.info_hash.info_hash()?,
                 peer_id: self.peer_id.peer_id(Field::PeerId)?,
@@ -240,7 +240,7 @@ impl<'a> Members<'a> {
                 offer_id: self.offer_id.offer_id()?,
             }));
         }
-        if self.answer.is_there() {
+        if self.answer.is_present() {
             return Ok(TrackerMessage::Answer(AnswerRelay {
                 info_hash: self.info_hash.info_hash()?,
                 peer_id: self.peer_id.peer_id(Field::PeerId)?,
@@ -257,7 +257,7 @@ impl<'a> Members<'a> {
     }
 
     fn failure(self) -> Result<FailureReply<'a>, Fault> {
-        let raw = self.failure_reason.raw_text(Field::FailureReason)?;
+        let raw = self.failure_reason.raw_string(Field::FailureReason)?;
         Ok(FailureReply {
             action: self.action.action().unwrap_or(Action::Announce),
             info_hash: self.info_hash.info_hash().ok(),
@@ -280,7 +280,7 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Takes the counts of a torrent.
+/// Reads the counts of a torrent.
 fn file(scanner: &mut Scanner<'_>, info_hash: InfoHash, depth: usize) -> Result<ScrapeFile, Fault> {
     if scanner.peek() != Some(b'{') {
         return Err(Fault::NotObject(Field::Files));
@@ -288,13 +288,13 @@ fn file(scanner: &mut Scanner<'_>, info_hash: InfoHash, depth: usize) -> Result<
     let [mut complete, mut incomplete, mut downloaded] = [0; 3];
     scanner.object(depth, |scanner, name, depth| {
         let member = Member::new(scanner.value(depth)?);
-        let place = match text::name(name, &mut [0; 16]) {
+        let slot = match text::name(name, &mut [0; 16]) {
             "complete" => &mut complete,
             "incomplete" => &mut incomplete,
             "downloaded" => &mut downloaded,
             _ => return Ok(()),
         };
-        *place = member.count(Field::Files)?;
+        *slot = member.count(Field::Files)?;
         Ok(())
     })?;
     Ok(ScrapeFile { info_hash, complete, incomplete, downloaded })

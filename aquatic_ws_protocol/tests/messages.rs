@@ -1,4 +1,5 @@
-//! Messages as clients send them and as clients need to get them, and what happens to those that are a little or very wrong.
+//! Messages as clients send them and as clients need to get them, and what happens to those that are a little
+//! or very wrong.
 
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
@@ -39,7 +40,8 @@ fn fault(members: &str) -> Fault {
 
 #[test]
 fn an_announce_of_a_browser() {
-    // The info hash begins with bytes that browsers write in all their ways: escaped, as UTF-8, and as they are.
+    // The info hash begins with bytes that browsers write in all their ways: escaped, as UTF-8, and as they
+    // are.
     let text = r#"{"numwant":2,"uploaded":0,"downloaded":0,"left":1048576,"event":"started","action":"announce",
         "info_hash":"\u0000\u001f\"\\\n\r\t\b\fÿé/aaaaaaaa","peer_id":"-WW0208-bbbbbbbbbbbb","offers":[
         {"offer":{"type":"offer","sdp":"v=0\r\n","iceRestart":true},"offer_id":"Ö\u0001cccccccccccccccccc"},
@@ -256,8 +258,8 @@ fn bad_offers_are_left_out_and_counted() {
 
 #[test]
 fn faults_of_announces() {
-    assert_eq!(fault(",\"offers\":\"x\""), Fault::NotList(Field::Offers));
-    assert_eq!(fault(",\"offers\":{}"), Fault::NotList(Field::Offers));
+    assert_eq!(fault(",\"offers\":\"x\""), Fault::NotArray(Field::Offers));
+    assert_eq!(fault(",\"offers\":{}"), Fault::NotArray(Field::Offers));
     let answer = |members: &str| fault(&format!(",\"answer\":{{}},{members}"));
     assert_eq!(answer("\"offer_id\":\"\""), Fault::Missing(Field::ToPeerId));
     assert_eq!(answer("\"offer_id\":\"\",\"to_peer_id\":\"x\""), Fault::Length(Field::ToPeerId, 1));
@@ -291,8 +293,8 @@ fn identifiers_are_twenty_characters_that_stand_for_bytes() {
     }
     assert_eq!(refused(&format!("\"{a19}\\ud800\"")), Fault::LoneSurrogate(Field::InfoHash));
     assert_eq!(refused("null"), Fault::Missing(Field::InfoHash));
-    assert_eq!(refused("5"), Fault::NotText(Field::InfoHash));
-    assert_eq!(refused("[\"aaaaaaaaaaaaaaaaaaaa\"]"), Fault::NotText(Field::InfoHash));
+    assert_eq!(refused("5"), Fault::NotString(Field::InfoHash));
+    assert_eq!(refused("[\"aaaaaaaaaaaaaaaaaaaa\"]"), Fault::NotString(Field::InfoHash));
     assert_eq!(fault(",\"peer_id\":\"x\""), Fault::Length(Field::PeerId, 1));
     assert_eq!(fault(",\"peer_id\":null"), Fault::Missing(Field::PeerId));
 }
@@ -439,7 +441,7 @@ fn what_other_trackers_send_is_read() {
         (r#"{"action":"scrape","files":[]}"#, Fault::NotObject(Field::Files)),
         (r#"{"action":"scrape","files":{"a":{}}}"#, Fault::Length(Field::InfoHash, 1)),
         (r#"{"action":"scrape","files":{"aaaaaaaaaaaaaaaaaaaa":1}}"#, Fault::NotObject(Field::Files)),
-        (r#"{"failure reason":7}"#, Fault::NotText(Field::FailureReason)),
+        (r#"{"failure reason":7}"#, Fault::NotString(Field::FailureReason)),
     ] {
         assert_eq!(TrackerMessage::parse(text), Err(fault), "{text}");
     }

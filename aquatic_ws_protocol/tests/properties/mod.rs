@@ -92,7 +92,8 @@ fn check_answer_relay(answer: &Answer<'_>) {
     assert_eq!(TrackerMessage::parse(&text), Ok(TrackerMessage::Answer(relay)));
 }
 
-/// All readers find five members in a message for another client, and in one of them exactly what a stranger put there.
+/// All readers find five members in a message for another client, and in one of them exactly what a stranger
+/// put there.
 fn check_relay(text: &str, kind: &str, description: Description<'_>, offer_id: &OfferId) {
     let value: Value = serde_json::from_str(text).unwrap();
     let members = value.as_object().unwrap();
@@ -120,9 +121,9 @@ fn check_refused(bytes: &[u8], refused: &Refused) {
         | Fault::ActionMissing
         | Fault::ActionUnknown
         | Fault::Missing(_)
-        | Fault::NotText(_)
+        | Fault::NotString(_)
         | Fault::NotNumber(_)
-        | Fault::NotList(_)
+        | Fault::NotArray(_)
         | Fault::NotObject(_)
         | Fault::Length(..)
         | Fault::NotBytes(_)
