@@ -1,7 +1,7 @@
 //! Client addresses in request headers, after strangers and before the proxy had their say.
 #![no_main]
 
-#[path = "../../aquatic_runtime/tests/proxy/properties.rs"]
+#[path = "../../aquatic_net/tests/proxy/properties.rs"]
 mod properties;
 
 use libfuzzer_sys::fuzz_target;

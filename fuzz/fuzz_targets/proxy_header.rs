@@ -1,7 +1,7 @@
 //! The beginning of a connection, for a tracker that expects the PROXY protocol.
 #![no_main]
 
-#[path = "../../aquatic_runtime/tests/proxy/properties.rs"]
+#[path = "../../aquatic_net/tests/proxy/properties.rs"]
 mod properties;
 
 use libfuzzer_sys::fuzz_target;
