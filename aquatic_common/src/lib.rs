@@ -1,7 +1,7 @@
-//! What every part of the tracker agrees on: info hashes and peer ids, peer addresses, announce events, coarse time,
-//! buffers that are too small, the access list, and the way settings are declared, with the blocks of settings that several protocols share. A rule
-//! that two protocols need belongs here the first time it is written. What does not: sockets, clocks, randomness,
-//! executors, log lines, and anything only one protocol needs.
+//! Types and rules that several parts of the tracker share: info hashes and peer ids, peer addresses, announce events,
+//! coarse time, the access list, the declaration of settings, and the sections of settings that several protocols
+//! read. A rule that two protocols need belongs here the first time it is written. Sockets, clocks, randomness,
+//! executors, log lines, and anything that only one protocol needs do not.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -12,6 +12,7 @@ mod buffer;
 pub mod config;
 mod event;
 mod identity;
+pub mod processors;
 pub mod settings;
 pub mod steering;
 pub mod time;

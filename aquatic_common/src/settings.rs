@@ -1,21 +1,26 @@
-//! How settings are declared: one place per setting holds its documentation, type, default, unit and bounds. The
-//! printed default configuration, the check for unknown keys and the check of the bounds all come from it.
+//! Declaration of settings: documentation, type, default, unit and bounds of a setting are declared together. The
+//! printed default configuration, the check for unknown keys and the check of the bounds are derived from it.
 //!
 //! ```
 //! aquatic_common::settings! {
-//!     /// What the tracker answers.
-//!     pub struct Protocol {
-//!         /// Most peers in a reply.
+//!     /// Announces and replies.
+//!     pub struct Protocol, section "protocol" {
+//!         /// Maximum number of peers in a reply.
 //!         pub max_response_peers: usize = 50, unit "peers", in 1..=202;
 //!     }
 //! }
 //!
 //! assert_eq!(Protocol::default().max_response_peers, 50);
+//! assert_eq!(Protocol::max_response_peers, "protocol.max_response_peers");
 //! ```
 //!
 //! A field whose type is itself declared this way is a section: it needs no default, and without documentation of its
 //! own it has that of its type. A section that several programs have with different defaults takes these as a constant
 //! parameter: `pub struct Pace<const RATE: u32>`.
+//!
+//! `section "NAME"` is the full name of the section in the configuration. It gives the type one constant per key, named
+//! like the key, that holds the full name of the key. Problems, error texts and log lines refer to keys by these
+//! constants only, so that a key that is renamed or moved is renamed everywhere.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,12 +31,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::access_list::AccessListMode;
 use crate::config::LogLevel;
+use crate::processors::Processors;
 
-/// What is declared about one key.
+/// Declaration of one key or section.
 #[derive(Clone, Debug)]
 pub struct Meta {
     /// The key inside its section.
     pub key: &'static str,
+    /// Full name that the type of a section declares for itself.
+    pub section: Option<&'static str>,
     /// Documentation, one element per line.
     pub doc: &'static [&'static str],
     /// Unit of the value, if it has one.
@@ -61,12 +69,12 @@ impl Entry {
     }
 }
 
-/// Something wrong with a value, and where.
+/// A fault of a value and the key it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Full name of the key, such as `network.use_ipv4`.
     pub key: String,
-    /// What is wrong and what would be right.
+    /// Cause and remedy.
     pub text: String,
 }
 
@@ -83,14 +91,14 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A type that can stand in a configuration: a value or a whole section.
+/// A type that a configuration can contain: a value or a whole section.
 pub trait Setting {
-    /// What `-p` and the check for unknown keys need to know.
+    /// Declaration of a setting of this type, for `-p` and the check for unknown keys.
     fn describe(meta: Meta) -> Entry
     where
         Self: Sized;
 
-    /// The value as a number, to hold against the declared bounds.
+    /// The value as a number, to compare with the declared bounds.
     fn as_number(&self) -> Option<u64> {
         None
     }
@@ -119,19 +127,59 @@ pub trait Configuration: Settings {
     /// Reports impossible combinations of values that are each within their bounds.
     fn check_relations(&self, problems: &mut Vec<Problem>);
 
-    /// How much to log. A configuration with a key `log_level` returns it here.
+    /// Level of the log. A configuration with a key `log_level` returns it here.
     #[must_use]
     fn log_level(&self) -> LogLevel {
         LogLevel::default()
     }
 
-    /// Everything wrong with the values, bounds first.
+    /// Keys and sections of earlier programs and versions, for the error about an unknown key.
+    #[must_use]
+    fn former_keys() -> &'static [FormerKey] {
+        &[]
+    }
+
+    /// All problems of the values, those with bounds first.
     #[must_use]
     fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         self.check("", None, &mut problems);
         self.check_relations(&mut problems);
         problems
+    }
+}
+
+/// A key or section that is unknown now.
+#[derive(Clone, Copy, Debug)]
+pub struct FormerKey {
+    /// Full name it had.
+    pub name: &'static str,
+    /// Full names of its successors: several if it was split, or if it had a different meaning in each program. Empty
+    /// if the setting no longer exists.
+    pub successors: &'static [&'static str],
+}
+
+/// The part of a configuration that a program reads. The rest may be in the file, must be known and within its bounds,
+/// and has no effect.
+pub trait Scope<C: Configuration> {
+    /// Whether the program reads a key, given by its full name.
+    fn reads(&self, key: &str) -> bool;
+
+    /// Reports impossible combinations of values that the program reads.
+    fn check_relations(&self, config: &C, problems: &mut Vec<Problem>);
+}
+
+/// The scope of a program that reads its whole configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole;
+
+impl<C: Configuration> Scope<C> for Whole {
+    fn reads(&self, _key: &str) -> bool {
+        true
+    }
+
+    fn check_relations(&self, config: &C, problems: &mut Vec<Problem>) {
+        config.check_relations(problems);
     }
 }
 
@@ -166,7 +214,7 @@ macro_rules! plain_settings {
 }
 
 number_settings!(u8, u16, u32, u64, usize);
-plain_settings!(bool, f64, String, Vec<String>, PathBuf, SocketAddr, Addresses);
+plain_settings!(bool, f64, String, Vec<String>, PathBuf, SocketAddr, Addresses, Processors);
 
 impl Setting for AccessListMode {
     fn describe(meta: Meta) -> Entry {
@@ -228,7 +276,7 @@ fn parse_address<E: serde::de::Error>(text: &str) -> Result<SocketAddr, E> {
 macro_rules! settings {
     (
         $(#[doc = $section_doc:literal])*
-        $vis:vis struct $name:ident $(<const $parameter:ident: $parameter_type:ty>)? {
+        $vis:vis struct $name:ident $(<const $parameter:ident: $parameter_type:ty>)? $(, section $section:literal)? {
             $(
                 $(#[doc = $doc:literal])*
                 pub $key:ident: $type:ty $(= $default:expr)? $(, unit $unit:literal)? $(, in $bounds:expr)?;
@@ -237,15 +285,17 @@ macro_rules! settings {
     ) => {
         $(#[doc = $section_doc])*
         #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
-        // What bounds there are is known; serde cannot find them out of a constant parameter.
+        // The empty bound keeps serde from deriving one from a constant parameter.
         #[serde(default, deny_unknown_fields, bound = "")]
         $vis struct $name $(<const $parameter: $parameter_type>)? {
             $(
                 $(#[doc = $doc])*
-                #[allow(missing_docs, reason = "a section without words here has those of its type")]
+                #[allow(missing_docs, reason = "a section without documentation here has that of its type")]
                 pub $key: $type,
             )*
         }
+
+        $crate::__setting_keys!($name $([$section])? $($key)*);
 
         impl $(<const $parameter: $parameter_type>)? Default for $name $(<$parameter>)? {
             fn default() -> Self {
@@ -258,6 +308,7 @@ macro_rules! settings {
                 vec![$(
                     <$type as $crate::settings::Setting>::describe($crate::settings::Meta {
                         key: stringify!($key),
+                        section: None,
                         doc: &[$($doc),*],
                         unit: $crate::__setting_option!($($unit)?),
                         bounds: $crate::__setting_option!($($bounds)?),
@@ -271,7 +322,8 @@ macro_rules! settings {
             fn describe(meta: $crate::settings::Meta) -> $crate::settings::Entry {
                 let entries = <Self as $crate::settings::Settings>::entries();
                 let doc = if meta.doc.is_empty() { &[$($section_doc),*] } else { meta.doc };
-                $crate::settings::Entry::Section($crate::settings::Meta { doc, ..meta }, entries)
+                let section = $crate::__setting_option!($($section)?);
+                $crate::settings::Entry::Section($crate::settings::Meta { doc, section, ..meta }, entries)
             }
 
             fn check(
@@ -319,6 +371,26 @@ macro_rules! choice {
 
 #[doc(hidden)]
 #[macro_export]
+macro_rules! __setting_keys {
+    ($name:ident [$section:literal] $($key:ident)*) => {
+        #[allow(
+            dead_code,
+            non_upper_case_globals,
+            unreachable_pub,
+            reason = "one constant per key, named like the key and as visible"
+        )]
+        impl $name {
+            $(
+                #[doc = concat!("Full name of the key: `", $section, ".", stringify!($key), "`.")]
+                pub const $key: &'static str = concat!($section, ".", stringify!($key));
+            )*
+        }
+    };
+    ($name:ident $($key:ident)*) => {};
+}
+
+#[doc(hidden)]
+#[macro_export]
 macro_rules! __setting_default {
     () => {
         Default::default()
@@ -345,8 +417,8 @@ mod tests {
 
     crate::settings! {
         /// A test section.
-        struct Inner {
-            /// How many.
+        struct Inner, section "inner" {
+            /// Number of things.
             pub count: u16 = 5, unit "things", in 1..=10;
         }
     }
@@ -403,7 +475,8 @@ mod tests {
     fn entries_carry_declaration() {
         let entries = Outer::entries();
         let Entry::Section(meta, inner) = &entries[2] else { panic!("a section") };
-        assert_eq!(meta.key, "inner");
+        assert_eq!((meta.key, meta.section), ("inner", Some("inner")));
+        assert_eq!(Inner::count, "inner.count");
         let Entry::Value(count) = &inner[0] else { panic!("a value") };
         assert_eq!((count.unit, count.bounds.clone()), (Some("things"), Some(1..=10)));
     }
