@@ -2,16 +2,17 @@
 
 use std::rc::Rc;
 
-use aquatic_common::config::{CleaningConfig, LimitsConfig, PrivilegesConfig, StatisticsConfig};
 use aquatic_http::{Counters, HttpConfig, HttpTracker};
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::config::{Naming, Opened};
 use aquatic_net::tcp::{CoreListeners, Protocols, TcpSettings, serve_tcp};
-use aquatic_runtime::{Core, CoreService, Engine, EngineConfig, Health};
-use aquatic_tracker::{IntervalPolicy, LocalTracker, TrackerSeed, TrackerSettings};
-use aquatic_udp::{UdpConfig, UdpService};
+use aquatic_runtime::{Core, CoreService, Engine, Health};
+use aquatic_tracker::{LocalTracker, TrackerSeed};
+use aquatic_udp::UdpService;
 use aquatic_web::{Front, FrontSettings, metrics_endpoint};
-use aquatic_ws::{WsConfig, WsSeed, WsTracker};
+use aquatic_ws::{WsSeed, WsTracker};
+
+use crate::config::TrackerConfig;
 
 const PROTOCOLS: Protocols = Protocols { first: "http", upgraded: "ws" };
 const HTTP: Naming = Naming { protocols: PROTOCOLS, name: "HTTP", schemes: ["http", "https"] };
@@ -21,39 +22,17 @@ const WS: Naming = Naming { protocols: PROTOCOLS, name: "WebTorrent", schemes: [
 const MAX_UPGRADE_REQUEST_SIZE: usize = 8192;
 
 /// Runs a UDP tracker until the process is told to stop.
-pub(crate) fn run_udp(config: UdpConfig) -> anyhow::Result<()> {
-    let mut engine = prepare(config.workers, &config.privileges, &config.statistics)?;
-    metrics_endpoint::open(&config.metrics, &mut engine)?;
-    let settings = TrackerSettings {
-        access_list: config.access_list.clone(),
-        cleaning: config.cleaning.clone(),
-        limits: config.limits.clone(),
-        interval: IntervalPolicy {
-            interval: config.protocol.peer_announce_interval,
-            jitter: config.protocol.announce_interval_jitter,
-        },
-    };
-    let seed = TrackerSeed::prepare(&settings, &mut engine)?;
-    let services = UdpService::bind(&config, &engine, &seed)?;
+pub(crate) fn run_udp(config: TrackerConfig) -> anyhow::Result<()> {
+    let (engine, seed) = prepare(&config)?;
+    let services = UdpService::bind((&config.udp, &config.network), &engine, &seed)?;
     let on_core = |udp| CoreServices { seed: Some(seed.clone()), udp: Some(udp), tcp: None };
     engine.run(services.into_iter().map(on_core).collect())?;
     Ok(())
 }
 
 /// Runs an HTTP tracker until the process is told to stop.
-pub(crate) fn run_http(config: HttpConfig) -> anyhow::Result<()> {
-    let mut engine = prepare(config.workers, &config.privileges, &config.statistics)?;
-    metrics_endpoint::open(&config.metrics, &mut engine)?;
-    let settings = TrackerSettings {
-        access_list: config.access_list.clone(),
-        cleaning: config.cleaning.clone(),
-        limits: config.limits.clone(),
-        interval: IntervalPolicy {
-            interval: config.protocol.peer_announce_interval,
-            jitter: config.protocol.announce_interval_jitter,
-        },
-    };
-    let seed = TrackerSeed::prepare(&settings, &mut engine)?;
+pub(crate) fn run_http(config: TrackerConfig) -> anyhow::Result<()> {
+    let (mut engine, seed) = prepare(&config)?;
     let Opened { listeners, settings, forwarded } = config.tcp().open(&mut engine, HTTP)?;
     // Most clients come for one request and keep the connection all the same.
     let settings = TcpSettings { evict_idle_when_full: true, ..settings };
@@ -65,7 +44,7 @@ pub(crate) fn run_http(config: HttpConfig) -> anyhow::Result<()> {
             listeners,
             settings: settings.clone(),
             forwarded: forwarded.clone(),
-            http: Some(config.protocol.clone()),
+            http: Some(config.http.clone()),
             ws: None,
             health: health.clone(),
         }),
@@ -75,21 +54,10 @@ pub(crate) fn run_http(config: HttpConfig) -> anyhow::Result<()> {
 }
 
 /// Runs a WebTorrent tracker until the process is told to stop.
-pub(crate) fn run_ws(config: WsConfig) -> anyhow::Result<()> {
-    let mut engine = prepare(config.workers, &config.privileges, &config.statistics)?;
-    metrics_endpoint::open(&config.metrics, &mut engine)?;
-    let settings = TrackerSettings {
-        access_list: config.access_list.clone(),
-        cleaning: CleaningConfig::default(),
-        limits: LimitsConfig::default(),
-        interval: IntervalPolicy {
-            interval: config.protocol.peer_announce_interval,
-            jitter: config.protocol.announce_interval_jitter,
-        },
-    };
-    let seed = TrackerSeed::prepare(&settings, &mut engine)?;
+pub(crate) fn run_ws(config: TrackerConfig) -> anyhow::Result<()> {
+    let (mut engine, seed) = prepare(&config)?;
     let Opened { listeners, settings, forwarded } = config.tcp().open(&mut engine, WS)?;
-    let ws = WsSeed::new(&config, &forwarded, *seed.steering(), seed.access_list(), engine.secrets());
+    let ws = WsSeed::new(&config.ws, &forwarded, *seed.steering(), seed.access_list(), engine.secrets());
     let health = engine.health();
     let on_core = |listeners| CoreServices {
         seed: None,
@@ -107,13 +75,12 @@ pub(crate) fn run_ws(config: WsConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn prepare(
-    workers: usize,
-    privileges: &PrivilegesConfig,
-    statistics: &StatisticsConfig,
-) -> anyhow::Result<Engine> {
-    let config = EngineConfig { workers, privileges: privileges.clone(), statistics: statistics.clone() };
-    Ok(Engine::prepare(config)?)
+/// Prepares what all services need, before any of them binds its sockets.
+fn prepare(config: &TrackerConfig) -> anyhow::Result<(Engine, TrackerSeed)> {
+    let mut engine = Engine::prepare(config.engine())?;
+    metrics_endpoint::open(&config.metrics, &mut engine)?;
+    let seed = TrackerSeed::prepare(&config.tracker(), &mut engine)?;
+    Ok((engine, seed))
 }
 
 /// What one core serves.
@@ -129,7 +96,7 @@ struct TcpServices {
     listeners: CoreListeners,
     settings: TcpSettings,
     forwarded: ForwardedHeaders,
-    http: Option<aquatic_http::ProtocolConfig>,
+    http: Option<HttpConfig>,
     ws: Option<WsSeed>,
     health: Health,
 }
@@ -161,10 +128,9 @@ impl TcpServices {
     /// Serves connections until the process stops.
     async fn serve(self, core: &Rc<Core>, tracker: Option<&Rc<LocalTracker>>) -> anyhow::Result<()> {
         let Self { listeners, settings, forwarded, http, ws, health } = self;
-        let max_request_size =
-            http.as_ref().map_or(MAX_UPGRADE_REQUEST_SIZE, |protocol| protocol.max_request_size);
-        let site = http.zip(tracker).map(|(protocol, tracker)| {
-            HttpTracker::new(&protocol, forwarded, Counters::new(core.metrics()), Rc::clone(tracker))
+        let max_request_size = http.as_ref().map_or(MAX_UPGRADE_REQUEST_SIZE, |http| http.max_request_size);
+        let site = http.zip(tracker).map(|(http, tracker)| {
+            HttpTracker::new(&http, forwarded, Counters::new(core.metrics()), Rc::clone(tracker))
         });
         let upgrade = match ws {
             Some(seed) => Some(WsTracker::start(core, seed).await),

@@ -1,14 +1,17 @@
-//! The command line of the tracker: one subcommand for each service. What belongs here is which services there are and
-//! how they are composed; what they do is theirs.
+//! Command line and configuration of the tracker. Selects the services and composes them; what a service does is in its
+//! crate.
 
 #![forbid(unsafe_code)]
 
 mod compose;
+mod config;
 
 use std::process::ExitCode;
 
-use aquatic_cli_helpers::{ConfigFlags, run};
+use aquatic_cli_helpers::{ConfigFlags, run_scoped};
 use clap::{ArgAction, Parser, Subcommand};
+
+use crate::config::Mode;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,7 +19,7 @@ Examples:
   aquatic http -p > http.toml    Write a commented configuration to start from
   aquatic http -c http.toml      Serve as configured
   aquatic http -c http.toml --check-config
-                                 Say what is wrong with it, without starting
+                                 Report all faults without starting
 
 Announce URLs: udp://HOST:6969/announce, also with http, https, ws and wss.
 Ctrl-C and SIGTERM stop it; SIGHUP reads access list and certificate again.
@@ -49,15 +52,14 @@ enum Service {
 
 fn main() -> ExitCode {
     match Cli::parse().service {
-        Service::Udp(flags) => run(&flags, compose::run_udp),
-        Service::Http(flags) => run(&flags, compose::run_http),
-        Service::Ws(flags) => run(&flags, compose::run_ws),
+        Service::Udp(flags) => run_scoped(&flags, &Mode::Udp, compose::run_udp),
+        Service::Http(flags) => run_scoped(&flags, &Mode::Http, compose::run_http),
+        Service::Ws(flags) => run_scoped(&flags, &Mode::Ws, compose::run_ws),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use aquatic_cli_helpers::declarations;
     use clap::CommandFactory;
 
     use super::*;
@@ -72,12 +74,5 @@ mod tests {
         let help = Cli::command().term_width(80).render_help().to_string();
         assert!(help.lines().count() <= 24, "{help}");
         assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
-    }
-
-    #[test]
-    fn every_service_declares_its_settings_completely() {
-        assert_eq!(declarations::faults::<aquatic_udp::UdpConfig>(), [""; 0]);
-        assert_eq!(declarations::faults::<aquatic_http::HttpConfig>(), [""; 0]);
-        assert_eq!(declarations::faults::<aquatic_ws::WsConfig>(), [""; 0]);
     }
 }

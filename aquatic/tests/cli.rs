@@ -80,11 +80,55 @@ fn numbers_are_printed_with_their_bounds_and_units() {
 
 #[test]
 fn limits_are_printed_with_the_memory_they_allow() {
-    for service in ["udp", "http", "ws"] {
+    for (service, section) in [("udp", "limits"), ("http", "limits"), ("ws", "ws.limits")] {
         let printed = aquatic(&[service, "-p"]).stdout;
-        let above = printed.split("\n[limits]\n").next().unwrap().rsplit("\n\n").next().unwrap();
+        let above = printed.split(&format!("\n[{section}]\n")).next().unwrap().rsplit("\n\n").next().unwrap();
         assert!(above.contains("Worst-case memory: "), "{service}: {above}");
     }
+}
+
+#[test]
+fn a_file_of_one_subcommand_works_with_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tracker.toml");
+    for service in ["udp", "http", "ws"] {
+        std::fs::write(&path, aquatic(&[service, "-p"]).stdout).unwrap();
+        for other in ["udp", "http", "ws"] {
+            let run = aquatic(&[other, "--check-config", "-c", utf8(&path)]);
+            assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{service} with {other}");
+        }
+    }
+}
+
+#[test]
+fn former_keys_are_named_with_those_that_the_subcommand_reads() {
+    let run = check("[network]\naddress = '0.0.0.0:3000'\n[protocol]\nmax_response_peers = 30\n");
+    assert_refused(
+        &run,
+        &[
+            "line 2: network.address: unknown key \"address\" in section [network]; it was replaced by \
+             network.address_ipv4 and network.address_ipv6",
+            "line 4: protocol.max_response_peers: unknown key \"max_response_peers\" in section [protocol]; it was \
+             replaced by udp.max_response_peers\n",
+        ],
+    );
+}
+
+#[test]
+fn numbers_beyond_64_bits_are_refused_with_the_bounds() {
+    let run = check("workers = 99999999999999999999\n");
+    assert_refused(&run, &["line 1: workers: 99999999999999999999 is out of bounds, choose from 0 to 1024"]);
+}
+
+#[test]
+fn processors_are_listed_and_enough_for_the_workers() {
+    let run = check("workers = 3\ncpus = '0,2'\n");
+    assert_refused(&run, &["line 1: workers: 3 is more than the 2 processor(s) that cpus lists"]);
+    let run = check("cpus = '0-'\n");
+    assert_refused(&run, &["line 1: cpus: \"0-\" is neither a processor number nor a range"]);
+    let run = aquatic(&["udp", "-s", "cpus=1000", "-s", "network.address_ipv4=127.0.0.1:0"]);
+    assert_eq!(run.code, Some(3), "{}", run.stderr);
+    assert!(run.stderr.contains("cpus lists processor 1000"), "{}", run.stderr);
 }
 
 #[test]
@@ -118,14 +162,14 @@ fn a_peer_age_below_twice_the_interval_is_refused() {
 
 #[test]
 fn several_problems_are_reported_together() {
-    let run = check("worker = 1\n[network]\nuse_ipv4 = 'yes'\n[protocol]\nmax_response_peers = -1\n");
+    let run = check("worker = 1\n[network]\nuse_ipv4 = 'yes'\n[udp]\nmax_response_peers = -1\n");
     assert_refused(
         &run,
         &[
             "has 3 problems:",
             "line 1: worker: unknown key \"worker\"; did you mean workers?",
             "line 3: network.use_ipv4: expected true or false, got the text \"yes\"",
-            "line 5: protocol.max_response_peers: -1 is out of bounds",
+            "line 5: udp.max_response_peers: -1 is out of bounds",
         ],
     );
 }

@@ -116,7 +116,7 @@ fn two_cores_are_one_tracker(steering: bool) {
         "workers=2",
         "network.use_ipv6=false",
         "network.address_ipv4=127.0.0.1:0",
-        &format!("network.steering={steering}"),
+        &format!("udp.steering={steering}"),
         "metrics.enable=true",
         &format!("metrics.address={metrics}"),
     ];
@@ -200,7 +200,7 @@ fn replies_over_ipv6_leave_from_the_address_contacted() {
 fn assert_replies_over_ipv6_leave_from_the_address_contacted() {
     // With and without the detour by another core.
     for steering in [true, false] {
-        let steering = format!("network.steering={steering}");
+        let steering = format!("udp.steering={steering}");
         let settings = ["network.use_ipv4=false", "network.address_ipv6=[::]:0", &steering];
         let tracker = Tracker::start(1, &mut udp(&settings));
         for (own, contacted) in [("[::1]:0", "fd00::2"), ("[fd00::3]:0", "fd00::2"), ("[fd00::3]:0", "::1")] {
@@ -220,7 +220,7 @@ fn what_is_served_refused_and_lost_is_counted_and_told() {
         "network.use_ipv6=false",
         "network.address_ipv4=127.0.0.1:0",
         // Room for a few packets.
-        "network.socket_recv_buffer_size=4096",
+        "udp.socket_recv_buffer_size=4096",
         "statistics.interval=1",
         "metrics.enable=true",
         &format!("metrics.address={metrics}"),

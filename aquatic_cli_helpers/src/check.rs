@@ -1,12 +1,12 @@
-//! From text to a configuration, or to everything that is wrong with it. Pure.
+//! Parsing and validation of configurations. Pure.
 //!
-//! The declared entries say which keys there are. Whether a value fits its key is found out by reading a configuration
-//! that holds nothing but this key, so that one bad value does not hide the next.
+//! The declared entries are the known keys. Each value is validated by deserializing a configuration that contains only
+//! this value, so that one bad value does not hide the next.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use aquatic_common::settings::{Configuration, Entry, Meta, join_key};
+use aquatic_common::settings::{Configuration, Entry, FormerKey, Meta, Scope, join_key};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 use toml::{Spanned, Table, Value};
@@ -15,42 +15,48 @@ use crate::expected;
 use crate::flags::Override;
 use crate::nearest::{nearest, split};
 
-/// Most syntax errors reported: behind the first few, the parser is guessing.
+/// Maximum number of syntax errors reported: those after the first few are often consequences of them.
 const MAX_SYNTAX_ERRORS: usize = 3;
 
-/// Where something was set.
+/// Origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Origin {
     /// A line of the file, counted from 1.
     Line(usize),
     /// A flag.
     Set,
-    /// Nowhere: it is the default.
+    /// The default.
     Default,
 }
 
-/// Something wrong, and where.
+/// A fault of a configuration and its origin.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Found {
-    place: Place,
+    origin: Origin,
     text: String,
 }
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.place {
-            Place::Line(line) => write!(f, "line {line}: {}", self.text),
-            Place::Set => write!(f, "--set {}", self.text),
-            Place::Default => f.write_str(&self.text),
+        match self.origin {
+            Origin::Line(line) => write!(f, "line {line}: {}", self.text),
+            Origin::Set => write!(f, "--set {}", self.text),
+            Origin::Default => f.write_str(&self.text),
         }
     }
 }
 
-/// Reads a configuration from the text of a file and what is set on top of it.
-pub(crate) fn config<C: Configuration>(text: &str, overrides: &[Override]) -> Result<C, Vec<Found>> {
+/// Reads a configuration from the text of a file and the overrides of the command line. Combinations of values are
+/// checked as far as `scope` reads them.
+pub(crate) fn config<C: Configuration>(
+    text: &str,
+    overrides: &[Override],
+    scope: &impl Scope<C>,
+) -> Result<C, Vec<Found>> {
     let table = parse(text)?;
     let entries = C::entries();
-    let mut reader = Reader::new(text, &entries);
+    let reads = |key: &str| scope.reads(key);
+    let mut reader = Reader::new(text, &entries, C::former_keys(), &reads);
     reader.table(&table, "", &entries);
     let defaults = Table::try_from(C::default()).unwrap_or_default();
     for set in overrides {
@@ -67,35 +73,36 @@ pub(crate) fn config<C: Configuration>(text: &str, overrides: &[Override]) -> Re
             Err(error) => {
                 let default = find(&defaults, &value.name);
                 let text = expected::complain(&value.meta, &value.value, default, error.message());
-                found.push(Found { place: value.place.clone(), text: format!("{}: {text}", value.name) });
+                found.push(Found { origin: value.origin.clone(), text: format!("{}: {text}", value.name) });
             }
         }
     }
     match merged.try_into::<C>() {
-        Ok(config) => judge(config, &values, found),
+        Ok(config) => validate(config, scope, &values, found),
         Err(error) => {
-            found.push(Found { place: Place::Default, text: error.message().to_owned() });
+            found.push(Found { origin: Origin::Default, text: error.message().to_owned() });
             found.sort();
             Err(found)
         }
     }
 }
 
-/// Checks values against bounds, and against each other if all of them could be read: a relation with a value that is
-/// not the one the operator wrote would only mislead.
-fn judge<C: Configuration>(
+/// Checks the bounds of the values, and their combinations if all of them could be read: a problem of a combination
+/// with a value that the operator did not write would mislead.
+fn validate<C: Configuration>(
     config: C,
+    scope: &impl Scope<C>,
     values: &BTreeMap<String, Written>,
     mut found: Vec<Found>,
 ) -> Result<C, Vec<Found>> {
     let mut problems = Vec::new();
     config.check("", None, &mut problems);
     if found.is_empty() {
-        config.check_relations(&mut problems);
+        scope.check_relations(&config, &mut problems);
     }
     for problem in problems {
-        let place = values.get(&problem.key).map_or(Place::Default, |value| value.place.clone());
-        found.push(Found { place, text: problem.to_string() });
+        let origin = values.get(&problem.key).map_or(Origin::Default, |value| value.origin.clone());
+        found.push(Found { origin, text: problem.to_string() });
     }
     found.sort();
     if found.is_empty() { Ok(config) } else { Err(found) }
@@ -108,101 +115,153 @@ fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Vec<Found>> {
     }
     let found = errors.iter().take(MAX_SYNTAX_ERRORS).map(|error| {
         let offset = error.span().map_or(text.len(), |span| span.start);
-        Found { place: Place::Line(line(text, offset)), text: format!("not TOML: {}", error.message()) }
+        Found { origin: Origin::Line(line(text, offset)), text: format!("not TOML: {}", error.message()) }
     });
     Err(found.collect())
 }
 
-/// The number of the line that holds the byte at `offset`.
+/// Number of the line that contains the byte at `offset`.
 fn line(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
 }
 
-/// A value somebody wrote for a known key.
+/// A value that is set for a known key.
 struct Written {
     name: String,
     meta: Meta,
     value: Value,
-    place: Place,
+    origin: Origin,
 }
 
-/// Collects values of known keys, and complaints about unknown ones.
+/// Collects the values of known keys and the faults of unknown ones.
 struct Reader<'a> {
     text: &'a str,
     entries: &'a [Entry],
+    former_keys: &'static [FormerKey],
+    /// Whether the program reads a key.
+    reads: &'a dyn Fn(&str) -> bool,
     /// Full names of all keys and sections.
     names: Vec<String>,
-    /// By full name; of two values for one key, the later one counts.
+    /// By full name. A later value of a key replaces an earlier one.
     values: BTreeMap<String, Written>,
     found: Vec<Found>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(text: &'a str, entries: &'a [Entry]) -> Self {
+    fn new(
+        text: &'a str,
+        entries: &'a [Entry],
+        former_keys: &'static [FormerKey],
+        reads: &'a dyn Fn(&str) -> bool,
+    ) -> Self {
         let mut names = Vec::new();
         collect_names("", entries, &mut names);
-        Self { text, entries, names, values: BTreeMap::new(), found: Vec::new() }
+        Self { text, entries, former_keys, reads, names, values: BTreeMap::new(), found: Vec::new() }
     }
 
     fn table(&mut self, table: &Spanned<DeTable<'_>>, section: &str, entries: &[Entry]) {
         for (key, value) in table.get_ref() {
             let name = join_key(section, key.get_ref());
-            let place = Place::Line(line(self.text, key.span().start));
+            let origin = Origin::Line(line(self.text, key.span().start));
             match (entries.iter().find(|entry| entry.meta().key == key.get_ref()), value.get_ref()) {
-                (None, DeValue::Table(_)) => self.unknown(place, &name, "section", entries),
-                (None, _) => self.unknown(place, &name, "key", entries),
+                (None, DeValue::Table(table)) => self.unknown_section(origin, &name, table, entries),
+                (None, _) => self.unknown(origin, &name, "key", entries),
                 (Some(Entry::Section(_, inner)), DeValue::Table(table)) => {
                     let table = Spanned::new(value.span(), table.clone());
                     self.table(&table, &name, inner);
                 }
                 (Some(Entry::Section(..)), _) => {
                     let text = format!("{name}: is a section: write [{name}] and the keys below it");
-                    self.found.push(Found { place, text });
+                    self.found.push(Found { origin, text });
                 }
                 (Some(Entry::Value(_)), DeValue::Table(_)) => {
                     let text = format!("{name}: is a key, not a section: write {name} = VALUE");
-                    self.found.push(Found { place, text });
+                    self.found.push(Found { origin, text });
                 }
-                (Some(Entry::Value(meta)), _) => self.value(name, meta, value, place),
+                (Some(Entry::Value(meta)), _) => self.value(name, meta, value, origin),
             }
         }
     }
 
-    fn value(&mut self, name: String, meta: &Meta, value: &Spanned<DeValue<'_>>, place: Place) {
+    fn value(&mut self, name: String, meta: &Meta, value: &Spanned<DeValue<'_>>, origin: Origin) {
+        if let Some(number) = beyond_64_bits(value.get_ref()) {
+            let text = format!("{name}: {}", expected::complain_about_huge(meta, number));
+            self.found.push(Found { origin, text });
+            return;
+        }
         match Value::deserialize(ValueDeserializer::from(value.clone())) {
             Ok(value) => {
-                self.values.insert(name.clone(), Written { name, meta: meta.clone(), value, place });
+                self.values.insert(name.clone(), Written { name, meta: meta.clone(), value, origin });
             }
-            Err(error) => self.found.push(Found { place, text: format!("{name}: {}", error.message()) }),
+            Err(error) => self.found.push(Found { origin, text: format!("{name}: {}", error.message()) }),
         }
     }
 
     fn set(&mut self, set: &Override, defaults: &Table) {
-        let place = Place::Set;
+        let origin = Origin::Set;
         match lookup(self.entries, &set.key) {
+            Some(Entry::Value(meta)) if is_huge_integer(&set.value) && meta.bounds.is_some() => {
+                let text = format!("{}: {}", set.key, expected::complain_about_huge(meta, &set.value));
+                self.found.push(Found { origin, text });
+            }
             Some(Entry::Value(meta)) => {
                 let value = override_value(&set.value, find(defaults, &set.key));
-                let written = Written { name: set.key.clone(), meta: meta.clone(), value, place };
+                let written = Written { name: set.key.clone(), meta: meta.clone(), value, origin };
                 self.values.insert(set.key.clone(), written);
             }
             Some(Entry::Section(..)) => {
                 let text = format!("{}: is a section: name one of its keys", set.key);
-                self.found.push(Found { place, text });
+                self.found.push(Found { origin, text });
             }
             None => {
                 let (section, _) = split(&set.key);
                 match lookup(self.entries, section) {
-                    Some(Entry::Section(_, inner)) => self.unknown(place, &set.key, "key", inner),
-                    _ => self.unknown(place, &set.key, "key", self.entries),
+                    Some(Entry::Section(_, inner)) => self.unknown(origin, &set.key, "key", inner),
+                    _ => self.unknown(origin, &set.key, "key", self.entries),
                 }
             }
         }
     }
 
-    /// Complains about an unknown key or section whose section has the known `siblings`.
-    fn unknown(&mut self, place: Place, name: &str, what: &str, siblings: &[Entry]) {
+    /// Reports an unknown section. A former section is reported key by key if its keys have different successors.
+    fn unknown_section(&mut self, origin: Origin, name: &str, table: &DeTable<'_>, siblings: &[Entry]) {
+        let prefix = format!("{name}.");
+        let is_split = self.former_keys.iter().any(|former| former.name.starts_with(&prefix));
+        if !is_split || table.is_empty() {
+            self.unknown(origin, name, "section", siblings);
+            return;
+        }
+        for (key, _) in table {
+            let origin = Origin::Line(line(self.text, key.span().start));
+            self.unknown(origin, &join_key(name, key.get_ref()), "key", siblings);
+        }
+    }
+
+    /// Successors of a key or section of earlier programs and versions, as text.
+    fn successors(&self, name: &str) -> Option<String> {
+        let former = |name| self.former_keys.iter().find(|former| former.name == name);
+        let Some(former) = former(name) else {
+            let (section, _) = split(name);
+            let successor = former(section)?.successors.first()?;
+            return Some(format!("section [{section}] was replaced by [{successor}]"));
+        };
+        let read: Vec<&str> = former.successors.iter().copied().filter(|key| (self.reads)(key)).collect();
+        let successors = if read.is_empty() { former.successors } else { &read };
+        Some(match successors {
+            [] => "it no longer exists; leave it out".to_owned(),
+            successors => format!("it was replaced by {}", successors.join(" and ")),
+        })
+    }
+
+    /// Reports an unknown key or section. `siblings` are the known entries of its section.
+    fn unknown(&mut self, origin: Origin, name: &str, what: &str, siblings: &[Entry]) {
         let (section, key) = split(name);
         let within = if section.is_empty() { String::new() } else { format!(" in section [{section}]") };
+        if let Some(successors) = self.successors(name) {
+            let text = format!("{name}: unknown {what} {key:?}{within}; {successors}");
+            self.found.push(Found { origin, text });
+            return;
+        }
         let offers = nearest(name, self.names.iter().map(String::as_str));
         let help = if offers.is_empty() {
             let keys: Vec<&str> = siblings.iter().map(|entry| entry.meta().key).collect();
@@ -211,13 +270,26 @@ impl<'a> Reader<'a> {
             format!("did you mean {}?", offers.join(" or "))
         };
         let misplaced = !section.is_empty() && offers.first().is_some_and(|offer| !offer.contains('.'));
-        let hint = if misplaced { " That one stands above the first [section]." } else { "" };
+        let hint = if misplaced { " It belongs above the first [section]." } else { "" };
         self.found
-            .push(Found { place, text: format!("{name}: unknown {what} {key:?}{within}; {help}{hint}") });
+            .push(Found { origin, text: format!("{name}: unknown {what} {key:?}{within}; {help}{hint}") });
     }
 }
 
-/// A value from the command line. Where the key holds text, quotes may be left out.
+/// The digits of an integer that does not fit in 64 bits, which TOML values cannot hold.
+fn beyond_64_bits<'a>(value: &'a DeValue<'_>) -> Option<&'a str> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).is_err().then(|| integer.as_str())
+}
+
+/// Whether a text is an integer that does not fit in 64 bits.
+fn is_huge_integer(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_integer && text.parse::<i64>().is_err()
+}
+
+/// A value from the command line. Quotes around text may be left out.
 fn override_value(text: &str, default: Option<&Value>) -> Value {
     let parsed = ValueDeserializer::parse(text).and_then(Value::deserialize).ok();
     match (parsed, default) {
@@ -237,7 +309,7 @@ fn collect_names(section: &str, entries: &[Entry], names: &mut Vec<String>) {
     }
 }
 
-/// The entry with a full name.
+/// The entry with the full name `name`.
 fn lookup<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
     let (first, rest) = name.split_once('.').map_or((name, None), |(first, rest)| (first, Some(rest)));
     let entry = entries.iter().find(|entry| entry.meta().key == first)?;
@@ -248,7 +320,12 @@ fn lookup<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
     }
 }
 
-/// The value with a full name.
+/// Whether there is a key or section with the full name `name`.
+pub(crate) fn exists(entries: &[Entry], name: &str) -> bool {
+    lookup(entries, name).is_some()
+}
+
+/// The value with the full name `name`.
 fn find<'a>(table: &'a Table, name: &str) -> Option<&'a Value> {
     match name.split_once('.') {
         None => table.get(name),
@@ -256,7 +333,7 @@ fn find<'a>(table: &'a Table, name: &str) -> Option<&'a Value> {
     }
 }
 
-/// Puts a value under its full name.
+/// Inserts a value by its full name.
 fn insert(table: &mut Table, name: &str, value: Value) {
     match name.split_once('.') {
         None => {

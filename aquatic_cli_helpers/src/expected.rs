@@ -1,4 +1,4 @@
-//! What is wrong with a value that does not fit its key, in words.
+//! Error texts for values that do not fit their key.
 
 use std::net::SocketAddr;
 
@@ -8,11 +8,22 @@ use toml::Value;
 use crate::nearest::nearest;
 use crate::print::choices_text;
 
-/// Longest value repeated in a message, in characters.
+/// Maximum length of a value in a message, in characters.
 const MAX_SHOWN: usize = 60;
 
-/// Says why `value` cannot be the value of a key. The key's default shows what type it has; `reason` is what reading
-/// the value failed with, and is passed on where it says more than the type does.
+/// Error text for an integer that does not fit in 64 bits.
+pub(crate) fn complain_about_huge(meta: &Meta, number: &str) -> String {
+    match &meta.bounds {
+        Some(bounds) => {
+            let shown = shorten(number);
+            format!("{shown} is out of bounds, choose from {} to {}", bounds.start(), bounds.end())
+        }
+        None => format!("the number {} does not fit in 64 bits", shorten(number)),
+    }
+}
+
+/// Error text for a value that does not fit a key. The default of the key shows its type. `reason` is the error of
+/// the deserializer, which is used where it says more than the type.
 pub(crate) fn complain(meta: &Meta, value: &Value, default: Option<&Value>, reason: &str) -> String {
     let got = describe(value);
     match (default, value) {
@@ -63,7 +74,11 @@ fn describe(value: &Value) -> String {
         Value::Table(_) => "the section",
     };
     let text = value.as_str().map_or_else(|| value.to_string(), |text| format!("{text:?}"));
+    format!("{kind} {}", shorten(&text))
+}
+
+fn shorten(text: &str) -> String {
     let shown: String = text.chars().take(MAX_SHOWN).collect();
     let dots = if shown.len() < text.len() { "…" } else { "" };
-    format!("{kind} {shown}{dots}")
+    format!("{shown}{dots}")
 }

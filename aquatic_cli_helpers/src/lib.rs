@@ -1,6 +1,5 @@
-//! What all programs of the workspace do alike when they start: flags, reading and printing a configuration, the log,
-//! and exit codes. Everything a user sees before a socket opens, and nothing that knows about trackers, protocols,
-//! sockets or threads.
+//! Start-up of the programs of the workspace: flags, loading and printing of a configuration, the log, and exit codes.
+//! Knows nothing of trackers, protocols, sockets or threads.
 //!
 //! A program declares its configuration with `aquatic_common::settings!` and hands a function to [`run()`]:
 //!
@@ -55,4 +54,4 @@ mod run;
 pub use exit::ExitStatus;
 pub use flags::{ConfigFlags, Override};
 pub use load::{LoadError, MAX_FILE_BYTES, load};
-pub use run::run;
+pub use run::{run, run_scoped};

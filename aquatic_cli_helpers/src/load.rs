@@ -1,20 +1,20 @@
-//! Reading a configuration and saying everything that is wrong with it at once.
+//! Loading of a configuration, with all of its faults reported at once.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use aquatic_common::settings::Configuration;
+use aquatic_common::settings::{Configuration, Scope};
 
 use crate::check::{self, Found};
 use crate::flags::Override;
 
-/// Longest configuration file in bytes. A real one is a hundredth of it; the bound keeps a wrong path such as a device
-/// from filling the memory.
+/// Maximum size of a configuration file in bytes. A real one has a hundredth of it. The limit keeps a wrong path such as a
+/// device from filling the memory.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Why there is no configuration to start with.
+/// A configuration that cannot be used.
 #[derive(Debug)]
 pub struct LoadError {
     path: Option<PathBuf>,
@@ -29,15 +29,22 @@ enum Reason {
     Wrong(Vec<Found>),
 }
 
-/// Reads the file, if there is one, puts `overrides` on top, and checks everything: syntax, names, types, bounds,
-/// relations.
-pub fn load<C: Configuration>(path: Option<&Path>, overrides: &[Override]) -> Result<C, LoadError> {
+/// Reads the file, if any, applies the overrides, and checks syntax, names, types and bounds, and the combinations of
+/// values that `scope` reads.
+///
+/// # Errors
+/// A file that cannot be read, or all faults of the configuration.
+pub fn load<C: Configuration>(
+    path: Option<&Path>,
+    overrides: &[Override],
+    scope: &impl Scope<C>,
+) -> Result<C, LoadError> {
     let fail = |reason| LoadError { path: path.map(Path::to_owned), reason };
     let text = match path {
         Some(path) => read(path).map_err(fail)?,
         None => String::new(),
     };
-    check::config(&text, overrides).map_err(|found| fail(Reason::Wrong(found)))
+    check::config(&text, overrides, scope).map_err(|found| fail(Reason::Wrong(found)))
 }
 
 fn read(path: &Path) -> Result<String, Reason> {
@@ -81,7 +88,7 @@ impl std::error::Error for LoadError {}
 
 #[cfg(test)]
 mod tests {
-    use aquatic_common::settings::Problem;
+    use aquatic_common::settings::{Problem, Whole};
 
     use super::*;
 
@@ -100,13 +107,14 @@ mod tests {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let path = directory.path().join("config.toml");
         std::fs::write(&path, bytes).map_err(|error| error.to_string())?;
-        load(Some(&path), &[]).map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
+        load(Some(&path), &[], &Whole)
+            .map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
     }
 
     #[test]
     fn a_file_is_read() {
         assert_eq!(load_bytes(b"number = 3\n").unwrap(), Config { number: 3 });
-        assert_eq!(load::<Config>(None, &[]).unwrap(), Config::default());
+        assert_eq!(load::<Config>(None, &[], &Whole).unwrap(), Config::default());
     }
 
     #[test]
@@ -118,7 +126,7 @@ configuration file FILE has 2 problems:
   line 2: nunber: unknown key \"nunber\"; did you mean number?";
         assert_eq!(error, expected);
         let set = "number=0".parse().unwrap();
-        let error = load::<Config>(None, &[set]).unwrap_err().to_string();
+        let error = load::<Config>(None, &[set], &Whole).unwrap_err().to_string();
         let expected = "\
 configuration has a problem:
   --set number: 0 is out of bounds, choose from 1 to 9";
@@ -134,9 +142,10 @@ configuration has a problem:
         assert!(load_bytes(&long[1..]).is_ok());
 
         let directory = tempfile::tempdir().unwrap();
-        let error = load::<Config>(Some(directory.path()), &[]).unwrap_err().to_string();
+        let error = load::<Config>(Some(directory.path()), &[], &Whole).unwrap_err().to_string();
         assert!(error.contains("cannot be read: Is a directory"), "{error}");
-        let error = load::<Config>(Some(&directory.path().join("none")), &[]).unwrap_err().to_string();
+        let error =
+            load::<Config>(Some(&directory.path().join("none")), &[], &Whole).unwrap_err().to_string();
         assert!(error.contains("/none does not exist"), "{error}");
     }
 }

@@ -1,27 +1,33 @@
-//! Configurations as TOML that people read.
+//! Configurations as commented TOML.
 
 use std::fmt::Write;
 
-use aquatic_common::settings::{Configuration, Entry, Meta, join_key};
+use aquatic_common::settings::{Configuration, Entry, Meta, Scope, join_key};
 use toml::{Table, Value};
 
 /// First line of a printed default configuration.
 const HEADER: &str = "# Every key may be left out. The values below are the defaults.\n";
 
-/// The default configuration with a comment above every key and section: what it does, its unit, and what values it
-/// takes. Parses back to the default.
-pub fn default_config<C: Configuration>() -> Result<String, toml::ser::Error> {
+/// The part of the default configuration that `scope` reads, with a comment above every key and section: meaning, unit
+/// and valid values. Parses back to the default.
+pub fn default_config<C: Configuration>(scope: &impl Scope<C>) -> Result<String, toml::ser::Error> {
     let values = Table::try_from(C::default())?;
-    let mut printer = Printer { out: HEADER.to_owned(), style: Style::Commented };
+    let reads = |key: &str| scope.reads(key);
+    let mut printer = Printer { out: HEADER.to_owned(), style: Style::Commented, reads: &reads };
     printer.section("", &C::entries(), &values, &Table::new());
     Ok(printer.out)
 }
 
-/// The configuration without comments, except that a key whose value is not the default has the default beside it.
-pub fn parsed_config<C: Configuration>(config: &C) -> Result<String, toml::ser::Error> {
+/// The part of a configuration that `scope` reads, without comments, except that a key whose value is not the default has
+/// the default beside it.
+pub fn parsed_config<C: Configuration>(
+    config: &C,
+    scope: &impl Scope<C>,
+) -> Result<String, toml::ser::Error> {
     let values = Table::try_from(config)?;
     let defaults = Table::try_from(C::default())?;
-    let mut printer = Printer { out: String::new(), style: Style::Terse };
+    let reads = |key: &str| scope.reads(key);
+    let mut printer = Printer { out: String::new(), style: Style::Terse, reads: &reads };
     printer.section("", &C::entries(), &values, &defaults);
     Ok(printer.out)
 }
@@ -34,24 +40,30 @@ enum Style {
     Terse,
 }
 
-struct Printer {
+struct Printer<'a> {
     out: String,
     style: Style,
+    /// Whether a key is printed.
+    reads: &'a dyn Fn(&str) -> bool,
 }
 
-impl Printer {
-    /// Keys go before sections, whatever their order of declaration: in TOML, what stands below a section's header is
-    /// in that section.
+impl Printer<'_> {
+    /// Prints keys before sections, whatever their order of declaration: in TOML, a key below a section's header
+    /// belongs to that section.
     fn section(&mut self, name: &str, entries: &[Entry], values: &Table, defaults: &Table) {
         for entry in entries {
-            if let Entry::Value(meta) = entry {
+            if let Entry::Value(meta) = entry
+                && (self.reads)(&join_key(name, meta.key))
+            {
                 self.key(meta, values.get(meta.key), defaults.get(meta.key));
             }
         }
         let none = Table::new();
         for entry in entries {
-            if let Entry::Section(meta, inner) = entry {
-                let name = join_key(name, meta.key);
+            let name = join_key(name, entry.meta().key);
+            if let Entry::Section(meta, inner) = entry
+                && self.reads_any(&name, inner)
+            {
                 self.comment(meta);
                 self.line(format_args!("[{name}]"));
                 let values = values.get(meta.key).and_then(Value::as_table).unwrap_or(&none);
@@ -59,6 +71,17 @@ impl Printer {
                 self.section(&name, inner, values, defaults);
             }
         }
+    }
+
+    /// Whether a key of the section `name` is printed.
+    fn reads_any(&self, name: &str, entries: &[Entry]) -> bool {
+        entries.iter().any(|entry| {
+            let name = join_key(name, entry.meta().key);
+            match entry {
+                Entry::Value(_) => (self.reads)(&name),
+                Entry::Section(_, inner) => self.reads_any(&name, inner),
+            }
+        })
     }
 
     fn key(&mut self, meta: &Meta, value: Option<&Value>, default: Option<&Value>) {

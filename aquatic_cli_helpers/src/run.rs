@@ -1,23 +1,33 @@
-//! From flags to a running service and an exit code.
+//! Execution of the flags: printing, checking, or running the program.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use aquatic_common::settings::Configuration;
+use aquatic_common::settings::{Configuration, Scope, Whole};
 
 use crate::exit::ExitStatus;
 use crate::flags::ConfigFlags;
 use crate::load::load;
 use crate::{logger, print};
 
-/// Does what the flags ask for: prints the default configuration, checks a configuration, or loads one, starts the log
-/// and runs the service with it until it returns. What goes wrong is said on standard error.
+/// Prints the default configuration, checks a configuration, or loads one, starts the log and runs the service with it
+/// until it returns, as the flags request. Errors are written to standard error.
 pub fn run<C: Configuration>(flags: &ConfigFlags, service: impl FnOnce(C) -> anyhow::Result<()>) -> ExitCode {
+    run_scoped(flags, &Whole, service)
+}
+
+/// As [`run`], for a program that reads only a part of the configuration: only this part is printed, and only its
+/// combinations of values are checked.
+pub fn run_scoped<C: Configuration>(
+    flags: &ConfigFlags,
+    scope: &impl Scope<C>,
+    service: impl FnOnce(C) -> anyhow::Result<()>,
+) -> ExitCode {
     let status = if flags.print_config {
-        print_to_stdout(print::default_config::<C>())
+        print_to_stdout(print::default_config(scope))
     } else {
-        match load::<C>(flags.config.as_deref(), &flags.set) {
-            Ok(config) => start(flags, config, service),
+        match load(flags.config.as_deref(), &flags.set, scope) {
+            Ok(config) => start(flags, config, scope, service),
             Err(error) => {
                 complain(&error);
                 ExitStatus::BadConfiguration
@@ -30,10 +40,11 @@ pub fn run<C: Configuration>(flags: &ConfigFlags, service: impl FnOnce(C) -> any
 fn start<C: Configuration>(
     flags: &ConfigFlags,
     config: C,
+    scope: &impl Scope<C>,
     service: impl FnOnce(C) -> anyhow::Result<()>,
 ) -> ExitStatus {
     if flags.print_parsed_config {
-        let printed = print_to_stdout(print::parsed_config(&config));
+        let printed = print_to_stdout(print::parsed_config(&config, scope));
         if printed != ExitStatus::Success {
             return printed;
         }
@@ -62,7 +73,7 @@ fn print_to_stdout(text: Result<String, toml::ser::Error>) -> ExitStatus {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => ExitStatus::Success,
-        // Whoever reads has seen enough, as with `| head`.
+        // The reader closed the pipe, as `| head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitStatus::Success,
         Err(error) => {
             complain(&format_args!("cannot write to standard output: {error}"));
@@ -71,7 +82,7 @@ fn print_to_stdout(text: Result<String, toml::ser::Error>) -> ExitStatus {
     }
 }
 
-/// Nothing is left to do about a standard error that cannot be written to; the exit code still tells.
+/// Writes an error to standard error. If that fails, the exit code still reports the failure.
 fn complain(error: &dyn std::fmt::Display) {
     let _ = writeln!(io::stderr(), "error: {error}");
 }

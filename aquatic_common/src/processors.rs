@@ -27,6 +27,19 @@ impl Processors {
     }
 }
 
+/// Keeps the first of equal numbers.
+impl FromIterator<usize> for Processors {
+    fn from_iter<I: IntoIterator<Item = usize>>(numbers: I) -> Self {
+        let mut list = Vec::new();
+        for number in numbers {
+            if !list.contains(&number) {
+                list.push(number);
+            }
+        }
+        Self(list)
+    }
+}
+
 /// A text that is not a list of processors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProcessorsError {
@@ -44,7 +57,10 @@ impl fmt::Display for ProcessorsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(part) => {
-                write!(f, "{part:?} is neither a processor number nor a range; write a list such as \"0-3,8\"")
+                write!(
+                    f,
+                    "{part:?} is neither a processor number nor a range; write a list such as \"0-3,8\""
+                )
             }
             Self::TooLarge(number) => {
                 write!(f, "processor {number} is out of bounds, choose from 0 to {MAX_PROCESSOR}")

@@ -16,7 +16,7 @@ use aquatic_swarm::{Announce, Announced, Families, FamilySet, PeerBuffers, Swarm
 use aquatic_tracker::{AdmissionRequest, NotAdmitted, OwnerResponse, Reason, RouteError, Tracker};
 use rand::RngExt;
 
-use crate::config::ProtocolConfig;
+use crate::config::HttpConfig;
 use crate::counters::{Action, Counters};
 
 /// Shortest and longest time after which clients of an overloaded tracker are asked to come back. Randomised so that
@@ -95,7 +95,7 @@ impl Unserved {
 /// The handler of one core. Replies go into buffers of at least [`longest_reply`](Self::longest_reply) bytes.
 #[derive(Debug)]
 pub struct Handler {
-    protocol: ProtocolConfig,
+    config: HttpConfig,
     forwarded: ForwardedHeaders,
     counters: Counters,
     /// Peers on their way from the store to a reply.
@@ -108,22 +108,22 @@ pub struct Handler {
 impl Handler {
     /// A handler for one core.
     #[must_use]
-    pub fn new(protocol: &ProtocolConfig, forwarded: ForwardedHeaders, counters: Counters) -> Self {
+    pub fn new(config: &HttpConfig, forwarded: ForwardedHeaders, counters: Counters) -> Self {
         Self {
-            protocol: protocol.clone(),
+            config: config.clone(),
             forwarded,
             counters,
-            v4: vec![0; 6 * protocol.max_response_peers].into_boxed_slice(),
-            v6: vec![0; 18 * protocol.max_response_peers].into_boxed_slice(),
-            info_hashes: vec![InfoHash([0; 20]); protocol.max_scrape_torrents].into_boxed_slice(),
-            files: Vec::with_capacity(protocol.max_scrape_torrents),
+            v4: vec![0; 6 * config.max_response_peers].into_boxed_slice(),
+            v6: vec![0; 18 * config.max_response_peers].into_boxed_slice(),
+            info_hashes: vec![InfoHash([0; 20]); config.max_scrape_torrents].into_boxed_slice(),
+            files: Vec::with_capacity(config.max_scrape_torrents),
         }
     }
 
     /// Size of the largest reply in bytes.
     #[must_use]
     pub fn longest_reply(&self) -> usize {
-        self.protocol.longest_reply()
+        self.config.longest_reply()
     }
 
     /// What has been counted so far.
@@ -157,7 +157,7 @@ impl Handler {
         let ip = self.client(incoming.head, incoming.peer)?;
         self.counters.request(Family::of(ip), Action::Announce);
         tracker.admit(AdmissionRequest::of(&request.info_hash)).map_err(Unserved::NotAdmitted)?;
-        let most = self.protocol.max_response_peers;
+        let most = self.config.max_response_peers;
         Ok(Announce {
             info_hash: request.info_hash,
             address: SocketAddr::new(ip, request.port.get()),
@@ -238,7 +238,7 @@ impl Handler {
                 downloaded,
                 incomplete,
                 interval: tracker.next_interval(),
-                min_interval: self.protocol.min_announce_interval,
+                min_interval: self.config.min_announce_interval,
                 external_ip: Some(ip),
                 peers: v4,
                 peers6: v6,

@@ -11,7 +11,7 @@ mod handler;
 mod site;
 mod waiting;
 
-pub use config::{HttpConfig, ProtocolConfig};
+pub use config::HttpConfig;
 pub use counters::{Action, Counters};
 pub use handler::{ForwardedAnnounce, ForwardedScrape, Handled, Handler, Incoming};
 pub use site::HttpTracker;

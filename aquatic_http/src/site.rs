@@ -8,7 +8,7 @@ use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_tracker::{LocalTracker, Waiter};
 use aquatic_web::{AfterReply, Outcome, Site, WebRequest};
 
-use crate::config::ProtocolConfig;
+use crate::config::HttpConfig;
 use crate::counters::Counters;
 use crate::handler::{Handled, Handler, Incoming};
 use crate::waiting::{PeerBufferPool, Question, ResponseSlot, WaitingReply};
@@ -33,12 +33,12 @@ impl HttpTracker {
     /// The HTTP tracker of a core.
     #[must_use]
     pub fn new(
-        protocol: &ProtocolConfig,
+        config: &HttpConfig,
         forwarded: ForwardedHeaders,
         counters: Counters,
         tracker: Rc<LocalTracker>,
     ) -> Self {
-        let handler = Handler::new(protocol, forwarded, counters);
+        let handler = Handler::new(config, forwarded, counters);
         Self { handler, tracker, pool: PeerBufferPool::default() }
     }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use aquatic_common::config::{PrivilegesConfig, StatisticsConfig};
+use aquatic_common::processors::Processors;
 use aquatic_net::proxy::TrustedProxies;
 use aquatic_net::tcp::{
     Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, ListenerKind, Listeners, Phase,
@@ -36,6 +37,7 @@ fn start() -> anyhow::Result<()> {
     let address: SocketAddr = address.parse()?;
     let engine = Engine::prepare(EngineConfig {
         workers: cores.parse()?,
+        cpus: Processors::default(),
         privileges: PrivilegesConfig::default(),
         statistics: StatisticsConfig::default(),
     })?;

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aquatic_common::Family;
+use aquatic_common::config::{NetworkConfig, PrivilegesConfig};
 use libc::c_int;
 use socket2::Socket;
 
@@ -98,15 +99,17 @@ impl fmt::Display for BindError {
                 address.ip(),
                 if address.is_ipv6() { "[::]" } else { "0.0.0.0" }
             ),
-            BindReason::NoIpv6 => f.write_str(
-                "IPv6 is switched off on this machine. Set network.use_ipv6 = false, or switch it on (sysctl \
+            BindReason::NoIpv6 => write!(
+                f,
+                "IPv6 is switched off on this machine. Set {} = false, or switch it on (sysctl \
                  net.ipv6.conf.all.disable_ipv6=0; in containers, enable IPv6 for the network)",
+                NetworkConfig::use_ipv6
             ),
             BindReason::Forbidden if port < 1024 => write!(
                 f,
-                "ports below 1024 need a privilege. Start as root and set privileges.drop_privileges = true, give \
-                 the program the capability (AmbientCapabilities=CAP_NET_BIND_SERVICE in a systemd unit), or \
-                 choose a port from 1024 up"
+                "ports below 1024 need a privilege. Start as root and set {} = true, give the program the capability \
+                 (AmbientCapabilities=CAP_NET_BIND_SERVICE in a systemd unit), or choose a port from 1024 up",
+                PrivilegesConfig::drop_privileges
             ),
             BindReason::Forbidden => f.write_str(
                 "the system forbids it. Look for a rule of a security module (SELinux, AppArmor) or a sandbox \
@@ -130,8 +133,9 @@ pub fn announce(name: &str, scheme: &str, address: SocketAddr) {
     if address.is_ipv6() && address.ip().is_unspecified() && !ipv6_has_addresses() {
         log::warn!(
             "no network interface has an IPv6 address, so nobody reaches {address} for now. If IPv6 is to stay off, \
-             set network.use_ipv6 = false; to switch it on: sysctl net.ipv6.conf.all.disable_ipv6=0 (in containers, \
-             enable IPv6 for the network)"
+             set {} = false; to switch it on: sysctl net.ipv6.conf.all.disable_ipv6=0 (in containers, enable IPv6 for \
+             the network)",
+            NetworkConfig::use_ipv6
         );
     }
 }

@@ -13,6 +13,7 @@ use aquatic_common::InfoHash;
 use aquatic_common::config::{
     AccessListConfig, CleaningConfig, LimitsConfig, MetricsConfig, PrivilegesConfig, StatisticsConfig,
 };
+use aquatic_common::processors::Processors;
 use aquatic_runtime::clock::Epoch;
 use aquatic_runtime::readiness::Mode;
 use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
@@ -25,6 +26,7 @@ const IDLE: Duration = Duration::from_secs(3);
 fn main() {
     let config = EngineConfig {
         workers: 0,
+        cpus: Processors::default(),
         privileges: PrivilegesConfig::default(),
         access_list: AccessListConfig::default(),
         metrics: MetricsConfig::default(),

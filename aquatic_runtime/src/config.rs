@@ -1,14 +1,17 @@
-//! What the engine needs to know.
+//! Configuration of the engine.
 
 use aquatic_common::config::{PrivilegesConfig, StatisticsConfig};
+use aquatic_common::processors::Processors;
 
-/// The settings that the engine reads.
+/// The sections and keys that the engine reads.
 #[derive(Clone, Debug, Default)]
 pub struct EngineConfig {
-    /// Number of cores to use; 0 for all that are available.
+    /// Number of cores to use; 0 for one per available processor.
     pub workers: usize,
-    /// What to give up after binding.
+    /// Processors to pin the cores to, in core order.
+    pub cpus: Processors,
+    /// Section `[privileges]`.
     pub privileges: PrivilegesConfig,
-    /// Statistics in the log.
+    /// Section `[statistics]`.
     pub statistics: StatisticsConfig,
 }

@@ -1,33 +1,49 @@
-//! Which processors the tracker runs on.
+//! Choice of the processors that the cores are pinned to.
 
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use aquatic_common::processors::Processors;
+
 /// Where control groups are mounted on every system in use.
 const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
-/// The processors to pin one core's thread to each, in core order.
+/// The processors to pin the threads of the cores to, in core order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorePlan {
     /// Processor numbers of the operating system.
     pub cpus: Vec<usize>,
-    /// The processor time quota of the control group in whole processors, if it is less than what is used: the
-    /// kernel will then stop all threads for part of the time.
+    /// Processor time quota of the control group in whole processors, if it is lower than the number of cores: the
+    /// kernel then stops all threads for part of the time.
     pub throttled_to: Option<usize>,
 }
 
-/// Why there is no plan.
+/// Reason why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CorePlanError {
-    /// More was asked for than the process may use.
+    /// More workers than processors that the process may use.
     TooMany {
-        /// What was asked for.
+        /// Number of workers.
         asked: usize,
-        /// What there is.
+        /// Number of processors in the affinity mask.
         available: usize,
     },
-    /// The operating system did not say what the process may use.
+    /// More workers than listed processors.
+    TooManyForList {
+        /// Number of workers.
+        asked: usize,
+        /// Number of processors listed.
+        listed: usize,
+    },
+    /// A listed processor that the process may not use.
+    NotAllowed {
+        /// The listed processor.
+        cpu: usize,
+        /// Processors in the affinity mask.
+        allowed: Processors,
+    },
+    /// The operating system does not report the affinity mask.
     Unknown,
 }
 
@@ -39,6 +55,16 @@ impl fmt::Display for CorePlanError {
                 "workers = {asked}, but this process may run on {available} processor(s) only. Set workers to \
                  {available} or less, to 0 for all of them, or widen the affinity mask (taskset, CPUAffinity=, \
                  cpuset)"
+            ),
+            Self::TooManyForList { asked, listed } => write!(
+                f,
+                "workers = {asked}, but cpus lists {listed} processor(s) only. Set workers to {listed} or less, to 0 \
+                 for all of them, or list more processors"
+            ),
+            Self::NotAllowed { cpu, allowed } => write!(
+                f,
+                "cpus lists processor {cpu}, but this process may run on the processors {allowed} only. List some of \
+                 these, or widen the affinity mask (taskset, CPUAffinity=, cpuset)"
             ),
             Self::Unknown => f.write_str(
                 "the operating system does not say which processors this process may run on \
@@ -78,31 +104,44 @@ impl Quota {
     }
 }
 
-/// Decides. `asked` is the configured number of workers, 0 for one per available processor, where available is what
-/// the affinity mask allows, further limited by the quota. A number is taken at its word even beyond the quota.
+/// Chooses the processors. They are those listed, or all in the affinity mask if the list is empty. `asked` is the
+/// configured number of workers, 0 for one per processor, limited by the quota. A configured number is used even if it
+/// exceeds the quota.
 ///
 /// # Errors
-/// More asked for than the mask allows.
-pub fn plan(asked: usize, allowed: &[usize], quota: Option<Quota>) -> Result<CorePlan, CorePlanError> {
+/// More workers than processors, or a listed processor that is not in the mask.
+pub fn plan(
+    asked: usize,
+    listed: &Processors,
+    allowed: &[usize],
+    quota: Option<Quota>,
+) -> Result<CorePlan, CorePlanError> {
     if allowed.is_empty() {
         return Err(CorePlanError::Unknown);
     }
+    if let Some(&cpu) = listed.numbers().iter().find(|cpu| !allowed.contains(cpu)) {
+        return Err(CorePlanError::NotAllowed { cpu, allowed: allowed.iter().copied().collect() });
+    }
+    let usable = if listed.is_all() { allowed } else { listed.numbers() };
     let quota = quota.map_or(usize::MAX, Quota::processors);
-    let count = if asked == 0 { allowed.len().min(quota) } else { asked };
-    let cpus = allowed.get(..count).ok_or(CorePlanError::TooMany { asked, available: allowed.len() })?;
+    let count = if asked == 0 { usable.len().min(quota) } else { asked };
+    let cpus = usable.get(..count).ok_or_else(|| match (listed.is_all(), usable.len()) {
+        (true, available) => CorePlanError::TooMany { asked, available },
+        (false, listed) => CorePlanError::TooManyForList { asked, listed },
+    })?;
     Ok(CorePlan { cpus: cpus.to_vec(), throttled_to: (quota < count).then_some(quota) })
 }
 
-/// Asks the operating system for the mask and the quota, and decides.
+/// Chooses the processors with the affinity mask and the quota of this process.
 ///
 /// # Errors
-/// As [`plan`], or a system that does not tell.
-pub fn plan_for_this_process(asked: usize) -> Result<CorePlan, CorePlanError> {
+/// As [`plan`], or an affinity mask that cannot be read.
+pub fn plan_for_this_process(asked: usize, listed: &Processors) -> Result<CorePlan, CorePlanError> {
     let mut allowed: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
     allowed.sort_unstable();
     let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    plan(asked, &allowed, cgroup_quota(&memberships, Path::new(CGROUP_MOUNT)))
+    plan(asked, listed, &allowed, cgroup_quota(&memberships, Path::new(CGROUP_MOUNT)))
 }
 
 /// Pins the calling thread to a processor.
@@ -157,6 +196,24 @@ mod tests {
 
     const fn quota(time: u64, period: u64) -> Option<Quota> {
         Some(Quota { time, period })
+    }
+
+    /// A plan without a list of processors.
+    fn plan(asked: usize, allowed: &[usize], quota: Option<Quota>) -> Result<CorePlan, CorePlanError> {
+        super::plan(asked, &Processors::default(), allowed, quota)
+    }
+
+    #[test]
+    fn listed_processors_are_used_in_their_order() {
+        let plan =
+            |asked, list: &str, quota| super::plan(asked, &list.parse().unwrap(), &[0, 1, 2, 3], quota);
+        assert_eq!(plan(0, "3,1-2", None).unwrap().cpus, [3, 1, 2]);
+        assert_eq!(plan(2, "3,1-2", None).unwrap().cpus, [3, 1]);
+        assert_eq!(plan(0, "3,1-2", quota(150_000, 100_000)).unwrap().cpus, [3, 1]);
+        assert_eq!(plan(3, "0-1", None), Err(CorePlanError::TooManyForList { asked: 3, listed: 2 }));
+        let error = plan(1, "1,7", None).unwrap_err();
+        assert!(matches!(error, CorePlanError::NotAllowed { cpu: 7, .. }), "{error}");
+        assert!(error.to_string().contains("processors 0-3 only"), "{error}");
     }
 
     #[test]
@@ -214,7 +271,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_plan() {
-        let plan = plan_for_this_process(1).unwrap();
+        let plan = plan_for_this_process(1, &Processors::default()).unwrap();
         assert_eq!(plan.cpus.len(), 1);
     }
 }

@@ -129,7 +129,7 @@ impl Engine {
         supervisor
             .listen_to_signals(epoch)
             .map_err(|error| EngineError::System("signals cannot be caught", error))?;
-        let plan = cores::plan_for_this_process(config.workers)?;
+        let plan = cores::plan_for_this_process(config.workers, &config.cpus)?;
         let count = plan.cpus.len();
         if let Some(quota) = plan.throttled_to {
             log::warn!(

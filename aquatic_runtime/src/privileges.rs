@@ -27,13 +27,16 @@ pub enum PrivilegesError {
 impl fmt::Display for PrivilegesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotRoot => f.write_str(
-                "privileges.drop_privileges = true, but the tracker was not started as root and cannot become \
-                 another user. Start it as root, or set it to false",
+            Self::NotRoot => write!(
+                f,
+                "{} = true, but the tracker was not started as root and cannot become another user. Start it as \
+                 root, or set it to false",
+                PrivilegesConfig::drop_privileges
             ),
             Self::NoSuchDirectory(path) => write!(
                 f,
-                "privileges.chroot_path = \"{}\" is not a directory. Create it, or leave the setting empty",
+                "{} = \"{}\" is not a directory. Create it, or leave the setting empty",
+                PrivilegesConfig::chroot_path,
                 path.display()
             ),
             Self::Refused { user, group, error } => write!(

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 
+use aquatic_common::config::ConnectionsConfig;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::sys;
@@ -259,8 +260,9 @@ pub fn allow_connections(wanted: usize, cores: usize, listeners: usize) -> Resul
     if most < wanted {
         let needed = wanted as u64 + own_files(cores, listeners);
         log::warn!(
-            "connections.max_connections = {wanted}, but this process may open {} files only, so there will be at \
-             most {most} connections. {}, or lower the setting",
+            "{} = {wanted}, but this process may open {} files only, so there will be at most {most} connections. {}, \
+             or lower the setting",
+            ConnectionsConfig::max_connections,
             Limit(allowed),
             MoreFiles(needed)
         );

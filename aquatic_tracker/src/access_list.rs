@@ -41,8 +41,9 @@ impl fmt::Display for AccessListError {
             Self::Unreadable(path, error) => write!(
                 f,
                 "cannot read the access list {}: {error}. Create the file, make it readable for this user, or set \
-                 access_list.mode to \"off\"",
-                path.display()
+                 {} to \"off\"",
+                path.display(),
+                AccessListConfig::mode
             ),
             Self::BadLines(path, lines) => {
                 write!(f, "the access list {} has lines that are not info hashes:", path.display())?;

@@ -13,7 +13,7 @@ mod handler;
 mod service;
 mod socket_counters;
 
-pub use config::{NetworkConfig, ProtocolConfig, UdpConfig};
+pub use config::UdpConfig;
 pub use connection_id::ConnectionIds;
 pub use counters::{Action, Counters};
 pub use forwarded::{Forwarded, ForwardedAnnounce, ForwardedScrape, MAX_SCRAPE};

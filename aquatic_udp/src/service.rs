@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aquatic_common::Family;
+use aquatic_common::config::NetworkConfig;
 use aquatic_net::listen;
 use aquatic_net::udp::{Batch, BindOptions, ReturnPath, SendErrors, UdpSocket, bind_group};
 use aquatic_runtime::readiness::{Mode, Source};
@@ -46,27 +47,27 @@ impl UdpService {
     ///
     /// # Errors
     /// An address that cannot be listened on, with what to do about it.
-    pub fn bind(config: &UdpConfig, engine: &Engine, seed: &TrackerSeed) -> anyhow::Result<Vec<Self>> {
+    pub fn bind(
+        (config, network): (&UdpConfig, &NetworkConfig),
+        engine: &Engine,
+        seed: &TrackerSeed,
+    ) -> anyhow::Result<Vec<Self>> {
         let key = engine.secrets().derive("aquatic UDP connection ids 1");
-        let ids = ConnectionIds::new(config.protocol.max_connection_age, key);
+        let ids = ConnectionIds::new(config.max_connection_age, key);
         let limits = ReplyLimits {
-            max_response_peers: config.protocol.max_response_peers,
-            max_scrape_torrents: config.protocol.max_scrape_torrents,
-            max_reply_size: config.network.max_reply_size,
+            max_response_peers: config.max_response_peers,
+            max_scrape_torrents: config.max_scrape_torrents,
+            max_reply_size: config.max_reply_size,
         };
         let part = |_| Self { sockets: Vec::new(), limits, ids: ids.clone() };
         let mut services: Vec<Self> = (0..engine.cores()).map(part).collect();
-        let options = BindOptions {
-            receive_buffer: config.network.socket_recv_buffer_size,
-            steering: config.network.steering,
-        };
+        let options =
+            BindOptions { receive_buffer: config.socket_recv_buffer_size, steering: config.steering };
         let mut listeners = 0;
-        for (family, address) in config.listen().addresses() {
+        for (_, address) in network.addresses() {
             let group = match bind_group(address, &options, seed.steering()) {
                 Ok(group) => group,
-                Err(error)
-                    if config.listen().may_do_without(family, address) && error.family_unavailable() =>
-                {
+                Err(error) if network.may_skip(address) && error.family_unavailable() => {
                     log::warn!("{error}; serving IPv4 only");
                     continue;
                 }
@@ -78,7 +79,11 @@ impl UdpService {
             services.iter_mut().zip(group).for_each(|(service, socket)| service.sockets.push(socket));
             listeners += 1;
         }
-        anyhow::ensure!(listeners > 0, "no address to listen on is left; enable network.use_ipv4");
+        anyhow::ensure!(
+            listeners > 0,
+            "no address to listen on is left; set {} = true",
+            NetworkConfig::use_ipv4
+        );
         Ok(services)
     }
 

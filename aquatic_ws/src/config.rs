@@ -1,122 +1,96 @@
-//! What an operator can set.
+//! Configuration of the WebTorrent service.
 
-use aquatic_common::config::{
-    AccessListConfig, CleaningConfig, LogLevel, MetricsConfig, PrivilegesConfig, StatisticsConfig,
-    check_peer_age,
-};
-use aquatic_common::settings::{Configuration, Problem};
-use aquatic_net::tcp::config::{ConnectionsConfig, ProxiesConfig, TcpConfig, TcpNetworkConfig};
+use aquatic_common::config::check_peer_age;
+use aquatic_common::settings::Problem;
 
 use crate::swarm::SwarmLimits;
 
 aquatic_common::settings! {
-    /// A WebTorrent tracker.
-    pub struct WsConfig {
-        /// Number of worker threads, each pinned to a core of its own; 0 for one per available core.
-        pub workers: usize = 0, unit "threads", in 0..=1024;
-        /// How much to log. Addresses of clients appear at debug and below.
-        pub log_level: LogLevel = LogLevel::Info;
-
-        // Sections without words of their own here say what they are for where they are declared.
-
-        /// Where to listen, and whether connections are encrypted. Browsers connect to wss:// from pages of https://.
-        pub network: TcpNetworkConfig;
-        /// How many connections there may be, and how long each may take for what. A connection that is silent for
-        /// half of max_connection_idle is sent a ping, which browsers answer by themselves.
-        pub connections: ConnectionsConfig;
-        pub client: ClientConfig;
-        pub proxies: ProxiesConfig;
-        pub protocol: ProtocolConfig;
-        /// How long peers are remembered that stay connected without announcing. All others are forgotten with
-        /// their connection.
-        pub cleaning: WsCleaningConfig;
-        pub limits: WsLimitsConfig;
-        pub access_list: AccessListConfig;
-        pub privileges: PrivilegesConfig;
-        pub metrics: MetricsConfig;
-        pub statistics: StatisticsConfig;
-    }
-}
-
-aquatic_common::settings! {
-    /// What one connection may do.
-    pub struct ClientConfig {
-        /// Longest message. One with ten offers takes 10 to 30 KB. Longer ones end the connection.
-        pub max_message_size: usize = 65_536, unit "bytes", in 4096..=1_048_576;
-        /// Messages a second in the long run; 0 for no limit. A connection with more is read from more slowly.
-        pub max_message_rate: u32 = 100, unit "messages", in 0..=1_000_000;
-        /// Messages that may come at once.
-        pub max_message_burst: u32 = 1000, unit "messages", in 1..=1_000_000;
-        /// Torrents, or peers in the same torrent, announced over one connection, of some 60 bytes each. Further
-        /// ones are refused.
-        pub max_peers: usize = 1000, unit "peers", in 1..=1_000_000;
-        /// Different peer ids over one connection. Further ones are refused.
-        pub max_peer_ids: usize = 20, unit "peer ids", in 1..=100_000;
-        /// Most bytes that wait to be sent to a client. Who does not receive them is disconnected.
-        pub max_unsent_bytes: usize = 262_144, unit "bytes", in 65_536..=16_777_216;
-        /// Most messages that wait to be sent to a client.
-        pub max_unsent_messages: usize = 1024, unit "messages", in 16..=65_536;
-        /// A connection without announce, answer or scrape for this long is closed. Must be at least twice the
-        /// announce interval.
-        pub max_announce_idle: u32 = 600, unit "seconds", in 10..=86_400;
-    }
-}
-
-aquatic_common::settings! {
-    /// What to answer.
-    pub struct ProtocolConfig {
-        /// Most offers of an announce that are passed on; further ones are left out.
-        pub max_offers: usize = 10, unit "offers", in 0..=50;
-        /// Most torrents answered for in a scrape; further ones are left out.
-        pub max_scrape_torrents: usize = 64, unit "torrents", in 1..=500;
-        /// Time clients are asked to wait between two announces.
+    /// WebTorrent over WebSocket. Browsers require TLS (wss://) on pages that were loaded over https://.
+    pub struct WsConfig, section "ws" {
+        /// Serve WebTorrent. Read by "aquatic all" only.
+        pub enable: bool = true;
+        /// Time that clients are asked to wait between two announces.
         pub peer_announce_interval: u32 = 120, unit "seconds", in 10..=86_400;
-        /// Share by which the time is shortened at random, so that clients that came together do not come back
-        /// together.
+        /// Maximum share by which the interval is shortened at random, so that clients that started together do not
+        /// announce together.
         pub announce_interval_jitter: u32 = 10, unit "percent", in 0..=50;
-        /// Time within which an offer can be answered. Browsers give up after 50.
+        /// Maximum number of offers of an announce that are relayed. The offers after these are dropped.
+        pub max_offers: usize = 10, unit "offers", in 0..=50;
+        /// Time for which an offer can be answered. Browsers give up after 50 s.
         pub max_offer_age: u32 = 120, unit "seconds", in 10..=3600;
+        /// Maximum number of torrents in a scrape reply. The torrents after these are not answered.
+        pub max_scrape_torrents: usize = 64, unit "torrents", in 1..=500;
+
+        pub client: WsClientConfig;
+        pub limits: WsLimitsConfig;
+        pub cleaning: WsCleaningConfig;
     }
 }
 
 aquatic_common::settings! {
-    /// How long peers are remembered, and how they are forgotten.
-    pub struct WsCleaningConfig {
-        /// A peer that has not announced for this long is forgotten, even if it is still connected.
-        /// Must be at least twice the announce interval.
+    /// Limits and timeouts of one WebSocket connection.
+    pub struct WsClientConfig, section "ws.client" {
+        /// Maximum size of a message. A message with ten offers has 10 to 30 KB. A larger one closes the connection.
+        pub max_message_size: usize = 65_536, unit "bytes", in 4096..=1_048_576;
+        /// Maximum number of messages per second, averaged; 0 for no limit. A connection that sends more is read more
+        /// slowly.
+        pub max_message_rate: u32 = 100, unit "messages", in 0..=1_000_000;
+        /// Maximum number of messages that are read at once.
+        pub max_message_burst: u32 = 1000, unit "messages", in 1..=1_000_000;
+        /// Maximum number of announced pairs of torrent and peer id, about 60 bytes each. Further ones are rejected.
+        pub max_peers: usize = 1000, unit "peers", in 1..=1_000_000;
+        /// Maximum number of different peer ids. Further ones are rejected. Some clients use a peer id per torrent, so
+        /// the default is that of max_peers.
+        pub max_peer_ids: usize = 1000, unit "peer ids", in 1..=1_000_000;
+        /// Maximum number of bytes queued to be sent. A client that does not drain its queue is disconnected.
+        pub max_unsent_bytes: usize = 262_144, unit "bytes", in 65_536..=16_777_216;
+        /// Maximum number of messages queued to be sent.
+        pub max_unsent_messages: usize = 1024, unit "messages", in 16..=65_536;
+        /// Time without an announce, answer or scrape after which a connection is closed. Must be at least twice
+        /// ws.peer_announce_interval.
+        pub max_announce_idle: u32 = 600, unit "seconds", in 10..=86_400;
+        /// Time without any data of the client after which a connection is closed. After half of it, the tracker sends
+        /// a ping, which browsers answer by themselves.
+        pub idle_timeout: u32 = 75, unit "seconds", in 2..=86_400;
+        /// Maximum time from the first byte of a message to its last.
+        pub message_timeout: u32 = 10, unit "seconds", in 1..=600;
+        /// Maximum time without progress in sending while messages are queued.
+        pub send_timeout: u32 = 30, unit "seconds", in 3..=600;
+    }
+}
+
+aquatic_common::settings! {
+    /// Expiry of WebTorrent peers that stay connected. The peers of a closed connection are removed at once.
+    pub struct WsCleaningConfig, section "ws.cleaning" {
+        /// Time after its last announce at which a peer is removed. Must be at least twice ws.peer_announce_interval.
         pub max_peer_age: u32 = 600, unit "seconds", in 20..=172_800;
-        /// One pass over all torrents takes this long. The work is spread evenly over it.
+        /// Time between two checks of the same torrent. The checks are spread evenly over it.
         pub interval: u32 = 60, unit "seconds", in 1..=3600;
     }
 }
 
 aquatic_common::settings! {
-    /// Upper bounds on what the tracker remembers. At a limit it still answers, but does not store.
-    /// Worst-case memory: 150 bytes per torrent plus 160 per peer and 24 per offer. Room is divided evenly among the
-    /// workers.
-    pub struct WsLimitsConfig {
-        /// Torrents with at least one peer.
+    /// Limits of the store of WebTorrent peers. At a limit, announces are answered but new peers are not stored.
+    /// Worst-case memory: 150 bytes per torrent plus 160 per peer and 24 per offer. The limits are divided evenly among
+    /// the workers.
+    pub struct WsLimitsConfig, section "ws.limits" {
+        /// Maximum number of torrents with at least one peer.
         pub max_torrents: u64 = 10_000_000, unit "torrents", in 1..=1_000_000_000;
-        /// Peers of all torrents together.
+        /// Maximum number of peers of all torrents.
         pub max_peers: u64 = 10_000_000, unit "peers", in 1..=1_000_000_000;
-        /// Peers of one torrent.
+        /// Maximum number of peers per torrent.
         pub max_peers_per_torrent: usize = 1_000_000, unit "peers", in 1..=10_000_000;
-        /// Offers that wait for an answer. Beyond it those of peers are forgotten that have offered least recently:
-        /// they can no longer be answered.
+        /// Maximum number of offers that wait for an answer. Above it, offers of the least recently offering peers are
+        /// dropped first; they can no longer be answered.
         pub max_waiting_offers: u64 = 4_000_000, unit "offers", in 1..=1_000_000_000;
-        /// Offers of one peer that wait for an answer. Beyond it the oldest of them are forgotten.
+        /// Maximum number of offers of one peer that wait for an answer. Above it its oldest are dropped.
         pub max_waiting_offers_per_peer: usize = 100, unit "offers", in 50..=10_000;
     }
 }
 
 impl WsConfig {
-    /// The blocks that all services with connections have.
-    #[must_use]
-    pub fn tcp(&self) -> TcpConfig<'_> {
-        TcpConfig { network: &self.network, connections: &self.connections, proxies: &self.proxies }
-    }
-
-    /// Each core's part of what may be remembered.
+    /// Limits of the part of the store that each of `cores` cores owns.
     #[must_use]
     pub fn swarm_limits(&self, cores: usize) -> SwarmLimits {
         let cores = cores.max(1) as u64;
@@ -129,35 +103,32 @@ impl WsConfig {
             max_offers: share(self.limits.max_waiting_offers),
             max_offers_per_peer: self.limits.max_waiting_offers_per_peer,
             max_peer_age: self.cleaning.max_peer_age,
-            max_offer_age: self.protocol.max_offer_age,
+            max_offer_age: self.max_offer_age,
         }
     }
-}
 
-impl Configuration for WsConfig {
-    fn check_relations(&self, problems: &mut Vec<Problem>) {
-        self.tcp().check(problems);
-        self.tcp().listen().check_metrics(&self.metrics, problems);
-        self.privileges.check(problems);
-        let interval = self.protocol.peer_announce_interval;
-        let WsCleaningConfig { max_peer_age, interval: pass } = self.cleaning;
-        check_peer_age(&CleaningConfig { max_peer_age, interval: pass }, interval, problems);
-        if self.client.max_announce_idle < interval.saturating_mul(2) {
+    /// Reports impossible combinations of the settings that only WebTorrent uses.
+    pub fn check(&self, problems: &mut Vec<Problem>) {
+        let interval = self.peer_announce_interval;
+        check_peer_age(
+            (WsCleaningConfig::max_peer_age, self.cleaning.max_peer_age),
+            (Self::peer_announce_interval, interval),
+            problems,
+        );
+        let client = &self.client;
+        if client.max_announce_idle < interval.saturating_mul(2) {
             let text = format!(
-                "{} s is less than twice protocol.peer_announce_interval ({interval} s): clients that keep to it \
-                 would be disconnected",
-                self.client.max_announce_idle
+                "{} s is less than twice {} ({interval} s): clients that respect the interval would be disconnected",
+                client.max_announce_idle,
+                Self::peer_announce_interval
             );
-            problems.push(Problem::new("client.max_announce_idle", text));
+            problems.push(Problem::new(WsClientConfig::max_announce_idle, text));
         }
-        if self.client.max_message_burst < self.client.max_message_rate {
-            let text = "is less than client.max_message_rate, which can then not be reached";
-            problems.push(Problem::new("client.max_message_burst", text));
+        if client.max_message_burst < client.max_message_rate {
+            let text =
+                format!("is less than {}, which can then not be reached", WsClientConfig::max_message_rate);
+            problems.push(Problem::new(WsClientConfig::max_message_burst, text));
         }
-    }
-
-    fn log_level(&self) -> LogLevel {
-        self.log_level
     }
 }
 
@@ -165,24 +136,32 @@ impl Configuration for WsConfig {
 mod tests {
     use super::*;
 
-    fn problems(text: &str) -> Vec<String> {
-        let config: WsConfig = toml::from_str(text).unwrap();
-        config.problems().into_iter().map(|problem| problem.key).collect()
+    fn problems(change: impl FnOnce(&mut WsConfig)) -> Vec<String> {
+        let mut config = WsConfig::default();
+        change(&mut config);
+        let mut problems = Vec::new();
+        config.check(&mut problems);
+        problems.into_iter().map(|problem| problem.key).collect()
     }
 
     #[test]
-    fn defaults_are_sound() {
-        assert_eq!(WsConfig::default().problems(), []);
+    fn the_defaults_are_valid() {
+        assert_eq!(problems(|_| ()), [""; 0]);
     }
 
     #[test]
     fn impossible_combinations_are_named() {
         assert_eq!(
-            problems("protocol.peer_announce_interval = 301"),
-            ["cleaning.max_peer_age", "client.max_announce_idle"]
+            problems(|ws| ws.peer_announce_interval = 301),
+            ["ws.cleaning.max_peer_age", "ws.client.max_announce_idle"]
         );
-        assert_eq!(problems("client.max_message_rate = 2000"), ["client.max_message_burst"]);
-        assert_eq!(problems("network.use_ipv4 = false\nnetwork.use_ipv6 = false"), ["network.use_ipv4"]);
+        assert_eq!(problems(|ws| ws.client.max_message_rate = 2000), ["ws.client.max_message_burst"]);
+    }
+
+    #[test]
+    fn a_connection_may_use_a_peer_id_per_torrent() {
+        let client = WsClientConfig::default();
+        assert_eq!(client.max_peer_ids, client.max_peers);
     }
 
     #[test]

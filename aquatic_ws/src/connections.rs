@@ -114,7 +114,7 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     pub(crate) fn new(config: &WsConfig) -> Self {
-        let (client, connections) = (&config.client, &config.connections);
+        let client = &config.client;
         Self {
             outbound: OutboundLimits {
                 max_bytes: client.max_unsent_bytes,
@@ -125,10 +125,10 @@ impl Bounds {
                 max_peer_ids: client.max_peer_ids,
                 max_age: config.cleaning.max_peer_age,
             },
-            idle: connections.max_connection_idle,
+            idle: client.idle_timeout,
             useless: client.max_announce_idle,
-            sending: connections.request_timeout,
-            receiving: connections.reply_timeout,
+            sending: client.message_timeout,
+            receiving: client.send_timeout,
             rate: client.max_message_rate,
             burst: client.max_message_burst,
         }

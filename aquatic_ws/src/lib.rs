@@ -28,6 +28,6 @@ pub mod swarm;
 mod tracker;
 mod upgrade;
 
-pub use config::{ClientConfig, ProtocolConfig, WsCleaningConfig, WsConfig, WsLimitsConfig};
+pub use config::{WsCleaningConfig, WsClientConfig, WsConfig, WsLimitsConfig};
 pub use message::Batch;
 pub use service::{WsSeed, WsTracker};

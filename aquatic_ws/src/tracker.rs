@@ -76,8 +76,8 @@ impl Tracker {
     ) -> Self {
         let limits = Limits {
             max_message_length: config.client.max_message_size,
-            max_offers: config.protocol.max_offers,
-            max_scrape_hashes: config.protocol.max_scrape_torrents,
+            max_offers: config.max_offers,
+            max_scrape_hashes: config.max_scrape_torrents,
         };
         let cores = steering.cores();
         Self {
@@ -290,9 +290,8 @@ impl Tracker {
         announced: &swarm::Announced,
         rng: &mut SmallRng,
     ) {
-        let protocol = &self.config.protocol;
-        let interval =
-            shorten(protocol.peer_announce_interval, protocol.announce_interval_jitter, rng.next_u32());
+        let WsConfig { peer_announce_interval, announce_interval_jitter, .. } = self.config;
+        let interval = shorten(peer_announce_interval, announce_interval_jitter, rng.next_u32());
         let is_contested = matches!(announced.outcome, Outcome::Contested(_));
         let interval = if is_contested { interval.min(CONTESTED_INTERVAL) } else { interval };
         let swarm::Counts { complete, incomplete, .. } = announced.counts;

@@ -37,7 +37,7 @@ const SETTINGS: [&str; 2] =
     ["connections.max_connections_per_address=0", "connections.max_connections=10000"];
 
 /// The healthy client sends more messages than one that announces.
-const WS_SETTINGS: [&str; 3] = [SETTINGS[0], SETTINGS[1], "client.max_message_rate=0"];
+const WS_SETTINGS: [&str; 3] = [SETTINGS[0], SETTINGS[1], "ws.client.max_message_rate=0"];
 
 type Attack<'a> = (&'static str, Box<dyn Fn(&Target) -> Tally + 'a>);
 

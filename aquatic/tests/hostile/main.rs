@@ -24,13 +24,16 @@ use siege::{Report, besiege};
 use target::{PATIENCE, Target};
 
 /// Deadlines of the tests, in seconds.
-const DEADLINES: [&str; 6] = [
+const DEADLINES: [&str; 9] = [
     "connections.request_timeout=1",
     "connections.reply_timeout=3",
     "connections.handshake_timeout=2",
     "connections.max_connection_idle=2",
     "connections.linger_timeout=1",
     "connections.max_connections_per_address=0",
+    "ws.client.message_timeout=1",
+    "ws.client.send_timeout=3",
+    "ws.client.idle_timeout=2",
 ];
 
 const REQUEST: Duration = Duration::from_secs(1);
@@ -216,7 +219,7 @@ type Attack = fn(&Target, usize) -> Tally;
 
 /// Attacks a WebTorrent tracker in turn with what its members may not suffer from.
 fn attacked_ws(attacks: &[(Attack, usize)]) {
-    let target = start_service("ws", &["client.max_message_rate=0"]);
+    let target = start_service("ws", &["ws.client.max_message_rate=0"]);
     for &(attack, count) in attacks {
         let report = checked(besiege(&target, || ws::Pair::new(&target), |target| attack(target, count)));
         assert!(report.tally.opened == count && report.tally.longest < PATIENCE, "{report:?}");
@@ -241,7 +244,7 @@ fn members_that_are_reset_leave_nothing_behind() {
 
 #[test]
 fn upgrades_and_frames_that_dribble_are_cut_off() {
-    let target = start_service("ws", &["client.max_message_rate=0"]);
+    let target = start_service("ws", &["ws.client.max_message_rate=0"]);
     let every = Duration::from_millis(100);
     let attack = |target: &Target| http::dribble(target, 200, every, REQUEST);
     let report = checked(besiege(&target, || ws::Pair::new(&target), attack));
@@ -254,7 +257,7 @@ fn upgrades_and_frames_that_dribble_are_cut_off() {
 
 #[test]
 fn members_that_never_read_are_cut_off() {
-    let target = start_service("ws", &["client.max_message_rate=0"]);
+    let target = start_service("ws", &["ws.client.max_message_rate=0"]);
     let attack = |target: &Target| ws::never_reading(target, 20, REPLY);
     // What waited for them the first time is memory that is used again.
     besiege(&target, || ws::Pair::new(&target), attack);

@@ -43,7 +43,7 @@ fn replies_have_everything_clients_look_for() {
             "network.address_ipv6=[::1]:0",
             "protocol.peer_announce_interval=1000",
             "protocol.announce_interval_jitter=20",
-            "protocol.min_announce_interval=70",
+            "http.min_announce_interval=70",
         ]),
     );
     let [v4, v6] = tracker.addresses[..] else { panic!("{:?}", tracker.addresses) };
@@ -166,7 +166,7 @@ fn what_cannot_be_served_is_refused_with_its_reason() {
 
 #[test]
 fn peers_are_counted_and_given_as_asked() {
-    let tracker = start(&["protocol.max_response_peers=10"]);
+    let tracker = start(&["http.max_response_peers=10"]);
     // Torrents of both cores.
     for number in 0..8 {
         let torrent = torrent(number);
@@ -196,7 +196,7 @@ fn peers_are_counted_and_given_as_asked() {
 
 #[test]
 fn a_scrape_is_answered_for_as_many_torrents_as_configured() {
-    let tracker = start(&["protocol.max_scrape_torrents=100"]);
+    let tracker = start(&["http.max_scrape_torrents=100"]);
     let mut client = Plain::connect(tracker.address());
     let torrents: Vec<_> = (0..110).map(torrent).collect();
     client.get(&announce(&torrents[99], 1, ""));

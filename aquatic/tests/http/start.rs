@@ -28,11 +28,14 @@ fn impossible_settings_are_named_before_anything_starts() {
             &["network.enable_tls=true"][..],
             &["network.tls_certificate_path", "network.tls_private_key_path"][..],
         ),
-        (&["proxies.proxy_protocol=true"], &["proxies.proxy_protocol: no proxy is trusted"]),
+        (
+            &["proxies.proxy_protocol=true"],
+            &["proxies.proxy_protocol: has no effect because no proxy is trusted"],
+        ),
         (&["proxies.trusted_proxies=[\"proxy\"]"], &["proxies.trusted_proxies", "10.0.0.0/8"]),
-        (&["network.use_ipv4=false"], &["nothing to listen on"]),
+        (&["network.use_ipv4=false"], &["network.use_ipv4: is false", "no address to listen on"]),
         (&["network.unix_socket_mode=rw"], &["network.unix_socket_mode", "660"]),
-        (&["cleaning.max_connection_idle=5"], &["did you mean connections.max_connection_idle?"]),
+        (&["cleaning.max_connection_idle=5"], &["it was replaced by connections.max_connection_idle"]),
     ] {
         let (code, log) = run(settings);
         assert_eq!(code, Some(1), "{settings:?}: {log}");

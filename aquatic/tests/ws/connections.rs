@@ -145,7 +145,7 @@ fn what_is_no_websocket_ends_with_a_code() {
 
 #[test]
 fn a_message_that_never_ends_is_not_waited_for() {
-    let tracker = start(&["connections.request_timeout=1"]);
+    let tracker = start(&["ws.client.message_timeout=1"]);
     let mut stream = tcp("127.0.0.1", tracker.address());
     stream.write_all(UPGRADE.as_bytes()).unwrap();
     stream.write_all(&[0x81, 0xfe, 1, 0, 0, 0, 0, 0]).unwrap();

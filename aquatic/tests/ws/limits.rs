@@ -19,7 +19,7 @@ fn start_with_metrics(settings: &[&str]) -> (Tracker, impl Fn(&str) -> f64) {
 #[test]
 fn offers_and_peers_of_a_connection_are_limited() {
     let (tracker, metric) =
-        start_with_metrics(&["protocol.max_offers=2", "client.max_peers=4", "client.max_peer_ids=2"]);
+        start_with_metrics(&["ws.max_offers=2", "ws.client.max_peers=4", "ws.client.max_peer_ids=2"]);
     let mut others: Vec<Plain> = (0..4).map(|_| Plain::connect(tracker.address())).collect();
     for (number, other) in (10..).zip(&mut others) {
         other.announce(torrent(1), peer(number), 1, &[]);
@@ -49,7 +49,7 @@ fn offers_and_peers_of_a_connection_are_limited() {
 
 #[test]
 fn at_a_limit_of_the_tracker_it_still_answers() {
-    let (tracker, metric) = start_with_metrics(&["limits.max_peers_per_torrent=2"]);
+    let (tracker, metric) = start_with_metrics(&["ws.limits.max_peers_per_torrent=2"]);
     let mut clients: Vec<Plain> = (0..3).map(|_| Plain::connect(tracker.address())).collect();
     for (number, client) in (1..).zip(&mut clients) {
         assert_eq!(client.announce(torrent(1), peer(number), 1, &[]).counts(), (0, u32::from(number.min(2))));
@@ -89,7 +89,7 @@ fn deaf(tracker: &Tracker) -> Plain {
 }
 
 const DEAF: [&str; 3] =
-    ["client.max_message_rate=0", "client.max_unsent_bytes=65536", "connections.reply_timeout=3"];
+    ["ws.client.max_message_rate=0", "ws.client.max_unsent_bytes=65536", "ws.client.send_timeout=3"];
 
 #[test]
 fn a_client_that_does_not_read_is_disconnected_and_others_do_not_notice() {
@@ -132,7 +132,7 @@ fn who_asks_on_and_on_without_reading_is_disconnected() {
 #[test]
 fn too_many_messages_are_read_more_slowly() {
     let (tracker, metric) =
-        start_with_metrics(&["client.max_message_rate=10", "client.max_message_burst=10"]);
+        start_with_metrics(&["ws.client.max_message_rate=10", "ws.client.max_message_burst=10"]);
     let mut client = Plain::connect(tracker.address());
     let mut text = String::new();
     ClientMessage::Scrape(Scrape { info_hashes: vec![torrent(1)] }).encode(&mut text);

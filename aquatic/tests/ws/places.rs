@@ -112,7 +112,7 @@ fn a_connection_that_is_dead_makes_room_within_seconds() {
 
 #[test]
 fn a_connection_that_answers_pings_stays() {
-    let tracker = start(&["connections.max_connection_idle=2"]);
+    let tracker = start(&["ws.client.idle_timeout=2"]);
     let [mut alive, mut silent] = [(); 2].map(|()| Plain::connect(tracker.address()));
     alive.announce(torrent(1), peer(1), 1, &[]);
     silent.announce(torrent(1), peer(2), 1, &[]);

@@ -6,7 +6,7 @@ use crate::client::{Plain, peer, start, torrent};
 
 #[test]
 fn floods_of_answers_and_pings_reach_nobody() {
-    let tracker = start(&["client.max_message_rate=0"]);
+    let tracker = start(&["ws.client.max_message_rate=0"]);
     let [mut one, mut two, mut stranger] = [(); 3].map(|()| Plain::connect(tracker.address()));
     one.announce(torrent(1), peer(1), 1, &[]);
     two.announce(torrent(1), peer(2), 1, &["x"]);

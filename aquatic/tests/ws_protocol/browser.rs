@@ -22,7 +22,7 @@ pub(crate) fn tracker_with(settings: &[&str]) -> Tracker {
         "network.address_ipv4=127.0.0.1:0",
         "network.use_ipv6=false",
         // So that tests can compare it.
-        "protocol.announce_interval_jitter=0",
+        "ws.announce_interval_jitter=0",
     ];
     all.extend(settings);
     Tracker::start(1, &mut service("ws", &all))

@@ -81,7 +81,7 @@ fn an_offer_is_answered_once() {
 
 #[test]
 fn offers_beyond_the_limit_are_left_out_and_the_others_are_not() {
-    let tracker = tracker_with(&["protocol.max_offers=2"]);
+    let tracker = tracker_with(&["ws.max_offers=2"]);
     let mut others: Vec<_> = ['1', '2', '3', '4']
         .into_iter()
         .map(|peer| {

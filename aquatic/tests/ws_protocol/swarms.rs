@@ -142,9 +142,9 @@ fn browsers_of_both_families_meet() {
 #[test]
 fn who_does_not_read_is_disconnected_and_nobody_waits_for_it() {
     let tracker = tracker_with(&[
-        "client.max_unsent_bytes=65536",
-        "client.max_message_rate=0",
-        "connections.reply_timeout=3",
+        "ws.client.max_unsent_bytes=65536",
+        "ws.client.max_message_rate=0",
+        "ws.client.send_timeout=3",
     ]);
     let (mut deaf, mut talker) = (Browser::open(&tracker), Browser::open(&tracker));
     deaf.announce('d', json!({}));

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use aquatic_common::config::{AccessListConfig, CleaningConfig, LogLevel, check_peer_age};
-use aquatic_common::settings::{Addresses, Problem};
+use aquatic_common::settings::{Addresses, Problem, Whole};
 
 use super::*;
 use crate::declarations;
@@ -48,7 +48,21 @@ aquatic_common::settings! {
 
 impl Configuration for Config {
     fn check_relations(&self, problems: &mut Vec<Problem>) {
-        check_peer_age(&self.cleaning, self.protocol.peer_announce_interval, problems);
+        let interval = ("protocol.peer_announce_interval", self.protocol.peer_announce_interval);
+        check_peer_age((CleaningConfig::max_peer_age, self.cleaning.max_peer_age), interval, problems);
+    }
+
+    fn former_keys() -> &'static [FormerKey] {
+        &[
+            FormerKey { name: "network.bind", successors: &["network.address"] },
+            FormerKey {
+                name: "network.peers",
+                successors: &["protocol.max_response_peers", "protocol.share"],
+            },
+            FormerKey { name: "network.mtu", successors: &[] },
+            FormerKey { name: "expiry", successors: &["cleaning"] },
+            FormerKey { name: "tracker.threads", successors: &["workers"] },
+        ]
     }
 
     fn log_level(&self) -> LogLevel {
@@ -57,7 +71,7 @@ impl Configuration for Config {
 }
 
 fn read(text: &str) -> Result<Config, Vec<Found>> {
-    config(text, &[])
+    config(text, &[], &Whole)
 }
 
 /// The complaints about a text, one per line.
@@ -67,7 +81,7 @@ fn complaints(text: &str) -> String {
 
 fn complaints_with(text: &str, overrides: &[&str]) -> String {
     let overrides: Vec<Override> = overrides.iter().map(|set| set.parse().unwrap()).collect();
-    let found = config::<Config>(text, &overrides).expect_err("something wrong");
+    let found = config::<Config>(text, &overrides, &Whole).expect_err("something wrong");
     let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
     lines.join("\n")
 }
@@ -85,7 +99,7 @@ fn the_declaration_owes_nothing() {
 
 #[test]
 fn printed_default_has_comments_units_bounds_and_choices() {
-    let text = default_config::<Config>().unwrap();
+    let text = default_config::<Config>(&Whole).unwrap();
     let expected = "\
 # Every key may be left out. The values below are the defaults.
 
@@ -111,16 +125,14 @@ use_ipv4 = true
 peer_announce_interval = 1800
 ";
     assert!(text.contains(interval), "{text}");
-    assert!(
-        text.contains("\n# Which torrents are served. Send SIGUSR1 to read the list again.\n[access_list]\n")
-    );
+    assert!(text.contains("\n# Torrents that are served. SIGUSR1 reloads the list.\n[access_list]\n"));
 }
 
 #[test]
 fn parsed_config_shows_what_differs_and_parses_back() {
     let config =
         read("workers = 3\nprotocol.share = 1\nnetwork.address = ['[::1]:1', '127.0.0.1:2']").unwrap();
-    let text = parsed_config(&config).unwrap();
+    let text = parsed_config(&config, &Whole).unwrap();
     assert!(text.contains("workers = 3 # default: 0\n"), "{text}");
     assert!(text.contains("share = 1.0 # default: 0.5\n"), "{text}");
     assert!(
@@ -140,13 +152,13 @@ fn unknown_keys_are_named_with_the_nearest_valid_one() {
     let expected = "line 1: use_ipv4: unknown key \"use_ipv4\"; did you mean network.use_ipv4?";
     assert_eq!(complaints("use_ipv4 = false"), expected);
     let expected = "line 2: protocol.workers: unknown key \"workers\" in section [protocol]; \
-                    did you mean workers? That one stands above the first [section].";
+                    did you mean workers? It belongs above the first [section].";
     assert_eq!(complaints("[protocol]\nworkers = 2"), expected);
     let expected = "line 1: socket_workers: unknown key \"socket_workers\"; did you mean workers?";
     assert_eq!(complaints("socket_workers = 2"), expected);
-    let expected = "line 1: network.mtu: unknown key \"mtu\" in section [network]; \
+    let expected = "line 1: network.ttl: unknown key \"ttl\" in section [network]; \
                     choose from use_ipv4, use_ipv6, address";
-    assert_eq!(complaints("network.mtu = 2"), expected);
+    assert_eq!(complaints("network.ttl = 2"), expected);
 }
 
 #[test]
@@ -204,8 +216,83 @@ fn numbers_out_of_bounds_are_told_the_bounds() {
             format!("line 2: protocol.max_response_peers: {number} is out of bounds, choose from 1 to 202");
         assert_eq!(complaints(&format!("[protocol]\nmax_response_peers = {number}")), expected);
     }
-    let found = complaints("workers = 99999999999999999999999");
-    assert!(found.starts_with("line 1: workers: "), "{found}");
+    for number in ["9223372036854775808", "-99999999999999999999", "0x8000000000000000"] {
+        let found = complaints(&format!("workers = {number}"));
+        let digits = number.trim_start_matches("0x");
+        assert_eq!(found, format!("line 1: workers: {digits} is out of bounds, choose from 0 to 1024"));
+    }
+    let found = complaints_with("", &["workers=99999999999999999999"]);
+    let expected = "--set workers: 99999999999999999999 is out of bounds, choose from 0 to 1024";
+    assert_eq!(found, expected);
+    let found = complaints("access_list.path = 99999999999999999999");
+    let expected = "line 1: access_list.path: the number 99999999999999999999 does not fit in 64 bits";
+    assert_eq!(found, expected);
+    let set = |path: &str| config::<Config>("", &[path.parse().unwrap()], &Whole).unwrap();
+    let path = "99999999999999999999";
+    assert_eq!(set(&format!("access_list.path={path}")).access_list.path, PathBuf::from(path));
+}
+
+#[test]
+fn former_keys_are_reported_with_their_successors() {
+    for (text, expected) in [
+        (
+            "network.bind = 1",
+            "network.bind: unknown key \"bind\" in section [network]; it was replaced by network.address",
+        ),
+        (
+            "network.peers = 1",
+            "network.peers: unknown key \"peers\" in section [network]; it was replaced by \
+             protocol.max_response_peers and protocol.share",
+        ),
+        (
+            "network.mtu = 1",
+            "network.mtu: unknown key \"mtu\" in section [network]; it no longer exists; leave it out",
+        ),
+        ("expiry.age = 1", "expiry: unknown section \"expiry\"; it was replaced by cleaning"),
+        (
+            "[tracker]\nthreads = 1",
+            "tracker.threads: unknown key \"threads\" in section [tracker]; it was replaced by workers",
+        ),
+    ] {
+        let line = 1 + text.matches('\n').count();
+        assert_eq!(complaints(text), format!("line {line}: {expected}"));
+    }
+    let found = complaints_with("", &["expiry.age=1"]);
+    let expected = "--set expiry.age: unknown key \"age\" in section [expiry]; section [expiry] was replaced by \
+                    [cleaning]";
+    assert_eq!(found, expected);
+}
+
+/// Reads everything except the sections `[cleaning]` and `[access_list]`, and `protocol.share`.
+struct Part;
+
+impl Scope<Config> for Part {
+    fn reads(&self, key: &str) -> bool {
+        !key.starts_with("cleaning.") && !key.starts_with("access_list.") && key != "protocol.share"
+    }
+
+    fn check_relations(&self, _config: &Config, _problems: &mut Vec<Problem>) {}
+}
+
+#[test]
+fn what_a_program_does_not_read_is_not_printed() {
+    let text = default_config::<Config>(&Part).unwrap();
+    assert!(text.contains("[network]") && text.contains("max_response_peers"), "{text}");
+    for absent in ["cleaning", "access_list", "share"] {
+        assert!(!text.contains(absent), "{text}");
+    }
+}
+
+#[test]
+fn what_a_program_does_not_read_is_checked_by_itself_only() {
+    let read = |text| config(text, &[], &Part).map_err(|found| found[0].to_string());
+    let related = read("protocol.peer_announce_interval = 3000").unwrap();
+    assert_eq!(related.protocol.peer_announce_interval, 3000);
+    assert_eq!(read("cleaning.intervall = 1").unwrap_err().split(';').count(), 2);
+    let error = read("cleaning.interval = 0").unwrap_err();
+    assert_eq!(error, "line 1: cleaning.interval: 0 is out of bounds, choose from 1 to 3600");
+    let error = read("network.peers = 1").unwrap_err();
+    assert!(error.ends_with("replaced by protocol.max_response_peers"), "{error}");
 }
 
 #[test]
@@ -253,7 +340,7 @@ fn syntax_errors_have_lines() {
 fn overrides_win_and_need_no_quotes_around_text() {
     let set = |sets: &[&str]| {
         let overrides: Vec<Override> = sets.iter().map(|set| set.parse().unwrap()).collect();
-        config::<Config>("workers = 2\nnetwork.use_ipv6 = true", &overrides).unwrap()
+        config::<Config>("workers = 2\nnetwork.use_ipv6 = true", &overrides, &Whole).unwrap()
     };
     assert_eq!(set(&["workers=3", "workers=4"]).workers, 4);
     assert!(!set(&["network.use_ipv6=false"]).network.use_ipv6);
@@ -279,6 +366,12 @@ fn overrides_are_checked_like_the_file() {
 #[test]
 fn faults_of_a_declaration_are_found() {
     aquatic_common::settings! {
+        struct Moved, section "elsewhere" {
+            /// A switch.
+            pub on: bool = false;
+        }
+    }
+    aquatic_common::settings! {
         struct Careless {
             pub silent: bool = false;
             /// Unbounded.
@@ -287,14 +380,29 @@ fn faults_of_a_declaration_are_found() {
             pub outside: u32 = 5, in 6..=7;
             /// Not passed on.
             pub log_level: LogLevel = LogLevel::Info;
+            /// Not where it declares to be.
+            pub moved: Moved;
         }
     }
     impl Configuration for Careless {
         fn check_relations(&self, _problems: &mut Vec<Problem>) {}
+
+        fn former_keys() -> &'static [FormerKey] {
+            &[FormerKey { name: "silent", successors: &["absent"] }]
+        }
     }
     let faults = declarations::faults::<Careless>();
     let named: Vec<&str> =
         faults.iter().filter_map(|fault| fault.split_once(": ").map(|(name, _)| name)).collect();
-    let expected = ["silent", "unbounded", "the default is not valid", "printed default", "log_level"];
+    let expected = [
+        "silent",
+        "unbounded",
+        "moved",
+        "the default is not valid",
+        "printed default",
+        "silent",
+        "silent",
+        "log_level",
+    ];
     assert_eq!(named, expected, "{faults:?}");
 }

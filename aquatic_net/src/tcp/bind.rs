@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use aquatic_common::config::ListenerKind;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use aquatic_runtime::MailboxReceiver;
@@ -41,18 +42,6 @@ impl Default for ListenOptions {
     fn default() -> Self {
         Self { backlog: 4096, only_ipv6: true }
     }
-}
-
-/// Which connections a listening socket takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ListenerKind {
-    /// Plain ones only.
-    #[default]
-    Plain,
-    /// Encrypted ones only.
-    Tls,
-    /// Both, told apart by their first byte.
-    TlsOrPlain,
 }
 
 /// One core's listening socket of an address.

@@ -1,125 +1,25 @@
-//! The blocks of settings that every service with connections has, what is impossible about them, and the way from
-//! them to listening sockets.
+//! Sections of settings about TCP connections, and the listening sockets made from them.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use aquatic_common::Family;
-use aquatic_common::config::{DEFAULT_PORT, Listen};
-use aquatic_common::settings::{Addresses, Problem};
+use aquatic_common::config::{
+    ConnectionsConfig, ListenerKind, NetworkConfig, OnMissingClient, ProxiesConfig,
+};
+use aquatic_common::settings::Problem;
+use aquatic_runtime::{Engine, startup};
 
 use super::accept::TcpSettings;
-use super::bind::{CoreListeners, ListenOptions, ListenerKind, Listeners};
+use super::bind::{CoreListeners, ListenOptions, Listeners};
 use super::counters::Protocols;
 use super::deadlines::Deadlines;
 use super::handshakes::HandshakeLimits;
 use super::tls::{Tls, TlsFiles};
 use crate::listen;
 use crate::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
-use aquatic_runtime::Engine;
-use aquatic_runtime::startup;
-
-/// Longest path of a unix socket.
-const MAX_UNIX_PATH: usize = 107;
-
-aquatic_common::settings! {
-    /// Where to listen, and whether connections are encrypted.
-    pub struct TcpNetworkConfig {
-        /// Serve clients over IPv4.
-        pub use_ipv4: bool = true;
-        /// Serve clients over IPv6.
-        pub use_ipv6: bool = true;
-        /// Address and port for IPv4, or a list of them: ["192.0.2.1:6969", "192.0.2.2:6969"].
-        pub address_ipv4: Addresses = Addresses(vec![SocketAddr::from(([0; 4], DEFAULT_PORT))]);
-        /// Address and port for IPv6, or a list of them.
-        pub address_ipv6: Addresses = Addresses(vec![SocketAddr::from(([0_u16; 8], DEFAULT_PORT))]);
-        /// IPv6 sockets take IPv6 connections only. Switched off, one on [::] takes IPv4 connections, too: then
-        /// set use_ipv4 = false.
-        pub only_ipv6: bool = true;
-        /// Path of a unix socket to listen on as well, for a proxy on this machine; empty for none. Such
-        /// connections are not encrypted, and whoever may open the socket is trusted like trusted_proxies.
-        pub unix_socket_path: PathBuf = PathBuf::new();
-        /// Permissions of the unix socket: three octal digits.
-        pub unix_socket_mode: String = "660".to_owned();
-        /// Connections the kernel keeps for each worker and address until they are accepted;
-        /// net.core.somaxconn limits it.
-        pub tcp_backlog: u16 = 4096, unit "connections", in 1..=65_535;
-        /// Encrypt connections: TLS 1.2 and 1.3.
-        pub enable_tls: bool = false;
-        /// PEM file with the certificate, and those between it and the root. Read again when it changes, and on
-        /// SIGUSR1; open connections are not affected.
-        pub tls_certificate_path: PathBuf = PathBuf::new();
-        /// PEM file with the private key (PKCS #8, PKCS #1 or SEC 1).
-        pub tls_private_key_path: PathBuf = PathBuf::new();
-    }
-}
-
-aquatic_common::settings! {
-    /// How many connections there may be, and how long each may take for what.
-    pub struct ConnectionsConfig {
-        /// Most connections of the process. Beyond that the one that has waited longest for its client makes room:
-        /// for a request over HTTP, for a handshake in any case. Where none waits, the new connection is closed. An
-        /// idle one takes about 1.5 KiB, or 10 KiB with TLS, besides the kernel's part, and one whose client sends
-        /// but does not receive up to some 50 KiB. There are fewer if the limit of open files (LimitNOFILE= in a
-        /// systemd unit) is not higher.
-        pub max_connections: usize = 100_000, unit "connections", in 1..=10_000_000;
-        /// Most connections from one IPv4 address, or one IPv6 network of 64 bits; 0 for no limit. Trusted proxies
-        /// are exempt.
-        pub max_connections_per_address: u32 = 1000, unit "connections", in 0..=10_000_000;
-        /// Most TLS handshakes of a worker that wait for their client, of some 12 KiB each. When there is one more,
-        /// the one that began first is closed. To be more than a worker begins in a second, so that this is one
-        /// whose client has stopped.
-        pub max_tls_handshakes: usize = 4096, unit "handshakes", in 1..=100_000;
-        /// Most TLS handshakes of a worker that wait for their turn to begin, which takes the worker 0.1 to 1 ms
-        /// each. Further connections are closed at once.
-        pub max_queued_tls_handshakes: usize = 1024, unit "handshakes", in 1..=100_000;
-        /// A connection without a request for this long is closed. To be longer than the keep-alive time of a
-        /// proxy in front of the tracker (60 s in nginx), which might otherwise send into a closed connection.
-        pub max_connection_idle: u32 = 75, unit "seconds", in 1..=86_400;
-        /// Longest time for TLS handshake and PROXY protocol header.
-        pub handshake_timeout: u32 = 10, unit "seconds", in 1..=600;
-        /// Longest time from the first byte of a request to the end of its head, and for the first request from
-        /// the beginning of the connection.
-        pub request_timeout: u32 = 10, unit "seconds", in 1..=600;
-        /// Longest time a client may take to receive a reply.
-        pub reply_timeout: u32 = 30, unit "seconds", in 3..=600;
-        /// How long a closing connection waits for the client to close it, too.
-        pub linger_timeout: u32 = 2, unit "seconds", in 1..=60;
-    }
-}
-
-aquatic_common::settings! {
-    /// Reverse proxies in front of the tracker, and how they say whom they stand for.
-    pub struct ProxiesConfig {
-        /// Addresses and networks of proxies that are believed: ["127.0.0.1", "10.0.0.0/8", "2001:db8::/32"].
-        /// Everybody else is taken for the client. Proxies on the unix socket are always believed.
-        pub trusted_proxies: Vec<String> = Vec::new();
-        /// Request headers that name the client, such as ["Forwarded", "X-Real-IP"], in any case of letters. The
-        /// first one a request has is read, from the right to the left past trusted proxies; "Forwarded" as RFC
-        /// 7239 has it, all others as lists of addresses. Name only headers that the proxies set: others they
-        /// pass on as strangers wrote them.
-        pub client_headers: Vec<String> = vec!["X-Forwarded-For".to_owned()];
-        /// Trusted proxies begin each connection with a header of the PROXY protocol, version 1 or 2, which names
-        /// the client ("send-proxy-v2" in HAProxy, "proxy_protocol on" in nginx).
-        pub proxy_protocol: bool = false;
-        /// What happens to requests of a trusted proxy that does not say, or not understandably, whom it stands
-        /// for: refuse them, or use the proxy's own address.
-        pub on_missing_client: OnMissingClient = OnMissingClient::Refuse;
-    }
-}
-
-aquatic_common::choice! {
-    /// What to do about a proxy that does not say whom it stands for.
-    pub enum OnMissingClient {
-        /// Refuse.
-        Refuse = "refuse",
-        /// Take the proxy for the client.
-        UseProxyAddress = "use_proxy_address",
-    }
-}
 
 impl From<OnMissingClient> for OnBadHeader {
     fn from(choice: OnMissingClient) -> Self {
@@ -130,11 +30,11 @@ impl From<OnMissingClient> for OnBadHeader {
     }
 }
 
-/// The blocks of one service together.
+/// The sections that services with TCP connections read.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpConfig<'a> {
     /// Section `[network]`.
-    pub network: &'a TcpNetworkConfig,
+    pub network: &'a NetworkConfig,
     /// Section `[connections]`.
     pub connections: &'a ConnectionsConfig,
     /// Section `[proxies]`.
@@ -164,98 +64,43 @@ pub struct Opened {
 }
 
 impl TcpConfig<'_> {
-    /// Where to listen.
+    /// The addresses to listen on and the kind of connections that each accepts.
     #[must_use]
-    pub fn listen(&self) -> Listen<'_> {
-        let TcpNetworkConfig { use_ipv4, use_ipv6, address_ipv4, address_ipv6, .. } = self.network;
-        Listen { use_ipv4: *use_ipv4, use_ipv6: *use_ipv6, address_ipv4, address_ipv6 }
+    pub fn listeners(&self) -> Vec<(SocketAddr, ListenerKind)> {
+        self.network.tcp_listeners()
     }
 
-    fn has_unix_socket(&self) -> bool {
-        !self.network.unix_socket_path.as_os_str().is_empty()
+    fn trusts_any_proxy(&self) -> bool {
+        self.network.has_unix_socket() || !self.proxies.trusted_proxies.is_empty()
     }
 
-    fn trusts_anyone(&self) -> bool {
-        self.has_unix_socket() || !self.proxies.trusted_proxies.is_empty()
-    }
-
-    /// Reports impossible combinations.
+    /// Reports impossible combinations of the settings about proxies.
     pub fn check(&self, problems: &mut Vec<Problem>) {
-        self.listen().check(problems);
-        self.check_listeners(problems);
-        self.check_tls(problems);
-        self.check_proxies(problems);
-    }
-
-    fn check_listeners(&self, problems: &mut Vec<Problem>) {
-        let network = self.network;
-        let mut add = |key, text: String| problems.push(Problem::new(key, text));
-        if !network.use_ipv4 && !network.use_ipv6 && !self.has_unix_socket() {
-            let text = "both families are switched off and there is no unix socket, so there is nothing to listen \
-                        on; switch one on";
-            add("network.use_ipv4", text.to_owned());
-        }
-        if !network.only_ipv6 && network.use_ipv4 && network.use_ipv6 {
-            let v4 = &network.address_ipv4.0;
-            let both = network.address_ipv6.0.iter().filter(|address| address.ip().is_unspecified());
-            for address in both.filter(|a| a.port() != 0 && v4.iter().any(|b| a.port() == b.port())) {
-                let text = format!(
-                    "{address} then takes the IPv4 connections of port {}, which network.address_ipv4 has, too; set \
-                     network.use_ipv4 = false, or only_ipv6 = true",
-                    address.port()
-                );
-                add("network.only_ipv6", text);
-            }
-        }
-        if network.unix_socket_path.as_os_str().len() > MAX_UNIX_PATH {
-            add("network.unix_socket_path", format!("the path has more than {MAX_UNIX_PATH} bytes"));
-        }
-        if parse_mode(&network.unix_socket_mode).is_none() {
-            let text = format!("{:?} is not three octal digits such as \"660\"", network.unix_socket_mode);
-            add("network.unix_socket_mode", text);
-        }
-    }
-
-    fn check_tls(&self, problems: &mut Vec<Problem>) {
-        for (key, path) in [
-            ("network.tls_certificate_path", &self.network.tls_certificate_path),
-            ("network.tls_private_key_path", &self.network.tls_private_key_path),
-        ] {
-            match (self.network.enable_tls, path.as_os_str().is_empty()) {
-                (true, true) => {
-                    problems.push(Problem::new(key, "is needed when network.enable_tls is true"));
-                }
-                (false, false) => {
-                    let text =
-                        "has no effect: connections are not encrypted unless network.enable_tls is true";
-                    problems.push(Problem::new(key, text));
-                }
-                (true, false) | (false, true) => {}
-            }
-        }
-    }
-
-    fn check_proxies(&self, problems: &mut Vec<Problem>) {
         let proxies = self.proxies;
         let mut add = |key, text: &str| problems.push(Problem::new(key, text));
         if let Err(error) = TrustedProxies::parse(&proxies.trusted_proxies) {
-            add("proxies.trusted_proxies", &error.to_string());
+            add(ProxiesConfig::trusted_proxies, &error.to_string());
         }
         if let Some(bad) = proxies.client_headers.iter().find(|name| !is_header_name(name)) {
-            add("proxies.client_headers", &format!("{bad:?} is not the name of a header"));
+            add(ProxiesConfig::client_headers, &format!("{bad:?} is not the name of a header"));
         }
-        let nobody = "no proxy is trusted, so this has no effect; name them in proxies.trusted_proxies, or let them \
-                      connect to network.unix_socket_path";
-        if proxies.proxy_protocol && !self.trusts_anyone() {
-            add("proxies.proxy_protocol", nobody);
+        let no_proxy = format!(
+            "has no effect because no proxy is trusted; list them in {}, or set {}",
+            ProxiesConfig::trusted_proxies,
+            NetworkConfig::unix_socket_path
+        );
+        if proxies.proxy_protocol && !self.trusts_any_proxy() {
+            add(ProxiesConfig::proxy_protocol, &no_proxy);
         }
-        if proxies.client_headers != ProxiesConfig::default().client_headers && !self.trusts_anyone() {
-            add("proxies.client_headers", nobody);
+        if proxies.client_headers != ProxiesConfig::default().client_headers && !self.trusts_any_proxy() {
+            add(ProxiesConfig::client_headers, &no_proxy);
         }
-        if proxies.client_headers.is_empty() && self.trusts_anyone() && !proxies.proxy_protocol {
-            let text = "the list is empty and proxies.proxy_protocol is false, so no trusted proxy can say whom it \
-                        stands for";
-            add("proxies.client_headers", text);
+        if proxies.client_headers.is_empty() && self.trusts_any_proxy() && !proxies.proxy_protocol {
+            let text = format!(
+                "the list is empty and {} is false, so trusted proxies cannot name the client",
+                ProxiesConfig::proxy_protocol
+            );
+            add(ProxiesConfig::client_headers, &text);
         }
     }
 
@@ -275,7 +120,7 @@ impl TcpConfig<'_> {
         } else {
             None
         };
-        let listeners = self.listen().addresses().count() + usize::from(self.has_unix_socket());
+        let listeners = self.listeners().len() + usize::from(network.has_unix_socket());
         let max_connections =
             startup::allow_connections(self.connections.max_connections, engine.cores(), listeners)?;
         let trusted = TrustedProxies::parse(&self.proxies.trusted_proxies)?;
@@ -293,15 +138,14 @@ impl TcpConfig<'_> {
 
     fn bind(&self, engine: &Engine, naming: Naming) -> anyhow::Result<Vec<CoreListeners>> {
         let network = self.network;
-        let scheme = naming.schemes[usize::from(network.enable_tls)];
         let options = ListenOptions { backlog: network.tcp_backlog, only_ipv6: network.only_ipv6 };
         let mut listeners = Listeners::new(engine.cores()).context("cannot make what wakes other cores")?;
-        let kind = if network.enable_tls { ListenerKind::Tls } else { ListenerKind::Plain };
         let mut bound = 0;
-        for (family, address) in self.listen().addresses() {
+        for (address, kind) in self.listeners() {
+            let scheme = naming.schemes[usize::from(kind != ListenerKind::Plain)];
             match listeners.add(address, kind, &options) {
                 Ok(address) => listen::announce(naming.name, scheme, address),
-                Err(error) if self.listen().may_do_without(family, address) && error.family_unavailable() => {
+                Err(error) if network.may_skip(address) && error.family_unavailable() => {
                     log::warn!("{error}; serving {} only", Family::V4.name());
                     continue;
                 }
@@ -309,14 +153,14 @@ impl TcpConfig<'_> {
             }
             bound += 1;
         }
-        if self.has_unix_socket() {
+        if network.has_unix_socket() {
             let path = &network.unix_socket_path;
-            let mode = parse_mode(&network.unix_socket_mode).context("network.unix_socket_mode")?;
+            let mode = network.unix_socket_permissions().context(NetworkConfig::unix_socket_mode)?;
             listeners.add_unix(path, mode, &options)?;
             log::info!("{} tracker listening for proxies on the unix socket {}", naming.name, path.display());
             bound += 1;
         }
-        anyhow::ensure!(bound > 0, "no address to listen on is left; enable network.use_ipv4");
+        anyhow::ensure!(bound > 0, "no address to listen on is left; set {} = true", NetworkConfig::use_ipv4);
         Ok(listeners.split())
     }
 
@@ -353,11 +197,6 @@ impl TcpConfig<'_> {
     }
 }
 
-fn parse_mode(text: &str) -> Option<u32> {
-    let is_octal = text.len() == 3 && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
-    is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten()
-}
-
 fn is_header_name(name: &str) -> bool {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty() && name.bytes().all(is_token)
@@ -369,7 +208,7 @@ mod tests {
 
     #[derive(Clone, Default)]
     struct Blocks {
-        network: TcpNetworkConfig,
+        network: NetworkConfig,
         connections: ConnectionsConfig,
         proxies: ProxiesConfig,
     }
@@ -390,62 +229,8 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_sound() {
+    fn the_defaults_are_valid() {
         assert_eq!(Blocks::default().problems(), [""; 0]);
-    }
-
-    #[test]
-    fn listeners_must_be_possible() {
-        let off = |blocks: &mut Blocks| {
-            blocks.network.use_ipv4 = false;
-            blocks.network.use_ipv6 = false;
-        };
-        assert_eq!(problems(off), ["network.use_ipv4"]);
-        let unix = |blocks: &mut Blocks| {
-            off(blocks);
-            blocks.network.unix_socket_path = "/run/tracker.sock".into();
-        };
-        assert_eq!(problems(unix), [""; 0]);
-        assert_eq!(
-            problems(|blocks| blocks.network.unix_socket_path = "/x".repeat(54).into()),
-            ["network.unix_socket_path"]
-        );
-        for mode in ["", "66", "0660", "668", "rw-"] {
-            assert_eq!(
-                problems(|blocks| blocks.network.unix_socket_mode = mode.to_owned()),
-                ["network.unix_socket_mode"],
-                "{mode}"
-            );
-        }
-        let elsewhere = Addresses(vec!["[::1]:80".parse().unwrap()]);
-        assert_eq!(problems(|blocks| blocks.network.address_ipv4 = elsewhere), ["network.address_ipv4"]);
-    }
-
-    #[test]
-    fn one_socket_for_both_families_leaves_no_room_for_another() {
-        let both = |blocks: &mut Blocks| blocks.network.only_ipv6 = false;
-        assert_eq!(problems(both), ["network.only_ipv6"]);
-        let alone = |blocks: &mut Blocks| {
-            both(blocks);
-            blocks.network.use_ipv4 = false;
-        };
-        assert_eq!(problems(alone), [""; 0]);
-    }
-
-    #[test]
-    fn tls_needs_both_files() {
-        let keys = ["network.tls_certificate_path", "network.tls_private_key_path"];
-        assert_eq!(problems(|blocks| blocks.network.enable_tls = true), keys);
-        let name_them = |blocks: &mut Blocks| {
-            blocks.network.tls_certificate_path = "cert.pem".into();
-            blocks.network.tls_private_key_path = "key.pem".into();
-        };
-        assert_eq!(problems(name_them), keys, "who names a certificate means to encrypt");
-        let complete = |blocks: &mut Blocks| {
-            name_them(blocks);
-            blocks.network.enable_tls = true;
-        };
-        assert_eq!(problems(complete), [""; 0]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aquatic_common::config::{NetworkConfig, PrivilegesConfig};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -72,9 +73,12 @@ impl fmt::Display for TlsError {
             Self::Unreadable(path, error) => {
                 write!(f, "cannot read {}: {error}", path.display())?;
                 if error.kind() == io::ErrorKind::NotFound {
-                    f.write_str(
-                        ". Look at network.tls_certificate_path and network.tls_private_key_path, which with \
-                         privileges.chroot_path are looked up inside it when they are read again",
+                    write!(
+                        f,
+                        ". Check {} and {}; with {} they are looked up inside it when they are reloaded",
+                        NetworkConfig::tls_certificate_path,
+                        NetworkConfig::tls_private_key_path,
+                        PrivilegesConfig::chroot_path
                     )?;
                 } else if error.kind() == io::ErrorKind::PermissionDenied {
                     f.write_str(

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquatic_common::config::{PrivilegesConfig, StatisticsConfig};
+use aquatic_common::processors::Processors;
 use aquatic_net::proxy::{OnBadHeader, TrustedProxies};
 use aquatic_net::tcp::{
     Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, ListenerKind, Listeners, Phase,
@@ -100,6 +101,7 @@ fn serve_metrics(engine: &mut Engine) -> anyhow::Result<()> {
 fn engine_config() -> EngineConfig {
     EngineConfig {
         workers: 2,
+        cpus: Processors::default(),
         privileges: PrivilegesConfig::default(),
         statistics: StatisticsConfig::default(),
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use aquatic_common::config::{
     AccessListConfig, CleaningConfig, LimitsConfig, MetricsConfig, PrivilegesConfig, StatisticsConfig,
 };
+use aquatic_common::processors::Processors;
 use aquatic_common::{AccessListMode, AnnounceEvent, InfoHash};
 use aquatic_runtime::metrics::names;
 use aquatic_runtime::readiness::{Mode, Source};
@@ -53,6 +54,7 @@ pub(crate) fn run(name: &str) {
 fn config(name: &str) -> EngineConfig {
     let mut config = EngineConfig {
         workers: CORES,
+        cpus: Processors::default(),
         privileges: PrivilegesConfig::default(),
         access_list: AccessListConfig::default(),
         metrics: MetricsConfig::default(),

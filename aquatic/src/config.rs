@@ -1,0 +1,217 @@
+//! Configuration of the tracker: one file for all subcommands.
+
+mod former;
+
+use aquatic_common::config::{
+    AccessListConfig, CleaningConfig, ConnectionsConfig, LimitsConfig, LogLevel, MetricsConfig,
+    NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig, StatisticsConfig, Transports,
+};
+use aquatic_common::processors::Processors;
+use aquatic_common::settings::{Configuration, FormerKey, Problem, Scope};
+use aquatic_http::HttpConfig;
+use aquatic_net::tcp::config::TcpConfig;
+use aquatic_runtime::EngineConfig;
+use aquatic_tracker::{IntervalPolicy, TrackerSettings};
+use aquatic_udp::UdpConfig;
+use aquatic_ws::WsConfig;
+
+aquatic_common::settings! {
+    /// Configuration of the tracker.
+    pub(crate) struct TrackerConfig {
+        /// Number of worker threads, each pinned to a processor of its own; 0 for one per available processor.
+        pub workers: usize = 0, unit "threads", in 0..=1024;
+        /// Processors to pin the workers to, as numbers and ranges in the order of use: "0-3,8". If empty, all that
+        /// are available to the process.
+        pub cpus: Processors = Processors::default();
+        /// Level of the log. Addresses of clients are logged at "debug" and "trace" only.
+        pub log_level: LogLevel = LogLevel::Info;
+
+        // Sections without documentation here have that of their type.
+        pub network: NetworkConfig;
+        pub connections: ConnectionsConfig;
+        pub proxies: ProxiesConfig;
+        pub protocol: ProtocolConfig;
+        pub cleaning: CleaningConfig;
+        pub limits: LimitsConfig;
+        pub access_list: AccessListConfig;
+        pub privileges: PrivilegesConfig;
+        pub metrics: MetricsConfig;
+        pub statistics: StatisticsConfig;
+        pub udp: UdpConfig;
+        pub http: HttpConfig;
+        pub ws: WsConfig;
+    }
+}
+
+/// The subcommand, as far as it selects what is served and which part of the configuration is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// All protocols that are enabled in their sections.
+    All,
+    /// UDP.
+    Udp,
+    /// HTTP.
+    Http,
+    /// WebTorrent.
+    Ws,
+}
+
+/// A set of protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Protocols {
+    /// UDP.
+    pub udp: bool,
+    /// HTTP.
+    pub http: bool,
+    /// WebTorrent.
+    pub ws: bool,
+}
+
+impl Protocols {
+    const NONE: Self = Self { udp: false, http: false, ws: false };
+    const UDP: Self = Self { udp: true, ..Self::NONE };
+    const HTTP: Self = Self { http: true, ..Self::NONE };
+    const WS: Self = Self { ws: true, ..Self::NONE };
+    /// The protocols over TCP.
+    const TCP: Self = Self { http: true, ws: true, ..Self::NONE };
+    /// The protocols whose peers are in the shared swarms.
+    const SWARM: Self = Self { udp: true, http: true, ..Self::NONE };
+}
+
+/// The sections and keys that only some protocols read. The longest name that contains a key decides; keys without any
+/// are read by all protocols. What no protocol reads is read by [`Mode::All`] only.
+const READERS: &[(&str, Protocols)] = &[
+    (NetworkConfig::only_ipv6, Protocols::TCP),
+    (NetworkConfig::unix_socket_path, Protocols::TCP),
+    (NetworkConfig::unix_socket_mode, Protocols::TCP),
+    (NetworkConfig::tcp_backlog, Protocols::TCP),
+    (NetworkConfig::enable_tls, Protocols::TCP),
+    (NetworkConfig::tls_address_ipv4, Protocols::TCP),
+    (NetworkConfig::tls_address_ipv6, Protocols::TCP),
+    (NetworkConfig::accept_plain, Protocols::TCP),
+    (NetworkConfig::tls_certificate_path, Protocols::TCP),
+    (NetworkConfig::tls_private_key_path, Protocols::TCP),
+    ("connections", Protocols::TCP),
+    ("proxies", Protocols::TCP),
+    ("protocol", Protocols::SWARM),
+    ("cleaning", Protocols::SWARM),
+    ("limits", Protocols::SWARM),
+    ("udp", Protocols::UDP),
+    (UdpConfig::enable, Protocols::NONE),
+    ("http", Protocols::HTTP),
+    (HttpConfig::enable, Protocols::NONE),
+    ("ws", Protocols::WS),
+    (WsConfig::enable, Protocols::NONE),
+];
+
+impl Scope<TrackerConfig> for Mode {
+    fn reads(&self, key: &str) -> bool {
+        let contains =
+            |name: &str| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let readers = READERS.iter().filter(|(name, _)| contains(name)).max_by_key(|(name, _)| name.len());
+        match (self, readers) {
+            (Self::All, _) | (_, None) => true,
+            (Self::Udp, Some((_, readers))) => readers.udp,
+            (Self::Http, Some((_, readers))) => readers.http,
+            (Self::Ws, Some((_, readers))) => readers.ws,
+        }
+    }
+
+    fn check_relations(&self, config: &TrackerConfig, problems: &mut Vec<Problem>) {
+        config.check_for(*self, problems);
+    }
+}
+
+impl Configuration for TrackerConfig {
+    fn check_relations(&self, problems: &mut Vec<Problem>) {
+        self.check_for(Mode::All, problems);
+    }
+
+    fn log_level(&self) -> LogLevel {
+        self.log_level
+    }
+
+    fn former_keys() -> &'static [FormerKey] {
+        former::KEYS
+    }
+}
+
+impl TrackerConfig {
+    /// The protocols that a subcommand serves.
+    pub(crate) fn protocols(&self, mode: Mode) -> Protocols {
+        match mode {
+            Mode::All => Protocols { udp: self.udp.enable, http: self.http.enable, ws: self.ws.enable },
+            Mode::Udp => Protocols::UDP,
+            Mode::Http => Protocols::HTTP,
+            Mode::Ws => Protocols::WS,
+        }
+    }
+
+    /// The sections and keys that the engine reads.
+    pub(crate) fn engine(&self) -> EngineConfig {
+        EngineConfig {
+            workers: self.workers,
+            cpus: self.cpus.clone(),
+            privileges: self.privileges.clone(),
+            statistics: self.statistics.clone(),
+        }
+    }
+
+    /// The sections that the swarms of UDP and HTTP peers depend on.
+    pub(crate) fn tracker(&self) -> TrackerSettings {
+        let ProtocolConfig { peer_announce_interval, announce_interval_jitter } = self.protocol;
+        TrackerSettings {
+            access_list: self.access_list.clone(),
+            cleaning: self.cleaning.clone(),
+            limits: self.limits.clone(),
+            interval: IntervalPolicy { interval: peer_announce_interval, jitter: announce_interval_jitter },
+        }
+    }
+
+    /// The sections about TCP connections.
+    pub(crate) fn tcp(&self) -> TcpConfig<'_> {
+        TcpConfig { network: &self.network, connections: &self.connections, proxies: &self.proxies }
+    }
+
+    /// Reports impossible combinations of the values that a subcommand reads.
+    fn check_for(&self, mode: Mode, problems: &mut Vec<Problem>) {
+        let Protocols { udp, http, ws } = self.protocols(mode);
+        if !udp && !http && !ws {
+            let text = format!(
+                "is false like {} and {}, so there is nothing to serve; set one to true",
+                HttpConfig::enable,
+                WsConfig::enable
+            );
+            problems.push(Problem::new(UdpConfig::enable, text));
+        }
+        self.check_workers(problems);
+        self.network.check(Transports { udp, tcp: http || ws }, &self.metrics, problems);
+        self.privileges.check(problems);
+        if http || ws {
+            self.tcp().check(problems);
+        }
+        if udp || http {
+            self.protocol.check(&self.cleaning, problems);
+        }
+        if udp {
+            self.udp.check(problems);
+        }
+        if http {
+            self.http.check(&self.protocol, problems);
+        }
+        if ws {
+            self.ws.check(problems);
+        }
+    }
+
+    fn check_workers(&self, problems: &mut Vec<Problem>) {
+        let listed = self.cpus.numbers().len();
+        if !self.cpus.is_all() && self.workers > listed {
+            let text = format!("{} is more than the {listed} processor(s) that cpus lists", self.workers);
+            problems.push(Problem::new("workers", text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

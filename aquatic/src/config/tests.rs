@@ -1,0 +1,127 @@
+use std::collections::BTreeSet;
+
+use aquatic_cli_helpers::{declarations, print};
+use aquatic_common::settings::{Entry, Settings, join_key};
+use toml::Table;
+
+use super::*;
+
+const MODES: [Mode; 4] = [Mode::All, Mode::Udp, Mode::Http, Mode::Ws];
+
+/// Keys of the problems that a subcommand has with a configuration.
+fn problems(mode: Mode, text: &str) -> Vec<String> {
+    let config: TrackerConfig = toml::from_str(text).unwrap();
+    let mut problems = Vec::new();
+    mode.check_relations(&config, &mut problems);
+    problems.into_iter().map(|problem| problem.key).collect()
+}
+
+/// All entries with their full names.
+fn entries() -> Vec<(String, Entry)> {
+    fn collect(section: &str, entries: Vec<Entry>, all: &mut Vec<(String, Entry)>) {
+        for entry in entries {
+            let name = join_key(section, entry.meta().key);
+            if let Entry::Section(_, inner) = &entry {
+                collect(&name, inner.clone(), all);
+            }
+            all.push((name, entry));
+        }
+    }
+    let mut all = Vec::new();
+    collect("", TrackerConfig::entries(), &mut all);
+    all
+}
+
+#[test]
+fn settings_are_declared_completely() {
+    assert_eq!(declarations::faults::<TrackerConfig>(), [""; 0]);
+}
+
+#[test]
+fn readers_are_keys_and_sections() {
+    let names: BTreeSet<String> = entries().into_iter().map(|(name, _)| name).collect();
+    for (name, _) in READERS {
+        assert!(names.contains(*name), "{name}");
+    }
+}
+
+#[test]
+fn documentation_names_existing_keys() {
+    let names: BTreeSet<String> = entries().into_iter().map(|(name, _)| name).collect();
+    let sections: BTreeSet<&str> = names.iter().filter_map(|name| name.split('.').next()).collect();
+    for (name, entry) in entries() {
+        let doc = entry.meta().doc.join(" ");
+        let words = doc.split(|letter: char| !letter.is_ascii_alphanumeric() && !"._".contains(letter));
+        for word in words.map(|word| word.trim_end_matches('.')) {
+            let is_key = word.split_once('.').is_some_and(|(section, _)| sections.contains(section));
+            assert!(!is_key || names.contains(word), "{name} refers to {word}");
+        }
+    }
+}
+
+#[test]
+fn defaults_are_valid_for_every_subcommand() {
+    for mode in MODES {
+        assert_eq!(problems(mode, ""), [""; 0], "{mode:?}");
+    }
+}
+
+#[test]
+fn a_subcommand_prints_the_sections_that_it_reads() {
+    let sections = |mode: Mode| {
+        let printed = print::default_config(&mode).unwrap();
+        let table: Table = printed.parse().unwrap();
+        assert_eq!(printed.contains("enable_tls"), mode != Mode::Udp);
+        table.into_iter().filter(|(_, value)| value.is_table()).map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    let common = ["access_list", "metrics", "network", "privileges", "statistics"];
+    let with = |more: &[&'static str]| {
+        let mut all = [&common, more].concat();
+        all.sort_unstable();
+        all
+    };
+    assert_eq!(sections(Mode::Udp), with(&["protocol", "cleaning", "limits", "udp"]));
+    let http = ["connections", "proxies", "protocol", "cleaning", "limits", "http"];
+    assert_eq!(sections(Mode::Http), with(&http));
+    assert_eq!(sections(Mode::Ws), with(&["connections", "proxies", "ws"]));
+    assert_eq!(sections(Mode::All), with(&[&http[..], &["udp", "ws"]].concat()));
+}
+
+#[test]
+fn only_all_reads_which_protocols_are_enabled() {
+    let none = "udp.enable = false\nhttp.enable = false\nws.enable = false";
+    assert_eq!(problems(Mode::All, none), ["udp.enable"]);
+    for mode in [Mode::Udp, Mode::Http, Mode::Ws] {
+        assert_eq!(problems(mode, none), [""; 0]);
+        assert!(!mode.reads("udp.enable") && !mode.reads("ws.enable"));
+    }
+}
+
+#[test]
+fn a_subcommand_checks_what_it_reads() {
+    for (text, key, readers) in [
+        ("protocol.peer_announce_interval = 3600", "cleaning.max_peer_age", [true, true, true, false]),
+        ("udp.max_reply_size = 512", "udp.max_scrape_torrents", [true, true, false, false]),
+        ("http.min_announce_interval = 1621", "http.min_announce_interval", [true, false, true, false]),
+        ("ws.client.max_message_rate = 2000", "ws.client.max_message_burst", [true, false, false, true]),
+        ("network.accept_plain = true", "network.accept_plain", [true, false, true, true]),
+        ("proxies.proxy_protocol = true", "proxies.proxy_protocol", [true, false, true, true]),
+        ("privileges.user = 'tracker'", "privileges.drop_privileges", [true; 4]),
+        ("network.address_ipv4 = []", "network.address_ipv4", [true; 4]),
+        ("cpus = '0-1'\nworkers = 3", "workers", [true; 4]),
+    ] {
+        for (mode, reads) in MODES.into_iter().zip(readers) {
+            let expected = if reads { vec![key] } else { Vec::new() };
+            assert_eq!(problems(mode, text), expected, "{mode:?}: {text}");
+        }
+    }
+}
+
+#[test]
+fn disabled_protocols_are_not_checked() {
+    let ws_alone = "udp.enable = false\nhttp.enable = false\nprotocol.peer_announce_interval = 3600";
+    assert_eq!(problems(Mode::All, ws_alone), [""; 0]);
+    let unix_only = "network.use_ipv4 = false\nnetwork.use_ipv6 = false\nnetwork.unix_socket_path = '/run/a'";
+    assert_eq!(problems(Mode::All, unix_only), ["network.use_ipv4"]);
+    assert_eq!(problems(Mode::All, &format!("{unix_only}\nudp.enable = false")), [""; 0]);
+}

@@ -1,0 +1,450 @@
+//! Section `[network]`: listening addresses of all protocols, and TLS.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::{DEFAULT_PORT, MetricsConfig};
+use crate::addr::Family;
+use crate::settings::{Addresses, Problem};
+
+/// Maximum length of the path of a unix socket in bytes.
+const MAX_UNIX_PATH: usize = 107;
+
+crate::settings! {
+    /// Listening addresses and TLS. UDP and TCP (HTTP and WebTorrent) use the same addresses and port numbers.
+    pub struct NetworkConfig, section "network" {
+        /// Serve clients over IPv4.
+        pub use_ipv4: bool = true;
+        /// Serve clients over IPv6.
+        pub use_ipv6: bool = true;
+        /// Address and port for IPv4, or a list of them: ["192.0.2.1:6969", "192.0.2.2:6969"].
+        pub address_ipv4: Addresses = Addresses(vec![SocketAddr::from(([0; 4], DEFAULT_PORT))]);
+        /// Address and port for IPv6, or a list of them: ["[2001:db8::1]:6969", "[2001:db8::2]:6969"].
+        pub address_ipv6: Addresses = Addresses(vec![SocketAddr::from(([0_u16; 8], DEFAULT_PORT))]);
+        /// Accept only IPv6 connections on IPv6 sockets. If false, a TCP socket on [::] accepts IPv4 connections as
+        /// well, and use_ipv4 must be false. UDP sockets for IPv6 always accept IPv6 only.
+        pub only_ipv6: bool = true;
+        /// Path of an additional unix socket for reverse proxies on this machine; empty for none. Its connections are
+        /// not encrypted, and every process that may open it is trusted like proxies.trusted_proxies.
+        pub unix_socket_path: PathBuf = PathBuf::new();
+        /// Permissions of the unix socket as three octal digits.
+        pub unix_socket_mode: String = "660".to_owned();
+        /// Maximum number of connections that wait in the kernel to be accepted, per worker and address. The sysctl
+        /// net.core.somaxconn limits it further.
+        pub tcp_backlog: u16 = 4096, unit "connections", in 1..=65_535;
+        /// Encrypt TCP connections with TLS 1.2 or 1.3.
+        pub enable_tls: bool = false;
+        /// Address and port for TLS over IPv4, or a list of them. If both lists are empty, TLS is used on address_ipv4
+        /// and address_ipv6. Otherwise TCP connections to those are not encrypted.
+        pub tls_address_ipv4: Addresses = Addresses(Vec::new());
+        /// Address and port for TLS over IPv6, or a list of them.
+        pub tls_address_ipv6: Addresses = Addresses(Vec::new());
+        /// Accept plain connections on the TLS addresses as well. They are recognised by their first byte.
+        pub accept_plain: bool = false;
+        /// PEM file with the certificate and its intermediate certificates. Reloaded when it changes and on SIGUSR1;
+        /// open connections are not affected.
+        pub tls_certificate_path: PathBuf = PathBuf::new();
+        /// PEM file with the private key (PKCS #8, PKCS #1 or SEC 1).
+        pub tls_private_key_path: PathBuf = PathBuf::new();
+    }
+}
+
+/// The transports that are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transports {
+    /// UDP.
+    pub udp: bool,
+    /// HTTP or WebTorrent.
+    pub tcp: bool,
+}
+
+/// Kind of connections that a listening TCP socket accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// Plain connections only.
+    #[default]
+    Plain,
+    /// Encrypted connections only.
+    Tls,
+    /// Both, distinguished by their first byte.
+    TlsOrPlain,
+}
+
+impl NetworkConfig {
+    /// The addresses that UDP and TCP listen on, with their families, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = (Family, SocketAddr)> {
+        self.of_families(&self.address_ipv4, &self.address_ipv6)
+    }
+
+    /// The additional addresses for TLS, with their families, IPv4 first.
+    fn tls_addresses(&self) -> impl Iterator<Item = (Family, SocketAddr)> {
+        self.of_families(&self.tls_address_ipv4, &self.tls_address_ipv6)
+    }
+
+    fn of_families(&self, v4: &Addresses, v6: &Addresses) -> impl Iterator<Item = (Family, SocketAddr)> {
+        let of = |family, is_used: bool, addresses: &Addresses| {
+            let addresses = if is_used { addresses.0.clone() } else { Vec::new() };
+            addresses.into_iter().map(move |address| (family, address))
+        };
+        of(Family::V4, self.use_ipv4, v4).chain(of(Family::V6, self.use_ipv6, v6))
+    }
+
+    /// The addresses that TCP listens on and the kind of connections that each accepts: those for all protocols first, then those for TLS.
+    #[must_use]
+    pub fn tcp_listeners(&self) -> Vec<(SocketAddr, ListenerKind)> {
+        let encrypted = if self.accept_plain { ListenerKind::TlsOrPlain } else { ListenerKind::Tls };
+        let shared =
+            if self.enable_tls && !self.has_tls_addresses() { encrypted } else { ListenerKind::Plain };
+        let tls = self.tls_addresses().filter(|_| self.enable_tls).map(|(_, address)| (address, encrypted));
+        self.addresses().map(|(_, address)| (address, shared)).chain(tls).collect()
+    }
+
+    fn has_tls_addresses(&self) -> bool {
+        !self.tls_address_ipv4.0.is_empty() || !self.tls_address_ipv6.0.is_empty()
+    }
+
+    /// Whether there is a unix socket to listen on.
+    #[must_use]
+    pub fn has_unix_socket(&self) -> bool {
+        !self.unix_socket_path.as_os_str().is_empty()
+    }
+
+    /// Permissions of the unix socket, unless they are malformed.
+    #[must_use]
+    pub fn unix_socket_permissions(&self) -> Option<u32> {
+        let text = &self.unix_socket_mode;
+        let is_octal = text.len() == 3 && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten()
+    }
+
+    /// Whether the tracker may start without listening on an address whose family the machine lacks. Machines without
+    /// IPv6 are common, and serving both families is the default.
+    #[must_use]
+    pub fn may_skip(&self, address: SocketAddr) -> bool {
+        address.is_ipv6() && address.ip().is_unspecified() && self.use_ipv4
+    }
+
+    /// Reports impossible combinations of the settings that the transports use, and a metrics endpoint on a listening
+    /// address of TCP.
+    pub fn check(&self, transports: Transports, metrics: &MetricsConfig, problems: &mut Vec<Problem>) {
+        self.check_addresses(transports, problems);
+        if transports.tcp {
+            self.check_dual_stack(problems);
+            self.check_unix_socket(problems);
+            self.check_tls_addresses(problems);
+            self.check_tls_files(problems);
+            self.check_metrics(metrics, problems);
+        }
+    }
+
+    fn check_addresses(&self, transports: Transports, problems: &mut Vec<Problem>) {
+        for (family, key, addresses) in [
+            (Family::V4, Self::address_ipv4, &self.address_ipv4),
+            (Family::V6, Self::address_ipv6, &self.address_ipv6),
+        ] {
+            if addresses.0.is_empty() {
+                let switch = if family == Family::V4 { Self::use_ipv4 } else { Self::use_ipv6 };
+                let text = format!("the list is empty; to not listen, set {switch} = false");
+                problems.push(Problem::new(key, text));
+            }
+            check_list(family, key, addresses, problems);
+        }
+        // UDP cannot use a unix socket.
+        let may_have_none = self.has_unix_socket() && !transports.udp;
+        if !self.use_ipv4 && !self.use_ipv6 && !may_have_none {
+            let text = format!(
+                "is false like {}, so there is no address to listen on; set one to true",
+                Self::use_ipv6
+            );
+            problems.push(Problem::new(Self::use_ipv4, text));
+        }
+    }
+
+    /// Reports IPv6 sockets that accept IPv4 connections beside IPv4 sockets on the same port.
+    fn check_dual_stack(&self, problems: &mut Vec<Problem>) {
+        if self.only_ipv6 || !self.use_ipv4 || !self.use_ipv6 {
+            return;
+        }
+        let listeners = self.tcp_listeners();
+        let v4_ports: Vec<u16> =
+            listeners.iter().filter(|(address, _)| address.is_ipv4()).map(|(v4, _)| v4.port()).collect();
+        for (address, _) in &listeners {
+            let accepts_both = address.is_ipv6() && address.ip().is_unspecified() && address.port() != 0;
+            if accepts_both && v4_ports.contains(&address.port()) {
+                let text = format!(
+                    "is false, so {address} accepts the IPv4 connections of port {}, which has an IPv4 address as \
+                     well; set {} = false, or {} = true",
+                    address.port(),
+                    Self::use_ipv4,
+                    Self::only_ipv6
+                );
+                problems.push(Problem::new(Self::only_ipv6, text));
+            }
+        }
+    }
+
+    fn check_unix_socket(&self, problems: &mut Vec<Problem>) {
+        if self.unix_socket_path.as_os_str().len() > MAX_UNIX_PATH {
+            let text = format!("the path is longer than {MAX_UNIX_PATH} bytes");
+            problems.push(Problem::new(Self::unix_socket_path, text));
+        }
+        if self.unix_socket_permissions().is_none() {
+            let text = format!("{:?} is not three octal digits such as \"660\"", self.unix_socket_mode);
+            problems.push(Problem::new(Self::unix_socket_mode, text));
+        }
+    }
+
+    fn check_tls_addresses(&self, problems: &mut Vec<Problem>) {
+        let requires_tls = format!("has no effect unless {} is true", Self::enable_tls);
+        for (family, key, addresses) in [
+            (Family::V4, Self::tls_address_ipv4, &self.tls_address_ipv4),
+            (Family::V6, Self::tls_address_ipv6, &self.tls_address_ipv6),
+        ] {
+            if !self.enable_tls && !addresses.0.is_empty() {
+                problems.push(Problem::new(key, requires_tls.clone()));
+            }
+            check_list(family, key, addresses, problems);
+            for (_, tls) in self.tls_addresses().filter(|(own, _)| *own == family) {
+                if let Some((_, shared)) = self.addresses().find(|(_, shared)| overlap(*shared, tls)) {
+                    let shared_key =
+                        if family == Family::V4 { Self::address_ipv4 } else { Self::address_ipv6 };
+                    problems
+                        .push(Problem::new(key, format!("{tls} conflicts with {shared} of {shared_key}")));
+                }
+            }
+        }
+        if !self.enable_tls && self.accept_plain {
+            problems.push(Problem::new(Self::accept_plain, requires_tls));
+        }
+        if self.enable_tls && self.has_tls_addresses() && self.tls_addresses().next().is_none() {
+            let text =
+                "is true, but the families of the TLS addresses are switched off, so nothing is encrypted";
+            problems.push(Problem::new(Self::enable_tls, text));
+        }
+    }
+
+    fn check_tls_files(&self, problems: &mut Vec<Problem>) {
+        for (key, path) in [
+            (Self::tls_certificate_path, &self.tls_certificate_path),
+            (Self::tls_private_key_path, &self.tls_private_key_path),
+        ] {
+            match (self.enable_tls, path.as_os_str().is_empty()) {
+                (true, true) => {
+                    let text = format!("is required when {} is true", Self::enable_tls);
+                    problems.push(Problem::new(key, text));
+                }
+                (false, false) => {
+                    let text = format!("has no effect unless {} is true", Self::enable_tls);
+                    problems.push(Problem::new(key, text));
+                }
+                (true, false) | (false, true) => {}
+            }
+        }
+    }
+
+    fn check_metrics(&self, metrics: &MetricsConfig, problems: &mut Vec<Problem>) {
+        let listeners = self.tcp_listeners();
+        let taken =
+            listeners.iter().find(|(address, _)| metrics.enable && overlap(*address, metrics.address));
+        if let Some((address, _)) = taken {
+            let text = format!("{} conflicts with the listening address {address}", metrics.address);
+            problems.push(Problem::new(MetricsConfig::address, text));
+        }
+    }
+}
+
+/// Reports addresses of the other family, and two addresses that cannot both be listened on.
+fn check_list(family: Family, key: &str, addresses: &Addresses, problems: &mut Vec<Problem>) {
+    for address in &addresses.0 {
+        if address.is_ipv4() != (family == Family::V4) {
+            let version = if family == Family::V4 { 4 } else { 6 };
+            problems.push(Problem::new(key, format!("{address} is not an IPv{version} address")));
+        }
+    }
+    if let Some((one, other)) = overlapping(&addresses.0) {
+        problems.push(Problem::new(key, format!("{one} conflicts with {other}; leave one of them out")));
+    }
+}
+
+/// The first two addresses that cannot both be listened on.
+fn overlapping(addresses: &[SocketAddr]) -> Option<(SocketAddr, SocketAddr)> {
+    addresses.iter().enumerate().find_map(|(at, &one)| {
+        let other = addresses.iter().skip(at + 1).find(|&&other| overlap(one, other))?;
+        Some((one, *other))
+    })
+}
+
+/// Whether two addresses cannot both be listened on. For port 0 the kernel chooses a free one.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.is_ipv4() == other.is_ipv4() && same_ip && one.port() == other.port() && one.port() != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Addresses {
+        Addresses(texts.iter().map(|address| address.parse().unwrap()).collect())
+    }
+
+    /// Keys of the problems of a section `[network]` beside a metrics endpoint, if there is one.
+    fn keys_with(metrics: Option<&str>, change: impl FnOnce(&mut NetworkConfig)) -> Vec<String> {
+        let mut network = NetworkConfig::default();
+        change(&mut network);
+        let address = metrics.unwrap_or("127.0.0.1:9000").parse().unwrap();
+        let metrics = MetricsConfig { enable: metrics.is_some(), address };
+        let mut problems = Vec::new();
+        network.check(Transports { udp: false, tcp: true }, &metrics, &mut problems);
+        problems.into_iter().map(|problem| problem.key).collect()
+    }
+
+    fn keys(change: impl FnOnce(&mut NetworkConfig)) -> Vec<String> {
+        keys_with(None, change)
+    }
+
+    fn enable_tls(network: &mut NetworkConfig) {
+        network.enable_tls = true;
+        network.tls_certificate_path = "cert.pem".into();
+        network.tls_private_key_path = "key.pem".into();
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(keys(|_| ()), [""; 0]);
+        assert_eq!(NetworkConfig::default().addresses().count(), 2);
+    }
+
+    #[test]
+    fn conflicting_addresses_are_a_problem() {
+        let v4 = |texts: &[&str], metrics: Option<&str>| {
+            let addresses = addresses(texts);
+            keys_with(metrics, |network| network.address_ipv4 = addresses)
+        };
+        assert_eq!(v4(&["0.0.0.0:1", "0.0.0.0:2", "127.0.0.1:3", "127.0.0.2:3"], None), [""; 0]);
+        assert_eq!(v4(&["0.0.0.0:0", "127.0.0.1:0", "127.0.0.1:0"], None), [""; 0], "the kernel chooses");
+        assert_eq!(v4(&["0.0.0.0:1", "127.0.0.1:1"], None), ["network.address_ipv4"]);
+        assert_eq!(v4(&["127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:2"], None), ["network.address_ipv4"]);
+        assert_eq!(v4(&["[::1]:80"], None), ["network.address_ipv4"]);
+        assert_eq!(v4(&[], None), ["network.address_ipv4"]);
+        assert_eq!(v4(&["127.0.0.1:9000"], None), [""; 0], "no metrics are served");
+        assert_eq!(v4(&["127.0.0.2:9000"], Some("127.0.0.1:9000")), [""; 0]);
+        assert_eq!(v4(&["127.0.0.1:9000"], Some("127.0.0.1:9000")), ["metrics.address"]);
+        assert_eq!(v4(&["127.0.0.1:9000"], Some("[::1]:6969")), ["metrics.address"]);
+    }
+
+    #[test]
+    fn something_must_be_listened_on() {
+        let off = |network: &mut NetworkConfig| (network.use_ipv4, network.use_ipv6) = (false, false);
+        assert_eq!(keys(off), ["network.use_ipv4"]);
+        let unix = |network: &mut NetworkConfig| {
+            off(network);
+            network.unix_socket_path = "/run/tracker.sock".into();
+        };
+        assert_eq!(keys(unix), [""; 0]);
+        let mut network = NetworkConfig::default();
+        unix(&mut network);
+        let mut problems = Vec::new();
+        let both = Transports { udp: true, tcp: true };
+        network.check(both, &MetricsConfig::default(), &mut problems);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].key, "network.use_ipv4", "a unix socket does not serve UDP");
+    }
+
+    #[test]
+    fn unix_sockets_have_short_paths_and_permissions() {
+        assert_eq!(
+            keys(|network| network.unix_socket_path = "/x".repeat(54).into()),
+            ["network.unix_socket_path"]
+        );
+        for mode in ["", "66", "0660", "668", "rw-"] {
+            assert_eq!(
+                keys(|network| network.unix_socket_mode = mode.to_owned()),
+                ["network.unix_socket_mode"],
+                "{mode}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_dual_stack_socket_conflicts_with_an_ipv4_socket() {
+        assert_eq!(keys(|network| network.only_ipv6 = false), ["network.only_ipv6"]);
+        assert_eq!(keys(|network| (network.only_ipv6, network.use_ipv4) = (false, false)), [""; 0]);
+        let elsewhere = |network: &mut NetworkConfig| {
+            network.only_ipv6 = false;
+            network.address_ipv4 = addresses(&["127.0.0.1:1"]);
+        };
+        assert_eq!(keys(elsewhere), [""; 0]);
+    }
+
+    #[test]
+    fn tls_needs_both_files() {
+        let files = ["network.tls_certificate_path", "network.tls_private_key_path"];
+        assert_eq!(keys(|network| network.enable_tls = true), files);
+        let named = |network: &mut NetworkConfig| {
+            enable_tls(network);
+            network.enable_tls = false;
+        };
+        assert_eq!(keys(named), files, "a certificate without TLS is a mistake");
+        assert_eq!(keys(enable_tls), [""; 0]);
+    }
+
+    #[test]
+    fn tls_addresses_need_tls_and_free_ports() {
+        assert_eq!(keys(|network| network.accept_plain = true), ["network.accept_plain"]);
+        let tls_on = |texts: &[&str]| {
+            let addresses = addresses(texts);
+            keys(|network| {
+                enable_tls(network);
+                network.tls_address_ipv4 = addresses;
+            })
+        };
+        assert_eq!(tls_on(&["0.0.0.0:443", "0.0.0.0:8443"]), [""; 0]);
+        assert_eq!(tls_on(&["0.0.0.0:6969"]), ["network.tls_address_ipv4"]);
+        assert_eq!(tls_on(&["[::]:443"]), ["network.tls_address_ipv4"]);
+        assert_eq!(tls_on(&["0.0.0.0:443", "127.0.0.1:443"]), ["network.tls_address_ipv4"]);
+        let without = |network: &mut NetworkConfig| network.tls_address_ipv6 = addresses(&["[::]:443"]);
+        assert_eq!(keys(without), ["network.tls_address_ipv6"]);
+        let other_family = |network: &mut NetworkConfig| {
+            enable_tls(network);
+            without(network);
+            network.use_ipv6 = false;
+        };
+        assert_eq!(keys(other_family), ["network.enable_tls"]);
+        let metrics = |network: &mut NetworkConfig| {
+            enable_tls(network);
+            network.tls_address_ipv4 = addresses(&["0.0.0.0:443"]);
+        };
+        assert_eq!(keys_with(Some("127.0.0.1:443"), metrics), ["metrics.address"]);
+    }
+
+    #[test]
+    fn listeners_know_their_encryption() {
+        let listeners = |change: &dyn Fn(&mut NetworkConfig)| {
+            let mut network = NetworkConfig { use_ipv6: false, ..NetworkConfig::default() };
+            change(&mut network);
+            let listeners = network.tcp_listeners().into_iter();
+            listeners.map(|(address, tls)| (address.port(), tls)).collect::<Vec<_>>()
+        };
+        assert_eq!(listeners(&|_| ()), [(6969, ListenerKind::Plain)]);
+        assert_eq!(listeners(&enable_tls), [(6969, ListenerKind::Tls)]);
+        let both = |network: &mut NetworkConfig| {
+            enable_tls(network);
+            network.accept_plain = true;
+        };
+        assert_eq!(listeners(&both), [(6969, ListenerKind::TlsOrPlain)]);
+        let apart = |network: &mut NetworkConfig| {
+            enable_tls(network);
+            network.tls_address_ipv4 = addresses(&["0.0.0.0:443"]);
+        };
+        assert_eq!(listeners(&apart), [(6969, ListenerKind::Plain), (443, ListenerKind::Tls)]);
+        let apart_and_both = |network: &mut NetworkConfig| {
+            apart(network);
+            network.accept_plain = true;
+        };
+        assert_eq!(
+            listeners(&apart_and_both),
+            [(6969, ListenerKind::Plain), (443, ListenerKind::TlsOrPlain)]
+        );
+    }
+}
