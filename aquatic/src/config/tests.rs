@@ -125,3 +125,68 @@ fn disabled_protocols_are_not_checked() {
     assert_eq!(problems(Mode::All, unix_only), ["network.use_ipv4"]);
     assert_eq!(problems(Mode::All, &format!("{unix_only}\nudp.enable = false")), [""; 0]);
 }
+
+/// Keys of the default configurations that aquatic_udp, aquatic_http and aquatic_ws 0.9.0 print.
+const KEYS_OF_0_9: &[&str] = &[
+    "socket_workers",
+    "log_level",
+    "network.address",
+    "network.only_ipv6",
+    "network.socket_recv_buffer_size",
+    "network.poll_timeout_ms",
+    "network.resend_buffer_max_len",
+    "protocol.max_scrape_torrents",
+    "protocol.max_response_peers",
+    "protocol.peer_announce_interval",
+    "statistics.interval",
+    "statistics.torrent_peer_histograms",
+    "statistics.peer_clients",
+    "statistics.print_to_stdout",
+    "statistics.write_html_to_file",
+    "statistics.html_file_path",
+    "statistics.run_prometheus_endpoint",
+    "statistics.prometheus_endpoint_address",
+    "statistics.prometheus_peer_id_prefixes",
+    "cleaning.torrent_cleaning_interval",
+    "cleaning.max_connection_age",
+    "cleaning.max_peer_age",
+    "privileges.drop_privileges",
+    "privileges.chroot_path",
+    "privileges.group",
+    "privileges.user",
+    "access_list.mode",
+    "access_list.path",
+    "swarm_workers",
+    "network.tcp_backlog",
+    "network.enable_tls",
+    "network.tls_certificate_path",
+    "network.tls_private_key_path",
+    "network.keep_alive",
+    "network.runs_behind_reverse_proxy",
+    "network.reverse_proxy_ip_header_name",
+    "network.reverse_proxy_ip_header_format",
+    "protocol.max_peers",
+    "cleaning.connection_cleaning_interval",
+    "cleaning.max_connection_idle",
+    "metrics.run_prometheus_endpoint",
+    "metrics.prometheus_endpoint_address",
+    "metrics.torrent_count_update_interval",
+    "network.websocket_max_message_size",
+    "network.websocket_max_frame_size",
+    "network.websocket_write_buffer_size",
+    "network.enable_http_health_checks",
+    "protocol.max_offers",
+    "cleaning.max_offer_age",
+    "cleaning.close_after_tls_update_grace_period",
+    "metrics.peer_clients",
+    "metrics.peer_id_prefixes",
+];
+
+#[test]
+fn the_error_about_a_key_of_aquatic_0_9_names_its_successor() {
+    let names: BTreeSet<String> = entries().into_iter().map(|(name, _)| name).collect();
+    for key in KEYS_OF_0_9 {
+        let is_former = TrackerConfig::former_keys().iter().any(|former| former.name == *key);
+        assert!(is_former || names.contains(*key), "{key}");
+    }
+}
