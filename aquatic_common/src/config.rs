@@ -37,7 +37,7 @@ crate::choice! {
 }
 
 crate::settings! {
-    /// Torrents that are served. SIGUSR1 reloads the list.
+    /// Torrents that are served. SIGHUP reloads the list.
     pub struct AccessListConfig, section "access_list" {
         /// "off" serves every torrent, "allow" only those on the list, "deny" all except those on the list.
         /// Applies to announces and scrapes.

@@ -125,7 +125,7 @@ use_ipv4 = true
 peer_announce_interval = 1800
 ";
     assert!(text.contains(interval), "{text}");
-    assert!(text.contains("\n# Torrents that are served. SIGUSR1 reloads the list.\n[access_list]\n"));
+    assert!(text.contains("\n# Torrents that are served. SIGHUP reloads the list.\n[access_list]\n"));
 }
 
 #[test]

@@ -41,7 +41,7 @@ crate::settings! {
         pub tls_address_ipv6: Addresses = Addresses(Vec::new());
         /// Accept plain connections on the TLS addresses as well. They are recognised by their first byte.
         pub accept_plain: bool = false;
-        /// PEM file with the certificate and its intermediate certificates. Reloaded when it changes and on SIGUSR1;
+        /// PEM file with the certificate and its intermediate certificates. Reloaded when it changes and on SIGHUP;
         /// open connections are not affected.
         pub tls_certificate_path: PathBuf = PathBuf::new();
         /// PEM file with the private key (PKCS #8, PKCS #1 or SEC 1).
