@@ -4,83 +4,46 @@ use std::rc::Rc;
 
 use aquatic_http::{Counters, HttpConfig, HttpTracker};
 use aquatic_net::proxy::ForwardedHeaders;
-use aquatic_net::tcp::config::{Naming, Opened};
+use aquatic_net::tcp::config::{Opened, ServiceName};
 use aquatic_net::tcp::{CoreListeners, Protocols, TcpSettings, serve_tcp};
 use aquatic_runtime::{Core, CoreService, Engine, Health};
 use aquatic_tracker::{LocalTracker, TrackerSeed};
 use aquatic_udp::UdpService;
-use aquatic_web::{Front, FrontSettings, metrics_endpoint};
+use aquatic_web::{Front, FrontSettings, metrics_endpoint, reply_to_plain};
 use aquatic_ws::{WsSeed, WsTracker};
 
-use crate::config::TrackerConfig;
+use crate::config::{Mode, TrackerConfig};
 
+/// A TCP connection is one of HTTP until it is upgraded.
 const PROTOCOLS: Protocols = Protocols { first: "http", upgraded: "ws" };
-const HTTP: Naming = Naming { protocols: PROTOCOLS, name: "HTTP", schemes: ["http", "https"] };
-const WS: Naming = Naming { protocols: PROTOCOLS, name: "WebTorrent", schemes: ["ws", "wss"] };
+const HTTP: ServiceName = ServiceName { name: "HTTP", plain: "http", tls: "https" };
+const WS: ServiceName = ServiceName { name: "WebTorrent", plain: "ws", tls: "wss" };
 
 /// Maximum size of a request's head where WebSocket is all that is served.
 const MAX_UPGRADE_REQUEST_SIZE: usize = 8192;
 
-/// Runs a UDP tracker until the process is told to stop.
-pub(crate) fn run_udp(config: TrackerConfig) -> anyhow::Result<()> {
-    let (engine, seed) = prepare(&config)?;
-    let services = UdpService::bind((&config.udp, &config.network), &engine, &seed)?;
-    let on_core = |udp| CoreServices { seed: Some(seed.clone()), udp: Some(udp), tcp: None };
-    engine.run(services.into_iter().map(on_core).collect())?;
-    Ok(())
-}
-
-/// Runs an HTTP tracker until the process is told to stop.
-pub(crate) fn run_http(config: TrackerConfig) -> anyhow::Result<()> {
-    let (mut engine, seed) = prepare(&config)?;
-    let Opened { listeners, settings, forwarded } = config.tcp().open(&mut engine, HTTP)?;
-    // Most clients come for one request and keep the connection all the same.
-    let settings = TcpSettings { evict_idle_when_full: true, ..settings };
-    let health = engine.health();
-    let on_core = |listeners| CoreServices {
-        seed: Some(seed.clone()),
-        udp: None,
-        tcp: Some(TcpServices {
-            listeners,
-            settings: settings.clone(),
-            forwarded: forwarded.clone(),
-            http: Some(config.http.clone()),
-            ws: None,
-            health: health.clone(),
-        }),
-    };
-    engine.run(listeners.into_iter().map(on_core).collect())?;
-    Ok(())
-}
-
-/// Runs a WebTorrent tracker until the process is told to stop.
-pub(crate) fn run_ws(config: TrackerConfig) -> anyhow::Result<()> {
-    let (mut engine, seed) = prepare(&config)?;
-    let Opened { listeners, settings, forwarded } = config.tcp().open(&mut engine, WS)?;
-    let ws = WsSeed::new(&config.ws, &forwarded, *seed.steering(), seed.access_list(), engine.secrets());
-    let health = engine.health();
-    let on_core = |listeners| CoreServices {
-        seed: None,
-        udp: None,
-        tcp: Some(TcpServices {
-            listeners,
-            settings: settings.clone(),
-            forwarded: forwarded.clone(),
-            http: None,
-            ws: Some(ws.clone()),
-            health: health.clone(),
-        }),
-    };
-    engine.run(listeners.into_iter().map(on_core).collect())?;
-    Ok(())
-}
-
-/// Prepares what all services need, before any of them binds its sockets.
-fn prepare(config: &TrackerConfig) -> anyhow::Result<(Engine, TrackerSeed)> {
+/// Runs the services of a subcommand until the process is told to stop.
+///
+/// # Errors
+/// Whatever keeps the tracker from starting or running, with what to do about it.
+pub(crate) fn run(config: &TrackerConfig, mode: Mode) -> anyhow::Result<()> {
+    let protocols = config.protocols(mode);
     let mut engine = Engine::prepare(config.engine())?;
     metrics_endpoint::open(&config.metrics, &mut engine)?;
     let seed = TrackerSeed::prepare(&config.tracker(), &mut engine)?;
-    Ok((engine, seed))
+    let udp = protocols
+        .udp
+        .then(|| UdpService::bind((&config.udp, &config.network), &engine, &seed))
+        .transpose()?;
+    let tcp = (protocols.http || protocols.ws)
+        .then(|| TcpServices::open(config, (protocols.http, protocols.ws), &mut engine, &seed))
+        .transpose()?;
+    let seed = (protocols.udp || protocols.http).then_some(seed);
+    let (mut udp, mut tcp) = (udp.into_iter().flatten(), tcp.into_iter().flatten());
+    let on_core = |_| CoreServices { seed: seed.clone(), udp: udp.next(), tcp: tcp.next() };
+    let services = (0..engine.cores()).map(on_core).collect();
+    engine.run(services)?;
+    Ok(())
 }
 
 /// What one core serves.
@@ -125,6 +88,36 @@ impl CoreService for CoreServices {
 }
 
 impl TcpServices {
+    /// Binds the listeners and returns each core's part, in core order.
+    fn open(
+        config: &TrackerConfig,
+        (http, ws): (bool, bool),
+        engine: &mut Engine,
+        seed: &TrackerSeed,
+    ) -> anyhow::Result<Vec<Self>> {
+        let names: Vec<ServiceName> = [(http, HTTP), (ws, WS)]
+            .into_iter()
+            .filter_map(|(serves, name)| serves.then_some(name))
+            .collect();
+        let Opened { listeners, settings, forwarded } = config.tcp().open(engine, PROTOCOLS, &names)?;
+        // WebSocket connections are never idle in this sense.
+        let settings =
+            TcpSettings { evict_idle_when_full: true, reply_to_plain: reply_to_plain(), ..settings };
+        let ws = ws.then(|| {
+            WsSeed::new(&config.ws, &forwarded, *seed.steering(), seed.access_list(), engine.secrets())
+        });
+        let health = engine.health();
+        let part = |listeners| Self {
+            listeners,
+            settings: settings.clone(),
+            forwarded: forwarded.clone(),
+            http: http.then(|| config.http.clone()),
+            ws: ws.clone(),
+            health: health.clone(),
+        };
+        Ok(listeners.into_iter().map(part).collect())
+    }
+
     /// Serves connections until the process stops.
     async fn serve(self, core: &Rc<Core>, tracker: Option<&Rc<LocalTracker>>) -> anyhow::Result<()> {
         let Self { listeners, settings, forwarded, http, ws, health } = self;

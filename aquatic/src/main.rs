@@ -15,10 +15,10 @@ use crate::config::Mode;
 
 const EXAMPLES: &str = "\
 Examples:
-  aquatic udp                    Serve on port 6969, IPv4 and IPv6, all cores
-  aquatic http -p > http.toml    Write a commented configuration to start from
-  aquatic http -c http.toml      Serve as configured
-  aquatic http -c http.toml --check-config
+  aquatic all                    Serve all protocols on port 6969, all cores
+  aquatic all -p > tracker.toml  Write a commented configuration to start from
+  aquatic all -c tracker.toml    Serve as configured
+  aquatic all -c tracker.toml --check-config
                                  Report all faults without starting
 
 Announce URLs: udp://HOST:6969/announce, also with http, https, ws and wss.
@@ -42,6 +42,8 @@ struct Cli {
 /// The services this program can run.
 #[derive(Debug, Subcommand)]
 enum Service {
+    /// Serve all protocols on one UDP and one TCP port
+    All(ConfigFlags),
     /// Serve clients over UDP (BEP 15)
     Udp(ConfigFlags),
     /// Serve clients over HTTP or HTTPS (BEP 3, 7, 23, 48)
@@ -51,11 +53,13 @@ enum Service {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().service {
-        Service::Udp(flags) => run_scoped(&flags, &Mode::Udp, compose::run_udp),
-        Service::Http(flags) => run_scoped(&flags, &Mode::Http, compose::run_http),
-        Service::Ws(flags) => run_scoped(&flags, &Mode::Ws, compose::run_ws),
-    }
+    let (flags, mode) = match Cli::parse().service {
+        Service::All(flags) => (flags, Mode::All),
+        Service::Udp(flags) => (flags, Mode::Udp),
+        Service::Http(flags) => (flags, Mode::Http),
+        Service::Ws(flags) => (flags, Mode::Ws),
+    };
+    run_scoped(&flags, &mode, |config| compose::run(&config, mode))
 }
 
 #[cfg(test)]

@@ -134,7 +134,8 @@ impl Handler {
 
     /// Serves a request.
     pub fn handle(&mut self, incoming: Incoming<'_>, tracker: &mut Tracker, reply: &mut [u8]) -> Handled {
-        let framing = incoming.framing;
+        let framing = self.framing(incoming);
+        let incoming = Incoming { framing, ..incoming };
         let handled = match decode(incoming.head) {
             Ok(Request::Announce(request)) => self
                 .admit(incoming, &request, tracker)
@@ -145,6 +146,14 @@ impl Handler {
             Err(refusal) => Err(Unserved::Bad(refusal)),
         };
         handled.unwrap_or_else(|unserved| Handled::Reply(self.fail(unserved, framing, tracker, reply)))
+    }
+
+    /// Framing of the reply: what goes through a proxy must not be stored by a cache, which would answer the next
+    /// announce with it.
+    fn framing(&self, incoming: Incoming<'_>) -> Framing {
+        let Incoming { peer, framing, .. } = incoming;
+        let is_proxy = peer.is_none_or(|peer| self.forwarded.trusted.contains(peer));
+        if is_proxy { framing.no_store() } else { framing }
     }
 
     /// Decides whether an announce is served, and for which client.

@@ -61,7 +61,7 @@ fn start() -> anyhow::Result<()> {
         proxy_protocol: None,
         tls,
         handshakes: HandshakeLimits { open: 4096, queued: 1024 },
-        reply_to_plain: b"",
+        reply_to_plain: Vec::new(),
     };
     let kind = if settings.tls.is_some() { ListenerKind::Tls } else { ListenerKind::Plain };
     let mut listeners = Listeners::new(engine.cores())?;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
-use aquatic_http_protocol::{Framing, PlainReply, Refused, Status, TrackerRoute};
+use aquatic_http_protocol::{Framing, Persistence, PlainReply, Refused, Status, TrackerRoute};
 use aquatic_runtime::Health;
 
 use crate::session::Session;
@@ -159,6 +159,18 @@ impl<S: Site, U> Shared<S, U> {
             site.count_bytes(received, sent);
         }
     }
+}
+
+/// What clients are told that do not use TLS where it is required: a whole HTTP response.
+#[must_use]
+pub fn reply_to_plain() -> Vec<u8> {
+    let text = "This port requires TLS: use https:// or wss:// in the announce URL.\n";
+    let framing = Framing::new(Persistence::Close);
+    let reply = PlainReply::text(Status::BadRequest, text);
+    let mut response = vec![0; reply.length(framing)];
+    let written = reply.encode(framing, &mut response).unwrap_or(0);
+    response.truncate(written);
+    response
 }
 
 /// Whether the cores respond, in the same words everywhere. Returns the length of the reply.

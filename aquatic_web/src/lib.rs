@@ -18,7 +18,7 @@ mod session;
 mod site;
 mod transport;
 
-pub use front::{Front, FrontSettings};
+pub use front::{Front, FrontSettings, reply_to_plain};
 pub use site::{
     AfterReply, NoUpgrade, Outcome, Site, Upgrade, UpgradeOutcome, Upgraded, Waiting, WebRequest,
 };

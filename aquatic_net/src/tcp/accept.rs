@@ -73,7 +73,7 @@ pub struct TcpSettings {
     /// Number of TLS handshakes a core may have.
     pub handshakes: HandshakeLimits,
     /// Sent to clients that do not begin with a TLS handshake where one is needed, before their connection is closed.
-    pub reply_to_plain: &'static [u8],
+    pub reply_to_plain: Vec<u8>,
 }
 
 /// What the tasks of one core share.

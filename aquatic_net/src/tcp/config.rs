@@ -41,15 +41,29 @@ pub struct TcpConfig<'a> {
     pub proxies: &'a ProxiesConfig,
 }
 
-/// What a service is called where its listeners are named.
+/// What a service is called where its listeners are logged.
 #[derive(Clone, Copy, Debug)]
-pub struct Naming {
-    /// The values of the label `protocol` in metrics.
-    pub protocols: Protocols,
+pub struct ServiceName {
     /// In the log: "HTTP".
     pub name: &'static str,
-    /// Scheme of the announce URL, plain and encrypted.
-    pub schemes: [&'static str; 2],
+    /// Scheme of the announce URL over plain connections.
+    pub plain: &'static str,
+    /// Scheme of the announce URL over TLS.
+    pub tls: &'static str,
+}
+
+impl ServiceName {
+    /// Logs where the service can be reached.
+    fn announce(&self, address: SocketAddr, kind: ListenerKind) {
+        let (plain, tls) = match kind {
+            ListenerKind::Plain => (true, false),
+            ListenerKind::Tls => (false, true),
+            ListenerKind::TlsOrPlain => (true, true),
+        };
+        for (_, scheme) in [(plain, self.plain), (tls, self.tls)].into_iter().filter(|(serves, _)| *serves) {
+            listen::announce(self.name, scheme, address);
+        }
+    }
 }
 
 /// A service's listening sockets, and what is to be known about their connections.
@@ -109,7 +123,12 @@ impl TcpConfig<'_> {
     ///
     /// # Errors
     /// What keeps the service from listening, with what to do about it.
-    pub fn open(&self, engine: &mut Engine, naming: Naming) -> anyhow::Result<Opened> {
+    pub fn open(
+        &self,
+        engine: &mut Engine,
+        protocols: Protocols,
+        names: &[ServiceName],
+    ) -> anyhow::Result<Opened> {
         let network = self.network;
         let tls = if network.enable_tls {
             let certificate = network.tls_certificate_path.clone();
@@ -125,26 +144,22 @@ impl TcpConfig<'_> {
             startup::allow_connections(self.connections.max_connections, engine.cores(), listeners)?;
         let trusted = TrustedProxies::parse(&self.proxies.trusted_proxies)?;
         let on_bad = self.proxies.on_missing_client.into();
-        let names = self.proxies.client_headers.clone();
+        let headers = self.proxies.client_headers.clone();
         Ok(Opened {
-            listeners: self.bind(engine, naming)?,
-            settings: TcpSettings {
-                max_connections,
-                ..self.settings(naming.protocols, trusted.clone(), tls)
-            },
-            forwarded: ForwardedHeaders { names, trusted, on_bad },
+            listeners: self.bind(engine, names)?,
+            settings: TcpSettings { max_connections, ..self.settings(protocols, trusted.clone(), tls) },
+            forwarded: ForwardedHeaders { names: headers, trusted, on_bad },
         })
     }
 
-    fn bind(&self, engine: &Engine, naming: Naming) -> anyhow::Result<Vec<CoreListeners>> {
+    fn bind(&self, engine: &Engine, names: &[ServiceName]) -> anyhow::Result<Vec<CoreListeners>> {
         let network = self.network;
         let options = ListenOptions { backlog: network.tcp_backlog, only_ipv6: network.only_ipv6 };
         let mut listeners = Listeners::new(engine.cores()).context("cannot make what wakes other cores")?;
         let mut bound = 0;
         for (address, kind) in self.listeners() {
-            let scheme = naming.schemes[usize::from(kind != ListenerKind::Plain)];
             match listeners.add(address, kind, &options) {
-                Ok(address) => listen::announce(naming.name, scheme, address),
+                Ok(address) => names.iter().for_each(|name| name.announce(address, kind)),
                 Err(error) if network.may_skip(address) && error.family_unavailable() => {
                     log::warn!("{error}; serving {} only", Family::V4.name());
                     continue;
@@ -157,7 +172,9 @@ impl TcpConfig<'_> {
             let path = &network.unix_socket_path;
             let mode = network.unix_socket_permissions().context(NetworkConfig::unix_socket_mode)?;
             listeners.add_unix(path, mode, &options)?;
-            log::info!("{} tracker listening for proxies on the unix socket {}", naming.name, path.display());
+            for ServiceName { name, .. } in names {
+                log::info!("{name} tracker listening for proxies on the unix socket {}", path.display());
+            }
             bound += 1;
         }
         anyhow::ensure!(bound > 0, "no address to listen on is left; set {} = true", NetworkConfig::use_ipv4);
@@ -192,7 +209,7 @@ impl TcpConfig<'_> {
                 open: connections.max_tls_handshakes,
                 queued: connections.max_queued_tls_handshakes,
             },
-            reply_to_plain: b"",
+            reply_to_plain: Vec::new(),
         }
     }
 }

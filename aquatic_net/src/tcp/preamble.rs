@@ -32,7 +32,7 @@ pub(super) struct Preamble {
     proxy_protocol: Option<OnBadHeader>,
     tls: Option<Arc<Tls>>,
     handshakes: Rc<Handshakes>,
-    reply_to_plain: &'static [u8],
+    reply_to_plain: Vec<u8>,
 }
 
 impl Preamble {
@@ -42,7 +42,7 @@ impl Preamble {
             proxy_protocol: settings.proxy_protocol,
             tls: settings.tls.clone(),
             handshakes: Rc::new(Handshakes::new(settings.handshakes)),
-            reply_to_plain: settings.reply_to_plain,
+            reply_to_plain: settings.reply_to_plain.clone(),
         }
     }
 
@@ -105,7 +105,7 @@ impl Preamble {
     /// Tells a client that an encrypted connection is needed, and closes its connection.
     async fn reply_to_plain(&self, mut connection: Connection) {
         connection.deadline().deadlines().counters.refuse(Refused::PlainOnTls);
-        if !self.reply_to_plain.is_empty() && connection.send(self.reply_to_plain).await.is_ok() {
+        if !self.reply_to_plain.is_empty() && connection.send(&self.reply_to_plain).await.is_ok() {
             connection.close_lingering().await;
         }
     }

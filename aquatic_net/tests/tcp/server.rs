@@ -132,7 +132,7 @@ fn settings(tls: Option<Arc<Tls>>) -> anyhow::Result<TcpSettings> {
             open: number("HANDSHAKES", 100) as usize,
             queued: number("QUEUED", 1000) as usize,
         },
-        reply_to_plain: b"use TLS\n",
+        reply_to_plain: b"use TLS\n".to_vec(),
     })
 }
 
