@@ -107,6 +107,24 @@ fn both_versions_serve_and_say_goodbye() {
 }
 
 #[test]
+fn plain_and_encrypted_connections_have_addresses_of_their_own_or_share_one() {
+    let pair = pair();
+    let files = Files::new(&pair);
+    let config = trusting(&[pair.cert.der()], &version::TLS13);
+    let settings = files.settings();
+    let settings = settings.each_ref().map(String::as_str);
+    let mut apart = command(&[&settings[..], &["network.tls_address_ipv4=127.0.0.1:0"]].concat());
+    let tracker = Tracker::start(2, &mut apart);
+    let [plain, encrypted] = tracker.addresses[..] else { panic!("{:?}", tracker.addresses) };
+    assert_eq!(Plain::connect(plain).get("/health").status(), 200);
+    assert_eq!(connect(&config, encrypted).get("/health").status(), 200);
+
+    let tracker = files.start(&["network.accept_plain=true"]);
+    assert_eq!(Plain::connect(tracker.address()).get("/health").status(), 200);
+    assert_eq!(connect(&config, tracker.address()).get("/health").status(), 200);
+}
+
+#[test]
 fn sessions_are_resumed_on_whichever_core() {
     let pair = pair();
     let tracker = Files::new(&pair).start(&[]);
