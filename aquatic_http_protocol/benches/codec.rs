@@ -1,4 +1,5 @@
-//! A typical announce of a widespread client and its answer. Run with `cargo bench -p aquatic_http_protocol`.
+//! A typical announce of a widespread client and its response. Run with `cargo bench -p
+//! aquatic_http_protocol`.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 
@@ -108,7 +109,7 @@ fn read_announce_reply_of_50_peers(bencher: Bencher<'_, '_>) {
     let mut buffer = [0; 1024];
     let length = reply().encode(FRAMING, &mut buffer).unwrap();
     bencher.bench_local(|| match Response::parse(black_box(&buffer[..length]), false) {
-        Parsed::Complete(answer) => Reply::parse(answer.body).is_ok(),
+        Parsed::Complete(response) => Reply::parse(response.body).is_ok(),
         Parsed::NeedMore | Parsed::Refused(_) => false,
     });
 }

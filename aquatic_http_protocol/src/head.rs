@@ -24,8 +24,8 @@ const MAX_METHOD_LENGTH: usize = 24;
 
 /// Head of a request without a body, as it lies in the receive buffer.
 ///
-/// It says nothing about which paths exist: that is up to whoever serves them, such as
-/// [`TrackerRoute::classify`](crate::TrackerRoute::classify).
+/// Which paths exist is up to the server; [`TrackerRoute::classify`](crate::TrackerRoute::classify) knows
+/// those of a tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head<'a> {
     /// Method of the request.
@@ -54,7 +54,7 @@ impl<'a> Head<'a> {
     /// Tolerated are empty lines in front, lines that end with a mere line feed, targets with scheme and
     /// host, raw spaces and non-ASCII bytes in targets, and a missing `Host`. Refused, with the connection to
     /// be closed, are methods other than GET and HEAD, control characters in the target, and requests with a
-    /// body, so that no body is ever taken for a request.
+    /// body, so that no body is ever parsed as a request.
     #[must_use]
     pub fn parse(buffer: &'a [u8], max_length: usize) -> Parsed<Self, Refused> {
         let window = buffer.get(..max_length).unwrap_or(buffer);
@@ -90,9 +90,9 @@ fn refused(fault: HttpFault) -> Refused {
     Refused { refusal: Refusal::Http(fault), framing: Framing::new(Persistence::Close), length: 0 }
 }
 
-/// What is too long about a head that does not end within the maximum length: the request line, if it takes
-/// more than half of that, or the header fields. Transmission halves its scrapes if it is told that the
-/// target is too long.
+/// Fault of a head that does not end within the maximum length: the request line is too long if it takes more
+/// than half of that, otherwise the header fields are. Transmission halves its scrapes when it learns that
+/// the target is too long.
 fn too_long(window: &[u8]) -> HttpFault {
     let start = skip_empty_lines(window).ok().flatten().unwrap_or_default();
     let line_length = memchr(b'\n', start).unwrap_or(start.len());
@@ -181,7 +181,7 @@ impl<'a> RequestLine<'a> {
             [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(HttpFault::Version),
             _ => return Err(HttpFault::Malformed),
         };
-        // All bytes are looked at, so that the compiler can look at several at once.
+        // Without an early exit, so that the compiler can check several bytes at once.
         if target.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
             return Err(HttpFault::Target);
         }

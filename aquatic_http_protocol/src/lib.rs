@@ -34,8 +34,8 @@
 //! # assert_eq!((used.0, used.2), (24, true));
 //! ```
 //!
-//! A server of more than a tracker parses a [`Head`] and looks at its path before or after
-//! [`TrackerRoute::classify`] does.
+//! A server of further resources parses a [`Head`] and routes its path before or after
+//! [`TrackerRoute::classify`].
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::indexing_slicing, clippy::cast_possible_truncation)]

@@ -95,7 +95,7 @@ pub enum HttpFault {
     Target,
     /// The version of HTTP is not 1.x.
     Version,
-    /// The request line takes more of the maximum length of a head than the header fields could.
+    /// The head is longer than the maximum, and its request line takes more than half of that.
     UriTooLong,
     /// The head is longer than the maximum because of its header fields.
     HeadTooLong,

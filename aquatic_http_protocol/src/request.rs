@@ -36,8 +36,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Parses the request of a head. Who serves more resources than a tracker looks at
-    /// [`TrackerRoute::classify`] first.
+    /// Parses the request of a head. A server of further resources calls [`TrackerRoute::classify`] first.
     ///
     /// # Errors
     /// When no tracker could serve the request.

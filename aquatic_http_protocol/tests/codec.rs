@@ -168,12 +168,12 @@ fn assert_too_small(length: usize, mut encode: impl FnMut(&mut [u8]) -> Result<u
     assert_eq!(encode(&mut buffer), Ok(length));
 }
 
-fn body_of(response: &[u8], framing: Framing) -> &[u8] {
-    let Parsed::Complete(answer) = Response::parse(response, false) else { panic!("an answer") };
-    assert_eq!((answer.status, answer.length), (200, response.len()));
-    assert_eq!(answer.keep_alive, !framing.closes());
-    assert_eq!(is_canonical(answer.body), Ok(true));
-    answer.body
+fn body_of(bytes: &[u8], framing: Framing) -> &[u8] {
+    let Parsed::Complete(response) = Response::parse(bytes, false) else { panic!("a response") };
+    assert_eq!((response.status, response.length), (200, bytes.len()));
+    assert_eq!(response.keep_alive, !framing.closes());
+    assert_eq!(is_canonical(response.body), Ok(true));
+    response.body
 }
 
 proptest! {

@@ -33,7 +33,7 @@ fn parse(bytes: &[u8]) -> Parsed<(Head<'_>, Request<'_>), Refused> {
 }
 
 #[track_caller]
-fn whole(bytes: &[u8]) -> (Head<'_>, Request<'_>) {
+fn complete(bytes: &[u8]) -> (Head<'_>, Request<'_>) {
     match parse(bytes) {
         Parsed::Complete(whole) => whole,
         other @ (Parsed::NeedMore | Parsed::Refused(_)) => panic!("not a request: {other:?}"),
@@ -55,7 +55,7 @@ fn get(target: &str) -> String {
 /// An announce that is complete but for what the test adds.
 #[track_caller]
 fn announce(added: &str) -> AnnounceRequest {
-    match whole(get(&format!("/announce?info_hash={HASH}&peer_id={HASH}&port=1{added}")).as_bytes()) {
+    match complete(get(&format!("/announce?info_hash={HASH}&peer_id={HASH}&port=1{added}")).as_bytes()) {
         (_, Request::Announce(announce)) => announce,
         (_, other @ (Request::Scrape(_) | Request::Health)) => panic!("not an announce: {other:?}"),
     }
@@ -69,12 +69,12 @@ fn assert_fault(target: &str, fault: Fault) {
     // The client is told, and may go on.
     assert_eq!(refused.length, request.len());
     assert_eq!(refused.framing, Framing::new(Persistence::Default));
-    let mut answer = [0; 300];
-    let length = refused.encode(&mut answer).unwrap();
-    let answer = String::from_utf8(answer[..length].to_vec()).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let mut response = [0; 300];
+    let length = refused.encode(&mut response).unwrap();
+    let response = String::from_utf8(response[..length].to_vec()).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     let reason = fault.reason();
-    assert!(answer.ends_with(&format!("d14:failure reason{}:{}e", reason.as_str().len(), reason.as_str())));
+    assert!(response.ends_with(&format!("d14:failure reason{}:{}e", reason.as_str().len(), reason.as_str())));
 }
 
 /// Returns the response.
@@ -82,17 +82,17 @@ fn assert_fault(target: &str, fault: Fault) {
 fn assert_http_fault(request: &[u8], fault: HttpFault, line: &str) -> String {
     let refused = refused(request);
     assert_eq!(refused.refusal, Refusal::Http(fault));
-    let mut answer = [0; 300];
-    let length = refused.encode(&mut answer).unwrap();
-    let answer = String::from_utf8(answer[..length].to_vec()).unwrap();
-    assert!(answer.starts_with(&format!("HTTP/1.1 {line}\r\n")), "{answer}");
-    assert_eq!(answer.contains("\r\nConnection: close\r\n"), refused.framing.closes());
-    answer
+    let mut response = [0; 300];
+    let length = refused.encode(&mut response).unwrap();
+    let response = String::from_utf8(response[..length].to_vec()).unwrap();
+    assert!(response.starts_with(&format!("HTTP/1.1 {line}\r\n")), "{response}");
+    assert_eq!(response.contains("\r\nConnection: close\r\n"), refused.framing.closes());
+    response
 }
 
 #[test]
 fn libtorrent_announce() {
-    let (head, request) = whole(LIBTORRENT.as_bytes());
+    let (head, request) = complete(LIBTORRENT.as_bytes());
     let expected = AnnounceRequest {
         info_hash: EXPECTED_HASH,
         peer_id: Some(PeerId(*b"-qB4650-9!sKv2Fb0e~D")),
@@ -113,7 +113,7 @@ fn libtorrent_announce() {
 
 #[test]
 fn transmission_announce() {
-    let (head, request) = whole(TRANSMISSION.as_bytes());
+    let (head, request) = complete(TRANSMISSION.as_bytes());
     let Request::Announce(announce) = request else { panic!("an announce") };
     assert_eq!(announce.info_hash, EXPECTED_HASH);
     assert_eq!((announce.is_seeder, announce.event), (true, AnnounceEvent::Completed));
@@ -127,11 +127,11 @@ fn probe_of_a_tracker_list() {
         "/announce?info_hash={HASH}&peer_id={HASH}&port=30461&uploaded=0&downloaded=0&left=0&compact=1\
          &ipv6=None&ipv4=None&ipv4=192.0.2.1"
     );
-    assert!(matches!(whole(get(&target).as_bytes()).1, Request::Announce(_)));
+    assert!(matches!(complete(get(&target).as_bytes()).1, Request::Announce(_)));
 }
 
 #[test]
-fn any_parse_error_is_answered() {
+fn every_parse_error_has_a_response() {
     assert_fault("/announce", Fault::InfoHashMissing);
     assert_fault("/announce?", Fault::InfoHashMissing);
     assert_fault("/announce?&&==&", Fault::InfoHashMissing);
@@ -228,7 +228,7 @@ fn names_of_parameters_and_events_in_any_case() {
     assert_eq!(upper, lower);
     assert_fault(&format!("/announce?info_hash={HASH}&port=1&Compact=0"), Fault::NotCompact);
     let request = get(&format!("/scrape?Info_Hash={HASH}"));
-    assert!(matches!(whole(request.as_bytes()).1, Request::Scrape(_)));
+    assert!(matches!(complete(request.as_bytes()).1, Request::Scrape(_)));
 }
 
 #[test]
@@ -298,13 +298,13 @@ fn peer_id_may_be_missing_or_short() {
 #[test]
 fn parameter_without_equals_sign() {
     let target = format!("/announce?a&info_hash={HASH}&b&port=1&c");
-    assert!(matches!(whole(get(&target).as_bytes()).1, Request::Announce(_)));
+    assert!(matches!(complete(get(&target).as_bytes()).1, Request::Announce(_)));
 }
 
 #[test]
 fn value_may_contain_equals_signs() {
     let target = format!("/announce?key=a=b==&info_hash={HASH}&trackerid==&port=1");
-    assert!(matches!(whole(get(&target).as_bytes()).1, Request::Announce(_)));
+    assert!(matches!(complete(get(&target).as_bytes()).1, Request::Announce(_)));
 }
 
 #[test]
@@ -336,13 +336,15 @@ fn paths() {
         "HTTPS://[::1]/announce",
     ] {
         let request = get(&format!("{path}{announce}"));
-        assert!(matches!(whole(request.as_bytes()).1, Request::Announce(_)), "{path}");
+        assert!(matches!(complete(request.as_bytes()).1, Request::Announce(_)), "{path}");
         let request = get(&format!("{path}?a=b{announce}"));
-        let (_, Request::Announce(read)) = whole(request.as_bytes()) else { panic!("{path}: an announce") };
+        let (_, Request::Announce(read)) = complete(request.as_bytes()) else {
+            panic!("{path}: an announce")
+        };
         assert_eq!((read.info_hash.0.as_slice(), read.port.get()), (HASH.as_bytes(), 1));
         let path = path.to_ascii_lowercase().replace("announce", "scrape");
         let scrape = get(&format!("{path}?a=b{announce}"));
-        assert!(matches!(whole(scrape.as_bytes()).1, Request::Scrape(_)), "{scrape}");
+        assert!(matches!(complete(scrape.as_bytes()).1, Request::Scrape(_)), "{scrape}");
     }
     for path in ["", "/", "*", "http://a", "/announcer", "/announce/x", "/tracker", "/x/health"] {
         assert_http_fault(get(path).as_bytes(), HttpFault::NotFound, "404 Not Found");
@@ -351,7 +353,7 @@ fn paths() {
         assert_fault(&format!("{path}?a=b{announce}"), Fault::WrongAnnounceUrl);
     }
     assert!(Fault::WrongAnnounceUrl.to_string().ends_with("must end in /announce"));
-    assert_eq!(whole(get("/health").as_bytes()).1, Request::Health);
+    assert_eq!(complete(get("/health").as_bytes()).1, Request::Health);
 }
 
 /// A server of more than a tracker gets the head of any path.
@@ -373,7 +375,7 @@ fn heads_of_other_resources() {
 #[test]
 fn space_before_the_question_mark() {
     let target = format!("/announce ?info_hash={HASH}&port=1");
-    assert!(matches!(whole(get(&target).as_bytes()).1, Request::Announce(_)));
+    assert!(matches!(complete(get(&target).as_bytes()).1, Request::Announce(_)));
 }
 
 #[test]
@@ -391,12 +393,12 @@ fn scrape_of_many() {
     let query = hashes.iter().map(parameter).collect::<Vec<_>>().join("&");
     let request = get(&format!("/scrape?{query}"));
     assert!(request.len() <= DEFAULT_MAX_HEAD_LENGTH, "100 torrents fit: {}", request.len());
-    let (_, Request::Scrape(scrape)) = whole(request.as_bytes()) else { panic!("a scrape") };
+    let (_, Request::Scrape(scrape)) = complete(request.as_bytes()) else { panic!("a scrape") };
     assert_eq!(scrape.info_hashes().collect::<Vec<_>>(), hashes);
-    let mut places = [InfoHash([0; 20]); 70];
-    assert_eq!(scrape.fill(&mut places), &hashes[..70]);
-    let mut places = [InfoHash([0; 20]); 200];
-    assert_eq!(scrape.fill(&mut places), hashes);
+    let mut buffer = [InfoHash([0; 20]); 70];
+    assert_eq!(scrape.fill(&mut buffer), &hashes[..70]);
+    let mut buffer = [InfoHash([0; 20]); 200];
+    assert_eq!(scrape.fill(&mut buffer), hashes);
 }
 
 /// The encoders of Python, Go and PHP write a space as `+`.
@@ -407,7 +409,7 @@ fn plus_is_a_space_in_every_value() {
         let announce = AnnounceRequest::parse(query.as_bytes()).unwrap();
         assert_eq!(announce.peer_id.unwrap().0, announce.info_hash.0);
         let request = get(&format!("/scrape?info_hash={text}"));
-        let (_, Request::Scrape(scrape)) = whole(request.as_bytes()) else { panic!("a scrape") };
+        let (_, Request::Scrape(scrape)) = complete(request.as_bytes()) else { panic!("a scrape") };
         assert_eq!(scrape.info_hashes().collect::<Vec<_>>(), [announce.info_hash]);
         announce.info_hash
     };
@@ -432,12 +434,12 @@ fn bytes_may_be_raw_or_coded_in_either_case() {
     let expected = InfoHash(*b" \xff\xfe /?=#a\x80\0\t-._~%zz%");
     let mut request =
         b"GET /announce?port=1&info_hash=+\xff%Fe /?=#%61\x80%00%09-._~%%7a%7A%25 HTTP/1.1\r\n\r\n".to_vec();
-    let (_, Request::Announce(announce)) = whole(&request) else { panic!("an announce") };
+    let (_, Request::Announce(announce)) = complete(&request) else { panic!("an announce") };
     assert_eq!(announce.info_hash, expected);
     // A percent sign at the very end stands for itself as well.
     let end = request.windows(3).position(|window| window == b"%25").unwrap();
     request.drain(end + 1..end + 3);
-    let (_, Request::Announce(announce)) = whole(&request) else { panic!("an announce") };
+    let (_, Request::Announce(announce)) = complete(&request) else { panic!("an announce") };
     assert_eq!(announce.info_hash, expected);
 }
 
@@ -450,7 +452,7 @@ fn with_headers(count: usize) -> Vec<u8> {
 fn up_to_64_headers() {
     for count in [0, 11, 12, 13, 16, 17, 63, 64] {
         let request = with_headers(count);
-        let (head, _) = whole(&request);
+        let (head, _) = complete(&request);
         assert_eq!(head.headers.iter().count(), count);
         assert_eq!(head.length, request.len());
     }
@@ -463,10 +465,10 @@ fn up_to_64_headers() {
 fn heads_up_to_the_limit() {
     let request = get(&format!("/health?{}", "x".repeat(8192 - 34)));
     assert_eq!(request.len(), 8192);
-    assert_eq!(whole(request.as_bytes()).0.length, 8192);
+    assert_eq!(complete(request.as_bytes()).0.length, 8192);
     let line = "431 Request Header Fields Too Large";
     let field = |length: usize| format!("GET /health HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(length));
-    assert_eq!(whole(field(8192 - 29).as_bytes()).0.length, 8192);
+    assert_eq!(complete(field(8192 - 29).as_bytes()).0.length, 8192);
     assert_http_fault(field(8192 - 28).as_bytes(), HttpFault::HeadTooLong, line);
     assert_http_fault(&[b'\n'; 8192], HttpFault::HeadTooLong, line);
     assert_eq!(parse(&[b'\n'; 8191]), Parsed::NeedMore);
@@ -489,7 +491,7 @@ fn request_lines_beyond_the_limit_have_a_status_of_their_own() {
         let hash = format!("info_hash={}&", "%aa".repeat(20));
         get(&format!("/scrape?{}", hash.repeat(hashes)))
     };
-    assert!(matches!(whole(scrape(114).as_bytes()).1, Request::Scrape(_)));
+    assert!(matches!(complete(scrape(114).as_bytes()).1, Request::Scrape(_)));
     refused(&scrape(120));
     refused(&scrape(1000));
     // The line ends within the limit, but leaves too little for the header fields.
@@ -501,7 +503,7 @@ fn request_lines_beyond_the_limit_have_a_status_of_their_own() {
 #[test]
 fn http_1_0_closes_unless_asked() {
     let connection = |text: &str| {
-        let (head, _) = whole(text.as_bytes());
+        let (head, _) = complete(text.as_bytes());
         head.framing.persistence
     };
     use Persistence::{Close, Default, KeepAlive};
@@ -528,27 +530,27 @@ fn pipelined_requests_are_taken_one_by_one() {
     let third = get("/health");
     let all = format!("{first}\r\n\n{second}{third}GET");
     let mut rest = all.as_bytes();
-    let (head, request) = whole(rest);
+    let (head, request) = complete(rest);
     assert!(matches!(request, Request::Announce(_)));
     rest = &rest[head.length..];
     let fault = refused(rest);
     assert_eq!(fault.refusal, Refusal::Tracker(Fault::InfoHashLength(5)));
     assert_eq!(fault.length, second.len() + 3);
     rest = &rest[fault.length..];
-    let (head, request) = whole(rest);
+    let (head, request) = complete(rest);
     assert_eq!((request, head.length), (Request::Health, third.len()));
     assert_eq!(parse(&rest[head.length..]), Parsed::NeedMore);
 }
 
 #[test]
-fn head_is_answered_without_body() {
-    let (head, request) = whole(b"HEAD /health HTTP/1.1\r\n\r\n");
+fn head_gets_a_response_without_body() {
+    let (head, request) = complete(b"HEAD /health HTTP/1.1\r\n\r\n");
     assert_eq!((head.method, request), (Method::Head, Request::Health));
     assert_eq!(head.framing, Framing { body: false, ..Framing::new(Persistence::Default) });
     let refused = refused(b"HEAD /announce HTTP/1.1\r\n\r\n");
-    let mut answer = [0; 300];
-    let length = refused.encode(&mut answer).unwrap();
-    assert!(answer[..length].ends_with(b"\r\nContent-Length: 42\r\n\r\n"));
+    let mut response = [0; 300];
+    let length = refused.encode(&mut response).unwrap();
+    assert!(response[..length].ends_with(b"\r\nContent-Length: 42\r\n\r\n"));
 }
 
 #[test]
@@ -590,13 +592,13 @@ fn bodies_never_desynchronise() {
         assert!(refused(request.as_bytes()).framing.closes());
     }
     let request = b"GET /health HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(whole(request).0.framing.persistence, Persistence::Default);
+    assert_eq!(complete(request).0.framing.persistence, Persistence::Default);
 }
 
 #[test]
 fn bare_line_feeds_and_empty_lines_in_front() {
     let request = b"\r\n\n\r\nGET /health HTTP/1.1\nHost: a\nX-A:b \n\nGET";
-    let (head, _) = whole(request);
+    let (head, _) = complete(request);
     assert_eq!(request[head.length..], *b"GET");
     let headers: Vec<_> = head.headers.iter().collect();
     assert_eq!(headers, [(b"Host".as_slice(), b"a".as_slice()), (b"X-A", b"b")]);
@@ -606,13 +608,13 @@ fn bare_line_feeds_and_empty_lines_in_front() {
 fn absolute_targets() {
     for origin in ["http://tracker.example.org:6969", "HTTP://[2001:db8::1]", "https://a"] {
         let target = format!("{origin}/announce?info_hash={HASH}&port=1");
-        assert!(matches!(whole(get(&target).as_bytes()).1, Request::Announce(_)), "{target}");
+        assert!(matches!(complete(get(&target).as_bytes()).1, Request::Announce(_)), "{target}");
     }
 }
 
 #[test]
 fn headers_of_proxies() {
-    let (head, _) = whole(
+    let (head, _) = complete(
         b"GET /health HTTP/1.1\r\nx-forwarded-for: 192.0.2.1, 192.0.2.2\r\nX-Real-IP:192.0.2.9\r\n\
           X-FORWARDED-FOR:\t192.0.2.3 \r\nEmpty:\r\n\r\n",
     );

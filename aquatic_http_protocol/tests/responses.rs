@@ -43,13 +43,13 @@ fn written(encode: impl Fn(&mut [u8]) -> Result<usize, BufferTooSmall>) -> Vec<u
     bytes
 }
 
-fn answer(bytes: &[u8]) -> Response<'_> {
+fn response(bytes: &[u8]) -> Response<'_> {
     match Response::parse(bytes, false) {
-        Parsed::Complete(answer) => {
-            assert_eq!(answer.length, bytes.len());
-            answer
+        Parsed::Complete(response) => {
+            assert_eq!(response.length, bytes.len());
+            response
         }
-        other @ (Parsed::NeedMore | Parsed::Refused(_)) => panic!("not an answer: {other:?}"),
+        other @ (Parsed::NeedMore | Parsed::Refused(_)) => panic!("not a response: {other:?}"),
     }
 }
 
@@ -61,7 +61,7 @@ fn announce_reply_of_ipv4() {
         d8:completei2e10:downloadedi9e11:external ip4:\xc6\x33\x64\x0710:incompletei31e8:intervali1800e\
         12:min intervali900e5:peers12:\xc0\0\x02\x01\x1a\xe1\xc0\0\x02\x02\0\x506:peers60:e";
     assert_eq!(bytes, expected, "{}", bytes.escape_ascii());
-    assert_eq!(is_canonical(answer(&bytes).body), Ok(true));
+    assert_eq!(is_canonical(response(&bytes).body), Ok(true));
 }
 
 #[test]
@@ -69,10 +69,10 @@ fn announce_reply_of_both_families() {
     let address: IpAddr = "2001:db8::7".parse().unwrap();
     let reply = announce_reply(&PEERS, &PEERS6, Some(address));
     let bytes = written(|buffer| reply.encode(CLOSE, buffer));
-    let answer = answer(&bytes);
-    assert_eq!((answer.status, answer.keep_alive), (200, false));
-    assert_eq!(is_canonical(answer.body), Ok(true));
-    let Ok(Reply::Announce(view)) = Reply::parse(answer.body) else { panic!("an announce") };
+    let response = response(&bytes);
+    assert_eq!((response.status, response.keep_alive), (200, false));
+    assert_eq!(is_canonical(response.body), Ok(true));
+    let Ok(Reply::Announce(view)) = Reply::parse(response.body) else { panic!("an announce") };
     let expected = AnnounceView {
         complete: Some(2),
         downloaded: Some(9),
@@ -122,7 +122,7 @@ fn head_has_the_length_of_the_body_it_does_not_send() {
     let with = written(|buffer| reply.encode(OPEN, buffer));
     let without = written(|buffer| reply.encode(Framing { body: false, ..OPEN }, buffer));
     assert!(with.starts_with(&without));
-    assert_eq!(with.len() - without.len(), answer(&with).body.len());
+    assert_eq!(with.len() - without.len(), response(&with).body.len());
 }
 
 fn file(byte: u8, count: u32) -> ScrapeFile {
@@ -140,7 +140,7 @@ fn scrape_reply_is_sorted_and_has_each_torrent_once() {
     let mut files = [file(0xff, 5), file(b'a', 1), file(0, 3), file(b'a', 1)];
     let length =
         ScrapeReply { files: &mut files, min_request_interval: Some(900) }.encode(OPEN, &mut bytes).unwrap();
-    let answer = answer(&bytes[..length]);
+    let response = response(&bytes[..length]);
     let mut expected = b"d5:filesd20:".to_vec();
     expected.extend([0; 20]);
     expected.extend(b"d8:completei3e10:downloadedi4e10:incompletei5ee20:aaaaaaaaaaaaaaaaaaaa");
@@ -148,9 +148,9 @@ fn scrape_reply_is_sorted_and_has_each_torrent_once() {
     expected.extend([0xff; 20]);
     expected
         .extend(b"d8:completei5e10:downloadedi6e10:incompletei7eee5:flagsd20:min_request_intervali900eee");
-    assert_eq!(answer.body, expected, "{}", answer.body.escape_ascii());
-    assert_eq!(is_canonical(answer.body), Ok(true));
-    let Ok(Reply::Scrape(view)) = Reply::parse(answer.body) else { panic!("a scrape") };
+    assert_eq!(response.body, expected, "{}", response.body.escape_ascii());
+    assert_eq!(is_canonical(response.body), Ok(true));
+    let Ok(Reply::Scrape(view)) = Reply::parse(response.body) else { panic!("a scrape") };
     assert_eq!(view.files().collect::<Vec<_>>(), [file(0, 3), file(b'a', 1), file(0xff, 5)]);
     assert_eq!(view.min_request_interval, Some(900));
 }
@@ -160,7 +160,7 @@ fn scrape_reply_of_nothing() {
     let encode =
         |buffer: &mut [u8]| ScrapeReply { files: &mut [], min_request_interval: None }.encode(OPEN, buffer);
     let bytes = written(encode);
-    assert_eq!(answer(&bytes).body, b"d5:filesdee");
+    assert_eq!(response(&bytes).body, b"d5:filesdee");
     let Ok(Reply::Scrape(view)) = Reply::parse(b"d5:filesdee") else { panic!("a scrape") };
     assert_eq!((view.files().count(), view.min_request_interval), (0, None));
 }
@@ -169,7 +169,7 @@ fn scrape_reply_of_nothing() {
 fn failure_replies() {
     let plain = FailureReply::new("no");
     let bytes = written(|buffer| plain.encode(OPEN, buffer));
-    assert_eq!(answer(&bytes).body, b"d14:failure reason2:noe");
+    assert_eq!(response(&bytes).body, b"d14:failure reason2:noe");
     let full = FailureReply {
         interval: Some(1800),
         min_interval: Some(900),
@@ -177,9 +177,9 @@ fn failure_replies() {
         ..plain
     };
     let bytes = written(|buffer| full.encode(CLOSE, buffer));
-    assert_eq!(answer(&bytes).status, 200);
+    assert_eq!(response(&bytes).status, 200);
     assert_eq!(
-        answer(&bytes).body,
+        response(&bytes).body,
         b"d14:failure reason2:no8:intervali1800e12:min intervali900e8:retry ini5ee"
     );
     let expected = FailureView {
@@ -188,11 +188,11 @@ fn failure_replies() {
         min_interval: Some(900),
         retry: Some(Retry::Minutes(5)),
     };
-    assert_eq!(Reply::parse(answer(&bytes).body), Ok(Reply::Failure(expected)));
+    assert_eq!(Reply::parse(response(&bytes).body), Ok(Reply::Failure(expected)));
     let never = FailureReply { retry: Some(Retry::Never), ..plain };
     let bytes = written(|buffer| never.encode(OPEN, buffer));
-    assert_eq!(answer(&bytes).body, b"d14:failure reason2:no8:retry in5:nevere");
-    assert_eq!(is_canonical(answer(&bytes).body), Ok(true));
+    assert_eq!(response(&bytes).body, b"d14:failure reason2:no8:retry in5:nevere");
+    assert_eq!(is_canonical(response(&bytes).body), Ok(true));
     let Ok(Reply::Failure(view)) = Reply::parse(b"d14:failure reason2:no8:retry in2:15e") else {
         panic!("a failure")
     };
@@ -218,8 +218,11 @@ fn plain_replies() {
     ];
     for (status, number) in statuses {
         let bytes = written(|buffer| PlainReply::text(status, "why\n").encode(CLOSE, buffer));
-        let answer = answer(&bytes);
-        assert_eq!((answer.status, answer.keep_alive, answer.body), (number, false, b"why\n".as_slice()));
+        let response = response(&bytes);
+        assert_eq!(
+            (response.status, response.keep_alive, response.body),
+            (number, false, b"why\n".as_slice())
+        );
     }
 }
 
@@ -253,38 +256,38 @@ fn replies_that_caches_must_not_store() {
 }
 
 #[test]
-fn answers_split_at_every_byte() {
+fn responses_split_at_every_byte() {
     let bytes = written(|buffer| announce_reply(&PEERS, &PEERS6, None).encode(OPEN, buffer));
     for length in 0..bytes.len() {
         assert_eq!(Response::parse(&bytes[..length], false), Parsed::NeedMore);
         assert_eq!(Response::parse(&bytes[..length], true), Parsed::Refused(ResponseError::Truncated));
     }
     let twice = [&bytes[..], &bytes[..]].concat();
-    let Parsed::Complete(answer) = Response::parse(&twice, false) else { panic!("an answer") };
-    assert_eq!((answer.length, answer.keep_alive), (bytes.len(), true));
+    let Parsed::Complete(response) = Response::parse(&twice, false) else { panic!("a response") };
+    assert_eq!((response.length, response.keep_alive), (bytes.len(), true));
 }
 
 #[test]
-fn answers_of_other_servers() {
+fn responses_of_other_servers() {
     let parse = |text: &'static str, ended| Response::parse(text.as_bytes(), ended);
     // Padded length, and the end of a line behind the body.
-    let Parsed::Complete(answer) =
+    let Parsed::Complete(response) =
         parse("HTTP/1.1 200 OK\r\nContent-Length: 14    \r\n\r\nd8:intervali1ee\r\n", false)
     else {
-        panic!("an answer")
+        panic!("a response")
     };
-    assert_eq!((answer.body.len(), answer.keep_alive), (14, true));
-    let Parsed::Complete(answer) =
+    assert_eq!((response.body.len(), response.keep_alive), (14, true));
+    let Parsed::Complete(response) =
         parse("\r\nHTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n", false)
     else {
-        panic!("an answer")
+        panic!("a response")
     };
-    assert!(answer.keep_alive);
+    assert!(response.keep_alive);
     // The end of the connection is the end of the body.
     let closing = "HTTP/1.0 404 Not Found\r\n\r\nsorry";
     assert_eq!(parse(closing, false), Parsed::NeedMore);
-    let Parsed::Complete(answer) = parse(closing, true) else { panic!("an answer") };
-    assert_eq!((answer.status, answer.body, answer.keep_alive), (404, b"sorry".as_slice(), false));
+    let Parsed::Complete(response) = parse(closing, true) else { panic!("a response") };
+    assert_eq!((response.status, response.body, response.keep_alive), (404, b"sorry".as_slice(), false));
     for (text, error) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", ResponseError::Length),
         ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", ResponseError::Length),

@@ -194,7 +194,7 @@ proptest! {
         let transaction = TransactionId::from_number(transaction);
         let entries: Vec<_> = counts.iter().map(|c| TorrentCounts::new(c.0, c.1, c.2)).collect();
         let mut buffer = [0xff; 1000];
-        // Filled backwards, as the answers of other cores may come in.
+        // Filled backwards, as the counts of other cores may arrive.
         for (place, entry) in ScrapeReply::start(transaction, entries.len(), &mut buffer).unwrap().iter_mut().zip(&entries).rev() {
             *place = *entry;
         }

@@ -1,4 +1,4 @@
-//! Client addresses in request headers, after strangers and before the proxy had their say.
+//! Client addresses in header fields, some written by an untrusted client and some by the proxy.
 #![no_main]
 
 #[path = "../../aquatic_net/tests/proxy/properties.rs"]

@@ -13,7 +13,7 @@ use aquatic_http_protocol::{
 pub(crate) fn check_bytes(bytes: &[u8]) {
     check_requests(bytes);
     check_once_decided(bytes);
-    check_answer(bytes);
+    check_response(bytes);
     if let Ok(Reply::Scrape(scrape)) = Reply::parse(bytes) {
         assert!(scrape.files().count() <= bytes.len() / 20);
     }
@@ -88,8 +88,8 @@ fn check_request(head: &Head<'_>, request: &Request<'_>) {
             let hashes: Vec<_> = scrape.info_hashes().map(|hash| hash.0.to_vec()).collect();
             assert!(!hashes.is_empty());
             assert_eq!(hashes, expected);
-            let mut places = [InfoHash([0; 20]); 3];
-            assert_eq!(scrape.fill(&mut places).len(), hashes.len().min(3));
+            let mut buffer = [InfoHash([0; 20]); 3];
+            assert_eq!(scrape.fill(&mut buffer).len(), hashes.len().min(3));
             check_scrape_reply(head, scrape.info_hashes());
         }
         Request::Health => {}
@@ -166,7 +166,7 @@ fn naively_decoded(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What the tracker would answer is what clients can read.
+/// What the tracker would response is what clients can read.
 fn check_scrape_reply(head: &Head<'_>, hashes: impl Iterator<Item = InfoHash>) {
     let mut files: Vec<_> =
         hashes.map(|info_hash| ScrapeFile { info_hash, complete: 1, downloaded: 2, incomplete: 3 }).collect();
@@ -174,10 +174,10 @@ fn check_scrape_reply(head: &Head<'_>, hashes: impl Iterator<Item = InfoHash>) {
     let mut reply = ScrapeReply { files: &mut files, min_request_interval: Some(60) };
     let framing = Framing { body: true, ..head.framing };
     let length = reply.encode(framing, &mut buffer).unwrap();
-    let Parsed::Complete(answer) = Response::parse(&buffer[..length], false) else { panic!("an answer") };
-    assert_eq!((answer.length, answer.keep_alive), (length, !framing.closes()));
-    assert_eq!(is_canonical(answer.body), Ok(true));
-    let Ok(Reply::Scrape(view)) = Reply::parse(answer.body) else { panic!("a scrape") };
+    let Parsed::Complete(response) = Response::parse(&buffer[..length], false) else { panic!("a response") };
+    assert_eq!((response.length, response.keep_alive), (length, !framing.closes()));
+    assert_eq!(is_canonical(response.body), Ok(true));
+    let Ok(Reply::Scrape(view)) = Reply::parse(response.body) else { panic!("a scrape") };
     files.dedup();
     assert_eq!(view.files().collect::<Vec<_>>(), files);
 }
@@ -213,11 +213,11 @@ fn check_refused(bytes: &[u8], refused: &Refused) {
         assert!(buffer[..length].ends_with(b"\r\n\r\n"));
         return;
     }
-    let Parsed::Complete(answer) = Response::parse(&buffer[..length], false) else { panic!("an answer") };
-    let is_failure = matches!(Reply::parse(answer.body), Ok(Reply::Failure(_)));
+    let Parsed::Complete(response) = Response::parse(&buffer[..length], false) else { panic!("a response") };
+    let is_failure = matches!(Reply::parse(response.body), Ok(Reply::Failure(_)));
     assert_eq!(is_failure, matches!(refused.refusal, Refusal::Tracker(_)));
-    assert_eq!(answer.status == 200, is_failure);
-    assert_eq!(answer.keep_alive, refused.framing.persistence != Persistence::Close);
+    assert_eq!(response.status == 200, is_failure);
+    assert_eq!(response.keep_alive, refused.framing.persistence != Persistence::Close);
 }
 
 /// As bytes come in one by one, nothing that was decided is decided again in another way.
@@ -233,11 +233,11 @@ fn check_once_decided(bytes: &[u8]) {
     }
 }
 
-fn check_answer(bytes: &[u8]) {
-    if let Parsed::Complete(answer) = Response::parse(bytes, false) {
-        assert!(answer.body.len() < answer.length && answer.length <= bytes.len());
-        assert_eq!(Response::parse(bytes, true), Parsed::Complete(answer));
-        if let Ok(Reply::Announce(view)) = Reply::parse(answer.body) {
+fn check_response(bytes: &[u8]) {
+    if let Parsed::Complete(response) = Response::parse(bytes, false) {
+        assert!(response.body.len() < response.length && response.length <= bytes.len());
+        assert_eq!(Response::parse(bytes, true), Parsed::Complete(response));
+        if let Ok(Reply::Announce(view)) = Reply::parse(response.body) {
             check_announce_reply(&view);
         }
     }
@@ -262,8 +262,8 @@ fn check_announce_reply(view: &AnnounceView<'_>) {
     let mut buffer = vec![0; ANNOUNCE_REPLY_OVERHEAD + peers.len() + peers6.len()];
     let framing = Framing::new(Persistence::Close);
     let length = reply.encode(framing, &mut buffer).unwrap();
-    let Parsed::Complete(answer) = Response::parse(&buffer[..length], false) else { panic!("an answer") };
-    let Ok(Reply::Announce(again)) = Reply::parse(answer.body) else { panic!("an announce") };
+    let Parsed::Complete(response) = Response::parse(&buffer[..length], false) else { panic!("a response") };
+    let Ok(Reply::Announce(again)) = Reply::parse(response.body) else { panic!("an announce") };
     assert_eq!((again.interval, again.external_ip), (view.interval, view.external_ip));
     assert_eq!((again.peers, again.peers6), (Some(peers), Some(peers6)));
 }

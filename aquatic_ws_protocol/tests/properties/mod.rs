@@ -92,8 +92,8 @@ fn check_answer_relay(answer: &Answer<'_>) {
     assert_eq!(TrackerMessage::parse(&text), Ok(TrackerMessage::Answer(relay)));
 }
 
-/// All readers find five members in a message for another client, and in one of them exactly what a stranger
-/// put there.
+/// All readers find five members in a message for another client, and in one of them exactly what the other
+/// client put there.
 fn check_relay(text: &str, kind: &str, description: Description<'_>, offer_id: &OfferId) {
     let value: Value = serde_json::from_str(text).unwrap();
     let members = value.as_object().unwrap();
