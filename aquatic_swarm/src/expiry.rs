@@ -7,10 +7,10 @@
 
 use std::hint::black_box;
 
+use crate::accesses;
 use crate::family::Store;
 use crate::payload::Content;
-use crate::peer::Kind;
-use crate::steps;
+use crate::peer_format::Kind;
 use crate::table::Slot;
 use crate::tick::Deadline;
 use crate::types::Expired;
@@ -60,7 +60,7 @@ impl<K: Kind> Store<K> {
                 self.visit_page(deadline, budget, &mut done);
             }
         }
-        steps::touch(done.work as usize);
+        accesses::touch(done.work as usize);
         done
     }
 

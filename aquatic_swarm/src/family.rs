@@ -8,14 +8,14 @@ use aquatic_common::InfoHash;
 use rand::Rng;
 use siphasher::sip::SipHasher13;
 
-use crate::big::{Big, Bigs};
+use crate::accesses;
 use crate::expiry::Cursor;
+use crate::large::{Big, Bigs};
+use crate::order::{Moves, Seats};
 use crate::payload::{self, BIG_MIN, Content, SMALL_MAX, class_of};
-use crate::peer::Kind;
+use crate::peer_format::Kind;
 use crate::sample;
-use crate::seats::{Moves, Seats};
 use crate::slab::{LINE, Slab};
-use crate::steps;
 use crate::table::{BATCH, Name, Slot, Table};
 use crate::tick::Stamp;
 use crate::types::{FamilyStats, Stored};
@@ -282,7 +282,7 @@ impl<K: Kind> Store<K> {
             Content::One(other) => K::same_key(other, peer).then_some(0),
             Content::List { block, seats } => {
                 let peers = &self.lists.get(block)[..seats.len as usize];
-                steps::touch(1 + peers.len() / 8);
+                accesses::touch(1 + peers.len() / 8);
                 K::position(peers, peer).map(|at| at as u32)
             }
             Content::Big(number) => self.bigs.get(number)?.find(&self.bigs.hasher, peer),

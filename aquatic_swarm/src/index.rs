@@ -3,10 +3,10 @@
 
 use std::iter;
 
-use crate::chunked::Chunked;
+use crate::accesses;
 use crate::linear;
+use crate::segmented::Chunked;
 use crate::slab::LINE;
-use crate::steps;
 use crate::types::MAX_PEERS_PER_TORRENT;
 
 /// Items to a bucket on average. Between two doublings those that were not split yet have up to twice as many.
@@ -195,10 +195,10 @@ impl Index {
     #[inline]
     pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         self.places(self.home(hash)).find_map(|place| {
-            steps::touch(1);
+            accesses::touch(1);
             let likely = self.line(place).items().iter().filter(|item| same_fingerprint(**item, hash));
             likely.map(|item| position(*item)).find(|at| {
-                steps::touch(1);
+                accesses::touch(1);
                 is_it(*at)
             })
         })
@@ -248,7 +248,7 @@ impl Index {
 
     fn locate(&self, bucket: u32, wanted: u32) -> Option<(Place, usize)> {
         self.places(bucket).find_map(|place| {
-            steps::touch(1);
+            accesses::touch(1);
             let within = self.line(place).items().iter().position(|item| *item == wanted)?;
             Some((place, within))
         })
@@ -296,7 +296,7 @@ impl Index {
         let mut lines = 0;
         let mut last = Place::Bucket(bucket);
         for place in self.places(bucket) {
-            steps::touch(1);
+            accesses::touch(1);
             (last, lines) = (place, lines + 1);
         }
         (last, lines)

@@ -11,9 +11,9 @@
 //! Shard                     limits, both families                                        shard.rs
 //!  └ Store (IPv4 and IPv6)  a torrent's peers, wherever they are                         family.rs, expiry.rs
 //!     ├ Table               info hash, completed count, payload: 32 bytes                table.rs, linear.rs
-//!     │                      payload: the only peer (IPv4), a list or a large swarm      payload.rs, peer.rs, tick.rs
-//!     ├ Slab of lists       up to 128 peers in one block, seeders first                  slab.rs, seats.rs
-//!     └ Bigs                more than 128: two arrays, an index by address and port      big.rs, index.rs, chunked.rs
+//!     │                      payload: the only peer (IPv4), a list or a large swarm      payload.rs, peer_format.rs, tick.rs
+//!     ├ Slab of lists       up to 128 peers in one block, seeders first                  slab.rs, order.rs
+//!     └ Bigs                more than 128: two arrays, an index by address and port      large.rs, index.rs, segmented.rs
 //! ```
 //!
 //! * **Nothing grows by copying all of itself.** The table and the index of a large swarm are linear hashes of small
@@ -49,19 +49,19 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-mod big;
-mod chunked;
+mod accesses;
 mod expiry;
 mod family;
 mod index;
+mod large;
 mod linear;
+mod order;
 mod payload;
-mod peer;
+mod peer_format;
 mod sample;
-mod seats;
+mod segmented;
 mod shard;
 mod slab;
-mod steps;
 mod table;
 #[cfg(test)]
 mod tests;

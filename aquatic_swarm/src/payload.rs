@@ -1,7 +1,7 @@
 //! The 8 bytes of a torrent entry that lead to its peers.
 
-use crate::peer::{Kind, PAYLOAD_TAG};
-use crate::seats::Seats;
+use crate::order::Seats;
+use crate::peer_format::{Kind, PAYLOAD_TAG};
 use crate::slab::class_by_len;
 
 /// The longest list that is searched from end to end. Longer ones become large swarms.
@@ -65,7 +65,7 @@ const _: () = assert!(PAYLOAD_TAG == 0xffff << 16);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::{V4, V6};
+    use crate::peer_format::{V4, V6};
 
     #[test]
     fn payloads_round_trip() {

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::steps;
+use crate::accesses;
 use crate::types::MAX_WANTED;
 
 /// A uniform number below `bound`, which is not 0.
@@ -39,7 +39,7 @@ const RUN: u32 = 32;
 pub(crate) fn runs(rng: &mut impl Rng, bound: u32, count: u32, mut visit: impl FnMut(u32, u32)) {
     let count = count.min(MAX_WANTED as u32).min(bound);
     if count == bound {
-        steps::touch(count as usize);
+        accesses::touch(count as usize);
         if count > 0 {
             visit(0, count);
         }
@@ -54,7 +54,7 @@ pub(crate) fn runs(rng: &mut impl Rng, bound: u32, count: u32, mut visit: impl F
         let (len, gap) = (part(count, run), part(left_out, run));
         let begin = wrap(origin + below(rng, gap + 1), bound);
         let before_end = len.min(bound - begin);
-        steps::touch(len as usize);
+        accesses::touch(len as usize);
         visit(begin, before_end);
         if before_end < len {
             visit(0, len - before_end);

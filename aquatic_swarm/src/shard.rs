@@ -7,9 +7,9 @@ use rand::Rng;
 use siphasher::sip::SipHasher13;
 
 use crate::family::{Choice, Place, Room, Store};
-use crate::peer::{Kind, V4, V6};
+use crate::order::Seats;
+use crate::peer_format::{Kind, V4, V6};
 use crate::sample;
-use crate::seats::Seats;
 use crate::table::Slot;
 use crate::tick::{Deadline, Stamp, Tick};
 use crate::types::{

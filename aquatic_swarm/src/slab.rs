@@ -3,7 +3,7 @@
 //! over time, chunks also become sparse; [`Slab::plan_drain`] marks those, and whoever sweeps over the owners of the
 //! blocks moves them out with [`Slab::relocate`].
 
-use crate::steps;
+use crate::accesses;
 
 /// What blocks are made of: some words, which are plain integers so that a new chunk is zeroed memory as it comes from
 /// the operating system, not resident until it is touched.
@@ -272,7 +272,7 @@ impl<U: Unit> Slab<U> {
     pub(crate) fn copy(&mut self, from: u32, from_at: usize, to: u32, to_at: usize, len: usize) {
         let ((from_id, from), (to_id, to)) = (Self::place(from), Self::place(to));
         let (from, to) = (from + from_at, to + to_at);
-        steps::touch(len);
+        accesses::touch(len);
         if from_id == to_id {
             let all = self.chunks[from_id].units_mut(0, Self::CHUNK);
             all.copy_within(from..from + len, to);

@@ -9,10 +9,10 @@ use std::hint::black_box;
 use aquatic_common::InfoHash;
 use siphasher::sip::SipHasher13;
 
-use crate::chunked::Chunked;
+use crate::accesses;
 use crate::linear;
+use crate::segmented::Chunked;
 use crate::slab::{Slab, class_by_len};
-use crate::steps;
 
 /// Entries to a page on average. Between two doublings pages that were not split yet have up to twice as many.
 const MEAN: u64 = 32;
@@ -180,12 +180,12 @@ impl Table {
         let block = self.slab.get(page.block);
         let head = head(page.len);
         let pattern = pattern(name);
-        steps::touch(1 + usize::from(page.len).div_ceil(8));
+        accesses::touch(1 + usize::from(page.len).div_ceil(8));
         for word in 0..usize::from(page.len).div_ceil(8) {
             let mut hits = zero_bytes(block[word / 4][word % 4] ^ pattern);
             while hits != 0 {
                 let at = word * 8 + hits.trailing_zeros() as usize / 8;
-                steps::touch(1);
+                accesses::touch(1);
                 if named(&block[head + at], name.words) {
                     return Some(Self::slot(number, page, at as u8));
                 }
@@ -330,7 +330,7 @@ impl Table {
             return;
         }
         let (len, head) = (page.len as usize, head(page.len));
-        steps::touch(len);
+        accesses::touch(len);
         let mut leaves = [false; PAGE_MAX as usize];
         let block = self.slab.get(page.block);
         for (leaves, unit) in leaves.iter_mut().zip(&block[head..head + len]) {

@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use crate::Shard;
-use crate::steps;
+use crate::accesses;
 use crate::types::{
     Announce, Announced, Families, FamilySet, HashKey, PeerBuffers, ShardConfig, Stored, SwarmCounts,
 };
@@ -296,7 +296,7 @@ fn most_touched(peers: u32) -> u64 {
     let mut world = World::new();
     let mut most = 0;
     let mut step = |world: &mut World, announce: &Announce| {
-        let (_, touched) = steps::of(|| world.announce(announce));
+        let (_, touched) = accesses::of(|| world.announce(announce));
         most = most.max(touched);
     };
     for number in 0..peers {
@@ -330,7 +330,7 @@ fn no_call_touches_more_among_more_torrents() {
             let mut hash = [0; 20];
             hash[4..8].copy_from_slice(&number.to_be_bytes());
             let announce = Announce { info_hash: InfoHash(hash), ..v4(number, false, 50) };
-            steps::of(|| world.announce(&announce)).1
+            accesses::of(|| world.announce(&announce)).1
         };
         // The first page of the directory comes as a whole.
         (0..torrents).map(touch).skip(1).max().unwrap()
@@ -346,7 +346,7 @@ fn expiry_keeps_to_its_budget_inside_a_large_swarm() {
     let late = world.now + ShardConfig::default().max_peer_age + 100;
     let mut calls = 0;
     loop {
-        let (done, touched) = steps::of(|| world.shard.expire(late, 200));
+        let (done, touched) = accesses::of(|| world.shard.expire(late, 200));
         assert!(done.work <= 200 + 600, "{done:?}");
         assert!(touched <= 800 * 20, "{touched}");
         calls += 1;

@@ -2,7 +2,7 @@
 //! to each other are no more alike than any two, and a reply may take some in a row: whoever comes takes the place of
 //! somebody chosen at random, who moves to the end, and whoever announces changes places.
 //!
-//! Each change of a list is told as the few moves that make it. Large swarms seat their peers themselves, see `big.rs`.
+//! Each change of a list is told as the few moves that make it. Large swarms seat their peers themselves, see `large.rs`.
 
 use rand::Rng;
 

@@ -3,11 +3,11 @@
 use rand::Rng;
 use siphasher::sip::SipHasher13;
 
-use crate::chunked::Chunked;
 use crate::index::{self, Index};
-use crate::peer::Kind;
+use crate::order::Seats;
+use crate::peer_format::Kind;
 use crate::sample::below;
-use crate::seats::Seats;
+use crate::segmented::Chunked;
 use crate::tick::Stamp;
 use crate::types::MAX_PEERS_PER_TORRENT;
 
@@ -285,7 +285,7 @@ mod tests {
     use aquatic_common::Seconds;
 
     use super::*;
-    use crate::peer::V4;
+    use crate::peer_format::V4;
     use crate::tick::Tick;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use crate::steps;
+use crate::accesses;
 
 /// Elements in pieces of `N`, all of which but the last are full. A small array is one piece, to which there is no detour.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl<T: Copy, const N: usize> Chunked<T, N> {
         let piece = self.last();
         if piece.len() == piece.capacity() {
             let more = (piece.len() / GROWTH).max(8).min(N - piece.len());
-            steps::touch(size_of_val(&**piece) / 64);
+            accesses::touch(size_of_val(&**piece) / 64);
             piece.reserve_exact(more);
         }
         piece.push(value);
@@ -94,7 +94,7 @@ impl<T: Copy, const N: usize> Chunked<T, N> {
         piece.pop();
         let (len, spare) = (piece.len(), piece.len() / GROWTH);
         if piece.capacity() - len > 2 * spare.max(8) {
-            steps::touch(size_of_val(&**piece) / 64);
+            accesses::touch(size_of_val(&**piece) / 64);
             piece.shrink_to(len + spare);
         }
         if len == 0
