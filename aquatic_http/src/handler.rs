@@ -172,7 +172,7 @@ impl Handler {
             address: SocketAddr::new(ip, request.port.get()),
             seeder: request.is_seeder,
             event: request.event,
-            wanted: request.numwant.map_or(most, |numwant| most.min(numwant as usize)),
+            numwant: request.numwant.map_or(most, |numwant| most.min(numwant as usize)),
             families: Families::Both,
         })
     }

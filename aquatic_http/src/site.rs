@@ -48,7 +48,7 @@ impl HttpTracker {
         let waiter = Waiter { respond: Rc::clone(&slot) as _, token: 0 };
         match &question {
             Question::Announce(forwarded) => {
-                let numwant = u32::try_from(forwarded.announce.wanted).unwrap_or(u32::MAX);
+                let numwant = u32::try_from(forwarded.announce.numwant).unwrap_or(u32::MAX);
                 let room = (PEER_SIZES.0.saturating_mul(numwant), PEER_SIZES.1.saturating_mul(numwant));
                 self.tracker.announce(&forwarded.announce, room, waiter);
             }

@@ -11,32 +11,32 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
 const SIZES: [u32; 5] = [1, 10, 1000, 100_000, 1_000_000];
-const WANTED: usize = 50;
+const NUMWANT: usize = 50;
 
 fn main() {
     divan::main();
 }
 
-struct World {
+struct Fixture {
     shard: Shard,
     rng: Xoshiro256PlusPlus,
-    v4: [u8; 6 * WANTED],
-    v6: [u8; 18 * WANTED],
+    v4: [u8; 6 * NUMWANT],
+    v6: [u8; 18 * NUMWANT],
 }
 
-impl World {
+impl Fixture {
     /// A third of the peers are seeders.
     fn with_swarm(size: u32, address: fn(u32) -> SocketAddr) -> Self {
-        let mut world = Self {
+        let mut fixture = Self {
             shard: Shard::new(ShardConfig::default(), HashKey([9; 16])),
             rng: Xoshiro256PlusPlus::seed_from_u64(9),
-            v4: [0; 6 * WANTED],
-            v6: [0; 18 * WANTED],
+            v4: [0; 6 * NUMWANT],
+            v6: [0; 18 * NUMWANT],
         };
         for number in 0..size {
-            world.announce(address(number), number % 3 == 0, AnnounceEvent::None, 0);
+            fixture.announce(address(number), number % 3 == 0, AnnounceEvent::None, 0);
         }
-        world
+        fixture
     }
 
     fn announce(
@@ -44,10 +44,10 @@ impl World {
         address: SocketAddr,
         seeder: bool,
         event: AnnounceEvent,
-        wanted: usize,
+        numwant: usize,
     ) -> Announced {
         let info_hash = InfoHash([5; 20]);
-        let announce = Announce { info_hash, address, seeder, event, wanted, families: Families::Own };
+        let announce = Announce { info_hash, address, seeder, event, numwant, families: Families::Own };
         let out = PeerBuffers { v4: &mut self.v4, v6: &mut self.v6 };
         self.shard.announce(&announce, Seconds(1000), &mut self.rng, out)
     }
@@ -63,12 +63,12 @@ fn v6(number: u32) -> SocketAddr {
 
 #[divan::bench(args = SIZES)]
 fn leecher_of_ipv4(bencher: Bencher<'_, '_>, size: u32) {
-    known(bencher, size, v4, WANTED);
+    known(bencher, size, v4, NUMWANT);
 }
 
 #[divan::bench(args = SIZES)]
 fn leecher_of_ipv6(bencher: Bencher<'_, '_>, size: u32) {
-    known(bencher, size, v6, WANTED);
+    known(bencher, size, v6, NUMWANT);
 }
 
 #[divan::bench(args = SIZES)]
@@ -76,23 +76,23 @@ fn no_peers_wanted(bencher: Bencher<'_, '_>, size: u32) {
     known(bencher, size, v4, 0);
 }
 
-fn known(bencher: Bencher<'_, '_>, size: u32, address: fn(u32) -> SocketAddr, wanted: usize) {
-    let mut world = World::with_swarm(size, address);
+fn known(bencher: Bencher<'_, '_>, size: u32, address: fn(u32) -> SocketAddr, numwant: usize) {
+    let mut fixture = Fixture::with_swarm(size, address);
     bencher.bench_local(|| {
-        let number = world.rng.random_range(0..size);
-        world.announce(address(number), number % 3 == 0, AnnounceEvent::None, wanted)
+        let number = fixture.rng.random_range(0..size);
+        fixture.announce(address(number), number % 3 == 0, AnnounceEvent::None, numwant)
     });
 }
 
 /// A peer comes and goes: two announces.
 #[divan::bench(args = SIZES)]
 fn start_and_stop(bencher: Bencher<'_, '_>, size: u32) {
-    let mut world = World::with_swarm(size, v4);
+    let mut fixture = Fixture::with_swarm(size, v4);
     let mut number = size;
     bencher.bench_local(|| {
         number = number.wrapping_add(1).max(size);
         let seeder = number.is_multiple_of(3);
-        world.announce(v4(number), seeder, AnnounceEvent::Started, WANTED);
-        world.announce(v4(number), seeder, AnnounceEvent::Stopped, WANTED)
+        fixture.announce(v4(number), seeder, AnnounceEvent::Started, NUMWANT);
+        fixture.announce(v4(number), seeder, AnnounceEvent::Stopped, NUMWANT)
     });
 }

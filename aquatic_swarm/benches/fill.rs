@@ -26,7 +26,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 const TICKS_PER_SECOND: u64 = 20;
 const PASS_SECONDS: u64 = 120;
-const WANTED: usize = 50;
+const NUMWANT: usize = 50;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Popularity {
@@ -121,7 +121,7 @@ fn announce(arguments: &Arguments, peer: u32) -> Announce {
         address,
         seeder: scatter(peer, 9).is_multiple_of(3),
         event: AnnounceEvent::None,
-        wanted: WANTED,
+        numwant: NUMWANT,
         families: Families::Own,
     }
 }
@@ -170,7 +170,7 @@ impl Calls {
 struct Filling {
     shard: Shard,
     rng: Xoshiro256PlusPlus,
-    buffer: [u8; 6 * WANTED],
+    buffer: [u8; 6 * NUMWANT],
 }
 
 impl Filling {
@@ -217,14 +217,14 @@ fn fill(arguments: &Arguments, filling: &mut Filling) -> Seconds {
 }
 
 /// Announces by peers that are known, `batch` at a time; 0 stands for no prefetch. The median of several rounds.
-fn full(arguments: &Arguments, filling: &mut Filling, now: Seconds, batch: usize, wanted: usize) {
+fn full(arguments: &Arguments, filling: &mut Filling, now: Seconds, batch: usize, numwant: usize) {
     const CALLS: usize = 1 << 18;
-    let mut rng = Xoshiro256PlusPlus::seed_from_u64(batch as u64 + wanted as u64);
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(batch as u64 + numwant as u64);
     let mut rates: Vec<f64> = (0..arguments.rounds)
         .map(|_| {
             let peers = (0..CALLS).map(|_| rng.random_range(0..arguments.peers));
             let requests: Vec<Announce> =
-                peers.map(|peer| Announce { wanted, ..announce(arguments, peer) }).collect();
+                peers.map(|peer| Announce { numwant, ..announce(arguments, peer) }).collect();
             let begin = cpu();
             for requests in requests.chunks(batch.max(1)) {
                 if batch > 0 {
@@ -237,7 +237,7 @@ fn full(arguments: &Arguments, filling: &mut Filling, now: Seconds, batch: usize
         .collect();
     rates.sort_unstable_by(f64::total_cmp);
     println!(
-        "announces, {wanted:>2} wanted, batch {batch:<3} {:>6.2} M/s, from {:.2} to {:.2}",
+        "announces, {numwant:>2} numwant, batch {batch:<3} {:>6.2} M/s, from {:.2} to {:.2}",
         rates[rates.len() / 2],
         rates[0],
         rates[rates.len() - 1]
@@ -296,7 +296,7 @@ fn main() {
     let mut filling = Filling {
         shard: Shard::new(config, HashKey([7; 16])),
         rng: Xoshiro256PlusPlus::seed_from_u64(1),
-        buffer: [0; 6 * WANTED],
+        buffer: [0; 6 * NUMWANT],
     };
     let begin = clock();
     let now = fill(&arguments, &mut filling);
@@ -304,8 +304,8 @@ fn main() {
     println!("{:<28} {:.1} s", "filled in", taken.as_secs_f64());
     nothing(taken);
     memory("full", &filling, before);
-    for (wanted, batch) in [(WANTED, 0), (WANTED, 16), (WANTED, 32), (WANTED, 64), (0, 0), (0, 32)] {
-        full(&arguments, &mut filling, now, batch, wanted);
+    for (numwant, batch) in [(NUMWANT, 0), (NUMWANT, 16), (NUMWANT, 32), (NUMWANT, 64), (0, 0), (0, 32)] {
+        full(&arguments, &mut filling, now, batch, numwant);
     }
     println!("torrents scraped one by one   {:>6.2} M/s", scrapes(&arguments, &filling, 1));
     println!("torrents scraped, 10 at once  {:>6.2} M/s", scrapes(&arguments, &filling, 10));

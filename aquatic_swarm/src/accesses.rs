@@ -6,22 +6,22 @@ use std::cell::Cell;
 
 #[cfg(test)]
 thread_local! {
-    static TOUCHED: Cell<u64> = const { Cell::new(0) };
+    static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
 #[cfg(test)]
-pub(crate) fn touch(pieces: usize) {
-    TOUCHED.set(TOUCHED.get() + pieces as u64);
+pub(crate) fn add(pieces: usize) {
+    COUNT.set(COUNT.get() + pieces as u64);
 }
 
 #[cfg(not(test))]
 #[inline(always)]
-pub(crate) fn touch(_pieces: usize) {}
+pub(crate) fn add(_pieces: usize) {}
 
 /// How many pieces `work` touches.
 #[cfg(test)]
-pub(crate) fn of<T>(work: impl FnOnce() -> T) -> (T, u64) {
-    TOUCHED.set(0);
+pub(crate) fn during<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    COUNT.set(0);
     let result = work();
-    (result, TOUCHED.get())
+    (result, COUNT.get())
 }

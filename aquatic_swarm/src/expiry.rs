@@ -10,9 +10,9 @@ use std::hint::black_box;
 use crate::accesses;
 use crate::family::Store;
 use crate::payload::Content;
-use crate::peer_format::Kind;
+use crate::peer_format::PeerFormat;
 use crate::table::Slot;
-use crate::tick::Deadline;
+use crate::tick::Cutoff;
 use crate::types::Expired;
 
 /// Where in a pass the next visit continues.
@@ -24,7 +24,7 @@ pub(crate) struct Cursor {
     /// Entries of the page that are still to be visited; `None` for all there are.
     entries: Option<u8>,
     /// The large swarm at the next entry, if its visit has begun.
-    big: Option<Visit>,
+    large: Option<Visit>,
 }
 
 /// Where in a large swarm the visit continues: how many of its peers are still to come.
@@ -37,9 +37,9 @@ struct Visit {
 /// Peers that are looked at for one unit of work.
 const PEERS_PER_UNIT: u64 = 8;
 
-impl<K: Kind> Store<K> {
+impl<K: PeerFormat> Store<K> {
     /// Works until `budget` is used up or the pass ends.
-    pub(crate) fn expire(&mut self, deadline: Deadline, budget: u64) -> Expired {
+    pub(crate) fn expire(&mut self, cutoff: Cutoff, budget: u64) -> Expired {
         let mut done = Expired::default();
         if !self.cursor.running {
             self.cursor = Cursor { running: true, ..Cursor::default() };
@@ -57,10 +57,10 @@ impl<K: Kind> Store<K> {
                 }
                 self.cursor.page = self.table.pages();
             } else {
-                self.visit_page(deadline, budget, &mut done);
+                self.visit_page(cutoff, budget, &mut done);
             }
         }
-        accesses::touch(done.work as usize);
+        accesses::add(done.work as usize);
         done
     }
 
@@ -69,13 +69,13 @@ impl<K: Kind> Store<K> {
         u64::from(self.table.pages()) + 2 * self.table.len() + self.peers() / PEERS_PER_UNIT
     }
 
-    fn visit_page(&mut self, deadline: Deadline, budget: u64, done: &mut Expired) {
+    fn visit_page(&mut self, cutoff: Cutoff, budget: u64, done: &mut Expired) {
         let page = self.cursor.page;
         let len = self.table.page_len(page);
         let mut left = self.cursor.entries.unwrap_or(len).min(len);
         if self.cursor.entries.is_none() {
             self.table.relocate(page);
-            self.touch_lists(page, len);
+            self.load_lists(page, len);
             done.work += 1;
         }
         while left > 0 {
@@ -83,7 +83,7 @@ impl<K: Kind> Store<K> {
                 self.cursor.entries = Some(left);
                 return;
             }
-            if !self.visit_torrent(self.table.slot_at(page, left - 1), deadline, budget, done) {
+            if !self.visit_torrent(self.table.slot_at(page, left - 1), cutoff, budget, done) {
                 self.cursor.entries = Some(left);
                 return;
             }
@@ -94,7 +94,7 @@ impl<K: Kind> Store<K> {
     }
 
     /// Loads where the lists of a page begin, so that their cache misses overlap.
-    fn touch_lists(&self, page: u32, len: u8) {
+    fn load_lists(&self, page: u32, len: u8) {
         for at in 0..len {
             if let Content::List { block, .. } = self.content(self.table.slot_at(page, at)) {
                 black_box(K::stamp(*self.lists.unit(block)));
@@ -103,38 +103,38 @@ impl<K: Kind> Store<K> {
     }
 
     /// Returns whether the visit is complete.
-    fn visit_torrent(&mut self, slot: Slot, deadline: Deadline, budget: u64, done: &mut Expired) -> bool {
+    fn visit_torrent(&mut self, slot: Slot, cutoff: Cutoff, budget: u64, done: &mut Expired) -> bool {
         match self.content(slot) {
             Content::One(peer) => {
                 done.work += 1;
-                if deadline.has_passed(K::stamp(peer)) {
-                    self.forget(slot, 0, done);
+                if cutoff.is_expired(K::stamp(peer)) {
+                    self.remove_expired(slot, 0, done);
                 }
                 true
             }
-            Content::List { block, seats } => {
-                self.visit_list(slot, block, seats.len, deadline, done);
+            Content::List { block, order } => {
+                self.visit_list(slot, block, order.len, cutoff, done);
                 true
             }
-            Content::Big(number) => {
-                let ended = self.visit_big(slot, number, deadline, budget, done);
+            Content::Large(number) => {
+                let ended = self.visit_large_swarm(slot, number, cutoff, budget, done);
                 if ended {
-                    self.cursor.big = None;
+                    self.cursor.large = None;
                 }
                 ended
             }
         }
     }
 
-    fn visit_list(&mut self, slot: Slot, block: u32, len: u32, deadline: Deadline, done: &mut Expired) {
+    fn visit_list(&mut self, slot: Slot, block: u32, len: u32, cutoff: Cutoff, done: &mut Expired) {
         done.work += 2 + u64::from(len) / PEERS_PER_UNIT;
         let peers = &self.lists.get(block)[..len as usize];
-        if !peers.iter().any(|peer| deadline.has_passed(K::stamp(*peer))) {
+        if !peers.iter().any(|peer| cutoff.is_expired(K::stamp(*peer))) {
             let moved = self.lists.relocate(block);
             if moved != block
-                && let Content::List { seats, .. } = self.content(slot)
+                && let Content::List { order, .. } = self.content(slot)
             {
-                self.table.set_payload(slot, Content::<K::Peer>::list(moved, seats));
+                self.table.set_payload(slot, Content::<K::Peer>::list(moved, order));
             }
             return;
         }
@@ -142,45 +142,45 @@ impl<K: Kind> Store<K> {
             let stamp = match self.content(slot) {
                 Content::One(peer) => K::stamp(peer),
                 Content::List { block, .. } => K::stamp(self.lists.get(block)[at as usize]),
-                Content::Big(_) => return,
+                Content::Large(_) => return,
             };
-            if deadline.has_passed(stamp) && !self.forget(slot, at, done) {
+            if cutoff.is_expired(stamp) && !self.remove_expired(slot, at, done) {
                 return;
             }
         }
     }
 
-    fn visit_big(
+    fn visit_large_swarm(
         &mut self,
         slot: Slot,
         number: u32,
-        deadline: Deadline,
+        cutoff: Cutoff,
         budget: u64,
         done: &mut Expired,
     ) -> bool {
-        let Some(big) = self.bigs.get(number) else {
+        let Some(swarm) = self.large.get(number) else {
             return true;
         };
-        let len = big.seats().len;
-        let mut visit = match self.cursor.big {
+        let len = swarm.order().len;
+        let mut visit = match self.cursor.large {
             Some(visit) if visit.number == number => visit,
             Some(_) | None => Visit { number, peers: len },
         };
         visit.peers = visit.peers.min(len);
         while visit.peers > 0 {
             if done.work >= budget {
-                self.cursor.big = Some(visit);
+                self.cursor.large = Some(visit);
                 return false;
             }
             visit.peers -= 1;
             done.work += u64::from(u64::from(visit.peers).is_multiple_of(PEERS_PER_UNIT));
-            let Some(big) = self.bigs.get(number) else {
+            let Some(swarm) = self.large.get(number) else {
                 return true;
             };
-            if deadline.has_passed(K::stamp(big.get(visit.peers))) {
-                self.forget(slot, visit.peers, done);
-                if let Content::List { block, seats } = self.content(slot) {
-                    self.visit_list(slot, block, seats.len, deadline, done);
+            if cutoff.is_expired(K::stamp(swarm.get(visit.peers))) {
+                self.remove_expired(slot, visit.peers, done);
+                if let Content::List { block, order } = self.content(slot) {
+                    self.visit_list(slot, block, order.len, cutoff, done);
                     return true;
                 }
             }
@@ -189,7 +189,7 @@ impl<K: Kind> Store<K> {
     }
 
     /// Returns whether the torrent still has peers.
-    fn forget(&mut self, slot: Slot, at: u32, done: &mut Expired) -> bool {
+    fn remove_expired(&mut self, slot: Slot, at: u32, done: &mut Expired) -> bool {
         done.work += Expired::WORK_PER_PEER;
         done.peers += 1;
         let left = self.remove_at(slot, at);

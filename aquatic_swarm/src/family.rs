@@ -10,19 +10,19 @@ use siphasher::sip::SipHasher13;
 
 use crate::accesses;
 use crate::expiry::Cursor;
-use crate::large::{Big, Bigs};
-use crate::order::{Moves, Seats};
-use crate::payload::{self, BIG_MIN, Content, SMALL_MAX, class_of};
-use crate::peer_format::Kind;
+use crate::large::{LargeSwarm, LargeSwarms};
+use crate::order::{Moves, PeerOrder};
+use crate::payload::{self, Content, LARGE_TO_LIST, LIST_MAX, class_of};
+use crate::peer_format::PeerFormat;
 use crate::sample;
-use crate::slab::{LINE, Slab};
-use crate::table::{BATCH, Name, Slot, Table};
+use crate::slab::{CACHE_LINE, Slab};
+use crate::table::{PREFETCH_BATCH, Slot, Table, TorrentKey};
 use crate::tick::Stamp;
 use crate::types::{FamilyStats, Stored};
 
 /// What the limits still allow.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
+pub(crate) struct Capacity {
     pub(crate) torrents: bool,
     /// For torrents of any size.
     pub(crate) peers: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Room {
 
 /// What became of an announced peer.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct Outcome {
     pub(crate) stored: Stored,
     /// The torrent, unless it is unknown.
     pub(crate) torrent: Option<Slot>,
@@ -41,8 +41,8 @@ pub(crate) struct Place {
     pub(crate) position: Option<u32>,
 }
 
-impl Place {
-    pub(crate) fn nowhere(stored: Stored, torrent: Option<Slot>) -> Self {
+impl Outcome {
+    pub(crate) fn without_peer(stored: Stored, torrent: Option<Slot>) -> Self {
         Self { stored, torrent, position: None }
     }
 }
@@ -52,10 +52,10 @@ pub(crate) const SMALL_TORRENT: u32 = 3;
 
 /// The swarms of one family.
 #[derive(Debug)]
-pub(crate) struct Store<K: Kind> {
+pub(crate) struct Store<K: PeerFormat> {
     pub(crate) table: Table,
     pub(crate) lists: Slab<K::Peer>,
-    pub(crate) bigs: Bigs<K>,
+    pub(crate) large: LargeSwarms<K>,
     pub(crate) seeders: u64,
     pub(crate) leechers: u64,
     pub(crate) cursor: Cursor,
@@ -63,7 +63,7 @@ pub(crate) struct Store<K: Kind> {
 
 /// The peers that a reply may carry: leechers or all, without the requester.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Choice {
+pub(crate) struct Eligible {
     pub(crate) leechers_only: bool,
     /// Its position.
     pub(crate) requester: Option<u32>,
@@ -75,28 +75,28 @@ struct Group {
     first: u32,
     count: u32,
     /// The position that is left out, if it is one of theirs.
-    without: u32,
+    excluding: u32,
 }
 
-impl Choice {
+impl Eligible {
     /// Seeders and leechers.
     #[inline]
-    fn groups(self, seats: Seats) -> (Group, Group) {
-        let seeders = if self.leechers_only { 0 } else { seats.seeders };
-        (Group::new(0, seeders, self.requester), Group::new(seats.seeders, seats.leechers(), self.requester))
+    fn groups(self, order: PeerOrder) -> (Group, Group) {
+        let seeders = if self.leechers_only { 0 } else { order.seeders };
+        (Group::new(0, seeders, self.requester), Group::new(order.seeders, order.leechers(), self.requester))
     }
 
     #[inline]
-    pub(crate) fn count(self, seats: Seats) -> u32 {
-        let (seeders, leechers) = self.groups(seats);
+    pub(crate) fn count(self, order: PeerOrder) -> u32 {
+        let (seeders, leechers) = self.groups(order);
         seeders.count + leechers.count
     }
 
     /// Visits `count` of them, each as likely as any other, seeders and leechers in proportion, in runs of neighbours:
     /// position and length.
     #[inline]
-    fn runs(self, seats: Seats, count: u32, rng: &mut impl Rng, mut visit: impl FnMut(u32, u32)) {
-        let (seeders, leechers) = self.groups(seats);
+    fn runs(self, order: PeerOrder, count: u32, rng: &mut impl Rng, mut visit: impl FnMut(u32, u32)) {
+        let (seeders, leechers) = self.groups(order);
         let share = sample::proportion(rng, seeders.count, leechers.count, count);
         seeders.runs(share, rng, &mut visit);
         leechers.runs(count - share, rng, visit);
@@ -107,14 +107,14 @@ impl Group {
     #[inline]
     fn new(first: u32, len: u32, requester: Option<u32>) -> Self {
         match requester {
-            Some(at) if at >= first && at < first + len => Self { first, count: len - 1, without: at },
-            Some(_) | None => Self { first, count: len, without: first + len },
+            Some(at) if at >= first && at < first + len => Self { first, count: len - 1, excluding: at },
+            Some(_) | None => Self { first, count: len, excluding: first + len },
         }
     }
 
     fn runs(self, count: u32, rng: &mut impl Rng, mut visit: impl FnMut(u32, u32)) {
         sample::runs(rng, self.count, count, |begin, len| {
-            for (at, len) in self.pieces(begin, len).into_iter().filter(|(_, len)| *len > 0) {
+            for (at, len) in self.spans(begin, len).into_iter().filter(|(_, len)| *len > 0) {
                 visit(at, len);
             }
         });
@@ -122,25 +122,25 @@ impl Group {
 
     /// Where some neighbours sit, as position and length: in one piece, or before and behind the one left out.
     #[inline]
-    fn pieces(self, begin: u32, len: u32) -> [(u32, u32); 2] {
+    fn spans(self, begin: u32, len: u32) -> [(u32, u32); 2] {
         let at = self.first + begin;
-        let before = self.without.saturating_sub(at).min(len);
+        let before = self.excluding.saturating_sub(at).min(len);
         [(at, before), (at + before + 1, len - before)]
     }
 }
 
-fn follow<P: Copy>(peers: &mut [P], steps: Moves) {
-    for (from, to) in steps.into_iter().flatten() {
+fn apply_moves<P: Copy>(peers: &mut [P], moves: Moves) {
+    for (from, to) in moves.into_iter().flatten() {
         peers[to as usize] = peers[from as usize];
     }
 }
 
-impl<K: Kind> Store<K> {
+impl<K: PeerFormat> Store<K> {
     pub(crate) fn new(hasher: SipHasher13) -> Self {
         Self {
             table: Table::new(hasher),
             lists: Slab::new(&payload::CAPACITIES),
-            bigs: Bigs::new(hasher),
+            large: LargeSwarms::new(hasher),
             seeders: 0,
             leechers: 0,
             cursor: Cursor::default(),
@@ -153,7 +153,7 @@ impl<K: Kind> Store<K> {
 
     #[inline]
     pub(crate) fn find(&self, info_hash: &InfoHash) -> Option<Slot> {
-        self.table.find(self.table.name(info_hash))
+        self.table.find(self.table.key(info_hash))
     }
 
     #[inline]
@@ -161,15 +161,17 @@ impl<K: Kind> Store<K> {
         Content::from_payload::<K>(self.table.payload(slot))
     }
 
-    pub(crate) fn seats(&self, slot: Slot) -> Seats {
-        self.seats_of(self.content(slot))
+    pub(crate) fn order(&self, slot: Slot) -> PeerOrder {
+        self.order_of(self.content(slot))
     }
 
-    fn seats_of(&self, content: Content<K::Peer>) -> Seats {
+    fn order_of(&self, content: Content<K::Peer>) -> PeerOrder {
         match content {
-            Content::One(peer) => Seats { seeders: K::stamp(peer).seeder().into(), len: 1 },
-            Content::List { seats, .. } => seats,
-            Content::Big(number) => self.bigs.get(number).map_or_else(Seats::default, Big::seats),
+            Content::One(peer) => PeerOrder { seeders: K::stamp(peer).seeder().into(), len: 1 },
+            Content::List { order, .. } => order,
+            Content::Large(number) => {
+                self.large.get(number).map_or_else(PeerOrder::default, LargeSwarm::order)
+            }
         }
     }
 
@@ -178,7 +180,7 @@ impl<K: Kind> Store<K> {
     pub(crate) fn sample(
         &self,
         slot: Slot,
-        choice: Choice,
+        eligible: Eligible,
         count: u32,
         rng: &mut impl Rng,
         out: &mut [u8],
@@ -186,17 +188,18 @@ impl<K: Kind> Store<K> {
         let mut written = 0;
         let mut write = |peers: &[K::Peer]| {
             K::write_all(peers, &mut out[written..]);
-            written += peers.len() * K::WIRE;
+            written += peers.len() * K::WIRE_SIZE;
         };
         match self.content(slot) {
             Content::One(peer) => write(&[peer]),
-            Content::List { block, seats } => {
+            Content::List { block, order } => {
                 let peers = self.lists.get(block);
-                choice.runs(seats, count, rng, |at, len| write(&peers[at as usize..(at + len) as usize]));
+                eligible.runs(order, count, rng, |at, len| write(&peers[at as usize..(at + len) as usize]));
             }
-            Content::Big(number) => {
-                let Some(big) = self.bigs.get(number) else { return 0 };
-                choice.runs(big.seats(), count, rng, |at, len| big.slices(at, len).for_each(&mut write));
+            Content::Large(number) => {
+                let Some(swarm) = self.large.get(number) else { return 0 };
+                eligible
+                    .runs(swarm.order(), count, rng, |at, len| swarm.slices(at, len).for_each(&mut write));
             }
         }
         written
@@ -207,59 +210,59 @@ impl<K: Kind> Store<K> {
         &mut self,
         info_hash: &InfoHash,
         peer: K::Peer,
-        room: Room,
+        capacity: Capacity,
         rng: &mut impl Rng,
-    ) -> Place {
-        let name = self.table.name(info_hash);
-        let Some(slot) = self.table.find(name) else {
-            return self.put_first(name, peer, room);
+    ) -> Outcome {
+        let key = self.table.key(info_hash);
+        let Some(slot) = self.table.find(key) else {
+            return self.put_first(key, peer, capacity);
         };
         if let Some(at) = self.position(slot, peer) {
             let at = self.restamp(slot, at, K::stamp(peer), rng);
-            return Place { stored: Stored::Updated, torrent: Some(slot), position: Some(at) };
+            return Outcome { stored: Stored::Updated, torrent: Some(slot), position: Some(at) };
         }
-        let len = self.seats(slot).len;
-        let small = len < SMALL_TORRENT && room.peers_of_small_torrents;
-        if len >= room.peers_per_torrent {
-            return Place::nowhere(Stored::RefusedPeersPerTorrent, Some(slot));
+        let len = self.order(slot).len;
+        let small = len < SMALL_TORRENT && capacity.peers_of_small_torrents;
+        if len >= capacity.peers_per_torrent {
+            return Outcome::without_peer(Stored::RefusedPeersPerTorrent, Some(slot));
         }
-        if !room.peers && !small {
-            return Place::nowhere(Stored::RefusedPeers, Some(slot));
+        if !capacity.peers && !small {
+            return Outcome::without_peer(Stored::RefusedPeers, Some(slot));
         }
         match self.add(slot, peer, rng) {
             Some(at) => {
                 self.count(K::stamp(peer), true);
-                Place { stored: Stored::Added, torrent: Some(slot), position: Some(at) }
+                Outcome { stored: Stored::Added, torrent: Some(slot), position: Some(at) }
             }
-            None => Place::nowhere(Stored::RefusedPeersPerTorrent, Some(slot)),
+            None => Outcome::without_peer(Stored::RefusedPeersPerTorrent, Some(slot)),
         }
     }
 
-    fn put_first(&mut self, name: Name, peer: K::Peer, room: Room) -> Place {
-        if !room.torrents {
-            return Place::nowhere(Stored::RefusedTorrents, None);
+    fn put_first(&mut self, key: TorrentKey, peer: K::Peer, capacity: Capacity) -> Outcome {
+        if !capacity.torrents {
+            return Outcome::without_peer(Stored::RefusedTorrents, None);
         }
-        if room.peers_per_torrent == 0 {
-            return Place::nowhere(Stored::RefusedPeersPerTorrent, None);
+        if capacity.peers_per_torrent == 0 {
+            return Outcome::without_peer(Stored::RefusedPeersPerTorrent, None);
         }
-        if !room.peers && !room.peers_of_small_torrents {
-            return Place::nowhere(Stored::RefusedPeers, None);
+        if !capacity.peers && !capacity.peers_of_small_torrents {
+            return Outcome::without_peer(Stored::RefusedPeers, None);
         }
-        let payload = self.single(peer);
-        let Some(slot) = self.table.insert(name, payload) else {
+        let payload = self.payload_of_one(peer);
+        let Some(slot) = self.table.insert(key, payload) else {
             self.release(payload);
-            return Place::nowhere(Stored::RefusedTorrents, None);
+            return Outcome::without_peer(Stored::RefusedTorrents, None);
         };
         self.count(K::stamp(peer), true);
-        Place { stored: Stored::Added, torrent: Some(slot), position: Some(0) }
+        Outcome { stored: Stored::Added, torrent: Some(slot), position: Some(0) }
     }
 
     /// The payload of a torrent with one peer.
-    fn single(&mut self, peer: K::Peer) -> u64 {
+    fn payload_of_one(&mut self, peer: K::Peer) -> u64 {
         K::to_payload(peer).unwrap_or_else(|| {
             let block = self.lists.alloc(class_of(1));
             self.lists.get_mut(block)[0] = peer;
-            Content::<K::Peer>::list(block, Seats { seeders: K::stamp(peer).seeder().into(), len: 1 })
+            Content::<K::Peer>::list(block, PeerOrder { seeders: K::stamp(peer).seeder().into(), len: 1 })
         })
     }
 
@@ -268,7 +271,7 @@ impl<K: Kind> Store<K> {
         match Content::from_payload::<K>(payload) {
             Content::One(_) => {}
             Content::List { block, .. } => self.lists.free(block),
-            Content::Big(number) => self.bigs.destroy(number),
+            Content::Large(number) => self.large.destroy(number),
         }
     }
 
@@ -280,12 +283,12 @@ impl<K: Kind> Store<K> {
     fn position(&self, slot: Slot, peer: K::Peer) -> Option<u32> {
         match self.content(slot) {
             Content::One(other) => K::same_key(other, peer).then_some(0),
-            Content::List { block, seats } => {
-                let peers = &self.lists.get(block)[..seats.len as usize];
-                accesses::touch(1 + peers.len() / 8);
+            Content::List { block, order } => {
+                let peers = &self.lists.get(block)[..order.len as usize];
+                accesses::add(1 + peers.len() / 8);
                 K::position(peers, peer).map(|at| at as u32)
             }
-            Content::Big(number) => self.bigs.get(number)?.find(&self.bigs.hasher, peer),
+            Content::Large(number) => self.large.get(number)?.find(&self.large.hasher, peer),
         }
     }
 
@@ -298,25 +301,25 @@ impl<K: Kind> Store<K> {
                 }
                 (K::stamp(peer), 0)
             }
-            Content::List { block, mut seats } => {
+            Content::List { block, mut order } => {
                 let peers = self.lists.get_mut(block);
                 let peer = peers[at as usize];
                 let (old, peer) = (K::stamp(peer), K::with_stamp(peer, stamp));
                 let to = if old.seeder() == stamp.seeder() {
-                    let to = seats.beside(at, rng);
+                    let to = order.random_of_role(at, rng);
                     peers[at as usize] = peers[to as usize];
                     to
                 } else {
-                    let (to, steps) = seats.turn(at, rng);
-                    follow(peers, steps);
-                    self.table.set_payload(slot, Content::<K::Peer>::list(block, seats));
+                    let (to, moves) = order.change_role(at, rng);
+                    apply_moves(peers, moves);
+                    self.table.set_payload(slot, Content::<K::Peer>::list(block, order));
                     to
                 };
                 self.lists.get_mut(block)[to as usize] = peer;
                 (old, to)
             }
-            Content::Big(number) => match self.bigs.get_mut(number) {
-                Some((big, hasher)) => (K::stamp(big.get(at)), big.restamp(hasher, at, stamp, rng)),
+            Content::Large(number) => match self.large.get_mut(number) {
+                Some((swarm, hasher)) => (K::stamp(swarm.get(at)), swarm.restamp(hasher, at, stamp, rng)),
                 None => (stamp, at),
             },
         };
@@ -337,39 +340,46 @@ impl<K: Kind> Store<K> {
                 let block = self.lists.alloc(class_of(2));
                 let peers = self.lists.get_mut(block);
                 peers[0] = first;
-                let seats = Seats { seeders: K::stamp(first).seeder().into(), len: 1 };
-                Some(self.append(slot, block, seats, peer, rng))
+                let order = PeerOrder { seeders: K::stamp(first).seeder().into(), len: 1 };
+                Some(self.append(slot, block, order, peer, rng))
             }
-            Content::List { block, seats } if seats.len < SMALL_MAX => {
-                let (old, new) = (class_of(seats.len), class_of(seats.len + 1));
+            Content::List { block, order } if order.len < LIST_MAX => {
+                let (old, new) = (class_of(order.len), class_of(order.len + 1));
                 let block =
-                    if old == new { block } else { self.lists.resize(block, new, seats.len as usize) };
-                Some(self.append(slot, block, seats, peer, rng))
+                    if old == new { block } else { self.lists.resize(block, new, order.len as usize) };
+                Some(self.append(slot, block, order, peer, rng))
             }
-            Content::List { block, seats } => {
-                let number = self.bigs.create(&self.lists.get(block)[..seats.len as usize])?;
+            Content::List { block, order } => {
+                let number = self.large.create(&self.lists.get(block)[..order.len as usize])?;
                 self.lists.free(block);
-                self.table.set_payload(slot, Content::<K::Peer>::big(number));
-                self.add_to_big(number, peer)
+                self.table.set_payload(slot, Content::<K::Peer>::large(number));
+                self.add_to_large(number, peer)
             }
-            Content::Big(number) => self.add_to_big(number, peer),
+            Content::Large(number) => self.add_to_large(number, peer),
         }
     }
 
-    fn add_to_big(&mut self, number: u32, peer: K::Peer) -> Option<u32> {
-        let (big, hasher) = self.bigs.get_mut(number)?;
-        let at = big.add(hasher, peer)?;
-        self.bigs.count_peers(1, 0);
+    fn add_to_large(&mut self, number: u32, peer: K::Peer) -> Option<u32> {
+        let (swarm, hasher) = self.large.get_mut(number)?;
+        let at = swarm.add(hasher, peer)?;
+        self.large.count_peers(1, 0);
         Some(at)
     }
 
     /// Adds a peer to a list whose block has room for it.
-    fn append(&mut self, slot: Slot, block: u32, mut seats: Seats, peer: K::Peer, rng: &mut impl Rng) -> u32 {
-        let (at, steps) = seats.admit(K::stamp(peer).seeder(), rng);
+    fn append(
+        &mut self,
+        slot: Slot,
+        block: u32,
+        mut order: PeerOrder,
+        peer: K::Peer,
+        rng: &mut impl Rng,
+    ) -> u32 {
+        let (at, moves) = order.insert(K::stamp(peer).seeder(), rng);
         let peers = self.lists.get_mut(block);
-        follow(peers, steps);
+        apply_moves(peers, moves);
         peers[at as usize] = peer;
-        self.table.set_payload(slot, Content::<K::Peer>::list(block, seats));
+        self.table.set_payload(slot, Content::<K::Peer>::list(block, order));
         at
     }
 
@@ -392,129 +402,129 @@ impl<K: Kind> Store<K> {
                 self.table.remove(slot);
                 false
             }
-            Content::List { block, mut seats } => {
+            Content::List { block, mut order } => {
                 let peers = self.lists.get_mut(block);
                 let stamp = K::stamp(peers[at as usize]);
-                follow(peers, seats.dismiss(at));
+                apply_moves(peers, order.remove(at));
                 self.count(stamp, false);
-                self.refit(slot, block, seats)
+                self.fit_block(slot, block, order)
             }
-            Content::Big(number) => {
-                let Some((big, hasher)) = self.bigs.get_mut(number) else {
+            Content::Large(number) => {
+                let Some((swarm, hasher)) = self.large.get_mut(number) else {
                     return false;
                 };
-                let stamp = K::stamp(big.get(at));
-                big.remove(hasher, at);
-                self.bigs.count_peers(0, 1);
+                let stamp = K::stamp(swarm.get(at));
+                swarm.remove(hasher, at);
+                self.large.count_peers(0, 1);
                 self.count(stamp, false);
-                self.make_small(slot, number);
+                self.convert_to_list(slot, number);
                 true
             }
         }
     }
 
     /// Gives a list that has become shorter by one the block it needs. Returns whether anything is left.
-    fn refit(&mut self, slot: Slot, block: u32, seats: Seats) -> bool {
-        if seats.len == 0 {
+    fn fit_block(&mut self, slot: Slot, block: u32, order: PeerOrder) -> bool {
+        if order.len == 0 {
             self.lists.free(block);
             self.table.remove(slot);
             return false;
         }
-        let inline = if seats.len == 1 { K::to_payload(self.lists.get(block)[0]) } else { None };
+        let inline = if order.len == 1 { K::to_payload(self.lists.get(block)[0]) } else { None };
         let payload = if let Some(payload) = inline {
             self.lists.free(block);
             payload
         } else {
-            let (old, new) = (class_of(seats.len + 1), class_of(seats.len));
-            let block = if old == new { block } else { self.lists.resize(block, new, seats.len as usize) };
-            Content::<K::Peer>::list(block, seats)
+            let (old, new) = (class_of(order.len + 1), class_of(order.len));
+            let block = if old == new { block } else { self.lists.resize(block, new, order.len as usize) };
+            Content::<K::Peer>::list(block, order)
         };
         self.table.set_payload(slot, payload);
         true
     }
 
     /// Turns a large swarm that has become small into a list.
-    fn make_small(&mut self, slot: Slot, number: u32) {
-        let Some(big) = self.bigs.get(number) else {
+    fn convert_to_list(&mut self, slot: Slot, number: u32) {
+        let Some(swarm) = self.large.get(number) else {
             return;
         };
-        let seats = big.seats();
-        if seats.len > BIG_MIN {
+        let order = swarm.order();
+        if order.len > LARGE_TO_LIST {
             return;
         }
-        let block = self.lists.alloc(class_of(seats.len));
+        let block = self.lists.alloc(class_of(order.len));
         let peers = self.lists.get_mut(block);
-        for (at, peer) in (0..seats.len).zip(peers) {
-            *peer = big.get(at);
+        for (at, peer) in (0..order.len).zip(peers) {
+            *peer = swarm.get(at);
         }
-        self.bigs.destroy(number);
-        self.table.set_payload(slot, Content::<K::Peer>::list(block, seats));
+        self.large.destroy(number);
+        self.table.set_payload(slot, Content::<K::Peer>::list(block, order));
     }
 
     /// The torrents and peers to come, in any number.
     pub(crate) fn prefetch<'a>(&self, announces: impl IntoIterator<Item = (&'a InfoHash, K::Peer)>) {
         let mut announces = announces.into_iter().peekable();
         while announces.peek().is_some() {
-            let mut names = [Name::default(); BATCH];
-            let mut peers = [None; BATCH];
+            let mut keys = [TorrentKey::default(); PREFETCH_BATCH];
+            let mut peers = [None; PREFETCH_BATCH];
             let mut count = 0;
-            for (info_hash, peer) in announces.by_ref().take(BATCH) {
-                (names[count], peers[count]) = (self.table.name(info_hash), Some(peer));
+            for (info_hash, peer) in announces.by_ref().take(PREFETCH_BATCH) {
+                (keys[count], peers[count]) = (self.table.key(info_hash), Some(peer));
                 count += 1;
             }
-            self.prefetch_batch(&names[..count], &peers);
+            self.prefetch_batch(&keys[..count], &peers);
         }
     }
 
     /// The torrents of a scrape to come.
     pub(crate) fn prefetch_scrape(&self, info_hashes: &[InfoHash]) {
-        for info_hashes in info_hashes.chunks(BATCH) {
-            let mut names = [Name::default(); BATCH];
-            for (name, info_hash) in names.iter_mut().zip(info_hashes) {
-                *name = self.table.name(info_hash);
+        for info_hashes in info_hashes.chunks(PREFETCH_BATCH) {
+            let mut keys = [TorrentKey::default(); PREFETCH_BATCH];
+            for (key, info_hash) in keys.iter_mut().zip(info_hashes) {
+                *key = self.table.key(info_hash);
             }
-            let mut bigs = [None; BATCH];
-            self.table.prefetch(&names[..info_hashes.len()], |at, payload| {
-                if let Content::Big(number) = Content::from_payload::<K>(payload) {
-                    bigs[at] = self.bigs.get(number);
+            let mut large = [None; PREFETCH_BATCH];
+            self.table.prefetch(&keys[..info_hashes.len()], |at, payload| {
+                if let Content::Large(number) = Content::from_payload::<K>(payload) {
+                    large[at] = self.large.get(number);
                 }
             });
-            black_box(bigs.iter().flatten().fold(0, |sum, big| sum ^ big.touch()));
+            black_box(large.iter().flatten().fold(0, |sum, swarm| sum ^ swarm.load()));
         }
     }
 
-    fn prefetch_batch(&self, names: &[Name], peers: &[Option<K::Peer>; BATCH]) {
-        let (mut lists, mut bigs) = ([(0, 0); BATCH], [None; BATCH]);
-        let mut places = lists.iter_mut();
-        self.table.prefetch(names, |at, payload| match Content::from_payload::<K>(payload) {
+    fn prefetch_batch(&self, keys: &[TorrentKey], peers: &[Option<K::Peer>; PREFETCH_BATCH]) {
+        let (mut lists, mut large) = ([(0, 0); PREFETCH_BATCH], [None; PREFETCH_BATCH]);
+        let mut free_entries = lists.iter_mut();
+        self.table.prefetch(keys, |at, payload| match Content::from_payload::<K>(payload) {
             Content::One(_) => {}
-            Content::List { block, seats } => {
-                if let Some(place) = places.next() {
-                    *place = (block, seats.len);
+            Content::List { block, order } => {
+                if let Some(entry) = free_entries.next() {
+                    *entry = (block, order.len);
                 }
             }
-            Content::Big(number) => bigs[at] = self.bigs.get(number).zip(peers[at]),
+            Content::Large(number) => large[at] = self.large.get(number).zip(peers[at]),
         });
         for (block, len) in lists.into_iter().take_while(|(_, len)| *len > 0) {
-            let line = (LINE / size_of::<K::Peer>()).max(1);
-            for at in (0..len).step_by(line).chain([len - 1]) {
+            let per_line = (CACHE_LINE / size_of::<K::Peer>()).max(1);
+            for at in (0..len).step_by(per_line).chain([len - 1]) {
                 black_box(K::stamp(*self.lists.unit(block + at)));
             }
         }
-        self.prefetch_bigs(&bigs);
+        self.prefetch_large(&large);
     }
 
     /// Loads what finding peers in large swarms takes, each for all at once: the swarms, buckets of their indexes, peers.
-    fn prefetch_bigs(&self, bigs: &[Option<(&Big<K>, K::Peer)>; BATCH]) {
-        let bigs = || bigs.iter().flatten();
-        black_box(bigs().fold(0, |sum, (big, _)| sum ^ big.touch()));
-        let mut hashes = [0; BATCH];
-        for ((big, peer), hash) in bigs().zip(&mut hashes) {
-            *hash = K::hash(*peer, &self.bigs.hasher);
-            black_box(big.touch_bucket(*hash));
+    fn prefetch_large(&self, large: &[Option<(&LargeSwarm<K>, K::Peer)>; PREFETCH_BATCH]) {
+        let large = || large.iter().flatten();
+        black_box(large().fold(0, |sum, (swarm, _)| sum ^ swarm.load()));
+        let mut hashes = [0; PREFETCH_BATCH];
+        for ((swarm, peer), hash) in large().zip(&mut hashes) {
+            *hash = K::hash(*peer, &self.large.hasher);
+            black_box(swarm.load_bucket(*hash));
         }
-        for ((big, _), hash) in bigs().zip(hashes) {
-            black_box(big.candidate(hash).map(K::stamp));
+        for ((swarm, _), hash) in large().zip(hashes) {
+            black_box(swarm.candidate(hash).map(K::stamp));
         }
     }
 
@@ -523,57 +533,58 @@ impl<K: Kind> Store<K> {
             torrents: self.table.len(),
             seeders: self.seeders,
             leechers: self.leechers,
-            bytes: (self.table.bytes() + self.lists.bytes() + self.bigs.bytes()) as u64,
+            bytes: (self.table.bytes() + self.lists.bytes() + self.large.bytes()) as u64,
         }
     }
 
     pub(crate) fn for_each_peer(&self, visit: &mut impl FnMut(InfoHash, SocketAddr, bool)) {
-        let mut pass_on = |info_hash, peer| visit(info_hash, K::address(peer), K::stamp(peer).seeder());
+        let mut visit_peer = |info_hash, peer| visit(info_hash, K::address(peer), K::stamp(peer).seeder());
         self.table.for_each(|info_hash, payload| match Content::from_payload::<K>(payload) {
-            Content::One(peer) => pass_on(info_hash, peer),
-            Content::List { block, seats } => {
-                let peers = &self.lists.get(block)[..seats.len as usize];
-                peers.iter().for_each(|peer| pass_on(info_hash, *peer));
+            Content::One(peer) => visit_peer(info_hash, peer),
+            Content::List { block, order } => {
+                let peers = &self.lists.get(block)[..order.len as usize];
+                peers.iter().for_each(|peer| visit_peer(info_hash, *peer));
             }
-            Content::Big(number) => {
-                let Some(big) = self.bigs.get(number) else { return };
-                (0..big.seats().len).for_each(|at| pass_on(info_hash, big.get(at)));
+            Content::Large(number) => {
+                let Some(swarm) = self.large.get(number) else { return };
+                (0..swarm.order().len).for_each(|at| visit_peer(info_hash, swarm.get(at)));
             }
         });
     }
 
     /// Verifies counts against content, and that everything is found where it is.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let (mut seeders, mut leechers, mut lists, mut bigs) = (0, 0, 0, 0);
+        let (mut seeders, mut leechers, mut lists, mut large) = (0, 0, 0, 0);
         let mut wrong = None;
         self.table.check()?;
         self.table.for_each(|info_hash, payload| {
             let content = Content::from_payload::<K>(payload);
-            let seats = self.seats_of(content);
+            let order = self.order_of(content);
             match content {
                 Content::One(_) => {}
                 Content::List { block, .. } => {
                     lists += 1;
                     let peers = self.lists.get(block);
-                    let at_home = |at: usize| K::stamp(peers[at]).seeder() == (at < seats.seeders as usize);
-                    if peers.len() != payload::CAPACITIES[class_of(seats.len)] as usize
-                        || !(0..seats.len as usize).all(at_home)
+                    let in_role_range =
+                        |at: usize| K::stamp(peers[at]).seeder() == (at < order.seeders as usize);
+                    if peers.len() != payload::CAPACITIES[class_of(order.len)] as usize
+                        || !(0..order.len as usize).all(in_role_range)
                     {
-                        wrong = Some(format!("list of {info_hash}: {seats:?} in a block of {}", peers.len()));
+                        wrong = Some(format!("list of {info_hash}: {order:?} in a block of {}", peers.len()));
                     }
                 }
-                Content::Big(_) => bigs += 1,
+                Content::Large(_) => large += 1,
             }
-            if seats.len == 0 {
+            if order.len == 0 {
                 wrong = Some(format!("{info_hash} has no peers"));
             }
-            seeders += u64::from(seats.seeders);
-            leechers += u64::from(seats.leechers());
+            seeders += u64::from(order.seeders);
+            leechers += u64::from(order.leechers());
         });
-        self.bigs.check()?;
-        let counted = (self.seeders, self.leechers, self.lists.blocks(), self.bigs.count());
-        if (seeders, leechers, lists, bigs) != counted {
-            return Err(format!("{:?} counted as {counted:?}", (seeders, leechers, lists, bigs)));
+        self.large.check()?;
+        let counted = (self.seeders, self.leechers, self.lists.blocks(), self.large.count());
+        if (seeders, leechers, lists, large) != counted {
+            return Err(format!("{:?} counted as {counted:?}", (seeders, leechers, lists, large)));
         }
         wrong.map_or(Ok(()), Err)
     }

@@ -5,36 +5,36 @@ use std::iter;
 
 use crate::accesses;
 use crate::linear;
-use crate::segmented::Chunked;
-use crate::slab::LINE;
+use crate::segmented::SegmentedVec;
+use crate::slab::CACHE_LINE;
 use crate::types::MAX_PEERS_PER_TORRENT;
 
 /// Items to a bucket on average. Between two doublings those that were not split yet have up to twice as many.
-const MEAN: u32 = 8;
+const MEAN_ITEMS: u32 = 8;
 /// What an item takes of its line, on average.
-pub(crate) const BYTES_PER_ITEM: usize = LINE / MEAN as usize;
+pub(crate) const BYTES_PER_ITEM: usize = CACHE_LINE / MEAN_ITEMS as usize;
 /// Items to a line.
-const ITEMS: usize = LINE / size_of::<u32>() - 1;
+const ITEMS_PER_LINE: usize = CACHE_LINE / size_of::<u32>() - 1;
 /// Lines of a bucket that takes no more. Out of reach without the hash key.
-const LINES_MAX: usize = 17;
-const POSITION_BITS: u32 = 24;
+const MAX_LINES_PER_BUCKET: usize = 17;
+const LOCATION_BITS: u32 = 24;
 
-const _: () = assert!(MAX_PEERS_PER_TORRENT < 1 << POSITION_BITS);
+const _: () = assert!(MAX_PEERS_PER_TORRENT < 1 << LOCATION_BITS);
 
 /// Part of a bucket. All lines of a bucket but the last are full.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Line {
-    items: [u32; ITEMS],
+    items: [u32; ITEMS_PER_LINE],
     /// How many items there are, in the lowest 8 bits. Above them is 0, or 1 more than the number of the spare line where
     /// the bucket goes on, or, for a spare line that is free, where the next free one is.
     state: u32,
 }
 
-const _: () = assert!(size_of::<Line>() == LINE);
+const _: () = assert!(size_of::<Line>() == CACHE_LINE);
 
 impl Line {
-    const EMPTY: Self = Self { items: [0; ITEMS], state: 0 };
+    const EMPTY: Self = Self { items: [0; ITEMS_PER_LINE], state: 0 };
 
     #[inline]
     fn items(&self) -> &[u32] {
@@ -42,7 +42,7 @@ impl Line {
     }
 
     fn is_full(&self) -> bool {
-        self.items().len() == ITEMS
+        self.items().len() == ITEMS_PER_LINE
     }
 
     fn push(&mut self, item: u32) {
@@ -68,17 +68,17 @@ impl Line {
 
 /// The lines that full buckets go on in.
 #[derive(Debug)]
-struct Spare {
-    lines: Chunked<Line, PIECE>,
+struct Overflow {
+    lines: SegmentedVec<Line, SEGMENT_LEN>,
     free: Option<u32>,
     used: u32,
 }
 
 /// Lines that lie together in a large index.
-const PIECE: usize = 256;
+const SEGMENT_LEN: usize = 256;
 
-impl Spare {
-    fn take(&mut self) -> u32 {
+impl Overflow {
+    fn acquire(&mut self) -> u32 {
         self.used += 1;
         match self.free {
             Some(number) => {
@@ -93,7 +93,7 @@ impl Spare {
         }
     }
 
-    fn give_back(&mut self, number: u32) {
+    fn release(&mut self, number: u32) {
         self.used -= 1;
         self.lines.at_mut(number).set_next(self.free);
         self.free = Some(number);
@@ -102,43 +102,44 @@ impl Spare {
 
 /// Where a line is.
 #[derive(Clone, Copy)]
-enum Place {
-    Bucket(u32),
-    Spare(u32),
+enum LineRef {
+    Primary(u32),
+    Overflow(u32),
 }
 
 /// The index of one swarm.
 #[derive(Debug)]
 pub(crate) struct Index {
-    buckets: Chunked<Line, PIECE>,
+    buckets: SegmentedVec<Line, SEGMENT_LEN>,
     len: u32,
     /// None as long as no bucket needs more than its line.
-    spare: Option<Box<Spare>>,
+    overflow: Option<Box<Overflow>>,
 }
 
-fn item(hash: u64, position: u32) -> u32 {
-    ((hash >> 56) as u32) << POSITION_BITS | position
+fn item(hash: u64, location: u32) -> u32 {
+    ((hash >> 56) as u32) << LOCATION_BITS | location
 }
 
-fn position(item: u32) -> u32 {
-    item & ((1 << POSITION_BITS) - 1)
+fn location_of(item: u32) -> u32 {
+    item & ((1 << LOCATION_BITS) - 1)
 }
 
 fn same_fingerprint(item: u32, hash: u64) -> bool {
-    u64::from(item >> POSITION_BITS) == hash >> 56
+    u64::from(item >> LOCATION_BITS) == hash >> 56
 }
 
 impl Index {
     pub(crate) fn new() -> Self {
-        let mut buckets = Chunked::new();
+        let mut buckets = SegmentedVec::new();
         buckets.push(Line::EMPTY);
-        Self { buckets, len: 0, spare: None }
+        Self { buckets, len: 0, overflow: None }
     }
 
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
-        let spare = self.spare.as_ref().map_or(0, |spare| size_of::<Spare>() + spare.lines.bytes());
-        self.buckets.bytes() + spare
+        let overflow =
+            self.overflow.as_ref().map_or(0, |overflow| size_of::<Overflow>() + overflow.lines.bytes());
+        self.buckets.bytes() + overflow
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -151,30 +152,31 @@ impl Index {
     }
 
     #[inline]
-    fn line(&self, place: Place) -> &Line {
-        match (place, &self.spare) {
-            (Place::Bucket(number), _) => self.buckets.at(number),
-            (Place::Spare(number), Some(spare)) => spare.lines.at(number),
-            (Place::Spare(_), None) => &Line::EMPTY,
+    fn line(&self, line: LineRef) -> &Line {
+        match (line, &self.overflow) {
+            (LineRef::Primary(number), _) => self.buckets.at(number),
+            (LineRef::Overflow(number), Some(overflow)) => overflow.lines.at(number),
+            (LineRef::Overflow(_), None) => &Line::EMPTY,
         }
     }
 
-    fn line_mut(&mut self, place: Place) -> &mut Line {
-        match place {
-            Place::Bucket(number) => self.buckets.at_mut(number),
-            Place::Spare(number) => self.spare().lines.at_mut(number),
+    fn line_mut(&mut self, line: LineRef) -> &mut Line {
+        match line {
+            LineRef::Primary(number) => self.buckets.at_mut(number),
+            LineRef::Overflow(number) => self.overflow().lines.at_mut(number),
         }
     }
 
-    fn spare(&mut self) -> &mut Spare {
-        self.spare.get_or_insert_with(|| Box::new(Spare { lines: Chunked::new(), free: None, used: 0 }))
+    fn overflow(&mut self) -> &mut Overflow {
+        self.overflow
+            .get_or_insert_with(|| Box::new(Overflow { lines: SegmentedVec::new(), free: None, used: 0 }))
     }
 
     /// The lines of a bucket.
     #[inline]
-    fn places(&self, bucket: u32) -> impl Iterator<Item = Place> {
-        let next = |place: &Place| self.line(*place).next().map(Place::Spare);
-        iter::successors(Some(Place::Bucket(bucket)), next)
+    fn lines_of(&self, bucket: u32) -> impl Iterator<Item = LineRef> {
+        let next = |line: &LineRef| self.line(*line).next().map(LineRef::Overflow);
+        iter::successors(Some(LineRef::Primary(bucket)), next)
     }
 
     /// The first position whose fingerprint fits this hash, in the bucket's own line: most likely the peer's. Loads that line
@@ -182,24 +184,24 @@ impl Index {
     #[inline]
     pub(crate) fn candidate(&self, hash: u64) -> Option<u32> {
         let items = self.buckets.at(self.home(hash)).items();
-        items.iter().find(|item| same_fingerprint(**item, hash)).map(|item| position(*item))
+        items.iter().find(|item| same_fingerprint(**item, hash)).map(|item| location_of(*item))
     }
 
     /// Loads the line of this hash.
     #[inline]
-    pub(crate) fn touch(&self, hash: u64) -> u32 {
+    pub(crate) fn load(&self, hash: u64) -> u32 {
         self.buckets.at(self.home(hash)).state
     }
 
     /// The position for which `is_it` holds, among those with this hash.
     #[inline]
-    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        self.places(self.home(hash)).find_map(|place| {
-            accesses::touch(1);
-            let likely = self.line(place).items().iter().filter(|item| same_fingerprint(**item, hash));
-            likely.map(|item| position(*item)).find(|at| {
-                accesses::touch(1);
-                is_it(*at)
+    pub(crate) fn find(&self, hash: u64, matches: impl Fn(u32) -> bool) -> Option<u32> {
+        self.lines_of(self.home(hash)).find_map(|line| {
+            accesses::add(1);
+            let likely = self.line(line).items().iter().filter(|item| same_fingerprint(**item, hash));
+            likely.map(|item| location_of(*item)).find(|at| {
+                accesses::add(1);
+                matches(*at)
             })
         })
     }
@@ -215,7 +217,7 @@ impl Index {
     ) -> Option<()> {
         self.push(self.home(hash), item(hash, at))?;
         self.len += 1;
-        if self.len > MEAN * self.buckets.len() {
+        if self.len > MEAN_ITEMS * self.buckets.len() {
             self.split(peer_at, hash_of);
         }
         Some(())
@@ -224,14 +226,14 @@ impl Index {
     /// Removes a position that is in the index.
     pub(crate) fn remove(&mut self, hash: u64, at: u32) {
         let (bucket, item) = (self.home(hash), item(hash, at));
-        let Some((place, within)) = self.locate(bucket, item) else {
-            debug_assert!(false, "position {at} is not in the index");
+        let Some((line, within)) = self.locate(bucket, item) else {
+            debug_assert!(false, "location {at} is not in the index");
             return;
         };
         if let Some(last) = self.pop(bucket)
             && last != item
         {
-            self.line_mut(place).items[within] = last;
+            self.line_mut(line).items[within] = last;
         }
         self.len -= 1;
         self.merge();
@@ -239,18 +241,18 @@ impl Index {
 
     /// Notes that the peer with this hash sits at `to` instead of `from`. No two peers may swap without a position in
     /// between that is free: positions are unique in the index.
-    pub(crate) fn moved(&mut self, hash: u64, from: u32, to: u32) {
+    pub(crate) fn set_location(&mut self, hash: u64, from: u32, to: u32) {
         match self.locate(self.home(hash), item(hash, from)) {
-            Some((place, within)) => self.line_mut(place).items[within] = item(hash, to),
-            None => debug_assert!(false, "position {from} is not in the index"),
+            Some((line, within)) => self.line_mut(line).items[within] = item(hash, to),
+            None => debug_assert!(false, "location {from} is not in the index"),
         }
     }
 
-    fn locate(&self, bucket: u32, wanted: u32) -> Option<(Place, usize)> {
-        self.places(bucket).find_map(|place| {
-            accesses::touch(1);
-            let within = self.line(place).items().iter().position(|item| *item == wanted)?;
-            Some((place, within))
+    fn locate(&self, bucket: u32, target: u32) -> Option<(LineRef, usize)> {
+        self.lines_of(bucket).find_map(|line| {
+            accesses::add(1);
+            let within = self.line(line).items().iter().position(|item| *item == target)?;
+            Some((line, within))
         })
     }
 
@@ -260,12 +262,12 @@ impl Index {
             self.line_mut(last).push(item);
             return Some(());
         }
-        if lines == LINES_MAX {
+        if lines == MAX_LINES_PER_BUCKET {
             return None;
         }
-        let spare = self.spare();
-        let number = spare.take();
-        spare.lines.at_mut(number).push(item);
+        let overflow = self.overflow();
+        let number = overflow.acquire();
+        overflow.lines.at_mut(number).push(item);
         self.line_mut(last).set_next(Some(number));
         Some(())
     }
@@ -274,17 +276,17 @@ impl Index {
     fn pop(&mut self, bucket: u32) -> Option<u32> {
         let (last, lines) = self.last(bucket);
         let item = self.line_mut(last).pop();
-        if let Place::Spare(number) = last
+        if let LineRef::Overflow(number) = last
             && self.line(last).items().is_empty()
         {
-            let before = self.places(bucket).nth(lines - 2);
+            let before = self.lines_of(bucket).nth(lines - 2);
             if let Some(before) = before {
                 self.line_mut(before).set_next(None);
             }
-            if let Some(spare) = &mut self.spare {
-                spare.give_back(number);
-                if spare.used == 0 {
-                    self.spare = None;
+            if let Some(overflow) = &mut self.overflow {
+                overflow.release(number);
+                if overflow.used == 0 {
+                    self.overflow = None;
                 }
             }
         }
@@ -292,18 +294,18 @@ impl Index {
     }
 
     /// The last line of a bucket, and how many there are.
-    fn last(&self, bucket: u32) -> (Place, usize) {
+    fn last(&self, bucket: u32) -> (LineRef, usize) {
         let mut lines = 0;
-        let mut last = Place::Bucket(bucket);
-        for place in self.places(bucket) {
-            accesses::touch(1);
-            (last, lines) = (place, lines + 1);
+        let mut last = LineRef::Primary(bucket);
+        for line in self.lines_of(bucket) {
+            accesses::add(1);
+            (last, lines) = (line, lines + 1);
         }
         (last, lines)
     }
 
     /// Empties a bucket into an array.
-    fn drain(&mut self, bucket: u32, items: &mut [u32; ITEMS * LINES_MAX]) -> usize {
+    fn drain(&mut self, bucket: u32, items: &mut [u32; ITEMS_PER_LINE * MAX_LINES_PER_BUCKET]) -> usize {
         let mut count = 0;
         while let Some(item) = self.pop(bucket) {
             items[count] = item;
@@ -314,14 +316,14 @@ impl Index {
 
     fn split<P: Copy>(&mut self, peer_at: impl Fn(u32) -> P, hash_of: impl Fn(P) -> u64) {
         let new = self.buckets.len();
-        let mut items = [0; ITEMS * LINES_MAX];
+        let mut items = [0; ITEMS_PER_LINE * MAX_LINES_PER_BUCKET];
         let count = self.drain(linear::buddy(new + 1), &mut items);
         self.buckets.push(Line::EMPTY);
-        for items in items[..count].chunks(ITEMS) {
+        for items in items[..count].chunks(ITEMS_PER_LINE) {
             // Peers lie anywhere: their cache misses overlap if all are loaded before the first is looked at.
-            let mut peers = [None; ITEMS];
+            let mut peers = [None; ITEMS_PER_LINE];
             for (peer, item) in peers.iter_mut().zip(items) {
-                *peer = Some(peer_at(position(*item)));
+                *peer = Some(peer_at(location_of(*item)));
             }
             for (peer, item) in peers.into_iter().flatten().zip(items) {
                 // Cannot be refused: both buckets together have what one had.
@@ -333,14 +335,14 @@ impl Index {
     /// Merges the last bucket into its buddy if there are many more than needed.
     fn merge(&mut self) {
         let buckets = self.buckets.len();
-        if buckets == 1 || self.len * 4 > MEAN * 3 * buckets {
+        if buckets == 1 || self.len * 4 > MEAN_ITEMS * 3 * buckets {
             return;
         }
         let buddy = linear::buddy(buckets);
-        if self.last(buckets - 1).1 + self.last(buddy).1 > LINES_MAX {
+        if self.last(buckets - 1).1 + self.last(buddy).1 > MAX_LINES_PER_BUCKET {
             return;
         }
-        let mut items = [0; ITEMS * LINES_MAX];
+        let mut items = [0; ITEMS_PER_LINE * MAX_LINES_PER_BUCKET];
         let count = self.drain(buckets - 1, &mut items);
         self.buckets.pop();
         for item in &items[..count] {
@@ -351,19 +353,22 @@ impl Index {
 
     /// Verifies that no spare line is lost or shared.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let (mut items, mut spare) = (0, 0);
+        let (mut items, mut overflow) = (0, 0);
         for bucket in 0..self.buckets.len() {
             let (_, lines) = self.last(bucket);
-            spare += lines as u32 - 1;
-            let full = |place: &Place| self.line(*place).is_full();
-            if !self.places(bucket).take(lines - 1).all(|place| full(&place)) {
+            overflow += lines as u32 - 1;
+            let full = |line: &LineRef| self.line(*line).is_full();
+            if !self.lines_of(bucket).take(lines - 1).all(|line| full(&line)) {
                 return Err(format!("bucket {bucket} has room before its last line"));
             }
-            items += self.places(bucket).map(|place| self.line(place).items().len() as u32).sum::<u32>();
+            items += self.lines_of(bucket).map(|line| self.line(line).items().len() as u32).sum::<u32>();
         }
-        let used = self.spare.as_ref().map_or(0, |spare| spare.used);
-        if (items, spare) != (self.len, used) {
-            return Err(format!("{items} items counted as {}, {spare} spare lines as {used}", self.len));
+        let used = self.overflow.as_ref().map_or(0, |overflow| overflow.used);
+        if (items, overflow) != (self.len, used) {
+            return Err(format!(
+                "{items} items counted as {}, {overflow} overflow lines as {used}",
+                self.len
+            ));
         }
         Ok(())
     }
@@ -385,7 +390,7 @@ mod tests {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(0x1d3);
         let mut index = Index::new();
         let mut known = BTreeMap::new();
-        let mut spare_lines = 0;
+        let mut overflow_lines = 0;
         for round in 0..60_000_u32 {
             let growing = round / 10_000 % 2 == 0;
             let at = rng.random_range(0..6000);
@@ -398,9 +403,9 @@ mod tests {
                 }
                 Entry::Occupied(_) => {
                     let to = 10_000 + at;
-                    index.moved(hash, at, to);
+                    index.set_location(hash, at, to);
                     assert_eq!(index.find(hash, |found| found == to), Some(to));
-                    index.moved(hash, to, at);
+                    index.set_location(hash, to, at);
                 }
                 Entry::Vacant(entry) => {
                     if growing && index.insert(hash, at, |at| at, hash_of).is_some() {
@@ -409,18 +414,18 @@ mod tests {
                 }
             }
             assert_eq!(index.find(hash_of(at), |found| found == at), known.contains_key(&at).then_some(at));
-            spare_lines = spare_lines.max(index.spare.as_ref().map_or(0, |spare| spare.used));
+            overflow_lines = overflow_lines.max(index.overflow.as_ref().map_or(0, |overflow| overflow.used));
             if round % 500 == 0 {
                 index.check().unwrap();
                 assert!(known.iter().all(|(at, hash)| index.find(*hash, |found| found == *at).is_some()));
             }
         }
-        assert!(spare_lines > 20, "{spare_lines}");
+        assert!(overflow_lines > 20, "{overflow_lines}");
         for (at, hash) in known {
             index.remove(hash, at);
         }
         index.check().unwrap();
-        assert_eq!((index.len(), index.buckets.len(), index.spare.is_none()), (0, 1, true));
+        assert_eq!((index.len(), index.buckets.len(), index.overflow.is_none()), (0, 1, true));
     }
 
     #[test]
@@ -430,7 +435,7 @@ mod tests {
         while index.insert(0, added, |at| at, |_| 0).is_some() {
             added += 1;
         }
-        assert_eq!(added as usize, ITEMS * LINES_MAX);
+        assert_eq!(added as usize, ITEMS_PER_LINE * MAX_LINES_PER_BUCKET);
         index.check().unwrap();
         assert!((0..added).all(|at| index.find(0, |found| found == at).is_some()));
         assert_eq!(index.insert(1, added, |at| at, |_| 0), Some(()));

@@ -4,10 +4,10 @@ use rand::Rng;
 use siphasher::sip::SipHasher13;
 
 use crate::index::{self, Index};
-use crate::order::Seats;
-use crate::peer_format::Kind;
+use crate::order::PeerOrder;
+use crate::peer_format::PeerFormat;
 use crate::sample::below;
-use crate::segmented::Chunked;
+use crate::segmented::SegmentedVec;
 use crate::tick::Stamp;
 use crate::types::MAX_PEERS_PER_TORRENT;
 
@@ -15,44 +15,48 @@ use crate::types::MAX_PEERS_PER_TORRENT;
 /// goes; so others keep their seats, which are costly to change: the index has to be told.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(crate) struct Big<K: Kind> {
+pub(crate) struct LargeSwarm<K: PeerFormat> {
     index: Index,
-    seeders: Chunked<K::Peer, PIECE>,
-    leechers: Chunked<K::Peer, PIECE>,
+    seeders: SegmentedVec<K::Peer, SEGMENT_LEN>,
+    leechers: SegmentedVec<K::Peer, SEGMENT_LEN>,
 }
 
 /// Peers that lie together in a large swarm.
-const PIECE: usize = 2048;
+const SEGMENT_LEN: usize = 2048;
 
 /// What the index knows of a seat: the seeders' from 0 up, the leechers' from [`NOWHERE`] down. As all together are fewer
 /// there is never one seat for two.
-type Address = u32;
+type Location = u32;
 
 /// No peer ever sits here. In the index for as long as two change seats.
-const NOWHERE: Address = MAX_PEERS_PER_TORRENT;
+const NO_LOCATION: Location = MAX_PEERS_PER_TORRENT;
 
 /// Of so many announces that change nothing else, one has the peer change seats with another of its role. Replies take some
 /// who sit next to each other; so these are others after a while. Each change of seats costs some cache misses.
-const STIR: u32 = 4;
+const ANNOUNCES_PER_SWAP: u32 = 4;
 
 /// Who sits in a seat that is taken.
-fn sitting<P: Copy>(seeders: &Chunked<P, PIECE>, leechers: &Chunked<P, PIECE>, address: Address) -> P {
-    if address < seeders.len() { seeders.get(address) } else { leechers.get(NOWHERE - 1 - address) }
+fn peer_at<P: Copy>(
+    seeders: &SegmentedVec<P, SEGMENT_LEN>,
+    leechers: &SegmentedVec<P, SEGMENT_LEN>,
+    location: Location,
+) -> P {
+    if location < seeders.len() { seeders.get(location) } else { leechers.get(NO_LOCATION - 1 - location) }
 }
 
-impl<K: Kind> Big<K> {
+impl<K: PeerFormat> LargeSwarm<K> {
     fn new() -> Self {
-        Self { index: Index::new(), seeders: Chunked::new(), leechers: Chunked::new() }
+        Self { index: Index::new(), seeders: SegmentedVec::new(), leechers: SegmentedVec::new() }
     }
 
-    pub(crate) fn seats(&self) -> Seats {
+    pub(crate) fn order(&self) -> PeerOrder {
         let seeders = self.seeders.len();
-        Seats { seeders, len: seeders + self.leechers.len() }
+        PeerOrder { seeders, len: seeders + self.leechers.len() }
     }
 
     /// The peer at a position: seeders first, then leechers.
     pub(crate) fn get(&self, at: u32) -> K::Peer {
-        self.sitting(self.address(at))
+        self.peer_at(self.location(at))
     }
 
     /// The peers from a position on, all of one role, in the slices they lie in.
@@ -63,121 +67,121 @@ impl<K: Kind> Big<K> {
         }
     }
 
-    fn address(&self, at: u32) -> Address {
-        at.checked_sub(self.seeders.len()).map_or(at, |at| NOWHERE - 1 - at)
+    fn location(&self, at: u32) -> Location {
+        at.checked_sub(self.seeders.len()).map_or(at, |at| NO_LOCATION - 1 - at)
     }
 
-    fn position(&self, address: Address) -> u32 {
+    fn position(&self, location: Location) -> u32 {
         let seeders = self.seeders.len();
-        if address < seeders { address } else { seeders + NOWHERE - 1 - address }
+        if location < seeders { location } else { seeders + NO_LOCATION - 1 - location }
     }
 
-    fn sitting(&self, address: Address) -> K::Peer {
-        sitting(&self.seeders, &self.leechers, address)
+    fn peer_at(&self, location: Location) -> K::Peer {
+        peer_at(&self.seeders, &self.leechers, location)
     }
 
-    fn set(&mut self, address: Address, peer: K::Peer) {
-        if address < self.seeders.len() {
-            self.seeders.set(address, peer);
+    fn set(&mut self, location: Location, peer: K::Peer) {
+        if location < self.seeders.len() {
+            self.seeders.set(location, peer);
         } else {
-            self.leechers.set(NOWHERE - 1 - address, peer);
+            self.leechers.set(NO_LOCATION - 1 - location, peer);
         }
     }
 
     pub(crate) fn find(&self, hasher: &SipHasher13, peer: K::Peer) -> Option<u32> {
-        let is_it = |address| K::same_key(self.sitting(address), peer);
-        self.index.find(K::hash(peer, hasher), is_it).map(|address| self.position(address))
+        let matches = |location| K::same_key(self.peer_at(location), peer);
+        self.index.find(K::hash(peer, hasher), matches).map(|location| self.position(location))
     }
 
     /// Loads the swarm itself.
     #[inline]
-    pub(crate) fn touch(&self) -> u32 {
+    pub(crate) fn load(&self) -> u32 {
         self.seeders.len() ^ self.leechers.len() ^ self.index.len()
     }
 
     /// Loads where the peer with this hash is to be found, for [`Self::candidate`].
     #[inline]
-    pub(crate) fn touch_bucket(&self, hash: u64) -> u32 {
-        self.index.touch(hash)
+    pub(crate) fn load_bucket(&self, hash: u64) -> u32 {
+        self.index.load(hash)
     }
 
     /// The peer that is most likely the one with this hash.
     #[inline]
     pub(crate) fn candidate(&self, hash: u64) -> Option<K::Peer> {
-        self.index.candidate(hash).map(|address| self.sitting(address))
+        self.index.candidate(hash).map(|location| self.peer_at(location))
     }
 
     /// Adds a peer that is not in the swarm. `None`, without a change, if the index cannot take it.
     pub(crate) fn add(&mut self, hasher: &SipHasher13, peer: K::Peer) -> Option<u32> {
         let seeder = K::stamp(peer).seeder();
-        let address = self.next(seeder);
-        self.row(seeder).push(peer);
-        let peer_at = |address| sitting(&self.seeders, &self.leechers, address);
-        let added = self.index.insert(K::hash(peer, hasher), address, peer_at, |peer| K::hash(peer, hasher));
+        let location = self.next_location(seeder);
+        self.role_array(seeder).push(peer);
+        let lookup = |location| peer_at(&self.seeders, &self.leechers, location);
+        let added = self.index.insert(K::hash(peer, hasher), location, lookup, |peer| K::hash(peer, hasher));
         if added.is_none() {
-            self.row(seeder).pop();
+            self.role_array(seeder).pop();
         }
-        added.map(|()| self.position(address))
+        added.map(|()| self.position(location))
     }
 
     /// Where the next of a role sits down.
-    fn next(&self, seeder: bool) -> Address {
-        if seeder { self.seeders.len() } else { NOWHERE - 1 - self.leechers.len() }
+    fn next_location(&self, seeder: bool) -> Location {
+        if seeder { self.seeders.len() } else { NO_LOCATION - 1 - self.leechers.len() }
     }
 
-    fn row(&mut self, seeder: bool) -> &mut Chunked<K::Peer, PIECE> {
+    fn role_array(&mut self, seeder: bool) -> &mut SegmentedVec<K::Peer, SEGMENT_LEN> {
         if seeder { &mut self.seeders } else { &mut self.leechers }
     }
 
     /// Gives the peer at a position a new stamp, and with it perhaps a new role and position.
     pub(crate) fn restamp(&mut self, hasher: &SipHasher13, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
-        let address = self.address(at);
-        let old = self.sitting(address);
+        let location = self.location(at);
+        let old = self.peer_at(location);
         let peer = K::with_stamp(old, stamp);
         if K::stamp(old).seeder() == stamp.seeder() {
-            self.set(address, peer);
-            if below(rng, STIR) > 0 {
+            self.set(location, peer);
+            if below(rng, ANNOUNCES_PER_SWAP) > 0 {
                 return at;
             }
-            let to = self.seats().beside(at, rng);
-            self.swap(hasher, address, self.address(to));
+            let to = self.order().random_of_role(at, rng);
+            self.swap(hasher, location, self.location(to));
             return to;
         }
-        let to = self.next(stamp.seeder());
-        self.index.moved(K::hash(peer, hasher), address, to);
-        self.close_gap(hasher, address);
-        self.row(stamp.seeder()).push(peer);
+        let to = self.next_location(stamp.seeder());
+        self.index.set_location(K::hash(peer, hasher), location, to);
+        self.fill_gap(hasher, location);
+        self.role_array(stamp.seeder()).push(peer);
         self.position(to)
     }
 
     pub(crate) fn remove(&mut self, hasher: &SipHasher13, at: u32) {
-        let address = self.address(at);
-        self.index.remove(K::hash(self.sitting(address), hasher), address);
-        self.close_gap(hasher, address);
+        let location = self.location(at);
+        self.index.remove(K::hash(self.peer_at(location), hasher), location);
+        self.fill_gap(hasher, location);
     }
 
     /// Has the last of the row sit down where the index knows no one.
-    fn close_gap(&mut self, hasher: &SipHasher13, gap: Address) {
+    fn fill_gap(&mut self, hasher: &SipHasher13, gap: Location) {
         let seeder = gap < self.seeders.len();
-        let last = if seeder { self.seeders.len() - 1 } else { NOWHERE - self.leechers.len() };
+        let last = if seeder { self.seeders.len() - 1 } else { NO_LOCATION - self.leechers.len() };
         if last != gap {
-            let peer = self.sitting(last);
-            self.index.moved(K::hash(peer, hasher), last, gap);
+            let peer = self.peer_at(last);
+            self.index.set_location(K::hash(peer, hasher), last, gap);
             self.set(gap, peer);
         }
-        self.row(seeder).pop();
+        self.role_array(seeder).pop();
     }
 
     /// Has two peers of one role change seats.
-    fn swap(&mut self, hasher: &SipHasher13, a: Address, b: Address) {
+    fn swap(&mut self, hasher: &SipHasher13, a: Location, b: Location) {
         if a == b {
             return;
         }
-        let (first, second) = (self.sitting(a), self.sitting(b));
+        let (first, second) = (self.peer_at(a), self.peer_at(b));
         let (first_hash, second_hash) = (K::hash(first, hasher), K::hash(second, hasher));
-        self.index.moved(first_hash, a, NOWHERE);
-        self.index.moved(second_hash, b, a);
-        self.index.moved(first_hash, NOWHERE, b);
+        self.index.set_location(first_hash, a, NO_LOCATION);
+        self.index.set_location(second_hash, b, a);
+        self.index.set_location(first_hash, NO_LOCATION, b);
         self.set(a, second);
         self.set(b, first);
     }
@@ -188,18 +192,18 @@ impl<K: Kind> Big<K> {
     }
 
     fn check(&self, hasher: &SipHasher13) -> Result<(), String> {
-        let seats = self.seats();
-        for at in 0..seats.len {
+        let order = self.order();
+        for at in 0..order.len {
             let peer = self.get(at);
             if self.find(hasher, peer) != Some(at) {
                 return Err(format!("{peer:?} is not found at {at}"));
             }
-            if K::stamp(peer).seeder() != (at < seats.seeders) {
-                return Err(format!("{peer:?} sits at {at} of {seats:?}"));
+            if K::stamp(peer).seeder() != (at < order.seeders) {
+                return Err(format!("{peer:?} is at {at} of {order:?}"));
             }
         }
-        if self.index.len() != seats.len {
-            return Err(format!("{seats:?}, {} in the index", self.index.len()));
+        if self.index.len() != order.len {
+            return Err(format!("{order:?}, {} in the index", self.index.len()));
         }
         self.index.check()
     }
@@ -207,46 +211,46 @@ impl<K: Kind> Big<K> {
 
 /// The large swarms of one family, by number.
 #[derive(Debug)]
-pub(crate) struct Bigs<K: Kind> {
-    swarms: Vec<Option<Box<Big<K>>>>,
+pub(crate) struct LargeSwarms<K: PeerFormat> {
+    swarms: Vec<Option<Box<LargeSwarm<K>>>>,
     vacant: Vec<u32>,
     pub(crate) hasher: SipHasher13,
     /// Of all of them.
     peers: u64,
 }
 
-impl<K: Kind> Bigs<K> {
+impl<K: PeerFormat> LargeSwarms<K> {
     pub(crate) fn new(hasher: SipHasher13) -> Self {
         Self { swarms: Vec::new(), vacant: Vec::new(), hasher, peers: 0 }
     }
 
-    pub(crate) fn get(&self, number: u32) -> Option<&Big<K>> {
+    pub(crate) fn get(&self, number: u32) -> Option<&LargeSwarm<K>> {
         self.swarms.get(number as usize)?.as_deref()
     }
 
-    pub(crate) fn get_mut(&mut self, number: u32) -> Option<(&mut Big<K>, &SipHasher13)> {
-        let big = self.swarms.get_mut(number as usize)?.as_deref_mut()?;
-        Some((big, &self.hasher))
+    pub(crate) fn get_mut(&mut self, number: u32) -> Option<(&mut LargeSwarm<K>, &SipHasher13)> {
+        let swarm = self.swarms.get_mut(number as usize)?.as_deref_mut()?;
+        Some((swarm, &self.hasher))
     }
 
     /// Makes a large swarm of some peers. `None`, without a change, if the index cannot take them.
     pub(crate) fn create(&mut self, peers: &[K::Peer]) -> Option<u32> {
-        let mut big = Box::new(Big::new());
+        let mut swarm = Box::new(LargeSwarm::new());
         for &peer in peers {
-            big.add(&self.hasher, peer)?;
+            swarm.add(&self.hasher, peer)?;
         }
         self.count_peers(peers.len() as u32, 0);
         if let Some(number) = self.vacant.pop() {
-            self.swarms[number as usize] = Some(big);
+            self.swarms[number as usize] = Some(swarm);
             return Some(number);
         }
-        self.swarms.push(Some(big));
+        self.swarms.push(Some(swarm));
         Some(self.swarms.len() as u32 - 1)
     }
 
     pub(crate) fn destroy(&mut self, number: u32) {
-        if let Some(big) = self.swarms[number as usize].take() {
-            self.count_peers(0, big.seats().len);
+        if let Some(swarm) = self.swarms[number as usize].take() {
+            self.count_peers(0, swarm.order().len);
             self.vacant.push(number);
         }
     }
@@ -256,7 +260,7 @@ impl<K: Kind> Bigs<K> {
         let fixed = self.swarms.capacity() * size_of::<usize>() + self.vacant.capacity() * size_of::<u32>();
         // Arrays have a sixteenth more than they need, on average.
         let peers = self.peers as usize * (size_of::<K::Peer>() + index::BYTES_PER_ITEM) * 17 / 16;
-        fixed + self.count() * size_of::<Big<K>>() + peers
+        fixed + self.count() * size_of::<LargeSwarm<K>>() + peers
     }
 
     /// Notes that peers came to large swarms or left them.
@@ -265,11 +269,11 @@ impl<K: Kind> Bigs<K> {
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        let peers = self.swarms.iter().flatten().map(|big| u64::from(big.seats().len)).sum::<u64>();
+        let peers = self.swarms.iter().flatten().map(|swarm| u64::from(swarm.order().len)).sum::<u64>();
         if peers != self.peers {
             return Err(format!("{peers} peers of large swarms, counted as {}", self.peers));
         }
-        self.swarms.iter().flatten().try_for_each(|big| big.check(&self.hasher))
+        self.swarms.iter().flatten().try_for_each(|swarm| swarm.check(&self.hasher))
     }
 
     /// Large swarms that exist.
@@ -291,16 +295,16 @@ mod tests {
     #[test]
     fn what_swarms_take_is_estimated_well() {
         for (peers, tolerance) in [(200_u32, 0.25), (1000, 0.15), (5000, 0.15), (100_000, 0.15)] {
-            let mut bigs = Bigs::<V4>::new(SipHasher13::new_with_keys(1, 2));
-            let number = bigs.create(&[]).unwrap();
-            let (big, hasher) = bigs.get_mut(number).unwrap();
+            let mut large = LargeSwarms::<V4>::new(SipHasher13::new_with_keys(1, 2));
+            let number = large.create(&[]).unwrap();
+            let (swarm, hasher) = large.get_mut(number).unwrap();
             for number in 0..peers {
                 let stamp = Stamp::new(Tick::at(Seconds(800)), number.is_multiple_of(3));
-                big.add(hasher, V4::peer(Ipv4Addr::from_bits(number), 6881, stamp)).unwrap();
+                swarm.add(hasher, V4::peer(Ipv4Addr::from_bits(number), 6881, stamp)).unwrap();
             }
-            let exact = big.bytes() as f64;
-            bigs.count_peers(peers, 0);
-            let estimate = bigs.bytes() as f64;
+            let exact = swarm.bytes() as f64;
+            large.count_peers(peers, 0);
+            let estimate = large.bytes() as f64;
             assert!((estimate / exact - 1.0).abs() < tolerance, "{peers}: {estimate} for {exact}");
         }
     }

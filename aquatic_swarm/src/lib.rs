@@ -70,7 +70,6 @@ mod types;
 
 pub use shard::Shard;
 pub use types::{
-    Announce, Announced, Expired, Families, FamilySet, FamilyStats, HashKey, MAX_PEER_AGE,
-    MAX_PEERS_PER_TORRENT, MAX_PER_SHARD, MAX_WANTED, PeerBuffers, ShardConfig, ShardStats, Stored,
-    SwarmCounts,
+    Announce, Announced, Expired, Families, FamilySet, FamilyStats, HashKey, MAX_NUMWANT, MAX_PEER_AGE,
+    MAX_PEERS_PER_TORRENT, MAX_PER_SHARD, PeerBuffers, ShardConfig, ShardStats, Stored, SwarmCounts,
 };

@@ -1,13 +1,13 @@
 //! The 8 bytes of a torrent entry that lead to its peers.
 
-use crate::order::Seats;
-use crate::peer_format::{Kind, PAYLOAD_TAG};
+use crate::order::PeerOrder;
+use crate::peer_format::{PAYLOAD_TAG, PeerFormat};
 use crate::slab::class_by_len;
 
 /// The longest list that is searched from end to end. Longer ones become large swarms.
-pub(crate) const SMALL_MAX: u32 = 128;
+pub(crate) const LIST_MAX: u32 = 128;
 /// A large swarm that shrinks to this becomes a list again. The distance keeps it from turning back and forth.
-pub(crate) const BIG_MIN: u32 = 80;
+pub(crate) const LARGE_TO_LIST: u32 = 80;
 
 /// Peers to a block, by class.
 pub(crate) const CAPACITIES: [u16; 30] = [
@@ -16,7 +16,7 @@ pub(crate) const CAPACITIES: [u16; 30] = [
 ];
 const CLASS: [u8; 256] = class_by_len(&CAPACITIES);
 
-const _: () = assert!(SMALL_MAX < 256 && CAPACITIES[CAPACITIES.len() - 1] == SMALL_MAX as u16);
+const _: () = assert!(LIST_MAX < 256 && CAPACITIES[CAPACITIES.len() - 1] == LIST_MAX as u16);
 
 /// The class of the block of a list of this length, from 1 to [`SMALL_MAX`].
 pub(crate) fn class_of(len: u32) -> usize {
@@ -29,33 +29,33 @@ pub(crate) enum Content<P> {
     /// The only peer.
     One(P),
     /// A list in a block.
-    List { block: u32, seats: Seats },
+    List { block: u32, order: PeerOrder },
     /// The number of a large swarm.
-    Big(u32),
+    Large(u32),
 }
 
 impl<P: Copy> Content<P> {
     /// The handle is in the upper half. Below the tag are the length and the seeders of a list, a byte each; the length
     /// of 0 marks a large swarm.
     #[inline]
-    pub(crate) fn from_payload<K: Kind<Peer = P>>(payload: u64) -> Self {
+    pub(crate) fn from_payload<K: PeerFormat<Peer = P>>(payload: u64) -> Self {
         if let Some(peer) = K::from_payload(payload) {
             return Self::One(peer);
         }
         let handle = (payload >> 32) as u32;
         match (payload >> 8 & 0xff) as u32 {
-            0 => Self::Big(handle),
-            len => Self::List { block: handle, seats: Seats { seeders: (payload & 0xff) as u32, len } },
+            0 => Self::Large(handle),
+            len => Self::List { block: handle, order: PeerOrder { seeders: (payload & 0xff) as u32, len } },
         }
     }
 
     /// The payload that says this. A single peer must fit into one; see [`Kind::to_payload`].
-    pub(crate) fn list(block: u32, seats: Seats) -> u64 {
-        debug_assert!(seats.len >= 1 && seats.len <= SMALL_MAX && seats.seeders <= seats.len);
-        u64::from(block) << 32 | u64::from(seats.len) << 8 | u64::from(seats.seeders)
+    pub(crate) fn list(block: u32, order: PeerOrder) -> u64 {
+        debug_assert!(order.len >= 1 && order.len <= LIST_MAX && order.seeders <= order.len);
+        u64::from(block) << 32 | u64::from(order.len) << 8 | u64::from(order.seeders)
     }
 
-    pub(crate) fn big(number: u32) -> u64 {
+    pub(crate) fn large(number: u32) -> u64 {
         u64::from(number) << 32
     }
 }
@@ -69,12 +69,12 @@ mod tests {
 
     #[test]
     fn payloads_round_trip() {
-        let seats = Seats { seeders: 3, len: SMALL_MAX };
+        let order = PeerOrder { seeders: 3, len: LIST_MAX };
         for block in [0, 1, u32::MAX] {
-            let list = Content::<u64>::list(block, seats);
-            assert_eq!(Content::from_payload::<V4>(list), Content::List { block, seats });
-            assert_eq!(Content::from_payload::<V6>(list), Content::List { block, seats });
-            assert_eq!(Content::from_payload::<V4>(Content::<u64>::big(block)), Content::Big(block));
+            let list = Content::<u64>::list(block, order);
+            assert_eq!(Content::from_payload::<V4>(list), Content::List { block, order });
+            assert_eq!(Content::from_payload::<V6>(list), Content::List { block, order });
+            assert_eq!(Content::from_payload::<V4>(Content::<u64>::large(block)), Content::Large(block));
         }
         let peer = 0xffff_ffff_0001_0000;
         assert_eq!(Content::from_payload::<V4>(peer), Content::One(peer));

@@ -10,9 +10,9 @@ use crate::slab::Unit;
 use crate::tick::Stamp;
 
 /// The shape of the peers of one family. A peer is its key (address and port) and its stamp.
-pub(crate) trait Kind: Copy + Debug {
+pub(crate) trait PeerFormat: Copy + Debug {
     /// Bytes of a peer in a reply.
-    const WIRE: usize;
+    const WIRE_SIZE: usize;
     const FAMILY: Family;
     type Peer: Unit + PartialEq + Debug;
 
@@ -28,7 +28,7 @@ pub(crate) trait Kind: Copy + Debug {
     /// Writes peers one after the other, as far as they fit.
     #[inline]
     fn write_all(peers: &[Self::Peer], out: &mut [u8]) {
-        for (peer, place) in peers.iter().zip(out.chunks_exact_mut(Self::WIRE)) {
+        for (peer, place) in peers.iter().zip(out.chunks_exact_mut(Self::WIRE_SIZE)) {
             Self::write(*peer, place);
         }
     }
@@ -58,8 +58,8 @@ impl V4 {
     }
 }
 
-impl Kind for V4 {
-    const WIRE: usize = 6;
+impl PeerFormat for V4 {
+    const WIRE_SIZE: usize = 6;
     const FAMILY: Family = Family::V4;
     type Peer = u64;
 
@@ -130,8 +130,8 @@ impl V6 {
     }
 }
 
-impl Kind for V6 {
-    const WIRE: usize = 18;
+impl PeerFormat for V6 {
+    const WIRE_SIZE: usize = 18;
     const FAMILY: Family = Family::V6;
     type Peer = [u8; 20];
 
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(out[15..], [9, 0x1a, 0xe1]);
     }
 
-    fn stamps_are_apart_from_keys<K: Kind>(peer: K::Peer) {
+    fn stamps_are_apart_from_keys<K: PeerFormat>(peer: K::Peer) {
         let (early, late) =
             (Stamp::new(Tick::at(Seconds(8)), false), Stamp::new(Tick::at(Seconds(16)), true));
         let (a, b) = (K::with_stamp(peer, early), K::with_stamp(peer, late));

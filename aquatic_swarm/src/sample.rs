@@ -3,7 +3,7 @@
 use rand::Rng;
 
 use crate::accesses;
-use crate::types::MAX_WANTED;
+use crate::types::MAX_NUMWANT;
 
 /// A uniform number below `bound`, which is not 0.
 pub(crate) fn below(rng: &mut impl Rng, bound: u32) -> u32 {
@@ -32,14 +32,14 @@ pub(crate) fn proportion(rng: &mut impl Rng, first: u32, second: u32, count: u32
 }
 
 /// The longest run of [`runs`].
-const RUN: u32 = 32;
+const MAX_RUN: u32 = 32;
 
 /// Visits `count` distinct numbers below `bound`, in a few runs of neighbours, as beginning and length. Each number is as
 /// likely as any other to be visited; all are if there are no more. At most [`MAX_WANTED`].
 pub(crate) fn runs(rng: &mut impl Rng, bound: u32, count: u32, mut visit: impl FnMut(u32, u32)) {
-    let count = count.min(MAX_WANTED as u32).min(bound);
+    let count = count.min(MAX_NUMWANT as u32).min(bound);
     if count == bound {
-        accesses::touch(count as usize);
+        accesses::add(count as usize);
         if count > 0 {
             visit(0, count);
         }
@@ -47,14 +47,14 @@ pub(crate) fn runs(rng: &mut impl Rng, bound: u32, count: u32, mut visit: impl F
     }
     // The numbers are a circle. It begins anywhere, which is what makes all of them equally likely; a run is followed
     // by its part of the numbers that are left out, and begins anywhere within what both take together.
-    let (runs, left_out) = (count.div_ceil(RUN), bound - count);
+    let (runs, left_out) = (count.div_ceil(MAX_RUN), bound - count);
     let part = |of: u32, run: u32| of / runs + u32::from(run < of % runs);
     let mut origin = below(rng, bound);
     for run in 0..runs {
         let (len, gap) = (part(count, run), part(left_out, run));
         let begin = wrap(origin + below(rng, gap + 1), bound);
         let before_end = len.min(bound - begin);
-        accesses::touch(len as usize);
+        accesses::add(len as usize);
         visit(begin, before_end);
         if before_end < len {
             visit(0, len - before_end);
@@ -107,10 +107,14 @@ mod tests {
     fn numbers_in_runs_are_distinct_and_of_the_exact_count() {
         let mut rng = rng();
         for bound in [0, 1, 2, 15, 16, 17, 33, 50, 51, 512, 1030, 16_384, 10_000_000] {
-            for count in [0, 1, 2, 15, 16, 17, 50, 64, 202, 1000, MAX_WANTED as u32, 2000] {
+            for count in [0, 1, 2, 15, 16, 17, 50, 64, 202, 1000, MAX_NUMWANT as u32, 2000] {
                 let mut picks = visited(&mut rng, bound, count);
                 picks.dedup();
-                assert_eq!(picks.len() as u32, count.min(bound).min(MAX_WANTED as u32), "{count} of {bound}");
+                assert_eq!(
+                    picks.len() as u32,
+                    count.min(bound).min(MAX_NUMWANT as u32),
+                    "{count} of {bound}"
+                );
                 assert!(picks.iter().all(|&pick| pick < bound));
             }
         }
@@ -125,7 +129,7 @@ mod tests {
                 visited(&mut rng, bound, count).into_iter().for_each(|pick| counts[pick as usize] += 1);
             }
             // Neighbours are visited together, so counts vary up to as many times as much as there are to a run.
-            let runs = f64::from(RUN.min(count));
+            let runs = f64::from(MAX_RUN.min(count));
             assert!(
                 deviation(&counts) / runs < (f64::from(bound) / 2.0).sqrt() + 4.0,
                 "{bound}, {count}: {}",

@@ -6,47 +6,47 @@ use crate::accesses;
 
 /// Elements in pieces of `N`, all of which but the last are full. A small array is one piece, to which there is no detour.
 #[derive(Debug)]
-pub(crate) struct Chunked<T, const N: usize> {
+pub(crate) struct SegmentedVec<T, const N: usize> {
     first: Vec<T>,
     /// The others, if there are any; in a box to keep small arrays small.
-    rest: Option<Box<Rest<T>>>,
+    tail: Option<Box<Tail<T>>>,
 }
 
 #[derive(Debug)]
-struct Rest<T> {
-    pieces: Vec<Vec<T>>,
+struct Tail<T> {
+    segments: Vec<Vec<T>>,
 }
 
 /// A piece grows by this part of what it has, to waste little.
 const GROWTH: usize = 8;
 
-impl<T: Copy, const N: usize> Chunked<T, N> {
+impl<T: Copy, const N: usize> SegmentedVec<T, N> {
     pub(crate) fn new() -> Self {
-        Self { first: Vec::new(), rest: None }
+        Self { first: Vec::new(), tail: None }
     }
 
     #[inline]
     pub(crate) fn len(&self) -> u32 {
-        let rest = self.rest().last().map_or(0, |last| (self.rest().len() - 1) * N + last.len());
-        (self.first.len() + rest) as u32
+        let tail = self.tail().last().map_or(0, |last| (self.tail().len() - 1) * N + last.len());
+        (self.first.len() + tail) as u32
     }
 
     #[inline]
-    fn rest(&self) -> &[Vec<T>] {
-        self.rest.as_ref().map_or(&[], |rest| &rest.pieces)
+    fn tail(&self) -> &[Vec<T>] {
+        self.tail.as_ref().map_or(&[], |tail| &tail.segments)
     }
 
     #[inline]
     pub(crate) fn at(&self, at: u32) -> &T {
         let at = at as usize;
-        if at < N { &self.first[at] } else { &self.rest()[at / N - 1][at % N] }
+        if at < N { &self.first[at] } else { &self.tail()[at / N - 1][at % N] }
     }
 
     #[inline]
     pub(crate) fn at_mut(&mut self, at: u32) -> &mut T {
         let at = at as usize;
-        match &mut self.rest {
-            Some(rest) if at >= N => &mut rest.pieces[at / N - 1][at % N],
+        match &mut self.tail {
+            Some(tail) if at >= N => &mut tail.segments[at / N - 1][at % N],
             Some(_) | None => &mut self.first[at],
         }
     }
@@ -66,58 +66,58 @@ impl<T: Copy, const N: usize> Chunked<T, N> {
     pub(crate) fn slices(&self, at: u32, len: u32) -> impl Iterator<Item = &[T]> {
         let (mut at, end) = (at as usize, at as usize + len as usize);
         iter::from_fn(move || {
-            let piece = (N - at % N).min(end - at);
-            let chunk = if at < N { &self.first } else { self.rest().get(at / N - 1)? };
-            let slice = (piece > 0).then(|| &chunk[at % N..at % N + piece]);
-            at += piece;
+            let segment = (N - at % N).min(end - at);
+            let chunk = if at < N { &self.first } else { self.tail().get(at / N - 1)? };
+            let slice = (segment > 0).then(|| &chunk[at % N..at % N + segment]);
+            at += segment;
             slice
         })
     }
 
     pub(crate) fn push(&mut self, value: T) {
         if self.last().len() == N {
-            let rest = self.rest.get_or_insert_with(|| Box::new(Rest { pieces: Vec::new() }));
-            rest.pieces.push(Vec::new());
+            let tail = self.tail.get_or_insert_with(|| Box::new(Tail { segments: Vec::new() }));
+            tail.segments.push(Vec::new());
         }
-        let piece = self.last();
-        if piece.len() == piece.capacity() {
-            let more = (piece.len() / GROWTH).max(8).min(N - piece.len());
-            accesses::touch(size_of_val(&**piece) / 64);
-            piece.reserve_exact(more);
+        let segment = self.last();
+        if segment.len() == segment.capacity() {
+            let more = (segment.len() / GROWTH).max(8).min(N - segment.len());
+            accesses::add(size_of_val(&**segment) / 64);
+            segment.reserve_exact(more);
         }
-        piece.push(value);
+        segment.push(value);
     }
 
     /// Drops the last element, which must exist.
     pub(crate) fn pop(&mut self) {
-        let piece = self.last();
-        piece.pop();
-        let (len, spare) = (piece.len(), piece.len() / GROWTH);
-        if piece.capacity() - len > 2 * spare.max(8) {
-            accesses::touch(size_of_val(&**piece) / 64);
-            piece.shrink_to(len + spare);
+        let segment = self.last();
+        segment.pop();
+        let (len, spare) = (segment.len(), segment.len() / GROWTH);
+        if segment.capacity() - len > 2 * spare.max(8) {
+            accesses::add(size_of_val(&**segment) / 64);
+            segment.shrink_to(len + spare);
         }
         if len == 0
-            && let Some(rest) = &mut self.rest
+            && let Some(tail) = &mut self.tail
         {
-            rest.pieces.pop();
-            if rest.pieces.is_empty() {
-                self.rest = None;
+            tail.segments.pop();
+            if tail.segments.is_empty() {
+                self.tail = None;
             }
         }
     }
 
     fn last(&mut self) -> &mut Vec<T> {
-        match &mut self.rest {
-            Some(rest) => rest.pieces.last_mut().unwrap_or(&mut self.first),
+        match &mut self.tail {
+            Some(tail) => tail.segments.last_mut().unwrap_or(&mut self.first),
             None => &mut self.first,
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let elements = self.first.capacity() + self.rest().iter().map(Vec::capacity).sum::<usize>();
-        let pieces = self.rest.as_ref().map_or(0, |rest| rest.pieces.capacity() + 1);
-        elements * size_of::<T>() + pieces * size_of::<Vec<T>>()
+        let elements = self.first.capacity() + self.tail().iter().map(Vec::capacity).sum::<usize>();
+        let segments = self.tail.as_ref().map_or(0, |tail| tail.segments.capacity() + 1);
+        elements * size_of::<T>() + segments * size_of::<Vec<T>>()
     }
 }
 
@@ -127,11 +127,11 @@ mod tests {
 
     #[test]
     fn grows_and_shrinks_at_its_end() {
-        let mut array = Chunked::<u32, 4>::new();
+        let mut array = SegmentedVec::<u32, 4>::new();
         for i in 0..9 {
             array.push(i * 10);
         }
-        assert_eq!((array.len(), array.rest().len()), (9, 2));
+        assert_eq!((array.len(), array.tail().len()), (9, 2));
         assert_eq!((0..9).map(|i| array.get(i)).collect::<Vec<_>>(), [0, 10, 20, 30, 40, 50, 60, 70, 80]);
         array.set(0, 5);
         let slices = |at, len| array.slices(at, len).map(<[u32]>::to_vec).collect::<Vec<_>>();
@@ -142,14 +142,14 @@ mod tests {
         for left in (0..9).rev() {
             array.pop();
             assert_eq!(array.len(), left);
-            assert_eq!(array.rest().len(), usize::div_ceil(left as usize, 4).saturating_sub(1));
+            assert_eq!(array.tail().len(), usize::div_ceil(left as usize, 4).saturating_sub(1));
         }
     }
 
     #[test]
     fn little_is_held_for_nothing() {
-        let mut array = Chunked::<u64, 2048>::new();
-        let held = |array: &Chunked<u64, 2048>| array.bytes() as f64 / 8.0;
+        let mut array = SegmentedVec::<u64, 2048>::new();
+        let held = |array: &SegmentedVec<u64, 2048>| array.bytes() as f64 / 8.0;
         for len in 1..=9000 {
             array.push(len);
             assert!(held(&array) <= len as f64 * 1.15 + 32.0, "{} for {len}", held(&array));

@@ -6,15 +6,15 @@ use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, canonical};
 use rand::Rng;
 use siphasher::sip::SipHasher13;
 
-use crate::family::{Choice, Place, Room, Store};
-use crate::order::Seats;
-use crate::peer_format::{Kind, V4, V6};
+use crate::family::{Capacity, Eligible, Outcome, Store};
+use crate::order::PeerOrder;
+use crate::peer_format::{PeerFormat, V4, V6};
 use crate::sample;
 use crate::table::Slot;
-use crate::tick::{Deadline, Stamp, Tick};
+use crate::tick::{Cutoff, Stamp, Tick};
 use crate::types::{
-    Announce, Announced, Expired, Families, FamilySet, HashKey, MAX_PEERS_PER_TORRENT, MAX_PER_SHARD,
-    MAX_WANTED, PeerBuffers, ShardConfig, ShardStats, Stored, SwarmCounts,
+    Announce, Announced, Expired, Families, FamilySet, HashKey, MAX_NUMWANT, MAX_PEERS_PER_TORRENT,
+    MAX_PER_SHARD, PeerBuffers, ShardConfig, ShardStats, Stored, SwarmCounts,
 };
 
 /// The torrents of one core.
@@ -61,31 +61,31 @@ impl Shard {
         let seeder = announce.seeder && announce.event != AnnounceEvent::Paused;
         let stopped = announce.event == AnnounceEvent::Stopped;
         let stamp = Stamp::new(Tick::at(now), seeder);
-        let room = self.room();
+        let capacity = self.capacity();
         let (info_hash, port) = (&announce.info_hash, address.port());
         let action = match (port, stopped) {
-            (0, _) => Action::Refuse,
-            (_, true) => Action::Forget,
-            (_, false) => Action::Keep,
+            (0, _) => Action::Reject,
+            (_, true) => Action::Remove,
+            (_, false) => Action::Store,
         };
-        let (family, place) = match address {
+        let (family, outcome) = match address {
             SocketAddr::V4(v4) => (
                 Family::V4,
-                place(&mut self.v4, info_hash, V4::peer(*v4.ip(), port, stamp), action, room, rng),
+                apply(&mut self.v4, info_hash, V4::peer(*v4.ip(), port, stamp), action, capacity, rng),
             ),
             SocketAddr::V6(v6) => (
                 Family::V6,
-                place(&mut self.v6, info_hash, V6::peer(*v6.ip(), port, stamp), action, room, rng),
+                apply(&mut self.v6, info_hash, V6::peer(*v6.ip(), port, stamp), action, capacity, rng),
             ),
         };
-        let wanted = if stopped { 0 } else { announce.wanted.min(MAX_WANTED) as u32 };
+        let numwant = if stopped { 0 } else { announce.numwant.min(MAX_NUMWANT) as u32 };
         let request =
-            Request { place, wanted, leechers_only: seeder, both: announce.families == Families::Both };
+            Request { outcome, numwant, leechers_only: seeder, both: announce.families == Families::Both };
         match family {
-            Family::V4 => request.answer(info_hash, Side(&self.v4, out.v4), Side(&self.v6, out.v6), rng),
+            Family::V4 => request.reply(info_hash, Side(&self.v4, out.v4), Side(&self.v6, out.v6), rng),
             Family::V6 => {
-                let answer = request.answer(info_hash, Side(&self.v6, out.v6), Side(&self.v4, out.v4), rng);
-                Announced { v4_len: answer.v6_len, v6_len: answer.v4_len, ..answer }
+                let reply = request.reply(info_hash, Side(&self.v6, out.v6), Side(&self.v4, out.v4), rng);
+                Announced { v4_len: reply.v6_len, v6_len: reply.v4_len, ..reply }
             }
         }
     }
@@ -93,9 +93,9 @@ impl Shard {
     /// The counts of a torrent; zeros for one that is not known.
     #[must_use]
     pub fn scrape(&self, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
-        fn scrape<K: Kind>(store: &Store<K>, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
+        fn scrape<K: PeerFormat>(store: &Store<K>, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
             let slot = if families.contains(K::FAMILY) { store.find(info_hash) } else { None };
-            slot.map_or_else(SwarmCounts::default, |slot| counts(store, slot, store.seats(slot)))
+            slot.map_or_else(SwarmCounts::default, |slot| counts(store, slot, store.order(slot)))
         }
         scrape(&self.v4, info_hash, families).plus(scrape(&self.v6, info_hash, families))
     }
@@ -132,11 +132,11 @@ impl Shard {
     /// each time another peer of its torrent took its place while the pass was there. Passes also gather what sparse
     /// chunks of memory hold, so that these can be returned: they are worth running even when nothing is old.
     pub fn expire(&mut self, now: Seconds, budget: u64) -> Expired {
-        let deadline = Deadline::new(now, self.config.max_peer_age);
+        let cutoff = Cutoff::new(now, self.config.max_peer_age);
         let budget = budget.max(1);
         let mut done = Expired::default();
         if self.expiring == Family::V4 {
-            done = self.v4.expire(deadline, budget);
+            done = self.v4.expire(cutoff, budget);
             if !done.pass_ended {
                 return done;
             }
@@ -144,7 +144,7 @@ impl Shard {
             done.pass_ended = false;
         }
         if done.work < budget {
-            let more = self.v6.expire(deadline, budget - done.work);
+            let more = self.v6.expire(cutoff, budget - done.work);
             done.peers += more.peers;
             done.torrents += more.torrents;
             done.work += more.work;
@@ -193,10 +193,10 @@ impl Shard {
         self.v6.for_each_peer(&mut visit);
     }
 
-    fn room(&self) -> Room {
+    fn capacity(&self) -> Capacity {
         let peers = self.v4.peers() + self.v6.peers();
         let reserve = self.config.max_peers * u64::from(self.config.reserved_for_small_torrents) / 100;
-        Room {
+        Capacity {
             torrents: self.v4.table.len() + self.v6.table.len() < self.config.max_torrents,
             peers: peers < self.config.max_peers - reserve,
             peers_of_small_torrents: peers < self.config.max_peers,
@@ -205,10 +205,10 @@ impl Shard {
     }
 }
 
-fn counts<K: Kind>(store: &Store<K>, torrent: Slot, seats: Seats) -> SwarmCounts {
+fn counts<K: PeerFormat>(store: &Store<K>, torrent: Slot, order: PeerOrder) -> SwarmCounts {
     SwarmCounts {
-        complete: seats.seeders,
-        incomplete: seats.leechers(),
+        complete: order.seeders,
+        incomplete: order.leechers(),
         downloaded: store.table.completed(torrent),
     }
 }
@@ -216,57 +216,57 @@ fn counts<K: Kind>(store: &Store<K>, torrent: Slot, seats: Seats) -> SwarmCounts
 /// What is to be done with an announcing peer.
 #[derive(Clone, Copy)]
 enum Action {
-    Keep,
-    Forget,
+    Store,
+    Remove,
     /// It cannot be reached.
-    Refuse,
+    Reject,
 }
 
-fn place<K: Kind>(
+fn apply<K: PeerFormat>(
     store: &mut Store<K>,
     info_hash: &InfoHash,
     peer: K::Peer,
     action: Action,
-    room: Room,
+    capacity: Capacity,
     rng: &mut impl Rng,
-) -> Place {
+) -> Outcome {
     match action {
-        Action::Keep => store.put(info_hash, peer, room, rng),
-        Action::Forget => {
+        Action::Store => store.put(info_hash, peer, capacity, rng),
+        Action::Remove => {
             let (stored, torrent) = store.remove(info_hash, peer);
-            Place::nowhere(stored, torrent)
+            Outcome::without_peer(stored, torrent)
         }
-        Action::Refuse => Place::nowhere(Stored::RefusedPort, store.find(info_hash)),
+        Action::Reject => Outcome::without_peer(Stored::RefusedPort, store.find(info_hash)),
     }
 }
 
 /// What is left of an announce once its peer is stored.
 struct Request {
-    place: Place,
-    wanted: u32,
+    outcome: Outcome,
+    numwant: u32,
     leechers_only: bool,
     both: bool,
 }
 
 /// What one family has, and where its peers in the reply go.
-struct Side<'a, K: Kind>(&'a Store<K>, &'a mut [u8]);
+struct Side<'a, K: PeerFormat>(&'a Store<K>, &'a mut [u8]);
 
 /// What one family can contribute to an answer.
 #[derive(Clone, Copy, Default)]
-struct Part {
+struct Contribution {
     torrent: Option<Slot>,
     counts: SwarmCounts,
     eligible: u32,
 }
 
-impl<K: Kind> Side<'_, K> {
-    fn places(&self) -> usize {
-        self.1.len() / K::WIRE
+impl<K: PeerFormat> Side<'_, K> {
+    fn peers_that_fit(&self) -> usize {
+        self.1.len() / K::WIRE_SIZE
     }
 
-    fn fill(self, torrent: Option<Slot>, choice: Choice, count: u32, rng: &mut impl Rng) -> usize {
+    fn fill(self, torrent: Option<Slot>, eligible: Eligible, count: u32, rng: &mut impl Rng) -> usize {
         match torrent {
-            Some(slot) if count > 0 => self.0.sample(slot, choice, count, rng, self.1),
+            Some(slot) if count > 0 => self.0.sample(slot, eligible, count, rng, self.1),
             Some(_) | None => 0,
         }
     }
@@ -274,7 +274,7 @@ impl<K: Kind> Side<'_, K> {
 
 impl Request {
     /// Counts and samples. What the answer calls IPv4 is the family of the announcing peer, the other one IPv6.
-    fn answer<K: Kind, L: Kind>(
+    fn reply<K: PeerFormat, L: PeerFormat>(
         self,
         info_hash: &InfoHash,
         own: Side<'_, K>,
@@ -282,45 +282,49 @@ impl Request {
         rng: &mut impl Rng,
     ) -> Announced {
         let leechers_only = self.leechers_only;
-        let own_choice = Choice { leechers_only, requester: self.place.position };
-        let other_choice = Choice { leechers_only, requester: None };
-        let ours = Part::of(own.0, self.place.torrent, own_choice);
-        let theirs = if self.both {
-            Part::of(other.0, other.0.find(info_hash), other_choice)
+        let own_eligible = Eligible { leechers_only, requester: self.outcome.position };
+        let other_eligible = Eligible { leechers_only, requester: None };
+        let own_part = Contribution::of(own.0, self.outcome.torrent, own_eligible);
+        let other_part = if self.both {
+            Contribution::of(other.0, other.0.find(info_hash), other_eligible)
         } else {
-            Part::default()
+            Contribution::default()
         };
-        let counts = ours.counts.plus(theirs.counts);
-        let (own_count, other_count) =
-            split(self.wanted, (ours.eligible, own.places()), (theirs.eligible, other.places()), rng);
+        let counts = own_part.counts.plus(other_part.counts);
+        let (own_count, other_count) = split(
+            self.numwant,
+            (own_part.eligible, own.peers_that_fit()),
+            (other_part.eligible, other.peers_that_fit()),
+            rng,
+        );
         Announced {
-            v4_len: own.fill(ours.torrent, own_choice, own_count, rng),
-            v6_len: other.fill(theirs.torrent, other_choice, other_count, rng),
+            v4_len: own.fill(own_part.torrent, own_eligible, own_count, rng),
+            v6_len: other.fill(other_part.torrent, other_eligible, other_count, rng),
             complete: counts.complete,
             incomplete: counts.incomplete,
             downloaded: counts.downloaded,
-            stored: self.place.stored,
+            stored: self.outcome.stored,
         }
     }
 }
 
-impl Part {
-    fn of<K: Kind>(store: &Store<K>, torrent: Option<Slot>, choice: Choice) -> Self {
+impl Contribution {
+    fn of<K: PeerFormat>(store: &Store<K>, torrent: Option<Slot>, eligible: Eligible) -> Self {
         let Some(slot) = torrent else { return Self::default() };
-        let seats = store.seats(slot);
-        Self { torrent, counts: counts(store, slot, seats), eligible: choice.count(seats) }
+        let order = store.order(slot);
+        Self { torrent, counts: counts(store, slot, order), eligible: eligible.count(order) }
     }
 }
 
 /// How many peers of each family to give, from what there is and what fits. Where there is a choice both come in
 /// proportion.
-fn split(wanted: u32, first: (u32, usize), second: (u32, usize), rng: &mut impl Rng) -> (u32, u32) {
-    let limit = |(count, places): (u32, usize)| count.min(u32::try_from(places).unwrap_or(u32::MAX));
+fn split(numwant: u32, first: (u32, usize), second: (u32, usize), rng: &mut impl Rng) -> (u32, u32) {
+    let limit = |(count, fit): (u32, usize)| count.min(u32::try_from(fit).unwrap_or(u32::MAX));
     let (first_limit, second_limit) = (limit(first), limit(second));
-    if first_limit + second_limit <= wanted {
+    if first_limit + second_limit <= numwant {
         return (first_limit, second_limit);
     }
-    let drawn = sample::proportion(rng, first.0, second.0, wanted).min(first_limit);
-    let rest = (wanted - drawn).min(second_limit);
-    ((wanted - rest).min(first_limit), rest)
+    let drawn = sample::proportion(rng, first.0, second.0, numwant).min(first_limit);
+    let rest = (numwant - drawn).min(second_limit);
+    ((numwant - rest).min(first_limit), rest)
 }

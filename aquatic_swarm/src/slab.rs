@@ -133,7 +133,7 @@ impl Unit for [u8; 20] {
 }
 
 /// Bytes that come from memory together. Chunks begin at a multiple of this.
-pub(crate) const LINE: usize = 64;
+pub(crate) const CACHE_LINE: usize = 64;
 
 const NO_BLOCK: u16 = u16::MAX;
 const NO_CHUNK: u32 = u32::MAX;
@@ -193,7 +193,7 @@ pub(crate) struct Slab<U: Unit> {
 impl<U: Unit> Slab<U> {
     const CHUNK: usize = 1 << U::CHUNK_BITS;
     /// Words more than needed, so that the first unit can begin at a line.
-    const PAD: usize = LINE / size_of::<U::Word>();
+    const PAD: usize = CACHE_LINE / size_of::<U::Word>();
 
     pub(crate) fn new(sizes: &'static [u16]) -> Self {
         let class = Class { available: NO_CHUNK, chunks: 0, used: 0 };
@@ -203,7 +203,7 @@ impl<U: Unit> Slab<U> {
     /// A block of a class, with arbitrary content. The number of chunks is bounded by the limits of the shard.
     pub(crate) fn alloc(&mut self, class: usize) -> u32 {
         let id = match self.classes[class].available {
-            NO_CHUNK => self.open(class),
+            NO_CHUNK => self.add_chunk(class),
             id => id,
         };
         let size = self.sizes[class];
@@ -226,7 +226,7 @@ impl<U: Unit> Slab<U> {
     }
 
     pub(crate) fn free(&mut self, block: u32) {
-        let (id, at) = Self::place(block);
+        let (id, at) = Self::locate(block);
         let chunk = &mut self.chunks[id];
         let link = U::from_link(chunk.free);
         chunk.units_mut(at, 1)[0] = link;
@@ -235,7 +235,7 @@ impl<U: Unit> Slab<U> {
         let (empty, listed, draining) = (chunk.used == 0, chunk.listed, chunk.draining);
         self.classes[chunk.class as usize].used -= 1;
         if empty {
-            self.empty(id as u32);
+            self.reclaim(id as u32);
         } else if !listed && !draining {
             self.list(id as u32);
         }
@@ -243,14 +243,14 @@ impl<U: Unit> Slab<U> {
 
     #[inline]
     pub(crate) fn get(&self, block: u32) -> &[U] {
-        let (id, at) = Self::place(block);
+        let (id, at) = Self::locate(block);
         let chunk = &self.chunks[id];
         chunk.units(at, self.sizes[chunk.class as usize] as usize)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, block: u32) -> &mut [U] {
-        let (id, at) = Self::place(block);
+        let (id, at) = Self::locate(block);
         let chunk = &mut self.chunks[id];
         chunk.units_mut(at, self.sizes[chunk.class as usize] as usize)
     }
@@ -258,21 +258,21 @@ impl<U: Unit> Slab<U> {
     /// One unit, by the name of its block plus its position in it.
     #[inline]
     pub(crate) fn unit(&self, name: u32) -> &U {
-        let (id, at) = Self::place(name);
+        let (id, at) = Self::locate(name);
         &self.chunks[id].units(at, 1)[0]
     }
 
     #[inline]
     pub(crate) fn unit_mut(&mut self, name: u32) -> &mut U {
-        let (id, at) = Self::place(name);
+        let (id, at) = Self::locate(name);
         &mut self.chunks[id].units_mut(at, 1)[0]
     }
 
     /// Copies `len` units from a position in one block to a position in another.
     pub(crate) fn copy(&mut self, from: u32, from_at: usize, to: u32, to_at: usize, len: usize) {
-        let ((from_id, from), (to_id, to)) = (Self::place(from), Self::place(to));
+        let ((from_id, from), (to_id, to)) = (Self::locate(from), Self::locate(to));
         let (from, to) = (from + from_at, to + to_at);
-        accesses::touch(len);
+        accesses::add(len);
         if from_id == to_id {
             let all = self.chunks[from_id].units_mut(0, Self::CHUNK);
             all.copy_within(from..from + len, to);
@@ -291,7 +291,7 @@ impl<U: Unit> Slab<U> {
 
     /// Moves a block out of a chunk that is to be emptied. Returns where it is now.
     pub(crate) fn relocate(&mut self, block: u32) -> u32 {
-        let (id, _) = Self::place(block);
+        let (id, _) = Self::locate(block);
         let chunk = &self.chunks[id];
         if !chunk.draining {
             return block;
@@ -324,7 +324,7 @@ impl<U: Unit> Slab<U> {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        (self.chunks.len() - self.vacant.len()) * (Self::CHUNK * size_of::<U>() + LINE)
+        (self.chunks.len() - self.vacant.len()) * (Self::CHUNK * size_of::<U>() + CACHE_LINE)
             + self.chunks.capacity() * size_of::<Chunk<U>>()
             + self.vacant.capacity() * size_of::<u32>()
     }
@@ -341,11 +341,11 @@ impl<U: Unit> Slab<U> {
     }
 
     #[inline]
-    fn place(block: u32) -> (usize, usize) {
+    fn locate(block: u32) -> (usize, usize) {
         ((block >> U::CHUNK_BITS) as usize, block as usize & (Self::CHUNK - 1))
     }
 
-    fn open(&mut self, class: usize) -> u32 {
+    fn add_chunk(&mut self, class: usize) -> u32 {
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.chunks.push(Chunk {
                 words: Box::default(),
@@ -363,7 +363,7 @@ impl<U: Unit> Slab<U> {
         });
         let chunk = &mut self.chunks[id as usize];
         chunk.words = vec![U::ZERO; Self::CHUNK * U::WORDS + Self::PAD].into_boxed_slice();
-        let start = chunk.words.as_ptr().align_offset(LINE);
+        let start = chunk.words.as_ptr().align_offset(CACHE_LINE);
         chunk.start = if start < Self::PAD { start as u8 } else { 0 };
         chunk.class = class as u8;
         self.classes[class].chunks += 1;
@@ -372,7 +372,7 @@ impl<U: Unit> Slab<U> {
     }
 
     /// Keeps an empty chunk if blocks of its size could be taken from no other, and gives it back otherwise.
-    fn empty(&mut self, id: u32) {
+    fn reclaim(&mut self, id: u32) {
         let chunk = &mut self.chunks[id as usize];
         chunk.free = NO_BLOCK;
         chunk.fresh = 0;

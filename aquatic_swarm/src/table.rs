@@ -11,15 +11,15 @@ use siphasher::sip::SipHasher13;
 
 use crate::accesses;
 use crate::linear;
-use crate::segmented::Chunked;
+use crate::segmented::SegmentedVec;
 use crate::slab::{Slab, class_by_len};
 
 /// Entries to a page on average. Between two doublings pages that were not split yet have up to twice as many.
-const MEAN: u64 = 32;
+const MEAN_ENTRIES: u64 = 32;
 /// Entries at which another page takes no more. Out of reach without the hash key.
-const PAGE_MAX: u8 = 255;
+const MAX_ENTRIES_PER_PAGE: u8 = 255;
 /// Info hashes looked at together by [`Table::prefetch`].
-pub(crate) const BATCH: usize = 64;
+pub(crate) const PREFETCH_BATCH: usize = 64;
 
 /// Entries to a block, by class. Fine steps where pages usually are. Together with the fingerprints each fills whole lines
 /// of the cache, so that no entry lies across two.
@@ -50,7 +50,7 @@ const fn fingerprint_units(capacity: u16) -> u16 {
 
 /// The units before the entries of a page that has this many.
 #[inline]
-fn head(len: u8) -> usize {
+fn header_units(len: u8) -> usize {
     fingerprint_units(CAPACITIES[CLASS[len as usize] as usize]) as usize
 }
 
@@ -63,12 +63,12 @@ struct Page {
 
 /// A torrent as the table looks for it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Name {
+pub(crate) struct TorrentKey {
     words: [u64; 3],
     hash: u64,
 }
 
-impl Name {
+impl TorrentKey {
     pub(crate) fn new(info_hash: &InfoHash, hasher: &SipHasher13) -> Self {
         Self { words: words_of(&info_hash.0), hash: hasher.hash(&info_hash.0) }
     }
@@ -92,7 +92,7 @@ fn words_of(bytes: &[u8; 20]) -> [u64; 3] {
 
 /// An entry: 20 bytes of info hash, 4 of completed count, 8 of payload.
 #[inline]
-fn named(unit: &Unit, words: [u64; 3]) -> bool {
+fn has_info_hash(unit: &Unit, words: [u64; 3]) -> bool {
     unit[0] == words[0] && unit[1] == words[1] && (unit[2] ^ words[2]) & 0xffff_ffff == 0
 }
 
@@ -123,8 +123,8 @@ fn zero_bytes(word: u64) -> u64 {
 
 /// The fingerprint of a torrent in every byte of a word.
 #[inline]
-fn pattern(name: Name) -> u64 {
-    u64::from(name.fingerprint()) * 0x0101_0101_0101_0101
+fn pattern(key: TorrentKey) -> u64 {
+    u64::from(key.fingerprint()) * 0x0101_0101_0101_0101
 }
 
 /// Where an entry is, until the next change of the table.
@@ -139,14 +139,14 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) struct Table {
     hasher: SipHasher13,
-    pages: Chunked<Page, 4096>,
+    pages: SegmentedVec<Page, 4096>,
     slab: Slab<Unit>,
     len: u64,
 }
 
 impl Table {
     pub(crate) fn new(hasher: SipHasher13) -> Self {
-        let mut pages = Chunked::new();
+        let mut pages = SegmentedVec::new();
         pages.push(Page::default());
         Self { hasher, pages, slab: Slab::new(&SIZES), len: 0 }
     }
@@ -167,26 +167,26 @@ impl Table {
         self.pages.bytes() + self.slab.bytes()
     }
 
-    pub(crate) fn name(&self, info_hash: &InfoHash) -> Name {
-        Name::new(info_hash, &self.hasher)
+    pub(crate) fn key(&self, info_hash: &InfoHash) -> TorrentKey {
+        TorrentKey::new(info_hash, &self.hasher)
     }
 
-    pub(crate) fn find(&self, name: Name) -> Option<Slot> {
-        let number = linear::bucket(name.hash, self.pages.len());
+    pub(crate) fn find(&self, key: TorrentKey) -> Option<Slot> {
+        let number = linear::bucket(key.hash, self.pages.len());
         let page = self.pages.get(number);
         if page.len == 0 {
             return None;
         }
         let block = self.slab.get(page.block);
-        let head = head(page.len);
-        let pattern = pattern(name);
-        accesses::touch(1 + usize::from(page.len).div_ceil(8));
+        let head = header_units(page.len);
+        let pattern = pattern(key);
+        accesses::add(1 + usize::from(page.len).div_ceil(8));
         for word in 0..usize::from(page.len).div_ceil(8) {
             let mut hits = zero_bytes(block[word / 4][word % 4] ^ pattern);
             while hits != 0 {
                 let at = word * 8 + hits.trailing_zeros() as usize / 8;
-                accesses::touch(1);
-                if named(&block[head + at], name.words) {
+                accesses::add(1);
+                if has_info_hash(&block[head + at], key.words) {
                     return Some(Self::slot(number, page, at as u8));
                 }
                 hits &= hits - 1;
@@ -202,7 +202,7 @@ impl Table {
 
     #[inline]
     fn slot(number: u32, page: Page, at: u8) -> Slot {
-        Slot { page: number, at, unit: page.block + (head(page.len) + at as usize) as u32 }
+        Slot { page: number, at, unit: page.block + (header_units(page.len) + at as usize) as u32 }
     }
 
     #[inline]
@@ -227,14 +227,14 @@ impl Table {
     }
 
     /// Adds a torrent that is not in the table. `None` if its page is full.
-    pub(crate) fn insert(&mut self, name: Name, payload: u64) -> Option<Slot> {
-        let number = linear::bucket(name.hash, self.pages.len());
-        let unit = [name.words[0], name.words[1], name.words[2], payload];
-        self.push(number, name.fingerprint(), unit)?;
+    pub(crate) fn insert(&mut self, key: TorrentKey, payload: u64) -> Option<Slot> {
+        let number = linear::bucket(key.hash, self.pages.len());
+        let unit = [key.words[0], key.words[1], key.words[2], payload];
+        self.push(number, key.fingerprint(), unit)?;
         self.len += 1;
-        if self.len > MEAN * u64::from(self.pages.len()) {
+        if self.len > MEAN_ENTRIES * u64::from(self.pages.len()) {
             self.split();
-            return self.find(name);
+            return self.find(key);
         }
         let page = self.pages.get(number);
         Some(Self::slot(number, page, page.len - 1))
@@ -243,7 +243,7 @@ impl Table {
     /// Removes an entry. The last one of the page takes its place.
     pub(crate) fn remove(&mut self, slot: Slot) {
         let mut page = self.pages.get(slot.page);
-        let head = head(page.len);
+        let head = header_units(page.len);
         let last = page.len as usize - 1;
         let block = self.slab.get_mut(page.block);
         block[head + slot.at as usize] = block[head + last];
@@ -254,7 +254,7 @@ impl Table {
         if last == 0 {
             self.slab.free(page.block);
         } else {
-            page.block = self.refit(page.block, page.len as usize, last, last);
+            page.block = self.resize_page(page.block, page.len as usize, last, last);
         }
         page.len -= 1;
         self.pages.set(slot.page, page);
@@ -263,16 +263,17 @@ impl Table {
     /// Merges the last page into its buddy if there are many more pages than needed. Returns whether there were.
     pub(crate) fn shrink(&mut self) -> bool {
         let pages = self.pages.len();
-        if pages == 1 || self.len * 4 > MEAN * 3 * u64::from(pages) {
+        if pages == 1 || self.len * 4 > MEAN_ENTRIES * 3 * u64::from(pages) {
             return false;
         }
         let (last, buddy) = (self.pages.get(pages - 1), linear::buddy(pages));
-        if usize::from(last.len) + usize::from(self.pages.get(buddy).len) > usize::from(PAGE_MAX) {
+        if usize::from(last.len) + usize::from(self.pages.get(buddy).len) > usize::from(MAX_ENTRIES_PER_PAGE)
+        {
             return false;
         }
         for at in 0..last.len as usize {
             let block = self.slab.get(last.block);
-            let (fingerprint, unit) = (fingerprint_at(block, at), block[head(last.len) + at]);
+            let (fingerprint, unit) = (fingerprint_at(block, at), block[header_units(last.len) + at]);
             // Cannot be refused: the sum of both was looked at.
             let _ = self.push(buddy, fingerprint, unit);
         }
@@ -285,7 +286,7 @@ impl Table {
 
     fn push(&mut self, number: u32, fingerprint: u8, unit: Unit) -> Option<()> {
         let mut page = self.pages.get(number);
-        if page.len == PAGE_MAX {
+        if page.len == MAX_ENTRIES_PER_PAGE {
             return None;
         }
         let len = page.len as usize;
@@ -293,10 +294,10 @@ impl Table {
             page.block = self.slab.alloc(CLASS[1] as usize);
             self.slab.get_mut(page.block)[0] = [0; 4];
         } else {
-            page.block = self.refit(page.block, len, len + 1, len);
+            page.block = self.resize_page(page.block, len, len + 1, len);
         }
         page.len += 1;
-        let head = head(page.len);
+        let head = header_units(page.len);
         let block = self.slab.get_mut(page.block);
         set_fingerprint(block, len, fingerprint);
         block[head + len] = unit;
@@ -305,12 +306,12 @@ impl Table {
     }
 
     /// Moves the first `kept` entries of a block made for `old` entries to one made for `new`, if that is another size.
-    fn refit(&mut self, block: u32, old: usize, new: usize, kept: usize) -> u32 {
+    fn resize_page(&mut self, block: u32, old: usize, new: usize, kept: usize) -> u32 {
         let (from, to) = (CLASS[old], CLASS[new]);
         if from == to {
             return block;
         }
-        let (old_head, new_head) = (head(old as u8), head(new as u8));
+        let (old_head, new_head) = (header_units(old as u8), header_units(new as u8));
         let target = self.slab.alloc(to as usize);
         self.slab.copy(block, old_head, target, new_head, kept);
         let heads = old_head.min(new_head);
@@ -329,16 +330,16 @@ impl Table {
         if page.len == 0 {
             return;
         }
-        let (len, head) = (page.len as usize, head(page.len));
-        accesses::touch(len);
-        let mut leaves = [false; PAGE_MAX as usize];
+        let (len, head) = (page.len as usize, header_units(page.len));
+        accesses::add(len);
+        let mut leaves = [false; MAX_ENTRIES_PER_PAGE as usize];
         let block = self.slab.get(page.block);
         for (leaves, unit) in leaves.iter_mut().zip(&block[head..head + len]) {
-            let name = Name::new(&InfoHash(info_hash_of(unit)), &self.hasher);
-            *leaves = linear::bucket(name.hash, new + 1) == new;
+            let key = TorrentKey::new(&InfoHash(info_hash_of(unit)), &self.hasher);
+            *leaves = linear::bucket(key.hash, new + 1) == new;
         }
         let leaving = leaves.iter().filter(|leaves| **leaves).count();
-        let mut halves = [self.fresh(len - leaving), self.fresh(leaving)];
+        let mut halves = [self.new_page(len - leaving), self.new_page(leaving)];
         for (at, leaves) in leaves.iter().enumerate().take(len) {
             let block = self.slab.get(page.block);
             let (fingerprint, unit) = (fingerprint_at(block, at), block[head + at]);
@@ -354,11 +355,11 @@ impl Table {
     }
 
     /// An empty page with a block for exactly `len` entries to come, and where they begin.
-    fn fresh(&mut self, len: usize) -> (Page, usize) {
+    fn new_page(&mut self, len: usize) -> (Page, usize) {
         if len == 0 {
             return (Page::default(), 0);
         }
-        let (block, head) = (self.slab.alloc(CLASS[len] as usize), head(len as u8));
+        let (block, head) = (self.slab.alloc(CLASS[len] as usize), header_units(len as u8));
         self.slab.get_mut(block)[..head].fill([0; 4]);
         (Page { block, len: 0 }, head)
     }
@@ -379,17 +380,17 @@ impl Table {
     /// Loads what [`Self::find`] will need for these torrents, and passes on the payloads found, each with the position of
     /// its torrent among them. Each loop does loads
     /// that do not wait for one another, so that their cache misses overlap.
-    pub(crate) fn prefetch(&self, names: &[Name], mut found: impl FnMut(usize, u64)) {
-        let mut pages = [Page::default(); BATCH];
-        for (page, name) in pages.iter_mut().zip(names) {
-            *page = self.pages.get(linear::bucket(name.hash, self.pages.len()));
+    pub(crate) fn prefetch(&self, keys: &[TorrentKey], mut found: impl FnMut(usize, u64)) {
+        let mut pages = [Page::default(); PREFETCH_BATCH];
+        for (page, key) in pages.iter_mut().zip(keys) {
+            *page = self.pages.get(linear::bucket(key.hash, self.pages.len()));
         }
-        let touched = pages.iter().take(names.len()).filter(|page| page.len > 0);
-        black_box(touched.fold(0, |sum, page| sum ^ self.slab.unit(page.block)[0]));
+        let in_use = pages.iter().take(keys.len()).filter(|page| page.len > 0);
+        black_box(in_use.fold(0, |sum, page| sum ^ self.slab.unit(page.block)[0]));
         // The first entry with the right fingerprint is hardly ever another one. If it is, the wrong list is loaded.
-        let mut units = [None; BATCH];
-        for ((unit, name), page) in units.iter_mut().zip(names).zip(&pages) {
-            *unit = self.likely(*name, *page);
+        let mut units = [None; PREFETCH_BATCH];
+        for ((unit, key), page) in units.iter_mut().zip(keys).zip(&pages) {
+            *unit = self.candidate(*key, *page);
         }
         black_box(units.iter().flatten().fold(0, |sum, unit| sum ^ self.slab.unit(*unit)[3]));
         for (at, unit) in units.iter().enumerate() {
@@ -400,16 +401,16 @@ impl Table {
     }
 
     /// The first entry of a page with the fingerprint of a torrent.
-    fn likely(&self, name: Name, page: Page) -> Option<u32> {
+    fn candidate(&self, key: TorrentKey, page: Page) -> Option<u32> {
         if page.len == 0 {
             return None;
         }
         let block = self.slab.get(page.block);
-        let pattern = pattern(name);
+        let pattern = pattern(key);
         (0..usize::from(page.len).div_ceil(8)).find_map(|word| {
             let hits = zero_bytes(block[word / 4][word % 4] ^ pattern);
             let at = word * 8 + hits.trailing_zeros() as usize / 8;
-            (hits != 0).then(|| page.block + (head(page.len) + at) as u32)
+            (hits != 0).then(|| page.block + (header_units(page.len) + at) as u32)
         })
     }
 
@@ -431,7 +432,7 @@ impl Table {
             for at in 0..page.len {
                 let slot = Self::slot(number, page, at);
                 let info_hash = InfoHash(info_hash_of(self.slab.unit(slot.unit)));
-                if self.find(self.name(&info_hash)) != Some(slot) {
+                if self.find(self.key(&info_hash)) != Some(slot) {
                     return Err(format!("{info_hash} is not found in its page {number}"));
                 }
             }
@@ -476,8 +477,8 @@ mod tests {
         let mut model = BTreeMap::new();
         for round in 0..60_000_u32 {
             let number = rng.random_range(0..2500);
-            let name = table.name(&info_hash(number));
-            let found = table.find(name);
+            let key = table.key(&info_hash(number));
+            let found = table.find(key);
             assert_eq!(found.map(|slot| table.payload(slot)), model.get(&number).copied(), "round {round}");
             // Swings between few and many.
             let grow = round / 6000 % 2 == 0;
@@ -487,7 +488,7 @@ mod tests {
                     model.remove(&number);
                 }
                 None if grow || rng.random_range(0..4) == 0 => {
-                    let slot = table.insert(name, round.into()).unwrap();
+                    let slot = table.insert(key, round.into()).unwrap();
                     assert_eq!(table.payload(slot), u64::from(round));
                     model.insert(number, u64::from(round));
                 }
@@ -509,19 +510,19 @@ mod tests {
         let mut table = Table::new(SipHasher13::new_with_keys(5, 6));
         let mut pages = [const { Vec::new() }; 4];
         for number in 0..1000 {
-            let name = table.name(&info_hash(number));
-            pages[linear::bucket(name.hash, 4) as usize].push(name);
+            let key = table.key(&info_hash(number));
+            pages[linear::bucket(key.hash, 4) as usize].push(key);
         }
         let [p, q, r, s] = pages;
-        for name in r[..33].iter().chain(&s[..15]).chain(&p[..31]).chain(&q[..31]) {
-            table.insert(*name, 1).unwrap();
+        for key in r[..33].iter().chain(&s[..15]).chain(&p[..31]).chain(&q[..31]) {
+            table.insert(*key, 1).unwrap();
         }
         assert_eq!(table.pages(), 4);
-        let insert = |table: &mut Table, names: &[Name]| {
-            names.iter().for_each(|name| assert!(table.insert(*name, 1).is_some()));
+        let insert = |table: &mut Table, keys: &[TorrentKey]| {
+            keys.iter().for_each(|key| assert!(table.insert(*key, 1).is_some()));
         };
-        let remove = |table: &mut Table, names: &[Name]| {
-            names.iter().rev().for_each(|name| table.remove(table.find(*name).unwrap()));
+        let remove = |table: &mut Table, keys: &[TorrentKey]| {
+            keys.iter().rev().for_each(|key| table.remove(table.find(*key).unwrap()));
         };
         // The first page leaves a block behind, then the second does, and has that again when the first comes back.
         insert(&mut table, &p[31..34]);
@@ -531,8 +532,8 @@ mod tests {
         remove(&mut table, &p[31..36]);
         remove(&mut table, &q[34..36]);
         insert(&mut table, &p[40..42]);
-        for name in &p[31..36] {
-            assert_eq!(table.find(*name), None);
+        for key in &p[31..36] {
+            assert_eq!(table.find(*key), None);
         }
         table.check().unwrap();
     }
@@ -540,10 +541,10 @@ mod tests {
     #[test]
     fn completed_counts_stay_apart_from_names() {
         let mut table = Table::new(SipHasher13::new_with_keys(5, 6));
-        let name = table.name(&InfoHash([0xff; 20]));
-        let slot = table.insert(name, 7).unwrap();
+        let key = table.key(&InfoHash([0xff; 20]));
+        let slot = table.insert(key, 7).unwrap();
         table.count_completed(slot);
         table.count_completed(slot);
-        assert_eq!((table.completed(slot), table.payload(slot), table.find(name)), (2, 7, Some(slot)));
+        assert_eq!((table.completed(slot), table.payload(slot), table.find(key)), (2, 7, Some(slot)));
     }
 }

@@ -15,7 +15,7 @@ use crate::types::{
 
 const HASH: InfoHash = InfoHash([1; 20]);
 
-struct World {
+struct Fixture {
     shard: Shard,
     rng: Xoshiro256PlusPlus,
     now: Seconds,
@@ -23,7 +23,7 @@ struct World {
     v6: Vec<u8>,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         Self::with(ShardConfig::default())
     }
@@ -56,118 +56,121 @@ impl World {
     }
 }
 
-fn v4(number: u32, seeder: bool, wanted: usize) -> Announce {
+fn v4(number: u32, seeder: bool, numwant: usize) -> Announce {
     Announce {
         info_hash: HASH,
         address: SocketAddr::from((Ipv4Addr::from_bits(number), 6881)),
         seeder,
         event: AnnounceEvent::None,
-        wanted,
+        numwant,
         families: Families::Own,
     }
 }
 
-fn v6(number: u32, seeder: bool, wanted: usize) -> Announce {
+fn v6(number: u32, seeder: bool, numwant: usize) -> Announce {
     let ip = Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(number));
-    Announce { address: SocketAddr::from((ip, 6881)), ..v4(0, seeder, wanted) }
+    Announce { address: SocketAddr::from((ip, 6881)), ..v4(0, seeder, numwant) }
 }
 
 #[test]
 fn one_wanted_peer_is_one_peer() {
-    let mut world = World::new();
-    world.fill(1, 1);
-    for wanted in [1, 2, 3] {
-        let got = world.announce(&v4(9, false, wanted));
-        assert_eq!(got.v4_len, 6 * wanted.min(2));
+    let mut fixture = Fixture::new();
+    fixture.fill(1, 1);
+    for numwant in [1, 2, 3] {
+        let got = fixture.announce(&v4(9, false, numwant));
+        assert_eq!(got.v4_len, 6 * numwant.min(2));
     }
 }
 
 #[test]
 fn seeders_get_leechers_and_no_one_itself() {
-    let mut world = World::new();
-    world.fill(5, 5);
-    let got = world.announce(&v4(2, true, 50));
-    let mut reply = world.v4_reply(got);
+    let mut fixture = Fixture::new();
+    fixture.fill(5, 5);
+    let got = fixture.announce(&v4(2, true, 50));
+    let mut reply = fixture.v4_reply(got);
     reply.sort_unstable();
     assert_eq!(reply, [5, 6, 7, 8, 9]);
-    let got = world.announce(&v4(7, false, 50));
-    let mut reply = world.v4_reply(got);
+    let got = fixture.announce(&v4(7, false, 50));
+    let mut reply = fixture.v4_reply(got);
     reply.sort_unstable();
     assert_eq!(reply, [0, 1, 2, 3, 4, 5, 6, 8, 9]);
 }
 
 #[test]
 fn who_stops_gets_counts_but_no_peers() {
-    let mut world = World::new();
-    world.fill(2, 3);
+    let mut fixture = Fixture::new();
+    fixture.fill(2, 3);
     let stop = Announce { event: AnnounceEvent::Stopped, ..v4(0, true, 50) };
-    let got = world.announce(&stop);
+    let got = fixture.announce(&stop);
     assert_eq!((got.stored, got.v4_len, got.complete, got.incomplete), (Stored::Removed, 0, 1, 3));
-    assert_eq!(world.announce(&stop).stored, Stored::Absent);
+    assert_eq!(fixture.announce(&stop).stored, Stored::Absent);
 }
 
 #[test]
 fn completion_is_counted_once_and_only_of_known_leechers() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let done = |number| Announce { event: AnnounceEvent::Completed, ..v4(number, true, 0) };
-    assert_eq!(world.announce(&done(1)).downloaded, 0);
-    world.announce(&v4(2, false, 0));
-    assert_eq!(world.announce(&done(2)).downloaded, 1);
-    assert_eq!(world.announce(&done(2)).downloaded, 1);
+    assert_eq!(fixture.announce(&done(1)).downloaded, 0);
+    fixture.announce(&v4(2, false, 0));
+    assert_eq!(fixture.announce(&done(2)).downloaded, 1);
+    assert_eq!(fixture.announce(&done(2)).downloaded, 1);
     let paused = Announce { event: AnnounceEvent::Paused, ..v4(3, true, 0) };
-    let got = world.announce(&paused);
+    let got = fixture.announce(&paused);
     assert_eq!((got.complete, got.incomplete, got.downloaded), (2, 1, 1));
 }
 
 #[test]
 fn both_families_are_counted_and_given_where_the_reply_can_carry_them() {
-    let mut world = World::new();
-    world.fill(1, 2);
-    world.announce(&v6(0, false, 0));
-    world.announce(&v6(1, true, 0));
-    let got = world.announce(&Announce { families: Families::Both, ..v6(2, false, 50) });
+    let mut fixture = Fixture::new();
+    fixture.fill(1, 2);
+    fixture.announce(&v6(0, false, 0));
+    fixture.announce(&v6(1, true, 0));
+    let got = fixture.announce(&Announce { families: Families::Both, ..v6(2, false, 50) });
     assert_eq!((got.v4_len, got.v6_len, got.complete, got.incomplete), (18, 36, 2, 4));
-    let got = world.announce(&v6(2, false, 50));
+    let got = fixture.announce(&v6(2, false, 50));
     assert_eq!((got.v4_len, got.v6_len, got.complete, got.incomplete), (0, 36, 1, 2));
-    let counts = |world: &World, set| world.shard.scrape(&HASH, set);
-    assert_eq!(counts(&world, FamilySet::Both), SwarmCounts { complete: 2, incomplete: 4, downloaded: 0 });
-    assert_eq!(counts(&world, Family::V4.into()), SwarmCounts { complete: 1, incomplete: 2, downloaded: 0 });
+    let counts = |fixture: &Fixture, set| fixture.shard.scrape(&HASH, set);
+    assert_eq!(counts(&fixture, FamilySet::Both), SwarmCounts { complete: 2, incomplete: 4, downloaded: 0 });
+    assert_eq!(
+        counts(&fixture, Family::V4.into()),
+        SwarmCounts { complete: 1, incomplete: 2, downloaded: 0 }
+    );
 }
 
 #[test]
 fn port_zero_and_limits_are_answered_but_not_stored() {
-    let mut world = World::with(ShardConfig { max_peers_per_torrent: 4, ..ShardConfig::default() });
-    world.fill(2, 2);
-    let got = world.announce(&v4(100, false, 50));
+    let mut fixture = Fixture::with(ShardConfig { max_peers_per_torrent: 4, ..ShardConfig::default() });
+    fixture.fill(2, 2);
+    let got = fixture.announce(&v4(100, false, 50));
     assert_eq!(
         (got.stored, got.v4_len, got.complete, got.incomplete),
         (Stored::RefusedPeersPerTorrent, 24, 2, 2)
     );
     let mut nowhere = v4(100, false, 50);
     nowhere.address.set_port(0);
-    let got = world.announce(&nowhere);
+    let got = fixture.announce(&nowhere);
     assert_eq!((got.stored, got.v4_len), (Stored::RefusedPort, 24));
-    assert_eq!(world.announce(&v4(3, true, 50)).stored, Stored::Updated);
+    assert_eq!(fixture.announce(&v4(3, true, 50)).stored, Stored::Updated);
 }
 
 #[test]
 fn some_room_is_kept_for_small_torrents() {
     let config = ShardConfig { max_peers: 20, reserved_for_small_torrents: 50, ..ShardConfig::default() };
-    let mut world = World::with(config);
-    let stored: Vec<Stored> = (0..11).map(|number| world.announce(&v4(number, false, 0)).stored).collect();
+    let mut fixture = Fixture::with(config);
+    let stored: Vec<Stored> = (0..11).map(|number| fixture.announce(&v4(number, false, 0)).stored).collect();
     assert_eq!(stored.iter().filter(|stored| **stored == Stored::Added).count(), 10);
     assert_eq!(stored[10], Stored::RefusedPeers);
     let other = |torrent, number| Announce { info_hash: InfoHash([torrent; 20]), ..v4(number, false, 0) };
-    assert_eq!(world.announce(&other(2, 0)).stored, Stored::Added);
-    assert_eq!(world.announce(&other(2, 1)).stored, Stored::Added);
-    assert_eq!(world.announce(&other(2, 2)).stored, Stored::Added);
-    assert_eq!(world.announce(&other(2, 3)).stored, Stored::RefusedPeers);
+    assert_eq!(fixture.announce(&other(2, 0)).stored, Stored::Added);
+    assert_eq!(fixture.announce(&other(2, 1)).stored, Stored::Added);
+    assert_eq!(fixture.announce(&other(2, 2)).stored, Stored::Added);
+    assert_eq!(fixture.announce(&other(2, 3)).stored, Stored::RefusedPeers);
 }
 
 #[test]
 fn prefetch_takes_any_number_and_unknown_torrents() {
-    let mut world = World::new();
-    world.fill(300, 300);
+    let mut fixture = Fixture::new();
+    fixture.fill(300, 300);
     for count in [0, 1, 63, 64, 65, 200] {
         // Peers of a large swarm and of torrents that nobody knows, of both families.
         let unknown =
@@ -175,8 +178,8 @@ fn prefetch_takes_any_number_and_unknown_torrents() {
         let announces: Vec<Announce> = (0..count)
             .flat_map(|number| [v4(number, false, 0), v6(number, false, 0), unknown(number)])
             .collect();
-        world.shard.prefetch(Family::V4, &announces);
-        world.shard.prefetch(Family::V6, &announces);
+        fixture.shard.prefetch(Family::V4, &announces);
+        fixture.shard.prefetch(Family::V6, &announces);
     }
 }
 
@@ -192,27 +195,27 @@ fn deviation(counts: &BTreeMap<u64, u32>, cells: usize) -> f64 {
 
 #[test]
 fn everybody_turns_up_equally_often_in_replies() {
-    for (seeders, leechers, wanted) in [(0, 8, 5), (4, 20, 5), (30, 90, 50), (100, 400, 5), (700, 300, 50)] {
-        let mut world = World::new();
-        world.fill(seeders, leechers);
+    for (seeders, leechers, numwant) in [(0, 8, 5), (4, 20, 5), (30, 90, 50), (100, 400, 5), (700, 300, 50)] {
+        let mut fixture = Fixture::new();
+        fixture.fill(seeders, leechers);
         // The requester is one of them.
         let requester = seeders + leechers / 2;
         let others = seeders + leechers - 1;
         let mut counts = BTreeMap::new();
         for _ in 0..20_000 {
-            let got = world.announce(&v4(requester, false, wanted));
-            let reply = world.v4_reply(got);
-            assert!(reply.len() == wanted && !reply.contains(&requester));
+            let got = fixture.announce(&v4(requester, false, numwant));
+            let reply = fixture.v4_reply(got);
+            assert!(reply.len() == numwant && !reply.contains(&requester));
             let given = reply.iter().filter(|peer| **peer < seeders).count();
-            let exact = wanted as f64 * f64::from(seeders) / f64::from(others);
-            assert!((given as f64 - exact).abs() < 1.0, "{given} seeders of {wanted}, {exact}");
+            let exact = numwant as f64 * f64::from(seeders) / f64::from(others);
+            assert!((given as f64 - exact).abs() < 1.0, "{given} seeders of {numwant}, {exact}");
             for peer in reply {
                 *counts.entry(u64::from(peer)).or_default() += 1;
             }
         }
         let deviation = deviation(&counts, others as usize);
         // Peers come in runs, whose counts go up and down together; and none is in a reply twice.
-        assert!(deviation < 12.0, "{seeders} + {leechers}, {wanted} wanted: {deviation}");
+        assert!(deviation < 12.0, "{seeders} + {leechers}, {numwant} numwant: {deviation}");
     }
 }
 
@@ -221,16 +224,16 @@ fn everybody_turns_up_equally_often_in_replies() {
 fn pairs_turn_up_equally_often_in_replies() {
     for peers in [8_u32, 24] {
         let mut pairs = BTreeMap::new();
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         for torrent in 0..20_000_u32 {
             let mut hash = [0; 20];
             hash[..4].copy_from_slice(&torrent.to_be_bytes());
             let of = |announce| Announce { info_hash: InfoHash(hash), ..announce };
             for number in 0..peers {
-                world.announce(&of(v4(number, false, 0)));
+                fixture.announce(&of(v4(number, false, 0)));
             }
-            let got = world.announce(&of(v4(peers, true, 3)));
-            let mut reply = world.v4_reply(got);
+            let got = fixture.announce(&of(v4(peers, true, 3)));
+            let mut reply = fixture.v4_reply(got);
             reply.sort_unstable();
             for (at, one) in reply.iter().enumerate() {
                 for other in &reply[at + 1..] {
@@ -244,12 +247,12 @@ fn pairs_turn_up_equally_often_in_replies() {
 }
 
 /// How much more often than by chance 20 of 600 peers that came together are in a reply together.
-fn togetherness(world: &mut World) -> f64 {
+fn togetherness(fixture: &mut Fixture) -> f64 {
     const ROUNDS: usize = 4000;
     let mut together = 0;
     for _ in 0..ROUNDS {
-        let got = world.announce(&v4(1_000_000, true, 20));
-        let first = world.v4_reply(got).into_iter().filter(|peer| (300..320).contains(peer)).count();
+        let got = fixture.announce(&v4(1_000_000, true, 20));
+        let first = fixture.v4_reply(got).into_iter().filter(|peer| (300..320).contains(peer)).count();
         together += first * first.saturating_sub(1);
     }
     let by_chance = ROUNDS as f64 * (20.0 * 19.0) * (20.0 * 19.0) / (600.0 * 599.0);
@@ -259,30 +262,30 @@ fn togetherness(world: &mut World) -> f64 {
 /// In a large swarm who comes at the same time gets neighbouring seats, but nobody keeps his neighbours.
 #[test]
 fn large_swarms_are_stirred_by_announces() {
-    let mut world = World::new();
-    world.fill(0, 600);
-    let before = togetherness(&mut world);
+    let mut fixture = Fixture::new();
+    fixture.fill(0, 600);
+    let before = togetherness(&mut fixture);
     for round in 0..40 {
         for peer in 0..600 {
-            world.announce(&v4((peer * 7 + round) % 600, false, 0));
+            fixture.announce(&v4((peer * 7 + round) % 600, false, 0));
         }
     }
-    let after = togetherness(&mut world);
+    let after = togetherness(&mut fixture);
     assert!(before > 8.0 && after < 3.0, "{before}, {after}");
-    world.shard.check_invariants().unwrap();
+    fixture.shard.check_invariants().unwrap();
 }
 
 #[test]
 fn both_families_are_sampled_in_proportion() {
-    let mut world = World::new();
-    world.fill(0, 30);
+    let mut fixture = Fixture::new();
+    fixture.fill(0, 30);
     (0..10).for_each(|number| {
-        world.announce(&v6(number, false, 0));
+        fixture.announce(&v6(number, false, 0));
     });
     let (mut first, mut second) = (0, 0);
     for _ in 0..20_000 {
-        let got = world.announce(&Announce { families: Families::Both, ..v4(0, true, 8) });
-        world.announce(&v4(0, false, 0));
+        let got = fixture.announce(&Announce { families: Families::Both, ..v4(0, true, 8) });
+        fixture.announce(&v4(0, false, 0));
         first += got.v4_len / 6;
         second += got.v6_len / 18;
         assert_eq!(got.v4_len / 6 + got.v6_len / 18, 8);
@@ -293,23 +296,23 @@ fn both_families_are_sampled_in_proportion() {
 
 /// The most pieces of memory any call touches, while a swarm grows to a size, once it has it, and while it shrinks.
 fn most_touched(peers: u32) -> u64 {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let mut most = 0;
-    let mut step = |world: &mut World, announce: &Announce| {
-        let (_, touched) = accesses::of(|| world.announce(announce));
+    let mut step = |fixture: &mut Fixture, announce: &Announce| {
+        let (_, touched) = accesses::during(|| fixture.announce(announce));
         most = most.max(touched);
     };
     for number in 0..peers {
-        step(&mut world, &v4(number, number % 3 == 0, 50));
+        step(&mut fixture, &v4(number, number % 3 == 0, 50));
     }
     for number in 0..2000 {
         let number = number * 7919 % peers;
-        step(&mut world, &v4(number, number.is_multiple_of(2), 50));
+        step(&mut fixture, &v4(number, number.is_multiple_of(2), 50));
     }
     for number in 0..peers {
-        step(&mut world, &Announce { event: AnnounceEvent::Stopped, ..v4(number, false, 50) });
+        step(&mut fixture, &Announce { event: AnnounceEvent::Stopped, ..v4(number, false, 50) });
     }
-    assert_eq!(world.shard.stats().v4.torrents, 0);
+    assert_eq!(fixture.shard.stats().v4.torrents, 0);
     most
 }
 
@@ -325,12 +328,12 @@ fn no_call_touches_more_in_a_larger_swarm() {
 #[test]
 fn no_call_touches_more_among_more_torrents() {
     let most = |torrents: u32| {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let touch = |number: u32| {
             let mut hash = [0; 20];
             hash[4..8].copy_from_slice(&number.to_be_bytes());
             let announce = Announce { info_hash: InfoHash(hash), ..v4(number, false, 50) };
-            accesses::of(|| world.announce(&announce)).1
+            accesses::during(|| fixture.announce(&announce)).1
         };
         // The first page of the directory comes as a whole.
         (0..torrents).map(touch).skip(1).max().unwrap()
@@ -341,54 +344,54 @@ fn no_call_touches_more_among_more_torrents() {
 
 #[test]
 fn expiry_keeps_to_its_budget_inside_a_large_swarm() {
-    let mut world = World::new();
-    world.fill(10_000, 20_000);
-    let late = world.now + ShardConfig::default().max_peer_age + 100;
+    let mut fixture = Fixture::new();
+    fixture.fill(10_000, 20_000);
+    let late = fixture.now + ShardConfig::default().max_peer_age + 100;
     let mut calls = 0;
     loop {
-        let (done, touched) = accesses::of(|| world.shard.expire(late, 200));
+        let (done, touched) = accesses::during(|| fixture.shard.expire(late, 200));
         assert!(done.work <= 200 + 600, "{done:?}");
         assert!(touched <= 800 * 20, "{touched}");
         calls += 1;
-        if world.shard.stats().v4.torrents == 0 {
+        if fixture.shard.stats().v4.torrents == 0 {
             break;
         }
-        world.shard.check_invariants().unwrap();
+        fixture.shard.check_invariants().unwrap();
         // Announces in between, of peers that are gone or old, disturb nothing.
         if calls % 50 == 0 {
-            let now = std::mem::replace(&mut world.now, late);
-            assert!(world.announce(&v4(calls * 17, true, 3)).v4_len <= 18);
-            world.announce(&Announce { event: AnnounceEvent::Stopped, ..v4(calls * 17, true, 3) });
-            world.now = now;
+            let now = std::mem::replace(&mut fixture.now, late);
+            assert!(fixture.announce(&v4(calls * 17, true, 3)).v4_len <= 18);
+            fixture.announce(&Announce { event: AnnounceEvent::Stopped, ..v4(calls * 17, true, 3) });
+            fixture.now = now;
         }
     }
     assert!(calls > 100, "{calls}");
-    world.shard.check_invariants().unwrap();
+    fixture.shard.check_invariants().unwrap();
 }
 
 /// A torrent visited once may be moved by a page split; an expiry pass finds all old peers nevertheless.
 #[test]
 fn one_pass_forgets_all_while_the_table_grows() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let torrent = |number: u32| {
         let mut hash = [9; 20];
         hash[..4].copy_from_slice(&number.to_be_bytes());
         Announce { info_hash: InfoHash(hash), ..v4(number, false, 0) }
     };
     (0..5000).for_each(|number| {
-        world.announce(&torrent(number));
+        fixture.announce(&torrent(number));
     });
-    world.now = world.now + ShardConfig::default().max_peer_age + 100;
+    fixture.now = fixture.now + ShardConfig::default().max_peer_age + 100;
     let (mut number, mut gone) = (5000, 0);
     loop {
-        let done = world.shard.expire(world.now, 20);
+        let done = fixture.shard.expire(fixture.now, 20);
         gone += done.peers;
         if done.pass_ended {
             break;
         }
-        world.announce(&torrent(number));
+        fixture.announce(&torrent(number));
         number += 1;
     }
     assert_eq!(gone, 5000);
-    assert_eq!(world.shard.stats().v4.leechers, u64::from(number) - 5000);
+    assert_eq!(fixture.shard.stats().v4.leechers, u64::from(number) - 5000);
 }

@@ -49,19 +49,19 @@ impl Stamp {
 
 /// Decides which peers are forgotten.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline {
+pub(crate) struct Cutoff {
     now: Tick,
     max_age: u16,
 }
 
-impl Deadline {
+impl Cutoff {
     /// Ages are rounded so that no peer is forgotten before `max_peer_age` seconds; it may take two ticks longer.
     pub(crate) fn new(now: Seconds, max_peer_age: u32) -> Self {
         let ticks = max_peer_age.min(MAX_PEER_AGE).div_ceil(TICK);
         Self { now: Tick::at(now), max_age: ticks as u16 }
     }
 
-    pub(crate) fn has_passed(self, stamp: Stamp) -> bool {
+    pub(crate) fn is_expired(self, stamp: Stamp) -> bool {
         self.now.since(stamp.seen()) > self.max_age
     }
 }
@@ -72,7 +72,7 @@ mod tests {
 
     fn expired(seen: u32, now: u32, max_age: u32) -> bool {
         let stamp = Stamp::new(Tick::at(Seconds(seen)), true);
-        Deadline::new(Seconds(now), max_age).has_passed(stamp)
+        Cutoff::new(Seconds(now), max_age).is_expired(stamp)
     }
 
     #[test]

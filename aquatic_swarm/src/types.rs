@@ -6,7 +6,7 @@ use aquatic_common::config::{CleaningConfig, Limit, LimitsConfig};
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
 
 /// The most peers one reply carries, whatever [`Announce::wanted`] says.
-pub const MAX_WANTED: usize = 1024;
+pub const MAX_NUMWANT: usize = 1024;
 
 /// The most peers one torrent and family can hold, whatever the configuration says.
 pub const MAX_PEERS_PER_TORRENT: u32 = 10_000_000;
@@ -114,7 +114,7 @@ pub struct Announce {
     /// What the client says has happened.
     pub event: AnnounceEvent,
     /// How many peers it wants at most, of all families together. At most [`MAX_WANTED`] are given.
-    pub wanted: usize,
+    pub numwant: usize,
     /// Which families the reply can carry.
     pub families: Families,
 }

@@ -249,7 +249,7 @@ impl Sequence {
             address: self.address(),
             seeder: self.rng.random_range(0..100) < phase.seeder_percent,
             event,
-            wanted: [0, 1, 2, 50, 200, 1000, usize::MAX][self.rng.random_range(0..7)],
+            numwant: [0, 1, 2, 50, 200, 1000, usize::MAX][self.rng.random_range(0..7)],
             families,
         };
         let places = [0, 1, 3, 202, 1024, 2000][self.rng.random_range(0..6)];
@@ -284,8 +284,8 @@ impl Sequence {
             assert!(distinct.is_subset(eligible), "{announce:?}: {distinct:?} out of {eligible:?}");
         }
         let fit: usize = eligible.iter().map(|peers| peers.len().min(places)).sum();
-        let wanted = if announce.event == AnnounceEvent::Stopped { 0 } else { announce.wanted };
-        assert_eq!(replies[0].len() + replies[1].len(), wanted.min(1024).min(fit), "{announce:?}");
+        let numwant = if announce.event == AnnounceEvent::Stopped { 0 } else { announce.numwant };
+        assert_eq!(replies[0].len() + replies[1].len(), numwant.min(1024).min(fit), "{announce:?}");
     }
 
     fn scrape(&mut self) {
@@ -299,7 +299,7 @@ impl Sequence {
                 address: self.address(),
                 seeder: false,
                 event: AnnounceEvent::None,
-                wanted: 0,
+                numwant: 0,
                 families: Families::Own,
             })
             .collect();

@@ -204,7 +204,7 @@ mod tests {
                 address: "192.0.2.1:1000".parse().unwrap(),
                 seeder: false,
                 event: AnnounceEvent::None,
-                wanted: 0,
+                numwant: 0,
                 families: Families::Own,
             };
             tracker.announce(&announce, Seconds(0), PeerBuffers { v4: &mut [], v6: &mut [] });

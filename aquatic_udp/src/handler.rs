@@ -220,7 +220,7 @@ impl Handler {
             address: SocketAddr::new(client.source.ip(), request.port()),
             seeder: request.is_seeder(),
             event: request.event(),
-            wanted: numwant,
+            numwant,
             families: Families::Own,
         })
     }
