@@ -1,6 +1,7 @@
-//! What one announce costs in swarms of different sizes: `cargo bench -p aquatic_swarm --bench announce`.
+//! Cost of one announce in swarms of different sizes: `cargo bench -p aquatic_swarm --bench announce`.
 //!
-//! The announcing peer is known and wants 50 peers. Divide by the size of the reply to compare.
+//! The announcing peer is known and asks for 50 peers. Divide by the number of peers in the reply to compare
+//! sizes.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -84,7 +85,7 @@ fn known(bencher: Bencher<'_, '_>, size: u32, address: fn(u32) -> SocketAddr, nu
     });
 }
 
-/// A peer comes and goes: two announces.
+/// A peer starts and stops: two announces.
 #[divan::bench(args = SIZES)]
 fn start_and_stop(bencher: Bencher<'_, '_>, size: u32) {
     let mut fixture = Fixture::with_swarm(size, v4);

@@ -1,15 +1,15 @@
-//! Fills a shard with millions of torrents and tells what that costs: memory, time, longest call.
+//! Fills a shard with millions of torrents and reports memory, time and longest calls.
 //!
-//! `cargo bench -p aquatic_swarm --bench fill -- [--torrents N] [--peers N] [--popularity zipf|flat] [--minutes N]
-//! [--rounds N]`
+//! `cargo bench -p aquatic_swarm --bench fill -- [--torrents N] [--peers N] [--popularity zipf|flat]
+//! [--minutes N] [--rounds N]`
 //!
-//! Popularity "zipf": half of the torrents get one peer; the other peers choose among the other half, each with
-//! probability 1/2 evenly, else by a power law (the torrent of rank r is as likely as r to the power of -0.8). "flat":
-//! peers choose evenly, so that there are 2.5 to a torrent if there are 2.5 times as many peers; the worst case for
-//! memory per peer at that ratio.
+//! Popularity "zipf": half of the torrents get one peer. Each other peer chooses a torrent of the other half,
+//! with probability 1/2 uniformly, otherwise by a power law (the probability of rank r is proportional to r
+//! to the power of -0.8). "flat": peers choose uniformly. With 2.5 times as many peers as torrents that is
+//! the worst case for memory per peer at that ratio.
 //!
-//! Peers come in random order. The clock moves while they do, and expiry runs as in a tracker: 20 ticks a second, a
-//! pass takes two minutes. The fill stands for `--minutes` of uptime.
+//! Peers are added in random order while the clock advances. Expiry runs as in a tracker: 20 ticks per
+//! second, two minutes per pass. The fill simulates `--minutes` of uptime.
 
 #![allow(clippy::print_stdout, reason = "the table on standard output is what this program is for")]
 #![allow(clippy::unwrap_used, reason = "a wrong argument or a missing /proc ends the measurement")]
@@ -71,7 +71,7 @@ fn clock() -> Instant {
     Instant::now()
 }
 
-/// Processor time of this thread. On a busy machine only this tells a long call from an interrupted one.
+/// Returns the processor time of this thread, which does not include interruptions by other threads.
 fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -82,7 +82,7 @@ fn resident() -> u64 {
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
-/// A bijection on 32 bits, so that peers come in random order without a list of them.
+/// A bijection on 32 bits, so that peers can be added in random order without a list of them.
 fn scatter(number: u32, salt: u32) -> u32 {
     let mut mixed = number ^ salt;
     mixed = (mixed ^ mixed >> 16).wrapping_mul(0x7feb_352d);
@@ -97,7 +97,7 @@ fn info_hash(torrent: u32) -> InfoHash {
     InfoHash(bytes)
 }
 
-/// The torrent of a peer, always the same one.
+/// Returns the torrent of a peer, always the same one.
 fn torrent_of(arguments: &Arguments, peer: u32) -> u32 {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(u64::from(peer) ^ 0x7077);
     let half = arguments.torrents / 2;
@@ -135,7 +135,7 @@ struct Calls {
 }
 
 impl Calls {
-    /// Longest calls that are kept, to tell quantiles and single outliers apart.
+    /// Number of longest calls that are kept, to distinguish quantiles from outliers.
     const KEPT: usize = 4096;
 
     fn add(&mut self, time: Duration) {
@@ -154,7 +154,7 @@ impl Calls {
 
     fn row(&mut self, name: &str) {
         self.trim();
-        // Exact as long as the thousandth part is among those kept.
+        // Exact as long as the 99.9th percentile is among the calls kept.
         let rank = ((self.count / 1000) as usize).min(self.longest.len() - 1);
         let note = if self.count / 1000 > Self::KEPT as u64 { "<" } else { "" };
         println!(
@@ -167,13 +167,13 @@ impl Calls {
     }
 }
 
-struct Filling {
+struct Benchmark {
     shard: Shard,
     rng: Xoshiro256PlusPlus,
     buffer: [u8; 6 * NUMWANT],
 }
 
-impl Filling {
+impl Benchmark {
     fn announce(&mut self, announce: &Announce, now: Seconds) {
         let out = PeerBuffers { v4: &mut self.buffer, v6: &mut [] };
         black_box(self.shard.announce(announce, now, &mut self.rng, out));
@@ -188,7 +188,7 @@ impl Filling {
     }
 }
 
-fn fill(arguments: &Arguments, filling: &mut Filling) -> Seconds {
+fn fill(arguments: &Arguments, bench: &mut Benchmark) -> Seconds {
     let (mut growth, mut expiry) = (Calls::default(), Calls::default());
     let ticks = arguments.minutes * 60 * TICKS_PER_SECOND;
     let bits = arguments.peers.next_power_of_two().ilog2();
@@ -202,12 +202,12 @@ fn fill(arguments: &Arguments, filling: &mut Filling) -> Seconds {
         }
         while tick < done * ticks / u64::from(arguments.peers) {
             tick += 1;
-            filling.tick(Seconds((tick / TICKS_PER_SECOND) as u32), &mut expiry);
+            bench.tick(Seconds((tick / TICKS_PER_SECOND) as u32), &mut expiry);
         }
         let announce = announce(arguments, peer);
         let now = Seconds((tick / TICKS_PER_SECOND) as u32);
         let begin = cpu();
-        filling.announce(&announce, now);
+        bench.announce(&announce, now);
         growth.add(cpu() - begin);
         done += 1;
     }
@@ -216,8 +216,9 @@ fn fill(arguments: &Arguments, filling: &mut Filling) -> Seconds {
     Seconds((tick / TICKS_PER_SECOND) as u32)
 }
 
-/// Announces by peers that are known, `batch` at a time; 0 stands for no prefetch. The median of several rounds.
-fn full(arguments: &Arguments, filling: &mut Filling, now: Seconds, batch: usize, numwant: usize) {
+/// Announces of known peers in batches; a batch of 0 means without prefetch. Reports the median of several
+/// rounds.
+fn full(arguments: &Arguments, bench: &mut Benchmark, now: Seconds, batch: usize, numwant: usize) {
     const CALLS: usize = 1 << 18;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(batch as u64 + numwant as u64);
     let mut rates: Vec<f64> = (0..arguments.rounds)
@@ -228,9 +229,9 @@ fn full(arguments: &Arguments, filling: &mut Filling, now: Seconds, batch: usize
             let begin = cpu();
             for requests in requests.chunks(batch.max(1)) {
                 if batch > 0 {
-                    filling.shard.prefetch(Family::V4, requests);
+                    bench.shard.prefetch(Family::V4, requests);
                 }
-                requests.iter().for_each(|request| filling.announce(request, now));
+                requests.iter().for_each(|request| bench.announce(request, now));
             }
             CALLS as f64 / (cpu() - begin).as_secs_f64() / 1e6
         })
@@ -244,8 +245,8 @@ fn full(arguments: &Arguments, filling: &mut Filling, now: Seconds, batch: usize
     );
 }
 
-/// Scrapes of `batch` torrents at a time.
-fn scrapes(arguments: &Arguments, filling: &Filling, batch: usize) -> f64 {
+/// Returns the rate of scrapes of `batch` torrents each.
+fn scrapes(arguments: &Arguments, bench: &Benchmark, batch: usize) -> f64 {
     const ROUNDS: usize = 1 << 20;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
     let hashes: Vec<InfoHash> =
@@ -253,17 +254,17 @@ fn scrapes(arguments: &Arguments, filling: &Filling, batch: usize) -> f64 {
     let begin = cpu();
     for hashes in hashes.chunks(batch) {
         if batch > 1 {
-            filling.shard.prefetch_scrape(Family::V4, hashes);
+            bench.shard.prefetch_scrape(Family::V4, hashes);
         }
         for hash in hashes {
-            black_box(filling.shard.scrape(hash, Family::V4.into()));
+            black_box(bench.shard.scrape(hash, Family::V4.into()));
         }
     }
     ROUNDS as f64 / (cpu() - begin).as_secs_f64() / 1e6
 }
 
-fn memory(name: &str, filling: &Filling, before: u64) {
-    let stats = filling.shard.stats().v4;
+fn memory(name: &str, bench: &Benchmark, before: u64) {
+    let stats = bench.shard.stats().v4;
     let (peers, grown) = (stats.seeders + stats.leechers, resident() - before);
     println!(
         "{name:<28} {:>6.1} MB resident, {:.2} bytes per peer ({:.1} MB asked for), {} torrents, {peers} peers",
@@ -274,9 +275,9 @@ fn memory(name: &str, filling: &Filling, before: u64) {
     );
 }
 
-/// Calls that do nothing, for as long as the fill has taken: what is long about the longest of them is the machine's, such as
-/// interrupts, and a virtual machine that was not run.
-fn nothing(time: Duration) {
+/// Times empty calls for as long as the fill took. Their longest times are caused by the machine, such as
+/// interrupts and a virtual processor that was not scheduled.
+fn empty_calls(time: Duration) {
     let mut calls = Calls::default();
     let begin = clock();
     while begin.elapsed() < time {
@@ -285,45 +286,45 @@ fn nothing(time: Duration) {
             calls.add(cpu() - begin);
         }
     }
-    calls.row("doing nothing as long");
+    calls.row("empty calls, as long");
 }
 
 fn main() {
     let arguments = arguments();
     let config = ShardConfig::default();
-    // One page of each array of the process itself is touched before the count begins.
+    // Memory that is resident before the fill is not counted.
     let before = resident();
-    let mut filling = Filling {
+    let mut bench = Benchmark {
         shard: Shard::new(config, HashKey([7; 16])),
         rng: Xoshiro256PlusPlus::seed_from_u64(1),
         buffer: [0; 6 * NUMWANT],
     };
     let begin = clock();
-    let now = fill(&arguments, &mut filling);
+    let now = fill(&arguments, &mut bench);
     let taken = begin.elapsed();
-    println!("{:<28} {:.1} s", "filled in", taken.as_secs_f64());
-    nothing(taken);
-    memory("full", &filling, before);
+    println!("{:<28} {:.1} s", "fill time", taken.as_secs_f64());
+    empty_calls(taken);
+    memory("full", &bench, before);
     for (numwant, batch) in [(NUMWANT, 0), (NUMWANT, 16), (NUMWANT, 32), (NUMWANT, 64), (0, 0), (0, 32)] {
-        full(&arguments, &mut filling, now, batch, numwant);
+        full(&arguments, &mut bench, now, batch, numwant);
     }
-    println!("torrents scraped one by one   {:>6.2} M/s", scrapes(&arguments, &filling, 1));
-    println!("torrents scraped, 10 at once  {:>6.2} M/s", scrapes(&arguments, &filling, 10));
-    memory("after announces", &filling, before);
+    println!("torrents scraped one by one   {:>6.2} M/s", scrapes(&arguments, &bench, 1));
+    println!("torrents scraped, 10 at once  {:>6.2} M/s", scrapes(&arguments, &bench, 10));
+    memory("after announces", &bench, before);
 
     let mut quiet = Calls::default();
     let (mut work, mut tick) = (0, 0);
     for _ in 0..PASS_SECONDS * TICKS_PER_SECOND {
         tick += 1;
-        work += filling.tick(now + (tick / TICKS_PER_SECOND) as u32, &mut quiet);
+        work += bench.tick(now + (tick / TICKS_PER_SECOND) as u32, &mut quiet);
     }
     println!("unit of work                  {:.1} ns", quiet.total.as_nanos() as f64 / work as f64);
-    quiet.row("expiry tick, nothing is old");
+    quiet.row("expiry tick, none expired");
     let late = now + config.max_peer_age + 60;
     let mut mass = Calls::default();
-    while filling.shard.stats().v4.torrents > 0 && mass.count < 10_000_000 {
-        filling.tick(late, &mut mass);
+    while bench.shard.stats().v4.torrents > 0 && mass.count < 10_000_000 {
+        bench.tick(late, &mut mass);
     }
-    mass.row("expiry tick, all are old");
-    memory("empty", &filling, before);
+    mass.row("expiry tick, all expired");
+    memory("empty", &bench, before);
 }

@@ -1,5 +1,5 @@
-//! Counts, in unit tests only, how many pieces of memory an operation touches, so that a test can hold the cost of
-//! operations against the size of the swarm without reading a clock.
+//! Counts memory accesses in unit tests, so that tests can relate the cost of an operation to the size of the
+//! swarm without reading a clock.
 
 #[cfg(test)]
 use std::cell::Cell;
@@ -18,7 +18,7 @@ pub(crate) fn add(pieces: usize) {
 #[inline(always)]
 pub(crate) fn add(_pieces: usize) {}
 
-/// How many pieces `work` touches.
+/// Runs `work` and returns its result and the number of memory accesses it counted.
 #[cfg(test)]
 pub(crate) fn during<T>(work: impl FnOnce() -> T) -> (T, u64) {
     COUNT.set(0);

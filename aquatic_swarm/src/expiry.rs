@@ -1,9 +1,12 @@
-//! Forgetting peers a little at a time. A pass visits every page of the table, every entry of a page and every peer of a
-//! torrent, from the last to the first within each, because what a removal moves is then either visited already or
-//! still to come. (Peers that come or change places may move one from where the pass is still to come to where it has
-//! been; the next pass finds that one.) It can stop between any two torrents and inside a large swarm. Splitting the page
-//! of the cursor does no harm either: entries that stay in the page keep their order, so those to come are still below
-//! the cursor, and the others are on the last page, which is also to come.
+//! Removal of expired peers in small steps. A pass visits every page of the table, every entry of a page and
+//! every peer of a torrent, the entries and peers from the last to the first, because what a removal moves is
+//! then either already visited or still ahead. It can be interrupted between any two torrents and inside a
+//! large swarm.
+//!
+//! Announces may interfere with a pass in two ways. A peer that is added or moved may move another one from
+//! the part still ahead to the part already visited; the next pass finds that one. A split of the page at the
+//! cursor is harmless: the entries that stay keep their order, so those ahead are still below the cursor, and
+//! the others are on the last page, which is also ahead.
 
 use std::hint::black_box;
 
@@ -15,30 +18,30 @@ use crate::table::Slot;
 use crate::tick::Cutoff;
 use crate::types::Expired;
 
-/// Where in a pass the next visit continues.
+/// Position at which a pass continues.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cursor {
-    /// Whether a pass is under way.
+    /// Whether a pass is in progress.
     running: bool,
     page: u32,
-    /// Entries of the page that are still to be visited; `None` for all there are.
+    /// Entries of the page still to be visited; `None` for all of them.
     entries: Option<u8>,
     /// The large swarm at the next entry, if its visit has begun.
     large: Option<Visit>,
 }
 
-/// Where in a large swarm the visit continues: how many of its peers are still to come.
+/// Position within a large swarm: the number of its peers still to be visited.
 #[derive(Clone, Copy, Debug)]
 struct Visit {
     number: u32,
     peers: u32,
 }
 
-/// Peers that are looked at for one unit of work.
+/// Peers visited per unit of work.
 const PEERS_PER_UNIT: u64 = 8;
 
 impl<K: PeerFormat> Store<K> {
-    /// Works until `budget` is used up or the pass ends.
+    /// Works until `budget` units are done or the pass ends.
     pub(crate) fn expire(&mut self, cutoff: Cutoff, budget: u64) -> Expired {
         let mut done = Expired::default();
         if !self.cursor.running {
@@ -48,7 +51,8 @@ impl<K: PeerFormat> Store<K> {
         }
         while done.work < budget {
             if self.cursor.page >= self.table.pages() {
-                // Pages are merged only here, lest entries move from where the pass still comes to where it has been.
+                // Pages are merged only here, because that could move entries from the part still ahead to
+                // the part already visited.
                 done.work += 8;
                 if !self.table.shrink() {
                     self.cursor.running = false;
@@ -64,7 +68,7 @@ impl<K: PeerFormat> Store<K> {
         done
     }
 
-    /// What a pass takes if nothing is removed.
+    /// Returns the units of work of a pass that removes nothing.
     pub(crate) fn pass_work(&self) -> u64 {
         u64::from(self.table.pages()) + 2 * self.table.len() + self.peers() / PEERS_PER_UNIT
     }
@@ -93,7 +97,7 @@ impl<K: PeerFormat> Store<K> {
         self.cursor.entries = None;
     }
 
-    /// Loads where the lists of a page begin, so that their cache misses overlap.
+    /// Loads the first peers of the lists of a page into the cache, so that their cache misses overlap.
     fn load_lists(&self, page: u32, len: u8) {
         for at in 0..len {
             if let Content::List { block, .. } = self.content(self.table.slot_at(page, at)) {
@@ -188,7 +192,7 @@ impl<K: PeerFormat> Store<K> {
         true
     }
 
-    /// Returns whether the torrent still has peers.
+    /// Removes an expired peer. Returns whether the torrent still has peers.
     fn remove_expired(&mut self, slot: Slot, at: u32, done: &mut Expired) -> bool {
         done.work += Expired::WORK_PER_PEER;
         done.peers += 1;

@@ -1,5 +1,5 @@
-//! The swarms of one family. A torrent is an entry of the table; its payload is the only peer (IPv4), a list of up to 128
-//! in a block of a slab, or the number of a large swarm.
+//! The swarms of one address family. Each torrent is an entry of the table. Its payload is the only peer
+//! (IPv4), a list of up to 128 peers in a block of a slab, or the number of a large swarm.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -20,24 +20,24 @@ use crate::table::{PREFETCH_BATCH, Slot, Table, TorrentKey};
 use crate::tick::Stamp;
 use crate::types::{FamilyStats, Stored};
 
-/// What the limits still allow.
+/// What may still be stored under the limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capacity {
     pub(crate) torrents: bool,
-    /// For torrents of any size.
+    /// Whether a torrent of any size may get another peer.
     pub(crate) peers: bool,
-    /// For torrents with fewer than [`SMALL_TORRENT`] peers.
+    /// Whether a torrent with fewer than [`SMALL_TORRENT`] peers may get another one.
     pub(crate) peers_of_small_torrents: bool,
     pub(crate) peers_per_torrent: u32,
 }
 
-/// What became of an announced peer.
+/// Result of applying an announce to the store.
 #[derive(Clone, Copy)]
 pub(crate) struct Outcome {
     pub(crate) stored: Stored,
     /// The torrent, unless it is unknown.
     pub(crate) torrent: Option<Slot>,
-    /// Where the peer is, if it is in the swarm.
+    /// Position of the announcing peer, if it is in the swarm.
     pub(crate) position: Option<u32>,
 }
 
@@ -47,10 +47,10 @@ impl Outcome {
     }
 }
 
-/// Torrents with fewer peers than this may use the reserve.
+/// Torrents with fewer peers than this may use the reserved part of the peer limit.
 pub(crate) const SMALL_TORRENT: u32 = 3;
 
-/// The swarms of one family.
+/// The swarms of one address family.
 #[derive(Debug)]
 pub(crate) struct Store<K: PeerFormat> {
     pub(crate) table: Table,
@@ -61,25 +61,25 @@ pub(crate) struct Store<K: PeerFormat> {
     pub(crate) cursor: Cursor,
 }
 
-/// The peers that a reply may carry: leechers or all, without the requester.
+/// The peers eligible for a reply: leechers or all, excluding the requester.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Eligible {
     pub(crate) leechers_only: bool,
-    /// Its position.
+    /// Position of the requester, if it is in the swarm.
     pub(crate) requester: Option<u32>,
 }
 
-/// Neighbours in a swarm, but one.
+/// A range of positions, excluding at most one of them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
     first: u32,
     count: u32,
-    /// The position that is left out, if it is one of theirs.
+    /// The excluded position; the end of the range if none is excluded.
     excluding: u32,
 }
 
 impl Eligible {
-    /// Seeders and leechers.
+    /// Returns the eligible seeders and leechers.
     #[inline]
     fn groups(self, order: PeerOrder) -> (Group, Group) {
         let seeders = if self.leechers_only { 0 } else { order.seeders };
@@ -92,8 +92,8 @@ impl Eligible {
         seeders.count + leechers.count
     }
 
-    /// Visits `count` of them, each as likely as any other, seeders and leechers in proportion, in runs of neighbours:
-    /// position and length.
+    /// Visits `count` of the eligible peers as runs of adjacent positions (first position and length). Each
+    /// peer is equally likely; seeders and leechers are taken in proportion to their numbers.
     #[inline]
     fn runs(self, order: PeerOrder, count: u32, rng: &mut impl Rng, mut visit: impl FnMut(u32, u32)) {
         let (seeders, leechers) = self.groups(order);
@@ -120,7 +120,8 @@ impl Group {
         });
     }
 
-    /// Where some neighbours sit, as position and length: in one piece, or before and behind the one left out.
+    /// Returns the position and length of the parts of a run: all of it, or what is before and after the
+    /// excluded position.
     #[inline]
     fn spans(self, begin: u32, len: u32) -> [(u32, u32); 2] {
         let at = self.first + begin;
@@ -175,8 +176,8 @@ impl<K: PeerFormat> Store<K> {
         }
     }
 
-    /// Writes `count` of the chosen peers of a torrent, of which there are at least as many, each as likely as any other.
-    /// Returns the bytes written.
+    /// Writes `count` eligible peers of a torrent, which has at least as many, to `out`. Each is equally
+    /// likely. Returns the number of bytes written.
     pub(crate) fn sample(
         &self,
         slot: Slot,
@@ -205,7 +206,7 @@ impl<K: PeerFormat> Store<K> {
         written
     }
 
-    /// Stores a peer or updates what is known of it. Returns where its torrent and the peer in it are, if they are known.
+    /// Stores a peer or updates a known one.
     pub(crate) fn put(
         &mut self,
         info_hash: &InfoHash,
@@ -257,7 +258,7 @@ impl<K: PeerFormat> Store<K> {
         Outcome { stored: Stored::Added, torrent: Some(slot), position: Some(0) }
     }
 
-    /// The payload of a torrent with one peer.
+    /// Returns the payload of a torrent with a single peer.
     fn payload_of_one(&mut self, peer: K::Peer) -> u64 {
         K::to_payload(peer).unwrap_or_else(|| {
             let block = self.lists.alloc(class_of(1));
@@ -266,7 +267,7 @@ impl<K: PeerFormat> Store<K> {
         })
     }
 
-    /// Frees what a payload leads to.
+    /// Frees the list or the large swarm that a payload refers to.
     pub(crate) fn release(&mut self, payload: u64) {
         match Content::from_payload::<K>(payload) {
             Content::One(_) => {}
@@ -292,7 +293,7 @@ impl<K: PeerFormat> Store<K> {
         }
     }
 
-    /// Updates the peer at a position. Returns its new position.
+    /// Updates the stamp of the peer at a position. Returns its new position.
     fn restamp(&mut self, slot: Slot, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
         let (old, at) = match self.content(slot) {
             Content::One(peer) => {
@@ -366,7 +367,7 @@ impl<K: PeerFormat> Store<K> {
         Some(at)
     }
 
-    /// Adds a peer to a list whose block has room for it.
+    /// Adds a peer to a list whose block is large enough.
     fn append(
         &mut self,
         slot: Slot,
@@ -383,7 +384,7 @@ impl<K: PeerFormat> Store<K> {
         at
     }
 
-    /// Forgets a peer, if it is known. Returns where its torrent is, if that still has peers.
+    /// Removes a peer, if it is known. Also returns its torrent, if that still has peers.
     pub(crate) fn remove(&mut self, info_hash: &InfoHash, peer: K::Peer) -> (Stored, Option<Slot>) {
         let Some(slot) = self.find(info_hash) else {
             return (Stored::Absent, None);
@@ -394,7 +395,8 @@ impl<K: PeerFormat> Store<K> {
         }
     }
 
-    /// Forgets the peer at a position. Returns whether the torrent still has peers; if not, it is forgotten too.
+    /// Removes the peer at a position, and the torrent with its last peer. Returns whether the torrent still
+    /// has peers.
     pub(crate) fn remove_at(&mut self, slot: Slot, at: u32) -> bool {
         match self.content(slot) {
             Content::One(peer) => {
@@ -423,7 +425,8 @@ impl<K: PeerFormat> Store<K> {
         }
     }
 
-    /// Gives a list that has become shorter by one the block it needs. Returns whether anything is left.
+    /// Moves a list that has just lost a peer to a smaller block, where its size class changed. Returns
+    /// whether any peer is left.
     fn fit_block(&mut self, slot: Slot, block: u32, order: PeerOrder) -> bool {
         if order.len == 0 {
             self.lists.free(block);
@@ -443,7 +446,7 @@ impl<K: PeerFormat> Store<K> {
         true
     }
 
-    /// Turns a large swarm that has become small into a list.
+    /// Converts a large swarm of at most [`LARGE_TO_LIST`] peers into a list.
     fn convert_to_list(&mut self, slot: Slot, number: u32) {
         let Some(swarm) = self.large.get(number) else {
             return;
@@ -461,7 +464,7 @@ impl<K: PeerFormat> Store<K> {
         self.table.set_payload(slot, Content::<K::Peer>::list(block, order));
     }
 
-    /// The torrents and peers to come, in any number.
+    /// Loads the torrents and peers of any number of announces into the cache.
     pub(crate) fn prefetch<'a>(&self, announces: impl IntoIterator<Item = (&'a InfoHash, K::Peer)>) {
         let mut announces = announces.into_iter().peekable();
         while announces.peek().is_some() {
@@ -476,7 +479,7 @@ impl<K: PeerFormat> Store<K> {
         }
     }
 
-    /// The torrents of a scrape to come.
+    /// Loads the torrents of a scrape into the cache.
     pub(crate) fn prefetch_scrape(&self, info_hashes: &[InfoHash]) {
         for info_hashes in info_hashes.chunks(PREFETCH_BATCH) {
             let mut keys = [TorrentKey::default(); PREFETCH_BATCH];
@@ -514,7 +517,8 @@ impl<K: PeerFormat> Store<K> {
         self.prefetch_large(&large);
     }
 
-    /// Loads what finding peers in large swarms takes, each for all at once: the swarms, buckets of their indexes, peers.
+    /// Loads what finding these peers in large swarms needs, one level at a time: swarms, index buckets,
+    /// peers.
     fn prefetch_large(&self, large: &[Option<(&LargeSwarm<K>, K::Peer)>; PREFETCH_BATCH]) {
         let large = || large.iter().flatten();
         black_box(large().fold(0, |sum, (swarm, _)| sum ^ swarm.load()));
@@ -552,7 +556,7 @@ impl<K: PeerFormat> Store<K> {
         });
     }
 
-    /// Verifies counts against content, and that everything is found where it is.
+    /// Verifies counts, block sizes and the order of roles.
     pub(crate) fn check(&self) -> Result<(), String> {
         let (mut seeders, mut leechers, mut lists, mut large) = (0, 0, 0, 0);
         let mut wrong = None;

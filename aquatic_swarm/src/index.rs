@@ -1,5 +1,6 @@
-//! Where in a large swarm a peer sits, by the hash of its key: linear hashing over buckets of one line of memory, in which
-//! there are 4-byte items, each a position and 8 bits of the hash. A bucket of more items than fit goes on in spare lines.
+//! Index of a large swarm, from the hash of a peer's key to its location: linear hashing over buckets of one
+//! cache line. A bucket holds 4-byte items, each a location and 8 bits of the hash (the fingerprint). Full
+//! buckets continue in overflow lines.
 
 use std::iter;
 
@@ -9,13 +10,13 @@ use crate::segmented::SegmentedVec;
 use crate::slab::CACHE_LINE;
 use crate::types::MAX_PEERS_PER_TORRENT;
 
-/// Items to a bucket on average. Between two doublings those that were not split yet have up to twice as many.
+/// Mean number of items per bucket. Buckets that are still to be split have up to twice as many.
 const MEAN_ITEMS: u32 = 8;
-/// What an item takes of its line, on average.
+/// Mean share of an item in the size of its bucket, in bytes.
 pub(crate) const BYTES_PER_ITEM: usize = CACHE_LINE / MEAN_ITEMS as usize;
-/// Items to a line.
+/// Items per line.
 const ITEMS_PER_LINE: usize = CACHE_LINE / size_of::<u32>() - 1;
-/// Lines of a bucket that takes no more. Out of reach without the hash key.
+/// Maximum number of lines per bucket. Cannot be reached without knowing the hash key.
 const MAX_LINES_PER_BUCKET: usize = 17;
 const LOCATION_BITS: u32 = 24;
 
@@ -26,8 +27,8 @@ const _: () = assert!(MAX_PEERS_PER_TORRENT < 1 << LOCATION_BITS);
 #[repr(align(64))]
 struct Line {
     items: [u32; ITEMS_PER_LINE],
-    /// How many items there are, in the lowest 8 bits. Above them is 0, or 1 more than the number of the spare line where
-    /// the bucket goes on, or, for a spare line that is free, where the next free one is.
+    /// The number of items, in the lowest 8 bits. The bits above are 0, or 1 plus the number of the next
+    /// line: that of the bucket, or the next free one if this line is a free overflow line.
     state: u32,
 }
 
@@ -66,7 +67,7 @@ impl Line {
     }
 }
 
-/// The lines that full buckets go on in.
+/// The lines that full buckets continue in.
 #[derive(Debug)]
 struct Overflow {
     lines: SegmentedVec<Line, SEGMENT_LEN>,
@@ -74,7 +75,7 @@ struct Overflow {
     used: u32,
 }
 
-/// Lines that lie together in a large index.
+/// Lines per segment.
 const SEGMENT_LEN: usize = 256;
 
 impl Overflow {
@@ -100,19 +101,19 @@ impl Overflow {
     }
 }
 
-/// Where a line is.
+/// Reference to a line.
 #[derive(Clone, Copy)]
 enum LineRef {
     Primary(u32),
     Overflow(u32),
 }
 
-/// The index of one swarm.
+/// Index of one swarm.
 #[derive(Debug)]
 pub(crate) struct Index {
     buckets: SegmentedVec<Line, SEGMENT_LEN>,
     len: u32,
-    /// None as long as no bucket needs more than its line.
+    /// `None` as long as no bucket needs more than one line.
     overflow: Option<Box<Overflow>>,
 }
 
@@ -172,28 +173,28 @@ impl Index {
             .get_or_insert_with(|| Box::new(Overflow { lines: SegmentedVec::new(), free: None, used: 0 }))
     }
 
-    /// The lines of a bucket.
+    /// Returns the lines of a bucket.
     #[inline]
     fn lines_of(&self, bucket: u32) -> impl Iterator<Item = LineRef> {
         let next = |line: &LineRef| self.line(*line).next().map(LineRef::Overflow);
         iter::successors(Some(LineRef::Primary(bucket)), next)
     }
 
-    /// The first position whose fingerprint fits this hash, in the bucket's own line: most likely the peer's. Loads that line
-    /// and nothing else.
+    /// Returns the first location in the bucket's primary line whose fingerprint matches, most likely that of
+    /// the peer. Reads no other line.
     #[inline]
     pub(crate) fn candidate(&self, hash: u64) -> Option<u32> {
         let items = self.buckets.at(self.home(hash)).items();
         items.iter().find(|item| same_fingerprint(**item, hash)).map(|item| location_of(*item))
     }
 
-    /// Loads the line of this hash.
+    /// Loads the primary line of a hash into the cache.
     #[inline]
     pub(crate) fn load(&self, hash: u64) -> u32 {
         self.buckets.at(self.home(hash)).state
     }
 
-    /// The position for which `is_it` holds, among those with this hash.
+    /// Returns the location for which `matches` holds, among those whose fingerprint matches.
     #[inline]
     pub(crate) fn find(&self, hash: u64, matches: impl Fn(u32) -> bool) -> Option<u32> {
         self.lines_of(self.home(hash)).find_map(|line| {
@@ -206,8 +207,9 @@ impl Index {
         })
     }
 
-    /// Adds a position that is not in the index. `None`, which is out of reach without the hash key, if its bucket is full.
-    /// `peer_at` tells who sits at a position, this one included, and `hash_of` the hash of a peer.
+    /// Adds a location that is not in the index. `None` if its bucket is full, which cannot be reached
+    /// without knowing the hash key. `peer_at` returns the peer at a location, including this one, and
+    /// `hash_of` the hash of a peer.
     pub(crate) fn insert<P: Copy>(
         &mut self,
         hash: u64,
@@ -223,7 +225,7 @@ impl Index {
         Some(())
     }
 
-    /// Removes a position that is in the index.
+    /// Removes a location that is in the index.
     pub(crate) fn remove(&mut self, hash: u64, at: u32) {
         let (bucket, item) = (self.home(hash), item(hash, at));
         let Some((line, within)) = self.locate(bucket, item) else {
@@ -239,8 +241,8 @@ impl Index {
         self.merge();
     }
 
-    /// Notes that the peer with this hash sits at `to` instead of `from`. No two peers may swap without a position in
-    /// between that is free: positions are unique in the index.
+    /// Changes the location of the peer with this hash. To swap two peers a third, unused location is needed,
+    /// because locations are unique in the index.
     pub(crate) fn set_location(&mut self, hash: u64, from: u32, to: u32) {
         match self.locate(self.home(hash), item(hash, from)) {
             Some((line, within)) => self.line_mut(line).items[within] = item(hash, to),
@@ -272,7 +274,7 @@ impl Index {
         Some(())
     }
 
-    /// Takes the last item out of a bucket. Its line, if it is a spare one and now empty, goes with it.
+    /// Removes the last item of a bucket, and its line if that is an overflow line and now empty.
     fn pop(&mut self, bucket: u32) -> Option<u32> {
         let (last, lines) = self.last(bucket);
         let item = self.line_mut(last).pop();
@@ -293,7 +295,7 @@ impl Index {
         item
     }
 
-    /// The last line of a bucket, and how many there are.
+    /// Returns the last line of a bucket, and the number of its lines.
     fn last(&self, bucket: u32) -> (LineRef, usize) {
         let mut lines = 0;
         let mut last = LineRef::Primary(bucket);
@@ -304,7 +306,7 @@ impl Index {
         (last, lines)
     }
 
-    /// Empties a bucket into an array.
+    /// Moves all items of a bucket into an array and returns their number.
     fn drain(&mut self, bucket: u32, items: &mut [u32; ITEMS_PER_LINE * MAX_LINES_PER_BUCKET]) -> usize {
         let mut count = 0;
         while let Some(item) = self.pop(bucket) {
@@ -320,19 +322,19 @@ impl Index {
         let count = self.drain(linear::buddy(new + 1), &mut items);
         self.buckets.push(Line::EMPTY);
         for items in items[..count].chunks(ITEMS_PER_LINE) {
-            // Peers lie anywhere: their cache misses overlap if all are loaded before the first is looked at.
+            // All peers are loaded before the first is hashed, so that their cache misses overlap.
             let mut peers = [None; ITEMS_PER_LINE];
             for (peer, item) in peers.iter_mut().zip(items) {
                 *peer = Some(peer_at(location_of(*item)));
             }
             for (peer, item) in peers.into_iter().flatten().zip(items) {
-                // Cannot be refused: both buckets together have what one had.
+                // Cannot fail: both buckets together have the items of one.
                 let _ = self.push(linear::bucket(hash_of(peer), new + 1), *item);
             }
         }
     }
 
-    /// Merges the last bucket into its buddy if there are many more than needed.
+    /// Merges the last bucket into its buddy if there are many more buckets than needed.
     fn merge(&mut self) {
         let buckets = self.buckets.len();
         if buckets == 1 || self.len * 4 > MEAN_ITEMS * 3 * buckets {
@@ -346,12 +348,12 @@ impl Index {
         let count = self.drain(buckets - 1, &mut items);
         self.buckets.pop();
         for item in &items[..count] {
-            // Cannot be refused: the sum of both was looked at.
+            // Cannot fail: the number of lines of both was checked above.
             let _ = self.push(buddy, *item);
         }
     }
 
-    /// Verifies that no spare line is lost or shared.
+    /// Verifies that no overflow line is lost or shared.
     pub(crate) fn check(&self) -> Result<(), String> {
         let (mut items, mut overflow) = (0, 0);
         for bucket in 0..self.buckets.len() {
@@ -359,7 +361,7 @@ impl Index {
             overflow += lines as u32 - 1;
             let full = |line: &LineRef| self.line(*line).is_full();
             if !self.lines_of(bucket).take(lines - 1).all(|line| full(&line)) {
-                return Err(format!("bucket {bucket} has room before its last line"));
+                return Err(format!("bucket {bucket} has a line before its last that is not full"));
             }
             items += self.lines_of(bucket).map(|line| self.line(line).items().len() as u32).sum::<u32>();
         }
@@ -384,9 +386,10 @@ mod tests {
 
     use super::*;
 
-    /// Positions by hash, in the plainest way; the hashes leave most of the buckets empty and some with several lines.
+    /// Compares with a plain map. The hashes leave most buckets empty and fill some of them with several
+    /// lines.
     #[test]
-    fn finds_what_was_put_in_whatever_came_between() {
+    fn matches_a_map_under_random_operations() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(0x1d3);
         let mut index = Index::new();
         let mut known = BTreeMap::new();
@@ -429,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_that_is_full_refuses_and_stays_as_it_is() {
+    fn full_buckets_reject_items_without_a_change() {
         let mut index = Index::new();
         let mut added = 0;
         while index.insert(0, added, |at| at, |_| 0).is_some() {

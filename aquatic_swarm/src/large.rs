@@ -1,4 +1,5 @@
-//! Swarms too large to be searched from end to end: two arrays of peers, which never move as a whole, and an index into them.
+//! Swarms of more than 128 peers: one array of peers per role, neither of which is ever copied as a whole,
+//! and an index from address and port to location.
 
 use rand::Rng;
 use siphasher::sip::SipHasher13;
@@ -11,8 +12,9 @@ use crate::segmented::SegmentedVec;
 use crate::tick::Stamp;
 use crate::types::MAX_PEERS_PER_TORRENT;
 
-/// One large swarm. Whoever comes sits down behind the others of the same role, and the last of them fills the gap of who
-/// goes; so others keep their seats, which are costly to change: the index has to be told.
+/// One large swarm. A new peer is appended to the array of its role; a removed peer is replaced by the last
+/// peer of its array. All other peers keep their location, since each change of location also costs an update
+/// of the index.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct LargeSwarm<K: PeerFormat> {
@@ -21,21 +23,23 @@ pub(crate) struct LargeSwarm<K: PeerFormat> {
     leechers: SegmentedVec<K::Peer, SEGMENT_LEN>,
 }
 
-/// Peers that lie together in a large swarm.
+/// Peers per segment of an array.
 const SEGMENT_LEN: usize = 2048;
 
-/// What the index knows of a seat: the seeders' from 0 up, the leechers' from [`NOWHERE`] down. As all together are fewer
-/// there is never one seat for two.
+/// Location of a peer as stored in the index: seeders count up from 0, leechers count down from
+/// `NO_LOCATION - 1`. The two ranges cannot overlap, because a swarm holds fewer than `NO_LOCATION`
+/// peers.
 type Location = u32;
 
-/// No peer ever sits here. In the index for as long as two change seats.
+/// A location that no peer has. Used in the index while two peers are swapped.
 const NO_LOCATION: Location = MAX_PEERS_PER_TORRENT;
 
-/// Of so many announces that change nothing else, one has the peer change seats with another of its role. Replies take some
-/// who sit next to each other; so these are others after a while. Each change of seats costs some cache misses.
+/// One of this many announces without a change of role swaps the peer with a random peer of the same role.
+/// Replies consist of runs of adjacent peers, so this keeps the same peers from being returned together again
+/// and again. A swap costs some cache misses.
 const ANNOUNCES_PER_SWAP: u32 = 4;
 
-/// Who sits in a seat that is taken.
+/// Returns the peer at a location that is in use.
 fn peer_at<P: Copy>(
     seeders: &SegmentedVec<P, SEGMENT_LEN>,
     leechers: &SegmentedVec<P, SEGMENT_LEN>,
@@ -54,12 +58,13 @@ impl<K: PeerFormat> LargeSwarm<K> {
         PeerOrder { seeders, len: seeders + self.leechers.len() }
     }
 
-    /// The peer at a position: seeders first, then leechers.
+    /// Returns the peer at a position: seeders first, then leechers.
     pub(crate) fn get(&self, at: u32) -> K::Peer {
         self.peer_at(self.location(at))
     }
 
-    /// The peers from a position on, all of one role, in the slices they lie in.
+    /// Returns the `len` peers from a position on, all of one role, as the contiguous slices they are stored
+    /// in.
     pub(crate) fn slices(&self, at: u32, len: u32) -> impl Iterator<Item = &[K::Peer]> {
         match at.checked_sub(self.seeders.len()) {
             None => self.seeders.slices(at, len),
@@ -93,25 +98,26 @@ impl<K: PeerFormat> LargeSwarm<K> {
         self.index.find(K::hash(peer, hasher), matches).map(|location| self.position(location))
     }
 
-    /// Loads the swarm itself.
+    /// Loads the swarm's own fields into the cache.
     #[inline]
     pub(crate) fn load(&self) -> u32 {
         self.seeders.len() ^ self.leechers.len() ^ self.index.len()
     }
 
-    /// Loads where the peer with this hash is to be found, for [`Self::candidate`].
+    /// Loads the index bucket of a hash into the cache, as [`Self::candidate`] needs it.
     #[inline]
     pub(crate) fn load_bucket(&self, hash: u64) -> u32 {
         self.index.load(hash)
     }
 
-    /// The peer that is most likely the one with this hash.
+    /// Returns the peer that most likely has this hash.
     #[inline]
     pub(crate) fn candidate(&self, hash: u64) -> Option<K::Peer> {
         self.index.candidate(hash).map(|location| self.peer_at(location))
     }
 
-    /// Adds a peer that is not in the swarm. `None`, without a change, if the index cannot take it.
+    /// Adds a peer that is not in the swarm and returns its position. `None`, without a change, if the index
+    /// cannot take it.
     pub(crate) fn add(&mut self, hasher: &SipHasher13, peer: K::Peer) -> Option<u32> {
         let seeder = K::stamp(peer).seeder();
         let location = self.next_location(seeder);
@@ -124,7 +130,7 @@ impl<K: PeerFormat> LargeSwarm<K> {
         added.map(|()| self.position(location))
     }
 
-    /// Where the next of a role sits down.
+    /// Returns the location of the next peer to be added with a role.
     fn next_location(&self, seeder: bool) -> Location {
         if seeder { self.seeders.len() } else { NO_LOCATION - 1 - self.leechers.len() }
     }
@@ -133,7 +139,8 @@ impl<K: PeerFormat> LargeSwarm<K> {
         if seeder { &mut self.seeders } else { &mut self.leechers }
     }
 
-    /// Gives the peer at a position a new stamp, and with it perhaps a new role and position.
+    /// Gives the peer at a position a new stamp and returns its new position, which differs if the role
+    /// changed or the peer was swapped.
     pub(crate) fn restamp(&mut self, hasher: &SipHasher13, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
         let location = self.location(at);
         let old = self.peer_at(location);
@@ -160,7 +167,8 @@ impl<K: PeerFormat> LargeSwarm<K> {
         self.fill_gap(hasher, location);
     }
 
-    /// Has the last of the row sit down where the index knows no one.
+    /// Moves the last peer of the array to a location that the index no longer refers to, and shortens the
+    /// array.
     fn fill_gap(&mut self, hasher: &SipHasher13, gap: Location) {
         let seeder = gap < self.seeders.len();
         let last = if seeder { self.seeders.len() - 1 } else { NO_LOCATION - self.leechers.len() };
@@ -172,7 +180,7 @@ impl<K: PeerFormat> LargeSwarm<K> {
         self.role_array(seeder).pop();
     }
 
-    /// Has two peers of one role change seats.
+    /// Swaps two peers of one role.
     fn swap(&mut self, hasher: &SipHasher13, a: Location, b: Location) {
         if a == b {
             return;
@@ -196,10 +204,10 @@ impl<K: PeerFormat> LargeSwarm<K> {
         for at in 0..order.len {
             let peer = self.get(at);
             if self.find(hasher, peer) != Some(at) {
-                return Err(format!("{peer:?} is not found at {at}"));
+                return Err(format!("{peer:?} is at {at} but not found there"));
             }
             if K::stamp(peer).seeder() != (at < order.seeders) {
-                return Err(format!("{peer:?} is at {at} of {order:?}"));
+                return Err(format!("{peer:?} has a position of the other role, {at} of {order:?}"));
             }
         }
         if self.index.len() != order.len {
@@ -215,7 +223,7 @@ pub(crate) struct LargeSwarms<K: PeerFormat> {
     swarms: Vec<Option<Box<LargeSwarm<K>>>>,
     vacant: Vec<u32>,
     pub(crate) hasher: SipHasher13,
-    /// Of all of them.
+    /// Peers of all large swarms.
     peers: u64,
 }
 
@@ -233,7 +241,8 @@ impl<K: PeerFormat> LargeSwarms<K> {
         Some((swarm, &self.hasher))
     }
 
-    /// Makes a large swarm of some peers. `None`, without a change, if the index cannot take them.
+    /// Creates a large swarm of the given peers and returns its number. `None`, without a change, if the
+    /// index cannot take them.
     pub(crate) fn create(&mut self, peers: &[K::Peer]) -> Option<u32> {
         let mut swarm = Box::new(LargeSwarm::new());
         for &peer in peers {
@@ -255,15 +264,16 @@ impl<K: PeerFormat> LargeSwarms<K> {
         }
     }
 
-    /// About what all of them take. Each could tell exactly, but lies elsewhere in memory, and there may be thousands.
+    /// Returns the approximate memory of all large swarms in bytes. The exact number would need a visit to
+    /// each of them, which may be thousands of cache misses.
     pub(crate) fn bytes(&self) -> usize {
         let fixed = self.swarms.capacity() * size_of::<usize>() + self.vacant.capacity() * size_of::<u32>();
-        // Arrays have a sixteenth more than they need, on average.
+        // Arrays are allocated a sixteenth larger than needed, on average.
         let peers = self.peers as usize * (size_of::<K::Peer>() + index::BYTES_PER_ITEM) * 17 / 16;
         fixed + self.count() * size_of::<LargeSwarm<K>>() + peers
     }
 
-    /// Notes that peers came to large swarms or left them.
+    /// Adjusts the number of peers in large swarms.
     pub(crate) fn count_peers(&mut self, came: u32, left: u32) {
         self.peers = self.peers + u64::from(came) - u64::from(left);
     }
@@ -276,7 +286,7 @@ impl<K: PeerFormat> LargeSwarms<K> {
         self.swarms.iter().flatten().try_for_each(|swarm| swarm.check(&self.hasher))
     }
 
-    /// Large swarms that exist.
+    /// Returns the number of large swarms.
     pub(crate) fn count(&self) -> usize {
         self.swarms.len() - self.vacant.len()
     }
@@ -293,7 +303,7 @@ mod tests {
     use crate::tick::Tick;
 
     #[test]
-    fn what_swarms_take_is_estimated_well() {
+    fn estimated_memory_is_close_to_the_exact_one() {
         for (peers, tolerance) in [(200_u32, 0.25), (1000, 0.15), (5000, 0.15), (100_000, 0.15)] {
             let mut large = LargeSwarms::<V4>::new(SipHasher13::new_with_keys(1, 2));
             let number = large.create(&[]).unwrap();

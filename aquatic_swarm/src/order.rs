@@ -1,24 +1,26 @@
-//! The order within a swarm: seeders first, then leechers. In lists it is random among peers of a role, so that those next
-//! to each other are no more alike than any two, and a reply may take some in a row: whoever comes takes the place of
-//! somebody chosen at random, who moves to the end, and whoever announces changes places.
+//! Order of the peers of a swarm: seeders first, then leechers. Within a role the order of a list is
+//! uniformly random, so that a run of adjacent peers is a random sample: a new peer is stored at a random
+//! position of its role, whose previous peer moves to the end, and each announce swaps the peer with a random
+//! peer of its role.
 //!
-//! Each change of a list is told as the few moves that make it. Large swarms seat their peers themselves, see `large.rs`.
+//! Each change of a list is described by at most two moves. Large swarms order their peers themselves, see
+//! `large.rs`.
 
 use rand::Rng;
 
 use crate::sample::below;
 
-/// How many seeders and leechers sit in the order.
+/// Number of seeders and of all peers. Seeders have the positions from 0, leechers those from `seeders`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PeerOrder {
     pub(crate) seeders: u32,
     pub(crate) len: u32,
 }
 
-/// Copy the peer at the first position to the second.
+/// Copies the peer at the first position to the second.
 pub(crate) type Move = (u32, u32);
 
-/// Moves in their order, each to a position that is free by then.
+/// Moves in the order of execution. Each target position is free by then.
 pub(crate) type Moves = [Option<Move>; 2];
 
 impl PeerOrder {
@@ -26,7 +28,7 @@ impl PeerOrder {
         self.len - self.seeders
     }
 
-    /// Makes room for one more. Returns its position, and the moves to be made before it sits down.
+    /// Adds one peer. Returns its position, and the moves to apply before it is written there.
     #[inline]
     pub(crate) fn insert(&mut self, seeder: bool, rng: &mut impl Rng) -> (u32, Moves) {
         let end = self.len;
@@ -41,7 +43,8 @@ impl PeerOrder {
         (at, [moved(last, end), moved(at, last)])
     }
 
-    /// Closes the gap that the peer at a position leaves. The last position is then free.
+    /// Removes the peer at a position. Returns the moves that close the gap; the last position is free
+    /// afterwards.
     #[inline]
     pub(crate) fn remove(&mut self, at: u32) -> Moves {
         let end = self.len - 1;
@@ -53,8 +56,8 @@ impl PeerOrder {
         [moved(self.seeders, at), moved(end, self.seeders)]
     }
 
-    /// Turns the peer at a position, who gets up, into one of the other role. Returns its new position, and the moves to be
-    /// made before it sits down.
+    /// Changes the role of the peer at a position, which the caller has copied. Returns its new position, and
+    /// the moves to apply before it is written there.
     #[inline]
     pub(crate) fn change_role(&mut self, at: u32, rng: &mut impl Rng) -> (u32, Moves) {
         let (between, to) = if at < self.seeders {
@@ -67,7 +70,7 @@ impl PeerOrder {
         (to, [moved(between, at), moved(to, between)])
     }
 
-    /// A random position among the like of the peer at a position.
+    /// Returns a random position among those of the same role as the given one.
     #[inline]
     pub(crate) fn random_of_role(self, at: u32, rng: &mut impl Rng) -> u32 {
         if at < self.seeders { below(rng, self.seeders) } else { self.seeders + below(rng, self.leechers()) }
@@ -86,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// A peer; `None` while nobody sits there.
+    /// A peer, or `None` while the position is free.
     type Entry = Option<(char, bool)>;
 
     fn apply(list: &mut Vec<Entry>, moves: Moves) {
@@ -111,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn seeders_stay_in_front() {
+    fn seeders_come_before_leechers() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(0x5ea7);
         for _ in 0..200 {
             let (mut list, mut order) = (Vec::new(), PeerOrder::default());
@@ -141,7 +144,7 @@ mod tests {
         }
     }
 
-    /// Whatever came and went, each order of the seeders and of the leechers is as likely as any other.
+    /// After any sequence of operations, each order of the seeders and of the leechers is equally likely.
     #[test]
     fn every_order_is_equally_likely() {
         const ROUNDS: u32 = 60_000;
@@ -175,7 +178,7 @@ mod tests {
         assert_eq!(counts.len(), 36);
         let mean = f64::from(ROUNDS) / 36.0;
         let chi: f64 = counts.values().map(|count| (f64::from(*count) - mean).powi(2) / mean).sum();
-        // 35 degrees of freedom: a mean of 35, a standard deviation of 8.4.
+        // Chi-square with 35 degrees of freedom: mean 35, standard deviation 8.4.
         assert!(chi < 35.0 + 4.0 * 8.4, "{chi}: {counts:?}");
     }
 }

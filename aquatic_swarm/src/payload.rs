@@ -1,15 +1,16 @@
-//! The 8 bytes of a torrent entry that lead to its peers.
+//! The 8-byte payload of a torrent entry, which holds or refers to its peers.
 
 use crate::order::PeerOrder;
 use crate::peer_format::{PAYLOAD_TAG, PeerFormat};
 use crate::slab::class_by_len;
 
-/// The longest list that is searched from end to end. Longer ones become large swarms.
+/// Maximum length of a list, which is searched linearly. Torrents with more peers become large swarms.
 pub(crate) const LIST_MAX: u32 = 128;
-/// A large swarm that shrinks to this becomes a list again. The distance keeps it from turning back and forth.
+/// A large swarm that shrinks to this size becomes a list. The distance to [`LIST_MAX`] prevents frequent
+/// conversions.
 pub(crate) const LARGE_TO_LIST: u32 = 80;
 
-/// Peers to a block, by class.
+/// Peers per block, by size class.
 pub(crate) const CAPACITIES: [u16; 30] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 20, 22, 24, 28, 32, 36, 40, 48, 56, 64, 80, 96,
     112, 128,
@@ -18,25 +19,25 @@ const CLASS: [u8; 256] = class_by_len(&CAPACITIES);
 
 const _: () = assert!(LIST_MAX < 256 && CAPACITIES[CAPACITIES.len() - 1] == LIST_MAX as u16);
 
-/// The class of the block of a list of this length, from 1 to [`SMALL_MAX`].
+/// Returns the size class for a list of a length from 1 to [`LIST_MAX`].
 pub(crate) fn class_of(len: u32) -> usize {
     CLASS[len as usize] as usize
 }
 
-/// What a payload says.
+/// Decoded payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Content<P> {
-    /// The only peer.
+    /// The only peer of the torrent.
     One(P),
-    /// A list in a block.
+    /// A list in a block of the slab.
     List { block: u32, order: PeerOrder },
     /// The number of a large swarm.
     Large(u32),
 }
 
 impl<P: Copy> Content<P> {
-    /// The handle is in the upper half. Below the tag are the length and the seeders of a list, a byte each; the length
-    /// of 0 marks a large swarm.
+    /// Decodes a payload. The block or number is in the upper 32 bits. Bits 8 to 15 are the length of a list
+    /// and bits 0 to 7 the number of its seeders; a length of 0 marks a large swarm.
     #[inline]
     pub(crate) fn from_payload<K: PeerFormat<Peer = P>>(payload: u64) -> Self {
         if let Some(peer) = K::from_payload(payload) {
@@ -49,7 +50,7 @@ impl<P: Copy> Content<P> {
         }
     }
 
-    /// The payload that says this. A single peer must fit into one; see [`Kind::to_payload`].
+    /// Encodes a list. A single peer is encoded by [`PeerFormat::to_payload`].
     pub(crate) fn list(block: u32, order: PeerOrder) -> u64 {
         debug_assert!(order.len >= 1 && order.len <= LIST_MAX && order.seeders <= order.len);
         u64::from(block) << 32 | u64::from(order.len) << 8 | u64::from(order.seeders)

@@ -1,4 +1,4 @@
-//! What a peer is made of in each family.
+//! Representation of a peer in each address family.
 
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,46 +9,47 @@ use siphasher::sip::SipHasher13;
 use crate::slab::Unit;
 use crate::tick::Stamp;
 
-/// The shape of the peers of one family. A peer is its key (address and port) and its stamp.
+/// Representation of the peers of one address family. A peer consists of its key (address and port) and its
+/// stamp.
 pub(crate) trait PeerFormat: Copy + Debug {
-    /// Bytes of a peer in a reply.
+    /// Bytes per peer in a reply.
     const WIRE_SIZE: usize;
     const FAMILY: Family;
     type Peer: Unit + PartialEq + Debug;
 
-    /// The same peer, looked at another time or in another role.
+    /// Returns the same peer with another stamp.
     fn with_stamp(peer: Self::Peer, stamp: Stamp) -> Self::Peer;
     fn stamp(peer: Self::Peer) -> Stamp;
     fn same_key(a: Self::Peer, b: Self::Peer) -> bool;
     fn hash(peer: Self::Peer, hasher: &SipHasher13) -> u64;
     fn address(peer: Self::Peer) -> SocketAddr;
-    /// Writes the peer to the front of `out`, which has room for it.
+    /// Writes the peer to the front of `out`, which must be large enough.
     fn write(peer: Self::Peer, out: &mut [u8]);
 
     /// Writes peers one after the other, as far as they fit.
     #[inline]
     fn write_all(peers: &[Self::Peer], out: &mut [u8]) {
-        for (peer, place) in peers.iter().zip(out.chunks_exact_mut(Self::WIRE_SIZE)) {
-            Self::write(*peer, place);
+        for (peer, slot) in peers.iter().zip(out.chunks_exact_mut(Self::WIRE_SIZE)) {
+            Self::write(*peer, slot);
         }
     }
 
-    /// The peer as the payload of a torrent entry, if it fits there.
+    /// Returns the peer as the payload of a torrent entry, if it fits into one.
     fn to_payload(peer: Self::Peer) -> Option<u64>;
-    /// The peer in a payload; `None` if it holds something else. Payloads that are no peer have zeros in the bits of
-    /// [`PAYLOAD_TAG`].
+    /// Returns the peer in a payload, or `None` if the payload is something else. Payloads other than peers
+    /// have zeros in the bits of [`PAYLOAD_TAG`].
     fn from_payload(payload: u64) -> Option<Self::Peer>;
 
-    /// Where the peer with this key is.
+    /// Returns the position of the peer with this key.
     fn position(peers: &[Self::Peer], peer: Self::Peer) -> Option<usize> {
         peers.iter().position(|&other| Self::same_key(other, peer))
     }
 }
 
-/// The bits of a payload that tell a peer from a handle: the port, which is never 0.
+/// The bits that distinguish a peer from other payloads: the port, which is never 0.
 pub(crate) const PAYLOAD_TAG: u64 = 0xffff_0000;
 
-/// IPv4 peers: 32 bits of address, 16 of port and 16 of stamp, from the top.
+/// IPv4 peers, 8 bytes: 32 bits of address, 16 of port and 16 of stamp, from the most significant bit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct V4;
 
@@ -102,7 +103,7 @@ impl PeerFormat for V4 {
         (payload & PAYLOAD_TAG != 0).then_some(payload)
     }
 
-    /// Most lists are short; the longer ones are narrowed down in runs that compile to vector code.
+    /// Most lists are short. Long ones are first searched in runs that compile to vector code.
     fn position(peers: &[u64], peer: u64) -> Option<usize> {
         const RUN: usize = 16;
         let (runs, rest) = peers.as_chunks::<RUN>();
@@ -117,7 +118,7 @@ impl PeerFormat for V4 {
     }
 }
 
-/// IPv6 peers: 16 bytes of address, 2 of port in network order, 2 of stamp.
+/// IPv6 peers, 20 bytes: 16 of address, 2 of port in network order, 2 of stamp.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct V6;
 
@@ -185,7 +186,7 @@ mod tests {
     use crate::tick::Tick;
 
     #[test]
-    fn peers_travel_in_network_order() {
+    fn replies_are_in_network_order() {
         let stamp = Stamp::new(Tick::at(Seconds(800)), true);
         let mut out = [0; 18];
         V4::write(V4::peer(Ipv4Addr::new(192, 0, 2, 7), 0x1ae1, stamp), &mut out);
@@ -196,7 +197,7 @@ mod tests {
         assert_eq!(out[15..], [9, 0x1a, 0xe1]);
     }
 
-    fn stamps_are_apart_from_keys<K: PeerFormat>(peer: K::Peer) {
+    fn stamps_do_not_change_keys<K: PeerFormat>(peer: K::Peer) {
         let (early, late) =
             (Stamp::new(Tick::at(Seconds(8)), false), Stamp::new(Tick::at(Seconds(16)), true));
         let (a, b) = (K::with_stamp(peer, early), K::with_stamp(peer, late));
@@ -209,15 +210,15 @@ mod tests {
     }
 
     #[test]
-    fn stamps_are_apart_from_keys_in_both_families() {
+    fn stamps_do_not_change_keys_in_both_families() {
         let none = Stamp(0);
-        stamps_are_apart_from_keys::<V4>(V4::peer(Ipv4Addr::new(0, 0, 0, 0), 1, none));
-        stamps_are_apart_from_keys::<V4>(V4::peer(Ipv4Addr::new(255, 255, 255, 255), 65_535, none));
-        stamps_are_apart_from_keys::<V6>(V6::peer(Ipv6Addr::LOCALHOST, 1, none));
+        stamps_do_not_change_keys::<V4>(V4::peer(Ipv4Addr::new(0, 0, 0, 0), 1, none));
+        stamps_do_not_change_keys::<V4>(V4::peer(Ipv4Addr::new(255, 255, 255, 255), 65_535, none));
+        stamps_do_not_change_keys::<V6>(V6::peer(Ipv6Addr::LOCALHOST, 1, none));
     }
 
     #[test]
-    fn long_lists_are_searched_to_the_end() {
+    fn peers_are_found_anywhere_in_long_lists() {
         let peers: Vec<u64> = (0..100).map(|i| V4::peer(Ipv4Addr::from_bits(i * 3), 9, Stamp(5))).collect();
         for (at, &peer) in peers.iter().enumerate() {
             assert_eq!(V4::position(&peers, V4::with_stamp(peer, Stamp(77))), Some(at));

@@ -1,15 +1,15 @@
-//! Random choices without allocation.
+//! Random sampling without allocation.
 
 use rand::Rng;
 
 use crate::accesses;
 use crate::types::MAX_NUMWANT;
 
-/// A uniform number below `bound`, which is not 0.
+/// Returns a uniformly distributed number below `bound`, which must not be 0.
 pub(crate) fn below(rng: &mut impl Rng, bound: u32) -> u32 {
     let mut product = u64::from(rng.next_u32()) * u64::from(bound);
-    // The low half tells where in its interval the draw fell. Only a short stretch at its start, the remainder of
-    // 2^32 divided by the bound, would make some results likelier than others.
+    // The low half is the offset of the random number within the interval of its result. Only offsets below
+    // the remainder of 2^32 divided by the bound make some results likelier than others; these are rejected.
     if (product as u32) < bound {
         let excess = bound.wrapping_neg() % bound;
         while (product as u32) < excess {
@@ -19,8 +19,9 @@ pub(crate) fn below(rng: &mut impl Rng, bound: u32) -> u32 {
     (product >> 32) as u32
 }
 
-/// How many of `count` to take from the first of two groups, in proportion to their sizes: the exact share, rounded up or
-/// down at random so that the mean is exact. Neither group is asked for more than it has if both together have enough.
+/// Returns how many of `count` to take from the first of two groups, in proportion to their sizes: the exact
+/// share, rounded up or down at random so that the expected value is exact. Takes no more from a group than
+/// it has, if both together have `count`.
 pub(crate) fn proportion(rng: &mut impl Rng, first: u32, second: u32, count: u32) -> u32 {
     if first == 0 || second == 0 {
         return count.min(first);
@@ -31,11 +32,12 @@ pub(crate) fn proportion(rng: &mut impl Rng, first: u32, second: u32, count: u32
     share + u32::from(rest > 0 && below(rng, all) < rest)
 }
 
-/// The longest run of [`runs`].
+/// Maximum length of a run of [`runs`].
 const MAX_RUN: u32 = 32;
 
-/// Visits `count` distinct numbers below `bound`, in a few runs of neighbours, as beginning and length. Each number is as
-/// likely as any other to be visited; all are if there are no more. At most [`MAX_WANTED`].
+/// Visits `count` distinct numbers below `bound` as runs of consecutive numbers (first number and length).
+/// Each number is equally likely. Visits all of them if there are no more than `count`, and at most
+/// [`MAX_NUMWANT`].
 pub(crate) fn runs(rng: &mut impl Rng, bound: u32, count: u32, mut visit: impl FnMut(u32, u32)) {
     let count = count.min(MAX_NUMWANT as u32).min(bound);
     if count == bound {
@@ -45,8 +47,9 @@ pub(crate) fn runs(rng: &mut impl Rng, bound: u32, count: u32, mut visit: impl F
         }
         return;
     }
-    // The numbers are a circle. It begins anywhere, which is what makes all of them equally likely; a run is followed
-    // by its part of the numbers that are left out, and begins anywhere within what both take together.
+    // The numbers form a circle with a random origin, which makes all of them equally likely. It is divided
+    // into one part per run, each with its share of the skipped numbers; the run has a random offset within
+    // its part.
     let (runs, left_out) = (count.div_ceil(MAX_RUN), bound - count);
     let part = |of: u32, run: u32| of / runs + u32::from(run < of % runs);
     let mut origin = below(rng, bound);
@@ -78,7 +81,8 @@ mod tests {
         Xoshiro256PlusPlus::seed_from_u64(0x5eed)
     }
 
-    /// Chi-square of counts that should all be equal, as standard deviations from its mean.
+    /// Returns the chi-square statistic of counts with equal expected values, in standard deviations from its
+    /// mean.
     fn deviation(counts: &[u64]) -> f64 {
         let mean = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
         let chi: f64 = counts.iter().map(|&count| (count as f64 - mean).powi(2) / mean).sum();
@@ -87,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_equally_likely_below_any_bound() {
+    fn below_is_uniform() {
         let mut rng = rng();
         for bound in [1, 2, 3, 7, 100, 1000] {
             let mut counts = vec![0; bound as usize];
@@ -104,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_in_runs_are_distinct_and_of_the_exact_count() {
+    fn runs_are_distinct_numbers_of_the_exact_count() {
         let mut rng = rng();
         for bound in [0, 1, 2, 15, 16, 17, 33, 50, 51, 512, 1030, 16_384, 10_000_000] {
             for count in [0, 1, 2, 15, 16, 17, 50, 64, 202, 1000, MAX_NUMWANT as u32, 2000] {
@@ -121,14 +125,15 @@ mod tests {
     }
 
     #[test]
-    fn numbers_in_runs_are_equally_likely() {
+    fn runs_are_uniform() {
         let mut rng = rng();
         for (bound, count) in [(6, 3), (17, 16), (100, 50), (101, 17), (129, 99), (1000, 50), (1003, 202)] {
             let mut counts = vec![0; bound as usize];
             for _ in 0..1_000_000 / count {
                 visited(&mut rng, bound, count).into_iter().for_each(|pick| counts[pick as usize] += 1);
             }
-            // Neighbours are visited together, so counts vary up to as many times as much as there are to a run.
+            // Numbers of a run are visited together, which multiplies the variance of the counts by up to the
+            // run length.
             let runs = f64::from(MAX_RUN.min(count));
             assert!(
                 deviation(&counts) / runs < (f64::from(bound) / 2.0).sqrt() + 4.0,
@@ -139,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_drawn_from_in_proportion() {
+    fn proportion_is_exact_on_average() {
         let mut rng = rng();
         for (first, second, count) in [(30, 10, 20), (1, 99, 10), (7, 6, 5), (3, 1000, 1)] {
             let drawn: Vec<u32> = (0..40_000).map(|_| proportion(&mut rng, first, second, count)).collect();

@@ -1,14 +1,16 @@
-//! An array that grows and shrinks at its end by a few elements at a time, so that no push copies a large array.
+//! An array that grows and shrinks at its end by a few elements at a time, so that no push copies a large
+//! array.
 
 use std::iter;
 
 use crate::accesses;
 
-/// Elements in pieces of `N`, all of which but the last are full. A small array is one piece, to which there is no detour.
+/// An array in segments of `N` elements, all of which but the last are full. The first segment needs no
+/// indirection.
 #[derive(Debug)]
 pub(crate) struct SegmentedVec<T, const N: usize> {
     first: Vec<T>,
-    /// The others, if there are any; in a box to keep small arrays small.
+    /// The other segments, if any; boxed to keep small arrays small.
     tail: Option<Box<Tail<T>>>,
 }
 
@@ -17,7 +19,7 @@ struct Tail<T> {
     segments: Vec<Vec<T>>,
 }
 
-/// A piece grows by this part of what it has, to waste little.
+/// A segment grows by this fraction of its length.
 const GROWTH: usize = 8;
 
 impl<T: Copy, const N: usize> SegmentedVec<T, N> {
@@ -61,7 +63,7 @@ impl<T: Copy, const N: usize> SegmentedVec<T, N> {
         *self.at_mut(at) = value;
     }
 
-    /// The elements from a position on, in the slices they lie in.
+    /// Returns the `len` elements from a position on, as the contiguous slices they are stored in.
     #[inline]
     pub(crate) fn slices(&self, at: u32, len: u32) -> impl Iterator<Item = &[T]> {
         let (mut at, end) = (at as usize, at as usize + len as usize);
@@ -88,7 +90,7 @@ impl<T: Copy, const N: usize> SegmentedVec<T, N> {
         segment.push(value);
     }
 
-    /// Drops the last element, which must exist.
+    /// Removes the last element. The array must not be empty.
     pub(crate) fn pop(&mut self) {
         let segment = self.last();
         segment.pop();
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn little_is_held_for_nothing() {
+    fn unused_capacity_is_small() {
         let mut array = SegmentedVec::<u64, 2048>::new();
         let held = |array: &SegmentedVec<u64, 2048>| array.bytes() as f64 / 8.0;
         for len in 1..=9000 {

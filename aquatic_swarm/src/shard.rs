@@ -1,4 +1,4 @@
-//! One shard: the torrents of one core, in one store per family.
+//! The torrents of one core, in one store per address family.
 
 use std::net::SocketAddr;
 
@@ -23,12 +23,13 @@ pub struct Shard {
     config: ShardConfig,
     v4: Store<V4>,
     v6: Store<V6>,
-    /// The family whose pass of expiry is under way.
+    /// The family that the current expiry pass has reached.
     expiring: Family,
 }
 
 impl Shard {
-    /// An empty shard. Limits beyond [`MAX_PER_SHARD`] and [`MAX_PEERS_PER_TORRENT`] are lowered to those.
+    /// Creates an empty shard. Limits above [`MAX_PER_SHARD`] and [`MAX_PEERS_PER_TORRENT`] are lowered to
+    /// these.
     #[must_use]
     pub fn new(config: ShardConfig, key: HashKey) -> Self {
         let config = ShardConfig {
@@ -42,14 +43,15 @@ impl Shard {
         Self { config, v4: Store::new(hasher), v6: Store::new(hasher), expiring: Family::V4 }
     }
 
-    /// Stores, updates or forgets the announcing peer, and writes a sample of the others to `out`.
+    /// Stores, updates or removes the announcing peer, and writes a sample of the other peers to `out`.
     ///
-    /// Each of the others is as likely as any to be in the sample; seeders and leechers come in proportion. It has
-    /// `wanted` peers if there are as many and they fit. A seeder gets leechers only; no one gets itself; who stops gets
-    /// no one. A paused peer counts as a leecher. The torrent's completed count grows when a known leecher turns into a
-    /// seeder, whatever the event.
+    /// The sample has `numwant` peers if there are as many and they fit. Each eligible peer is equally
+    /// likely, and seeders and leechers are taken in proportion to their numbers. Seeders get leechers only,
+    /// no peer gets itself, and a stopped peer gets none. A paused peer (BEP 21) counts as a leecher. The
+    /// torrent's `downloaded` count grows when a known leecher becomes a seeder, whatever the event.
     ///
-    /// When a limit is reached the answer is the same, but a new peer is not stored. One that is known is updated.
+    /// When a limit is reached a new peer gets the same reply but is not stored. Known peers are always
+    /// updated.
     pub fn announce(
         &mut self,
         announce: &Announce,
@@ -90,7 +92,7 @@ impl Shard {
         }
     }
 
-    /// The counts of a torrent; zeros for one that is not known.
+    /// Returns the counts of a torrent; zeros if it is unknown.
     #[must_use]
     pub fn scrape(&self, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
         fn scrape<K: PeerFormat>(store: &Store<K>, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
@@ -100,8 +102,9 @@ impl Shard {
         scrape(&self.v4, info_hash, families).plus(scrape(&self.v6, info_hash, families))
     }
 
-    /// Loads what these announces will touch, so that the cache misses of a batch overlap. Changes nothing. Best called
-    /// with the 32 to 64 announces that follow. Those of the other family are passed over.
+    /// Loads what these announces need into the cache, so that the cache misses of a batch overlap. Changes
+    /// nothing. Most effective with the 32 to 64 announces that follow. Announces of the other family are
+    /// ignored.
     pub fn prefetch<'a>(&self, family: Family, announces: impl IntoIterator<Item = &'a Announce>) {
         let none = Stamp::new(Tick::at(Seconds(0)), false);
         let announces = announces.into_iter().map(|announce| (&announce.info_hash, announce.address));
@@ -117,7 +120,7 @@ impl Shard {
         }
     }
 
-    /// As [`Self::prefetch`], for a scrape of several torrents.
+    /// Loads what a scrape of these torrents needs into the cache. See [`Self::prefetch`].
     pub fn prefetch_scrape(&self, family: Family, info_hashes: &[InfoHash]) {
         match family {
             Family::V4 => self.v4.prefetch_scrape(info_hashes),
@@ -125,12 +128,14 @@ impl Shard {
         }
     }
 
-    /// Forgets peers that have not announced for the maximum age, until `budget` units of work are done or a pass over
-    /// all torrents ends, and goes on from there the next time. Never fails to make progress: a budget of 0 counts as 1.
+    /// Removes peers that have not announced within the maximum age, until `budget` units of work are done or
+    /// a pass over all torrents ends. The next call continues where this one stopped. A budget of 0 counts as
+    /// 1.
     ///
-    /// A peer is never forgotten before the maximum age. It is forgotten at most 16 seconds and a pass later, one more
-    /// each time another peer of its torrent took its place while the pass was there. Passes also gather what sparse
-    /// chunks of memory hold, so that these can be returned: they are worth running even when nothing is old.
+    /// No peer is removed before the maximum age. An expired peer is removed at most 16 seconds and one pass
+    /// later; one more pass for each time that another peer of its torrent was moved to its position during a
+    /// pass. Passes also compact sparse chunks of memory so that they can be freed, so they are useful even
+    /// when nothing is expired.
     pub fn expire(&mut self, now: Seconds, budget: u64) -> Expired {
         let cutoff = Cutoff::new(now, self.config.max_peer_age);
         let budget = budget.max(1);
@@ -156,24 +161,25 @@ impl Shard {
         done
     }
 
-    /// Roughly how many units of work one pass of [`Self::expire`] takes. A caller that calls it every `tick` and wants
-    /// a pass to take `interval` gives `pass_work() * tick / interval + 1` as the budget. A unit takes 50 to 100 ns when
-    /// memory is far larger than the caches, so a tick should be short enough to keep budgets below 5,000.
+    /// Returns the approximate number of work units of one pass of [`Self::expire`]. To have a pass take
+    /// `interval` with one call per `tick`, use a budget of `pass_work() * tick / interval + 1`. A unit takes
+    /// 50 to 100 ns when memory is far larger than the caches; choose a tick short enough to keep budgets
+    /// below 5,000.
     #[must_use]
     pub fn pass_work(&self) -> u64 {
         self.v4.pass_work() + self.v6.pass_work()
     }
 
-    /// What the shard holds. Cheap enough to call every second.
+    /// Returns numbers of torrents and peers, and memory. Cheap enough to call every second.
     #[must_use]
     pub fn stats(&self) -> ShardStats {
         ShardStats { v4: self.v4.stats(), v6: self.v6.stats() }
     }
 
-    /// Verifies that everything is where it should be. Takes time proportional to the content; meant for tests.
+    /// Verifies the internal consistency. Takes time proportional to the content; meant for tests.
     ///
     /// # Errors
-    /// The first contradiction found.
+    /// Describes the first inconsistency found.
     #[doc(hidden)]
     pub fn check_invariants(&self) -> Result<(), String> {
         self.v4.check()?;
@@ -186,7 +192,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Passes on every peer and whether it is a seeder. Takes time proportional to the content; meant for tests.
+    /// Visits every peer, with its torrent and whether it is a seeder. Takes time proportional to the
+    /// content; meant for tests.
     #[doc(hidden)]
     pub fn for_each_peer(&self, mut visit: impl FnMut(InfoHash, SocketAddr, bool)) {
         self.v4.for_each_peer(&mut visit);
@@ -213,12 +220,12 @@ fn counts<K: PeerFormat>(store: &Store<K>, torrent: Slot, order: PeerOrder) -> S
     }
 }
 
-/// What is to be done with an announcing peer.
+/// What to do with an announcing peer.
 #[derive(Clone, Copy)]
 enum Action {
     Store,
     Remove,
-    /// It cannot be reached.
+    /// Leave it out, because its port is 0.
     Reject,
 }
 
@@ -240,7 +247,7 @@ fn apply<K: PeerFormat>(
     }
 }
 
-/// What is left of an announce once its peer is stored.
+/// The rest of an announce, once its peer is stored.
 struct Request {
     outcome: Outcome,
     numwant: u32,
@@ -248,10 +255,10 @@ struct Request {
     both: bool,
 }
 
-/// What one family has, and where its peers in the reply go.
+/// The store of one family, and the buffer for its peers in the reply.
 struct Side<'a, K: PeerFormat>(&'a Store<K>, &'a mut [u8]);
 
-/// What one family can contribute to an answer.
+/// What one family can contribute to a reply.
 #[derive(Clone, Copy, Default)]
 struct Contribution {
     torrent: Option<Slot>,
@@ -273,7 +280,8 @@ impl<K: PeerFormat> Side<'_, K> {
 }
 
 impl Request {
-    /// Counts and samples. What the answer calls IPv4 is the family of the announcing peer, the other one IPv6.
+    /// Counts and samples. In the result, `v4_len` is that of the announcing peer's own family and `v6_len`
+    /// that of the other.
     fn reply<K: PeerFormat, L: PeerFormat>(
         self,
         info_hash: &InfoHash,
@@ -316,8 +324,8 @@ impl Contribution {
     }
 }
 
-/// How many peers of each family to give, from what there is and what fits. Where there is a choice both come in
-/// proportion.
+/// Returns the number of peers to take from each family, given how many are eligible and how many fit. If not
+/// all can be taken, both are taken in proportion.
 fn split(numwant: u32, first: (u32, usize), second: (u32, usize), rng: &mut impl Rng) -> (u32, u32) {
     let limit = |(count, fit): (u32, usize)| count.min(u32::try_from(fit).unwrap_or(u32::MAX));
     let (first_limit, second_limit) = (limit(first), limit(second));

@@ -1,23 +1,23 @@
-//! Blocks of a few sizes out of large chunks, named by 32 bits. A chunk holds blocks of one size at a time and goes back
-//! to the allocator when its last block is freed (one empty chunk per size is kept). Because the sizes in use shift
-//! over time, chunks also become sparse; [`Slab::plan_drain`] marks those, and whoever sweeps over the owners of the
-//! blocks moves them out with [`Slab::relocate`].
+//! Allocator of blocks of a few fixed sizes, identified by 32 bits. A chunk holds blocks of one size at a
+//! time and is freed with its last block (except for one empty chunk per size). As the sizes in use change
+//! over time, chunks become sparse: [`Slab::plan_drain`] marks such chunks, and the owners of blocks then
+//! move them out with [`Slab::relocate`].
 
 use crate::accesses;
 
-/// What blocks are made of: some words, which are plain integers so that a new chunk is zeroed memory as it comes from
-/// the operating system, not resident until it is touched.
+/// The element of a block, made of integer words, so that a new chunk is zeroed memory from the operating
+/// system and not resident until it is written.
 pub(crate) trait Unit: Copy {
     type Word: Copy + std::fmt::Debug;
     const ZERO: Self::Word;
     const WORDS: usize;
-    /// Base-two logarithm of the units in a chunk; at most 15, so that a position fits into a link.
+    /// Base-two logarithm of the units per chunk; at most 15, so that a position fits into a link.
     const CHUNK_BITS: u32;
 
     fn of(words: &[Self::Word]) -> &[Self];
     fn of_mut(words: &mut [Self::Word]) -> &mut [Self];
 
-    /// A unit of a free block that says where the next one is.
+    /// Creates the first unit of a free block, which holds the position of the next free block.
     fn from_link(next: u16) -> Self;
     fn link(self) -> u16;
 }
@@ -132,7 +132,7 @@ impl Unit for [u8; 20] {
     }
 }
 
-/// Bytes that come from memory together. Chunks begin at a multiple of this.
+/// Size of a cache line in bytes. The units of a chunk begin at a multiple of it.
 pub(crate) const CACHE_LINE: usize = 64;
 
 const NO_BLOCK: u16 = u16::MAX;
@@ -140,19 +140,19 @@ const NO_CHUNK: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct Chunk<U: Unit> {
-    /// Empty while the chunk is vacant.
+    /// Empty if the chunk is not allocated.
     words: Box<[U::Word]>,
-    /// The word where the first unit begins.
+    /// Index of the word where the first unit begins.
     start: u8,
     class: u8,
-    /// Whether it is in the list of chunks that blocks are taken from.
+    /// Whether the chunk is in the list of chunks to allocate from.
     listed: bool,
     draining: bool,
-    /// Blocks handed out.
+    /// Blocks in use.
     used: u16,
-    /// First free block among those handed out before.
+    /// First free block among those that have been in use.
     free: u16,
-    /// Where the blocks begin that were never handed out. Untouched memory is not resident.
+    /// Position of the first block that has never been in use. Memory from there on is not resident.
     fresh: u16,
     previous: u32,
     next: u32,
@@ -174,16 +174,16 @@ impl<U: Unit> Chunk<U> {
 
 #[derive(Clone, Debug)]
 struct Class {
-    /// Head of the list of chunks that blocks are taken from.
+    /// Head of the list of chunks to allocate from.
     available: u32,
     chunks: u32,
     used: u32,
 }
 
-/// Blocks of the sizes it was made for.
+/// Allocator of blocks of the given sizes.
 #[derive(Debug)]
 pub(crate) struct Slab<U: Unit> {
-    /// Units to a block, by class.
+    /// Units per block, by size class.
     sizes: &'static [u16],
     classes: Vec<Class>,
     chunks: Vec<Chunk<U>>,
@@ -192,7 +192,7 @@ pub(crate) struct Slab<U: Unit> {
 
 impl<U: Unit> Slab<U> {
     const CHUNK: usize = 1 << U::CHUNK_BITS;
-    /// Words more than needed, so that the first unit can begin at a line.
+    /// Words added to a chunk so that the first unit can be aligned to a cache line.
     const PAD: usize = CACHE_LINE / size_of::<U::Word>();
 
     pub(crate) fn new(sizes: &'static [u16]) -> Self {
@@ -200,7 +200,8 @@ impl<U: Unit> Slab<U> {
         Self { sizes, classes: vec![class; sizes.len()], chunks: Vec::new(), vacant: Vec::new() }
     }
 
-    /// A block of a class, with arbitrary content. The number of chunks is bounded by the limits of the shard.
+    /// Allocates a block of a size class, with arbitrary content. The number of chunks is bounded by the
+    /// limits of the shard.
     pub(crate) fn alloc(&mut self, class: usize) -> u32 {
         let id = match self.classes[class].available {
             NO_CHUNK => self.add_chunk(class),
@@ -255,7 +256,7 @@ impl<U: Unit> Slab<U> {
         chunk.units_mut(at, self.sizes[chunk.class as usize] as usize)
     }
 
-    /// One unit, by the name of its block plus its position in it.
+    /// Returns one unit, identified by the block plus the position in it.
     #[inline]
     pub(crate) fn unit(&self, name: u32) -> &U {
         let (id, at) = Self::locate(name);
@@ -281,7 +282,8 @@ impl<U: Unit> Slab<U> {
         }
     }
 
-    /// Moves the first `len` units to a new block of a class, which may be the same, and frees the old one.
+    /// Moves the first `len` units to a new block of a size class, which may be the same, and frees the old
+    /// block.
     pub(crate) fn resize(&mut self, block: u32, class: usize, len: usize) -> u32 {
         let target = self.alloc(class);
         self.copy(block, 0, target, 0, len);
@@ -289,7 +291,7 @@ impl<U: Unit> Slab<U> {
         target
     }
 
-    /// Moves a block out of a chunk that is to be emptied. Returns where it is now.
+    /// Moves a block out of its chunk if that is to be emptied. Returns the block's new identifier.
     pub(crate) fn relocate(&mut self, block: u32) -> u32 {
         let (id, _) = Self::locate(block);
         let chunk = &self.chunks[id];
@@ -300,8 +302,8 @@ impl<U: Unit> Slab<U> {
         self.resize(block, class, self.sizes[class] as usize)
     }
 
-    /// Chooses the chunks to be emptied: of each size that could do with two chunks less, those at most three quarters
-    /// full. Takes time proportional to the number of chunks.
+    /// Selects the chunks to be emptied: of each size that needs at least two chunks less than it has, those
+    /// that are at most three quarters full. Takes time proportional to the number of chunks.
     pub(crate) fn plan_drain(&mut self) {
         for id in 0..self.chunks.len() {
             let chunk = &self.chunks[id];
@@ -329,12 +331,12 @@ impl<U: Unit> Slab<U> {
             + self.vacant.capacity() * size_of::<u32>()
     }
 
-    /// Blocks handed out.
+    /// Returns the number of blocks in use.
     pub(crate) fn blocks(&self) -> u64 {
         self.classes.iter().map(|class| u64::from(class.used)).sum()
     }
 
-    /// Chunks that hold memory.
+    /// Returns the number of chunks that are allocated.
     #[cfg(test)]
     fn held(&self) -> usize {
         self.chunks.len() - self.vacant.len()
@@ -371,7 +373,8 @@ impl<U: Unit> Slab<U> {
         id
     }
 
-    /// Keeps an empty chunk if blocks of its size could be taken from no other, and gives it back otherwise.
+    /// Keeps an empty chunk if it is the only one that blocks of its size can be allocated from, and frees it
+    /// otherwise.
     fn reclaim(&mut self, id: u32) {
         let chunk = &mut self.chunks[id as usize];
         chunk.free = NO_BLOCK;
@@ -428,7 +431,8 @@ fn chunk_has_room<U: Unit>(chunk: &Chunk<U>, sizes: &[u16], capacity: usize) -> 
     chunk.free != NO_BLOCK || (chunk.fresh + sizes[chunk.class as usize]) as usize <= capacity
 }
 
-/// The class of the smallest block that holds `len` elements, for each `len` up to 255. `capacities` ascend.
+/// Returns the class of the smallest capacity that holds `len` elements, for each `len` up to 255.
+/// `capacities` must ascend.
 pub(crate) const fn class_by_len(capacities: &[u16]) -> [u8; 256] {
     let mut classes = [u8::MAX; 256];
     let (mut len, mut class) = (0, 0);
@@ -451,14 +455,14 @@ mod tests {
     const SIZES: [u16; 3] = [2, 3, 100];
 
     #[test]
-    fn classes_are_the_tightest() {
+    fn classes_are_the_smallest_that_fit() {
         let classes = class_by_len(&SIZES);
         assert_eq!(classes[..6], [0, 0, 0, 1, 2, 2]);
         assert_eq!((classes[100], classes[101]), (2, u8::MAX));
     }
 
     #[test]
-    fn blocks_do_not_overlap_and_memory_comes_back() {
+    fn blocks_do_not_overlap_and_chunks_are_freed() {
         let mut slab = Slab::<u64>::new(&SIZES);
         let blocks: Vec<u32> = (0..100_000)
             .map(|i| {
@@ -479,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn draining_gathers_what_is_left_in_sparse_chunks() {
+    fn draining_frees_sparse_chunks() {
         let mut slab = Slab::<u64>::new(&SIZES);
         let blocks: Vec<u32> = (0..10 * 16_384).map(|_| slab.alloc(0)).collect();
         assert_eq!(slab.held(), 10);

@@ -1,8 +1,8 @@
-//! Info hashes and what is known of each, 32 bytes to an entry, in many small pages.
+//! Hash table from info hash to completed count and payload, 32 bytes per entry, in small pages.
 //!
-//! A page is one block of a [`Slab`]: first a byte of fingerprint per entry, then the entries, without gaps. Pages are
-//! the buckets of linear hashing, 32 entries on average, so the table grows by splitting one page and never moves more
-//! than that.
+//! A page is one block of a [`Slab`]: first one fingerprint byte per entry, then the entries. Pages are the
+//! buckets of linear hashing with 32 entries on average, so the table grows by splitting one page and never
+//! moves more than that.
 
 use std::hint::black_box;
 
@@ -14,15 +14,15 @@ use crate::linear;
 use crate::segmented::SegmentedVec;
 use crate::slab::{Slab, class_by_len};
 
-/// Entries to a page on average. Between two doublings pages that were not split yet have up to twice as many.
+/// Mean number of entries per page. Pages that are still to be split have up to twice as many.
 const MEAN_ENTRIES: u64 = 32;
-/// Entries at which another page takes no more. Out of reach without the hash key.
+/// Maximum number of entries per page. Cannot be reached without knowing the hash key.
 const MAX_ENTRIES_PER_PAGE: u8 = 255;
-/// Info hashes looked at together by [`Table::prefetch`].
+/// Maximum number of torrents per call of [`Table::prefetch`].
 pub(crate) const PREFETCH_BATCH: usize = 64;
 
-/// Entries to a block, by class. Fine steps where pages usually are. Together with the fingerprints each fills whole lines
-/// of the cache, so that no entry lies across two.
+/// Entries per block, by size class, in fine steps around the usual page sizes. Together with the
+/// fingerprints each fills whole cache lines, so that no entry spans two.
 const CAPACITIES: [u16; 37] = [
     1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54,
     56, 58, 60, 62, 64, 79, 95, 128, 192, 256,
@@ -32,7 +32,7 @@ const CLASS: [u8; 256] = class_by_len(&CAPACITIES);
 
 type Unit = [u64; 4];
 
-/// Units to a block: the entries and their fingerprints.
+/// Units per block: the entries and their fingerprints.
 const fn sizes() -> [u16; CAPACITIES.len()] {
     let mut sizes = CAPACITIES;
     let mut class = 0;
@@ -48,7 +48,7 @@ const fn fingerprint_units(capacity: u16) -> u16 {
     capacity.div_ceil(32)
 }
 
-/// The units before the entries of a page that has this many.
+/// Returns the number of units before the entries of a page with `len` entries.
 #[inline]
 fn header_units(len: u8) -> usize {
     fingerprint_units(CAPACITIES[CLASS[len as usize] as usize]) as usize
@@ -56,12 +56,12 @@ fn header_units(len: u8) -> usize {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Page {
-    /// Meaningless while the page is empty.
+    /// Undefined while the page is empty.
     block: u32,
     len: u8,
 }
 
-/// A torrent as the table looks for it.
+/// Info hash and its hash value, as needed to search the table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TorrentKey {
     words: [u64; 3],
@@ -73,7 +73,7 @@ impl TorrentKey {
         Self { words: words_of(&info_hash.0), hash: hasher.hash(&info_hash.0) }
     }
 
-    /// Tells entries of a page apart; 0 stands for no entry.
+    /// Returns the byte that distinguishes most entries of a page. Never 0, which stands for no entry.
     #[inline]
     fn fingerprint(self) -> u8 {
         ((self.hash >> 56) as u8).max(1)
@@ -90,7 +90,8 @@ fn words_of(bytes: &[u8; 20]) -> [u64; 3] {
     [word(0), word(8), word(16)]
 }
 
-/// An entry: 20 bytes of info hash, 4 of completed count, 8 of payload.
+/// Whether an entry has this info hash. An entry is 20 bytes of info hash, 4 of completed count and 8 of
+/// payload.
 #[inline]
 fn has_info_hash(unit: &Unit, words: [u64; 3]) -> bool {
     unit[0] == words[0] && unit[1] == words[1] && (unit[2] ^ words[2]) & 0xffff_ffff == 0
@@ -114,20 +115,20 @@ fn set_fingerprint(block: &mut [Unit], at: usize, fingerprint: u8) {
     *word = *word & !(0xff << shift) | u64::from(fingerprint) << shift;
 }
 
-/// A word with the top bit set of each byte in which `word` has a zero.
+/// Returns a word with the top bit set of each byte that is zero in `word`.
 #[inline]
 fn zero_bytes(word: u64) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     !(((word & LOW) + LOW) | word | LOW)
 }
 
-/// The fingerprint of a torrent in every byte of a word.
+/// Returns the fingerprint of a torrent in every byte of a word.
 #[inline]
 fn pattern(key: TorrentKey) -> u64 {
     u64::from(key.fingerprint()) * 0x0101_0101_0101_0101
 }
 
-/// Where an entry is, until the next change of the table.
+/// Reference to an entry, valid until the next change of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     page: u32,
@@ -135,7 +136,7 @@ pub(crate) struct Slot {
     unit: u32,
 }
 
-/// The entries of one family.
+/// The torrents of one address family.
 #[derive(Debug)]
 pub(crate) struct Table {
     hasher: SipHasher13,
@@ -195,7 +196,7 @@ impl Table {
         None
     }
 
-    /// The entry at a position below [`Self::page_len`].
+    /// Returns the entry at an index below [`Self::page_len`].
     pub(crate) fn slot_at(&self, page: u32, at: u8) -> Slot {
         Self::slot(page, self.pages.get(page), at)
     }
@@ -240,7 +241,7 @@ impl Table {
         Some(Self::slot(number, page, page.len - 1))
     }
 
-    /// Removes an entry. The last one of the page takes its place.
+    /// Removes an entry. The last entry of the page is moved to its position.
     pub(crate) fn remove(&mut self, slot: Slot) {
         let mut page = self.pages.get(slot.page);
         let head = header_units(page.len);
@@ -260,7 +261,7 @@ impl Table {
         self.pages.set(slot.page, page);
     }
 
-    /// Merges the last page into its buddy if there are many more pages than needed. Returns whether there were.
+    /// Merges the last page into its buddy if there are many more pages than needed. Returns whether it did.
     pub(crate) fn shrink(&mut self) -> bool {
         let pages = self.pages.len();
         if pages == 1 || self.len * 4 > MEAN_ENTRIES * 3 * u64::from(pages) {
@@ -274,7 +275,7 @@ impl Table {
         for at in 0..last.len as usize {
             let block = self.slab.get(last.block);
             let (fingerprint, unit) = (fingerprint_at(block, at), block[header_units(last.len) + at]);
-            // Cannot be refused: the sum of both was looked at.
+            // Cannot fail: the total length of both was checked above.
             let _ = self.push(buddy, fingerprint, unit);
         }
         if last.len > 0 {
@@ -305,7 +306,8 @@ impl Table {
         Some(())
     }
 
-    /// Moves the first `kept` entries of a block made for `old` entries to one made for `new`, if that is another size.
+    /// Moves the first `kept` entries of a block for `old` entries to a block for `new` entries, if that is
+    /// another size.
     fn resize_page(&mut self, block: u32, old: usize, new: usize, kept: usize) -> u32 {
         let (from, to) = (CLASS[old], CLASS[new]);
         if from == to {
@@ -321,7 +323,7 @@ impl Table {
         target
     }
 
-    /// Adds a page and moves there what now belongs there, out of the one page that had it.
+    /// Adds a page and moves the entries that belong there from its buddy.
     fn split(&mut self) {
         let new = self.pages.len();
         let old = linear::buddy(new + 1);
@@ -354,7 +356,7 @@ impl Table {
         self.pages.set(new, halves[1].0);
     }
 
-    /// An empty page with a block for exactly `len` entries to come, and where they begin.
+    /// Returns an empty page with a block for exactly `len` entries, and the position of its first entry.
     fn new_page(&mut self, len: usize) -> (Page, usize) {
         if len == 0 {
             return (Page::default(), 0);
@@ -364,7 +366,7 @@ impl Table {
         (Page { block, len: 0 }, head)
     }
 
-    /// Moves the block of a page out of a chunk that is to be emptied.
+    /// Moves the block of a page out of its chunk if that is to be emptied.
     pub(crate) fn relocate(&mut self, number: u32) {
         let mut page = self.pages.get(number);
         if page.len > 0 {
@@ -377,9 +379,9 @@ impl Table {
         self.slab.plan_drain();
     }
 
-    /// Loads what [`Self::find`] will need for these torrents, and passes on the payloads found, each with the position of
-    /// its torrent among them. Each loop does loads
-    /// that do not wait for one another, so that their cache misses overlap.
+    /// Loads what [`Self::find`] needs for these torrents into the cache, and passes each payload found to
+    /// `found` with the index of its torrent. The loads of each loop are independent of one another, so that
+    /// their cache misses overlap.
     pub(crate) fn prefetch(&self, keys: &[TorrentKey], mut found: impl FnMut(usize, u64)) {
         let mut pages = [Page::default(); PREFETCH_BATCH];
         for (page, key) in pages.iter_mut().zip(keys) {
@@ -387,7 +389,8 @@ impl Table {
         }
         let in_use = pages.iter().take(keys.len()).filter(|page| page.len > 0);
         black_box(in_use.fold(0, |sum, page| sum ^ self.slab.unit(page.block)[0]));
-        // The first entry with the right fingerprint is hardly ever another one. If it is, the wrong list is loaded.
+        // The first entry with a matching fingerprint is hardly ever another torrent. If it is, the wrong
+        // list is loaded.
         let mut units = [None; PREFETCH_BATCH];
         for ((unit, key), page) in units.iter_mut().zip(keys).zip(&pages) {
             *unit = self.candidate(*key, *page);
@@ -400,7 +403,7 @@ impl Table {
         }
     }
 
-    /// The first entry of a page with the fingerprint of a torrent.
+    /// Returns the first entry of a page whose fingerprint matches.
     fn candidate(&self, key: TorrentKey, page: Page) -> Option<u32> {
         if page.len == 0 {
             return None;
@@ -414,7 +417,7 @@ impl Table {
         })
     }
 
-    /// Passes on every torrent and its payload.
+    /// Visits every torrent and its payload.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(InfoHash, u64)) {
         for number in 0..self.pages.len() {
             for at in 0..self.page_len(number) {
@@ -424,7 +427,7 @@ impl Table {
         }
     }
 
-    /// Verifies that every entry is where it is looked for, and that blocks are of the right size.
+    /// Verifies that every entry is found, and that blocks have the right size.
     pub(crate) fn check(&self) -> Result<(), String> {
         let (mut len, mut blocks) = (0, 0);
         for number in 0..self.pages.len() {
@@ -469,9 +472,9 @@ mod tests {
         InfoHash(bytes)
     }
 
-    /// Blocks are used again and again here, by pages that grow and shrink, so that traces of what was in them show.
+    /// Blocks are reused here by pages that grow and shrink, so that remains of earlier content would show.
     #[test]
-    fn entries_are_found_exactly_while_they_are_there() {
+    fn matches_a_map_under_random_operations() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(0x7ab1e);
         let mut table = Table::new(SipHasher13::new_with_keys(5, 6));
         let mut model = BTreeMap::new();
@@ -480,7 +483,7 @@ mod tests {
             let key = table.key(&info_hash(number));
             let found = table.find(key);
             assert_eq!(found.map(|slot| table.payload(slot)), model.get(&number).copied(), "round {round}");
-            // Swings between few and many.
+            // Alternates between growth and shrinkage.
             let grow = round / 6000 % 2 == 0;
             match found {
                 Some(slot) if !grow || rng.random_range(0..4) == 0 => {
@@ -504,9 +507,10 @@ mod tests {
         }
     }
 
-    /// A page that grows past 31 entries may get the very block it once left, with fingerprints of entries that are gone.
+    /// A page that grows past 31 entries may get a block that it used before, with fingerprints of removed
+    /// entries.
     #[test]
-    fn blocks_bring_no_entries_back() {
+    fn reused_blocks_hold_no_removed_entries() {
         let mut table = Table::new(SipHasher13::new_with_keys(5, 6));
         let mut pages = [const { Vec::new() }; 4];
         for number in 0..1000 {
@@ -524,7 +528,7 @@ mod tests {
         let remove = |table: &mut Table, keys: &[TorrentKey]| {
             keys.iter().rev().for_each(|key| table.remove(table.find(*key).unwrap()));
         };
-        // The first page leaves a block behind, then the second does, and has that again when the first comes back.
+        // The first page frees a block, the second page uses and frees it, and the first page gets it again.
         insert(&mut table, &p[31..34]);
         insert(&mut table, &q[31..34]);
         insert(&mut table, &p[34..36]);
@@ -539,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn completed_counts_stay_apart_from_names() {
+    fn completed_counts_do_not_change_info_hashes() {
         let mut table = Table::new(SipHasher13::new_with_keys(5, 6));
         let key = table.key(&InfoHash([0xff; 20]));
         let slot = table.insert(key, 7).unwrap();

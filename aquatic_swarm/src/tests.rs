@@ -1,4 +1,4 @@
-//! What a shard promises as a whole: who gets whom, what is counted, how evenly, and at what cost.
+//! Behaviour of a shard as a whole: replies, counts, uniformity of sampling, and cost of calls.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -43,7 +43,7 @@ impl Fixture {
         self.shard.announce(announce, self.now, &mut self.rng, out)
     }
 
-    /// The numbers of the peers in the last reply.
+    /// Returns the numbers of the peers in the last reply.
     fn v4_reply(&self, announced: Announced) -> Vec<u32> {
         let peers = self.v4[..announced.v4_len].chunks(6);
         peers.map(|peer| u32::from_be_bytes([peer[0], peer[1], peer[2], peer[3]])).collect()
@@ -73,7 +73,7 @@ fn v6(number: u32, seeder: bool, numwant: usize) -> Announce {
 }
 
 #[test]
-fn one_wanted_peer_is_one_peer() {
+fn replies_have_at_most_numwant_peers() {
     let mut fixture = Fixture::new();
     fixture.fill(1, 1);
     for numwant in [1, 2, 3] {
@@ -83,7 +83,7 @@ fn one_wanted_peer_is_one_peer() {
 }
 
 #[test]
-fn seeders_get_leechers_and_no_one_itself() {
+fn seeders_get_leechers_and_no_peer_gets_itself() {
     let mut fixture = Fixture::new();
     fixture.fill(5, 5);
     let got = fixture.announce(&v4(2, true, 50));
@@ -97,7 +97,7 @@ fn seeders_get_leechers_and_no_one_itself() {
 }
 
 #[test]
-fn who_stops_gets_counts_but_no_peers() {
+fn stopped_peers_get_counts_but_no_peers() {
     let mut fixture = Fixture::new();
     fixture.fill(2, 3);
     let stop = Announce { event: AnnounceEvent::Stopped, ..v4(0, true, 50) };
@@ -120,7 +120,7 @@ fn completion_is_counted_once_and_only_of_known_leechers() {
 }
 
 #[test]
-fn both_families_are_counted_and_given_where_the_reply_can_carry_them() {
+fn replies_cover_the_families_they_can_carry() {
     let mut fixture = Fixture::new();
     fixture.fill(1, 2);
     fixture.announce(&v6(0, false, 0));
@@ -138,7 +138,7 @@ fn both_families_are_counted_and_given_where_the_reply_can_carry_them() {
 }
 
 #[test]
-fn port_zero_and_limits_are_answered_but_not_stored() {
+fn peers_beyond_limits_and_with_port_0_get_replies_but_are_not_stored() {
     let mut fixture = Fixture::with(ShardConfig { max_peers_per_torrent: 4, ..ShardConfig::default() });
     fixture.fill(2, 2);
     let got = fixture.announce(&v4(100, false, 50));
@@ -146,15 +146,15 @@ fn port_zero_and_limits_are_answered_but_not_stored() {
         (got.stored, got.v4_len, got.complete, got.incomplete),
         (Stored::RefusedPeersPerTorrent, 24, 2, 2)
     );
-    let mut nowhere = v4(100, false, 50);
-    nowhere.address.set_port(0);
-    let got = fixture.announce(&nowhere);
+    let mut without_port = v4(100, false, 50);
+    without_port.address.set_port(0);
+    let got = fixture.announce(&without_port);
     assert_eq!((got.stored, got.v4_len), (Stored::RefusedPort, 24));
     assert_eq!(fixture.announce(&v4(3, true, 50)).stored, Stored::Updated);
 }
 
 #[test]
-fn some_room_is_kept_for_small_torrents() {
+fn part_of_the_peer_limit_is_reserved_for_small_torrents() {
     let config = ShardConfig { max_peers: 20, reserved_for_small_torrents: 50, ..ShardConfig::default() };
     let mut fixture = Fixture::with(config);
     let stored: Vec<Stored> = (0..11).map(|number| fixture.announce(&v4(number, false, 0)).stored).collect();
@@ -172,7 +172,7 @@ fn prefetch_takes_any_number_and_unknown_torrents() {
     let mut fixture = Fixture::new();
     fixture.fill(300, 300);
     for count in [0, 1, 63, 64, 65, 200] {
-        // Peers of a large swarm and of torrents that nobody knows, of both families.
+        // Peers of a large swarm and of unknown torrents, of both families.
         let unknown =
             |number: u32| Announce { info_hash: InfoHash([number as u8; 20]), ..v4(number, false, 0) };
         let announces: Vec<Announce> = (0..count)
@@ -183,7 +183,8 @@ fn prefetch_takes_any_number_and_unknown_torrents() {
     }
 }
 
-/// Chi-square of counts that should be equal, as standard deviations from its mean.
+/// Returns the chi-square statistic of counts with equal expected values, in standard deviations from its
+/// mean.
 fn deviation(counts: &BTreeMap<u64, u32>, cells: usize) -> f64 {
     let mean = f64::from(counts.values().sum::<u32>()) / cells as f64;
     let missing = (cells - counts.len()) as f64 * mean;
@@ -194,11 +195,11 @@ fn deviation(counts: &BTreeMap<u64, u32>, cells: usize) -> f64 {
 }
 
 #[test]
-fn everybody_turns_up_equally_often_in_replies() {
+fn peers_are_equally_likely_in_replies() {
     for (seeders, leechers, numwant) in [(0, 8, 5), (4, 20, 5), (30, 90, 50), (100, 400, 5), (700, 300, 50)] {
         let mut fixture = Fixture::new();
         fixture.fill(seeders, leechers);
-        // The requester is one of them.
+        // The requester is one of the peers.
         let requester = seeders + leechers / 2;
         let others = seeders + leechers - 1;
         let mut counts = BTreeMap::new();
@@ -214,14 +215,15 @@ fn everybody_turns_up_equally_often_in_replies() {
             }
         }
         let deviation = deviation(&counts, others as usize);
-        // Peers come in runs, whose counts go up and down together; and none is in a reply twice.
+        // Peers are returned in runs, so their counts are correlated; and none is in a reply twice.
         assert!(deviation < 12.0, "{seeders} + {leechers}, {numwant} numwant: {deviation}");
     }
 }
 
-/// Neighbours in a list are there by chance: over many swarms no two are in the same reply more often than others.
+/// The order of a list is random: over many swarms no pair of peers is in the same reply more often than
+/// another.
 #[test]
-fn pairs_turn_up_equally_often_in_replies() {
+fn pairs_are_equally_likely_in_replies() {
     for peers in [8_u32, 24] {
         let mut pairs = BTreeMap::new();
         let mut fixture = Fixture::new();
@@ -246,8 +248,9 @@ fn pairs_turn_up_equally_often_in_replies() {
     }
 }
 
-/// How much more often than by chance 20 of 600 peers that came together are in a reply together.
-fn togetherness(fixture: &mut Fixture) -> f64 {
+/// Returns how often two of 20 peers added in succession, out of 600, are in the same reply, relative to
+/// chance.
+fn adjacency(fixture: &mut Fixture) -> f64 {
     const ROUNDS: usize = 4000;
     let mut together = 0;
     for _ in 0..ROUNDS {
@@ -259,18 +262,18 @@ fn togetherness(fixture: &mut Fixture) -> f64 {
     together as f64 / by_chance
 }
 
-/// In a large swarm who comes at the same time gets neighbouring seats, but nobody keeps his neighbours.
+/// Peers added to a large swarm in succession are adjacent; announces spread them out.
 #[test]
-fn large_swarms_are_stirred_by_announces() {
+fn announces_shuffle_large_swarms() {
     let mut fixture = Fixture::new();
     fixture.fill(0, 600);
-    let before = togetherness(&mut fixture);
+    let before = adjacency(&mut fixture);
     for round in 0..40 {
         for peer in 0..600 {
             fixture.announce(&v4((peer * 7 + round) % 600, false, 0));
         }
     }
-    let after = togetherness(&mut fixture);
+    let after = adjacency(&mut fixture);
     assert!(before > 8.0 && after < 3.0, "{before}, {after}");
     fixture.shard.check_invariants().unwrap();
 }
@@ -294,13 +297,14 @@ fn both_families_are_sampled_in_proportion() {
     assert!((share - 29.0 / 39.0).abs() < 0.005, "{share}");
 }
 
-/// The most pieces of memory any call touches, while a swarm grows to a size, once it has it, and while it shrinks.
-fn most_touched(peers: u32) -> u64 {
+/// Returns the maximum number of memory accesses per call, while a swarm grows to a size, has it, and
+/// shrinks.
+fn max_accesses(peers: u32) -> u64 {
     let mut fixture = Fixture::new();
     let mut most = 0;
     let mut step = |fixture: &mut Fixture, announce: &Announce| {
-        let (_, touched) = accesses::during(|| fixture.announce(announce));
-        most = most.max(touched);
+        let (_, accesses) = accesses::during(|| fixture.announce(announce));
+        most = most.max(accesses);
     };
     for number in 0..peers {
         step(&mut fixture, &v4(number, number % 3 == 0, 50));
@@ -317,47 +321,48 @@ fn most_touched(peers: u32) -> u64 {
 }
 
 #[test]
-fn no_call_touches_more_in_a_larger_swarm() {
-    let medium = most_touched(1_000);
-    let large = most_touched(30_000);
-    // Becoming a large swarm, at 129 peers, is the most there is; splitting a bucket that happens to be full varies.
+fn cost_per_call_does_not_depend_on_swarm_size() {
+    let medium = max_accesses(1_000);
+    let large = max_accesses(30_000);
+    // The conversion to a large swarm, at 129 peers, costs most; the cost of splitting a bucket varies with
+    // its length.
     assert!(large <= medium + 50, "{medium} at 1,000 peers, {large} at 30,000");
     assert!(medium < 2500, "{medium}");
 }
 
 #[test]
-fn no_call_touches_more_among_more_torrents() {
+fn cost_per_call_does_not_depend_on_the_number_of_torrents() {
     let most = |torrents: u32| {
         let mut fixture = Fixture::new();
-        let touch = |number: u32| {
+        let cost = |number: u32| {
             let mut hash = [0; 20];
             hash[4..8].copy_from_slice(&number.to_be_bytes());
             let announce = Announce { info_hash: InfoHash(hash), ..v4(number, false, 50) };
             accesses::during(|| fixture.announce(&announce)).1
         };
-        // The first page of the directory comes as a whole.
-        (0..torrents).map(touch).skip(1).max().unwrap()
+        // The first page of the table is allocated as a whole.
+        (0..torrents).map(cost).skip(1).max().unwrap()
     };
     let (few, many) = (most(2_000), most(30_000));
     assert!(many <= few + 100 && many < 300, "{few} among 2,000, {many} among 30,000");
 }
 
 #[test]
-fn expiry_keeps_to_its_budget_inside_a_large_swarm() {
+fn expiry_respects_its_budget_inside_a_large_swarm() {
     let mut fixture = Fixture::new();
     fixture.fill(10_000, 20_000);
     let late = fixture.now + ShardConfig::default().max_peer_age + 100;
     let mut calls = 0;
     loop {
-        let (done, touched) = accesses::during(|| fixture.shard.expire(late, 200));
+        let (done, accesses) = accesses::during(|| fixture.shard.expire(late, 200));
         assert!(done.work <= 200 + 600, "{done:?}");
-        assert!(touched <= 800 * 20, "{touched}");
+        assert!(accesses <= 800 * 20, "{accesses}");
         calls += 1;
         if fixture.shard.stats().v4.torrents == 0 {
             break;
         }
         fixture.shard.check_invariants().unwrap();
-        // Announces in between, of peers that are gone or old, disturb nothing.
+        // Announces of removed or expired peers during the pass change nothing.
         if calls % 50 == 0 {
             let now = std::mem::replace(&mut fixture.now, late);
             assert!(fixture.announce(&v4(calls * 17, true, 3)).v4_len <= 18);
@@ -369,9 +374,9 @@ fn expiry_keeps_to_its_budget_inside_a_large_swarm() {
     fixture.shard.check_invariants().unwrap();
 }
 
-/// A torrent visited once may be moved by a page split; an expiry pass finds all old peers nevertheless.
+/// A page split may move a torrent that has been visited; a pass finds all expired peers nevertheless.
 #[test]
-fn one_pass_forgets_all_while_the_table_grows() {
+fn one_pass_removes_all_expired_peers_while_the_table_grows() {
     let mut fixture = Fixture::new();
     let torrent = |number: u32| {
         let mut hash = [9; 20];

@@ -1,35 +1,35 @@
-//! When a peer was last seen, in 16 bits together with what it was.
+//! Time of a peer's last announce, in 16 bits together with its role.
 
 use aquatic_common::Seconds;
 
 use crate::types::MAX_PEER_AGE;
 
-/// Seconds to a tick.
+/// Seconds per tick.
 const TICK: u32 = 8;
 /// Ticks are counted modulo this.
 const WRAP: u32 = 1 << 15;
 
-// An entry of the greatest allowed age must still look old, not young, when the sweep comes around to it. That leaves
-// a day in which the sweep must pass at least once.
+// A peer of the maximum age must still look old, not young, when an expiry pass reaches it. Passes may
+// therefore take up to a day.
 const _: () = assert!(MAX_PEER_AGE / TICK + 86_400 / TICK < WRAP);
 
-/// A coarse time modulo 73 hours.
+/// Time in ticks, modulo 73 hours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tick(u16);
 
 impl Tick {
     pub(crate) fn at(now: Seconds) -> Self {
-        // Always below 2^15, so nothing is cut off.
+        // Lossless: always below 2^15.
         Self(((now.0 / TICK) % WRAP) as u16)
     }
 
-    /// Ticks from `earlier` to this one, if that is less than the wrap.
+    /// Returns the ticks from `earlier` to this tick, modulo the wrap.
     fn since(self, earlier: Self) -> u16 {
         self.0.wrapping_sub(earlier.0) & (WRAP as u16 - 1)
     }
 }
 
-/// What is remembered of a peer besides its address: when it last announced and whether it was a seeder.
+/// Time of a peer's last announce, and whether it was a seeder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp(pub(crate) u16);
 
@@ -47,7 +47,7 @@ impl Stamp {
     }
 }
 
-/// Decides which peers are forgotten.
+/// Decides which peers are expired.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cutoff {
     now: Tick,
@@ -55,7 +55,8 @@ pub(crate) struct Cutoff {
 }
 
 impl Cutoff {
-    /// Ages are rounded so that no peer is forgotten before `max_peer_age` seconds; it may take two ticks longer.
+    /// Creates a cutoff. Ages are rounded such that no peer expires before `max_peer_age` seconds, and each
+    /// at most two ticks later.
     pub(crate) fn new(now: Seconds, max_peer_age: u32) -> Self {
         let ticks = max_peer_age.min(MAX_PEER_AGE).div_ceil(TICK);
         Self { now: Tick::at(now), max_age: ticks as u16 }
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_live_at_least_the_maximum_age_and_at_most_two_ticks_more() {
+    fn peers_expire_between_the_maximum_age_and_two_ticks_later() {
         for seen in [0, 5, 7, 8, 262_136, 262_144, 1_000_003] {
             for age in [60, 61, 63, 64, 3600, MAX_PEER_AGE] {
                 assert!(!expired(seen, seen + age, age), "seen {seen}, age {age}");
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn old_peers_stay_old_for_a_day_across_the_wrap() {
+    fn peers_stay_expired_for_a_day_across_the_wrap() {
         for seen in [0, 200_000, 262_143] {
             for late in [100, 40_000, 86_400] {
                 assert!(expired(seen, seen + MAX_PEER_AGE + late, MAX_PEER_AGE));

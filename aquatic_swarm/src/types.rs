@@ -1,24 +1,24 @@
-//! What goes into a shard and what comes out of it.
+//! Arguments and results of the operations of a shard.
 
 use std::net::SocketAddr;
 
 use aquatic_common::config::{CleaningConfig, Limit, LimitsConfig};
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
 
-/// The most peers one reply carries, whatever [`Announce::wanted`] says.
+/// Maximum number of peers per reply, whatever [`Announce::numwant`] is.
 pub const MAX_NUMWANT: usize = 1024;
 
-/// The most peers one torrent and family can hold, whatever the configuration says.
+/// Maximum number of peers per torrent and family, whatever the configuration is.
 pub const MAX_PEERS_PER_TORRENT: u32 = 10_000_000;
 
-/// The most peers, and the most torrents, one shard can hold, whatever the configuration says.
+/// Maximum number of peers, and of torrents, per shard, whatever the configuration is.
 pub const MAX_PER_SHARD: u64 = 1_000_000_000;
 
-/// The longest peer age the coarse time stamps can tell apart, in seconds.
+/// Maximum peer age that the stored time stamps can represent, in seconds.
 pub const MAX_PEER_AGE: u32 = 172_800;
 
-/// A secret that decides where torrents and peers are kept. Info hashes, addresses and ports are chosen by strangers;
-/// as long as they do not know the key they cannot choose them so that they collide.
+/// Secret key of the hash functions. Clients choose info hashes, addresses and ports; without the key they
+/// cannot choose them to collide.
 #[derive(Clone, Copy)]
 pub struct HashKey(pub [u8; 16]);
 
@@ -31,21 +31,22 @@ impl std::fmt::Debug for HashKey {
 /// Limits and ages of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardConfig {
-    /// Most torrents with at least one peer. A torrent with peers of both families counts twice.
+    /// Maximum number of torrents with at least one peer. A torrent with peers of both families counts twice.
     pub max_torrents: u64,
-    /// Most peers of all torrents and both families.
+    /// Maximum number of peers of all torrents and both families.
     pub max_peers: u64,
-    /// Most peers of one torrent and family.
+    /// Maximum number of peers per torrent and family.
     pub max_peers_per_torrent: u32,
-    /// Percent of `max_peers` that only torrents with fewer than three peers may use.
+    /// Percentage of `max_peers` reserved for torrents with fewer than three peers.
     pub reserved_for_small_torrents: u32,
     /// Seconds after its last announce at which a peer may be forgotten.
     pub max_peer_age: u32,
 }
 
 impl ShardConfig {
-    /// The part of one of `shards` equal shards. Totals are divided and rounded up, so that a small limit still lets
-    /// each shard hold something; the limit of one torrent is not divided, because a torrent lives in one shard.
+    /// Returns the limits of one of `shards` equal shards. Totals are divided and rounded up, so that even
+    /// with small limits each shard can hold something. The limit per torrent is not divided, because a
+    /// torrent is stored in one shard.
     #[must_use]
     pub fn share_of(limits: &LimitsConfig, cleaning: &CleaningConfig, shards: usize) -> Self {
         let shards = u64::try_from(shards).unwrap_or(u64::MAX).max(1);
@@ -65,27 +66,27 @@ impl Default for ShardConfig {
     }
 }
 
-/// The families whose peers a reply to an announce can carry.
+/// The address families whose peers a reply to an announce can carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Families {
-    /// Only that of the announcing address, as over UDP.
+    /// Only the family of the announcing address, as over UDP (BEP 15).
     #[default]
     Own,
-    /// Both, as over HTTP.
+    /// Both families, as over HTTP (BEP 7).
     Both,
 }
 
-/// A choice of families.
+/// A set of address families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FamilySet {
-    /// One of them.
+    /// One family.
     One(Family),
     /// IPv4 and IPv6.
     Both,
 }
 
 impl FamilySet {
-    /// Whether a family is in the set.
+    /// Returns whether a family is in the set.
     #[must_use]
     pub fn contains(self, family: Family) -> bool {
         match self {
@@ -101,57 +102,59 @@ impl From<Family> for FamilySet {
     }
 }
 
-/// One announce of one client.
+/// One announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announce {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// Where other clients reach the peer, in canonical form (see [`aquatic_common::canonical`]). A port of 0 is
-    /// answered like any other announce but never stored, because nobody can connect to it.
+    /// Address and port at which other clients reach the peer, in canonical form (see
+    /// [`aquatic_common::canonical`]). A peer with port 0 gets a reply but is not stored, because nobody can
+    /// connect to it.
     pub address: SocketAddr,
-    /// Whether nothing is left to download.
+    /// Whether the peer has nothing left to download.
     pub seeder: bool,
-    /// What the client says has happened.
+    /// Event reported by the client.
     pub event: AnnounceEvent,
-    /// How many peers it wants at most, of all families together. At most [`MAX_WANTED`] are given.
+    /// Maximum number of peers in the reply, of all families together. At most [`MAX_NUMWANT`] are returned.
     pub numwant: usize,
-    /// Which families the reply can carry.
+    /// The address families that the reply can carry.
     pub families: Families,
 }
 
-/// Where the peers of a reply are written, in the form in which they travel: IPv4 peers as 6 bytes, IPv6 peers as 18
-/// bytes, address and port in network order. A slice shorter than a peer takes none.
+/// Buffers for the peers of a reply in compact form (BEP 23, BEP 7): 6 bytes per IPv4 peer and 18 per IPv6
+/// peer, address and port in network order. As many peers are written as fit completely.
 #[derive(Debug, Default)]
 pub struct PeerBuffers<'a> {
-    /// Takes the IPv4 peers.
+    /// Buffer for IPv4 peers.
     pub v4: &'a mut [u8],
-    /// Takes the IPv6 peers.
+    /// Buffer for IPv6 peers.
     pub v6: &'a mut [u8],
 }
 
-/// What became of the announcing peer.
+/// What happened to the announcing peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stored {
-    /// It is new and now known.
+    /// Added to the swarm.
     Added,
-    /// It was known and its entry is up to date.
+    /// Already in the swarm, and updated.
     Updated,
-    /// It stopped and is forgotten.
+    /// Stopped, and removed from the swarm.
     Removed,
-    /// It stopped and was not known.
+    /// Stopped, but not in the swarm.
     Absent,
     /// Not stored: its port is 0.
     RefusedPort,
-    /// Not stored: the torrent has all the peers it may have.
+    /// Not stored: the torrent has reached its maximum number of peers.
     RefusedPeersPerTorrent,
-    /// Not stored: the shard has all the peers it may have, apart from those reserved for small torrents.
+    /// Not stored: the shard has reached its maximum number of peers, apart from the reserve for small
+    /// torrents.
     RefusedPeers,
-    /// Not stored: the shard has all the torrents it may have.
+    /// Not stored: the shard has reached its maximum number of torrents.
     RefusedTorrents,
 }
 
 impl Stored {
-    /// Which limit kept the peer out, if one did.
+    /// Returns the limit that kept the peer from being stored, if any.
     #[must_use]
     pub fn limit(self) -> Option<Limit> {
         match self {
@@ -163,32 +166,32 @@ impl Stored {
     }
 }
 
-/// The answer to an announce. Counts cover the families the reply can carry and include the announcing peer if it is
-/// stored.
+/// Result of an announce. Counts cover the families that the reply can carry, and include the announcing peer
+/// if it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announced {
     /// Bytes written to [`PeerBuffers::v4`].
     pub v4_len: usize,
     /// Bytes written to [`PeerBuffers::v6`].
     pub v6_len: usize,
-    /// Seeders.
+    /// Number of seeders.
     pub complete: u32,
-    /// Leechers.
+    /// Number of leechers.
     pub incomplete: u32,
-    /// How many known leechers became seeders since the torrent was last without peers.
+    /// How often a known leecher became a seeder, since the torrent last had no peers.
     pub downloaded: u32,
-    /// What became of the announcing peer.
+    /// What happened to the announcing peer.
     pub stored: Stored,
 }
 
-/// The numbers a scrape asks for.
+/// Counts of one torrent, as in scrape replies (BEP 48).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwarmCounts {
-    /// Seeders.
+    /// Number of seeders.
     pub complete: u32,
-    /// Leechers.
+    /// Number of leechers.
     pub incomplete: u32,
-    /// How many known leechers became seeders since the torrent was last without peers.
+    /// How often a known leecher became a seeder, since the torrent last had no peers.
     pub downloaded: u32,
 }
 
@@ -211,8 +214,8 @@ pub struct Expired {
     pub torrents: u64,
     /// Units of work done. Exceeds the budget by less than the work on one torrent with 128 peers, 600 units.
     pub work: u64,
-    /// Whether a pass over all torrents of both families ended with this call. The call ends with the pass, so it may
-    /// have used less than its budget.
+    /// Whether a pass over all torrents of both families ended with this call. The call ends with the pass,
+    /// so it may have used less than its budget.
     pub pass_ended: bool,
 }
 
@@ -221,7 +224,7 @@ impl Expired {
     pub const WORK_PER_PEER: u64 = 4;
 }
 
-/// What the store of one family holds.
+/// Content of the store of one address family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FamilyStats {
     /// Torrents with at least one peer of the family.
@@ -230,21 +233,21 @@ pub struct FamilyStats {
     pub seeders: u64,
     /// Leechers of all torrents.
     pub leechers: u64,
-    /// Bytes of memory asked of the allocator, about. Part of it may be untouched and thus not resident.
+    /// Approximate number of bytes allocated. Some may not have been written yet and thus not be resident.
     pub bytes: u64,
 }
 
-/// What a shard holds.
+/// Content of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardStats {
-    /// Of IPv4.
+    /// The IPv4 store.
     pub v4: FamilyStats,
-    /// Of IPv6.
+    /// The IPv6 store.
     pub v6: FamilyStats,
 }
 
 impl ShardStats {
-    /// The numbers of one family.
+    /// Returns the numbers of one family.
     #[must_use]
     pub fn family(&self, family: Family) -> &FamilyStats {
         match family {
