@@ -1,7 +1,8 @@
-//! Types and rules that several parts of the tracker share: info hashes and peer ids, peer addresses, announce events,
-//! coarse time, the access list, the declaration of settings, and the sections of settings that several protocols
-//! read. A rule that two protocols need belongs here the first time it is written. Sockets, clocks, randomness,
-//! executors, log lines, and anything that only one protocol needs do not.
+//! Types and rules that several parts of the tracker share: info hashes and peer ids, peer addresses,
+//! announce events, coarse time, background expiry, the access list, the declaration of settings, and the
+//! sections of settings that several protocols read. A rule that two protocols need belongs here the first
+//! time it is written. Sockets, clocks, randomness, executors, log lines, and anything that only one protocol
+//! needs do not.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -11,6 +12,7 @@ pub mod addr;
 mod buffer;
 pub mod config;
 mod event;
+pub mod expiry;
 mod identity;
 pub mod processors;
 pub mod settings;

@@ -145,7 +145,7 @@ fn a_torrent_of_another_core_is_asked_for_and_answered_as_it_says() {
     let Step::Announce { away, .. } = rig.step(&request(&announce(&info_hash))) else { panic!("kept") };
     assert_eq!(away.announce.info_hash, info_hash);
     assert_eq!(away.announce.address, "192.0.2.1:1000".parse().unwrap());
-    assert_eq!((away.announce.numwant, away.announce.families), (50, Families::Both));
+    assert_eq!((away.announce.wanted, away.announce.families), (50, Families::Both));
     assert_eq!(rig.shard.scrape(&info_hash, FamilySet::Both), SwarmCounts::default());
 
     let mut owner = Shard::new(ShardConfig::default(), HashKey([4; 16]));

@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aquatic_common::{AnnounceEvent, InfoHash, Seconds};
-use aquatic_swarm::{Announce, Announced, Families, HashKey, PeerBuffers, Shard, ShardConfig};
+use aquatic_swarm::{Announce, Announced, Families, HashKey, PeerBuffers, Shard, ShardLimits};
 use divan::Bencher;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -29,7 +29,7 @@ impl Fixture {
     /// A third of the peers are seeders.
     fn with_swarm(size: u32, address: fn(u32) -> SocketAddr) -> Self {
         let mut fixture = Self {
-            shard: Shard::new(ShardConfig::default(), HashKey([9; 16])),
+            shard: Shard::new(ShardLimits::default(), HashKey([9; 16])),
             rng: Xoshiro256PlusPlus::seed_from_u64(9),
             v4: [0; 6 * NUMWANT],
             v6: [0; 18 * NUMWANT],

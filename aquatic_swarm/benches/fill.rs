@@ -18,14 +18,17 @@ use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use aquatic_common::expiry::Expire;
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds};
-use aquatic_swarm::{Announce, Families, HashKey, PeerBuffers, Shard, ShardConfig};
+use aquatic_swarm::{Announce, Families, HashKey, PeerBuffers, Shard, ShardLimits};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 use rustix::time::{ClockId, clock_gettime};
 
 const TICKS_PER_SECOND: u64 = 20;
 const PASS_SECONDS: u64 = 120;
+/// Seconds.
+const MAX_PEER_AGE: u32 = 3600;
 const NUMWANT: usize = 50;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -182,7 +185,7 @@ impl Benchmark {
     fn tick(&mut self, now: Seconds, calls: &mut Calls) -> u64 {
         let budget = self.shard.pass_work() / (TICKS_PER_SECOND * PASS_SECONDS) + 1;
         let begin = cpu();
-        let done = self.shard.expire(now, budget);
+        let done = self.shard.expire(now, MAX_PEER_AGE, budget);
         calls.add(cpu() - begin);
         done.work
     }
@@ -291,11 +294,10 @@ fn empty_calls(time: Duration) {
 
 fn main() {
     let arguments = arguments();
-    let config = ShardConfig::default();
     // Memory that is resident before the fill is not counted.
     let before = resident();
     let mut bench = Benchmark {
-        shard: Shard::new(config, HashKey([7; 16])),
+        shard: Shard::new(ShardLimits::default(), HashKey([7; 16])),
         rng: Xoshiro256PlusPlus::seed_from_u64(1),
         buffer: [0; 6 * NUMWANT],
     };
@@ -320,7 +322,7 @@ fn main() {
     }
     println!("unit of work                  {:.1} ns", quiet.total.as_nanos() as f64 / work as f64);
     quiet.row("expiry tick, none expired");
-    let late = now + config.max_peer_age + 60;
+    let late = now + MAX_PEER_AGE + 60;
     let mut mass = Calls::default();
     while bench.shard.stats().v4.torrents > 0 && mass.count < 10_000_000 {
         bench.tick(late, &mut mass);

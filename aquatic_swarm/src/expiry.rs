@@ -10,13 +10,14 @@
 
 use std::hint::black_box;
 
+use aquatic_common::expiry::Expired;
+
 use crate::accesses;
 use crate::family::Store;
 use crate::payload::Content;
 use crate::peer_format::PeerFormat;
 use crate::table::Slot;
 use crate::tick::Cutoff;
-use crate::types::Expired;
 
 /// Position at which a pass continues.
 #[derive(Clone, Copy, Debug, Default)]

@@ -27,7 +27,7 @@ pub(crate) struct LargeSwarm<K: PeerFormat> {
 const SEGMENT_LEN: usize = 2048;
 
 /// Location of a peer as stored in the index: seeders count up from 0, leechers count down from
-/// `NO_LOCATION - 1`. The two ranges cannot overlap, because a swarm holds fewer than `NO_LOCATION`
+/// `NO_LOCATION - 1`. The two ranges cannot overlap, because a swarm holds at most `NO_LOCATION`
 /// peers.
 type Location = u32;
 

@@ -24,7 +24,7 @@
 //!   memory is read in cache lines. The order of peers is random: in lists from the start, in large swarms
 //!   increasingly, as peers announce.
 //! * **Size classes are fine-grained**, so little is wasted within a block. Blocks of torrents that changed
-//!   size are compacted by the passes of [`Shard::expire`], so little is wasted between blocks. Empty chunks
+//!   size are compacted by the passes of [`Expire`](aquatic_common::expiry::Expire), so little is wasted between blocks. Empty chunks
 //!   of memory are returned to the allocator, which decides whether to return them to the operating system.
 //! * **Hashes are keyed**, because clients choose info hashes, addresses and ports.
 //!
@@ -74,6 +74,6 @@ mod types;
 
 pub use shard::Shard;
 pub use types::{
-    Announce, Announced, Expired, Families, FamilySet, FamilyStats, HashKey, MAX_NUMWANT, MAX_PEER_AGE,
-    MAX_PEERS_PER_TORRENT, MAX_PER_SHARD, PeerBuffers, ShardConfig, ShardStats, Stored, SwarmCounts,
+    Announce, Announced, Families, FamilySet, FamilyStats, HashKey, MAX_NUMWANT, MAX_PEER_AGE,
+    MAX_PEERS_PER_TORRENT, MAX_PER_SHARD, PeerBuffers, ShardLimits, ShardStats, Stored, SwarmCounts,
 };

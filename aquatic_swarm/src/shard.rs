@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, canonical};
 use rand::Rng;
 use siphasher::sip::SipHasher13;
@@ -13,14 +14,14 @@ use crate::sample;
 use crate::table::Slot;
 use crate::tick::{Cutoff, Stamp, Tick};
 use crate::types::{
-    Announce, Announced, Expired, Families, FamilySet, HashKey, MAX_NUMWANT, MAX_PEERS_PER_TORRENT,
-    MAX_PER_SHARD, PeerBuffers, ShardConfig, ShardStats, Stored, SwarmCounts,
+    Announce, Announced, Families, FamilySet, HashKey, MAX_NUMWANT, PeerBuffers, ShardLimits, ShardStats,
+    Stored, SwarmCounts,
 };
 
 /// The torrents of one core.
 #[derive(Debug)]
 pub struct Shard {
-    config: ShardConfig,
+    limits: ShardLimits,
     v4: Store<V4>,
     v6: Store<V6>,
     /// The family that the current expiry pass has reached.
@@ -28,19 +29,19 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Creates an empty shard. Limits above [`MAX_PER_SHARD`] and [`MAX_PEERS_PER_TORRENT`] are lowered to
-    /// these.
+    /// Creates an empty shard. Limits above [`MAX_PER_SHARD`](crate::MAX_PER_SHARD) and
+    /// [`MAX_PEERS_PER_TORRENT`](crate::MAX_PEERS_PER_TORRENT) are lowered to these.
     #[must_use]
-    pub fn new(config: ShardConfig, key: HashKey) -> Self {
-        let config = ShardConfig {
-            max_torrents: config.max_torrents.min(MAX_PER_SHARD),
-            max_peers: config.max_peers.min(MAX_PER_SHARD),
-            max_peers_per_torrent: config.max_peers_per_torrent.min(MAX_PEERS_PER_TORRENT),
-            reserved_for_small_torrents: config.reserved_for_small_torrents.min(100),
-            max_peer_age: config.max_peer_age,
-        };
+    pub fn new(limits: ShardLimits, key: HashKey) -> Self {
         let hasher = SipHasher13::new_with_key(&key.0);
-        Self { config, v4: Store::new(hasher), v6: Store::new(hasher), expiring: Family::V4 }
+        Self { limits: limits.capped(), v4: Store::new(hasher), v6: Store::new(hasher), expiring: Family::V4 }
+    }
+
+    /// Replaces the limits, which are lowered as in [`Self::new`]. If the shard holds more than the new
+    /// limits allow, nothing is removed: new peers are not stored until enough others have stopped or
+    /// expired.
+    pub fn set_limits(&mut self, limits: ShardLimits) {
+        self.limits = limits.capped();
     }
 
     /// Stores, updates or removes the announcing peer, and writes a sample of the other peers to `out`.
@@ -128,16 +129,58 @@ impl Shard {
         }
     }
 
-    /// Removes peers that have not announced within the maximum age, until `budget` units of work are done or
-    /// a pass over all torrents ends. The next call continues where this one stopped. A budget of 0 counts as
-    /// 1.
+    /// Returns numbers of torrents and peers, and memory. Cheap enough to call every second.
+    #[must_use]
+    pub fn stats(&self) -> ShardStats {
+        ShardStats { v4: self.v4.stats(), v6: self.v6.stats() }
+    }
+
+    /// Verifies the internal consistency. Takes time proportional to the content; meant for tests.
+    ///
+    /// # Errors
+    /// Describes the first inconsistency found.
+    #[doc(hidden)]
+    pub fn check_invariants(&self) -> Result<(), String> {
+        self.v4.check()?;
+        self.v6.check()
+    }
+
+    /// Visits every peer, with its torrent and whether it is a seeder. Takes time proportional to the
+    /// content; meant for tests.
+    #[doc(hidden)]
+    pub fn for_each_peer(&self, mut visit: impl FnMut(InfoHash, SocketAddr, bool)) {
+        self.v4.for_each_peer(&mut visit);
+        self.v6.for_each_peer(&mut visit);
+    }
+
+    fn capacity(&self) -> Capacity {
+        let peers = self.v4.peers() + self.v6.peers();
+        let reserve = self.limits.max_peers * u64::from(self.limits.reserved_for_small_torrents) / 100;
+        Capacity {
+            torrents: self.v4.table.len() + self.v6.table.len() < self.limits.max_torrents,
+            peers: peers < self.limits.max_peers - reserve,
+            peers_of_small_torrents: peers < self.limits.max_peers,
+            peers_per_torrent: self.limits.max_peers_per_torrent,
+        }
+    }
+}
+
+impl Expire for Shard {
+    /// Returns the approximate number of work units of a pass that removes nothing. A unit takes 50 to 100 ns
+    /// when memory is far larger than the caches, so budgets should be below 5,000.
+    fn pass_work(&self) -> u64 {
+        self.v4.pass_work() + self.v6.pass_work()
+    }
+
+    /// Removes expired peers, see [`Expire::expire`]. Exceeds the budget by less than the work on one torrent
+    /// with 128 peers, 600 units. An age above [`MAX_PEER_AGE`](crate::MAX_PEER_AGE) counts as that.
     ///
     /// No peer is removed before the maximum age. An expired peer is removed at most 16 seconds and one pass
     /// later; one more pass for each time that another peer of its torrent was moved to its position during a
     /// pass. Passes also compact sparse chunks of memory so that they can be freed, so they are useful even
     /// when nothing is expired.
-    pub fn expire(&mut self, now: Seconds, budget: u64) -> Expired {
-        let cutoff = Cutoff::new(now, self.config.max_peer_age);
+    fn expire(&mut self, now: Seconds, max_peer_age: u32, budget: u64) -> Expired {
+        let cutoff = Cutoff::new(now, max_peer_age);
         let budget = budget.max(1);
         let mut done = Expired::default();
         if self.expiring == Family::V4 {
@@ -159,56 +202,6 @@ impl Shard {
             }
         }
         done
-    }
-
-    /// Returns the approximate number of work units of one pass of [`Self::expire`]. To have a pass take
-    /// `interval` with one call per `tick`, use a budget of `pass_work() * tick / interval + 1`. A unit takes
-    /// 50 to 100 ns when memory is far larger than the caches; choose a tick short enough to keep budgets
-    /// below 5,000.
-    #[must_use]
-    pub fn pass_work(&self) -> u64 {
-        self.v4.pass_work() + self.v6.pass_work()
-    }
-
-    /// Returns numbers of torrents and peers, and memory. Cheap enough to call every second.
-    #[must_use]
-    pub fn stats(&self) -> ShardStats {
-        ShardStats { v4: self.v4.stats(), v6: self.v6.stats() }
-    }
-
-    /// Verifies the internal consistency. Takes time proportional to the content; meant for tests.
-    ///
-    /// # Errors
-    /// Describes the first inconsistency found.
-    #[doc(hidden)]
-    pub fn check_invariants(&self) -> Result<(), String> {
-        self.v4.check()?;
-        self.v6.check()?;
-        let peers = self.v4.peers() + self.v6.peers();
-        let torrents = self.v4.table.len() + self.v6.table.len();
-        if peers > self.config.max_peers || torrents > self.config.max_torrents {
-            return Err(format!("{torrents} torrents and {peers} peers exceed {:?}", self.config));
-        }
-        Ok(())
-    }
-
-    /// Visits every peer, with its torrent and whether it is a seeder. Takes time proportional to the
-    /// content; meant for tests.
-    #[doc(hidden)]
-    pub fn for_each_peer(&self, mut visit: impl FnMut(InfoHash, SocketAddr, bool)) {
-        self.v4.for_each_peer(&mut visit);
-        self.v6.for_each_peer(&mut visit);
-    }
-
-    fn capacity(&self) -> Capacity {
-        let peers = self.v4.peers() + self.v6.peers();
-        let reserve = self.config.max_peers * u64::from(self.config.reserved_for_small_torrents) / 100;
-        Capacity {
-            torrents: self.v4.table.len() + self.v6.table.len() < self.config.max_torrents,
-            peers: peers < self.config.max_peers - reserve,
-            peers_of_small_torrents: peers < self.config.max_peers,
-            peers_per_torrent: self.config.max_peers_per_torrent,
-        }
     }
 }
 

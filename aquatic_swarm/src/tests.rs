@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use aquatic_common::expiry::Expire;
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds};
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -10,8 +11,11 @@ use rand::rngs::Xoshiro256PlusPlus;
 use crate::Shard;
 use crate::accesses;
 use crate::types::{
-    Announce, Announced, Families, FamilySet, HashKey, PeerBuffers, ShardConfig, Stored, SwarmCounts,
+    Announce, Announced, Families, FamilySet, HashKey, PeerBuffers, ShardLimits, Stored, SwarmCounts,
 };
+
+/// Seconds.
+const MAX_AGE: u32 = 3600;
 
 const HASH: InfoHash = InfoHash([1; 20]);
 
@@ -25,10 +29,10 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        Self::with(ShardConfig::default())
+        Self::with(ShardLimits::default())
     }
 
-    fn with(config: ShardConfig) -> Self {
+    fn with(config: ShardLimits) -> Self {
         Self {
             shard: Shard::new(config, HashKey([3; 16])),
             rng: Xoshiro256PlusPlus::seed_from_u64(0xd1ce),
@@ -139,7 +143,7 @@ fn replies_cover_the_families_they_can_carry() {
 
 #[test]
 fn peers_beyond_limits_and_with_port_0_get_replies_but_are_not_stored() {
-    let mut fixture = Fixture::with(ShardConfig { max_peers_per_torrent: 4, ..ShardConfig::default() });
+    let mut fixture = Fixture::with(ShardLimits { max_peers_per_torrent: 4, ..ShardLimits::default() });
     fixture.fill(2, 2);
     let got = fixture.announce(&v4(100, false, 50));
     assert_eq!(
@@ -155,7 +159,7 @@ fn peers_beyond_limits_and_with_port_0_get_replies_but_are_not_stored() {
 
 #[test]
 fn part_of_the_peer_limit_is_reserved_for_small_torrents() {
-    let config = ShardConfig { max_peers: 20, reserved_for_small_torrents: 50, ..ShardConfig::default() };
+    let config = ShardLimits { max_peers: 20, reserved_for_small_torrents: 50, ..ShardLimits::default() };
     let mut fixture = Fixture::with(config);
     let stored: Vec<Stored> = (0..11).map(|number| fixture.announce(&v4(number, false, 0)).stored).collect();
     assert_eq!(stored.iter().filter(|stored| **stored == Stored::Added).count(), 10);
@@ -165,6 +169,44 @@ fn part_of_the_peer_limit_is_reserved_for_small_torrents() {
     assert_eq!(fixture.announce(&other(2, 1)).stored, Stored::Added);
     assert_eq!(fixture.announce(&other(2, 2)).stored, Stored::Added);
     assert_eq!(fixture.announce(&other(2, 3)).stored, Stored::RefusedPeers);
+}
+
+#[test]
+fn lowered_limits_remove_nothing_and_raised_ones_apply_at_once() {
+    let mut fixture = Fixture::new();
+    fixture.fill(2, 2);
+    let low = ShardLimits { max_torrents: 1, max_peers: 3, ..ShardLimits::default() };
+    fixture.shard.set_limits(low);
+    assert_eq!(fixture.announce(&v4(9, false, 0)).stored, Stored::RefusedPeers);
+    let got = fixture.announce(&v4(1, false, 50));
+    assert_eq!((got.stored, got.v4_len, got.complete, got.incomplete), (Stored::Updated, 18, 1, 3));
+    let other = Announce { info_hash: InfoHash([2; 20]), ..v4(9, false, 0) };
+    assert_eq!(fixture.announce(&other).stored, Stored::RefusedTorrents);
+    fixture.shard.set_limits(ShardLimits { max_peers_per_torrent: 4, ..ShardLimits::default() });
+    assert_eq!(fixture.announce(&v4(9, false, 0)).stored, Stored::RefusedPeersPerTorrent);
+    assert_eq!(fixture.announce(&other).stored, Stored::Added);
+    fixture.shard.set_limits(ShardLimits::default());
+    assert_eq!(fixture.announce(&v4(9, false, 0)).stored, Stored::Added);
+    fixture.shard.check_invariants().unwrap();
+}
+
+/// Whether peers are expired is decided by the age given with each call.
+#[test]
+fn the_maximum_age_may_change_between_two_calls() {
+    let mut fixture = Fixture::new();
+    fixture.fill(0, 4);
+    fixture.now = fixture.now + 1000;
+    let mut pass = |max_peer_age| {
+        let mut peers = 0;
+        loop {
+            let done = fixture.shard.expire(fixture.now, max_peer_age, 1);
+            peers += done.peers;
+            if done.pass_ended {
+                return peers;
+            }
+        }
+    };
+    assert_eq!((pass(2000), pass(u32::MAX), pass(900), pass(0)), (0, 0, 4, 0));
 }
 
 #[test]
@@ -351,10 +393,10 @@ fn cost_per_call_does_not_depend_on_the_number_of_torrents() {
 fn expiry_respects_its_budget_inside_a_large_swarm() {
     let mut fixture = Fixture::new();
     fixture.fill(10_000, 20_000);
-    let late = fixture.now + ShardConfig::default().max_peer_age + 100;
+    let late = fixture.now + MAX_AGE + 100;
     let mut calls = 0;
     loop {
-        let (done, accesses) = accesses::during(|| fixture.shard.expire(late, 200));
+        let (done, accesses) = accesses::during(|| fixture.shard.expire(late, MAX_AGE, 200));
         assert!(done.work <= 200 + 600, "{done:?}");
         assert!(accesses <= 800 * 20, "{accesses}");
         calls += 1;
@@ -386,10 +428,10 @@ fn one_pass_removes_all_expired_peers_while_the_table_grows() {
     (0..5000).for_each(|number| {
         fixture.announce(&torrent(number));
     });
-    fixture.now = fixture.now + ShardConfig::default().max_peer_age + 100;
+    fixture.now = fixture.now + MAX_AGE + 100;
     let (mut number, mut gone) = (5000, 0);
     loop {
-        let done = fixture.shard.expire(fixture.now, 20);
+        let done = fixture.shard.expire(fixture.now, MAX_AGE, 20);
         gone += done.peers;
         if done.pass_ended {
             break;

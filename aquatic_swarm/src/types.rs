@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use aquatic_common::config::{CleaningConfig, Limit, LimitsConfig};
+use aquatic_common::config::{Limit, LimitsConfig};
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
 
 /// Maximum number of peers per reply, whatever [`Announce::numwant`] is.
@@ -28,9 +28,9 @@ impl std::fmt::Debug for HashKey {
     }
 }
 
-/// Limits and ages of one shard.
+/// Limits of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShardConfig {
+pub struct ShardLimits {
     /// Maximum number of torrents with at least one peer. A torrent with peers of both families counts twice.
     pub max_torrents: u64,
     /// Maximum number of peers of all torrents and both families.
@@ -39,30 +39,37 @@ pub struct ShardConfig {
     pub max_peers_per_torrent: u32,
     /// Percentage of `max_peers` reserved for torrents with fewer than three peers.
     pub reserved_for_small_torrents: u32,
-    /// Seconds after its last announce at which a peer may be forgotten.
-    pub max_peer_age: u32,
 }
 
-impl ShardConfig {
+impl ShardLimits {
     /// Returns the limits of one of `shards` equal shards. Totals are divided and rounded up, so that even
     /// with small limits each shard can hold something. The limit per torrent is not divided, because a
     /// torrent is stored in one shard.
     #[must_use]
-    pub fn share_of(limits: &LimitsConfig, cleaning: &CleaningConfig, shards: usize) -> Self {
+    pub fn share_of(limits: &LimitsConfig, shards: usize) -> Self {
         let shards = u64::try_from(shards).unwrap_or(u64::MAX).max(1);
         Self {
             max_torrents: limits.max_torrents.div_ceil(shards),
             max_peers: limits.max_peers.div_ceil(shards),
             max_peers_per_torrent: limits.max_peers_per_torrent,
             reserved_for_small_torrents: limits.reserved_for_small_torrents,
-            max_peer_age: cleaning.max_peer_age,
+        }
+    }
+
+    /// Returns the limits, lowered to what a shard can hold and represent.
+    pub(crate) fn capped(self) -> Self {
+        Self {
+            max_torrents: self.max_torrents.min(MAX_PER_SHARD),
+            max_peers: self.max_peers.min(MAX_PER_SHARD),
+            max_peers_per_torrent: self.max_peers_per_torrent.min(MAX_PEERS_PER_TORRENT),
+            reserved_for_small_torrents: self.reserved_for_small_torrents.min(100),
         }
     }
 }
 
-impl Default for ShardConfig {
+impl Default for ShardLimits {
     fn default() -> Self {
-        Self::share_of(&LimitsConfig::default(), &CleaningConfig::default(), 1)
+        Self::share_of(&LimitsConfig::default(), 1)
     }
 }
 
@@ -203,25 +210,6 @@ impl SwarmCounts {
             downloaded: self.downloaded.saturating_add(other.downloaded),
         }
     }
-}
-
-/// What one call of expiry did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Expired {
-    /// Peers forgotten.
-    pub peers: u64,
-    /// Torrents forgotten because their last peer was.
-    pub torrents: u64,
-    /// Units of work done. Exceeds the budget by less than the work on one torrent with 128 peers, 600 units.
-    pub work: u64,
-    /// Whether a pass over all torrents of both families ended with this call. The call ends with the pass,
-    /// so it may have used less than its budget.
-    pub pass_ended: bool,
-}
-
-impl Expired {
-    /// Units of work for each peer forgotten. The rest of the work is looking for them.
-    pub const WORK_PER_PEER: u64 = 4;
 }
 
 /// Content of the store of one address family.

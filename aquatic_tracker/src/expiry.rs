@@ -5,12 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use aquatic_common::Seconds;
+use aquatic_common::expiry::{Expire, Expired};
 use aquatic_metrics::{CoreMetrics, Counter, names};
 use aquatic_runtime::Core;
-use aquatic_swarm::Expired;
 
 use crate::local::LocalTracker;
-use crate::tracker::Tracker;
 
 /// Longest time spent at a stretch. A batch of packets takes about as long.
 const STEP: Duration = Duration::from_micros(200);
@@ -60,7 +59,7 @@ impl Pace {
     fn worked(&mut self, slice: u64, expired: &Expired, pass_work: u64) {
         // How many peers will be forgotten is not known in advance, so the pace is set by what it takes to look at all of
         // them. A slice that found nothing to do has been worked off, too, or an empty shard would never end the step.
-        let looked = expired.work.saturating_sub(Expired::WORK_PER_PEER * expired.peers).max(1);
+        let looked = expired.search_work().max(1);
         self.owed -= if expired.pass_ended { slice } else { looked } as f64;
         if expired.pass_ended {
             self.planned = pass_work;
@@ -94,7 +93,7 @@ impl ExpiryCounters {
 }
 
 /// Runs for as long as the core.
-pub(crate) async fn run(core: Rc<Core>, tracker: Rc<LocalTracker>, interval: Duration) {
+pub(crate) async fn run(core: Rc<Core>, tracker: Rc<LocalTracker>, interval: Duration, max_peer_age: u32) {
     let counters = ExpiryCounters::new(core.metrics());
     // Cores begin at different times, so that their steps do not coincide.
     let share = core.index() as f64 / core.count() as f64;
@@ -106,25 +105,25 @@ pub(crate) async fn run(core: Rc<Core>, tracker: Rc<LocalTracker>, interval: Dur
         pace.accrue(tracker.state().pass_work(), begin.saturating_sub(last));
         last = begin;
         let elapsed = || core.tick().saturating_sub(begin);
-        step(&mut tracker.state(), core.now(), &mut pace, &counters, elapsed);
+        step(&mut *tracker.state(), (core.now(), max_peer_age), &mut pace, &counters, elapsed);
         core.sleep(pace.pause()).await;
     }
 }
 
 /// Works off what is due, for as long as a step may take. `elapsed` is the time since it began.
 fn step(
-    tracker: &mut Tracker,
-    now: Seconds,
+    store: &mut impl Expire,
+    (now, max_peer_age): (Seconds, u32),
     pace: &mut Pace,
     counters: &ExpiryCounters,
     elapsed: impl Fn() -> Duration,
 ) {
     while let Some(budget) = pace.slice() {
-        let expired = tracker.expire(now, budget);
+        let expired = store.expire(now, max_peer_age, budget);
         counters.peers.add(expired.peers);
         counters.torrents.add(expired.torrents);
         counters.passes.add(expired.pass_ended.into());
-        pace.worked(budget, &expired, tracker.pass_work());
+        pace.worked(budget, &expired, store.pass_work());
         if elapsed() >= STEP {
             counters.out_of_time.add(pace.slice().is_some().into());
             return;
@@ -148,6 +147,7 @@ mod tests {
     use crate::access_list::SharedAccessList;
     use crate::interval::IntervalPolicy;
     use crate::seed::{TrackerSeed, TrackerSettings};
+    use crate::tracker::Tracker;
 
     const INTERVAL: Duration = Duration::from_secs(120);
 
@@ -225,7 +225,9 @@ mod tests {
             time += pause;
             pace.accrue(tracker.pass_work(), pause);
             let before = counters.peers.get();
-            step(&mut tracker, Seconds(time.as_secs() as u32), &mut pace, &counters, || Duration::ZERO);
+            step(&mut tracker, (Seconds(time.as_secs() as u32), 3600), &mut pace, &counters, || {
+                Duration::ZERO
+            });
             largest_step = largest_step.max(counters.peers.get() - before);
         }
         assert_eq!((counters.peers.get(), counters.torrents.get()), (20_000, 20_000));
@@ -243,7 +245,7 @@ mod tests {
             slices.set(slices.get() + 1);
             STEP / 4 * slices.get()
         };
-        step(&mut tracker, Seconds(0), &mut pace, &counters, elapsed);
+        step(&mut tracker, (Seconds(0), 3600), &mut pace, &counters, elapsed);
         assert_eq!((slices.get(), counters.out_of_time.get()), (4, 1));
     }
 }

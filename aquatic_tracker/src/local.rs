@@ -109,7 +109,12 @@ impl LocalTracker {
         });
         let receiving = Rc::clone(&local);
         channel.receive(move |from, messages| receiving.receive(from, messages));
-        core.spawn(expiry::run(Rc::clone(core), Rc::clone(&local), seed.expiry_interval()));
+        core.spawn(expiry::run(
+            Rc::clone(core),
+            Rc::clone(&local),
+            seed.expiry_interval(),
+            seed.max_peer_age(),
+        ));
         let ticking = Rc::clone(&local);
         core.spawn(async move {
             loop {

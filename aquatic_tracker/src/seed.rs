@@ -7,7 +7,7 @@ use aquatic_common::Steering;
 use aquatic_common::config::{AccessListConfig, CleaningConfig, LimitsConfig};
 use aquatic_metrics::CoreMetrics;
 use aquatic_runtime::{Engine, Secrets};
-use aquatic_swarm::{HashKey, Shard, ShardConfig};
+use aquatic_swarm::{HashKey, Shard, ShardLimits};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -34,10 +34,11 @@ pub struct TrackerSettings {
 pub struct TrackerSeed {
     steering: Steering,
     access_list: Arc<SharedAccessList>,
-    shard: ShardConfig,
+    shard: ShardLimits,
     hash_key: [u8; 16],
     interval: IntervalPolicy,
     expiry_interval: Duration,
+    max_peer_age: u32,
 }
 
 impl TrackerSeed {
@@ -62,10 +63,11 @@ impl TrackerSeed {
         Self {
             steering: Steering::new(cores, secrets.derive("aquatic steering 1")),
             access_list,
-            shard: ShardConfig::share_of(&settings.limits, &settings.cleaning, cores),
+            shard: ShardLimits::share_of(&settings.limits, cores),
             hash_key: secrets.derive("aquatic torrent table 1"),
             interval: settings.interval,
             expiry_interval: Duration::from_secs(settings.cleaning.interval.into()),
+            max_peer_age: settings.cleaning.max_peer_age,
         }
     }
 
@@ -85,6 +87,12 @@ impl TrackerSeed {
     #[must_use]
     pub fn expiry_interval(&self) -> Duration {
         self.expiry_interval
+    }
+
+    /// Returns the age in seconds after which a peer that has not announced is removed.
+    #[must_use]
+    pub fn max_peer_age(&self) -> u32 {
+        self.max_peer_age
     }
 
     /// The state of one core, without any torrent. To be called on that core's thread, where its memory then is.

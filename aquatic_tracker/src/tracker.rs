@@ -1,9 +1,10 @@
 //! The tracker's state on one core.
 
 use aquatic_common::config::Limit;
+use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
-use aquatic_swarm::{Announce, Announced, Expired, FamilySet, PeerBuffers, Shard, SwarmCounts};
+use aquatic_swarm::{Announce, Announced, FamilySet, PeerBuffers, Shard, SwarmCounts};
 use rand::rngs::SmallRng;
 
 use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
@@ -135,17 +136,6 @@ impl Tracker {
         &mut self.rng
     }
 
-    /// Work that one pass of expiry takes, in units.
-    #[must_use]
-    pub fn pass_work(&self) -> u64 {
-        self.shard.pass_work()
-    }
-
-    /// Removes peers that have been silent for too long, within a budget of units of work.
-    pub fn expire(&mut self, now: Seconds, budget: u64) -> Expired {
-        self.shard.expire(now, budget)
-    }
-
     /// Brings the gauges of torrents, peers and memory up to date.
     pub fn update_gauges(&self) {
         let stats = self.shard.stats();
@@ -156,5 +146,15 @@ impl Tracker {
                 gauge.set(value);
             }
         }
+    }
+}
+
+impl Expire for Tracker {
+    fn pass_work(&self) -> u64 {
+        self.shard.pass_work()
+    }
+
+    fn expire(&mut self, now: Seconds, max_peer_age: u32, budget: u64) -> Expired {
+        self.shard.expire(now, max_peer_age, budget)
     }
 }

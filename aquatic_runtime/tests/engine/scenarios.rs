@@ -196,7 +196,7 @@ fn announce(info_hash: InfoHash) -> Announce {
         address: "192.0.2.1:1000".parse().unwrap(),
         seeder: false,
         event: AnnounceEvent::None,
-        numwant: 10,
+        wanted: 10,
         families: Families::Own,
     }
 }

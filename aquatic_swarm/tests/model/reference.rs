@@ -1,0 +1,141 @@
+//! Naive model of a shard: plain maps, searched from end to end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use aquatic_common::{AnnounceEvent, Family, InfoHash};
+use aquatic_swarm::{Announce, Families, FamilySet, ShardLimits, Stored, SwarmCounts};
+
+/// Torrents with fewer peers than this may use the reserve.
+const SMALL_TORRENT: u64 = 3;
+
+/// What the model knows of a peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    pub(crate) seeder: bool,
+    /// Time of the last announce, in seconds.
+    pub(crate) seen: u32,
+}
+
+/// A swarm of one family.
+#[derive(Debug, Default)]
+pub(crate) struct ModelSwarm {
+    downloaded: u32,
+    pub(crate) peers: BTreeMap<SocketAddr, Known>,
+}
+
+/// Expected content of a shard.
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) limits: ShardLimits,
+    /// By [`Family::index`].
+    pub(crate) swarms: [BTreeMap<InfoHash, ModelSwarm>; 2],
+}
+
+impl Model {
+    pub(crate) fn new(limits: ShardLimits) -> Self {
+        Self { limits, swarms: Default::default() }
+    }
+
+    pub(crate) fn peers(&self) -> u64 {
+        self.swarms.iter().flat_map(BTreeMap::values).map(|swarm| swarm.peers.len() as u64).sum()
+    }
+
+    pub(crate) fn torrents(&self) -> u64 {
+        self.swarms.iter().map(|swarms| swarms.len() as u64).sum()
+    }
+
+    /// Applies an announce. Returns the expected result.
+    pub(crate) fn announce(&mut self, announce: &Announce, now: u32) -> Stored {
+        if announce.address.port() == 0 {
+            return Stored::RefusedPort;
+        }
+        if announce.event == AnnounceEvent::Stopped {
+            return self.remove(announce);
+        }
+        let refused = self.refusal(announce);
+        let seeder = is_seeder(announce);
+        let swarms = &mut self.swarms[Family::of(announce.address.ip()).index()];
+        if let Some(swarm) = swarms.get_mut(&announce.info_hash)
+            && let Some(known) = swarm.peers.get_mut(&announce.address)
+        {
+            swarm.downloaded += u32::from(seeder && !known.seeder);
+            *known = Known { seeder, seen: now };
+            return Stored::Updated;
+        }
+        refused.unwrap_or_else(|| {
+            let swarm = swarms.entry(announce.info_hash).or_default();
+            swarm.peers.insert(announce.address, Known { seeder, seen: now });
+            Stored::Added
+        })
+    }
+
+    fn remove(&mut self, announce: &Announce) -> Stored {
+        let swarms = &mut self.swarms[Family::of(announce.address.ip()).index()];
+        let Some(swarm) = swarms.get_mut(&announce.info_hash) else { return Stored::Absent };
+        let removed = swarm.peers.remove(&announce.address).is_some();
+        if swarm.peers.is_empty() {
+            swarms.remove(&announce.info_hash);
+        }
+        if removed { Stored::Removed } else { Stored::Absent }
+    }
+
+    /// Returns the limit that keeps a new peer of a torrent from being stored.
+    fn refusal(&self, announce: &Announce) -> Option<Stored> {
+        let limits = self.limits;
+        let swarm = self.swarms[Family::of(announce.address.ip()).index()].get(&announce.info_hash);
+        let len = swarm.map_or(0, |swarm| swarm.peers.len() as u64);
+        if swarm.is_none() && self.torrents() >= limits.max_torrents {
+            return Some(Stored::RefusedTorrents);
+        }
+        if len >= u64::from(limits.max_peers_per_torrent) {
+            return Some(Stored::RefusedPeersPerTorrent);
+        }
+        let reserve = limits.max_peers * u64::from(limits.reserved_for_small_torrents) / 100;
+        let max = if len < SMALL_TORRENT { limits.max_peers } else { limits.max_peers - reserve };
+        (self.peers() >= max).then_some(Stored::RefusedPeers)
+    }
+
+    pub(crate) fn counts(&self, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
+        let mut counts = SwarmCounts::default();
+        for family in Family::ALL.into_iter().filter(|family| families.contains(*family)) {
+            if let Some(swarm) = self.swarms[family.index()].get(info_hash) {
+                counts.downloaded += swarm.downloaded;
+                for known in swarm.peers.values() {
+                    counts.complete += u32::from(known.seeder);
+                    counts.incomplete += u32::from(!known.seeder);
+                }
+            }
+        }
+        counts
+    }
+
+    /// Returns the peers that a reply may contain, by family.
+    pub(crate) fn eligible(&self, announce: &Announce) -> [BTreeSet<SocketAddr>; 2] {
+        let own = Family::of(announce.address.ip());
+        let seeder = is_seeder(announce);
+        Family::ALL.map(|family| {
+            let carried = family == own || announce.families == Families::Both;
+            let swarm = self.swarms[family.index()].get(&announce.info_hash).filter(|_| carried);
+            let peers = swarm.into_iter().flat_map(|swarm| &swarm.peers);
+            peers
+                .filter(|(address, known)| **address != announce.address && !(seeder && known.seeder))
+                .map(|(address, _)| *address)
+                .collect()
+        })
+    }
+
+    /// Removes the peers for which `kept` does not hold, and torrents without peers.
+    pub(crate) fn retain(&mut self, mut kept: impl FnMut(InfoHash, SocketAddr, Known) -> bool) {
+        for swarms in &mut self.swarms {
+            for (info_hash, swarm) in &mut *swarms {
+                swarm.peers.retain(|address, known| kept(*info_hash, *address, *known));
+            }
+            swarms.retain(|_, swarm| !swarm.peers.is_empty());
+        }
+    }
+}
+
+fn is_seeder(announce: &Announce) -> bool {
+    announce.seeder && announce.event != AnnounceEvent::Paused
+}
