@@ -1,4 +1,5 @@
-//! Random sequences of operations on a shard, whose results are compared with those of a naive model.
+//! Random sequences of operations on a shard, whose results are compared with those of a naive model, and the
+//! corpus of the fuzz target `swarm_operations`.
 //!
 //! A failing random sequence prints its seed. `AQUATIC_SWARM_SEED` runs only the sequence of that seed;
 //! `AQUATIC_SWARM_SEQUENCES` sets the number of sequences otherwise.
@@ -6,11 +7,14 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod harness;
+mod operations;
 mod reference;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
 use aquatic_swarm::{Announce, Families, FamilySet, HashKey, ShardLimits};
@@ -183,4 +187,17 @@ fn random_sequences_match_the_model() {
     if seeds.len() > 10 {
         assert_eq!(reached.into_iter().collect::<Vec<_>>(), OUTCOMES);
     }
+}
+
+#[test]
+fn the_corpus_of_the_fuzz_target_matches_the_model() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/swarm_operations");
+    let mut reached = BTreeSet::new();
+    let mut files = 0;
+    for entry in fs::read_dir(&corpus).unwrap() {
+        reached.append(&mut operations::check(&fs::read(entry.unwrap().path()).unwrap()));
+        files += 1;
+    }
+    assert!(files >= 20, "only {files} files in {}", corpus.display());
+    assert_eq!(reached.into_iter().collect::<Vec<_>>(), OUTCOMES);
 }
