@@ -60,21 +60,6 @@ fn it_prints_the_configuration_in_use_when_asked_to() {
 }
 
 #[test]
-fn it_goes_on_with_the_old_access_list_if_the_new_one_cannot_be_read() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("list.txt");
-    std::fs::write(&path, "0123456789012345678901234567890123456789\n").unwrap();
-    let set_path = format!("access_list.path={}", path.display());
-    let mut tracker = start(&["--set", "access_list.mode=allow", "--set", &set_path]);
-    std::fs::remove_file(&path).unwrap();
-    tracker.signal("USR1");
-    tracker.wait_for_log("list.txt");
-    assert_eq!(connect(tracker.address()).len(), 16);
-    tracker.signal("TERM");
-    assert_eq!(tracker.end().0, Some(0));
-}
-
-#[test]
 fn a_port_in_use_is_explained_with_code_3() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -102,17 +87,4 @@ fn an_address_of_another_machine_is_explained_with_code_3() {
     let log = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{log}");
     assert!(log.contains("no network interface of this machine has the address 192.0.2.1"), "{log}");
-}
-
-#[test]
-fn an_access_list_with_a_bad_line_keeps_it_from_starting() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("list.txt");
-    std::fs::write(&path, "# fine\nnonsense\n").unwrap();
-    let set_path = format!("access_list.path={}", path.display());
-    let output =
-        command("127.0.0.1:0").args(["-s", "access_list.mode=deny", "-s", &set_path]).output().unwrap();
-    let log = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(3), "{log}");
-    assert!(log.contains("line 2"), "{log}");
 }

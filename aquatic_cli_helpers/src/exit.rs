@@ -9,7 +9,7 @@ use std::process::ExitCode;
 pub enum ExitStatus {
     /// Everything went as asked; also after `SIGINT` and `SIGTERM`.
     Success = 0,
-    /// The configuration is wrong or cannot be read. Nothing was started.
+    /// The configuration, or a file or account it names, is wrong or cannot be used. Nothing is served.
     BadConfiguration = 1,
     /// The command line is wrong. Nothing was started. This is also clap's code.
     BadUsage = 2,

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use aquatic_common::ConfigurationError;
 use aquatic_common::settings::{Configuration, Scope, Whole};
 
 use crate::exit::ExitStatus;
@@ -57,8 +58,17 @@ fn start<C: Configuration>(
         Ok(()) => ExitStatus::Success,
         Err(error) => {
             complain(&format_args!("{error:#}"));
-            ExitStatus::Failure
+            status_of(&error)
         }
+    }
+}
+
+/// Exit status for an error of a service.
+fn status_of(error: &anyhow::Error) -> ExitStatus {
+    if error.chain().any(|cause| cause.is::<ConfigurationError>()) {
+        ExitStatus::BadConfiguration
+    } else {
+        ExitStatus::Failure
     }
 }
 

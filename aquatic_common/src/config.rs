@@ -42,9 +42,14 @@ crate::settings! {
         /// "off" serves every torrent, "allow" only those on the list, "deny" all except those on the list.
         /// Applies to announces and scrapes.
         pub mode: AccessListMode = AccessListMode::Off;
-        /// File with one info hash of 40 hexadecimal digits per line. Lines that start with # are comments.
+        /// File with one info hash of 40 hexadecimal digits per line, optionally followed by a space or comma
+        /// and any text. Blank lines and lines that start with #, ; or // are ignored. A file with any other
+        /// line is rejected as a whole; on a reload the previous list then stays in use.
         /// The file is read before privileges are dropped. To be reloaded it must be readable afterwards as well.
         pub path: PathBuf = PathBuf::from("./access-list.txt");
+        /// Accept a list without any info hash. Off by default: an empty file usually is the result of a failed
+        /// download. With mode "deny" it would serve every torrent, with "allow" none.
+        pub allow_empty: bool = false;
     }
 }
 

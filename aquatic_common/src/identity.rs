@@ -37,12 +37,12 @@ impl fmt::Display for ParseHexError {
 
 impl std::error::Error for ParseHexError {}
 
-impl FromStr for InfoHash {
-    type Err = ParseHexError;
-
+impl InfoHash {
     /// Reads 40 hexadecimal digits in either case.
-    fn from_str(text: &str) -> Result<Self, ParseHexError> {
-        let digits = text.as_bytes();
+    ///
+    /// # Errors
+    /// Another length, or another character.
+    pub fn from_hex(digits: &[u8]) -> Result<Self, ParseHexError> {
         if digits.len() != 40 {
             return Err(ParseHexError::Length(digits.len()));
         }
@@ -53,6 +53,15 @@ impl FromStr for InfoHash {
             *byte = high << 4 | low;
         }
         Ok(Self(bytes))
+    }
+}
+
+impl FromStr for InfoHash {
+    type Err = ParseHexError;
+
+    /// Reads 40 hexadecimal digits in either case.
+    fn from_str(text: &str) -> Result<Self, ParseHexError> {
+        Self::from_hex(text.as_bytes())
     }
 }
 

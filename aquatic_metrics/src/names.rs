@@ -174,11 +174,11 @@ pub const ACCESS_LIST: Metric = metric("aquatic_access_list", Kind::Gauge, "Info
 /// Reloads of the access list, by outcome.
 pub const ACCESS_RELOADS: Metric =
     metric("aquatic_access_list_reloads", Kind::Counter, "Reloads of the access list, by outcome");
-/// Lines of the access list that were skipped.
+/// Lines that were not info hashes in files that a reload of the access list rejected.
 pub const ACCESS_BAD_LINES: Metric = metric(
     "aquatic_access_list_bad_lines",
     Kind::Counter,
-    "Lines skipped because they are no info hash when the access list was reloaded",
+    "Lines that are not info hashes in access list files rejected by a reload",
 );
 /// Connections to the metrics endpoint that were closed at once.
 pub const METRICS_UNSERVED: Metric = metric(

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
+use aquatic_common::ConfigurationError;
 use aquatic_metrics::{ProcessFigures, Registry};
 
 use crate::channel::Channels;
@@ -17,7 +18,7 @@ use crate::health::{Health, Heartbeats};
 use crate::housekeeping::{Housekeeper, Periodic};
 use crate::large_pages::LargePages;
 use crate::mailbox::{self, MailboxSender};
-use crate::privileges::{self, PrivilegesError};
+use crate::privileges;
 use crate::secrets::Secrets;
 use crate::spare_memory::SpareMemory;
 use crate::startup::{self, Unsupported};
@@ -39,12 +40,12 @@ const CONTROL_CAPACITY: usize = 16;
 /// Why the engine did not start, or stopped by itself: what happened and what to do about it.
 #[derive(Debug)]
 pub enum EngineError {
-    /// Not as many cores as asked for.
+    /// What the configuration asks for cannot be had: the number of cores, or the user to run as.
+    Configuration(ConfigurationError),
+    /// The processors that may be used are unknown.
     Cores(CorePlanError),
     /// The machine does not allow something that is needed.
     Machine(Unsupported),
-    /// The tracker would have to run with more rights than configured.
-    Privileges(PrivilegesError),
     /// A core could not be started; which, and why.
     Core(usize, String),
     /// A thread could not be started.
@@ -65,9 +66,9 @@ pub enum EngineError {
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Configuration(_) => f.write_str("invalid configuration"),
             Self::Cores(error) => error.fmt(f),
             Self::Machine(error) => error.fmt(f),
-            Self::Privileges(error) => error.fmt(f),
             Self::Core(index, why) => write!(f, "core {index} could not be started: {why}"),
             Self::Thread(error) => write!(
                 f,
@@ -81,7 +82,20 @@ impl fmt::Display for EngineError {
     }
 }
 
-impl std::error::Error for EngineError {}
+impl std::error::Error for EngineError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Configuration(error) => Some(error),
+            Self::Cores(_)
+            | Self::Machine(_)
+            | Self::Core(..)
+            | Self::Thread(_)
+            | Self::System(..)
+            | Self::Ended { .. }
+            | Self::Services(..) => None,
+        }
+    }
+}
 
 macro_rules! from {
     ($($variant:ident($error:ty)),*) => {$(
@@ -93,7 +107,16 @@ macro_rules! from {
     )*};
 }
 
-from!(Cores(CorePlanError), Machine(Unsupported), Privileges(PrivilegesError));
+from!(Configuration(ConfigurationError), Machine(Unsupported));
+
+impl From<CorePlanError> for EngineError {
+    fn from(error: CorePlanError) -> Self {
+        match error {
+            CorePlanError::TooMany { .. } => Self::Configuration(ConfigurationError::new(error)),
+            CorePlanError::Unknown => Self::Cores(error),
+        }
+    }
+}
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -217,7 +240,7 @@ impl Engine {
         if services.len() != self.cores() {
             return Err(EngineError::Services(services.len(), self.cores()));
         }
-        privileges::drop_privileges(&self.config.privileges)?;
+        privileges::drop_privileges(&self.config.privileges).map_err(ConfigurationError::new)?;
         if self.config.privileges.drop_privileges {
             // What was allowed to root may be forbidden to the user it has become.
             startup::check_io_uring()?;

@@ -1,38 +1,50 @@
-//! The access list: read at start, read again on SIGUSR1, and a cheap handle to it for each core.
+//! The access list in memory: loaded at start, reloaded on a thread of its own, read by all cores.
+//!
+//! Invariants: a list is read and built on the main thread before the cores start, later on the reload thread only. A
+//! file that cannot be used, for whatever reason, never replaces a list, at start no more than at a reload. Cores never
+//! wait for a reload, never free a list, and hold one for the duration of a [batch](SharedAccessList::current) only, so
+//! that there are never more than two lists in memory.
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::fs;
-use std::io;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 use std::time::Duration;
 
-use aquatic_common::access_list::BadLine;
+use aquatic_common::access_list::{ListParser, ParseListError};
 use aquatic_common::config::AccessListConfig;
-use aquatic_common::{AccessList, AccessListMode, InfoHash};
+use aquatic_common::{AccessList, AccessListMode, InfoHash, SetChange};
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::Periodic;
+use arc_swap::{ArcSwap, Guard};
 
-/// How many bad lines are named before the rest is only counted.
-const NAMED_LINES: usize = 10;
+/// Number of bytes read from the file at once.
+const READ_BYTES: usize = 64 * 1024;
 
-/// The list all cores read from. Reloading replaces it as a whole; cores notice by the version at their next use.
+/// Time between two checks whether cores still use the list that has been replaced.
+const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Scheduling priority of the reload thread, as of `nice`: the lowest, so that a core which shares its processor
+/// preempts it.
+const RELOAD_NICENESS: i32 = 19;
+
+/// The access list that all cores read. A reload replaces it as a whole.
 #[derive(Debug)]
 pub struct SharedAccessList {
     config: AccessListConfig,
-    version: AtomicU64,
-    list: Mutex<Arc<AccessList>>,
+    current: ArcSwap<AccessList>,
 }
 
-/// Why an access list could not be read.
+/// Why an access list file cannot be used.
 #[derive(Debug)]
 pub enum AccessListError {
     /// The file cannot be read.
     Unreadable(PathBuf, io::Error),
-    /// Lines of the file are not info hashes.
-    BadLines(PathBuf, Vec<BadLine>),
+    /// The file is not an access list, or an empty one.
+    Invalid(PathBuf, ParseListError),
 }
 
 impl fmt::Display for AccessListError {
@@ -45,15 +57,17 @@ impl fmt::Display for AccessListError {
                 path.display(),
                 AccessListConfig::mode
             ),
-            Self::BadLines(path, lines) => {
-                write!(f, "the access list {} has lines that are not info hashes:", path.display())?;
-                for line in lines.iter().take(NAMED_LINES) {
-                    write!(f, "\n  {line}")?;
-                }
-                if let Some(more @ 1..) = lines.len().checked_sub(NAMED_LINES) {
-                    write!(f, "\n  and {more} more")?;
-                }
-                write!(f, "\nCorrect or remove them, or put a # in front of each")
+            Self::Invalid(path, error) => {
+                write!(f, "cannot use the access list {}: {error}. ", path.display())?;
+                f.write_str(match error {
+                    ParseListError::BadLines { .. } => {
+                        "Correct or remove these lines, or put a # in front of each"
+                    }
+                    ParseListError::TooLong => "Remove some",
+                    ParseListError::Empty => {
+                        "If the list is meant to be empty, set access_list.allow_empty to true"
+                    }
+                })
             }
         }
     }
@@ -61,46 +75,64 @@ impl fmt::Display for AccessListError {
 
 impl std::error::Error for AccessListError {}
 
-/// What a reload did.
-#[derive(Debug)]
+/// Result of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reloaded {
-    /// Info hashes on the new list.
+    /// Number of info hashes on the new list.
     pub len: usize,
-    /// Lines that were skipped.
-    pub bad_lines: Vec<BadLine>,
+    /// How it differs from the old one.
+    pub change: SetChange,
 }
 
 impl SharedAccessList {
-    /// Reads the list for the first time. With mode "off" no file is looked for.
+    /// Loads the list for the first time. With mode "off" the list is empty and no file is read.
     ///
     /// # Errors
-    /// A file that cannot be read, or any line in it that is not an info hash: a list that serves or refuses
-    /// something other than the operator meant is worse than none.
+    /// A file that cannot be read or is not an access list.
     pub fn load(config: &AccessListConfig) -> Result<Arc<Self>, AccessListError> {
-        let (list, bad_lines) = read(config)?;
-        if !bad_lines.is_empty() {
-            return Err(AccessListError::BadLines(config.path.clone(), bad_lines));
-        }
-        let list = Mutex::new(Arc::new(list));
-        Ok(Arc::new(Self { config: config.clone(), version: AtomicU64::new(0), list }))
+        let current = ArcSwap::from_pointee(read(config)?);
+        Ok(Arc::new(Self { config: config.clone(), current }))
     }
 
-    /// Reads the list again. Lines that are not info hashes are skipped and returned.
+    /// Replaces the list by what the file holds now, and frees the old list once no core uses it any more. Blocks for as
+    /// long as that takes, so it must not be called on a core.
     ///
     /// # Errors
-    /// A file that cannot be read; the old list then stays.
+    /// A file that cannot be read or is not an access list; the old list then stays.
     pub fn reload(&self) -> Result<Reloaded, AccessListError> {
-        let (list, bad_lines) = read(&self.config)?;
-        let len = list.len();
-        *self.list.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(list);
-        self.version.fetch_add(1, Ordering::Release);
-        Ok(Reloaded { len, bad_lines })
+        let new = read(&self.config)?;
+        let reloaded = Reloaded { len: new.len(), change: new.change_since(&self.current.load()) };
+        let old = self.current.swap(Arc::new(new));
+        while Arc::strong_count(&old) > 1 {
+            #[allow(clippy::disallowed_methods, reason = "never called on a core")]
+            thread::sleep(RELEASE_POLL_INTERVAL);
+        }
+        Ok(reloaded)
     }
 
-    /// How many info hashes are on the list.
+    /// Whether the tracker serves this torrent.
+    #[must_use]
+    pub fn allows(&self, info_hash: &InfoHash) -> bool {
+        self.mode() == AccessListMode::Off || self.current.load().allows(info_hash)
+    }
+
+    /// The current list, for one batch. Wait-free. To be dropped before the next `.await`: the memory of a list that has
+    /// been replaced is freed once nobody holds it.
+    #[must_use]
+    pub fn current(&self) -> Guard<Arc<AccessList>> {
+        self.current.load()
+    }
+
+    /// How the list is applied.
+    #[must_use]
+    pub fn mode(&self) -> AccessListMode {
+        self.config.mode
+    }
+
+    /// Number of info hashes on the list.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.current().len()
+        self.current.load().len()
     }
 
     /// Whether no info hash is on the list.
@@ -108,168 +140,253 @@ impl SharedAccessList {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
-    fn current(&self) -> Arc<AccessList> {
-        Arc::clone(&self.list.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
-fn read(config: &AccessListConfig) -> Result<(AccessList, Vec<BadLine>), AccessListError> {
-    if config.mode == AccessListMode::Off {
-        return Ok((AccessList::default(), Vec::new()));
+fn read(config: &AccessListConfig) -> Result<AccessList, AccessListError> {
+    let AccessListConfig { mode, path, allow_empty } = config;
+    if *mode == AccessListMode::Off {
+        return Ok(AccessList::default());
     }
-    let text =
-        fs::read(&config.path).map_err(|error| AccessListError::Unreadable(config.path.clone(), error))?;
-    Ok(AccessList::parse(config.mode, &text))
+    let parser = parse_file(path).map_err(|error| AccessListError::Unreadable(path.clone(), error))?;
+    let info_hashes =
+        parser.finish(*allow_empty).map_err(|error| AccessListError::Invalid(path.clone(), error))?;
+    Ok(AccessList::new(*mode, info_hashes))
 }
 
-/// A core's view of the list. Looking something up costs one load of the version besides the lookup itself.
-#[derive(Debug)]
-pub struct AccessReader {
-    shared: Arc<SharedAccessList>,
-    version: Cell<u64>,
-    list: RefCell<Arc<AccessList>>,
-}
-
-impl AccessReader {
-    /// A view of the list as it is now.
-    #[must_use]
-    pub fn new(shared: Arc<SharedAccessList>) -> Self {
-        let version = Cell::new(shared.version.load(Ordering::Acquire));
-        let list = RefCell::new(shared.current());
-        Self { shared, version, list }
-    }
-
-    /// Whether the tracker serves this torrent.
-    #[must_use]
-    pub fn allows(&self, info_hash: &InfoHash) -> bool {
-        self.refresh();
-        self.list.borrow().allows(info_hash)
-    }
-
-    /// The list as it is now, for a whole batch.
-    #[must_use]
-    pub fn current(&self) -> Arc<AccessList> {
-        self.refresh();
-        Arc::clone(&self.list.borrow())
-    }
-
-    fn refresh(&self) {
-        let version = self.shared.version.load(Ordering::Acquire);
-        if version != self.version.get() {
-            self.version.set(version);
-            self.list.replace(self.shared.current());
+fn parse_file(path: &Path) -> io::Result<ListParser> {
+    let mut file = File::open(path)?;
+    let mut parser = ListParser::new(file.metadata()?.len());
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(parser),
+            Ok(len) => parser.feed(buffer.get(..len).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
-/// Reads the list again when the process is told to, and says what came of it.
+/// Reloads the access list on request, on a thread of its own, and logs and counts the results.
 #[derive(Debug)]
 pub(crate) struct AccessListReloader {
-    shared: Arc<SharedAccessList>,
+    list: Arc<SharedAccessList>,
+    requests: Receiver<()>,
     listed: Gauge,
-    reloaded: Counter,
+    done: Counter,
     failed: Counter,
     bad_lines: Counter,
 }
 
+/// Requests reloads. A request during a reload causes one more; several are the same as one.
+#[derive(Debug)]
+pub(crate) struct ReloadRequests(SyncSender<()>);
+
 impl AccessListReloader {
-    pub(crate) fn new(shared: Arc<SharedAccessList>, registry: &Registry) -> Self {
+    pub(crate) fn new(list: Arc<SharedAccessList>, registry: &Registry) -> (Self, ReloadRequests) {
         let metrics = registry.main_thread();
+        let (sender, requests) = sync_channel(1);
+        let reloads = |outcome| metrics.counter(&names::ACCESS_RELOADS, &[("outcome", outcome)]);
         let listed = metrics.gauge(&names::ACCESS_LIST, &[]);
-        listed.set(shared.len() as u64);
-        Self {
-            shared,
-            listed,
-            reloaded: metrics.counter(&names::ACCESS_RELOADS, &[("outcome", "done")]),
-            failed: metrics.counter(&names::ACCESS_RELOADS, &[("outcome", "failed")]),
-            bad_lines: metrics.counter(&names::ACCESS_BAD_LINES, &[]),
+        listed.set(list.len() as u64);
+        let bad_lines = metrics.counter(&names::ACCESS_BAD_LINES, &[]);
+        let (done, failed) = (reloads("done"), reloads("failed"));
+        (Self { list, requests, listed, done, failed, bad_lines }, ReloadRequests(sender))
+    }
+
+    /// Serves requests for as long as somebody may make them.
+    pub(crate) fn run(self) {
+        if let Err(error) = rustix::process::setpriority_process(None, RELOAD_NICENESS) {
+            log::debug!("the priority of the reload thread cannot be lowered: {error}");
+        }
+        while self.requests.recv().is_ok() {
+            self.reload();
+        }
+    }
+
+    fn reload(&self) {
+        if self.list.mode() == AccessListMode::Off {
+            log::info!("there is no access list to reload: access_list.mode is \"off\"");
+            return;
+        }
+        match self.list.reload() {
+            Ok(Reloaded { len, change: SetChange { added, removed } }) => {
+                self.done.add(1);
+                self.listed.set(len as u64);
+                log::info!("access list reloaded: {len} info hashes, {added} added, {removed} removed");
+            }
+            Err(error) => {
+                self.failed.add(1);
+                if let AccessListError::Invalid(_, error) = &error {
+                    self.bad_lines.add(error.bad_lines());
+                }
+                let len = self.list.len();
+                log::error!(
+                    "access list not reloaded, the previous one stays in use ({len} info hashes): {error}"
+                );
+            }
         }
     }
 }
 
-impl Periodic for AccessListReloader {
+impl Periodic for ReloadRequests {
     fn tick(&mut self, _now: Duration) {}
 
     fn reload(&mut self) {
-        match self.shared.reload() {
-            Ok(reloaded) => {
-                self.reloaded.add(1);
-                self.listed.set(reloaded.len as u64);
-                self.bad_lines.add(reloaded.bad_lines.len() as u64);
-                for line in reloaded.bad_lines.iter().take(NAMED_LINES) {
-                    log::warn!("access list, {line}; skipped");
-                }
-                if let Some(more @ 1..) = reloaded.bad_lines.len().checked_sub(NAMED_LINES) {
-                    log::warn!("access list: {more} more lines skipped");
-                }
-                log::info!("access list read again: {} info hashes", reloaded.len);
-            }
-            Err(error) => {
-                self.failed.add(1);
-                log::error!("the old access list stays in use: {error}");
-            }
-        }
+        // A full channel holds a request that has not been served yet, which will do for this one, too.
+        let _ = self.0.try_send(());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::Barrier;
+
+    use tempfile::TempDir;
+
     use super::*;
 
-    const LISTED: &str = "00000000000000000000000000000000000000aa";
+    const A: &str = "00000000000000000000000000000000000000aa";
+    const B: &str = "00000000000000000000000000000000000000bb";
 
-    fn config(name: &str, text: &str) -> AccessListConfig {
-        let path = std::env::temp_dir().join(format!("aquatic-access-{}-{name}", std::process::id()));
-        fs::write(&path, text).unwrap();
-        AccessListConfig { mode: AccessListMode::Allow, path }
+    /// A list file in a directory of its own.
+    struct Fixture {
+        config: AccessListConfig,
+        _directory: TempDir,
+    }
+
+    impl Fixture {
+        fn new(text: &str) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("list.txt");
+            fs::write(&path, text).unwrap();
+            let config = AccessListConfig { mode: AccessListMode::Allow, path, allow_empty: false };
+            Self { config, _directory: directory }
+        }
+
+        fn write(&self, text: &str) {
+            fs::write(&self.config.path, text).unwrap();
+        }
+    }
+
+    fn allows(list: &SharedAccessList) -> (bool, bool) {
+        (list.allows(&A.parse().unwrap()), list.allows(&B.parse().unwrap()))
+    }
+
+    /// Texts that are no access list, and what the error names.
+    const BAD: [(&str, &str); 6] = [
+        ("", "allow_empty"),
+        ("# comment\n", "allow_empty"),
+        ("<!DOCTYPE html>\n<title>502 Bad Gateway</title>\n", "2 line(s) are not info hashes; line 1: "),
+        ("00000000000000000000000000000000000000bb\nnonsense\n", "line 2: expected 40"),
+        ("00000000000000000000000000000000000000bb\n0000000000000", "line 2: expected 40"),
+        ("00000000000000000000000000000000000000bb00", "line 1: expected 40"),
+    ];
+
+    #[test]
+    fn a_bad_file_is_an_error_at_start_and_never_replaces_a_list() {
+        let good = Fixture::new(A);
+        let list = SharedAccessList::load(&good.config).unwrap();
+        for (text, named) in BAD {
+            let path = good.config.path.to_str().unwrap();
+            good.write(text);
+            for error in
+                [SharedAccessList::load(&good.config).unwrap_err(), list.reload().map(drop).unwrap_err()]
+            {
+                let shown = error.to_string();
+                assert!(shown.contains(named) && shown.contains(path), "{text:?}: {shown}");
+            }
+            assert_eq!(allows(&list), (true, false), "{text:?}");
+        }
+        fs::remove_file(&good.config.path).unwrap();
+        assert!(list.reload().unwrap_err().to_string().contains("cannot read"));
+        fs::create_dir(&good.config.path).unwrap();
+        assert!(list.reload().unwrap_err().to_string().contains("cannot read"));
+        assert_eq!(allows(&list), (true, false));
     }
 
     #[test]
-    fn a_bad_line_at_start_is_an_error_that_names_it() {
-        let config = config("bad", &format!("{LISTED}\nnonsense\n"));
-        let error = SharedAccessList::load(&config).unwrap_err().to_string();
-        assert!(
-            error.contains(config.path.to_str().unwrap()) && error.contains("line 2: expected 40"),
-            "{error}"
-        );
-        fs::remove_file(config.path).unwrap();
+    fn an_empty_list_is_used_where_it_is_allowed() {
+        let mut empty = Fixture::new("# nothing yet\n");
+        empty.config.allow_empty = true;
+        let list = SharedAccessList::load(&empty.config).unwrap();
+        assert_eq!((list.is_empty(), allows(&list)), (true, (false, false)));
+        empty.write(A);
+        list.reload().unwrap();
+        assert_eq!(allows(&list), (true, false));
+        empty.write("");
+        list.reload().unwrap();
+        assert!(list.is_empty());
+        empty.write("nonsense");
+        list.reload().unwrap_err();
+        fs::remove_file(&empty.config.path).unwrap();
+        SharedAccessList::load(&empty.config).unwrap_err();
     }
 
     #[test]
-    fn many_bad_lines_are_counted() {
-        let config = config("many", &"nonsense\n".repeat(13));
-        let error = SharedAccessList::load(&config).unwrap_err().to_string();
-        assert!(
-            error.contains("line 10") && !error.contains("line 11") && error.contains("3 more"),
-            "{error}"
-        );
-        fs::remove_file(config.path).unwrap();
-    }
-
-    #[test]
-    fn a_missing_file_is_an_error_unless_the_list_is_off() {
-        let mut config = AccessListConfig { mode: AccessListMode::Deny, path: "/nonexistent".into() };
+    fn no_file_is_read_if_the_list_is_off() {
+        let path = PathBuf::from("/nonexistent");
+        let mut config = AccessListConfig { mode: AccessListMode::Deny, path, allow_empty: true };
         assert!(SharedAccessList::load(&config).unwrap_err().to_string().contains("/nonexistent"));
         config.mode = AccessListMode::Off;
-        assert!(SharedAccessList::load(&config).is_ok());
+        assert_eq!(allows(&SharedAccessList::load(&config).unwrap()), (true, true));
     }
 
     #[test]
-    fn reload_reaches_readers_skips_bad_lines_and_keeps_the_list_when_unreadable() {
-        let config = config("reload", LISTED);
-        let shared = SharedAccessList::load(&config).unwrap();
-        let reader = AccessReader::new(Arc::clone(&shared));
-        let other = "00000000000000000000000000000000000000bb";
-        assert!(reader.allows(&LISTED.parse().unwrap()) && !reader.allows(&other.parse().unwrap()));
+    fn a_reload_reaches_readers_and_says_what_changed() {
+        let file = Fixture::new(A);
+        let list = SharedAccessList::load(&file.config).unwrap();
+        file.write(&format!("{B}\r\n{A}"));
+        let change = SetChange { added: 1, removed: 0 };
+        assert_eq!(list.reload().unwrap(), Reloaded { len: 2, change });
+        assert_eq!(allows(&list), (true, true));
+        file.write(B);
+        let change = SetChange { added: 0, removed: 1 };
+        assert_eq!(list.reload().unwrap(), Reloaded { len: 1, change });
+        assert_eq!(allows(&list), (false, true));
+    }
 
-        fs::write(&config.path, format!("{other}\nnonsense")).unwrap();
-        let reloaded = shared.reload().unwrap();
-        assert_eq!((reloaded.len, reloaded.bad_lines.len(), reloaded.bad_lines[0].number), (1, 1, 2));
-        assert!(!reader.allows(&LISTED.parse().unwrap()) && reader.allows(&other.parse().unwrap()));
+    #[test]
+    fn a_list_in_use_is_freed_by_the_reload_and_not_by_its_last_reader() {
+        let file = Fixture::new(A);
+        let list = SharedAccessList::load(&file.config).unwrap();
+        let in_use = list.current();
+        let freed = Arc::downgrade(&in_use);
+        file.write(B);
+        let barrier = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                list.reload().unwrap();
+                assert!(freed.upgrade().is_none(), "the reload has freed it");
+            });
+            barrier.wait();
+            while allows(&list) != (false, true) {
+                thread::yield_now();
+            }
+            assert!(in_use.allows(&A.parse().unwrap()), "a batch goes on with the list it began with");
+            assert!(freed.upgrade().is_some());
+            drop(in_use);
+        });
+    }
 
-        fs::remove_file(&config.path).unwrap();
-        assert!(shared.reload().is_err());
-        assert!(reader.current().allows(&other.parse().unwrap()));
+    #[test]
+    fn requests_during_a_reload_cause_one_more() {
+        let file = Fixture::new(A);
+        let list = SharedAccessList::load(&file.config).unwrap();
+        let registry = Registry::default();
+        let (reloader, mut requests) = AccessListReloader::new(list, &registry);
+        for _ in 0..5 {
+            requests.reload();
+        }
+        drop(requests);
+        reloader.run();
+        let samples = registry.samples();
+        let value = |outcome| {
+            let is_meant = |sample: &&aquatic_metrics::Sample| sample.label("outcome") == Some(outcome);
+            samples.iter().find(is_meant).unwrap().value
+        };
+        assert_eq!((value("done"), value("failed")), (1, 0));
     }
 }

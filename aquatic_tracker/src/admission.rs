@@ -1,8 +1,10 @@
 //! Admission: whether the tracker serves a request for a torrent. One rule for all protocols.
 
+use std::sync::Arc;
+
 use aquatic_common::InfoHash;
 
-use crate::access_list::AccessReader;
+use crate::access_list::SharedAccessList;
 
 /// What admission decides on.
 #[derive(Clone, Copy, Debug)]
@@ -41,13 +43,13 @@ impl NotAdmitted {
 /// The admission policy of one core.
 #[derive(Debug)]
 pub struct Admission {
-    access_list: AccessReader,
+    access_list: Arc<SharedAccessList>,
 }
 
 impl Admission {
     /// A policy that follows the access list.
     #[must_use]
-    pub fn new(access_list: AccessReader) -> Self {
+    pub fn new(access_list: Arc<SharedAccessList>) -> Self {
         Self { access_list }
     }
 

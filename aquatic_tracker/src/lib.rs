@@ -24,7 +24,7 @@ pub mod reason;
 mod seed;
 mod tracker;
 
-pub use access_list::{AccessListError, AccessReader, SharedAccessList};
+pub use access_list::{AccessListError, SharedAccessList};
 pub use admission::{Admission, AdmissionRequest, NotAdmitted};
 pub use gather::{RequestId, RouteError};
 pub use interval::IntervalPolicy;

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquatic_common::Steering;
 use aquatic_common::config::{AccessListConfig, CleaningConfig, LimitsConfig};
+use aquatic_common::{ConfigurationError, Steering};
 use aquatic_metrics::CoreMetrics;
 use aquatic_runtime::{Engine, Secrets};
 use aquatic_swarm::{HashKey, Shard, ShardLimits};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::access_list::{AccessListReloader, AccessReader, SharedAccessList};
+use crate::access_list::{AccessListReloader, SharedAccessList};
 use crate::admission::Admission;
 use crate::interval::IntervalPolicy;
 use crate::tracker::Tracker;
@@ -47,8 +47,10 @@ impl TrackerSeed {
     /// # Errors
     /// An access list that cannot be used, with what to do about it.
     pub fn prepare(settings: &TrackerSettings, engine: &mut Engine) -> anyhow::Result<Self> {
-        let access_list = SharedAccessList::load(&settings.access_list)?;
-        engine.add_periodic(AccessListReloader::new(Arc::clone(&access_list), engine.registry()));
+        let access_list = SharedAccessList::load(&settings.access_list).map_err(ConfigurationError::new)?;
+        let (reloader, requests) = AccessListReloader::new(Arc::clone(&access_list), engine.registry());
+        engine.add_side_thread("aquatic-lists", move || reloader.run());
+        engine.add_periodic(requests);
         Ok(Self::new(settings, engine.secrets(), engine.cores(), access_list))
     }
 
@@ -99,7 +101,7 @@ impl TrackerSeed {
     #[must_use]
     pub fn tracker(&self, index: usize, seed: u64, metrics: &CoreMetrics) -> Tracker {
         let shard = Shard::new(self.shard, HashKey(self.hash_key));
-        let admission = Admission::new(AccessReader::new(Arc::clone(&self.access_list)));
+        let admission = Admission::new(Arc::clone(&self.access_list));
         let rng = SmallRng::seed_from_u64(seed);
         Tracker::new((index, self.steering), shard, admission, self.interval, rng, metrics)
     }

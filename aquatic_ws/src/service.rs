@@ -9,7 +9,7 @@ use aquatic_http_protocol::Refused;
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::Connection;
 use aquatic_runtime::{Core, Secrets};
-use aquatic_tracker::{AccessReader, SharedAccessList};
+use aquatic_tracker::SharedAccessList;
 use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
 use crate::config::WsConfig;
@@ -79,12 +79,7 @@ impl WsTracker {
         let counters = Counters::new(core.metrics());
         let tracker = Tracker::new(config, core.index(), steering, keys, counters);
         let channel = core.open_channel::<Batch>("ws").await;
-        let state = Rc::new(CoreState::new(
-            Rc::clone(core),
-            tracker,
-            AccessReader::new(access_list),
-            channel.clone(),
-        ));
+        let state = Rc::new(CoreState::new(Rc::clone(core), tracker, access_list, channel.clone()));
         let receiving = Rc::clone(&state);
         channel.receive(move |from, Batch(items)| {
             receiving.with(|tracker, turn| items.drain(..).for_each(|item| tracker.item(from, item, turn)));

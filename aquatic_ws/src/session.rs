@@ -8,13 +8,14 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use aquatic_common::Family;
 use aquatic_net::tcp::{Connection, Phase};
 use aquatic_runtime::channel::Overflow;
 use aquatic_runtime::{Channel, Core};
-use aquatic_tracker::AccessReader;
+use aquatic_tracker::SharedAccessList;
 use aquatic_web::Upgraded;
 use aquatic_ws_protocol::{Action, Fault, Refused};
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -40,7 +41,7 @@ const READS_PER_TURN: u32 = 4;
 pub(crate) struct CoreState {
     pub(crate) core: Rc<Core>,
     pub(crate) tracker: RefCell<Tracker>,
-    access_list: AccessReader,
+    access_list: Arc<SharedAccessList>,
     channel: Channel<Batch>,
     input: RefCell<Box<[u8]>>,
     /// Wakes the task that sends what waits for other cores.
@@ -51,7 +52,7 @@ impl CoreState {
     pub(crate) fn new(
         core: Rc<Core>,
         tracker: Tracker,
-        access_list: AccessReader,
+        access_list: Arc<SharedAccessList>,
         channel: Channel<Batch>,
     ) -> Self {
         let input = RefCell::new(vec![0; READ].into_boxed_slice());

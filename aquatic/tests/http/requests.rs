@@ -248,7 +248,7 @@ fn the_access_list_counts_for_announces_and_scrapes_and_is_read_again() {
     assert_served(&mut client, 0..10);
     allow(10..20);
     tracker.signal("USR1");
-    tracker.wait_for_log("access list");
+    tracker.wait_for_log("access list reloaded");
     assert_served(&mut client, 10..20);
 }
 

@@ -57,7 +57,7 @@ fn what_keeps_it_from_starting_is_explained() {
         "network.tls_certificate_path=/nonexistent/cert.pem",
         "network.tls_private_key_path=/nonexistent/key.pem",
     ]);
-    assert_eq!(code, Some(3), "{log}");
+    assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("cannot read /nonexistent/cert.pem"), "{log}");
     assert!(!log.contains("listening"), "{log}");
 

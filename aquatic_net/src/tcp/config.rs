@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use aquatic_common::Family;
 use aquatic_common::config::{
     ConnectionsConfig, ListenerKind, NetworkConfig, OnMissingClient, ProxiesConfig,
 };
 use aquatic_common::settings::Problem;
+use aquatic_common::{ConfigurationError, Family};
 use aquatic_runtime::{Engine, startup};
 
 use super::accept::TcpSettings;
@@ -133,7 +133,7 @@ impl TcpConfig<'_> {
         let tls = if network.enable_tls {
             let certificate = network.tls_certificate_path.clone();
             let private_key = network.tls_private_key_path.clone();
-            let tls = Tls::load(TlsFiles { certificate, private_key })?;
+            let tls = Tls::load(TlsFiles { certificate, private_key }).map_err(ConfigurationError::new)?;
             engine.add_periodic(tls.reloader(engine.registry()));
             Some(tls)
         } else {
