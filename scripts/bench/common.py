@@ -1,16 +1,21 @@
 """What the benchmarks of all protocols share: programs on cores, our load testers and their reports, tables."""
 
+import argparse
+import contextlib
+import itertools
 import json
 import os
 import re
 import resource
 import shutil
 import signal
+import ssl
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,12 +49,13 @@ class Server:
         self.name = name
         self.probe = probe
         self.directory = tempfile.TemporaryDirectory(prefix="bench-")
+        directory = Path(self.directory.name)
         # Anyone may own the process's files: some trackers drop privileges when started as root.
-        os.chmod(self.directory.name, 0o755)
-        self.command = command(Path(self.directory.name))
+        directory.chmod(0o755)
+        self.command = command(directory)
         self.core = core
-        self.log = open(Path(self.directory.name) / "log", "w+b")
-        self.process = None
+        self.log = (directory / "log").open("w+b")
+        self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self):
         try:
@@ -61,7 +67,7 @@ class Server:
                     stdin=subprocess.DEVNULL,
                     preexec_fn=on_core(self.core),
                 )
-                if self.comes_to_answer():
+                if self.comes_to_answer(self.process):
                     return self
                 say(f"{self.name} does not answer")
                 self.stop()
@@ -85,9 +91,9 @@ class Server:
             self.process.kill()
             self.process.wait()
 
-    def comes_to_answer(self):
+    def comes_to_answer(self, process):
         deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and self.process.poll() is None:
+        while time.monotonic() < deadline and process.poll() is None:
             if self.probe():
                 return True
             time.sleep(0.05)
@@ -100,32 +106,83 @@ class Server:
 
     def cpu(self):
         """User and system time used so far, in seconds."""
-        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        stat = self.proc("stat")
         fields = stat.rpartition(")")[2].split()
         return int(fields[11]) / CLOCK_TICKS, int(fields[12]) / CLOCK_TICKS
 
     def rss(self):
         """Resident memory in bytes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", self.proc("status"))[0]) * 1024
+
+    def proc(self, file):
+        """A file about the process in /proc."""
+        if self.process is None:
+            raise RuntimeError(f"{self.name} has not been started")
+        return Path(f"/proc/{self.process.pid}/{file}").read_text()
+
+
+@contextlib.contextmanager
+def temporary_directory():
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        yield Path(directory)
+
+
+class PortServer(Server):
+    """A server on 127.0.0.1 with a port of its own, which `command` and `probe` are given, too.
+
+    No port is used twice: servers that do not ask for it cannot take over one that was just in use.
+    """
+
+    PORTS = itertools.count(20_000)  # below those that connections are made from
+
+    def __init__(self, name, command, probe, core):
+        self.port = next(self.PORTS)
+        super().__init__(name, lambda directory: command(directory, self.port), lambda: probe(self.port), core)
+
+
+TLS_CONFIG = """\
+network.enable_tls = true
+network.tls_certificate_path = "{directory}/certificate.pem"
+network.tls_private_key_path = "{directory}/key.pem"
+"""
+
+
+def any_certificate():
+    """A TLS context that trusts every server."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def start_load(command, options, **streams):
+    """Starts a load tester on its core; its output is piped unless `streams` say otherwise."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **streams}
+    return subprocess.Popen(command, preexec_fn=on_core(options.load_core), **streams)
+
+
+@contextlib.contextmanager
+def ended(process):
+    """Kills the process at the end if it has not ended by then."""
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def measured(server, load, options):
     """Takes the server's CPU time within the measured seconds of a load tester, which has just been started, and waits
     for its end. Returns its output, user and system time per second, and the server's resident memory."""
     margin = 0.5
-    try:
+    with ended(load):
         time.sleep(options.warm_up + margin)
         start, before = time.monotonic(), server.cpu()
         time.sleep(options.seconds - 2 * margin)
         end, after = time.monotonic(), server.cpu()
         rss = server.rss()
         output = load.communicate(timeout=options.seconds + 60)[0].decode(errors="replace")
-    finally:
-        if load.poll() is None:
-            load.kill()
-            load.wait()
-    user, system = ((b - a) / (end - start) for a, b in zip(before, after))
+    user, system = ((b - a) / (end - start) for a, b in zip(before, after, strict=True))
     return output, user, system, rss
 
 
@@ -135,7 +192,7 @@ def opentracker_command(opentracker, tester, directory, port, settings):
     usage = subprocess.run([opentracker, "-h"], capture_output=True, text=True, check=False)
     if "-w file" not in usage.stdout + usage.stderr:
         return [opentracker, *where]
-    with open(directory / "whitelist", "wb") as whitelist:
+    with (directory / "whitelist").open("wb") as whitelist:
         subprocess.run([tester, *setting_flags(settings), "--print-info-hashes"], stdout=whitelist, check=True)
     return [opentracker, *where, "-w", "whitelist"]
 
@@ -197,6 +254,11 @@ def scratch_directory():
     return Path(os.environ.get("SCRATCH", target_directory() / "bench"))
 
 
+def has_subcommand(ours, name):
+    """Whether the tracker of this repository has a service with this name."""
+    return subprocess.run([ours, name, "--help"], capture_output=True, check=False).returncode == 0
+
+
 def run(command):
     say(" ".join(str(word) for word in command))
     subprocess.run(command, cwd=REPOSITORY, check=True)
@@ -240,6 +302,43 @@ def note(phase, name):
     return next(note["count"] for note in phase["notes"] if note["name"] == name)
 
 
+@dataclass
+class Run:
+    """One measurement of one tracker: requests."""
+
+    responses: float  # per second
+    user: float  # microseconds per response
+    system: float
+    rss: int
+    busy: float  # share of the core
+    idle_share: float | None = None  # of the load tester
+
+    HEADER = ("responses/s", "user us/resp.", "system us/resp.", "RSS MB", "core busy %", "load test idle %")
+
+    @classmethod
+    def of(cls, responses, user, system, rss, idle_share=None):
+        """From rates per second."""
+        per_response = 1e6 / max(responses, 1)
+        return cls(responses, user * per_response, system * per_response, rss, user + system, idle_share)
+
+    def figures(self):
+        return [self.responses, self.user, self.system, self.rss / 1e6, self.busy * 100]
+
+
+def row_of(runs):
+    """A row of a table: medians of the figures of some runs."""
+    idle = [run.idle_share * 100 for run in runs if run.idle_share is not None]
+    return medians(run.figures() for run in runs) + ([statistics.median(idle)] if idle else [])
+
+
+def recorded(runs):
+    """Runs by load tester and tracker, for the JSON output."""
+    return {
+        tester: {name: [asdict(run) for run in taken] for name, taken in by_name.items()}
+        for tester, by_name in runs.items()
+    }
+
+
 def peers_per_reply(phase):
     announces = next(kind["answered"] for kind in phase["kinds"] if kind["kind"] == "announce")
     return note(phase, "peers in announce replies") / max(announces, 1)
@@ -253,13 +352,15 @@ def say(text):
 
 
 def medians(rows):
-    return [statistics.median(column) for column in zip(*rows)]
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
 def print_table(header, rows, formats):
     print(" " * 28 + "".join(f"{title:>18}" for title in header))
     for name, figures in rows.items():
-        print(f"{name:<28}" + "".join(f"{form.format(figure):>18}" for form, figure in zip(formats, figures)))
+        # Some rows have fewer figures than the header.
+        cells = (form.format(figure) for form, figure in zip(formats, figures, strict=False))
+        print(f"{name:<28}" + "".join(f"{cell:>18}" for cell in cells))
     sys.stdout.flush()
 
 
@@ -267,7 +368,8 @@ def print_ratios(header, rows):
     """The first row divided by each of the others."""
     (first, figures), *others = rows.items()
     for name, other in others:
-        ratios = (mine / its if its else float("nan") for mine, its, _ in zip(figures, other, header))
+        columns = zip(figures, other, header, strict=False)
+        ratios = (mine / its if its else float("nan") for mine, its, _ in columns)
         print(f"{first + ' / ' + name:<28}" + "".join(f"{ratio:>18.2f}" for ratio in ratios))
     sys.stdout.flush()
 
@@ -280,8 +382,12 @@ def numbers(text):
     return torrents, peers
 
 
-def add_options(parser, default_population):
-    """The options of all benchmarks."""
+def option_parser(doc, default_population):
+    """A parser with the options of all benchmarks; `doc` is the description of one of them."""
+    summary, _, rest = doc.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5, help="runs of each combination")
     parser.add_argument("--seconds", type=int, default=6, help="measured seconds of each run")
     parser.add_argument("--warm-up", type=int, default=2, help="seconds of load before that")
@@ -291,6 +397,7 @@ def add_options(parser, default_population):
     parser.add_argument("--without-ours", action="store_true", help="compare the others only")
     parser.add_argument("--no-build", action="store_true", help="take our programs as they are")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured to a file")
+    return parser
 
 
 def check_options(parser, options):

@@ -1,4 +1,4 @@
-"""A certificate authority of the row's own, and the certificate it signs for the tracker.
+"""A certificate authority of the case's own, and the certificate it signs for the tracker.
 
 Clients are told to trust the authority each in its own way (environment, command line, configuration file), so the
 trust store of this machine is neither changed nor needed.
@@ -13,7 +13,7 @@ from .hosts import Failure
 from .programs import Program
 
 DAYS = "2"
-"""How long certificates are valid; a row takes a minute."""
+"""How long certificates are valid; a case takes a minute."""
 KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
@@ -53,6 +53,6 @@ def _request(name: str, certificate: Path, key: Path, *extensions: str, signer: 
     for extension in extensions:
         command += ["-addext", extension]
     command += ["-keyout", str(key), "-out", str(certificate)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
     if result.returncode != 0:
         raise Failure(f"openssl makes no certificate for {name}: {result.stderr.strip()}")

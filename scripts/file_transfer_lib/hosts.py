@@ -1,4 +1,4 @@
-"""The hosts of a row: network namespaces joined by a bridge, and the processes that run in them.
+"""The hosts of a case: network namespaces joined by a bridge, and the processes that run in them.
 
 A namespace here has no name: it lives as long as the process that holds it, and with it go its interfaces, routes and
 addresses. The kernel kills the holder and every other process started here when the thread that started them ends, so
@@ -28,7 +28,7 @@ STOP_SECONDS = 5.0
 
 
 class Family(Enum):
-    """The address family a row uses for everything: tracker, clients, transfer."""
+    """The address family a case uses for everything: tracker, clients, transfer."""
 
     IPV4 = "IPv4"
     IPV6 = "IPv6"
@@ -39,7 +39,7 @@ class Family(Enum):
 
 
 class Failure(Exception):
-    """Why a row failed, in words for the person who reads the table."""
+    """Why a case failed, in words for the person who reads the table."""
 
 
 class Process:
@@ -68,11 +68,11 @@ class Process:
         """None while the program runs."""
         return self._child.poll()
 
-    def stop(self, patience: float = STOP_SECONDS) -> int:
+    def stop(self, timeout: float = STOP_SECONDS) -> int:
         """Ends the program and whatever it started, politely first. Returns the exit code."""
         self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(patience)
+            self._child.wait(timeout)
         self._signal(signal.SIGKILL)
         return self._child.wait()
 
@@ -126,7 +126,8 @@ class Host:
 @contextlib.contextmanager
 def _inside_network_of(pid: int) -> Iterator[None]:
     """Moves the calling thread, and no other, into the network namespace of a process for a moment."""
-    with open(f"/proc/{threading.get_native_id()}/ns/net", "rb") as own, open(f"/proc/{pid}/ns/net", "rb") as other:
+    own_path, other_path = (Path(f"/proc/{task}/ns/net") for task in (threading.get_native_id(), pid))
+    with own_path.open("rb") as own, other_path.open("rb") as other:
         _set_network(other.fileno())
         try:
             yield
@@ -161,10 +162,10 @@ PREFIX_LENGTHS = {Family.IPV4: 24, Family.IPV6: 64}
 
 
 def create_hosts(stack: contextlib.ExitStack, directory: Path, family: Family) -> dict[str, Host]:
-    """Creates the three hosts of a row; they vanish when `stack` closes.
+    """Creates the three hosts of a case; they vanish when `stack` closes.
 
-    Hosts have addresses of both families in every row, as some clients need IPv4 for themselves even where all their
-    peers are on IPv6. The tracker's name has an address of the row's family only, and so have the peers it tells of.
+    Hosts have addresses of both families in every case, as some clients need IPv4 for themselves even where all their
+    peers are on IPv6. The tracker's name has an address of the case's family only, and so have the peers it tells of.
     """
     names = f"127.0.0.1 localhost\n::1 localhost\n{ADDRESSES[TRACKER][family]} {TRACKER_NAME}\n"
     (directory / "hosts").write_text(names)
@@ -216,6 +217,7 @@ def _configure(host: Host, commands: Sequence[str]) -> None:
     result = subprocess.run(
         host.command(["ip", "-batch", "-"], host.directory),
         input="\n".join(commands) + "\n",
+        check=False,
         capture_output=True,
         text=True,
     )
@@ -233,14 +235,14 @@ def enter_own_namespaces() -> str | None:
     if missing:
         return f"missing programs: {', '.join(missing)} (apt-get install iproute2 mount util-linux)"
     create = ["unshare", "--net", "--mount", "true"]
-    attempt = subprocess.run(create, capture_output=True, text=True)
+    attempt = subprocess.run(create, check=False, capture_output=True, text=True)
     if attempt.returncode == 0:
         return None
     if os.geteuid() == 0:
         return f"root may not create network namespaces here, a container needs CAP_SYS_ADMIN: {attempt.stderr.strip()}"
     # With a network of its own, as this program must be allowed to return to where it was; see `_inside_network_of`.
     as_root = ["unshare", "--user", "--map-root-user", "--net", "--"]
-    if subprocess.run([*as_root, *create], capture_output=True).returncode != 0:
+    if subprocess.run([*as_root, *create], check=False, capture_output=True).returncode != 0:
         return "network namespaces need root, as this system does not give them to other users; run this with sudo"
     sys.stdout.flush()
     os.execvp("unshare", [*as_root, sys.executable, *sys.argv])

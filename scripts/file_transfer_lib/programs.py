@@ -1,4 +1,4 @@
-"""Programs that rows need: how to see whether they are there, and which Debian package brings them."""
+"""Programs that cases need: how to see whether they are there, and which Debian package brings them."""
 
 import os
 import shutil
@@ -38,7 +38,9 @@ class Program:
         """The first line the program says about its version that has a digit in it."""
         try:
             environment = os.environ | {"PATH": PATH}
-            result = subprocess.run(cls.version_command, capture_output=True, text=True, timeout=20, env=environment)
+            result = subprocess.run(
+                cls.version_command, check=False, capture_output=True, text=True, timeout=20, env=environment
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"unknown ({error})"
         lines = (result.stdout + result.stderr).splitlines()

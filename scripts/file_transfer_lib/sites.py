@@ -1,4 +1,4 @@
-"""What is known about the tracker of a row before it runs."""
+"""What is known about the tracker of a case before it runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ Configuration = dict[str, dict[str, Setting]]
 
 @dataclass(frozen=True)
 class Site:
-    """Where the tracker of a row runs, and what may run beside it."""
+    """Where the tracker of a case runs, and what may run beside it."""
 
     host: Host
     """The tracker's own."""
     hosts: Mapping[str, Host]
-    """All of the row, by their names."""
+    """All of the case, by their names."""
     family: Family
     certificates: Certificates | None
     """For the tracker's name and addresses; None unless the protocol is encrypted."""

@@ -62,7 +62,7 @@ def _bdecode(data: bytes, start: int) -> tuple[Any, int]:
         raise ValueError(f"no bencode at {start - 1}: {data!r}")
     if any(not isinstance(key, bytes) for key in keys) or keys != sorted(set(keys)):
         raise ValueError(f"keys are not in order: {keys}")
-    return dict(zip(keys, values)), start + 1
+    return dict(zip(keys, values, strict=True)), start + 1
 
 
 def _bdecode_number(data: bytes, start: int, end: bytes) -> tuple[int, int]:

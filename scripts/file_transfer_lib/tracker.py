@@ -27,7 +27,7 @@ class AccessList:
 
 
 class Tracker:
-    """A running tracker process with a configuration file that says no more than the row needs."""
+    """A running tracker process with a configuration file that says no more than the case needs."""
 
     def __init__(self, binary: Path, protocol: Protocol, site: Site, access_list: AccessList | None) -> None:
         configuration = protocol.configuration(site)
@@ -43,7 +43,7 @@ class Tracker:
         return self._protocol.announced_in(self.process.log.read_text(errors="replace"))
 
     def check_alive(self) -> None:
-        """A tracker that ended by itself fails the row, whatever the clients achieved."""
+        """A tracker that ended by itself fails the case, whatever the clients achieved."""
         code = self.process.exit_code()
         if code is not None:
             raise Failure(f"the tracker ended by itself with exit code {code}")

@@ -1,17 +1,18 @@
-"""The rows in which a file is transferred."""
+"""The cases in which a file is transferred."""
 
 import contextlib
 import http.client
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from .case import Case
 from .clients.base import PEER_PORT, Client, Torrent
+from .environment import Environment
 from .hosts import LEECHER, SEEDER, Failure, Family
 from .programs import Program
 from .protocols import Protocol
 from .protocols.udp import UDP
-from .row import Row
-from .stage import Stage
 from .torrent import Payload, sha256_of
 from .tracker import AccessList, AccessMode
 
@@ -20,10 +21,10 @@ REFUSED_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Transfer(Row):
+class Transfer(Case):
     """A seeder and a leecher, each on a host of its own.
 
-    Without an access mode a row has one torrent, which must be transferred. With one it has two, of which the first is
+    Without an access mode a case has one torrent, which must be transferred. With one it has two, of which the first is
     on the access list: the mode decides which of the two must be transferred and which refused.
     """
 
@@ -51,35 +52,35 @@ class Transfer(Row):
     def programs(self) -> tuple[type[Program], ...]:
         return (self.seeder, self.leecher)
 
-    def run(self, stage: Stage) -> None:
+    def run(self, environment: Environment) -> None:
         plan = _Plan.of(self.access)
-        stage.open(self.protocol, self.family, plan.access_list)
-        torrents = [stage.torrent(payload) for payload in plan.admitted + plan.refused]
-        seeder = stage.client(self.seeder, SEEDER)
+        environment.open(self.protocol, self.family, plan.access_list)
+        torrents = [environment.torrent(payload) for payload in plan.admitted + plan.refused]
+        seeder = environment.client(self.seeder, SEEDER)
         for torrent in torrents:
             (seeder.data / torrent.payload.name).write_bytes(torrent.payload.content)
-        stage.start(seeder, torrents)
+        environment.start(seeder, torrents)
         admitted = [torrent for torrent in torrents if torrent.payload in plan.admitted]
-        _wait_for_seeder(stage, seeder, admitted)
+        _wait_for_seeder(environment, seeder, admitted)
         if self.restart:
-            stage.restart_tracker()
-            _wait_for_seeder(stage, seeder, admitted)
-        leecher = stage.client(self.leecher, LEECHER)
-        stage.start(leecher, torrents)
+            environment.restart_tracker()
+            _wait_for_seeder(environment, seeder, admitted)
+        leecher = environment.client(self.leecher, LEECHER)
+        environment.start(leecher, torrents)
         for torrent in admitted:
-            _wait_for_file(stage, leecher, torrent)
-            _check_addresses(stage, torrent.payload)
+            _wait_for_file(environment, leecher, torrent)
+            _check_addresses(environment, torrent.payload)
         refused = [torrent for torrent in torrents if torrent.payload in plan.refused]
-        self._check_refused(stage, (seeder, leecher), refused)
+        self._check_refused(environment, (seeder, leecher), refused)
 
-    def _check_refused(self, stage: Stage, clients: tuple[Client, Client], torrents: list[Torrent]) -> None:
+    def _check_refused(self, environment: Environment, clients: tuple[Client, Client], torrents: list[Torrent]) -> None:
         """Both clients must show exactly the text that the tracker refuses the torrent with, and nothing may arrive."""
         for torrent in torrents:
-            text = stage.probe.refusal(torrent.payload.info_hash)
+            text = environment.probe.refusal(torrent.payload.info_hash)
             for client in clients:
-                _wait_for_message(stage, client, torrent, client.refusal_as_shown(text, self.protocol))
+                _wait_for_message(environment, client, torrent, client.refusal_as_shown(text, self.protocol))
         if torrents:
-            stage.pause(REFUSED_SECONDS)
+            environment.pause(REFUSED_SECONDS)
         for torrent in torrents:
             if _has_content(clients[1].data / torrent.payload.name):
                 raise Failure(f"'{torrent.payload.name}' is refused by the tracker, yet the leecher received data")
@@ -87,7 +88,7 @@ class Transfer(Row):
 
 @dataclass(frozen=True)
 class _Plan:
-    """The torrents of a row and what is expected of them."""
+    """The torrents of a case and what is expected of them."""
 
     admitted: list[Payload]
     refused: list[Payload]
@@ -95,7 +96,7 @@ class _Plan:
 
     @classmethod
     def of(cls, access: AccessMode | None) -> "_Plan":
-        """Makes the payloads a row needs."""
+        """Makes the payloads a case needs."""
         if access is None:
             return cls([Payload.random("file")], [], None)
         listed, unlisted = Payload.random("listed"), Payload.random("unlisted")
@@ -105,21 +106,26 @@ class _Plan:
         return cls([unlisted], [listed], access_list)
 
 
-def _wait_for_seeder(stage: Stage, seeder: Client, torrents: list[Torrent]) -> None:
+def _seeders(environment: Environment, info_hash: bytes) -> int | None:
+    """How many seeders the tracker counts; None for none."""
+    return environment.probe.seeders(info_hash) or None
+
+
+def _wait_for_seeder(environment: Environment, seeder: Client, torrents: list[Torrent]) -> None:
     for torrent in torrents:
-        info_hash = torrent.payload.info_hash
+        seeders = partial(_seeders, environment, torrent.payload.info_hash)
         what = f"the seeder's announce of '{torrent.payload.name}' to show in the tracker's counts"
         try:
-            stage.wait(what, lambda: stage.probe.seeders(info_hash) or None)
+            environment.wait(what, seeders)
         except Failure as failure:
             raise Failure(f"{failure}{_complaint(seeder, torrent)}") from None
 
 
-def _wait_for_file(stage: Stage, leecher: Client, torrent: Torrent) -> None:
+def _wait_for_file(environment: Environment, leecher: Client, torrent: Torrent) -> None:
     payload = torrent.payload
     path = leecher.data / payload.name
     try:
-        stage.wait(f"the leecher to receive '{payload.name}'", lambda: sha256_of(path) == payload.sha256 or None)
+        environment.wait(f"the leecher to receive '{payload.name}'", lambda: sha256_of(path) == payload.sha256 or None)
     except Failure as failure:
         raise Failure(f"{failure}{_complaint(leecher, torrent)}") from None
 
@@ -132,24 +138,24 @@ def _complaint(client: Client, torrent: Torrent) -> str:
     return ""
 
 
-def _check_addresses(stage: Stage, payload: Payload) -> None:
+def _check_addresses(environment: Environment, payload: Payload) -> None:
     """The tracker must hand out where the two clients are, and nothing else, such as the address of a proxy."""
-    expected = {(stage.hosts[name].addresses[stage.site.family], PEER_PORT) for name in (SEEDER, LEECHER)}
+    expected = {(environment.hosts[name].addresses[environment.site.family], PEER_PORT) for name in (SEEDER, LEECHER)}
     seen: set[tuple[str, int]] = set()
 
     def is_right() -> bool | None:
         nonlocal seen
-        peers = stage.probe.peers(payload.info_hash)
+        peers = environment.probe.peers(payload.info_hash)
         seen = seen if peers is None else peers
         return peers is None or peers == expected or None
 
     try:
-        stage.wait(f"the tracker to hand out {sorted(expected)}", is_right)
+        environment.wait(f"the tracker to hand out {sorted(expected)}", is_right)
     except Failure as failure:
         raise Failure(f"{failure}; it hands out {sorted(seen)}") from None
 
 
-def _wait_for_message(stage: Stage, client: Client, torrent: Torrent, text: str) -> None:
+def _wait_for_message(environment: Environment, client: Client, torrent: Torrent, text: str) -> None:
     seen: set[str] = set()
 
     def shows_text() -> bool | None:
@@ -161,7 +167,7 @@ def _wait_for_message(stage: Stage, client: Client, torrent: Torrent, text: str)
     who = f"the {client.host.name} ({client.name})"
     what = f"{who} to show '{text}' as the tracker's answer for '{torrent.payload.name}'"
     try:
-        stage.wait(what, shows_text)
+        environment.wait(what, shows_text)
     except Failure as failure:
         raise Failure(f"{failure}; it showed {sorted(seen) or 'none'}") from None
 

@@ -1,14 +1,14 @@
 // A BitTorrent client made of the published reference client of WebTorrent trackers, a WebRTC library for Node and the
 // peer wire protocol; controlled by signals. Its argument is a JSON object: `announce`, the tracker's URL, `data`, the
 // directory of its files, `messages`, the file it keeps the tracker's last message about each torrent in, `torrents`
-// (`name`, `infoHash`, `length`, `pieceLength`, `seed`), and `rehearse`: whether to try out first, with torrents of its
+// (`name`, `infoHash`, `length`, `pieceLength`, `seed`), and `conformance`: whether to test first, with torrents of its
 // own, whether the tracker does what the reference client expects.
 
 import { randomBytes } from 'node:crypto'
 import { closeSync, existsSync, openSync, readFileSync, renameSync, writeFileSync, writeSync } from 'node:fs'
 import Wire from 'bittorrent-protocol'
 import { clientFor, fail, log, reconnectAtOnce } from './reference_client.js'
-import { rehearse } from './rehearsal.js'
+import { checkConformance } from './conformance.js'
 
 const BLOCK_BYTES = 16 * 1024
 const OUTSTANDING_REQUESTS = 32
@@ -110,5 +110,5 @@ process.on('SIGTERM', () => process.exit(0))
 // The client's own timers do not keep the program running while it waits to connect again.
 setInterval(() => {}, 60_000)
 reconnectAtOnce()
-if (settings.rehearse) await rehearse(settings.announce).catch(fail)
+if (settings.conformance) await checkConformance(settings.announce).catch(fail)
 for (const given of settings.torrents) new Torrent(given)

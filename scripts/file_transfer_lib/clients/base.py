@@ -1,4 +1,4 @@
-"""What a row asks of every client program."""
+"""What a case asks of every client program."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ PEER_PORT = 6881
 CONTROL_PORT = 9091
 """For clients that are controlled over HTTP on their host's loopback address."""
 STOP_SECONDS = 1.0
-"""Some clients take long to say goodbye to the tracker; their rows are over by then."""
+"""Some clients take long to say goodbye to the tracker; their cases are over by then."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Client(Program, ABC):
     """A client program on one host; subclasses know its command line and how to read its state.
 
     A subclass switches off every source of peers but the tracker (DHT, peer exchange, local discovery), port mapping,
-    and transports the row does not need, and keeps all files below the host's directory.
+    and transports the case does not need, and keeps all files below the host's directory.
     """
 
     def __init__(self, host: Host, family: Family, authority: Path | None) -> None:
@@ -57,7 +57,7 @@ class Client(Program, ABC):
         return text
 
     def conclude(self) -> None:
-        """Looks once more at a row that has passed, while the tracker still runs; may raise `Failure`."""
+        """Looks once more at a case that has passed, while the tracker still runs; may raise `Failure`."""
 
     def stop(self) -> None:
         """Ends the program; a client that was never started is fine."""
@@ -65,7 +65,7 @@ class Client(Program, ABC):
             self.process.stop(STOP_SECONDS)
 
     def check_alive(self) -> None:
-        """A client that ended by itself cannot finish the row."""
+        """A client that ended by itself cannot finish the case."""
         if self.process is not None and (code := self.process.exit_code()) is not None:
             raise Failure(f"the {self.host.name} ({self.name}) ended by itself with exit code {code}")
 

@@ -46,7 +46,7 @@ SWITCHES = (
 )
 
 
-# Root's browser would raise its own priority, and keep trackers and clients waiting for seconds where rows share cores.
+# Root's browser would raise its own priority, and delay trackers and clients for seconds where cases share cores.
 NO_PRIORITY = ("setpriv", "--bounding-set=-sys_nice", "--")
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 
@@ -125,7 +125,7 @@ class Chromium(Client):
         # Trusted to sign for servers, and for nothing else.
         trust = ["-A", "-n", "authority", "-t", "C,,", "-i", str(authority)]
         for arguments in (["-N", "--empty-password"], trust):
-            result = subprocess.run([*certutil, *arguments], capture_output=True, text=True)
+            result = subprocess.run([*certutil, *arguments], check=False, capture_output=True, text=True)
             if result.returncode != 0:
                 raise Failure(f"certutil cannot make the browser trust the authority: {result.stderr.strip()}")
 
@@ -134,7 +134,7 @@ class Chromium(Client):
         return self.host.directory / "page.png"
 
     def _keep_picture(self) -> None:
-        """Beside the logs, for whoever wants to know what a user would have seen; no row depends on it."""
+        """Beside the logs, for whoever wants to know what a user would have seen; no case depends on it."""
         try:
             self._picture.write_bytes(self._ask_for_picture())
         except (OSError, http.client.HTTPException, LookupError, StopIteration, ValueError, Failure) as error:

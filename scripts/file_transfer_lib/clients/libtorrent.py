@@ -25,7 +25,7 @@ class Libtorrent(Client):
     """Runs `libtorrent_agent.py` beside this file in a process of its own; that writes tracker errors to a file.
 
     Quirks of 2.0:
-    - It announces once per address it listens on, so it is told the one address of the row.
+    - It announces once per address it listens on, so it is told the one address of the case.
     - It loses the text of a UDP error packet: it hands on an empty message beside its own name for the error. It takes
       the text to start at the packet's first byte, which is a zero.
     - After an error it announces again only after some seconds, more with each error.

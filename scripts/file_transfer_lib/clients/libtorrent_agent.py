@@ -5,8 +5,8 @@ error of each torrent in. It runs until it is terminated.
 """
 
 import json
-import os
 import sys
+from pathlib import Path
 
 import libtorrent
 
@@ -48,9 +48,9 @@ def open_session(listen: str) -> libtorrent.session:
 
 def write(path: str, messages: dict[str, str]) -> None:
     """Replaces the file in one step, since it is read while this program runs."""
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        json.dump(messages, file)
-    os.replace(f"{path}.new", path)
+    new = Path(f"{path}.new")
+    new.write_text(json.dumps(messages), encoding="utf-8")
+    new.replace(path)
 
 
 main()

@@ -6,6 +6,7 @@ the counts of each torrent to before it ends.
 
 import json
 import sys
+from pathlib import Path
 
 import libtorrent
 
@@ -49,8 +50,7 @@ def main() -> None:
                     "incomplete": alert.incomplete,
                     "downloaded": downloads(alert.handle),
                 }
-    with open(settings["results"], "w", encoding="utf-8") as file:
-        json.dump(results, file)
+    Path(settings["results"]).write_text(json.dumps(results), encoding="utf-8")
 
 
 def downloads(torrent: libtorrent.torrent_handle) -> int:

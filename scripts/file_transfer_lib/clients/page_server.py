@@ -48,11 +48,11 @@ class PageServer(ThreadingHTTPServer):
         self.tracker = "never opened"
         """The state of the page's connection to the tracker."""
         self.faults: list[str] = []
-        """What went wrong in the page; one is enough to fail a row."""
+        """What went wrong in the page; one is enough to fail a case."""
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that is ended resets its connections; anything else that goes wrong fails the row."""
+    def handle_error(self, _request: object, client_address: object) -> None:
+        """A browser that is ended resets its connections; anything else that goes wrong fails the case."""
         error = sys.exception()
         if not isinstance(error, ConnectionError):
             self.faults.append(f"{client_address}: {error!r}")
@@ -67,8 +67,8 @@ class _Request(BaseHTTPRequestHandler):
     server: PageServer
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802  (the name is given)
-        """Answers with a file of the page or of the row."""
+    def do_GET(self) -> None:
+        """Answers with a file of the page or of the case."""
         kind, torrent = self._torrent()
         if self.path in FILES:
             path, content_type = FILES[self.path]
@@ -82,7 +82,7 @@ class _Request(BaseHTTPRequestHandler):
         else:
             self._answer(b"", BINARY, http.client.NOT_FOUND)
 
-    def do_PUT(self) -> None:  # noqa: N802  (the name is given)
+    def do_PUT(self) -> None:
         """Takes a file or a report from the page."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         kind, torrent = self._torrent()

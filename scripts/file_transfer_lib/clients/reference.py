@@ -23,7 +23,7 @@ class Reference(Client):
     package = "nodejs npm"
     programs = ("node", "npm")
     version_command = ("node", "--version")
-    rehearse = False
+    conformance = False
     """Whether it first tries out, with torrents of its own, whether the tracker does what this client expects."""
 
     def start(self, torrents: Sequence[Torrent]) -> None:
@@ -31,7 +31,7 @@ class Reference(Client):
             "announce": torrents[0].announce_url,
             "data": str(self.data),
             "messages": str(self._messages),
-            "rehearse": self.rehearse,
+            "conformance": self.conformance,
             "torrents": [
                 {
                     "name": torrent.payload.name,
@@ -65,8 +65,8 @@ class Reference(Client):
         return f"bittorrent-tracker {npm.version('bittorrent-tracker')}, node {super().version()}"
 
 
-class ReferenceAfterRehearsal(Reference):
+class ReferenceAfterConformance(Reference):
     """The same, after it has found that the tracker does what it expects."""
 
-    name = "reference after rehearsal"
-    rehearse = True
+    name = "reference after conformance test"
+    conformance = True

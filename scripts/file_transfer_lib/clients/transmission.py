@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from .base import CONTROL_PORT, PEER_PORT, Client, Torrent
 
@@ -14,7 +15,7 @@ class Transmission(Client):
     - It cannot look up an IPv6 address in an announce URL, only a name. Without a name server in the system's
       configuration it looks up nothing.
     - It compares the size of a connect reply with 16 for equality.
-    - It unchokes leechers every 10 seconds and not in between, so rows in which it seeds take that long.
+    - It unchokes leechers every 10 seconds and not in between, so cases in which it seeds take that long.
     - It does not look at certificates unless an environment variable says so.
     - RPC calls need a session id, which a first call without one is refused with.
     """
@@ -63,7 +64,7 @@ class Transmission(Client):
             "rpc-host-whitelist-enabled": False,
         }
 
-    def _call(self, method: str, arguments: dict) -> dict:
+    def _call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         body = json.dumps({"method": method, "arguments": arguments})
         for _ in range(2):
             connection = self.host.http(CONTROL_PORT)

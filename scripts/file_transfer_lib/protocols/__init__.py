@@ -15,6 +15,7 @@ from ..hosts import TRACKER_NAME, Failure, Family
 from ..programs import Program
 from ..sites import Configuration, Setting, Site
 
+
 class Probe(ABC):
     """A minimal client of the tracker that takes no part in the transfer."""
 
@@ -32,7 +33,7 @@ class Probe(ABC):
 
 
 class Protocol(ABC):
-    """A protocol, or a scheme of one, as rows of the table need it. It is shared by rows, so it keeps no state."""
+    """A protocol, or a scheme of one, as cases of the table need it. It is shared by cases, so it keeps no state."""
 
     name: str
     subcommand: str
@@ -72,9 +73,7 @@ class Protocol(ABC):
         return url._replace(netloc=f"{TRACKER_NAME}:{url.port}").geturl()
 
 
-def listen(
-    site: Site, address: str | None = None, family: Family | None = None, port: int = 0
-) -> dict[str, Setting]:
+def listen(site: Site, address: str | None = None, family: Family | None = None, port: int = 0) -> dict[str, Setting]:
     """The keys, the same for all protocols, that make the tracker listen on one address, by default the site's, and
     nowhere else."""
     family = family or site.family

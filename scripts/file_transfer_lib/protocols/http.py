@@ -20,7 +20,7 @@ from ..torrent import bdecode
 from . import Probe, Protocol, compact_peers, listen
 
 PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-"""A proxy has the ports that need not be in a URL; every row has a network of its own, so they are free."""
+"""A proxy has the ports that need not be in a URL; every case has a network of its own, so they are free."""
 PROXY_SECONDS = 10.0
 """How long a proxy may take to listen."""
 SOCKET = "tracker-socket"
@@ -65,11 +65,12 @@ class Http(Protocol):
             for family in Family:
                 network |= listen(site, family=family, port=EVERYWHERE_PORT)
             network |= {"use_ipv4": True, "use_ipv6": True}
-        proxies = dict(self._proxies)
+        proxies: dict[str, Setting] = dict(self._proxies)
         if self.proxy is not None:
             # The proxy runs beside the tracker, and nobody gets past it.
             network = listen(site, LOOPBACK, Family.IPV4)
-            proxies = {"trusted_proxies": [LOOPBACK], "proxy_protocol": self.proxy.passes_connections} | proxies
+            trusted: dict[str, Setting] = {"trusted_proxies": [LOOPBACK]}
+            proxies = trusted | {"proxy_protocol": self.proxy.passes_connections} | proxies
             if self.proxy.uses_unix_socket:
                 network = {"use_ipv4": False, "use_ipv6": False, "unix_socket_path": str(site.host.directory / SOCKET)}
                 proxies = {}

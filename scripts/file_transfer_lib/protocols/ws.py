@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..hosts import TRACKER_NAME, Failure
@@ -54,7 +55,7 @@ class WsProbe(HttpProbe):
         """Nothing: the tracker does not know where peers are, it passes on what they say to each other."""
         return None
 
-    def _exchange(self, question: Mapping[str, object]) -> dict:
+    def _exchange(self, question: Mapping[str, object]) -> dict[str, Any]:
         """The answer, once the tracker finds the time."""
         for _ in range(self.ATTEMPTS):
             answer = self._exchange_once(question)
@@ -64,7 +65,7 @@ class WsProbe(HttpProbe):
             time.sleep(self.ATTEMPT_SECONDS)
         return answer
 
-    def _exchange_once(self, question: Mapping[str, object]) -> dict:
+    def _exchange_once(self, question: Mapping[str, object]) -> dict[str, Any]:
         try:
             with WebSocket(self._connect(), TRACKER_NAME, "/announce") as tracker:
                 tracker.send(json.dumps(question))

@@ -1,9 +1,9 @@
 """The table: what is tried. A module per protocol, each with its lines in order."""
 
-from ..row import Row
+from ..case import Case
 from . import http, udp, webtorrent
 
 
-def all_rows() -> list[Row]:
+def all_cases() -> list[Case]:
     """All lines of the table; a line's number is its place."""
-    return [*udp.rows(), *http.rows(), *webtorrent.rows()]
+    return [*udp.cases(), *http.cases(), *webtorrent.cases()]

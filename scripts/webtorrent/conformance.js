@@ -91,7 +91,7 @@ async function countsBecome (announce, infoHash, complete, incomplete) {
   }
 }
 
-export async function rehearse (announce) {
+export async function checkConformance (announce) {
   const infoHash = newId()
   const join = (name, left, peerId) => new Peer(name, announce, infoHash, left, peerId)
   const peers = [join('the seeder', 0), join('the first leecher', 1), join('the second leecher', 1)]
@@ -104,7 +104,7 @@ export async function rehearse (announce) {
   } finally {
     peers.forEach(peer => peer.die())
   }
-  log('rehearsal: everything went as the reference client expects it')
+  log('conformance: everything went as the reference client expects it')
 }
 
 async function comeAndMeet (seeder, first, second) {
@@ -117,7 +117,7 @@ async function comeAndMeet (seeder, first, second) {
   await second.counts(1, 2)
   // The offers of one announce reach different peers.
   await Promise.all([second.meets(seeder, first), seeder.meets(second), first.meets(second)])
-  log('rehearsal: three peers have met')
+  log('conformance: three peers have met')
 }
 
 async function askAndFinish (announce, infoHash, seeder, first, second) {
@@ -136,7 +136,7 @@ async function askAndFinish (announce, infoHash, seeder, first, second) {
   if (many[infoHash].complete !== 2 || many[infoHash].incomplete !== 1 || many[unknown].complete !== 0) {
     throw new Error(`a scrape of two torrents says ${JSON.stringify(many)}`)
   }
-  log('rehearsal: counts are right')
+  log('conformance: counts are right')
 }
 
 async function leaveAndReturn (announce, infoHash, seeder, first, second, again) {
@@ -154,5 +154,5 @@ async function leaveAndReturn (announce, infoHash, seeder, first, second, again)
   // One that stopped may start again.
   first.do('start')
   await first.counts(2, 0)
-  log('rehearsal: peers that left are gone')
+  log('conformance: peers that left are gone')
 }

@@ -1,12 +1,12 @@
 """Transfers over HTTP and HTTPS, directly and behind proxies, and questions about them."""
 
 from .. import checks
+from ..case import Case
 from ..checks import Check
 from ..clients import ALL, Aria2, Libtorrent, Qbittorrent, Rtorrent, Transmission
 from ..hosts import ADDRESSES, LEECHER, Family
 from ..protocols.http import Http
 from ..proxies import Haproxy, Nginx
-from ..row import Row
 from ..sites import Setting
 from ..tracker import AccessMode
 from ..transfer import Transfer
@@ -34,12 +34,12 @@ PREFACES_GUESS = Http("HTTP", proxies=GUESS | {"proxy_protocol": True})
 V4, V6 = Family.IPV4, Family.IPV6
 
 
-def rows() -> list[Row]:
+def cases() -> list[Case]:
     """The lines of the table."""
     return [*_direct(), *_behind_proxies(), *_questions()]
 
 
-def _direct() -> list[Row]:
+def _direct() -> list[Case]:
     return [
         *(Transfer(client, client, HTTP) for client in ALL),
         *(Transfer(seeder, leecher, HTTP) for seeder, leecher in RING),
@@ -51,7 +51,7 @@ def _direct() -> list[Row]:
     ]
 
 
-def _behind_proxies() -> list[Row]:
+def _behind_proxies() -> list[Case]:
     """Each client behind some proxy and each proxy with some clients; the questions below cover the rest."""
     return [
         Transfer(Libtorrent, Aria2, NGINX),
@@ -68,7 +68,7 @@ def _behind_proxies() -> list[Row]:
     ]
 
 
-def _questions() -> list[Row]:
+def _questions() -> list[Case]:
     few = checks.own_addresses_over_few_connections
     return [
         Check("own address", checks.own_addresses, HTTP),

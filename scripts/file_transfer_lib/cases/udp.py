@@ -1,10 +1,10 @@
 """Transfers over UDP."""
 
+from ..case import Case
 from ..clients import ALL, Libtorrent, Qbittorrent, Rtorrent, Transmission
 from ..clients.base import Client
 from ..hosts import Family
 from ..protocols.udp import UDP
-from ..row import Row
 from ..tracker import AccessMode
 from ..transfer import Transfer
 from .pairs import RING
@@ -18,7 +18,7 @@ IPV6_PAIRS: tuple[tuple[type[Client], type[Client]], ...] = (
 """Over UDP on IPv6 aria2 does not work at all, Transmission and rTorrent work as seeders only; see their classes."""
 
 
-def rows() -> list[Row]:
+def cases() -> list[Case]:
     """Every client with itself, a ring of different clients, IPv6 where clients can do it, and the access list."""
     return [
         *(Transfer(client, client, UDP) for client in ALL),

@@ -1,4 +1,4 @@
-"""What a row is performed on."""
+"""The environment of one test case."""
 
 import contextlib
 import threading
@@ -20,8 +20,8 @@ POLL_SECONDS = 0.1
 Answer = TypeVar("Answer")
 
 
-class Stage:
-    """The hosts of a row, the tracker and the clients on them, and the patience with them."""
+class Environment:
+    """The hosts of a case, the tracker and the clients on them, and the deadline of the case."""
 
     site: Site
     url: str
@@ -32,7 +32,7 @@ class Stage:
     def __init__(self, binary: Path, directory: Path, seconds: float, stopping: threading.Event) -> None:
         self.directory = directory
         self.stack = contextlib.ExitStack()
-        """Undoes whatever was done for the row."""
+        """Undoes whatever was done for the case."""
         self._binary = binary
         self._deadline = time.monotonic() + seconds
         self._stopping = stopping
@@ -83,13 +83,13 @@ class Stage:
         self._clients.append(client)
 
     def torrent(self, payload: Payload) -> Torrent:
-        """Writes the torrent file of a payload, with the tracker of this row."""
+        """Writes the torrent file of a payload, with the tracker of this case."""
         file = self.directory / f"{payload.name}.torrent"
         payload.write_torrent(file, self.url)
         return Torrent(payload, file, self.url)
 
     def wait(self, what: str, question: Callable[[], Answer | None]) -> Answer:
-        """Asks until there is an answer, for as long as the row may take and its processes run."""
+        """Asks until there is an answer, for as long as the case may take and its processes run."""
         while (answer := question()) is None:
             self.pause(POLL_SECONDS)
             if time.monotonic() > self._deadline:
@@ -106,7 +106,7 @@ class Stage:
             client.check_alive()
 
     def close(self) -> None:
-        """Ends the tracker of a row that has passed so far: it must have run up to now and must stop in order."""
+        """Ends the tracker of a case that has passed so far: it must have run up to now and must stop in order."""
         for client in self._clients:
             client.conclude()
         if self._tracker is not None:

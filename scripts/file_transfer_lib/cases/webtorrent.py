@@ -1,11 +1,11 @@
 """Transfers between browsers, and between browsers and the reference client, over WebSocket with and without TLS."""
 
+from ..case import Case
 from ..clients.chromium import Chromium, ChromiumOverIpv6
-from ..clients.reference import Reference, ReferenceAfterRehearsal
+from ..clients.reference import Reference, ReferenceAfterConformance
 from ..hosts import Family
 from ..protocols.ws import Ws
 from ..proxies import Haproxy, Nginx
-from ..row import Row
 from ..tracker import AccessMode
 from ..transfer import Transfer
 
@@ -20,7 +20,7 @@ WSS_BOTH = Ws("WSS", encrypted=True, everywhere=True)
 V6 = Family.IPV6
 
 
-def rows() -> list[Row]:
+def cases() -> list[Case]:
     """The lines of the table."""
     return [
         Transfer(Chromium, Chromium, WS),
@@ -31,8 +31,8 @@ def rows() -> list[Row]:
         Transfer(Reference, Chromium, NGINX, V6),
         Transfer(Chromium, Chromium, NGINX_TLS),
         Transfer(Chromium, Reference, PROXY_V2_TLS),
-        Transfer(Chromium, ReferenceAfterRehearsal, WS),
-        Transfer(Chromium, ReferenceAfterRehearsal, NGINX_TLS, V6),
+        Transfer(Chromium, ReferenceAfterConformance, WS),
+        Transfer(Chromium, ReferenceAfterConformance, NGINX_TLS, V6),
         Transfer(Chromium, Reference, WSS_BOTH, restart=True),
         Transfer(Reference, Chromium, WS_BOTH, restart=True),
         *(Transfer(Chromium, Reference, WS, access=mode) for mode in AccessMode),

@@ -1,15 +1,15 @@
-"""What every line of the table is."""
+"""Base class of test cases."""
 
 from abc import ABC, abstractmethod
 
+from .environment import Environment
 from .hosts import Family
 from .programs import Program
 from .protocols import Protocol
-from .stage import Stage
 
 
-class Row(ABC):
-    """One experiment. It is shared by attempts, so it keeps no state."""
+class Case(ABC):
+    """A test case. It is shared by attempts, so it keeps no state."""
 
     protocol: Protocol
     family: Family
@@ -17,7 +17,7 @@ class Row(ABC):
     @property
     @abstractmethod
     def subject(self) -> str:
-        """What the row is about, beside protocol and family."""
+        """What the case is about, beside protocol and family."""
 
     @property
     @abstractmethod
@@ -29,12 +29,12 @@ class Row(ABC):
         """What has to be installed for it, beside what the protocol needs."""
 
     @abstractmethod
-    def run(self, stage: Stage) -> None:
-        """Returns if the row passed, raises `Failure` if not."""
+    def run(self, environment: Environment) -> None:
+        """Returns if the case passed, raises `Failure` if not."""
 
     @property
     def name(self) -> str:
-        """What `--row` looks for substrings in."""
+        """What `--case` looks for substrings in."""
         return f"{self.subject}, {self.protocol.name} {self.family.value}"
 
     def all_programs(self) -> list[type[Program]]:
