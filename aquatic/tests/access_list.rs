@@ -35,10 +35,8 @@ impl Fixture {
             "access_list.mode=deny",
             &path_setting,
         ];
-        let mut tracker = Tracker::start(1, &mut service("http", &[&usual[..], settings].concat()));
-        let line = tracker.wait_for_log("/metrics");
-        let (_, url) = line.trim().split_once("http://").unwrap();
-        let metrics = url.strip_suffix("/metrics").unwrap().parse().unwrap();
+        let tracker = Tracker::start(1, &mut service("http", &[&usual[..], settings].concat()));
+        let metrics = tracker.metrics.unwrap();
         Self { tracker, metrics, path, _directory: directory }
     }
 
@@ -112,7 +110,7 @@ fn a_bad_file_ends_the_start_with_code_1() {
         let _ = std::fs::remove_file(&path);
         let (code, log) = run(name, mode);
         assert_eq!(code, Some(1), "{log}");
-        assert!(log.contains("error: invalid configuration: cannot read the access list"), "{log}");
+        assert!(log.contains("error: cannot read the access list"), "{log}");
         for (text, logged) in BAD {
             std::fs::write(&path, text).unwrap();
             let (code, log) = run(name, mode);

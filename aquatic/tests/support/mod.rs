@@ -20,6 +20,8 @@ pub(crate) struct Tracker {
     child: Option<Child>,
     /// Where it listens, in the order of its log.
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Where it serves metrics, if it does.
+    pub(crate) metrics: Option<SocketAddr>,
     stdout: Option<ChildStdout>,
     /// The rest of its log.
     pub(crate) log: Option<BufReader<ChildStderr>>,
@@ -39,7 +41,9 @@ impl Tracker {
             let address = urls.filter_map(|(_, rest)| rest.strip_suffix("/announce")).next();
             addresses.extend(address.map(|address| address.parse::<SocketAddr>().unwrap()));
         }
-        Self { child: Some(child), addresses, stdout, log: Some(log) }
+        let metrics = seen.split_once("metrics: http://").and_then(|(_, rest)| rest.split_once("/metrics"));
+        let metrics = metrics.map(|(address, _)| address.parse().unwrap());
+        Self { child: Some(child), addresses, metrics, stdout, log: Some(log) }
     }
 
     /// Where it listens first.
