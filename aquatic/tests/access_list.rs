@@ -1,4 +1,5 @@
-//! Access list files of the running program: which are accepted, and what a bad one does at start and at a reload.
+//! Access list files of the running program: which are accepted, and what a bad one does at start and at a
+//! reload.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

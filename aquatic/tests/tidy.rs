@@ -11,11 +11,39 @@ use toml::Table;
 /// Longest source file in lines. A longer one holds more than one thing.
 const MAX_LINES: usize = 700;
 
+/// Maximum width of a line with nothing but a comment, in characters. rustfmt keeps code within it, not
+/// comments.
+const MAX_COMMENT_WIDTH: usize = 110;
+
+/// Members whose comments are not wrapped yet. To be emptied: run `scripts/wrap_comments`, and remove the
+/// member.
+const UNWRAPPED: [&str; 19] = [
+    "aquatic",
+    "aquatic_cli_helpers",
+    "aquatic_common",
+    "aquatic_http",
+    "aquatic_http_load_test",
+    "aquatic_http_protocol",
+    "aquatic_load_engine",
+    "aquatic_metrics",
+    "aquatic_net",
+    "aquatic_runtime",
+    "aquatic_swarm",
+    "aquatic_tracker",
+    "aquatic_udp",
+    "aquatic_udp_load_test",
+    "aquatic_udp_protocol",
+    "aquatic_web",
+    "aquatic_ws",
+    "aquatic_ws_load_test",
+    "aquatic_ws_protocol",
+];
+
 /// Shortest description at the top of a crate, in lines: what belongs in it and what does not.
 const MIN_CRATE_DOC_LINES: usize = 2;
 
-/// Which members each member may use: those below it. Protocol codecs and the store know nothing of the tracker around
-/// them, and nothing knows the services but the program.
+/// Which members each member may use: those below it. Protocol codecs and the store know nothing of the
+/// tracker around them, and nothing knows the services but the program.
 const ARROWS: [(&str, &[&str]); 19] = [
     (
         "aquatic",
@@ -174,6 +202,31 @@ fn files_are_short() {
         .map(|(path, lines)| format!("{path}: {lines}"))
         .collect();
     assert_none(&format!("files have at most {MAX_LINES} lines"), &offenders);
+}
+
+#[test]
+fn comments_are_wrapped() {
+    let mut offenders = Vec::new();
+    for (path, text) in sources() {
+        let member = path.iter().next().and_then(|member| member.to_str()).unwrap_or_default();
+        if UNWRAPPED.contains(&member) {
+            continue;
+        }
+        let mut in_code = false;
+        for (index, line) in text.lines().enumerate() {
+            let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
+            let comment = comment.trim_start_matches(['/', '!']).trim();
+            in_code ^= comment.starts_with("```");
+            // Code, tables and words as long as a line are not wrapped.
+            let breakable = !in_code && !comment.starts_with('|') && comment.contains(' ');
+            if breakable && line.chars().count() > MAX_COMMENT_WIDTH {
+                offenders.push(format!("{}:{}", path.display(), index + 1));
+            }
+        }
+    }
+    let rule =
+        format!("comments are wrapped at {MAX_COMMENT_WIDTH} columns, for example by scripts/wrap_comments");
+    assert_none(&rule, &offenders);
 }
 
 #[test]

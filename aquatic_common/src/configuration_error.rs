@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::fmt;
 
-/// Wraps a start-up error that goes away only when the configuration is changed, or a file or system account it names:
-/// starting again is pointless. A program that finds one in the chain of causes ends with its exit code for a bad
-/// configuration.
+/// Wraps a start-up error that goes away only when the configuration is changed, or a file or system account
+/// it names: starting again is pointless. A program that finds one in the chain of causes ends with its exit
+/// code for a bad configuration.
 #[derive(Debug)]
 pub struct ConfigurationError(Box<dyn Error + Send + Sync>);
 

@@ -8,11 +8,13 @@ const BUCKET_LEN: usize = 2;
 /// Length up to which a bucket is scanned rather than searched.
 const MAX_SCANNED: usize = 16;
 
-/// An immutable set of info hashes for millions of entries: a sorted array, and an index of it by the leading bits.
+/// An immutable set of info hashes for millions of entries: a sorted array, and an index of it by the leading
+/// bits.
 ///
-/// Takes 22 bytes per info hash at most (20 for the hash, 2 for the index). A lookup reads one entry of the index and
-/// searches one bucket, which is two or three cache misses. Hashes that were chosen to fall into one bucket make it a
-/// binary search of the array, so no key is needed against clients that choose what is looked up.
+/// Takes 22 bytes per info hash at most (20 for the hash, 2 for the index). A lookup reads one entry of the
+/// index and searches one bucket, which is two or three cache misses. Hashes that were chosen to fall into
+/// one bucket make it a binary search of the array, so no key is needed against clients that choose what is
+/// looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InfoHashSet {
     info_hashes: Box<[InfoHash]>,
@@ -32,10 +34,12 @@ pub struct SetChange {
 }
 
 impl InfoHashSet {
-    /// Maximum number of info hashes in a set (2.2 GB). [`from_unsorted`](Self::from_unsorted) ignores what exceeds it.
+    /// Maximum number of info hashes in a set (2.2 GB). [`from_unsorted`](Self::from_unsorted) ignores what
+    /// exceeds it.
     pub const MAX_LEN: usize = 100_000_000;
 
-    /// Sorts the info hashes in place, removes duplicates, and builds the index. Takes no memory besides the set itself.
+    /// Sorts the info hashes in place, removes duplicates, and builds the index. Takes no memory besides the
+    /// set itself.
     #[must_use]
     pub fn from_unsorted(mut info_hashes: Vec<InfoHash>) -> Self {
         info_hashes.truncate(Self::MAX_LEN);

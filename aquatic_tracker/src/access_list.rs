@@ -1,9 +1,9 @@
 //! The access list in memory: loaded at start, reloaded on a thread of its own, read by all cores.
 //!
-//! Invariants: a list is read and built on the main thread before the cores start, later on the reload thread only. A
-//! file that cannot be used, for whatever reason, never replaces a list, at start no more than at a reload. Cores never
-//! wait for a reload, never free a list, and hold one for the duration of a [batch](SharedAccessList::current) only, so
-//! that there are never more than two lists in memory.
+//! Invariants: a list is read and built on the main thread before the cores start, later on the reload thread
+//! only. A file that cannot be used, for whatever reason, never replaces a list, at start no more than at a
+//! reload. Cores never wait for a reload, never free a list, and hold one for the duration of a
+//! [batch](SharedAccessList::current) only, so that there are never more than two lists in memory.
 
 use std::fmt;
 use std::fs::File;
@@ -27,8 +27,8 @@ const READ_BYTES: usize = 64 * 1024;
 /// Time between two checks whether cores still use the list that has been replaced.
 const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Scheduling priority of the reload thread, as of `nice`: the lowest, so that a core which shares its processor
-/// preempts it.
+/// Scheduling priority of the reload thread, as of `nice`: the lowest, so that a core which shares its
+/// processor preempts it.
 const RELOAD_NICENESS: i32 = 19;
 
 /// The access list that all cores read. A reload replaces it as a whole.
@@ -94,8 +94,8 @@ impl SharedAccessList {
         Ok(Arc::new(Self { config: config.clone(), current }))
     }
 
-    /// Replaces the list by what the file holds now, and frees the old list once no core uses it any more. Blocks for as
-    /// long as that takes, so it must not be called on a core.
+    /// Replaces the list by what the file holds now, and frees the old list once no core uses it any more.
+    /// Blocks for as long as that takes, so it must not be called on a core.
     ///
     /// # Errors
     /// A file that cannot be read or is not an access list; the old list then stays.
@@ -116,8 +116,8 @@ impl SharedAccessList {
         self.mode() == AccessListMode::Off || self.current.load().allows(info_hash)
     }
 
-    /// The current list, for one batch. Wait-free. To be dropped before the next `.await`: the memory of a list that has
-    /// been replaced is freed once nobody holds it.
+    /// The current list, for one batch. Wait-free. To be dropped before the next `.await`: the memory of a
+    /// list that has been replaced is freed once nobody holds it.
     #[must_use]
     pub fn current(&self) -> Guard<Arc<AccessList>> {
         self.current.load()

@@ -1,9 +1,10 @@
 //! Access list file format.
 //!
-//! A line holds one info hash of 40 hexadecimal digits in either case, and optionally white space or a comma with any
-//! text behind it. Blank lines and lines that start with `#`, `;` or `//` are ignored, and so is white space in front. A
-//! line ends with LF, CR LF, or CR. The file may begin with the byte order mark of UTF-8. Any other line is an error, so
-//! that neither a truncated file nor one of another kind (an error page of a web server) passes for a list.
+//! A line holds one info hash of 40 hexadecimal digits in either case, and optionally white space or a comma
+//! with any text behind it. Blank lines and lines that start with `#`, `;` or `//` are ignored, and so is
+//! white space in front. A line ends with LF, CR LF, or CR. The file may begin with the byte order mark of
+//! UTF-8. Any other line is an error, so that neither a truncated file nor one of another kind (an error page
+//! of a web server) passes for a list.
 
 use std::fmt;
 
@@ -111,8 +112,8 @@ pub struct ListParser {
 }
 
 impl ListParser {
-    /// A parser for a text of about this many bytes; 0 if that is not known. Memory for as many info hashes as such a text
-    /// may hold is reserved at once, so that it need not be moved while the list grows.
+    /// A parser for a text of about this many bytes; 0 if that is not known. Memory for as many info hashes
+    /// as such a text may hold is reserved at once, so that it need not be moved while the list grows.
     #[must_use]
     pub fn new(expected_bytes: u64) -> Self {
         let expected = usize::try_from(expected_bytes.div_ceil(MIN_LINE_BYTES)).unwrap_or(usize::MAX);
