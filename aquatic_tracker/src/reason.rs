@@ -94,6 +94,30 @@ reasons! {
     WrongPath = "wrong_path",
     /// A method other than GET and HEAD.
     Method = "method",
+
+    // WebTorrent.
+    /// A request that is no upgrade to a WebSocket.
+    NoUpgrade = "no_upgrade",
+    /// A message that is not UTF-8.
+    NotUtf8 = "not_utf8",
+    /// A message that is not a JSON object.
+    NotJson = "not_json",
+    /// A message whose arrays and objects are nested too deep.
+    TooDeep = "too_deep",
+    /// A message with a missing or unknown action.
+    Action = "action",
+    /// A message that lacks a member.
+    MissingField = "missing_field",
+    /// A message with a member of the wrong type.
+    WrongType = "wrong_type",
+    /// An info hash, peer id or offer id that cannot be valid.
+    BadIdentifier = "bad_identifier",
+    /// A session description that some clients cannot read.
+    UnsafeToRelay = "unsafe_to_relay",
+    /// An announce over a connection with the maximum number of peers.
+    ConnectionPeers = "connection_peers",
+    /// An announce over a connection with the maximum number of peer ids.
+    ConnectionPeerIds = "connection_peer_ids",
 }
 
 impl From<NotAdmitted> for Reason {

@@ -102,7 +102,6 @@ impl WsConfig {
             max_peers_per_torrent: self.limits.max_peers_per_torrent,
             max_offers: share(self.limits.max_waiting_offers),
             max_offers_per_peer: self.limits.max_waiting_offers_per_peer,
-            max_peer_age: self.cleaning.max_peer_age,
             max_offer_age: self.max_offer_age,
         }
     }

@@ -1,6 +1,6 @@
-//! The connections of one core: what waits for each of them, what they have brought, and whether they still live.
+//! Connections of one core: send queue, memberships, rate limit and liveness of each.
 //!
-//! Whatever is to be done by the clock is found out by one look at all of them a second.
+//! There are no timers for single connections. [`Connections::tick`] visits all of them once a second.
 
 use std::task::Waker;
 
@@ -9,157 +9,162 @@ use slab::Slab;
 
 use crate::config::WsConfig;
 use crate::frames::write_ping;
-use crate::joined::{JoinLimits, Joined};
-use crate::outbound::{Outbound, OutboundLimits};
+use crate::labels::labels;
+use crate::memberships::{MembershipLimits, Memberships};
+use crate::send_queue::{SendQueue, SendQueueLimits};
 use crate::swarm::ConnectionId;
 
-/// Seconds within which a connection has to show that it lives when somebody else claims a peer of it.
-pub(crate) const PROBE: u32 = 10;
+/// Seconds within which a connection must answer a probe, sent because another connection claims one of its peers.
+pub(crate) const PROBE_TIMEOUT: u32 = 10;
 
-/// Seconds without anything sent after which a connection keeps no room for what it will be sent.
-const QUIET: u32 = 1;
+/// Seconds without progress in sending after which the memory of an empty send queue is released.
+const RELEASE_AFTER: u32 = 1;
 
-/// Questions to other cores from which on a connection is not read from: their answers may come all at once, and are to
-/// find room.
-const MAX_ASKED: u32 = 4;
+/// Number of pending requests to other cores from which on a connection is not read from. Their responses may arrive
+/// at once, and must fit into the send queue.
+const MAX_PENDING_REQUESTS: u32 = 4;
 
-/// A ping has no payload.
+/// Maximum number of control frames and fragments between two complete messages. A message of the largest
+/// `ws.client.max_message_size`, 1 MiB, fits in fragments of 512 bytes.
+const MAX_FRAMES_PER_MESSAGE: u32 = 2048;
+
+/// Length of a ping without payload, in bytes.
 const PING_LENGTH: usize = 2;
 
-/// Number of looks at all connections so far: seconds, while the core is not kept from working.
+/// Number of calls of [`Connections::tick`] so far: seconds, unless the core was blocked.
 type Tick = u32;
 
-/// Why a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The client has closed it.
-    Client,
-    /// The socket has failed.
-    Broken,
-    /// The client has sent what is no WebSocket.
-    Protocol,
-    /// A message of the client is too long.
-    TooLong,
-    /// Text of the client is not UTF-8.
-    NotUtf8,
-    /// Nothing has come for too long, not even the answer to a ping.
-    Silent,
-    /// It did not show that it lives when somebody else claimed a peer of it.
-    Dead,
-    /// No announce, answer or scrape has come for too long.
-    Useless,
-    /// A message was begun, and has not been finished for too long.
-    SlowSender,
-    /// The client does not receive what is sent to it.
-    SlowReceiver,
-    /// The client goes on asking while too many replies to it wait.
-    Overfull,
-    /// The process stops.
-    Stop,
+labels! {
+    /// Reason why a connection ends.
+    End {
+        /// The client closed the connection.
+        Client => "client",
+        /// The socket failed.
+        Broken => "broken",
+        /// The client violated the WebSocket protocol.
+        Protocol => "protocol",
+        /// A message exceeded `ws.client.max_message_size`.
+        TooLong => "too_long",
+        /// A text message was not UTF-8.
+        NotUtf8 => "not_utf8",
+        /// Too many control frames and fragments came without a complete message.
+        FrameFlood => "frame_flood",
+        /// Nothing was received for `ws.client.idle_timeout`, not even a pong.
+        Silent => "silent",
+        /// The client did not answer a probe.
+        ProbeFailed => "probe_failed",
+        /// No announce, answer or scrape came for `ws.client.max_announce_idle`.
+        NoAnnounce => "no_announce",
+        /// A message was incomplete for more than `ws.client.message_timeout`.
+        SlowSender => "slow_sender",
+        /// Nothing could be sent for `ws.client.send_timeout`.
+        SlowReceiver => "slow_receiver",
+        /// A reply did not fit into the send queue.
+        SendQueueFull => "send_queue_full",
+        /// The tracker is stopping.
+        Stop => "stop",
+    }
 }
 
 impl End {
-    pub(crate) const NAMES: [&'static str; 12] = [
-        "client",
-        "broken",
-        "protocol",
-        "too_long",
-        "not_utf8",
-        "silent",
-        "dead",
-        "useless",
-        "slow_sender",
-        "slow_receiver",
-        "overfull",
-        "stop",
-    ];
-
-    /// Code and text of the close frame; `None` if there is no use in one.
+    /// Returns status code (RFC 6455, section 7.4.1) and reason of the close frame, or `None` if none is sent.
     pub(crate) fn close_frame(self) -> Option<(u16, &'static str)> {
         match self {
-            Self::Client | Self::Broken | Self::Dead | Self::Silent | Self::SlowReceiver | Self::Overfull => {
-                None
-            }
+            Self::Client
+            | Self::Broken
+            | Self::ProbeFailed
+            | Self::Silent
+            | Self::SlowReceiver
+            | Self::SendQueueFull => None,
             Self::Protocol => Some((1002, "protocol error")),
             Self::TooLong => Some((1009, "message too long")),
             Self::NotUtf8 => Some((1007, "text is not UTF-8")),
-            Self::Useless => Some((1008, "no announce for too long")),
+            Self::FrameFlood => Some((1008, "too many frames without a message")),
+            Self::NoAnnounce => Some((1008, "no announce for too long")),
             Self::SlowSender => Some((1008, "message took too long")),
             Self::Stop => Some((1001, "tracker stops")),
         }
     }
 }
 
-/// Why something cannot be sent to a client.
+/// Reason why a frame is not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lost {
+pub(crate) enum QueueError {
     /// The connection has ended.
-    Gone,
-    /// Too much waits already.
+    Closed,
+    /// The send queue is full.
     Full,
 }
 
-/// What one connection may do, and for how long it may do nothing.
+/// Limits on one connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    pub(crate) outbound: OutboundLimits,
-    pub(crate) joined: JoinLimits,
+pub(crate) struct ConnectionLimits {
+    pub(crate) send_queue: SendQueueLimits,
+    pub(crate) memberships: MembershipLimits,
+    /// Maximum time without received data.
     pub(crate) idle: Tick,
-    pub(crate) useless: Tick,
-    pub(crate) sending: Tick,
-    pub(crate) receiving: Tick,
+    /// Maximum time without announce, answer or scrape.
+    pub(crate) announce_idle: Tick,
+    /// Maximum time to receive a message.
+    pub(crate) receive: Tick,
+    /// Maximum time without progress in sending.
+    pub(crate) send: Tick,
+    /// Frames per second; 0 for no limit.
     pub(crate) rate: u32,
+    /// Frames at once.
     pub(crate) burst: u32,
 }
 
-impl Bounds {
+impl ConnectionLimits {
     pub(crate) fn new(config: &WsConfig) -> Self {
         let client = &config.client;
         Self {
-            outbound: OutboundLimits {
+            send_queue: SendQueueLimits {
                 max_bytes: client.max_unsent_bytes,
                 max_messages: client.max_unsent_messages,
             },
-            joined: JoinLimits {
+            memberships: MembershipLimits {
                 max_peers: client.max_peers,
                 max_peer_ids: client.max_peer_ids,
-                max_age: config.cleaning.max_peer_age,
+                max_peer_age: config.cleaning.max_peer_age,
             },
             idle: client.idle_timeout,
-            useless: client.max_announce_idle,
-            sending: client.message_timeout,
-            receiving: client.send_timeout,
+            announce_idle: client.max_announce_idle,
+            receive: client.message_timeout,
+            send: client.send_timeout,
             rate: client.max_message_rate,
             burst: client.max_message_burst,
         }
     }
 }
 
-/// One connection.
+/// State of one connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     generation: u32,
     pub(crate) family: Family,
-    pub(crate) outbound: Outbound,
-    pub(crate) joined: Joined,
+    pub(crate) send_queue: SendQueue,
+    pub(crate) memberships: Memberships,
     waker: Option<Waker>,
     pub(crate) end: Option<End>,
-    /// Frames that may come before the next look; below 0 if more have come at once.
+    /// Number of frames that may be received before the next tick. Negative if one read contained more.
     tokens: i64,
-    /// Announces and scrapes that other cores were asked about since the last look and have not answered.
-    asked: u32,
-    heard: Tick,
-    useful: Tick,
-    /// Since when something waits to be sent and nothing of it goes.
-    stuck: Tick,
-    /// Since when a message is incomplete.
-    amid: Option<Tick>,
-    probed: Option<Tick>,
-    pinged: bool,
+    /// Number of control frames and fragments since the last complete message.
+    frames_without_message: u32,
+    /// Number of requests to other cores since the last tick without response.
+    pending_requests: u32,
+    last_received: Tick,
+    last_request: Tick,
+    /// Last time at which something was sent, or the send queue was empty.
+    blocked_since: Tick,
+    /// Time at which the incomplete message began.
+    partial_message_since: Option<Tick>,
+    probe_sent: Option<Tick>,
+    ping_sent: bool,
 }
 
 impl Connection {
-    /// Sets who is to be woken when something waits to be sent, or the connection is to end.
+    /// Sets the waker of the task that sends the queue and ends the connection.
     pub(crate) fn set_waker(&mut self, waker: &Waker) {
         match &mut self.waker {
             Some(known) => known.clone_from(waker),
@@ -173,227 +178,240 @@ impl Connection {
         }
     }
 
-    /// Whether more may be read.
+    /// Returns whether the connection may be read from.
     pub(crate) fn may_read(&self) -> bool {
-        self.tokens > 0 && self.asked < MAX_ASKED
+        self.tokens > 0 && self.pending_requests < MAX_PENDING_REQUESTS
     }
 }
 
-/// All connections of one core.
+/// Connections of one core.
 #[derive(Debug)]
 pub(crate) struct Connections {
     core: u16,
-    bounds: Bounds,
+    limits: ConnectionLimits,
     now: Tick,
     generation: u32,
-    places: Slab<Connection>,
-    /// The connection whose task is running: it need not be woken.
+    slots: Slab<Connection>,
+    /// Slot of the connection whose task is running, which needs no wake-up.
     current: Option<u32>,
 }
 
 impl Connections {
-    pub(crate) fn new(core: u16, bounds: Bounds) -> Self {
-        Self { core, bounds, now: 0, generation: 0, places: Slab::new(), current: None }
+    pub(crate) fn new(core: u16, limits: ConnectionLimits) -> Self {
+        Self { core, limits, now: 0, generation: 0, slots: Slab::new(), current: None }
     }
 
-    pub(crate) fn bounds(&self) -> &Bounds {
-        &self.bounds
+    pub(crate) fn limits(&self) -> &ConnectionLimits {
+        &self.limits
     }
 
+    /// Adds a connection.
     pub(crate) fn open(&mut self, family: Family) -> ConnectionId {
         self.generation = self.generation.wrapping_add(1);
-        let slot = self.places.insert(Connection {
+        let slot = self.slots.insert(Connection {
             generation: self.generation,
             family,
-            outbound: Outbound::default(),
-            joined: Joined::default(),
+            send_queue: SendQueue::default(),
+            memberships: Memberships::default(),
             waker: None,
             end: None,
-            tokens: self.bounds.burst.into(),
-            asked: 0,
-            heard: self.now,
-            useful: self.now,
-            stuck: self.now,
-            amid: None,
-            probed: None,
-            pinged: false,
+            tokens: self.limits.burst.into(),
+            frames_without_message: 0,
+            pending_requests: 0,
+            last_received: self.now,
+            last_request: self.now,
+            blocked_since: self.now,
+            partial_message_since: None,
+            probe_sent: None,
+            ping_sent: false,
         });
         ConnectionId { core: self.core, slot: slot as u32, generation: self.generation }
     }
 
-    /// Forgets a connection, and returns it.
+    /// Removes a connection and returns it.
     pub(crate) fn close(&mut self, id: ConnectionId) -> Option<Connection> {
         self.get(id)?;
-        let closed = self.places.try_remove(id.slot as usize);
-        if self.places.is_empty() {
-            self.places.shrink_to_fit();
+        let closed = self.slots.try_remove(id.slot as usize);
+        if self.slots.is_empty() {
+            self.slots.shrink_to_fit();
         }
         closed
     }
 
+    /// Returns a connection, unless it has ended.
     pub(crate) fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.places.get_mut(id.slot as usize).filter(|connection| connection.generation == id.generation)
+        self.slots.get_mut(id.slot as usize).filter(|connection| connection.generation == id.generation)
     }
 
-    /// Sets whose task is running.
+    /// Sets the connection whose task is running.
     pub(crate) fn set_current(&mut self, id: Option<ConnectionId>) {
         self.current = id.map(|id| id.slot);
     }
 
-    /// Adds a frame with something of the tracker's own to what waits for a connection, which ends if that is too much: it
-    /// goes on asking, and does not receive. Returns the family of the client.
+    /// Queues a frame with a reply. If it does not fit, the connection ends: the client sends requests without reading
+    /// the replies. Returns the address family of the client.
     pub(crate) fn push(
         &mut self,
         id: ConnectionId,
         length: usize,
         write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Family, Lost> {
-        let pushed = self.push_within(self.bounds.outbound, id, length, write);
-        if pushed == Err(Lost::Full)
+    ) -> Result<Family, QueueError> {
+        let pushed = self.push_within(self.limits.send_queue, id, length, write);
+        if pushed == Err(QueueError::Full)
             && let Some(connection) = self.get(id)
         {
-            connection.end = Some(End::Overfull);
+            connection.end = Some(End::SendQueueFull);
             connection.wake();
         }
         pushed
     }
 
-    /// Adds a frame with something from another client. It is lost if too much waits: strangers could otherwise end the
-    /// connections of those who receive slowly. Some room is left for what the client itself asks for.
+    /// Queues a frame from another client. If it does not fit, only the frame is lost: other clients must not be able to
+    /// end connections of slow readers. A quarter of the queue is reserved for replies. Returns the address family of
+    /// the client.
     pub(crate) fn push_relay(
         &mut self,
         id: ConnectionId,
         length: usize,
         write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Family, Lost> {
-        self.push_within(self.bounds.outbound.for_relays(), id, length, write)
+    ) -> Result<Family, QueueError> {
+        self.push_within(self.limits.send_queue.for_relays(), id, length, write)
     }
 
     fn push_within(
         &mut self,
-        limits: OutboundLimits,
+        limits: SendQueueLimits,
         id: ConnectionId,
         length: usize,
         write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Family, Lost> {
+    ) -> Result<Family, QueueError> {
         let (now, current) = (self.now, self.current);
-        let connection = self.get(id).filter(|connection| connection.end.is_none()).ok_or(Lost::Gone)?;
-        if !connection.outbound.has_room(length, limits) {
-            return Err(Lost::Full);
+        let connection =
+            self.get(id).filter(|connection| connection.end.is_none()).ok_or(QueueError::Closed)?;
+        if !connection.send_queue.fits(length, limits) {
+            return Err(QueueError::Full);
         }
-        if connection.outbound.is_empty() {
-            connection.stuck = now;
+        if connection.send_queue.is_empty() {
+            connection.blocked_since = now;
         }
-        connection.outbound.push(write);
+        connection.send_queue.push(write);
         if current != Some(id.slot) {
             connection.wake();
         }
         Ok(connection.family)
     }
 
-    /// Takes note that something has come. `amid` tells whether a message is incomplete now.
-    pub(crate) fn note_heard(&mut self, id: ConnectionId, amid: bool) {
+    /// Records that data was received, after which a message is incomplete or not.
+    pub(crate) fn data_received(&mut self, id: ConnectionId, has_partial_message: bool) {
         let now = self.now;
         if let Some(connection) = self.get(id) {
-            connection.heard = now;
-            connection.pinged = false;
-            connection.probed = None;
-            connection.amid = if amid { connection.amid.or(Some(now)) } else { None };
+            connection.last_received = now;
+            connection.ping_sent = false;
+            connection.probe_sent = None;
+            connection.partial_message_since =
+                if has_partial_message { connection.partial_message_since.or(Some(now)) } else { None };
         }
     }
 
-    /// Takes note of a frame.
-    pub(crate) fn note_frame(&mut self, id: ConnectionId) {
-        if self.bounds.rate > 0
-            && let Some(connection) = self.get(id)
-        {
-            connection.tokens -= 1;
+    /// Counts a received frame against the rate limit. A connection that sends too many frames without completing a
+    /// message ends.
+    pub(crate) fn frame_received(&mut self, id: ConnectionId, completes_message: bool) {
+        let is_limited = self.limits.rate > 0;
+        let Some(connection) = self.get(id) else { return };
+        connection.tokens -= i64::from(is_limited);
+        if completes_message {
+            connection.frames_without_message = 0;
+        } else if connection.frames_without_message < MAX_FRAMES_PER_MESSAGE {
+            connection.frames_without_message += 1;
+        } else {
+            connection.end.get_or_insert(End::FrameFlood);
         }
     }
 
-    /// Takes note that another core was asked for something.
-    pub(crate) fn note_asked(&mut self, id: ConnectionId) {
+    /// Records that a request of the client was sent to another core.
+    pub(crate) fn request_sent(&mut self, id: ConnectionId) {
         if let Some(connection) = self.get(id) {
-            connection.asked += 1;
+            connection.pending_requests += 1;
         }
     }
 
-    /// Takes note that another core has answered. The answer, which is pushed then, wakes the task.
-    pub(crate) fn note_told(&mut self, id: ConnectionId) {
+    /// Records that another core responded. The reply, which is queued next, wakes the task.
+    pub(crate) fn response_received(&mut self, id: ConnectionId) {
         if let Some(connection) = self.get(id) {
-            connection.asked = connection.asked.saturating_sub(1);
+            connection.pending_requests = connection.pending_requests.saturating_sub(1);
         }
     }
 
-    /// Takes note of a message that is of use.
-    pub(crate) fn note_useful(&mut self, id: ConnectionId) {
+    /// Records a valid announce, answer or scrape.
+    pub(crate) fn request_received(&mut self, id: ConnectionId) {
         let now = self.now;
         if let Some(connection) = self.get(id) {
-            connection.useful = now;
+            connection.last_request = now;
         }
     }
 
-    /// Takes note that something could be sent.
-    pub(crate) fn note_sent(&mut self, id: ConnectionId, bytes: usize) {
+    /// Removes sent bytes from the send queue.
+    pub(crate) fn data_sent(&mut self, id: ConnectionId, bytes: usize) {
         let now = self.now;
         if let Some(connection) = self.get(id) {
-            connection.outbound.advance(bytes);
-            connection.stuck = now;
-            // Where more waits than the system takes at once, that it takes more shows that the client receives.
-            if connection.probed.is_some() && !connection.outbound.is_empty() {
-                connection.probed = Some(now);
+            connection.send_queue.advance(bytes);
+            connection.blocked_since = now;
+            // With more queued than the socket takes at once, progress shows that the client receives.
+            if connection.probe_sent.is_some() && !connection.send_queue.is_empty() {
+                connection.probe_sent = Some(now);
             }
         }
     }
 
-    /// Finds out whether a connection lives.
+    /// Sends a ping that must be answered within [`PROBE_TIMEOUT`].
     pub(crate) fn probe(&mut self, id: ConnectionId) {
         let now = self.now;
-        if self.get(id).is_none_or(|connection| connection.probed.is_some()) {
+        if self.get(id).is_none_or(|connection| connection.probe_sent.is_some()) {
             return;
         }
-        // If there is no room, the client is receiving, or will soon have done so for too long.
+        // With a full queue, the client is either receiving or about to end as a slow receiver.
         if self.push_relay(id, PING_LENGTH, write_ping).is_ok()
             && let Some(connection) = self.get(id)
         {
-            connection.probed = Some(now);
-            connection.pinged = true;
+            connection.probe_sent = Some(now);
+            connection.ping_sent = true;
         }
     }
 
     /// Ends all connections.
     pub(crate) fn end_all(&mut self, end: End) {
-        for (_, connection) in &mut self.places {
+        for (_, connection) in &mut self.slots {
             connection.end.get_or_insert(end);
             connection.wake();
         }
     }
 
-    /// Looks at all connections; to be called once a second. Returns how many had sent too much since the last look.
-    pub(crate) fn look(&mut self) -> u64 {
+    /// Ends connections that exceed a time limit, sends pings and refills the rate limits. To be called once a second.
+    /// Returns the number of connections that reached the rate limit since the last call.
+    pub(crate) fn tick(&mut self) -> u64 {
         self.now += 1;
-        let (now, bounds) = (self.now, self.bounds);
+        let (now, limits) = (self.now, self.limits);
         let mut throttled = 0;
-        for (_, connection) in &mut self.places {
+        for (_, connection) in &mut self.slots {
             if connection.end.is_some() {
                 continue;
             }
-            connection.end = connection.overdue(now, &bounds);
-            if now - connection.stuck > QUIET {
-                connection.outbound.release();
+            connection.end = connection.timed_out(now, &limits);
+            if now - connection.blocked_since > RELEASE_AFTER {
+                connection.send_queue.release();
             }
             let may_read = connection.may_read();
             throttled += u64::from(connection.tokens <= 0);
-            // What was lost on the way is not waited for.
-            connection.asked = 0;
-            connection.tokens = (connection.tokens + i64::from(bounds.rate)).min(bounds.burst.into());
-            if !connection.pinged && now - connection.heard >= bounds.idle.div_ceil(2) {
-                connection.pinged = true;
-                if connection.outbound.is_empty() {
-                    connection.stuck = now;
+            // Responses may have been lost because a queue was full.
+            connection.pending_requests = 0;
+            connection.tokens = (connection.tokens + i64::from(limits.rate)).min(limits.burst.into());
+            if !connection.ping_sent && now - connection.last_received >= limits.idle.div_ceil(2) {
+                connection.ping_sent = true;
+                if connection.send_queue.is_empty() {
+                    connection.blocked_since = now;
                 }
-                // Two bytes and one message more than its limits, at most.
-                connection.outbound.push(write_ping);
+                // May exceed the limits of the queue by one frame of two bytes.
+                connection.send_queue.push(write_ping);
                 connection.wake();
             }
             if connection.end.is_some() || !may_read {
@@ -405,20 +423,20 @@ impl Connections {
 }
 
 impl Connection {
-    /// Whether something has taken too long.
-    fn overdue(&self, now: Tick, bounds: &Bounds) -> Option<End> {
-        // The look that counts as the first may have come at once.
+    /// Returns the reason to end the connection if it exceeds a time limit.
+    fn timed_out(&self, now: Tick, limits: &ConnectionLimits) -> Option<End> {
+        // The first tick may have followed immediately.
         let is_over = |since: Tick, limit: Tick| now - since > limit;
-        if !self.outbound.is_empty() && is_over(self.stuck, bounds.receiving) {
+        if !self.send_queue.is_empty() && is_over(self.blocked_since, limits.send) {
             Some(End::SlowReceiver)
-        } else if is_over(self.heard, bounds.idle) {
+        } else if is_over(self.last_received, limits.idle) {
             Some(End::Silent)
-        } else if self.probed.is_some_and(|since| is_over(since, PROBE)) {
-            Some(End::Dead)
-        } else if self.amid.is_some_and(|since| is_over(since, bounds.sending)) {
+        } else if self.probe_sent.is_some_and(|since| is_over(since, PROBE_TIMEOUT)) {
+            Some(End::ProbeFailed)
+        } else if self.partial_message_since.is_some_and(|since| is_over(since, limits.receive)) {
             Some(End::SlowSender)
-        } else if is_over(self.useful, bounds.useless) {
-            Some(End::Useless)
+        } else if is_over(self.last_request, limits.announce_idle) {
+            Some(End::NoAnnounce)
         } else {
             None
         }
@@ -434,134 +452,153 @@ mod tests {
         config.client.max_unsent_bytes = 1000;
         config.client.max_message_rate = 2;
         config.client.max_message_burst = 5;
-        Connections::new(3, Bounds::new(&config))
+        Connections::new(3, ConnectionLimits::new(&config))
     }
 
-    fn look(connections: &mut Connections, times: u32) {
+    fn tick(connections: &mut Connections, times: u32) {
         (0..times).for_each(|_| {
-            connections.look();
+            connections.tick();
         });
     }
 
     #[test]
-    fn a_name_is_for_one_connection_only() {
+    fn an_id_is_not_reused() {
         let mut connections = connections();
         let first = connections.open(Family::V4);
         assert!(connections.close(first).is_some());
         let second = connections.open(Family::V6);
         assert_eq!((first.slot, second.core), (second.slot, 3));
         assert!(connections.get(first).is_none() && connections.close(first).is_none());
-        assert_eq!(connections.push(first, 1, |_| panic!("it has ended")), Err(Lost::Gone));
+        assert_eq!(
+            connections.push(first, 1, |_| panic!("the connection has ended")),
+            Err(QueueError::Closed)
+        );
         assert_eq!(connections.push(second, 1, |out| out.push(1)), Ok(Family::V6));
     }
 
     #[test]
-    fn silence_is_met_with_a_ping_and_then_with_the_end() {
+    fn a_silent_client_is_pinged_and_then_disconnected() {
         let mut connections = connections();
         let id = connections.open(Family::V4);
-        look(&mut connections, 37);
-        assert!(connections.get(id).unwrap().outbound.is_empty());
-        look(&mut connections, 1);
-        assert_eq!(connections.get(id).unwrap().outbound.unsent(), [0x89, 0]);
-        connections.note_sent(id, 2);
-        look(&mut connections, 37);
+        tick(&mut connections, 37);
+        assert!(connections.get(id).unwrap().send_queue.is_empty());
+        tick(&mut connections, 1);
+        assert_eq!(connections.get(id).unwrap().send_queue.unsent(), [0x89, 0]);
+        connections.data_sent(id, 2);
+        tick(&mut connections, 37);
         assert_eq!(connections.get(id).unwrap().end, None);
-        connections.note_heard(id, false);
-        look(&mut connections, 38);
-        connections.note_sent(id, 2);
-        look(&mut connections, 37);
+        connections.data_received(id, false);
+        tick(&mut connections, 38);
+        connections.data_sent(id, 2);
+        tick(&mut connections, 37);
         assert_eq!(connections.get(id).unwrap().end, None);
-        look(&mut connections, 1);
+        tick(&mut connections, 1);
         assert_eq!(connections.get(id).unwrap().end, Some(End::Silent));
     }
 
     #[test]
-    fn a_probe_has_to_be_answered_soon() {
+    fn a_probe_must_be_answered() {
         let mut connections = connections();
         let (dead, alive) = (connections.open(Family::V4), connections.open(Family::V4));
         for id in [dead, alive] {
             connections.probe(id);
-            assert_eq!(connections.get(id).unwrap().outbound.unsent(), [0x89, 0]);
+            assert_eq!(connections.get(id).unwrap().send_queue.unsent(), [0x89, 0]);
             connections.probe(id);
-            connections.note_sent(id, 2);
-            assert!(connections.get(id).unwrap().outbound.is_empty(), "one ping is enough");
+            connections.data_sent(id, 2);
+            assert!(connections.get(id).unwrap().send_queue.is_empty(), "one ping is enough");
         }
-        connections.note_heard(alive, false);
+        connections.data_received(alive, false);
         let slow = connections.open(Family::V4);
         connections.push(slow, 100, |out| out.resize(100, 0)).unwrap();
         connections.probe(slow);
-        for _ in 0..=PROBE {
-            connections.note_sent(slow, 1);
-            look(&mut connections, 1);
+        for _ in 0..=PROBE_TIMEOUT {
+            connections.data_sent(slow, 1);
+            tick(&mut connections, 1);
         }
-        assert_eq!(connections.get(dead).unwrap().end, Some(End::Dead));
+        assert_eq!(connections.get(dead).unwrap().end, Some(End::ProbeFailed));
         assert_eq!(connections.get(alive).unwrap().end, None);
-        assert_eq!(connections.get(slow).unwrap().end, None, "it receives what came before the ping");
+        assert_eq!(connections.get(slow).unwrap().end, None, "the client receives what precedes the ping");
     }
 
     #[test]
-    fn what_takes_too_long_ends() {
+    fn connections_that_exceed_a_time_limit_end() {
         let mut connections = connections();
-        let (slow, stuck) = (connections.open(Family::V4), connections.open(Family::V4));
-        connections.note_heard(slow, true);
-        connections.push(stuck, 1, |out| out.push(1)).unwrap();
-        look(&mut connections, 6);
-        connections.note_heard(slow, true);
-        look(&mut connections, 5);
-        assert_eq!(connections.get(slow).unwrap().end, Some(End::SlowSender), "however often bytes come");
-        look(&mut connections, 20);
-        assert_eq!(connections.get(stuck).unwrap().end, Some(End::SlowReceiver));
-        let useless = connections.open(Family::V4);
+        let (slow, blocked) = (connections.open(Family::V4), connections.open(Family::V4));
+        connections.data_received(slow, true);
+        connections.push(blocked, 1, |out| out.push(1)).unwrap();
+        tick(&mut connections, 6);
+        connections.data_received(slow, true);
+        tick(&mut connections, 5);
+        assert_eq!(connections.get(slow).unwrap().end, Some(End::SlowSender), "although bytes keep arriving");
+        tick(&mut connections, 20);
+        assert_eq!(connections.get(blocked).unwrap().end, Some(End::SlowReceiver));
+        let idle = connections.open(Family::V4);
         for _ in 0..601 {
-            connections.note_heard(useless, false);
-            look(&mut connections, 1);
+            connections.data_received(idle, false);
+            tick(&mut connections, 1);
         }
-        assert_eq!(connections.get(useless).unwrap().end, Some(End::Useless));
+        assert_eq!(connections.get(idle).unwrap().end, Some(End::NoAnnounce));
     }
 
     #[test]
-    fn too_much_that_waits_ends_the_connection_unless_others_sent_it() {
+    fn a_full_queue_ends_the_connection_unless_relays_filled_it() {
         let mut connections = connections();
         let id = connections.open(Family::V4);
         assert!(connections.push_relay(id, 750, |out| out.resize(750, 0)).is_ok());
         for _ in 0..100 {
-            assert_eq!(connections.push_relay(id, 1, |_| panic!("there is no room")), Err(Lost::Full));
+            assert_eq!(connections.push_relay(id, 1, |_| panic!("the queue is full")), Err(QueueError::Full));
         }
         assert!(connections.push(id, 250, |out| out.resize(1000, 0)).is_ok());
         assert_eq!(connections.get(id).unwrap().end, None);
-        assert_eq!(connections.push(id, 1, |_| panic!("there is no room")), Err(Lost::Full));
-        assert_eq!(connections.get(id).unwrap().end, Some(End::Overfull));
+        assert_eq!(connections.push(id, 1, |_| panic!("the queue is full")), Err(QueueError::Full));
+        assert_eq!(connections.get(id).unwrap().end, Some(End::SendQueueFull));
     }
 
     #[test]
-    fn nothing_is_read_while_other_cores_have_many_questions() {
+    fn reading_stops_while_many_requests_are_pending() {
         let mut connections = connections();
         let id = connections.open(Family::V4);
-        (0..MAX_ASKED).for_each(|_| connections.note_asked(id));
+        (0..MAX_PENDING_REQUESTS).for_each(|_| connections.request_sent(id));
         assert!(!connections.get(id).unwrap().may_read());
-        connections.note_told(id);
+        connections.response_received(id);
         assert!(connections.get(id).unwrap().may_read());
-        connections.note_asked(id);
-        assert_eq!(connections.look(), 0, "this is no throttling");
-        assert!(connections.get(id).unwrap().may_read(), "answers that are lost are not waited for");
+        connections.request_sent(id);
+        assert_eq!(connections.tick(), 0, "this is not the rate limit");
+        assert!(connections.get(id).unwrap().may_read(), "lost responses do not block reading");
     }
 
     #[test]
-    fn messages_come_at_their_rate() {
+    fn messages_are_read_at_the_configured_rate() {
         let mut connections = connections();
         let id = connections.open(Family::V4);
         let read = |connections: &mut Connections| {
             let mut count = 0;
             while connections.get(id).unwrap().may_read() {
-                connections.note_frame(id);
+                connections.frame_received(id, true);
                 count += 1;
             }
             count
         };
         assert_eq!(read(&mut connections), 5);
-        look(&mut connections, 1);
+        tick(&mut connections, 1);
         assert_eq!(read(&mut connections), 2);
-        look(&mut connections, 100);
+        tick(&mut connections, 100);
         assert_eq!(read(&mut connections), 5);
+    }
+
+    #[test]
+    fn frames_that_complete_no_message_count_and_end_the_connection() {
+        let mut connections = connections();
+        let id = connections.open(Family::V4);
+        for _ in 0..3 {
+            (0..MAX_FRAMES_PER_MESSAGE).for_each(|_| connections.frame_received(id, false));
+            connections.frame_received(id, true);
+        }
+        assert_eq!(connections.get(id).unwrap().end, None);
+        assert!(!connections.get(id).unwrap().may_read(), "all frames count against the rate");
+        (0..MAX_FRAMES_PER_MESSAGE).for_each(|_| connections.frame_received(id, false));
+        assert_eq!(connections.get(id).unwrap().end, None);
+        connections.frame_received(id, false);
+        assert_eq!(connections.get(id).unwrap().end, Some(End::FrameFlood));
     }
 }

@@ -1,145 +1,118 @@
-//! What is counted on each core about messages. What is counted about connections before their upgrade belongs to
+//! Metrics of each core about messages and swarms. Those about connections before their upgrade belong to
 //! `aquatic_net::tcp`.
 
 use aquatic_common::Family;
 use aquatic_common::config::Limit;
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
 use aquatic_net::proxy::NoClient;
+use aquatic_tracker::{Reason, ReasonCounters};
 use aquatic_ws_protocol::Fault;
 
 use crate::connections::End;
+use crate::labels::labels;
 use crate::swarm::Stats;
 use crate::upgrade::Plain;
 
 const PROTOCOL: Label = ("protocol", "ws");
 
-/// Kinds of messages from clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
-    /// Tells about a peer.
-    Announce,
-    /// Accepts an offer.
-    Answer,
-    /// Asks for counts.
-    Scrape,
-}
-
-impl Request {
-    const NAMES: [&'static str; 3] = ["announce", "answer", "scrape"];
-}
-
-/// Kinds of messages to clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Response {
-    Announce,
-    Scrape,
-    /// Another peer's.
-    Offer,
-    /// Another peer's.
-    Answer,
-    Error,
-}
-
-impl Response {
-    const NAMES: [&'static str; 5] = ["announce", "scrape", "offer", "answer", "error"];
-}
-
-/// Why a message was refused with an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
-    /// It makes no sense to a tracker.
-    Bad(Fault),
-    /// The access list does not let the torrent in.
-    AccessList,
-    /// One connection brings too many peers.
-    Peers,
-    /// One connection brings too many peer ids.
-    PeerIds,
-    /// The core that owns the torrent could not be asked.
-    Overflow,
-    /// The core that owns the torrent did not answer in time.
-    Timeout,
-}
-
-impl Why {
-    const NAMES: [&'static str; 15] = [
-        "too_long",
-        "not_utf8",
-        "not_json",
-        "too_deep",
-        "action",
-        "missing_field",
-        "wrong_type",
-        "bad_identifier",
-        "unsafe_to_relay",
-        "full_scrape",
-        "access_list",
-        "connection_peers",
-        "connection_peer_ids",
-        "overflow",
-        "timeout",
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Bad(fault) => fault.name(),
-            Self::AccessList => "access_list",
-            Self::Peers => "connection_peers",
-            Self::PeerIds => "connection_peer_ids",
-            Self::Overflow => "overflow",
-            Self::Timeout => "timeout",
-        }
+labels! {
+    /// Kind of a message from a client.
+    Request {
+        Announce => "announce",
+        Answer => "answer",
+        Scrape => "scrape",
     }
 }
 
-/// What is lost without a word to whom sent it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dropped {
-    /// An offer that cannot be relayed, left out of an announce that is served otherwise.
-    BadOffer,
-    /// An answer to nothing that was offered to this peer, or that was too long ago.
-    AnswerWithoutOffer,
-    /// An answer to a peer that has gone.
-    AnswerToNobody,
-    /// An answer about a torrent the access list does not let in.
-    AnswerAccessList,
-    /// A message to a connection that has ended.
-    ConnectionGone,
-    /// Something for a client that does not receive as fast as others send to it.
-    ReceiverFull,
-    /// A message that did not fit into the channel to another core.
-    Overflow,
+labels! {
+    /// Kind of a message to a client.
+    Response {
+        Announce => "announce",
+        Scrape => "scrape",
+        /// Offer of another peer.
+        Offer => "offer",
+        /// Answer of another peer.
+        Answer => "answer",
+        Error => "error",
+    }
 }
 
-impl Dropped {
-    const NAMES: [&'static str; 7] = [
-        "bad_offer",
-        "answer_without_offer",
-        "answer_to_nobody",
-        "answer_access_list",
-        "connection_gone",
-        "receiver_full",
-        "overflow",
-    ];
+/// Reasons for which messages and requests are refused.
+const REFUSED: [Reason; 18] = [
+    Reason::NoUpgrade,
+    Reason::Version,
+    Reason::Malformed,
+    Reason::TooLong,
+    Reason::NotUtf8,
+    Reason::NotJson,
+    Reason::TooDeep,
+    Reason::Action,
+    Reason::MissingField,
+    Reason::WrongType,
+    Reason::BadIdentifier,
+    Reason::UnsafeToRelay,
+    Reason::FullScrape,
+    Reason::AccessList,
+    Reason::ConnectionPeers,
+    Reason::ConnectionPeerIds,
+    Reason::Overflow,
+    Reason::Timeout,
+];
+
+/// Returns the reason for which a message with a fault is refused.
+pub(crate) fn reason_of(fault: Fault) -> Reason {
+    match fault {
+        Fault::TooLong { .. } => Reason::TooLong,
+        Fault::NotUtf8 => Reason::NotUtf8,
+        Fault::NotJson { .. } | Fault::NotMessage => Reason::NotJson,
+        Fault::TooDeep => Reason::TooDeep,
+        Fault::ActionMissing | Fault::ActionUnknown => Reason::Action,
+        Fault::Missing(_) => Reason::MissingField,
+        Fault::NotString(_) | Fault::NotNumber(_) | Fault::NotArray(_) | Fault::NotObject(_) => {
+            Reason::WrongType
+        }
+        Fault::Length(..) | Fault::NotBytes(_) | Fault::OfferIdTooLong(_) => Reason::BadIdentifier,
+        Fault::LoneSurrogate(_) | Fault::NumberRange(_) => Reason::UnsafeToRelay,
+        Fault::FullScrape => Reason::FullScrape,
+    }
 }
 
-/// One core's counters.
+labels! {
+    /// Reason why a message is dropped without a reply to its sender.
+    DropReason {
+        /// An offer that cannot be relayed, of an announce that is served without it.
+        BadOffer => "bad_offer",
+        /// An answer to an offer that was not sent to the peer, or that expired.
+        AnswerWithoutOffer => "answer_without_offer",
+        /// An answer to a peer that left.
+        AnswerToNobody => "answer_to_nobody",
+        /// An answer in a torrent that the access list excludes.
+        AnswerAccessList => "answer_access_list",
+        /// A message to a connection that ended.
+        ConnectionGone => "connection_gone",
+        /// A message to a client whose send queue is full.
+        ReceiverFull => "receiver_full",
+        /// A message to another core whose outbox is full.
+        Overflow => "overflow",
+    }
+}
+
+/// Metrics of one core.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    requests: [[Counter; Request::NAMES.len()]; 2],
-    responses: [[Counter; Response::NAMES.len()]; 2],
-    refused: [Counter; Why::NAMES.len()],
-    pub(crate) dropped: [Counter; Dropped::NAMES.len()],
-    ended: [Counter; End::NAMES.len()],
+    requests: [[Counter; Request::ALL.len()]; 2],
+    responses: [[Counter; Response::ALL.len()]; 2],
+    refused: ReasonCounters,
+    pub(crate) dropped: [Counter; DropReason::ALL.len()],
+    ended: [Counter; End::ALL.len()],
     health: Counter,
-    plain: [Counter; 3],
     no_client: [Counter; 2],
     pub(crate) upgrades: Counter,
     pub(crate) contested: Counter,
     pub(crate) throttled: Counter,
     pub(crate) forwarded: Counter,
     pub(crate) not_stored: [Counter; Limit::ALL.len()],
-    pub(crate) offers_forgotten: Counter,
+    pub(crate) offers_evicted: Counter,
     pub(crate) expired_peers: Counter,
     pub(crate) expired_torrents: Counter,
     pub(crate) expiry_passes: Counter,
@@ -164,14 +137,13 @@ impl Counters {
         };
         Self {
             requests: Family::ALL
-                .map(|family| Request::NAMES.map(|action| by_family(family, &names::REQUESTS, action))),
+                .map(|family| Request::ALL.map(|kind| by_family(family, &names::REQUESTS, kind.name()))),
             responses: Family::ALL
-                .map(|family| Response::NAMES.map(|action| by_family(family, &names::RESPONSES, action))),
-            refused: Why::NAMES.map(|reason| counter(&names::REFUSED, "reason", reason)),
-            dropped: Dropped::NAMES.map(|reason| counter(&names::DROPPED, "reason", reason)),
-            ended: End::NAMES.map(|reason| counter(&names::CONNECTIONS_ENDED, "reason", reason)),
+                .map(|family| Response::ALL.map(|kind| by_family(family, &names::RESPONSES, kind.name()))),
+            refused: ReasonCounters::new(metrics, &names::REFUSED, &[PROTOCOL], &REFUSED),
+            dropped: DropReason::ALL.map(|reason| counter(&names::DROPPED, "reason", reason.name())),
+            ended: End::ALL.map(|reason| counter(&names::CONNECTIONS_ENDED, "reason", reason.name())),
             health: counter(&names::REQUESTS, "action", "health"),
-            plain: ["no_upgrade", "version", "malformed"].map(|why| counter(&names::REFUSED, "reason", why)),
             no_client: [NoClient::Missing, NoClient::Malformed]
                 .map(|why| counter(&names::CLIENTS_UNKNOWN, "reason", why.name())),
             upgrades: plain(&names::UPGRADES),
@@ -179,7 +151,7 @@ impl Counters {
             throttled: plain(&names::THROTTLED),
             forwarded: plain(&names::FORWARDED),
             not_stored: Limit::ALL.map(|limit| counter(&names::NOT_STORED, "reason", limit.name())),
-            offers_forgotten: plain(&names::OFFERS_FORGOTTEN),
+            offers_evicted: plain(&names::OFFERS_FORGOTTEN),
             expired_peers: plain(&names::EXPIRED_PEERS),
             expired_torrents: plain(&names::EXPIRED_TORRENTS),
             expiry_passes: plain(&names::EXPIRY_PASSES),
@@ -199,20 +171,16 @@ impl Counters {
         self.responses[family.index()][response as usize].add(1);
     }
 
-    pub(crate) fn refuse(&self, why: Why) {
-        let name = why.name();
-        // A name that is not listed would be a bug of ours; it is counted among those that make no sense.
-        let at = Why::NAMES.iter().position(|known| *known == name);
-        debug_assert!(at.is_some(), "{name} is not listed");
-        self.refused[at.unwrap_or(2)].add(1);
+    pub(crate) fn refuse(&self, reason: Reason) {
+        self.refused.add(reason);
     }
 
-    pub(crate) fn drop_one(&self, dropped: Dropped) {
-        self.drop_many(dropped, 1);
+    pub(crate) fn drop_one(&self, reason: DropReason) {
+        self.drop_many(reason, 1);
     }
 
-    pub(crate) fn drop_many(&self, dropped: Dropped, count: usize) {
-        self.dropped[dropped as usize].add(count as u64);
+    pub(crate) fn drop_many(&self, reason: DropReason, count: usize) {
+        self.dropped[reason as usize].add(count as u64);
     }
 
     pub(crate) fn end(&self, end: End) {
@@ -220,16 +188,15 @@ impl Counters {
     }
 
     pub(crate) fn plain(&self, why: Plain) {
-        let at = match why {
-            Plain::Health => return self.health.add(1),
-            Plain::NoUpgrade => 0,
-            Plain::Version => 1,
-            Plain::Malformed => 2,
-            Plain::NoClient(why) => return self.no_client(why),
-            // Counted where connections are.
-            Plain::TooMany => return,
-        };
-        self.plain[at].add(1);
+        match why {
+            Plain::Health => self.health.add(1),
+            Plain::NoUpgrade => self.refuse(Reason::NoUpgrade),
+            Plain::Version => self.refuse(Reason::Version),
+            Plain::Malformed => self.refuse(Reason::Malformed),
+            Plain::NoClient(why) => self.no_client(why),
+            // Counted by the connection layer.
+            Plain::TooMany => {}
+        }
     }
 
     pub(crate) fn no_client(&self, why: NoClient) {
@@ -240,12 +207,52 @@ impl Counters {
         .add(1);
     }
 
+    /// Updates the gauges.
     pub(crate) fn report(&self, stats: &Stats) {
         self.torrents.set(stats.torrents as u64);
         self.offers.set(stats.offers as u64);
         for (gauges, numbers) in self.peers.iter().zip(stats.peers) {
             gauges.iter().zip(numbers).for_each(|(gauge, number)| gauge.set(number as u64));
         }
-        self.offers_forgotten.add(stats.offers_dropped.saturating_sub(self.offers_forgotten.get()));
+        self.offers_evicted.add(stats.offers_evicted.saturating_sub(self.offers_evicted.get()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aquatic_metrics::Registry;
+    use aquatic_ws_protocol::Field;
+
+    use super::*;
+
+    #[test]
+    fn every_fault_is_counted_by_its_own_reason() {
+        let field = Field::Offers;
+        for (fault, name) in [
+            (Fault::TooLong { limit: 1 }, "too_long"),
+            (Fault::NotUtf8, "not_utf8"),
+            (Fault::NotJson { at: 0 }, "not_json"),
+            (Fault::NotMessage, "not_json"),
+            (Fault::TooDeep, "too_deep"),
+            (Fault::ActionMissing, "action"),
+            (Fault::ActionUnknown, "action"),
+            (Fault::Missing(field), "missing_field"),
+            (Fault::NotString(field), "wrong_type"),
+            (Fault::NotNumber(field), "wrong_type"),
+            (Fault::NotArray(field), "wrong_type"),
+            (Fault::NotObject(field), "wrong_type"),
+            (Fault::Length(field, 1), "bad_identifier"),
+            (Fault::NotBytes(field), "bad_identifier"),
+            (Fault::OfferIdTooLong(65), "bad_identifier"),
+            (Fault::LoneSurrogate(field), "unsafe_to_relay"),
+            (Fault::NumberRange(field), "unsafe_to_relay"),
+            (Fault::FullScrape, "full_scrape"),
+        ] {
+            let counters = Counters::new(&Registry::default().core(0));
+            counters.refuse(reason_of(fault));
+            let counted: Vec<_> =
+                REFUSED.into_iter().filter(|&reason| counters.refused.get(reason) > 0).collect();
+            assert_eq!(counted.iter().map(|reason| reason.name()).collect::<Vec<_>>(), [name], "{fault:?}");
+        }
     }
 }

@@ -1,109 +1,109 @@
-//! WebSocket frames (RFC 6455) of a server: taken from what was received, and written in front of what is sent.
+//! WebSocket framing of a server (RFC 6455): decoding of received frames, and encoding of sent ones.
 //!
-//! Messages are handed over where they were received, unmasked in place; only what is incomplete is kept, and takes no
-//! more than twice the room of what has come. So a connection that waits between two messages holds no buffer.
+//! Payloads are unmasked in place, and passed on from the buffer they were received in. Only incomplete frames and
+//! messages are copied, into buffers of at most twice their size. So a connection between two messages holds no
+//! buffer.
 //!
-//! Not here: what a message says, how many of them may come, and the handshake before the first frame.
+//! Not here: the contents of messages, rate limits, and the opening handshake.
 
-/// Longest payload of a control frame.
+use std::ops::ControlFlow;
+
+/// Maximum payload length of a control frame in bytes (RFC 6455, section 5.5).
 const MAX_CONTROL: usize = 125;
 
-/// Longest head of a frame.
-const MAX_HEAD: usize = 14;
+/// Maximum length of a frame header in bytes.
+const MAX_HEADER: usize = 14;
 
-/// What a client has sent.
+/// A frame or message from a client. Each frame results in exactly one of these.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
-    /// A message that is to be UTF-8; nobody has looked yet.
+    /// Text message, not yet validated as UTF-8.
     Text(&'a [u8]),
-    /// A message of bytes.
+    /// Binary message.
     Binary(&'a [u8]),
-    /// To be answered by a pong with the same payload.
+    /// Frame of a message whose last frame is still to come.
+    Fragment,
+    /// Ping, to be answered by a pong with the same payload.
     Ping(&'a [u8]),
-    /// An answer to a ping.
+    /// Pong.
     Pong,
-    /// The end, and why.
+    /// Close frame with its status code.
     Close(Option<u16>),
 }
 
-/// Why a connection cannot go on.
+/// Reason why a connection fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFault {
-    /// Something that no client may send.
+    /// The client violates RFC 6455.
     Protocol,
-    /// A message that is longer than allowed.
+    /// A message exceeds the maximum length.
     TooLong,
 }
 
-/// Whether to go on with the next frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// There is time for more.
-    Frame,
-    /// Whatever else has come is of no interest.
-    Nothing,
-}
-
-/// Takes messages out of a stream of bytes.
+/// Decoder of the frames of one client.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// The beginning of a frame.
-    part: Vec<u8>,
-    /// The beginning of a message of several frames, and whether it is text.
-    message: Option<Box<(bool, Vec<u8>)>>,
+    /// Received bytes of an incomplete frame.
+    partial_frame: Vec<u8>,
+    /// Payload of the previous frames of an incomplete message, and whether it is text.
+    partial_message: Option<Box<(bool, Vec<u8>)>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Head {
+struct Header {
     is_final: bool,
     opcode: u8,
     mask: [u8; 4],
-    /// Of the head and of the payload.
-    lengths: (usize, usize),
+    /// Length of the header in bytes.
+    length: usize,
+    /// Length of the payload in bytes.
+    payload_length: usize,
 }
 
 impl Reader {
-    /// Whether part of a message has come.
+    /// Returns whether a frame or message is incomplete.
     #[must_use]
-    pub fn is_amid(&self) -> bool {
-        !self.part.is_empty() || self.message.is_some()
+    pub fn has_partial_message(&self) -> bool {
+        !self.partial_frame.is_empty() || self.partial_message.is_some()
     }
 
-    /// Hands over all that is complete with these further bytes, which are changed by that.
+    /// Decodes further bytes, which are unmasked in place, and passes each frame that is complete to `handler`, until
+    /// it breaks; the rest of the bytes is ignored then.
     ///
     /// # Errors
-    /// Why there is nothing more to be read. What was complete before has been handed over.
+    /// Returns the reason why the connection fails. Frames before the faulty one were passed on.
     pub fn read(
         &mut self,
         mut input: &mut [u8],
         max_message: usize,
-        on: &mut impl FnMut(Incoming<'_>) -> Next,
+        handler: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>,
     ) -> Result<(), FrameFault> {
         while !input.is_empty() {
-            if self.part.is_empty() {
-                let Some(head) = self.head(input, max_message)?.filter(|head| head.total() <= input.len())
-                else {
-                    self.part.extend_from_slice(input);
+            if self.partial_frame.is_empty() {
+                let header = self.header(input, max_message)?;
+                let Some(header) = header.filter(|header| header.frame_length() <= input.len()) else {
+                    self.partial_frame.extend_from_slice(input);
                     return Ok(());
                 };
-                let (frame, rest) = input.split_at_mut(head.total());
-                if self.take(head, &mut frame[head.lengths.0..], max_message, on)? == Next::Nothing {
+                let (frame, rest) = input.split_at_mut(header.frame_length());
+                if self.frame(header, &mut frame[header.length..], max_message, handler)?.is_break() {
                     return Ok(());
                 }
                 input = rest;
                 continue;
             }
-            let before = self.part.len();
-            // Enough for any head, and then for the whole frame, so that nothing of the next one is taken.
-            let wanted = self.head(&self.part, max_message)?.map_or(before + 1, |head| head.total());
+            let before = self.partial_frame.len();
+            // Copies the header byte by byte and then the payload at once, but nothing of the next frame.
+            let wanted = self.header(&self.partial_frame, max_message)?;
+            let wanted = wanted.map_or(before + 1, |header| header.frame_length());
             let (more, rest) = input.split_at_mut((wanted - before).min(input.len()));
-            self.part.extend_from_slice(more);
+            self.partial_frame.extend_from_slice(more);
             input = rest;
-            if let Some(head) = self.head(&self.part, max_message)?
-                && head.total() == self.part.len()
+            if let Some(header) = self.header(&self.partial_frame, max_message)?
+                && header.frame_length() == self.partial_frame.len()
             {
-                let mut frame = std::mem::take(&mut self.part);
-                if self.take(head, &mut frame[head.lengths.0..], max_message, on)? == Next::Nothing {
+                let mut frame = std::mem::take(&mut self.partial_frame);
+                if self.frame(header, &mut frame[header.length..], max_message, handler)?.is_break() {
                     return Ok(());
                 }
             }
@@ -111,72 +111,84 @@ impl Reader {
         Ok(())
     }
 
-    /// The head of the frame that begins here, once it has come, if the frame may come.
-    fn head(&self, bytes: &[u8], max_message: usize) -> Result<Option<Head>, FrameFault> {
-        let Some(head) = read_head(bytes)? else { return Ok(None) };
-        let length = head.lengths.1;
-        if head.opcode & 8 != 0 {
-            // Control frames stand by themselves and are short.
-            return if head.is_final && length <= MAX_CONTROL {
-                Ok(Some(head))
+    /// Returns the header at the beginning of `bytes`, or `None` if it is incomplete. Fails if the frame is not
+    /// allowed now.
+    fn header(&self, bytes: &[u8], max_message: usize) -> Result<Option<Header>, FrameFault> {
+        let Some(header) = read_header(bytes)? else { return Ok(None) };
+        let length = header.payload_length;
+        if header.opcode & 8 != 0 {
+            // Control frames are short and not fragmented.
+            return if header.is_final && length <= MAX_CONTROL {
+                Ok(Some(header))
             } else {
                 Err(FrameFault::Protocol)
             };
         }
-        let before = match (&self.message, head.opcode) {
+        let before = match (&self.partial_message, header.opcode) {
             (Some(message), 0) => message.1.len(),
             (None, 1 | 2) => 0,
             (Some(_) | None, _) => return Err(FrameFault::Protocol),
         };
-        if before + length > max_message { Err(FrameFault::TooLong) } else { Ok(Some(head)) }
+        if before + length > max_message { Err(FrameFault::TooLong) } else { Ok(Some(header)) }
     }
 
-    fn take(
+    /// Decodes one frame.
+    fn frame(
         &mut self,
-        head: Head,
+        header: Header,
         payload: &mut [u8],
         max_message: usize,
-        on: &mut impl FnMut(Incoming<'_>) -> Next,
-    ) -> Result<Next, FrameFault> {
+        handler: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, FrameFault> {
         debug_assert!(payload.len() <= max_message.max(MAX_CONTROL));
-        unmask(payload, head.mask);
-        let hand_over = |on: &mut _, is_text, message: &[u8]| {
-            let on: &mut dyn FnMut(Incoming<'_>) -> Next = on;
-            if is_text { on(Incoming::Text(message)) } else { on(Incoming::Binary(message)) }
-        };
-        match head.opcode {
+        unmask(payload, header.mask);
+        let incoming = match header.opcode {
             8 => match payload {
-                [] => Ok(on(Incoming::Close(None))),
-                [high, low, ..] => Ok(on(Incoming::Close(Some(u16::from_be_bytes([*high, *low]))))),
-                [_] => Err(FrameFault::Protocol),
+                [] => Incoming::Close(None),
+                [high, low, ..] => Incoming::Close(Some(u16::from_be_bytes([*high, *low]))),
+                [_] => return Err(FrameFault::Protocol),
             },
-            9 => Ok(on(Incoming::Ping(payload))),
-            10 => Ok(on(Incoming::Pong)),
-            opcode if head.is_final => match self.message.take() {
-                None => Ok(hand_over(on, opcode == 1, payload)),
+            9 => Incoming::Ping(payload),
+            10 => Incoming::Pong,
+            opcode if header.is_final => match self.partial_message.take() {
+                None => Incoming::message(opcode == 1, payload),
                 Some(mut message) => {
                     message.1.extend_from_slice(payload);
-                    Ok(hand_over(on, message.0, &message.1))
+                    return Ok(handler(Incoming::message(message.0, &message.1)));
                 }
             },
             opcode => {
-                let message = self.message.get_or_insert_with(|| Box::new((opcode == 1, Vec::new())));
-                message.1.extend_from_slice(payload);
-                Ok(Next::Frame)
+                let new = || Box::new((opcode == 1, Vec::new()));
+                self.partial_message.get_or_insert_with(new).1.extend_from_slice(payload);
+                Incoming::Fragment
             }
-        }
+        };
+        Ok(handler(incoming))
     }
 }
 
-impl Head {
-    fn total(&self) -> usize {
-        self.lengths.0 + self.lengths.1
+impl<'a> Incoming<'a> {
+    fn message(is_text: bool, payload: &'a [u8]) -> Self {
+        if is_text { Self::Text(payload) } else { Self::Binary(payload) }
+    }
+
+    /// Returns whether a message is complete with this frame.
+    #[must_use]
+    pub fn completes_message(&self) -> bool {
+        matches!(self, Self::Text(_) | Self::Binary(_))
     }
 }
 
-fn read_head(bytes: &[u8]) -> Result<Option<Head>, FrameFault> {
+impl Header {
+    /// Returns the length of header and payload in bytes.
+    fn frame_length(&self) -> usize {
+        self.length + self.payload_length
+    }
+}
+
+fn read_header(bytes: &[u8]) -> Result<Option<Header>, FrameFault> {
     let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
-    // No extension was agreed on that would use the reserved bits, and clients must mask.
+    // Reserved bits are for extensions, of which none is negotiated. Clients must mask.
     let opcode = first & 0x0f;
     if first & 0x70 != 0 || second & 0x80 == 0 || !matches!(opcode, 0..=2 | 8..=10) {
         return Err(FrameFault::Protocol);
@@ -193,9 +205,9 @@ fn read_head(bytes: &[u8]) -> Result<Option<Head>, FrameFault> {
         short => (u64::from(short), rest, 0),
     };
     let Some(&mask) = rest.first_chunk() else { return Ok(None) };
-    // Far beyond any limit, and far from what overflows.
-    let length = usize::try_from(length).unwrap_or(usize::MAX).min(usize::MAX / 4);
-    Ok(Some(Head { is_final: first & 0x80 != 0, opcode, mask, lengths: (6 + extra, length) }))
+    // Above all limits, and without overflow in sums.
+    let payload_length = usize::try_from(length).unwrap_or(usize::MAX).min(usize::MAX / 4);
+    Ok(Some(Header { is_final: first & 0x80 != 0, opcode, mask, length: 6 + extra, payload_length }))
 }
 
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
@@ -208,22 +220,22 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     rest.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
 }
 
-/// Appends the head of a text message of this length; the text is to follow.
-pub(crate) fn write_text_head(length: usize, out: &mut Vec<u8>) {
-    write_head(0x81, length, out);
+/// Appends the header of a text message of `length` bytes; the text must follow.
+pub(crate) fn write_text_header(length: usize, out: &mut Vec<u8>) {
+    write_header(0x81, length, out);
 }
 
-/// How many bytes a text message of this length takes with its head.
-pub(crate) fn text_length(length: usize) -> usize {
-    let head = match length {
+/// Returns the length in bytes of a frame with a payload of `length` bytes.
+pub(crate) fn frame_length(length: usize) -> usize {
+    let header = match length {
         0..=125 => 2,
         126..=0xffff => 4,
         _ => 10,
     };
-    head + length
+    header + length
 }
 
-fn write_head(first: u8, length: usize, out: &mut Vec<u8>) {
+fn write_header(first: u8, length: usize, out: &mut Vec<u8>) {
     out.push(first);
     if length <= MAX_CONTROL {
         out.push(length as u8);
@@ -238,26 +250,26 @@ fn write_head(first: u8, length: usize, out: &mut Vec<u8>) {
 
 /// Appends a ping without payload.
 pub(crate) fn write_ping(out: &mut Vec<u8>) {
-    write_head(0x89, 0, out);
+    write_header(0x89, 0, out);
 }
 
-/// Appends the answer to a ping.
+/// Appends a pong with the payload of the ping.
 pub(crate) fn write_pong(payload: &[u8], out: &mut Vec<u8>) {
     let payload = &payload[..payload.len().min(MAX_CONTROL)];
-    write_head(0x8a, payload.len(), out);
+    write_header(0x8a, payload.len(), out);
     out.extend_from_slice(payload);
 }
 
-/// Appends the end, with a status code and a short text.
+/// Appends a close frame with a status code and a reason of at most 123 bytes.
 pub(crate) fn write_close(code: Option<u16>, reason: &str, out: &mut Vec<u8>) {
-    let Some(code) = code else { return write_head(0x88, 0, out) };
+    let Some(code) = code else { return write_header(0x88, 0, out) };
     debug_assert!(reason.len() <= MAX_CONTROL - 2);
-    write_head(0x88, 2 + reason.len(), out);
+    write_header(0x88, 2 + reason.len(), out);
     out.extend_from_slice(&code.to_be_bytes());
     out.extend_from_slice(reason.as_bytes());
 }
 
-const _: () = assert!(MAX_HEAD == 2 + 8 + 4, "first bytes, long length, mask");
+const _: () = assert!(MAX_HEADER == 2 + 8 + 4, "first bytes, long length, mask");
 
 #[cfg(test)]
 mod tests {
@@ -267,7 +279,7 @@ mod tests {
 
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        write_head(first, payload.len(), &mut bytes);
+        write_header(first, payload.len(), &mut bytes);
         bytes[1] |= 0x80;
         let mask = [1, 200, 3, 77];
         bytes.extend_from_slice(&mask);
@@ -275,7 +287,7 @@ mod tests {
         bytes
     }
 
-    /// What is read when the bytes come in pieces of this size.
+    /// Returns what is read when the bytes arrive in pieces of this size.
     fn read(bytes: &[u8], piece: usize) -> Result<Vec<String>, FrameFault> {
         let (mut reader, mut seen) = (Reader::default(), Vec::new());
         for piece in bytes.chunks(piece) {
@@ -284,18 +296,21 @@ mod tests {
                 seen.push(match incoming {
                     Incoming::Text(text) => format!("text {}", String::from_utf8_lossy(text)),
                     Incoming::Binary(bytes) => format!("binary {bytes:?}"),
-                    other @ (Incoming::Ping(_) | Incoming::Pong | Incoming::Close(_)) => format!("{other:?}"),
+                    other
+                    @ (Incoming::Fragment | Incoming::Ping(_) | Incoming::Pong | Incoming::Close(_)) => {
+                        format!("{other:?}")
+                    }
                 });
-                Next::Frame
+                ControlFlow::Continue(())
             })?;
         }
-        assert!(!reader.is_amid(), "everything has come");
-        assert_eq!(reader.part.capacity(), 0, "nothing is kept");
+        assert!(!reader.has_partial_message(), "all is complete");
+        assert_eq!(reader.partial_frame.capacity(), 0, "no buffer is kept");
         Ok(seen)
     }
 
     #[test]
-    fn messages_are_the_same_however_they_come() {
+    fn messages_do_not_depend_on_how_their_bytes_arrive() {
         let long = "x".repeat(300);
         let stream = [
             frame(0x81, b"whole"),
@@ -312,7 +327,9 @@ mod tests {
         .concat();
         let expected = [
             "text whole".to_owned(),
+            "Fragment".to_owned(),
             format!("{:?}", Incoming::Ping(b"ping")),
+            "Fragment".to_owned(),
             "text first last".to_owned(),
             "text ".to_owned(),
             "binary [1, 2]".to_owned(),
@@ -326,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_client_may_send_is_refused() {
+    fn protocol_violations_are_rejected() {
         let mut unmasked = frame(0x81, b"x");
         unmasked[1] &= 0x7f;
         let faults: [(&str, Vec<u8>); 8] = [
@@ -347,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_for_the_whole_message_and_holds_before_it_comes() {
+    fn the_limit_applies_to_whole_messages_and_before_they_arrive() {
         assert!(read(&frame(0x81, &[b'x'; MAX]), 7).is_ok());
         assert_eq!(read(&frame(0x81, &[b'x'; MAX + 1])[..8], 3), Err(FrameFault::TooLong));
         let parts = [frame(0x01, &[b'x'; MAX]), frame(0x80, b"x")].concat();
@@ -357,31 +374,31 @@ mod tests {
     }
 
     #[test]
-    fn no_room_is_made_for_what_is_only_announced() {
+    fn no_memory_is_reserved_for_announced_lengths() {
         let mut reader = Reader::default();
         let mut start = frame(0x81, &[b'x'; MAX])[..20].to_vec();
-        reader.read(&mut start, MAX, &mut |_| Next::Frame).unwrap();
-        assert!(reader.is_amid() && reader.part.capacity() <= 64);
+        reader.read(&mut start, MAX, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(reader.has_partial_message() && reader.partial_frame.capacity() <= 64);
     }
 
     #[test]
-    fn nothing_is_read_behind_the_end() {
+    fn nothing_is_read_after_a_break() {
         let mut bytes = [frame(0x81, b"a"), frame(0x81, b"b")].concat();
         let mut seen = 0;
         let stop = &mut |_: Incoming<'_>| {
             seen += 1;
-            Next::Nothing
+            ControlFlow::Break(())
         };
         Reader::default().read(&mut bytes, MAX, stop).unwrap();
         assert_eq!(seen, 1);
     }
 
     #[test]
-    fn what_is_written_has_the_length_that_was_told() {
+    fn lengths_of_frames_are_those_written() {
         for length in [0, 1, 125, 126, 65_535, 65_536] {
             let mut out = Vec::new();
-            write_text_head(length, &mut out);
-            assert_eq!(out.len() + length, text_length(length));
+            write_text_header(length, &mut out);
+            assert_eq!(out.len() + length, frame_length(length));
         }
         let mut out = Vec::new();
         write_close(Some(1001), "bye", &mut out);

@@ -1,15 +1,14 @@
-//! The WebTorrent over WebSocket service of the tracker. Here belong its configuration, its swarms of browsers, its frames,
-//! its pure request handler and the thin layer that connects the handler to `aquatic_runtime`. Sockets, TLS, timers and
-//! cores belong to `aquatic_runtime`, JSON on the wire to `aquatic_ws_protocol`.
+//! WebTorrent service of the tracker: configuration, swarms, WebSocket framing, a pure request handler, and a layer that
+//! connects the handler to the runtime. Timers and cores belong to `aquatic_runtime`, sockets and TLS to `aquatic_net`,
+//! HTTP before the upgrade to `aquatic_web`, and the JSON messages to `aquatic_ws_protocol`.
 //!
-//! # The rooms
+//! # Modules
 //!
-//! Pure: [`swarm`] (who is in which torrent, and which offers wait for answers), [`frames`] (WebSocket), `upgrade` (the
-//! request before it), `outbound` and `joined` (what one connection has waiting, and what it has brought),
-//! `connections` (all of a core, and whether they live), `scrapes`, `message` (what cores say to each other), and
-//! `tracker`, which puts them together.
+//! Pure: [`swarm`] (peers of each torrent and pending offers), [`frames`] (WebSocket framing), `upgrade` (opening
+//! handshake), `send_queue` and `memberships` (state of one connection), `connections` (those of one core),
+//! `pending_scrapes`, `forwarding` (messages between cores), and `tracker`, which combines them.
 //!
-//! Not pure: `session` (one connection) and `service` (the rest).
+//! With I/O: `session` (one connection) and `service` (all else).
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -17,11 +16,12 @@
 mod config;
 mod connections;
 mod counters;
+mod forwarding;
 pub mod frames;
-mod joined;
-mod message;
-mod outbound;
-mod scrapes;
+mod labels;
+mod memberships;
+mod pending_scrapes;
+mod send_queue;
 mod service;
 mod session;
 pub mod swarm;
@@ -29,5 +29,5 @@ mod tracker;
 mod upgrade;
 
 pub use config::{WsCleaningConfig, WsClientConfig, WsConfig, WsLimitsConfig};
-pub use message::Batch;
+pub use forwarding::ForwardedBatch;
 pub use service::{WsSeed, WsTracker};

@@ -12,22 +12,22 @@ use aquatic_runtime::{Core, Secrets};
 use aquatic_tracker::SharedAccessList;
 use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
-use crate::config::WsConfig;
+use crate::config::{WsCleaningConfig, WsConfig};
 use crate::connections::End;
 use crate::counters::Counters;
-use crate::message::Batch;
+use crate::forwarding::ForwardedBatch;
 use crate::session::{CoreState, serve};
 use crate::tracker::{Keys, Tracker};
 use crate::upgrade::{self, Decision, Plain};
 
-/// How often some of the swarms are looked at for what is too old.
+/// Time between two steps of expiry.
 const STEP: Duration = Duration::from_millis(250);
 
-/// Steps between two looks at the connections.
-const STEPS_PER_LOOK: u32 = 4;
+/// Steps between two ticks of the tracker.
+const STEPS_PER_TICK: u32 = 4;
 
-/// Most peers and torrents looked at in a step, which takes about a millisecond.
-const MOST_PER_STEP: usize = 20_000;
+/// Maximum budget of a step of expiry in units of work. It takes about a millisecond.
+const MAX_BUDGET: u64 = 20_000;
 
 /// How long to wait for room in the channel to another core.
 const OVERFLOW_PAUSE: Duration = Duration::from_millis(1);
@@ -75,21 +75,23 @@ impl WsTracker {
     /// Starts the WebTorrent tracker of a core. Completes when all cores have come this far.
     pub async fn start(core: &Rc<Core>, seed: WsSeed) -> Self {
         let WsSeed { config, forwarded, steering, access_list, keys } = seed;
-        let pass = Duration::from_secs(config.cleaning.interval.into());
+        let cleaning = config.cleaning.clone();
         let counters = Counters::new(core.metrics());
         let tracker = Tracker::new(config, core.index(), steering, keys, counters);
-        let channel = core.open_channel::<Batch>("ws").await;
+        let channel = core.open_channel::<ForwardedBatch>("ws").await;
         let state = Rc::new(CoreState::new(Rc::clone(core), tracker, access_list, channel.clone()));
         let receiving = Rc::clone(&state);
-        channel.receive(move |from, Batch(items)| {
-            receiving.with(|tracker, turn| items.drain(..).for_each(|item| tracker.item(from, item, turn)));
+        channel.receive(move |from, ForwardedBatch(messages)| {
+            receiving.with(|tracker, context| {
+                messages.drain(..).for_each(|message| tracker.receive_forwarded(from, message, context));
+            });
             // What finds no room is tried again by the task that sends.
             receiving.flush();
         });
         let sending = Rc::clone(&state);
         core.spawn(async move { send_to_other_cores(&sending).await });
         let maintained = Rc::clone(&state);
-        core.spawn(async move { run_maintenance(&maintained, pass).await });
+        core.spawn(async move { run_maintenance(&maintained, cleaning).await });
         Self { state, forwarded }
     }
 
@@ -150,29 +152,30 @@ fn put(response: &[u8], reply: &mut [u8]) -> usize {
 /// Sends what the tasks of this core have for other cores, after all that are ready have run. Never ends.
 async fn send_to_other_cores(state: &CoreState) {
     loop {
-        state.mail().await;
+        state.outgoing().await;
         while !state.flush() {
             state.core.sleep(OVERFLOW_PAUSE).await;
         }
     }
 }
 
-/// Looks after connections and swarms. Never ends.
-async fn run_maintenance(state: &CoreState, pass: Duration) {
-    let steps_per_pass = (pass.as_millis() / STEP.as_millis()).max(1) as usize;
+/// Enforces time limits of connections and expires peers. Never ends.
+async fn run_maintenance(state: &CoreState, cleaning: WsCleaningConfig) {
+    let pass = Duration::from_secs(cleaning.interval.into());
+    let steps_per_pass = (pass.as_millis() / STEP.as_millis()).max(1) as u64;
     let mut step = 0_u32;
     loop {
         state.core.sleep(STEP).await;
         state.core.tick();
         step = step.wrapping_add(1);
-        state.with(|tracker, turn| {
+        state.with(|tracker, context| {
             if state.core.is_stopping() {
                 tracker.connections.end_all(End::Stop);
             }
-            let budget = tracker.pass_length().div_ceil(steps_per_pass) + 1;
-            tracker.expire(turn.now, budget.min(MOST_PER_STEP));
-            if step.is_multiple_of(STEPS_PER_LOOK) {
-                tracker.look(turn.now);
+            let budget = tracker.pass_work() / steps_per_pass + 1;
+            tracker.expire(context.now, cleaning.max_peer_age, budget.min(MAX_BUDGET));
+            if step.is_multiple_of(STEPS_PER_TICK) {
+                tracker.tick(context.now);
             }
         });
     }

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,11 +22,11 @@ use aquatic_ws_protocol::{Action, Fault, Refused};
 use futures_lite::{AsyncRead, AsyncWrite};
 
 use crate::connections::End;
-use crate::frames::{FrameFault, Incoming, Next, Reader, text_length, write_close, write_pong};
-use crate::message::Batch;
-use crate::outbound::Outbound;
+use crate::forwarding::ForwardedBatch;
+use crate::frames::{FrameFault, Incoming, Reader, frame_length, write_close, write_pong};
+use crate::send_queue::SendQueue;
 use crate::swarm::ConnectionId;
-use crate::tracker::{Tracker, Turn};
+use crate::tracker::{RequestContext, Tracker};
 
 /// Most bytes taken in by one read: announces with their offers come whole.
 const READ: usize = 64 * 1024;
@@ -42,7 +43,7 @@ pub(crate) struct CoreState {
     pub(crate) core: Rc<Core>,
     pub(crate) tracker: RefCell<Tracker>,
     access_list: Arc<SharedAccessList>,
-    channel: Channel<Batch>,
+    channel: Channel<ForwardedBatch>,
     input: RefCell<Box<[u8]>>,
     /// Wakes the task that sends what waits for other cores.
     flusher: Cell<Option<Waker>>,
@@ -53,7 +54,7 @@ impl CoreState {
         core: Rc<Core>,
         tracker: Tracker,
         access_list: Arc<SharedAccessList>,
-        channel: Channel<Batch>,
+        channel: Channel<ForwardedBatch>,
     ) -> Self {
         let input = RefCell::new(vec![0; READ].into_boxed_slice());
         Self { core, tracker: RefCell::new(tracker), access_list, channel, input, flusher: Cell::new(None) }
@@ -61,13 +62,13 @@ impl CoreState {
 
     /// Runs something on the tracker, with the time and all it needs, and sees to it that what it has for other cores is
     /// sent.
-    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Tracker, &mut Turn<'_>) -> R) -> R {
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Tracker, &mut RequestContext<'_>) -> R) -> R {
         let access_list = self.access_list.current();
         let mut rng = self.core.rng();
-        let mut turn = Turn { access_list: &access_list, now: self.core.now(), rng: &mut rng };
+        let mut context = RequestContext { access_list: &access_list, now: self.core.now(), rng: &mut rng };
         let mut tracker = self.tracker.borrow_mut();
-        let result = act(&mut tracker, &mut turn);
-        if tracker.has_mail()
+        let result = act(&mut tracker, &mut context);
+        if tracker.has_outgoing()
             && let Some(flusher) = self.flusher.take()
         {
             flusher.wake();
@@ -80,11 +81,11 @@ impl CoreState {
         let mut tracker = self.tracker.borrow_mut();
         let mut all = true;
         for core in 0..self.core.count() {
-            let Some(mail) = tracker.mail(core) else { continue };
-            if let Some(batch) = mail.take()
+            let Some(outbox) = tracker.outbox(core) else { continue };
+            if let Some(batch) = outbox.take()
                 && let Err(Overflow(batch)) = self.channel.try_send(core, batch)
             {
-                mail.put_back(batch);
+                outbox.put_back(batch);
                 all = false;
             }
         }
@@ -92,7 +93,7 @@ impl CoreState {
     }
 
     /// Completes when there may be something for other cores.
-    pub(crate) async fn mail(&self) {
+    pub(crate) async fn outgoing(&self) {
         let mut is_first = true;
         poll_fn(|context| {
             if !std::mem::take(&mut is_first) {
@@ -127,7 +128,7 @@ struct Membership {
 }
 
 impl Membership {
-    fn leave(&self, end: End) -> Option<Outbound> {
+    fn leave(&self, end: End) -> Option<SendQueue> {
         self.state.with(|tracker, _| tracker.close(self.id, end))
     }
 }
@@ -163,14 +164,14 @@ impl Session {
             }
             let most = {
                 let mut tracker = state.tracker.borrow_mut();
-                let most = tracker.connections.bounds().outbound.max_bytes / READ_SHARE;
+                let most = tracker.connections.limits().send_queue.max_bytes / READ_SHARE;
                 match tracker.connections.get(self.membership.id) {
                     Some(connection) => {
                         if let Some(end) = connection.end {
                             return Poll::Ready(end);
                         }
                         connection.set_waker(context.waker());
-                        if !connection.may_read() || connection.outbound.len() >= most {
+                        if !connection.may_read() || connection.send_queue.len() >= most {
                             return Poll::Pending;
                         }
                         most.min(READ)
@@ -199,18 +200,18 @@ impl Session {
         let mut tracker = self.membership.state.tracker.borrow_mut();
         loop {
             let Some(connection) = tracker.connections.get(self.membership.id) else { return Ok(()) };
-            if connection.outbound.is_empty() {
+            if connection.send_queue.is_empty() {
                 break;
             }
-            let sent = match Pin::new(&mut self.connection).poll_write(context, connection.outbound.unsent())
-            {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(sent)) => sent,
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => return Ok(()),
-            };
+            let sent =
+                match Pin::new(&mut self.connection).poll_write(context, connection.send_queue.unsent()) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(sent)) => sent,
+                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Pending => return Ok(()),
+                };
             self.is_flushing = self.connection.is_tls();
-            tracker.connections.note_sent(self.membership.id, sent);
+            tracker.connections.data_sent(self.membership.id, sent);
             tracker.counters.sent.add(sent as u64);
         }
         if self.is_flushing {
@@ -229,37 +230,37 @@ impl Session {
     fn take(&mut self, received: &mut [u8]) -> Option<End> {
         let Self { membership: Membership { state, id }, reader, close, .. } = self;
         let id = *id;
-        state.with(|tracker, turn| {
+        state.with(|tracker, context| {
             tracker.counters.received.add(received.len() as u64);
             tracker.connections.set_current(Some(id));
             let mut end = None;
-            let max_message = tracker.max_message();
+            let max_message = tracker.max_message_length();
             let read = reader.read(received, max_message, &mut |incoming| {
-                tracker.connections.note_frame(id);
+                tracker.connections.frame_received(id, incoming.completes_message());
                 match incoming {
                     Incoming::Text(text) => match simdutf8::basic::from_utf8(text) {
-                        Ok(text) => tracker.message(id, text, turn),
+                        Ok(text) => tracker.receive(id, text, context),
                         Err(_) => end = Some(End::NotUtf8),
                     },
                     Incoming::Binary(bytes) => match simdutf8::basic::from_utf8(bytes) {
-                        Ok(text) => tracker.message(id, text, turn),
-                        Err(_) => tracker.refuse(id, &NOT_UTF8),
+                        Ok(text) => tracker.receive(id, text, context),
+                        Err(_) => tracker.refuse_malformed(id, &NOT_UTF8),
                     },
                     Incoming::Ping(payload) => {
-                        let length = text_length(payload.len());
+                        let length = frame_length(payload.len());
                         // A client that pings on and on without receiving ends.
                         let _ = tracker.connections.push(id, length, |out| write_pong(payload, out));
                     }
-                    Incoming::Pong => {}
+                    Incoming::Fragment | Incoming::Pong => {}
                     Incoming::Close(code) => {
                         *close = Some(code);
                         end = Some(End::Client);
                     }
                 }
                 let has_ended = tracker.connections.get(id).is_none_or(|connection| connection.end.is_some());
-                if end.is_some() || has_ended { Next::Nothing } else { Next::Frame }
+                if end.is_some() || has_ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
-            tracker.connections.note_heard(id, reader.is_amid());
+            tracker.connections.data_received(id, reader.has_partial_message());
             tracker.connections.set_current(None);
             match read {
                 Ok(()) => end,

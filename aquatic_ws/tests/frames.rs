@@ -1,4 +1,4 @@
-//! WebSocket frames: what the fuzz target has found worth keeping, and random streams.
+//! Decoding of WebSocket frames: corpus of the fuzz target, and random streams.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -36,7 +36,7 @@ fn every_stream_cut_and_with_a_byte_changed() {
     }
 }
 
-/// Mostly frames that may come, of all kinds and lengths around the limits.
+/// Mostly valid frames, of all kinds and with lengths around the limits.
 #[test]
 fn random_frames() {
     let mut rng = SmallRng::seed_from_u64(2);

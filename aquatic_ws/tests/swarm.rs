@@ -1,4 +1,4 @@
-//! The swarms against a model that is too simple to be wrong, with random operations. A failure prints its seed.
+//! Comparison of the swarms with a naive model, by random operations. A failure prints its seed.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -11,21 +11,22 @@ use aquatic_ws::swarm::{
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+const MAX_PEER_AGE: u32 = 300;
+
 const LIMITS: SwarmLimits = SwarmLimits {
     max_torrents: 6,
     max_peers: 150,
     max_peers_per_torrent: 90,
     max_offers: 1_000_000,
     max_offers_per_peer: 100_000,
-    max_peer_age: 300,
     max_offer_age: 60,
 };
 
-/// Where offers have to make room for others all the time.
+/// Limits at which offers are evicted all the time.
 const FEW_OFFERS: SwarmLimits = SwarmLimits { max_offers: 200, max_offers_per_peer: 15, ..LIMITS };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Word {
+struct Registration {
     connection: ConnectionId,
     seen: u32,
     seeder: bool,
@@ -34,17 +35,17 @@ struct Word {
 
 #[derive(Default)]
 struct Torrent {
-    /// By peer id: who holds it, and who claims it.
-    peers: BTreeMap<PeerId, (Word, Option<Word>)>,
+    /// By peer id: the registration of its connection, and of the pending claimant.
+    peers: BTreeMap<PeerId, (Registration, Option<Registration>)>,
     downloaded: u32,
 }
 
-/// An offer that was passed on.
+/// A relayed offer.
 #[derive(Clone, Debug)]
 struct Offer {
     info_hash: InfoHash,
     from: (PeerId, ConnectionId),
-    /// Who may have got it: all peers of the connection, of which the tracker tells nothing but by the answer.
+    /// Peers of the connection that received it, one of which may answer.
     to: Vec<(PeerId, ConnectionId)>,
     name: OfferDigest,
     made: u32,
@@ -65,11 +66,11 @@ type Maker = (InfoHash, PeerId);
 struct Model {
     limits: SwarmLimits,
     torrents: BTreeMap<InfoHash, Torrent>,
-    /// In the order in which they were made.
-    waiting: Vec<Offer>,
-    /// Who has had an offer passed on, in the order of the last.
+    /// Oldest first.
+    pending: Vec<Offer>,
+    /// Peers whose offers were relayed, in the order of their last offers.
     makers: Vec<Maker>,
-    dropped: u64,
+    evicted: u64,
 }
 
 impl Model {
@@ -94,7 +95,7 @@ impl Model {
         if holder.connection != connection {
             return claimant.take_if(|claimant| claimant.connection == connection).is_some();
         }
-        self.waiting.retain(|offer| offer.maker() != (info_hash, peer_id));
+        self.pending.retain(|offer| offer.maker() != (info_hash, peer_id));
         match claimant.take() {
             Some(successor) => *holder = successor,
             None => {
@@ -112,7 +113,7 @@ impl Model {
             self.leave(announce.info_hash, announce.peer_id, announce.connection);
             return Outcome::Left;
         }
-        let word = Word {
+        let registration = Registration {
             connection: announce.connection,
             seen: now,
             seeder: announce.seeder,
@@ -125,68 +126,68 @@ impl Model {
             let Torrent { peers, downloaded } = torrent;
             peers.get_mut(&announce.peer_id).map(|peer| (downloaded, peer))
         }) {
-            if holder.connection != word.connection {
-                *claimant = Some(word);
+            if holder.connection != registration.connection {
+                *claimant = Some(registration);
                 return Outcome::Contested(holder.connection);
             }
-            *torrent += u32::from(word.seeder && !holder.seeder);
-            *holder = word;
+            *torrent += u32::from(registration.seeder && !holder.seeder);
+            *holder = registration;
             return Outcome::Stored;
         }
         if len >= LIMITS.max_peers_per_torrent {
-            return Outcome::Refused(Limit::PeersPerTorrent);
+            return Outcome::LimitReached(Limit::PeersPerTorrent);
         }
         if peers >= LIMITS.max_peers {
-            return Outcome::Refused(Limit::Peers);
+            return Outcome::LimitReached(Limit::Peers);
         }
         if len == 0 && torrents >= LIMITS.max_torrents {
-            return Outcome::Refused(Limit::Torrents);
+            return Outcome::LimitReached(Limit::Torrents);
         }
         let torrent = self.torrents.entry(announce.info_hash).or_default();
-        torrent.peers.insert(announce.peer_id, (word, None));
+        torrent.peers.insert(announce.peer_id, (registration, None));
         Outcome::Stored
     }
 
-    /// Offers of a stored peer have been passed on.
+    /// Records relayed offers of a stored peer.
     fn offer(&mut self, offers: Vec<Offer>, now: u32) {
         let Some(maker) = offers.first().map(Offer::maker) else { return };
-        self.waiting.retain(|offer| offer.maker() != maker || offer.is_in_time(now));
-        self.waiting.extend(offers);
+        self.pending.retain(|offer| offer.maker() != maker || offer.is_in_time(now));
+        self.pending.extend(offers);
         self.makers.retain(|other| *other != maker);
         self.makers.push(maker);
-        let own = self.waiting.iter().filter(|offer| offer.maker() == maker).count();
-        self.drop_oldest(maker, own.saturating_sub(self.limits.max_offers_per_peer), now);
-        while self.waiting.len() > self.limits.max_offers {
-            let is_maker = |maker: &&Maker| self.waiting.iter().any(|offer| offer.maker() == **maker);
+        let own = self.pending.iter().filter(|offer| offer.maker() == maker).count();
+        self.evict_oldest(maker, own.saturating_sub(self.limits.max_offers_per_peer), now);
+        while self.pending.len() > self.limits.max_offers {
+            let is_maker = |maker: &&Maker| self.pending.iter().any(|offer| offer.maker() == **maker);
             let first = *self.makers.iter().find(is_maker).unwrap();
-            let many = if first == maker { self.waiting.len() - self.limits.max_offers } else { usize::MAX };
-            self.drop_oldest(first, many, now);
+            let many = if first == maker { self.pending.len() - self.limits.max_offers } else { usize::MAX };
+            self.evict_oldest(first, many, now);
         }
     }
 
-    fn drop_oldest(&mut self, maker: Maker, many: usize, now: u32) {
+    fn evict_oldest(&mut self, maker: Maker, many: usize, now: u32) {
         let mut left = many;
-        self.waiting.retain(|offer| {
+        self.pending.retain(|offer| {
             let goes = left > 0 && offer.maker() == maker;
             left -= usize::from(goes);
-            self.dropped += u64::from(goes && offer.is_in_time(now));
+            self.evicted += u64::from(goes && offer.is_in_time(now));
             !goes
         });
     }
 
-    /// Those who may get offers of this announce: all others, and of those the leechers first if a seeder offers.
+    /// Checks that the receivers are other peers, and leechers first if a seeder offers.
     fn check_receivers(&self, announce: &Announce, offers: usize, receivers: &[ConnectionId]) {
         let Some(torrent) = self.torrents.get(&announce.info_hash) else {
             return assert!(receivers.is_empty());
         };
         let others = || torrent.peers.iter().filter(|(peer_id, _)| **peer_id != announce.peer_id);
         assert_eq!(receivers.len(), offers.min(others().count()), "as many offers as there are others");
-        // A connection may stand for several peers, and then get as many offers.
+        // A connection may have several peers, and then receives as many offers.
         let mut left: BTreeMap<ConnectionId, usize> = BTreeMap::new();
         others().for_each(|(_, (holder, _))| *left.entry(holder.connection).or_default() += 1);
         for receiver in receivers {
-            let left = left.get_mut(receiver).expect("offers go to peers of the swarm");
-            *left = left.checked_sub(1).expect("each peer gets one");
+            let left = left.get_mut(receiver).expect("receivers are peers of the swarm");
+            *left = left.checked_sub(1).expect("each peer receives one offer");
         }
         if announce.seeder {
             let leechers: BTreeSet<_> = others()
@@ -200,8 +201,8 @@ impl Model {
     }
 
     fn expire(&mut self, now: u32) {
-        self.waiting.retain(|offer| offer.is_in_time(now));
-        let old = |word: &Word| now - word.seen > LIMITS.max_peer_age;
+        self.pending.retain(|offer| offer.is_in_time(now));
+        let old = |registration: &Registration| now - registration.seen > MAX_PEER_AGE;
         let mut gone = Vec::new();
         for (info_hash, torrent) in &mut self.torrents {
             for (peer_id, (holder, claimant)) in &mut torrent.peers {
@@ -229,10 +230,10 @@ struct World {
 
 impl World {
     fn new(limits: SwarmLimits, seed: u64) -> Self {
-        let (torrents, waiting, makers) = Default::default();
+        let (torrents, pending, makers) = Default::default();
         Self {
             rng: SmallRng::seed_from_u64(seed),
-            model: Model { limits, torrents, waiting, makers, dropped: 0 },
+            model: Model { limits, torrents, pending, makers, evicted: 0 },
             swarms: Swarms::new(limits, [7; 16]),
             now: 1000,
             receivers: Vec::new(),
@@ -247,7 +248,7 @@ impl World {
         InfoHash([self.rng.random_range(0..torrents); 20])
     }
 
-    /// A peer and its connection: mostly its own, sometimes another's.
+    /// Returns a peer and a connection: usually its own, sometimes another's.
     fn peer(&mut self) -> (PeerId, ConnectionId) {
         let number: u8 = self.rng.random_range(0..120);
         let connection =
@@ -275,25 +276,25 @@ impl World {
         assert_eq!(announced.outcome, expected, "{announce:?}");
         assert_eq!(announced.counts, self.model.counts(info_hash));
         if matches!(expected, Outcome::Left | Outcome::Contested(_)) {
-            assert!(self.receivers.is_empty(), "nobody is offered anything");
+            assert!(self.receivers.is_empty(), "there are no receivers");
             return;
         }
         self.model.check_receivers(&announce, offers.len(), &self.receivers);
         let torrent = self.model.torrents.get(&info_hash);
-        let passed_on = self.receivers.iter().zip(offers).map(|(receiver, name)| {
+        let relayed_now = self.receivers.iter().zip(offers).map(|(receiver, name)| {
             let peers = torrent.into_iter().flat_map(|torrent| &torrent.peers);
             let to = peers.filter(|(id, (holder, _))| holder.connection == *receiver && **id != peer_id);
             let to = to.map(|(id, _)| (*id, *receiver)).collect();
             Offer { info_hash, from: (peer_id, connection), to, name, made: self.now }
         });
-        let passed_on: Vec<Offer> = passed_on.collect();
-        self.relayed.extend_from_slice(&passed_on);
+        let relayed_now: Vec<Offer> = relayed_now.collect();
+        self.relayed.extend_from_slice(&relayed_now);
         if expected == Outcome::Stored {
-            self.model.offer(passed_on, self.now);
+            self.model.offer(relayed_now, self.now);
         }
     }
 
-    /// Answers an offer that was passed on, once in a while with something in it forged.
+    /// Answers a relayed offer, sometimes with a forged part.
     fn answer(&mut self) {
         if self.relayed.is_empty() {
             return;
@@ -320,18 +321,18 @@ impl World {
             return assert!(answered.is_err(), "{answer:?} is forged");
         }
         let holder = self.model.torrents.get(&info_hash).and_then(|torrent| torrent.peers.get(&from.0));
-        let Some((holder, _)) = holder else { return assert_eq!(answered, Err(AnswerFault::Gone)) };
-        let waits = |offer: &Offer| offer.name == name && offer.is_in_time(self.now);
-        let place = self.model.waiting.iter().position(waits);
-        match (answered, place) {
-            (Ok(to), Some(place)) => {
+        let Some((holder, _)) = holder else { return assert_eq!(answered, Err(AnswerFault::PeerGone)) };
+        let is_pending = |offer: &Offer| offer.name == name && offer.is_in_time(self.now);
+        let at = self.model.pending.iter().position(is_pending);
+        match (answered, at) {
+            (Ok(to), Some(at)) => {
                 assert!(to == from.1 && holder.connection == from.1, "{answer:?}");
-                self.model.waiting.remove(place);
+                self.model.pending.remove(at);
             }
-            (Ok(_), None) => panic!("{answer:?} was not to be passed on"),
+            (Ok(_), None) => panic!("{answer:?} should not have been relayed"),
             (Err(fault), _) => {
-                assert_eq!(fault, AnswerFault::NoOffer);
-                assert!(place.is_none() || to.len() > 1, "{answer:?} was to be passed on");
+                assert_eq!(fault, AnswerFault::UnknownOffer);
+                assert!(at.is_none() || to.len() > 1, "{answer:?} should have been relayed");
             }
         }
     }
@@ -343,12 +344,12 @@ impl World {
         assert_eq!(left, self.model.leave(info_hash, peer_id, connection));
     }
 
-    /// A whole pass, in small steps, while nothing else happens.
+    /// Runs two passes in small steps.
     fn expire(&mut self) {
         self.now += self.rng.random_range(0..200);
         for _ in 0..2 {
             let budget = self.rng.random_range(1..40);
-            while !self.swarms.expire(Seconds(self.now), budget).pass_ended {}
+            while !self.swarms.expire(Seconds(self.now), MAX_PEER_AGE, budget).pass_ended {}
         }
         self.model.expire(self.now);
     }
@@ -356,8 +357,8 @@ impl World {
     fn compare(&self) {
         let stats = self.swarms.stats();
         assert_eq!(stats.torrents, self.model.torrents.len());
-        assert_eq!(stats.offers, self.model.waiting.len());
-        assert_eq!(stats.offers_dropped, self.model.dropped);
+        assert_eq!(stats.offers, self.model.pending.len());
+        assert_eq!(stats.offers_evicted, self.model.evicted);
         let mut peers = [[0; 2]; 2];
         for torrent in self.model.torrents.values() {
             torrent
@@ -400,7 +401,7 @@ fn random_operations_agree_with_the_model() {
     }
 }
 
-/// Long; for a night or a doubt.
+/// Long version of the test above.
 #[test]
 #[ignore = "takes minutes"]
 fn many_random_operations_agree_with_the_model() {
@@ -457,22 +458,22 @@ impl Browser {
 }
 
 #[test]
-fn a_stranger_with_a_peers_id_neither_evicts_nor_hears_it() {
+fn a_claimant_neither_evicts_the_peer_nor_receives_its_offers() {
     let mut swarms = Swarms::new(LIMITS, [7; 16]);
-    let (victim, other, stranger) = (browser(1, 1), browser(2, 2), browser(1, 3));
+    let (victim, other, claimant) = (browser(1, 1), browser(2, 2), browser(1, 3));
     victim.announce(&mut swarms, &[], 0);
     assert_eq!(other.announce(&mut swarms, &[10], 0).1, [victim.connection]);
     let contested = Outcome::Contested(victim.connection);
-    assert_eq!(stranger.announce(&mut swarms, &[20], 1), (contested, vec![]));
+    assert_eq!(claimant.announce(&mut swarms, &[20], 1), (contested, vec![]));
     assert_eq!(other.announce(&mut swarms, &[11], 2).1, [victim.connection], "offers still go to the victim");
-    assert!(stranger.answer(&mut swarms, &other, 11, 2).is_err(), "the offer was not sent to the stranger");
+    assert!(claimant.answer(&mut swarms, &other, 11, 2).is_err(), "the offer was not sent to the claimant");
     assert!(!swarms.leave(&TORRENT, &PeerId([1; 20]), connection_of(4)));
-    assert!(swarms.leave(&TORRENT, &PeerId([1; 20]), stranger.connection), "the claim goes");
+    assert!(swarms.leave(&TORRENT, &PeerId([1; 20]), claimant.connection), "the claim is removed");
     assert_eq!(victim.answer(&mut swarms, &other, 10, 3), Ok(other.connection));
 }
 
 #[test]
-fn who_comes_back_over_a_new_connection_takes_over_when_the_old_one_ends() {
+fn a_claimant_takes_over_when_the_connection_of_the_peer_leaves() {
     let mut swarms = Swarms::new(LIMITS, [7; 16]);
     let (before, after, other) = (browser(1, 1), browser(1, 9), browser(2, 2));
     before.announce(&mut swarms, &[], 0);
@@ -480,12 +481,15 @@ fn who_comes_back_over_a_new_connection_takes_over_when_the_old_one_ends() {
     assert!(swarms.leave(&TORRENT, &before.peer_id, before.connection));
     assert_eq!(other.announce(&mut swarms, &[10], 2).1, [after.connection]);
     assert_eq!(after.answer(&mut swarms, &other, 10, 3), Ok(other.connection));
-    assert!(!swarms.leave(&TORRENT, &before.peer_id, before.connection), "the old one's end changes nothing");
+    assert!(
+        !swarms.leave(&TORRENT, &before.peer_id, before.connection),
+        "the old connection has no peer any more"
+    );
     assert_eq!(swarms.scrape(&TORRENT).incomplete, 2);
 }
 
 #[test]
-fn offers_go_with_who_made_them() {
+fn offers_are_removed_with_the_peer_that_made_them() {
     let mut swarms = Swarms::new(LIMITS, [7; 16]);
     let (stays, goes) = (browser(1, 1), browser(2, 2));
     stays.announce(&mut swarms, &[], 0);
@@ -495,16 +499,24 @@ fn offers_go_with_who_made_them() {
     assert!(swarms.leave(&TORRENT, &goes.peer_id, goes.connection));
     assert_eq!(swarms.stats().offers, 1);
     assert_eq!(goes.announce(&mut swarms, &[], 1).0, Outcome::Stored);
-    assert_eq!(stays.answer(&mut swarms, &goes, 10, 1), Err(AnswerFault::NoOffer), "although it came back");
-    assert_eq!(swarms.stats().offers_dropped, 0, "this is none that was dropped");
+    assert_eq!(
+        stays.answer(&mut swarms, &goes, 10, 1),
+        Err(AnswerFault::UnknownOffer),
+        "although it came back"
+    );
+    assert_eq!(swarms.stats().offers_evicted, 0, "removal with the peer is no eviction");
 }
 
 #[test]
-fn peers_that_share_a_connection_meet() {
+fn peers_of_one_connection_receive_offers_of_each_other() {
     let mut swarms = Swarms::new(LIMITS, [7; 16]);
     let (one, two) = (browser(1, 1), browser(2, 1));
     one.announce(&mut swarms, &[], 0);
-    assert_eq!(two.announce(&mut swarms, &[10, 11], 0).1, [one.connection], "but nobody meets itself");
+    assert_eq!(
+        two.announce(&mut swarms, &[10, 11], 0).1,
+        [one.connection],
+        "a peer does not receive its own offers"
+    );
     assert_eq!(one.answer(&mut swarms, &two, 10, 1), Ok(two.connection));
-    assert_eq!(one.answer(&mut swarms, &two, 10, 1), Err(AnswerFault::NoOffer), "once");
+    assert_eq!(one.answer(&mut swarms, &two, 10, 1), Err(AnswerFault::UnknownOffer), "once");
 }

@@ -126,7 +126,7 @@ fn who_asks_on_and_on_without_reading_is_disconnected() {
     while deaf.socket.send(tungstenite::Message::text(text.clone())).is_ok() {}
     let ended =
         |reason| metric(&format!("aquatic_connections_ended_total{{protocol=\"ws\",reason=\"{reason}\"}}"));
-    assert_eq!((ended("slow_receiver"), ended("overfull")), (1.0, 0.0));
+    assert_eq!((ended("slow_receiver"), ended("send_queue_full")), (1.0, 0.0));
 }
 
 #[test]

@@ -1,17 +1,18 @@
-//! The swarms of browsers that one core owns: who is in which torrent, over which connection, and which offers wait for
-//! their answers. Pure: no socket, clock, source of randomness, executor or log line; time and randomness are arguments.
+//! WebTorrent swarms of one core: peers of each torrent, the connection of each peer, and offers that can be
+//! answered. Pure: no sockets, clock, source of randomness, executor or log; time and randomness are arguments.
 //!
-//! What does not belong here: messages and their texts, connections beyond their name, and the other cores.
+//! Not here: messages and their encoding, the state of connections, and other cores.
 //!
 //! # Invariants
 //!
-//! - A peer is its peer id within its torrent, and belongs to the connection that brought it. Nobody else can change it,
-//!   remove it, or have its answers, for as long as that connection has not left. Who announces the same peer id from
-//!   elsewhere becomes its claimant, and its successor when it leaves.
-//! - An answer is passed on once, from the peer that was sent the offer to the peer that made it, over the connections of
-//!   that moment, and only while the offer is young. An answer changes nothing else.
-//! - An offer that waits for its answer goes with the peer that made it.
-//! - Seeders stand in front of leechers, so that both can be drawn from without a look at any other.
+//! - A peer is identified by its peer id within a torrent, and belongs to the connection that announced it
+//!   first. Until that connection leaves, no other can change or remove the peer, or receive its answers. A
+//!   second connection announcing a known peer id becomes a pending claimant, and the peer's connection once
+//!   the first leaves. The last claimant replaces earlier ones.
+//! - An answer is relayed once, from the peer that was sent the offer to the peer that made it, over the
+//!   connections that made and received it, until the offer expires. An answer changes nothing else.
+//! - Pending offers are removed with the peer that made them.
+//! - Seeders precede leechers, so that each role can be sampled without visiting the other.
 //! - A torrent has at least one peer.
 
 mod offers;
@@ -20,139 +21,154 @@ mod store;
 mod torrent;
 
 pub use aquatic_common::config::Limit;
-use aquatic_common::{Family, InfoHash, PeerId};
+use aquatic_common::{Family, InfoHash, PeerId, Seconds};
 
 pub use store::Swarms;
 
-/// A connection's name: on which core, at which of its places, and which of all that have had the place.
+/// Identity of a connection, never reused while the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId {
-    /// The core that serves it.
+    /// Core that serves the connection.
     pub core: u16,
-    /// Its place there.
+    /// Slot in the table of that core.
     pub slot: u32,
-    /// Tells it from those that had the place before.
+    /// Distinguishes the connection from earlier ones in the same slot.
     pub generation: u32,
 }
 
-/// The keyed hash of an offer id, under the key of the process: 8 bytes for what clients may make 64 characters long.
+/// Hash of an offer id, keyed per process. Takes 8 bytes where an offer id takes up to 64 characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OfferDigest(pub u64);
 
-/// Upper bounds on what one core remembers.
+/// Limits of the swarms of one core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwarmLimits {
-    /// Torrents with at least one peer.
+    /// Maximum number of torrents with at least one peer.
     pub max_torrents: usize,
-    /// Peers of all torrents together.
+    /// Maximum number of peers of all torrents.
     pub max_peers: usize,
-    /// Peers of one torrent.
+    /// Maximum number of peers per torrent.
     pub max_peers_per_torrent: usize,
-    /// Offers that wait for their answers; beyond it those are forgotten who have offered least recently.
+    /// Maximum number of pending offers. Above it, offers of the peers that offered least recently are evicted.
     pub max_offers: usize,
-    /// Offers of one peer that wait for their answers; beyond it the oldest of them are forgotten.
+    /// Maximum number of pending offers per peer. Above it, the oldest of them are evicted.
     pub max_offers_per_peer: usize,
-    /// Seconds after which a peer that has not announced is forgotten.
-    pub max_peer_age: u32,
-    /// Seconds within which an offer can be answered.
+    /// Seconds until a pending offer can no longer be answered.
     pub max_offer_age: u32,
 }
 
-/// A peer that announces itself.
+/// Announce of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announce {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// The peer.
+    /// Id of the announcing peer, as it states it.
     pub peer_id: PeerId,
-    /// The connection it has come over.
+    /// Connection that delivered the announce.
     pub connection: ConnectionId,
-    /// The family of the client's address, for statistics only: browsers of both families meet.
+    /// Address family of the client, for statistics only. Peers of both families are in the same swarm.
     pub family: Family,
-    /// Whether it has everything.
+    /// Whether the peer is a seeder.
     pub seeder: bool,
-    /// Whether it leaves.
+    /// Whether the peer leaves the swarm.
     pub stopped: bool,
 }
 
-/// What an announce has come to.
+/// Result of an announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announced {
-    /// The torrent as it is now.
+    /// Counts of the torrent after the announce.
     pub counts: Counts,
-    /// What has become of the peer.
+    /// What happened to the peer.
     pub outcome: Outcome,
 }
 
-/// What has become of an announcing peer.
+/// What happened to an announcing peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is in the swarm.
+    /// The peer is in the swarm.
     Stored,
-    /// It is not, or not any more, because it leaves.
+    /// The peer is not in the swarm, because it left.
     Left,
-    /// Another connection has the peer id. It should be found out whether that one still lives: if it leaves, this peer
-    /// takes its place.
+    /// This connection has the peer id. The announcing one is a pending claimant, and becomes the peer's
+    /// connection when the other leaves; so the caller should probe whether that one is still alive.
     Contested(ConnectionId),
-    /// It is not in the swarm because of a limit.
-    Refused(Limit),
+    /// The peer is not in the swarm, because of a limit.
+    LimitReached(Limit),
 }
 
-/// Counts of a torrent.
+/// Counts of one torrent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Peers that have everything.
+    /// Number of seeders.
     pub complete: u32,
-    /// Peers that do not.
+    /// Number of leechers.
     pub incomplete: u32,
-    /// How often a leecher has become a seeder.
+    /// Number of times a leecher became a seeder.
     pub downloaded: u32,
 }
 
-/// An answer on its way back to whom made the offer.
+/// Answer to an offer, on its way to the peer that made the offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The torrent.
+    /// Info hash of the torrent (BEP 3).
     pub info_hash: InfoHash,
-    /// Who answers.
+    /// Id of the answering peer.
     pub peer_id: PeerId,
-    /// The connection the answer has come over.
+    /// Connection that delivered the answer.
     pub connection: ConnectionId,
-    /// Who made the offer.
+    /// Id of the peer that made the offer.
     pub to_peer_id: PeerId,
-    /// The offer.
+    /// Digest of the offer's id.
     pub offer: OfferDigest,
 }
 
-/// Why an answer is not passed on.
+/// Reason why an answer is not relayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerFault {
-    /// Who made the offer is not in the swarm.
-    Gone,
-    /// No such offer was passed on to this peer over this connection, or it has been answered, or it is too old.
-    NoOffer,
+    /// The peer that made the offer is not in the swarm.
+    PeerGone,
+    /// No such offer was relayed to this peer over this connection, or it was answered, evicted or too old.
+    UnknownOffer,
 }
 
-/// What expiry has done.
+/// Result of one call of [`Swarms::expire`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
-    /// Peers that had not announced for too long.
-    pub peers: usize,
-    /// Torrents that went with their last peer.
-    pub torrents: usize,
-    /// Whether all torrents have been looked at.
+    /// Number of peers removed.
+    pub peers: u64,
+    /// Number of torrents removed with their last peer.
+    pub torrents: u64,
+    /// Units of work done, including [`Self::WORK_PER_PEER`] for each peer removed.
+    pub work: u64,
+    /// Whether a pass over all torrents ended with this call. The call ends with the pass, so it may have
+    /// used less than its budget.
     pub pass_ended: bool,
 }
 
-/// What a core's swarms add up to.
+impl Expired {
+    /// Units of work for the removal of one peer. The rest of the work is the search for expired peers.
+    pub const WORK_PER_PEER: u64 = 4;
+}
+
+/// Totals of the swarms of one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Torrents with at least one peer.
+    /// Number of torrents with at least one peer.
     pub torrents: usize,
-    /// Peers by family, and then leechers and seeders.
+    /// Number of peers by family, leechers before seeders.
     pub peers: [[usize; 2]; 2],
-    /// Offers that wait for their answers.
+    /// Number of pending offers.
     pub offers: usize,
-    /// Offers that were forgotten before their time, so far.
-    pub offers_dropped: u64,
+    /// Number of offers evicted so far because of a limit.
+    pub offers_evicted: u64,
+}
+
+/// What an announce states about a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Registration {
+    connection: ConnectionId,
+    last_seen: Seconds,
+    family: Family,
+    seeder: bool,
 }

@@ -1,26 +1,27 @@
-//! Offers that wait for their answers.
+//! Pending offers: those that were relayed and can be answered.
 //!
-//! Each belongs to the peer that made it, and goes with it at once. It is one number: a keyed hash of who may answer, over
-//! which connection, and of the offer id. So each takes the same little room, whatever clients send, and what belongs to
-//! the one who may answer need not be looked for when it leaves: nobody can make the number any more.
+//! A pending offer belongs to the peer that made it, and is removed with it. It is stored as one number: a keyed
+//! hash of the peer that may answer, of that peer's connection and of the offer id. So all take the same 12 bytes,
+//! whatever clients send. Offers *to* a peer need not be found when it leaves, because nobody can produce their
+//! numbers any more.
 //!
 //! # Invariants
 //!
-//! - A place is a peer's own until it is given back, and so is what waits there, in the order in which it was made.
-//! - Who has something that waits is in one list, in the order in which they offered last, and nobody else is.
+//! - A handle belongs to one peer until it is removed, and so do the offers it stands for, oldest first.
+//! - The peers with pending offers, and only they, are in a list ordered by the time of their last offer.
 
 use aquatic_common::Seconds;
 use slab::Slab;
 
-/// Places below which no memory is given back.
-const SMALL: usize = 1024;
+/// Capacity in peers up to which no memory is released.
+const MIN_CAPACITY: usize = 1024;
 
-/// Where the offers of a peer are.
+/// Handle of the pending offers of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(u32);
+pub(super) struct OffersHandle(u32);
 
-impl Place {
-    /// The place of a peer that has offered nothing.
+impl OffersHandle {
+    /// Handle of a peer that has made no offers.
     pub(super) const NONE: Self = Self(u32::MAX);
 
     fn index(self) -> usize {
@@ -28,229 +29,234 @@ impl Place {
     }
 }
 
-/// How many offers may wait, and for how long.
+/// Limits on pending offers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// Seconds.
-    pub(super) age: u32,
-    /// Of one peer; beyond it the oldest of them are forgotten.
-    pub(super) of_peer: usize,
-    /// Of all peers; beyond it those are forgotten who have offered least recently.
-    pub(super) of_all: usize,
+pub(super) struct OfferLimits {
+    /// Seconds until an offer expires.
+    pub(super) max_age: u32,
+    /// Maximum number per peer. Above it, the oldest of them are evicted.
+    pub(super) max_per_peer: usize,
+    /// Maximum number of all peers. Above it, offers of the peers that offered least recently are evicted.
+    pub(super) max_total: usize,
 }
 
-/// An offer.
+/// A pending offer.
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
-    /// In halves, which take no room for alignment.
+struct PendingOffer {
+    /// 64-bit number in halves, so that alignment wastes nothing.
     number: [u32; 2],
-    /// When it can no longer be answered.
+    /// Last second at which it can be answered.
     until: Seconds,
 }
 
-const _: () = assert!(size_of::<Waiting>() == 12);
+const _: () = assert!(size_of::<PendingOffer>() == 12);
 
-/// The offers of one peer.
+/// Pending offers of one peer.
 #[derive(Debug)]
-struct Maker {
-    waiting: Vec<Waiting>,
-    /// Who is next in the list of those whose offers wait: towards those who offered before, and after.
-    neighbours: [Place; 2],
+struct PeerOffers {
+    pending: Vec<PendingOffer>,
+    /// Neighbours in the list of peers: the one that offered before, and the one that offered after.
+    neighbours: [OffersHandle; 2],
 }
 
 /// Directions in the list, and its ends.
 const BEFORE: usize = 0;
 const AFTER: usize = 1;
 
-/// The offers of one core.
+/// Pending offers of one core.
 #[derive(Debug)]
 pub(super) struct Offers {
-    makers: Slab<Maker>,
-    /// Who offered least recently, and most recently.
-    ends: [Place; 2],
+    peers: Slab<PeerOffers>,
+    /// The peers that offered least and most recently.
+    ends: [OffersHandle; 2],
     count: usize,
-    bounds: Bounds,
-    dropped: u64,
+    limits: OfferLimits,
+    evicted: u64,
 }
 
 impl Offers {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        Self { makers: Slab::new(), ends: [Place::NONE; 2], count: 0, bounds, dropped: 0 }
+    pub(super) fn new(limits: OfferLimits) -> Self {
+        Self { peers: Slab::new(), ends: [OffersHandle::NONE; 2], count: 0, limits, evicted: 0 }
     }
 
-    /// How many wait, those included whose time is over without anybody having looked.
+    /// Returns the number of pending offers, including expired ones that were not removed yet.
     pub(super) fn len(&self) -> usize {
         self.count
     }
 
-    /// How many were forgotten before their time, although who made them was there.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped
+    /// Returns the number of offers evicted so far: removed before they expired, although their peer was there.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted
     }
 
-    /// Remembers what a peer offers.
-    pub(super) fn insert(&mut self, place: &mut Place, numbers: &[u64], now: Seconds) {
+    /// Adds offers of a peer.
+    pub(super) fn insert(&mut self, handle: &mut OffersHandle, numbers: &[u64], now: Seconds) {
         if numbers.is_empty() {
             return;
         }
-        if *place == Place::NONE {
-            let maker = Maker { waiting: Vec::new(), neighbours: [Place::NONE; 2] };
-            *place = Place(self.makers.insert(maker) as u32);
+        if *handle == OffersHandle::NONE {
+            let peer = PeerOffers { pending: Vec::new(), neighbours: [OffersHandle::NONE; 2] };
+            *handle = OffersHandle(self.peers.insert(peer) as u32);
         }
-        self.remove_old(*place, now);
-        self.unlink(*place);
-        let until = now + self.bounds.age;
-        let waiting = &mut self.makers[place.index()].waiting;
-        waiting.reserve(numbers.len());
-        waiting.extend(numbers.iter().map(|&number| Waiting { number: halves(number), until }));
-        let len = waiting.len();
+        self.remove_expired_of(*handle, now);
+        self.unlink(*handle);
+        let until = now + self.limits.max_age;
+        let pending = &mut self.peers[handle.index()].pending;
+        pending.reserve(numbers.len());
+        pending.extend(numbers.iter().map(|&number| PendingOffer { number: halves(number), until }));
+        let len = pending.len();
         self.count += numbers.len();
-        self.link(*place);
-        self.drop_oldest(*place, len.saturating_sub(self.bounds.of_peer), now);
-        self.make_room(now);
+        self.link(*handle);
+        self.evict_oldest(*handle, len.saturating_sub(self.limits.max_per_peer), now);
+        self.evict_excess(now);
     }
 
-    /// Takes an offer out. Whether it could be answered.
-    pub(super) fn take(&mut self, place: Place, number: u64, now: Seconds) -> bool {
-        let Some(maker) = self.makers.get(place.index()) else { return false };
-        // Most answers are to what was offered last.
-        let is_it = |offer: &Waiting| offer.number == halves(number) && now <= offer.until;
-        let Some(at) = maker.waiting.iter().rposition(is_it) else { return false };
-        self.makers[place.index()].waiting.remove(at);
+    /// Removes an offer. Returns whether it could be answered.
+    pub(super) fn take(&mut self, handle: OffersHandle, number: u64, now: Seconds) -> bool {
+        let Some(peer) = self.peers.get(handle.index()) else { return false };
+        // Most answers are to the latest offers.
+        let is_match = |offer: &PendingOffer| offer.number == halves(number) && now <= offer.until;
+        let Some(at) = peer.pending.iter().rposition(is_match) else { return false };
+        self.peers[handle.index()].pending.remove(at);
         self.count -= 1;
-        self.settle(place);
+        self.after_removal(handle);
         true
     }
 
-    /// Forgets all offers of a peer.
-    pub(super) fn forget(&mut self, place: &mut Place) {
-        if *place == Place::NONE {
+    /// Removes all offers of a peer.
+    pub(super) fn remove_all(&mut self, handle: &mut OffersHandle) {
+        if *handle == OffersHandle::NONE {
             return;
         }
-        self.unlink(*place);
-        let Maker { waiting, .. } = self.makers.remove(take_place(place).index());
-        self.count -= waiting.len();
+        self.unlink(*handle);
+        let PeerOffers { pending, .. } = self.peers.remove(take_handle(handle).index());
+        self.count -= pending.len();
     }
 
-    /// Forgets offers of a peer that are too old, and that it has ever offered anything if nothing waits.
-    pub(super) fn forget_old_of(&mut self, place: &mut Place, now: Seconds) {
-        if *place != Place::NONE {
-            self.remove_old(*place, now);
-            if self.makers[place.index()].waiting.is_empty() {
-                self.makers.remove(take_place(place).index());
+    /// Removes the expired offers of a peer, and its handle if none is left.
+    pub(super) fn expire_peer(&mut self, handle: &mut OffersHandle, now: Seconds) {
+        if *handle != OffersHandle::NONE {
+            self.remove_expired_of(*handle, now);
+            if self.peers[handle.index()].pending.is_empty() {
+                self.peers.remove(take_handle(handle).index());
             }
         }
     }
 
-    /// Forgets what is too old of those who have not offered anything since.
-    pub(super) fn forget_old(&mut self, now: Seconds) {
-        while let Some(maker) = self.makers.get(self.ends[BEFORE].index())
-            && maker.waiting.last().is_some_and(|newest| newest.until < now)
+    /// Removes expired offers of peers that have made no offers since, until about `max` were removed. The rest are
+    /// left to the next call.
+    pub(super) fn expire(&mut self, now: Seconds, max: usize) {
+        let mut left = max;
+        while left > 0
+            && let Some(peer) = self.peers.get(self.ends[BEFORE].index())
+            && peer.pending.last().is_some_and(|newest| newest.until < now)
         {
-            self.remove_old(self.ends[BEFORE], now);
+            left = left.saturating_sub(peer.pending.len());
+            self.remove_expired_of(self.ends[BEFORE], now);
         }
     }
 
-    /// Gives memory back after there were many.
+    /// Releases unused memory.
     pub(super) fn shrink(&mut self) {
-        if self.makers.len() < self.makers.capacity() / 4 && self.makers.capacity() > SMALL {
-            self.makers.shrink_to_fit();
+        if self.peers.len() < self.peers.capacity() / 4 && self.peers.capacity() > MIN_CAPACITY {
+            self.peers.shrink_to_fit();
         }
     }
 
-    fn remove_old(&mut self, place: Place, now: Seconds) {
-        let waiting = &self.makers[place.index()].waiting;
-        self.remove_oldest(place, waiting.partition_point(|offer| offer.until < now));
+    fn remove_expired_of(&mut self, handle: OffersHandle, now: Seconds) {
+        let pending = &self.peers[handle.index()].pending;
+        self.remove_oldest(handle, pending.partition_point(|offer| offer.until < now));
     }
 
-    fn drop_oldest(&mut self, place: Place, many: usize, now: Seconds) {
-        let oldest = self.makers[place.index()].waiting.iter().take(many);
-        self.dropped += oldest.filter(|offer| now <= offer.until).count() as u64;
-        self.remove_oldest(place, many);
+    fn evict_oldest(&mut self, handle: OffersHandle, count: usize, now: Seconds) {
+        let oldest = self.peers[handle.index()].pending.iter().take(count);
+        self.evicted += oldest.filter(|offer| now <= offer.until).count() as u64;
+        self.remove_oldest(handle, count);
     }
 
-    fn remove_oldest(&mut self, place: Place, many: usize) {
-        if many > 0 {
-            self.makers[place.index()].waiting.drain(..many);
-            self.count -= many;
-            self.settle(place);
+    fn remove_oldest(&mut self, handle: OffersHandle, count: usize) {
+        if count > 0 {
+            self.peers[handle.index()].pending.drain(..count);
+            self.count -= count;
+            self.after_removal(handle);
         }
     }
 
-    /// Forgets offers until there are no more than there may be.
-    fn make_room(&mut self, now: Seconds) {
-        while self.count > self.bounds.of_all {
-            let [place, last] = self.ends;
-            let len = self.makers[place.index()].waiting.len();
-            let many = if place == last { len.min(self.count - self.bounds.of_all) } else { len };
-            self.drop_oldest(place, many, now);
+    /// Evicts offers until their number is within the limit.
+    fn evict_excess(&mut self, now: Seconds) {
+        while self.count > self.limits.max_total {
+            let [handle, last] = self.ends;
+            let len = self.peers[handle.index()].pending.len();
+            let count = if handle == last { len.min(self.count - self.limits.max_total) } else { len };
+            self.evict_oldest(handle, count, now);
         }
     }
 
-    /// Brings list and memory in order after offers of a peer have been taken out.
-    fn settle(&mut self, place: Place) {
-        let waiting = &mut self.makers[place.index()].waiting;
-        let (len, capacity) = (waiting.len(), waiting.capacity());
+    /// Updates list and memory after offers of a peer were removed.
+    fn after_removal(&mut self, handle: OffersHandle) {
+        let pending = &mut self.peers[handle.index()].pending;
+        let (len, capacity) = (pending.len(), pending.capacity());
         if len == 0 {
-            // While it is not empty, it is in the list.
-            *waiting = Vec::new();
-            self.detach(place);
+            // It had offers until now, so it is in the list.
+            *pending = Vec::new();
+            self.detach(handle);
         } else if len < capacity / 4 {
-            waiting.shrink_to(len * 2);
+            pending.shrink_to(len * 2);
         }
     }
 
-    /// Adds a peer whose offers wait to the list, as the one who offered last.
-    fn link(&mut self, place: Place) {
+    /// Appends a peer with pending offers to the list.
+    fn link(&mut self, handle: OffersHandle) {
         let last = self.ends[AFTER];
-        self.makers[place.index()].neighbours = [last, Place::NONE];
-        *self.neighbour(last, AFTER) = place;
-        self.ends[AFTER] = place;
+        self.peers[handle.index()].neighbours = [last, OffersHandle::NONE];
+        *self.neighbour(last, AFTER) = handle;
+        self.ends[AFTER] = handle;
     }
 
-    /// Takes a peer out of the list if it is there.
-    fn unlink(&mut self, place: Place) {
-        if !self.makers[place.index()].waiting.is_empty() {
-            self.detach(place);
+    /// Removes a peer from the list if it is in it.
+    fn unlink(&mut self, handle: OffersHandle) {
+        if !self.peers[handle.index()].pending.is_empty() {
+            self.detach(handle);
         }
     }
 
-    fn detach(&mut self, place: Place) {
-        let [before, after] = self.makers[place.index()].neighbours;
+    fn detach(&mut self, handle: OffersHandle) {
+        let [before, after] = self.peers[handle.index()].neighbours;
         *self.neighbour(before, AFTER) = after;
         *self.neighbour(after, BEFORE) = before;
     }
 
-    /// What a peer in the list has for its neighbour; for nobody, the end of the list that one meets from there.
-    fn neighbour(&mut self, place: Place, side: usize) -> &mut Place {
-        match self.makers.get_mut(place.index()) {
-            Some(maker) => &mut maker.neighbours[side],
+    /// Returns the link of a peer to its neighbour on one side. For [`OffersHandle::NONE`], returns the opposite end
+    /// of the list.
+    fn neighbour(&mut self, handle: OffersHandle, side: usize) -> &mut OffersHandle {
+        match self.peers.get_mut(handle.index()) {
+            Some(peer) => &mut peer.neighbours[side],
             None => &mut self.ends[1 - side],
         }
     }
 
-    /// Asserts what must hold between any two calls, if these are the places of all peers.
+    /// Asserts the invariants, given the handles of all peers.
     #[cfg(test)]
-    pub(super) fn check(&self, places: impl Iterator<Item = Place>) {
-        let mut places: Vec<u32> =
-            places.filter(|&place| place != Place::NONE).map(|place| place.0).collect();
-        places.sort_unstable();
-        let used: Vec<u32> = self.makers.iter().map(|(at, _)| at as u32).collect();
-        assert_eq!(places, used, "every place is one peer's");
+    pub(super) fn check(&self, handles: impl Iterator<Item = OffersHandle>) {
+        let mut handles: Vec<u32> =
+            handles.filter(|&handle| handle != OffersHandle::NONE).map(|handle| handle.0).collect();
+        handles.sort_unstable();
+        let used: Vec<u32> = self.peers.iter().map(|(at, _)| at as u32).collect();
+        assert_eq!(handles, used, "every handle belongs to one peer");
         let mut listed = Vec::new();
-        let (mut before, mut place) = (Place::NONE, self.ends[BEFORE]);
-        while let Some(maker) = self.makers.get(place.index()) {
-            assert_eq!(maker.neighbours[BEFORE], before);
-            listed.push(place.0);
-            (before, place) = (place, maker.neighbours[AFTER]);
+        let (mut before, mut handle) = (OffersHandle::NONE, self.ends[BEFORE]);
+        while let Some(peer) = self.peers.get(handle.index()) {
+            assert_eq!(peer.neighbours[BEFORE], before);
+            listed.push(handle.0);
+            (before, handle) = (handle, peer.neighbours[AFTER]);
         }
         assert_eq!(self.ends[AFTER], before);
         listed.sort_unstable();
-        let waiting = self.makers.iter().filter(|(_, maker)| !maker.waiting.is_empty());
-        assert_eq!(listed, waiting.map(|(at, _)| at as u32).collect::<Vec<_>>());
-        let all = self.makers.iter().map(|(_, maker)| &maker.waiting);
+        let pending = self.peers.iter().filter(|(_, peer)| !peer.pending.is_empty());
+        assert_eq!(listed, pending.map(|(at, _)| at as u32).collect::<Vec<_>>());
+        let all = self.peers.iter().map(|(_, peer)| &peer.pending);
         assert_eq!(self.count, all.clone().map(Vec::len).sum());
-        all.for_each(|waiting| assert!(waiting.is_sorted_by_key(|offer| offer.until)));
+        all.for_each(|pending| assert!(pending.is_sorted_by_key(|offer| offer.until)));
     }
 }
 
@@ -258,106 +264,106 @@ fn halves(number: u64) -> [u32; 2] {
     [number as u32, (number >> 32) as u32]
 }
 
-fn take_place(place: &mut Place) -> Place {
-    std::mem::replace(place, Place::NONE)
+fn take_handle(handle: &mut OffersHandle) -> OffersHandle {
+    std::mem::replace(handle, OffersHandle::NONE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn offers(of_peer: usize, of_all: usize) -> Offers {
-        Offers::new(Bounds { age: 60, of_peer, of_all })
+    fn offers(max_per_peer: usize, max_total: usize) -> Offers {
+        Offers::new(OfferLimits { max_age: 60, max_per_peer, max_total })
     }
 
     #[test]
     fn an_offer_is_answered_once_and_in_time() {
         let mut offers = offers(100, 100);
-        let mut place = Place::NONE;
-        assert!(!offers.take(place, 7, Seconds(10)));
-        offers.insert(&mut place, &[7, 1 << 40], Seconds(10));
-        assert!(!offers.take(place, 1 << 41, Seconds(10)));
-        assert!(offers.take(place, 7, Seconds(70)));
-        assert!(!offers.take(place, 7, Seconds(70)));
-        assert!(!offers.take(place, 1 << 40, Seconds(71)));
-        offers.forget_old(Seconds(71));
+        let mut handle = OffersHandle::NONE;
+        assert!(!offers.take(handle, 7, Seconds(10)));
+        offers.insert(&mut handle, &[7, 1 << 40], Seconds(10));
+        assert!(!offers.take(handle, 1 << 41, Seconds(10)));
+        assert!(offers.take(handle, 7, Seconds(70)));
+        assert!(!offers.take(handle, 7, Seconds(70)));
+        assert!(!offers.take(handle, 1 << 40, Seconds(71)));
+        offers.expire(Seconds(71), 10);
         assert_eq!(offers.len(), 0);
-        offers.check([place].into_iter());
-        offers.forget_old_of(&mut place, Seconds(71));
-        assert_eq!((place, offers.makers.len(), offers.dropped()), (Place::NONE, 0, 0));
+        offers.check([handle].into_iter());
+        offers.expire_peer(&mut handle, Seconds(71));
+        assert_eq!((handle, offers.peers.len(), offers.evicted()), (OffersHandle::NONE, 0, 0));
     }
 
     #[test]
-    fn offers_are_those_of_their_makers_and_go_with_them() {
+    fn offers_are_those_of_their_peers_and_go_with_them() {
         let mut offers = offers(100, 100);
-        let mut places = [Place::NONE; 3];
-        for place in &mut places {
-            offers.insert(place, &[7, 8], Seconds(0));
+        let mut handles = [OffersHandle::NONE; 3];
+        for handle in &mut handles {
+            offers.insert(handle, &[7, 8], Seconds(0));
         }
-        assert!(offers.take(places[1], 8, Seconds(1)));
-        offers.forget(&mut places[1]);
-        assert_eq!((places[1], offers.len()), (Place::NONE, 4));
-        offers.check(places.into_iter());
-        assert!(!offers.take(places[1], 7, Seconds(1)));
-        assert!(offers.take(places[0], 7, Seconds(1)) && offers.take(places[2], 7, Seconds(1)));
+        assert!(offers.take(handles[1], 8, Seconds(1)));
+        offers.remove_all(&mut handles[1]);
+        assert_eq!((handles[1], offers.len()), (OffersHandle::NONE, 4));
+        offers.check(handles.into_iter());
+        assert!(!offers.take(handles[1], 7, Seconds(1)));
+        assert!(offers.take(handles[0], 7, Seconds(1)) && offers.take(handles[2], 7, Seconds(1)));
     }
 
     #[test]
     fn an_offer_that_is_repeated_is_as_young_as_the_last() {
         let mut offers = offers(100, 100);
-        let mut place = Place::NONE;
-        offers.insert(&mut place, &[7], Seconds(0));
-        offers.insert(&mut place, &[7], Seconds(50));
-        offers.forget_old(Seconds(100));
-        assert!(offers.take(place, 7, Seconds(110)));
-        assert!(!offers.take(place, 7, Seconds(110)), "the first is too old");
+        let mut handle = OffersHandle::NONE;
+        offers.insert(&mut handle, &[7], Seconds(0));
+        offers.insert(&mut handle, &[7], Seconds(50));
+        offers.expire(Seconds(100), 10);
+        assert!(offers.take(handle, 7, Seconds(110)));
+        assert!(!offers.take(handle, 7, Seconds(110)), "the first is too old");
     }
 
     #[test]
     fn a_peer_has_its_newest_offers() {
         let mut offers = offers(3, 100);
-        let mut place = Place::NONE;
-        offers.insert(&mut place, &[1, 2], Seconds(1));
-        offers.insert(&mut place, &[3, 4], Seconds(2));
-        assert_eq!((offers.len(), offers.dropped()), (3, 1));
-        assert!(!offers.take(place, 1, Seconds(2)) && offers.take(place, 2, Seconds(2)));
-        offers.insert(&mut place, &[5, 6, 7, 8, 9], Seconds(2));
-        assert_eq!((offers.len(), offers.dropped()), (3, 5));
-        offers.insert(&mut place, &[10, 11, 12], Seconds(63));
-        assert_eq!((offers.len(), offers.dropped()), (3, 5), "what is too old is not missed");
-        offers.check([place].into_iter());
+        let mut handle = OffersHandle::NONE;
+        offers.insert(&mut handle, &[1, 2], Seconds(1));
+        offers.insert(&mut handle, &[3, 4], Seconds(2));
+        assert_eq!((offers.len(), offers.evicted()), (3, 1));
+        assert!(!offers.take(handle, 1, Seconds(2)) && offers.take(handle, 2, Seconds(2)));
+        offers.insert(&mut handle, &[5, 6, 7, 8, 9], Seconds(2));
+        assert_eq!((offers.len(), offers.evicted()), (3, 5));
+        offers.insert(&mut handle, &[10, 11, 12], Seconds(63));
+        assert_eq!((offers.len(), offers.evicted()), (3, 5), "what is too old is not missed");
+        offers.check([handle].into_iter());
     }
 
     #[test]
     fn who_offered_least_recently_makes_room() {
         let mut offers = offers(100, 5);
-        let mut places = [Place::NONE; 3];
+        let mut handles = [OffersHandle::NONE; 3];
         for at in [0, 1, 0, 2] {
-            offers.insert(&mut places[at], &[7], Seconds(1));
+            offers.insert(&mut handles[at], &[7], Seconds(1));
         }
-        assert!(offers.take(places[2], 7, Seconds(1)));
-        offers.insert(&mut places[2], &[1, 2, 3], Seconds(1));
-        assert_eq!((offers.len(), offers.dropped()), (5, 1));
-        assert!(!offers.take(places[1], 7, Seconds(1)), "the second peer was the first to make room");
-        offers.check(places.into_iter());
-        offers.insert(&mut places[1], &[1, 2, 3, 4, 5, 6, 7], Seconds(1));
-        assert_eq!((offers.len(), offers.dropped()), (5, 8));
-        assert!(!offers.take(places[1], 2, Seconds(1)) && offers.take(places[1], 3, Seconds(1)));
-        offers.check(places.into_iter());
+        assert!(offers.take(handles[2], 7, Seconds(1)));
+        offers.insert(&mut handles[2], &[1, 2, 3], Seconds(1));
+        assert_eq!((offers.len(), offers.evicted()), (5, 1));
+        assert!(!offers.take(handles[1], 7, Seconds(1)), "the second peer was the first to make room");
+        offers.check(handles.into_iter());
+        offers.insert(&mut handles[1], &[1, 2, 3, 4, 5, 6, 7], Seconds(1));
+        assert_eq!((offers.len(), offers.evicted()), (5, 8));
+        assert!(!offers.take(handles[1], 2, Seconds(1)) && offers.take(handles[1], 3, Seconds(1)));
+        offers.check(handles.into_iter());
     }
 
     #[test]
     fn memory_is_given_back() {
         let mut offers = offers(20_000, 100_000);
-        let mut places = vec![Place::NONE; 10_000];
-        places.iter_mut().for_each(|place| offers.insert(place, &[1; 10], Seconds(1)));
+        let mut handles = vec![OffersHandle::NONE; 10_000];
+        handles.iter_mut().for_each(|handle| offers.insert(handle, &[1; 10], Seconds(1)));
         assert_eq!(offers.len(), 100_000);
-        places.iter_mut().skip(1).for_each(|place| offers.forget(place));
+        handles.iter_mut().skip(1).for_each(|handle| offers.remove_all(handle));
         offers.shrink();
-        assert!(offers.makers.capacity() < SMALL);
-        offers.insert(&mut places[0], &[1; 10_000], Seconds(2));
-        offers.insert(&mut places[0], &[1], Seconds(63));
+        assert!(offers.peers.capacity() < MIN_CAPACITY);
+        offers.insert(&mut handles[0], &[1; 10_000], Seconds(2));
+        offers.insert(&mut handles[0], &[1], Seconds(63));
         assert_eq!(offers.len(), 1);
-        assert!(offers.makers[places[0].index()].waiting.capacity() < 10);
+        assert!(offers.peers[handles[0].index()].pending.capacity() < 10);
     }
 }

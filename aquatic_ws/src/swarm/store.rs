@@ -3,19 +3,22 @@
 use std::hash::{BuildHasher, Hasher};
 
 use aquatic_common::{InfoHash, PeerId, Seconds};
-use hashbrown::HashMap;
+use indexmap::IndexMap;
 use rand::Rng;
 use siphasher::sip::SipHasher13;
-use slab::Slab;
 
-use super::offers::{Bounds, Offers};
-use super::torrent::{Holder, Peer, Torrent};
+use super::offers::{OfferLimits, Offers};
+use super::torrent::{Peer, Torrent};
 use super::{
     Announce, Announced, Answer, AnswerFault, ConnectionId, Counts, Expired, Limit, OfferDigest, Outcome,
-    Stats, SwarmLimits,
+    Registration, Stats, SwarmLimits,
 };
 
-/// Hashes info hashes, which strangers choose, under a key they do not know.
+/// Minimum number of expired offers that one call of [`Swarms::expire`] removes, however small its budget is. It
+/// takes about 100 microseconds.
+const MIN_OFFER_BUDGET: usize = 10_000;
+
+/// Keyed hash function: clients choose info hashes and peer ids, but do not know the key.
 #[derive(Clone, Debug)]
 struct Keyed(SipHasher13);
 
@@ -27,29 +30,39 @@ impl BuildHasher for Keyed {
     }
 }
 
-/// The swarms of one core.
+/// Swarms of one core.
 #[derive(Debug)]
 pub struct Swarms {
     limits: SwarmLimits,
     hasher: SipHasher13,
-    by_info_hash: HashMap<InfoHash, u32, Keyed>,
-    torrents: Slab<Torrent>,
-    peers: Census,
+    torrents: IndexMap<InfoHash, Torrent, Keyed>,
+    /// Pending claimants of peers, which have [`Peer::has_claimant`] set.
+    claimants: IndexMap<(InfoHash, PeerId), Registration, Keyed>,
+    peers: PeerCounts,
     offers: Offers,
-    /// The torrent at which expiry goes on, and how many of its peers it has not looked at.
-    cursor: (usize, Option<usize>),
-    // Used within one call each, and kept to spare the allocations.
-    picks: Vec<usize>,
+    cursor: Cursor,
+    // Used within one call each, and kept to avoid allocations.
+    sampled: Vec<usize>,
     numbers: Vec<u64>,
 }
 
-/// Peers by family, and then leechers and seeders.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Census([[usize; 2]; 2]);
+/// Position at which a pass of expiry continues. It proceeds from the end to the beginning, because the last
+/// torrent, and the last peer of a torrent, replace those that are removed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    /// Number of torrents that were not visited in this pass.
+    torrents: usize,
+    /// Number of peers that were not visited in the last of these torrents; all if `None`.
+    peers: Option<usize>,
+}
 
-impl Census {
-    fn of(&mut self, holder: &Holder) -> &mut usize {
-        &mut self.0[holder.family.index()][usize::from(holder.seeder)]
+/// Numbers of peers by family, leechers before seeders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct PeerCounts([[usize; 2]; 2]);
+
+impl PeerCounts {
+    fn of(&mut self, registration: &Registration) -> &mut usize {
+        &mut self.0[registration.family.index()][usize::from(registration.seeder)]
     }
 
     fn total(&self) -> usize {
@@ -58,30 +71,30 @@ impl Census {
 }
 
 impl Swarms {
-    /// No torrents yet.
+    /// Returns swarms without torrents. The key is that of the hash function.
     #[must_use]
     pub fn new(limits: SwarmLimits, key: [u8; 16]) -> Self {
         let hasher = SipHasher13::new_with_key(&key);
         Self {
             limits,
             hasher,
-            by_info_hash: HashMap::with_hasher(Keyed(hasher)),
-            torrents: Slab::new(),
-            peers: Census::default(),
-            offers: Offers::new(Bounds {
-                age: limits.max_offer_age,
-                of_peer: limits.max_offers_per_peer,
-                of_all: limits.max_offers,
+            torrents: IndexMap::with_hasher(Keyed(hasher)),
+            claimants: IndexMap::with_hasher(Keyed(hasher)),
+            peers: PeerCounts::default(),
+            offers: Offers::new(OfferLimits {
+                max_age: limits.max_offer_age,
+                max_per_peer: limits.max_offers_per_peer,
+                max_total: limits.max_offers,
             }),
-            cursor: (0, None),
-            picks: Vec::new(),
+            cursor: Cursor::default(),
+            sampled: Vec::new(),
             numbers: Vec::new(),
         }
     }
 
-    /// Stores, updates or forgets the announcing peer, and draws a receiver for each of its offers for as long as there
-    /// are other peers: the first offer is for the first receiver, and so on. Who leaves, or is not the one who has
-    /// the peer id, is drawn nobody.
+    /// Stores, updates or removes the announcing peer, and samples a receiver for each of its offers, as long as
+    /// there are other peers: the first offer is for the first receiver, and so on. There are no receivers if the
+    /// peer leaves or its id is contested.
     pub fn announce(
         &mut self,
         announce: &Announce,
@@ -91,7 +104,7 @@ impl Swarms {
         receivers: &mut Vec<ConnectionId>,
     ) -> Announced {
         receivers.clear();
-        let torrent = self.by_info_hash.get(&announce.info_hash).map(|&at| at as usize);
+        let torrent = self.torrents.get_index_of(&announce.info_hash);
         if announce.stopped {
             if let Some(torrent) = torrent {
                 self.leave_torrent(torrent, &announce.peer_id, announce.connection);
@@ -103,19 +116,19 @@ impl Swarms {
             && !matches!(outcome, Outcome::Contested(_))
             && !offers.is_empty()
         {
-            self.draw(torrent, at, announce, offers, now, rng, receivers);
+            self.sample_receivers(torrent, at, announce, offers, now, rng, receivers);
         }
         Announced { counts: torrent.map_or_else(Counts::default, |at| counts(&self.torrents[at])), outcome }
     }
 
-    /// Finds, updates or adds the peer. Returns the torrent and the peer's position, if they exist.
+    /// Finds, updates or adds the peer. Returns the positions of torrent and peer, if they exist.
     fn store(
         &mut self,
         announce: &Announce,
         torrent: Option<usize>,
         now: Seconds,
     ) -> (Option<usize>, Outcome, Option<usize>) {
-        let holder = Holder {
+        let registration = Registration {
             connection: announce.connection,
             last_seen: now,
             family: announce.family,
@@ -124,28 +137,30 @@ impl Swarms {
         let known = torrent.and_then(|at| self.torrents[at].find(&announce.peer_id, &self.hasher));
         if let (Some(torrent), Some(at)) = (torrent, known) {
             let peer = self.torrents[torrent].peer_mut(at);
-            if peer.holder.connection != announce.connection {
-                let current = peer.holder.connection;
-                peer.claimant = Some(Box::new(holder));
+            if peer.connection != announce.connection {
+                peer.has_claimant = true;
+                let current = peer.connection;
+                self.claimants.insert((announce.info_hash, announce.peer_id), registration);
                 return (Some(torrent), Outcome::Contested(current), Some(at));
             }
-            let at = self.update(torrent, at, holder);
+            if registration.seeder && !peer.registration().seeder {
+                let torrent = &mut self.torrents[torrent];
+                torrent.downloaded = torrent.downloaded.saturating_add(1);
+            }
+            let at = self.update(torrent, at, registration);
             return (Some(torrent), Outcome::Stored, Some(at));
         }
-        if let Err(limit) = self.check_room(torrent) {
-            return (torrent, Outcome::Refused(limit), None);
+        if let Err(limit) = self.check_limits(torrent) {
+            return (torrent, Outcome::LimitReached(limit), None);
         }
-        let torrent = torrent.unwrap_or_else(|| {
-            let at = self.torrents.insert(Torrent::new(announce.info_hash));
-            self.by_info_hash.insert(announce.info_hash, at as u32);
-            at
-        });
-        *self.peers.of(&holder) += 1;
-        let at = self.torrents[torrent].add(announce.peer_id, holder, &self.hasher);
+        let torrent =
+            torrent.unwrap_or_else(|| self.torrents.insert_full(announce.info_hash, Torrent::default()).0);
+        *self.peers.of(&registration) += 1;
+        let at = self.torrents[torrent].add(announce.peer_id, registration, &self.hasher);
         (Some(torrent), Outcome::Stored, Some(at))
     }
 
-    fn check_room(&self, torrent: Option<usize>) -> Result<(), Limit> {
+    fn check_limits(&self, torrent: Option<usize>) -> Result<(), Limit> {
         let in_torrent = torrent.map_or(0, |at| self.torrents[at].len());
         if in_torrent >= self.limits.max_peers_per_torrent {
             Err(Limit::PeersPerTorrent)
@@ -158,23 +173,17 @@ impl Swarms {
         }
     }
 
-    /// Takes a holder's word about a peer. Returns where the peer is now.
-    fn update(&mut self, torrent: usize, at: usize, holder: Holder) -> usize {
+    /// Replaces what is known of a peer. Returns its new position.
+    fn update(&mut self, torrent: usize, at: usize, registration: Registration) -> usize {
         let torrent = &mut self.torrents[torrent];
-        let before = torrent.peer(at).holder;
-        *self.peers.of(&before) -= 1;
-        *self.peers.of(&holder) += 1;
-        if holder.seeder && !before.seeder {
-            torrent.downloaded = torrent.downloaded.saturating_add(1);
-        }
-        let at = torrent.set_role(at, holder.seeder, &self.hasher);
-        torrent.peer_mut(at).holder = holder;
-        at
+        *self.peers.of(&torrent.peer(at).registration()) -= 1;
+        *self.peers.of(&registration) += 1;
+        torrent.update(at, registration, &self.hasher)
     }
 
-    /// Draws receivers and remembers what each of them is offered.
+    /// Samples receivers and adds the pending offers.
     #[allow(clippy::too_many_arguments, reason = "the second half of announce, which has them all")]
-    fn draw(
+    fn sample_receivers(
         &mut self,
         torrent: usize,
         at: Option<usize>,
@@ -184,175 +193,226 @@ impl Swarms {
         rng: &mut impl Rng,
         receivers: &mut Vec<ConnectionId>,
     ) {
-        self.picks.clear();
+        self.sampled.clear();
         self.numbers.clear();
         let swarm = &self.torrents[torrent];
-        swarm.sample(rng, at, announce.seeder, offers.len(), &mut self.picks);
-        for (&pick, &offer) in self.picks.iter().zip(offers) {
-            let Peer { id, holder, .. } = swarm.peer(pick);
-            self.numbers.push(number(self.hasher, id, holder.connection, offer));
-            receivers.push(holder.connection);
+        swarm.sample(rng, at, announce.seeder, offers.len(), &mut self.sampled);
+        for (&sampled, &offer) in self.sampled.iter().zip(offers) {
+            let Peer { id, connection, .. } = swarm.peer(sampled);
+            self.numbers.push(offer_number(self.hasher, id, *connection, offer));
+            receivers.push(*connection);
         }
-        // Who is not stored cannot be answered.
+        // Answers to a peer that is not stored cannot be relayed.
         if let Some(at) = at {
             self.offers.insert(&mut self.torrents[torrent].peer_mut(at).offers, &self.numbers, now);
         }
     }
 
-    /// To whom an answer goes.
+    /// Removes the pending offer that is answered, and returns the connection to which the answer is relayed.
     ///
     /// # Errors
-    /// Why to nobody.
+    /// Returns the reason if the answer is not relayed.
     pub fn answer(&mut self, answer: &Answer, now: Seconds) -> Result<ConnectionId, AnswerFault> {
-        let torrent = self.by_info_hash.get(&answer.info_hash).map(|&at| &self.torrents[at as usize]);
-        let torrent = torrent.ok_or(AnswerFault::Gone)?;
-        let at = torrent.find(&answer.to_peer_id, &self.hasher).ok_or(AnswerFault::Gone)?;
-        let Peer { holder, offers, .. } = torrent.peer(at);
-        let number = number(self.hasher, &answer.peer_id, answer.connection, answer.offer);
-        if self.offers.take(*offers, number, now) { Ok(holder.connection) } else { Err(AnswerFault::NoOffer) }
+        let torrent = self.torrents.get(&answer.info_hash).ok_or(AnswerFault::PeerGone)?;
+        let at = torrent.find(&answer.to_peer_id, &self.hasher).ok_or(AnswerFault::PeerGone)?;
+        let Peer { connection, offers, .. } = torrent.peer(at);
+        let number = offer_number(self.hasher, &answer.peer_id, answer.connection, answer.offer);
+        if self.offers.take(*offers, number, now) { Ok(*connection) } else { Err(AnswerFault::UnknownOffer) }
     }
 
-    /// Forgets a peer, or a claim to one, that this connection has brought. Whether there was one.
+    /// Removes a peer of a connection, or the pending claimant that the connection is. Returns whether there was
+    /// one.
     pub fn leave(&mut self, info_hash: &InfoHash, peer_id: &PeerId, connection: ConnectionId) -> bool {
-        let torrent = self.by_info_hash.get(info_hash).map(|&at| at as usize);
+        let torrent = self.torrents.get_index_of(info_hash);
         torrent.is_some_and(|torrent| self.leave_torrent(torrent, peer_id, connection))
     }
 
     fn leave_torrent(&mut self, torrent: usize, peer_id: &PeerId, connection: ConnectionId) -> bool {
-        let Some(at) = self.torrents[torrent].find(peer_id, &self.hasher) else { return false };
-        let peer = self.torrents[torrent].peer_mut(at);
-        if peer.holder.connection == connection {
-            self.vacate(torrent, at);
+        let Some((&info_hash, swarm)) = self.torrents.get_index_mut(torrent) else { return false };
+        let Some(at) = swarm.find(peer_id, &self.hasher) else { return false };
+        let peer = swarm.peer_mut(at);
+        if peer.connection == connection {
+            self.release(torrent, at);
             return true;
         }
-        let claims = peer.claimant.as_ref().is_some_and(|claimant| claimant.connection == connection);
-        if claims {
-            peer.claimant = None;
-        }
-        claims
-    }
-
-    /// The holder of a peer has gone, and its offers go: the claimant takes its place, or the peer goes, and with the last
-    /// the torrent.
-    fn vacate(&mut self, torrent: usize, at: usize) -> bool {
-        self.offers.forget(&mut self.torrents[torrent].peer_mut(at).offers);
-        if let Some(claimant) = self.torrents[torrent].peer_mut(at).claimant.take() {
-            // To know it for the same peer would be to believe it.
-            let downloaded = self.torrents[torrent].downloaded;
-            self.update(torrent, at, *claimant);
-            self.torrents[torrent].downloaded = downloaded;
+        let key = (info_hash, *peer_id);
+        if !peer.has_claimant || self.claimants.get(&key).is_none_or(|other| other.connection != connection) {
             return false;
         }
-        let holder = self.torrents[torrent].peer(at).holder;
-        *self.peers.of(&holder) -= 1;
-        self.torrents[torrent].remove(at, &self.hasher);
-        let is_last = self.torrents[torrent].len() == 0;
+        peer.has_claimant = false;
+        self.claimants.swap_remove(&key);
+        true
+    }
+
+    /// Handles that the connection of a peer left. Its offers are removed. The peer passes to its pending
+    /// claimant, or is removed, and with the last peer the torrent. Returns whether the torrent was removed.
+    fn release(&mut self, torrent: usize, at: usize) -> bool {
+        let Some((&info_hash, swarm)) = self.torrents.get_index_mut(torrent) else { return false };
+        let peer = swarm.peer_mut(at);
+        self.offers.remove_all(&mut peer.offers);
+        if peer.has_claimant
+            && let Some(claimant) = self.claimants.swap_remove(&(info_hash, peer.id))
+        {
+            // Not counted as a download: nothing shows that it is the same peer.
+            peer.has_claimant = false;
+            self.update(torrent, at, claimant);
+            return false;
+        }
+        *self.peers.of(&peer.registration()) -= 1;
+        swarm.remove(at, &self.hasher);
+        let is_last = swarm.len() == 0;
         if is_last {
-            let Torrent { info_hash, .. } = self.torrents.remove(torrent);
-            self.by_info_hash.remove(&info_hash);
+            self.remove_torrent(torrent);
         }
         is_last
     }
 
-    /// The counts of a torrent; zeros for one that is not known.
+    fn remove_torrent(&mut self, torrent: usize) {
+        let Cursor { torrents: unvisited, .. } = self.cursor;
+        let last = self.torrents.len() - 1;
+        // Another torrent takes the position at which the pass continues.
+        if torrent + 1 == unvisited || last < unvisited {
+            self.cursor = Cursor { torrents: unvisited.min(last), peers: None };
+        }
+        self.torrents.swap_remove_index(torrent);
+    }
+
+    /// Returns the counts of a torrent; zeros for an unknown one.
     #[must_use]
     pub fn scrape(&self, info_hash: &InfoHash) -> Counts {
-        self.by_info_hash
-            .get(info_hash)
-            .map_or_else(Counts::default, |&at| counts(&self.torrents[at as usize]))
+        self.torrents.get(info_hash).map_or_else(Counts::default, counts)
     }
 
-    /// Forgets peers and claims that have not announced for the maximum age, until as many peers as `budget` says, and
-    /// at least one, have been looked at or a pass over all torrents ends, and goes on from there the next time. A peer
-    /// is never forgotten early, and at most two passes late. Also forgets old offers, and gives memory back.
-    pub fn expire(&mut self, now: Seconds, budget: usize) -> Expired {
-        self.offers.forget_old(now);
-        let mut done = Expired::default();
-        let mut left = budget.max(1);
-        let places = self.torrents.capacity();
-        while left > 0 {
-            let (torrent, unseen) = self.cursor;
-            if torrent >= places {
-                self.cursor = (0, None);
+    /// Returns the approximate number of work units of a pass of [`expire`](Self::expire) that removes nothing:
+    /// one per torrent and one per peer.
+    #[must_use]
+    pub fn pass_work(&self) -> u64 {
+        (self.torrents.len() + self.peers.total()) as u64
+    }
+
+    /// Removes peers and claimants that have not announced for more than `max_peer_age` seconds, until `budget`
+    /// units of work are done or a pass over all torrents ends. The next call continues where this one stopped. A
+    /// budget of 0 counts as 1. A peer is never removed early, and at most two passes late. Also removes expired
+    /// offers, and releases memory at the end of a pass.
+    pub fn expire(&mut self, now: Seconds, max_peer_age: u32, budget: u64) -> Expired {
+        let offer_budget = usize::try_from(budget).unwrap_or(usize::MAX).max(MIN_OFFER_BUDGET);
+        self.offers.expire(now, offer_budget);
+        let mut expired = Expired::default();
+        while expired.work < budget.max(1) {
+            let Some((_, torrent)) =
+                self.cursor.torrents.checked_sub(1).and_then(|last| self.torrents.get_index(last))
+            else {
                 self.end_pass();
-                done.pass_ended = true;
+                expired.pass_ended = true;
                 break;
-            }
-            let Some(len) = self.torrents.get(torrent).map(Torrent::len) else {
-                left -= 1;
-                self.cursor = (torrent + 1, None);
-                continue;
             };
-            // From the end on, because what is removed is replaced from the end.
-            let unseen = unseen.unwrap_or(len).min(len);
-            let seen = unseen.min(left);
-            left -= seen;
-            let is_gone =
-                (unseen - seen..unseen).rev().any(|at| self.expire_peer(torrent, at, now, &mut done));
-            let rest = unseen - seen;
-            self.cursor = if is_gone || rest == 0 { (torrent + 1, None) } else { (torrent, Some(rest)) };
+            let unvisited = match self.cursor.peers {
+                Some(peers) => peers.min(torrent.len()),
+                None => {
+                    expired.work += 1;
+                    torrent.len()
+                }
+            };
+            self.cursor.peers = Some(unvisited);
+            self.expire_torrent(now, max_peer_age, budget, &mut expired);
         }
-        done
+        expired
     }
 
-    /// Whether the torrent has gone with the peer.
-    fn expire_peer(&mut self, torrent: usize, at: usize, now: Seconds, done: &mut Expired) -> bool {
-        let max_age = self.limits.max_peer_age;
-        // Removing a peer moves others, so that one may be looked at twice, but none is missing.
-        let Some(swarm) = self.torrents.get_mut(torrent).filter(|swarm| at < swarm.len()) else {
-            return false;
-        };
+    /// Visits peers of the torrent at the cursor, and advances the cursor.
+    fn expire_torrent(&mut self, now: Seconds, max_peer_age: u32, budget: u64, expired: &mut Expired) {
+        let torrent = self.cursor.torrents - 1;
+        while let Some(left) = self.cursor.peers {
+            let Some(at) = left.checked_sub(1) else {
+                self.cursor = Cursor { torrents: torrent, peers: None };
+                return;
+            };
+            if expired.work >= budget.max(1) {
+                return;
+            }
+            self.cursor.peers = Some(at);
+            expired.work += 1;
+            if self.expire_peer(torrent, at, now, max_peer_age) {
+                expired.work += Expired::WORK_PER_PEER;
+                expired.peers += 1;
+                if self.release(torrent, at) {
+                    expired.torrents += 1;
+                    // The torrent that takes its position was visited.
+                    self.cursor = Cursor { torrents: torrent, peers: None };
+                }
+            }
+        }
+    }
+
+    /// Removes what expired of a peer but the peer itself. Returns whether the peer expired, too.
+    fn expire_peer(&mut self, torrent: usize, at: usize, now: Seconds, max_peer_age: u32) -> bool {
+        let Some((&info_hash, swarm)) = self.torrents.get_index_mut(torrent) else { return false };
         let peer = swarm.peer_mut(at);
-        if peer.claimant.as_ref().is_some_and(|claimant| now - claimant.last_seen > max_age) {
-            peer.claimant = None;
+        if peer.has_claimant {
+            let key = (info_hash, peer.id);
+            let is_old = |claimant: &Registration| now - claimant.last_seen > max_peer_age;
+            if self.claimants.get(&key).is_none_or(is_old) {
+                peer.has_claimant = false;
+                self.claimants.swap_remove(&key);
+            }
         }
-        if now - peer.holder.last_seen <= max_age {
-            self.offers.forget_old_of(&mut peer.offers, now);
-            return false;
+        if now - peer.registration().last_seen > max_peer_age {
+            return true;
         }
-        done.peers += 1;
-        let is_gone = self.vacate(torrent, at);
-        done.torrents += usize::from(is_gone);
-        is_gone
+        self.offers.expire_peer(&mut peer.offers, now);
+        false
     }
 
     fn end_pass(&mut self) {
+        self.cursor = Cursor { torrents: self.torrents.len(), peers: None };
         self.offers.shrink();
-        self.torrents.shrink_to_fit();
-        if self.by_info_hash.len() < self.by_info_hash.capacity() / 4 {
-            self.by_info_hash.shrink_to(self.by_info_hash.len() * 2);
+        if self.torrents.len() <= self.torrents.capacity() / 4 {
+            self.torrents.shrink_to(self.torrents.len() * 2);
+        }
+        if self.claimants.len() <= self.claimants.capacity() / 4 {
+            self.claimants.shrink_to(self.claimants.len() * 2);
         }
     }
 
-    /// What there is.
+    /// Returns the totals.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
             torrents: self.torrents.len(),
             peers: self.peers.0,
             offers: self.offers.len(),
-            offers_dropped: self.offers.dropped(),
+            offers_evicted: self.offers.evicted(),
         }
     }
 
-    /// Asserts what must hold between any two calls.
+    /// Asserts the invariants.
     #[cfg(test)]
     pub(crate) fn check(&self) {
-        let mut peers = Census::default();
-        assert_eq!(self.by_info_hash.len(), self.torrents.len());
-        for (at, torrent) in &self.torrents {
+        let mut peers = PeerCounts::default();
+        let mut claimants = 0;
+        for (info_hash, torrent) in &self.torrents {
             torrent.check(&self.hasher);
-            assert_eq!(self.by_info_hash.get(&torrent.info_hash), Some(&(at as u32)));
-            (0..torrent.len()).for_each(|at| *peers.of(&torrent.peer(at).holder) += 1);
+            for peer in (0..torrent.len()).map(|at| torrent.peer(at)) {
+                *peers.of(&peer.registration()) += 1;
+                let claimed = self.claimants.contains_key(&(*info_hash, peer.id));
+                assert_eq!(peer.has_claimant, claimed);
+                claimants += usize::from(claimed);
+            }
         }
         assert_eq!(peers, self.peers);
-        let all = self.torrents.iter().flat_map(|(_, torrent)| (0..torrent.len()).map(|at| torrent.peer(at)));
+        assert_eq!(claimants, self.claimants.len(), "every claimant claims a peer");
+        let all = self.torrents.values().flat_map(|torrent| (0..torrent.len()).map(|at| torrent.peer(at)));
         self.offers.check(all.map(|peer| peer.offers));
     }
 }
 
-/// The number under which an offer waits for its answer by whom it is passed on to.
-fn number(mut hasher: SipHasher13, peer_id: &PeerId, connection: ConnectionId, offer: OfferDigest) -> u64 {
+/// Returns the number of a pending offer: a hash of the peer that may answer, its connection and the offer.
+fn offer_number(
+    mut hasher: SipHasher13,
+    peer_id: &PeerId,
+    connection: ConnectionId,
+    offer: OfferDigest,
+) -> u64 {
     hasher.write(&peer_id.0);
     hasher.write_u16(connection.core);
     hasher.write_u32(connection.slot);
@@ -384,16 +444,15 @@ mod tests {
         max_peers_per_torrent: 1000,
         max_offers: 1000,
         max_offers_per_peer: 20,
-        max_peer_age: 300,
         max_offer_age: 60,
     };
 
     #[test]
-    fn a_swarm_that_grows_and_shrinks_stays_in_order() {
+    fn invariants_hold_while_swarms_grow_and_shrink() {
         let mut rng = SmallRng::seed_from_u64(1);
         let mut swarms = Swarms::new(LIMITS, [1; 16]);
         for step in 0..20_000 {
-            // Now and then everybody leaves.
+            // In every third phase most peers leave.
             let leaving = step / 1000 % 3 == 2;
             let number = rng.random_range(0..150_u8);
             let announce = Announce {
@@ -412,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back_with_the_peers() {
+    fn memory_is_released_with_the_peers() {
         let mut swarms = Swarms::new(LIMITS, [1; 16]);
         let mut rng = SmallRng::seed_from_u64(1);
         let announce = |number: u32, stopped| {
@@ -435,10 +494,10 @@ mod tests {
         all(&mut swarms, false, 0..1000);
         all(&mut swarms, true, 0..990);
         swarms.check();
-        let torrent = swarms.torrents.iter().next().map(|(_, torrent)| torrent.capacity());
+        let torrent = swarms.torrents.values().next().map(Torrent::capacity);
         assert!(torrent.is_some_and(|capacity| capacity < 64), "{torrent:?}");
         all(&mut swarms, true, 990..1000);
-        assert!(swarms.expire(Seconds(0), 10_000).pass_ended);
+        assert!(swarms.expire(Seconds(0), 300, 10_000).pass_ended);
         assert_eq!((swarms.torrents.len(), swarms.torrents.capacity()), (0, 0));
         assert_eq!(swarms.stats(), Stats::default());
     }

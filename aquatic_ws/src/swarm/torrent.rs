@@ -1,70 +1,69 @@
-//! One torrent: its peers, seeders first.
+//! Peers of one torrent, seeders first.
 
-use aquatic_common::{Family, InfoHash, PeerId, Seconds};
+use aquatic_common::{Family, PeerId, Seconds};
 use hashbrown::HashTable;
 use rand::Rng;
 use siphasher::sip::SipHasher13;
 
-use super::ConnectionId;
-use super::offers::Place;
-use super::sample::draw;
+use super::offers::OffersHandle;
+use super::sample::sample_indices;
+use super::{ConnectionId, Registration};
 
-/// Peers from which on they are found by an index, and down to which they still are.
+/// Number of peers from which on a torrent has an index, and below which the index is dropped again.
 const INDEXED: (usize, usize) = (33, 16);
 
-/// A peer and, should there be one, who wants to take its place.
+/// A peer of a torrent.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
-    pub(super) holder: Holder,
-    /// Announced the same id from elsewhere; takes over when the holder leaves.
-    pub(super) claimant: Option<Box<Holder>>,
-    /// Where the holder's offers wait for their answers.
-    pub(super) offers: Place,
+    pub(super) connection: ConnectionId,
+    last_seen: Seconds,
+    /// Pending offers that the peer made.
+    pub(super) offers: OffersHandle,
+    family: Family,
+    seeder: bool,
+    /// Whether another connection has announced the same peer id.
+    pub(super) has_claimant: bool,
 }
 
-/// A connection's word about a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Holder {
-    pub(super) connection: ConnectionId,
-    pub(super) last_seen: Seconds,
-    pub(super) family: Family,
-    pub(super) seeder: bool,
+const _: () = assert!(size_of::<Peer>() == 44);
+
+impl Peer {
+    pub(super) fn registration(&self) -> Registration {
+        let Self { connection, last_seen, family, seeder, .. } = *self;
+        Registration { connection, last_seen, family, seeder }
+    }
 }
 
 /// A torrent with its peers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Torrent {
-    pub(super) info_hash: InfoHash,
     pub(super) downloaded: u32,
-    seeders: usize,
+    seeders: u32,
     peers: Vec<Peer>,
+    /// Positions by peer id.
     index: Option<Box<HashTable<u32>>>,
 }
 
 impl Torrent {
-    pub(super) fn new(info_hash: InfoHash) -> Self {
-        Self { info_hash, downloaded: 0, seeders: 0, peers: Vec::new(), index: None }
-    }
-
     pub(super) fn len(&self) -> usize {
         self.peers.len()
     }
 
     pub(super) fn seeders(&self) -> usize {
-        self.seeders
+        self.seeders as usize
     }
 
     pub(super) fn peer(&self, at: usize) -> &Peer {
         &self.peers[at]
     }
 
-    /// To change anything but the id and the role.
+    /// Returns a peer for changes to its offers and its claimant.
     pub(super) fn peer_mut(&mut self, at: usize) -> &mut Peer {
         &mut self.peers[at]
     }
 
-    /// Where a peer is.
+    /// Returns the position of a peer.
     pub(super) fn find(&self, id: &PeerId, hasher: &SipHasher13) -> Option<usize> {
         match &self.index {
             Some(index) => {
@@ -75,15 +74,24 @@ impl Torrent {
         }
     }
 
-    /// Adds a peer that is not here yet. Returns where it is.
-    pub(super) fn add(&mut self, id: PeerId, holder: Holder, hasher: &SipHasher13) -> usize {
+    /// Adds a peer that is not in the torrent. Returns its position.
+    pub(super) fn add(&mut self, id: PeerId, registration: Registration, hasher: &SipHasher13) -> usize {
         if self.peers.len() == self.peers.capacity() {
-            // Most torrents have one peer or two.
+            // Most torrents have one or two peers.
             self.peers.reserve_exact(self.peers.len().max(1));
         }
         let at = self.peers.len();
-        let leecher = Holder { seeder: false, ..holder };
-        self.peers.push(Peer { id, holder: leecher, claimant: None, offers: Place::NONE });
+        let Registration { connection, last_seen, family, seeder } = registration;
+        let offers = OffersHandle::NONE;
+        self.peers.push(Peer {
+            id,
+            connection,
+            last_seen,
+            offers,
+            family,
+            seeder: false,
+            has_claimant: false,
+        });
         if let Some(index) = &mut self.index {
             let peers = &self.peers;
             let hash = |&at: &u32| hasher.hash(&peers[at as usize].id.0);
@@ -91,7 +99,16 @@ impl Torrent {
         } else if self.peers.len() >= INDEXED.0 {
             self.build_index(hasher);
         }
-        self.set_role(at, holder.seeder, hasher)
+        self.set_role(at, seeder, hasher)
+    }
+
+    /// Replaces what is known of a peer. Returns its new position.
+    pub(super) fn update(&mut self, at: usize, registration: Registration, hasher: &SipHasher13) -> usize {
+        let Registration { connection, last_seen, family, seeder } = registration;
+        let at = self.set_role(at, seeder, hasher);
+        let peer = &mut self.peers[at];
+        (peer.connection, peer.last_seen, peer.family) = (connection, last_seen, family);
+        at
     }
 
     /// Removes a peer.
@@ -118,12 +135,12 @@ impl Torrent {
         }
     }
 
-    /// Makes a peer a seeder or a leecher. Returns where it is now.
-    pub(super) fn set_role(&mut self, at: usize, seeder: bool, hasher: &SipHasher13) -> usize {
-        if self.peers[at].holder.seeder == seeder {
+    /// Changes the role of a peer. Returns its new position.
+    fn set_role(&mut self, at: usize, seeder: bool, hasher: &SipHasher13) -> usize {
+        if self.peers[at].seeder == seeder {
             return at;
         }
-        self.peers[at].holder.seeder = seeder;
+        self.peers[at].seeder = seeder;
         let to = if seeder {
             self.seeders += 1;
             self.seeders - 1
@@ -131,26 +148,27 @@ impl Torrent {
             self.seeders -= 1;
             self.seeders
         };
-        self.swap(at, to, hasher);
-        to
+        self.swap(at, to as usize, hasher);
+        to as usize
     }
 
-    /// Positions of `count` peers other than the one at `without`, drawn at random. Those who have everything are sent
-    /// to those who do not, as long as there are some: seeders have nothing to tell each other.
+    /// Appends the positions of `count` random peers, excluding one; all others if there are no more. A seeder
+    /// gets leechers first, because two seeders have nothing to exchange.
     pub(super) fn sample(
         &self,
         rng: &mut impl Rng,
-        without: Option<usize>,
+        excluding: Option<usize>,
         seeder: bool,
         count: usize,
-        picks: &mut Vec<usize>,
+        sampled: &mut Vec<usize>,
     ) {
         if !seeder {
-            return draw(rng, 0..self.peers.len(), without, count, picks);
+            return sample_indices(rng, 0..self.peers.len(), excluding, count, sampled);
         }
-        draw(rng, self.seeders..self.peers.len(), without, count, picks);
-        let left = count - picks.len();
-        draw(rng, 0..self.seeders, without, left, picks);
+        let before = sampled.len();
+        sample_indices(rng, self.seeders()..self.peers.len(), excluding, count, sampled);
+        let missing = count - (sampled.len() - before);
+        sample_indices(rng, 0..self.seeders(), excluding, missing, sampled);
     }
 
     fn swap(&mut self, a: usize, b: usize, hasher: &SipHasher13) {
@@ -159,9 +177,9 @@ impl Torrent {
         }
         if let Some(index) = &mut self.index {
             let hashes = [a, b].map(|at| hasher.hash(&self.peers[at].id.0));
-            // Not a position, so that the first is not found again in place of the second.
-            const ON_THE_WAY: usize = u32::MAX as usize;
-            for (hash, from, to) in [(0, a, ON_THE_WAY), (1, b, a), (0, ON_THE_WAY, b)] {
+            // Not a position, so that the second search does not find the entry of the first.
+            const IN_TRANSIT: usize = u32::MAX as usize;
+            for (hash, from, to) in [(0, a, IN_TRANSIT), (1, b, a), (0, IN_TRANSIT, b)] {
                 if let Some(at) = index.find_mut(hashes[hash], |&at| at as usize == from) {
                     *at = to as u32;
                 }
@@ -188,7 +206,7 @@ impl Torrent {
     pub(super) fn check(&self, hasher: &SipHasher13) {
         assert!(!self.peers.is_empty(), "a torrent has at least one peer");
         for (at, peer) in self.peers.iter().enumerate() {
-            assert_eq!(peer.holder.seeder, at < self.seeders, "seeders are in front");
+            assert_eq!(peer.seeder, at < self.seeders(), "seeders precede leechers");
             assert_eq!(self.find(&peer.id, hasher), Some(at));
         }
         if let Some(index) = &self.index {

@@ -1,12 +1,12 @@
-//! Several cores in one thread, whose mail is handed over when a test says so.
+//! Simulation of several cores in one thread. Messages between cores are delivered by [`Cores::settle`].
 
 use aquatic_common::PeerId;
 use aquatic_metrics::Registry;
-use aquatic_ws_protocol::{Description, TrackerMessage};
+use aquatic_ws_protocol::{Answer, Description, TrackerMessage};
 use rand::SeedableRng;
 
 use super::*;
-use crate::message::Batch;
+use crate::forwarding::ForwardedBatch;
 
 const CORES: usize = 3;
 
@@ -19,7 +19,7 @@ struct Cores {
 
 impl Cores {
     fn new() -> Self {
-        let mut rng = SmallRng::seed_from_u64(1);
+        let rng = SmallRng::seed_from_u64(1);
         let steering = Steering::new(CORES, [6; 8]);
         let registry = Registry::default();
         let keys = Keys { swarms: [1; 16], offers: [2; 16] };
@@ -39,8 +39,9 @@ impl Cores {
     }
 
     fn text(&mut self, from: ConnectionId, text: &str) {
-        let mut turn = Turn { access_list: &self.access_list, now: self.now, rng: &mut self.rng };
-        self.trackers[usize::from(from.core)].message(from, text, &mut turn);
+        let mut context =
+            RequestContext { access_list: &self.access_list, now: self.now, rng: &mut self.rng };
+        self.trackers[usize::from(from.core)].receive(from, text, &mut context);
     }
 
     fn announce(&mut self, from: ConnectionId, torrent: InfoHash, peer: u8, offers: &[&str]) {
@@ -68,33 +69,34 @@ impl Cores {
         self.text(from, &text);
     }
 
-    /// Hands over all mail, and what comes of that, until nothing is left.
+    /// Delivers messages between cores until there are none.
     fn settle(&mut self) {
         loop {
             let mut batches = Vec::new();
             for (from, tracker) in self.trackers.iter_mut().enumerate() {
                 for to in 0..CORES {
-                    batches.extend(tracker.mail(to).and_then(Mail::take).map(|batch| (from, to, batch)));
+                    batches.extend(tracker.outbox(to).and_then(Outbox::take).map(|batch| (from, to, batch)));
                 }
             }
             if batches.is_empty() {
                 return;
             }
-            for (from, to, Batch(items)) in batches {
-                assert_ne!(from, to, "no core writes to itself");
-                for item in items {
-                    let mut turn = Turn { access_list: &self.access_list, now: self.now, rng: &mut self.rng };
-                    self.trackers[to].item(from, item, &mut turn);
+            for (from, to, ForwardedBatch(messages)) in batches {
+                assert_ne!(from, to, "no core sends to itself");
+                for message in messages {
+                    let mut context =
+                        RequestContext { access_list: &self.access_list, now: self.now, rng: &mut self.rng };
+                    self.trackers[to].receive_forwarded(from, message, &mut context);
                 }
             }
         }
     }
 
-    /// The messages that wait for a connection, which are taken, and whether a ping does.
+    /// Removes the frames from a send queue. Returns the messages, and whether there was a ping.
     fn received(&mut self, to: ConnectionId) -> (Vec<String>, bool) {
         let connections = &mut self.trackers[usize::from(to.core)].connections;
-        let bytes = connections.get(to).unwrap().outbound.unsent().to_vec();
-        connections.note_sent(to, bytes.len());
+        let bytes = connections.get(to).unwrap().send_queue.unsent().to_vec();
+        connections.data_sent(to, bytes.len());
         let (mut texts, mut pinged, mut rest) = (Vec::new(), false, bytes.as_slice());
         while let [first, length, more @ ..] = rest {
             let (length, payload) = match length {
@@ -104,7 +106,7 @@ impl Cores {
             match first {
                 0x81 => texts.push(String::from_utf8(payload[..length].to_vec()).unwrap()),
                 0x89 => pinged = true,
-                other => panic!("no frame of ours begins with {other}"),
+                other => panic!("unexpected frame {other}"),
             }
             rest = &payload[length..];
         }
@@ -123,10 +125,10 @@ impl Cores {
         self.trackers.iter().map(|tracker| tracker.swarms.stats().offers).sum()
     }
 
-    /// A torrent of this core.
+    /// Returns a torrent owned by a core.
     fn torrent(&self, core: usize) -> InfoHash {
         let mut torrents = (1..=255).map(|byte| InfoHash([byte; 20]));
-        torrents.find(|torrent| self.trackers[0].steering.owner(torrent) == core).unwrap()
+        torrents.find(|torrent| self.trackers[core].router.owner(torrent) == Owner::Here).unwrap()
     }
 }
 
@@ -134,7 +136,7 @@ fn latin(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\u{byte:04x}")).collect()
 }
 
-/// What a text is, in short.
+/// Returns a summary of a message.
 fn kind(text: &str) -> String {
     match TrackerMessage::parse(text).unwrap() {
         TrackerMessage::Announce(reply) => format!("reply {}", reply.incomplete),
@@ -154,7 +156,7 @@ fn kinds((texts, _): (Vec<String>, bool)) -> Vec<String> {
 }
 
 #[test]
-fn browsers_meet_whichever_cores_they_and_their_torrent_are_on() {
+fn offers_and_answers_are_relayed_between_any_cores() {
     for owner in 0..CORES {
         for (first, second) in [(0, 0), (0, 1), (1, 0), (1, 2), (2, 2)] {
             let mut cores = Cores::new();
@@ -196,12 +198,12 @@ fn an_announce_with_bad_offers_is_served_without_them() {
         assert_eq!(kinds(cores.received(one)), ["reply 1", "offer of 2 good"]);
         assert_eq!(kinds(cores.received(two)), ["reply 2"]);
         assert_eq!(cores.peers(), 2);
-        assert_eq!(cores.trackers[core].counters.dropped[Dropped::BadOffer as usize].get(), 3);
+        assert_eq!(cores.trackers[core].counters.dropped[DropReason::BadOffer as usize].get(), 3);
     }
 }
 
 #[test]
-fn who_leaves_before_the_announce_arrives_is_gone_all_the_same() {
+fn a_peer_whose_connection_ends_before_its_announce_arrives_is_removed() {
     let mut cores = Cores::new();
     let torrent = cores.torrent(1);
     let one = cores.open(0);
@@ -209,11 +211,11 @@ fn who_leaves_before_the_announce_arrives_is_gone_all_the_same() {
     cores.close(one);
     cores.settle();
     assert_eq!(cores.peers(), 0);
-    assert_eq!(cores.trackers[0].connections.get(one).map(|_| ()), None, "the reply is for nobody");
+    assert_eq!(cores.trackers[0].connections.get(one).map(|_| ()), None, "the connection has ended");
 }
 
 #[test]
-fn offers_that_wait_go_with_the_connection_from_whichever_cores() {
+fn pending_offers_are_removed_with_the_connection_on_any_core() {
     for owner in 0..CORES {
         let mut cores = Cores::new();
         let torrent = cores.torrent(owner);
@@ -237,7 +239,7 @@ fn offers_that_wait_go_with_the_connection_from_whichever_cores() {
 }
 
 #[test]
-fn a_claim_makes_another_core_ask_whether_the_holder_lives() {
+fn a_claim_probes_the_connection_of_the_peer_on_another_core() {
     let mut cores = Cores::new();
     let torrent = cores.torrent(0);
     let (holder, claimant) = (cores.open(1), cores.open(2));
@@ -258,7 +260,7 @@ fn a_claim_makes_another_core_ask_whether_the_holder_lives() {
 }
 
 #[test]
-fn what_another_core_has_no_room_for_is_refused_and_works_again_later() {
+fn announces_are_refused_while_an_outbox_is_full() {
     let mut cores = Cores::new();
     let torrent = cores.torrent(1);
     let one = cores.open(0);
@@ -281,7 +283,7 @@ fn what_another_core_has_no_room_for_is_refused_and_works_again_later() {
     assert!((200..400).contains(&announces), "{announces} of 60 KB are 16 MiB");
     cores.close(one);
     cores.settle();
-    assert_eq!(cores.peers(), 0, "that the peer has gone found room");
+    assert_eq!(cores.peers(), 0, "the removal of the peer was not refused");
     let again = cores.open(0);
     cores.announce(again, torrent, 1, &[]);
     cores.settle();
@@ -289,7 +291,7 @@ fn what_another_core_has_no_room_for_is_refused_and_works_again_later() {
 }
 
 #[test]
-fn a_scrape_whose_core_says_nothing_is_answered_with_an_error() {
+fn a_scrape_without_response_from_its_core_fails() {
     let mut cores = Cores::new();
     let hashes: Vec<String> =
         (0..CORES).map(|core| format!("\"{}\"", latin(&cores.torrent(core).0))).collect();
@@ -299,8 +301,8 @@ fn a_scrape_whose_core_says_nothing_is_answered_with_an_error() {
     cores.settle();
     assert_eq!(kinds(cores.received(one)), ["scrape 3"]);
     cores.text(one, &text);
-    cores.trackers[0].look(Seconds(6));
+    cores.trackers[0].tick(Seconds(6));
     assert_eq!(kinds(cores.received(one)), ["failure the tracker is overloaded, try again later"]);
     cores.settle();
-    assert!(kinds(cores.received(one)).is_empty(), "an answer that is late is for nobody");
+    assert!(kinds(cores.received(one)).is_empty(), "a late response is ignored");
 }

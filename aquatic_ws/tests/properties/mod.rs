@@ -1,35 +1,36 @@
-//! What holds for any bytes of a client: the fuzz target and the test beside this file check the same.
+//! Properties of the frame decoder for arbitrary bytes, shared by a test and the fuzz target `ws_frames`.
 
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 
-use aquatic_ws::frames::{FrameFault, Incoming, Next, Reader};
+use aquatic_ws::frames::{FrameFault, Incoming, Reader};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
-/// Longest message: a few bytes are enough to go beyond it.
+/// Maximum message length, small enough to be exceeded by short inputs.
 const MAX: usize = 300;
 
-/// What has come, in order.
+/// A frame or message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Event {
     Text(Vec<u8>),
     Binary(Vec<u8>),
+    Fragment,
     Ping(Vec<u8>),
     Pong,
     Close(Option<u16>),
 }
 
-/// What a stream of bytes comes to.
+/// Result of reading a stream of bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     events: Vec<Event>,
-    /// Whether it ends amid a message, unless it goes wrong.
+    /// Whether it ends within a message, unless it fails.
     end: Result<bool, FrameFault>,
 }
 
-/// The first byte says in what pieces the others come. However that is, they mean the same, which is what a reader says
-/// that sees them all at once, and another implementation of WebSocket does not contradict. Whether a message is UTF-8 is
-/// what the standard library says.
+/// Checks that all bytes but the first, in pieces of any size (one of them is the first byte), are read as by a naive
+/// decoder that sees them all at once, and as by tungstenite; and that `simdutf8` agrees with the standard library.
 pub(crate) fn check_bytes(bytes: &[u8]) {
     let Some((&piece, stream)) = bytes.split_first() else { return };
     let expected = read_at_once(stream);
@@ -51,23 +52,24 @@ fn read(stream: &[u8], piece: usize) -> Outcome {
             events.push(match incoming {
                 Incoming::Text(text) => Event::Text(text.to_vec()),
                 Incoming::Binary(bytes) => Event::Binary(bytes.to_vec()),
+                Incoming::Fragment => Event::Fragment,
                 Incoming::Ping(payload) => Event::Ping(payload.to_vec()),
                 Incoming::Pong => Event::Pong,
                 Incoming::Close(code) => Event::Close(code),
             });
-            Next::Frame
+            ControlFlow::Continue(())
         });
         if let Err(fault) = read {
             return Outcome { events, end: Err(fault) };
         }
     }
-    Outcome { events, end: Ok(reader.is_amid()) }
+    Outcome { events, end: Ok(reader.has_partial_message()) }
 }
 
-/// A frame: the bits of its first byte, and its payload. Nothing if more has to come.
+/// A frame: its first byte, payload length, payload and mask. `None` if it is incomplete.
 type Frame<'a> = Option<(u8, usize, Option<&'a [u8]>, [u8; 4])>;
 
-/// A reader that is too simple to be wrong.
+/// Naive decoder.
 fn read_at_once(mut stream: &[u8]) -> Outcome {
     let (mut events, mut message) = (Vec::new(), None::<(u8, Vec<u8>)>);
     let end = loop {
@@ -102,6 +104,8 @@ fn read_at_once(mut stream: &[u8]) -> Outcome {
                     let bytes = std::mem::take(bytes);
                     events.push(if *opcode == 1 { Event::Text(bytes) } else { Event::Binary(bytes) });
                     message = None;
+                } else {
+                    events.push(Event::Fragment);
                 }
             }
         }
@@ -109,7 +113,7 @@ fn read_at_once(mut stream: &[u8]) -> Outcome {
     Outcome { events, end }
 }
 
-/// Takes a frame from the front, as far as it has come.
+/// Takes a frame from the front.
 fn split<'a>(stream: &mut &'a [u8]) -> Result<Frame<'a>, FrameFault> {
     let [first, second, ..] = **stream else { return Ok(None) };
     if first & 0x70 != 0 || second & 0x80 == 0 || [3, 4, 5, 6, 7, 11, 12, 13, 14, 15].contains(&(first & 15))
@@ -128,7 +132,7 @@ fn split<'a>(stream: &mut &'a [u8]) -> Result<Frame<'a>, FrameFault> {
         0 => u64::from(second & 0x7f),
         long => stream[2..2 + long].iter().fold(0, |length, &byte| length << 8 | u64::from(byte)),
     };
-    // More than there is in any case.
+    // More than any input has.
     let length = length.min(1 << 40) as usize;
     let mask = [0, 1, 2, 3].map(|at| stream[2 + long + at]);
     let rest = &stream[6 + long..];
@@ -137,7 +141,7 @@ fn split<'a>(stream: &mut &'a [u8]) -> Result<Frame<'a>, FrameFault> {
     Ok(Some((first, length, payload, mask)))
 }
 
-/// The bytes, and then the news that more may come.
+/// A stream that would block after its bytes.
 struct Source<'a>(&'a [u8]);
 
 impl Read for Source<'_> {
@@ -162,17 +166,18 @@ impl Write for Source<'_> {
 fn check_with_tungstenite(stream: &[u8], ours: &Outcome) {
     let config = WebSocketConfig::default().max_message_size(Some(MAX)).max_frame_size(Some(MAX));
     let mut theirs = WebSocket::from_raw_socket(Source(stream), Role::Server, Some(config));
-    let mut events = ours.events.iter();
+    // It does not report fragments.
+    let mut events = ours.events.iter().filter(|event| **event != Event::Fragment);
     loop {
         let event = match theirs.read() {
             Ok(Message::Text(text)) => Event::Text(text.as_bytes().to_vec()),
             Ok(Message::Binary(bytes)) => Event::Binary(bytes.to_vec()),
             Ok(Message::Ping(payload)) => Event::Ping(payload.to_vec()),
             Ok(Message::Pong(_)) => Event::Pong,
-            // There is nothing to be read behind the end.
+            // Nothing is read after a close frame.
             Ok(Message::Close(_)) => return assert!(matches!(events.next(), Some(Event::Close(_)))),
             Ok(Message::Frame(_)) => panic!("frames are not read"),
-            // It looks at texts, and at the codes of the end.
+            // It validates texts and close codes.
             Err(Error::Utf8(_)) => return,
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 return assert_eq!(events.next(), None);

@@ -1,20 +1,20 @@
-//! What waits to be sent over one connection.
+//! Queue of frames to be sent over one connection.
 
 use std::collections::VecDeque;
 
-/// Room that is kept while a connection is busy; more is given back as soon as nothing waits.
+/// Capacity that an empty queue keeps while its connection is busy. A larger one is released at once.
 const KEPT_BYTES: usize = 8 * 1024;
 const KEPT_MESSAGES: usize = 64;
 
-/// Most bytes and messages that may wait.
+/// Limits on a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutboundLimits {
+pub(crate) struct SendQueueLimits {
     pub(crate) max_bytes: usize,
     pub(crate) max_messages: usize,
 }
 
-impl OutboundLimits {
-    /// What may wait before nothing of other clients is added.
+impl SendQueueLimits {
+    /// Limits on relays: three quarters, so that others cannot fill the queue of a client.
     pub(crate) fn for_relays(self) -> Self {
         Self {
             max_bytes: self.max_bytes - self.max_bytes / 4,
@@ -25,25 +25,26 @@ impl OutboundLimits {
 
 /// Frames in the order in which they are to be sent.
 #[derive(Debug, Default)]
-pub(crate) struct Outbound {
+pub(crate) struct SendQueue {
     bytes: Vec<u8>,
     sent: usize,
-    /// The length of each frame; of the first, what is left of it.
+    /// Unsent bytes of each frame. Only the first frame may be partly sent.
     lengths: VecDeque<u32>,
 }
 
-impl Outbound {
+impl SendQueue {
     pub(crate) fn is_empty(&self) -> bool {
         self.sent == self.bytes.len()
     }
 
-    /// How many bytes wait.
+    /// Returns the number of unsent bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.sent
     }
 
-    /// Whether a frame of this length may wait, too. The first always may: messages have a limit of their own.
-    pub(crate) fn has_room(&self, length: usize, limits: OutboundLimits) -> bool {
+    /// Returns whether a frame of this length fits. An empty queue takes any frame, since messages have a limit of
+    /// their own.
+    pub(crate) fn fits(&self, length: usize, limits: SendQueueLimits) -> bool {
         self.is_empty() || self.len() + length <= limits.max_bytes && self.lengths.len() < limits.max_messages
     }
 
@@ -54,12 +55,12 @@ impl Outbound {
         self.lengths.push_back(u32::try_from(self.bytes.len() - before).unwrap_or(u32::MAX));
     }
 
-    /// What is to be sent next.
+    /// Returns the unsent bytes.
     pub(crate) fn unsent(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }
 
-    /// Takes note that so many bytes of it have been sent.
+    /// Removes bytes that were sent from the front.
     pub(crate) fn advance(&mut self, sent: usize) {
         self.sent += sent.min(self.len());
         let mut left = sent;
@@ -84,7 +85,7 @@ impl Outbound {
         }
     }
 
-    /// Gives back all memory, if nothing waits: for a connection that has nothing to say for a while.
+    /// Releases all memory of an empty queue.
     pub(crate) fn release(&mut self) {
         if self.is_empty() {
             *self = Self::default();
@@ -96,49 +97,49 @@ impl Outbound {
 mod tests {
     use super::*;
 
-    const LIMITS: OutboundLimits = OutboundLimits { max_bytes: 1000, max_messages: 3 };
+    const LIMITS: SendQueueLimits = SendQueueLimits { max_bytes: 1000, max_messages: 3 };
 
     #[test]
     fn bytes_and_messages_are_bounded() {
-        let mut outbound = Outbound::default();
-        assert!(outbound.has_room(5000, LIMITS), "the first may be longer");
-        outbound.push(|out| out.push(1));
-        assert!(outbound.has_room(999, LIMITS) && !outbound.has_room(1000, LIMITS));
-        outbound.advance(1);
-        (0..3).for_each(|_| outbound.push(|out| out.extend_from_slice(b"abc")));
-        assert!(!outbound.has_room(1, LIMITS), "three messages");
-        outbound.advance(2);
-        assert!(!outbound.has_room(1, LIMITS), "the first is not over");
-        outbound.advance(1);
-        assert!(outbound.has_room(1, LIMITS));
-        assert_eq!(outbound.unsent(), b"abcabc");
-        outbound.advance(6);
-        assert!(outbound.is_empty() && outbound.lengths.is_empty());
+        let mut queue = SendQueue::default();
+        assert!(queue.fits(5000, LIMITS), "the first may be longer");
+        queue.push(|out| out.push(1));
+        assert!(queue.fits(999, LIMITS) && !queue.fits(1000, LIMITS));
+        queue.advance(1);
+        (0..3).for_each(|_| queue.push(|out| out.extend_from_slice(b"abc")));
+        assert!(!queue.fits(1, LIMITS), "three messages");
+        queue.advance(2);
+        assert!(!queue.fits(1, LIMITS), "the first is not over");
+        queue.advance(1);
+        assert!(queue.fits(1, LIMITS));
+        assert_eq!(queue.unsent(), b"abcabc");
+        queue.advance(6);
+        assert!(queue.is_empty() && queue.lengths.is_empty());
     }
 
     #[test]
     fn order_survives_sending_in_pieces_and_memory_does_not_stay() {
-        let mut outbound = Outbound::default();
+        let mut queue = SendQueue::default();
         let (mut expected, mut sent) = (Vec::new(), Vec::new());
         for round in 0..200_u32 {
             let message = vec![round as u8; 1000 + round as usize];
             expected.extend_from_slice(&message);
-            outbound.push(|out| out.extend_from_slice(&message));
-            let len = outbound.len().min(1050);
-            sent.extend_from_slice(&outbound.unsent()[..len]);
-            outbound.advance(len);
-            assert!(outbound.bytes.len() <= 2 * outbound.len() + KEPT_BYTES, "what was sent goes");
+            queue.push(|out| out.extend_from_slice(&message));
+            let len = queue.len().min(1050);
+            sent.extend_from_slice(&queue.unsent()[..len]);
+            queue.advance(len);
+            assert!(queue.bytes.len() <= 2 * queue.len() + KEPT_BYTES, "what was sent goes");
         }
-        assert!(outbound.len() > KEPT_BYTES);
-        outbound.release();
-        sent.extend_from_slice(outbound.unsent());
-        outbound.advance(outbound.len());
+        assert!(queue.len() > KEPT_BYTES);
+        queue.release();
+        sent.extend_from_slice(queue.unsent());
+        queue.advance(queue.len());
         assert_eq!(sent, expected);
-        assert_eq!(outbound.bytes.capacity(), 0, "a long queue leaves nothing behind");
-        outbound.push(|out| out.push(1));
-        outbound.advance(1);
-        assert!(outbound.bytes.capacity() > 0, "a short one will soon be used again");
-        outbound.release();
-        assert_eq!((outbound.bytes.capacity(), outbound.lengths.capacity()), (0, 0));
+        assert_eq!(queue.bytes.capacity(), 0, "a long queue leaves nothing behind");
+        queue.push(|out| out.push(1));
+        queue.advance(1);
+        assert!(queue.bytes.capacity() > 0, "a short one will soon be used again");
+        queue.release();
+        assert_eq!((queue.bytes.capacity(), queue.lengths.capacity()), (0, 0));
     }
 }

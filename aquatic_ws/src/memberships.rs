@@ -1,0 +1,138 @@
+//! Peers that one connection announced: their limits, and what to remove when the connection ends.
+
+use aquatic_common::{InfoHash, PeerId, Seconds};
+
+/// Limits on the peers of one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MembershipLimits {
+    /// Maximum number of pairs of info hash and peer id.
+    pub(crate) max_peers: usize,
+    /// Maximum number of distinct peer ids.
+    pub(crate) max_peer_ids: usize,
+    /// Seconds after which a peer that did not announce may have expired.
+    pub(crate) max_peer_age: u32,
+}
+
+/// Limit that does not permit another peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TooMany {
+    Peers,
+    PeerIds,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    peer: (InfoHash, PeerId),
+    last_announce: Seconds,
+}
+
+/// Peers of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Memberships {
+    /// Sorted by peer.
+    entries: Vec<Entry>,
+}
+
+impl Memberships {
+    /// Adds or refreshes a peer, unless a limit is reached.
+    pub(crate) fn join(
+        &mut self,
+        peer: (InfoHash, PeerId),
+        now: Seconds,
+        limits: MembershipLimits,
+    ) -> Result<(), TooMany> {
+        if let Ok(at) = self.find(&peer) {
+            self.entries[at].last_announce = now;
+            return Ok(());
+        }
+        if self.check(&peer.1, limits).is_err() {
+            // Peers that certainly expired do not count.
+            self.entries.retain(|entry| now - entry.last_announce <= limits.max_peer_age * 2);
+            self.check(&peer.1, limits)?;
+        }
+        let at = self.find(&peer).unwrap_or_else(|at| at);
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(self.entries.len().max(1));
+        }
+        self.entries.insert(at, Entry { peer, last_announce: now });
+        Ok(())
+    }
+
+    /// Removes a peer.
+    pub(crate) fn leave(&mut self, peer: &(InfoHash, PeerId)) {
+        if let Ok(at) = self.find(peer) {
+            self.entries.remove(at);
+            if self.entries.len() < self.entries.capacity() / 4 {
+                self.entries.shrink_to(self.entries.len() * 2);
+            }
+        }
+    }
+
+    /// Returns all peers.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (InfoHash, PeerId)> + '_ {
+        self.entries.iter().map(|entry| entry.peer)
+    }
+
+    fn find(&self, peer: &(InfoHash, PeerId)) -> Result<usize, usize> {
+        // Nearly all connections have one peer or a few, and a sorted list takes no memory beside them.
+        self.entries.binary_search_by(|entry| entry.peer.cmp(peer))
+    }
+
+    fn check(&self, peer_id: &PeerId, limits: MembershipLimits) -> Result<(), TooMany> {
+        if self.entries.len() >= limits.max_peers {
+            return Err(TooMany::Peers);
+        }
+        if self.entries.len() < limits.max_peer_ids
+            || self.entries.iter().any(|entry| entry.peer.1 == *peer_id)
+        {
+            return Ok(());
+        }
+        let mut seen: Vec<PeerId> = Vec::with_capacity(limits.max_peer_ids.min(self.entries.len()));
+        for Entry { peer: (_, id), .. } in &self.entries {
+            if !seen.contains(id) {
+                seen.push(*id);
+                if seen.len() >= limits.max_peer_ids {
+                    return Err(TooMany::PeerIds);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: MembershipLimits = MembershipLimits { max_peers: 6, max_peer_ids: 3, max_peer_age: 100 };
+
+    fn peer(torrent: u8, id: u8) -> (InfoHash, PeerId) {
+        (InfoHash([torrent; 20]), PeerId([id; 20]))
+    }
+
+    #[test]
+    fn peers_and_peer_ids_are_bounded() {
+        let mut memberships = Memberships::default();
+        for torrent in 0..4 {
+            assert_eq!(memberships.join(peer(torrent, 1), Seconds(0), LIMITS), Ok(()));
+            assert_eq!(memberships.join(peer(torrent, 1), Seconds(0), LIMITS), Ok(()), "no further peer");
+        }
+        assert_eq!(memberships.join(peer(9, 2), Seconds(0), LIMITS), Ok(()));
+        assert_eq!(memberships.join(peer(9, 3), Seconds(0), LIMITS), Ok(()));
+        assert_eq!(memberships.join(peer(10, 3), Seconds(0), LIMITS), Err(TooMany::Peers));
+        memberships.leave(&peer(0, 1));
+        assert_eq!(memberships.join(peer(10, 4), Seconds(0), LIMITS), Err(TooMany::PeerIds));
+        assert_eq!(memberships.join(peer(10, 3), Seconds(0), LIMITS), Ok(()));
+        assert_eq!(memberships.peers().count(), 6);
+    }
+
+    #[test]
+    fn expired_peers_do_not_count() {
+        let mut memberships = Memberships::default();
+        (0..6)
+            .for_each(|torrent| memberships.join(peer(torrent, 1), Seconds(torrent.into()), LIMITS).unwrap());
+        assert_eq!(memberships.join(peer(6, 1), Seconds(200), LIMITS), Err(TooMany::Peers));
+        assert_eq!(memberships.join(peer(6, 1), Seconds(201), LIMITS), Ok(()));
+        assert!(!memberships.peers().any(|peer| peer.0 == InfoHash([0; 20])));
+    }
+}

@@ -1,0 +1,93 @@
+//! Answers to offers, stage by stage.
+
+use aquatic_common::Seconds;
+use aquatic_ws_protocol::{Answer, AnswerRelay};
+
+use super::router::Owner;
+use super::{RequestContext, Tracker};
+use crate::counters::{DropReason, Response};
+use crate::forwarding::{Forwarded, ForwardedAnswer, Frame, Relay};
+use crate::frames::{frame_length, write_text_header};
+use crate::swarm::{self, AnswerFault, ConnectionId};
+
+/// Serves an answer from a client of this core. One that cannot be relayed is dropped: its sender expects no reply.
+pub(super) fn serve(
+    tracker: &mut Tracker,
+    from: ConnectionId,
+    message: &Answer<'_>,
+    context: &RequestContext<'_>,
+) {
+    match admit(tracker, from, message, context) {
+        Ok(answer) => {
+            encode(message, &mut tracker.text);
+            route(tracker, answer, context.now);
+        }
+        Err(reason) => tracker.counters.drop_one(reason),
+    }
+}
+
+/// Checks the access list.
+fn admit(
+    tracker: &Tracker,
+    from: ConnectionId,
+    message: &Answer<'_>,
+    context: &RequestContext<'_>,
+) -> Result<swarm::Answer, DropReason> {
+    let Answer { info_hash, peer_id, to_peer_id, ref offer_id, .. } = *message;
+    if !context.access_list.allows(&info_hash) {
+        return Err(DropReason::AnswerAccessList);
+    }
+    let offer = tracker.digest(offer_id);
+    Ok(swarm::Answer { info_hash, peer_id, connection: from, to_peer_id, offer })
+}
+
+/// Encodes the message for the peer that made the offer.
+fn encode(message: &Answer<'_>, out: &mut String) {
+    let Answer { info_hash, peer_id, ref offer_id, answer, .. } = *message;
+    out.clear();
+    AnswerRelay { info_hash, peer_id, answer, offer_id: offer_id.clone() }.encode(out);
+}
+
+/// Applies an answer on this core, or forwards it to the owner of the torrent, and sends the message encoded last.
+fn route(tracker: &mut Tracker, answer: swarm::Answer, now: Seconds) {
+    match tracker.router.owner(&answer.info_hash) {
+        Owner::Here => match apply(tracker, &answer, now) {
+            Ok(to) if tracker.router.is_local(to) => tracker.send(to, Response::Answer),
+            Ok(to) => {
+                let frame = text_frame(&tracker.text);
+                tracker.forward_relay(to, Relay::Answer, frame);
+            }
+            Err(reason) => tracker.counters.drop_one(reason),
+        },
+        Owner::Core(owner) => {
+            tracker.counters.forwarded.add(1);
+            let forwarded = ForwardedAnswer { answer, frame: text_frame(&tracker.text) };
+            if tracker.router.forward(owner, Forwarded::Answer(Box::new(forwarded))).is_err() {
+                tracker.counters.drop_one(DropReason::Overflow);
+            }
+        }
+    }
+}
+
+/// Serves an answer that another core forwarded to this one, the owner of the torrent.
+pub(super) fn receive_forwarded(tracker: &mut Tracker, forwarded: ForwardedAnswer, now: Seconds) {
+    match apply(tracker, &forwarded.answer, now) {
+        Ok(to) => tracker.relay(to, Relay::Answer, forwarded.frame),
+        Err(reason) => tracker.counters.drop_one(reason),
+    }
+}
+
+/// Applies an answer to the swarms of this core. Returns the connection that receives it.
+fn apply(tracker: &mut Tracker, answer: &swarm::Answer, now: Seconds) -> Result<ConnectionId, DropReason> {
+    tracker.swarms.answer(answer, now).map_err(|fault| match fault {
+        AnswerFault::PeerGone => DropReason::AnswerToNobody,
+        AnswerFault::UnknownOffer => DropReason::AnswerWithoutOffer,
+    })
+}
+
+fn text_frame(text: &str) -> Frame {
+    let mut frame = Vec::with_capacity(frame_length(text.len()));
+    write_text_header(text.len(), &mut frame);
+    frame.extend_from_slice(text.as_bytes());
+    frame.into_boxed_slice()
+}

@@ -1,0 +1,348 @@
+//! One core of the tracker without its sockets: messages from clients and other cores in, frames for clients and
+//! messages to other cores out. Time, randomness and the access list are arguments.
+//!
+//! Each kind of message has a module with a function per stage. Their order is receive, decode, admit, route, apply,
+//! encode and send; an answer is encoded before it is routed, because its owner needs only the frame.
+//!
+//! # Invariants
+//!
+//! - The owner of a torrent decides about its swarm; the core of a connection knows its state. They exchange messages
+//!   in order, and neither waits for the other.
+//! - When a connection ends, its peers are removed first, on whichever cores they are.
+//! - The reply to a client is queued before this core queues anything that its request causes for other clients.
+
+mod announce;
+mod answer;
+mod router;
+mod scrape;
+
+use std::hash::{Hash, Hasher};
+
+use aquatic_common::{AccessList, Family, InfoHash, Seconds, Steering};
+use aquatic_tracker::Reason;
+use aquatic_ws_protocol::{Action, ClientMessage, FailureReply, Limits, OfferId, Refused};
+use rand::rngs::SmallRng;
+use siphasher::sip::SipHasher13;
+
+use crate::config::WsConfig;
+use crate::connections::{ConnectionLimits, Connections, End, QueueError};
+use crate::counters::{Counters, DropReason, Request, Response, reason_of};
+use crate::forwarding::{Forwarded, Frame, Outbox, Relay};
+use crate::frames::{frame_length, write_text_header};
+use crate::pending_scrapes::PendingScrapes;
+use crate::send_queue::SendQueue;
+use crate::swarm::{ConnectionId, Expired, OfferDigest, Swarms};
+use router::{Owner, Router};
+
+/// Environment of a request.
+pub(crate) struct RequestContext<'a> {
+    pub(crate) access_list: &'a AccessList,
+    pub(crate) now: Seconds,
+    pub(crate) rng: &'a mut SmallRng,
+}
+
+/// Refusal of a well-formed message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// The access list excludes the torrent.
+    AccessList,
+    /// The connection has `ws.client.max_peers` peers.
+    ConnectionPeers,
+    /// The connection has `ws.client.max_peer_ids` peer ids.
+    ConnectionPeerIds,
+    /// The outbox for the owner of the torrent is full.
+    Overflow,
+    /// The owner of the torrent did not respond in time.
+    Timeout,
+}
+
+impl Refusal {
+    fn reason(self) -> Reason {
+        match self {
+            Self::AccessList => Reason::AccessList,
+            Self::ConnectionPeers => Reason::ConnectionPeers,
+            Self::ConnectionPeerIds => Reason::ConnectionPeerIds,
+            Self::Overflow => Reason::Overflow,
+            Self::Timeout => Reason::Timeout,
+        }
+    }
+
+    /// Returns the failure reason that the client receives.
+    fn text(self) -> &'static str {
+        match self {
+            Self::AccessList => "this tracker does not serve this torrent",
+            Self::ConnectionPeers => "too many torrents over one connection",
+            Self::ConnectionPeerIds => "too many peer ids over one connection",
+            Self::Overflow | Self::Timeout => "the tracker is overloaded, try again later",
+        }
+    }
+}
+
+/// Hash keys, the same on all cores of a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keys {
+    pub(crate) swarms: [u8; 16],
+    pub(crate) offers: [u8; 16],
+}
+
+/// One core of the tracker.
+pub(crate) struct Tracker {
+    config: WsConfig,
+    limits: Limits,
+    pub(crate) connections: Connections,
+    pub(crate) counters: Counters,
+    router: Router,
+    swarms: Swarms,
+    scrapes: PendingScrapes,
+    offer_hasher: SipHasher13,
+    // Used within one call each, and kept to avoid allocations.
+    text: String,
+    digests: Vec<OfferDigest>,
+    receivers: Vec<ConnectionId>,
+}
+
+impl Tracker {
+    pub(crate) fn new(
+        config: WsConfig,
+        core: usize,
+        steering: Steering,
+        keys: Keys,
+        counters: Counters,
+    ) -> Self {
+        let limits = Limits {
+            max_message_length: config.client.max_message_size,
+            max_offers: config.max_offers,
+            max_scrape_hashes: config.max_scrape_torrents,
+        };
+        Self {
+            limits,
+            connections: Connections::new(core as u16, ConnectionLimits::new(&config)),
+            counters,
+            swarms: Swarms::new(config.swarm_limits(steering.cores()), keys.swarms),
+            router: Router::new(core, steering),
+            scrapes: PendingScrapes::default(),
+            offer_hasher: SipHasher13::new_with_key(&keys.offers),
+            text: String::new(),
+            digests: Vec::new(),
+            receivers: Vec::new(),
+            config,
+        }
+    }
+
+    /// Returns the maximum length of a message in bytes.
+    pub(crate) fn max_message_length(&self) -> usize {
+        self.limits.max_message_length
+    }
+
+    /// Returns whether there are messages to other cores.
+    pub(crate) fn has_outgoing(&self) -> bool {
+        self.router.has_messages()
+    }
+
+    /// Returns the messages to another core.
+    pub(crate) fn outbox(&mut self, core: usize) -> Option<&mut Outbox> {
+        self.router.outbox(core)
+    }
+
+    /// Serves a message from a client.
+    pub(crate) fn receive(&mut self, from: ConnectionId, text: &str, context: &mut RequestContext<'_>) {
+        let Some(family) = self.connections.get(from).map(|connection| connection.family) else { return };
+        let message = match self.decode(text) {
+            Ok(message) => message,
+            Err(refused) => return self.refuse_malformed(from, &refused),
+        };
+        self.connections.request_received(from);
+        match message {
+            ClientMessage::Announce(message) => {
+                self.counters.request(family, Request::Announce);
+                announce::serve(self, from, family, &message, context);
+            }
+            ClientMessage::Answer(message) => {
+                self.counters.request(family, Request::Answer);
+                answer::serve(self, from, &message, context);
+            }
+            ClientMessage::Scrape(message) => {
+                self.counters.request(family, Request::Scrape);
+                scrape::serve(self, from, message, context);
+            }
+        }
+    }
+
+    fn decode<'a>(&self, text: &'a str) -> Result<ClientMessage<'a>, Refused> {
+        ClientMessage::parse(text, &self.limits)
+    }
+
+    /// Refuses a message that could not be decoded.
+    pub(crate) fn refuse_malformed(&mut self, from: ConnectionId, refused: &Refused) {
+        self.counters.refuse(reason_of(refused.fault));
+        self.text.clear();
+        refused.encode(&mut self.text);
+        self.send(from, Response::Error);
+    }
+
+    /// Refuses a message that was decoded.
+    fn refuse(&mut self, to: ConnectionId, action: Action, info_hash: Option<InfoHash>, refusal: Refusal) {
+        self.counters.refuse(refusal.reason());
+        self.text.clear();
+        FailureReply { action, info_hash, reason: refusal.text().into() }.encode(&mut self.text);
+        self.send(to, Response::Error);
+    }
+
+    /// Serves a message from another core.
+    pub(crate) fn receive_forwarded(
+        &mut self,
+        from: usize,
+        message: Forwarded,
+        context: &mut RequestContext<'_>,
+    ) {
+        match message {
+            Forwarded::Announce(forwarded) => announce::receive_forwarded(self, from, *forwarded, context),
+            Forwarded::Answer(forwarded) => answer::receive_forwarded(self, *forwarded, context.now),
+            Forwarded::Scrape { scrape, torrents } => {
+                scrape::receive_forwarded(self, from, scrape, &torrents);
+            }
+            Forwarded::Leave { connection, peers } => {
+                for (info_hash, peer_id) in &peers {
+                    self.swarms.leave(info_hash, peer_id, connection);
+                }
+            }
+            Forwarded::Announced { connection, info_hash, announced } => {
+                self.connections.response_received(connection);
+                announce::reply(self, connection, info_hash, &announced, context.rng);
+            }
+            Forwarded::Relay { connection, relay, frame } => self.relay(connection, relay, frame),
+            Forwarded::Probe { connection } => self.connections.probe(connection),
+            Forwarded::Scraped { scrape, counts } => scrape::receive_response(self, scrape, &counts),
+        }
+    }
+
+    /// Forwards a request of a client to the owner of its torrent.
+    fn forward_request(
+        &mut self,
+        from: ConnectionId,
+        owner: usize,
+        message: Forwarded,
+    ) -> Result<(), Forwarded> {
+        self.counters.forwarded.add(1);
+        self.connections.request_sent(from);
+        self.router.forward(owner, message)
+    }
+
+    /// Queues the frame of another client for a connection of this or another core.
+    fn relay(&mut self, to: ConnectionId, relay: Relay, frame: Frame) {
+        if !self.router.is_local(to) {
+            return self.forward_relay(to, relay, frame);
+        }
+        let response = match relay {
+            Relay::Offer => Response::Offer,
+            Relay::Answer => Response::Answer,
+        };
+        let pushed = self.connections.push_relay(to, frame.len(), |out| out.extend_from_slice(&frame));
+        self.count_sent(pushed, response);
+    }
+
+    fn forward_relay(&mut self, connection: ConnectionId, relay: Relay, frame: Frame) {
+        let message = Forwarded::Relay { connection, relay, frame };
+        if self.router.forward(connection.core.into(), message).is_err() {
+            self.counters.drop_one(DropReason::Overflow);
+        }
+    }
+
+    /// Queues the text encoded last for a connection of this core.
+    fn send(&mut self, to: ConnectionId, response: Response) {
+        let text = std::mem::take(&mut self.text);
+        self.send_text(to, response, text.len(), |out| out.extend_from_slice(text.as_bytes()));
+        self.text = text;
+    }
+
+    /// Queues a text of `length` bytes for a connection of this core.
+    fn send_text(
+        &mut self,
+        to: ConnectionId,
+        response: Response,
+        length: usize,
+        text: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let write = |out: &mut Vec<u8>| {
+            out.reserve(frame_length(length));
+            write_text_header(length, out);
+            text(out);
+        };
+        let length = frame_length(length);
+        let pushed = match response {
+            Response::Offer | Response::Answer => self.connections.push_relay(to, length, write),
+            Response::Announce | Response::Scrape | Response::Error => {
+                self.connections.push(to, length, write)
+            }
+        };
+        self.count_sent(pushed, response);
+    }
+
+    fn count_sent(&self, pushed: Result<Family, QueueError>, response: Response) {
+        match pushed {
+            Ok(family) => self.counters.response(family, response),
+            Err(QueueError::Closed) => self.counters.drop_one(DropReason::ConnectionGone),
+            Err(QueueError::Full) => self.counters.drop_one(DropReason::ReceiverFull),
+        }
+    }
+
+    fn digest(&self, offer_id: &OfferId) -> OfferDigest {
+        let mut hasher = self.offer_hasher;
+        offer_id.hash(&mut hasher);
+        OfferDigest(hasher.finish())
+    }
+
+    /// Adds a connection.
+    pub(crate) fn open(&mut self, family: Family) -> ConnectionId {
+        self.counters.upgrades.add(1);
+        self.connections.open(family)
+    }
+
+    /// Removes a connection and its peers. Returns the frames that were not sent.
+    pub(crate) fn close(&mut self, connection: ConnectionId, end: End) -> Option<SendQueue> {
+        let closed = self.connections.close(connection)?;
+        self.counters.end(closed.end.unwrap_or(end));
+        let cores = self.router.cores();
+        let mut remote: Vec<Vec<_>> = vec![Vec::new(); if cores > 1 { cores } else { 0 }];
+        for (info_hash, peer_id) in closed.memberships.peers() {
+            match self.router.owner(&info_hash) {
+                Owner::Here => {
+                    self.swarms.leave(&info_hash, &peer_id, connection);
+                }
+                Owner::Core(owner) => remote[owner].push((info_hash, peer_id)),
+            }
+        }
+        for (owner, peers) in remote.into_iter().enumerate().filter(|(_, peers)| !peers.is_empty()) {
+            let message = Forwarded::Leave { connection, peers: peers.into_boxed_slice() };
+            // An outbox always takes these.
+            let _ = self.router.forward(owner, message);
+        }
+        Some(closed.send_queue)
+    }
+
+    /// Enforces time limits and updates metrics. To be called once a second.
+    pub(crate) fn tick(&mut self, now: Seconds) {
+        self.counters.throttled.add(self.connections.tick());
+        for connection in self.scrapes.expire(now) {
+            self.refuse(connection, Action::Scrape, None, Refusal::Timeout);
+        }
+        self.counters.report(&self.swarms.stats());
+    }
+
+    /// Returns the work of a pass of expiry, see [`Swarms::pass_work`].
+    pub(crate) fn pass_work(&self) -> u64 {
+        self.swarms.pass_work()
+    }
+
+    /// Removes peers that have not announced for `max_peer_age` seconds, see [`Swarms::expire`].
+    pub(crate) fn expire(&mut self, now: Seconds, max_peer_age: u32, budget: u64) -> Expired {
+        let expired = self.swarms.expire(now, max_peer_age, budget);
+        self.counters.expired_peers.add(expired.peers);
+        self.counters.expired_torrents.add(expired.torrents);
+        self.counters.expiry_passes.add(u64::from(expired.pass_ended));
+        expired
+    }
+}
+
+#[cfg(test)]
+mod tests;
