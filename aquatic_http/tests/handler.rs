@@ -1,4 +1,4 @@
-//! The handler without sockets: what becomes of bytes, and of answers of other cores that do not come.
+//! The handler without connections: what becomes of requests, and of responses of other cores that do not come.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,92 +6,128 @@
     reason = "a test that finds anything else has failed"
 )]
 
+use std::fs;
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use aquatic_common::{Family, InfoHash, Seconds};
-use aquatic_http::{Action, Counters, Handler, ProtocolConfig, Step, Then, Turn, Why};
-use aquatic_http_protocol::{FailureView, Parsed, Reply, Response, Retry};
-use aquatic_runtime::metrics::Registry;
-use aquatic_runtime::proxy::{ForwardedHeaders, NoClient, OnBadHeader, TrustedProxies};
-use aquatic_runtime::router::{AnnounceAnswer, RouteError};
-use aquatic_runtime::steering::Steering;
+use aquatic_common::config::AccessListConfig;
+use aquatic_common::{AccessListMode, Family, InfoHash, Seconds, Steering};
+use aquatic_http::{Action, Counters, Handled, Handler, Incoming, ProtocolConfig};
+use aquatic_http_protocol::{Answer, FailureView, Framing, Head, HttpFault, Refusal, Reply, Retry, Taken};
+use aquatic_metrics::Registry;
+use aquatic_net::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
 use aquatic_swarm::{Families, FamilySet, HashKey, PeerBuffers, Shard, ShardConfig, SwarmCounts};
+use aquatic_tracker::{
+    AccessReader, Admission, IntervalPolicy, OwnerResponse, Reason, RouteError, SharedAccessList, Tracker,
+};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-/// One core with its shard.
+const NOW: Seconds = Seconds(5);
+
+/// A list of torrents that are not served.
+struct DenyList {
+    path: PathBuf,
+    shared: Arc<SharedAccessList>,
+}
+
+impl DenyList {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("aquatic-http-{}-{name}", std::process::id()));
+        fs::write(&path, "").unwrap();
+        let config = AccessListConfig { mode: AccessListMode::Deny, path: path.clone() };
+        Self { path, shared: SharedAccessList::load(&config).unwrap() }
+    }
+
+    fn deny(&self, info_hash: &InfoHash) {
+        fs::write(&self.path, info_hash.to_string()).unwrap();
+        self.shared.reload().unwrap();
+    }
+}
+
+impl Drop for DenyList {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn tracker(index: usize, cores: usize, access_list: &Arc<SharedAccessList>) -> Tracker {
+    Tracker::new(
+        (index, Steering::new(cores, [1; 8])),
+        Shard::new(ShardConfig::default(), HashKey([3; 16])),
+        Admission::new(AccessReader::new(Arc::clone(access_list))),
+        IntervalPolicy { interval: 1800, jitter: 0 },
+        SmallRng::seed_from_u64(7),
+        &Registry::default().core(index),
+    )
+}
+
+/// One core.
 struct Rig {
     handler: Handler,
-    steering: Steering,
-    shard: Shard,
+    tracker: Tracker,
     peer: Option<IpAddr>,
-    denied: Option<InfoHash>,
-    stopping: bool,
     reply: Vec<u8>,
 }
 
 impl Rig {
     fn new(cores: usize) -> Self {
-        let protocol = ProtocolConfig { announce_interval_jitter: 0, ..ProtocolConfig::default() };
-        let steering = Steering::new(cores, &mut SmallRng::seed_from_u64(1));
+        Self::with(cores, &SharedAccessList::load(&AccessListConfig::default()).unwrap())
+    }
+
+    fn with(cores: usize, access_list: &Arc<SharedAccessList>) -> Self {
         let forwarded = ForwardedHeaders {
             names: vec!["X-Forwarded-For".to_owned()],
             trusted: TrustedProxies::parse(&["10.0.0.1"]).unwrap(),
             on_bad: OnBadHeader::Refuse,
         };
         let counters = Counters::new(&Registry::default().core(0));
-        let handler = Handler::new(&protocol, forwarded, (0, steering), counters, 7);
+        let handler = Handler::new(&ProtocolConfig::default(), forwarded, counters);
         Self {
             reply: vec![0; handler.longest_reply()],
             handler,
-            steering,
-            shard: Shard::new(ShardConfig::default(), HashKey([3; 16])),
+            tracker: tracker(0, cores, access_list),
             peer: Some("192.0.2.1".parse().unwrap()),
-            denied: None,
-            stopping: false,
         }
     }
 
-    fn step(&mut self, received: &str) -> Step {
-        let denied = self.denied;
-        let mut turn = Turn {
-            shard: &mut self.shard,
-            allows: &|info_hash| Some(*info_hash) != denied,
-            now: Seconds(5),
-            peer: self.peer,
-            stopping: self.stopping,
-        };
-        self.handler.step(received.as_bytes(), &mut turn, &mut self.reply)
+    fn handle(&mut self, request: &str) -> Handled {
+        self.handle_framed(request, |framing| framing)
+    }
+
+    fn handle_framed(&mut self, request: &str, framing: impl FnOnce(Framing) -> Framing) -> Handled {
+        let Taken::Whole(head) = Head::take(request.as_bytes(), 8192) else { panic!("no head: {request}") };
+        let framing = framing(head.framing);
+        let incoming = Incoming { head: &head, framing, peer: self.peer, now: NOW };
+        self.handler.handle(incoming, &mut self.tracker, &mut self.reply)
     }
 
     /// The reply to a request that is answered at once.
     fn ask(&mut self, target: &str) -> Replied {
-        let received = request(target);
-        match self.step(&received) {
-            Step::Reply { taken, written, then } => {
-                assert_eq!(taken, received.len());
-                Replied { bytes: self.reply[..written].to_vec(), then }
-            }
+        match self.handle(&request(target)) {
+            Handled::Reply(written) => self.replied(written),
             other => panic!("not answered: {other:?}"),
         }
     }
 
-    fn of_core(&self, core: usize) -> impl Iterator<Item = InfoHash> + use<> {
-        let steering = self.steering;
-        (0..=255).map(|byte| InfoHash([byte; 20])).filter(move |hash| steering.owner(hash) == core)
+    fn replied(&self, written: usize) -> Replied {
+        Replied { bytes: self.reply[..written].to_vec() }
+    }
+
+    fn of_core(&self, core: usize) -> InfoHash {
+        let all = (0..=255).map(|byte| InfoHash([byte; 20]));
+        all.filter(|hash| self.tracker.owner(hash) == core).nth(1).unwrap()
     }
 }
 
 struct Replied {
     bytes: Vec<u8>,
-    then: Then,
 }
 
 impl Replied {
     fn reply(&self) -> Reply<'_> {
-        let Parsed::Complete(answer) = Response::parse(&self.bytes, false) else {
-            panic!("{:?}", self.bytes)
-        };
+        let Parsed::Complete(answer) = Response::parse(&self.bytes, false) else { panic!("{:?}", self.bytes) };
         assert_eq!(answer.length, self.bytes.len());
         Reply::parse(answer.body).unwrap()
     }
@@ -125,50 +161,51 @@ fn scrape(info_hashes: &[InfoHash]) -> String {
 }
 
 #[test]
-fn whatever_ends_early_needs_more() {
+fn requests_are_counted_and_answered() {
     let mut rig = Rig::new(1);
-    let whole = request(&announce(&InfoHash([1; 20])));
-    for cut in 0..whole.len() {
-        assert!(matches!(rig.step(&whole[..cut]), Step::NeedMore), "cut at {cut}");
-    }
-    let two = whole.repeat(2);
-    let Step::Reply { taken, then, .. } = rig.step(&two) else { panic!("not answered") };
-    assert_eq!((taken, then), (whole.len(), Then::GoOn));
+    assert_eq!(rig.ask(&announce(&InfoHash([1; 20]))).incomplete(), Some(1));
     assert_eq!(rig.handler.counters().requests(Family::V4, Action::Announce), 1);
     assert_eq!(rig.handler.counters().responses(Family::V4, Action::Announce), 1);
+    rig.ask(&scrape(&[InfoHash([1; 20])]));
+    assert_eq!(rig.handler.counters().requests(Family::V4, Action::Scrape), 1);
+    assert_eq!(rig.handler.counters().responses(Family::V4, Action::Scrape), 1);
 }
 
 #[test]
-fn a_torrent_of_another_core_is_asked_for_and_answered_as_it_says() {
+fn an_announce_of_another_core_is_forwarded_and_answered_as_the_owner_says() {
     let mut rig = Rig::new(2);
-    let info_hash = rig.of_core(1).next().unwrap();
-    let Step::Announce { away, .. } = rig.step(&request(&announce(&info_hash))) else { panic!("kept") };
-    assert_eq!(away.announce.info_hash, info_hash);
-    assert_eq!(away.announce.address, "192.0.2.1:1000".parse().unwrap());
-    assert_eq!((away.announce.wanted, away.announce.families), (50, Families::Both));
-    assert_eq!(rig.shard.scrape(&info_hash, FamilySet::Both), SwarmCounts::default());
+    let info_hash = rig.of_core(1);
+    let Handled::Announce(forwarded) = rig.handle(&request(&announce(&info_hash))) else { panic!("kept") };
+    assert_eq!(forwarded.announce.info_hash, info_hash);
+    assert_eq!(forwarded.announce.address, "192.0.2.1:1000".parse().unwrap());
+    assert_eq!((forwarded.announce.wanted, forwarded.announce.families), (50, Families::Both));
+    assert_eq!(rig.tracker.scrape(&info_hash, FamilySet::Both), SwarmCounts::default());
 
-    let mut owner = Shard::new(ShardConfig::default(), HashKey([4; 16]));
+    let mut owner = Rig::new(2).tracker;
     let out = PeerBuffers { v4: &mut [], v6: &mut [] };
-    let announced = owner.announce(&away.announce, Seconds(5), &mut SmallRng::seed_from_u64(1), out);
-    let answer = AnnounceAnswer { announced, v4: vec![192, 0, 2, 9, 0, 80], v6: Vec::new() };
-    let written = rig.handler.finish_announce(&away, Ok(&answer), &mut rig.reply);
-    let replied = Replied { bytes: rig.reply[..written].to_vec(), then: Then::GoOn };
+    let announced = owner.announce(&forwarded.announce, NOW, out);
+    let response = OwnerResponse { announced, v4: &[192, 0, 2, 9, 0, 80], v6: &[] };
+    let written = rig.handler.finish_announce(&forwarded, Ok(response), &mut rig.tracker, &mut rig.reply);
+    let replied = rig.replied(written);
     let Reply::Announce(announce) = replied.reply() else { panic!("{:?}", replied.reply()) };
     assert_eq!((announce.incomplete, announce.peers), (Some(1), Some(&[192, 0, 2, 9, 0, 80][..])));
     assert_eq!(announce.external_ip, rig.peer);
 }
 
 #[test]
-fn a_core_that_does_not_answer_is_told_to_the_client_with_when_to_come_back() {
+fn clients_of_an_owner_that_does_not_respond_are_asked_to_come_back_later() {
     let mut rig = Rig::new(2);
-    let info_hash = rig.of_core(1).next().unwrap();
-    for (error, why) in [(RouteError::Overflow, Why::Overflow), (RouteError::Timeout, Why::Timeout)] {
-        let Step::Announce { away, .. } = rig.step(&request(&announce(&info_hash))) else { panic!("kept") };
+    let info_hash = rig.of_core(1);
+    for (error, reason) in [(RouteError::Overflow, Reason::Overflow), (RouteError::Timeout, Reason::Timeout)]
+    {
+        let Handled::Announce(forwarded) = rig.handle(&request(&announce(&info_hash))) else {
+            panic!("kept")
+        };
         let mut minutes = Vec::new();
         for _ in 0..100 {
-            let written = rig.handler.finish_announce(&away, Err(&error), &mut rig.reply);
-            let replied = Replied { bytes: rig.reply[..written].to_vec(), then: Then::GoOn };
+            let written =
+                rig.handler.finish_announce(&forwarded, Err(error), &mut rig.tracker, &mut rig.reply);
+            let replied = rig.replied(written);
             let failure = replied.failure();
             assert_eq!(failure.reason, b"the tracker is overloaded, try again later");
             let Some(Retry::Minutes(retry)) = failure.retry else { panic!("{failure:?}") };
@@ -178,43 +215,41 @@ fn a_core_that_does_not_answer_is_told_to_the_client_with_when_to_come_back() {
         minutes.sort_unstable();
         minutes.dedup();
         assert_eq!(minutes, (5..=15).collect::<Vec<_>>(), "they do not come back together");
-        assert_eq!(rig.handler.counters().refused(why), 100);
+        assert_eq!(rig.handler.counters().refused(reason), 100);
     }
-    let Step::Scrape { away, .. } = rig.step(&request(&scrape(&[info_hash]))) else { panic!("kept") };
-    let written = rig.handler.finish_scrape(&away, Err(&RouteError::Timeout), &mut rig.reply);
-    let replied = Replied { bytes: rig.reply[..written].to_vec(), then: Then::GoOn };
-    assert!(replied.failure().retry.is_some());
+    let Handled::Scrape(forwarded) = rig.handle(&request(&scrape(&[info_hash]))) else { panic!("kept") };
+    let late = Err(RouteError::Timeout);
+    let written = rig.handler.finish_scrape(&forwarded, late, &mut rig.tracker, &mut rig.reply);
+    assert!(rig.replied(written).failure().retry.is_some());
 }
 
 #[test]
-fn scrapes_over_several_cores_hide_what_is_not_served() {
+fn a_scrape_over_several_cores_is_answered_in_the_order_asked() {
     let mut rig = Rig::new(2);
-    let (own, other, denied) =
-        (rig.of_core(0).next().unwrap(), rig.of_core(1).next().unwrap(), InfoHash([0xff; 20]));
-    rig.denied = Some(denied);
-    let Step::Scrape { away, .. } = rig.step(&request(&scrape(&[other, denied, own]))) else {
-        panic!("kept")
-    };
-    assert_eq!((away.info_hashes.as_slice(), away.unserved.as_slice()), (&[other, own][..], &[denied][..]));
+    let (own, other) = (rig.of_core(0), rig.of_core(1));
+    let Handled::Scrape(forwarded) = rig.handle(&request(&scrape(&[other, own]))) else { panic!("kept") };
+    assert_eq!(forwarded.info_hashes, [other, own]);
     let counts = |complete| SwarmCounts { complete, ..SwarmCounts::default() };
-    let written = rig.handler.finish_scrape(&away, Ok(&[counts(1), counts(2)]), &mut rig.reply);
-    let replied = Replied { bytes: rig.reply[..written].to_vec(), then: Then::GoOn };
+    let counts = [counts(1), counts(2)];
+    let written = rig.handler.finish_scrape(&forwarded, Ok(&counts), &mut rig.tracker, &mut rig.reply);
+    let replied = rig.replied(written);
     let Reply::Scrape(reply) = replied.reply() else { panic!("{:?}", replied.reply()) };
     let mut got: Vec<_> = reply.files().map(|file| (file.info_hash, file.complete)).collect();
     got.sort_unstable();
-    let mut expected = vec![(other, 1), (own, 2), (denied, 0)];
+    let mut expected = vec![(other, 1), (own, 2)];
     expected.sort_unstable();
     assert_eq!(got, expected);
 }
 
 #[test]
 fn torrents_that_are_not_served_are_refused_and_look_unknown() {
-    let mut rig = Rig::new(1);
+    let list = DenyList::new("denied");
+    let mut rig = Rig::with(1, &list.shared);
     let info_hash = InfoHash([9; 20]);
     assert_eq!(rig.ask(&announce(&info_hash)).incomplete(), Some(1));
-    rig.denied = Some(info_hash);
+    list.deny(&info_hash);
     assert_eq!(rig.ask(&announce(&info_hash)).failure().reason, b"this tracker does not serve this torrent");
-    assert_eq!(rig.handler.counters().refused(Why::AccessList), 1);
+    assert_eq!(rig.handler.counters().refused(Reason::AccessList), 1);
     let replied = rig.ask(&scrape(&[info_hash]));
     let Reply::Scrape(reply) = replied.reply() else { panic!("{:?}", replied.reply()) };
     assert_eq!(reply.files().map(|file| file.incomplete).collect::<Vec<_>>(), [0]);
@@ -226,32 +261,35 @@ fn clients_of_proxies_are_those_the_proxies_name() {
     rig.peer = Some("10.0.0.1".parse().unwrap());
     let target = announce(&InfoHash([9; 20]));
     assert!(rig.ask(&target).failure().reason.starts_with(b"the proxy in front of this tracker"));
-    assert_eq!(rig.handler.counters().refused(Why::NoClient(NoClient::Missing)), 1);
+    assert_eq!(rig.handler.counters().refused(Reason::ClientMissing), 1);
     let named = format!("GET {target} HTTP/1.1\r\nx-forwarded-for: 2001:db8::1\r\n\r\n");
-    assert!(matches!(rig.step(&named), Step::Reply { .. }));
+    assert!(matches!(rig.handle(&named), Handled::Reply(_)));
     assert_eq!(rig.handler.counters().responses(Family::V6, Action::Announce), 1);
     assert_eq!(rig.handler.counters().responses(Family::V4, Action::Announce), 0);
 }
 
 #[test]
-fn a_stopping_tracker_closes_after_the_reply() {
+fn replies_are_framed_as_the_front_says() {
     let mut rig = Rig::new(1);
-    rig.stopping = true;
-    for target in
-        [announce(&InfoHash([9; 20])), scrape(&[InfoHash([9; 20])]), "/health".to_owned(), "/x".to_owned()]
-    {
-        let replied = rig.ask(&target);
-        assert_eq!(replied.then, Then::Close, "{target}");
-        assert!(String::from_utf8_lossy(&replied.bytes).contains("\r\nConnection: close\r\n"), "{target}");
+    for target in [announce(&InfoHash([9; 20])), scrape(&[InfoHash([9; 20])]), "/x".to_owned()] {
+        for (framing, closes) in [(Framing::closing as fn(Framing) -> Framing, true), (|kept| kept, false)] {
+            let Handled::Reply(written) = rig.handle_framed(&request(&target), framing) else {
+                panic!("not answered")
+            };
+            let text = String::from_utf8_lossy(&rig.reply[..written]).into_owned();
+            assert_eq!(text.contains("\r\nConnection: close\r\n"), closes, "{target}: {text}");
+        }
     }
 }
 
 #[test]
-fn after_something_that_is_no_request_nothing_is_believed() {
+fn what_is_not_http_is_refused_and_counted() {
     let mut rig = Rig::new(1);
-    let garbage = "GET / HTTP/9.9\r\n\r\n".to_owned() + &request("/health");
-    let Step::Reply { then, .. } = rig.step(&garbage) else { panic!("not answered") };
-    assert_eq!(then, Then::CloseLingering);
+    let Taken::Refused(refused) = Head::take(b"GET / HTTP/9.9\r\n\r\n", 8192) else { panic!("accepted") };
+    assert_eq!(refused.refusal, Refusal::Http(HttpFault::Version));
+    let written = rig.handler.refuse(refused.refusal, refused.framing, &mut rig.tracker, &mut rig.reply);
+    assert!(rig.reply[..written].starts_with(b"HTTP/1.1 505 "));
+    assert_eq!(rig.handler.counters().refused(Reason::Version), 1);
 }
 
 #[test]

@@ -9,31 +9,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use aquatic_common::InfoHash;
-use aquatic_common::config::{
-    AccessListConfig, CleaningConfig, LimitsConfig, MetricsConfig, PrivilegesConfig, StatisticsConfig,
-};
-use aquatic_common::processors::Processors;
 use aquatic_runtime::clock::Epoch;
 use aquatic_runtime::readiness::Mode;
-use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
-use aquatic_swarm::FamilySet;
+use aquatic_runtime::{Channel, Core, CoreService, Engine, EngineConfig, Outbox};
 use rustix::time::{ClockId, clock_gettime};
 
 const ROUNDS: u32 = 20_000;
 const IDLE: Duration = Duration::from_secs(3);
 
 fn main() {
-    let config = EngineConfig {
-        workers: 0,
-        cpus: Processors::default(),
-        privileges: PrivilegesConfig::default(),
-        access_list: AccessListConfig::default(),
-        metrics: MetricsConfig::default(),
-        statistics: StatisticsConfig::default(),
-        cleaning: CleaningConfig::default(),
-        limits: LimitsConfig::default(),
-    };
+    let config = EngineConfig::default();
     let result = Engine::prepare(config).and_then(|engine| {
         let services = (0..engine.cores()).map(|_| Measure).collect();
         engine.run(services)
@@ -47,9 +32,9 @@ fn main() {
 struct Measure;
 
 impl CoreService for Measure {
-    type Message = ();
-
-    async fn run(self, core: Rc<Core<()>>) -> anyhow::Result<()> {
+    async fn run(self, core: Rc<Core>) -> anyhow::Result<()> {
+        let channel = core.open_channel::<Vec<u64>>("round trips").await;
+        let outbox = Outbox::new(channel.clone());
         if core.index() == 0 {
             // Lets start-up and the first timers pass.
             core.sleep(Duration::from_millis(500)).await;
@@ -59,10 +44,18 @@ impl CoreService for Measure {
                 ping_pong(&core, mode).await?;
             }
             if core.count() > 1 {
-                questions(&core).await;
+                round_trips(&core, &channel, &outbox).await;
             }
             process::exit(0);
         }
+        let replies = outbox.clone();
+        channel.receive(move |from, batch| {
+            for message in batch.drain(..) {
+                // A sender that waits for its messages never has more under way than an outbox takes.
+                let _ = replies.add(from, |batch| batch.push(message));
+            }
+            replies.flush();
+        });
         core.stopping().await;
         Ok(())
     }
@@ -79,13 +72,13 @@ fn show(what: &str, value: Duration, per: u32) {
     println!("{what:<60} {:>10.3} µs", value.as_secs_f64() * 1e6 / f64::from(per));
 }
 
-async fn idle(core: &Core<()>) {
+async fn idle(core: &Core) {
     let before = used();
     core.sleep(IDLE).await;
     show("idle: processor time per second", used() - before, 3);
 }
 
-async fn yields(core: &Core<()>) {
+async fn yields(core: &Core) {
     let begin = core.tick();
     for _ in 0..ROUNDS * 10 {
         core.yield_now().await;
@@ -94,7 +87,7 @@ async fn yields(core: &Core<()>) {
 }
 
 /// A client on a thread of its own sends a packet and waits for the answer, over and over.
-async fn ping_pong(core: &Rc<Core<()>>, mode: Mode) -> anyhow::Result<()> {
+async fn ping_pong(core: &Rc<Core>, mode: Mode) -> anyhow::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?;
@@ -138,47 +131,48 @@ fn ask(address: SocketAddr) -> std::io::Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// Questions to the other core, by a core that is otherwise idle and by one that never waits.
-async fn questions(core: &Rc<Core<()>>) {
-    let Some(info_hash) = (0..=255).map(|n| InfoHash([n; 20])).find(|hash| core.owner(hash) == 1) else {
-        return;
-    };
+/// Messages to the other core and back, by a core that is otherwise idle and by one that never waits.
+async fn round_trips(core: &Rc<Core>, channel: &Channel<Vec<u64>>, outbox: &Outbox<Vec<u64>>) {
+    let pending = Rc::new(Pending::default());
+    let receiving = Rc::clone(&pending);
+    channel.receive(move |_, batch| receiving.received(batch.len()));
     for (busy, at_a_time, rounds) in [(false, 1, ROUNDS), (false, 256, 80), (true, 1, 500), (true, 256, 80)] {
         let begin = core.tick();
         let before = used();
         for _ in 0..rounds {
-            let asked = Rc::new(Asked { missing: Cell::new(at_a_time), asker: RefCell::new(None) });
-            for _ in 0..at_a_time {
-                let asked = Rc::clone(&asked);
-                core.scrape(&[info_hash], FamilySet::Both, move |counts| asked.answered(counts.is_ok()));
+            pending.missing.set(at_a_time as usize);
+            for message in 0..at_a_time {
+                assert!(outbox.add(1, |batch| batch.push(message.into())).is_ok(), "the outbox is full");
             }
-            while asked.missing.get() > 0 {
+            outbox.flush();
+            while pending.missing.get() > 0 {
                 if busy {
                     core.yield_now().await;
                 } else {
-                    poll_fn(|context| asked.poll(context)).await;
+                    poll_fn(|context| pending.poll(context)).await;
                 }
             }
         }
-        let what = format!("question, {} core, {at_a_time} at a time", if busy { "busy" } else { "idle" });
+        let what = format!("round trip, {} core, {at_a_time} at a time", if busy { "busy" } else { "idle" });
         show(&format!("{what}: time"), core.tick() - begin, rounds * at_a_time);
         show(&format!("{what}: processor time"), used() - before, rounds * at_a_time);
     }
 }
 
-struct Asked {
-    missing: Cell<u32>,
-    asker: RefCell<Option<Waker>>,
+/// Messages that have not come back.
+#[derive(Default)]
+struct Pending {
+    missing: Cell<usize>,
+    waker: RefCell<Option<Waker>>,
 }
 
-impl Asked {
-    fn answered(&self, well: bool) {
-        assert!(well, "a question was not answered");
-        self.missing.set(self.missing.get() - 1);
+impl Pending {
+    fn received(&self, messages: usize) {
+        self.missing.set(self.missing.get() - messages);
         if self.missing.get() == 0
-            && let Some(asker) = self.asker.take()
+            && let Some(waker) = self.waker.take()
         {
-            asker.wake();
+            waker.wake();
         }
     }
 
@@ -186,7 +180,7 @@ impl Asked {
         if self.missing.get() == 0 {
             return Poll::Ready(());
         }
-        self.asker.replace(Some(context.waker().clone()));
+        self.waker.replace(Some(context.waker().clone()));
         Poll::Pending
     }
 }

@@ -14,7 +14,7 @@ use crate::config::EngineConfig;
 use crate::core::CoreService;
 use crate::cores::{self, CorePlan, CorePlanError};
 use crate::executor::{self, Control, CoreSetup};
-use crate::health::{Health, Heartbeats};
+use crate::health::Health;
 use crate::housekeeping::{Housekeeper, Periodic};
 use crate::large_pages::LargePages;
 use crate::mailbox::{self, MailboxSender};
@@ -168,7 +168,7 @@ impl Engine {
             .map_err(|error| EngineError::System("the system's random numbers cannot be read", error))?;
         Ok(Self {
             registry: Registry::default(),
-            health: Health { heartbeats: Heartbeats::new(count), epoch },
+            health: Health::new(count, epoch),
             process: ProcessFigures::new(count),
             config,
             epoch,

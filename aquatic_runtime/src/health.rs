@@ -51,6 +51,12 @@ pub struct Health {
 }
 
 impl Health {
+    /// The health of this many cores, none of which has started.
+    #[must_use]
+    pub fn new(cores: usize, epoch: Epoch) -> Self {
+        Self { heartbeats: Heartbeats::new(cores), epoch }
+    }
+
     /// The first core that has stalled, and for how long; `None` while all respond.
     #[must_use]
     pub fn first_stalled(&self) -> Option<(usize, Duration)> {

@@ -9,7 +9,7 @@ use aquatic_common::InfoHash;
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
 use aquatic_runtime::channel::OutboxFull;
 use aquatic_runtime::{Core, Outbox};
-use aquatic_swarm::{Announce, Announced, FamilySet, PeerBuffers, SwarmCounts};
+use aquatic_swarm::{Announce, Announced, FamilySet, SwarmCounts};
 use rand::RngExt;
 
 use crate::expiry;
@@ -197,11 +197,9 @@ impl LocalTracker {
     ) -> Result<(), OutboxFull> {
         let tracker = self.tracker.borrow();
         self.outbox.add(owner, |batch| {
-            let before = batch.torrents.len();
             let positioned = (0_u16..).zip(info_hashes.iter().copied());
-            batch.torrents.extend(positioned.filter(|(_, info_hash)| tracker.owner(info_hash) == owner));
-            let torrents = u16::try_from(batch.torrents.len() - before).unwrap_or(u16::MAX);
-            batch.items.push(Message::Scrape { id, families, torrents });
+            let owned = positioned.filter(|(_, info_hash)| tracker.owner(info_hash) == owner);
+            batch.push_scrape(id, families, owned);
         })
     }
 
@@ -251,30 +249,16 @@ impl LocalTracker {
 
     /// Applies another core's announce and writes the response. If there is no room for it, the asking core runs into
     /// its deadline; that has been counted here.
-    fn apply(&self, from: usize, id: RequestId, announce: &Announce, (v4_room, v6_room): (u32, u32)) {
+    fn apply(&self, from: usize, id: RequestId, announce: &Announce, room: (u32, u32)) {
+        let now = self.core.now();
         let _ = self.outbox.add(from, |batch| {
-            let begin = batch.peers.len();
-            let (v4_room, v6_room) = (v4_room as usize, v6_room as usize);
-            batch.peers.resize(begin + v4_room + v6_room, 0);
-            let (v4, v6) = batch.peers.get_mut(begin..).unwrap_or_default().split_at_mut(v4_room);
-            let out = PeerBuffers { v4, v6 };
-            let announced = self.tracker.borrow_mut().announce(announce, self.core.now(), out);
-            let Announced { v4_len, v6_len, .. } = announced;
-            let v6 = begin + v4_room;
-            batch.peers.copy_within(v6..v6 + v6_len, begin + v4_len);
-            batch.peers.truncate(begin + v4_len + v6_len);
-            batch.items.push(Message::Announced { id, announced });
+            batch.push_announced(id, announce, room, (&mut self.tracker.borrow_mut(), now));
         });
     }
 
     fn count(&self, from: usize, id: RequestId, families: FamilySet, torrents: &[(u16, InfoHash)]) {
         let tracker = self.tracker.borrow();
-        let _ = self.outbox.add(from, |batch| {
-            let counts = torrents.iter().map(|(at, info_hash)| (*at, tracker.scrape(info_hash, families)));
-            batch.counts.extend(counts);
-            let torrents = u16::try_from(torrents.len()).unwrap_or(u16::MAX);
-            batch.items.push(Message::Scraped { id, torrents });
-        });
+        let _ = self.outbox.add(from, |batch| batch.push_scraped(id, families, torrents, &tracker));
     }
 }
 

@@ -125,7 +125,7 @@ fn connections_of_one_address_are_limited() {
     let mut open: Vec<_> = (0..3).map(|_| server.connect()).collect();
     assert!(open.iter_mut().all(|stream| core_of(stream).is_some()));
     assert!(time_to_refusal(server.connect()) < Duration::from_secs(1));
-    assert_eq!(server.refused("limit per address"), 1);
+    assert_eq!(server.refused("limit_per_address"), 1);
     let port = server.address.rsplit(':').next().unwrap();
     let other = connect_from("127.0.0.2", &format!("127.0.0.1:{port}"));
     assert!(core_of(&mut { other }).is_some());

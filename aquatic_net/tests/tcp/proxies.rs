@@ -68,7 +68,7 @@ fn the_header_comes_before_tls() {
 fn a_missing_header_is_refused_or_made_up_for() {
     let server = Server::start(&[TRUSTED, REFUSE]);
     assert_eq!(core_of(&mut server.connect()), None);
-    assert_eq!(server.refused("proxy header missing"), 1);
+    assert_eq!(server.refused("proxy_header_missing"), 1);
     let mut silent = server.connect();
     assert!(time_to_end(&mut silent) > Duration::from_millis(1400));
     assert_eq!(server.timeouts("handshake"), 1);
@@ -81,7 +81,7 @@ fn a_missing_header_is_refused_or_made_up_for() {
     let mut stream = server.connect();
     stream.write_all(b"PROXY TCP4 nonsense\r\nwho\n").unwrap();
     assert_eq!(read_line(&mut stream), None);
-    assert_eq!(server.refused("proxy header malformed"), 1);
+    assert_eq!(server.refused("proxy_header_malformed"), 1);
     server.until(Server::OPEN, 0);
     server.stop();
 }
@@ -107,7 +107,7 @@ fn the_limit_per_address_is_for_clients_not_for_their_proxy() {
     let open: Vec<_> = [1, 1, 2, 2, 3].map(connect).into_iter().flatten().collect();
     assert_eq!(open.len(), 5);
     assert!(connect(1).is_none());
-    assert_eq!(server.refused("limit per address"), 1);
+    assert_eq!(server.refused("limit_per_address"), 1);
     drop(open);
     server.until(Server::OPEN, 0);
     assert!(connect(1).is_some());

@@ -93,69 +93,34 @@ fn a_service_that_ends_by_itself_ends_the_process() {
 }
 
 #[test]
-fn cores_answer_each_other_in_request_order() {
-    let mut child = Child::start("ask", &[]);
-    child.expect("announce from core 0: 1 leechers there");
-    child.expect("scrape from core 0: [1, 0, 1, 1, 0, 1]");
-    child.expect("scrape from core 1: [1, 0, 1, 1, 0, 1]");
-    child.signal(SIGNALS[0]);
-    assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
-}
-
-#[test]
-fn a_full_channel_gives_messages_back_and_loses_none() {
+fn a_full_queue_gives_batches_back_and_loses_none() {
     let mut child = Child::start("overflow", &[]);
-    child.expect("handed back 904, counted 904");
-    child.expect("scrape while full: Err(Overflow)");
-    child.expect("core 1 received 4096 in order");
-    child.expect("Messages to another core that found its channel full: ");
+    child.expect("handed back 76, counted 76");
+    child.expect("core 1 received 1024 in order");
+    child.expect("Attempts to send to another core that found its queue full (test): ");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
 }
 
 #[test]
-fn a_core_that_does_not_answer_in_time_is_an_error() {
-    let mut child = Child::start("timeout", &[]);
-    child.expect("scrape of a busy core: Err(Timeout)");
+fn a_full_outbox_rejects_messages_and_delivers_what_it_has_taken() {
+    let mut child = Child::start("outbox", &[]);
+    child.expect("rejected 368, counted 368");
+    child.expect("core 1 received 69632 in order");
+    child
+        .expect("Messages for another core rejected because too much waited for it already (test): 368 more");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
 }
 
 #[test]
-fn the_access_list_is_reloaded_by_signal() {
-    let listed = "00000000000000000000000000000000000000aa";
-    let other = "00000000000000000000000000000000000000bb";
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("list.txt");
-    std::fs::write(&path, listed).unwrap();
-    let mut child = Child::start("access", &[("ACCESS_LIST", path.to_str().unwrap())]);
-    child.expect("core 0 allows aa, not bb");
-    child.expect("core 1 allows aa, not bb");
-
-    std::fs::write(&path, format!("{other}\nnonsense\n")).unwrap();
-    child.signal(rustix::process::Signal::USR1);
-    child.expect("access list, line 2: expected 40 hexadecimal digits, got 8 characters; skipped");
-    child.expect("access list read again: 1 info hashes");
-    child.expect("core 0 allows bb, not aa");
-    child.expect("core 1 allows bb, not aa");
-
-    std::fs::remove_file(&path).unwrap();
-    child.signal(rustix::process::Signal::USR1);
-    child.expect("the old access list stays in use: cannot read the access list");
-    child.expect("core 0 still allows bb, not aa");
+fn an_outbox_sends_by_itself_and_the_memory_of_batches_is_kept() {
+    let mut child = Child::start("batches", &[]);
+    child.expect("core 1 received [1, 2, 3] from core 0");
+    child.expect("memory is kept: true, messages are not: true");
+    child.expect("core 0 received [4] from core 1");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
-}
-
-#[test]
-fn a_bad_access_list_refuses_to_start() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("list.txt");
-    std::fs::write(&path, "nonsense\n").unwrap();
-    let ended =
-        Child::start("access", &[("ACCESS_LIST", path.to_str().unwrap())]).wait(Duration::from_secs(5));
-    assert_eq!(ended.code, Some(3), "{}", ended.output);
-    assert!(ended.output.contains("line 1: expected 40 hexadecimal digits"), "{}", ended.output);
 }
 
 #[test]
@@ -255,48 +220,20 @@ fn connections_are_streams() {
 }
 
 #[test]
-fn the_metrics_endpoint_serves_and_closes() {
-    let mut child = Child::start("metrics", &[]);
-    let line = child.expect("metrics: http://");
-    let address = line.split("http://").nth(1).unwrap().trim_end_matches("/metrics").to_owned();
-    child.expect("core 1 has counted");
-    let get = |path: &str| {
-        let mut stream = TcpStream::connect(&address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        response
-    };
-    let metrics = get("/metrics");
-    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n") && metrics.ends_with("# EOF\n"), "{metrics}");
-    for line in [
-        "aquatic_requests_total{protocol=\"udp\",family=\"ipv4\",action=\"announce\"} 30",
-        "aquatic_cores 2.0",
-        "aquatic_access_list 0.0",
-    ] {
-        assert!(metrics.lines().any(|l| l == line), "no line {line:?} in\n{metrics}");
-    }
-    assert!(metrics.contains("aquatic_tick_lag_seconds{core=\"1\"} "), "{metrics}");
-    assert!(get("/health").ends_with("ok\n"));
-    assert!(get("/else").starts_with("HTTP/1.1 404 "));
-    let crowd: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(&address).unwrap()).collect();
-    let mut ninth = TcpStream::connect(&address).unwrap();
-    ninth.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    assert_eq!(ninth.read(&mut [0]).unwrap(), 0, "a ninth connection is closed at once");
-    drop(crowd);
+fn losses_and_statistics_are_logged() {
+    let mut child = Child::start("losses", &[]);
     child.expect("Requests dropped without a reply (udp, because): 5 more, 5 in all");
-    child.expect("not served because too many were open");
     child.expect("statistics: requests per second: udp ipv4 scrape ");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
 }
 
 #[test]
-fn a_core_that_does_not_move_is_told() {
+fn a_stalled_core_is_logged() {
     let mut child = Child::start("stall", &[]);
-    child.expect("core 1 has not moved for 3.");
+    child.expect("core 1 has not responded for 3.");
     child.expect("Times a core did not move for several seconds: 1 more, 1 in all");
-    child.expect("core 1 moves again");
+    child.expect("core 1 responds again");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
 }

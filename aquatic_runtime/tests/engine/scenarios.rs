@@ -6,19 +6,13 @@ use std::process;
 use std::rc::Rc;
 use std::time::Duration;
 
-use aquatic_common::config::{
-    AccessListConfig, CleaningConfig, LimitsConfig, MetricsConfig, PrivilegesConfig, StatisticsConfig,
-};
-use aquatic_common::processors::Processors;
-use aquatic_common::{AccessListMode, AnnounceEvent, InfoHash};
-use aquatic_runtime::metrics::names;
+use aquatic_metrics::{Metric, names};
 use aquatic_runtime::readiness::{Mode, Source};
-use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
-use aquatic_swarm::{Announce, Families, FamilySet};
+use aquatic_runtime::{Core, CoreService, Engine, EngineConfig, Outbox};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-type TestCore = Rc<Core<u64>>;
+type TestCore = Rc<Core>;
 
 const CORES: usize = 2;
 
@@ -52,22 +46,8 @@ pub(crate) fn run(name: &str) {
 }
 
 fn config(name: &str) -> EngineConfig {
-    let mut config = EngineConfig {
-        workers: CORES,
-        cpus: Processors::default(),
-        privileges: PrivilegesConfig::default(),
-        access_list: AccessListConfig::default(),
-        metrics: MetricsConfig::default(),
-        statistics: StatisticsConfig::default(),
-        cleaning: CleaningConfig::default(),
-        limits: LimitsConfig::default(),
-    };
-    if let Ok(path) = std::env::var("ACCESS_LIST") {
-        config.access_list = AccessListConfig { mode: AccessListMode::Allow, path: path.into() };
-    }
-    if name == "metrics" {
-        config.metrics.enable = true;
-        config.metrics.address.set_port(0);
+    let mut config = EngineConfig { workers: CORES, ..EngineConfig::default() };
+    if name == "losses" {
         config.statistics.interval = 2;
     }
     if name == "privileges" {
@@ -83,25 +63,22 @@ struct Scenario {
 }
 
 impl CoreService for Scenario {
-    type Message = u64;
-
     async fn run(self, core: TestCore) -> anyhow::Result<()> {
         match self.name.as_str() {
             "idle" | "stopped-early" | "memlock" | "memlock-privileged" => idle(core).await,
             "stubborn" => stubborn(core).await,
             "panic" | "panic-in-task" | "panic-in-handler" => panics(core, &self.name).await,
             "return" | "error" => ends(&core, &self.name).await?,
-            "ask" => ask(core).await,
             "overflow" => overflow(core).await,
-            "timeout" => timeout(core).await,
+            "outbox" => outbox(core).await,
+            "batches" => batches(core).await,
             "stall" => stall(core).await,
-            "access" => access(core).await,
             "privileges" => privileges(core).await,
             "fairness" => fairness(core).await,
             "descriptors" => descriptors(core).await,
             "leaving" => leaving(core).await,
             "echo" => echo(core).await,
-            "metrics" => metrics(core).await,
+            "losses" => losses(core).await,
             other => panic!("no scenario {other}"),
         }
         Ok(())
@@ -130,9 +107,10 @@ async fn stubborn(core: TestCore) {
 async fn panics(core: TestCore, name: &str) {
     match name {
         "panic-in-handler" => {
-            core.on_message(|_, _: u64| panic!("on purpose"));
+            let channel = core.open_channel::<Vec<u64>>("test").await;
+            channel.receive(|_, _| panic!("on purpose"));
             if core.index() == 0 {
-                core.try_send(1, 1).unwrap();
+                channel.try_send(1, vec![1]).unwrap();
             }
         }
         "panic-in-task" if core.index() == 1 => core.spawn(async { panic!("on purpose") }),
@@ -152,74 +130,30 @@ async fn ends(core: &TestCore, name: &str) -> anyhow::Result<()> {
     if name == "error" { Err(anyhow::anyhow!("root cause").context("on purpose")) } else { Ok(()) }
 }
 
-/// An info hash that the given core owns.
-fn hash_of(core: &TestCore, owner: usize, nth: usize) -> InfoHash {
-    (0..).map(numbered).filter(|hash| core.owner(hash) == owner).nth(nth).unwrap()
-}
-
-/// An info hash for each number, spread over all values.
-fn numbered(n: u64) -> InfoHash {
-    let mut hash = [0; 20];
-    hash[..8].copy_from_slice(&n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
-    InfoHash(hash)
-}
-
-async fn ask(core: TestCore) {
-    // Both cores choose the same torrents: two of each core with a peer, one of each without.
-    let own = |nth| hash_of(&core, core.index(), nth);
-    for nth in [0, 2] {
-        let mut shard = core.shard();
-        let out = aquatic_swarm::PeerBuffers { v4: &mut [], v6: &mut [] };
-        shard.announce(&announce(own(nth)), core.now(), &mut *core.rng(), out);
-    }
-    // The other core has done the same by then.
-    core.sleep(Duration::from_millis(100)).await;
-    let hashes =
-        [(0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (1, 2)].map(|(owner, nth)| hash_of(&core, owner, nth));
-    let index = core.index();
-    if index == 0 {
-        let announce = announce(hash_of(&core, 1, 7));
-        core.announce(announce, (60, 0), |answer| {
-            say(&format!("announce from core 0: {} leechers there", answer.unwrap().announced.incomplete));
-        });
-    }
-    core.scrape(&hashes, FamilySet::Both, move |counts| {
-        let peers: Vec<_> = counts.unwrap().iter().map(|counts| counts.incomplete).collect();
-        say(&format!("scrape from core {index}: {peers:?}"));
-    });
-    core.stopping().await;
-}
-
-fn announce(info_hash: InfoHash) -> Announce {
-    Announce {
-        info_hash,
-        address: "192.0.2.1:1000".parse().unwrap(),
-        seeder: false,
-        event: AnnounceEvent::None,
-        wanted: 10,
-        families: Families::Own,
+/// Says when this core has received so many numbers, counted from 0, in their order.
+fn expect_numbers(numbers: u64) -> impl FnMut(usize, &mut Vec<u64>) {
+    let mut received = 0;
+    move |from, batch| {
+        for &number in batch.iter() {
+            assert_eq!((from, number), (0, received), "messages keep their order");
+            received += 1;
+            if received == numbers {
+                say(&format!("core 1 received {received} in order"));
+            }
+        }
     }
 }
 
 async fn overflow(core: TestCore) {
-    let received = Rc::new(Cell::new(0));
-    let count = Rc::clone(&received);
-    core.on_message(move |from, number: u64| {
-        assert_eq!((from, number), (0, count.get()), "messages keep their order");
-        count.set(number + 1);
-        if number == 4095 {
-            say(&format!("core 1 received {} in order", number + 1));
-        }
-    });
+    let channel = core.open_channel::<Vec<u64>>("test").await;
+    channel.receive(expect_numbers(1024));
     if core.index() == 0 {
-        // Core 1 is kept from receiving until the channel is full.
+        // Core 1 is kept from receiving until the queue is full.
         core.sleep(Duration::from_millis(200)).await;
-        let before = counted(&core);
-        let refused = (0..5000).filter(|&number| core.try_send(1, number).is_err()).count();
-        say(&format!("handed back {refused}, counted {}", counted(&core) - before));
-        core.scrape(&[hash_of(&core, 1, 0)], FamilySet::Both, |counts| {
-            say(&format!("scrape while full: {:?}", counts.map(drop)));
-        });
+        let refused = (0..1100).filter(|&number| channel.try_send(1, vec![number]).is_err()).count();
+        say(&format!("handed back {refused}, counted {}", counted(&core, &names::CHANNEL_OVERFLOWS)));
+        assert!(channel.try_send(0, vec![1]).is_err(), "no core has a queue to itself");
+        assert!(channel.try_send(2, vec![1]).is_err(), "there are two cores");
     } else {
         core.sleep(Duration::from_millis(20)).await;
         keep_busy(Duration::from_millis(700));
@@ -227,9 +161,54 @@ async fn overflow(core: TestCore) {
     core.stopping().await;
 }
 
-fn counted(core: &TestCore) -> u64 {
+async fn outbox(core: TestCore) {
+    // 1024 batches of 64 messages in the queue, and 4096 in the outbox.
+    const TAKEN: u64 = 1024 * 64 + 4096;
+    let channel = core.open_channel::<Vec<u64>>("test").await;
+    let outbox = Outbox::new(channel.clone());
+    channel.receive(expect_numbers(TAKEN));
+    if core.index() == 0 {
+        // Core 1 is kept from receiving until the outbox is full.
+        core.sleep(Duration::from_millis(200)).await;
+        let rejected = (0..70_000).filter(|&number| outbox.add(1, |batch| batch.push(number)).is_err());
+        let rejected = rejected.count();
+        say(&format!("rejected {rejected}, counted {}", counted(&core, &names::CHANNEL_REJECTED)));
+        assert!(outbox.add(2, |_| panic!("there is no such core")).is_err());
+    } else {
+        core.sleep(Duration::from_millis(20)).await;
+        keep_busy(Duration::from_millis(700));
+    }
+    core.stopping().await;
+}
+
+async fn batches(core: TestCore) {
+    let channel = core.open_channel::<Vec<u64>>("test").await;
+    let outbox = Outbox::new(channel.clone());
+    let received = Rc::new(Cell::new(0));
+    let count = Rc::clone(&received);
+    let index = core.index();
+    channel.receive(move |from, batch| {
+        count.set(count.get() + batch.len());
+        say(&format!("core {index} received {batch:?} from core {from}"));
+    });
+    if index == 0 {
+        // They are sent once the other tasks have run, without being flushed.
+        (1..=3).for_each(|number| outbox.add(1, |batch| batch.push(number)).unwrap());
+    } else {
+        while received.get() < 3 {
+            core.sleep(Duration::from_millis(5)).await;
+        }
+        let spare = channel.spare();
+        say(&format!("memory is kept: {}, messages are not: {}", spare.capacity() >= 3, spare.is_empty()));
+        outbox.add(0, |batch| batch.push(4)).unwrap();
+        assert!(outbox.flush());
+    }
+    core.stopping().await;
+}
+
+fn counted(core: &TestCore, metric: &Metric) -> u64 {
     let samples = core.metrics().registry().samples();
-    samples.iter().find(|sample| *sample.metric == names::MESH_OVERFLOW).map_or(0, |sample| sample.value)
+    samples.iter().filter(|sample| sample.metric == metric).map(|sample| sample.value).sum()
 }
 
 /// Blocks the core, as a bug would.
@@ -238,52 +217,12 @@ fn keep_busy(time: Duration) {
     std::thread::sleep(time);
 }
 
-async fn timeout(core: TestCore) {
-    if core.index() == 0 {
-        core.sleep(Duration::from_millis(300)).await;
-        core.scrape(&[hash_of(&core, 1, 0)], FamilySet::Both, |counts| {
-            say(&format!("scrape of a busy core: {:?}", counts.map(drop)));
-        });
-    } else {
-        core.sleep(Duration::from_millis(5)).await;
-        keep_busy(Duration::from_millis(3200));
-    }
-    core.stopping().await;
-}
-
 async fn stall(core: TestCore) {
     if core.index() == 1 {
         core.sleep(Duration::from_millis(400)).await;
         keep_busy(Duration::from_millis(4500));
     }
     core.stopping().await;
-}
-
-async fn access(core: TestCore) {
-    let hash = |last| {
-        let mut hash = [0; 20];
-        hash[19] = last;
-        InfoHash(hash)
-    };
-    let index = core.index();
-    let mut last = String::new();
-    let mut rounds = 0;
-    while !core.is_stopping() {
-        let now = match (core.allows(&hash(0xaa)), core.access_list().allows(&hash(0xbb))) {
-            (true, false) => "allows aa, not bb",
-            (false, true) => "allows bb, not aa",
-            _ => "is undecided",
-        };
-        if now != last {
-            say(&format!("core {index} {now}"));
-            last = now.to_owned();
-        }
-        rounds += 1;
-        if rounds % 10 == 0 {
-            say(&format!("core {index} still {now}"));
-        }
-        core.sleep(Duration::from_millis(30)).await;
-    }
 }
 
 async fn privileges(core: TestCore) {
@@ -349,13 +288,14 @@ async fn fairness(core: TestCore) {
     let slowest = Rc::clone(&slowest_message);
     let clock = Rc::clone(&core);
     let mut since_last = Stopwatch::start(&core);
-    core.on_message(move |_, _: u64| {
+    let channel = core.open_channel::<Vec<u64>>("test").await;
+    channel.receive(move |_, _| {
         slowest.set(slowest.get().max(since_last.time(&clock)));
         since_last = Stopwatch::start(&clock);
     });
     if core.index() == 1 {
         while !core.is_stopping() {
-            core.try_send(0, 0).unwrap();
+            channel.try_send(0, vec![0]).unwrap();
             core.sleep(Duration::from_millis(5)).await;
         }
         return;
@@ -491,14 +431,9 @@ async fn echo(core: TestCore) {
     core.stopping().await;
 }
 
-async fn metrics(core: TestCore) {
-    let labels = [("protocol", "udp"), ("family", "ipv4"), ("action", "announce")];
-    let requests = core.metrics().counter(&names::REQUESTS, &labels);
-    requests.add(10 * (core.index() as u64 + 1));
+async fn losses(core: TestCore) {
     let dropped = core.metrics().counter(&names::DROPPED, &[("protocol", "udp"), ("reason", "because")]);
     dropped.add(core.index() as u64 * 5);
-    core.sleep(Duration::from_millis(300)).await;
-    say(&format!("core {} has counted", core.index()));
     // Statistics are about what happens between two reports, and cores start before the first.
     let labels = [("protocol", "udp"), ("family", "ipv4"), ("action", "scrape")];
     let going_on = core.metrics().counter(&names::REQUESTS, &labels);

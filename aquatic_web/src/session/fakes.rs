@@ -1,0 +1,386 @@
+//! A connection whose reads and writes follow a script, a site that echoes paths, and an executor for one task.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use aquatic_common::Seconds;
+use aquatic_http_protocol::{Framing, PlainReply, Refusal, Refused, Status};
+use aquatic_net::tcp::Phase;
+use aquatic_runtime::Health;
+use aquatic_runtime::clock::Epoch;
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use crate::front::{Front, FrontSettings};
+use crate::site::{AfterReply, Outcome, Site, Upgrade, UpgradeOutcome, Upgraded, Waiting, WebRequest};
+use crate::transport::{Runtime, Transport};
+
+/// Maximum size of a request's head in the tests.
+pub(super) const MAX_REQUEST_SIZE: usize = 256;
+
+/// What the next read of a connection comes to. Without any, there is nothing to read yet.
+pub(super) enum Read {
+    Bytes(Vec<u8>),
+    /// Nothing is there, but the task is woken.
+    Pause,
+    End,
+    Fail,
+}
+
+/// How a connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closed {
+    AtOnce,
+    Lingering,
+}
+
+/// The other end of a connection.
+pub(super) struct Wire {
+    pub(super) reads: VecDeque<Read>,
+    pub(super) sent: Vec<u8>,
+    /// Bytes that the client still receives.
+    pub(super) room: usize,
+    /// Maximum number of bytes taken by one write.
+    pub(super) max_write: usize,
+    pub(super) phases: Vec<Phase>,
+    pub(super) stopping: bool,
+    /// Bytes sent before the end was announced.
+    pub(super) end_announced_at: Option<usize>,
+    pub(super) closed: Option<Closed>,
+    pub(super) charged: Vec<IpAddr>,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self {
+            reads: VecDeque::new(),
+            sent: Vec::new(),
+            room: usize::MAX,
+            max_write: usize::MAX,
+            phases: Vec::new(),
+            stopping: false,
+            end_announced_at: None,
+            closed: None,
+            charged: Vec::new(),
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Script(pub(super) Rc<RefCell<Wire>>);
+
+impl AsyncRead for Script {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let reads = &mut self.0.borrow_mut().reads;
+        match reads.pop_front() {
+            None => Poll::Pending,
+            Some(Read::Pause) => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Read::End) => Poll::Ready(Ok(0)),
+            Some(Read::Fail) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Some(Read::Bytes(mut bytes)) => {
+                let len = bytes.len().min(buffer.len());
+                let rest = bytes.split_off(len);
+                buffer[..len].copy_from_slice(&bytes);
+                if !rest.is_empty() {
+                    reads.push_front(Read::Bytes(rest));
+                }
+                Poll::Ready(Ok(len))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Script {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let wire = &mut *self.0.borrow_mut();
+        let len = bytes.len().min(wire.room).min(wire.max_write);
+        if len == 0 {
+            return Poll::Pending;
+        }
+        wire.room -= len;
+        wire.sent.extend_from_slice(&bytes[..len]);
+        Poll::Ready(Ok(len))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.borrow().room == 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Transport for Script {
+    fn peer(&self) -> Option<IpAddr> {
+        Some([192, 0, 2, 1].into())
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.0.borrow_mut().phases.push(phase);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.0.borrow().stopping
+    }
+
+    fn charge_address(&mut self, client: IpAddr) -> bool {
+        self.0.borrow_mut().charged.push(client);
+        true
+    }
+
+    fn announce_end(&self) {
+        let mut wire = self.0.borrow_mut();
+        wire.end_announced_at = Some(wire.sent.len());
+    }
+
+    async fn close(self) {
+        self.0.borrow_mut().closed = Some(Closed::AtOnce);
+    }
+
+    async fn close_lingering(self) {
+        self.0.borrow_mut().closed = Some(Closed::Lingering);
+    }
+}
+
+/// A core that counts how often tasks let others run.
+#[derive(Clone, Default)]
+pub(super) struct CountingRuntime {
+    pub(super) yields: Rc<Cell<usize>>,
+}
+
+impl Runtime for CountingRuntime {
+    fn now(&self) -> Seconds {
+        Seconds(7)
+    }
+
+    fn yield_now(&self) -> impl Future<Output = ()> {
+        self.yields.set(self.yields.get() + 1);
+        let mut yielded = false;
+        poll_fn(move |context| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+}
+
+/// What the sites of a front have been asked.
+#[derive(Default)]
+pub(super) struct Log {
+    pub(super) paths: RefCell<Vec<String>>,
+    pub(super) refusals: RefCell<Vec<Refusal>>,
+    pub(super) health: Cell<usize>,
+    pub(super) bytes: Cell<(usize, usize)>,
+    /// Whether what is waited for has come.
+    pub(super) released: Cell<bool>,
+    /// Waiting replies that have been dropped before they were finished.
+    pub(super) given_up: Cell<usize>,
+    pub(super) upgraded: RefCell<Option<(String, Vec<u8>)>>,
+}
+
+/// Replies with the path, or with much more if that begins with `/big`. Replies to `/wait` have to be waited for, and
+/// `/charge` counts the connection to an address.
+pub(super) struct Echo(pub(super) Rc<Log>);
+
+pub(super) fn text_of(path: &str) -> String {
+    if path.starts_with("/big") { path.repeat(200) } else { path.to_owned() }
+}
+
+pub(super) struct WaitingEcho {
+    log: Rc<Log>,
+    path: String,
+    framing: Framing,
+    finished: bool,
+}
+
+impl Drop for WaitingEcho {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.log.given_up.set(self.log.given_up.get() + 1);
+        }
+    }
+}
+
+impl Waiting for WaitingEcho {
+    fn poll(&mut self, _: &Context<'_>) -> Poll<()> {
+        if self.log.released.get() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Site for Echo {
+    type State = usize;
+    type Waiting = WaitingEcho;
+
+    fn longest_reply(&self) -> usize {
+        4096
+    }
+
+    fn respond(
+        &mut self,
+        request: &mut WebRequest<'_>,
+        state: &mut usize,
+        reply: &mut [u8],
+    ) -> Outcome<WaitingEcho> {
+        assert!(reply.len() >= self.longest_reply(), "replies find room");
+        let path = String::from_utf8(request.head.path.to_vec()).unwrap();
+        *state += 1;
+        self.0.paths.borrow_mut().push(path.clone());
+        if path == "/charge" {
+            assert!((request.charge_address)([203, 0, 113, 1].into()));
+        }
+        if path == "/wait" {
+            let (log, framing) = (Rc::clone(&self.0), request.framing);
+            return Outcome::Wait(WaitingEcho { log, path, framing, finished: false });
+        }
+        let text = if path == "/nth" { state.to_string() } else { text_of(&path) };
+        let plain = PlainReply { status: Status::Ok, text: &text };
+        Outcome::Reply(plain.encode(request.framing, reply).unwrap(), AfterReply::of(request.framing))
+    }
+
+    fn finish(&mut self, mut waiting: WaitingEcho, reply: &mut [u8]) -> (usize, AfterReply) {
+        waiting.finished = true;
+        let plain = PlainReply { status: Status::Ok, text: &waiting.path };
+        (plain.encode(waiting.framing, reply).unwrap(), AfterReply::of(waiting.framing))
+    }
+
+    fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize {
+        self.0.refusals.borrow_mut().push(refused.refusal);
+        PlainReply { status: Status::BadRequest, text: "refused" }.encode(refused.framing, reply).unwrap()
+    }
+
+    fn count_health(&self) {
+        self.0.health.set(self.0.health.get() + 1);
+    }
+
+    fn count_bytes(&self, received: usize, sent: usize) {
+        let (all_received, all_sent) = self.0.bytes.get();
+        self.0.bytes.set((all_received + received, all_sent + sent));
+    }
+}
+
+/// Takes connections over on `/socket` only, and receives until they end.
+pub(super) struct Sockets(pub(super) Rc<Log>);
+
+pub(super) const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+
+impl Upgrade<Script> for Sockets {
+    type Accepted = String;
+
+    fn respond(&mut self, request: &mut WebRequest<'_>, reply: &mut [u8]) -> UpgradeOutcome<String> {
+        if request.head.path != b"/socket" {
+            let plain = PlainReply { status: Status::NotFound, text: "no socket" };
+            let written = plain.encode(request.framing, reply).unwrap();
+            return UpgradeOutcome::Reply(written, AfterReply::of(request.framing));
+        }
+        reply[..SWITCHING.len()].copy_from_slice(SWITCHING);
+        UpgradeOutcome::Accepted(SWITCHING.len(), "accepted".to_owned())
+    }
+
+    fn explain(&mut self, request: &WebRequest<'_>, reply: &mut [u8]) -> usize {
+        let plain = PlainReply { status: Status::NotFound, text: "sockets only" };
+        plain.encode(request.framing.closing(), reply).unwrap()
+    }
+
+    fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize {
+        self.0.refusals.borrow_mut().push(refused.refusal);
+        PlainReply { status: Status::BadRequest, text: "refused" }.encode(refused.framing, reply).unwrap()
+    }
+
+    fn count_health(&self) {
+        self.0.health.set(self.0.health.get() + 1);
+    }
+
+    fn serve(&self, upgraded: Upgraded<Script, String>) -> impl Future<Output = ()> + 'static {
+        let log = Rc::clone(&self.0);
+        async move {
+            let Upgraded { mut connection, accepted, received: mut bytes } = upgraded;
+            // An error ends it, too.
+            let _ = connection.read_to_end(&mut bytes).await;
+            log.upgraded.replace(Some((accepted, bytes)));
+            connection.close().await;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One connection being served.
+pub(super) struct Served {
+    task: Pin<Box<dyn Future<Output = ()>>>,
+    wire: Script,
+    pub(super) log: Rc<Log>,
+    pub(super) runtime: CountingRuntime,
+}
+
+/// Which sites a front has.
+#[derive(Clone, Copy)]
+pub(super) enum Sites {
+    Both,
+    OnlySockets,
+}
+
+impl Served {
+    pub(super) fn new(sites: Sites, reads: impl IntoIterator<Item = Read>) -> Self {
+        let (wire, log, runtime) = (Script::default(), Rc::new(Log::default()), CountingRuntime::default());
+        wire.0.borrow_mut().reads.extend(reads);
+        let site = match sites {
+            Sites::Both => Some(Echo(Rc::clone(&log))),
+            Sites::OnlySockets => None,
+        };
+        let upgrade = Some(Sockets(Rc::clone(&log)));
+        let front = Front::new(
+            runtime.clone(),
+            (site, upgrade),
+            Health::new(1, Epoch::start()),
+            FrontSettings { max_request_size: MAX_REQUEST_SIZE },
+        );
+        Self { task: Box::pin(front.serve(wire.clone())), wire, log, runtime }
+    }
+
+    /// Runs until there is nothing to do. Returns whether the connection has ended.
+    pub(super) fn run(&mut self) -> bool {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        for _ in 0..10_000 {
+            if self.task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                return true;
+            }
+            if !woken.0.swap(false, Ordering::Relaxed) {
+                return false;
+            }
+        }
+        panic!("the task wakes itself for ever");
+    }
+
+    pub(super) fn wire(&self) -> std::cell::RefMut<'_, Wire> {
+        self.wire.0.borrow_mut()
+    }
+
+    pub(super) fn sent(&self) -> String {
+        String::from_utf8(self.wire().sent.clone()).unwrap()
+    }
+}

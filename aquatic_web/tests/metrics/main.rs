@@ -1,0 +1,85 @@
+//! The metrics endpoint of a running engine, in a process of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds anything else has failed")]
+
+#[path = "../../../aquatic_runtime/tests/engine/child.rs"]
+mod child;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process;
+use std::rc::Rc;
+use std::time::Duration;
+
+use aquatic_common::config::MetricsConfig;
+use aquatic_metrics::names;
+use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
+use aquatic_web::metrics_endpoint;
+use child::Child;
+
+/// Not a test: what the other tests start.
+#[test]
+#[ignore = "started by the other tests"]
+fn child() {
+    if std::env::var(child::SCENARIO).is_err() {
+        return;
+    }
+    env_logger::builder().filter_level(log::LevelFilter::Info).init();
+    let config = EngineConfig { workers: 2, ..EngineConfig::default() };
+    let mut metrics = MetricsConfig { enable: true, ..MetricsConfig::default() };
+    metrics.address.set_port(0);
+    let mut engine = Engine::prepare(config).unwrap();
+    metrics_endpoint::open(&metrics, &mut engine).unwrap();
+    let services = (0..engine.cores()).map(|_| Counting).collect();
+    engine.run(services).unwrap();
+    process::exit(0);
+}
+
+struct Counting;
+
+impl CoreService for Counting {
+    async fn run(self, core: Rc<Core>) -> anyhow::Result<()> {
+        let labels = [("protocol", "udp"), ("family", "ipv4"), ("action", "announce")];
+        let requests = core.metrics().counter(&names::REQUESTS, &labels);
+        requests.add(10 * (core.index() as u64 + 1));
+        core.sleep(Duration::from_millis(300)).await;
+        eprintln!("core {} has counted", core.index());
+        core.stopping().await;
+        Ok(())
+    }
+}
+
+#[test]
+fn the_metrics_endpoint_serves_and_closes() {
+    let mut child = Child::start("counting", &[]);
+    let line = child.expect("metrics: http://");
+    let address = line.split("http://").nth(1).unwrap().trim_end_matches("/metrics").to_owned();
+    child.expect("core 1 has counted");
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
+    };
+    let metrics = get("/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n") && metrics.ends_with("# EOF\n"), "{metrics}");
+    for line in [
+        "aquatic_requests_total{protocol=\"udp\",family=\"ipv4\",action=\"announce\"} 30",
+        "aquatic_cores 2.0",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "no line {line:?} in\n{metrics}");
+    }
+    assert!(metrics.contains("aquatic_tick_lag_seconds{core=\"1\"} "), "{metrics}");
+    assert!(get("/health").ends_with("ok\n"));
+    assert!(get("/else").starts_with("HTTP/1.1 404 "));
+    let crowd: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let mut ninth = TcpStream::connect(&address).unwrap();
+    ninth.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    assert_eq!(ninth.read(&mut [0]).unwrap(), 0, "a ninth connection is closed at once");
+    drop(crowd);
+    child.expect("not served because too many were open");
+    child.signal(rustix::process::Signal::TERM);
+    let ended = child.wait(Duration::from_secs(5));
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
+}
