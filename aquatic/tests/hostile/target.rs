@@ -24,7 +24,6 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     metrics: SocketAddr,
     log: Arc<Mutex<String>>,
-    protocol: &'static str,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -66,7 +65,7 @@ impl Target {
             }
         });
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut target = Self { child, address: nowhere, metrics: nowhere, log, protocol, _turn: turn };
+        let mut target = Self { child, address: nowhere, metrics: nowhere, log, _turn: turn };
         target.address = target.listening_at(false);
         target.metrics = target.listening_at(true);
         target
@@ -112,8 +111,7 @@ impl Target {
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        let label = format!("protocol=\"{}\"", self.protocol);
-        let lines = text.lines().filter(|line| !line.starts_with('#') && line.contains(&label));
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
         let values = lines.filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;
             let value: f64 = value.parse().ok()?;
@@ -122,11 +120,11 @@ impl Target {
         values.collect()
     }
 
-    /// How many connections it has.
+    /// How many connections it has, upgraded or not.
     pub(crate) fn connections(&self) -> u64 {
         let counters = self.counters();
-        let gauge = counters.iter().find(|(name, _)| name.starts_with("aquatic_connections{"));
-        *gauge.unwrap().1
+        let gauges = counters.iter().filter(|(name, _)| name.starts_with("aquatic_connections{"));
+        gauges.map(|(_, open)| open).sum()
     }
 
     /// Waits until it has no more connections than these.

@@ -39,7 +39,7 @@ fn connections_are_limited_in_all_and_per_address() {
         let series = format!("aquatic_connections_{what}_total{{protocol=\"http\",reason=\"{reason}\"}}");
         metric(metrics, &series)
     };
-    assert_eq!((count("refused", "limit per address"), count("displaced", "limit")), (4.0, 0.0));
+    assert_eq!((count("refused", "limit_per_address"), count("displaced", "limit")), (4.0, 0.0));
     // Longer than it takes to be idle.
     pause(800);
     let mut eleventh = connect(5);

@@ -29,7 +29,7 @@ fn stop(child: Child) {
 #[test]
 fn owners_respond_and_counts_keep_the_order_of_the_request() {
     let mut child = Child::start("ask", &[]);
-    child.expect("announce from core 0: 1 leechers there, 10 peers of IPv4");
+    child.expect("announce from core 0: 13 leechers there, 10 peers of IPv4");
     child.expect("scrape from core 0: [1, 0, 1, 1, 0, 1]");
     child.expect("scrape from core 1: [1, 0, 1, 1, 0, 1]");
     child.expect("scrape of own torrents, at once: [1, 0, 1]");

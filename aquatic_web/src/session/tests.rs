@@ -227,7 +227,8 @@ fn a_stopping_process_closes_after_the_next_reply() {
         assert!(served.run(), "{path}");
         let text = if path == "/health" { "ok\n" } else { path };
         assert_eq!(served.sent(), plain(Status::Ok, text, Connection::Close));
-        assert_eq!((served.wire().closed, served.wire().end_announced_at), (Some(Closed::AtOnce), Some(0)));
+        let wire = served.wire();
+        assert_eq!((wire.closed, wire.end_announced_at), (Some(Closed::AtOnce), Some(0)), "{path}");
     }
 }
 
