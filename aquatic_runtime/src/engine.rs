@@ -112,7 +112,9 @@ from!(Configuration(ConfigurationError), Machine(Unsupported));
 impl From<CorePlanError> for EngineError {
     fn from(error: CorePlanError) -> Self {
         match error {
-            CorePlanError::TooMany { .. } => Self::Configuration(ConfigurationError::new(error)),
+            CorePlanError::TooMany { .. }
+            | CorePlanError::TooManyForList { .. }
+            | CorePlanError::NotAllowed { .. } => Self::Configuration(ConfigurationError::new(error)),
             CorePlanError::Unknown => Self::Cores(error),
         }
     }
