@@ -127,7 +127,9 @@ struct Replied {
 
 impl Replied {
     fn reply(&self) -> Reply<'_> {
-        let Parsed::Complete(answer) = Response::parse(&self.bytes, false) else { panic!("{:?}", self.bytes) };
+        let Parsed::Complete(answer) = Response::parse(&self.bytes, false) else {
+            panic!("{:?}", self.bytes)
+        };
         assert_eq!(answer.length, self.bytes.len());
         Reply::parse(answer.body).unwrap()
     }
