@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use aquatic_common::config::AccessListConfig;
 use aquatic_common::{AccessListMode, Family, InfoHash, Seconds, Steering};
-use aquatic_http::{Action, Counters, Handled, Handler, Incoming, ProtocolConfig};
-use aquatic_http_protocol::{Answer, FailureView, Framing, Head, HttpFault, Refusal, Reply, Retry, Taken};
+use aquatic_http::{Action, Counters, Handled, Handler, HttpConfig, Incoming};
+use aquatic_http_protocol::{FailureView, Framing, Head, HttpFault, Parsed, Refusal, Reply, Response, Retry};
 use aquatic_metrics::Registry;
 use aquatic_net::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
 use aquatic_swarm::{Families, FamilySet, HashKey, PeerBuffers, Shard, ShardConfig, SwarmCounts};
@@ -83,7 +83,7 @@ impl Rig {
             on_bad: OnBadHeader::Refuse,
         };
         let counters = Counters::new(&Registry::default().core(0));
-        let handler = Handler::new(&ProtocolConfig::default(), forwarded, counters);
+        let handler = Handler::new(&HttpConfig::default(), forwarded, counters);
         Self {
             reply: vec![0; handler.longest_reply()],
             handler,
@@ -97,7 +97,9 @@ impl Rig {
     }
 
     fn handle_framed(&mut self, request: &str, framing: impl FnOnce(Framing) -> Framing) -> Handled {
-        let Taken::Whole(head) = Head::take(request.as_bytes(), 8192) else { panic!("no head: {request}") };
+        let Parsed::Complete(head) = Head::parse(request.as_bytes(), 8192) else {
+            panic!("no head: {request}")
+        };
         let framing = framing(head.framing);
         let incoming = Incoming { head: &head, framing, peer: self.peer, now: NOW };
         self.handler.handle(incoming, &mut self.tracker, &mut self.reply)
@@ -287,7 +289,7 @@ fn replies_are_framed_as_the_front_says() {
 #[test]
 fn what_is_not_http_is_refused_and_counted() {
     let mut rig = Rig::new(1);
-    let Taken::Refused(refused) = Head::take(b"GET / HTTP/9.9\r\n\r\n", 8192) else { panic!("accepted") };
+    let Parsed::Refused(refused) = Head::parse(b"GET / HTTP/9.9\r\n\r\n", 8192) else { panic!("accepted") };
     assert_eq!(refused.refusal, Refusal::Http(HttpFault::Version));
     let written = rig.handler.refuse(refused.refusal, refused.framing, &mut rig.tracker, &mut rig.reply);
     assert!(rig.reply[..written].starts_with(b"HTTP/1.1 505 "));

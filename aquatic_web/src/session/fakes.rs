@@ -250,19 +250,19 @@ impl Site for Echo {
             return Outcome::Wait(WaitingEcho { log, path, framing, finished: false });
         }
         let text = if path == "/nth" { state.to_string() } else { text_of(&path) };
-        let plain = PlainReply { status: Status::Ok, text: &text };
+        let plain = PlainReply::text(Status::Ok, &text);
         Outcome::Reply(plain.encode(request.framing, reply).unwrap(), AfterReply::of(request.framing))
     }
 
     fn finish(&mut self, mut waiting: WaitingEcho, reply: &mut [u8]) -> (usize, AfterReply) {
         waiting.finished = true;
-        let plain = PlainReply { status: Status::Ok, text: &waiting.path };
+        let plain = PlainReply::text(Status::Ok, &waiting.path);
         (plain.encode(waiting.framing, reply).unwrap(), AfterReply::of(waiting.framing))
     }
 
     fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize {
         self.0.refusals.borrow_mut().push(refused.refusal);
-        PlainReply { status: Status::BadRequest, text: "refused" }.encode(refused.framing, reply).unwrap()
+        PlainReply::text(Status::BadRequest, "refused").encode(refused.framing, reply).unwrap()
     }
 
     fn count_health(&self) {
@@ -285,7 +285,7 @@ impl Upgrade<Script> for Sockets {
 
     fn respond(&mut self, request: &mut WebRequest<'_>, reply: &mut [u8]) -> UpgradeOutcome<String> {
         if request.head.path != b"/socket" {
-            let plain = PlainReply { status: Status::NotFound, text: "no socket" };
+            let plain = PlainReply::text(Status::NotFound, "no socket");
             let written = plain.encode(request.framing, reply).unwrap();
             return UpgradeOutcome::Reply(written, AfterReply::of(request.framing));
         }
@@ -294,13 +294,13 @@ impl Upgrade<Script> for Sockets {
     }
 
     fn explain(&mut self, request: &WebRequest<'_>, reply: &mut [u8]) -> usize {
-        let plain = PlainReply { status: Status::NotFound, text: "sockets only" };
+        let plain = PlainReply::text(Status::NotFound, "sockets only");
         plain.encode(request.framing.closing(), reply).unwrap()
     }
 
     fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize {
         self.0.refusals.borrow_mut().push(refused.refusal);
-        PlainReply { status: Status::BadRequest, text: "refused" }.encode(refused.framing, reply).unwrap()
+        PlainReply::text(Status::BadRequest, "refused").encode(refused.framing, reply).unwrap()
     }
 
     fn count_health(&self) {

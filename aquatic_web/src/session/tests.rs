@@ -1,6 +1,6 @@
 //! Connections from their first byte to their end, over a scripted transport.
 
-use aquatic_http_protocol::{Connection, Framing, HttpFault, PlainReply, Refusal, Status};
+use aquatic_http_protocol::{Framing, HttpFault, Persistence, PlainReply, Refusal, Status};
 use aquatic_net::tcp::Phase;
 
 use super::fakes::{Closed, MAX_REQUEST_SIZE, Read, SWITCHING, Served, Sites, text_of};
@@ -17,24 +17,23 @@ fn bytes(text: impl AsRef<[u8]>) -> Read {
     Read::Bytes(text.as_ref().to_vec())
 }
 
-fn plain(status: Status, text: &str, connection: Connection) -> String {
+fn plain(status: Status, text: &str, persistence: Persistence) -> String {
     let mut buffer = [0; 8192];
-    let written =
-        PlainReply { status, text }.encode(Framing { connection, body: true }, &mut buffer).unwrap();
+    let written = PlainReply::text(status, text).encode(Framing::new(persistence), &mut buffer).unwrap();
     String::from_utf8(buffer[..written].to_vec()).unwrap()
 }
 
 /// The reply of the site to a request for this path, on a connection that stays open.
 fn reply(path: &str) -> String {
-    plain(Status::Ok, &text_of(path), Connection::Open)
+    plain(Status::Ok, &text_of(path), Persistence::Default)
 }
 
 fn last_reply(path: &str) -> String {
-    plain(Status::Ok, &text_of(path), Connection::Close)
+    plain(Status::Ok, &text_of(path), Persistence::Close)
 }
 
 fn refusal() -> String {
-    plain(Status::BadRequest, "refused", Connection::Close)
+    plain(Status::BadRequest, "refused", Persistence::Close)
 }
 
 /// Serves what is received in these pieces.
@@ -48,7 +47,7 @@ fn serve(reads: impl IntoIterator<Item = Read>) -> (Served, bool) {
 fn a_connection_is_kept_for_one_request_after_the_other() {
     let (mut served, ended) = serve([bytes(get("/nth")), Read::Pause, bytes(get("/nth"))]);
     assert!(!ended);
-    let two = ["1", "2"].map(|text| plain(Status::Ok, text, Connection::Open)).concat();
+    let two = ["1", "2"].map(|text| plain(Status::Ok, text, Persistence::Default)).concat();
     assert_eq!(served.sent(), two, "what the site keeps with the connection is kept");
     assert_eq!(served.wire().phases.last(), Some(&Phase::Idle));
 
@@ -124,7 +123,7 @@ fn an_upgraded_connection_takes_what_was_received_behind_the_request_along() {
 fn an_upgrade_that_is_not_accepted_is_answered_and_the_connection_kept() {
     let (served, ended) = serve([bytes(upgrade("/else") + &get("/a"))]);
     assert!(!ended);
-    let not_found = plain(Status::NotFound, "no socket", Connection::Open);
+    let not_found = plain(Status::NotFound, "no socket", Persistence::Default);
     assert_eq!(served.sent(), not_found + &reply("/a"));
 }
 
@@ -226,7 +225,7 @@ fn a_stopping_process_closes_after_the_next_reply() {
         served.log.released.set(released);
         assert!(served.run(), "{path}");
         let text = if path == "/health" { "ok\n" } else { path };
-        assert_eq!(served.sent(), plain(Status::Ok, text, Connection::Close));
+        assert_eq!(served.sent(), plain(Status::Ok, text, Persistence::Close));
         let wire = served.wire();
         assert_eq!((wire.closed, wire.end_announced_at), (Some(Closed::AtOnce), Some(0)), "{path}");
     }
@@ -260,7 +259,7 @@ fn health_is_answered_by_the_front_whoever_serves() {
     for sites in [Sites::Both, Sites::OnlySockets] {
         let mut served = Served::new(sites, [bytes(get("/health"))]);
         assert!(!served.run());
-        assert_eq!(served.sent(), plain(Status::Ok, "ok\n", Connection::Open));
+        assert_eq!(served.sent(), plain(Status::Ok, "ok\n", Persistence::Default));
         assert_eq!((served.log.health.get(), served.log.paths.borrow().len()), (1, 0));
     }
 }
@@ -269,7 +268,7 @@ fn health_is_answered_by_the_front_whoever_serves() {
 fn where_only_sockets_are_served_other_requests_are_explained() {
     let mut served = Served::new(Sites::OnlySockets, [bytes(get("/announce") + &get("/b"))]);
     assert!(served.run());
-    assert_eq!(served.sent(), plain(Status::NotFound, "sockets only", Connection::Close));
+    assert_eq!(served.sent(), plain(Status::NotFound, "sockets only", Persistence::Close));
     assert_eq!(served.wire().closed, Some(Closed::Lingering));
 
     let mut served = Served::new(Sites::OnlySockets, [bytes("garbage\r\n\r\n")]);
