@@ -72,6 +72,14 @@ impl Events {
         Ok(epoll::add(&self.epoll, connection, token.data(), READS)?)
     }
 
+    /// Reports what comes in on a connection, and when the kernel accepts more to send.
+    ///
+    /// # Errors
+    /// When the kernel does not allow it.
+    pub fn watch_both(&self, connection: &impl AsFd, token: Token) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, connection, token.data(), READS | EventFlags::OUT)?)
+    }
+
     /// Also reports from now on when a watched connection takes more to send.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 use aquatic_load_engine::clock::Nanos;
 
+use crate::decode::Description;
 use crate::names::{read_hex, write_hex};
 
 /// Digits of a label: time, connection, number of the offer.
@@ -30,15 +31,16 @@ pub(crate) struct Label {
 
 /// All session descriptions of a kind: a JSON object before and behind its label.
 pub(crate) struct Template {
-    before: Vec<u8>,
-    behind: Vec<u8>,
+    kind: &'static str,
+    before: String,
+    behind: String,
     /// The session description itself behind its label.
     sdp_behind: String,
 }
 
 impl Template {
     /// Those of a kind, `offer` or `answer`, each of this many bytes or a few more.
-    pub(crate) fn new(kind: &str, length: usize) -> Self {
+    pub(crate) fn new(kind: &'static str, length: usize) -> Self {
         let mut sdp_behind = MIDDLE.to_owned();
         for number in 0.. {
             if BEFORE.len() + LABEL_LENGTH + sdp_behind.len() + END.len() >= length {
@@ -52,31 +54,34 @@ impl Template {
         sdp_behind += END;
         let escaped = |text: &str| text.replace("\r\n", "\\r\\n");
         Self {
-            before: format!("{{\"type\":\"{kind}\",\"sdp\":\"{}", escaped(BEFORE)).into_bytes(),
-            behind: format!("{}\"}}", escaped(&sdp_behind)).into_bytes(),
+            kind,
+            before: format!("{{\"type\":\"{kind}\",\"sdp\":\"{}", escaped(BEFORE)),
+            behind: format!("{}\"}}", escaped(&sdp_behind)),
             sdp_behind,
         }
     }
 
+    /// Bytes that [`Self::write`] appends.
+    pub(crate) fn length(&self) -> usize {
+        self.before.len() + LABEL_LENGTH + self.behind.len()
+    }
+
     /// Appends one.
-    pub(crate) fn write(&self, label: Label, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, label: Label, out: &mut String) {
         let mut digits = [0; LABEL_LENGTH];
         write_hex(&mut digits[..16], label.time);
         write_hex(&mut digits[16..24], label.connection.into());
         write_hex(&mut digits[24..], label.sequence.into());
-        out.extend_from_slice(&self.before);
-        out.extend_from_slice(&digits);
-        out.extend_from_slice(&self.behind);
+        out.push_str(&self.before);
+        out.extend(digits.map(char::from));
+        out.push_str(&self.behind);
     }
 
-    /// The label of the object, if it is one of these to the last byte.
-    pub(crate) fn read(&self, object: &[u8]) -> Option<Label> {
-        let (digits, rest) = object.strip_prefix(&*self.before)?.split_at_checked(LABEL_LENGTH)?;
-        if rest == self.behind { read_label(digits) } else { None }
-    }
-
-    /// The label of the session description, if it is one of these to the last character.
-    pub(crate) fn read_sdp(&self, sdp: &str) -> Option<Label> {
+    /// Label of a session description, if it is one of these to the last character.
+    pub(crate) fn read(&self, Description { kind, sdp }: Description<'_>) -> Option<Label> {
+        if kind != self.kind {
+            return None;
+        }
         let (digits, rest) = sdp.strip_prefix(BEFORE)?.split_at_checked(LABEL_LENGTH)?;
         if rest == self.sdp_behind { read_label(digits.as_bytes()) } else { None }
     }
@@ -93,37 +98,39 @@ fn read_label(digits: &[u8]) -> Option<Label> {
 
 #[cfg(test)]
 mod tests {
-    use aquatic_ws_protocol::Description;
-
     use super::*;
 
     const LABEL: Label = Label { time: 123_456_789_012, connection: 999_999, sequence: u32::MAX };
 
+    /// Text of a description, and its SDP as another decoder reads it.
+    fn written(kind: &'static str, length: usize) -> (Template, String, String) {
+        let (template, mut object) = (Template::new(kind, length), String::new());
+        template.write(LABEL, &mut object);
+        let sdp = aquatic_ws_protocol::Description::parse(&object).unwrap().sdp().unwrap().into_owned();
+        (template, object, sdp)
+    }
+
     #[test]
-    fn labels_are_found_again_whatever_way_the_text_is_written() {
+    fn descriptions_have_the_requested_length_and_a_label() {
         for (kind, length) in [("offer", 600), ("answer", 4000)] {
-            let (template, mut object) = (Template::new(kind, length), Vec::new());
-            template.write(LABEL, &mut object);
-            assert_eq!(template.read(&object), Some(LABEL));
-            let text = str::from_utf8(&object).unwrap();
-            let sdp = Description::parse(text).unwrap().sdp().unwrap();
+            let (template, object, sdp) = written(kind, length);
             assert!((length..length + 120).contains(&sdp.len()), "{}", sdp.len());
-            assert!(text.contains(kind) && sdp.ends_with("\r\n"));
-            assert_eq!(template.read_sdp(&sdp), Some(LABEL));
+            assert!(object.contains(kind) && sdp.ends_with("\r\n"));
+            assert_eq!(template.read(Description { kind, sdp: &sdp }), Some(LABEL));
         }
     }
 
     #[test]
     fn changes_are_noticed() {
-        let (template, mut object) = (Template::new("offer", 1000), Vec::new());
-        template.write(LABEL, &mut object);
-        for place in 0..object.len() {
-            let mut changed = object.clone();
+        let (template, _, sdp) = written("offer", 1000);
+        let read = |sdp: &[u8]| template.read(Description { kind: "offer", sdp: str::from_utf8(sdp).ok()? });
+        for place in 0..sdp.len() {
+            let mut changed = sdp.clone().into_bytes();
             changed[place] ^= 1;
-            assert_ne!(template.read(&changed), Some(LABEL), "{place}");
+            assert_ne!(read(&changed), Some(LABEL), "{place}");
         }
-        assert_eq!(template.read(&object[..object.len() - 1]), None);
-        assert_eq!(template.read(b""), None);
-        assert_eq!(template.read_sdp(BEFORE), None);
+        assert_eq!(read(&sdp.as_bytes()[..sdp.len() - 1]), None);
+        assert_eq!(read(b""), None);
+        assert_eq!(template.read(Description { kind: "answer", sdp: &sdp }), None);
     }
 }

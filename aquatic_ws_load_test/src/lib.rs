@@ -1,21 +1,22 @@
 //! Load test for WebTorrent trackers of any make, plain and over TLS: simulates browsers that announce with offers,
 //! answer the offers relayed to them, come and go, or just stay connected; checks that each relay reaches the right
 //! peer, whole and once; and reports throughput and latency. What other load tests need too is in
-//! `aquatic_load_engine`; what WebTorrent trackers need too is in `aquatic_ws_protocol`.
+//! `aquatic_load_engine`. It shares no code with the trackers of this repository: WebSocket is `async-tungstenite`'s, JSON
+//! is `simd-json`'s.
 
 #![forbid(unsafe_code)]
 
 pub mod config;
 mod counted;
+mod decode;
 mod description;
-mod frame;
 mod messages;
 mod names;
 mod plan;
 mod registry;
 mod run;
 mod slot;
-mod upgrade;
+mod socket;
 mod worker;
 
 pub use run::run;

@@ -8,6 +8,9 @@ use crate::description::Label;
 use crate::names::OfferName;
 use crate::plan::Plan;
 
+/// Longest binary string of twenty bytes: each of them escaped.
+const MAX_STRING_LENGTH: usize = 20 * 6;
+
 /// What happens to a peer in a torrent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -41,81 +44,85 @@ pub(crate) struct Answer {
     pub(crate) now: Nanos,
 }
 
-/// Writes an announce.
-pub(crate) fn announce(plan: &Plan, announce: &Announce, out: &mut Vec<u8>) {
+/// Appends an announce.
+pub(crate) fn announce(plan: &Plan, announce: &Announce, out: &mut String) {
     let Announce { connection, generation, membership, event, offers, sequence, intended } = *announce;
-    let left: &[u8] = match plan.is_seeder(connection, membership) {
-        true => b"0",
-        false => b"734003200",
+    let offer_length = plan.offers.length() + 64 + MAX_STRING_LENGTH;
+    out.reserve(512 + usize::from(offers) * offer_length);
+    let left = match plan.is_seeder(connection, membership) {
+        true => "0",
+        false => "734003200",
     };
-    out.extend_from_slice(b"{\"action\":\"announce\",\"info_hash\":\"");
+    out.push_str("{\"action\":\"announce\",\"info_hash\":\"");
     characters(&plan.info_hash(connection, membership).0, out);
-    out.extend_from_slice(b"\",\"peer_id\":\"");
+    out.push_str("\",\"peer_id\":\"");
     characters(&plan.peer_id(connection, generation).0, out);
-    out.extend_from_slice(b"\",\"uploaded\":0,\"downloaded\":0,\"left\":");
-    out.extend_from_slice(left);
-    out.extend_from_slice(match event {
-        Event::Started => b",\"event\":\"started\",\"numwant\":",
-        Event::None => b",\"numwant\":",
-        Event::Stopped => b",\"event\":\"stopped\",\"numwant\":",
+    out.push_str("\",\"uploaded\":0,\"downloaded\":0,\"left\":");
+    out.push_str(left);
+    out.push_str(match event {
+        Event::Started => ",\"event\":\"started\",\"numwant\":",
+        Event::None => ",\"numwant\":",
+        Event::Stopped => ",\"event\":\"stopped\",\"numwant\":",
     });
-    out.extend_from_slice(offers.to_string().as_bytes());
-    out.extend_from_slice(b",\"offers\":[");
+    out.push_str(&offers.to_string());
+    out.push_str(",\"offers\":[");
     for position in 0..offers {
         let sequence = sequence.wrapping_add(position.into());
         let name = OfferName { connection, sequence, position, count: offers, membership };
-        out.extend_from_slice(if position == 0 { b"{\"offer\":" } else { b",{\"offer\":" });
+        out.push_str(if position == 0 { "{\"offer\":" } else { ",{\"offer\":" });
         plan.offers.write(Label { time: intended, connection, sequence }, out);
-        out.extend_from_slice(b",\"offer_id\":\"");
+        out.push_str(",\"offer_id\":\"");
         characters(&name.id(plan.seed()), out);
-        out.extend_from_slice(b"\"}");
+        out.push_str("\"}");
     }
-    out.extend_from_slice(b"]}");
+    out.push_str("]}");
 }
 
-/// Writes an answer.
-pub(crate) fn answer(plan: &Plan, answer: &Answer, out: &mut Vec<u8>) {
+/// Appends an answer.
+pub(crate) fn answer(plan: &Plan, answer: &Answer, out: &mut String) {
     let Answer { connection, generation, info_hash, to, offer, now } = answer;
-    out.extend_from_slice(b"{\"action\":\"announce\",\"info_hash\":\"");
+    out.reserve(plan.answers.length() + 128 + 4 * MAX_STRING_LENGTH);
+    out.push_str("{\"action\":\"announce\",\"info_hash\":\"");
     characters(&info_hash.0, out);
-    out.extend_from_slice(b"\",\"peer_id\":\"");
+    out.push_str("\",\"peer_id\":\"");
     characters(&plan.peer_id(*connection, *generation).0, out);
-    out.extend_from_slice(b"\",\"to_peer_id\":\"");
+    out.push_str("\",\"to_peer_id\":\"");
     characters(&to.0, out);
-    out.extend_from_slice(b"\",\"answer\":");
+    out.push_str("\",\"answer\":");
     plan.answers.write(Label { time: *now, connection: *connection, sequence: offer.sequence }, out);
-    out.extend_from_slice(b",\"offer_id\":\"");
+    out.push_str(",\"offer_id\":\"");
     characters(&offer.id(plan.seed()), out);
-    out.extend_from_slice(b"\"}");
+    out.push_str("\"}");
 }
 
-/// Writes a scrape.
-pub(crate) fn scrape(torrents: &[InfoHash], out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"action\":\"scrape\",\"info_hash\":[");
+/// Appends a scrape.
+pub(crate) fn scrape(torrents: &[InfoHash], out: &mut String) {
+    out.reserve(64 + torrents.len() * MAX_STRING_LENGTH);
+    out.push_str("{\"action\":\"scrape\",\"info_hash\":[");
     for (number, torrent) in torrents.iter().enumerate() {
-        out.extend_from_slice(if number == 0 { b"\"" } else { b",\"" });
+        out.push_str(if number == 0 { "\"" } else { ",\"" });
         characters(&torrent.0, out);
-        out.push(b'"');
+        out.push('"');
     }
-    out.extend_from_slice(b"]}");
+    out.push_str("]}");
 }
 
 /// Writes bytes as the characters with their numbers, as JavaScript's JSON does.
-fn characters(bytes: &[u8; 20], out: &mut Vec<u8>) {
+fn characters(bytes: &[u8; 20], out: &mut String) {
     for &byte in bytes {
         match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            0x20..0x80 => out.push(byte),
-            0x80.. => out.extend_from_slice(&[0xc0 | byte >> 6, 0x80 | byte & 0x3f]),
-            0x08 => out.extend_from_slice(b"\\b"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            b'\r' => out.extend_from_slice(b"\\r"),
+            b'"' | b'\\' => out.extend(['\\', char::from(byte)]),
+            0x20.. => out.push(char::from(byte)),
+            0x08 => out.push_str("\\b"),
+            b'\t' => out.push_str("\\t"),
+            b'\n' => out.push_str("\\n"),
+            0x0c => out.push_str("\\f"),
+            b'\r' => out.push_str("\\r"),
             0x00..0x20 => {
                 let digits = b"0123456789abcdef";
                 let (high, low) = (digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]);
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+                out.push_str("\\u00");
+                out.extend([char::from(high), char::from(low)]);
             }
         }
     }
@@ -128,6 +135,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::decode::Description;
 
     fn plan() -> Plan {
         let mut config = Config::default();
@@ -135,17 +143,19 @@ mod tests {
         Plan::new(config).unwrap()
     }
 
-    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
+    fn written(write: impl FnOnce(&mut String)) -> String {
+        let mut out = String::new();
         write(&mut out);
-        String::from_utf8(out).unwrap()
+        out
     }
 
     #[test]
     fn every_byte_is_a_character() {
         for start in (0..=255).step_by(20) {
             let bytes: [u8; 20] = std::array::from_fn(|place| (start + place) as u8);
-            let json = format!("\"{}\"", written(|out| characters(&bytes, out)));
+            let mut json = "\"".to_owned();
+            characters(&bytes, &mut json);
+            json.push('"');
             let expected: String = bytes.iter().map(|&byte| char::from(byte)).collect();
             let text = format!("{{\"action\":\"scrape\",\"info_hash\":{json}}}");
             let Ok(ClientMessage::Scrape(scrape)) = ClientMessage::parse(&text, &Limits::default()) else {
@@ -180,7 +190,10 @@ mod tests {
             let name = OfferName { connection: 8, sequence, position, count: 3, membership: 2 };
             assert_eq!(offer.offer_id, OfferId::from_bytes(&name.id(plan.seed())));
             let label = Label { time: 5, connection: 8, sequence };
-            assert_eq!(plan.offers.read(offer.offer.as_str().as_bytes()), Some(label));
+            assert_eq!(
+                plan.offers.read(Description { kind: "offer", sdp: &offer.offer.sdp().unwrap() }),
+                Some(label)
+            );
         }
     }
 
@@ -197,7 +210,10 @@ mod tests {
         assert_eq!((read.info_hash, read.peer_id, read.to_peer_id), (info_hash, plan.peer_id(8, 4), to));
         assert_eq!(read.offer_id, OfferId::from_bytes(&offer.id(plan.seed())));
         let label = Label { time: 9, connection: 8, sequence: 5 };
-        assert_eq!(plan.answers.read(read.answer.as_str().as_bytes()), Some(label));
+        assert_eq!(
+            plan.answers.read(Description { kind: "answer", sdp: &read.answer.sdp().unwrap() }),
+            Some(label)
+        );
     }
 
     #[test]

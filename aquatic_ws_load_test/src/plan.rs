@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::description::Template;
 use crate::names;
 use crate::registry::Registry;
-use crate::upgrade;
+use crate::socket::Upgrade;
 
 /// Shared by all threads. Only the registry changes.
 pub(crate) struct Plan {
@@ -19,8 +19,8 @@ pub(crate) struct Plan {
     pub(crate) registry: Registry,
     pub(crate) offers: Template,
     pub(crate) answers: Template,
-    /// The request that makes a connection one of WebSocket.
-    pub(crate) upgrade: Vec<u8>,
+    /// Request of the upgrade.
+    pub(crate) upgrade: Upgrade,
     tls: Option<Tls>,
 }
 
@@ -32,7 +32,7 @@ impl Plan {
             registry: Registry::new(config.connections.count, config.population.torrents),
             offers: Template::new("offer", config.requests.sdp_length),
             answers: Template::new("answer", config.requests.sdp_length),
-            upgrade: upgrade::request(&host, &config.connections.path),
+            upgrade: Upgrade::new(config.tls.enable, &host, &config.connections.path)?,
             tls: Tls::wanted(&config.tls)?,
             config,
         })

@@ -1,11 +1,11 @@
 //! Places for connections: each has one client after the other.
 
-use std::io;
-
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::events::Events;
-use aquatic_load_engine::link::Link;
 use aquatic_load_engine::wire::Wire;
+
+use crate::config::WebSocketClient;
+use crate::socket::{Socket, SocketError, Upgrade};
 
 /// How far a client has got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,14 +92,12 @@ impl Replies {
 
 /// A place for a connection.
 pub(crate) struct Slot {
-    pub(crate) link: Link,
+    pub(crate) socket: Socket,
     pub(crate) step: Step,
     /// When the client was begun.
     pub(crate) begun: Nanos,
     /// By when the tracker has to do something.
     pub(crate) deadline: Option<Nanos>,
-    /// The beginning of a message in several frames.
-    pub(crate) message: Vec<u8>,
     pub(crate) replies: Replies,
     pub(crate) scrape: Option<Scraped>,
     /// The client is in this many of its torrents, the first ones.
@@ -118,13 +116,12 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn at(place: u32) -> Self {
+    pub(crate) fn at(client: WebSocketClient, place: u32) -> Self {
         Self {
-            link: Link::at(place),
+            socket: Socket::new(client, place),
             step: Step::Absent,
             begun: 0,
             deadline: None,
-            message: Vec::new(),
             replies: Replies::default(),
             scrape: None,
             joined: 0,
@@ -138,27 +135,32 @@ impl Slot {
     }
 
     /// Gives it another client.
-    pub(crate) fn begin(&mut self, wire: Wire, now: Nanos, events: &Events) -> io::Result<()> {
+    pub(crate) fn begin(
+        &mut self,
+        wire: Wire,
+        upgrade: &Upgrade,
+        now: Nanos,
+        events: &Events,
+    ) -> Result<(), SocketError> {
         self.clear();
         // Offers are numbered from 1.
         self.sequence = self.sequence.max(1);
         self.first_sequence = self.sequence;
         self.step = Step::Upgrading;
         self.begun = now;
-        self.link.connect(wire, events)
+        self.socket.connect(wire, upgrade, events)
     }
 
     /// Counts the clients that had this place, so that each has a peer id of its own.
     pub(crate) fn generation(&self) -> u32 {
-        self.link.token().generation
+        self.socket.token().generation
     }
 
     /// Closes the connection. What was due on it, the caller has to take care of.
     pub(crate) fn clear(&mut self) {
-        self.link.close();
+        self.socket.close();
         self.step = Step::Absent;
         self.deadline = None;
-        self.message = Vec::new();
         self.replies = Replies::default();
         self.scrape = None;
         self.joined = 0;

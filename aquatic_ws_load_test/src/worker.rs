@@ -21,19 +21,22 @@ use aquatic_load_engine::turns::{Hold, Turns};
 use aquatic_load_engine::wire::Trouble;
 
 use crate::counted::{Kind, Note, Tally};
+use crate::decode::Decoder;
 use crate::plan::Plan;
 use crate::slot::{Slot, Step};
+use crate::socket::{Inbox, Outbox};
 
 /// Places given something to do before events are looked at again.
 const MAX_PER_TURN: usize = 256;
-/// Longest message, and most messages read together.
-const RECEIVE_LENGTH: usize = 256 * 1024;
 /// Time between looks for what took too long.
 const EXPIRY_INTERVAL: Nanos = 100 * MILLISECOND;
 /// In the end, relays are waited for until none has come for this long.
 const QUIET: Nanos = 500 * MILLISECOND;
 /// Time from a failure of a connection to the next try.
 const RETRY_PAUSE: Nanos = 100 * MILLISECOND;
+
+/// Distinguishes the masks of frames from other random numbers of a thread.
+const MASKS: u64 = 1 << 32;
 
 /// What a phase is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,12 @@ pub(crate) enum Traffic {
 }
 
 pub(crate) type Phase = phase::Phase<Traffic>;
+
+/// Buffers for what is received.
+struct Receiver {
+    inbox: Inbox,
+    decoder: Decoder,
+}
 
 pub(crate) struct Worker {
     plan: Arc<Plan>,
@@ -79,11 +88,9 @@ pub(crate) struct Worker {
     /// When something came last.
     heard: Nanos,
     draw: Draw,
-    /// The message being written, what is to be sent, what was received, the torrents of a scrape; kept to save
-    /// allocations.
-    text: Vec<u8>,
-    out: Vec<u8>,
-    received: Vec<u8>,
+    receiver: Option<Box<Receiver>>,
+    outbox: Outbox,
+    /// Torrents of the scrape being written or checked; kept to save allocations.
     torrents: Vec<InfoHash>,
     expiry: Every,
 }
@@ -106,7 +113,9 @@ impl Worker {
             watched: Events::new()?,
             ramp: Ramp::new(connections.len(), per_second, settings.opening),
             ready: Line::new(connections.len()),
-            slots: (0..connections.end - connections.start).map(Slot::at).collect(),
+            slots: (0..connections.end - connections.start)
+                .map(|place| Slot::at(settings.websocket, place))
+                .collect(),
             vacant: VecDeque::new(),
             retry: Later::after(RETRY_PAUSE),
             leaving: Later::after(milliseconds(plan.config.churn.stay)),
@@ -116,9 +125,8 @@ impl Worker {
             sending: false,
             heard: 0,
             draw: Draw::new(plan.seed(), thread.into()),
-            text: Vec::new(),
-            out: Vec::new(),
-            received: vec![0; RECEIVE_LENGTH],
+            receiver: Some(Box::new(Receiver { inbox: Inbox::new(), decoder: Decoder::new() })),
+            outbox: Outbox::new(Draw::new(plan.seed(), !u64::from(thread) ^ MASKS)),
             torrents: Vec::new(),
             expiry: Every::new(EXPIRY_INTERVAL),
             plan,
@@ -268,7 +276,7 @@ impl Worker {
         let mut left = 0;
         while let Some(token) = self.leaving.due(now) {
             let slot = &self.slots[token.place as usize];
-            if slot.link.token() == token && slot.step == Step::Joined {
+            if slot.socket.token() == token && slot.step == Step::Joined {
                 self.leave(token.place, now, tally);
                 left += 1;
             }
@@ -277,13 +285,14 @@ impl Worker {
     }
 
     fn handle_events(&mut self, traffic: Traffic, tally: &mut Tally) {
-        let mut buffer = std::mem::take(&mut self.received);
+        // Decoded messages borrow from the receiver while the worker acts on them.
+        let Some(mut receiver) = self.receiver.take() else { return };
         while let Some(event) = self.watched.take() {
-            if self.slots[event.token.place as usize].link.is_called(event.token) {
-                self.handle_event(event, &mut buffer, traffic, tally);
+            if self.slots[event.token.place as usize].socket.has_token(event.token) {
+                self.handle_event(event, &mut receiver, traffic, tally);
             }
         }
-        self.received = buffer;
+        self.receiver = Some(receiver);
     }
 
     /// Gives up on trackers that take too long, and shows progress.

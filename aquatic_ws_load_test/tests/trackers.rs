@@ -11,11 +11,13 @@ use std::net::TcpListener;
 
 use aquatic_load_engine::report::{Failure, KindReport, Outcome, Report};
 use aquatic_load_engine::settings::{ArrivalsConfig, Mode};
-use aquatic_ws_load_test::config::{Config, Leave};
+use aquatic_ws_load_test::config::{Config, Leave, WebSocketClient};
 use aquatic_ws_load_test::run;
 use reports::{note, violated};
 use running::data;
 use tracker::{Manner, Tracker};
+
+const CLIENTS: [WebSocketClient; 2] = [WebSocketClient::Fast, WebSocketClient::Library];
 
 fn config(tracker: &Tracker) -> Config {
     let mut config = Config { server_address: tracker.address, warm_up: 0, duration: 1, ..Config::default() };
@@ -59,14 +61,16 @@ fn assert_passed(outcome: &Outcome) {
 
 #[test]
 fn honest_tracker_passes() {
-    let (outcome, tracker) = test(Manner::Honest, |_| {});
-    assert_passed(&outcome);
-    let names: Vec<_> = outcome.phases.iter().map(|phase| phase.phase).collect();
-    assert_eq!(names, ["connecting", "load"]);
-    assert_eq!(note(&outcome.phases[0], "connections opened"), 18);
-    assert_eq!(kind(&outcome.phases[0], "connect").answered, 18);
-    assert_eq!(note(&outcome.phases[1], "relays that came too late to be checked"), 0);
-    assert_eq!(tracker.state.lock().unwrap().connections, 18);
+    for client in CLIENTS {
+        let (outcome, tracker) = test(Manner::Honest, |config| config.connections.websocket = client);
+        assert_passed(&outcome);
+        let names: Vec<_> = outcome.phases.iter().map(|phase| phase.phase).collect();
+        assert_eq!(names, ["connecting", "load"]);
+        assert_eq!(note(&outcome.phases[0], "connections opened"), 18);
+        assert_eq!(kind(&outcome.phases[0], "connect").answered, 18);
+        assert_eq!(note(&outcome.phases[1], "relays that came too late to be checked"), 0);
+        assert_eq!(tracker.state.lock().unwrap().connections, 18);
+    }
 }
 
 #[test]
@@ -84,9 +88,11 @@ fn several_torrents_and_threads() {
 
 #[test]
 fn messages_may_come_in_pieces_as_bytes_between_pings() {
-    let (outcome, _tracker) = test(Manner::Roundabout, |_| {});
-    assert_passed(&outcome);
-    assert!(note(&outcome.phases[1], "pings of the tracker") > 10);
+    for client in CLIENTS {
+        let (outcome, _tracker) = test(Manner::Roundabout, |config| config.connections.websocket = client);
+        assert_passed(&outcome);
+        assert!(note(&outcome.phases[1], "pings of the tracker") > 10);
+    }
 }
 
 #[test]
@@ -111,21 +117,25 @@ fn not_every_offer_has_to_be_answered() {
 
 #[test]
 fn encrypted_connections() {
-    for verify in [false, true] {
+    for client in CLIENTS {
+        for verify in [false, true] {
+            let (outcome, _tracker) = test_with(true, Manner::Honest, |config| {
+                config.connections.websocket = client;
+                config.tls.verify_certificate = verify;
+                config.tls.ca_path = data("ca.pem").into();
+            });
+            assert_passed(&outcome);
+            assert_eq!(note(&outcome.phases[0], "full TLS handshakes"), 18);
+        }
         let (outcome, _tracker) = test_with(true, Manner::Honest, |config| {
-            config.tls.verify_certificate = verify;
+            config.connections.websocket = client;
+            config.tls.verify_certificate = true;
             config.tls.ca_path = data("ca.pem").into();
+            config.tls.server_name = "elsewhere.example".to_owned();
         });
-        assert_passed(&outcome);
-        assert_eq!(note(&outcome.phases[0], "full TLS handshakes"), 18);
+        assert_eq!(note(&outcome.phases[0], "connections with a TLS failure"), 180, "ten tries each");
+        assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
     }
-    let (outcome, _tracker) = test_with(true, Manner::Honest, |config| {
-        config.tls.verify_certificate = true;
-        config.tls.ca_path = data("ca.pem").into();
-        config.tls.server_name = "elsewhere.example".to_owned();
-    });
-    assert_eq!(note(&outcome.phases[0], "connections with a TLS failure"), 180, "ten tries each");
-    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
 }
 
 #[test]
@@ -151,41 +161,51 @@ fn no_more_requests_are_under_way_than_fit_the_window() {
 
 #[test]
 fn idle_connections_announce_once_and_are_held() {
-    let (outcome, tracker) = test(Manner::Honest, |config| {
-        config.idle.enable = true;
-        config.idle.hold = 0;
-        config.connections.count = 60;
-    });
-    outcome.verdict().unwrap();
-    let report = &outcome.phases[0];
-    assert_eq!((report.phase, kind(report, "announce").answered), ("idle", 60));
-    assert_eq!(note(report, "connections open at the end"), 60);
-    assert!(kind(report, "answer").answered > 60, "{outcome}");
-    assert_eq!(tracker.state.lock().unwrap().most_peers, 60);
+    for client in CLIENTS {
+        let (outcome, tracker) = test(Manner::Honest, |config| {
+            config.connections.websocket = client;
+            config.idle.enable = true;
+            config.idle.hold = 0;
+            config.connections.count = 60;
+        });
+        outcome.verdict().unwrap();
+        let report = &outcome.phases[0];
+        assert_eq!((report.phase, kind(report, "announce").answered), ("idle", 60));
+        assert_eq!(note(report, "connections open at the end"), 60);
+        assert!(kind(report, "answer").answered > 60, "{outcome}");
+        assert_eq!(tracker.state.lock().unwrap().most_peers, 60);
+    }
 }
 
 #[test]
 fn clients_come_and_go() {
-    for leave in [Leave::Stopped, Leave::Close, Leave::Abrupt, Leave::Mixed] {
-        let (outcome, tracker) = test(Manner::Honest, |config| {
-            config.churn.connections = 60;
-            config.churn.leave = leave;
-            config.connections.torrents = 2;
-        });
-        outcome.verdict().unwrap();
-        let report = &outcome.phases[0];
-        assert_eq!((report.phase, note(report, "clients that came and went")), ("churn", 60), "{outcome}");
-        assert_eq!((kind(report, "connect").answered, note(report, "connections opened")), (60, 60));
-        let hub = tracker.state.lock().unwrap();
-        assert_eq!(hub.connections, 60);
-        let (stopped, goodbyes) = match leave {
-            Leave::Stopped => (120..=120, 60..=60),
-            Leave::Close => (0..=0, 60..=60),
-            Leave::Abrupt => (0..=0, 0..=0),
-            Leave::Mixed => (20..=60, 30..=50),
-        };
-        assert!(stopped.contains(&hub.stopped), "{leave:?}: {}", hub.stopped);
-        assert!(goodbyes.contains(&hub.goodbyes), "{leave:?}: {}", hub.goodbyes);
+    for client in CLIENTS {
+        for leave in [Leave::Stopped, Leave::Close, Leave::Abrupt, Leave::Mixed] {
+            let (outcome, tracker) = test(Manner::Honest, |config| {
+                config.connections.websocket = client;
+                config.churn.connections = 60;
+                config.churn.leave = leave;
+                config.connections.torrents = 2;
+            });
+            outcome.verdict().unwrap();
+            let report = &outcome.phases[0];
+            assert_eq!(
+                (report.phase, note(report, "clients that came and went")),
+                ("churn", 60),
+                "{outcome}"
+            );
+            assert_eq!((kind(report, "connect").answered, note(report, "connections opened")), (60, 60));
+            let hub = tracker.state.lock().unwrap();
+            assert_eq!(hub.connections, 60);
+            let (stopped, goodbyes) = match leave {
+                Leave::Stopped => (120..=120, 60..=60),
+                Leave::Close => (0..=0, 60..=60),
+                Leave::Abrupt => (0..=0, 0..=0),
+                Leave::Mixed => (20..=60, 30..=50),
+            };
+            assert!(stopped.contains(&hub.stopped), "{leave:?}: {}", hub.stopped);
+            assert!(goodbyes.contains(&hub.goodbyes), "{leave:?}: {}", hub.goodbyes);
+        }
     }
 }
 
@@ -220,53 +240,63 @@ fn refusals_are_errors_and_lost_connections_are_replaced() {
 
 #[test]
 fn lies_are_found_out() {
-    for (manner, violations) in [
-        (Manner::Faker, &["upgrade accepted with the wrong key"][..]),
-        (Manner::Masking, &["not a frame that a server may send"]),
-        (Manner::Confused, &["message about a torrent the peer is not in"]),
-        (Manner::Echoing, &["offer came back to its sender"]),
-        (Manner::Repeating, &["offer relayed twice"]),
-        (Manner::Partial, &["two offers of an announce relayed to one peer"]),
-        (Manner::Mixing, &["message about a torrent the peer is not in"]),
-        (Manner::Forging, &["offer that nobody made"]),
-        (Manner::Swapping, &["offer changed on the way"]),
-        (Manner::Cutting, &["offer changed on the way"]),
-        (Manner::Misdirecting, &["answer relayed to the wrong peer"]),
-        (Manner::Insisting, &["answer relayed twice"]),
-        (Manner::Impersonating, &["answer changed on the way"]),
-        (Manner::Lying, &["scrape reply names a torrent not asked for"]),
-    ] {
-        let (outcome, _tracker) = test(manner, |_| {});
-        assert_eq!(violated(&outcome), violations, "{manner:?}: {outcome}");
-        assert!(matches!(outcome.verdict(), Err(Failure::Violations(_))));
+    for client in CLIENTS {
+        for (manner, violations) in [
+            (Manner::Faker, &["upgrade accepted with the wrong key"][..]),
+            (Manner::Masking, &["not a frame that a server may send"]),
+            (Manner::Confused, &["message about a torrent the peer is not in"]),
+            (Manner::Echoing, &["offer came back to its sender"]),
+            (Manner::Repeating, &["offer relayed twice"]),
+            (Manner::Partial, &["two offers of an announce relayed to one peer"]),
+            (Manner::Mixing, &["message about a torrent the peer is not in"]),
+            (Manner::Forging, &["offer that nobody made"]),
+            (Manner::Swapping, &["offer changed on the way"]),
+            (Manner::Cutting, &["offer changed on the way"]),
+            (Manner::Misdirecting, &["answer relayed to the wrong peer"]),
+            (Manner::Insisting, &["answer relayed twice"]),
+            (Manner::Impersonating, &["answer changed on the way"]),
+            (Manner::Lying, &["scrape reply names a torrent not asked for"]),
+        ] {
+            let (outcome, _tracker) = test(manner, |config| config.connections.websocket = client);
+            assert_eq!(violated(&outcome), violations, "{client:?}, {manner:?}: {outcome}");
+            assert!(matches!(outcome.verdict(), Err(Failure::Violations(_))));
+        }
     }
 }
 
 #[test]
 fn trackers_that_do_not_serve() {
-    let (outcome, _tracker) = test(Manner::NotFound, |_| {});
-    assert_eq!(outcome.phases[0].error_texts, ["status 404"]);
-    assert_eq!(note(&outcome.phases[0], "upgrades refused"), 180, "ten tries each");
-    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
-    for (manner, violations) in
-        [(Manner::Silent, &[][..]), (Manner::Babbling, &["not a message of a tracker"])]
-    {
-        let (outcome, _tracker) = test(manner, |config| config.requests.timeout = 50);
-        assert_eq!(violated(&outcome), violations);
-        let first = &outcome.phases[0];
-        assert!(note(first, "connections given up as a reply took too long") > 18, "{outcome}");
-        assert_eq!(note(first, "places without a connection after several tries"), 18, "{outcome}");
+    for client in CLIENTS {
+        let (outcome, _tracker) = test(Manner::NotFound, |config| config.connections.websocket = client);
+        assert_eq!(outcome.phases[0].error_texts, ["status 404"]);
+        assert_eq!(note(&outcome.phases[0], "upgrades refused"), 180, "ten tries each");
+        assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+        for (manner, violations) in
+            [(Manner::Silent, &[][..]), (Manner::Babbling, &["not a message of a tracker"])]
+        {
+            let (outcome, _tracker) = test(manner, |config| {
+                config.connections.websocket = client;
+                config.requests.timeout = 50;
+            });
+            assert_eq!(violated(&outcome), violations);
+            let first = &outcome.phases[0];
+            assert!(note(first, "connections given up as a reply took too long") > 18, "{outcome}");
+            assert_eq!(note(first, "places without a connection after several tries"), 18, "{outcome}");
+        }
     }
 }
 
 #[test]
 fn nobody_there() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let mut config = Config { server_address: address, duration: 1, ..Config::default() };
-    config.connections.count = 4;
-    let outcome = run(config).unwrap();
-    assert_eq!(note(&outcome.phases[0], "connections refused"), 40, "{outcome}");
-    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    for client in CLIENTS {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let mut config = Config { server_address: address, duration: 1, ..Config::default() };
+        config.connections.count = 4;
+        config.connections.websocket = client;
+        let outcome = run(config).unwrap();
+        assert_eq!(note(&outcome.phases[0], "connections refused"), 40, "{outcome}");
+        assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    }
 }

@@ -2,16 +2,13 @@
 
 use aquatic_common::{InfoHash, PeerId};
 use aquatic_load_engine::clock::Nanos;
-use aquatic_ws_protocol::{
-    AnnounceReply, AnswerRelay, Description, FailureReply, OfferId, OfferRelay, ScrapeReply, TrackerMessage,
-};
 
 use super::{Traffic, Worker};
 use crate::counted::{Kind, Note, Tally, Violation};
-use crate::description::{Label, Template};
+use crate::decode::{DecodeError, Relay, TrackerMessage, twenty_bytes};
+use crate::description::Label;
 use crate::messages::{self, Answer};
 use crate::names::{OfferName, connection_of};
-use crate::plan::Plan;
 use crate::registry::{Delivery, Return};
 use crate::slot::{ReplyTo, Step};
 
@@ -20,18 +17,22 @@ impl Worker {
     pub(super) fn message(
         &mut self,
         number: u32,
-        text: &[u8],
+        message: Result<TrackerMessage<'_>, DecodeError>,
         (now, traffic): (Nanos, Traffic),
         tally: &mut Tally,
     ) {
-        match TrackerMessage::parse_bytes(text) {
-            Ok(TrackerMessage::Announce(reply)) => self.reply(number, reply, (now, traffic), tally),
+        match message {
+            Ok(TrackerMessage::Announce { info_hash }) => {
+                self.reply(number, &info_hash, (now, traffic), tally);
+            }
             Ok(TrackerMessage::Offer(relay)) => self.offer(number, &relay, (now, traffic), tally),
             Ok(TrackerMessage::Answer(relay)) => self.answer(number, &relay, now, tally),
-            Ok(TrackerMessage::Scrape(reply)) => self.scrape(number, &reply, (now, traffic), tally),
-            Ok(TrackerMessage::Failure(reply)) => self.failure(number, &reply, (now, traffic), tally),
-            Err(fault) => {
-                log::debug!("{fault}: {}", String::from_utf8_lossy(text));
+            Ok(TrackerMessage::Scrape { info_hashes }) => {
+                self.scrape(number, &info_hashes, (now, traffic), tally);
+            }
+            Ok(TrackerMessage::Failure { reason }) => self.failure(number, reason, (now, traffic), tally),
+            Err(error) => {
+                log::debug!("malformed message: {error:?}");
                 tally.violation(Violation::Malformed);
             }
         }
@@ -40,11 +41,11 @@ impl Worker {
     fn reply(
         &mut self,
         number: u32,
-        reply: AnnounceReply,
+        info_hash: &InfoHash,
         (now, traffic): (Nanos, Traffic),
         tally: &mut Tally,
     ) {
-        let membership = self.plan.membership(self.connection(number), &reply.info_hash);
+        let membership = self.plan.membership(self.connection(number), info_hash);
         if membership.is_none() {
             tally.violation(Violation::ForeignTorrent);
         }
@@ -70,14 +71,8 @@ impl Worker {
         }
     }
 
-    fn failure(
-        &mut self,
-        number: u32,
-        reply: &FailureReply<'_>,
-        (now, traffic): (Nanos, Traffic),
-        tally: &mut Tally,
-    ) {
-        tally.error_text(reply.reason.as_bytes());
+    fn failure(&mut self, number: u32, reason: &str, (now, traffic): (Nanos, Traffic), tally: &mut Tally) {
+        tally.error_text(reason.as_bytes());
         let slot = &mut self.slots[number as usize];
         slot.was_refused = true;
         if let Some(scraped) = slot.scrape.take() {
@@ -102,7 +97,7 @@ impl Worker {
     fn scrape(
         &mut self,
         number: u32,
-        reply: &ScrapeReply<'_>,
+        info_hashes: &[InfoHash],
         (now, traffic): (Nanos, Traffic),
         tally: &mut Tally,
     ) {
@@ -114,18 +109,12 @@ impl Worker {
         let count = self.plan.config.requests.scrape_torrents;
         self.plan.stage.population.scraped(scraped.subject, count, &mut self.torrents);
         // A tracker may leave out torrents that it does not know.
-        let foreign = reply.files.iter().filter(|file| !self.torrents.contains(&file.info_hash));
+        let foreign = info_hashes.iter().filter(|info_hash| !self.torrents.contains(info_hash));
         foreign.for_each(|_| tally.violation(Violation::ForeignScrape));
         self.list_if(number, traffic);
     }
 
-    fn offer(
-        &mut self,
-        number: u32,
-        relay: &OfferRelay<'_>,
-        (now, traffic): (Nanos, Traffic),
-        tally: &mut Tally,
-    ) {
+    fn offer(&mut self, number: u32, relay: &Relay<'_>, (now, traffic): (Nanos, Traffic), tally: &mut Tally) {
         let connection = self.connection(number);
         if traffic != Traffic::Mix {
             // While clients come and go, only the tracker knows how many offers can be relayed.
@@ -159,9 +148,9 @@ impl Worker {
     fn check_offer(
         &self,
         connection: u32,
-        relay: &OfferRelay<'_>,
+        relay: &Relay<'_>,
     ) -> Result<(OfferName, Label, Delivery), Violation> {
-        let name = offer_name(&self.plan, &relay.offer_id).ok_or(Violation::ForgedOffer)?;
+        let name = self.offer_name(relay).ok_or(Violation::ForgedOffer)?;
         if connection_of(self.plan.seed(), &relay.peer_id) != Some(name.connection) {
             return Err(Violation::ForgedOffer);
         }
@@ -173,7 +162,7 @@ impl Worker {
         {
             return Err(Violation::ForeignTorrent);
         }
-        let label = label(&self.plan.offers, relay.offer).ok_or(Violation::ChangedOffer)?;
+        let label = self.plan.offers.read(relay.description).ok_or(Violation::ChangedOffer)?;
         if (label.connection, label.sequence) != (name.connection, name.sequence) {
             return Err(Violation::ChangedOffer);
         }
@@ -197,12 +186,12 @@ impl Worker {
         let generation = slot.generation();
         tally.sent(Kind::Answer, now);
         let answer = Answer { connection, generation, info_hash: *info_hash, to: *to, offer, now };
-        self.text.clear();
-        messages::answer(&self.plan, &answer, &mut self.text);
-        self.add_text();
+        self.outbox.text.clear();
+        messages::answer(&self.plan, &answer, &mut self.outbox.text);
+        self.queue_text(number);
     }
 
-    fn answer(&mut self, number: u32, relay: &AnswerRelay<'_>, now: Nanos, tally: &mut Tally) {
+    fn answer(&mut self, number: u32, relay: &Relay<'_>, now: Nanos, tally: &mut Tally) {
         match self.check_answer(number, relay) {
             Ok((label, Return::Fine)) => tally.response(Kind::Answer, label.time, now, true),
             Ok((label, Return::Forgotten)) => {
@@ -224,9 +213,9 @@ impl Worker {
         }
     }
 
-    fn check_answer(&self, number: u32, relay: &AnswerRelay<'_>) -> Result<(Label, Return), Violation> {
+    fn check_answer(&self, number: u32, relay: &Relay<'_>) -> Result<(Label, Return), Violation> {
         let connection = self.connection(number);
-        let name = offer_name(&self.plan, &relay.offer_id).ok_or(Violation::StrayAnswer)?;
+        let name = self.offer_name(relay).ok_or(Violation::StrayAnswer)?;
         // Numbers go round in the end: what lies behind the last one by less than half the way is older.
         let age = name.sequence.wrapping_sub(self.slots[number as usize].first_sequence);
         if name.connection != connection || age > u32::MAX / 2 {
@@ -236,27 +225,15 @@ impl Worker {
             return Err(Violation::ForeignTorrent);
         }
         let answerer = connection_of(self.plan.seed(), &relay.peer_id).ok_or(Violation::ForgedAnswer)?;
-        let label = label(&self.plan.answers, relay.answer).ok_or(Violation::ChangedAnswer)?;
+        let label = self.plan.answers.read(relay.description).ok_or(Violation::ChangedAnswer)?;
         if (label.connection, label.sequence) != (answerer, name.sequence) {
             return Err(Violation::ChangedAnswer);
         }
         Ok((label, self.plan.registry.answered(&name, answerer)))
     }
-}
 
-fn offer_name(plan: &Plan, id: &OfferId) -> Option<OfferName> {
-    let mut bytes = [0; 20];
-    let mut characters = id.characters();
-    for byte in &mut bytes {
-        *byte = u8::try_from(characters.next()?).ok()?;
+    /// Offer that a relay names, if it is one of this test.
+    fn offer_name(&self, relay: &Relay<'_>) -> Option<OfferName> {
+        OfferName::of(&twenty_bytes(relay.offer_id)?, self.plan.seed())
     }
-    if characters.next().is_some() {
-        return None;
-    }
-    OfferName::of(&bytes, plan.seed())
-}
-
-/// The label of a description, whatever way its text is written.
-fn label(template: &Template, description: Description<'_>) -> Option<Label> {
-    template.read(description.as_str().as_bytes()).or_else(|| template.read_sdp(&description.sdp()?))
 }

@@ -8,14 +8,11 @@ use aquatic_load_engine::wire::{Trouble, Wire};
 use super::{Traffic, Worker};
 use crate::config::Leave;
 use crate::counted::{Kind, Note, Tally};
-use crate::frame::{self, Opcode};
 use crate::messages::{self, Announce, Event};
 use crate::slot::{Announced, Scraped, Step};
 
 /// Failures in a row after which a place stays empty.
 const MAX_FAILURES: u8 = 10;
-/// The payload of a goodbye: status 1000, all is well.
-const GOODBYE: [u8; 2] = 1000_u16.to_be_bytes();
 
 impl Worker {
     /// Has a client begin to connect.
@@ -40,19 +37,17 @@ impl Worker {
             }
         };
         tally.note(Note::Opened);
-        let watched = slot.begin(wire, intended, &self.watched);
+        let begun = slot.begin(wire, &self.plan.upgrade, intended, &self.watched);
         slot.deadline = Some(now + self.plan.timeout());
-        self.out.clear();
-        self.out.extend_from_slice(&self.plan.upgrade);
-        if let Err(error) = watched.and_then(|()| self.send(number)) {
-            self.fail(number, &error, now, traffic, tally);
+        if let Err(error) = begun {
+            self.socket_failed(number, error, (now, traffic), tally);
         }
     }
 
     /// The connection is one of WebSocket now.
     pub(super) fn upgraded(&mut self, number: u32, now: Nanos, tally: &mut Tally) {
         let slot = &mut self.slots[number as usize];
-        if let Some(handshake) = slot.link.handshake() {
+        if let Some(handshake) = slot.socket.handshake() {
             tally.note(handshake.into());
         }
         tally.response(Kind::Connect, slot.begun, now, true);
@@ -89,36 +84,26 @@ impl Worker {
         }
         let generation = slot.generation();
         let announce = Announce { connection, generation, membership, event, offers, sequence, intended };
-        self.text.clear();
-        messages::announce(&self.plan, &announce, &mut self.text);
-        self.add_text();
+        self.outbox.text.clear();
+        messages::announce(&self.plan, &announce, &mut self.outbox.text);
+        self.queue_text(number);
     }
 
-    /// Adds the message that was written to what is to be sent.
-    pub(super) fn add_text(&mut self) {
-        self.add_frame(Opcode::Text);
+    /// Queues the text, which is sent with the other messages of a connection.
+    pub(super) fn queue_text(&mut self, number: u32) {
+        self.slots[number as usize].socket.queue_text(&mut self.outbox);
     }
 
-    fn add_frame(&mut self, opcode: Opcode) {
-        let mask = self.draw.bits() as u32;
-        frame::write(opcode, &self.text, mask, &mut self.out);
-    }
-
-    /// Adds a control frame to what is to be sent.
-    pub(super) fn add_control(&mut self, opcode: Opcode, payload: &[u8]) {
-        self.text.clear();
-        self.text.extend_from_slice(payload);
-        self.add_frame(opcode);
-    }
-
-    /// Sends what is to be sent.
-    pub(super) fn send(&mut self, number: u32) -> io::Result<()> {
-        self.slots[number as usize].link.send(&self.out, &self.watched)
+    /// Sends what is queued.
+    pub(super) fn send(&mut self, number: u32, (now, traffic): (Nanos, Traffic), tally: &mut Tally) {
+        if let Err(error) = self.slots[number as usize].socket.flush(&mut self.outbox, &self.watched) {
+            self.socket_failed(number, error, (now, traffic), tally);
+        }
     }
 
     /// Sends a request of a client that has nothing else to do.
     pub(super) fn ask(&mut self, number: u32, (intended, now): (Nanos, Nanos), tally: &mut Tally) {
-        self.out.clear();
+        self.outbox.clear();
         let requests = &self.plan.config.requests;
         let (announces, scrapes) = (u64::from(requests.weight_announce), u64::from(requests.weight_scrape));
         if scrapes > 0 && self.draw.below(announces + scrapes) >= announces {
@@ -129,18 +114,16 @@ impl Worker {
             self.in_flight += 1;
             tally.sent(Kind::Scrape, intended);
             self.plan.stage.population.scraped(subject, requests.scrape_torrents, &mut self.torrents);
-            self.text.clear();
-            messages::scrape(&self.torrents, &mut self.text);
-            self.add_text();
+            self.outbox.text.clear();
+            messages::scrape(&self.torrents, &mut self.outbox.text);
+            self.queue_text(number);
         } else {
             let slot = &mut self.slots[number as usize];
             let membership = slot.turn;
             slot.turn = (membership + 1) % self.plan.config.connections.torrents;
             self.announce(number, membership, Event::None, (intended, now), tally);
         }
-        if let Err(error) = self.send(number) {
-            self.fail(number, &error, now, Traffic::Mix, tally);
-        }
+        self.send(number, (now, Traffic::Mix), tally);
     }
 
     /// A reply to an announce has come, or a failure message instead: goes on with what follows.
@@ -193,7 +176,7 @@ impl Worker {
     fn joined(&mut self, number: u32, now: Nanos, traffic: Traffic) {
         self.ramp.prove(number as usize);
         match traffic {
-            Traffic::Churn => self.leaving.put_off(self.slots[number as usize].link.token(), now),
+            Traffic::Churn => self.leaving.put_off(self.slots[number as usize].socket.token(), now),
             Traffic::Connect | Traffic::Idle => {
                 self.live.step();
                 self.rest(number);
@@ -207,7 +190,7 @@ impl Worker {
 
     /// Has a client leave.
     pub(super) fn leave(&mut self, number: u32, now: Nanos, tally: &mut Tally) {
-        self.out.clear();
+        self.outbox.clear();
         let slot = &mut self.slots[number as usize];
         let manner = match (self.plan.config.churn.leave, slot.generation() % 3) {
             (Leave::Mixed, 0) => Leave::Stopped,
@@ -223,16 +206,14 @@ impl Worker {
             (Leave::Abrupt, _) => return self.finish(number, tally),
             _ => self.say_goodbye(number, now),
         }
-        if let Err(error) = self.send(number) {
-            self.fail(number, &error, now, Traffic::Churn, tally);
-        }
+        self.send(number, (now, Traffic::Churn), tally);
     }
 
     fn say_goodbye(&mut self, number: u32, now: Nanos) {
         let slot = &mut self.slots[number as usize];
         slot.step = Step::Closing;
         slot.deadline = Some(now + self.plan.timeout());
-        self.add_control(Opcode::Close, &GOODBYE);
+        slot.socket.queue_close(&mut self.outbox);
     }
 
     /// A client is gone as it meant to.

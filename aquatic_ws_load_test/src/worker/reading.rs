@@ -1,172 +1,88 @@
-//! What the tracker sends, from bytes to messages.
+//! Events of connections, and what the tracker sent on them.
 
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::events::Event;
-use aquatic_load_engine::link::{Incoming, Next};
 
-use super::{Traffic, Worker};
+use super::{Receiver, Traffic, Worker};
 use crate::counted::{Note, Tally, Violation};
-use crate::frame::{self, Frame, Opcode, Taken};
 use crate::slot::Step;
-use crate::upgrade::{self, Response};
+use crate::socket::{Incoming, SocketError};
 
 impl Worker {
-    /// Something happened on a connection.
+    /// Receives and sends after an event of a connection.
     pub(super) fn handle_event(
         &mut self,
         event: Event,
-        buffer: &mut [u8],
+        receiver: &mut Receiver,
         traffic: Traffic,
         tally: &mut Tally,
     ) {
         let now = self.plan.stage.now();
         let number = event.token.place;
-        self.out.clear();
-        let mut next = match self.slots[number as usize].link.flush(event) {
-            Ok(()) => self.read(event, buffer, (now, traffic), tally),
-            Err(error) => Next::Failed(error),
-        };
-        if let Next::Keep = next
-            && let Err(error) = self.send(number)
-        {
-            next = Next::Failed(error);
-        }
-        let is_leaving = self.slots[number as usize].step == Step::Closing;
-        match next {
-            Next::Keep => {}
-            // It was asked to, in one way or the other.
-            Next::Close | Next::Failed(_) if is_leaving => self.finish(number, tally),
-            Next::Close => {
-                tally.note(Note::Closed);
-                self.lose(number, now, traffic, tally);
-            }
-            Next::Abandon => self.lose(number, now, traffic, tally),
-            Next::Failed(error) => self.fail(number, &error, now, traffic, tally),
+        self.outbox.clear();
+        match self.receive(event, receiver, (now, traffic), tally) {
+            Ok(true) => self.send(number, (now, traffic), tally),
+            Ok(false) => self.closed(number, (now, traffic), tally),
+            Err(error) => self.socket_failed(number, error, (now, traffic), tally),
         }
     }
 
-    /// Reads what there is and takes the messages in it.
-    fn read(
+    /// Receives until there is nothing more. Returns whether the connection is still open.
+    fn receive(
         &mut self,
         event: Event,
-        buffer: &mut [u8],
+        receiver: &mut Receiver,
         (now, traffic): (Nanos, Traffic),
         tally: &mut Tally,
-    ) -> Next {
+    ) -> Result<bool, SocketError> {
         let number = event.token.place;
+        let Receiver { inbox, decoder } = receiver;
+        self.slots[number as usize].socket.begin(event, inbox)?;
         loop {
-            let (length, more) = match self.slots[number as usize].link.receive(event, buffer) {
-                Ok(Incoming::Nothing) => return Next::Keep,
-                Ok(Incoming::Bytes { length, more }) => (length, more),
-                Ok(Incoming::End { .. }) => return Next::Close,
-                Ok(Incoming::TooLong) => {
-                    tally.violation(Violation::Framing);
-                    return Next::Abandon;
+            match self.slots[number as usize].socket.receive(inbox, &mut self.outbox)? {
+                Incoming::Nothing => return Ok(true),
+                Incoming::End => return Ok(false),
+                Incoming::Upgraded => self.upgraded(number, now, tally),
+                Incoming::Message => {
+                    let message = decoder.decode(&mut inbox.message);
+                    self.message(number, message, (now, traffic), tally);
                 }
-                Err(error) => return Next::Failed(error),
-            };
-            self.heard = now;
-            let bytes = buffer.get(..length).unwrap_or_default();
-            let used = match self.take(number, bytes, (now, traffic), tally) {
-                Ok(used) => used,
-                Err(next) => return next,
-            };
-            self.slots[number as usize].link.keep(bytes.get(used..).unwrap_or_default());
-            if !more {
-                return Next::Keep;
+                Incoming::Ping => tally.note(Note::Pings),
             }
+            self.heard = now;
         }
     }
 
-    /// Takes all that is whole and returns how many bytes it has.
-    fn take(
+    /// Handles a connection that the tracker closed.
+    pub(super) fn closed(&mut self, number: u32, (now, traffic): (Nanos, Traffic), tally: &mut Tally) {
+        if self.slots[number as usize].step == Step::Closing {
+            return self.finish(number, tally);
+        }
+        tally.note(Note::Closed);
+        self.lose(number, now, traffic, tally);
+    }
+
+    /// Handles a connection that failed, or on which the tracker violated the protocol.
+    pub(super) fn socket_failed(
         &mut self,
         number: u32,
-        bytes: &[u8],
+        error: SocketError,
         (now, traffic): (Nanos, Traffic),
         tally: &mut Tally,
-    ) -> Result<usize, Next> {
-        let mut used = 0;
-        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-            if self.slots[number as usize].step == Step::Upgrading {
-                match self.take_response(number, rest, now, tally)? {
-                    Some(length) => used += length,
-                    None => break,
-                }
-                continue;
+    ) {
+        match error {
+            SocketError::Connection(_) if self.slots[number as usize].step == Step::Closing => {
+                return self.finish(number, tally);
             }
-            match frame::take(rest) {
-                Taken::NeedMore => break,
-                Taken::Whole(frame) => {
-                    used += frame.payload.end;
-                    let payload = rest.get(frame.payload.clone()).unwrap_or_default();
-                    self.take_frame(number, &frame, payload, (now, traffic), tally)?;
-                }
-                Taken::Refused => {
-                    tally.violation(Violation::Framing);
-                    return Err(Next::Abandon);
-                }
-            }
-        }
-        Ok(used)
-    }
-
-    fn take_response(
-        &mut self,
-        number: u32,
-        bytes: &[u8],
-        now: Nanos,
-        tally: &mut Tally,
-    ) -> Result<Option<usize>, Next> {
-        match upgrade::take(bytes) {
-            Response::NeedMore => return Ok(None),
-            Response::Upgraded(length) => {
-                self.upgraded(number, now, tally);
-                return Ok(Some(length));
-            }
-            Response::Refused(status) => {
+            SocketError::Connection(error) => return self.fail(number, &error, now, traffic, tally),
+            SocketError::UpgradeRefused(status) => {
                 tally.error_text(format!("status {status}").as_bytes());
                 tally.note(Note::NotUpgraded);
             }
-            Response::WrongAccept => tally.violation(Violation::WrongAccept),
-            Response::Malformed => tally.violation(Violation::NotHttp),
+            SocketError::WrongAccept => tally.violation(Violation::WrongAccept),
+            SocketError::NotUpgrade => tally.violation(Violation::NotHttp),
+            SocketError::Framing => tally.violation(Violation::Framing),
         }
-        Err(Next::Abandon)
-    }
-
-    fn take_frame(
-        &mut self,
-        number: u32,
-        frame: &Frame,
-        payload: &[u8],
-        (now, traffic): (Nanos, Traffic),
-        tally: &mut Tally,
-    ) -> Result<(), Next> {
-        let slot = &mut self.slots[number as usize];
-        match frame.opcode {
-            // Some trackers send text as what it is, others as bytes.
-            Opcode::Text | Opcode::Binary if frame.last && slot.message.is_empty() => {
-                self.message(number, payload, (now, traffic), tally);
-            }
-            Opcode::Text | Opcode::Binary | Opcode::Continuation => {
-                let starts = frame.opcode != Opcode::Continuation;
-                if starts != slot.message.is_empty() {
-                    tally.violation(Violation::Framing);
-                    return Err(Next::Abandon);
-                }
-                slot.message.extend_from_slice(payload);
-                if frame.last {
-                    let message = std::mem::take(&mut slot.message);
-                    self.message(number, &message, (now, traffic), tally);
-                }
-            }
-            Opcode::Close => return Err(Next::Close),
-            Opcode::Ping => {
-                tally.note(Note::Pings);
-                self.add_control(Opcode::Pong, payload);
-            }
-            Opcode::Pong => {}
-        }
-        Ok(())
+        self.lose(number, now, traffic, tally);
     }
 }

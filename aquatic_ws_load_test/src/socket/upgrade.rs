@@ -1,5 +1,8 @@
 //! How a connection becomes one of WebSocket.
 
+use anyhow::Context;
+use async_tungstenite::tungstenite::handshake::client::{Request, generate_request};
+
 /// The key of the example in RFC 6455, 1.3. Nothing depends on it being a secret.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// What a server that takes part makes of the key.
@@ -25,15 +28,34 @@ pub(crate) enum Response {
     Malformed,
 }
 
-/// The request.
-pub(crate) fn request(host: &str, path: &str) -> Vec<u8> {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nUser-Agent: {}/{}\r\n\r\n",
-        env!("CARGO_PKG_NAME"),
-        env!("CARGO_PKG_VERSION")
-    )
-    .into_bytes()
+/// Request of the upgrade, in the form that each client needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Upgrade {
+    pub(super) bytes: Vec<u8>,
+    pub(super) request: Request,
+}
+
+impl Upgrade {
+    /// Request for a URL of the tracker.
+    ///
+    /// # Errors
+    /// When host and path do not make a URL.
+    pub(crate) fn new(tls: bool, host: &str, path: &str) -> anyhow::Result<Self> {
+        let url = format!("{}://{host}{path}", if tls { "wss" } else { "ws" });
+        let user_agent = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+        let request = Request::builder()
+            .uri(&url)
+            .header("Host", host)
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Key", KEY)
+            .header("User-Agent", user_agent)
+            .body(())
+            .with_context(|| format!("{url} is not a URL"))?;
+        let (bytes, _) = generate_request(request.clone())?;
+        Ok(Self { bytes, request })
+    }
 }
 
 /// Takes the response from the front.
@@ -78,7 +100,8 @@ mod tests {
 
     #[test]
     fn request_is_whole() {
-        let request = String::from_utf8(request("h:1", "/a")).unwrap();
-        assert!(request.starts_with("GET /a HTTP/1.1\r\nHost: h:1\r\n") && request.ends_with("\r\n\r\n"));
+        let request = String::from_utf8(Upgrade::new(false, "h:1", "/a?b").unwrap().bytes).unwrap();
+        assert!(request.starts_with("GET /a?b HTTP/1.1\r\nHost: h:1\r\n") && request.ends_with("\r\n\r\n"));
+        assert!(Upgrade::new(true, "h:1", "/a|\u{7f}").is_err());
     }
 }

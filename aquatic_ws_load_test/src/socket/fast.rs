@@ -1,0 +1,172 @@
+//! WebSocket with the buffers of the thread.
+
+use aquatic_load_engine::events::{Event, Events, Token};
+use aquatic_load_engine::link::{self, Link};
+use aquatic_load_engine::wire::{Handshake, Wire};
+
+use super::frame::{self, Frame, Opcode, Taken};
+use super::upgrade::{self, Response, Upgrade};
+use super::{Inbox, Incoming, MAX_MESSAGE_LENGTH, Outbox, SocketError};
+
+/// Payload of a close frame: status 1000, normal closure (RFC 6455, 7.4.1).
+const NORMAL_CLOSURE: [u8; 2] = 1000_u16.to_be_bytes();
+
+/// WebSocket connection that holds memory only for incomplete frames and messages.
+pub(crate) struct FastSocket {
+    link: Link,
+    is_upgraded: bool,
+    /// Last event of the connection.
+    event: Event,
+    /// First frames of a message in several frames.
+    fragments: Vec<u8>,
+}
+
+impl FastSocket {
+    pub(super) fn new(place: u32) -> Self {
+        let link = Link::at(place);
+        let event = Event { token: link.token(), writable: false, ending: false };
+        Self { link, is_upgraded: false, event, fragments: Vec::new() }
+    }
+
+    pub(super) fn token(&self) -> Token {
+        self.link.token()
+    }
+
+    pub(super) fn has_token(&self, token: Token) -> bool {
+        self.link.is_called(token)
+    }
+
+    pub(super) fn connect(
+        &mut self,
+        wire: Wire,
+        upgrade: &Upgrade,
+        events: &Events,
+    ) -> Result<(), SocketError> {
+        self.close();
+        self.link.connect(wire, events)?;
+        Ok(self.link.send(&upgrade.bytes, events)?)
+    }
+
+    pub(super) fn close(&mut self) {
+        self.link.close();
+        self.is_upgraded = false;
+        self.fragments = Vec::new();
+    }
+
+    pub(super) fn handshake(&self) -> Option<Handshake> {
+        self.link.handshake()
+    }
+
+    pub(super) fn begin(&mut self, event: Event, inbox: &mut Inbox) -> Result<(), SocketError> {
+        self.event = event;
+        (inbox.start, inbox.end, inbox.more) = (0, 0, true);
+        Ok(self.link.flush(event)?)
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        inbox: &mut Inbox,
+        outbox: &mut Outbox,
+    ) -> Result<Incoming, SocketError> {
+        loop {
+            if let Some(incoming) = self.parse(inbox, outbox)? {
+                return Ok(incoming);
+            }
+            let rest = inbox.bytes.get(inbox.start..inbox.end).unwrap_or_default();
+            self.link.keep(rest);
+            (inbox.start, inbox.end) = (0, 0);
+            if !inbox.more {
+                return Ok(Incoming::Nothing);
+            }
+            match self.link.receive(self.event, &mut inbox.bytes)? {
+                link::Incoming::Nothing => return Ok(Incoming::Nothing),
+                link::Incoming::Bytes { length, more } => (inbox.end, inbox.more) = (length, more),
+                link::Incoming::End { .. } => return Ok(Incoming::End),
+                link::Incoming::TooLong => return Err(SocketError::Framing),
+            }
+        }
+    }
+
+    /// Parses what is received until there is something to report.
+    fn parse(&mut self, inbox: &mut Inbox, outbox: &mut Outbox) -> Result<Option<Incoming>, SocketError> {
+        while let Some(bytes) = inbox.bytes.get(inbox.start..inbox.end).filter(|bytes| !bytes.is_empty()) {
+            if !self.is_upgraded {
+                return match upgrade::take(bytes) {
+                    Response::NeedMore => Ok(None),
+                    Response::Upgraded(length) => {
+                        inbox.start += length;
+                        self.is_upgraded = true;
+                        Ok(Some(Incoming::Upgraded))
+                    }
+                    Response::Refused(status) => Err(SocketError::UpgradeRefused(status)),
+                    Response::WrongAccept => Err(SocketError::WrongAccept),
+                    Response::Malformed => Err(SocketError::NotUpgrade),
+                };
+            }
+            let frame = match frame::take(bytes) {
+                Taken::NeedMore => return Ok(None),
+                Taken::Whole(frame) => frame,
+                Taken::Refused => return Err(SocketError::Framing),
+            };
+            let start = inbox.start;
+            inbox.start += frame.payload.end;
+            let payload = start + frame.payload.start..inbox.start;
+            if let Some(incoming) = self.accept(&frame, payload, inbox, outbox)? {
+                return Ok(Some(incoming));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Processes a complete frame, whose payload is at a place in the received bytes.
+    fn accept(
+        &mut self,
+        frame: &Frame,
+        payload: std::ops::Range<usize>,
+        inbox: &mut Inbox,
+        outbox: &mut Outbox,
+    ) -> Result<Option<Incoming>, SocketError> {
+        let Inbox { message, bytes, .. } = inbox;
+        let payload = bytes.get(payload).unwrap_or_default();
+        match frame.opcode {
+            Opcode::Text | Opcode::Binary | Opcode::Continuation => {
+                let starts = frame.opcode != Opcode::Continuation;
+                let is_allowed = starts == self.fragments.is_empty();
+                if !is_allowed || self.fragments.len() + payload.len() > MAX_MESSAGE_LENGTH {
+                    return Err(SocketError::Framing);
+                }
+                if !frame.last {
+                    self.fragments.extend_from_slice(payload);
+                    return Ok(None);
+                }
+                message.clear();
+                message.append(&mut self.fragments);
+                message.extend_from_slice(payload);
+                Ok(Some(Incoming::Message))
+            }
+            Opcode::Close => Ok(Some(Incoming::End)),
+            Opcode::Ping => {
+                let mask = outbox.masks.bits() as u32;
+                frame::write(Opcode::Pong, payload, mask, &mut outbox.frames);
+                Ok(Some(Incoming::Ping))
+            }
+            Opcode::Pong => Ok(None),
+        }
+    }
+
+    pub(super) fn queue_text(&mut self, outbox: &mut Outbox) {
+        let mask = outbox.masks.bits() as u32;
+        frame::write(Opcode::Text, outbox.text.as_bytes(), mask, &mut outbox.frames);
+    }
+
+    pub(super) fn queue_close(&mut self, outbox: &mut Outbox) {
+        let mask = outbox.masks.bits() as u32;
+        frame::write(Opcode::Close, &NORMAL_CLOSURE, mask, &mut outbox.frames);
+    }
+
+    pub(super) fn flush(&mut self, outbox: &mut Outbox, events: &Events) -> Result<(), SocketError> {
+        let sent = self.link.send(&outbox.frames, events);
+        outbox.frames.clear();
+        Ok(sent?)
+    }
+}
