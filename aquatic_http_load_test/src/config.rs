@@ -1,4 +1,4 @@
-//! What can be set.
+//! Configuration of the load test.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use aquatic_common::settings::{Configuration, Problem};
 use aquatic_load_engine::settings::{
     Mode, NetworkConfig, OpenConfig, PopulationConfig, TlsConfig, check_connections, check_weights,
 };
-use aquatic_load_engine::sources::Wanted;
+use aquatic_load_engine::sources::SourceSettings;
 
 /// Most requests on one connection that wait for their responses.
 pub(crate) const MAX_PIPELINING: usize = 16;
@@ -47,32 +47,32 @@ aquatic_common::settings! {
 }
 
 aquatic_common::settings! {
-    /// What is asked, in which proportion.
+    /// Mix of requests.
     pub struct RequestConfig {
-        /// Weight of announces.
+        /// Weight of announces in the mix.
         pub weight_announce: u32 = 100, in 0..=1_000_000;
-        /// Weight of scrapes.
+        /// Weight of scrapes in the mix.
         pub weight_scrape: u32 = 1, in 0..=1_000_000;
-        /// Torrents per scrape.
+        /// Number of torrents per scrape.
         pub scrape_torrents: usize = 10, unit "torrents", in 1..=100;
-        /// Peers asked for in an announce.
+        /// Number of peers requested by an announce (numwant).
         pub peers_wanted: u32 = 50, unit "peers", in 0..=1000;
         /// A request without a response for this long is lost, and its connection is closed.
         pub timeout: u32 = 5000, unit "milliseconds", in 10..=600_000;
         /// "peers" checks everything, "reply" does not ask where peers come from, "frame" does not look into the body
         /// and serves for measuring web servers.
         pub verification: Verification = Verification::Peers;
-        /// The peers in one of so many announce responses are checked; 1 checks all, at some cost in speed.
+        /// Check the peers in every n-th announce response. 1 checks all, which costs throughput.
         pub check_one_in: u32 = 10, unit "responses", in 1..=1_000_000;
     }
 }
 
 aquatic_common::settings! {
-    /// Announcing each peer of the population once before anything else.
+    /// Prefill: one announce of each peer before the load.
     pub struct PrefillConfig {
-        /// Do it.
+        /// Enable the prefill.
         pub enable: bool = false;
-        /// An announce without a response is repeated until it was sent this often; then the peer counts as lost.
+        /// Maximum number of attempts per announce. After that the peer counts as lost.
         pub attempts: u8 = 3, unit "attempts", in 1..=255;
     }
 }
@@ -90,17 +90,17 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// Load test for HTTP trackers.
     pub struct Config {
-        /// The tracker.
+        /// Address of the tracker.
         pub server_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 3000));
-        /// How much to log.
+        /// Log level.
         pub log_level: LogLevel = LogLevel::Info;
-        /// Threads that send and receive, each on connections of its own.
+        /// Number of threads, each with its own connections.
         pub threads: u32 = 1, unit "threads", in 1..=1024;
-        /// Time before the measurement, under load.
+        /// Time under load before the measurement.
         pub warm_up: u32 = 2, unit "seconds", in 0..=3600;
-        /// Time of the measurement; 0 for none, which makes sense after a prefill only.
+        /// Duration of the measurement; 0 for none, which is allowed with a prefill only.
         pub duration: u32 = 10, unit "seconds", in 0..=86_400;
-        /// "closed" sends as fast as the tracker answers, "open" at a given rate.
+        /// Load model: "closed" sends as fast as the tracker responds, "open" at a given rate.
         pub mode: Mode = Mode::Closed;
         pub open: OpenConfig<10_000>;
         pub network: NetworkConfig;
@@ -121,7 +121,7 @@ impl Configuration for Config {
         if self.duration == 0 && !self.prefill.enable && self.idle.connections == 0 {
             problems.push(Problem::new(
                 "duration",
-                "0 without prefill.enable or idle.connections: nothing would be done",
+                "0 requires prefill.enable or idle.connections: there is nothing to do",
             ));
         }
         check_connections(problems, self.threads, self.connection_count());
@@ -134,10 +134,10 @@ impl Configuration for Config {
 }
 
 impl Config {
-    /// Where requests come from.
+    /// Settings of the source addresses.
     #[must_use]
-    pub fn sources(&self) -> Wanted<'_> {
-        Wanted {
+    pub fn sources(&self) -> SourceSettings<'_> {
+        SourceSettings {
             server: self.server_address,
             address: &self.network.source_address,
             addresses: self.network.source_addresses,
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_combinations_are_named() {
+    fn invalid_combinations_are_reported() {
         assert_eq!(problems(|_| {}), Vec::<String>::new());
         assert_eq!(problems(|config| config.duration = 0), ["duration"]);
         assert_eq!(problems(|config| config.threads = 129), ["threads"]);

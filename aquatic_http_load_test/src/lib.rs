@@ -5,10 +5,10 @@
 
 #![forbid(unsafe_code)]
 
-mod check;
 pub mod config;
-mod counted;
+mod counters;
 mod plan;
+mod reply_check;
 mod run;
 mod slot;
 mod traffic;

@@ -33,6 +33,6 @@ fn main() -> ExitCode {
             aquatic_http_load_test::print_targets(config, count, &mut out)?;
             return Ok(out.flush()?);
         }
-        cli.output.act(config.population.shape(), || aquatic_http_load_test::run(config))
+        cli.output.run(config.population.shape(), || aquatic_http_load_test::run(config))
     })
 }

@@ -1,37 +1,37 @@
-//! What all threads know: the configuration and what follows from it.
+//! Configuration, and what is derived from it for all threads.
 
 use aquatic_load_engine::clock::{Nanos, milliseconds};
-use aquatic_load_engine::stage::Stage;
-use aquatic_load_engine::tls::Tls;
-use aquatic_load_engine::wire::Route;
+use aquatic_load_engine::connection::ConnectOptions;
+use aquatic_load_engine::tls::TlsClient;
+use aquatic_load_engine::topology::Topology;
 
 use crate::config::Config;
 
-/// Shared by all threads, never changed.
+/// Shared by all threads; never changes.
 pub(crate) struct Plan {
     pub(crate) config: Config,
-    pub(crate) stage: Stage,
+    pub(crate) topology: Topology,
     /// The tracker as requests name it.
     pub(crate) host: String,
-    tls: Option<Tls>,
+    tls: Option<TlsClient>,
 }
 
 impl Plan {
     pub(crate) fn new(config: Config) -> anyhow::Result<Self> {
         Ok(Self {
-            stage: Stage::new(&config.sources(), config.population.shape())?,
+            topology: Topology::new(&config.sources(), config.population.shape())?,
             host: config.tls.host(config.server_address),
-            tls: Tls::wanted(&config.tls)?,
+            tls: TlsClient::new(&config.tls)?,
             config,
         })
     }
 
     /// How to make a connection from a source address.
-    pub(crate) fn route(&self, address: u64) -> Route<'_> {
-        Route {
+    pub(crate) fn connect_options(&self, address: u64) -> ConnectOptions<'_> {
+        ConnectOptions {
             server: self.config.server_address,
-            source: self.stage.source_ip(address),
-            may_delay: self.config.connections.requests == 1,
+            source: self.topology.source_ip(address),
+            nagle: self.config.connections.requests == 1,
             tls: self.tls.as_ref(),
         }
     }

@@ -1,4 +1,4 @@
-//! The phases of a test, from connections to reports.
+//! Phases of the test.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,36 +7,37 @@ use anyhow::Context;
 use aquatic_common::InfoHash;
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::command::allow_connections;
-use aquatic_load_engine::conduct::{Extent, Live, conduct};
-use aquatic_load_engine::draw::Draw;
-use aquatic_load_engine::phase::Pace;
+use aquatic_load_engine::phase::LoadModel;
 use aquatic_load_engine::report::Outcome;
+use aquatic_load_engine::rng::Rng;
+use aquatic_load_engine::run_phase::{LiveCounters, PhaseLength, run_phase};
 use aquatic_load_engine::settings::OpenConfig;
 
 use crate::config::Config;
-use crate::counted::Tally;
+use crate::counters::Tally;
 use crate::plan::Plan;
 use crate::traffic::{self, Source, Traffic};
 use crate::worker::{Phase, Worker};
 
-/// Runs the whole test.
+/// Runs all phases of the test.
 ///
 /// # Errors
-/// When the test cannot be set up. Trackers that misbehave are no error here; see [`Outcome::verdict`].
+/// When the test cannot be set up. Misbehaviour of the tracker is reported by [`Outcome::verdict`].
 pub fn run(config: Config) -> anyhow::Result<Outcome> {
     let plan = Arc::new(Plan::new(config)?);
     let config = &plan.config;
     allow_connections(config.connection_count())?;
-    let live = Arc::new(Live::default());
+    let live = Arc::new(LiveCounters::default());
     let mut workers = (0..config.threads)
         .map(|thread| Worker::new(Arc::clone(&plan), Arc::clone(&live), thread))
         .collect::<std::io::Result<Vec<_>>>()
-        .context("cannot watch connections")?;
+        .context("cannot create an epoll instance")?;
     let mut phases = Vec::new();
     for (name, traffic, extent) in steps(config) {
-        let now = plan.stage.now();
+        let now = plan.topology.now();
         let act = |worker: &mut Worker| worker.run(phase(config, traffic, now, worker.thread()));
-        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.stage.clock, &live), act)?;
+        let tally: Option<Tally> =
+            run_phase(&mut workers, (name, extent), (&plan.topology.clock, &live), act)?;
         phases.extend(tally.map(|tally| tally.report(name, config.threads)));
     }
     let population = &config.population;
@@ -49,28 +50,28 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
     })
 }
 
-fn steps(config: &Config) -> Vec<(&'static str, Traffic, Extent)> {
+fn steps(config: &Config) -> Vec<(&'static str, Traffic, PhaseLength)> {
     let mut steps = Vec::new();
     if config.prefill.enable {
-        steps.push(("prefill", Traffic::Prefill, Extent::Steps(config.population.peers)));
+        steps.push(("prefill", Traffic::Prefill, PhaseLength::Steps(config.population.peers)));
     }
     if config.idle.connections > 0 {
-        steps.push(("idle", Traffic::Idle, Extent::Steps(config.idle.connections.into())));
+        steps.push(("idle", Traffic::Idle, PhaseLength::Steps(config.idle.connections.into())));
     } else if config.duration > 0 {
         let time = u64::from(config.warm_up) + u64::from(config.duration);
-        steps.push(("load", Traffic::Mix, Extent::Seconds(time)));
+        steps.push(("load", Traffic::Mix, PhaseLength::Seconds(time)));
     }
     steps
 }
 
 fn phase(config: &Config, traffic: Traffic, now: Nanos, thread: u32) -> Phase {
     if traffic != Traffic::Mix {
-        return Phase::until_done(traffic, Pace::Closed, now);
+        return Phase::until_done(traffic, LoadModel::Closed, now);
     }
     let OpenConfig { rate, arrivals } = config.open;
     let share = (thread, config.threads);
-    let pace = Pace::new(config.mode, || arrivals.schedule(rate, share, config.population.seed, now));
-    Phase::timed(traffic, pace, now, (config.warm_up, config.duration))
+    let model = LoadModel::new(config.mode, || arrivals.schedule(rate, share, config.population.seed, now));
+    Phase::timed(traffic, model, now, (config.warm_up, config.duration))
 }
 
 /// Writes the targets of announces, path and query, one a line.
@@ -80,18 +81,18 @@ fn phase(config: &Config, traffic: Traffic, now: Nanos, thread: u32) -> Phase {
 pub fn print_targets(config: Config, count: u64, out: &mut impl Write) -> anyhow::Result<()> {
     let plan = Plan::new(config)?;
     let mut sources = Source::of_thread(&plan, 0);
-    let mut draw = Draw::new(plan.config.population.seed, 0);
+    let mut rng = Rng::new(plan.config.population.seed, 0);
     let mut torrents: Vec<InfoHash> = Vec::new();
     let mut buffer = vec![0; traffic::MAX_BATCH];
     let number = u64::try_from(sources.len())?;
     for _ in 0..count {
-        let source = usize::try_from(draw.below(number))?;
-        let Some(wish) =
-            sources.get_mut(source).and_then(|source| source.next(Traffic::Idle, &plan, &mut draw))
+        let source = usize::try_from(rng.below(number))?;
+        let Some(planned) =
+            sources.get_mut(source).and_then(|source| source.next(Traffic::Idle, &plan, &mut rng))
         else {
             continue;
         };
-        let length = traffic::write(&plan, Traffic::Mix, wish, true, &mut torrents, &mut buffer)?;
+        let length = traffic::write(&plan, Traffic::Mix, planned, true, &mut torrents, &mut buffer)?;
         let line = buffer[..length].split(|&byte| byte == b' ').nth(1).unwrap_or_default();
         out.write_all(line)?;
         out.write_all(b"\n")?;

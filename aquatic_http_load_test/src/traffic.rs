@@ -1,15 +1,15 @@
-//! What to ask next.
+//! Choice and encoding of requests.
 
 use std::ops::Range;
 
 use aquatic_common::{AnnounceEvent, InfoHash};
 use aquatic_http_protocol::{AnnounceFields, BufferTooSmall, ClientHeaders, encode_scrape_request};
 use aquatic_load_engine::clock::Nanos;
-use aquatic_load_engine::draw::Draw;
-use aquatic_load_engine::prefill::Unannounced;
+use aquatic_load_engine::prefill::PendingPeers;
+use aquatic_load_engine::rng::Rng;
 
 use crate::config::{MAX_PIPELINING, MAX_SCRAPE_TORRENTS};
-use crate::counted::Kind;
+use crate::counters::Kind;
 use crate::plan::Plan;
 
 /// A name that trackers take for that of a client.
@@ -19,41 +19,41 @@ const MAX_REQUEST: usize = 1024 + MAX_SCRAPE_TORRENTS * 71;
 /// Room for all requests that are written together.
 pub(crate) const MAX_BATCH: usize = MAX_PIPELINING * MAX_REQUEST;
 
-/// What a phase sends.
+/// Traffic of a phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
-    /// An announce of each peer.
+    /// One announce of each peer.
     Prefill,
-    /// The configured mix.
+    /// Mix of requests by the configured weights.
     Mix,
     /// One announce per connection.
     Idle,
 }
 
-/// A request that has been decided on but not written yet.
+/// Chosen request that is not encoded yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wish {
+pub(crate) struct PlannedRequest {
     kind: Kind,
     subject: u64,
     attempt: u8,
 }
 
-/// A request under way.
+/// Request without a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
     pub(crate) kind: Kind,
     /// Of an announce, the peer; of a scrape, what its torrents follow from.
     pub(crate) subject: u64,
-    /// How often the same announce was sent before.
+    /// Number of earlier attempts.
     pub(crate) attempt: u8,
-    /// When it was meant to be sent; latency counts from here.
+    /// Intended send time, from which the latency is measured.
     pub(crate) intended: Nanos,
-    /// When it was sent; it is lost a timeout after this.
+    /// Send time, from which the timeout is measured.
     pub(crate) sent: Nanos,
 }
 
-impl Wish {
-    /// The request, sent now, but meant to be sent at `intended`.
+impl PlannedRequest {
+    /// Pending request, sent now with this intended send time.
     pub(crate) fn pending(self, intended: Nanos, now: Nanos) -> Pending {
         let Self { kind, subject, attempt } = self;
         Pending { kind, subject, attempt, intended, sent: now }
@@ -66,16 +66,16 @@ pub(crate) struct Source {
     pub(crate) address: u64,
     peers: Range<u64>,
     /// Those of them that a prefill has not announced yet.
-    pub(crate) unannounced: Unannounced,
+    pub(crate) unannounced: PendingPeers,
 }
 
 impl Source {
     /// The addresses of one of the threads, without those that have no peers.
     pub(crate) fn of_thread(plan: &Plan, thread: u32) -> Vec<Self> {
-        let addresses = u64::from(thread)..plan.stage.endpoints.addresses();
+        let addresses = u64::from(thread)..plan.topology.endpoints.addresses();
         let sources = addresses.step_by(plan.config.threads as usize).map(|address| {
-            let peers = plan.stage.endpoints.peers_at(address);
-            Self { address, unannounced: Unannounced::new(peers.clone()), peers }
+            let peers = plan.topology.endpoints.peers_at(address);
+            Self { address, unannounced: PendingPeers::new(peers.clone()), peers }
         });
         sources.filter(|source| !source.peers.is_empty()).collect()
     }
@@ -86,29 +86,29 @@ impl Source {
     }
 
     /// The next request, if there is one.
-    pub(crate) fn next(&mut self, traffic: Traffic, plan: &Plan, draw: &mut Draw) -> Option<Wish> {
+    pub(crate) fn next(&mut self, traffic: Traffic, plan: &Plan, rng: &mut Rng) -> Option<PlannedRequest> {
         match traffic {
             Traffic::Prefill => {
                 let (subject, attempt) = self.unannounced.take()?;
-                Some(Wish { kind: Kind::Announce, subject, attempt })
+                Some(PlannedRequest { kind: Kind::Announce, subject, attempt })
             }
-            Traffic::Idle => Some(self.any_announce(draw)),
+            Traffic::Idle => Some(self.any_announce(rng)),
             Traffic::Mix => {
                 let requests = &plan.config.requests;
                 let announce = u64::from(requests.weight_announce);
                 let scrape = u64::from(requests.weight_scrape);
-                if scrape == 0 || draw.below(announce + scrape) < announce {
-                    Some(self.any_announce(draw))
+                if scrape == 0 || rng.below(announce + scrape) < announce {
+                    Some(self.any_announce(rng))
                 } else {
-                    Some(Wish { kind: Kind::Scrape, subject: draw.bits(), attempt: 0 })
+                    Some(PlannedRequest { kind: Kind::Scrape, subject: rng.next_u64(), attempt: 0 })
                 }
             }
         }
     }
 
-    fn any_announce(&self, draw: &mut Draw) -> Wish {
-        let subject = self.peers.start + draw.below(self.peers.end - self.peers.start);
-        Wish { kind: Kind::Announce, subject, attempt: 0 }
+    fn any_announce(&self, rng: &mut Rng) -> PlannedRequest {
+        let subject = self.peers.start + rng.below(self.peers.end - self.peers.start);
+        PlannedRequest { kind: Kind::Announce, subject, attempt: 0 }
     }
 }
 
@@ -116,39 +116,39 @@ impl Source {
 pub(crate) fn write(
     plan: &Plan,
     traffic: Traffic,
-    wish: Wish,
+    planned: PlannedRequest,
     keep_alive: bool,
     torrents: &mut Vec<InfoHash>,
     buffer: &mut [u8],
 ) -> Result<usize, BufferTooSmall> {
     let origin = ClientHeaders { host: &plan.host, user_agent: USER_AGENT, keep_alive };
-    match wish.kind {
-        Kind::Announce => announce(plan, traffic, wish.subject).encode(&origin, buffer),
+    match planned.kind {
+        Kind::Announce => announce(plan, traffic, planned.subject).encode(&origin, buffer),
         Kind::Scrape => {
             let count = plan.config.requests.scrape_torrents;
-            plan.stage.population.scraped(wish.subject, count, torrents);
+            plan.topology.population.scrape_targets(planned.subject, count, torrents);
             encode_scrape_request(&origin, torrents, buffer)
         }
     }
 }
 
 fn announce(plan: &Plan, traffic: Traffic, peer: u64) -> AnnounceFields {
-    let population = &plan.stage.population;
+    let population = &plan.topology.population;
     AnnounceFields {
         info_hash: population.info_hash(population.torrent_of(peer)),
         peer_id: population.peer_id(peer),
-        port: plan.stage.endpoints.port_of(peer),
+        port: plan.topology.endpoints.port_of(peer),
         uploaded: 0,
         downloaded: 0,
         left: u64::from(!population.is_seeder(peer)),
         event: if traffic == Traffic::Prefill { AnnounceEvent::Started } else { AnnounceEvent::None },
         // Any number that stays the same for the peer.
         key: peer as u32,
-        numwant: Some(wanted(plan, traffic)),
+        numwant: Some(numwant(plan, traffic)),
     }
 }
 
-/// How many peers an announce asks for.
-pub(crate) fn wanted(plan: &Plan, traffic: Traffic) -> u32 {
+/// Number of peers that an announce requests.
+pub(crate) fn numwant(plan: &Plan, traffic: Traffic) -> u32 {
     if traffic == Traffic::Prefill { 0 } else { plan.config.requests.peers_wanted }
 }

@@ -245,7 +245,7 @@ fn each_request_can_have_a_connection() {
     let report = &outcome.phases[0];
     assert!(answered(report) > 8, "{outcome}");
     assert_eq!(note(report, "connections opened"), answered(report), "{outcome}");
-    assert_eq!(note(report, "connections the tracker closed between requests"), 0);
+    assert_eq!(note(report, "connections closed by the tracker between requests"), 0);
     assert_eq!(tracker.state.lock().unwrap().connections, answered(report));
 }
 
@@ -290,8 +290,8 @@ fn certificates_are_checked_if_that_is_asked_for() {
         config.tls.ca_path = data("ca.pem").into();
         config.tls.server_name = "elsewhere.example".to_owned();
     });
-    assert!(note(&outcome.phases[0], "connections with a TLS failure") > 0, "{outcome}");
-    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    assert!(note(&outcome.phases[0], "connections with a TLS error") > 0, "{outcome}");
+    assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
     let (outcome, _tracker) =
         test_with(true, Manner::Honest, |config| config.tls.server_name = "elsewhere.example".to_owned());
     outcome.verdict().unwrap();
@@ -309,8 +309,8 @@ fn prefill_announces_each_peer_even_if_connections_break() {
     outcome.verdict().unwrap();
     let report = &outcome.phases[0];
     assert_eq!(note(report, "peers announced"), 400);
-    assert_eq!(note(report, "peers given up"), 0);
-    assert!(note(report, "connections the tracker closed before a response") > 0, "{outcome}");
+    assert_eq!(note(report, "peers not announced after all attempts"), 0);
+    assert!(note(report, "connections closed by the tracker before a response") > 0, "{outcome}");
     let swarms = tracker.state.lock().unwrap();
     assert_eq!(swarms.peers.len(), 50);
     assert_eq!(swarms.peers.values().map(BTreeSet::len).sum::<usize>(), 400);
@@ -323,10 +323,10 @@ fn prefill_gives_up_in_the_end() {
         config.prefill.attempts = 2;
         config.duration = 0;
     });
-    assert_eq!(note(&outcome.phases[0], "peers given up"), 400);
+    assert_eq!(note(&outcome.phases[0], "peers not announced after all attempts"), 400);
     assert_eq!(outcome.phases[0].error_texts, ["go away"]);
     assert_eq!(outcome.phases[0].kinds[0].errors, 800, "{outcome}");
-    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
 }
 
 #[test]
@@ -351,9 +351,9 @@ fn open_loop_counts_the_time_requests_had_to_wait() {
         config.open.rate = 1000;
         config.requests.timeout = 300;
     });
-    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
-    assert!(note(&outcome.phases[0], "connections given up as a response took too long") > 0, "{outcome}");
-    assert!(note(&outcome.phases[0], "requests due at the end, never sent") > 500, "{outcome}");
+    assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
+    assert!(note(&outcome.phases[0], "connections closed after a response timeout") > 0, "{outcome}");
+    assert!(note(&outcome.phases[0], "overdue requests never sent") > 500, "{outcome}");
 }
 
 #[test]
@@ -374,12 +374,12 @@ fn idle_connections_are_opened_used_once_and_held() {
 fn lies_are_found_out() {
     for (manner, violations) in [
         (Manner::Mixed, &["peer is not in the torrent"][..]),
-        (Manner::Echoing, &["peer is the one who asked"]),
-        (Manner::Repeating, &["peer is in the reply twice"]),
+        (Manner::Echoing, &["reply contains the requesting peer"]),
+        (Manner::Repeating, &["peer occurs twice in a reply"]),
         (Manner::NotFound, &["status is not 200"]),
-        (Manner::Unsorted, &["bencode is not in its canonical form"]),
-        (Manner::Lying, &["scrape reply names a torrent not asked for"]),
-        (Manner::Short, &["bytes after the end of a response", "body is not a reply of a tracker"]),
+        (Manner::Unsorted, &["bencode is not canonical"]),
+        (Manner::Lying, &["scrape reply contains a torrent not requested"]),
+        (Manner::Short, &["bytes after the end of a response", "body is not a tracker reply"]),
     ] {
         let (outcome, _tracker) = test(manner, |_| {});
         assert_eq!(violated(&outcome), violations, "{manner:?}: {outcome}");
@@ -393,8 +393,8 @@ fn a_body_that_never_ends_is_not_waited_for() {
         config.requests.timeout = 100;
         config.requests.weight_scrape = 0;
     });
-    assert!(note(&outcome.phases[0], "connections given up as a response took too long") > 0, "{outcome}");
-    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    assert!(note(&outcome.phases[0], "connections closed after a response timeout") > 0, "{outcome}");
+    assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
     let (outcome, _tracker) = test(Manner::Long, |config| config.connections.requests = 1);
     assert_eq!(violated(&outcome), ["response is shorter than its Content-Length"]);
 }
@@ -425,5 +425,5 @@ fn nobody_there() {
     drop(listener);
     let outcome = run(config(address)).unwrap();
     assert!(note(&outcome.phases[0], "connections refused") > 0, "{outcome}");
-    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
 }

@@ -1,4 +1,4 @@
-//! The one place that reads the time.
+//! Monotonic time. No other module reads a clock.
 
 use std::time::Instant;
 
@@ -10,61 +10,58 @@ pub const SECOND: Nanos = 1_000_000_000;
 /// One millisecond.
 pub const MILLISECOND: Nanos = 1_000_000;
 
-/// Measures from when it was started. Copies measure from the same moment.
+/// Monotonic clock. Copies have the same start.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
 }
 
 impl Clock {
-    /// A clock that shows 0 now.
+    /// Starts a clock at 0.
     #[must_use]
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the clock that everything else is told the time by"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "all other code gets the time from this clock")]
     pub fn start() -> Self {
         Self { start: Instant::now() }
     }
 
-    /// Time since the start. Does not go back.
+    /// Time since the start; monotonic.
     #[must_use]
     pub fn now(&self) -> Nanos {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
-/// Something that is to be done once in a while.
+/// Periodic task.
 #[derive(Clone, Copy, Debug)]
-pub struct Every {
-    interval: Nanos,
+pub struct Interval {
+    period: Nanos,
     next: Nanos,
 }
 
-impl Every {
-    /// Due now, and at least so long after it was done.
+impl Interval {
+    /// Creates a task that is due at once and then once per interval.
     #[must_use]
-    pub fn new(interval: Nanos) -> Self {
-        Self { interval, next: 0 }
+    pub fn new(period: Nanos) -> Self {
+        Self { period, next: 0 }
     }
 
-    /// Whether it is due. If so, it is taken for done.
+    /// Whether the task is due; if so, the next interval starts.
     pub fn is_due(&mut self, now: Nanos) -> bool {
         let due = now >= self.next;
         if due {
-            self.next = now + self.interval;
+            self.next = now + self.period;
         }
         due
     }
 }
 
-/// Whole nanoseconds of a number of seconds.
+/// Converts seconds to nanoseconds.
 #[must_use]
 pub fn seconds(count: u32) -> Nanos {
     u64::from(count) * SECOND
 }
 
-/// Whole nanoseconds of a number of milliseconds.
+/// Converts milliseconds to nanoseconds.
 #[must_use]
 pub fn milliseconds(count: u32) -> Nanos {
     u64::from(count) * MILLISECOND
@@ -75,9 +72,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn once_in_a_while() {
-        let mut every = Every::new(10);
-        let due = [0, 1, 9, 10, 11, 25, 34, 35].map(|now| every.is_due(now));
+    fn due_once_per_interval() {
+        let mut interval = Interval::new(10);
+        let due = [0, 1, 9, 10, 11, 25, 34, 35].map(|now| interval.is_due(now));
         assert_eq!(due, [true, false, false, true, false, true, false, true]);
     }
 }

@@ -1,4 +1,4 @@
-//! What the command lines of all load tests have in common.
+//! Command-line flags of all load tests.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -9,27 +9,27 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::population::{Population, PopulationShape};
 use crate::report::Outcome;
 
-/// Files a process needs besides its connections.
+/// Open files that a process needs in addition to its connections.
 const OTHER_FILES: u64 = 64;
 
-/// Flags that say what to print.
+/// Output flags.
 #[derive(clap::Args, Debug)]
 pub struct OutputFlags {
     /// Write the report as JSON to this file instead of as a table to standard output; - for standard output
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Print the info hashes of the population, one a line, as an access list holds them, and exit
+    /// Print the info hashes of the population, one per line as in an access list, and exit
     #[arg(long, conflicts_with = "json")]
     print_info_hashes: bool,
 }
 
 impl OutputFlags {
-    /// Runs the test, or prints what was asked for instead.
+    /// Runs the test and writes its report, or prints the info hashes.
     ///
     /// # Errors
-    /// When the test cannot be run, the tracker failed it, or nothing can be written.
-    pub fn act(
+    /// When the test cannot run, the tracker fails it, or the report cannot be written.
+    pub fn run(
         &self,
         population: PopulationShape,
         test: impl FnOnce() -> anyhow::Result<Outcome>,
@@ -63,10 +63,10 @@ fn print_info_hashes(shape: PopulationShape) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// Raises the limit of open files as far as so many connections need.
+/// Raises the limit of open files if `count` connections need more.
 ///
 /// # Errors
-/// When that is not allowed.
+/// When the hard limit is too low.
 pub fn allow_connections(count: u32) -> anyhow::Result<()> {
     let needed = u64::from(count) + OTHER_FILES;
     let limit = getrlimit(Resource::Nofile);
@@ -76,6 +76,6 @@ pub fn allow_connections(count: u32) -> anyhow::Result<()> {
     let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).with_context(|| {
         let allowed = limit.maximum.map_or_else(|| "unlimited".to_owned(), |maximum| maximum.to_string());
-        format!("{needed} open files are needed and {allowed} are allowed: raise the limit (ulimit -Hn)")
+        format!("{needed} open files are needed, but the hard limit is {allowed} (ulimit -Hn)")
     })
 }

@@ -1,12 +1,11 @@
-//! Which address and port each peer announces from: peers are numbered through address by address, so both ways of
-//! looking it up are arithmetic.
+//! Address and port of each peer. Peers are numbered consecutively address by address, so both directions are computed.
 
-/// Ports below are left out, as a tracker may treat them in a special way.
+/// Lowest port in use: trackers may treat privileged ports differently.
 pub const FIRST_PORT: u16 = 1024;
-/// How many peers one address has room for.
+/// Number of peers per address.
 pub const PORTS_PER_ADDRESS: u64 = 65_535 - FIRST_PORT as u64 + 1;
 
-/// A population spread evenly over a number of addresses.
+/// Even distribution of a population over a number of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoints {
     peers: u64,
@@ -14,15 +13,15 @@ pub struct Endpoints {
     per_address: u64,
 }
 
-/// There are more peers than ports of all addresses together.
+/// Error: the addresses have fewer ports than there are peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyPeers {
-    /// How many addresses would do.
+    /// Number of addresses that would suffice.
     pub addresses_needed: u64,
 }
 
 impl Endpoints {
-    /// Spreads the peers.
+    /// Distributes the peers.
     ///
     /// # Errors
     /// When the addresses have too few ports.
@@ -34,27 +33,27 @@ impl Endpoints {
         Ok(Self { peers, addresses: addresses.max(1), per_address })
     }
 
-    /// How many addresses there are.
+    /// Number of addresses.
     #[must_use]
     pub fn addresses(&self) -> u64 {
         self.addresses
     }
 
-    /// The peers at an address, as a range of their numbers. The last addresses may have fewer or none.
+    /// Numbers of the peers at an address. The last addresses may have fewer peers, or none.
     #[must_use]
     pub fn peers_at(&self, address: u64) -> std::ops::Range<u64> {
         let start = address.saturating_mul(self.per_address).min(self.peers);
         start..start.saturating_add(self.per_address).min(self.peers)
     }
 
-    /// The port of a peer.
+    /// Port of a peer.
     #[must_use]
     pub fn port_of(&self, peer: u64) -> u16 {
-        // Below PORTS_PER_ADDRESS, as `new` has made sure, so the sum fits.
+        // Below PORTS_PER_ADDRESS, as checked by `new`, so the sum fits.
         FIRST_PORT + (peer % self.per_address) as u16
     }
 
-    /// The peer at an address and port, if there is one.
+    /// Peer at an address and port.
     #[must_use]
     pub fn peer_at(&self, address: u64, port: u16) -> Option<u64> {
         let offset = u64::from(port.checked_sub(FIRST_PORT)?);
@@ -69,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_peer_is_found_at_its_own_endpoint() {
+    fn each_peer_is_found_at_its_endpoint() {
         for (peers, addresses) in [(1, 1), (1, 4), (100, 7), (64_512, 1), (200_000, 4)] {
             let endpoints = Endpoints::new(peers, addresses).unwrap();
             let mut seen = 0;
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_there_is_no_peer() {
+    fn other_endpoints_have_no_peer() {
         let endpoints = Endpoints::new(10, 3).unwrap();
         assert_eq!(endpoints.peer_at(0, FIRST_PORT - 1), None);
         assert_eq!(endpoints.peer_at(0, FIRST_PORT + 4), None);

@@ -1,4 +1,4 @@
-//! What the kernel has to say about connections.
+//! Readiness events of connections (epoll).
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,93 +11,93 @@ use rustix::time::Timespec;
 
 use crate::clock::{Nanos, SECOND};
 
-/// Events taken from the kernel at a time.
+/// Maximum number of events per system call.
 const MAX_EVENTS: usize = 256;
 
-/// What a connection is called.
+/// Identifies a connection in events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Its place among those of the thread.
-    pub place: u32,
-    /// Counts the connections that had this place, so that an event of one is not taken for one of the next.
+    /// Slot of the connection in its thread.
+    pub slot: u32,
+    /// Number of connections that the slot had before, so that late events of those are recognised.
     pub generation: u32,
 }
 
 impl Token {
     fn data(self) -> EventData {
-        EventData::new_u64(u64::from(self.generation) << 32 | u64::from(self.place))
+        EventData::new_u64(u64::from(self.generation) << 32 | u64::from(self.slot))
     }
 
     fn of(data: u64) -> Self {
-        Self { place: data as u32, generation: (data >> 32) as u32 }
+        Self { slot: data as u32, generation: (data >> 32) as u32 }
     }
 }
 
-/// Something happened on a connection.
+/// Readiness event of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What the connection was called when it was given to [`Events::watch`].
+    /// Token passed to [`Events::watch`].
     pub token: Token,
-    /// Whether the kernel takes more to send.
+    /// Whether the kernel accepts more data to send.
     pub writable: bool,
-    /// Whether the other side will send nothing any more, or the connection failed.
+    /// Whether the remote side has finished sending, or the connection failed.
     pub ending: bool,
 }
 
-/// The connections of a thread. Each change on one is reported once (edge-triggered).
+/// Edge-triggered epoll instance of a thread.
 #[derive(Debug)]
 pub struct Events {
     epoll: OwnedFd,
-    /// What has happened, and was not taken yet.
-    happened: VecDeque<Event>,
+    /// Events received from the kernel and not yet returned.
+    received: VecDeque<Event>,
 }
 
 impl Events {
-    /// Watches nothing yet.
+    /// Creates an epoll instance.
     ///
     /// # Errors
-    /// When the kernel does not allow it.
+    /// When the system call fails.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
-            happened: VecDeque::with_capacity(MAX_EVENTS),
+            received: VecDeque::with_capacity(MAX_EVENTS),
         })
     }
 
-    /// Reports what comes in on a connection. It ends when the connection is closed.
+    /// Watches a connection for incoming data until it is closed.
     ///
     /// # Errors
-    /// When the kernel does not allow it.
+    /// When the system call fails.
     pub fn watch(&self, connection: &impl AsFd, token: Token) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, connection, token.data(), READS)?)
     }
 
-    /// Reports what comes in on a connection, and when the kernel accepts more to send.
+    /// Watches a connection for incoming data and for room to send.
     ///
     /// # Errors
-    /// When the kernel does not allow it.
-    pub fn watch_both(&self, connection: &impl AsFd, token: Token) -> io::Result<()> {
+    /// When the system call fails.
+    pub fn watch_read_write(&self, connection: &impl AsFd, token: Token) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, connection, token.data(), READS | EventFlags::OUT)?)
     }
 
-    /// Also reports from now on when a watched connection takes more to send.
+    /// Also watches a watched connection for room to send.
     ///
     /// # Errors
-    /// When the kernel does not allow it.
-    pub fn watch_room(&self, connection: &impl AsFd, token: Token) -> io::Result<()> {
+    /// When the system call fails.
+    pub fn watch_writable(&self, connection: &impl AsFd, token: Token) -> io::Result<()> {
         Ok(epoll::modify(&self.epoll, connection, token.data(), READS | EventFlags::OUT)?)
     }
 
-    /// Waits up to so long for something to happen, and returns how much did.
-    pub fn wait(&mut self, most: Nanos) -> usize {
-        let timeout = Timespec {
-            tv_sec: i64::try_from(most / SECOND).unwrap_or(i64::MAX),
-            tv_nsec: i64::try_from(most % SECOND).unwrap_or(0),
+    /// Waits for events, at most for `timeout`, and returns the number of events to take.
+    pub fn wait(&mut self, timeout: Nanos) -> usize {
+        let timespec = Timespec {
+            tv_sec: i64::try_from(timeout / SECOND).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(timeout % SECOND).unwrap_or(0),
         };
         let mut space = [const { MaybeUninit::<epoll::Event>::uninit() }; MAX_EVENTS];
-        match epoll::wait(&self.epoll, space.as_mut_slice(), Some(&timeout)) {
-            Ok((happened, _)) => self.happened.extend(happened.iter().map(|event| {
-                // Copies, as the kernel's structure is packed.
+        match epoll::wait(&self.epoll, space.as_mut_slice(), Some(&timespec)) {
+            Ok((events, _)) => self.received.extend(events.iter().map(|event| {
+                // The kernel's structure is packed, so its fields are copied.
                 let (data, flags) = (event.data, event.flags);
                 Event {
                     token: Token::of(data.u64()),
@@ -106,14 +106,14 @@ impl Events {
                 }
             })),
             Err(Errno::INTR) => {}
-            Err(error) => log::warn!("cannot wait for connections: {error}"),
+            Err(error) => log::warn!("epoll_wait failed: {error}"),
         }
-        self.happened.len()
+        self.received.len()
     }
 
-    /// Takes what has happened, one event after the other.
+    /// Removes and returns the next event.
     pub fn take(&mut self) -> Option<Event> {
-        self.happened.pop_front()
+        self.received.pop_front()
     }
 }
 

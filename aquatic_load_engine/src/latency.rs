@@ -1,73 +1,73 @@
-//! How long answers took.
+//! Latency histograms.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::clock::{Nanos, SECOND};
 
-/// Resolution. What is shorter counts as this.
+/// Resolution and lowest recorded latency.
 const LOWEST: Nanos = 1000;
-/// What is longer counts as this.
+/// Highest recorded latency.
 const HIGHEST: Nanos = 60 * SECOND;
-/// Precision: the last of this many digits may be off.
+/// Significant decimal digits.
 const DIGITS: u8 = 3;
 
-/// A distribution of latencies; about 150 KiB whatever it holds.
+/// Histogram of latencies; about 150 KiB.
 #[derive(Clone, Debug)]
-pub struct Latencies {
+pub struct LatencyHistogram {
     histogram: Histogram<u64>,
 }
 
-/// What a report says about a distribution, in microseconds.
+/// Summary of a histogram, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct LatencySummary {
-    /// How many were measured.
+    /// Number of samples.
     pub count: u64,
-    /// Average.
+    /// Arithmetic mean.
     pub mean_us: f64,
-    /// Half took no longer.
+    /// Median.
     pub p50_us: f64,
-    /// 90 % took no longer.
+    /// 90th percentile.
     pub p90_us: f64,
-    /// 99 % took no longer.
+    /// 99th percentile.
     pub p99_us: f64,
-    /// 99.9 % took no longer.
+    /// 99.9th percentile.
     pub p999_us: f64,
-    /// The longest.
+    /// Maximum.
     pub max_us: f64,
 }
 
-impl Default for Latencies {
+impl Default for LatencyHistogram {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Latencies {
-    /// An empty distribution.
+impl LatencyHistogram {
+    /// Creates an empty histogram.
     #[must_use]
     pub fn new() -> Self {
         let histogram = Histogram::new_with_bounds(LOWEST, HIGHEST, DIGITS);
-        Self { histogram: histogram.expect("the bounds are constants that fit each other") }
+        Self { histogram: histogram.expect("the bounds are valid constants") }
     }
 
-    /// Adds one.
+    /// Records a latency.
     pub fn record(&mut self, latency: Nanos) {
         self.histogram.saturating_record(latency);
     }
 
-    /// Adds all of another distribution.
+    /// Adds the samples of another histogram.
     pub fn merge(&mut self, other: &Self) {
         let added = self.histogram.add(&other.histogram);
-        debug_assert!(added.is_ok(), "all distributions have the same bounds");
+        debug_assert!(added.is_ok(), "all histograms have the same bounds");
     }
 
-    /// Forgets everything.
+    /// Removes all samples.
     pub fn clear(&mut self) {
         self.histogram.reset();
     }
 
-    /// The figures for a report.
+    /// Returns the summary.
     #[must_use]
     pub fn summary(&self) -> LatencySummary {
         if self.histogram.is_empty() {
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn quantiles_of_known_values() {
-        let (mut all, mut second_half) = (Latencies::new(), Latencies::new());
+        let (mut all, mut second_half) = (LatencyHistogram::new(), LatencyHistogram::new());
         (1..=500).for_each(|micros| all.record(micros * 1000));
         (501..=1000).for_each(|micros| second_half.record(micros * 1000));
         all.merge(&second_half);
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_count() {
-        let mut latencies = Latencies::new();
+        let mut latencies = LatencyHistogram::new();
         latencies.record(0);
         latencies.record(u64::MAX);
         assert_eq!(latencies.summary().count, 2);

@@ -1,32 +1,32 @@
-//! What the load tests of all protocols share: a population of torrents and peers that costs no memory, where peers send
-//! from, connections over TCP and TLS that never block, pacing in closed and open loop, latency histograms, progress on a
-//! terminal, and the final report. What does not belong here: messages, and anything only one protocol needs.
+//! Shared parts of the load tests: a computed population of torrents and peers, source addresses, non-blocking
+//! connections over TCP and TLS, scheduling in closed and open loop, latency histograms, a progress bar and the report.
+//! Messages, and whatever only one protocol needs, do not belong here.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod clock;
 pub mod command;
-pub mod conduct;
-pub mod draw;
+pub mod connection;
+pub mod connection_slot;
 pub mod endpoints;
+pub mod event_loop;
 pub mod events;
 pub mod latency;
-pub mod link;
 pub mod pacing;
+pub mod peer_check;
 pub mod phase;
 pub mod population;
 pub mod prefill;
 pub mod progress;
-pub mod queues;
+pub mod queue;
 pub mod ramp;
 pub mod report;
-pub mod returned;
+pub mod rng;
+pub mod run_phase;
 pub mod settings;
 pub mod sources;
-pub mod stage;
 mod sys;
 pub mod tally;
 pub mod tls;
-pub mod turns;
-pub mod wire;
+pub mod topology;

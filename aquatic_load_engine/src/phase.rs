@@ -1,20 +1,20 @@
-//! What a thread does in one phase of a test, at which pace and for how long.
+//! Phases of a test: traffic, load model and duration.
 
 use crate::clock::{Nanos, seconds};
 use crate::pacing::Schedule;
 use crate::settings::Mode;
 
-/// What decides when to send.
+/// Load model: what triggers a request.
 #[derive(Clone, Debug)]
-pub enum Pace {
-    /// The tracker.
+pub enum LoadModel {
+    /// A response (closed loop).
     Closed,
-    /// The clock.
+    /// The clock (open loop).
     Open(Schedule),
 }
 
-impl Pace {
-    /// The pace that was asked for.
+impl LoadModel {
+    /// Creates the configured load model.
     #[must_use]
     pub fn new(mode: Mode, schedule: impl FnOnce() -> Schedule) -> Self {
         match mode {
@@ -23,48 +23,48 @@ impl Pace {
         }
     }
 
-    /// Whether something may become due at any time.
+    /// Whether requests become due by time.
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Open(_))
     }
 }
 
-/// One phase for one thread.
+/// Phase of one thread.
 #[derive(Clone, Debug)]
-pub struct Phase<T, P = Pace> {
-    /// What is sent.
+pub struct Phase<T, P = LoadModel> {
+    /// Kind of traffic.
     pub traffic: T,
-    /// When it is sent.
-    pub pace: P,
-    /// When measuring begins.
+    /// Load model.
+    pub model: P,
+    /// Start of the measurement.
     pub from: Nanos,
-    /// When sending and measuring end.
+    /// End of sending and of the measurement.
     pub until: Nanos,
 }
 
 impl<T, P> Phase<T, P> {
-    /// Ends when everything is done.
+    /// Creates a phase that ends when its work is done.
     #[must_use]
-    pub fn until_done(traffic: T, pace: P, now: Nanos) -> Self {
-        Self { traffic, pace, from: now, until: Nanos::MAX }
+    pub fn until_done(traffic: T, model: P, now: Nanos) -> Self {
+        Self { traffic, model, from: now, until: Nanos::MAX }
     }
 
-    /// Measures for so many seconds after so many of warm-up.
+    /// Creates a phase with a warm-up and a measurement, in seconds.
     #[must_use]
-    pub fn timed(traffic: T, pace: P, now: Nanos, (warm_up, duration): (u32, u32)) -> Self {
+    pub fn timed(traffic: T, model: P, now: Nanos, (warm_up, duration): (u32, u32)) -> Self {
         let from = now + seconds(warm_up);
-        Self { traffic, pace, from, until: from + seconds(duration) }
+        Self { traffic, model, from, until: from + seconds(duration) }
     }
 }
 
 impl<T> Phase<T> {
-    /// How many requests were due before the end, and never sent.
+    /// Number of requests that were due before the end and never sent.
     #[must_use]
     pub fn never_sent(&self) -> u64 {
-        match &self.pace {
-            Pace::Closed => 0,
-            Pace::Open(schedule) => schedule.backlog(self.until),
+        match &self.model {
+            LoadModel::Closed => 0,
+            LoadModel::Open(schedule) => schedule.backlog(self.until),
         }
     }
 }
@@ -78,12 +78,12 @@ mod tests {
     #[test]
     fn measuring_follows_the_warm_up() {
         let schedule = || ArrivalsConfig::Even.schedule(10, (0, 1), 1, 0);
-        let pace = Pace::new(Mode::Open, schedule);
-        assert!(pace.is_open() && !Pace::new(Mode::Closed, schedule).is_open());
-        let phase = Phase::timed((), pace, SECOND, (2, 3));
+        let model = LoadModel::new(Mode::Open, schedule);
+        assert!(model.is_open() && !LoadModel::new(Mode::Closed, schedule).is_open());
+        let phase = Phase::timed((), model, SECOND, (2, 3));
         assert_eq!((phase.from, phase.until), (3 * SECOND, 6 * SECOND));
         assert_eq!(phase.never_sent(), 60);
-        let phase = Phase::until_done((), Pace::Closed, SECOND);
+        let phase = Phase::until_done((), LoadModel::Closed, SECOND);
         assert_eq!((phase.from, phase.until, phase.never_sent()), (SECOND, Nanos::MAX, 0));
     }
 }

@@ -1,47 +1,46 @@
-//! Torrents and peers that exist only as functions of their number: nothing is stored per torrent or peer, so a
-//! population of any size fits into a load test, and two load tests with the same seed agree about it.
+//! Simulated torrents and peers, computed from their numbers. Nothing is stored per torrent or peer, so a population can
+//! have any size, and load tests with the same seed share it.
 
 use aquatic_common::{InfoHash, PeerId};
 
-use crate::draw::{Draw, mix, unit};
+use crate::rng::{Rng, mix, unit};
 
-/// Points of the distribution of torrents that are computed exactly; between them it is a straight line.
+/// Points at which the popularity distribution is computed exactly; it is interpolated linearly between them.
 const QUANTILES: usize = 4096;
 
-/// What a population is made of.
+/// Parameters of a population.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PopulationShape {
-    /// Everything follows from it.
+    /// Seed of all pseudo-random properties.
     pub seed: u64,
     /// Number of torrents; at least 1.
     pub torrents: u64,
-    /// Number of peers. If there are at least as many as torrents, no torrent is without a peer.
+    /// Number of peers. If there are at least as many as torrents, every torrent has a peer.
     pub peers: u64,
     /// Share of peers that are seeders, from 0 to 1.
     pub seeder_share: f64,
-    /// How much more popular the most popular torrents are: the torrent of rank r has a weight of r to the power of
-    /// minus this. 0 makes all alike.
+    /// Exponent s of the popularity: the torrent of rank r has the weight r^-s. 0 gives all torrents the same weight.
     pub zipf_exponent: f64,
 }
 
-/// A population. Each peer is in exactly one torrent. Popular torrents are those with many peers, so choosing a peer
-/// evenly chooses torrents by popularity.
+/// Population in which each peer is in exactly one torrent. A uniformly chosen peer gives a torrent chosen by
+/// popularity.
 #[derive(Clone, Debug)]
 pub struct Population {
     shape: PopulationShape,
-    /// Peer numbers are spread over the torrents by multiplication with this, which has no factor in common with the
-    /// number of peers: a peer's number says nothing about the size of its swarm.
+    /// Multiplier, coprime to the number of peers, that spreads peer numbers over the torrents: the number of a peer is
+    /// independent of the size of its swarm.
     stride: u64,
-    /// Rank below which the given share of all peers is, in steps of 1/`QUANTILES`.
+    /// Ranks at the quantiles of the popularity, in steps of 1/`QUANTILES`.
     quantiles: Vec<f64>,
 }
 
 impl Population {
-    /// The population of this shape.
+    /// Creates a population.
     #[must_use]
     pub fn new(shape: PopulationShape) -> Self {
         let peers = shape.peers.max(1);
-        // 0.618 of the number of peers spreads neighbours far apart.
+        // The golden ratio spreads consecutive numbers far apart.
         let mut stride = (peers as f64 * 0.618_033_988_75) as u64 | 1;
         while greatest_common_divisor(stride, peers) != 1 {
             stride += 2;
@@ -53,24 +52,24 @@ impl Population {
         Self { shape: PopulationShape { torrents: shape.torrents.max(1), ..shape }, stride, quantiles }
     }
 
-    /// What the population is made of.
+    /// Parameters of the population.
     #[must_use]
     pub fn shape(&self) -> &PopulationShape {
         &self.shape
     }
 
-    /// The torrent a peer is in.
+    /// Torrent of a peer.
     #[must_use]
     pub fn torrent_of(&self, peer: u64) -> u64 {
-        let place = self.place(peer);
-        if place < self.shape.torrents {
-            place
+        let position = self.position(peer);
+        if position < self.shape.torrents {
+            position
         } else {
-            self.popular_torrent(mix(self.shape.seed ^ 0x7031 ^ (place << 16)))
+            self.popular_torrent(mix(self.shape.seed ^ 0x7031 ^ (position << 16)))
         }
     }
 
-    /// A torrent chosen by popularity with 64 random bits. Low numbers are the popular ones.
+    /// Torrent chosen by popularity with 64 random bits. Low numbers are popular torrents.
     #[must_use]
     pub fn popular_torrent(&self, bits: u64) -> u64 {
         let share = unit(bits) * QUANTILES as f64;
@@ -80,27 +79,27 @@ impl Population {
         (rank as u64).min(self.shape.torrents - 1)
     }
 
-    /// Whether a peer has everything.
+    /// Whether a peer is a seeder.
     #[must_use]
     pub fn is_seeder(&self, peer: u64) -> bool {
         unit(mix(self.shape.seed ^ 0x5eed ^ (peer << 16))) < self.shape.seeder_share
     }
 
-    /// The name of a torrent.
+    /// Info hash of a torrent.
     #[must_use]
     pub fn info_hash(&self, torrent: u64) -> InfoHash {
         InfoHash(self.twenty_bytes(torrent.wrapping_mul(2)))
     }
 
-    /// Puts the names of so many torrents, chosen by popularity, in place of what is in the list: those of a scrape, which
-    /// follow from its subject.
-    pub fn scraped(&self, subject: u64, count: usize, torrents: &mut Vec<InfoHash>) {
-        let mut draw = Draw::new(self.shape.seed, subject);
+    /// Replaces the contents of `torrents` by the info hashes of a scrape: `count` torrents chosen by popularity, derived
+    /// from `subject`.
+    pub fn scrape_targets(&self, subject: u64, count: usize, torrents: &mut Vec<InfoHash>) {
+        let mut rng = Rng::new(self.shape.seed, subject);
         torrents.clear();
-        torrents.extend((0..count).map(|_| self.info_hash(self.popular_torrent(draw.bits()))));
+        torrents.extend((0..count).map(|_| self.info_hash(self.popular_torrent(rng.next_u64()))));
     }
 
-    /// The name of a peer.
+    /// Peer id of a peer.
     #[must_use]
     pub fn peer_id(&self, peer: u64) -> PeerId {
         let mut id = self.twenty_bytes(peer.wrapping_mul(2) + 1);
@@ -119,8 +118,8 @@ impl Population {
         bytes
     }
 
-    /// Where a peer stands in a shuffled row of all peers.
-    fn place(&self, peer: u64) -> u64 {
+    /// Position of a peer in a permutation of all peers.
+    fn position(&self, peer: u64) -> u64 {
         let peers = self.shape.peers.max(1);
         match peer.checked_mul(self.stride) {
             Some(product) => product % peers,
@@ -129,7 +128,7 @@ impl Population {
     }
 }
 
-/// The rank, counted from 0, up to which a share of the weight lies if the weight of rank r is a smooth function.
+/// Rank, from 0, at a quantile of the continuous popularity distribution.
 fn rank_of_quantile(share: f64, torrents: f64, exponent: f64) -> f64 {
     let last = torrents + 1.0;
     let rank = if (exponent - 1.0).abs() < 1e-9 {
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn no_torrent_is_without_a_peer() {
+    fn every_torrent_has_a_peer() {
         for (torrents, peers) in [(1, 1), (1000, 1000), (1000, 2500), (7, 1234)] {
             let sizes = swarm_sizes(&population(torrents, peers, 0.9));
             assert_eq!(sizes.len() as u64, torrents);
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn popularity_falls_with_rank_as_asked() {
+    fn popularity_falls_with_rank() {
         let sizes = swarm_sizes(&population(1000, 1_000_000, 1.0));
         // With exponent 1, ranks 1 to 3 and 10 to 30 weigh about the same (the logarithm of the quotients).
         let weight = |from: u64, to: u64| (from..to).map(|rank| sizes[&rank]).sum::<u64>() as f64;
@@ -187,13 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn exponent_zero_makes_all_alike() {
+    fn exponent_zero_gives_equal_popularity() {
         let sizes = swarm_sizes(&population(100, 1_000_000, 0.0));
         assert!(sizes.values().all(|&size| (9_000..11_000).contains(&size)), "{sizes:?}");
     }
 
     #[test]
-    fn names_are_unique_and_follow_from_the_seed() {
+    fn identifiers_are_unique_and_depend_on_the_seed() {
         let population = population(10_000, 10_000, 1.0);
         let hashes: HashSet<_> = (0..10_000).map(|torrent| population.info_hash(torrent)).collect();
         let ids: HashSet<_> = (0..10_000).map(|peer| population.peer_id(peer)).collect();
@@ -204,11 +203,11 @@ mod tests {
     }
 
     #[test]
-    fn scrapes_follow_from_their_subject_and_name_popular_torrents() {
+    fn scrape_targets_depend_on_the_subject_and_are_popular() {
         let population = population(1000, 1_000_000, 1.0);
         let scraped = |subject| {
             let mut torrents = vec![population.info_hash(999)];
-            population.scraped(subject, 100, &mut torrents);
+            population.scrape_targets(subject, 100, &mut torrents);
             torrents
         };
         assert_eq!((scraped(1), scraped(1).len()), (scraped(1), 100));
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn share_of_seeders_is_as_asked() {
+    fn share_of_seeders_is_as_configured() {
         let population = population(100, 100_000, 1.0);
         let seeders = (0..100_000).filter(|&peer| population.is_seeder(peer)).count();
         assert!((74_000..76_000).contains(&seeders), "{seeders}");
@@ -230,12 +229,12 @@ mod tests {
     }
 
     #[test]
-    fn places_are_a_permutation_even_where_the_product_overflows() {
+    fn positions_are_a_permutation_even_where_the_product_overflows() {
         let small = population(10, 5000, 1.0);
-        let places: HashSet<_> = (0..5000).map(|peer| small.place(peer)).collect();
-        assert_eq!(places.len(), 5000);
+        let positions: HashSet<_> = (0..5000).map(|peer| small.position(peer)).collect();
+        assert_eq!(positions.len(), 5000);
         let huge = population(10, 1 << 40, 1.0);
-        assert!(huge.place((1 << 40) - 1) < 1 << 40);
-        assert_ne!(huge.place((1 << 40) - 1), huge.place((1 << 40) - 2));
+        assert!(huge.position((1 << 40) - 1) < 1 << 40);
+        assert_ne!(huge.position((1 << 40) - 1), huge.position((1 << 40) - 2));
     }
 }

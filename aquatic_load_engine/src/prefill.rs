@@ -1,47 +1,47 @@
-//! Announcing each peer once, however often that has to be tried.
+//! Peers that a prefill has yet to announce.
 
 use std::ops::Range;
 
-/// Peers that are still to be announced.
+/// Peers that have not been announced successfully.
 #[derive(Clone, Debug)]
-pub struct Unannounced {
+pub struct PendingPeers {
     untried: Range<u64>,
-    /// Peers whose announce came to nothing, and how often.
-    again: Vec<(u64, u8)>,
+    /// Peers whose announce failed, and the number of failed attempts.
+    failed: Vec<(u64, u8)>,
 }
 
-impl Unannounced {
-    /// All of these.
+impl PendingPeers {
+    /// Creates the list with all of these peers.
     #[must_use]
     pub fn new(peers: Range<u64>) -> Self {
-        Self { untried: peers, again: Vec::new() }
+        Self { untried: peers, failed: Vec::new() }
     }
 
-    /// Whether there is none.
+    /// Whether no peer is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.untried.is_empty() && self.again.is_empty()
+        self.untried.is_empty() && self.failed.is_empty()
     }
 
-    /// How many have not been tried once.
+    /// Number of peers that were never tried.
     #[must_use]
     pub fn untried(&self) -> u64 {
         self.untried.end.saturating_sub(self.untried.start)
     }
 
-    /// A peer to announce, and how often that was tried before.
+    /// Removes a peer to announce, and returns it with the number of earlier attempts.
     pub fn take(&mut self) -> Option<(u64, u8)> {
-        self.again.pop().or_else(|| Some((self.untried.next()?, 0)))
+        self.failed.pop().or_else(|| Some((self.untried.next()?, 0)))
     }
 
-    /// Takes a peer back whose announce was not even sent.
+    /// Returns a peer whose announce was not sent.
     pub fn put_back(&mut self, peer: u64, tried: u8) {
-        self.again.push((peer, tried));
+        self.failed.push((peer, tried));
     }
 
-    /// An announce that was tried so often before has come to nothing again. Returns whether the peer is given up, as
-    /// that were all the attempts.
-    pub fn failed(&mut self, peer: u64, tried: u8, attempts: u8) -> bool {
+    /// Records a failed announce after `tried` earlier attempts. Returns true if that was the last of `attempts`; the
+    /// peer is dropped then.
+    pub fn announce_failed(&mut self, peer: u64, tried: u8, attempts: u8) -> bool {
         let tried = tried.saturating_add(1);
         if tried < attempts {
             self.put_back(peer, tried);
@@ -49,9 +49,9 @@ impl Unannounced {
         tried >= attempts
     }
 
-    /// Gives up what was tried.
-    pub fn forget_tried(&mut self) {
-        self.again.clear();
+    /// Drops the peers whose announce failed.
+    pub fn drop_failed(&mut self) {
+        self.failed.clear();
     }
 }
 
@@ -60,16 +60,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_are_tried_until_they_are_given_up() {
-        let mut peers = Unannounced::new(5..7);
+    fn peers_are_retried_until_attempts_run_out() {
+        let mut peers = PendingPeers::new(5..7);
         assert_eq!((peers.take(), peers.untried()), (Some((5, 0)), 1));
-        assert!(!peers.failed(5, 0, 2));
+        assert!(!peers.announce_failed(5, 0, 2));
         assert_eq!(peers.take(), Some((5, 1)));
-        assert!(peers.failed(5, 1, 2));
+        assert!(peers.announce_failed(5, 1, 2));
         assert_eq!((peers.take(), peers.take(), peers.is_empty()), (Some((6, 0)), None, true));
         peers.put_back(6, 0);
         assert_eq!((peers.is_empty(), peers.untried()), (false, 0));
-        peers.forget_tried();
+        peers.drop_failed();
         assert!(peers.is_empty());
     }
 }

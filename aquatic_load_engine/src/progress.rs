@@ -1,17 +1,17 @@
-//! One line on a terminal that says how far the test is. Written to anything else, it stays silent.
+//! Progress bar on standard error, if that is a terminal.
 
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// The line.
+/// Progress bar.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// A line for a phase that is done when `total` is reached.
+    /// Creates a bar for a phase that is complete at `total`.
     #[must_use]
     pub fn new(phase: &'static str, total: u64) -> Self {
         let shown = std::io::stderr().is_terminal();
@@ -23,13 +23,13 @@ impl Progress {
         Self { bar: bar.with_style(style).with_prefix(phase) }
     }
 
-    /// Moves to a position and says something beside it.
+    /// Sets the position and the message.
     pub fn update(&self, position: u64, message: String) {
         self.bar.set_position(position);
         self.bar.set_message(message);
     }
 
-    /// Takes the line away.
+    /// Removes the bar.
     pub fn finish(self) {
         self.bar.finish_and_clear();
     }

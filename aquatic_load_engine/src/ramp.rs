@@ -1,60 +1,60 @@
-//! How fast the first connections are made.
+//! Rate at which the first connections of a thread are opened.
 
 use crate::clock::{Nanos, SECOND};
 
-/// The connections of a thread, made at a rate, and so that few wait for the tracker at a time: its queue of connections
-/// to accept is limited, and what does not fit is delayed by seconds.
+/// Schedule of first connections, bounded by a rate and by the number of connections without a first response: the
+/// tracker's accept queue is limited, and connections beyond it are delayed by seconds.
 #[derive(Clone, Debug)]
 pub struct Ramp {
     per_second: Option<f64>,
     opening: usize,
-    begun: usize,
-    unproven: usize,
-    /// Which of all connections have come to something.
-    proven: Vec<bool>,
+    started: usize,
+    pending: usize,
+    /// Whether each connection has had a response or has failed.
+    completed: Vec<bool>,
     start: Option<Nanos>,
 }
 
 impl Ramp {
-    /// So many connections, at this rate if it is not 0, of which up to `opening` wait for their first response.
+    /// Schedule of `all` connections at a rate (0 for no limit), with at most `opening` of them without a response.
     #[must_use]
     pub fn new(all: usize, per_second: f64, opening: u32) -> Self {
         let per_second = Some(per_second).filter(|rate| *rate > 0.0);
         let opening = opening as usize;
-        Self { per_second, opening, begun: 0, unproven: 0, proven: vec![false; all], start: None }
+        Self { per_second, opening, started: 0, pending: 0, completed: vec![false; all], start: None }
     }
 
-    /// How many were begun. They are numbered from 0.
+    /// Number of connections started. They are numbered from 0.
     #[must_use]
-    pub fn begun(&self) -> usize {
-        self.begun
+    pub fn started(&self) -> usize {
+        self.started
     }
 
-    /// Whether all were begun.
+    /// Whether all connections have been started.
     #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.begun == self.proven.len()
+    pub fn all_started(&self) -> bool {
+        self.started == self.completed.len()
     }
 
-    /// The number of a connection to begin now, if there is one. The time counts from the first call.
+    /// Returns the number of a connection to start now. The rate counts from the first call.
     pub fn next(&mut self, now: Nanos) -> Option<usize> {
         let time = now - *self.start.get_or_insert(now);
         let allowed = match self.per_second {
-            None => self.proven.len(),
+            None => self.completed.len(),
             Some(rate) => 1 + (time as f64 / SECOND as f64 * rate) as usize,
         };
-        if self.begun == allowed.min(self.proven.len()) || self.unproven >= self.opening {
+        if self.started == allowed.min(self.completed.len()) || self.pending >= self.opening {
             return None;
         }
-        self.begun += 1;
-        self.unproven += 1;
-        Some(self.begun - 1)
+        self.started += 1;
+        self.pending += 1;
+        Some(self.started - 1)
     }
 
-    /// A connection that was begun has come to something, be it a response or a failure. Counts once for each number.
-    pub fn prove(&mut self, number: usize) {
-        if !std::mem::replace(&mut self.proven[number], true) {
-            self.unproven -= 1;
+    /// Records that a connection has had a response or has failed. Counts once per connection.
+    pub fn complete(&mut self, number: usize) {
+        if !std::mem::replace(&mut self.completed[number], true) {
+            self.pending -= 1;
         }
     }
 }
@@ -64,20 +64,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_at_a_time_than_may_wait() {
+    fn pending_connections_are_bounded() {
         let mut ramp = Ramp::new(5, 0.0, 3);
         assert_eq!(std::iter::from_fn(|| ramp.next(7)).collect::<Vec<_>>(), [0, 1, 2]);
-        ramp.prove(1);
-        ramp.prove(1);
-        assert_eq!((ramp.next(7), ramp.next(7), ramp.is_over()), (Some(3), None, false));
-        ramp.prove(3);
-        assert_eq!((ramp.next(7), ramp.next(7), ramp.is_over()), (Some(4), None, true));
+        ramp.complete(1);
+        ramp.complete(1);
+        assert_eq!((ramp.next(7), ramp.next(7), ramp.all_started()), (Some(3), None, false));
+        ramp.complete(3);
+        assert_eq!((ramp.next(7), ramp.next(7), ramp.all_started()), (Some(4), None, true));
     }
 
     #[test]
-    fn no_faster_than_the_rate() {
+    fn rate_is_bounded() {
         let mut ramp = Ramp::new(10, 2.0, 100);
-        let mut begun = |now| std::iter::from_fn(|| ramp.next(now)).count();
-        assert_eq!([SECOND, 2 * SECOND, 9 * SECOND / 4, 9 * SECOND].map(&mut begun), [1, 2, 0, 7]);
+        let mut started = |now| std::iter::from_fn(|| ramp.next(now)).count();
+        assert_eq!([SECOND, 2 * SECOND, 9 * SECOND / 4, 9 * SECOND].map(&mut started), [1, 2, 0, 7]);
     }
 }

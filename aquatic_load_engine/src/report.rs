@@ -1,4 +1,4 @@
-//! What a load test says in the end: the same figures as a table for people and as JSON for scripts.
+//! Report of a load test, as a table and as JSON.
 
 use std::fmt;
 
@@ -6,46 +6,46 @@ use serde::Serialize;
 
 use crate::latency::LatencySummary;
 
-/// The outcome of one kind of request, such as announces.
+/// Results of one kind of request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct KindReport {
-    /// Such as `announce`.
+    /// Name of the kind, such as `announce`.
     pub kind: &'static str,
     /// Requests sent.
     pub sent: u64,
-    /// Requests answered with what was asked for.
+    /// Requests that were served.
     pub answered: u64,
-    /// Requests answered with an error message, or with something else that was not asked for.
+    /// Requests that were refused: answered with an error message, or with an unusable response.
     pub errors: u64,
-    /// Requests without an answer in time.
+    /// Requests without a response before their timeout.
     pub lost: u64,
-    /// How long answers took.
+    /// Time from the intended send time to the response.
     pub latency: LatencySummary,
 }
 
-/// What a whole test found.
+/// Results of a test.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// Such as `udp`.
+    /// Protocol, such as `udp`.
     pub protocol: &'static str,
-    /// The tracker.
+    /// Address of the tracker.
     pub server_address: String,
-    /// Torrents of the population.
+    /// Number of torrents in the population.
     pub torrents: u64,
-    /// Peers of the population.
+    /// Number of peers in the population.
     pub peers: u64,
-    /// The phases that took place, in order.
+    /// Phases, in order.
     pub phases: Vec<Report>,
 }
 
 impl Outcome {
-    /// Whether the tracker passed in all phases.
+    /// Checks whether the tracker passed all phases.
     ///
     /// # Errors
-    /// When it did not answer, or answered wrongly.
+    /// When it violated the protocol or served no request.
     pub fn verdict(&self) -> Result<(), Failure> {
         if self.phases.is_empty() {
-            return Err(Failure::NothingAnswered);
+            return Err(Failure::NothingServed);
         }
         self.phases.iter().try_for_each(Report::verdict)
     }
@@ -59,57 +59,56 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Something that was counted.
+/// Counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Count {
-    /// What.
+    /// Name.
     pub name: &'static str,
-    /// How often.
+    /// Value.
     pub count: u64,
 }
 
-/// The outcome of one phase of a test.
+/// Results of one phase.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
-    /// The phase.
+    /// Name of the phase.
     pub phase: &'static str,
-    /// Measured time.
+    /// Duration of the measurement, in seconds.
     pub seconds: f64,
-    /// Answers, errors included, in that time.
+    /// Responses per second, including refusals.
     pub responses_per_second: f64,
-    /// Requests in that time.
+    /// Requests per second.
     pub requests_per_second: f64,
-    /// Share of the time in which the load test itself had nothing to do. Near 0, the figures show the load test
-    /// rather than the tracker.
+    /// Share of the time, from 0 to 1, in which the load test was idle. Near 0, the load test is the bottleneck.
     pub idle_share: f64,
-    /// By kind of request.
+    /// Results by kind of request.
     pub kinds: Vec<KindReport>,
-    /// All kinds together.
+    /// Latency of all kinds of requests.
     pub latency: LatencySummary,
-    /// Answers in each second.
+    /// Responses in each second.
     pub per_second: Vec<u64>,
-    /// Facts worth knowing that are no fault of the tracker.
+    /// Events that are no violations.
     pub notes: Vec<Count>,
-    /// Answers that no tracker may give. All counts are 0 if the verification succeeded.
+    /// Violations of the protocol. All counts are 0 if the verification succeeded.
     pub violations: Vec<Count>,
-    /// Some of the error messages of the tracker.
+    /// Distinct error messages of the tracker; at most five.
     pub error_texts: Vec<String>,
 }
 
-/// Why a test failed.
+/// Reason why a test failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The tracker answered nothing.
-    NothingAnswered,
-    /// The tracker gave answers that no tracker may give.
+    /// No request was served.
+    NothingServed,
+    /// Number of protocol violations.
     Violations(u64),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NothingAnswered => f.write_str("no request was answered"),
-            Self::Violations(count) => write!(f, "verification failed: {count} wrong answers"),
+            Self::NothingServed => f.write_str("no request was served"),
+            Self::Violations(count) => write!(f, "verification failed: {count} protocol violations"),
         }
     }
 }
@@ -117,16 +116,16 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Report {
-    /// Whether the tracker passed.
+    /// Checks whether the tracker passed the phase.
     ///
     /// # Errors
-    /// When nothing was answered or something was answered wrongly.
+    /// When it violated the protocol or served no request.
     pub fn verdict(&self) -> Result<(), Failure> {
         let violations = self.violations.iter().map(|violation| violation.count).sum();
         if violations > 0 {
             Err(Failure::Violations(violations))
         } else if self.kinds.iter().all(|kind| kind.answered == 0) {
-            Err(Failure::NothingAnswered)
+            Err(Failure::NothingServed)
         } else {
             Ok(())
         }
@@ -135,7 +134,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {:.1} s measured", self.phase, self.seconds)?;
+        writeln!(f, "{}: measured for {:.1} s", self.phase, self.seconds)?;
         writeln!(f, "  responses per second   {:>12.0}", self.responses_per_second)?;
         writeln!(f, "  requests per second    {:>12.0}", self.requests_per_second)?;
         writeln!(f, "  load test idle         {:>10.0} %", self.idle_share * 100.0)?;
@@ -143,7 +142,7 @@ impl fmt::Display for Report {
             writeln!(f, "  responses in a second  {least:>12} to {most}")?;
         }
         writeln!(f)?;
-        writeln!(f, "  {:<10}{:>12}{:>12}{:>10}{:>10}", "", "sent", "answered", "errors", "lost")?;
+        writeln!(f, "  {:<10}{:>12}{:>12}{:>10}{:>10}", "", "sent", "served", "refused", "lost")?;
         for kind in &self.kinds {
             let KindReport { kind: name, sent, answered, errors, lost, .. } = kind;
             writeln!(f, "  {name:<10}{sent:>12}{answered:>12}{errors:>10}{lost:>10}")?;
@@ -159,7 +158,7 @@ impl fmt::Display for Report {
         write_latency(f, "all", &self.latency)?;
         write_counts(f, "notes", &self.notes)?;
         write_counts(f, "violations", &self.violations)?;
-        self.error_texts.iter().try_for_each(|text| writeln!(f, "  the tracker said: {text}"))
+        self.error_texts.iter().try_for_each(|text| writeln!(f, "  error message: {text}"))
     }
 }
 
@@ -198,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn verdict_is_about_answers() {
+    fn verdict_depends_on_responses() {
         assert_eq!(report(1, 0).verdict(), Ok(()));
-        assert_eq!(report(0, 0).verdict(), Err(Failure::NothingAnswered));
+        assert_eq!(report(0, 0).verdict(), Err(Failure::NothingServed));
         assert_eq!(report(1, 2).verdict(), Err(Failure::Violations(2)));
     }
 
     #[test]
-    fn table_shows_what_was_counted_and_nothing_else() {
+    fn table_omits_counters_that_are_zero() {
         let text = report(7, 0).to_string();
         assert!(text.contains("3 to 5"), "{text}");
         assert!(!text.contains("malformed"), "{text}");
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_all_figures() {
+    fn json_contains_all_figures() {
         let json = serde_json::to_value(report(7, 1)).unwrap();
         assert_eq!(json["kinds"][0]["answered"], 7);
         assert_eq!(json["violations"][0]["count"], 1);

@@ -1,4 +1,4 @@
-//! Settings that several load tests have.
+//! Settings shared by several load tests.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,84 +6,84 @@ use std::path::PathBuf;
 use aquatic_common::settings::Problem;
 
 use crate::clock::Nanos;
-use crate::draw::Draw;
 use crate::pacing::{Arrivals, Schedule};
 use crate::population::PopulationShape;
+use crate::rng::Rng;
 
 aquatic_common::choice! {
-    /// What sets the pace.
+    /// Load model.
     #[derive(Default)]
     pub enum Mode {
-        /// The tracker: a bounded number of requests is under way at any time.
+        /// Closed loop: a bounded number of requests is in flight at any time.
         #[default]
         Closed = "closed",
-        /// The clock: requests are sent at a given rate whatever the tracker does.
+        /// Open loop: requests are sent at a given rate, independently of the responses.
         Open = "open",
     }
 }
 
 aquatic_common::choice! {
-    /// How requests follow each other at a given rate.
+    /// Distribution of requests at a given rate.
     #[derive(Default)]
     pub enum ArrivalsConfig {
-        /// At equal distances.
+        /// Equal gaps.
         Even = "even",
-        /// Independently of each other, as from many clients.
+        /// Exponentially distributed gaps, as from many independent clients.
         #[default]
         Random = "random",
     }
 }
 
 aquatic_common::settings! {
-    /// Open loop. Latency counts from when a request should have been sent.
+    /// Open loop. Latency is measured from the intended send time of a request.
     pub struct OpenConfig<const RATE: u32> {
-        /// Requests per second, all threads together.
+        /// Total request rate of all threads.
         pub rate: u32 = RATE, unit "requests per second", in 1..=100_000_000;
-        /// "even" sends at equal distances, "random" as many independent clients do.
+        /// Distribution of requests: "even" for equal gaps, "random" for gaps as from many independent clients.
         pub arrivals: ArrivalsConfig = ArrivalsConfig::Random;
     }
 }
 
 impl ArrivalsConfig {
-    /// The share of one of several threads in a rate.
+    /// Schedule of one thread, with its share of the rate.
     #[must_use]
     pub fn schedule(self, rate: u32, (thread, threads): (u32, u32), seed: u64, start: Nanos) -> Schedule {
         let arrivals = match self {
             Self::Even => Arrivals::Even,
             Self::Random => Arrivals::Random,
         };
-        // What a thread draws for other purposes has its number.
-        let draw = Draw::new(seed, !u64::from(thread));
-        Schedule::new(f64::from(rate) / f64::from(threads.max(1)), arrivals, start, draw)
+        // The stream with the number of the thread serves other purposes.
+        let rng = Rng::new(seed, !u64::from(thread));
+        Schedule::new(f64::from(rate) / f64::from(threads.max(1)), arrivals, start, rng)
     }
 }
 
 aquatic_common::settings! {
-    /// The simulated torrents and peers. Each peer is in one torrent.
+    /// Simulated torrents and peers. Each peer is in one torrent.
     pub struct PopulationConfig {
-        /// Everything random follows from it. Two load tests with the same population can drive one tracker; for
-        /// another population, start the tracker afresh.
+        /// Seed of the pseudo-random population. Several load tests with the same population can run against one tracker;
+        /// restart the tracker before using another population.
         pub seed: u64 = 1, in 0..=9_223_372_036_854_775_807;
         /// Number of torrents.
         pub torrents: u64 = 100_000, unit "torrents", in 1..=4_000_000_000;
-        /// Number of peers. Torrents without a peer exist only if there are fewer peers than torrents.
+        /// Number of peers. Each torrent has a peer if there are at least as many peers as torrents.
         pub peers: u64 = 250_000, unit "peers", in 1..=4_000_000_000;
         /// Share of peers that are seeders, from 0 to 1.
         pub seeder_share: f64 = 0.6;
-        /// Popularity: the torrent of rank r weighs r to the power of minus this. From 0 (all alike) to 3.
+        /// Exponent s of the popularity, from 0 (uniform) to 3: the torrent of rank r has the weight r^-s.
         pub zipf_exponent: f64 = 0.9;
     }
 }
 
 impl PopulationConfig {
-    /// The population asked for.
+    /// Parameters of the population.
     #[must_use]
     pub fn shape(&self) -> PopulationShape {
         let Self { seed, torrents, peers, seeder_share, zipf_exponent } = *self;
         PopulationShape { seed, torrents, peers, seeder_share, zipf_exponent }
     }
 
-    /// Reports numbers that no population can have.
+    /// Reports values that are out of range.
     pub fn check_range(&self, problems: &mut Vec<Problem>) {
         check_range(problems, "population.seeder_share", self.seeder_share, 1.0);
         check_range(problems, "population.zipf_exponent", self.zipf_exponent, 3.0);
@@ -91,14 +91,14 @@ impl PopulationConfig {
 }
 
 aquatic_common::settings! {
-    /// Addresses that connections to the tracker are made from.
+    /// Source addresses of connections to the tracker.
     pub struct NetworkConfig {
-        /// First source address; the others follow it. Empty for 127.0.0.1 if the tracker is on IPv4 loopback, else
-        /// for the address the system chooses. Trackers tell peers apart by source address and announced port.
+        /// First source address; the others are consecutive. Empty for 127.0.0.1 if the tracker is on IPv4 loopback,
+        /// otherwise for the address that the system chooses. Trackers identify peers by source address and port.
         pub source_address: String = String::new();
-        /// Number of source addresses, all of which must be local. 0 for 16, or as many as the population needs, if the
-        /// tracker is on IPv4 loopback, else for 1. One address has room for 64512 peers, and for some 28000
-        /// connections at a time, among which those count that were closed less than a minute ago.
+        /// Number of source addresses, all of which must be local. 0 for at least 16, or as many as the population needs,
+        /// if the tracker is on IPv4 loopback, otherwise for 1. One address suffices for 64512 peers and for about 28000
+        /// connections, including those closed during the last minute.
         pub source_addresses: u32 = 0, unit "addresses", in 0..=65_536;
     }
 }
@@ -106,22 +106,22 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// TLS.
     pub struct TlsConfig {
-        /// Use it.
+        /// Enable TLS.
         pub enable: bool = false;
-        /// Name the tracker's certificate is for. Also sent as the host of requests if TLS is in use.
+        /// Server name in the tracker's certificate, also used as the host of requests with TLS.
         pub server_name: String = "localhost".to_owned();
-        /// Check the tracker's certificate and its signature. Switched off, the load test has less work for each
-        /// handshake, but not the tracker.
+        /// Verify the tracker's certificate and its signature. Disabling it saves the load test work in each handshake;
+        /// the tracker's work is the same.
         pub verify_certificate: bool = false;
-        /// PEM file with the certificates to trust.
+        /// PEM file with the trusted certificates.
         pub ca_path: PathBuf = PathBuf::new();
-        /// Resume sessions where the tracker offers it. Without, each connection costs a full handshake.
+        /// Resume TLS sessions if the tracker offers it. Otherwise each connection takes a full handshake.
         pub resumption: bool = false;
     }
 }
 
 impl TlsConfig {
-    /// The tracker as requests name it.
+    /// Host of requests.
     #[must_use]
     pub fn host(&self, server: SocketAddr) -> String {
         match self.enable {
@@ -130,12 +130,12 @@ impl TlsConfig {
         }
     }
 
-    /// Reports a certificate that is to be checked against nothing.
+    /// Reports certificate verification without trusted certificates.
     pub fn check_trust(&self, problems: &mut Vec<Problem>) {
         if self.enable && self.verify_certificate && self.ca_path.as_os_str().is_empty() {
             problems.push(Problem::new(
                 "tls.ca_path",
-                "must be given for tls.verify_certificate: the system's certificates are not looked at",
+                "required by tls.verify_certificate: the certificates of the system are not used",
             ));
         }
     }
@@ -146,24 +146,25 @@ pub fn check_connections(problems: &mut Vec<Problem>, threads: u32, connections:
     if connections < threads {
         problems.push(Problem::new(
             "threads",
-            format!("{threads} threads need at least as many connections, not {connections}"),
+            format!("{threads} threads need at least as many connections, but there are {connections}"),
         ));
     }
 }
 
-/// Reports weights of requests that are all 0.
+/// Reports request weights that are all 0.
 pub fn check_weights(problems: &mut Vec<Problem>, weights: &[u32]) {
     if weights.iter().all(|weight| *weight == 0) {
         let all = if weights.len() == 2 { "both weights" } else { "all weights" };
         problems
-            .push(Problem::new("requests.weight_announce", format!("{all} are 0: nothing would be sent")));
+            .push(Problem::new("requests.weight_announce", format!("{all} are 0, so nothing would be sent")));
     }
 }
 
-/// Reports a number that is not from 0 to `most`.
-pub fn check_range(problems: &mut Vec<Problem>, key: &str, value: f64, most: f64) {
-    if !(0.0..=most).contains(&value) {
-        problems.push(Problem::new(key, format!("{value} is out of bounds, choose from 0 to {most}")));
+/// Reports a number outside of 0 to `max`.
+pub fn check_range(problems: &mut Vec<Problem>, key: &str, value: f64, max: f64) {
+    if !(0.0..=max).contains(&value) {
+        problems
+            .push(Problem::new(key, format!("{value} is out of range, allowed are values from 0 to {max}")));
     }
 }
 
@@ -172,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_that_are_no_shares_are_reported() {
+    fn shares_out_of_range_are_reported() {
         let mut problems = Vec::new();
         PopulationConfig::default().check_range(&mut problems);
         assert_eq!(problems, []);
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_nothing_are_reported() {
+    fn weights_that_are_all_zero_are_reported() {
         let keys = |weights: &[u32]| {
             let mut problems = Vec::new();
             check_weights(&mut problems, weights);
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_name_the_tracker_as_its_certificate_does() {
+    fn host_is_the_server_name_with_tls() {
         let (mut tls, server) = (TlsConfig::default(), "127.0.0.1:443".parse().unwrap());
         assert_eq!(tls.host(server), "127.0.0.1:443");
         tls.enable = true;

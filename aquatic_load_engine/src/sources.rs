@@ -1,5 +1,4 @@
-//! The addresses that peers announce from: consecutive ones, so that the number of an address and the address follow
-//! from each other.
+//! Source addresses. They are consecutive, so that an address can be computed from its number and vice versa.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -7,33 +6,33 @@ use aquatic_common::settings::Problem;
 
 use crate::endpoints::{Endpoints, PORTS_PER_ADDRESS, TooManyPeers};
 
-/// Source addresses used on loopback unless told otherwise, if the population does not need more.
+/// Default number of source addresses on loopback, unless the population needs more.
 const USUAL_SOURCE_ADDRESSES: u64 = 16;
 
-/// What was asked for in the settings.
+/// Settings that determine the source addresses.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
-    /// The tracker.
+pub struct SourceSettings<'a> {
+    /// Address of the tracker.
     pub server: SocketAddr,
-    /// First source address as text; empty to leave it open.
+    /// First source address as text; empty for the default.
     pub address: &'a str,
-    /// Number of source addresses; 0 to leave it open.
+    /// Number of source addresses; 0 for the default.
     pub addresses: u32,
-    /// Peers that need a port each.
+    /// Number of peers; each needs a port.
     pub peers: u64,
-    /// Threads that need an address each.
+    /// Number of threads; each needs an address.
     pub threads: u32,
 }
 
-impl Wanted<'_> {
-    /// The first source address, unless the system is to choose it.
+impl SourceSettings<'_> {
+    /// First source address; `None` if the system chooses it.
     #[must_use]
     pub fn first(&self) -> Option<IpAddr> {
         let usual = || self.on_loopback().then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         self.address.parse().ok().or_else(usual)
     }
 
-    /// How many source addresses there are.
+    /// Number of source addresses.
     #[must_use]
     pub fn count(&self) -> u64 {
         match u64::from(self.addresses) {
@@ -46,7 +45,7 @@ impl Wanted<'_> {
         }
     }
 
-    /// The peers spread over the addresses.
+    /// Distributes the peers over the addresses.
     ///
     /// # Errors
     /// When the addresses have too few ports.
@@ -54,29 +53,35 @@ impl Wanted<'_> {
         Endpoints::new(self.peers, self.count())
     }
 
-    /// Reports what cannot be. Keys are those of the sections `network` and `population`.
+    /// Reports invalid combinations. Keys are those of the sections `network` and `population`.
     pub fn check(&self, problems: &mut Vec<Problem>) {
         match self.address.parse::<IpAddr>() {
             Ok(ip) if ip.is_ipv4() != self.server.is_ipv4() => problems.push(Problem::new(
                 "network.source_address",
-                format!("{ip} is of another address family than the tracker's {}", self.server.ip()),
+                format!(
+                    "{ip} has a different address family than the tracker's address {}",
+                    self.server.ip()
+                ),
             )),
             Err(_) if !self.address.is_empty() => problems.push(Problem::new(
                 "network.source_address",
-                format!("{:?} is not an address; write \"192.0.2.1\" or \"2001:db8::1\"", self.address),
+                format!("{:?} is not an IP address such as \"192.0.2.1\" or \"2001:db8::1\"", self.address),
             )),
             Ok(_) | Err(_) => {}
         }
         let addresses = self.count();
         if addresses > 1 && self.first().is_none() {
-            problems.push(Problem::new("network.source_address", "must be given if there are to be several"));
+            problems.push(Problem::new(
+                "network.source_address",
+                "required if there are several source addresses",
+            ));
         }
         if let Err(error) = self.endpoints() {
             problems.push(Problem::new(
                 "population.peers",
                 format!(
-                    "{} peers need {} source addresses ({PORTS_PER_ADDRESS} ports each), not {addresses}: see \
-                     network.source_addresses",
+                    "{} peers need {} source addresses ({PORTS_PER_ADDRESS} ports each), but there are {addresses}: \
+                     increase network.source_addresses",
                     self.peers, error.addresses_needed
                 ),
             ));
@@ -84,7 +89,10 @@ impl Wanted<'_> {
         if addresses < u64::from(self.threads) {
             problems.push(Problem::new(
                 "threads",
-                format!("{} threads need at least as many source addresses, not {addresses}", self.threads),
+                format!(
+                    "{} threads need at least as many source addresses, but there are {addresses}",
+                    self.threads
+                ),
             ));
         }
     }
@@ -95,22 +103,22 @@ impl Wanted<'_> {
     }
 }
 
-/// The source addresses in use.
+/// Consecutive source addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sources {
+pub struct SourceAddresses {
     first: u128,
     is_ipv4: bool,
 }
 
-impl Sources {
-    /// Addresses from this one on, as the tracker sees them.
+impl SourceAddresses {
+    /// Addresses starting at this one, in the form that the tracker sees.
     #[must_use]
     pub fn from(first: IpAddr) -> Self {
         let first = first.to_canonical();
         Self { first: number(first), is_ipv4: first.is_ipv4() }
     }
 
-    /// An address by its number; `None` where the addresses of the family end.
+    /// Address with this number; `None` beyond the last address of the family.
     #[must_use]
     pub fn ip(&self, address: u64) -> Option<IpAddr> {
         let number = self.first.checked_add(u128::from(address))?;
@@ -121,7 +129,7 @@ impl Sources {
         }
     }
 
-    /// The number of an address, which has no end.
+    /// Number of an address; it may be beyond the configured count.
     #[must_use]
     pub fn address_of(&self, ip: IpAddr) -> Option<u64> {
         if ip.is_ipv4() != self.is_ipv4 {
@@ -138,11 +146,11 @@ fn number(ip: IpAddr) -> u128 {
     }
 }
 
-/// The address the system sends to a server from. Nothing is sent to find it out.
+/// Source address that the system chooses for a server. Sends nothing.
 ///
 /// # Errors
-/// When there is no way to the server.
-pub fn system_choice(server: SocketAddr) -> std::io::Result<IpAddr> {
+/// When there is no route to the server.
+pub fn default_source(server: SocketAddr) -> std::io::Result<IpAddr> {
     let any = match server {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -156,7 +164,7 @@ pub fn system_choice(server: SocketAddr) -> std::io::Result<IpAddr> {
 mod tests {
     use super::*;
 
-    const WANTED: Wanted<'static> = Wanted {
+    const SETTINGS: SourceSettings<'static> = SourceSettings {
         server: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3000),
         address: "",
         addresses: 0,
@@ -164,42 +172,42 @@ mod tests {
         threads: 1,
     };
 
-    fn keys(wanted: Wanted<'_>) -> Vec<String> {
+    fn keys(settings: SourceSettings<'_>) -> Vec<String> {
         let mut problems = Vec::new();
-        wanted.check(&mut problems);
+        settings.check(&mut problems);
         problems.into_iter().map(|problem| problem.key).collect()
     }
 
     #[test]
     fn loopback_has_as_many_addresses_as_needed() {
-        assert_eq!((WANTED.first().unwrap().to_string().as_str(), WANTED.count()), ("127.0.0.1", 16));
-        assert_eq!(Wanted { threads: 20, ..WANTED }.count(), 20);
-        assert_eq!(Wanted { peers: 25_000_000, ..WANTED }.count(), 388);
-        let far = Wanted { server: "192.0.2.1:80".parse().unwrap(), ..WANTED };
+        assert_eq!((SETTINGS.first().unwrap().to_string().as_str(), SETTINGS.count()), ("127.0.0.1", 16));
+        assert_eq!(SourceSettings { threads: 20, ..SETTINGS }.count(), 20);
+        assert_eq!(SourceSettings { peers: 25_000_000, ..SETTINGS }.count(), 388);
+        let far = SourceSettings { server: "192.0.2.1:80".parse().unwrap(), ..SETTINGS };
         assert_eq!((far.first(), far.count()), (None, 1));
     }
 
     #[test]
-    fn impossible_wishes_are_named() {
-        assert_eq!(keys(WANTED), Vec::<String>::new());
-        assert_eq!(keys(Wanted { address: "::1", ..WANTED }), ["network.source_address"]);
-        assert_eq!(keys(Wanted { address: "x", ..WANTED }), ["network.source_address"]);
-        assert_eq!(keys(Wanted { addresses: 1, threads: 2, ..WANTED }), ["threads"]);
-        assert_eq!(keys(Wanted { addresses: 1, peers: 100_000, ..WANTED }), ["population.peers"]);
-        let far = Wanted { server: "192.0.2.1:80".parse().unwrap(), addresses: 2, ..WANTED };
+    fn invalid_combinations_are_reported() {
+        assert_eq!(keys(SETTINGS), Vec::<String>::new());
+        assert_eq!(keys(SourceSettings { address: "::1", ..SETTINGS }), ["network.source_address"]);
+        assert_eq!(keys(SourceSettings { address: "x", ..SETTINGS }), ["network.source_address"]);
+        assert_eq!(keys(SourceSettings { addresses: 1, threads: 2, ..SETTINGS }), ["threads"]);
+        assert_eq!(keys(SourceSettings { addresses: 1, peers: 100_000, ..SETTINGS }), ["population.peers"]);
+        let far = SourceSettings { server: "192.0.2.1:80".parse().unwrap(), addresses: 2, ..SETTINGS };
         assert_eq!(keys(far), ["network.source_address"]);
     }
 
     #[test]
-    fn numbers_and_addresses_follow_from_each_other() {
+    fn numbers_and_addresses_convert_both_ways() {
         for (first, ninth) in [("127.0.0.250", "127.0.1.3"), ("2001:db8::fffc", "2001:db8::1:5")] {
-            let sources = Sources::from(first.parse().unwrap());
+            let sources = SourceAddresses::from(first.parse().unwrap());
             let ip = sources.ip(9).unwrap();
             assert_eq!(ip, ninth.parse::<IpAddr>().unwrap());
             assert_eq!(sources.address_of(ip), Some(9));
             assert_eq!(sources.address_of("0.0.0.0".parse().unwrap()), None);
             assert_eq!(sources.address_of("::".parse().unwrap()), None);
         }
-        assert_eq!(Sources::from("255.255.255.255".parse().unwrap()).ip(1), None);
+        assert_eq!(SourceAddresses::from("255.255.255.255".parse().unwrap()).ip(1), None);
     }
 }

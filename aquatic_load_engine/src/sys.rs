@@ -1,11 +1,11 @@
-//! System calls without a safe interface. Everything unsafe is here.
-#![allow(unsafe_code, reason = "this option of sockets has no safe interface")]
+//! System calls without a safe wrapper; the only unsafe code of the crate.
+#![allow(unsafe_code, reason = "this socket option has no safe wrapper")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
-/// Keeps `bind` from choosing a port: `connect` will, and may then choose one that is in use towards another address.
+/// Defers the choice of a source port from `bind` to `connect`, which can reuse ports in use for other destinations.
 pub(crate) fn bind_address_only(socket: &impl AsFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     let (value, length) = (ptr::from_ref(&on).cast(), size_of::<libc::c_int>() as libc::socklen_t);

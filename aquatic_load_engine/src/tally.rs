@@ -1,134 +1,86 @@
-//! Counting, and what becomes of the counts. What is counted, a load test says by enums of its own.
+//! Counters of a phase. Load tests declare what they count with [`counted!`](crate::counted).
 
 use std::marker::PhantomData;
 
 use crate::clock::{Nanos, SECOND};
-use crate::latency::Latencies;
+use crate::connection::{ConnectionFailure, TlsHandshake};
+use crate::latency::LatencyHistogram;
+use crate::peer_check::PeerViolation;
 use crate::report::{Count, KindReport, Report};
 
-/// Distinct error texts kept for the report.
+/// Maximum number of distinct error messages in a report.
 const MAX_ERROR_TEXTS: usize = 5;
-/// Longest error text kept, in bytes.
+/// Maximum length of an error message in a report, in bytes.
 const MAX_ERROR_TEXT_LENGTH: usize = 100;
 
-/// A closed set of things that are counted.
+/// Enum whose variants are counted. Declared by [`counted!`](crate::counted).
 pub trait Counted: Copy + 'static {
-    /// How many there are.
-    const COUNT: usize;
+    /// Names in reports, in the order of the variants.
+    const NAMES: &'static [&'static str];
 
-    /// What the report calls them, in its order.
-    fn names() -> Vec<&'static str>;
-
-    /// Its place in [`Counted::names`].
+    /// Position in [`Counted::NAMES`].
     fn index(self) -> usize;
 }
 
-/// Declares an enum of things that are counted, each with its name in the report. A variant with another such enum
-/// instead of a name stands for all of that one, and comes `From` it; names in braces replace names of its own there.
+/// Declares an enum whose variants are counted, each with its name in reports.
 ///
 /// ```
 /// use aquatic_load_engine::tally::Counted;
 /// aquatic_load_engine::counted! {
-///     enum Failure {
-///         Refused = "refused",
-///         TooLate = "too late",
-///     }
-/// }
-/// aquatic_load_engine::counted! {
 ///     enum Note {
-///         Opened = "opened",
-///         Failed(Failure { TooLate = "took too long" }),
-///         Closed = "closed",
+///         Opened = "connections opened",
+///         Closed = "connections closed",
 ///     }
 /// }
-/// assert_eq!(Note::names(), ["opened", "refused", "took too long", "closed"]);
-/// let all = [Note::Opened, Failure::Refused.into(), Failure::TooLate.into(), Note::Closed];
-/// assert_eq!(all.map(Note::index), [0, 1, 2, 3]);
+/// assert_eq!(Note::NAMES[Note::Closed.index()], "connections closed");
 /// ```
 #[macro_export]
 macro_rules! counted {
     (
         $(#[$enum_attr:meta])*
         $vis:vis enum $name:ident {
-            $(
-                $(#[$attr:meta])*
-                $variant:ident $(($group:ident $({ $($member:ident = $member_text:literal),* })?))? $(= $text:literal)?,
-            )*
+            $($(#[$attr:meta])* $variant:ident = $text:literal,)*
         }
     ) => {
         $(#[$enum_attr])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         $vis enum $name {
-            $( $(#[$attr])* $variant $(($group))?, )*
+            $($(#[$attr])* $variant,)*
         }
 
-        const _: () = {
-            use $crate::tally::Counted;
+        impl $crate::tally::Counted for $name {
+            const NAMES: &'static [&'static str] = &[$($text),*];
 
-            enum Part {
-                $($variant),*
+            fn index(self) -> usize {
+                self as usize
             }
-
-            const SIZES: &[usize] = &[$(1 $(* <$group as Counted>::COUNT)?),*];
-
-            impl Counted for $name {
-                const COUNT: usize = $crate::tally::places_before(SIZES, SIZES.len());
-
-                fn names() -> Vec<&'static str> {
-                    let mut names = Vec::with_capacity(Self::COUNT);
-                    $(
-                        $(names.push($text);)?
-                        $(
-                            let start = names.len();
-                            names.extend(<$group as Counted>::names());
-                            $($(names[start + $group::$member.index()] = $member_text;)*)?
-                        )?
-                    )*
-                    names
-                }
-
-                fn index(self) -> usize {
-                    match self {
-                        $($crate::__counted_pattern!($variant $($group, member)?) => {
-                            const START: usize = $crate::tally::places_before(SIZES, Part::$variant as usize);
-                            START $(+ <$group as Counted>::index(member))?
-                        })*
-                    }
-                }
-            }
-
-            $($(
-                impl From<$group> for $name {
-                    fn from(member: $group) -> Self {
-                        Self::$variant(member)
-                    }
-                }
-            )?)*
-        };
+        }
     };
 }
 
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __counted_pattern {
-    ($variant:ident) => {
-        Self::$variant
-    };
-    ($variant:ident $group:ident, $member:ident) => {
-        Self::$variant($member)
-    };
+/// A counter for each variant of an enum.
+#[derive(Clone, Debug)]
+struct Counts<T> {
+    counts: Vec<u64>,
+    counted: PhantomData<T>,
 }
 
-/// How many places the first so many of these parts have.
-#[doc(hidden)]
-#[must_use]
-pub const fn places_before(sizes: &[usize], parts: usize) -> usize {
-    let (mut places, mut part) = (0, 0);
-    while part < parts {
-        places += sizes[part];
-        part += 1;
+impl<T: Counted> Counts<T> {
+    fn new() -> Self {
+        Self { counts: vec![0; T::NAMES.len()], counted: PhantomData }
     }
-    places
+
+    fn add(&mut self, counted: T, count: u64) {
+        self.counts[counted.index()] += count;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
+    }
+
+    fn report(&self) -> impl Iterator<Item = Count> {
+        T::NAMES.iter().zip(&self.counts).map(|(&name, &count)| Count { name, count })
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -137,82 +89,88 @@ struct KindTally {
     answered: u64,
     errors: u64,
     lost: u64,
-    latencies: Latencies,
+    latencies: LatencyHistogram,
 }
 
-/// The counts of one phase: requests by kind, violations and notes.
+/// Counters of one phase: requests by kind, violations and notes.
 #[derive(Clone, Debug)]
 pub struct Tally<K, V, N> {
-    /// Measuring begins; what was meant to be sent earlier does not count.
+    /// Start of the measurement; requests with an earlier intended send time do not count.
     from: Nanos,
-    /// Measuring ends: responses after this are answers, but not in time for the throughput.
+    /// End of the measurement; later responses do not count for the throughput.
     until: Nanos,
     kinds: Vec<KindTally>,
+    kind: PhantomData<K>,
     responses: u64,
-    fresh_responses: u64,
+    new_responses: u64,
     idle: Nanos,
     per_second: Vec<u64>,
-    violations: Vec<u64>,
-    notes: Vec<u64>,
+    violations: Counts<V>,
+    peer_violations: Counts<PeerViolation>,
+    notes: Counts<N>,
+    failures: Counts<ConnectionFailure>,
+    handshakes: Counts<TlsHandshake>,
     error_texts: Vec<String>,
-    counted: PhantomData<(K, V, N)>,
 }
 
 impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
-    /// Nothing counted yet.
+    /// Creates counters for a measurement from `from` to `until`.
     #[must_use]
     pub fn new(from: Nanos, until: Nanos) -> Self {
         Self {
             from,
             until,
-            kinds: vec![KindTally::default(); K::COUNT],
+            kinds: vec![KindTally::default(); K::NAMES.len()],
+            kind: PhantomData,
             responses: 0,
-            fresh_responses: 0,
+            new_responses: 0,
             idle: 0,
             per_second: Vec::new(),
-            violations: vec![0; V::COUNT],
-            notes: vec![0; N::COUNT],
+            violations: Counts::new(),
+            peer_violations: Counts::new(),
+            notes: Counts::new(),
+            failures: Counts::new(),
+            handshakes: Counts::new(),
             error_texts: Vec::new(),
-            counted: PhantomData,
         }
     }
 
-    /// Ends the measurement earlier than planned: everything that was to be done is done.
+    /// Ends the measurement earlier than planned.
     pub fn end_at(&mut self, now: Nanos) {
         self.until = self.until.min(now);
     }
 
-    /// A request that was meant to be sent at `intended`.
+    /// Counts a sent request with this intended send time.
     pub fn sent(&mut self, kind: K, intended: Nanos) {
         if intended >= self.from {
             self.kinds[kind.index()].sent += 1;
         }
     }
 
-    /// Takes [`Tally::sent`] back.
+    /// Reverts [`Tally::sent`].
     pub fn not_sent(&mut self, kind: K, intended: Nanos) {
         if intended >= self.from {
             self.kinds[kind.index()].sent -= 1;
         }
     }
 
-    /// A request that will not be answered any more.
+    /// Counts a request that will not get a response.
     pub fn lost(&mut self, kind: K, intended: Nanos) {
         if intended >= self.from {
             self.kinds[kind.index()].lost += 1;
         }
     }
 
-    /// Counts as lost whatever of a kind was sent and has come to nothing. For kinds whose end shows elsewhere than where
-    /// they were sent, once everything has been merged.
-    pub fn lose_the_rest(&mut self, kind: K) {
+    /// Counts all requests of a kind without a response as lost. For kinds whose responses arrive at another thread, after
+    /// all threads are merged.
+    pub fn count_rest_as_lost(&mut self, kind: K) {
         let kind = &mut self.kinds[kind.index()];
         kind.lost = kind.sent.saturating_sub(kind.answered + kind.errors);
     }
 
-    /// A response to a request that was meant to be sent at `intended`, and whether it brought what was asked for.
+    /// Counts a response to a request with this intended send time, and whether the request was served.
     pub fn response(&mut self, kind: K, intended: Nanos, now: Nanos, served: bool) {
-        self.unasked(now);
+        self.unsolicited(now);
         if intended >= self.from {
             let tally = &mut self.kinds[kind.index()];
             *(if served { &mut tally.answered } else { &mut tally.errors }) += 1;
@@ -220,9 +178,9 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
         }
     }
 
-    /// A message of the tracker that nothing was waiting for. It counts for the throughput only.
-    pub fn unasked(&mut self, now: Nanos) {
-        self.fresh_responses += 1;
+    /// Counts a message that is not the response to a request. It counts for the throughput only.
+    pub fn unsolicited(&mut self, now: Nanos) {
+        self.new_responses += 1;
         if now >= self.from && now < self.until {
             self.responses += 1;
             let second = usize::try_from((now - self.from) / SECOND).unwrap_or(usize::MAX);
@@ -233,22 +191,37 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
         }
     }
 
-    /// An answer that no tracker may give.
+    /// Counts a violation of the protocol.
     pub fn violation(&mut self, violation: V) {
-        self.violations[violation.index()] += 1;
+        self.violations.add(violation, 1);
     }
 
-    /// A fact worth knowing.
+    /// Counts a violation in the peers of a reply.
+    pub fn peer_violation(&mut self, violation: PeerViolation) {
+        self.peer_violations.add(violation, 1);
+    }
+
+    /// Counts a failed connection.
+    pub fn connection_failed(&mut self, failure: ConnectionFailure) {
+        self.failures.add(failure, 1);
+    }
+
+    /// Counts a completed TLS handshake.
+    pub fn tls_handshake(&mut self, handshake: TlsHandshake) {
+        self.handshakes.add(handshake, 1);
+    }
+
+    /// Counts an event that is no violation.
     pub fn note(&mut self, note: N) {
         self.add(note, 1);
     }
 
-    /// Several of them.
+    /// Counts several events.
     pub fn add(&mut self, note: N, count: u64) {
-        self.notes[note.index()] += count;
+        self.notes.add(note, count);
     }
 
-    /// What the tracker said instead of serving a request.
+    /// Records an error message of the tracker.
     pub fn error_text(&mut self, text: &[u8]) {
         if self.error_texts.len() < MAX_ERROR_TEXTS {
             let text = String::from_utf8_lossy(text.get(..MAX_ERROR_TEXT_LENGTH).unwrap_or(text));
@@ -258,18 +231,18 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
         }
     }
 
-    /// A turn in which nothing was to be sent or received.
+    /// Records a period without work.
     pub fn idle(&mut self, start: Nanos, end: Nanos) {
         let (start, end) = (start.max(self.from), end.min(self.until));
         self.idle += end.saturating_sub(start);
     }
 
-    /// Responses, counted or not, since this was last asked.
-    pub fn take_fresh_responses(&mut self) -> u64 {
-        std::mem::take(&mut self.fresh_responses)
+    /// Returns the number of responses since the last call.
+    pub fn take_new_responses(&mut self) -> u64 {
+        std::mem::take(&mut self.new_responses)
     }
 
-    /// Adds the counts of another thread in the same phase.
+    /// Adds the counters of another thread in the same phase.
     pub fn merge(&mut self, other: &Self) {
         self.until = self.until.max(other.until);
         for (sum, kind) in self.kinds.iter_mut().zip(&other.kinds) {
@@ -283,28 +256,31 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
         self.idle += other.idle;
         self.per_second.resize(self.per_second.len().max(other.per_second.len()), 0);
         self.per_second.iter_mut().zip(&other.per_second).for_each(|(sum, count)| *sum += count);
-        self.violations.iter_mut().zip(&other.violations).for_each(|(sum, count)| *sum += count);
-        self.notes.iter_mut().zip(&other.notes).for_each(|(sum, count)| *sum += count);
+        self.violations.merge(&other.violations);
+        self.peer_violations.merge(&other.peer_violations);
+        self.notes.merge(&other.notes);
+        self.failures.merge(&other.failures);
+        self.handshakes.merge(&other.handshakes);
         other.error_texts.iter().for_each(|text| self.error_text(text.as_bytes()));
     }
 
-    /// The report on a phase that this many threads took part in.
+    /// Returns the report of a phase with this number of threads.
     #[must_use]
     pub fn report(&self, phase: &'static str, threads: u32) -> Report {
         let time = self.until.saturating_sub(self.from).max(1);
         let seconds = time as f64 / SECOND as f64;
-        let mut all = Latencies::new();
+        let mut all = LatencyHistogram::new();
         self.kinds.iter().for_each(|kind| all.merge(&kind.latencies));
-        let kinds: Vec<KindReport> = K::names()
-            .into_iter()
+        let kinds: Vec<KindReport> = K::NAMES
+            .iter()
             .zip(&self.kinds)
-            .map(|(kind, tally)| {
+            .map(|(&kind, tally)| {
                 let KindTally { sent, answered, errors, lost, latencies } = tally;
                 let (sent, answered, errors, lost) = (*sent, *answered, *errors, *lost);
                 KindReport { kind, sent, answered, errors, lost, latency: latencies.summary() }
             })
             .collect();
-        // The last second of a phase that ended when it was done is not a whole one.
+        // The last second of a phase that ended early is incomplete.
         let whole_seconds = usize::try_from(time / SECOND).unwrap_or(usize::MAX);
         Report {
             phase,
@@ -315,15 +291,16 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
             kinds: kinds.into_iter().filter(|kind| kind.sent > 0).collect(),
             latency: all.summary(),
             per_second: self.per_second.iter().copied().take(whole_seconds).collect(),
-            notes: counts::<N>(&self.notes),
-            violations: counts::<V>(&self.violations),
+            notes: self
+                .notes
+                .report()
+                .chain(self.failures.report())
+                .chain(self.handshakes.report())
+                .collect(),
+            violations: self.violations.report().chain(self.peer_violations.report()).collect(),
             error_texts: self.error_texts.clone(),
         }
     }
-}
-
-fn counts<T: Counted>(counts: &[u64]) -> Vec<Count> {
-    T::names().into_iter().zip(counts).map(|(name, &count)| Count { name, count }).collect()
 }
 
 #[cfg(test)]
@@ -338,17 +315,17 @@ mod tests {
     }
 
     counted! {
-        enum Wrong {
+        enum Violation {
             Malformed = "malformed",
         }
     }
 
-    type TestTally = Tally<Kind, Wrong, Wrong>;
+    type TestTally = Tally<Kind, Violation, Violation>;
 
     #[test]
     fn only_the_measured_time_counts() {
         let mut tally = TestTally::new(10 * SECOND, 12 * SECOND);
-        // Warm-up; sent in it but answered later; measured; answered too late for the throughput.
+        // In the warm-up; sent in it and answered later; measured; answered too late for the throughput.
         for (intended, answered) in [(8, 9), (9, 10), (10, 11), (11, 12)] {
             tally.sent(Kind::Announce, intended * SECOND);
             tally.response(Kind::Announce, intended * SECOND, answered * SECOND, true);
@@ -362,25 +339,27 @@ mod tests {
     }
 
     #[test]
-    fn what_came_to_nothing_is_lost() {
+    fn requests_without_a_response_are_lost() {
         let mut tally = TestTally::new(0, SECOND);
         (0..6).for_each(|_| tally.sent(Kind::Announce, 0));
         tally.not_sent(Kind::Announce, 0);
         tally.response(Kind::Announce, 0, 1, true);
         tally.response(Kind::Announce, 0, 1, false);
-        tally.lose_the_rest(Kind::Announce);
+        tally.count_rest_as_lost(Kind::Announce);
         assert_eq!(tally.report("load", 1).kinds[0].lost, 3);
     }
 
     #[test]
-    fn threads_add_up() {
+    fn counters_of_threads_are_added() {
         let mut sum = TestTally::new(0, SECOND);
         let mut other = TestTally::new(0, 2 * SECOND);
         let scraped = |tally: &mut TestTally, text: &[u8]| {
             tally.sent(Kind::Scrape, 0);
             tally.response(Kind::Scrape, 0, 1, false);
             tally.error_text(text);
-            tally.violation(Wrong::Malformed);
+            tally.violation(Violation::Malformed);
+            tally.peer_violation(PeerViolation::Repeated);
+            tally.connection_failed(ConnectionFailure::Reset);
             tally.idle(0, SECOND);
         };
         scraped(&mut sum, b"no");
@@ -391,7 +370,10 @@ mod tests {
         assert_eq!((report.seconds, report.responses_per_second), (2.0, 1.5));
         assert_eq!((report.kinds[0].kind, report.kinds[0].errors), ("scrape", 3));
         assert_eq!(report.error_texts, ["no", "never"]);
-        assert_eq!(report.violations[0].count, 3);
+        let count = |counts: &[Count], name| counts.iter().find(|count| count.name == name).unwrap().count;
+        assert_eq!(count(&report.violations, "malformed"), 3);
+        assert_eq!(count(&report.violations, "peer occurs twice in a reply"), 3);
+        assert_eq!(count(&report.notes, "connections reset"), 3);
         assert!((report.idle_share - 0.75).abs() < 1e-9);
     }
 }

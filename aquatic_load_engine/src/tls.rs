@@ -1,4 +1,4 @@
-//! TLS towards trackers.
+//! TLS client configuration.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use crate::settings::TlsConfig;
 
-/// Trackers whose sessions are remembered: the one under test.
+/// Number of servers whose sessions are stored.
 const REMEMBERED_SERVERS: usize = 1;
 
-/// What all TLS connections have in common.
+/// TLS configuration shared by all connections.
 #[derive(Clone, Debug)]
-pub struct Tls {
+pub struct TlsClient {
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) server_name: ServerName<'static>,
 }
 
-impl Tls {
-    /// TLS as it was asked for, if it was. Reads the certificates, if there are to be any.
+impl TlsClient {
+    /// Creates the configuration, or returns `None` if TLS is off. Reads the trusted certificates.
     ///
     /// # Errors
-    /// When they cannot be read, or the tracker's name is not one.
-    pub fn wanted(settings: &TlsConfig) -> anyhow::Result<Option<Self>> {
+    /// When the certificates cannot be read, or the server name is invalid.
+    pub fn new(settings: &TlsConfig) -> anyhow::Result<Option<Self>> {
         if !settings.enable {
             return Ok(None);
         }
@@ -37,7 +37,7 @@ impl Tls {
         let mut config = if settings.verify_certificate {
             builder.with_root_certificates(roots(settings)?).with_no_client_auth()
         } else {
-            let verifier = Arc::new(Unverified { provider });
+            let verifier = Arc::new(AcceptAnyCertificate { provider });
             builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
         };
         config.resumption = if settings.resumption {
@@ -46,8 +46,9 @@ impl Tls {
             Resumption::disabled()
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let server_name = ServerName::try_from(settings.server_name.clone())
-            .with_context(|| format!("tls.server_name: {:?} is not a name", settings.server_name))?;
+        let server_name = ServerName::try_from(settings.server_name.clone()).with_context(|| {
+            format!("tls.server_name: {:?} is not a valid server name", settings.server_name)
+        })?;
         Ok(Some(Self { config: Arc::new(config), server_name }))
     }
 }
@@ -59,19 +60,19 @@ fn roots(settings: &TlsConfig) -> anyhow::Result<RootCertStore> {
         CertificateDer::pem_file_iter(path).with_context(|| format!("cannot read {}", path.display()))?;
     for certificate in certificates {
         let certificate = certificate.with_context(|| format!("cannot read {}", path.display()))?;
-        roots.add(certificate).with_context(|| format!("{}: cannot trust a certificate", path.display()))?;
+        roots.add(certificate).with_context(|| format!("{}: invalid certificate", path.display()))?;
     }
-    ensure!(!roots.is_empty(), "{} has no certificate", path.display());
+    ensure!(!roots.is_empty(), "{} contains no certificate", path.display());
     Ok(roots)
 }
 
-/// Takes any certificate for good.
+/// Verifier that accepts any certificate.
 #[derive(Debug)]
-struct Unverified {
+struct AcceptAnyCertificate {
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Unverified {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use aquatic_load_engine::tally::Counted;
 use aquatic_udp_protocol::TransactionId;
 
-use crate::counted::Kind;
+use crate::counters::Kind;
 use crate::sys::{MAX_BATCH, Message, Sender};
 
 /// Longest request: a scrape of 70 torrents.

@@ -1,11 +1,11 @@
-//! What can be set.
+//! Configuration of the load test.
 
 use std::net::SocketAddr;
 
 use aquatic_common::config::LogLevel;
 use aquatic_common::settings::{Configuration, Problem};
 use aquatic_load_engine::settings::{ArrivalsConfig, Mode, PopulationConfig, check_range, check_weights};
-use aquatic_load_engine::sources::Wanted;
+use aquatic_load_engine::sources::SourceSettings;
 
 use crate::sys::MAX_BATCH;
 
@@ -34,24 +34,24 @@ aquatic_common::settings! {
 }
 
 aquatic_common::settings! {
-    /// What is asked, in which proportion.
+    /// Mix of requests.
     pub struct RequestConfig {
         /// Weight of connect requests. Clients announce less often than connection ids expire, so there is about one
         /// for each announce.
         pub weight_connect: u32 = 50, in 0..=1_000_000;
-        /// Weight of announces.
+        /// Weight of announces in the mix.
         pub weight_announce: u32 = 50, in 0..=1_000_000;
-        /// Weight of scrapes.
+        /// Weight of scrapes in the mix.
         pub weight_scrape: u32 = 1, in 0..=1_000_000;
-        /// Torrents per scrape.
+        /// Number of torrents per scrape.
         pub scrape_torrents: usize = 10, unit "torrents", in 1..=70;
-        /// Peers asked for in an announce.
+        /// Number of peers requested by an announce (numwant).
         pub peers_wanted: u32 = 50, unit "peers", in 0..=1000;
         /// A request without a response for this long is lost.
         pub timeout: u32 = 1000, unit "milliseconds", in 10..=60_000;
         /// A connection id is renewed after this long.
         pub connection_age: u32 = 60, unit "seconds", in 1..=3600;
-        /// The peers in one of so many announce responses are checked; 1 checks all, at some cost in speed.
+        /// Check the peers in every n-th announce response. 1 checks all, which costs throughput.
         pub check_one_in: u32 = 10, unit "responses", in 1..=1_000_000;
     }
 }
@@ -81,13 +81,13 @@ aquatic_common::settings! {
 }
 
 aquatic_common::settings! {
-    /// Announcing each peer of the population once before anything else.
+    /// Prefill: one announce of each peer before the load.
     pub struct PrefillConfig {
-        /// Do it.
+        /// Enable the prefill.
         pub enable: bool = false;
         /// Announces under way, per thread.
         pub window: usize = 128, unit "requests", in 1..=65_536;
-        /// An announce without a response is repeated until it was sent this often; then the peer counts as lost.
+        /// Maximum number of attempts per announce. After that the peer counts as lost.
         pub attempts: u8 = 20, unit "attempts", in 1..=255;
     }
 }
@@ -95,17 +95,17 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// Load test for UDP trackers.
     pub struct Config {
-        /// The tracker.
+        /// Address of the tracker.
         pub server_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 6969));
-        /// How much to log.
+        /// Log level.
         pub log_level: LogLevel = LogLevel::Info;
-        /// Threads that send and receive, each on sockets of its own.
+        /// Number of threads, each with its own sockets.
         pub threads: u32 = 1, unit "threads", in 1..=1024;
-        /// Time before the measurement, under load.
+        /// Time under load before the measurement.
         pub warm_up: u32 = 2, unit "seconds", in 0..=3600;
-        /// Time of the measurement; 0 for none, which makes sense after a prefill only.
+        /// Duration of the measurement; 0 for none, which is allowed with a prefill only.
         pub duration: u32 = 10, unit "seconds", in 0..=86_400;
-        /// "closed" sends as fast as the tracker answers, "open" at a given rate.
+        /// Load model: "closed" sends as fast as the tracker responds, "open" at a given rate.
         pub mode: Mode = Mode::Closed;
         pub closed: ClosedConfig;
         pub open: OpenConfig;
@@ -134,7 +134,7 @@ impl Configuration for Config {
         let RequestConfig { weight_connect, weight_announce, weight_scrape, .. } = self.requests;
         check_weights(problems, &[weight_connect, weight_announce, weight_scrape]);
         if self.duration == 0 && !self.prefill.enable {
-            problems.push(Problem::new("duration", "0 without prefill.enable: nothing would be done"));
+            problems.push(Problem::new("duration", "0 requires prefill.enable: there is nothing to do"));
         }
         self.sources().check(problems);
     }
@@ -145,10 +145,10 @@ impl Configuration for Config {
 }
 
 impl Config {
-    /// Where requests come from.
+    /// Settings of the source addresses.
     #[must_use]
-    pub fn sources(&self) -> Wanted<'_> {
-        Wanted {
+    pub fn sources(&self) -> SourceSettings<'_> {
+        SourceSettings {
             server: self.server_address,
             address: &self.network.source_address,
             addresses: self.network.source_addresses,
@@ -176,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn default_is_sound_and_uses_loopback_addresses() {
+    fn defaults_are_valid_and_use_loopback_addresses() {
         assert_eq!(problems(|_| {}), Vec::<String>::new());
         assert_eq!(Config::default().sources().count(), 16);
         assert_eq!(problems(|config| config.population.peers = 25_000_000), Vec::<String>::new());
     }
 
     #[test]
-    fn impossible_combinations_are_named() {
+    fn invalid_combinations_are_reported() {
         assert_eq!(
             problems(|config| config.network.source_address = "::1".to_owned()),
             ["network.source_address"]

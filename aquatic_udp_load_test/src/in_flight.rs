@@ -3,9 +3,9 @@
 use aquatic_load_engine::clock::Nanos;
 use aquatic_udp_protocol::TransactionId;
 
-use crate::counted::Kind;
+use crate::counters::Kind;
 
-/// A request under way.
+/// Request without a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
     pub(crate) kind: Kind,
@@ -13,11 +13,11 @@ pub(crate) struct Pending {
     pub(crate) source: u32,
     /// Of an announce, the peer; of a scrape, the number of torrents.
     pub(crate) subject: u32,
-    /// How often the same announce was sent before.
+    /// Number of earlier attempts.
     pub(crate) attempt: u8,
-    /// When it was meant to be sent; latency counts from here.
+    /// Intended send time, from which the latency is measured.
     pub(crate) intended: Nanos,
-    /// When it was sent; it is lost a timeout after this.
+    /// Send time, from which the timeout is measured.
     pub(crate) sent: Nanos,
 }
 

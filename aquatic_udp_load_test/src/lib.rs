@@ -5,11 +5,11 @@
 #![deny(unsafe_code)]
 
 mod burst;
-mod check;
 pub mod config;
-mod counted;
+mod counters;
 mod in_flight;
 mod plan;
+mod reply_check;
 mod run;
 mod source;
 mod sys;

@@ -23,6 +23,6 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     aquatic_cli_helpers::run(&cli.flags, |config: Config| {
-        cli.output.act(config.population.shape(), || aquatic_udp_load_test::run(config))
+        cli.output.run(config.population.shape(), || aquatic_udp_load_test::run(config))
     })
 }

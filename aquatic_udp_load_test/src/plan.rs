@@ -1,25 +1,25 @@
-//! What all threads know: the configuration and what follows from it.
+//! Configuration, and what is derived from it for all threads.
 
 use std::net::IpAddr;
 
 use aquatic_common::Family;
 use aquatic_load_engine::clock::{Nanos, milliseconds, seconds};
-use aquatic_load_engine::stage::Stage;
+use aquatic_load_engine::topology::Topology;
 use aquatic_udp_protocol::Peers;
 
 use crate::config::Config;
 
-/// Shared by all threads, never changed.
+/// Shared by all threads; never changes.
 pub(crate) struct Plan {
     pub(crate) config: Config,
-    pub(crate) stage: Stage,
+    pub(crate) topology: Topology,
     pub(crate) family: Family,
 }
 
 impl Plan {
     pub(crate) fn new(config: Config) -> anyhow::Result<Self> {
         Ok(Self {
-            stage: Stage::new(&config.sources(), config.population.shape())?,
+            topology: Topology::new(&config.sources(), config.population.shape())?,
             family: Family::of(config.server_address.ip()),
             config,
         })
@@ -30,11 +30,11 @@ impl Plan {
         match peers {
             Peers::V4(peers) => peers.iter().for_each(|peer| {
                 let address = peer.address();
-                each(self.stage.peer_at(IpAddr::V4(*address.ip()), address.port()));
+                each(self.topology.peer_at(IpAddr::V4(*address.ip()), address.port()));
             }),
             Peers::V6(peers) => peers.iter().for_each(|peer| {
                 let address = peer.address();
-                each(self.stage.peer_at(IpAddr::V6(*address.ip()), address.port()));
+                each(self.topology.peer_at(IpAddr::V6(*address.ip()), address.port()));
             }),
         }
     }

@@ -1,20 +1,20 @@
-//! The phases of a test, from sockets to reports.
+//! Phases of the test.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use aquatic_load_engine::clock::Nanos;
-use aquatic_load_engine::conduct::{Extent, Live, conduct};
 use aquatic_load_engine::pacing::Window;
 use aquatic_load_engine::report::Outcome;
+use aquatic_load_engine::run_phase::{LiveCounters, PhaseLength, run_phase};
 use aquatic_load_engine::settings::Mode;
 
 use crate::config::{Config, OpenConfig};
-use crate::counted::Tally;
+use crate::counters::Tally;
 use crate::plan::Plan;
 use crate::source;
 use crate::traffic::Traffic;
-use crate::worker::{Pace, Phase, Worker};
+use crate::worker::{LoadModel, Phase, Worker};
 
 /// How often a socket asks for its first connection id before the test goes on without it.
 const CONNECT_ATTEMPTS: Nanos = 5;
@@ -27,16 +27,16 @@ enum Step {
     Load,
 }
 
-/// Runs the whole test.
+/// Runs all phases of the test.
 ///
 /// # Errors
-/// When sockets cannot be opened or threads cannot be started. Trackers that misbehave are no error here; see
+/// When sockets cannot be opened or threads cannot be started. Misbehaviour of the tracker is reported by
 /// [`Outcome::verdict`].
 pub fn run(config: Config) -> anyhow::Result<Outcome> {
     let server = config.server_address;
     let plan = Arc::new(Plan::new(config)?);
     let config = &plan.config;
-    let live = Arc::new(Live::default());
+    let live = Arc::new(LiveCounters::default());
     let mut workers = Vec::new();
     for thread in 0..config.threads {
         let sources = source::open(&plan, thread)?;
@@ -45,7 +45,8 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
     let mut phases = Vec::new();
     for (step, name, extent) in steps(config) {
         let act = |worker: &mut Worker| worker.run(phase(&plan, step, worker.thread()));
-        let tally: Option<Tally> = conduct(&mut workers, (name, extent), (&plan.stage.clock, &live), act)?;
+        let tally: Option<Tally> =
+            run_phase(&mut workers, (name, extent), (&plan.topology.clock, &live), act)?;
         // Connecting is a means; only its failure is worth a report.
         phases
             .extend(tally.filter(|_| step != Step::Connect).map(|tally| tally.report(name, config.threads)));
@@ -60,48 +61,48 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
     })
 }
 
-fn steps(config: &Config) -> Vec<(Step, &'static str, Extent)> {
-    let mut steps = vec![(Step::Connect, "connecting", Extent::Steps(1))];
+fn steps(config: &Config) -> Vec<(Step, &'static str, PhaseLength)> {
+    let mut steps = vec![(Step::Connect, "connecting", PhaseLength::Steps(1))];
     if config.prefill.enable {
-        steps.push((Step::Prefill, "prefill", Extent::Steps(config.population.peers)));
+        steps.push((Step::Prefill, "prefill", PhaseLength::Steps(config.population.peers)));
     }
     if config.duration > 0 {
         let time = u64::from(config.warm_up) + u64::from(config.duration);
-        steps.push((Step::Load, "load", Extent::Seconds(time)));
+        steps.push((Step::Load, "load", PhaseLength::Seconds(time)));
     }
     steps
 }
 
 fn phase(plan: &Plan, step: Step, thread: u32) -> Phase {
     let config = &plan.config;
-    let now = plan.stage.now();
+    let now = plan.topology.now();
     match step {
         Step::Connect => {
-            let pace = Pace::Closed(Window::new(config.closed.window, 1.0));
+            let model = LoadModel::Closed(Window::new(config.closed.window, 1.0));
             let until = now + CONNECT_ATTEMPTS * plan.timeout();
-            Phase { until, ..Phase::until_done(Traffic::Connects, pace, now) }
+            Phase { until, ..Phase::until_done(Traffic::Connects, model, now) }
         }
         Step::Prefill => {
-            let pace = Pace::Closed(Window::new(config.prefill.window, 1.0));
-            Phase::until_done(Traffic::Prefill, pace, now)
+            let model = LoadModel::Closed(Window::new(config.prefill.window, 1.0));
+            Phase::until_done(Traffic::Prefill, model, now)
         }
         Step::Load => {
             let time = (config.warm_up, config.duration);
-            Phase::timed(Traffic::Mix, pace(config, now, thread), now, time)
+            Phase::timed(Traffic::Mix, load_model(config, now, thread), now, time)
         }
     }
 }
 
-fn pace(config: &Config, now: Nanos, thread: u32) -> Pace {
+fn load_model(config: &Config, now: Nanos, thread: u32) -> LoadModel {
     match config.mode {
         Mode::Closed => {
             let closed = &config.closed;
-            Pace::Closed(Window::new(closed.window, closed.further_request_probability))
+            LoadModel::Closed(Window::new(closed.window, closed.further_request_probability))
         }
         Mode::Open => {
             let OpenConfig { rate, arrivals, further_request_probability } = config.open;
             let share = (thread, config.threads);
-            Pace::Open {
+            LoadModel::Open {
                 schedule: arrivals.schedule(rate, share, config.population.seed, now),
                 further_probability: further_request_probability,
                 further: VecDeque::new(),

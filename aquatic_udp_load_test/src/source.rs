@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use anyhow::Context;
 use aquatic_load_engine::clock::Nanos;
-use aquatic_load_engine::prefill::Unannounced;
+use aquatic_load_engine::prefill::PendingPeers;
 use aquatic_udp_protocol::ConnectionId;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -18,21 +18,22 @@ pub(crate) struct Source {
     pub(crate) connection: Option<(ConnectionId, Nanos)>,
     /// A connect request to renew the connection id was sent then and has not been answered yet.
     pub(crate) renewing_since: Option<Nanos>,
-    /// Requests under way.
+    /// Number of requests without a response.
     pub(crate) in_flight: u32,
     /// The peers at this socket's address.
     pub(crate) peers: Range<u64>,
     /// Those of them that a prefill has not announced from here yet.
-    pub(crate) unannounced: Unannounced,
+    pub(crate) unannounced: PendingPeers,
 }
 
 /// Opens the sockets of one of the threads, without those whose addresses have no peers.
 pub(crate) fn open(plan: &Plan, thread: u32) -> anyhow::Result<Vec<Source>> {
     let per_address = u64::from(plan.config.network.sockets_per_address);
     let mut sources = Vec::new();
-    for address in (u64::from(thread)..plan.stage.endpoints.addresses()).step_by(plan.config.threads as usize)
+    for address in
+        (u64::from(thread)..plan.topology.endpoints.addresses()).step_by(plan.config.threads as usize)
     {
-        let peers = plan.stage.endpoints.peers_at(address);
+        let peers = plan.topology.endpoints.peers_at(address);
         if peers.is_empty() {
             continue;
         }
@@ -45,7 +46,7 @@ pub(crate) fn open(plan: &Plan, thread: u32) -> anyhow::Result<Vec<Source>> {
                 renewing_since: None,
                 in_flight: 0,
                 peers: peers.clone(),
-                unannounced: Unannounced::new(start..(start + share).min(peers.end)),
+                unannounced: PendingPeers::new(start..(start + share).min(peers.end)),
             });
         }
     }
@@ -61,7 +62,7 @@ fn connected_socket(plan: &Plan, address: u64) -> anyhow::Result<UdpSocket> {
         0 => {}
         size => socket.set_recv_buffer_size(size).context("cannot set the size of the receive buffer")?,
     }
-    if let Some(ip) = plan.stage.source_ip(address) {
+    if let Some(ip) = plan.topology.source_ip(address) {
         let source = SocketAddr::new(ip, 0);
         socket.bind(&source.into()).with_context(|| {
             format!("cannot send from {}: is it an address of this machine?", source.ip())

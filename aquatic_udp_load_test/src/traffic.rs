@@ -1,41 +1,41 @@
-//! What to ask next.
+//! Choice and encoding of requests.
 
 use aquatic_common::{AnnounceEvent, InfoHash};
 use aquatic_load_engine::clock::Nanos;
-use aquatic_load_engine::draw::Draw;
+use aquatic_load_engine::rng::Rng;
 use aquatic_udp_protocol::{
     AnnounceFields, AnnounceRequest, BufferTooSmall, ConnectRequest, ConnectionId, TransactionId,
     encode_scrape_request,
 };
 
-use crate::counted::Kind;
+use crate::counters::Kind;
 use crate::in_flight::Pending;
 use crate::plan::Plan;
 use crate::source::Source;
 
-/// What a phase sends.
+/// Traffic of a phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
     /// Connect requests until each socket has a connection id.
     Connects,
-    /// An announce of each peer.
+    /// One announce of each peer.
     Prefill,
-    /// The configured mix.
+    /// Mix of requests by the configured weights.
     Mix,
 }
 
-/// A request that has been decided on but not written yet.
+/// Chosen request that is not encoded yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wish {
+pub(crate) struct PlannedRequest {
     pub(crate) kind: Kind,
     subject: u32,
     attempt: u8,
 }
 
-impl Wish {
+impl PlannedRequest {
     pub(crate) const CONNECT: Self = Self { kind: Kind::Connect, subject: 0, attempt: 0 };
 
-    /// The request, sent now, but meant to be sent at `intended`.
+    /// Pending request, sent now with this intended send time.
     pub(crate) fn pending(self, source: u32, intended: Nanos, now: Nanos) -> Pending {
         let Self { kind, subject, attempt } = self;
         Pending { kind, source, subject, attempt, intended, sent: now }
@@ -43,35 +43,40 @@ impl Wish {
 }
 
 /// The next request to send from a socket, if there is one.
-pub(crate) fn next(traffic: Traffic, plan: &Plan, source: &mut Source, draw: &mut Draw) -> Option<Wish> {
+pub(crate) fn next(
+    traffic: Traffic,
+    plan: &Plan,
+    source: &mut Source,
+    rng: &mut Rng,
+) -> Option<PlannedRequest> {
     match traffic {
         Traffic::Connects => None,
         Traffic::Prefill => {
             let (peer, attempt) = source.unannounced.take()?;
             // The bounds of the configuration keep peers below 2^32.
-            Some(Wish { kind: Kind::Announce, subject: peer as u32, attempt })
+            Some(PlannedRequest { kind: Kind::Announce, subject: peer as u32, attempt })
         }
-        Traffic::Mix => Some(mixed(plan, source, draw)),
+        Traffic::Mix => Some(mixed(plan, source, rng)),
     }
 }
 
-fn mixed(plan: &Plan, source: &Source, draw: &mut Draw) -> Wish {
+fn mixed(plan: &Plan, source: &Source, rng: &mut Rng) -> PlannedRequest {
     let requests = &plan.config.requests;
     let (connect, announce) = (u64::from(requests.weight_connect), u64::from(requests.weight_announce));
-    let choice = draw.below(connect + announce + u64::from(requests.weight_scrape));
+    let choice = rng.below(connect + announce + u64::from(requests.weight_scrape));
     if choice < connect {
-        Wish::CONNECT
+        PlannedRequest::CONNECT
     } else if choice < connect + announce {
-        let peer = source.peers.start + draw.below(source.peers.end - source.peers.start);
-        Wish { kind: Kind::Announce, subject: peer as u32, attempt: 0 }
+        let peer = source.peers.start + rng.below(source.peers.end - source.peers.start);
+        PlannedRequest { kind: Kind::Announce, subject: peer as u32, attempt: 0 }
     } else {
-        Wish { kind: Kind::Scrape, subject: requests.scrape_torrents as u32, attempt: 0 }
+        PlannedRequest { kind: Kind::Scrape, subject: requests.scrape_torrents as u32, attempt: 0 }
     }
 }
 
 /// Writes requests.
 pub(crate) struct Writer {
-    /// Torrents of the scrape being written; kept to save allocations.
+    /// Torrents of the scrape being written; reused to avoid allocations.
     torrents: Vec<InfoHash>,
 }
 
@@ -84,18 +89,18 @@ impl Writer {
         &mut self,
         plan: &Plan,
         traffic: Traffic,
-        (wish, id, connection): (Wish, TransactionId, ConnectionId),
-        draw: &mut Draw,
+        (planned, id, connection): (PlannedRequest, TransactionId, ConnectionId),
+        rng: &mut Rng,
         buffer: &mut [u8],
     ) -> Result<usize, BufferTooSmall> {
-        match wish.kind {
+        match planned.kind {
             Kind::Connect => ConnectRequest::new(id).encode(buffer),
-            Kind::Announce => announce(plan, traffic, wish.subject, id, connection).encode(buffer),
+            Kind::Announce => announce(plan, traffic, planned.subject, id, connection).encode(buffer),
             Kind::Scrape => {
                 self.torrents.clear();
-                self.torrents.extend((0..wish.subject).map(|_| {
-                    let torrent = plan.stage.population.popular_torrent(draw.bits());
-                    plan.stage.population.info_hash(torrent)
+                self.torrents.extend((0..planned.subject).map(|_| {
+                    let torrent = plan.topology.population.popular_torrent(rng.next_u64());
+                    plan.topology.population.info_hash(torrent)
                 }));
                 encode_scrape_request(connection, id, &self.torrents, buffer)
             }
@@ -111,7 +116,7 @@ fn announce(
     connection_id: ConnectionId,
 ) -> AnnounceRequest {
     let peer = u64::from(peer);
-    let population = &plan.stage.population;
+    let population = &plan.topology.population;
     let prefill = traffic == Traffic::Prefill;
     AnnounceRequest::new(&AnnounceFields {
         connection_id,
@@ -123,12 +128,12 @@ fn announce(
         left: i64::from(!population.is_seeder(peer)),
         event: if prefill { AnnounceEvent::Started } else { AnnounceEvent::None },
         key: peer as u32,
-        numwant: Some(wanted(plan, traffic)),
-        port: plan.stage.endpoints.port_of(peer),
+        numwant: Some(numwant(plan, traffic)),
+        port: plan.topology.endpoints.port_of(peer),
     })
 }
 
-/// How many peers an announce asks for.
-pub(crate) fn wanted(plan: &Plan, traffic: Traffic) -> u32 {
+/// Number of peers that an announce requests.
+pub(crate) fn numwant(plan: &Plan, traffic: Traffic) -> u32 {
     if traffic == Traffic::Prefill { 0 } else { plan.config.requests.peers_wanted }
 }

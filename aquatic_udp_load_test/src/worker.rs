@@ -5,33 +5,33 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use aquatic_load_engine::clock::{Every, MILLISECOND, Nanos};
-use aquatic_load_engine::conduct::Live;
-use aquatic_load_engine::draw::Draw;
+use aquatic_load_engine::clock::{Interval, MILLISECOND, Nanos};
+use aquatic_load_engine::event_loop::BUSY_POLL_TIME;
 use aquatic_load_engine::pacing::{Schedule, Window};
 use aquatic_load_engine::phase;
-use aquatic_load_engine::queues::Line;
-use aquatic_load_engine::turns::PATIENCE;
+use aquatic_load_engine::queue::IndexedQueue;
+use aquatic_load_engine::rng::Rng;
+use aquatic_load_engine::run_phase::LiveCounters;
 use aquatic_udp_protocol::{ConnectionId, Response, TransactionId};
 
 use crate::burst::Burst;
-use crate::check::Checker;
-use crate::counted::{Kind, Note, Tally, Violation};
+use crate::counters::{Kind, Note, Tally, Violation};
 use crate::in_flight::{InFlight, Pending};
 use crate::plan::Plan;
+use crate::reply_check::ReplyChecker;
 use crate::source::Source;
 use crate::sys::{Receiver, can_segment, wait_readable};
-use crate::traffic::{self, Traffic, Wish, Writer};
+use crate::traffic::{self, PlannedRequest, Traffic, Writer};
 
 /// Sockets looked at in vain before sending goes first again.
 const MAX_EMPTY_SOCKETS: usize = 4;
 /// Packets taken before sending goes first again.
 const MAX_RECEIVED: usize = 256;
-/// Time between looks for lost requests.
+/// Interval of the check for timed-out requests.
 const EXPIRY_INTERVAL: Nanos = 10 * MILLISECOND;
 
 /// What decides when to send in a phase.
-pub(crate) enum Pace {
+pub(crate) enum LoadModel {
     Closed(Window),
     Open {
         schedule: Schedule,
@@ -41,42 +41,42 @@ pub(crate) enum Pace {
     },
 }
 
-pub(crate) type Phase = phase::Phase<Traffic, Pace>;
+pub(crate) type Phase = phase::Phase<Traffic, LoadModel>;
 
 pub(crate) struct Worker {
     thread: u32,
     plan: Arc<Plan>,
-    live: Arc<Live>,
+    live: Arc<LiveCounters>,
     sources: Vec<Source>,
     /// Where the next burst is sent from, unless that one has no connection id.
     next_source: usize,
     /// Sockets that replies are expected on, the longest waiting first.
-    expecting: Line,
+    expecting: IndexedQueue,
     in_flight: InFlight,
     segment: bool,
     burst: Burst,
     writer: Writer,
     receiver: Receiver,
-    checker: Checker,
-    draw: Draw,
-    expiry: Every,
+    checker: ReplyChecker,
+    rng: Rng,
+    expiry: Interval,
 }
 
 impl Worker {
-    pub(crate) fn new(plan: Arc<Plan>, live: Arc<Live>, sources: Vec<Source>, thread: u32) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, live: Arc<LiveCounters>, sources: Vec<Source>, thread: u32) -> Self {
         let offload = plan.config.network.segmentation_offload;
         Self {
             thread,
             segment: offload && sources.first().is_some_and(|source| can_segment(&source.socket)),
-            draw: Draw::new(plan.config.population.seed, thread.into()),
+            rng: Rng::new(plan.config.population.seed, thread.into()),
             in_flight: InFlight::new(crate::config::MAX_IN_FLIGHT),
             next_source: 0,
-            expecting: Line::new(sources.len()),
+            expecting: IndexedQueue::new(sources.len()),
             burst: Burst::new(),
             writer: Writer::new(),
             receiver: Receiver::new(),
-            checker: Checker::new(&plan),
-            expiry: Every::new(EXPIRY_INTERVAL),
+            checker: ReplyChecker::new(&plan),
+            expiry: Interval::new(EXPIRY_INTERVAL),
             plan,
             live,
             sources,
@@ -87,10 +87,10 @@ impl Worker {
         self.thread
     }
 
-    /// Runs a phase to its end and returns what was counted.
+    /// Runs a phase to its end and returns its counters.
     pub(crate) fn run(&mut self, mut phase: Phase) -> Tally {
         let mut tally = Tally::new(phase.from, phase.until);
-        let mut now = self.plan.stage.now();
+        let mut now = self.plan.topology.now();
         let mut busy_at = now;
         loop {
             let received = self.receive(&mut phase, &mut tally);
@@ -101,16 +101,16 @@ impl Worker {
                 break;
             }
             let start = now;
-            now = self.plan.stage.now();
+            now = self.plan.topology.now();
             if received + sent > 0 {
                 busy_at = now;
             } else {
                 tally.idle(start, now);
                 // In open loop, waiting would delay what is due next.
-                if now - busy_at > PATIENCE && matches!(phase.pace, Pace::Closed(_)) {
+                if now - busy_at > BUSY_POLL_TIME && matches!(phase.model, LoadModel::Closed(_)) {
                     self.wait();
-                    tally.idle(now, self.plan.stage.now());
-                    now = self.plan.stage.now();
+                    tally.idle(now, self.plan.topology.now());
+                    now = self.plan.topology.now();
                 }
             }
         }
@@ -141,13 +141,13 @@ impl Worker {
     /// Sends a burst from one socket, if one is due, and returns how many requests it had.
     fn send(&mut self, now: Nanos, received: usize, phase: &mut Phase, tally: &mut Tally) -> usize {
         let most = self.plan.config.network.burst.min(self.in_flight.room());
-        let due = match &mut phase.pace {
-            Pace::Closed(window) => {
+        let due = match &mut phase.model {
+            LoadModel::Closed(window) => {
                 let due = window.due(now, self.in_flight.len()).min(most);
                 // While responses keep coming, small bursts are let grow.
                 if received > 0 && due < most && self.in_flight.len() > most { 0 } else { due }
             }
-            Pace::Open { .. } => most,
+            LoadModel::Open { .. } => most,
         };
         if due == 0 {
             return 0;
@@ -157,12 +157,12 @@ impl Worker {
         let mut count = 0;
         if renew {
             self.sources[number].renewing_since = Some(now);
-            count += self.add(number, Wish::CONNECT, now, now, phase.traffic, tally);
+            count += self.add(number, PlannedRequest::CONNECT, now, now, phase.traffic, tally);
         }
         while count < due && self.sources[number].connection.is_some() {
-            let intended = match &mut phase.pace {
-                Pace::Closed(_) => now,
-                Pace::Open { schedule, further, .. } => {
+            let intended = match &mut phase.model {
+                LoadModel::Closed(_) => now,
+                LoadModel::Open { schedule, further, .. } => {
                     match further.pop_front().or_else(|| schedule.next_due(now)) {
                         Some(intended) => intended,
                         None => break,
@@ -170,10 +170,12 @@ impl Worker {
                 }
             };
             let source = &mut self.sources[number];
-            let Some(wish) = traffic::next(phase.traffic, &self.plan, source, &mut self.draw) else { break };
-            count += self.add(number, wish, intended, now, phase.traffic, tally);
+            let Some(planned) = traffic::next(phase.traffic, &self.plan, source, &mut self.rng) else {
+                break;
+            };
+            count += self.add(number, planned, intended, now, phase.traffic, tally);
         }
-        if let Pace::Closed(window) = &mut phase.pace {
+        if let LoadModel::Closed(window) = &mut phase.model {
             window.sent(count);
         }
         self.flush(number, tally);
@@ -210,24 +212,24 @@ impl Worker {
     fn add(
         &mut self,
         number: usize,
-        wish: Wish,
+        planned: PlannedRequest,
         intended: Nanos,
         now: Nanos,
         traffic: Traffic,
         tally: &mut Tally,
     ) -> usize {
         let source = &mut self.sources[number];
-        let pending = wish.pending(number as u32, intended, now);
+        let pending = planned.pending(number as u32, intended, now);
         let Some(id) = self.in_flight.insert(pending) else { return 0 };
         let connection = source.connection.map_or(ConnectionId::PROTOCOL_MAGIC, |(connection, _)| connection);
-        let (plan, writer, draw) = (&self.plan, &mut self.writer, &mut self.draw);
-        let added = self
-            .burst
-            .add(wish.kind, id, |buffer| writer.write(plan, traffic, (wish, id, connection), draw, buffer));
+        let (plan, writer, rng) = (&self.plan, &mut self.writer, &mut self.rng);
+        let added = self.burst.add(planned.kind, id, |buffer| {
+            writer.write(plan, traffic, (planned, id, connection), rng, buffer)
+        });
         debug_assert!(added.is_ok(), "the buffers of a burst hold the longest requests");
         source.in_flight += 1;
-        self.expecting.join(number as u32);
-        tally.sent(wish.kind, intended);
+        self.expecting.push_back(number as u32);
+        tally.sent(planned.kind, intended);
         1
     }
 
@@ -268,7 +270,7 @@ impl Worker {
             if empty >= MAX_EMPTY_SOCKETS || total >= MAX_RECEIVED {
                 break;
             }
-            let Some(number) = self.expecting.leave() else { break };
+            let Some(number) = self.expecting.pop_front() else { break };
             let count = match self.receiver.receive(&self.sources[number as usize].socket) {
                 Ok(count) => count,
                 Err(error) => {
@@ -283,12 +285,12 @@ impl Worker {
             if count == 0 {
                 empty += 1;
             } else {
-                let now = self.plan.stage.now();
+                let now = self.plan.topology.now();
                 (0..count).for_each(|index| self.handle(number, index, now, phase, tally));
                 total += count;
             }
             if self.sources[number as usize].in_flight > 0 {
-                self.expecting.join(number);
+                self.expecting.push_back(number);
             }
         }
         total
@@ -316,16 +318,16 @@ impl Worker {
                 true
             }
             (Kind::Announce, Ok(Response::Announce(reply))) => {
-                let wanted = traffic::wanted(&self.plan, phase.traffic);
-                self.checker.announce(&self.plan, &pending, wanted, &reply, tally);
+                let numwant = traffic::numwant(&self.plan, phase.traffic);
+                self.checker.announce(&self.plan, &pending, numwant, &reply, tally);
                 if phase.traffic == Traffic::Prefill {
                     tally.note(Note::PeersAnnounced);
-                    self.live.step();
+                    self.live.step_done();
                 }
                 true
             }
             (Kind::Scrape, Ok(Response::Scrape(reply))) => {
-                Checker::scrape(&pending, &reply, tally);
+                ReplyChecker::scrape(&pending, &reply, tally);
                 true
             }
             (_, Ok(Response::Error(reply))) => {
@@ -345,10 +347,10 @@ impl Worker {
             self.failed(pending, phase.traffic, tally);
         }
         tally.response(pending.kind, pending.intended, now, served);
-        match &mut phase.pace {
-            Pace::Closed(window) => window.responded(&mut self.draw),
-            Pace::Open { further, further_probability, .. } => {
-                if *further_probability > 0.0 && self.draw.chance(*further_probability) {
+        match &mut phase.model {
+            LoadModel::Closed(window) => window.responded(&mut self.rng),
+            LoadModel::Open { further, further_probability, .. } => {
+                if *further_probability > 0.0 && self.rng.chance(*further_probability) {
                     further.push_back(now);
                 }
             }
@@ -362,9 +364,9 @@ impl Worker {
             return;
         }
         let attempts = self.plan.config.prefill.attempts;
-        if source.unannounced.failed(pending.subject.into(), pending.attempt, attempts) {
+        if source.unannounced.announce_failed(pending.subject.into(), pending.attempt, attempts) {
             tally.note(Note::PeersLost);
-            self.live.step();
+            self.live.step_done();
         }
     }
 
@@ -384,7 +386,7 @@ impl Worker {
             tally.lost(pending.kind, pending.intended);
             self.failed(pending, traffic, tally);
         }
-        self.live.show(tally);
+        self.live.add_responses(tally);
     }
 
     /// Completes the counts at the end of a phase.
@@ -392,7 +394,7 @@ impl Worker {
         tally.end_at(now);
         let unconnected = self.sources.iter().filter(|source| source.connection.is_none()).count();
         tally.add(Note::NotConnected, unconnected as u64);
-        if let Pace::Open { schedule, .. } = &phase.pace {
+        if let LoadModel::Open { schedule, .. } = &phase.model {
             tally.add(Note::NotDue, schedule.backlog(phase.until));
         }
         if phase.traffic == Traffic::Prefill {
@@ -400,6 +402,6 @@ impl Worker {
             tally.add(Note::PeersLost, untried.sum());
         }
         // Mixed traffic repeats nothing.
-        self.sources.iter_mut().for_each(|source| source.unannounced.forget_tried());
+        self.sources.iter_mut().for_each(|source| source.unannounced.drop_failed());
     }
 }

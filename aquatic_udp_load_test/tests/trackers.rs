@@ -194,7 +194,7 @@ fn prefill_announces_each_peer_even_if_packets_are_lost() {
     outcome.verdict().unwrap();
     let report = &outcome.phases[0];
     assert_eq!(note(report, "peers announced"), 400);
-    assert_eq!(note(report, "peers given up"), 0);
+    assert_eq!(note(report, "peers not announced after all attempts"), 0);
     assert!(report.kinds.iter().any(|kind| kind.lost > 0), "{outcome}");
     assert_eq!(tracker.swarms.len(), 50);
     assert_eq!(tracker.swarms.values().map(BTreeSet::len).sum::<usize>(), 400);
@@ -207,10 +207,10 @@ fn prefill_gives_up_in_the_end() {
         config.prefill.attempts = 2;
         config.duration = 0;
     });
-    assert_eq!(note(&outcome.phases[0], "peers given up"), 400);
+    assert_eq!(note(&outcome.phases[0], "peers not announced after all attempts"), 400);
     assert_eq!(tracker.announces, 800, "{outcome}");
     assert_eq!(outcome.phases[0].error_texts, ["go away"]);
-    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
 }
 
 #[test]
@@ -273,10 +273,10 @@ fn connection_ids_are_renewed_when_they_get_old() {
 fn liars_are_found_out() {
     for (manner, found) in [
         (Manner::Mixed, "peer is not in the torrent"),
-        (Manner::Echoing, "peer is the one who asked"),
-        (Manner::Repeating, "peer is in the reply twice"),
+        (Manner::Echoing, "reply contains the requesting peer"),
+        (Manner::Repeating, "peer occurs twice in a reply"),
         (Manner::Untidy, "reply is malformed"),
-        (Manner::Lazy, "scrape reply does not cover the request"),
+        (Manner::Lazy, "scrape reply has a wrong number of torrents"),
     ] {
         let (outcome, _) = test(manner, |_| {});
         assert!(violated(&outcome).contains(&found), "{manner:?}: {outcome}");
@@ -287,7 +287,7 @@ fn liars_are_found_out() {
 #[test]
 fn silence_fails() {
     let (outcome, tracker) = test(Manner::Silent, |config| config.requests.timeout = 100);
-    assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+    assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
     assert_eq!(tracker.announces, 0);
-    assert_eq!(note(&outcome.phases[0], "sockets that never got a connection id"), 16);
+    assert_eq!(note(&outcome.phases[0], "sockets without a connection id"), 16);
 }

@@ -1,4 +1,4 @@
-//! What can be set.
+//! Configuration of the load test.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use aquatic_load_engine::population::PopulationShape;
 use aquatic_load_engine::settings::{
     Mode, NetworkConfig, OpenConfig, TlsConfig, check_connections, check_range, check_weights,
 };
-use aquatic_load_engine::sources::Wanted;
+use aquatic_load_engine::sources::SourceSettings;
 
 /// Most connections: their numbers have six hexadecimal digits in peer ids.
 pub(crate) const MAX_CONNECTIONS: u32 = 1_000_000;
@@ -81,13 +81,13 @@ aquatic_common::settings! {
 }
 
 aquatic_common::settings! {
-    /// What is asked, in which proportion.
+    /// Mix of requests.
     pub struct RequestConfig {
-        /// Weight of announces.
+        /// Weight of announces in the mix.
         pub weight_announce: u32 = 100, in 0..=1_000_000;
-        /// Weight of scrapes.
+        /// Weight of scrapes in the mix.
         pub weight_scrape: u32 = 1, in 0..=1_000_000;
-        /// Torrents per scrape.
+        /// Number of torrents per scrape.
         pub scrape_torrents: usize = 5, unit "torrents", in 1..=50;
         /// Offers in an announce.
         pub offers: u8 = 5, unit "offers", in 0..=25;
@@ -137,17 +137,17 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// Load test for WebTorrent trackers.
     pub struct Config {
-        /// The tracker.
+        /// Address of the tracker.
         pub server_address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 3000));
-        /// How much to log.
+        /// Log level.
         pub log_level: LogLevel = LogLevel::Info;
-        /// Threads that send and receive, each on connections of its own.
+        /// Number of threads, each with its own connections.
         pub threads: u32 = 1, unit "threads", in 1..=1024;
-        /// Time before the measurement, under load.
+        /// Time under load before the measurement.
         pub warm_up: u32 = 2, unit "seconds", in 0..=3600;
-        /// Time of the measurement.
+        /// Duration of the measurement.
         pub duration: u32 = 10, unit "seconds", in 1..=86_400;
-        /// "closed" sends as fast as the tracker answers, "open" at a given rate.
+        /// Load model: "closed" sends as fast as the tracker responds, "open" at a given rate.
         pub mode: Mode = Mode::Closed;
         pub closed: ClosedConfig;
         /// Open loop. The rate is that of announces and scrapes; answers come on top. Latency counts from when a request
@@ -187,10 +187,10 @@ impl Configuration for Config {
 }
 
 impl Config {
-    /// Where connections are made from.
+    /// Settings of the source addresses.
     #[must_use]
-    pub fn sources(&self) -> Wanted<'_> {
-        Wanted {
+    pub fn sources(&self) -> SourceSettings<'_> {
+        SourceSettings {
             server: self.server_address,
             address: &self.network.source_address,
             addresses: self.network.source_addresses,
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_combinations_are_named() {
+    fn invalid_combinations_are_reported() {
         assert_eq!(problems(|_| {}), Vec::<String>::new());
         assert_eq!(problems(|config| config.threads = 1001), ["threads"]);
         assert_eq!(

@@ -4,7 +4,7 @@
 use aquatic_load_engine::clock::Nanos;
 
 use crate::decode::Description;
-use crate::names::{read_hex, write_hex};
+use crate::ids::{read_hex, write_hex};
 
 /// Digits of a label: time, connection, number of the offer.
 const LABEL_LENGTH: usize = 16 + 8 + 8;

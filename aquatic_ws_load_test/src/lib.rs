@@ -7,11 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
-mod counted;
+mod counters;
 mod decode;
 mod description;
+mod ids;
 mod messages;
-mod names;
 mod plan;
 mod registry;
 mod run;

@@ -23,6 +23,6 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     aquatic_cli_helpers::run(&cli.flags, |config: Config| {
-        cli.output.act(config.shape(), || aquatic_ws_load_test::run(config))
+        cli.output.run(config.shape(), || aquatic_ws_load_test::run(config))
     })
 }

@@ -5,7 +5,7 @@ use aquatic_common::{InfoHash, PeerId};
 use aquatic_load_engine::clock::Nanos;
 
 use crate::description::Label;
-use crate::names::OfferName;
+use crate::ids::OfferKey;
 use crate::plan::Plan;
 
 /// Longest binary string of twenty bytes: each of them escaped.
@@ -40,7 +40,7 @@ pub(crate) struct Answer {
     pub(crate) generation: u32,
     pub(crate) info_hash: InfoHash,
     pub(crate) to: PeerId,
-    pub(crate) offer: OfferName,
+    pub(crate) offer: OfferKey,
     pub(crate) now: Nanos,
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn announce(plan: &Plan, announce: &Announce, out: &mut String) {
     out.push_str(",\"offers\":[");
     for position in 0..offers {
         let sequence = sequence.wrapping_add(position.into());
-        let name = OfferName { connection, sequence, position, count: offers, membership };
+        let name = OfferKey { connection, sequence, position, count: offers, membership };
         out.push_str(if position == 0 { "{\"offer\":" } else { ",{\"offer\":" });
         plan.offers.write(Label { time: intended, connection, sequence }, out);
         out.push_str(",\"offer_id\":\"");
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(read.offers.len(), 3);
         for (offer, position) in read.offers.iter().zip(0..) {
             let sequence = 77 + u32::from(position);
-            let name = OfferName { connection: 8, sequence, position, count: 3, membership: 2 };
+            let name = OfferKey { connection: 8, sequence, position, count: 3, membership: 2 };
             assert_eq!(offer.offer_id, OfferId::from_bytes(&name.id(plan.seed())));
             let label = Label { time: 5, connection: 8, sequence };
             assert_eq!(
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn answers_name_the_offer_and_who_made_it() {
         let plan = plan();
-        let offer = OfferName { connection: 2, sequence: 5, position: 0, count: 1, membership: 0 };
+        let offer = OfferKey { connection: 2, sequence: 5, position: 0, count: 1, membership: 0 };
         let (info_hash, to) = (plan.info_hash(2, 0), plan.peer_id(2, 1));
         let meant = Answer { connection: 8, generation: 4, info_hash, to, offer, now: 9 };
         let text = written(|out| answer(&plan, &meant, out));
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn scrapes_name_the_torrents() {
         let (plan, mut torrents) = (plan(), Vec::new());
-        plan.stage.population.scraped(3, 5, &mut torrents);
+        plan.topology.population.scrape_targets(3, 5, &mut torrents);
         assert_eq!(torrents.len(), 5);
         let text = written(|out| scrape(&torrents, out));
         let Ok(ClientMessage::Scrape(read)) = ClientMessage::parse(&text, &Limits::default()) else {

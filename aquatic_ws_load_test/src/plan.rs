@@ -1,49 +1,49 @@
-//! What all threads know: the configuration and what follows from it.
+//! Configuration, and what is derived from it for all threads.
 
 use aquatic_common::{InfoHash, PeerId};
 use aquatic_load_engine::clock::{Nanos, milliseconds};
-use aquatic_load_engine::stage::Stage;
-use aquatic_load_engine::tls::Tls;
-use aquatic_load_engine::wire::Route;
+use aquatic_load_engine::connection::ConnectOptions;
+use aquatic_load_engine::tls::TlsClient;
+use aquatic_load_engine::topology::Topology;
 
 use crate::config::Config;
 use crate::description::Template;
-use crate::names;
+use crate::ids;
 use crate::registry::Registry;
 use crate::socket::Upgrade;
 
 /// Shared by all threads. Only the registry changes.
 pub(crate) struct Plan {
     pub(crate) config: Config,
-    pub(crate) stage: Stage,
+    pub(crate) topology: Topology,
     pub(crate) registry: Registry,
     pub(crate) offers: Template,
     pub(crate) answers: Template,
     /// Request of the upgrade.
     pub(crate) upgrade: Upgrade,
-    tls: Option<Tls>,
+    tls: Option<TlsClient>,
 }
 
 impl Plan {
     pub(crate) fn new(config: Config) -> anyhow::Result<Self> {
         let host = config.tls.host(config.server_address);
         Ok(Self {
-            stage: Stage::new(&config.sources(), config.shape())?,
+            topology: Topology::new(&config.sources(), config.shape())?,
             registry: Registry::new(config.connections.count, config.population.torrents),
             offers: Template::new("offer", config.requests.sdp_length),
             answers: Template::new("answer", config.requests.sdp_length),
             upgrade: Upgrade::new(config.tls.enable, &host, &config.connections.path)?,
-            tls: Tls::wanted(&config.tls)?,
+            tls: TlsClient::new(&config.tls)?,
             config,
         })
     }
 
     /// How to make a connection.
-    pub(crate) fn route(&self, connection: u32) -> Route<'_> {
-        Route {
+    pub(crate) fn connect_options(&self, connection: u32) -> ConnectOptions<'_> {
+        ConnectOptions {
             server: self.config.server_address,
-            source: self.stage.source_ip(u64::from(connection) % self.stage.endpoints.addresses()),
-            may_delay: false,
+            source: self.topology.source_ip(u64::from(connection) % self.topology.endpoints.addresses()),
+            nagle: false,
             tls: self.tls.as_ref(),
         }
     }
@@ -55,11 +55,11 @@ impl Plan {
 
     /// One of the torrents of a connection.
     pub(crate) fn torrent(&self, connection: u32, membership: u8) -> u64 {
-        self.stage.population.torrent_of(self.peer(connection, membership))
+        self.topology.population.torrent_of(self.peer(connection, membership))
     }
 
     pub(crate) fn info_hash(&self, connection: u32, membership: u8) -> InfoHash {
-        self.stage.population.info_hash(self.torrent(connection, membership))
+        self.topology.population.info_hash(self.torrent(connection, membership))
     }
 
     /// Which of a connection's torrents this is.
@@ -69,11 +69,11 @@ impl Plan {
     }
 
     pub(crate) fn is_seeder(&self, connection: u32, membership: u8) -> bool {
-        self.stage.population.is_seeder(self.peer(connection, membership))
+        self.topology.population.is_seeder(self.peer(connection, membership))
     }
 
     pub(crate) fn peer_id(&self, connection: u32, generation: u32) -> PeerId {
-        names::peer_id(self.seed(), connection, generation)
+        ids::peer_id(self.seed(), connection, generation)
     }
 
     pub(crate) fn seed(&self) -> u64 {

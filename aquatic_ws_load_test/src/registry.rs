@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::config::MAX_OFFERS;
-use crate::names::OfferName;
+use crate::ids::OfferKey;
 
 /// The last so many offers of each connection are remembered.
 const REMEMBERED: u32 = 64;
@@ -14,8 +14,8 @@ const _: () = assert!(MAX_OFFERS as u32 <= REMEMBERED, "the offers of an announc
 
 /// What is to be said about an offer that was relayed to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    Fine,
+pub(crate) enum OfferDelivery {
+    Accepted,
     /// It is too old to be remembered.
     Forgotten,
     /// It was relayed before.
@@ -26,8 +26,8 @@ pub(crate) enum Delivery {
 
 /// What is to be said about an answer that was relayed back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Return {
-    Fine,
+pub(crate) enum AnswerDelivery {
+    Accepted,
     /// Its offer is too old to be remembered.
     Forgotten,
     /// The offer was relayed to someone else or to nobody.
@@ -64,21 +64,23 @@ impl Registry {
     }
 
     /// An offer is about to be sent.
-    pub(crate) fn made(&self, connection: u32, sequence: u32) {
+    pub(crate) fn offer_sent(&self, connection: u32, sequence: u32) {
         if let Some(place) = self.place(connection, sequence) {
             place.store(u64::from(sequence) << 32, Ordering::Relaxed);
         }
     }
 
     /// An offer has come to a connection.
-    pub(crate) fn delivered(&self, offer: &OfferName, receiver: u32) -> Delivery {
-        let Some(place) = self.place(offer.connection, offer.sequence) else { return Delivery::Forgotten };
+    pub(crate) fn offer_delivered(&self, offer: &OfferKey, receiver: u32) -> OfferDelivery {
+        let Some(place) = self.place(offer.connection, offer.sequence) else {
+            return OfferDelivery::Forgotten;
+        };
         let to_nobody = u64::from(offer.sequence) << 32;
         let to_receiver = to_nobody | u64::from(receiver + 1);
         match place.compare_exchange(to_nobody, to_receiver, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => {}
-            Err(found) if found >> 32 == u64::from(offer.sequence) => return Delivery::Repeated,
-            Err(_) => return Delivery::Forgotten,
+            Err(found) if found >> 32 == u64::from(offer.sequence) => return OfferDelivery::Repeated,
+            Err(_) => return OfferDelivery::Forgotten,
         }
         let first = offer.sequence.wrapping_sub(offer.position.into());
         let same = (0..offer.count.into()).map(|step| first.wrapping_add(step)).any(|sequence| {
@@ -86,18 +88,20 @@ impl Registry {
             let got = u64::from(sequence) << 32 | u64::from(receiver + 1);
             others.is_some_and(|other| other.load(Ordering::Relaxed) & !ANSWERED == got)
         });
-        if same { Delivery::SamePeer } else { Delivery::Fine }
+        if same { OfferDelivery::SamePeer } else { OfferDelivery::Accepted }
     }
 
     /// An answer has come back to the connection that made the offer.
-    pub(crate) fn answered(&self, offer: &OfferName, answerer: u32) -> Return {
-        let Some(place) = self.place(offer.connection, offer.sequence) else { return Return::Forgotten };
+    pub(crate) fn answer_delivered(&self, offer: &OfferKey, answerer: u32) -> AnswerDelivery {
+        let Some(place) = self.place(offer.connection, offer.sequence) else {
+            return AnswerDelivery::Forgotten;
+        };
         let delivered = u64::from(offer.sequence) << 32 | u64::from(answerer + 1);
         match place.compare_exchange(delivered, delivered | ANSWERED, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Return::Fine,
-            Err(found) if found >> 32 != u64::from(offer.sequence) => Return::Forgotten,
-            Err(found) if found == delivered | ANSWERED => Return::Repeated,
-            Err(_) => Return::Forged,
+            Ok(_) => AnswerDelivery::Accepted,
+            Err(found) if found >> 32 != u64::from(offer.sequence) => AnswerDelivery::Forgotten,
+            Err(found) if found == delivered | ANSWERED => AnswerDelivery::Repeated,
+            Err(_) => AnswerDelivery::Forged,
         }
     }
 
@@ -139,34 +143,42 @@ impl Registry {
 mod tests {
     use super::*;
 
-    fn offer(sequence: u32, position: u8) -> OfferName {
-        OfferName { connection: 1, sequence, position, count: 3, membership: 0 }
+    fn offer(sequence: u32, position: u8) -> OfferKey {
+        OfferKey { connection: 1, sequence, position, count: 3, membership: 0 }
     }
 
     #[test]
     fn offers_go_to_one_peer_each() {
         let registry = Registry::new(4, 1);
-        (10..13).for_each(|sequence| registry.made(1, sequence));
-        assert_eq!(registry.delivered(&offer(10, 0), 2), Delivery::Fine);
-        assert_eq!(registry.delivered(&offer(10, 0), 3), Delivery::Repeated);
-        assert_eq!(registry.delivered(&offer(11, 1), 2), Delivery::SamePeer);
-        assert_eq!(registry.delivered(&offer(12, 2), 3), Delivery::Fine);
-        registry.made(1, 10 + REMEMBERED);
-        assert_eq!(registry.delivered(&offer(10, 0), 0), Delivery::Forgotten);
-        assert_eq!(registry.delivered(&offer(10 + REMEMBERED, 0), 2), Delivery::Fine, "of another announce");
+        (10..13).for_each(|sequence| registry.offer_sent(1, sequence));
+        assert_eq!(registry.offer_delivered(&offer(10, 0), 2), OfferDelivery::Accepted);
+        assert_eq!(registry.offer_delivered(&offer(10, 0), 3), OfferDelivery::Repeated);
+        assert_eq!(registry.offer_delivered(&offer(11, 1), 2), OfferDelivery::SamePeer);
+        assert_eq!(registry.offer_delivered(&offer(12, 2), 3), OfferDelivery::Accepted);
+        registry.offer_sent(1, 10 + REMEMBERED);
+        assert_eq!(registry.offer_delivered(&offer(10, 0), 0), OfferDelivery::Forgotten);
+        assert_eq!(
+            registry.offer_delivered(&offer(10 + REMEMBERED, 0), 2),
+            OfferDelivery::Accepted,
+            "of another announce"
+        );
     }
 
     #[test]
     fn answers_come_once_from_whom_the_offer_went_to() {
         let registry = Registry::new(4, 1);
-        (10..13).for_each(|sequence| registry.made(1, sequence));
-        assert_eq!(registry.answered(&offer(10, 0), 2), Return::Forged);
-        registry.delivered(&offer(10, 0), 2);
-        assert_eq!(registry.answered(&offer(10, 0), 3), Return::Forged);
-        assert_eq!(registry.answered(&offer(10, 0), 2), Return::Fine);
-        assert_eq!(registry.answered(&offer(10, 0), 2), Return::Repeated);
-        assert_eq!(registry.answered(&offer(9, 0), 2), Return::Forgotten);
-        assert_eq!(registry.delivered(&offer(11, 1), 2), Delivery::SamePeer, "also once it was answered");
+        (10..13).for_each(|sequence| registry.offer_sent(1, sequence));
+        assert_eq!(registry.answer_delivered(&offer(10, 0), 2), AnswerDelivery::Forged);
+        registry.offer_delivered(&offer(10, 0), 2);
+        assert_eq!(registry.answer_delivered(&offer(10, 0), 3), AnswerDelivery::Forged);
+        assert_eq!(registry.answer_delivered(&offer(10, 0), 2), AnswerDelivery::Accepted);
+        assert_eq!(registry.answer_delivered(&offer(10, 0), 2), AnswerDelivery::Repeated);
+        assert_eq!(registry.answer_delivered(&offer(9, 0), 2), AnswerDelivery::Forgotten);
+        assert_eq!(
+            registry.offer_delivered(&offer(11, 1), 2),
+            OfferDelivery::SamePeer,
+            "also once it was answered"
+        );
     }
 
     #[test]

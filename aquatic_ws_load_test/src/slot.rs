@@ -1,15 +1,15 @@
 //! Places for connections: each has one client after the other.
 
 use aquatic_load_engine::clock::Nanos;
+use aquatic_load_engine::connection::Connection;
 use aquatic_load_engine::events::Events;
-use aquatic_load_engine::wire::Wire;
 
 use crate::config::WebSocketClient;
 use crate::socket::{Socket, SocketError, Upgrade};
 
 /// How far a client has got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum ClientState {
     /// There is none.
     #[default]
     Absent,
@@ -27,15 +27,15 @@ pub(crate) enum Step {
 
 /// An announce without a reply yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Announced {
+pub(crate) struct PendingAnnounce {
     pub(crate) membership: u8,
-    /// When it was meant to be sent; latency counts from here.
+    /// Intended send time, from which the latency is measured.
     pub(crate) intended: Nanos,
 }
 
 /// A scrape without a reply yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Scraped {
+pub(crate) struct PendingScrape {
     /// What its torrents follow from.
     pub(crate) subject: u64,
     pub(crate) intended: Nanos,
@@ -46,7 +46,7 @@ pub(crate) struct Scraped {
 pub(crate) struct Replies {
     /// Answers sent before the announce, or without one under way.
     before: u32,
-    announce: Option<Announced>,
+    announce: Option<PendingAnnounce>,
     /// Answers sent after the announce.
     after: u32,
 }
@@ -54,18 +54,18 @@ pub(crate) struct Replies {
 /// See [`Replies`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReplyTo {
-    Announce(Announced),
+    Announce(PendingAnnounce),
     Answer,
     /// Nothing that a reply is due to.
     Nothing,
 }
 
 impl Replies {
-    pub(crate) fn announce(&self) -> Option<Announced> {
+    pub(crate) fn announce(&self) -> Option<PendingAnnounce> {
         self.announce
     }
 
-    pub(crate) fn announced(&mut self, announced: Announced) {
+    pub(crate) fn announced(&mut self, announced: PendingAnnounce) {
         self.announce = Some(announced);
     }
 
@@ -93,17 +93,17 @@ impl Replies {
 /// A place for a connection.
 pub(crate) struct Slot {
     pub(crate) socket: Socket,
-    pub(crate) step: Step,
+    pub(crate) state: ClientState,
     /// When the client was begun.
-    pub(crate) begun: Nanos,
+    pub(crate) started: Nanos,
     /// By when the tracker has to do something.
     pub(crate) deadline: Option<Nanos>,
     pub(crate) replies: Replies,
-    pub(crate) scrape: Option<Scraped>,
+    pub(crate) scrape: Option<PendingScrape>,
     /// The client is in this many of its torrents, the first ones.
     pub(crate) joined: u8,
     /// Which torrent to announce to next.
-    pub(crate) turn: u8,
+    pub(crate) next_membership: u8,
     /// The number of the next offer, and of the first one of this client.
     pub(crate) sequence: u32,
     pub(crate) first_sequence: u32,
@@ -116,16 +116,16 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn at(client: WebSocketClient, place: u32) -> Self {
+    pub(crate) fn new(client: WebSocketClient, place: u32) -> Self {
         Self {
             socket: Socket::new(client, place),
-            step: Step::Absent,
-            begun: 0,
+            state: ClientState::Absent,
+            started: 0,
             deadline: None,
             replies: Replies::default(),
             scrape: None,
             joined: 0,
-            turn: 0,
+            next_membership: 0,
             sequence: 0,
             first_sequence: 0,
             failures: 0,
@@ -137,7 +137,7 @@ impl Slot {
     /// Gives it another client.
     pub(crate) fn begin(
         &mut self,
-        wire: Wire,
+        wire: Connection,
         upgrade: &Upgrade,
         now: Nanos,
         events: &Events,
@@ -146,8 +146,8 @@ impl Slot {
         // Offers are numbered from 1.
         self.sequence = self.sequence.max(1);
         self.first_sequence = self.sequence;
-        self.step = Step::Upgrading;
-        self.begun = now;
+        self.state = ClientState::Upgrading;
+        self.started = now;
         self.socket.connect(wire, upgrade, events)
     }
 
@@ -159,18 +159,18 @@ impl Slot {
     /// Closes the connection. What was due on it, the caller has to take care of.
     pub(crate) fn clear(&mut self) {
         self.socket.close();
-        self.step = Step::Absent;
+        self.state = ClientState::Absent;
         self.deadline = None;
         self.replies = Replies::default();
         self.scrape = None;
         self.joined = 0;
-        self.turn = 0;
+        self.next_membership = 0;
         self.was_refused = false;
     }
 
     /// Whether a request may be sent.
     pub(crate) fn is_free(&self) -> bool {
-        self.step == Step::Joined && self.replies.announce().is_none() && self.scrape.is_none()
+        self.state == ClientState::Joined && self.replies.announce().is_none() && self.scrape.is_none()
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn replies_are_told_apart_by_their_order() {
-        let (mut replies, announced) = (Replies::default(), Announced { membership: 1, intended: 2 });
+        let (mut replies, announced) = (Replies::default(), PendingAnnounce { membership: 1, intended: 2 });
         assert_eq!(replies.take(), ReplyTo::Nothing);
         replies.answered();
         replies.announced(announced);

@@ -12,9 +12,9 @@ mod upgrade;
 
 use std::io;
 
-use aquatic_load_engine::draw::Draw;
+use aquatic_load_engine::connection::{Connection, TlsHandshake};
 use aquatic_load_engine::events::{Event, Events, Token};
-use aquatic_load_engine::wire::{Handshake, Wire};
+use aquatic_load_engine::rng::Rng;
 
 use crate::config::WebSocketClient;
 use fast::FastSocket;
@@ -98,11 +98,11 @@ pub(crate) struct Outbox {
     /// Frames to send.
     frames: Vec<u8>,
     /// Source of the masks.
-    masks: Draw,
+    masks: Rng,
 }
 
 impl Outbox {
-    pub(crate) fn new(masks: Draw) -> Self {
+    pub(crate) fn new(masks: Rng) -> Self {
         Self { text: String::new(), frames: Vec::new(), masks }
     }
 
@@ -146,7 +146,7 @@ impl Socket {
     /// When the connection cannot be used.
     pub(crate) fn connect(
         &mut self,
-        wire: Wire,
+        wire: Connection,
         upgrade: &Upgrade,
         events: &Events,
     ) -> Result<(), SocketError> {
@@ -159,7 +159,7 @@ impl Socket {
     }
 
     /// Kind of the TLS handshake, once the upgrade is complete.
-    pub(crate) fn handshake(&self) -> Option<Handshake> {
+    pub(crate) fn handshake(&self) -> Option<TlsHandshake> {
         either!(self, socket => socket.handshake())
     }
 

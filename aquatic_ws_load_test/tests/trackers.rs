@@ -68,7 +68,7 @@ fn honest_tracker_passes() {
         assert_eq!(names, ["connecting", "load"]);
         assert_eq!(note(&outcome.phases[0], "connections opened"), 18);
         assert_eq!(kind(&outcome.phases[0], "connect").answered, 18);
-        assert_eq!(note(&outcome.phases[1], "relays that came too late to be checked"), 0);
+        assert_eq!(note(&outcome.phases[1], "relays too late to be verified"), 0);
         assert_eq!(tracker.state.lock().unwrap().connections, 18);
     }
 }
@@ -91,7 +91,7 @@ fn messages_may_come_in_pieces_as_bytes_between_pings() {
     for client in CLIENTS {
         let (outcome, _tracker) = test(Manner::Roundabout, |config| config.connections.websocket = client);
         assert_passed(&outcome);
-        assert!(note(&outcome.phases[1], "pings of the tracker") > 10);
+        assert!(note(&outcome.phases[1], "pings received") > 10);
     }
 }
 
@@ -133,8 +133,8 @@ fn encrypted_connections() {
             config.tls.ca_path = data("ca.pem").into();
             config.tls.server_name = "elsewhere.example".to_owned();
         });
-        assert_eq!(note(&outcome.phases[0], "connections with a TLS failure"), 180, "ten tries each");
-        assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+        assert_eq!(note(&outcome.phases[0], "connections with a TLS error"), 180, "ten tries each");
+        assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
     }
 }
 
@@ -234,7 +234,10 @@ fn refusals_are_errors_and_lost_connections_are_replaced() {
     let (outcome, tracker) = test(Manner::Rude, |config| config.duration = 2);
     assert!(violated(&outcome).is_empty(), "{outcome}");
     let load = &outcome.phases[1];
-    assert!(note(load, "connections the tracker closed") > 5 && kind(load, "announce").lost > 5, "{outcome}");
+    assert!(
+        note(load, "connections closed by the tracker") > 5 && kind(load, "announce").lost > 5,
+        "{outcome}"
+    );
     assert!(tracker.state.lock().unwrap().connections > 25, "{outcome}");
 }
 
@@ -242,20 +245,20 @@ fn refusals_are_errors_and_lost_connections_are_replaced() {
 fn lies_are_found_out() {
     for client in CLIENTS {
         for (manner, violations) in [
-            (Manner::Faker, &["upgrade accepted with the wrong key"][..]),
-            (Manner::Masking, &["not a frame that a server may send"]),
-            (Manner::Confused, &["message about a torrent the peer is not in"]),
-            (Manner::Echoing, &["offer came back to its sender"]),
+            (Manner::Faker, &["wrong Sec-WebSocket-Accept"][..]),
+            (Manner::Masking, &["invalid WebSocket frame"]),
+            (Manner::Confused, &["message about a torrent the peer has not joined"]),
+            (Manner::Echoing, &["offer relayed to its sender"]),
             (Manner::Repeating, &["offer relayed twice"]),
             (Manner::Partial, &["two offers of an announce relayed to one peer"]),
-            (Manner::Mixing, &["message about a torrent the peer is not in"]),
-            (Manner::Forging, &["offer that nobody made"]),
-            (Manner::Swapping, &["offer changed on the way"]),
-            (Manner::Cutting, &["offer changed on the way"]),
+            (Manner::Mixing, &["message about a torrent the peer has not joined"]),
+            (Manner::Forging, &["offer that no peer made"]),
+            (Manner::Swapping, &["offer modified in transit"]),
+            (Manner::Cutting, &["offer modified in transit"]),
             (Manner::Misdirecting, &["answer relayed to the wrong peer"]),
             (Manner::Insisting, &["answer relayed twice"]),
-            (Manner::Impersonating, &["answer changed on the way"]),
-            (Manner::Lying, &["scrape reply names a torrent not asked for"]),
+            (Manner::Impersonating, &["answer modified in transit"]),
+            (Manner::Lying, &["scrape reply contains a torrent not requested"]),
         ] {
             let (outcome, _tracker) = test(manner, |config| config.connections.websocket = client);
             assert_eq!(violated(&outcome), violations, "{client:?}, {manner:?}: {outcome}");
@@ -270,18 +273,16 @@ fn trackers_that_do_not_serve() {
         let (outcome, _tracker) = test(Manner::NotFound, |config| config.connections.websocket = client);
         assert_eq!(outcome.phases[0].error_texts, ["status 404"]);
         assert_eq!(note(&outcome.phases[0], "upgrades refused"), 180, "ten tries each");
-        assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
-        for (manner, violations) in
-            [(Manner::Silent, &[][..]), (Manner::Babbling, &["not a message of a tracker"])]
-        {
+        assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
+        for (manner, violations) in [(Manner::Silent, &[][..]), (Manner::Babbling, &["invalid message"])] {
             let (outcome, _tracker) = test(manner, |config| {
                 config.connections.websocket = client;
                 config.requests.timeout = 50;
             });
             assert_eq!(violated(&outcome), violations);
             let first = &outcome.phases[0];
-            assert!(note(first, "connections given up as a reply took too long") > 18, "{outcome}");
-            assert_eq!(note(first, "places without a connection after several tries"), 18, "{outcome}");
+            assert!(note(first, "connections closed after a response timeout") > 18, "{outcome}");
+            assert_eq!(note(first, "connections abandoned after repeated failures"), 18, "{outcome}");
         }
     }
 }
@@ -297,6 +298,6 @@ fn nobody_there() {
         config.connections.websocket = client;
         let outcome = run(config).unwrap();
         assert_eq!(note(&outcome.phases[0], "connections refused"), 40, "{outcome}");
-        assert_eq!(outcome.verdict(), Err(Failure::NothingAnswered));
+        assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
     }
 }

@@ -2,11 +2,11 @@
 
 use aquatic_http_protocol::{Parsed, Response, ResponseError};
 use aquatic_load_engine::clock::Nanos;
+use aquatic_load_engine::connection_slot::{Disposition, Incoming};
 use aquatic_load_engine::events::Event;
-use aquatic_load_engine::link::{Incoming, Next};
 
 use super::Worker;
-use crate::counted::{Note, Tally, Violation};
+use crate::counters::{Note, Tally, Violation};
 use crate::traffic::{self, Pending, Traffic};
 
 impl Worker {
@@ -17,37 +17,37 @@ impl Worker {
         buffer: &mut [u8],
         (now, traffic): (Nanos, Traffic),
         tally: &mut Tally,
-    ) -> Next {
-        let number = event.token.place;
+    ) -> Disposition {
+        let number = event.token.slot;
         loop {
             let slot = &mut self.slots[number as usize];
-            let (length, ended, more) = match slot.link.receive(event, buffer) {
-                Ok(Incoming::Nothing) => return Next::Keep,
+            let (length, ended, more) = match slot.connection.receive(event, buffer) {
+                Ok(Incoming::Nothing) => return Disposition::Keep,
                 Ok(Incoming::Bytes { length, more }) => (length, false, more),
                 Ok(Incoming::End { length }) => (length, true, false),
                 Ok(Incoming::TooLong) => {
                     tally.violation(Violation::Length);
-                    return Next::Abandon;
+                    return Disposition::Abandon;
                 }
-                Err(error) => return Next::Failed(error),
+                Err(error) => return Disposition::Failed(error),
             };
             let bytes = buffer.get(..length).unwrap_or_default();
-            let Some(used) = self.take_answers(number, bytes, ended, (now, traffic), tally) else {
-                return Next::Abandon;
+            let Some(used) = self.take_responses(number, bytes, ended, (now, traffic), tally) else {
+                return Disposition::Abandon;
             };
             let slot = &mut self.slots[number as usize];
             if ended || (slot.last && slot.pending.is_empty()) {
-                return Next::Close;
+                return Disposition::Close;
             }
-            slot.link.keep(bytes.get(used..).unwrap_or_default());
+            slot.connection.retain(bytes.get(used..).unwrap_or_default());
             if !more {
-                return Next::Keep;
+                return Disposition::Keep;
             }
         }
     }
 
     /// Takes all whole responses and returns how many bytes they have; nothing if there is something else.
-    fn take_answers(
+    fn take_responses(
         &mut self,
         number: u32,
         bytes: &[u8],
@@ -81,29 +81,29 @@ impl Worker {
                 tally.note(Note::WithoutLength);
             }
             slot.last |= !answer.keep_alive;
-            self.note_first_answer(number, tally);
+            self.note_first_response(number, tally);
             if let Some(pending) = self.slots[number as usize].pending.pop_front() {
-                self.settle(number, &pending, &answer, (now, traffic), tally);
+                self.response_received(number, &pending, &answer, (now, traffic), tally);
             }
         }
         Some(used)
     }
 
     /// Takes note of how a connection was made.
-    fn note_first_answer(&mut self, number: u32, tally: &mut Tally) {
+    fn note_first_response(&mut self, number: u32, tally: &mut Tally) {
         let slot = &mut self.slots[number as usize];
-        if slot.answered {
+        if slot.has_response {
             return;
         }
-        slot.answered = true;
-        if let Some(handshake) = slot.link.handshake() {
-            tally.note(handshake.into());
+        slot.has_response = true;
+        if let Some(handshake) = slot.connection.handshake() {
+            tally.tls_handshake(handshake);
         }
-        self.ramp.prove(number as usize);
+        self.ramp.complete(number as usize);
     }
 
     /// Takes note of a response.
-    fn settle(
+    fn response_received(
         &mut self,
         number: u32,
         pending: &Pending,
@@ -112,17 +112,17 @@ impl Worker {
         tally: &mut Tally,
     ) {
         self.in_flight -= 1;
-        let wanted = traffic::wanted(&self.plan, traffic);
-        let served = self.checker.response(&self.plan, (pending, wanted), answer, tally);
+        let numwant = traffic::numwant(&self.plan, traffic);
+        let served = self.checker.response(&self.plan, (pending, numwant), answer, tally);
         tally.response(pending.kind, pending.intended, now, served);
         match traffic {
             Traffic::Mix => {}
             Traffic::Prefill if !served => self.failed_announce(number, pending, tally),
             Traffic::Prefill => {
                 tally.note(Note::PeersAnnounced);
-                self.live.step();
+                self.live.step_done();
             }
-            Traffic::Idle => self.live.step(),
+            Traffic::Idle => self.live.step_done(),
         }
     }
 }

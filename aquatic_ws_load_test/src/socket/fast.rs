@@ -1,8 +1,8 @@
 //! WebSocket with the buffers of the thread.
 
+use aquatic_load_engine::connection::{Connection, TlsHandshake};
+use aquatic_load_engine::connection_slot::{self, ConnectionSlot};
 use aquatic_load_engine::events::{Event, Events, Token};
-use aquatic_load_engine::link::{self, Link};
-use aquatic_load_engine::wire::{Handshake, Wire};
 
 use super::frame::{self, Frame, Opcode, Taken};
 use super::upgrade::{self, Response, Upgrade};
@@ -13,7 +13,7 @@ const NORMAL_CLOSURE: [u8; 2] = 1000_u16.to_be_bytes();
 
 /// WebSocket connection that holds memory only for incomplete frames and messages.
 pub(crate) struct FastSocket {
-    link: Link,
+    connection: ConnectionSlot,
     is_upgraded: bool,
     /// Last event of the connection.
     event: Event,
@@ -22,45 +22,45 @@ pub(crate) struct FastSocket {
 }
 
 impl FastSocket {
-    pub(super) fn new(place: u32) -> Self {
-        let link = Link::at(place);
-        let event = Event { token: link.token(), writable: false, ending: false };
-        Self { link, is_upgraded: false, event, fragments: Vec::new() }
+    pub(super) fn new(slot: u32) -> Self {
+        let connection = ConnectionSlot::new(slot);
+        let event = Event { token: connection.token(), writable: false, ending: false };
+        Self { connection, is_upgraded: false, event, fragments: Vec::new() }
     }
 
     pub(super) fn token(&self) -> Token {
-        self.link.token()
+        self.connection.token()
     }
 
     pub(super) fn has_token(&self, token: Token) -> bool {
-        self.link.is_called(token)
+        self.connection.has_token(token)
     }
 
     pub(super) fn connect(
         &mut self,
-        wire: Wire,
+        wire: Connection,
         upgrade: &Upgrade,
         events: &Events,
     ) -> Result<(), SocketError> {
         self.close();
-        self.link.connect(wire, events)?;
-        Ok(self.link.send(&upgrade.bytes, events)?)
+        self.connection.connect(wire, events)?;
+        Ok(self.connection.send(&upgrade.bytes, events)?)
     }
 
     pub(super) fn close(&mut self) {
-        self.link.close();
+        self.connection.close();
         self.is_upgraded = false;
         self.fragments = Vec::new();
     }
 
-    pub(super) fn handshake(&self) -> Option<Handshake> {
-        self.link.handshake()
+    pub(super) fn handshake(&self) -> Option<TlsHandshake> {
+        self.connection.handshake()
     }
 
     pub(super) fn begin(&mut self, event: Event, inbox: &mut Inbox) -> Result<(), SocketError> {
         self.event = event;
         (inbox.start, inbox.end, inbox.more) = (0, 0, true);
-        Ok(self.link.flush(event)?)
+        Ok(self.connection.flush(event)?)
     }
 
     pub(super) fn receive(
@@ -73,16 +73,16 @@ impl FastSocket {
                 return Ok(incoming);
             }
             let rest = inbox.bytes.get(inbox.start..inbox.end).unwrap_or_default();
-            self.link.keep(rest);
+            self.connection.retain(rest);
             (inbox.start, inbox.end) = (0, 0);
             if !inbox.more {
                 return Ok(Incoming::Nothing);
             }
-            match self.link.receive(self.event, &mut inbox.bytes)? {
-                link::Incoming::Nothing => return Ok(Incoming::Nothing),
-                link::Incoming::Bytes { length, more } => (inbox.end, inbox.more) = (length, more),
-                link::Incoming::End { .. } => return Ok(Incoming::End),
-                link::Incoming::TooLong => return Err(SocketError::Framing),
+            match self.connection.receive(self.event, &mut inbox.bytes)? {
+                connection_slot::Incoming::Nothing => return Ok(Incoming::Nothing),
+                connection_slot::Incoming::Bytes { length, more } => (inbox.end, inbox.more) = (length, more),
+                connection_slot::Incoming::End { .. } => return Ok(Incoming::End),
+                connection_slot::Incoming::TooLong => return Err(SocketError::Framing),
             }
         }
     }
@@ -146,7 +146,7 @@ impl FastSocket {
             }
             Opcode::Close => Ok(Some(Incoming::End)),
             Opcode::Ping => {
-                let mask = outbox.masks.bits() as u32;
+                let mask = outbox.masks.next_u64() as u32;
                 frame::write(Opcode::Pong, payload, mask, &mut outbox.frames);
                 Ok(Some(Incoming::Ping))
             }
@@ -155,17 +155,17 @@ impl FastSocket {
     }
 
     pub(super) fn queue_text(&mut self, outbox: &mut Outbox) {
-        let mask = outbox.masks.bits() as u32;
+        let mask = outbox.masks.next_u64() as u32;
         frame::write(Opcode::Text, outbox.text.as_bytes(), mask, &mut outbox.frames);
     }
 
     pub(super) fn queue_close(&mut self, outbox: &mut Outbox) {
-        let mask = outbox.masks.bits() as u32;
+        let mask = outbox.masks.next_u64() as u32;
         frame::write(Opcode::Close, &NORMAL_CLOSURE, mask, &mut outbox.frames);
     }
 
     pub(super) fn flush(&mut self, outbox: &mut Outbox, events: &Events) -> Result<(), SocketError> {
-        let sent = self.link.send(&outbox.frames, events);
+        let sent = self.connection.send(&outbox.frames, events);
         outbox.frames.clear();
         Ok(sent?)
     }

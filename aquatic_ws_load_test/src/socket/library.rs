@@ -4,8 +4,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use aquatic_load_engine::connection::{Connection, TlsHandshake};
 use aquatic_load_engine::events::{Event, Events, Token};
-use aquatic_load_engine::wire::{Handshake, Wire};
 use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::handshake::client::Response;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -41,8 +41,8 @@ enum State {
 }
 
 impl LibrarySocket {
-    pub(super) fn new(place: u32) -> Self {
-        Self { token: Token { place, generation: 0 }, state: State::Closed, failure: None }
+    pub(super) fn new(slot: u32) -> Self {
+        Self { token: Token { slot, generation: 0 }, state: State::Closed, failure: None }
     }
 
     pub(super) fn token(&self) -> Token {
@@ -55,12 +55,12 @@ impl LibrarySocket {
 
     pub(super) fn connect(
         &mut self,
-        wire: Wire,
+        wire: Connection,
         upgrade: &Upgrade,
         events: &Events,
     ) -> Result<(), SocketError> {
         self.token.generation = self.token.generation.wrapping_add(1);
-        events.watch_both(&wire, self.token)?;
+        events.watch_read_write(&wire, self.token)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_LENGTH)
             .write_buffer_size(WRITE_BUFFER_LENGTH)
@@ -79,7 +79,7 @@ impl LibrarySocket {
         self.failure = None;
     }
 
-    pub(super) fn handshake(&self) -> Option<Handshake> {
+    pub(super) fn handshake(&self) -> Option<TlsHandshake> {
         match &self.state {
             State::Open(stream) => stream.get_ref().handshake(),
             State::Closed | State::Upgrading(_) => None,

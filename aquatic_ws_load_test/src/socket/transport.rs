@@ -5,13 +5,13 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use aquatic_load_engine::connection::{Connection, Received, TlsHandshake};
 use aquatic_load_engine::events::Event;
-use aquatic_load_engine::wire::{Handshake, Received, Wire};
 use futures_util::io::{AsyncRead, AsyncWrite};
 
 /// Byte stream that never wakes a task.
 pub(crate) struct Transport {
-    wire: Wire,
+    wire: Connection,
     /// What is known about the kernel's receive buffer.
     readable: Readable,
 }
@@ -30,7 +30,7 @@ enum Readable {
 }
 
 impl Transport {
-    pub(crate) fn new(wire: Wire) -> Self {
+    pub(crate) fn new(wire: Connection) -> Self {
         Self { wire, readable: Readable::Unknown }
     }
 
@@ -40,7 +40,7 @@ impl Transport {
     }
 
     /// Kind of the TLS handshake, once it is complete.
-    pub(crate) fn handshake(&self) -> Option<Handshake> {
+    pub(crate) fn handshake(&self) -> Option<TlsHandshake> {
         self.wire.handshake()
     }
 }

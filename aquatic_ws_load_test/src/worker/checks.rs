@@ -4,13 +4,13 @@ use aquatic_common::{InfoHash, PeerId};
 use aquatic_load_engine::clock::Nanos;
 
 use super::{Traffic, Worker};
-use crate::counted::{Kind, Note, Tally, Violation};
+use crate::counters::{Kind, Note, Tally, Violation};
 use crate::decode::{DecodeError, Relay, TrackerMessage, twenty_bytes};
 use crate::description::Label;
+use crate::ids::{OfferKey, connection_of};
 use crate::messages::{self, Answer};
-use crate::names::{OfferName, connection_of};
-use crate::registry::{Delivery, Return};
-use crate::slot::{ReplyTo, Step};
+use crate::registry::{AnswerDelivery, OfferDelivery};
+use crate::slot::{ClientState, ReplyTo};
 
 impl Worker {
     /// Takes a message.
@@ -57,11 +57,11 @@ impl Worker {
                 self.replied(number, announced, now, traffic, tally);
             }
             ReplyTo::Answer => {
-                tally.unasked(now);
+                tally.unsolicited(now);
                 tally.note(Note::AnswerReplies);
             }
             ReplyTo::Nothing => {
-                tally.unasked(now);
+                tally.unsolicited(now);
                 tally.note(Note::AnswerReplies);
                 // Clients that have just come have nothing else under way that could be replied to.
                 if matches!(traffic, Traffic::Connect | Traffic::Idle) && !slot.was_refused {
@@ -79,7 +79,7 @@ impl Worker {
             self.in_flight -= 1;
             slot.deadline = None;
             tally.response(Kind::Scrape, scraped.intended, now, false);
-            return self.list_if(number, traffic);
+            return self.enqueue_if_loading(number, traffic);
         }
         match slot.replies.take() {
             ReplyTo::Announce(announced) => {
@@ -88,7 +88,7 @@ impl Worker {
                 self.replied(number, announced, now, traffic, tally);
             }
             ReplyTo::Answer | ReplyTo::Nothing => {
-                tally.unasked(now);
+                tally.unsolicited(now);
                 tally.note(Note::AnswerErrors);
             }
         }
@@ -107,11 +107,11 @@ impl Worker {
         slot.deadline = None;
         tally.response(Kind::Scrape, scraped.intended, now, true);
         let count = self.plan.config.requests.scrape_torrents;
-        self.plan.stage.population.scraped(scraped.subject, count, &mut self.torrents);
+        self.plan.topology.population.scrape_targets(scraped.subject, count, &mut self.torrents);
         // A tracker may leave out torrents that it does not know.
         let foreign = info_hashes.iter().filter(|info_hash| !self.torrents.contains(info_hash));
         foreign.for_each(|_| tally.violation(Violation::ForeignScrape));
-        self.list_if(number, traffic);
+        self.enqueue_if_loading(number, traffic);
     }
 
     fn offer(&mut self, number: u32, relay: &Relay<'_>, (now, traffic): (Nanos, Traffic), tally: &mut Tally) {
@@ -124,16 +124,16 @@ impl Worker {
             Ok((name, label, delivery)) => {
                 tally.response(Kind::Offer, label.time, now, true);
                 match delivery {
-                    Delivery::Fine => {}
-                    Delivery::Forgotten => tally.note(Note::Unchecked),
+                    OfferDelivery::Accepted => {}
+                    OfferDelivery::Forgotten => tally.note(Note::Unchecked),
                     // It has been answered.
-                    Delivery::Repeated => return tally.violation(Violation::RepeatedOffer),
-                    Delivery::SamePeer => tally.violation(Violation::SamePeer),
+                    OfferDelivery::Repeated => return tally.violation(Violation::RepeatedOffer),
+                    OfferDelivery::SamePeer => tally.violation(Violation::SamePeer),
                 }
                 let probability = self.plan.config.requests.answer_probability;
                 let slot = &self.slots[number as usize];
-                if matches!(slot.step, Step::Joining | Step::Joined)
-                    && (probability >= 1.0 || self.draw.chance(probability))
+                if matches!(slot.state, ClientState::Joining | ClientState::Joined)
+                    && (probability >= 1.0 || self.rng.chance(probability))
                 {
                     self.send_answer(number, &relay.info_hash, &relay.peer_id, name, now, tally);
                 }
@@ -149,7 +149,7 @@ impl Worker {
         &self,
         connection: u32,
         relay: &Relay<'_>,
-    ) -> Result<(OfferName, Label, Delivery), Violation> {
+    ) -> Result<(OfferKey, Label, OfferDelivery), Violation> {
         let name = self.offer_name(relay).ok_or(Violation::ForgedOffer)?;
         if connection_of(self.plan.seed(), &relay.peer_id) != Some(name.connection) {
             return Err(Violation::ForgedOffer);
@@ -166,7 +166,7 @@ impl Worker {
         if (label.connection, label.sequence) != (name.connection, name.sequence) {
             return Err(Violation::ChangedOffer);
         }
-        Ok((name, label, self.plan.registry.delivered(&name, connection)))
+        Ok((name, label, self.plan.registry.offer_delivered(&name, connection)))
     }
 
     fn send_answer(
@@ -174,7 +174,7 @@ impl Worker {
         number: u32,
         info_hash: &InfoHash,
         to: &PeerId,
-        offer: OfferName,
+        offer: OfferKey,
         now: Nanos,
         tally: &mut Tally,
     ) {
@@ -193,16 +193,16 @@ impl Worker {
 
     fn answer(&mut self, number: u32, relay: &Relay<'_>, now: Nanos, tally: &mut Tally) {
         match self.check_answer(number, relay) {
-            Ok((label, Return::Fine)) => tally.response(Kind::Answer, label.time, now, true),
-            Ok((label, Return::Forgotten)) => {
+            Ok((label, AnswerDelivery::Accepted)) => tally.response(Kind::Answer, label.time, now, true),
+            Ok((label, AnswerDelivery::Forgotten)) => {
                 tally.response(Kind::Answer, label.time, now, true);
                 tally.note(Note::Unchecked);
             }
-            Ok((label, Return::Forged)) => {
+            Ok((label, AnswerDelivery::Forged)) => {
                 tally.response(Kind::Answer, label.time, now, false);
                 tally.violation(Violation::ForgedAnswer);
             }
-            Ok((label, Return::Repeated)) => {
+            Ok((label, AnswerDelivery::Repeated)) => {
                 tally.response(Kind::Answer, label.time, now, false);
                 tally.violation(Violation::RepeatedAnswer);
             }
@@ -213,7 +213,7 @@ impl Worker {
         }
     }
 
-    fn check_answer(&self, number: u32, relay: &Relay<'_>) -> Result<(Label, Return), Violation> {
+    fn check_answer(&self, number: u32, relay: &Relay<'_>) -> Result<(Label, AnswerDelivery), Violation> {
         let connection = self.connection(number);
         let name = self.offer_name(relay).ok_or(Violation::StrayAnswer)?;
         // Numbers go round in the end: what lies behind the last one by less than half the way is older.
@@ -229,11 +229,11 @@ impl Worker {
         if (label.connection, label.sequence) != (answerer, name.sequence) {
             return Err(Violation::ChangedAnswer);
         }
-        Ok((label, self.plan.registry.answered(&name, answerer)))
+        Ok((label, self.plan.registry.answer_delivered(&name, answerer)))
     }
 
     /// Offer that a relay names, if it is one of this test.
-    fn offer_name(&self, relay: &Relay<'_>) -> Option<OfferName> {
-        OfferName::of(&twenty_bytes(relay.offer_id)?, self.plan.seed())
+    fn offer_name(&self, relay: &Relay<'_>) -> Option<OfferKey> {
+        OfferKey::of(&twenty_bytes(relay.offer_id)?, self.plan.seed())
     }
 }

@@ -3,20 +3,20 @@
 use std::io;
 
 use aquatic_load_engine::clock::Nanos;
-use aquatic_load_engine::wire::{Trouble, Wire};
+use aquatic_load_engine::connection::{Connection, ConnectionFailure};
 
 use super::{Traffic, Worker};
 use crate::config::Leave;
-use crate::counted::{Kind, Note, Tally};
+use crate::counters::{Kind, Note, Tally};
 use crate::messages::{self, Announce, Event};
-use crate::slot::{Announced, Scraped, Step};
+use crate::slot::{ClientState, PendingAnnounce, PendingScrape};
 
 /// Failures in a row after which a place stays empty.
 const MAX_FAILURES: u8 = 10;
 
 impl Worker {
     /// Has a client begin to connect.
-    pub(super) fn begin(
+    pub(super) fn connect(
         &mut self,
         number: u32,
         (intended, now): (Nanos, Nanos),
@@ -29,11 +29,11 @@ impl Worker {
             self.busy += 1;
         }
         tally.sent(Kind::Connect, intended);
-        let wire = match Wire::open(&self.plan.route(self.first + number)) {
+        let wire = match Connection::open(&self.plan.connect_options(self.first + number)) {
             Ok(wire) => wire,
             Err(error) => {
                 tally.lost(Kind::Connect, intended);
-                return self.fail(number, &error, now, traffic, tally);
+                return self.connection_failed(number, &error, now, traffic, tally);
             }
         };
         tally.note(Note::Opened);
@@ -48,10 +48,10 @@ impl Worker {
     pub(super) fn upgraded(&mut self, number: u32, now: Nanos, tally: &mut Tally) {
         let slot = &mut self.slots[number as usize];
         if let Some(handshake) = slot.socket.handshake() {
-            tally.note(handshake.into());
+            tally.tls_handshake(handshake);
         }
-        tally.response(Kind::Connect, slot.begun, now, true);
-        slot.step = Step::Joining;
+        tally.response(Kind::Connect, slot.started, now, true);
+        slot.state = ClientState::Joining;
         self.announce(number, 0, Event::Started, (now, now), tally);
     }
 
@@ -69,12 +69,12 @@ impl Worker {
         let offers = if event == Event::Stopped { 0 } else { self.plan.config.requests.offers };
         let sequence = slot.sequence;
         slot.sequence = sequence.wrapping_add(offers.into());
-        slot.replies.announced(Announced { membership, intended });
+        slot.replies.announced(PendingAnnounce { membership, intended });
         slot.deadline = Some(now + self.plan.timeout());
         self.in_flight += 1;
         tally.sent(Kind::Announce, intended);
         (0..offers)
-            .for_each(|offer| self.plan.registry.made(connection, sequence.wrapping_add(offer.into())));
+            .for_each(|offer| self.plan.registry.offer_sent(connection, sequence.wrapping_add(offer.into())));
         if event == Event::None {
             // Only so many can be relayed as there are others in the torrent.
             let members = self.plan.registry.members(self.plan.torrent(connection, membership));
@@ -102,25 +102,29 @@ impl Worker {
     }
 
     /// Sends a request of a client that has nothing else to do.
-    pub(super) fn ask(&mut self, number: u32, (intended, now): (Nanos, Nanos), tally: &mut Tally) {
+    pub(super) fn send_request(&mut self, number: u32, (intended, now): (Nanos, Nanos), tally: &mut Tally) {
         self.outbox.clear();
         let requests = &self.plan.config.requests;
         let (announces, scrapes) = (u64::from(requests.weight_announce), u64::from(requests.weight_scrape));
-        if scrapes > 0 && self.draw.below(announces + scrapes) >= announces {
-            let subject = self.draw.bits();
+        if scrapes > 0 && self.rng.below(announces + scrapes) >= announces {
+            let subject = self.rng.next_u64();
             let slot = &mut self.slots[number as usize];
-            slot.scrape = Some(Scraped { subject, intended });
+            slot.scrape = Some(PendingScrape { subject, intended });
             slot.deadline = Some(now + self.plan.timeout());
             self.in_flight += 1;
             tally.sent(Kind::Scrape, intended);
-            self.plan.stage.population.scraped(subject, requests.scrape_torrents, &mut self.torrents);
+            self.plan.topology.population.scrape_targets(
+                subject,
+                requests.scrape_torrents,
+                &mut self.torrents,
+            );
             self.outbox.text.clear();
             messages::scrape(&self.torrents, &mut self.outbox.text);
             self.queue_text(number);
         } else {
             let slot = &mut self.slots[number as usize];
-            let membership = slot.turn;
-            slot.turn = (membership + 1) % self.plan.config.connections.torrents;
+            let membership = slot.next_membership;
+            slot.next_membership = (membership + 1) % self.plan.config.connections.torrents;
             self.announce(number, membership, Event::None, (intended, now), tally);
         }
         self.send(number, (now, Traffic::Mix), tally);
@@ -130,7 +134,7 @@ impl Worker {
     pub(super) fn replied(
         &mut self,
         number: u32,
-        announced: Announced,
+        announced: PendingAnnounce,
         now: Nanos,
         traffic: Traffic,
         tally: &mut Tally,
@@ -140,56 +144,56 @@ impl Worker {
         let torrents = self.plan.config.connections.torrents;
         let slot = &mut self.slots[number as usize];
         slot.deadline = None;
-        match slot.step {
-            Step::Joining => {
+        match slot.state {
+            ClientState::Joining => {
                 slot.joined += 1;
                 self.plan.registry.joined(torrent);
                 if slot.joined < torrents {
                     let next = slot.joined;
                     self.announce(number, next, Event::Started, (now, now), tally);
                 } else {
-                    slot.step = Step::Joined;
+                    slot.state = ClientState::Joined;
                     slot.failures = 0;
                     self.joined(number, now, traffic);
                 }
             }
-            Step::Stopping => {
+            ClientState::Stopping => {
                 slot.joined -= 1;
                 self.plan.registry.left(torrent);
                 match slot.joined.checked_sub(1) {
                     Some(next) => self.announce(number, next, Event::Stopped, (now, now), tally),
-                    None => self.say_goodbye(number, now),
+                    None => self.send_close(number, now),
                 }
             }
-            Step::Joined => self.list_if(number, traffic),
-            Step::Absent | Step::Upgrading | Step::Closing => {}
+            ClientState::Joined => self.enqueue_if_loading(number, traffic),
+            ClientState::Absent | ClientState::Upgrading | ClientState::Closing => {}
         }
     }
 
-    pub(super) fn list_if(&mut self, number: u32, traffic: Traffic) {
+    pub(super) fn enqueue_if_loading(&mut self, number: u32, traffic: Traffic) {
         if traffic == Traffic::Mix {
-            self.list(number);
+            self.enqueue(number);
         }
     }
 
     /// A client is in all its torrents.
     fn joined(&mut self, number: u32, now: Nanos, traffic: Traffic) {
-        self.ramp.prove(number as usize);
+        self.ramp.complete(number as usize);
         match traffic {
-            Traffic::Churn => self.leaving.put_off(self.slots[number as usize].socket.token(), now),
+            Traffic::Churn => self.leaving.push(self.slots[number as usize].socket.token(), now),
             Traffic::Connect | Traffic::Idle => {
-                self.live.step();
-                self.rest(number);
+                self.live.step_done();
+                self.set_done(number);
             }
             Traffic::Mix => {
-                self.rest(number);
-                self.list(number);
+                self.set_done(number);
+                self.enqueue(number);
             }
         }
     }
 
     /// Has a client leave.
-    pub(super) fn leave(&mut self, number: u32, now: Nanos, tally: &mut Tally) {
+    pub(super) fn disconnect(&mut self, number: u32, now: Nanos, tally: &mut Tally) {
         self.outbox.clear();
         let slot = &mut self.slots[number as usize];
         let manner = match (self.plan.config.churn.leave, slot.generation() % 3) {
@@ -200,33 +204,33 @@ impl Worker {
         };
         match (manner, slot.joined.checked_sub(1)) {
             (Leave::Stopped, Some(last)) => {
-                slot.step = Step::Stopping;
+                slot.state = ClientState::Stopping;
                 self.announce(number, last, Event::Stopped, (now, now), tally);
             }
-            (Leave::Abrupt, _) => return self.finish(number, tally),
-            _ => self.say_goodbye(number, now),
+            (Leave::Abrupt, _) => return self.client_left(number, tally),
+            _ => self.send_close(number, now),
         }
         self.send(number, (now, Traffic::Churn), tally);
     }
 
-    fn say_goodbye(&mut self, number: u32, now: Nanos) {
+    fn send_close(&mut self, number: u32, now: Nanos) {
         let slot = &mut self.slots[number as usize];
-        slot.step = Step::Closing;
+        slot.state = ClientState::Closing;
         slot.deadline = Some(now + self.plan.timeout());
         slot.socket.queue_close(&mut self.outbox);
     }
 
     /// A client is gone as it meant to.
-    pub(super) fn finish(&mut self, number: u32, tally: &mut Tally) {
+    pub(super) fn client_left(&mut self, number: u32, tally: &mut Tally) {
         tally.note(Note::Left);
-        self.live.step();
-        self.empty(number, tally);
-        self.rest(number);
+        self.live.step_done();
+        self.close(number, tally);
+        self.set_done(number);
         self.vacant.push_back(number);
     }
 
     /// A connection failed.
-    pub(super) fn fail(
+    pub(super) fn connection_failed(
         &mut self,
         number: u32,
         error: &io::Error,
@@ -235,30 +239,30 @@ impl Worker {
         tally: &mut Tally,
     ) {
         log::debug!("connection failed: {error}");
-        tally.note(Trouble::of(error).into());
-        self.lose(number, now, traffic, tally);
+        tally.connection_failed(ConnectionFailure::of(error));
+        self.connection_lost(number, now, traffic, tally);
     }
 
     /// A client is gone before its time: another takes its place, unless that has been tried too often.
-    pub(super) fn lose(&mut self, number: u32, now: Nanos, traffic: Traffic, tally: &mut Tally) {
-        self.empty(number, tally);
-        self.ramp.prove(number as usize);
+    pub(super) fn connection_lost(&mut self, number: u32, now: Nanos, traffic: Traffic, tally: &mut Tally) {
+        self.close(number, tally);
+        self.ramp.complete(number as usize);
         let slot = &mut self.slots[number as usize];
         slot.failures = slot.failures.saturating_add(1);
         if traffic == Traffic::Churn {
             // It counts as one that came.
-            self.live.step();
-            self.rest(number);
+            self.live.step_done();
+            self.set_done(number);
         } else if slot.failures >= MAX_FAILURES {
             tally.note(Note::GivenUp);
-            return self.rest(number);
+            return self.set_done(number);
         }
-        self.retry.put_off(number, now);
+        self.retry.push(number, now);
     }
 
     /// Closes a connection.
-    fn empty(&mut self, number: u32, tally: &mut Tally) {
-        self.lose_requests(number, tally);
+    fn close(&mut self, number: u32, tally: &mut Tally) {
+        self.requests_lost(number, tally);
         let connection = self.connection(number);
         let slot = &mut self.slots[number as usize];
         for membership in 0..slot.joined {
@@ -268,7 +272,7 @@ impl Worker {
     }
 
     /// Nothing remains to be done at a place.
-    fn rest(&mut self, number: u32) {
+    fn set_done(&mut self, number: u32) {
         let slot = &mut self.slots[number as usize];
         if slot.busy {
             slot.busy = false;

@@ -4,8 +4,8 @@ use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::events::Event;
 
 use super::{Receiver, Traffic, Worker};
-use crate::counted::{Note, Tally, Violation};
-use crate::slot::Step;
+use crate::counters::{Note, Tally, Violation};
+use crate::slot::ClientState;
 use crate::socket::{Incoming, SocketError};
 
 impl Worker {
@@ -17,8 +17,8 @@ impl Worker {
         traffic: Traffic,
         tally: &mut Tally,
     ) {
-        let now = self.plan.stage.now();
-        let number = event.token.place;
+        let now = self.plan.topology.now();
+        let number = event.token.slot;
         self.outbox.clear();
         match self.receive(event, receiver, (now, traffic), tally) {
             Ok(true) => self.send(number, (now, traffic), tally),
@@ -35,7 +35,7 @@ impl Worker {
         (now, traffic): (Nanos, Traffic),
         tally: &mut Tally,
     ) -> Result<bool, SocketError> {
-        let number = event.token.place;
+        let number = event.token.slot;
         let Receiver { inbox, decoder } = receiver;
         self.slots[number as usize].socket.begin(event, inbox)?;
         loop {
@@ -49,17 +49,17 @@ impl Worker {
                 }
                 Incoming::Ping => tally.note(Note::Pings),
             }
-            self.heard = now;
+            self.last_received = now;
         }
     }
 
     /// Handles a connection that the tracker closed.
     pub(super) fn closed(&mut self, number: u32, (now, traffic): (Nanos, Traffic), tally: &mut Tally) {
-        if self.slots[number as usize].step == Step::Closing {
-            return self.finish(number, tally);
+        if self.slots[number as usize].state == ClientState::Closing {
+            return self.client_left(number, tally);
         }
         tally.note(Note::Closed);
-        self.lose(number, now, traffic, tally);
+        self.connection_lost(number, now, traffic, tally);
     }
 
     /// Handles a connection that failed, or on which the tracker violated the protocol.
@@ -71,10 +71,12 @@ impl Worker {
         tally: &mut Tally,
     ) {
         match error {
-            SocketError::Connection(_) if self.slots[number as usize].step == Step::Closing => {
-                return self.finish(number, tally);
+            SocketError::Connection(_) if self.slots[number as usize].state == ClientState::Closing => {
+                return self.client_left(number, tally);
             }
-            SocketError::Connection(error) => return self.fail(number, &error, now, traffic, tally),
+            SocketError::Connection(error) => {
+                return self.connection_failed(number, &error, now, traffic, tally);
+            }
             SocketError::UpgradeRefused(status) => {
                 tally.error_text(format!("status {status}").as_bytes());
                 tally.note(Note::NotUpgraded);
@@ -83,6 +85,6 @@ impl Worker {
             SocketError::NotUpgrade => tally.violation(Violation::NotHttp),
             SocketError::Framing => tally.violation(Violation::Framing),
         }
-        self.lose(number, now, traffic, tally);
+        self.connection_lost(number, now, traffic, tally);
     }
 }

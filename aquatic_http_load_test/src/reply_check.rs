@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use aquatic_common::InfoHash;
 use aquatic_http_protocol::{AnnounceView, Reply, Response, ScrapeView, is_canonical};
-use aquatic_load_engine::returned::{Asked, ReturnedPeers};
+use aquatic_load_engine::peer_check::{AnnounceContext, PeerCheck};
 
 use crate::config::Verification;
-use crate::counted::{Kind, Note, Tally, Violation};
+use crate::counters::{Kind, Note, Tally, Violation};
 use crate::plan::Plan;
 use crate::traffic::Pending;
 
@@ -15,22 +15,22 @@ use crate::traffic::Pending;
 const OK: u16 = 200;
 
 /// Checks responses.
-pub(crate) struct Checker {
-    returned: ReturnedPeers,
-    /// Torrents of the scrape being checked; kept to save allocations.
+pub(crate) struct ReplyChecker {
+    returned: PeerCheck,
+    /// Torrents of the scrape being checked; reused to avoid allocations.
     torrents: Vec<InfoHash>,
 }
 
-impl Checker {
+impl ReplyChecker {
     pub(crate) fn new(plan: &Plan) -> Self {
-        Self { returned: ReturnedPeers::one_in(plan.config.requests.check_one_in), torrents: Vec::new() }
+        Self { returned: PeerCheck::one_in(plan.config.requests.check_one_in), torrents: Vec::new() }
     }
 
     /// Checks a response and tells whether it brought what was asked for.
     pub(crate) fn response(
         &mut self,
         plan: &Plan,
-        (pending, wanted): (&Pending, u32),
+        (pending, numwant): (&Pending, u32),
         answer: &Response<'_>,
         tally: &mut Tally,
     ) -> bool {
@@ -43,7 +43,7 @@ impl Checker {
         }
         match (pending.kind, Reply::parse(answer.body)) {
             (Kind::Announce, Ok(Reply::Announce(reply))) => {
-                self.announce(plan, (pending, wanted), (&reply, answer.body), tally);
+                self.announce(plan, (pending, numwant), (&reply, answer.body), tally);
                 true
             }
             (Kind::Scrape, Ok(Reply::Scrape(reply))) => {
@@ -69,7 +69,7 @@ impl Checker {
     fn announce(
         &mut self,
         plan: &Plan,
-        (pending, wanted): (&Pending, u32),
+        (pending, numwant): (&Pending, u32),
         (reply, body): (&AnnounceView<'_>, &[u8]),
         tally: &mut Tally,
     ) {
@@ -80,13 +80,13 @@ impl Checker {
         }
         let v4 = reply.peers_v4().map(|peer| (IpAddr::V4(*peer.ip()), peer.port()));
         let v6 = reply.peers_v6().map(|peer| (IpAddr::V6(*peer.ip()), peer.port()));
-        let peers = v4.chain(v6).map(|(ip, port)| plan.stage.peer_at(ip, port));
+        let peers = v4.chain(v6).map(|(ip, port)| plan.topology.peer_at(ip, port));
         let checked = self.returned.check(
-            &plan.stage.population,
-            Asked { requester: pending.subject, wanted },
+            &plan.topology.population,
+            AnnounceContext { requester: pending.subject, numwant },
             count,
             |each| peers.for_each(each),
-            |wrong| tally.violation(wrong.into()),
+            |violation| tally.peer_violation(violation),
         );
         if checked {
             tally.note(Note::RepliesChecked);
@@ -103,7 +103,7 @@ impl Checker {
     ) {
         canonical(body, tally);
         let count = plan.config.requests.scrape_torrents;
-        plan.stage.population.scraped(pending.subject, count, &mut self.torrents);
+        plan.topology.population.scrape_targets(pending.subject, count, &mut self.torrents);
         // A tracker may leave out torrents that it does not know.
         for file in reply.files().filter(|file| !self.torrents.contains(&file.info_hash)) {
             log::debug!("scrape reply names {}", file.info_hash);

@@ -1,11 +1,9 @@
-//! What is counted.
+//! Counters of the load test.
 
-use aquatic_load_engine::returned::Wrong;
-use aquatic_load_engine::wire::{Handshake, Trouble};
 use aquatic_load_engine::{counted, tally};
 
 counted! {
-    /// The kinds of requests.
+    /// Kinds of requests.
     pub(crate) enum Kind {
         Announce = "announce",
         Scrape = "scrape",
@@ -13,7 +11,7 @@ counted! {
 }
 
 counted! {
-    /// Answers that no tracker may give.
+    /// Violations of the protocol.
     pub(crate) enum Violation {
         NotHttp = "response is not HTTP",
         Length = "response has no valid length",
@@ -21,28 +19,25 @@ counted! {
         CutShort = "response is shorter than its Content-Length",
         Unasked = "bytes after the end of a response",
         Status = "status is not 200",
-        Malformed = "body is not a reply of a tracker",
-        NotCanonical = "bencode is not in its canonical form",
-        WrongKind = "reply is of another kind than the request",
-        Peers(Wrong),
-        ForeignTorrent = "scrape reply names a torrent not asked for",
+        Malformed = "body is not a tracker reply",
+        NotCanonical = "bencode is not canonical",
+        WrongKind = "reply does not match the request",
+        ForeignTorrent = "scrape reply contains a torrent not requested",
     }
 }
 
 counted! {
-    /// Facts worth knowing that are no wrong answers.
+    /// Events that are no violations.
     pub(crate) enum Note {
         PeersReturned = "peers in announce replies",
         RepliesChecked = "announce replies with peers checked",
         WithoutLength = "responses without Content-Length",
         Opened = "connections opened",
-        Secured(Handshake),
-        Closed = "connections the tracker closed between requests",
-        ClosedEarly = "connections the tracker closed before a response",
-        Failed(Trouble),
-        NotDue = "requests due at the end, never sent",
+        Closed = "connections closed by the tracker between requests",
+        ClosedEarly = "connections closed by the tracker before a response",
+        NotDue = "overdue requests never sent",
         PeersAnnounced = "peers announced",
-        PeersLost = "peers given up",
+        PeersLost = "peers not announced after all attempts",
         Held = "connections open at the end",
     }
 }

@@ -1,6 +1,6 @@
-//! Numbers that look random and follow from a seed. Speed matters more than quality: several are drawn per request.
+//! Seeded pseudo-random numbers (SplitMix64). Speed matters more than quality: a request takes several.
 
-/// Turns numbers that differ in a bit into numbers that differ in about half of theirs.
+/// EventLoop numbers that differ in a bit into numbers that differ in about half of theirs.
 #[must_use]
 pub fn mix(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -9,39 +9,39 @@ pub fn mix(number: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// A stream of numbers.
+/// Stream of pseudo-random numbers.
 #[derive(Clone, Debug)]
-pub struct Draw {
+pub struct Rng {
     state: u64,
 }
 
-impl Draw {
-    /// The stream of a seed. Streams of different `stream` numbers have nothing to do with each other.
+impl Rng {
+    /// Creates a stream. Streams with different numbers are independent of each other.
     #[must_use]
     pub fn new(seed: u64, stream: u64) -> Self {
         Self { state: mix(mix(seed) ^ stream) }
     }
 
-    /// The next 64 bits.
-    pub fn bits(&mut self) -> u64 {
+    /// Returns the next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
         let bits = mix(self.state);
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         bits
     }
 
-    /// A number below `limit`; 0 when the limit is 0.
+    /// Returns a number below `limit`, or 0 if the limit is 0.
     pub fn below(&mut self, limit: u64) -> u64 {
-        scale(self.bits(), limit)
+        scale(self.next_u64(), limit)
     }
 
-    /// True with this probability.
+    /// Returns true with this probability, from 0 to 1.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.unit() < probability
     }
 
-    /// A number from 0 up to but not including 1.
+    /// Returns a number in [0, 1).
     pub fn unit(&mut self) -> f64 {
-        unit(self.bits())
+        unit(self.next_u64())
     }
 }
 
@@ -52,7 +52,7 @@ pub fn scale(bits: u64, limit: u64) -> u64 {
     ((u128::from(bits) * u128::from(limit)) >> 64) as u64
 }
 
-/// Maps 64 random bits to a number from 0 up to but not including 1.
+/// Maps 64 random bits to a number in [0, 1).
 #[must_use]
 pub fn unit(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1_u64 << 53) as f64
@@ -65,8 +65,8 @@ mod tests {
     #[test]
     fn same_seed_same_stream() {
         let take = |seed, stream| {
-            let mut draw = Draw::new(seed, stream);
-            [draw.bits(), draw.bits(), draw.bits()]
+            let mut rng = Rng::new(seed, stream);
+            [rng.next_u64(), rng.next_u64(), rng.next_u64()]
         };
         assert_eq!(take(1, 2), take(1, 2));
         assert_ne!(take(1, 2), take(1, 3));
@@ -75,15 +75,15 @@ mod tests {
 
     #[test]
     fn numbers_are_spread_evenly() {
-        let mut draw = Draw::new(7, 0);
+        let mut rng = Rng::new(7, 0);
         let mut counts = [0_i64; 10];
         for _ in 0..100_000 {
-            counts[usize::try_from(draw.below(10)).unwrap()] += 1;
+            counts[usize::try_from(rng.below(10)).unwrap()] += 1;
         }
         // The standard deviation of each count is 95.
         assert!(counts.iter().all(|count| (count - 10_000).abs() < 500), "{counts:?}");
-        let hits = (0..100_000).filter(|_| draw.chance(0.25)).count();
+        let hits = (0..100_000).filter(|_| rng.chance(0.25)).count();
         assert!((24_000..26_000).contains(&hits), "{hits}");
-        assert_eq!(draw.below(0), 0);
+        assert_eq!(rng.below(0), 0);
     }
 }

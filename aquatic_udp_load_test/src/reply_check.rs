@@ -1,20 +1,20 @@
 //! Whether a reply is one that a tracker may give.
 
-use aquatic_load_engine::returned::{Asked, ReturnedPeers};
+use aquatic_load_engine::peer_check::{AnnounceContext, PeerCheck};
 use aquatic_udp_protocol::{AnnounceReply, ScrapeView};
 
-use crate::counted::{Note, Tally, Violation};
+use crate::counters::{Note, Tally, Violation};
 use crate::in_flight::Pending;
 use crate::plan::Plan;
 
-/// Checks replies.
-pub(crate) struct Checker {
-    returned: ReturnedPeers,
+/// Checker of replies.
+pub(crate) struct ReplyChecker {
+    returned: PeerCheck,
 }
 
-impl Checker {
+impl ReplyChecker {
     pub(crate) fn new(plan: &Plan) -> Self {
-        Self { returned: ReturnedPeers::one_in(plan.config.requests.check_one_in) }
+        Self { returned: PeerCheck::one_in(plan.config.requests.check_one_in) }
     }
 
     /// Checks the reply to a peer's announce.
@@ -22,18 +22,18 @@ impl Checker {
         &mut self,
         plan: &Plan,
         pending: &Pending,
-        wanted: u32,
+        numwant: u32,
         reply: &AnnounceReply<'_>,
         tally: &mut Tally,
     ) {
         let count = reply.peers.len();
         tally.add(Note::PeersReturned, count as u64);
         let checked = self.returned.check(
-            &plan.stage.population,
-            Asked { requester: pending.subject.into(), wanted },
+            &plan.topology.population,
+            AnnounceContext { requester: pending.subject.into(), numwant },
             count,
             |each| plan.returned_peers(reply.peers, each),
-            |wrong| tally.violation(wrong.into()),
+            |violation| tally.peer_violation(violation),
         );
         if checked {
             tally.note(Note::RepliesChecked);

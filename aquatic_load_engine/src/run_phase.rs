@@ -1,5 +1,4 @@
-//! One phase of a test: every worker on a thread of its own, a line of progress meanwhile, and the sum of what they
-//! counted.
+//! Running a phase: one thread per worker, a progress bar, and the sum of the counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -12,47 +11,47 @@ use crate::clock::{Clock, Nanos, SECOND};
 use crate::progress::Progress;
 use crate::tally::{Counted, Tally};
 
-/// Time between two updates of the progress line.
+/// Time between two updates of the progress bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Figures for the progress line, of all threads together.
+/// Counters for the progress bar, summed over all threads.
 #[derive(Debug, Default)]
-pub struct Live {
+pub struct LiveCounters {
     /// Responses so far, in all phases.
     responses: AtomicU64,
-    /// Steps done towards the end of the phase, where that is not a matter of time.
+    /// Completed steps of a phase whose length is given in steps.
     done: AtomicU64,
 }
 
-impl Live {
-    /// Takes note of the responses that a thread has counted since it last said so.
-    pub fn show<K: Counted, V: Counted, N: Counted>(&self, tally: &mut Tally<K, V, N>) {
-        self.responses.fetch_add(tally.take_fresh_responses(), Ordering::Relaxed);
+impl LiveCounters {
+    /// Adds the responses that a thread has counted since the last call.
+    pub fn add_responses<K: Counted, V: Counted, N: Counted>(&self, tally: &mut Tally<K, V, N>) {
+        self.responses.fetch_add(tally.take_new_responses(), Ordering::Relaxed);
     }
 
-    /// A step towards the end of the phase is done.
-    pub fn step(&self) {
+    /// Counts a completed step of the phase.
+    pub fn step_done(&self) {
         self.done.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// What makes up the length of a phase.
+/// Length of a phase, for the progress bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// So many seconds.
+pub enum PhaseLength {
+    /// Duration in seconds.
     Seconds(u64),
-    /// So many steps, see [`Live::step`].
+    /// Number of steps, see [`LiveCounters::step_done`].
     Steps(u64),
 }
 
-/// Runs a phase and returns what all threads counted together; nothing if there are no workers.
+/// Runs a phase and returns the summed counters of all threads, or `None` if there are no workers.
 ///
 /// # Errors
 /// When a thread cannot be started.
-pub fn conduct<W: Send, K: Counted + Send, V: Counted + Send, N: Counted + Send>(
+pub fn run_phase<W: Send, K: Counted + Send, V: Counted + Send, N: Counted + Send>(
     workers: &mut [W],
-    (name, extent): (&'static str, Extent),
-    (clock, live): (&Clock, &Live),
+    (name, extent): (&'static str, PhaseLength),
+    (clock, live): (&Clock, &LiveCounters),
     act: impl Fn(&mut W) -> Tally<K, V, N> + Sync,
 ) -> anyhow::Result<Option<Tally<K, V, N>>> {
     live.done.store(0, Ordering::Relaxed);
@@ -64,7 +63,7 @@ pub fn conduct<W: Send, K: Counted + Send, V: Counted + Send, N: Counted + Send>
             let (sender, act): (Sender<()>, _) = (sender.clone(), &act);
             let body = move || {
                 let tally = act(worker);
-                // The receiver is there as long as anyone waits; whoever does not wait does not need to know.
+                // Fails only if the receiver has stopped waiting.
                 let _ = sender.send(());
                 tally
             };
@@ -88,17 +87,17 @@ fn joined<T>(handle: ScopedJoinHandle<'_, T>) -> T {
     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Shows progress until all threads are done. A thread that panics ends its part, too.
+/// Shows progress until all threads have finished or panicked.
 fn show(
     name: &'static str,
-    extent: Extent,
-    (clock, live): (&Clock, &Live),
+    extent: PhaseLength,
+    (clock, live): (&Clock, &LiveCounters),
     finished: &std::sync::mpsc::Receiver<()>,
     threads: usize,
 ) {
     let start = clock.now();
     let total = match extent {
-        Extent::Seconds(total) | Extent::Steps(total) => total,
+        PhaseLength::Seconds(total) | PhaseLength::Steps(total) => total,
     };
     let progress = Progress::new(name, total);
     let (mut left, mut before, mut then) = (threads, live.responses.load(Ordering::Relaxed), start);
@@ -110,8 +109,8 @@ fn show(
         }
         let (now, responses) = (clock.now(), live.responses.load(Ordering::Relaxed));
         let position = match extent {
-            Extent::Seconds(_) => (now - start) / SECOND,
-            Extent::Steps(_) => live.done.load(Ordering::Relaxed),
+            PhaseLength::Seconds(_) => (now - start) / SECOND,
+            PhaseLength::Steps(_) => live.done.load(Ordering::Relaxed),
         };
         progress.update(position, format!("{:.0} responses/s", rate(responses - before, now - then)));
         (before, then) = (responses, now);
@@ -142,25 +141,27 @@ mod tests {
 
     #[test]
     fn workers_keep_their_state_and_counts_add_up() {
-        let (clock, live, mut workers) = (Clock::start(), Live::default(), [1, 2, 3]);
+        let (clock, live, mut workers) = (Clock::start(), LiveCounters::default(), [1, 2, 3]);
         for sum in [6, 9] {
-            let phase = ("test", Extent::Steps(3));
-            let tally = conduct(&mut workers, phase, (&clock, &live), tally).unwrap().unwrap();
+            let phase = ("test", PhaseLength::Steps(3));
+            let tally = run_phase(&mut workers, phase, (&clock, &live), tally).unwrap().unwrap();
             assert_eq!(tally.report("test", 3).notes[0].count, sum);
         }
         assert!(
-            conduct(&mut [0; 0], ("test", Extent::Seconds(1)), (&clock, &live), tally).unwrap().is_none()
+            run_phase(&mut [0; 0], ("test", PhaseLength::Seconds(1)), (&clock, &live), tally)
+                .unwrap()
+                .is_none()
         );
     }
 
     #[test]
     #[should_panic(expected = "one of three")]
-    fn a_panic_of_one_worker_is_not_waited_for() {
-        let (clock, live) = (Clock::start(), Live::default());
+    fn a_panic_of_one_worker_ends_the_phase() {
+        let (clock, live) = (Clock::start(), LiveCounters::default());
         let act = |worker: &mut u64| {
             assert!(*worker != 2, "one of three");
             tally(worker)
         };
-        let _ = conduct(&mut [1, 2, 3], ("test", Extent::Steps(3)), (&clock, &live), act);
+        let _ = run_phase(&mut [1, 2, 3], ("test", PhaseLength::Steps(3)), (&clock, &live), act);
     }
 }

@@ -2,7 +2,7 @@
 //! checked where it arrives, without asking whoever sent it.
 
 use aquatic_common::PeerId;
-use aquatic_load_engine::draw::mix;
+use aquatic_load_engine::rng::mix;
 
 /// What the peer ids of clients of the Web begin with. Four digits follow, for their version; here they are for the test,
 /// so that those of one test are not taken for those of the one before.
@@ -55,7 +55,7 @@ pub(crate) fn read_hex(digits: &[u8]) -> Option<u64> {
 
 /// Which offer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OfferName {
+pub(crate) struct OfferKey {
     /// Who made it.
     pub(crate) connection: u32,
     /// Counts the offers of a place for connections, from 1.
@@ -67,7 +67,7 @@ pub(crate) struct OfferName {
     pub(crate) membership: u8,
 }
 
-impl OfferName {
+impl OfferKey {
     /// Twenty bytes that look random, as those that clients choose do.
     pub(crate) fn id(self, seed: u64) -> [u8; 20] {
         let who = u64::from(self.connection) << 32 | u64::from(self.sequence);
@@ -129,16 +129,16 @@ mod tests {
     #[test]
     fn offers_are_known_by_their_ids() {
         let name =
-            OfferName { connection: 999_999, sequence: u32::MAX, position: 4, count: 5, membership: 99 };
+            OfferKey { connection: 999_999, sequence: u32::MAX, position: 4, count: 5, membership: 99 };
         let id = name.id(3);
-        assert_eq!(OfferName::of(&id, 3), Some(name));
-        assert_eq!(OfferName::of(&id, 4), None);
+        assert_eq!(OfferKey::of(&id, 3), Some(name));
+        assert_eq!(OfferKey::of(&id, 4), None);
         for byte in 0..20 {
             let mut forged = id;
             forged[byte] ^= 1;
-            assert_eq!(OfferName::of(&forged, 3), None, "{byte}");
+            assert_eq!(OfferKey::of(&forged, 3), None, "{byte}");
         }
-        let next = OfferName { sequence: 1, ..name }.id(3);
+        let next = OfferKey { sequence: 1, ..name }.id(3);
         assert!(id.iter().zip(next).filter(|(a, b)| **a == *b).count() < 5, "they look random");
     }
 }

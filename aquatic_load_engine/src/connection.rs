@@ -1,4 +1,4 @@
-//! One TCP connection to a tracker, plain or with TLS, that never blocks.
+//! Non-blocking TCP connections to a tracker, plain or with TLS.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -8,62 +8,62 @@ use rustls::{ClientConnection, HandshakeKind};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::sys::bind_address_only;
-use crate::tls::Tls;
+use crate::tls::TlsClient;
 
-/// What reading brought.
+/// Result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// So many bytes at the front of the buffer.
+    /// Number of bytes read to the front of the buffer.
     Bytes(usize),
-    /// There is nothing for now.
+    /// Nothing to read at the moment.
     Nothing,
-    /// There will be nothing any more.
+    /// End of the stream.
     End,
 }
 
-/// How a connection is to be made.
+/// Options of a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Route<'a> {
-    /// The tracker.
+pub struct ConnectOptions<'a> {
+    /// Address of the tracker.
     pub server: SocketAddr,
-    /// The address to connect from; `None` leaves it to the system.
+    /// Source address; `None` if the system chooses it.
     pub source: Option<IpAddr>,
-    /// Whether what is sent may wait for more to come.
-    pub may_delay: bool,
-    /// TLS, if it is to be used.
-    pub tls: Option<&'a Tls>,
+    /// Whether the kernel may delay small segments (Nagle's algorithm).
+    pub nagle: bool,
+    /// TLS client, for encrypted connections.
+    pub tls: Option<&'a TlsClient>,
 }
 
 crate::counted! {
-    /// Why a connection failed, as far as reports tell.
-    pub enum Trouble {
-        /// Nobody listens.
+    /// Cause of a failed connection, as reports distinguish them.
+    pub enum ConnectionFailure {
+        /// No listener at the address.
         Refused = "connections refused",
-        /// The tracker broke it off.
+        /// The tracker reset the connection.
         Reset = "connections reset",
-        /// The tracker, or its system, did not answer.
-        TimedOut = "connections given up as a response took too long",
-        /// TLS.
-        Tls = "connections with a TLS failure",
+        /// The tracker or its system did not respond in time.
+        TimedOut = "connections closed after a response timeout",
+        /// TLS error.
+        Tls = "connections with a TLS error",
         /// All ports of the source address are in use.
-        NoPort = "connections for which no port was free",
-        /// There are too many other reasons to name them all.
+        NoPort = "connections without a free source port",
+        /// Any other cause.
         Other = "connections failed for other reasons",
     }
 }
 
 crate::counted! {
-    /// How a connection got its TLS session.
-    pub enum Handshake {
-        /// The tracker showed its certificate.
+    /// Kind of a TLS handshake.
+    pub enum TlsHandshake {
+        /// Full handshake with a certificate.
         Full = "full TLS handshakes",
-        /// An earlier session went on.
+        /// Resumption of an earlier session.
         Resumed = "resumed TLS handshakes",
     }
 }
 
-impl Trouble {
-    /// What an error means.
+impl ConnectionFailure {
+    /// Classifies an I/O error.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         let kind = error.kind();
@@ -83,28 +83,28 @@ impl Trouble {
     }
 }
 
-/// A connection that is being made or has been made.
+/// Connection that is established or being established.
 #[derive(Debug)]
-pub struct Wire {
+pub struct Connection {
     stream: TcpStream,
     tls: Option<Box<ClientConnection>>,
-    /// What the kernel has not taken yet, for connections without TLS.
+    /// Data that the kernel has not accepted yet, for connections without TLS.
     unsent: Vec<u8>,
 }
 
-impl Wire {
-    /// Begins to connect.
+impl Connection {
+    /// Starts to connect.
     ///
     /// # Errors
-    /// When that fails at once.
-    pub fn open(route: &Route<'_>) -> io::Result<Self> {
-        let server = route.server;
+    /// When that fails immediately.
+    pub fn open(options: &ConnectOptions<'_>) -> io::Result<Self> {
+        let server = options.server;
         let socket =
             Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        if !route.may_delay {
+        if !options.nagle {
             socket.set_tcp_nodelay(true)?;
         }
-        if let Some(ip) = route.source {
+        if let Some(ip) = options.source {
             bind_address_only(&socket)?;
             socket.bind(&SocketAddr::new(ip, 0).into())?;
         }
@@ -113,12 +113,12 @@ impl Wire {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => return Err(error),
         }
-        let tls = match route.tls {
+        let tls = match options.tls {
             None => None,
             Some(tls) => {
                 let connection = ClientConnection::new(tls.config.clone(), tls.server_name.clone());
                 let mut connection = connection.map_err(io::Error::other)?;
-                // What a load test sends is bounded by its settings.
+                // The settings of a load test bound what it sends.
                 connection.set_buffer_limit(None);
                 Some(Box::new(connection))
             }
@@ -126,7 +126,7 @@ impl Wire {
         Ok(Self { stream: socket.into(), tls, unsent: Vec::new() })
     }
 
-    /// Sends bytes, or keeps what the kernel does not take yet.
+    /// Sends data and buffers what the kernel does not accept yet.
     ///
     /// # Errors
     /// When the connection failed.
@@ -143,7 +143,7 @@ impl Wire {
         self.flush()
     }
 
-    /// Sends what was kept.
+    /// Sends buffered data.
     ///
     /// # Errors
     /// When the connection failed.
@@ -164,7 +164,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Whether something was kept that [`Wire::flush`] can send once the kernel takes more.
+    /// Whether data is buffered that [`Self::flush`] can send when the kernel accepts more.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
         self.tls.as_ref().map_or(!self.unsent.is_empty(), |tls| tls.wants_write())
@@ -189,7 +189,7 @@ impl Wire {
                 Ok(0) => return Ok(Received::End),
                 Ok(length) => return Ok(Received::Bytes(length)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // The tracker closed the connection without saying so in TLS before.
+                // The tracker closed the connection without a TLS close_notify alert.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Received::End),
                 Err(error) => return Err(error),
             }
@@ -199,29 +199,29 @@ impl Wire {
                 Err(error) => return Err(error),
             }
             let processed = tls.process_new_packets();
-            // Also if that failed: there is an alert to send then.
+            // After a failure there is an alert to send.
             while tls.wants_write() && tls.write_tls(stream).is_ok() {}
             processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
         }
     }
 
-    /// Whether reading less than there was room for means that nothing is left.
+    /// Whether a read of `length` bytes into a buffer of `capacity` bytes has emptied the receive buffer.
     #[must_use]
-    pub fn is_drained_by(&self, length: usize, room: usize) -> bool {
-        self.tls.is_none() && length < room
+    pub fn is_drained_by(&self, length: usize, capacity: usize) -> bool {
+        self.tls.is_none() && length < capacity
     }
 
-    /// How the TLS handshake went, once it is over.
+    /// Kind of the TLS handshake, once it is complete.
     #[must_use]
-    pub fn handshake(&self) -> Option<Handshake> {
+    pub fn handshake(&self) -> Option<TlsHandshake> {
         Some(match self.tls.as_ref()?.handshake_kind()? {
-            HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest => Handshake::Full,
-            HandshakeKind::Resumed => Handshake::Resumed,
+            HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest => TlsHandshake::Full,
+            HandshakeKind::Resumed => TlsHandshake::Resumed,
         })
     }
 }
 
-impl AsFd for Wire {
+impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
@@ -229,7 +229,7 @@ impl AsFd for Wire {
 
 fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     match stream.write(bytes) {
-        // The connection is not made yet, or its buffer is full.
+        // The connection is not established yet, or the send buffer is full.
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
         other => other,
     }

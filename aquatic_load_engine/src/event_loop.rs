@@ -1,0 +1,131 @@
+//! Event loop of a thread: polls while there is work, and waits for events after a quiet time.
+
+use crate::clock::{Clock, MILLISECOND, Nanos, seconds};
+use crate::events::Events;
+use crate::tally::{Counted, Tally};
+
+/// Time without work after which a thread waits instead of polling.
+pub const BUSY_POLL_TIME: Nanos = MILLISECOND / 20;
+/// Maximum wait while requests may become due.
+const MAX_WAIT: Nanos = MILLISECOND;
+/// Maximum wait while connections are held idle.
+const MAX_HOLD_WAIT: Nanos = 10 * MILLISECOND;
+
+/// Event loop of a thread in one phase.
+#[derive(Debug)]
+pub struct EventLoop {
+    clock: Clock,
+    now: Nanos,
+    busy_at: Nanos,
+}
+
+impl EventLoop {
+    /// Starts the first iteration.
+    #[must_use]
+    pub fn start(clock: Clock) -> Self {
+        let now = clock.now();
+        Self { clock, now, busy_at: now }
+    }
+
+    /// Time at which the current iteration started.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        self.now
+    }
+
+    /// Ends an iteration that did `done` units of work and collects events, waiting for them after a quiet time. With
+    /// `must_poll` it never waits: in open loop, waiting would delay the next request.
+    pub fn wait<K: Counted, V: Counted, N: Counted>(
+        &mut self,
+        (done, must_poll): (usize, bool),
+        events: &mut Events,
+        tally: &mut Tally<K, V, N>,
+    ) {
+        let start = self.now;
+        let waits = done == 0 && !must_poll && start - self.busy_at >= BUSY_POLL_TIME;
+        let happened = events.wait(if waits { MAX_WAIT } else { 0 });
+        self.now = self.clock.now();
+        if done + happened > 0 {
+            self.busy_at = self.now;
+        }
+        if done == 0 && (waits || happened == 0) {
+            tally.idle(start, self.now);
+        }
+    }
+}
+
+/// Period in which connections are kept open and idle.
+#[derive(Debug)]
+pub struct IdleHold {
+    clock: Clock,
+    until: Nanos,
+}
+
+impl IdleHold {
+    /// Starts the period and logs it.
+    #[must_use]
+    pub fn start(clock: Clock, connections: u64, time: u32) -> Self {
+        log::info!("holding {connections} connections for {time} s");
+        Self { clock, until: clock.now() + seconds(time) }
+    }
+
+    /// Collects events. Returns false when the period is over.
+    pub fn wait(&self, events: &mut Events) -> bool {
+        let is_running = self.clock.now() < self.until;
+        if is_running {
+            events.wait(MAX_HOLD_WAIT);
+        }
+        is_running
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::events::Token;
+
+    crate::counted! {
+        enum Thing {
+            It = "it",
+        }
+    }
+
+    fn idle_share(done: usize, must_poll: bool, iterations: u32, events: &mut Events) -> (Nanos, f64) {
+        let clock = Clock::start();
+        let mut event_loop = EventLoop::start(clock);
+        let mut tally = Tally::<Thing, Thing, Thing>::new(0, Nanos::MAX);
+        tally.note(Thing::It);
+        (0..iterations).for_each(|_| event_loop.wait((done, must_poll), events, &mut tally));
+        tally.end_at(event_loop.now());
+        (event_loop.now(), tally.report("test", 1).idle_share)
+    }
+
+    #[test]
+    fn a_thread_without_work_waits_and_is_idle() {
+        let mut events = Events::new().unwrap();
+        let (time, idle) = idle_share(0, false, 100, &mut events);
+        assert!(time > 10 * MILLISECOND && idle > 0.5, "{time} {idle}");
+        let (_, idle) = idle_share(0, true, 10_000, &mut events);
+        assert!(idle > 0.5, "{idle}");
+        let (_, idle) = idle_share(1, false, 100, &mut events);
+        assert!(idle < 1e-9, "{idle}");
+    }
+
+    #[test]
+    fn events_end_a_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (receiver, _) = listener.accept().unwrap();
+        let mut events = Events::new().unwrap();
+        events.watch(&receiver, Token { slot: 1, generation: 2 }).unwrap();
+        sender.write_all(b"hello").unwrap();
+        let hold = IdleHold::start(Clock::start(), 1, 3600);
+        while events.take().is_none() {
+            assert!(hold.wait(&mut events));
+        }
+        assert!(!IdleHold::start(Clock::start(), 1, 0).wait(&mut events));
+    }
+}
