@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use aquatic_common::config::LogLevel;
 use aquatic_common::settings::{Configuration, Problem};
 use aquatic_load_engine::settings::{
-    Mode, NetworkConfig, OpenConfig, PopulationConfig, TlsConfig, check_connections, check_weights,
+    Mode, NetworkConfig, OpenConfig, PopulationConfig, TlsConfig, VerdictConfig, check_connections,
+    check_weights,
 };
 use aquatic_load_engine::sources::SourceSettings;
 
@@ -108,6 +109,7 @@ aquatic_common::settings! {
         pub tls: TlsConfig;
         pub population: PopulationConfig;
         pub requests: RequestConfig;
+        pub verdict: VerdictConfig;
         pub prefill: PrefillConfig;
         pub idle: IdleConfig;
     }
@@ -116,6 +118,7 @@ aquatic_common::settings! {
 impl Configuration for Config {
     fn check_relations(&self, problems: &mut Vec<Problem>) {
         self.population.check_range(problems);
+        self.verdict.check_range(problems);
         self.sources().check(problems);
         check_weights(problems, &[self.requests.weight_announce, self.requests.weight_scrape]);
         if self.duration == 0 && !self.prefill.enable && self.idle.connections == 0 {

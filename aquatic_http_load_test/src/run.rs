@@ -47,6 +47,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         torrents: population.torrents,
         peers: population.peers,
         phases,
+        max_refused_share: config.verdict.max_refused_share,
     })
 }
 

@@ -326,7 +326,7 @@ fn prefill_gives_up_in_the_end() {
     assert_eq!(note(&outcome.phases[0], "peers not announced after all attempts"), 400);
     assert_eq!(outcome.phases[0].error_texts, ["go away"]);
     assert_eq!(outcome.phases[0].kinds[0].errors, 800, "{outcome}");
-    assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
+    assert_eq!(outcome.verdict(), Err(Failure::Refused { kind: "announce", refused: 800, responses: 800 }));
 }
 
 #[test]

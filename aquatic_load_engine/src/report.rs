@@ -23,6 +23,18 @@ pub struct KindReport {
     pub latency: LatencySummary,
 }
 
+impl KindReport {
+    fn refused_more_than(&self, max_share: f64) -> Option<Failure> {
+        let Self { kind, answered, errors, .. } = *self;
+        let responses = answered + errors;
+        (errors as f64 > max_share * responses as f64).then_some(Failure::Refused {
+            kind,
+            refused: errors,
+            responses,
+        })
+    }
+}
+
 /// Results of a test.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
@@ -36,18 +48,20 @@ pub struct Outcome {
     pub peers: u64,
     /// Phases, in order.
     pub phases: Vec<Report>,
+    /// Maximum share of refused requests of each kind in a phase, from 0 to 1.
+    pub max_refused_share: f64,
 }
 
 impl Outcome {
     /// Checks whether the tracker passed all phases.
     ///
     /// # Errors
-    /// When it violated the protocol or served no request.
+    /// When it violated the protocol, refused too many requests, or served none.
     pub fn verdict(&self) -> Result<(), Failure> {
         if self.phases.is_empty() {
             return Err(Failure::NothingServed);
         }
-        self.phases.iter().try_for_each(Report::verdict)
+        self.phases.iter().try_for_each(|phase| phase.verdict(self.max_refused_share))
     }
 }
 
@@ -100,6 +114,15 @@ pub struct Report {
 pub enum Failure {
     /// No request was served.
     NothingServed,
+    /// More requests of a kind were refused than allowed.
+    Refused {
+        /// Kind of the requests.
+        kind: &'static str,
+        /// Number of refused requests.
+        refused: u64,
+        /// Number of responses.
+        responses: u64,
+    },
     /// Number of protocol violations.
     Violations(u64),
 }
@@ -108,6 +131,12 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingServed => f.write_str("no request was served"),
+            Self::Refused { kind, refused, responses } => {
+                write!(
+                    f,
+                    "{refused} of {responses} {kind} requests were refused; see verdict.max_refused_share"
+                )
+            }
             Self::Violations(count) => write!(f, "verification failed: {count} protocol violations"),
         }
     }
@@ -119,11 +148,14 @@ impl Report {
     /// Checks whether the tracker passed the phase.
     ///
     /// # Errors
-    /// When it violated the protocol or served no request.
-    pub fn verdict(&self) -> Result<(), Failure> {
+    /// When it violated the protocol, refused more than the given share of a kind of requests, or served none.
+    pub fn verdict(&self, max_refused_share: f64) -> Result<(), Failure> {
         let violations = self.violations.iter().map(|violation| violation.count).sum();
+        let refused = self.kinds.iter().find_map(|kind| kind.refused_more_than(max_refused_share));
         if violations > 0 {
             Err(Failure::Violations(violations))
+        } else if let Some(failure) = refused {
+            Err(failure)
         } else if self.kinds.iter().all(|kind| kind.answered == 0) {
             Err(Failure::NothingServed)
         } else {
@@ -198,9 +230,23 @@ mod tests {
 
     #[test]
     fn verdict_depends_on_responses() {
-        assert_eq!(report(1, 0).verdict(), Ok(()));
-        assert_eq!(report(0, 0).verdict(), Err(Failure::NothingServed));
-        assert_eq!(report(1, 2).verdict(), Err(Failure::Violations(2)));
+        assert_eq!(report(1, 0).verdict(0.0), Ok(()));
+        assert_eq!(report(0, 0).verdict(0.0), Err(Failure::NothingServed));
+        assert_eq!(report(1, 2).verdict(0.0), Err(Failure::Violations(2)));
+    }
+
+    #[test]
+    fn refusals_fail_above_the_allowed_share() {
+        let mut report = report(99, 0);
+        report.kinds[0].errors = 1;
+        assert_eq!(report.verdict(0.01), Ok(()));
+        let refused = |kind, refused, responses| Err(Failure::Refused { kind, refused, responses });
+        assert_eq!(report.verdict(0.0), refused("announce", 1, 100));
+        report.kinds.push(KindReport { kind: "scrape", errors: 1, ..KindReport::default() });
+        assert_eq!(report.verdict(0.01), refused("scrape", 1, 1));
+        assert_eq!(report.verdict(1.0), Ok(()));
+        (report.kinds[0].answered, report.kinds[0].errors) = (0, 100);
+        assert_eq!(report.verdict(1.0), Err(Failure::NothingServed));
     }
 
     #[test]

@@ -141,6 +141,21 @@ impl TlsConfig {
     }
 }
 
+aquatic_common::settings! {
+    /// Conditions under which the test fails, in addition to protocol violations.
+    pub struct VerdictConfig {
+        /// Maximum share of the requests of each kind, from 0 to 1, that the tracker may refuse. 1 allows any number.
+        pub max_refused_share: f64 = 0.01;
+    }
+}
+
+impl VerdictConfig {
+    /// Reports values that are out of range.
+    pub fn check_range(&self, problems: &mut Vec<Problem>) {
+        check_range(problems, "verdict.max_refused_share", self.max_refused_share, 1.0);
+    }
+}
+
 /// Reports fewer connections than threads.
 pub fn check_connections(problems: &mut Vec<Problem>, threads: u32, connections: u32) {
     if connections < threads {

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use aquatic_common::config::LogLevel;
 use aquatic_common::settings::{Configuration, Problem};
-use aquatic_load_engine::settings::{ArrivalsConfig, Mode, PopulationConfig, check_range, check_weights};
+use aquatic_load_engine::settings::{
+    ArrivalsConfig, Mode, PopulationConfig, VerdictConfig, check_range, check_weights,
+};
 use aquatic_load_engine::sources::SourceSettings;
 
 use crate::sys::MAX_BATCH;
@@ -112,6 +114,7 @@ aquatic_common::settings! {
         pub network: NetworkConfig;
         pub population: PopulationConfig;
         pub requests: RequestConfig;
+        pub verdict: VerdictConfig;
         pub prefill: PrefillConfig;
     }
 }
@@ -136,6 +139,7 @@ impl Configuration for Config {
         if self.duration == 0 && !self.prefill.enable {
             problems.push(Problem::new("duration", "0 requires prefill.enable: there is nothing to do"));
         }
+        self.verdict.check_range(problems);
         self.sources().check(problems);
     }
 

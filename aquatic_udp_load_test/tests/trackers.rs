@@ -210,7 +210,16 @@ fn prefill_gives_up_in_the_end() {
     assert_eq!(note(&outcome.phases[0], "peers not announced after all attempts"), 400);
     assert_eq!(tracker.announces, 800, "{outcome}");
     assert_eq!(outcome.phases[0].error_texts, ["go away"]);
-    assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
+    assert_eq!(outcome.verdict(), Err(Failure::Refused { kind: "announce", refused: 800, responses: 800 }));
+}
+
+#[test]
+fn refused_announces_fail_the_test_unless_allowed() {
+    let (outcome, _tracker) = test(Manner::Refusing, |_| {});
+    assert!(outcome.phases[0].kinds.iter().any(|kind| kind.answered > 10), "{outcome}");
+    assert!(matches!(outcome.verdict(), Err(Failure::Refused { kind: "announce", .. })), "{outcome}");
+    let (outcome, _tracker) = test(Manner::Refusing, |config| config.verdict.max_refused_share = 1.0);
+    assert_eq!(outcome.verdict(), Ok(()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use aquatic_common::config::LogLevel;
 use aquatic_common::settings::{Configuration, Problem};
 use aquatic_load_engine::population::PopulationShape;
 use aquatic_load_engine::settings::{
-    Mode, NetworkConfig, OpenConfig, TlsConfig, check_connections, check_range, check_weights,
+    Mode, NetworkConfig, OpenConfig, TlsConfig, VerdictConfig, check_connections, check_range, check_weights,
 };
 use aquatic_load_engine::sources::SourceSettings;
 
@@ -158,6 +158,7 @@ aquatic_common::settings! {
         pub tls: TlsConfig;
         pub population: PopulationConfig;
         pub requests: RequestConfig;
+        pub verdict: VerdictConfig;
         pub idle: IdleConfig;
         pub churn: ChurnConfig;
     }
@@ -168,6 +169,7 @@ impl Configuration for Config {
         check_range(problems, "population.seeder_share", self.population.seeder_share, 1.0);
         check_range(problems, "population.zipf_exponent", self.population.zipf_exponent, 3.0);
         check_range(problems, "requests.answer_probability", self.requests.answer_probability, 1.0);
+        self.verdict.check_range(problems);
         self.sources().check(problems);
         check_connections(problems, self.threads, self.connections.count);
         self.tls.check_trust(problems);

@@ -50,6 +50,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         torrents: config.population.torrents,
         peers: config.shape().peers,
         phases,
+        max_refused_share: config.verdict.max_refused_share,
     })
 }
 

@@ -231,6 +231,7 @@ fn refusals_are_errors_and_lost_connections_are_replaced() {
     let announces = kind(&outcome.phases[1], "announce");
     assert!(announces.errors > 5 && announces.answered > 5, "{outcome}");
     assert_eq!(outcome.phases[1].error_texts, ["not now"]);
+    assert!(matches!(outcome.verdict(), Err(Failure::Refused { kind: "announce", .. })), "{outcome}");
     let (outcome, tracker) = test(Manner::Rude, |config| config.duration = 2);
     assert!(violated(&outcome).is_empty(), "{outcome}");
     let load = &outcome.phases[1];
@@ -273,7 +274,10 @@ fn trackers_that_do_not_serve() {
         let (outcome, _tracker) = test(Manner::NotFound, |config| config.connections.websocket = client);
         assert_eq!(outcome.phases[0].error_texts, ["status 404"]);
         assert_eq!(note(&outcome.phases[0], "upgrades refused"), 180, "ten tries each");
-        assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
+        assert_eq!(
+            outcome.verdict(),
+            Err(Failure::Refused { kind: "connect", refused: 180, responses: 180 })
+        );
         for (manner, violations) in [(Manner::Silent, &[][..]), (Manner::Babbling, &["invalid message"])] {
             let (outcome, _tracker) = test(manner, |config| {
                 config.connections.websocket = client;

@@ -4,7 +4,7 @@ use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::events::Event;
 
 use super::{Receiver, Traffic, Worker};
-use crate::counters::{Note, Tally, Violation};
+use crate::counters::{Kind, Note, Tally, Violation};
 use crate::slot::ClientState;
 use crate::socket::{Incoming, SocketError};
 
@@ -80,6 +80,10 @@ impl Worker {
             SocketError::UpgradeRefused(status) => {
                 tally.error_text(format!("status {status}").as_bytes());
                 tally.note(Note::NotUpgraded);
+                // A refusal, so that `connection_lost` does not count it as lost.
+                let slot = &mut self.slots[number as usize];
+                slot.state = ClientState::Absent;
+                tally.response(Kind::Connect, slot.started, now, false);
             }
             SocketError::WrongAccept => tally.violation(Violation::WrongAccept),
             SocketError::NotUpgrade => tally.violation(Violation::NotHttp),
