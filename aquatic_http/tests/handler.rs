@@ -17,9 +17,9 @@ use aquatic_http::{Action, Counters, Handled, Handler, HttpConfig, Incoming};
 use aquatic_http_protocol::{FailureView, Framing, Head, HttpFault, Parsed, Refusal, Reply, Response, Retry};
 use aquatic_metrics::Registry;
 use aquatic_net::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
-use aquatic_swarm::{Families, FamilySet, HashKey, PeerBuffers, Shard, ShardConfig, SwarmCounts};
+use aquatic_swarm::{Families, FamilySet, HashKey, PeerBuffers, Shard, ShardLimits, SwarmCounts};
 use aquatic_tracker::{
-    AccessReader, Admission, IntervalPolicy, OwnerResponse, Reason, RouteError, SharedAccessList, Tracker,
+    Admission, IntervalPolicy, OwnerResponse, Reason, RouteError, SharedAccessList, Tracker,
 };
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -36,7 +36,7 @@ impl DenyList {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("aquatic-http-{}-{name}", std::process::id()));
         fs::write(&path, "").unwrap();
-        let config = AccessListConfig { mode: AccessListMode::Deny, path: path.clone() };
+        let config = AccessListConfig { mode: AccessListMode::Deny, path: path.clone(), allow_empty: true };
         Self { path, shared: SharedAccessList::load(&config).unwrap() }
     }
 
@@ -55,8 +55,8 @@ impl Drop for DenyList {
 fn tracker(index: usize, cores: usize, access_list: &Arc<SharedAccessList>) -> Tracker {
     Tracker::new(
         (index, Steering::new(cores, [1; 8])),
-        Shard::new(ShardConfig::default(), HashKey([3; 16])),
-        Admission::new(AccessReader::new(Arc::clone(access_list))),
+        Shard::new(ShardLimits::default(), HashKey([3; 16])),
+        Admission::new(Arc::clone(access_list)),
         IntervalPolicy { interval: 1800, jitter: 0 },
         SmallRng::seed_from_u64(7),
         &Registry::default().core(index),
@@ -182,7 +182,7 @@ fn an_announce_of_another_core_is_forwarded_and_answered_as_the_owner_says() {
     let Handled::Announce(forwarded) = rig.handle(&request(&announce(&info_hash))) else { panic!("kept") };
     assert_eq!(forwarded.announce.info_hash, info_hash);
     assert_eq!(forwarded.announce.address, "192.0.2.1:1000".parse().unwrap());
-    assert_eq!((forwarded.announce.wanted, forwarded.announce.families), (50, Families::Both));
+    assert_eq!((forwarded.announce.numwant, forwarded.announce.families), (50, Families::Both));
     assert_eq!(rig.tracker.scrape(&info_hash, FamilySet::Both), SwarmCounts::default());
 
     let mut owner = Rig::new(2).tracker;

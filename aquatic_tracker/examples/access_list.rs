@@ -63,7 +63,9 @@ fn main() {
     thread::scope(|scope| {
         let reader = scope.spawn(|| longest_pause(&list, &hits, &stop));
         let begin = Instant::now();
-        (0..RELOADS).for_each(|_| drop(list.reload().unwrap()));
+        for _ in 0..RELOADS {
+            list.reload().unwrap();
+        }
         let elapsed = begin.elapsed() / u32::try_from(RELOADS).unwrap();
         stop.store(true, Ordering::Relaxed);
         let peak = (memory("VmHWM") - before) / one;

@@ -134,12 +134,12 @@ mod tests {
     use aquatic_common::config::AccessListConfig;
     use aquatic_common::{AnnounceEvent, Steering};
     use aquatic_metrics::Registry;
-    use aquatic_swarm::{Families, HashKey, Shard, ShardConfig};
+    use aquatic_swarm::{Families, HashKey, Shard, ShardLimits};
     use rand::SeedableRng;
     use rand::rngs::SmallRng;
 
     use super::*;
-    use crate::access_list::{AccessReader, SharedAccessList};
+    use crate::access_list::SharedAccessList;
     use crate::admission::Admission;
     use crate::gather::Gather;
     use crate::interval::IntervalPolicy;
@@ -151,8 +151,8 @@ mod tests {
         let access_list = SharedAccessList::load(&AccessListConfig::default()).unwrap();
         Tracker::new(
             (0, Steering::new(1, [1; 8])),
-            Shard::new(ShardConfig::default(), HashKey([2; 16])),
-            Admission::new(AccessReader::new(access_list)),
+            Shard::new(ShardLimits::default(), HashKey([2; 16])),
+            Admission::new(access_list),
             IntervalPolicy { interval: 1800, jitter: 0 },
             SmallRng::seed_from_u64(3),
             &Registry::default().core(0),
@@ -164,13 +164,13 @@ mod tests {
         move || gather.begin(Duration::ZERO, (), Vec::new(), 1).unwrap()
     }
 
-    fn announce(info_hash: InfoHash, address: &str, wanted: usize) -> Announce {
+    fn announce(info_hash: InfoHash, address: &str, numwant: usize) -> Announce {
         Announce {
             info_hash,
             address: address.parse().unwrap(),
             seeder: false,
             event: AnnounceEvent::None,
-            wanted,
+            numwant,
             families: Families::Both,
         }
     }
@@ -222,11 +222,11 @@ mod tests {
         assert_eq!(announced(&batch), expected);
         assert_eq!(batch.peers.len(), 6 + 2 * 6 + (2 * 6 + 18));
         let id = next();
-        let wanted = announce(TORRENT, "10.0.0.9:9", 2);
+        let numwant = announce(TORRENT, "10.0.0.9:9", 2);
         batch.clear();
-        batch.push_announced(id, &wanted, room, (&mut tracker, NOW));
+        batch.push_announced(id, &numwant, room, (&mut tracker, NOW));
         let responses = announced(&batch);
-        assert_eq!((responses[0].0, responses[0].1.len()), (id, 2), "as many as wanted");
+        assert_eq!((responses[0].0, responses[0].1.len()), (id, 2), "as many as numwant");
     }
 
     #[test]

@@ -37,7 +37,8 @@ fn start(name: &str) -> anyhow::Result<()> {
         interval: IntervalPolicy { interval: 1800, jitter: 10 },
     };
     if let Ok(path) = std::env::var("ACCESS_LIST") {
-        settings.access_list = AccessListConfig { mode: AccessListMode::Allow, path: path.into() };
+        settings.access_list =
+            AccessListConfig { mode: AccessListMode::Allow, path: path.into(), allow_empty: false };
     }
     let seed = TrackerSeed::prepare(&settings, &mut engine)?;
     let service = |_| Scenario { name: name.to_owned(), seed: seed.clone() };
@@ -115,7 +116,7 @@ fn announce(info_hash: InfoHash, port: u16) -> Announce {
         address: ([192, 0, 2, 1], port).into(),
         seeder: false,
         event: AnnounceEvent::None,
-        wanted: 10,
+        numwant: 10,
         families: Families::Own,
     }
 }
