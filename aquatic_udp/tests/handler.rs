@@ -455,7 +455,7 @@ fn long_scrapes_are_answered_for_the_first_torrents() {
 fn access_list_covers_announce_and_scrape() {
     let path = std::env::temp_dir().join(format!("aquatic-udp-handler-{}", std::process::id()));
     fs::write(&path, "").unwrap();
-    let access_list = AccessListConfig { mode: AccessListMode::Deny, path: path.clone(), allow_empty: false };
+    let access_list = AccessListConfig { mode: AccessListMode::Deny, path: path.clone(), allow_empty: true };
     let settings = TrackerSettings { access_list, ..settings() };
     let shared = SharedAccessList::load(&settings.access_list).unwrap();
     let mut core = Core::with(&seed(&settings, Arc::clone(&shared), 1), LIMITS, 0);

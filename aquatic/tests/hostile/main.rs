@@ -179,8 +179,8 @@ fn a_crowd_beyond_the_limit_is_turned_away() {
     let report = attacked(&target, |target| http::crowd(target, 500));
     assert_eq!((report.tally.cut, report.tally.left), (301, 199), "{report:?}");
     // Those that have waited for a while make room, but not at once.
-    let [refused, displaced] = ["refused", "displaced"].map(|what| report.counted(&[what, "\"limit\""]));
-    assert_eq!(refused + displaced, 301, "{report:?}");
+    let [refused, evicted] = ["refused", "evicted"].map(|what| report.counted(&[what, "\"limit\""]));
+    assert_eq!(refused + evicted, 301, "{report:?}");
     ends_well(target);
 }
 
@@ -201,7 +201,7 @@ fn handshakes_that_go_wrong_hurt_nobody_else() {
     let report = checked(besiege(&target, healthy, attack));
     assert_eq!(report.tally.left, 0, "{report:?}");
     assert!(report.tally.longest < HANDSHAKE + http::SLACK, "{report:?}");
-    assert_eq!(report.counted(&["displaced", "\"handshakes\""]), 60, "{report:?}");
+    assert_eq!(report.counted(&["evicted", "\"handshakes\""]), 60, "{report:?}");
     assert_eq!(report.counted(&["timeouts", "\"handshake\""]), 140, "{report:?}");
     ends_well(target);
 }

@@ -39,12 +39,12 @@ fn connections_are_limited_in_all_and_per_address() {
         let series = format!("aquatic_connections_{what}_total{{protocol=\"http\",reason=\"{reason}\"}}");
         metric(metrics, &series)
     };
-    assert_eq!((count("refused", "limit_per_address"), count("displaced", "limit")), (4.0, 0.0));
+    assert_eq!((count("refused", "limit_per_address"), count("evicted", "limit")), (4.0, 0.0));
     // Longer than it takes to be idle.
     pause(800);
     let mut eleventh = connect(5);
     assert_eq!(eleventh.get("/health").status(), 200);
-    assert_eq!((count("refused", "limit"), count("displaced", "limit")), (0.0, 1.0));
+    assert_eq!((count("refused", "limit"), count("evicted", "limit")), (0.0, 1.0));
     assert_eq!(metric(metrics, "aquatic_connections{"), 10.0);
 
     drop((open, tenth, eleventh));

@@ -60,8 +60,8 @@ impl Server {
         self.metric(&format!("aquatic_connections_refused_total{{protocol=\"lines\",reason=\"{reason}\"}}"))
     }
 
-    pub(crate) fn displaced(&self, reason: &str) -> u64 {
-        self.metric(&format!("aquatic_connections_displaced_total{{protocol=\"lines\",reason=\"{reason}\"}}"))
+    pub(crate) fn evicted(&self, reason: &str) -> u64 {
+        self.metric(&format!("aquatic_connections_evicted_total{{protocol=\"lines\",reason=\"{reason}\"}}"))
     }
 
     pub(crate) fn timeouts(&self, reason: &str) -> u64 {

@@ -58,7 +58,7 @@ fn the_longest_idle_connections_make_room() {
             assert_eq!(closed(core), (0..new).collect::<Vec<_>>());
         }
     }
-    assert_eq!((server.displaced("limit"), server.refused("limit")), (12, 0));
+    assert_eq!((server.evicted("limit"), server.refused("limit")), (12, 0));
     assert_eq!(server.metric(Server::OPEN), LIMIT as u64);
     assert!(newcomers.iter_mut().all(|stream| core_of(stream).is_some()));
     server.stop();
@@ -76,7 +76,7 @@ fn who_is_being_answered_stays() {
     for _ in 0..3 {
         assert!(open.iter_mut().all(|stream| read_line(stream).as_deref() == Some("held")));
     }
-    assert_eq!((server.displaced("limit"), server.refused("limit")), (0, 1));
+    assert_eq!((server.evicted("limit"), server.refused("limit")), (0, 1));
     server.stop();
 }
 
@@ -117,7 +117,7 @@ fn handshakes_that_stall_make_room_for_any_service() {
         healthy.push(stream);
     }
     assert!(core_of(&mut idle).is_some());
-    assert_eq!((server.displaced("limit"), server.refused("limit")), (LIMIT as u64 / 4, 0));
+    assert_eq!((server.evicted("limit"), server.refused("limit")), (LIMIT as u64 / 4, 0));
     let ended = crowd.iter_mut().filter_map(|stream| (!is_open(stream)).then(|| time_to_end(stream))).count();
     assert_eq!(ended, LIMIT / 4);
     server.stop();

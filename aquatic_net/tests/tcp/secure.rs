@@ -203,7 +203,7 @@ fn handshakes_have_a_deadline_and_garbage_an_end() {
     }
     let took = begin.elapsed();
     assert!(took > Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
-    assert_eq!((server.refused("handshakes"), server.displaced("handshakes")), (0, 0));
+    assert_eq!((server.refused("handshakes"), server.evicted("handshakes")), (0, 0));
     assert_eq!(server.timeouts("handshake"), 61);
 
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 5000], &[0x16; 300]] {

@@ -85,8 +85,8 @@ fn handshakes_that_stall_do_not_keep_out_others() {
     assert!(core_of(&mut first).is_some(), "who is in stays in");
     assert_eq!((server.refused("handshakes"), server.refused("limit")), (0, 0));
     // The others wait; each healthy one has had a place for a moment.
-    let displaced = server.displaced("handshakes") as usize;
-    assert!((STALLED - 2 * LIMIT..=STALLED - 2 * LIMIT + 60).contains(&displaced), "{displaced}");
+    let evicted = server.evicted("handshakes") as usize;
+    assert!((STALLED - 2 * LIMIT..=STALLED - 2 * LIMIT + 60).contains(&evicted), "{evicted}");
     drop(stalled);
     server.until(Server::OPEN, 1);
     server.until(HANDSHAKING, 0);

@@ -39,7 +39,7 @@ pub(crate) fn run(name: &str) {
     match result {
         Ok(()) => process::exit(0),
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {:#}", anyhow::Error::from(error));
             process::exit(3);
         }
     }

@@ -68,14 +68,18 @@ fn the_access_list_is_reloaded_by_signal() {
 
     std::fs::write(&path, format!("{other}\nnonsense\n")).unwrap();
     child.signal(Signal::USR1);
-    child.expect("access list, line 2: expected 40 hexadecimal digits, got 8 characters; skipped");
-    child.expect("access list read again: 1 info hashes");
+    child.expect("line 2: expected 40 hexadecimal digits");
+    child.expect("core 0 still admits aa, not bb");
+
+    std::fs::write(&path, format!("{other}\n")).unwrap();
+    child.signal(Signal::HUP);
+    child.expect("access list reloaded: 1 info hashes, 1 added, 1 removed");
     child.expect("core 0 admits bb, not aa");
     child.expect("core 1 admits bb, not aa");
 
     std::fs::remove_file(&path).unwrap();
     child.signal(Signal::USR1);
-    child.expect("the old access list stays in use: cannot read the access list");
+    child.expect("cannot read the access list");
     child.expect("core 0 still admits bb, not aa");
     stop(child);
 }
