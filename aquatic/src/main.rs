@@ -18,8 +18,7 @@ Examples:
   aquatic all                    Serve all protocols on port 6969, all cores
   aquatic all -p > tracker.toml  Write a commented configuration to start from
   aquatic all -c tracker.toml    Serve as configured
-  aquatic all -c tracker.toml --check-config
-                                 Report all faults without starting
+  aquatic all -c tracker.toml --check-config    Report its faults
 
 Announce URLs: udp://HOST:6969/announce, also with http, https, ws and wss.
 Ctrl-C and SIGTERM stop it; SIGHUP reads access list and certificate again.

@@ -181,7 +181,9 @@ mod tests {
     fn names_are_different_and_fit_for_a_label() {
         let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
         assert!(
-            names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')),
+            names
+                .iter()
+                .all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')),
             "{names:?}"
         );
         assert!(Reason::ALL.iter().enumerate().all(|(number, reason)| *reason as usize == number));

@@ -119,7 +119,7 @@ fn a_unix_socket_is_for_proxies() {
     client.send(format!("GET {} HTTP/1.1\r\nX-Real-IP: 192.0.2.8\r\n\r\n", announce(&torrent(1), 1, "")));
     assert_eq!(client.response().peers(), ["192.0.2.7:1000".parse().unwrap()]);
     client.send(request(&announce(&torrent(1), 1, "")));
-    let reason = "the proxy in front of this tracker does not say whom the request comes from";
+    let reason = "the proxy in front of this tracker does not name the client";
     assert_eq!(client.response().reason(), reason);
     tracker.signal("TERM");
     assert_eq!(tracker.end().0, Some(0));

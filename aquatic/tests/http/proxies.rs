@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::client::{Plain, announce, start, torrent};
 use crate::support::{Tracker, free_address, metric};
 
-const NO_CLIENT: &str = "the proxy in front of this tracker does not say whom the request comes from";
+const NO_CLIENT: &str = "the proxy in front of this tracker does not name the client";
 
 pub(crate) const ALL_HEADERS: &str =
     "proxies.client_headers=[\"X-Forwarded-For\", \"Forwarded\", \"X-Real-IP\"]";
