@@ -20,7 +20,7 @@
 //! On each core:
 //! - [`core`]: the per-core context. `executor`: how it is started and drains its epoll set. `reactor_poll`: how the
 //!   executor is kept attentive.
-//! - [`readiness`]: waiting for descriptors. [`channel`]: typed channels between cores. [`mailbox`]: from any thread to
+//! - [`readiness`]: waiting for descriptors. [`channel`]: typed channels between cores. [`mod@mailbox`]: from any thread to
 //!   one core. [`clock`]: the time.
 //!
 //! # Rules for code on a core

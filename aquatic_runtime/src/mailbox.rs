@@ -98,14 +98,14 @@ pub fn mailbox<T>(capacity: usize) -> io::Result<(MailboxSender<T>, MailboxRecei
     Ok((MailboxSender { shared: Arc::clone(&shared) }, MailboxReceiver { shared }))
 }
 
-/// One mailbox per core: the senders for every thread that needs them, and each core's receiver, in core order.
+/// One mailbox per core, in core order: the senders for every thread that needs them, and each core's receiver.
+pub type Mailboxes<T> = (Vec<MailboxSender<T>>, Vec<MailboxReceiver<T>>);
+
+/// Makes one mailbox per core.
 ///
 /// # Errors
 /// As [`mailbox`].
-pub fn mailboxes<T>(
-    cores: usize,
-    capacity: usize,
-) -> io::Result<(Vec<MailboxSender<T>>, Vec<MailboxReceiver<T>>)> {
+pub fn mailboxes<T>(cores: usize, capacity: usize) -> io::Result<Mailboxes<T>> {
     (0..cores).map(|_| mailbox(capacity)).collect()
 }
 
