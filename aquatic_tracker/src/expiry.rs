@@ -1,15 +1,13 @@
-//! Forgetting peers in the background: one pass over the shard takes the configured interval, in small steps that no
-//! request notices.
+//! Background expiry of peers: a pass over a store takes the configured interval, in steps too short to delay
+//! requests. The same loop drives the stores of all protocols.
 
-use std::rc::Rc;
+use std::ops::DerefMut;
 use std::time::Duration;
 
 use aquatic_common::Seconds;
 use aquatic_common::expiry::{Expire, Expired};
-use aquatic_metrics::{CoreMetrics, Counter, names};
+use aquatic_metrics::{CoreMetrics, Counter, Label, names};
 use aquatic_runtime::Core;
-
-use crate::local::LocalTracker;
 
 /// Longest time spent at a stretch. A batch of packets takes about as long.
 const STEP: Duration = Duration::from_micros(200);
@@ -17,8 +15,8 @@ const STEP: Duration = Duration::from_micros(200);
 /// Units of work between two looks at the clock.
 const SLICE: u64 = 256;
 
-/// Shortest and longest pause between two steps. The shortest bounds the share of the core that expiry may take when
-/// it is behind: a tenth.
+/// Shortest and longest pause between two steps. The shortest bounds the share of the core that expiry may
+/// take when it is behind: a tenth.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -26,8 +24,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Pace {
     interval: Duration,
-    /// What the pass takes. Not less than at its beginning, although what is forgotten needs no looking at any more:
-    /// the pass would slow down as the shard gets smaller, and a large one take many intervals to become empty.
+    /// What the pass takes. Not less than at its beginning, although what is forgotten needs no looking at
+    /// any more: the pass would slow down as the shard gets smaller, and a large one take many intervals to
+    /// become empty.
     planned: u64,
     /// Work that should have been done by now, in units; below zero when ahead.
     owed: f64,
@@ -43,8 +42,8 @@ impl Pace {
         (self.planned as f64 / self.interval.as_secs_f64()).max(f64::MIN_POSITIVE)
     }
 
-    /// Adds what has become due in a shard that takes this much work; never more than a whole pass, so that a long
-    /// sleep is not made up for.
+    /// Adds what has become due in a shard that takes this much work; never more than a whole pass, so that a
+    /// long sleep is not made up for.
     fn accrue(&mut self, pass_work: u64, passed: Duration) {
         self.planned = self.planned.max(pass_work);
         self.owed = (self.owed + self.rate() * passed.as_secs_f64()).min(self.planned as f64);
@@ -57,8 +56,9 @@ impl Pace {
 
     /// Takes in what a slice has brought; `pass_work` is what is left for the next pass.
     fn worked(&mut self, slice: u64, expired: &Expired, pass_work: u64) {
-        // How many peers will be forgotten is not known in advance, so the pace is set by what it takes to look at all of
-        // them. A slice that found nothing to do has been worked off, too, or an empty shard would never end the step.
+        // How many peers will be forgotten is not known in advance, so the pace is set by what it takes to
+        // look at all of them. A slice that found nothing to do has been worked off, too, or an empty shard
+        // would never end the step.
         let looked = expired.search_work().max(1);
         self.owed -= if expired.pass_ended { slice } else { looked } as f64;
         if expired.pass_ended {
@@ -73,8 +73,17 @@ impl Pace {
     }
 }
 
-/// What expiry counts.
-pub(crate) struct ExpiryCounters {
+/// Settings of expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpirySettings {
+    /// Duration of a pass over the store.
+    pub interval: Duration,
+    /// Seconds after its last announce at which a peer is removed.
+    pub max_peer_age: u32,
+}
+
+/// Metrics of expiry.
+struct ExpiryCounters {
     peers: Counter,
     torrents: Counter,
     passes: Counter,
@@ -82,19 +91,26 @@ pub(crate) struct ExpiryCounters {
 }
 
 impl ExpiryCounters {
-    pub(crate) fn new(metrics: &CoreMetrics) -> Self {
+    fn new(metrics: &CoreMetrics, labels: &[Label]) -> Self {
         Self {
-            peers: metrics.counter(&names::EXPIRED_PEERS, &[]),
-            torrents: metrics.counter(&names::EXPIRED_TORRENTS, &[]),
-            passes: metrics.counter(&names::EXPIRY_PASSES, &[]),
-            out_of_time: metrics.counter(&names::EXPIRY_BEHIND, &[]),
+            peers: metrics.counter(&names::EXPIRED_PEERS, labels),
+            torrents: metrics.counter(&names::EXPIRED_TORRENTS, labels),
+            passes: metrics.counter(&names::EXPIRY_PASSES, labels),
+            out_of_time: metrics.counter(&names::EXPIRY_BEHIND, labels),
         }
     }
 }
 
-/// Runs for as long as the core.
-pub(crate) async fn run(core: Rc<Core>, tracker: Rc<LocalTracker>, interval: Duration, max_peer_age: u32) {
-    let counters = ExpiryCounters::new(core.metrics());
+/// Removes expired peers from the store that `store` borrows for one step at a time. Never ends. The labels
+/// are those of the metrics.
+pub async fn run<S: Expire, B: DerefMut<Target = S>>(
+    core: &Core,
+    settings: ExpirySettings,
+    labels: &[Label],
+    store: impl Fn() -> B,
+) {
+    let ExpirySettings { interval, max_peer_age } = settings;
+    let counters = ExpiryCounters::new(core.metrics(), labels);
     // Cores begin at different times, so that their steps do not coincide.
     let share = core.index() as f64 / core.count() as f64;
     core.sleep(LONGEST_PAUSE.mul_f64(share).max(SHORTEST_PAUSE)).await;
@@ -102,10 +118,10 @@ pub(crate) async fn run(core: Rc<Core>, tracker: Rc<LocalTracker>, interval: Dur
     let mut last = core.tick();
     loop {
         let begin = core.tick();
-        pace.accrue(tracker.state().pass_work(), begin.saturating_sub(last));
+        pace.accrue(store().pass_work(), begin.saturating_sub(last));
         last = begin;
         let elapsed = || core.tick().saturating_sub(begin);
-        step(&mut *tracker.state(), (core.now(), max_peer_age), &mut pace, &counters, elapsed);
+        step(&mut *store(), (core.now(), max_peer_age), &mut pace, &counters, elapsed);
         core.sleep(pace.pause()).await;
     }
 }
@@ -216,7 +232,7 @@ mod tests {
     fn silent_peers_are_forgotten_within_two_passes() {
         let mut rng = SmallRng::seed_from_u64(11);
         let mut tracker = tracker_of(20_000, &mut rng);
-        let counters = ExpiryCounters::new(&Registry::default().core(0));
+        let counters = ExpiryCounters::new(&Registry::default().core(0), &[]);
         let mut pace = Pace::new(INTERVAL);
         let (mut time, mut largest_step) = (Duration::from_secs(3600 + 60), 0);
         let end = time + INTERVAL * 2;
@@ -237,7 +253,7 @@ mod tests {
     #[test]
     fn a_step_ends_when_its_time_is_up() {
         let mut tracker = tracker_of(20_000, &mut SmallRng::seed_from_u64(12));
-        let counters = ExpiryCounters::new(&Registry::default().core(0));
+        let counters = ExpiryCounters::new(&Registry::default().core(0), &[]);
         let mut pace = Pace::new(INTERVAL);
         pace.accrue(tracker.pass_work(), INTERVAL);
         let slices = Cell::new(0);

@@ -1,12 +1,14 @@
-//! What each core of the tracker knows about torrents, for every protocol: the shard of the torrents it owns, which
-//! torrents are served, the announce interval, and how to ask the core that owns a torrent.
+//! What each core of the tracker knows about torrents, for every protocol: the shard of the torrents it owns,
+//! which torrents are served, the announce interval, and how to ask the core that owns a torrent.
 //!
-//! - [`Tracker`]: the state of one core, pure: admission, apply point of announces, counts, intervals, expiry.
+//! - [`Tracker`]: the state of one core, pure: admission, apply point of announces, counts, intervals,
+//!   expiry.
 //! - [`LocalTracker`]: the same, connected to the other cores: requests to owners ([`Waiter`], [`Respond`]).
 //! - [`TrackerSeed`]: what the main thread prepares for each core.
-//! - [`gather`]: collecting the parts of a response from several cores. [`messages`]: what travels between cores.
-//! - [`access_list`]: which torrents are served. [`interval`]: when clients come back. [`expiry`]: background removal of
-//!   silent peers.
+//! - [`gather`]: collecting the parts of a response from several cores. [`messages`]: what travels between
+//!   cores.
+//! - [`access_list`]: which torrents are served. [`interval`]: when clients come back. [`expiry`]: background
+//!   removal of silent peers.
 //!
 //! It knows neither sockets nor protocols.
 
@@ -26,6 +28,7 @@ mod tracker;
 
 pub use access_list::{AccessListError, SharedAccessList};
 pub use admission::{Admission, AdmissionRequest, NotAdmitted};
+pub use expiry::ExpirySettings;
 pub use gather::{RequestId, RouteError};
 pub use interval::IntervalPolicy;
 pub use local::{LocalTracker, OwnerResponse, Respond, Waiter};

@@ -32,8 +32,8 @@ pub struct OwnerResponse<'a> {
     pub v6: &'a [u8],
 }
 
-/// Takes the outcome of requests to other cores; exactly one method is called per request. None may wait or do more than
-/// a small amount of work. The tracker's state is not borrowed meanwhile.
+/// Takes the outcome of requests to other cores; exactly one method is called per request. None may wait or
+/// do more than a small amount of work. The tracker's state is not borrowed meanwhile.
 pub trait Respond {
     /// The owner has applied an announce.
     fn announced(&self, token: u32, response: OwnerResponse<'_>);
@@ -94,8 +94,8 @@ impl fmt::Debug for LocalTracker {
 }
 
 impl LocalTracker {
-    /// Makes the state of this core, connects it to the other cores, and starts expiry. Completes when all cores have
-    /// come this far.
+    /// Makes the state of this core, connects it to the other cores, and starts expiry. Completes when all
+    /// cores have come this far.
     pub async fn start(core: &Rc<Core>, seed: &TrackerSeed) -> Rc<Self> {
         let random = core.rng().random();
         let tracker = seed.tracker(core.index(), random, core.metrics());
@@ -109,12 +109,8 @@ impl LocalTracker {
         });
         let receiving = Rc::clone(&local);
         channel.receive(move |from, messages| receiving.receive(from, messages));
-        core.spawn(expiry::run(
-            Rc::clone(core),
-            Rc::clone(&local),
-            seed.expiry_interval(),
-            seed.max_peer_age(),
-        ));
+        let (expiring, settings) = (Rc::clone(&local), seed.expiry());
+        core.spawn(async move { expiry::run(&expiring.core, settings, &[], || expiring.state()).await });
         let ticking = Rc::clone(&local);
         core.spawn(async move {
             loop {
@@ -140,8 +136,8 @@ impl LocalTracker {
         self.tracker.borrow().update_gauges();
     }
 
-    /// Has the owner of the torrent, another core, apply an admitted announce. `room` is the number of bytes of compact
-    /// IPv4 and IPv6 peers that the reply can take.
+    /// Has the owner of the torrent, another core, apply an admitted announce. `room` is the number of bytes
+    /// of compact IPv4 and IPv6 peers that the reply can take.
     pub fn announce(&self, announce: &Announce, room: (u32, u32), waiter: Waiter) {
         let owner = self.tracker.borrow().owner(&announce.info_hash);
         let begun = self.pending.borrow_mut().begin(self.core.time(), waiter, Vec::new(), 1);
@@ -247,8 +243,8 @@ impl LocalTracker {
         self.outbox.flush();
     }
 
-    /// Applies another core's announce and writes the response. If there is no room for it, the asking core runs into
-    /// its deadline; that has been counted here.
+    /// Applies another core's announce and writes the response. If there is no room for it, the asking core
+    /// runs into its deadline; that has been counted here.
     fn apply(&self, from: usize, id: RequestId, announce: &Announce, room: (u32, u32)) {
         let now = self.core.now();
         let _ = self.outbox.add(from, |batch| {
@@ -269,7 +265,8 @@ fn take<'a, T>(list: &mut &'a [T], len: usize) -> &'a [T] {
     taken
 }
 
-/// The cores that own torrents of one scrape. Machines with more cores than bits in it ask the rest core by core.
+/// The cores that own torrents of one scrape. Machines with more cores than bits in it ask the rest core by
+/// core.
 #[derive(Default)]
 struct OwnerParts {
     first: u128,

@@ -13,6 +13,7 @@ use rand::rngs::SmallRng;
 
 use crate::access_list::{AccessListReloader, SharedAccessList};
 use crate::admission::Admission;
+use crate::expiry::ExpirySettings;
 use crate::interval::IntervalPolicy;
 use crate::tracker::Tracker;
 
@@ -37,8 +38,7 @@ pub struct TrackerSeed {
     shard: ShardLimits,
     hash_key: [u8; 16],
     interval: IntervalPolicy,
-    expiry_interval: Duration,
-    max_peer_age: u32,
+    expiry: ExpirySettings,
 }
 
 impl TrackerSeed {
@@ -68,8 +68,10 @@ impl TrackerSeed {
             shard: ShardLimits::share_of(&settings.limits, cores),
             hash_key: secrets.derive("aquatic torrent table 1"),
             interval: settings.interval,
-            expiry_interval: Duration::from_secs(settings.cleaning.interval.into()),
-            max_peer_age: settings.cleaning.max_peer_age,
+            expiry: ExpirySettings {
+                interval: Duration::from_secs(settings.cleaning.interval.into()),
+                max_peer_age: settings.cleaning.max_peer_age,
+            },
         }
     }
 
@@ -85,19 +87,14 @@ impl TrackerSeed {
         &self.access_list
     }
 
-    /// Time one pass of expiry takes.
+    /// Returns the settings of expiry.
     #[must_use]
-    pub fn expiry_interval(&self) -> Duration {
-        self.expiry_interval
+    pub fn expiry(&self) -> ExpirySettings {
+        self.expiry
     }
 
-    /// Returns the age in seconds after which a peer that has not announced is removed.
-    #[must_use]
-    pub fn max_peer_age(&self) -> u32 {
-        self.max_peer_age
-    }
-
-    /// The state of one core, without any torrent. To be called on that core's thread, where its memory then is.
+    /// The state of one core, without any torrent. To be called on that core's thread, where its memory then
+    /// is.
     #[must_use]
     pub fn tracker(&self, index: usize, seed: u64, metrics: &CoreMetrics) -> Tracker {
         let shard = Shard::new(self.shard, HashKey(self.hash_key));

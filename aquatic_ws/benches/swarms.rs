@@ -10,6 +10,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use aquatic_common::expiry::Expire;
 use aquatic_common::{Family, InfoHash, PeerId, Seconds};
 use aquatic_ws::swarm::{Announce, Answer, ConnectionId, OfferDigest, SwarmLimits, Swarms};
 use rand::rngs::SmallRng;

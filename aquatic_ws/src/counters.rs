@@ -13,7 +13,8 @@ use crate::labels::labels;
 use crate::swarm::Stats;
 use crate::upgrade::Plain;
 
-const PROTOCOL: Label = ("protocol", "ws");
+/// Label of all metrics of the service.
+pub(crate) const PROTOCOL: Label = ("protocol", "ws");
 
 labels! {
     /// Kind of a message from a client.
@@ -113,9 +114,6 @@ pub(crate) struct Counters {
     pub(crate) forwarded: Counter,
     pub(crate) not_stored: [Counter; Limit::ALL.len()],
     pub(crate) offers_evicted: Counter,
-    pub(crate) expired_peers: Counter,
-    pub(crate) expired_torrents: Counter,
-    pub(crate) expiry_passes: Counter,
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
     torrents: Gauge,
@@ -152,9 +150,6 @@ impl Counters {
             forwarded: plain(&names::FORWARDED),
             not_stored: Limit::ALL.map(|limit| counter(&names::NOT_STORED, "reason", limit.name())),
             offers_evicted: plain(&names::OFFERS_FORGOTTEN),
-            expired_peers: plain(&names::EXPIRED_PEERS),
-            expired_torrents: plain(&names::EXPIRED_TORRENTS),
-            expiry_passes: plain(&names::EXPIRY_PASSES),
             received: plain(&names::RECEIVED_BYTES),
             sent: plain(&names::SENT_BYTES),
             torrents: metrics.gauge(&names::TORRENTS, &[PROTOCOL]),

@@ -1,4 +1,4 @@
-//! The tracker, connected to listeners, to the other cores and to the metrics.
+//! WebTorrent tracker of one core, connected to the HTTP front, the other cores and the metrics.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,30 +9,27 @@ use aquatic_http_protocol::Refused;
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::Connection;
 use aquatic_runtime::{Core, Secrets};
-use aquatic_tracker::SharedAccessList;
+use aquatic_tracker::{Admission, ExpirySettings, SharedAccessList, expiry};
 use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
-use crate::config::{WsCleaningConfig, WsConfig};
+use crate::config::WsConfig;
 use crate::connections::End;
-use crate::counters::Counters;
+use crate::counters::{Counters, PROTOCOL};
 use crate::forwarding::ForwardedBatch;
 use crate::session::{CoreState, serve};
 use crate::tracker::{Keys, Tracker};
 use crate::upgrade::{self, Decision, Plain};
 
-/// Time between two steps of expiry.
-const STEP: Duration = Duration::from_millis(250);
+/// Time between two ticks of the tracker.
+const TICK: Duration = Duration::from_secs(1);
 
-/// Steps between two ticks of the tracker.
-const STEPS_PER_TICK: u32 = 4;
+/// Time between two checks whether the process stops.
+const STOP_CHECK: Duration = Duration::from_millis(250);
 
-/// Maximum budget of a step of expiry in units of work. It takes about a millisecond.
-const MAX_BUDGET: u64 = 20_000;
+/// Pause before another attempt to send to a core whose queue was full.
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long to wait for room in the channel to another core.
-const OVERFLOW_PAUSE: Duration = Duration::from_millis(1);
-
-/// Everything the WebTorrent tracker of a core is made from; the same for all cores.
+/// What the main thread prepares for the WebTorrent tracker of each core.
 #[derive(Clone, Debug)]
 pub struct WsSeed {
     config: WsConfig,
@@ -43,7 +40,7 @@ pub struct WsSeed {
 }
 
 impl WsSeed {
-    /// A seed for the cores of this process.
+    /// Returns the seed for all cores of this process.
     #[must_use]
     pub fn new(
         config: &WsConfig,
@@ -65,33 +62,41 @@ impl WsSeed {
     }
 }
 
-/// The WebTorrent tracker of one core, as the front sees it.
+/// WebTorrent tracker of one core.
 pub struct WsTracker {
     state: Rc<CoreState>,
     forwarded: ForwardedHeaders,
 }
 
 impl WsTracker {
-    /// Starts the WebTorrent tracker of a core. Completes when all cores have come this far.
+    /// Starts the WebTorrent tracker of a core. Completes when all cores have started theirs.
     pub async fn start(core: &Rc<Core>, seed: WsSeed) -> Self {
         let WsSeed { config, forwarded, steering, access_list, keys } = seed;
-        let cleaning = config.cleaning.clone();
+        let settings = ExpirySettings {
+            interval: Duration::from_secs(config.cleaning.interval.into()),
+            max_peer_age: config.cleaning.max_peer_age,
+        };
         let counters = Counters::new(core.metrics());
-        let tracker = Tracker::new(config, core.index(), steering, keys, counters);
+        let tracker = Tracker::new(&config, core.index(), steering, keys, counters);
         let channel = core.open_channel::<ForwardedBatch>("ws").await;
-        let state = Rc::new(CoreState::new(Rc::clone(core), tracker, access_list, channel.clone()));
+        let state =
+            Rc::new(CoreState::new(Rc::clone(core), tracker, Admission::new(access_list), channel.clone()));
         let receiving = Rc::clone(&state);
         channel.receive(move |from, ForwardedBatch(messages)| {
             receiving.with(|tracker, context| {
                 messages.drain(..).for_each(|message| tracker.receive_forwarded(from, message, context));
             });
-            // What finds no room is tried again by the task that sends.
+            // What does not fit into a queue is sent later by the task below.
             receiving.flush();
         });
         let sending = Rc::clone(&state);
         core.spawn(async move { send_to_other_cores(&sending).await });
         let maintained = Rc::clone(&state);
-        core.spawn(async move { run_maintenance(&maintained, cleaning).await });
+        core.spawn(async move { run_maintenance(&maintained).await });
+        let expiring = Rc::clone(&state);
+        core.spawn(async move {
+            expiry::run(&expiring.core, settings, &[PROTOCOL], || expiring.tracker.borrow_mut()).await;
+        });
         Self { state, forwarded }
     }
 
@@ -138,43 +143,40 @@ impl Upgrade<Connection> for WsTracker {
     }
 }
 
-/// Copies a response into the reply buffer, which has room for every plain reply.
+/// Copies a response into the reply buffer, into which every plain reply fits. Returns its length.
 fn put(response: &[u8], reply: &mut [u8]) -> usize {
     match reply.get_mut(..response.len()) {
-        Some(room) => {
-            room.copy_from_slice(response);
+        Some(out) => {
+            out.copy_from_slice(response);
             response.len()
         }
         None => 0,
     }
 }
 
-/// Sends what the tasks of this core have for other cores, after all that are ready have run. Never ends.
+/// Sends messages to other cores, after all tasks of this core that are ready have run. Never ends.
 async fn send_to_other_cores(state: &CoreState) {
     loop {
         state.outgoing().await;
         while !state.flush() {
-            state.core.sleep(OVERFLOW_PAUSE).await;
+            state.core.sleep(RETRY_INTERVAL).await;
         }
     }
 }
 
-/// Enforces time limits of connections and expires peers. Never ends.
-async fn run_maintenance(state: &CoreState, cleaning: WsCleaningConfig) {
-    let pass = Duration::from_secs(cleaning.interval.into());
-    let steps_per_pass = (pass.as_millis() / STEP.as_millis()).max(1) as u64;
-    let mut step = 0_u32;
+/// Enforces time limits of connections, and ends them when the process stops. Never ends.
+async fn run_maintenance(state: &CoreState) {
+    let checks_per_tick = (TICK.as_millis() / STOP_CHECK.as_millis()).max(1) as u32;
+    let mut checks = 0_u32;
     loop {
-        state.core.sleep(STEP).await;
+        state.core.sleep(STOP_CHECK).await;
         state.core.tick();
-        step = step.wrapping_add(1);
+        checks = checks.wrapping_add(1);
         state.with(|tracker, context| {
             if state.core.is_stopping() {
                 tracker.connections.end_all(End::Stop);
             }
-            let budget = tracker.pass_work() / steps_per_pass + 1;
-            tracker.expire(context.now, cleaning.max_peer_age, budget.min(MAX_BUDGET));
-            if step.is_multiple_of(STEPS_PER_TICK) {
+            if checks.is_multiple_of(checks_per_tick) {
                 tracker.tick(context.now);
             }
         });

@@ -1,7 +1,7 @@
-//! One connection: from its first byte to its end.
+//! One WebSocket connection, from the upgrade to its end.
 //!
-//! A task reads and writes within one poll. What is received is served from a buffer that all connections of the core
-//! share; what waits to be sent is kept by the tracker, which wakes the task. A connection that is idle holds no buffer.
+//! Its task reads and writes within one poll. Connections of a core share a receive buffer. Their send queues
+//! belong to the tracker, which wakes the task. An idle connection holds no buffer.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -9,14 +9,13 @@ use std::io;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use aquatic_common::Family;
 use aquatic_net::tcp::{Connection, Phase};
 use aquatic_runtime::channel::Overflow;
 use aquatic_runtime::{Channel, Core};
-use aquatic_tracker::SharedAccessList;
+use aquatic_tracker::Admission;
 use aquatic_web::Upgraded;
 use aquatic_ws_protocol::{Action, Fault, Refused};
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -28,24 +27,24 @@ use crate::send_queue::SendQueue;
 use crate::swarm::ConnectionId;
 use crate::tracker::{RequestContext, Tracker};
 
-/// Most bytes taken in by one read: announces with their offers come whole.
+/// Maximum number of bytes per read, so that announces with all their offers are usually read at once.
 const READ: usize = 64 * 1024;
 
-/// The share of what may wait for a client that may wait while it is read from, and that is read at once. Replies have up
-/// to four times the length of the requests for them, so a client that receives is never sent more than may wait.
+/// Share of the send queue's limit up to which a connection is read from, and which is read at once. Replies
+/// are up to four times as long as their requests, so the queue of a client that receives is never full.
 const READ_SHARE: usize = 8;
 
-/// Reads of one connection, one after the other, before other tasks of the core get their turn.
-const READS_PER_TURN: u32 = 4;
+/// Maximum number of reads per poll, after which other tasks of the core run.
+const READS_PER_POLL: u32 = 4;
 
-/// What the tasks of a core share. Borrowed within one poll only.
+/// State that the tasks of a core share. Borrowed within one poll only.
 pub(crate) struct CoreState {
     pub(crate) core: Rc<Core>,
     pub(crate) tracker: RefCell<Tracker>,
-    access_list: Arc<SharedAccessList>,
+    admission: Admission,
     channel: Channel<ForwardedBatch>,
     input: RefCell<Box<[u8]>>,
-    /// Wakes the task that sends what waits for other cores.
+    /// Wakes the task that sends messages to other cores.
     flusher: Cell<Option<Waker>>,
 }
 
@@ -53,19 +52,17 @@ impl CoreState {
     pub(crate) fn new(
         core: Rc<Core>,
         tracker: Tracker,
-        access_list: Arc<SharedAccessList>,
+        admission: Admission,
         channel: Channel<ForwardedBatch>,
     ) -> Self {
         let input = RefCell::new(vec![0; READ].into_boxed_slice());
-        Self { core, tracker: RefCell::new(tracker), access_list, channel, input, flusher: Cell::new(None) }
+        Self { core, tracker: RefCell::new(tracker), admission, channel, input, flusher: Cell::new(None) }
     }
 
-    /// Runs something on the tracker, with the time and all it needs, and sees to it that what it has for other cores is
-    /// sent.
+    /// Calls the tracker with its context, and wakes the task that sends its messages to other cores.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Tracker, &mut RequestContext<'_>) -> R) -> R {
-        let access_list = self.access_list.current();
         let mut rng = self.core.rng();
-        let mut context = RequestContext { access_list: &access_list, now: self.core.now(), rng: &mut rng };
+        let mut context = RequestContext { admission: &self.admission, now: self.core.now(), rng: &mut rng };
         let mut tracker = self.tracker.borrow_mut();
         let result = act(&mut tracker, &mut context);
         if tracker.has_outgoing()
@@ -76,7 +73,7 @@ impl CoreState {
         result
     }
 
-    /// Sends what waits for other cores. Returns whether there was room for everything.
+    /// Sends the messages to other cores. Returns whether all of them were sent.
     pub(crate) fn flush(&self) -> bool {
         let mut tracker = self.tracker.borrow_mut();
         let mut all = true;
@@ -92,7 +89,7 @@ impl CoreState {
         all
     }
 
-    /// Completes when there may be something for other cores.
+    /// Completes when there may be messages to other cores.
     pub(crate) async fn outgoing(&self) {
         let mut is_first = true;
         poll_fn(|context| {
@@ -106,14 +103,14 @@ impl CoreState {
     }
 }
 
-/// Serves a connection that has become a WebSocket until it ends.
+/// Serves a connection after its upgrade, until it ends.
 pub(crate) async fn serve(state: Rc<CoreState>, upgraded: Upgraded<Connection, Family>) {
     let Upgraded { connection, accepted: family, received } = upgraded;
     connection.deadline().upgrade();
     let id = state.with(|tracker, _| tracker.open(family));
-    let membership = Membership { state, id };
+    let registration = Registration { state, id };
     let mut session =
-        Session { membership, connection, reader: Reader::default(), close: None, is_flushing: false };
+        Session { registration, connection, reader: Reader::default(), close: None, is_flushing: false };
     let end = match session.take_first(received) {
         Some(end) => end,
         None => poll_fn(|context| session.poll(context)).await,
@@ -121,51 +118,51 @@ pub(crate) async fn serve(state: Rc<CoreState>, upgraded: Upgraded<Connection, F
     Box::pin(session.finish(end)).await;
 }
 
-/// A connection's place in the tracker; however the connection ends, it is given back.
-struct Membership {
+/// Registration of a connection with the tracker. Dropping it removes the connection and its peers.
+struct Registration {
     state: Rc<CoreState>,
     id: ConnectionId,
 }
 
-impl Membership {
-    fn leave(&self, end: End) -> Option<SendQueue> {
+impl Registration {
+    fn remove(&self, end: End) -> Option<SendQueue> {
         self.state.with(|tracker, _| tracker.close(self.id, end))
     }
 }
 
-impl Drop for Membership {
+impl Drop for Registration {
     fn drop(&mut self) {
-        self.leave(End::Broken);
+        self.remove(End::Broken);
     }
 }
 
 struct Session {
-    membership: Membership,
+    registration: Registration,
     connection: Connection,
     reader: Reader,
-    /// The client's close frame, if it has sent one.
+    /// Status code of the client's close frame.
     close: Option<Option<u16>>,
-    /// Whether something is left in the buffers of TLS.
+    /// Whether TLS may have buffered data.
     is_flushing: bool,
 }
 
 impl Session {
-    /// Serves what has come together with the upgrade.
+    /// Serves data received together with the upgrade request.
     fn take_first(&mut self, mut received: Vec<u8>) -> Option<End> {
         if received.is_empty() { None } else { self.take(&mut received) }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        let state = Rc::clone(&self.membership.state);
+        let state = Rc::clone(&self.registration.state);
         state.core.tick();
-        for _ in 0..READS_PER_TURN {
+        for _ in 0..READS_PER_POLL {
             if self.poll_write(context).is_err() {
                 return Poll::Ready(End::Broken);
             }
             let most = {
                 let mut tracker = state.tracker.borrow_mut();
                 let most = tracker.connections.limits().send_queue.max_bytes / READ_SHARE;
-                match tracker.connections.get(self.membership.id) {
+                match tracker.connections.get(self.registration.id) {
                     Some(connection) => {
                         if let Some(end) = connection.end {
                             return Poll::Ready(end);
@@ -195,11 +192,11 @@ impl Session {
         Poll::Pending
     }
 
-    /// Sends as much of what waits as the socket takes.
+    /// Sends as much of the queue as the socket takes.
     fn poll_write(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let mut tracker = self.membership.state.tracker.borrow_mut();
+        let mut tracker = self.registration.state.tracker.borrow_mut();
         loop {
-            let Some(connection) = tracker.connections.get(self.membership.id) else { return Ok(()) };
+            let Some(connection) = tracker.connections.get(self.registration.id) else { return Ok(()) };
             if connection.send_queue.is_empty() {
                 break;
             }
@@ -211,7 +208,7 @@ impl Session {
                     Poll::Pending => return Ok(()),
                 };
             self.is_flushing = self.connection.is_tls();
-            tracker.connections.data_sent(self.membership.id, sent);
+            tracker.connections.data_sent(self.registration.id, sent);
             tracker.counters.sent.add(sent as u64);
         }
         if self.is_flushing {
@@ -226,9 +223,9 @@ impl Session {
         Ok(())
     }
 
-    /// Serves what has been received. Returns the end, if this was it.
+    /// Serves received data. Returns the reason if the connection ends.
     fn take(&mut self, received: &mut [u8]) -> Option<End> {
-        let Self { membership: Membership { state, id }, reader, close, .. } = self;
+        let Self { registration: Registration { state, id }, reader, close, .. } = self;
         let id = *id;
         state.with(|tracker, context| {
             tracker.counters.received.add(received.len() as u64);
@@ -248,7 +245,7 @@ impl Session {
                     },
                     Incoming::Ping(payload) => {
                         let length = frame_length(payload.len());
-                        // A client that pings on and on without receiving ends.
+                        // A client that sends pings without receiving the pongs is disconnected.
                         let _ = tracker.connections.push(id, length, |out| write_pong(payload, out));
                     }
                     Incoming::Fragment | Incoming::Pong => {}
@@ -270,14 +267,14 @@ impl Session {
         })
     }
 
-    /// Ends the connection; its peers go first.
+    /// Ends the connection, after removing its peers.
     async fn finish(self, end: End) {
-        let Self { membership, mut connection, close, .. } = self;
-        let unsent = membership.leave(end).unwrap_or_default();
-        drop(membership);
+        let Self { registration, mut connection, close, .. } = self;
+        let unsent = registration.remove(end).unwrap_or_default();
+        drop(registration);
         let mut frame = Vec::new();
         match (end, close) {
-            // Its own code comes back, unless it is none that may be sent.
+            // The code of the client is returned if it may be sent (RFC 6455, section 7.4).
             (End::Client, Some(code)) => {
                 write_close(
                     code.filter(|code| matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)),

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aquatic_common::expiry::Expire;
 use aquatic_common::{Family, InfoHash, PeerId, Seconds};
 use aquatic_ws::swarm::{
     Announce, Answer, AnswerFault, ConnectionId, Counts, Limit, OfferDigest, Outcome, SwarmLimits, Swarms,

@@ -1,5 +1,6 @@
 //! WebTorrent swarms of one core: peers of each torrent, the connection of each peer, and offers that can be
-//! answered. Pure: no sockets, clock, source of randomness, executor or log; time and randomness are arguments.
+//! answered. Pure: no sockets, clock, source of randomness, executor or log; time and randomness are
+//! arguments.
 //!
 //! Not here: messages and their encoding, the state of connections, and other cores.
 //!
@@ -49,7 +50,8 @@ pub struct SwarmLimits {
     pub max_peers: usize,
     /// Maximum number of peers per torrent.
     pub max_peers_per_torrent: usize,
-    /// Maximum number of pending offers. Above it, offers of the peers that offered least recently are evicted.
+    /// Maximum number of pending offers. Above it, offers of the peers that offered least recently are
+    /// evicted.
     pub max_offers: usize,
     /// Maximum number of pending offers per peer. Above it, the oldest of them are evicted.
     pub max_offers_per_peer: usize,
@@ -130,25 +132,6 @@ pub enum AnswerFault {
     PeerGone,
     /// No such offer was relayed to this peer over this connection, or it was answered, evicted or too old.
     UnknownOffer,
-}
-
-/// Result of one call of [`Swarms::expire`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Expired {
-    /// Number of peers removed.
-    pub peers: u64,
-    /// Number of torrents removed with their last peer.
-    pub torrents: u64,
-    /// Units of work done, including [`Self::WORK_PER_PEER`] for each peer removed.
-    pub work: u64,
-    /// Whether a pass over all torrents ended with this call. The call ends with the pass, so it may have
-    /// used less than its budget.
-    pub pass_ended: bool,
-}
-
-impl Expired {
-    /// Units of work for the removal of one peer. The rest of the work is the search for expired peers.
-    pub const WORK_PER_PEER: u64 = 4;
 }
 
 /// Totals of the swarms of one core.

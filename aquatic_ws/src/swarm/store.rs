@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 
+use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{InfoHash, PeerId, Seconds};
 use indexmap::IndexMap;
 use rand::Rng;
@@ -10,12 +11,12 @@ use siphasher::sip::SipHasher13;
 use super::offers::{OfferLimits, Offers};
 use super::torrent::{Peer, Torrent};
 use super::{
-    Announce, Announced, Answer, AnswerFault, ConnectionId, Counts, Expired, Limit, OfferDigest, Outcome,
+    Announce, Announced, Answer, AnswerFault, ConnectionId, Counts, Limit, OfferDigest, Outcome,
     Registration, Stats, SwarmLimits,
 };
 
-/// Minimum number of expired offers that one call of [`Swarms::expire`] removes, however small its budget is. It
-/// takes about 100 microseconds.
+/// Minimum number of expired offers that one call of [`Expire::expire`] removes, however small its budget is.
+/// It takes about 100 microseconds.
 const MIN_OFFER_BUDGET: usize = 10_000;
 
 /// Keyed hash function: clients choose info hashes and peer ids, but do not know the key.
@@ -92,9 +93,9 @@ impl Swarms {
         }
     }
 
-    /// Stores, updates or removes the announcing peer, and samples a receiver for each of its offers, as long as
-    /// there are other peers: the first offer is for the first receiver, and so on. There are no receivers if the
-    /// peer leaves or its id is contested.
+    /// Stores, updates or removes the announcing peer, and samples a receiver for each of its offers, as long
+    /// as there are other peers: the first offer is for the first receiver, and so on. There are no receivers
+    /// if the peer leaves or its id is contested.
     pub fn announce(
         &mut self,
         announce: &Announce,
@@ -220,8 +221,8 @@ impl Swarms {
         if self.offers.take(*offers, number, now) { Ok(*connection) } else { Err(AnswerFault::UnknownOffer) }
     }
 
-    /// Removes a peer of a connection, or the pending claimant that the connection is. Returns whether there was
-    /// one.
+    /// Removes a peer of a connection, or the pending claimant that the connection is. Returns whether there
+    /// was one.
     pub fn leave(&mut self, info_hash: &InfoHash, peer_id: &PeerId, connection: ConnectionId) -> bool {
         let torrent = self.torrents.get_index_of(info_hash);
         torrent.is_some_and(|torrent| self.leave_torrent(torrent, peer_id, connection))
@@ -281,42 +282,6 @@ impl Swarms {
     #[must_use]
     pub fn scrape(&self, info_hash: &InfoHash) -> Counts {
         self.torrents.get(info_hash).map_or_else(Counts::default, counts)
-    }
-
-    /// Returns the approximate number of work units of a pass of [`expire`](Self::expire) that removes nothing:
-    /// one per torrent and one per peer.
-    #[must_use]
-    pub fn pass_work(&self) -> u64 {
-        (self.torrents.len() + self.peers.total()) as u64
-    }
-
-    /// Removes peers and claimants that have not announced for more than `max_peer_age` seconds, until `budget`
-    /// units of work are done or a pass over all torrents ends. The next call continues where this one stopped. A
-    /// budget of 0 counts as 1. A peer is never removed early, and at most two passes late. Also removes expired
-    /// offers, and releases memory at the end of a pass.
-    pub fn expire(&mut self, now: Seconds, max_peer_age: u32, budget: u64) -> Expired {
-        let offer_budget = usize::try_from(budget).unwrap_or(usize::MAX).max(MIN_OFFER_BUDGET);
-        self.offers.expire(now, offer_budget);
-        let mut expired = Expired::default();
-        while expired.work < budget.max(1) {
-            let Some((_, torrent)) =
-                self.cursor.torrents.checked_sub(1).and_then(|last| self.torrents.get_index(last))
-            else {
-                self.end_pass();
-                expired.pass_ended = true;
-                break;
-            };
-            let unvisited = match self.cursor.peers {
-                Some(peers) => peers.min(torrent.len()),
-                None => {
-                    expired.work += 1;
-                    torrent.len()
-                }
-            };
-            self.cursor.peers = Some(unvisited);
-            self.expire_torrent(now, max_peer_age, budget, &mut expired);
-        }
-        expired
     }
 
     /// Visits peers of the torrent at the cursor, and advances the cursor.
@@ -403,6 +368,40 @@ impl Swarms {
         assert_eq!(claimants, self.claimants.len(), "every claimant claims a peer");
         let all = self.torrents.values().flat_map(|torrent| (0..torrent.len()).map(|at| torrent.peer(at)));
         self.offers.check(all.map(|peer| peer.offers));
+    }
+}
+
+impl Expire for Swarms {
+    /// Returns the approximate work of a pass that removes nothing: one unit per torrent and one per peer.
+    fn pass_work(&self) -> u64 {
+        (self.torrents.len() + self.peers.total()) as u64
+    }
+
+    /// Removes expired peers and claimants, see [`Expire::expire`]. A peer is never removed early, and at
+    /// most two passes late. Also removes expired offers, and releases memory at the end of a pass.
+    fn expire(&mut self, now: Seconds, max_peer_age: u32, budget: u64) -> Expired {
+        let offer_budget = usize::try_from(budget).unwrap_or(usize::MAX).max(MIN_OFFER_BUDGET);
+        self.offers.expire(now, offer_budget);
+        let mut expired = Expired::default();
+        while expired.work < budget.max(1) {
+            let Some((_, torrent)) =
+                self.cursor.torrents.checked_sub(1).and_then(|last| self.torrents.get_index(last))
+            else {
+                self.end_pass();
+                expired.pass_ended = true;
+                break;
+            };
+            let unvisited = match self.cursor.peers {
+                Some(peers) => peers.min(torrent.len()),
+                None => {
+                    expired.work += 1;
+                    torrent.len()
+                }
+            };
+            self.cursor.peers = Some(unvisited);
+            self.expire_torrent(now, max_peer_age, budget, &mut expired);
+        }
+        expired
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::borrow::Borrow;
 
-use aquatic_common::{AnnounceEvent, Family, InfoHash, time::shorten};
+use aquatic_common::{AnnounceEvent, Family, InfoHash};
+use aquatic_tracker::AdmissionRequest;
 use aquatic_ws_protocol::{Action, Announce, AnnounceReply, Offer, OfferRelays, OwnedOffers};
-use rand::Rng;
 use rand::rngs::SmallRng;
 
 use super::router::Owner;
 use super::{Refusal, RequestContext, Tracker};
-use crate::config::WsConfig;
 use crate::connections::PROBE_TIMEOUT;
 use crate::counters::{DropReason, Response};
 use crate::forwarding::{Forwarded, ForwardedAnnounce, Frame, Relay};
@@ -17,7 +16,8 @@ use crate::frames::{frame_length, write_text_header};
 use crate::memberships::TooMany;
 use crate::swarm::{self, ConnectionId, OfferDigest, Outcome};
 
-/// Maximum interval in seconds that a pending claimant is told: by then the probe of the other connection is decided.
+/// Maximum interval in seconds that a pending claimant is told: by then the probe of the other connection is
+/// decided.
 const CLAIMANT_INTERVAL: u32 = PROBE_TIMEOUT + 5;
 
 /// Serves an announce from a client of this core.
@@ -37,7 +37,7 @@ pub(super) fn serve(
     }
 }
 
-/// Checks the access list and the limits of the connection, and records the membership.
+/// Checks the admission policy and the limits of the connection, and records the membership.
 fn admit(
     tracker: &mut Tracker,
     from: ConnectionId,
@@ -46,9 +46,7 @@ fn admit(
     context: &RequestContext<'_>,
 ) -> Result<swarm::Announce, Refusal> {
     let Announce { info_hash, peer_id, event, .. } = *message;
-    if !context.access_list.allows(&info_hash) {
-        return Err(Refusal::AccessList);
-    }
+    context.admission.check(AdmissionRequest::of(&info_hash)).map_err(Refusal::NotAdmitted)?;
     tracker.counters.drop_many(DropReason::BadOffer, message.bad_offers);
     let stopped = event == AnnounceEvent::Stopped;
     let limits = tracker.connections.limits().memberships;
@@ -155,8 +153,7 @@ pub(super) fn reply(
 
 /// Encodes the reply to an announce.
 fn encode(tracker: &mut Tracker, info_hash: InfoHash, announced: &swarm::Announced, rng: &mut SmallRng) {
-    let WsConfig { peer_announce_interval, announce_interval_jitter, .. } = tracker.config;
-    let interval = shorten(peer_announce_interval, announce_interval_jitter, rng.next_u32());
+    let interval = tracker.interval.next(rng);
     let is_contested = matches!(announced.outcome, Outcome::Contested(_));
     let interval = if is_contested { interval.min(CLAIMANT_INTERVAL) } else { interval };
     let swarm::Counts { complete, incomplete, .. } = announced.counts;

@@ -1,6 +1,7 @@
 //! Answers to offers, stage by stage.
 
 use aquatic_common::Seconds;
+use aquatic_tracker::{AdmissionRequest, NotAdmitted};
 use aquatic_ws_protocol::{Answer, AnswerRelay};
 
 use super::router::Owner;
@@ -10,7 +11,8 @@ use crate::forwarding::{Forwarded, ForwardedAnswer, Frame, Relay};
 use crate::frames::{frame_length, write_text_header};
 use crate::swarm::{self, AnswerFault, ConnectionId};
 
-/// Serves an answer from a client of this core. One that cannot be relayed is dropped: its sender expects no reply.
+/// Serves an answer from a client of this core. One that cannot be relayed is dropped: its sender expects no
+/// reply.
 pub(super) fn serve(
     tracker: &mut Tracker,
     from: ConnectionId,
@@ -26,7 +28,7 @@ pub(super) fn serve(
     }
 }
 
-/// Checks the access list.
+/// Checks the admission policy.
 fn admit(
     tracker: &Tracker,
     from: ConnectionId,
@@ -34,9 +36,9 @@ fn admit(
     context: &RequestContext<'_>,
 ) -> Result<swarm::Answer, DropReason> {
     let Answer { info_hash, peer_id, to_peer_id, ref offer_id, .. } = *message;
-    if !context.access_list.allows(&info_hash) {
-        return Err(DropReason::AnswerAccessList);
-    }
+    context.admission.check(AdmissionRequest::of(&info_hash)).map_err(|why| match why {
+        NotAdmitted::AccessList => DropReason::AnswerAccessList,
+    })?;
     let offer = tracker.digest(offer_id);
     Ok(swarm::Answer { info_hash, peer_id, connection: from, to_peer_id, offer })
 }
@@ -48,7 +50,8 @@ fn encode(message: &Answer<'_>, out: &mut String) {
     AnswerRelay { info_hash, peer_id, answer, offer_id: offer_id.clone() }.encode(out);
 }
 
-/// Applies an answer on this core, or forwards it to the owner of the torrent, and sends the message encoded last.
+/// Applies an answer on this core, or forwards it to the owner of the torrent, and sends the message encoded
+/// last.
 fn route(tracker: &mut Tracker, answer: swarm::Answer, now: Seconds) {
     match tracker.router.owner(&answer.info_hash) {
         Owner::Here => match apply(tracker, &answer, now) {

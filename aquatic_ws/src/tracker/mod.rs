@@ -1,15 +1,16 @@
-//! One core of the tracker without its sockets: messages from clients and other cores in, frames for clients and
-//! messages to other cores out. Time, randomness and the access list are arguments.
+//! One core of the tracker without its sockets: messages from clients and other cores in, frames for clients
+//! and messages to other cores out. Time, randomness and the admission policy are arguments.
 //!
-//! Each kind of message has a module with a function per stage. Their order is receive, decode, admit, route, apply,
-//! encode and send; an answer is encoded before it is routed, because its owner needs only the frame.
+//! Each kind of message has a module with a function per stage. Their order is receive, decode, admit, route,
+//! apply, encode and send; an answer is encoded before it is routed, because its owner needs only the frame.
 //!
 //! # Invariants
 //!
-//! - The owner of a torrent decides about its swarm; the core of a connection knows its state. They exchange messages
-//!   in order, and neither waits for the other.
+//! - The owner of a torrent decides about its swarm; the core of a connection knows its state. They exchange
+//!   messages in order, and neither waits for the other.
 //! - When a connection ends, its peers are removed first, on whichever cores they are.
-//! - The reply to a client is queued before this core queues anything that its request causes for other clients.
+//! - The reply to a client is queued before this core queues anything that its request causes for other
+//!   clients.
 
 mod announce;
 mod answer;
@@ -18,8 +19,9 @@ mod scrape;
 
 use std::hash::{Hash, Hasher};
 
-use aquatic_common::{AccessList, Family, InfoHash, Seconds, Steering};
-use aquatic_tracker::Reason;
+use aquatic_common::expiry::{Expire, Expired};
+use aquatic_common::{Family, InfoHash, Seconds, Steering};
+use aquatic_tracker::{Admission, IntervalPolicy, NotAdmitted, Reason};
 use aquatic_ws_protocol::{Action, ClientMessage, FailureReply, Limits, OfferId, Refused};
 use rand::rngs::SmallRng;
 use siphasher::sip::SipHasher13;
@@ -31,12 +33,12 @@ use crate::forwarding::{Forwarded, Frame, Outbox, Relay};
 use crate::frames::{frame_length, write_text_header};
 use crate::pending_scrapes::PendingScrapes;
 use crate::send_queue::SendQueue;
-use crate::swarm::{ConnectionId, Expired, OfferDigest, Swarms};
+use crate::swarm::{ConnectionId, OfferDigest, Swarms};
 use router::{Owner, Router};
 
 /// Environment of a request.
 pub(crate) struct RequestContext<'a> {
-    pub(crate) access_list: &'a AccessList,
+    pub(crate) admission: &'a Admission,
     pub(crate) now: Seconds,
     pub(crate) rng: &'a mut SmallRng,
 }
@@ -44,8 +46,8 @@ pub(crate) struct RequestContext<'a> {
 /// Refusal of a well-formed message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
-    /// The access list excludes the torrent.
-    AccessList,
+    /// The tracker does not serve the torrent.
+    NotAdmitted(NotAdmitted),
     /// The connection has `ws.client.max_peers` peers.
     ConnectionPeers,
     /// The connection has `ws.client.max_peer_ids` peer ids.
@@ -59,7 +61,7 @@ enum Refusal {
 impl Refusal {
     fn reason(self) -> Reason {
         match self {
-            Self::AccessList => Reason::AccessList,
+            Self::NotAdmitted(why) => why.into(),
             Self::ConnectionPeers => Reason::ConnectionPeers,
             Self::ConnectionPeerIds => Reason::ConnectionPeerIds,
             Self::Overflow => Reason::Overflow,
@@ -70,7 +72,7 @@ impl Refusal {
     /// Returns the failure reason that the client receives.
     fn text(self) -> &'static str {
         match self {
-            Self::AccessList => "this tracker does not serve this torrent",
+            Self::NotAdmitted(why) => why.text(),
             Self::ConnectionPeers => "too many torrents over one connection",
             Self::ConnectionPeerIds => "too many peer ids over one connection",
             Self::Overflow | Self::Timeout => "the tracker is overloaded, try again later",
@@ -87,7 +89,7 @@ pub(crate) struct Keys {
 
 /// One core of the tracker.
 pub(crate) struct Tracker {
-    config: WsConfig,
+    interval: IntervalPolicy,
     limits: Limits,
     pub(crate) connections: Connections,
     pub(crate) counters: Counters,
@@ -103,7 +105,7 @@ pub(crate) struct Tracker {
 
 impl Tracker {
     pub(crate) fn new(
-        config: WsConfig,
+        config: &WsConfig,
         core: usize,
         steering: Steering,
         keys: Keys,
@@ -114,9 +116,14 @@ impl Tracker {
             max_offers: config.max_offers,
             max_scrape_hashes: config.max_scrape_torrents,
         };
+        let interval = IntervalPolicy {
+            interval: config.peer_announce_interval,
+            jitter: config.announce_interval_jitter,
+        };
         Self {
+            interval,
             limits,
-            connections: Connections::new(core as u16, ConnectionLimits::new(&config)),
+            connections: Connections::new(core as u16, ConnectionLimits::new(config)),
             counters,
             swarms: Swarms::new(config.swarm_limits(steering.cores()), keys.swarms),
             router: Router::new(core, steering),
@@ -125,7 +132,6 @@ impl Tracker {
             text: String::new(),
             digests: Vec::new(),
             receivers: Vec::new(),
-            config,
         }
     }
 
@@ -328,19 +334,15 @@ impl Tracker {
         }
         self.counters.report(&self.swarms.stats());
     }
+}
 
-    /// Returns the work of a pass of expiry, see [`Swarms::pass_work`].
-    pub(crate) fn pass_work(&self) -> u64 {
+impl Expire for Tracker {
+    fn pass_work(&self) -> u64 {
         self.swarms.pass_work()
     }
 
-    /// Removes peers that have not announced for `max_peer_age` seconds, see [`Swarms::expire`].
-    pub(crate) fn expire(&mut self, now: Seconds, max_peer_age: u32, budget: u64) -> Expired {
-        let expired = self.swarms.expire(now, max_peer_age, budget);
-        self.counters.expired_peers.add(expired.peers);
-        self.counters.expired_torrents.add(expired.torrents);
-        self.counters.expiry_passes.add(u64::from(expired.pass_ended));
-        expired
+    fn expire(&mut self, now: Seconds, max_peer_age: u32, budget: u64) -> Expired {
+        self.swarms.expire(now, max_peer_age, budget)
     }
 }
 

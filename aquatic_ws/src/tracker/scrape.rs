@@ -1,6 +1,7 @@
 //! Scrapes, stage by stage.
 
 use aquatic_common::InfoHash;
+use aquatic_tracker::AdmissionRequest;
 use aquatic_ws_protocol::{Action, Scrape, ScrapeFile, ScrapeReply};
 
 use super::router::Owner;
@@ -21,7 +22,7 @@ pub(super) fn serve(
 
 /// Returns whether the counts of a torrent are reported. For other torrents they are 0.
 fn admit(info_hash: &InfoHash, context: &RequestContext<'_>) -> bool {
-    context.access_list.allows(info_hash)
+    context.admission.check(AdmissionRequest::of(info_hash)).is_ok()
 }
 
 /// Reads the counts of the torrents of this core, and requests the others from their owners.

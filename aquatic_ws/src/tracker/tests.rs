@@ -1,7 +1,9 @@
 //! Simulation of several cores in one thread. Messages between cores are delivered by [`Cores::settle`].
 
 use aquatic_common::PeerId;
+use aquatic_common::config::AccessListConfig;
 use aquatic_metrics::Registry;
+use aquatic_tracker::SharedAccessList;
 use aquatic_ws_protocol::{Answer, Description, TrackerMessage};
 use rand::SeedableRng;
 
@@ -12,7 +14,7 @@ const CORES: usize = 3;
 
 struct Cores {
     trackers: Vec<Tracker>,
-    access_list: AccessList,
+    admission: Admission,
     rng: SmallRng,
     now: Seconds,
 }
@@ -24,11 +26,11 @@ impl Cores {
         let registry = Registry::default();
         let keys = Keys { swarms: [1; 16], offers: [2; 16] };
         let tracker = |core| {
-            Tracker::new(WsConfig::default(), core, steering, keys, Counters::new(&registry.core(core)))
+            Tracker::new(&WsConfig::default(), core, steering, keys, Counters::new(&registry.core(core)))
         };
         Self {
             trackers: (0..CORES).map(tracker).collect(),
-            access_list: AccessList::default(),
+            admission: Admission::new(SharedAccessList::load(&AccessListConfig::default()).unwrap()),
             rng,
             now: Seconds(0),
         }
@@ -39,8 +41,7 @@ impl Cores {
     }
 
     fn text(&mut self, from: ConnectionId, text: &str) {
-        let mut context =
-            RequestContext { access_list: &self.access_list, now: self.now, rng: &mut self.rng };
+        let mut context = RequestContext { admission: &self.admission, now: self.now, rng: &mut self.rng };
         self.trackers[usize::from(from.core)].receive(from, text, &mut context);
     }
 
@@ -85,7 +86,7 @@ impl Cores {
                 assert_ne!(from, to, "no core sends to itself");
                 for message in messages {
                     let mut context =
-                        RequestContext { access_list: &self.access_list, now: self.now, rng: &mut self.rng };
+                        RequestContext { admission: &self.admission, now: self.now, rng: &mut self.rng };
                     self.trackers[to].receive_forwarded(from, message, &mut context);
                 }
             }
