@@ -1,13 +1,13 @@
-//! Every metric the tracker has: name, help, unit and kind. Labels are protocol, family, action, role and reason;
-//! their values are few and fixed, never taken from a client.
+//! Every metric the tracker has: name, help, unit and kind. Labels are protocol, family, action, role and
+//! reason; their values are few and fixed, never taken from a client.
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows.
     Counter,
-    /// Only grows, and an operator should hear of it: something was refused, lost or dropped. The first increase is
-    /// logged, further ones at most once a minute.
+    /// Only grows, and an operator should hear of it: something was refused, lost or dropped. The first
+    /// increase is logged, further ones at most once a minute.
     Loss,
     /// Goes up and down; the sum over all cores is shown.
     Gauge,
@@ -98,7 +98,8 @@ pub const FORWARDED: Metric =
 
 // The swarms.
 
-/// Torrents with at least one peer, by family; by protocol where a service has swarms of its own, for both families.
+/// Torrents with at least one peer, by family; by protocol where a service has swarms of its own, for both
+/// families.
 pub const TORRENTS: Metric = metric("aquatic_torrents", Kind::Gauge, "Torrents with at least one peer");
 /// Peers, by family and role, and by protocol where a service has swarms of its own.
 pub const PEERS: Metric = metric("aquatic_peers", Kind::Gauge, "Peers known");
@@ -235,13 +236,15 @@ pub const CERTIFICATE_END: Metric = metric(
     "When the TLS certificate in use expires, since the beginning of 1970",
 )
 .in_unit(Unit::Seconds);
-/// Connections of trusted proxies without a usable PROXY protocol header whose own address was used, by protocol.
+/// Connections of trusted proxies without a usable PROXY protocol header whose own address was used, by
+/// protocol.
 pub const PROXY_UNUSED: Metric = metric(
     "aquatic_proxy_headers_unused",
     Kind::Loss,
     "Connections of trusted proxies that did not say whom they stand for",
 );
-/// Requests of trusted proxies without a usable header, refused or taken to be the proxy's own, by protocol and reason.
+/// Requests of trusted proxies without a usable header, refused or taken to be the proxy's own, by protocol
+/// and reason.
 pub const CLIENTS_UNKNOWN: Metric = metric(
     "aquatic_clients_unknown",
     Kind::Loss,
@@ -260,7 +263,7 @@ pub const CONNECTIONS_ENDED: Metric =
 pub const THROTTLED: Metric = metric(
     "aquatic_connections_throttled",
     Kind::Loss,
-    "Times a connection was not read from for a moment because too many messages had come",
+    "Times a connection was paused for up to a second because it sent messages above its message rate",
 );
 /// Announces with a peer id that another connection has, by protocol.
 pub const CONTESTED_PEERS: Metric =

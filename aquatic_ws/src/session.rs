@@ -245,8 +245,9 @@ impl Session {
                     },
                     Incoming::Ping(payload) => {
                         let length = frame_length(payload.len());
-                        // A client that sends pings without receiving the pongs is disconnected.
-                        let _ = tracker.connections.push(id, length, |out| write_pong(payload, out));
+                        // A pong that does not fit is dropped: a later one answers this ping, too (RFC 6455,
+                        // section 5.5.3).
+                        let _ = tracker.connections.push_relay(id, length, |out| write_pong(payload, out));
                     }
                     Incoming::Fragment | Incoming::Pong => {}
                     Incoming::Close(code) => {

@@ -1,4 +1,4 @@
-//! A client that speaks the protocol and shows what it is sent.
+//! A WebTorrent client that exposes the messages it receives.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -16,10 +16,10 @@ use tungstenite::{Error, Message, WebSocket};
 
 use crate::support::{REPLY, Tracker, service};
 
-/// Long enough for whatever is on its way on loopback, and short enough to be waited for often.
+/// Time within which messages arrive over the loopback interface.
 const SOON: Duration = Duration::from_millis(300);
 
-/// What a client is sent.
+/// A message to a client, or the end of its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Got {
     Reply {
@@ -46,9 +46,9 @@ pub(crate) enum Got {
         torrent: Option<InfoHash>,
         reason: String,
     },
-    /// The end, with its code.
+    /// Close frame with its status code.
     Close(Option<u16>),
-    /// The end without a word.
+    /// End without a close frame.
     Gone,
 }
 
@@ -82,7 +82,7 @@ impl Got {
         }
     }
 
-    /// The counts of a reply.
+    /// Returns the counts of a reply.
     pub(crate) fn counts(&self) -> (u32, u32) {
         match self {
             Self::Reply { complete, incomplete, .. } => (*complete, *incomplete),
@@ -97,7 +97,7 @@ impl Got {
         }
     }
 
-    /// Who offers, and what they call it.
+    /// Returns the sender and the id of an offer.
     pub(crate) fn offer(&self) -> (PeerId, OfferId) {
         match self {
             Self::Offer { from, id, .. } => (*from, id.clone()),
@@ -113,14 +113,14 @@ impl Got {
     }
 }
 
-/// A connection, of whatever kind.
+/// A client over any transport.
 pub(crate) struct Client<S> {
     pub(crate) socket: WebSocket<S>,
 }
 
 pub(crate) type Plain = Client<TcpStream>;
 
-/// A socket with an address of its own.
+/// Connects from a local address.
 pub(crate) fn tcp(local: &str, tracker: SocketAddr) -> TcpStream {
     let local: IpAddr = local.parse().unwrap();
     let socket = Socket::new(Domain::for_address(tracker), Type::STREAM, None).unwrap();
@@ -145,7 +145,7 @@ impl Plain {
         Self::over(tcp(local, tracker), request())
     }
 
-    /// Asserts that nothing more comes.
+    /// Asserts that no message arrives.
     pub(crate) fn assert_quiet(&mut self) {
         self.socket.get_ref().set_read_timeout(Some(SOON)).unwrap();
         loop {
@@ -156,7 +156,7 @@ impl Plain {
                     break;
                 }
                 Ok(Message::Ping(_)) => {}
-                other => panic!("not nothing: {other:?}"),
+                other => panic!("unexpected: {other:?}"),
             }
         }
         self.socket.get_ref().set_read_timeout(Some(REPLY)).unwrap();
@@ -181,29 +181,29 @@ impl<S: Read + Write> Client<S> {
         self.send_text(&text);
     }
 
-    /// The next message, control frames left out.
+    /// Returns the next message that is no ping or pong.
     pub(crate) fn next(&mut self) -> Got {
         loop {
             match self.socket.read() {
                 Ok(Message::Text(text)) => return Got::of(&text),
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(Message::Close(frame)) => {
-                    // The answer to it goes out with the next read.
+                    // Sends the close frame in return.
                     let _ = self.socket.flush();
                     return Got::Close(frame.map(|frame| frame.code.into()));
                 }
                 Err(Error::Io(error))
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
                 {
-                    panic!("nothing comes")
+                    panic!("no message arrived")
                 }
                 Err(_) => return Got::Gone,
-                other => panic!("not for clients: {other:?}"),
+                other => panic!("unexpected: {other:?}"),
             }
         }
     }
 
-    /// Announces and returns the reply.
+    /// Announces a peer and returns the next message.
     pub(crate) fn announce(&mut self, torrent: InfoHash, peer: PeerId, left: u64, offers: &[&str]) -> Got {
         self.send_announce(torrent, peer, Some(left), AnnounceEvent::Started, offers);
         self.next()
@@ -250,7 +250,7 @@ impl<S: Read + Write> Client<S> {
         }));
     }
 
-    /// The counts of torrents: complete, incomplete, downloaded.
+    /// Returns the counts of torrents: complete, incomplete, downloaded.
     pub(crate) fn scrape(&mut self, torrents: &[InfoHash]) -> Vec<(InfoHash, [u32; 3])> {
         let mut info_hashes = torrents.to_vec();
         info_hashes.sort();
@@ -264,35 +264,35 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// The leechers of a torrent.
+    /// Returns the number of leechers of a torrent.
     pub(crate) fn leechers(&mut self, torrent: InfoHash) -> u32 {
         self.scrape(&[torrent])[0].1[1]
     }
 }
 
-/// As long as a usual one.
+/// Returns a session description of typical length.
 pub(crate) fn sdp(id: &str) -> String {
     format!("v=0\r\no=- {id} \"\\ \u{e9}\r\n{}", "a=candidate:1 1 udp 2 192.0.2.1 9 typ host\r\n".repeat(30))
 }
 
 pub(crate) fn answer_text() -> String {
-    // Fields that the tracker does not know belong to it, too.
+    // Unknown members are relayed, too.
     r#"{"type":"answer","sdp":"v=0\r\n","unknown":[1,{"a":null}]}"#.to_owned()
 }
 
-/// A different torrent for each number, spread over all cores.
+/// Returns a different torrent for each number, spread over all cores.
 pub(crate) fn torrent(number: u32) -> InfoHash {
     let mut bytes = [200; 20];
     bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
     InfoHash(bytes)
 }
 
-/// A different peer for each number, of all kinds of bytes.
+/// Returns a different peer id for each number, with bytes of all values.
 pub(crate) fn peer(number: u8) -> PeerId {
     PeerId(std::array::from_fn(|at| number.wrapping_add((at as u8).wrapping_mul(13))))
 }
 
-/// `aquatic ws` on two cores of this machine, over IPv4, with further settings.
+/// Returns the command for `aquatic ws` on two cores, over IPv4, with further settings.
 pub(crate) fn ws(settings: &[&str]) -> Command {
     let mut all = vec!["network.use_ipv6=false", "network.address_ipv4=127.0.0.1:0"];
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {

@@ -11,7 +11,7 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use crate::client::{Got, Plain, peer, start, tcp, torrent};
 use crate::support::{fetch, free_address, metric};
 
-/// All that is answered to these bytes, up to the end of the connection.
+/// Returns all bytes received in response, up to the end of the connection.
 fn exchange(tracker: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = tcp("127.0.0.1", tracker);
     stream.write_all(bytes).unwrap();
@@ -42,7 +42,7 @@ const UPGRADE: &str = "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgr
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[test]
-fn upgrades_may_come_in_pieces_or_with_the_first_message() {
+fn upgrades_may_arrive_in_pieces_or_with_the_first_frames() {
     let tracker = start(&[]);
     let mut slow = tcp("127.0.0.1", tracker.address());
     for byte in UPGRADE.as_bytes() {
@@ -59,7 +59,7 @@ fn upgrades_may_come_in_pieces_or_with_the_first_message() {
 }
 
 #[test]
-fn whoever_does_not_finish_the_request_is_not_waited_for() {
+fn incomplete_upgrade_requests_time_out() {
     let tracker = start(&["connections.request_timeout=1"]);
     let start = Instant::now();
     for begun in ["", "GET / HT", &UPGRADE[..UPGRADE.len() - 2]] {
@@ -69,7 +69,7 @@ fn whoever_does_not_finish_the_request_is_not_waited_for() {
 }
 
 #[test]
-fn a_bad_message_is_answered_and_the_connection_goes_on() {
+fn a_bad_message_is_refused_and_the_connection_continues() {
     let tracker = start(&[]);
     let mut client = Plain::connect(tracker.address());
     let hash = "aaaaaaaaaaaaaaaaaaaa";
@@ -97,7 +97,7 @@ fn a_bad_message_is_answered_and_the_connection_goes_on() {
 }
 
 #[test]
-fn messages_may_come_as_bytes_and_in_fragments() {
+fn messages_may_be_binary_or_fragmented() {
     let tracker = start(&[]);
     let mut client = Plain::connect(tracker.address());
     let text = r#"{"action":"scrape","info_hash":"aaaaaaaaaaaaaaaaaaaa"}"#;
@@ -117,7 +117,7 @@ fn messages_may_come_as_bytes_and_in_fragments() {
 }
 
 #[test]
-fn what_is_no_websocket_ends_with_a_code() {
+fn protocol_violations_end_with_a_close_code() {
     let tracker = start(&[]);
     let close = |bytes: &[u8]| {
         let answer = exchange(tracker.address(), &[UPGRADE.as_bytes(), bytes].concat());
@@ -131,7 +131,7 @@ fn what_is_no_websocket_ends_with_a_code() {
     for bytes in [&unmasked[..], &reserved, &long, &not_text] {
         assert!(close(bytes).is_some(), "{bytes:?} is answered with a close frame");
     }
-    // The codes, seen by a client.
+    // Codes that a client receives.
     for (message, code) in [(Message::text("x".repeat(70_000)), 1009), (Message::Close(None), 1005)] {
         let mut client = Plain::connect(tracker.address());
         client.socket.send(message).unwrap();
@@ -144,7 +144,7 @@ fn what_is_no_websocket_ends_with_a_code() {
 }
 
 #[test]
-fn a_message_that_never_ends_is_not_waited_for() {
+fn incomplete_messages_time_out() {
     let tracker = start(&["ws.client.message_timeout=1"]);
     let mut stream = tcp("127.0.0.1", tracker.address());
     stream.write_all(UPGRADE.as_bytes()).unwrap();
@@ -157,7 +157,7 @@ fn a_message_that_never_ends_is_not_waited_for() {
             Ok(0) | Err(_) => break start.elapsed(),
             Ok(len) => answer.extend_from_slice(&bytes[..len]),
         }
-        // It goes on, but too slowly.
+        // The message continues, but too slowly.
         let _ = stream.write_all(b"x");
     };
     assert!(end < Duration::from_secs(5), "{end:?}");
@@ -166,7 +166,7 @@ fn a_message_that_never_ends_is_not_waited_for() {
 }
 
 #[test]
-fn a_stop_is_told_to_everyone() {
+fn all_clients_receive_a_close_frame_when_the_tracker_stops() {
     let metrics = free_address();
     let tracker = start(&["metrics.enable=true", &format!("metrics.address={metrics}")]);
     let mut clients: Vec<Plain> = (0..20).map(|_| Plain::connect(tracker.address())).collect();

@@ -1,4 +1,4 @@
-//! Limits, and what shows that they were reached.
+//! Limits of connections and swarms, and their metrics.
 
 use std::time::{Duration, Instant};
 
@@ -55,14 +55,14 @@ fn at_a_limit_of_the_tracker_it_still_answers() {
         assert_eq!(client.announce(torrent(1), peer(number), 1, &[]).counts(), (0, u32::from(number.min(2))));
     }
     assert_eq!(metric("aquatic_not_stored_total{protocol=\"ws\""), 1.0);
-    // Who is not stored may offer all the same.
+    // The offers of a peer that is not stored are relayed.
     clients[2].announce(torrent(1), peer(3), 1, &["x", "y"]);
     assert_eq!(clients[0].next().offer().0, peer(3));
     let (from, id) = clients[1].next().offer();
     clients[1].answer(torrent(1), peer(2), from, &id);
 }
 
-/// Has a client flood the others of a swarm with offers until something shows, while one that reads gets all of them.
+/// Floods a swarm with offers until a condition holds, while one peer receives all of them.
 fn flood(tracker: &Tracker, mut until: impl FnMut(&mut Plain) -> bool) {
     let mut reader = Plain::connect(tracker.address());
     reader.announce(torrent(1), peer(2), 1, &[]);
@@ -92,7 +92,7 @@ const DEAF: [&str; 3] =
     ["ws.client.max_message_rate=0", "ws.client.max_unsent_bytes=65536", "ws.client.send_timeout=3"];
 
 #[test]
-fn a_client_that_does_not_read_is_disconnected_and_others_do_not_notice() {
+fn a_client_that_does_not_read_is_disconnected_without_effect_on_others() {
     let (tracker, metric) = start_with_metrics(&DEAF);
     let _deaf = deaf(&tracker);
     flood(&tracker, |flood| flood.leechers(torrent(1)) == 2);
@@ -101,27 +101,27 @@ fn a_client_that_does_not_read_is_disconnected_and_others_do_not_notice() {
 }
 
 #[test]
-fn nobody_can_flood_a_slow_client_out_of_its_swarm() {
+fn a_flood_of_offers_does_not_end_the_connection_of_a_slow_client() {
     let (tracker, metric) = start_with_metrics(&DEAF);
     let mut slow = Plain::connect(tracker.address());
     slow.announce(torrent(1), peer(1), 1, &[]);
     flood(&tracker, |_| {
-        // One of hundreds of offers.
+        // It receives one of hundreds of offers.
         slow.next().offer();
         metric("aquatic_dropped_total{protocol=\"ws\",reason=\"receiver_full\"}") > 0.0
     });
-    // It is still there, and is served when it has caught up.
+    // It is connected, and is served once it has caught up.
     slow.send_announce(torrent(9), peer(1), Some(1), AnnounceEvent::Started, &[]);
     while !matches!(slow.next(), Got::Reply { .. }) {}
 }
 
 #[test]
-fn who_asks_on_and_on_without_reading_is_disconnected() {
+fn a_client_that_sends_requests_without_reading_is_disconnected() {
     let (tracker, metric) = start_with_metrics(&DEAF);
     let mut deaf = deaf(&tracker);
     let mut text = String::new();
     ClientMessage::Scrape(Scrape { info_hashes: (0..60).map(torrent).collect() }).encode(&mut text);
-    // First it is not read from any more, and then it has had its time.
+    // At first it is not read from, and then its time is over.
     deaf.socket.get_ref().set_write_timeout(Some(Duration::from_secs(20))).unwrap();
     while deaf.socket.send(tungstenite::Message::text(text.clone())).is_ok() {}
     let ended =
@@ -131,7 +131,7 @@ fn who_asks_on_and_on_without_reading_is_disconnected() {
 
 #[test]
 fn too_many_messages_are_read_more_slowly() {
-    let (tracker, metric) =
+    let (mut tracker, metric) =
         start_with_metrics(&["ws.client.max_message_rate=10", "ws.client.max_message_burst=10"]);
     let mut client = Plain::connect(tracker.address());
     let mut text = String::new();
@@ -139,15 +139,17 @@ fn too_many_messages_are_read_more_slowly() {
     let start = Instant::now();
     (0..35).for_each(|_| client.send_text(&text));
     (0..35).for_each(|_| assert!(matches!(client.next(), Got::Scrape(_))));
-    // What came at once was served at once, and is made up for now.
+    // The burst was served at once. Now it counts against the rate.
     client.send_text(&text);
     assert!(matches!(client.next(), Got::Scrape(_)));
     assert!(start.elapsed() >= Duration::from_millis(1500), "{:?}", start.elapsed());
     assert!(metric("aquatic_connections_throttled_total{protocol=\"ws\"") >= 2.0);
+    let line = tracker.wait_for_log("above its message rate");
+    assert!(line.contains("WARN"), "{line}");
 }
 
 #[test]
-fn the_access_list_is_kept() {
+fn the_access_list_applies_and_is_reloaded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("list");
     std::fs::write(&path, format!("{}\n", torrent(1))).unwrap();

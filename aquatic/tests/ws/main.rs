@@ -1,4 +1,4 @@
-//! `aquatic ws` from outside: what browsers and other clients of a WebTorrent tracker see, on two cores.
+//! End-to-end tests of `aquatic ws` on two cores.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,13 +8,13 @@
     reason = "a test that finds anything else has failed, and waits for timers of another process"
 )]
 
+mod claims;
 mod client;
 mod connections;
+mod floods;
 mod limits;
-mod meeting;
-mod places;
 mod proxies;
-mod strangers;
+mod relays;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;

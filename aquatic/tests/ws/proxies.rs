@@ -1,4 +1,4 @@
-//! Behind proxies, which are played by the test itself.
+//! Clients behind proxies, which the test simulates.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -48,7 +48,7 @@ fn headers_of_trusted_proxies_name_the_client() {
     assert_eq!(through(&tracker, "").err(), Some(400));
     assert_eq!(through(&tracker, "X-Forwarded-For: unknown").err(), Some(400));
     assert_eq!(metric("aquatic_clients_unknown_total{protocol=\"ws\""), 2.0);
-    // Strangers name nobody, and need not.
+    // Clients that are no trusted proxy need no header.
     Plain::connect(tracker.address()).announce(torrent(1), peer(2), 1, &[]).counts();
 }
 

@@ -1,4 +1,4 @@
-//! wss://
+//! WebSocket over TLS.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! Whose place a peer is: several over one connection, ends, and those who come back.
+//! Peers and their connections: several peers per connection, ends of connections, and pending claimants.
 
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Got, Plain, peer, start, torrent};
 
 #[test]
-fn one_connection_has_many_torrents_and_peers_and_all_go_with_it() {
+fn all_peers_of_a_connection_are_removed_with_it() {
     let tracker = start(&[]);
     let [mut one, mut other] = [(); 2].map(|()| Plain::connect(tracker.address()));
     for number in 0..20 {
@@ -15,11 +15,11 @@ fn one_connection_has_many_torrents_and_peers_and_all_go_with_it() {
         assert_eq!(other.announce(torrent(number), peer(9), 1, &[]).counts(), (0, 4));
     }
     drop(one);
-    // At once is as soon as the tracker hears of it.
+    // The tracker receives the end of the connection after a moment.
     let deadline = Instant::now() + Duration::from_secs(3);
     for number in 0..20 {
         while other.leechers(torrent(number)) != 1 {
-            assert!(Instant::now() < deadline, "the peers of an ended connection go with it");
+            assert!(Instant::now() < deadline, "the peers of an ended connection are removed");
         }
     }
     assert_eq!(other.announce(torrent(0), peer(9), 1, &["x"]).counts(), (0, 1));
@@ -27,7 +27,7 @@ fn one_connection_has_many_torrents_and_peers_and_all_go_with_it() {
 }
 
 #[test]
-fn peers_on_one_connection_meet_each_other_but_not_themselves() {
+fn peers_of_one_connection_receive_offers_of_each_other() {
     let tracker = start(&[]);
     let mut page = Plain::connect(tracker.address());
     page.announce(torrent(1), peer(1), 1, &["self"]);
@@ -41,29 +41,29 @@ fn peers_on_one_connection_meet_each_other_but_not_themselves() {
 }
 
 #[test]
-fn nobody_takes_the_place_of_a_peer_that_stays() {
+fn a_claimant_does_not_replace_a_peer_that_stays() {
     let tracker = start(&[]);
-    let [mut victim, mut stranger, mut other] = [(); 3].map(|()| Plain::connect(tracker.address()));
+    let [mut victim, mut claimant, mut other] = [(); 3].map(|()| Plain::connect(tracker.address()));
     for number in 0..6 {
         let torrent = torrent(number);
         victim.announce(torrent, peer(1), 1, &[]);
-        let reply = stranger.announce(torrent, peer(1), 0, &["forged"]);
-        assert_eq!(reply.counts(), (0, 1), "the stranger is not in the swarm");
-        assert!(reply.interval() <= 15, "who really is this peer is to come back soon: {reply:?}");
+        let reply = claimant.announce(torrent, peer(1), 0, &["forged"]);
+        assert_eq!(reply.counts(), (0, 1), "the claimant is not in the swarm");
+        assert!(reply.interval() <= 15, "a pending claimant announces again soon: {reply:?}");
         victim.assert_quiet();
         other.announce(torrent, peer(2), 1, &["x"]);
         assert_eq!(victim.next().offer().0, peer(2));
-        // Nor can the stranger make it leave.
-        stranger.stop(torrent, peer(1));
+        // The claimant cannot make the peer leave.
+        claimant.stop(torrent, peer(1));
         assert_eq!(other.leechers(torrent), 2);
     }
-    drop(stranger);
+    drop(claimant);
     other.announce(torrent(0), peer(2), 1, &["y"]);
-    assert_eq!(victim.next().offer().0, peer(2), "the end of the stranger changes nothing");
+    assert_eq!(victim.next().offer().0, peer(2), "the end of the claimant changes nothing");
 }
 
 #[test]
-fn who_comes_back_takes_over_when_the_old_connection_closes() {
+fn a_claimant_takes_over_when_the_old_connection_closes() {
     let tracker = start(&[]);
     let [mut before, mut after, mut other] = [(); 3].map(|()| Plain::connect(tracker.address()));
     for number in 0..6 {
@@ -73,7 +73,7 @@ fn who_comes_back_takes_over_when_the_old_connection_closes() {
     drop(before);
     let deadline = Instant::now() + Duration::from_secs(3);
     for number in 0..6 {
-        // The successor is in the swarm: it is no claimant any more when its offers are passed on.
+        // Its offers are relayed once it is no pending claimant any more.
         other.announce(torrent(number), peer(2), 1, &[]);
         loop {
             after.announce(torrent(number), peer(1), 1, &["back"]);
@@ -88,11 +88,11 @@ fn who_comes_back_takes_over_when_the_old_connection_closes() {
 }
 
 #[test]
-fn a_connection_that_is_dead_makes_room_within_seconds() {
+fn a_claimant_takes_over_when_the_old_connection_does_not_answer_pings() {
     let tracker = start(&[]);
     let [mut before, mut after] = [(); 2].map(|()| Plain::connect(tracker.address()));
     before.announce(torrent(1), peer(1), 1, &[]);
-    // From here on nobody reads there, so that no ping is answered, as if the machine had gone.
+    // This connection is not read from here on, so it answers no ping, as after a loss of the network.
     after.announce(torrent(1), peer(1), 1, &[]);
     let mut other = Plain::connect(tracker.address());
     other.announce(torrent(1), peer(2), 1, &[]);
@@ -104,9 +104,9 @@ fn a_connection_that_is_dead_makes_room_within_seconds() {
             assert_eq!(offer.offer().0, peer(1));
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "pings that are not answered have an end");
+        assert!(start.elapsed() < Duration::from_secs(20), "the probe times out");
     }
-    assert!(start.elapsed() > Duration::from_secs(5), "there was time to answer");
+    assert!(start.elapsed() > Duration::from_secs(5), "the probe does not time out at once");
     assert_eq!(before.next(), Got::Gone);
 }
 
@@ -124,12 +124,12 @@ fn a_connection_that_answers_pings_stays() {
         }
     }
     assert!(pings >= 2, "{pings} pings");
-    assert_eq!(alive.leechers(torrent(1)), 1, "the silent one has gone");
+    assert_eq!(alive.leechers(torrent(1)), 1, "the silent peer was removed");
     assert_eq!(silent.next(), Got::Gone);
 }
 
 impl Client<std::net::TcpStream> {
-    /// The next message, if one comes soon.
+    /// Returns the next message if it arrives soon.
     fn take_soon(&mut self) -> Option<Got> {
         self.socket.get_ref().set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let next = loop {

@@ -1,4 +1,4 @@
-//! Browsers that are to meet.
+//! Announces, scrapes, and offers and answers relayed between peers.
 
 use std::net::TcpStream;
 
@@ -13,18 +13,18 @@ fn an_offer_reaches_a_peer_and_its_answer_comes_back() {
     let tracker = start(&[]);
     let mut one = Plain::connect(tracker.address());
     let mut two = Plain::connect(tracker.address());
-    // Whichever cores torrents and connections belong to.
+    // Several torrents, so that both cores own some.
     for number in 0..20 {
         let torrent = torrent(number);
         assert_eq!(one.announce(torrent, peer(1), 10, &["early"]).counts(), (0, 1));
         assert_eq!(two.announce(torrent, peer(2), 0, &["a", "b"]).counts(), (1, 1));
-        let Got::Offer { torrent: of, from, id, text } = one.next() else { panic!("an offer is due") };
+        let Got::Offer { torrent: of, from, id, text } = one.next() else { panic!("no offer") };
         assert_eq!((of, from), (torrent, peer(2)));
         assert_eq!((id.clone(), text), (OfferId::new("a").unwrap(), Description::write_offer(&sdp("a"))));
         one.answer(torrent, peer(1), peer(2), &id);
         let answer = Got::Answer { torrent, from: peer(1), id: id.clone(), text: answer_text() };
-        assert_eq!(two.next(), answer, "the answer as it was sent, by the name it was offered under");
-        // Once more: nothing comes of that, and the next message shows it.
+        assert_eq!(two.next(), answer, "the answer as it was sent, with the id of the offer");
+        // A second answer is dropped. The reply to the next message shows it.
         one.answer(torrent, peer(1), peer(2), &id);
         assert_eq!(one.scrape(&[torrent]), [(torrent, [1, 1, 0])], "an answer changes nothing");
     }
@@ -33,7 +33,7 @@ fn an_offer_reaches_a_peer_and_its_answer_comes_back() {
 }
 
 #[test]
-fn offers_go_to_distinct_others_and_as_many_as_there_are() {
+fn offers_are_relayed_to_distinct_peers() {
     let tracker = start(&[]);
     let mut others: Vec<Plain> = (0..6).map(|_| Plain::connect(tracker.address())).collect();
     for (number, other) in (10..).zip(&mut others) {
@@ -46,26 +46,26 @@ fn offers_go_to_distinct_others_and_as_many_as_there_are() {
     let mut seen: Vec<_> = others.iter_mut().map(|other| other.next().offer().1).collect();
     seen.sort();
     seen.dedup();
-    assert_eq!(seen.len(), 6, "each gets another offer");
+    assert_eq!(seen.len(), 6, "each peer receives another offer");
     one.assert_quiet();
     others.iter_mut().for_each(Client::assert_quiet);
 }
 
 #[test]
-fn only_who_was_offered_something_can_answer_it() {
+fn only_the_receiver_of_an_offer_can_answer_it() {
     let tracker = start(&[]);
-    let [mut one, mut two, mut stranger] = [(); 3].map(|()| Plain::connect(tracker.address()));
+    let [mut one, mut two, mut other] = [(); 3].map(|()| Plain::connect(tracker.address()));
     for number in 0..6 {
         let torrent = torrent(number);
         two.announce(torrent, peer(2), 1, &[]);
         one.announce(torrent, peer(1), 1, &["name"]);
         let (from, id) = two.next().offer();
-        // Under its own name, under that of the one who was asked, and in another torrent.
-        stranger.answer(torrent, peer(3), from, &id);
-        stranger.answer(torrent, peer(2), from, &id);
+        // With another peer id, with the id of the receiver, over its connection, and in another torrent.
+        other.answer(torrent, peer(3), from, &id);
+        other.answer(torrent, peer(2), from, &id);
         two.answer(torrent, peer(9), from, &id);
         two.answer(crate::client::torrent(99), peer(2), from, &id);
-        stranger.assert_quiet();
+        other.assert_quiet();
         two.answer(torrent, peer(2), from, &id);
         assert!(matches!(one.next(), Got::Answer { from, .. } if from == peer(2)));
         one.stop(torrent, peer(1));
@@ -75,7 +75,7 @@ fn only_who_was_offered_something_can_answer_it() {
 }
 
 #[test]
-fn browsers_of_both_families_meet() {
+fn offers_are_relayed_between_address_families() {
     let settings = ["workers=2", "network.address_ipv4=127.0.0.1:0", "network.address_ipv6=[::1]:0"];
     let tracker = Tracker::start(2, &mut service("ws", &settings));
     let mut v4 = Plain::connect(tracker.addresses[0]);
@@ -89,7 +89,7 @@ fn browsers_of_both_families_meet() {
 }
 
 #[test]
-fn who_stops_gets_a_reply_and_no_offers() {
+fn a_stopped_peer_gets_a_reply_and_no_offers() {
     let tracker = start(&[]);
     let [mut one, mut two] = [(); 2].map(|()| Plain::connect(tracker.address()));
     for number in 0..6 {
@@ -118,7 +118,7 @@ fn seeders_offer_to_leechers_first() {
 }
 
 #[test]
-fn becoming_a_seeder_is_counted() {
+fn a_leecher_that_becomes_a_seeder_is_counted() {
     let tracker = start(&[]);
     let mut one = Plain::connect(tracker.address());
     for number in 0..6 {
@@ -129,7 +129,7 @@ fn becoming_a_seeder_is_counted() {
         one.send_announce(torrent, peer(1), Some(0), AnnounceEvent::Completed, &[]);
         assert_eq!(one.next().counts(), (1, 0));
         assert_eq!(one.scrape(&[torrent]), [(torrent, [1, 0, 1])]);
-        // Who does not say what it lacks lacks something.
+        // A peer that does not state what is left is a leecher.
         one.send_announce(torrent, peer(1), None, AnnounceEvent::None, &[]);
         assert_eq!(one.next().counts(), (0, 1));
     }
@@ -160,7 +160,7 @@ fn scrapes_gather_from_all_cores() {
 }
 
 #[test]
-fn what_clients_send_is_taken_as_it_is_meant() {
+fn unusual_values_of_members_are_accepted() {
     let tracker = start(&[]);
     let mut one: Client<TcpStream> = Plain::connect(tracker.address());
     let fields = [
