@@ -284,6 +284,8 @@ macro_rules! settings {
         }
     ) => {
         $(#[doc = $section_doc])*
+        // The documentation is what operators read: [network] names a section there, not an item.
+        #[allow(rustdoc::broken_intra_doc_links, reason = "texts for operators are no links")]
         #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
         // The empty bound keeps serde from deriving one from a constant parameter.
         #[serde(default, deny_unknown_fields, bound = "")]
