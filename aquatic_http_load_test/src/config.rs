@@ -10,20 +10,20 @@ use aquatic_load_engine::settings::{
 };
 use aquatic_load_engine::sources::SourceSettings;
 
-/// Most requests on one connection that wait for their responses.
+/// Maximum number of requests in flight on a connection.
 pub(crate) const MAX_PIPELINING: usize = 16;
-/// Most torrents in a scrape. Heads of more than 8 KiB are refused by most trackers.
+/// Maximum number of torrents in a scrape. Most trackers reject request heads of more than 8 KiB.
 pub(crate) const MAX_SCRAPE_TORRENTS: usize = 100;
 
 aquatic_common::choice! {
-    /// How much of a response is checked.
+    /// Extent of the verification of responses.
     #[derive(Default)]
     pub enum Verification {
-        /// The frame of the response only.
+        /// HTTP head and length only.
         Frame = "frame",
-        /// The frame, and that the body is a reply of the right kind.
+        /// Also that the body is a reply to the request.
         Reply = "reply",
-        /// Also where the peers in it come from.
+        /// Also the peers in the reply.
         #[default]
         Peers = "peers",
     }
@@ -32,17 +32,17 @@ aquatic_common::choice! {
 aquatic_common::settings! {
     /// Connections to the tracker.
     pub struct ConnectionConfig {
-        /// How many there are at a time, all threads together. The limit of open files must allow for it.
+        /// Total number of concurrent connections of all threads. The limit of open files must be higher.
         pub count: u32 = 128, unit "connections", in 1..=1_000_000;
-        /// Requests on a connection, the last of which asks the tracker to close it; 0 for no end (keep-alive), 1 for a
-        /// connection per request.
+        /// Number of requests per connection, the last with `Connection: close`; 0 for no limit (keep-alive),
+        /// 1 for a connection per request.
         pub requests: u32 = 0, unit "requests", in 0..=1_000_000_000;
-        /// Requests on a connection that wait for their responses, sent together where possible.
+        /// Maximum number of requests in flight on a connection (pipelining).
         pub pipelining: usize = 1, unit "requests", in 1..=16;
-        /// First connections per second, all threads together; 0 for as fast as the tracker takes them.
+        /// Total rate at which all threads open their first connections; 0 for no limit.
         pub ramp: u32 = 0, unit "connections per second", in 0..=10_000_000;
-        /// At the start, so many connections per thread wait for their first response at a time. A tracker's queue of
-        /// connections to accept is limited; what does not fit is delayed by seconds.
+        /// Maximum number of connections per thread that wait for their first response at the start. The
+        /// accept queue of a tracker is limited; connections beyond it are delayed by seconds.
         pub opening: u32 = 256, unit "connections", in 1..=1_000_000;
     }
 }
@@ -58,10 +58,10 @@ aquatic_common::settings! {
         pub scrape_torrents: usize = 10, unit "torrents", in 1..=100;
         /// Number of peers requested by an announce (numwant).
         pub peers_wanted: u32 = 50, unit "peers", in 0..=1000;
-        /// A request without a response for this long is lost, and its connection is closed.
+        /// Time without a response after which a request counts as lost and its connection is closed.
         pub timeout: u32 = 5000, unit "milliseconds", in 10..=600_000;
-        /// "peers" checks everything, "reply" does not ask where peers come from, "frame" does not look into the body
-        /// and serves for measuring web servers.
+        /// Extent of the verification: "peers" for everything, "reply" without the origin of peers, "frame"
+        /// without the body, for measuring web servers.
         pub verification: Verification = Verification::Peers;
         /// Check the peers in every n-th announce response. 1 checks all, which costs throughput.
         pub check_one_in: u32 = 10, unit "responses", in 1..=1_000_000;
@@ -79,11 +79,12 @@ aquatic_common::settings! {
 }
 
 aquatic_common::settings! {
-    /// Holding idle connections instead of load, to see what they cost the tracker.
+    /// Idle connections instead of load, to measure their memory in the tracker.
     pub struct IdleConfig {
-        /// Connections to open, each for one announce; 0 for load as usual. The limit of open files must allow for it.
+        /// Number of connections, each for one announce; 0 for load instead. The limit of open files must be
+        /// higher.
         pub connections: u32 = 0, unit "connections", in 0..=1_000_000;
-        /// How long to hold them once all are open. The log says when that begins.
+        /// Time for which they are held after all are open. Its start is logged.
         pub hold: u32 = 10, unit "seconds", in 0..=86_400;
     }
 }
@@ -149,7 +150,7 @@ impl Config {
         }
     }
 
-    /// How many connections there are at a time.
+    /// Number of concurrent connections.
     #[must_use]
     pub fn connection_count(&self) -> u32 {
         match self.idle.connections {

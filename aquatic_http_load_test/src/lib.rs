@@ -1,7 +1,7 @@
-//! Load test for HTTP trackers of any make, plain and over TLS: simulates a population of peers on connections of its
-//! own, kept or made for each request, in closed or open loop, checks the replies and reports throughput and latency.
-//! What other load tests need too is in `aquatic_load_engine`; what HTTP trackers need too is in
-//! `aquatic_http_protocol`.
+//! Load test for HTTP trackers of any make, plain and over TLS: simulates a population of peers on
+//! connections of its own, kept alive or opened for each request, in closed or open loop, verifies the
+//! replies and reports throughput and latency. What other load tests share is in `aquatic_load_engine`, and
+//! the codec in `aquatic_http_protocol`.
 
 #![forbid(unsafe_code)]
 

@@ -8,9 +8,9 @@ use aquatic_http_load_test::config::Config;
 use aquatic_load_engine::command::OutputFlags;
 use clap::Parser;
 
-/// Measures how fast an HTTP tracker answers, and checks what it answers
+/// Measures the throughput and latency of an HTTP tracker, and verifies its replies
 ///
-/// Ends with 0 if the tracker answered and nothing it answered was wrong.
+/// Exits with 0 if the tracker served requests, refused few and violated no protocol.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -20,7 +20,7 @@ struct Cli {
     #[command(flatten)]
     output: OutputFlags,
 
-    /// Print path and query of so many announces, one a line, for other programs to send, and exit
+    /// Print the request targets (path and query) of COUNT announces, one per line, and exit
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["json", "print_info_hashes"])]
     print_targets: Option<u64>,
 }

@@ -11,7 +11,7 @@ use crate::config::Config;
 pub(crate) struct Plan {
     pub(crate) config: Config,
     pub(crate) topology: Topology,
-    /// The tracker as requests name it.
+    /// Host of requests.
     pub(crate) host: String,
     tls: Option<TlsClient>,
 }
@@ -26,7 +26,7 @@ impl Plan {
         })
     }
 
-    /// How to make a connection from a source address.
+    /// Options of a connection from a source address.
     pub(crate) fn connect_options(&self, address: u64) -> ConnectOptions<'_> {
         ConnectOptions {
             server: self.config.server_address,

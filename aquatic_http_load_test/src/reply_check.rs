@@ -1,4 +1,4 @@
-//! Whether a response is one that a tracker may give.
+//! Verification of responses.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,10 @@ use crate::counters::{Kind, Note, Tally, Violation};
 use crate::plan::Plan;
 use crate::traffic::Pending;
 
-/// Status of every response of a tracker, whatever it says.
+/// HTTP status of all tracker responses, failures included.
 const OK: u16 = 200;
 
-/// Checks responses.
+/// Checker of responses.
 pub(crate) struct ReplyChecker {
     returned: PeerCheck,
     /// Torrents of the scrape being checked; reused to avoid allocations.
@@ -26,7 +26,7 @@ impl ReplyChecker {
         Self { returned: PeerCheck::one_in(plan.config.requests.check_one_in), torrents: Vec::new() }
     }
 
-    /// Checks a response and tells whether it brought what was asked for.
+    /// Checks a response and returns whether the request was served.
     pub(crate) fn response(
         &mut self,
         plan: &Plan,
@@ -104,7 +104,7 @@ impl ReplyChecker {
         canonical(body, tally);
         let count = plan.config.requests.scrape_torrents;
         plan.topology.population.scrape_targets(pending.subject, count, &mut self.torrents);
-        // A tracker may leave out torrents that it does not know.
+        // A tracker may omit unknown torrents.
         for file in reply.files().filter(|file| !self.torrents.contains(&file.info_hash)) {
             log::debug!("scrape reply names {}", file.info_hash);
             tally.violation(Violation::ForeignTorrent);

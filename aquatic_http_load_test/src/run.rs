@@ -75,10 +75,10 @@ fn phase(config: &Config, traffic: Traffic, now: Nanos, thread: u32) -> Phase {
     Phase::timed(traffic, model, now, (config.warm_up, config.duration))
 }
 
-/// Writes the targets of announces, path and query, one a line.
+/// Writes the request targets (path and query) of announces, one per line.
 ///
 /// # Errors
-/// When they cannot be written.
+/// When writing fails.
 pub fn print_targets(config: Config, count: u64, out: &mut impl Write) -> anyhow::Result<()> {
     let plan = Plan::new(config)?;
     let mut sources = Source::of_thread(&plan, 0);

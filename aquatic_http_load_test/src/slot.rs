@@ -1,4 +1,4 @@
-//! Places for connections, and what is under way on them.
+//! Slots for connections, with the requests in flight on them.
 
 use std::collections::VecDeque;
 
@@ -6,25 +6,25 @@ use aquatic_load_engine::connection_slot::ConnectionSlot;
 
 use crate::traffic::Pending;
 
-/// A place for a connection.
+/// Slot for a connection.
 pub(crate) struct Slot {
     pub(crate) connection: ConnectionSlot,
-    /// Which of the thread's source addresses the connection is from.
+    /// Index of the source address in the thread.
     pub(crate) source: usize,
-    /// Requests without a response yet, in the order in which they were sent.
+    /// Requests in flight, in the order in which they were sent.
     pub(crate) pending: VecDeque<Pending>,
-    /// Requests sent on the connection.
+    /// Number of requests sent on the connection.
     pub(crate) sent: u32,
-    /// Whether a response has come on the connection.
+    /// Whether a response has arrived on the connection.
     pub(crate) has_response: bool,
-    /// Whether the last request was the last on this connection.
+    /// Whether no further request may be sent on the connection.
     pub(crate) last: bool,
 }
 
 impl Slot {
-    pub(crate) fn new(place: u32) -> Self {
+    pub(crate) fn new(slot: u32) -> Self {
         Self {
-            connection: ConnectionSlot::new(place),
+            connection: ConnectionSlot::new(slot),
             source: 0,
             pending: VecDeque::new(),
             sent: 0,
@@ -33,7 +33,7 @@ impl Slot {
         }
     }
 
-    /// How many further requests it can take with so many allowed at a time.
+    /// Number of further requests that may be sent with this limit of pipelining.
     pub(crate) fn room(&self, pipelining: usize) -> usize {
         match (self.connection.is_open(), self.last) {
             (true, true) => 0,
@@ -42,7 +42,7 @@ impl Slot {
         }
     }
 
-    /// Closes the connection. Whose responses were due on it, the caller has to take care of.
+    /// Closes the connection. The caller handles the requests in flight.
     pub(crate) fn close(&mut self) {
         self.connection.close();
         self.sent = 0;

@@ -12,11 +12,11 @@ use crate::config::{MAX_PIPELINING, MAX_SCRAPE_TORRENTS};
 use crate::counters::Kind;
 use crate::plan::Plan;
 
-/// A name that trackers take for that of a client.
+/// User-Agent of requests.
 const USER_AGENT: &str = concat!("aquatic_http_load_test/", env!("CARGO_PKG_VERSION"));
-/// Longest request: a scrape, with every byte percent-coded.
+/// Maximum length of a request: a scrape with every byte percent-encoded.
 const MAX_REQUEST: usize = 1024 + MAX_SCRAPE_TORRENTS * 71;
-/// Room for all requests that are written together.
+/// Buffer for all requests that are written together.
 pub(crate) const MAX_BATCH: usize = MAX_PIPELINING * MAX_REQUEST;
 
 /// Traffic of a phase.
@@ -42,7 +42,7 @@ pub(crate) struct PlannedRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
     pub(crate) kind: Kind,
-    /// Of an announce, the peer; of a scrape, what its torrents follow from.
+    /// Peer of an announce, or seed of the torrents of a scrape.
     pub(crate) subject: u64,
     /// Number of earlier attempts.
     pub(crate) attempt: u8,
@@ -60,17 +60,17 @@ impl PlannedRequest {
     }
 }
 
-/// A source address and the peers there.
+/// Source address and its peers.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) address: u64,
     peers: Range<u64>,
-    /// Those of them that a prefill has not announced yet.
+    /// Peers that a prefill has yet to announce.
     pub(crate) unannounced: PendingPeers,
 }
 
 impl Source {
-    /// The addresses of one of the threads, without those that have no peers.
+    /// Source addresses of a thread, without those that have no peers.
     pub(crate) fn of_thread(plan: &Plan, thread: u32) -> Vec<Self> {
         let addresses = u64::from(thread)..plan.topology.endpoints.addresses();
         let sources = addresses.step_by(plan.config.threads as usize).map(|address| {
@@ -80,12 +80,12 @@ impl Source {
         sources.filter(|source| !source.peers.is_empty()).collect()
     }
 
-    /// Whether there is something to send from here.
+    /// Whether there is a request to send from this address.
     pub(crate) fn has_work(&self, traffic: Traffic) -> bool {
         traffic != Traffic::Prefill || !self.unannounced.is_empty()
     }
 
-    /// The next request, if there is one.
+    /// Next request.
     pub(crate) fn next(&mut self, traffic: Traffic, plan: &Plan, rng: &mut Rng) -> Option<PlannedRequest> {
         match traffic {
             Traffic::Prefill => {
@@ -112,7 +112,7 @@ impl Source {
     }
 }
 
-/// Writes a request to the front of a buffer and returns its length.
+/// Encodes a request at the front of a buffer and returns its length.
 pub(crate) fn write(
     plan: &Plan,
     traffic: Traffic,
@@ -142,7 +142,7 @@ fn announce(plan: &Plan, traffic: Traffic, peer: u64) -> AnnounceFields {
         downloaded: 0,
         left: u64::from(!population.is_seeder(peer)),
         event: if traffic == Traffic::Prefill { AnnounceEvent::Started } else { AnnounceEvent::None },
-        // Any number that stays the same for the peer.
+        // Any constant of the peer.
         key: peer as u32,
         numwant: Some(numwant(plan, traffic)),
     }

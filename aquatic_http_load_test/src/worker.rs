@@ -104,8 +104,8 @@ impl Worker {
             }
             self.expire(now, phase.traffic, &mut tally);
             let sent = if self.sending { self.send_due(now, &mut phase, &mut tally) } else { 0 };
-            let eager = self.sending && phase.model.is_open();
-            event_loop.wait((sent, eager), &mut self.watched, &mut tally);
+            let must_poll = self.sending && phase.model.is_open();
+            event_loop.wait((sent, must_poll), &mut self.watched, &mut tally);
             self.handle_events(&phase, &mut tally);
         }
         tally.end_at(event_loop.now());
@@ -131,12 +131,12 @@ impl Worker {
         }
     }
 
-    /// How many connections are open.
+    /// Number of open connections.
     fn open(&self) -> u64 {
         self.slots.iter().filter(|slot| slot.connection.is_open()).count() as u64
     }
 
-    /// Sends what is due, and returns how many requests that was.
+    /// Sends the requests that are due and returns their number.
     fn send_due(&mut self, now: Nanos, phase: &mut Phase, tally: &mut Tally) -> usize {
         while let Some(number) = self.ramp.next(now) {
             self.ready.push_back(number as u32);
@@ -166,8 +166,8 @@ impl Worker {
         self.slots[number as usize].room(self.plan.config.connections.pipelining)
     }
 
-    /// Sends as many requests from a place as it can take, or one that was meant to be sent at a given moment. Returns
-    /// how many it was.
+    /// Sends as many requests on a connection as allowed, or one with an intended send time. Returns their
+    /// number.
     fn send_requests(
         &mut self,
         number: u32,
@@ -177,7 +177,7 @@ impl Worker {
     ) -> usize {
         if let Err(error) = self.ensure_open(number, traffic, tally) {
             if let Some(intended) = intended {
-                // It counts although its kind was never decided on: most are announces.
+                // Its kind was not chosen yet; most requests are announces.
                 tally.sent(Kind::Announce, intended);
                 tally.lost(Kind::Announce, intended);
             }
@@ -220,7 +220,7 @@ impl Worker {
         count
     }
 
-    /// Makes a connection from a place, if it has none or none of use. Without anything to send, it stays without.
+    /// Opens the connection of a slot if there is something to send, unless it has a usable one.
     fn ensure_open(&mut self, number: u32, traffic: Traffic, tally: &mut Tally) -> io::Result<()> {
         let slot = &mut self.slots[number as usize];
         if slot.connection.is_open()
@@ -274,7 +274,7 @@ impl Worker {
                 }
                 let has_answered = slot.has_response;
                 self.drop_connection(number, phase.traffic, tally);
-                // A tracker that answered nothing is given a pause before it is asked again.
+                // After a connection without any response, the next one is delayed.
                 if !has_answered {
                     return self.retry_later(number, now, phase.traffic);
                 }
@@ -298,7 +298,7 @@ impl Worker {
         }
     }
 
-    /// A connection failed.
+    /// Handles a failed connection.
     fn connection_failed(
         &mut self,
         number: u32,
@@ -317,7 +317,7 @@ impl Worker {
         tally.connection_failed(ConnectionFailure::of(error));
     }
 
-    /// An announce of a prefill was not served: it is repeated until that has been tried often enough.
+    /// Handles an announce of a prefill that was not served: it is retried until its attempts run out.
     fn failed_announce(&mut self, number: u32, pending: &Pending, tally: &mut Tally) {
         let attempts = self.plan.config.prefill.attempts;
         let source = &mut self.sources[self.slots[number as usize].source];
@@ -334,7 +334,7 @@ impl Worker {
         }
     }
 
-    /// Closes a connection. Requests without a response are lost.
+    /// Closes a connection. Its requests in flight are lost.
     fn drop_connection(&mut self, number: u32, traffic: Traffic, tally: &mut Tally) {
         self.slots[number as usize].close();
         while let Some(pending) = self.slots[number as usize].pending.pop_front() {
@@ -346,7 +346,7 @@ impl Worker {
         }
     }
 
-    /// Gives up connections whose requests have been under way for too long, and shows progress.
+    /// Closes connections with timed-out requests and updates progress.
     fn expire(&mut self, now: Nanos, traffic: Traffic, tally: &mut Tally) {
         if !self.expiry.is_due(now) {
             return;

@@ -1,4 +1,5 @@
-//! Address and port of each peer. Peers are numbered consecutively address by address, so both directions are computed.
+//! Address and port of each peer. Peers are numbered consecutively address by address, so both directions are
+//! computed.
 
 /// Lowest port in use: trackers may treat privileged ports differently.
 pub const FIRST_PORT: u16 = 1024;

@@ -33,8 +33,8 @@ impl EventLoop {
         self.now
     }
 
-    /// Ends an iteration that did `done` units of work and collects events, waiting for them after a quiet time. With
-    /// `must_poll` it never waits: in open loop, waiting would delay the next request.
+    /// Ends an iteration that did `done` units of work and collects events, waiting for them after a quiet
+    /// time. With `must_poll` it never waits: in open loop, waiting would delay the next request.
     pub fn wait<K: Counted, V: Counted, N: Counted>(
         &mut self,
         (done, must_poll): (usize, bool),

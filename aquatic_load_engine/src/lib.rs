@@ -1,6 +1,6 @@
-//! Shared parts of the load tests: a computed population of torrents and peers, source addresses, non-blocking
-//! connections over TCP and TLS, scheduling in closed and open loop, latency histograms, a progress bar and the report.
-//! Messages, and whatever only one protocol needs, do not belong here.
+//! Shared parts of the load tests: a computed population of torrents and peers, source addresses,
+//! non-blocking connections over TCP and TLS, scheduling in closed and open loop, latency histograms, a
+//! progress bar and the report. Messages, and whatever only one protocol needs, do not belong here.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -1,6 +1,6 @@
-//! Send times. In closed loop, a bounded number of requests is in flight. In open loop, each request has an intended
-//! send time, from which its latency counts: a stall of the tracker, or of the load test, shows in the latency of all
-//! requests that it delays.
+//! Send times. In closed loop, a bounded number of requests is in flight. In open loop, each request has an
+//! intended send time, from which its latency counts: a stall of the tracker, or of the load test, shows in
+//! the latency of all requests that it delays.
 
 use crate::clock::{MILLISECOND, Nanos, SECOND};
 use crate::rng::Rng;
@@ -24,8 +24,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// Allows at most `limit` requests in flight. Each response allows a further request with the given probability;
-    /// the remaining room is used once per millisecond.
+    /// Allows at most `limit` requests in flight. Each response allows a further request with the given
+    /// probability; the remaining room is used once per millisecond.
     #[must_use]
     pub fn new(limit: usize, continue_probability: f64) -> Self {
         Self { limit, continue_probability, credits: 0, next_refill: 0 }

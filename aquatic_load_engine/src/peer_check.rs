@@ -51,8 +51,8 @@ impl PeerCheck {
         self.countdown == self.one_in - 1
     }
 
-    /// Checks the reply to an announce and returns whether its peers were examined. `each` passes on the returned peers,
-    /// `None` for peers outside the population.
+    /// Checks the reply to an announce and returns whether its peers were examined. `each` passes on the
+    /// returned peers, `None` for peers outside the population.
     pub fn check(
         &mut self,
         population: &Population,

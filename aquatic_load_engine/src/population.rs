@@ -1,5 +1,5 @@
-//! Simulated torrents and peers, computed from their numbers. Nothing is stored per torrent or peer, so a population can
-//! have any size, and load tests with the same seed share it.
+//! Simulated torrents and peers, computed from their numbers. Nothing is stored per torrent or peer, so a
+//! population can have any size, and load tests with the same seed share it.
 
 use aquatic_common::{InfoHash, PeerId};
 
@@ -19,7 +19,8 @@ pub struct PopulationShape {
     pub peers: u64,
     /// Share of peers that are seeders, from 0 to 1.
     pub seeder_share: f64,
-    /// Exponent s of the popularity: the torrent of rank r has the weight r^-s. 0 gives all torrents the same weight.
+    /// Exponent s of the popularity: the torrent of rank r has the weight r^-s. 0 gives all torrents the same
+    /// weight.
     pub zipf_exponent: f64,
 }
 
@@ -28,8 +29,8 @@ pub struct PopulationShape {
 #[derive(Clone, Debug)]
 pub struct Population {
     shape: PopulationShape,
-    /// Multiplier, coprime to the number of peers, that spreads peer numbers over the torrents: the number of a peer is
-    /// independent of the size of its swarm.
+    /// Multiplier, coprime to the number of peers, that spreads peer numbers over the torrents: the number of
+    /// a peer is independent of the size of its swarm.
     stride: u64,
     /// Ranks at the quantiles of the popularity, in steps of 1/`QUANTILES`.
     quantiles: Vec<f64>,
@@ -91,8 +92,8 @@ impl Population {
         InfoHash(self.twenty_bytes(torrent.wrapping_mul(2)))
     }
 
-    /// Replaces the contents of `torrents` by the info hashes of a scrape: `count` torrents chosen by popularity, derived
-    /// from `subject`.
+    /// Replaces the contents of `torrents` by the info hashes of a scrape: `count` torrents chosen by
+    /// popularity, derived from `subject`.
     pub fn scrape_targets(&self, subject: u64, count: usize, torrents: &mut Vec<InfoHash>) {
         let mut rng = Rng::new(self.shape.seed, subject);
         torrents.clear();

@@ -39,8 +39,8 @@ impl PendingPeers {
         self.failed.push((peer, tried));
     }
 
-    /// Records a failed announce after `tried` earlier attempts. Returns true if that was the last of `attempts`; the
-    /// peer is dropped then.
+    /// Records a failed announce after `tried` earlier attempts. Returns true if that was the last of
+    /// `attempts`; the peer is dropped then.
     pub fn announce_failed(&mut self, peer: u64, tried: u8, attempts: u8) -> bool {
         let tried = tried.saturating_add(1);
         if tried < attempts {

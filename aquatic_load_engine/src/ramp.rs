@@ -2,8 +2,8 @@
 
 use crate::clock::{Nanos, SECOND};
 
-/// Schedule of first connections, bounded by a rate and by the number of connections without a first response: the
-/// tracker's accept queue is limited, and connections beyond it are delayed by seconds.
+/// Schedule of first connections, bounded by a rate and by the number of connections without a first
+/// response: the tracker's accept queue is limited, and connections beyond it are delayed by seconds.
 #[derive(Clone, Debug)]
 pub struct Ramp {
     per_second: Option<f64>,
@@ -16,7 +16,8 @@ pub struct Ramp {
 }
 
 impl Ramp {
-    /// Schedule of `all` connections at a rate (0 for no limit), with at most `opening` of them without a response.
+    /// Schedule of `all` connections at a rate (0 for no limit), with at most `opening` of them without a
+    /// response.
     #[must_use]
     pub fn new(all: usize, per_second: f64, opening: u32) -> Self {
         let per_second = Some(per_second).filter(|rate| *rate > 0.0);

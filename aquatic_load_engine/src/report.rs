@@ -93,7 +93,8 @@ pub struct Report {
     pub responses_per_second: f64,
     /// Requests per second.
     pub requests_per_second: f64,
-    /// Share of the time, from 0 to 1, in which the load test was idle. Near 0, the load test is the bottleneck.
+    /// Share of the time, from 0 to 1, in which the load test was idle. Near 0, the load test is the
+    /// bottleneck.
     pub idle_share: f64,
     /// Results by kind of request.
     pub kinds: Vec<KindReport>,
@@ -148,7 +149,8 @@ impl Report {
     /// Checks whether the tracker passed the phase.
     ///
     /// # Errors
-    /// When it violated the protocol, refused more than the given share of a kind of requests, or served none.
+    /// When it violated the protocol, refused more than the given share of a kind of requests, or served
+    /// none.
     pub fn verdict(&self, max_refused_share: f64) -> Result<(), Failure> {
         let violations = self.violations.iter().map(|violation| violation.count).sum();
         let refused = self.kinds.iter().find_map(|kind| kind.refused_more_than(max_refused_share));

@@ -39,7 +39,8 @@ aquatic_common::settings! {
     pub struct OpenConfig<const RATE: u32> {
         /// Total request rate of all threads.
         pub rate: u32 = RATE, unit "requests per second", in 1..=100_000_000;
-        /// Distribution of requests: "even" for equal gaps, "random" for gaps as from many independent clients.
+        /// Distribution of requests: "even" for equal gaps, "random" for gaps as from many independent
+        /// clients.
         pub arrivals: ArrivalsConfig = ArrivalsConfig::Random;
     }
 }
@@ -61,8 +62,8 @@ impl ArrivalsConfig {
 aquatic_common::settings! {
     /// Simulated torrents and peers. Each peer is in one torrent.
     pub struct PopulationConfig {
-        /// Seed of the pseudo-random population. Several load tests with the same population can run against one tracker;
-        /// restart the tracker before using another population.
+        /// Seed of the pseudo-random population. Several load tests with the same population can run against
+        /// one tracker; restart the tracker before using another population.
         pub seed: u64 = 1, in 0..=9_223_372_036_854_775_807;
         /// Number of torrents.
         pub torrents: u64 = 100_000, unit "torrents", in 1..=4_000_000_000;
@@ -93,12 +94,13 @@ impl PopulationConfig {
 aquatic_common::settings! {
     /// Source addresses of connections to the tracker.
     pub struct NetworkConfig {
-        /// First source address; the others are consecutive. Empty for 127.0.0.1 if the tracker is on IPv4 loopback,
-        /// otherwise for the address that the system chooses. Trackers identify peers by source address and port.
+        /// First source address; the others are consecutive. Empty for 127.0.0.1 if the tracker is on IPv4
+        /// loopback, otherwise for the address that the system chooses. Trackers identify peers by source
+        /// address and port.
         pub source_address: String = String::new();
-        /// Number of source addresses, all of which must be local. 0 for at least 16, or as many as the population needs,
-        /// if the tracker is on IPv4 loopback, otherwise for 1. One address suffices for 64512 peers and for about 28000
-        /// connections, including those closed during the last minute.
+        /// Number of source addresses, all of which must be local. 0 for at least 16, or as many as the
+        /// population needs, if the tracker is on IPv4 loopback, otherwise for 1. One address suffices for
+        /// 64512 peers and for about 28000 connections, including those closed during the last minute.
         pub source_addresses: u32 = 0, unit "addresses", in 0..=65_536;
     }
 }
@@ -110,8 +112,8 @@ aquatic_common::settings! {
         pub enable: bool = false;
         /// Server name in the tracker's certificate, also used as the host of requests with TLS.
         pub server_name: String = "localhost".to_owned();
-        /// Verify the tracker's certificate and its signature. Disabling it saves the load test work in each handshake;
-        /// the tracker's work is the same.
+        /// Verify the tracker's certificate and its signature. Disabling it saves the load test work in each
+        /// handshake; the tracker's work is the same.
         pub verify_certificate: bool = false;
         /// PEM file with the trusted certificates.
         pub ca_path: PathBuf = PathBuf::new();
@@ -144,7 +146,8 @@ impl TlsConfig {
 aquatic_common::settings! {
     /// Conditions under which the test fails, in addition to protocol violations.
     pub struct VerdictConfig {
-        /// Maximum share of the requests of each kind, from 0 to 1, that the tracker may refuse. 1 allows any number.
+        /// Maximum share of the requests of each kind, from 0 to 1, that the tracker may refuse. 1 allows any
+        /// number.
         pub max_refused_share: f64 = 0.01;
     }
 }

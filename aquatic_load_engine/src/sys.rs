@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
-/// Defers the choice of a source port from `bind` to `connect`, which can reuse ports in use for other destinations.
+/// Defers the choice of a source port from `bind` to `connect`, which can reuse ports in use for other
+/// destinations.
 pub(crate) fn bind_address_only(socket: &impl AsFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     let (value, length) = (ptr::from_ref(&on).cast(), size_of::<libc::c_int>() as libc::socklen_t);

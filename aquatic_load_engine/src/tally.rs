@@ -161,8 +161,8 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
         }
     }
 
-    /// Counts all requests of a kind without a response as lost. For kinds whose responses arrive at another thread, after
-    /// all threads are merged.
+    /// Counts all requests of a kind without a response as lost. For kinds whose responses arrive at another
+    /// thread, after all threads are merged.
     pub fn count_rest_as_lost(&mut self, kind: K) {
         let kind = &mut self.kinds[kind.index()];
         kind.lost = kind.sent.saturating_sub(kind.answered + kind.errors);

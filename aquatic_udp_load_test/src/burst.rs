@@ -1,4 +1,4 @@
-//! Requests that are sent together from one socket.
+//! Bursts of requests from one socket.
 
 use std::io;
 use std::net::UdpSocket;
@@ -9,12 +9,12 @@ use aquatic_udp_protocol::TransactionId;
 use crate::counters::Kind;
 use crate::sys::{MAX_BATCH, Message, Sender};
 
-/// Longest request: a scrape of 70 torrents.
+/// Maximum length of a request: a scrape of 70 torrents.
 const MAX_REQUEST: usize = 16 + 70 * 20;
-/// Most bytes in one message that the kernel is to cut: less than the longest UDP packet.
+/// Maximum length of a segmented message in bytes; below that of a UDP packet.
 const MAX_SEGMENTED: usize = 60_000;
 
-/// Packets by kind. Within a kind, all have the same length, so that the kernel can cut them apart.
+/// Packets by kind. Those of a kind have the same length, so that the kernel can split them.
 pub(crate) struct Burst {
     rows: [Row; 3],
     sender: Sender,
@@ -37,8 +37,8 @@ impl Burst {
         self.rows.iter().all(|row| row.ids.is_empty())
     }
 
-    /// Adds a request that `write` writes to the front of the buffer it is given, returning the length. What cannot be
-    /// written is not added.
+    /// Adds a request, which `write` encodes at the front of the given buffer, returning its length. Nothing
+    /// is added on an error.
     pub(crate) fn add<E>(
         &mut self,
         kind: Kind,
@@ -53,8 +53,8 @@ impl Burst {
         Ok(())
     }
 
-    /// Sends everything and forgets it. Requests the kernel did not take are handed to `not_sent`. The last error is
-    /// returned; it does not keep other requests from being sent.
+    /// Sends and removes all requests. Those that the kernel did not accept are passed to `not_sent`. Returns
+    /// the last error, which does not stop other requests.
     pub(crate) fn send(
         &mut self,
         socket: &UdpSocket,
@@ -82,7 +82,7 @@ impl Burst {
     }
 }
 
-/// Returns how many messages the kernel took.
+/// Returns the number of messages that the kernel accepted.
 fn send_all(
     sender: &mut Sender,
     socket: &UdpSocket,
@@ -94,7 +94,7 @@ fn send_all(
     while sent < messages.len() {
         match sender.send(socket, &messages[sent..]) {
             Ok(count) => sent += count,
-            // The kernel reports that an earlier packet met no listener, and has not tried this one.
+            // The kernel reports that an earlier packet was refused, and has not sent this one.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && !refused => {
                 refused = true;
                 *result = Err(error);

@@ -11,26 +11,30 @@ use aquatic_load_engine::sources::SourceSettings;
 
 use crate::sys::MAX_BATCH;
 
-/// Most requests under way per thread: the transaction id has 16 bits to tell them apart.
+/// Maximum number of requests in flight per thread: a transaction id has 16 bits for the entry.
 pub const MAX_IN_FLIGHT: usize = 1 << 16;
 
 aquatic_common::settings! {
-    /// Sockets, and the addresses that they send from.
+    /// Sockets and their source addresses.
     pub struct NetworkConfig {
-        /// First source address; the others follow it. Empty for 127.0.0.1 if the tracker is on IPv4 loopback, else
-        /// for the address the system chooses. Trackers tell peers apart by source address and announced port.
+        /// First source address; the others are consecutive. Empty for 127.0.0.1 if the tracker is on IPv4
+        /// loopback, otherwise for the address that the system chooses. Trackers identify peers by source
+        /// address and port.
         pub source_address: String = String::new();
-        /// Number of source addresses, all of which must be local. 0 for 16, or as many as the population needs, if the
-        /// tracker is on IPv4 loopback, else for 1. One address has room for 64512 peers.
+        /// Number of source addresses, all of which must be local. 0 for at least 16, or as many as the
+        /// population needs, if the tracker is on IPv4 loopback, otherwise for 1. One address suffices for
+        /// 64512 peers.
         pub source_addresses: u32 = 0, unit "addresses", in 0..=65_536;
-        /// Sockets per source address. A tracker with several sockets of its own spreads clients by address and port.
+        /// Number of sockets per source address. A tracker with several sockets distributes clients by
+        /// address and port.
         pub sockets_per_address: u32 = 1, unit "sockets", in 1..=1024;
-        /// Requests handed to the kernel together, all from one socket.
+        /// Maximum number of requests sent in one system call, from one socket.
         pub burst: usize = 32, unit "requests", in 1..=64;
-        /// Let the kernel cut bursts into packets, where it can (UDP_SEGMENT). A tracker on the same machine that
-        /// chooses a socket by the content of a packet sees each burst as a whole: switch it off to test that.
+        /// Let the kernel split bursts into packets if it can (UDP_SEGMENT). If a tracker on the same machine
+        /// selects a socket by the content of packets, the kernel selects one for the burst as a whole:
+        /// disable it to test that.
         pub segmentation_offload: bool = true;
-        /// Size of each socket's receive buffer; 0 for the system's default.
+        /// Size of the receive buffer of each socket; 0 for the default of the system.
         pub socket_recv_buffer_size: u32 = 1_000_000, unit "bytes", in 0..=1_000_000_000;
     }
 }
@@ -38,8 +42,8 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// Mix of requests.
     pub struct RequestConfig {
-        /// Weight of connect requests. Clients announce less often than connection ids expire, so there is about one
-        /// for each announce.
+        /// Weight of connect requests in the mix. Announce intervals exceed the lifetime of a connection id,
+        /// so clients send about one connect request per announce.
         pub weight_connect: u32 = 50, in 0..=1_000_000;
         /// Weight of announces in the mix.
         pub weight_announce: u32 = 50, in 0..=1_000_000;
@@ -49,9 +53,9 @@ aquatic_common::settings! {
         pub scrape_torrents: usize = 10, unit "torrents", in 1..=70;
         /// Number of peers requested by an announce (numwant).
         pub peers_wanted: u32 = 50, unit "peers", in 0..=1000;
-        /// A request without a response for this long is lost.
+        /// Time without a response after which a request counts as lost.
         pub timeout: u32 = 1000, unit "milliseconds", in 10..=60_000;
-        /// A connection id is renewed after this long.
+        /// Age at which a connection id is renewed.
         pub connection_age: u32 = 60, unit "seconds", in 1..=3600;
         /// Check the peers in every n-th announce response. 1 checks all, which costs throughput.
         pub check_one_in: u32 = 10, unit "responses", in 1..=1_000_000;
@@ -61,23 +65,25 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// Closed loop.
     pub struct ClosedConfig {
-        /// Requests under way, per thread. A receive buffer of the usual 208 KiB holds some 160 packets; what does not
-        /// fit is lost.
+        /// Number of requests in flight per thread. A receive buffer of the usual 208 KiB holds about 160
+        /// packets; further packets are dropped.
         pub window: usize = 128, unit "requests", in 1..=65_536;
-        /// Probability, from 0 to 1, that a response is followed by a further request at once. Otherwise the place in
-        /// the window stays empty for up to a millisecond.
+        /// Probability, from 0 to 1, that a response is followed by a further request immediately. Otherwise
+        /// that request is delayed by up to a millisecond.
         pub further_request_probability: f64 = 1.0;
     }
 }
 
 aquatic_common::settings! {
-    /// Open loop. Latency counts from when a request should have been sent.
+    /// Open loop. Latency is measured from the intended send time of a request.
     pub struct OpenConfig {
-        /// Requests per second, all threads together.
+        /// Total request rate of all threads.
         pub rate: u32 = 50_000, unit "requests per second", in 1..=100_000_000;
-        /// "even" sends at equal distances, "random" as many independent clients do.
+        /// Distribution of requests: "even" for equal gaps, "random" for gaps as from many independent
+        /// clients.
         pub arrivals: ArrivalsConfig = ArrivalsConfig::Random;
-        /// Probability, from 0 to below 1, that a response is followed by a further request at once, on top of the rate.
+        /// Probability, from 0 to 0.99, that a response is followed by a further request immediately, in
+        /// addition to the rate.
         pub further_request_probability: f64 = 0.0;
     }
 }
@@ -87,7 +93,7 @@ aquatic_common::settings! {
     pub struct PrefillConfig {
         /// Enable the prefill.
         pub enable: bool = false;
-        /// Announces under way, per thread.
+        /// Number of announces in flight per thread.
         pub window: usize = 128, unit "requests", in 1..=65_536;
         /// Maximum number of attempts per announce. After that the peer counts as lost.
         pub attempts: u8 = 20, unit "attempts", in 1..=255;

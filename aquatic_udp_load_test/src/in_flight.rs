@@ -1,4 +1,4 @@
-//! Requests under way: what a transaction id stands for.
+//! Requests in flight, by transaction id.
 
 use aquatic_load_engine::clock::Nanos;
 use aquatic_udp_protocol::TransactionId;
@@ -9,9 +9,9 @@ use crate::counters::Kind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
     pub(crate) kind: Kind,
-    /// The socket it was sent on.
+    /// Index of the socket.
     pub(crate) source: u32,
-    /// Of an announce, the peer; of a scrape, the number of torrents.
+    /// Peer of an announce, or index of torrents of a scrape.
     pub(crate) subject: u32,
     /// Number of earlier attempts.
     pub(crate) attempt: u8,
@@ -22,76 +22,76 @@ pub(crate) struct Pending {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    /// Counts the requests that had this place, so that a late reply to one of them is not taken for one to the next.
+struct Entry {
+    /// Number of requests that used this entry before, so that late replies to those are recognised.
     generation: u16,
     pending: Option<Pending>,
 }
 
-/// Places for requests under way. A transaction id is the number of the place and its generation.
+/// Table of requests in flight. A transaction id consists of the index of the entry and its generation.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    places: Vec<Place>,
-    /// Places without a request. The one freed last is used first, so that few places are used at all.
+    entries: Vec<Entry>,
+    /// Free entries. The one freed last is reused first, so that few entries are in use.
     free: Vec<u16>,
-    /// From this place on, there are no requests: looking for lost ones can stop there.
+    /// Index above the last used entry, where the search for timed-out requests ends.
     end: usize,
 }
 
 impl InFlight {
-    /// Up to 65,536 places.
-    pub(crate) fn new(places: usize) -> Self {
-        let places = places.min(crate::config::MAX_IN_FLIGHT);
+    /// Creates a table; its size is limited to 65,536.
+    pub(crate) fn new(entries: usize) -> Self {
+        let entries = entries.min(crate::config::MAX_IN_FLIGHT);
         Self {
-            places: vec![Place { generation: 0, pending: None }; places],
-            free: (0..places).rev().filter_map(|place| u16::try_from(place).ok()).collect(),
+            entries: vec![Entry { generation: 0, pending: None }; entries],
+            free: (0..entries).rev().filter_map(|entry| u16::try_from(entry).ok()).collect(),
             end: 0,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.entries.len() - self.free.len()
     }
 
     pub(crate) fn room(&self) -> usize {
         self.free.len()
     }
 
-    /// Gives the request a place, if there is one.
+    /// Inserts a request, unless the table is full.
     pub(crate) fn insert(&mut self, pending: Pending) -> Option<TransactionId> {
-        let number = self.free.pop()?;
-        let place = &mut self.places[usize::from(number)];
-        place.generation = place.generation.wrapping_add(1);
-        place.pending = Some(pending);
-        self.end = self.end.max(usize::from(number) + 1);
-        Some(TransactionId::from_number(u32::from(place.generation) << 16 | u32::from(number)))
+        let index = self.free.pop()?;
+        let entry = &mut self.entries[usize::from(index)];
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.pending = Some(pending);
+        self.end = self.end.max(usize::from(index) + 1);
+        Some(TransactionId::from_number(u32::from(entry.generation) << 16 | u32::from(index)))
     }
 
-    /// Takes the request out that a reply on this socket belongs to.
+    /// Removes and returns the request that a reply on this socket belongs to.
     pub(crate) fn take(&mut self, id: TransactionId, source: u32) -> Option<Pending> {
-        let number = id.number() as u16;
+        let index = id.number() as u16;
         let generation = (id.number() >> 16) as u16;
-        let place = self.places.get_mut(usize::from(number))?;
-        let belongs = place.generation == generation && place.pending.is_some_and(|p| p.source == source);
+        let entry = self.entries.get_mut(usize::from(index))?;
+        let belongs = entry.generation == generation && entry.pending.is_some_and(|p| p.source == source);
         if !belongs {
             return None;
         }
-        self.free.push(number);
-        place.pending.take()
+        self.free.push(index);
+        entry.pending.take()
     }
 
-    /// Takes out all requests that were sent before a moment.
+    /// Removes all requests that were sent before a time.
     pub(crate) fn expire(&mut self, sent_before: Nanos, mut lost: impl FnMut(Pending)) {
         let mut end = 0;
-        for number in 0..self.end {
-            match self.places[number].pending {
+        for index in 0..self.end {
+            match self.entries[index].pending {
                 Some(pending) if pending.sent < sent_before => {
-                    self.places[number].pending = None;
-                    // There are no more places than numbers of 16 bits.
-                    self.free.push(number as u16);
+                    self.entries[index].pending = None;
+                    // The table has at most 65,536 entries.
+                    self.free.push(index as u16);
                     lost(pending);
                 }
-                Some(_) => end = number + 1,
+                Some(_) => end = index + 1,
                 None => {}
             }
         }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_find_their_request_once_and_on_its_socket_only() {
+    fn replies_match_their_request_once_and_on_its_socket_only() {
         let mut table = InFlight::new(2);
         let id = table.insert(pending(3, 0)).unwrap();
         assert_eq!((table.len(), table.room()), (1, 1));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_takes_no_more_until_requests_expire() {
+    fn a_full_table_rejects_requests_until_some_expire() {
         let mut table = InFlight::new(2);
         let old = table.insert(pending(1, 10)).unwrap();
         table.insert(pending(1, 20)).unwrap();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn all_places_have_numbers() {
+    fn all_entries_have_an_index() {
         let mut table = InFlight::new(usize::MAX);
         assert_eq!(table.room(), 65_536);
         let id = (0..65_536).filter_map(|_| table.insert(pending(1, 0))).last().unwrap();

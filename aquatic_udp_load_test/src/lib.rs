@@ -1,6 +1,6 @@
-//! Load test for UDP trackers of any make: simulates a population of peers on sockets of its own, in closed or open
-//! loop, checks the replies and reports throughput and latency. What other load tests need too is in
-//! `aquatic_load_engine`; what UDP trackers need too is in `aquatic_udp_protocol`.
+//! Load test for UDP trackers of any make: simulates a population of peers on sockets of its own, in closed
+//! or open loop, verifies the replies and reports throughput and latency. What other load tests share is in
+//! `aquatic_load_engine`, and the codec in `aquatic_udp_protocol`.
 
 #![deny(unsafe_code)]
 

@@ -7,9 +7,9 @@ use aquatic_load_engine::command::OutputFlags;
 use aquatic_udp_load_test::config::Config;
 use clap::Parser;
 
-/// Measures how fast a UDP tracker answers, and checks what it answers
+/// Measures the throughput and latency of a UDP tracker, and verifies its replies
 ///
-/// Ends with 0 if the tracker answered and nothing it answered was wrong.
+/// Exits with 0 if the tracker served requests, refused few and violated no protocol.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {

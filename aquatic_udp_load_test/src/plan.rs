@@ -25,7 +25,7 @@ impl Plan {
         })
     }
 
-    /// The peers of the population that a tracker returned, in order; `None` stands for one of elsewhere.
+    /// Passes the returned peers to `each`, in order; `None` for peers outside the population.
     pub(crate) fn returned_peers(&self, peers: Peers<'_>, each: &mut dyn FnMut(Option<u64>)) {
         match peers {
             Peers::V4(peers) => peers.iter().for_each(|peer| {

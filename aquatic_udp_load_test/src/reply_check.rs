@@ -1,4 +1,4 @@
-//! Whether a reply is one that a tracker may give.
+//! Verification of replies.
 
 use aquatic_load_engine::peer_check::{AnnounceContext, PeerCheck};
 use aquatic_udp_protocol::{AnnounceReply, ScrapeView};

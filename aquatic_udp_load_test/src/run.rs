@@ -16,10 +16,10 @@ use crate::source;
 use crate::traffic::Traffic;
 use crate::worker::{LoadModel, Phase, Worker};
 
-/// How often a socket asks for its first connection id before the test goes on without it.
+/// Number of timeouts after which the test continues without sockets that have no connection id.
 const CONNECT_ATTEMPTS: Nanos = 5;
 
-/// Steps of a test. All threads go through them together.
+/// Phases of the test. All threads are in the same phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Connect,
@@ -47,7 +47,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         let act = |worker: &mut Worker| worker.run(phase(&plan, step, worker.thread()));
         let tally: Option<Tally> =
             run_phase(&mut workers, (name, extent), (&plan.topology.clock, &live), act)?;
-        // Connecting is a means; only its failure is worth a report.
+        // The connect phase has no report of its own.
         phases
             .extend(tally.filter(|_| step != Step::Connect).map(|tally| tally.report(name, config.threads)));
     }

@@ -1,4 +1,4 @@
-//! The sockets that peers announce from.
+//! Sockets of the simulated peers.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
@@ -11,22 +11,22 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::plan::Plan;
 
-/// A connected socket and what the tracker knows it by.
+/// Connected socket and its connection id.
 pub(crate) struct Source {
     pub(crate) socket: UdpSocket,
-    /// What the tracker gave out last, and when that was asked for.
+    /// Last connection id, and the time at which it was requested.
     pub(crate) connection: Option<(ConnectionId, Nanos)>,
-    /// A connect request to renew the connection id was sent then and has not been answered yet.
+    /// Time at which the pending connect request was sent.
     pub(crate) renewing_since: Option<Nanos>,
     /// Number of requests without a response.
     pub(crate) in_flight: u32,
-    /// The peers at this socket's address.
+    /// Peers at the address of the socket.
     pub(crate) peers: Range<u64>,
-    /// Those of them that a prefill has not announced from here yet.
+    /// Peers that a prefill has yet to announce from this socket.
     pub(crate) unannounced: PendingPeers,
 }
 
-/// Opens the sockets of one of the threads, without those whose addresses have no peers.
+/// Opens the sockets of a thread. Addresses without peers get none.
 pub(crate) fn open(plan: &Plan, thread: u32) -> anyhow::Result<Vec<Source>> {
     let per_address = u64::from(plan.config.network.sockets_per_address);
     let mut sources = Vec::new();

@@ -1,4 +1,4 @@
-//! The system calls that move many packets at once. Everything unsafe is here.
+//! System calls for batches of packets; the only unsafe code of the crate.
 #![allow(unsafe_code, reason = "batched system calls have no safe interface in the standard library")]
 
 use std::io;
@@ -7,22 +7,22 @@ use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
-/// Most packets in one call, and most segments the kernel cuts one message into.
+/// Maximum number of packets per call, and of segments per message.
 pub(crate) const MAX_BATCH: usize = 64;
 
-/// Longest packet that is received whole. Trackers keep replies within what fits a packet on the internet.
+/// Length of a receive buffer. Replies of trackers fit one packet of the usual MTU.
 pub(crate) const RECEIVE_LENGTH: usize = 2048;
 
-/// Bytes to send in one go.
+/// Message of one or several packets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'a> {
-    /// One packet, or several of equal length in a row.
+    /// One packet, or several consecutive ones of equal length.
     pub(crate) bytes: &'a [u8],
-    /// Length of each of several packets, for the kernel to cut by.
+    /// Length of each packet if there are several (UDP_SEGMENT).
     pub(crate) segment: Option<u16>,
 }
 
-/// A control message with a 16-bit number, laid out as the kernel reads it.
+/// Control message with a 16-bit value, in the layout of the kernel.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct SegmentControl {
@@ -44,7 +44,7 @@ impl SegmentControl {
     }
 }
 
-/// Sends messages, reusing its lists.
+/// Sender with reusable buffers.
 pub(crate) struct Sender {
     parts: Vec<libc::iovec>,
     controls: Vec<SegmentControl>,
@@ -63,7 +63,7 @@ impl Sender {
         }
     }
 
-    /// Hands messages to the kernel, up to [`MAX_BATCH`] of them, and returns how many it took.
+    /// Sends up to [`MAX_BATCH`] messages and returns the number of those sent.
     pub(crate) fn send(&mut self, socket: &UdpSocket, messages: &[Message<'_>]) -> io::Result<usize> {
         let messages = messages.get(..MAX_BATCH).unwrap_or(messages);
         self.parts.clear();
@@ -85,15 +85,15 @@ impl Sender {
             self.headers.push(header);
         }
         let count = self.headers.len() as libc::c_uint;
-        // SAFETY: the first `count` headers are initialised, and what they point to (one part each, and a control
-        // message of the stated length) lives in `self` and `messages`, which outlive the call. The kernel only reads
-        // from the parts.
+        // SAFETY: the first `count` headers are initialised, and what they point to (one part each, and a
+        // control message of the stated length) lives in `self` and `messages`, which outlive the call. The
+        // kernel only reads from the parts.
         let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), self.headers.as_mut_ptr(), count, 0) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 }
 
-/// Receives packets into buffers of its own.
+/// Receiver with its own buffers.
 pub(crate) struct Receiver {
     buffers: Vec<[u8; RECEIVE_LENGTH]>,
     parts: Vec<libc::iovec>,
@@ -112,7 +112,7 @@ impl Receiver {
         }
     }
 
-    /// Takes waiting packets without waiting for more, up to [`MAX_BATCH`], and returns how many there were.
+    /// Receives up to [`MAX_BATCH`] packets without waiting and returns their number.
     pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         let slots = self.buffers.iter_mut().zip(&mut self.parts).zip(&mut self.headers);
         for ((buffer, part), header) in slots {
@@ -122,8 +122,8 @@ impl Receiver {
         }
         let count = MAX_BATCH as libc::c_uint;
         let (headers, flags) = (self.headers.as_mut_ptr(), libc::MSG_DONTWAIT);
-        // SAFETY: there are MAX_BATCH headers, each with one part that covers one of the buffers; all of them live in
-        // `self`, which is borrowed for the call. No addresses or control messages are asked for.
+        // SAFETY: there are MAX_BATCH headers, each with one part that covers one of the buffers; all of them
+        // live in `self`, which is borrowed for the call. No addresses or control messages are asked for.
         let got = unsafe { libc::recvmmsg(socket.as_raw_fd(), headers, count, flags, ptr::null_mut()) };
         match usize::try_from(got) {
             Ok(count) => Ok(count),
@@ -134,7 +134,7 @@ impl Receiver {
         }
     }
 
-    /// One of the packets of the last [`Receiver::receive`].
+    /// Packet of the last [`Receiver::receive`], by its index.
     pub(crate) fn packet(&self, index: usize) -> &[u8] {
         let length = self.headers.get(index).map_or(0, |header| header.msg_len as usize);
         self.buffers.get(index).and_then(|buffer| buffer.get(..length)).unwrap_or_default()
@@ -146,7 +146,7 @@ fn empty_header() -> libc::mmsghdr {
     unsafe { mem::zeroed() }
 }
 
-/// Whether the kernel can cut messages sent on this socket into segments.
+/// Whether the kernel supports segmentation (UDP_SEGMENT) on this socket.
 pub(crate) fn can_segment(socket: &UdpSocket) -> bool {
     let (mut value, mut length): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
     let (value, length) = (ptr::from_mut(&mut value).cast(), &raw mut length);
@@ -156,7 +156,7 @@ pub(crate) fn can_segment(socket: &UdpSocket) -> bool {
     result == 0
 }
 
-/// Waits until one of the sockets can be read or the time is up.
+/// Waits until one of the sockets is readable or the timeout has passed.
 pub(crate) fn wait_readable(sockets: impl Iterator<Item = RawFd>, milliseconds: i32) -> io::Result<()> {
     let mut polled: Vec<libc::pollfd> =
         sockets.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();

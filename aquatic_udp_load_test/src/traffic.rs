@@ -42,7 +42,7 @@ impl PlannedRequest {
     }
 }
 
-/// The next request to send from a socket, if there is one.
+/// Next request of a socket.
 pub(crate) fn next(
     traffic: Traffic,
     plan: &Plan,
@@ -74,7 +74,7 @@ fn mixed(plan: &Plan, source: &Source, rng: &mut Rng) -> PlannedRequest {
     }
 }
 
-/// Writes requests.
+/// Encoder of requests.
 pub(crate) struct Writer {
     /// Torrents of the scrape being written; reused to avoid allocations.
     torrents: Vec<InfoHash>,

@@ -1,4 +1,4 @@
-//! One thread of the load test: sends, receives, counts.
+//! Thread of the load test: sends, receives and counts.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,20 +23,20 @@ use crate::source::Source;
 use crate::sys::{Receiver, can_segment, wait_readable};
 use crate::traffic::{self, PlannedRequest, Traffic, Writer};
 
-/// Sockets looked at in vain before sending goes first again.
+/// Maximum number of sockets without packets that are polled between two sends.
 const MAX_EMPTY_SOCKETS: usize = 4;
-/// Packets taken before sending goes first again.
+/// Maximum number of packets received between two sends.
 const MAX_RECEIVED: usize = 256;
 /// Interval of the check for timed-out requests.
 const EXPIRY_INTERVAL: Nanos = 10 * MILLISECOND;
 
-/// What decides when to send in a phase.
+/// Load model of a phase.
 pub(crate) enum LoadModel {
     Closed(Window),
     Open {
         schedule: Schedule,
         further_probability: f64,
-        /// Further requests that follow responses, by when the responses came.
+        /// Intended send times of requests that follow responses.
         further: VecDeque<Nanos>,
     },
 }
@@ -48,9 +48,9 @@ pub(crate) struct Worker {
     plan: Arc<Plan>,
     live: Arc<LiveCounters>,
     sources: Vec<Source>,
-    /// Where the next burst is sent from, unless that one has no connection id.
+    /// Index of the next socket to send from, if it has a connection id.
     next_source: usize,
-    /// Sockets that replies are expected on, the longest waiting first.
+    /// Sockets with requests in flight, the longest waiting first.
     expecting: IndexedQueue,
     in_flight: InFlight,
     segment: bool,
@@ -106,7 +106,7 @@ impl Worker {
                 busy_at = now;
             } else {
                 tally.idle(start, now);
-                // In open loop, waiting would delay what is due next.
+                // In open loop, waiting would delay the next request.
                 if now - busy_at > BUSY_POLL_TIME && matches!(phase.model, LoadModel::Closed(_)) {
                     self.wait();
                     tally.idle(now, self.plan.topology.now());
@@ -125,12 +125,12 @@ impl Worker {
                 let done = |source: &Source| source.connection.is_none() || source.unannounced.is_empty();
                 self.in_flight.len() == 0 && self.sources.iter().all(done)
             }
-            // A tracker that has not answered a single connect request in time is not going to.
+            // Without any connection id, nothing can be sent.
             Traffic::Mix => self.sources.iter().all(|source| source.connection.is_none()),
         }
     }
 
-    /// Waits for packets for as long as nothing else can become due.
+    /// Waits for packets, at most until something else can become due.
     fn wait(&self) {
         let waiting = self.expecting.iter().map(|number| self.sources[number as usize].socket.as_raw_fd());
         if let Err(error) = wait_readable(waiting.take(64), 1) {
@@ -138,13 +138,13 @@ impl Worker {
         }
     }
 
-    /// Sends a burst from one socket, if one is due, and returns how many requests it had.
+    /// Sends a burst from one socket if requests are due, and returns their number.
     fn send(&mut self, now: Nanos, received: usize, phase: &mut Phase, tally: &mut Tally) -> usize {
         let most = self.plan.config.network.burst.min(self.in_flight.room());
         let due = match &mut phase.model {
             LoadModel::Closed(window) => {
                 let due = window.due(now, self.in_flight.len()).min(most);
-                // While responses keep coming, small bursts are let grow.
+                // While responses arrive, small bursts are postponed so that they grow.
                 if received > 0 && due < most && self.in_flight.len() > most { 0 } else { due }
             }
             LoadModel::Open { .. } => most,
@@ -182,7 +182,7 @@ impl Worker {
         count
     }
 
-    /// The next socket in the round that has something to send.
+    /// Next socket, in round-robin order, with something to send.
     fn choose_source(&mut self, now: Nanos, traffic: Traffic) -> Option<usize> {
         for _ in 0..self.sources.len() {
             let number = self.next_source;
@@ -208,7 +208,7 @@ impl Worker {
         old && source.renewing_since.is_none()
     }
 
-    /// Adds a request to the burst. Returns 1, or 0 if there is no room for it.
+    /// Adds a request to the burst and returns the number of added requests, 0 or 1.
     fn add(
         &mut self,
         number: usize,
@@ -233,7 +233,7 @@ impl Worker {
         1
     }
 
-    /// Hands the burst to the kernel.
+    /// Sends the burst.
     fn flush(&mut self, number: usize, tally: &mut Tally) {
         if self.burst.is_empty() {
             return;
@@ -263,7 +263,7 @@ impl Worker {
         }
     }
 
-    /// Takes waiting packets from the sockets, the longest waiting first, and returns how many there were.
+    /// Receives packets, from the longest waiting sockets first, and returns their number.
     fn receive(&mut self, phase: &mut Phase, tally: &mut Tally) -> usize {
         let (mut total, mut empty) = (0, 0);
         for _ in 0..self.expecting.len() {
@@ -357,7 +357,7 @@ impl Worker {
         }
     }
 
-    /// An announce was not answered, or with an error. A prefill tries again until it has tried often enough.
+    /// Handles an announce that failed. A prefill retries it until its attempts run out.
     fn failed(&mut self, pending: Pending, traffic: Traffic, tally: &mut Tally) {
         let source = &mut self.sources[pending.source as usize];
         if traffic != Traffic::Prefill || pending.kind != Kind::Announce {
@@ -370,7 +370,7 @@ impl Worker {
         }
     }
 
-    /// Gives up requests that have been under way for too long, and shows progress.
+    /// Removes timed-out requests and updates progress.
     fn expire(&mut self, now: Nanos, traffic: Traffic, tally: &mut Tally) {
         if !self.expiry.is_due(now) {
             return;
@@ -389,7 +389,7 @@ impl Worker {
         self.live.add_responses(tally);
     }
 
-    /// Completes the counts at the end of a phase.
+    /// Completes the counters at the end of a phase.
     fn close(&mut self, now: Nanos, phase: &Phase, tally: &mut Tally) {
         tally.end_at(now);
         let unconnected = self.sources.iter().filter(|source| source.connection.is_none()).count();
@@ -401,7 +401,7 @@ impl Worker {
             let untried = self.sources.iter().map(|source| source.unannounced.untried());
             tally.add(Note::PeersLost, untried.sum());
         }
-        // Mixed traffic repeats nothing.
+        // The mix does not retry announces.
         self.sources.iter_mut().for_each(|source| source.unannounced.drop_failed());
     }
 }

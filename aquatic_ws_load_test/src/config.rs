@@ -10,22 +10,22 @@ use aquatic_load_engine::settings::{
 };
 use aquatic_load_engine::sources::SourceSettings;
 
-/// Most connections: their numbers have six hexadecimal digits in peer ids.
+/// Maximum number of connections, which have six hexadecimal digits in peer ids.
 pub(crate) const MAX_CONNECTIONS: u32 = 1_000_000;
-/// Most torrents of a connection.
+/// Maximum number of torrents per connection.
 pub(crate) const MAX_TORRENTS: u8 = 100;
-/// Most offers in an announce.
+/// Maximum number of offers per announce.
 pub(crate) const MAX_OFFERS: u8 = 25;
 
 aquatic_common::choice! {
-    /// How clients leave.
+    /// Way in which clients leave.
     #[derive(Default)]
     pub enum Leave {
-        /// They announce it, and close the connection when that is answered.
+        /// Announce with event `stopped`, then a WebSocket close frame.
         Stopped = "stopped",
-        /// They close the connection as WebSocket asks for.
+        /// WebSocket close frame.
         Close = "close",
-        /// They are gone without a word.
+        /// TCP connection closed without notice.
         Abrupt = "abrupt",
         /// Each of these in turn.
         #[default]
@@ -37,7 +37,7 @@ aquatic_common::choice! {
     /// WebSocket implementation of the load test.
     #[derive(Default)]
     pub enum WebSocketClient {
-        /// Its own, with buffers that all connections of a thread share.
+        /// Implementation of the load test, with shared buffers.
         #[default]
         Fast = "fast",
         /// `async-tungstenite`.
@@ -46,16 +46,16 @@ aquatic_common::choice! {
 }
 
 aquatic_common::settings! {
-    /// The simulated torrents and peers. Each connection is a peer, in one torrent or several.
+    /// Simulated torrents and peers. Each connection is a peer, in one or several torrents.
     pub struct PopulationConfig {
-        /// Everything random follows from it.
+        /// Seed of the pseudo-random population.
         pub seed: u64 = 1, in 0..=9_223_372_036_854_775_807;
         /// Number of torrents.
         pub torrents: u64 = 100, unit "torrents", in 1..=100_000_000;
-        /// Share of peers that are seeders, from 0 to 1. A tracker may choose not to introduce seeders to each other:
-        /// then some offers will show as lost.
+        /// Share of peers that are seeders, from 0 to 1. Trackers may not relay offers between seeders: some
+        /// offers count as lost then.
         pub seeder_share: f64 = 0.0;
-        /// Popularity: the torrent of rank r weighs r to the power of minus this. From 0 (all alike) to 3.
+        /// Exponent s of the popularity, from 0 (uniform) to 3: the torrent of rank r has the weight r^-s.
         pub zipf_exponent: f64 = 0.5;
     }
 }
@@ -63,17 +63,17 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// Connections to the tracker.
     pub struct ConnectionConfig {
-        /// How many there are at a time, all threads together. The limit of open files must allow for it.
+        /// Total number of concurrent connections of all threads. The limit of open files must be higher.
         pub count: u32 = 1000, unit "connections", in 1..=1_000_000;
-        /// Torrents that each of them announces to.
+        /// Number of torrents per connection.
         pub torrents: u8 = 1, unit "torrents", in 1..=100;
-        /// First connections per second, all threads together; 0 for as fast as the tracker takes them.
+        /// Total rate at which all threads open their first connections; 0 for no limit.
         pub ramp: u32 = 0, unit "connections per second", in 0..=10_000_000;
-        /// At the start, so many connections per thread wait for the reply to their first announce at a time. A
-        /// tracker's queue of connections to accept is limited; what does not fit is delayed by seconds.
+        /// Maximum number of connections per thread that wait for the reply to their first announce at the
+        /// start. The accept queue of a tracker is limited; connections beyond it are delayed by seconds.
         pub opening: u32 = 128, unit "connections", in 1..=1_000_000;
-        /// WebSocket implementation. "library" (async-tungstenite) judges the tracker independently of this project's
-        /// code; "fast" sends a quarter more messages with the same processor time.
+        /// WebSocket implementation: "fast" for load; "library" (async-tungstenite) to verify the tracker
+        /// independently of this project, at four fifths of the throughput.
         pub websocket: WebSocketClient = WebSocketClient::Fast;
         /// Path of the tracker's URL.
         pub path: String = "/announce".to_owned();
@@ -89,13 +89,14 @@ aquatic_common::settings! {
         pub weight_scrape: u32 = 1, in 0..=1_000_000;
         /// Number of torrents per scrape.
         pub scrape_torrents: usize = 5, unit "torrents", in 1..=50;
-        /// Offers in an announce.
+        /// Number of offers per announce.
         pub offers: u8 = 5, unit "offers", in 0..=25;
-        /// Probability, from 0 to 1, that a peer answers an offer that was relayed to it.
+        /// Probability, from 0 to 1, that a peer answers a relayed offer.
         pub answer_probability: f64 = 1.0;
-        /// Length of the session descriptions in offers and answers. Those of browsers have 1 to 4 KB.
+        /// Length of the session descriptions in offers and answers. Browsers send 1 to 4 KB.
         pub sdp_length: usize = 2000, unit "bytes", in 600..=16_000;
-        /// An announce or scrape without a reply for this long is lost, and its connection is closed.
+        /// Time without a reply after which an announce or scrape counts as lost and its connection is
+        /// closed.
         pub timeout: u32 = 5000, unit "milliseconds", in 10..=600_000;
     }
 }
@@ -103,33 +104,33 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// Closed loop.
     pub struct ClosedConfig {
-        /// Announces and scrapes that wait for their replies at a time, per thread, each on a connection of its own.
-        /// Relays are not counted in.
+        /// Number of announces and scrapes in flight per thread, each on its own connection. Relays are not
+        /// limited.
         pub window: usize = 128, unit "requests", in 1..=1_000_000;
     }
 }
 
 aquatic_common::settings! {
-    /// Holding idle connections instead of load, to see what they cost the tracker.
+    /// Idle connections instead of load, to measure their memory in the tracker.
     pub struct IdleConfig {
-        /// Do it: make the connections, announce once on each, and then only answer what comes.
+        /// Enable idle connections: open them, announce once on each, then only answer offers and pings.
         pub enable: bool = false;
-        /// How long to hold them once all are open. The log says when that begins.
+        /// Time for which they are held after all are open. Its start is logged.
         pub hold: u32 = 10, unit "seconds", in 0..=86_400;
     }
 }
 
 aquatic_common::settings! {
-    /// Clients that come and go instead of load: connect, announce, leave.
+    /// Churn instead of load: clients connect, announce and leave.
     pub struct ChurnConfig {
-        /// How many there are, one after the other in the places of connections.count; 0 for load as usual.
+        /// Total number of clients, connections.count at a time; 0 for load instead.
         pub connections: u64 = 0, unit "connections", in 0..=1_000_000_000_000;
-        /// How many come per second, all threads together; 0 for as fast as the tracker takes them.
+        /// Total rate at which all threads start clients; 0 for no limit.
         pub rate: u32 = 0, unit "connections per second", in 0..=10_000_000;
-        /// How long they stay after the reply to their announce.
+        /// Time for which clients stay after the reply to their announce.
         pub stay: u32 = 0, unit "milliseconds", in 0..=3_600_000;
-        /// "stopped" announces it first, "close" says goodbye in WebSocket only, "abrupt" does neither; "mixed" has
-        /// some of each.
+        /// Way in which clients leave: "stopped" for an announce and a close frame, "close" for a close
+        /// frame, "abrupt" for neither, "mixed" for each in turn.
         pub leave: Leave = Leave::Mixed;
     }
 }
@@ -150,8 +151,8 @@ aquatic_common::settings! {
         /// Load model: "closed" sends as fast as the tracker responds, "open" at a given rate.
         pub mode: Mode = Mode::Closed;
         pub closed: ClosedConfig;
-        /// Open loop. The rate is that of announces and scrapes; answers come on top. Latency counts from when a request
-        /// should have been sent, that of its offers as well.
+        /// Open loop. The rate is that of announces and scrapes, without answers. Latency is measured from
+        /// the intended send time of a request, also for its offers.
         pub open: OpenConfig<1000>;
         pub network: NetworkConfig;
         pub connections: ConnectionConfig;
@@ -201,7 +202,7 @@ impl Config {
         }
     }
 
-    /// The population: one peer for each torrent of each connection.
+    /// Parameters of the population: one peer for each torrent of each connection.
     #[must_use]
     pub fn shape(&self) -> PopulationShape {
         let PopulationConfig { seed, torrents, seeder_share, zipf_exponent } = self.population;

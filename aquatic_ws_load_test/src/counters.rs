@@ -3,7 +3,7 @@
 use aquatic_load_engine::{counted, tally};
 
 counted! {
-    /// What is sent and has to come to something. An offer or answer is served when it reaches the other peer.
+    /// Kinds of messages. An offer or answer is served when it reaches the other peer.
     pub(crate) enum Kind {
         Connect = "connect",
         Announce = "announce",

@@ -1,5 +1,5 @@
-//! Decoding of tracker messages, independent of the codec that the tracker uses: a mistake in that codec cannot hide by
-//! being made on both sides of the wire.
+//! Decoding of tracker messages with `simd-json`, independent of the codec of the tracker, whose mistakes
+//! would go unnoticed if both sides used it.
 
 use aquatic_common::{InfoHash, PeerId};
 use simd_json::prelude::*;
@@ -15,9 +15,9 @@ pub(crate) enum TrackerMessage<'a> {
     Offer(Relay<'a>),
     /// Answer of another peer to an offer of the receiver.
     Answer(Relay<'a>),
-    /// Reply to a scrape: the torrents it has counts of.
+    /// Reply to a scrape: the torrents it contains.
     Scrape { info_hashes: Vec<InfoHash> },
-    /// Failure message: the reason that it gives.
+    /// Failure message with its reason.
     Failure { reason: &'a str },
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Description<'a> {
     pub(crate) sdp: &'a str,
 }
 
-/// Reason why bytes are not a message of a tracker.
+/// Reason why a message is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DecodeError {
     NotJson,
@@ -59,8 +59,8 @@ impl Decoder {
         Self { buffers: Buffers::default(), tape: Tape(Vec::new()) }
     }
 
-    /// Decodes a message, of which strings are unescaped in place. Unknown members are ignored; of members with the same name the last one counts, as in
-    /// JavaScript.
+    /// Decodes a message, of which strings are unescaped in place. Unknown members are ignored; of members
+    /// with the same name the last one counts, as in JavaScript.
     pub(crate) fn decode<'a>(&mut self, message: &'a mut Vec<u8>) -> Result<TrackerMessage<'a>, DecodeError> {
         let Self { buffers, tape } = self;
         let length = message.len();
@@ -75,7 +75,7 @@ impl Decoder {
     }
 }
 
-/// Members of a message that have a meaning.
+/// Known members of a message.
 #[derive(Clone, Copy, Default)]
 struct Members<'t, 'a> {
     action: Option<Value<'t, 'a>>,
@@ -183,7 +183,7 @@ fn count(value: Option<Value<'_, '_>>, name: &'static str) -> Result<u32, Decode
     value.and_then(|value| value.as_u32()).ok_or(DecodeError::Member(name))
 }
 
-/// Bytes of a binary string: each is written as the character of the same number.
+/// Bytes of a binary string, in which each byte is the character with its number.
 pub(crate) fn twenty_bytes(text: &str) -> Option<[u8; 20]> {
     let mut bytes = [0; 20];
     let mut characters = text.chars();
@@ -207,7 +207,7 @@ mod tests {
         Decoder::new().decode(message)
     }
 
-    /// Text that the tracker's codec writes.
+    /// Message as encoded by the codec of the tracker.
     fn written(message: tracker::TrackerMessage<'_>) -> String {
         let mut text = String::new();
         message.encode(&mut text);

@@ -1,72 +1,72 @@
-//! Session descriptions, made once. Between the parts that never change stands a label that says when and by whom it
-//! was sent.
+//! Session descriptions. Between constant parts they contain a label with the send time and the sender, which
+//! verifies a relay and measures its latency.
 
 use aquatic_load_engine::clock::Nanos;
 
 use crate::decode::Description;
 use crate::ids::{read_hex, write_hex};
 
-/// Digits of a label: time, connection, number of the offer.
+/// Length of a label in hexadecimal digits: time, connection, sequence number.
 const LABEL_LENGTH: usize = 16 + 8 + 8;
-/// What stands before the label in the text of a session description.
+/// SDP before the label.
 const BEFORE: &str = "v=0\r\no=- ";
-/// What stands behind it, up to the candidates.
+/// SDP between the label and the candidates.
 const MIDDLE: &str = " 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\na=extmap-allow-mixed\r\n\
     a=msid-semantic: WMS\r\nm=application 50411 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 192.0.2.10\r\n";
-/// What stands at the end.
+/// SDP after the candidates.
 const END: &str = "a=ice-ufrag:Zk3q\r\na=ice-pwd:9HhIbUuVnXcW2sB7eYdLkTqR\r\na=ice-options:trickle\r\n\
     a=fingerprint:sha-256 0F:52:9B:C1:6A:77:E0:3D:18:B4:2C:95:DE:41:8F:63:AA:07:F9:5E:34:C8:71:1D:E6:90:4B:2F:BD:58:\
     13:A6\r\na=setup:actpass\r\na=mid:0\r\na=sctp-port:5000\r\na=max-message-size:262144\r\n";
 
-/// What a session description says of itself.
+/// Label of a session description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Label {
-    /// When it was meant to be sent.
+    /// Intended send time.
     pub(crate) time: Nanos,
-    /// Who sent it.
+    /// Number of the sending connection.
     pub(crate) connection: u32,
-    /// The number of the offer that it is, or that it answers.
+    /// Sequence number of the offer, or of the answered offer.
     pub(crate) sequence: u32,
 }
 
-/// All session descriptions of a kind: a JSON object before and behind its label.
+/// Template of the session descriptions of a kind.
 pub(crate) struct Template {
     kind: &'static str,
     before: String,
-    behind: String,
-    /// The session description itself behind its label.
-    sdp_behind: String,
+    after: String,
+    /// SDP after the label, unescaped.
+    sdp_after: String,
 }
 
 impl Template {
-    /// Those of a kind, `offer` or `answer`, each of this many bytes or a few more.
+    /// Creates a template for a kind, `offer` or `answer`, with an SDP of at least `length` bytes.
     pub(crate) fn new(kind: &'static str, length: usize) -> Self {
-        let mut sdp_behind = MIDDLE.to_owned();
+        let mut sdp_after = MIDDLE.to_owned();
         for number in 0.. {
-            if BEFORE.len() + LABEL_LENGTH + sdp_behind.len() + END.len() >= length {
+            if BEFORE.len() + LABEL_LENGTH + sdp_after.len() + END.len() >= length {
                 break;
             }
             let (priority, host, port) = (2_113_937_151 - number, number % 250, 50_000 + number % 10_000);
-            sdp_behind += &format!(
+            sdp_after += &format!(
                 "a=candidate:{number} 1 udp {priority} 198.51.100.{host} {port} typ host generation 0 network-cost 50\r\n"
             );
         }
-        sdp_behind += END;
+        sdp_after += END;
         let escaped = |text: &str| text.replace("\r\n", "\\r\\n");
         Self {
             kind,
             before: format!("{{\"type\":\"{kind}\",\"sdp\":\"{}", escaped(BEFORE)),
-            behind: format!("{}\"}}", escaped(&sdp_behind)),
-            sdp_behind,
+            after: format!("{}\"}}", escaped(&sdp_after)),
+            sdp_after,
         }
     }
 
-    /// Bytes that [`Self::write`] appends.
+    /// Number of bytes that [`Self::write`] appends.
     pub(crate) fn length(&self) -> usize {
-        self.before.len() + LABEL_LENGTH + self.behind.len()
+        self.before.len() + LABEL_LENGTH + self.after.len()
     }
 
-    /// Appends one.
+    /// Appends a description as a JSON object.
     pub(crate) fn write(&self, label: Label, out: &mut String) {
         let mut digits = [0; LABEL_LENGTH];
         write_hex(&mut digits[..16], label.time);
@@ -74,16 +74,16 @@ impl Template {
         write_hex(&mut digits[24..], label.sequence.into());
         out.push_str(&self.before);
         out.extend(digits.map(char::from));
-        out.push_str(&self.behind);
+        out.push_str(&self.after);
     }
 
-    /// Label of a session description, if it is one of these to the last character.
+    /// Label of a description, if it matches the template exactly.
     pub(crate) fn read(&self, Description { kind, sdp }: Description<'_>) -> Option<Label> {
         if kind != self.kind {
             return None;
         }
         let (digits, rest) = sdp.strip_prefix(BEFORE)?.split_at_checked(LABEL_LENGTH)?;
-        if rest == self.sdp_behind { read_label(digits.as_bytes()) } else { None }
+        if rest == self.sdp_after { read_label(digits.as_bytes()) } else { None }
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     const LABEL: Label = Label { time: 123_456_789_012, connection: 999_999, sequence: u32::MAX };
 
-    /// Text of a description, and its SDP as another decoder reads it.
+    /// Template, description, and its SDP as read by another decoder.
     fn written(kind: &'static str, length: usize) -> (Template, String, String) {
         let (template, mut object) = (Template::new(kind, length), String::new());
         template.write(LABEL, &mut object);
@@ -121,13 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_noticed() {
+    fn modified_descriptions_are_rejected() {
         let (template, _, sdp) = written("offer", 1000);
         let read = |sdp: &[u8]| template.read(Description { kind: "offer", sdp: str::from_utf8(sdp).ok()? });
-        for place in 0..sdp.len() {
+        for index in 0..sdp.len() {
             let mut changed = sdp.clone().into_bytes();
-            changed[place] ^= 1;
-            assert_ne!(read(&changed), Some(LABEL), "{place}");
+            changed[index] ^= 1;
+            assert_ne!(read(&changed), Some(LABEL), "{index}");
         }
         assert_eq!(read(&sdp.as_bytes()[..sdp.len() - 1]), None);
         assert_eq!(read(b""), None);

@@ -1,18 +1,18 @@
-//! Names that say whose they are: from a peer id follows the connection, from an offer id the offer. So a relay can be
-//! checked where it arrives, without asking whoever sent it.
+//! Peer ids and offer ids. They encode the connection or the offer, so a relay can be verified where it
+//! arrives.
 
 use aquatic_common::PeerId;
 use aquatic_load_engine::rng::mix;
 
-/// What the peer ids of clients of the Web begin with. Four digits follow, for their version; here they are for the test,
-/// so that those of one test are not taken for those of the one before.
+/// Prefix of peer ids of WebTorrent clients. The four digits of their version identify the test here, so that
+/// peers of an earlier test are recognised.
 const PREFIX: &[u8; 3] = b"-WW";
-/// Digits for the connection, and for how many had its place before.
+/// Hexadecimal digits of the connection, and of the generation.
 const DIGITS: usize = 6;
-/// What fits into these digits.
+/// Largest number with these digits.
 const MASK: u32 = (1 << (4 * DIGITS)) - 1;
 
-/// The name of the peer in a place for connections, when so many had that place before.
+/// Peer id of a connection and its generation.
 pub(crate) fn peer_id(seed: u64, connection: u32, generation: u32) -> PeerId {
     let mut id = [b'-'; 20];
     id[..3].copy_from_slice(PREFIX);
@@ -22,7 +22,7 @@ pub(crate) fn peer_id(seed: u64, connection: u32, generation: u32) -> PeerId {
     PeerId(id)
 }
 
-/// The place for connections that a peer is or was in.
+/// Connection of a peer id.
 pub(crate) fn connection_of(seed: u64, peer: &PeerId) -> Option<u32> {
     let mut test = [0; 4];
     write_hex(&mut test, seed);
@@ -32,16 +32,16 @@ pub(crate) fn connection_of(seed: u64, peer: &PeerId) -> Option<u32> {
     u32::try_from(read_hex(connection)?).ok()
 }
 
-/// Writes as many hexadecimal digits as there is room for, the last ones.
+/// Writes the last hexadecimal digits of a number, as many as fit.
 pub(crate) fn write_hex(out: &mut [u8], number: u64) {
-    let places = out.len();
-    for (place, digit) in out.iter_mut().enumerate() {
-        let nibble = (number >> (4 * (places - 1 - place))) as usize & 15;
+    let width = out.len();
+    for (index, digit) in out.iter_mut().enumerate() {
+        let nibble = (number >> (4 * (width - 1 - index))) as usize & 15;
         *digit = b"0123456789abcdef"[nibble];
     }
 }
 
-/// Reads hexadecimal digits in lower case, up to sixteen.
+/// Parses up to sixteen lower-case hexadecimal digits.
 pub(crate) fn read_hex(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0, |number, digit| {
         let value = match digit {
@@ -53,52 +53,52 @@ pub(crate) fn read_hex(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Which offer it is.
+/// Identity of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OfferKey {
-    /// Who made it.
+    /// Connection that made the offer.
     pub(crate) connection: u32,
-    /// Counts the offers of a place for connections, from 1.
+    /// Sequence number of the offer on its connection, from 1.
     pub(crate) sequence: u32,
-    /// Its place among the offers of the announce, from 0, and how many these are.
+    /// Position among the offers of the announce, from 0, and their number.
     pub(crate) position: u8,
     pub(crate) count: u8,
-    /// Which of the torrents of the connection it is for.
+    /// Membership of the connection in the torrent.
     pub(crate) membership: u8,
 }
 
 impl OfferKey {
-    /// Twenty bytes that look random, as those that clients choose do.
+    /// Offer id: twenty bytes that look random, as those of clients.
     pub(crate) fn id(self, seed: u64) -> [u8; 20] {
-        let who = u64::from(self.connection) << 32 | u64::from(self.sequence);
-        let place = u32::from_be_bytes([0, self.membership, self.count, self.position]);
-        let tag = tag(seed, who, place);
-        let (who_mask, place_mask) = masks(tag);
+        let source = u64::from(self.connection) << 32 | u64::from(self.sequence);
+        let position_bits = u32::from_be_bytes([0, self.membership, self.count, self.position]);
+        let tag = tag(seed, source, position_bits);
+        let (source_mask, position_mask) = masks(tag);
         let mut id = [0; 20];
         id[..8].copy_from_slice(&tag.to_be_bytes());
-        id[8..16].copy_from_slice(&(who ^ who_mask).to_be_bytes());
-        id[16..].copy_from_slice(&(place ^ place_mask).to_be_bytes());
+        id[8..16].copy_from_slice(&(source ^ source_mask).to_be_bytes());
+        id[16..].copy_from_slice(&(position_bits ^ position_mask).to_be_bytes());
         id
     }
 
-    /// The offer of this id, if it is one of this test.
+    /// Decodes an offer id of this test.
     pub(crate) fn of(id: &[u8; 20], seed: u64) -> Option<Self> {
         let (first, rest) = id.split_first_chunk()?;
         let (second, third) = rest.split_first_chunk()?;
         let found = u64::from_be_bytes(*first);
-        let (who_mask, place_mask) = masks(found);
-        let who = u64::from_be_bytes(*second) ^ who_mask;
-        let place = u32::from_be_bytes(third.try_into().ok()?) ^ place_mask;
-        let [_, membership, count, position] = place.to_be_bytes();
-        // Both halves fit.
-        let (connection, sequence) = ((who >> 32) as u32, who as u32);
+        let (source_mask, position_mask) = masks(found);
+        let source = u64::from_be_bytes(*second) ^ source_mask;
+        let position_bits = u32::from_be_bytes(third.try_into().ok()?) ^ position_mask;
+        let [_, membership, count, position] = position_bits.to_be_bytes();
+        // Both halves have 32 bits.
+        let (connection, sequence) = ((source >> 32) as u32, source as u32);
         let name = Self { connection, sequence, position, count, membership };
-        (found == tag(seed, who, place)).then_some(name)
+        (found == tag(seed, source, position_bits)).then_some(name)
     }
 }
 
-fn tag(seed: u64, who: u64, place: u32) -> u64 {
-    mix(seed ^ mix(who ^ mix(place.into())))
+fn tag(seed: u64, source: u64, position_bits: u32) -> u64 {
+    mix(seed ^ mix(source ^ mix(position_bits.into())))
 }
 
 fn masks(tag: u64) -> (u64, u32) {
@@ -110,24 +110,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_are_known_by_their_ids() {
+    fn connections_are_decoded_from_peer_ids() {
         for (connection, generation) in [(0, 0), (1, 5), (999_999, 0x01_23_45_67)] {
             assert_eq!(connection_of(3, &peer_id(3, connection, generation)), Some(connection));
         }
         assert_ne!(peer_id(1, 7, 1), peer_id(1, 7, 2));
         assert_eq!(peer_id(0x5_1a2b, 0xabc, 1).0, *b"-WW1a2b-000abc000001");
-        for stranger in [
+        for other in [
             *b"-WW0101-000abc000001",
             *b"-WX0100-000abc000001",
             *b"-WW0100-000Abc000001",
             *b"-WW0100-000abc00000x",
         ] {
-            assert_eq!(connection_of(0x100, &PeerId(stranger)), None);
+            assert_eq!(connection_of(0x100, &PeerId(other)), None);
         }
     }
 
     #[test]
-    fn offers_are_known_by_their_ids() {
+    fn offers_are_decoded_from_offer_ids() {
         let name =
             OfferKey { connection: 999_999, sequence: u32::MAX, position: 4, count: 5, membership: 99 };
         let id = name.id(3);

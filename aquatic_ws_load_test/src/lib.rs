@@ -1,8 +1,8 @@
-//! Load test for WebTorrent trackers of any make, plain and over TLS: simulates browsers that announce with offers,
-//! answer the offers relayed to them, come and go, or just stay connected; checks that each relay reaches the right
-//! peer, whole and once; and reports throughput and latency. What other load tests need too is in
-//! `aquatic_load_engine`. It shares no code with the trackers of this repository: WebSocket is `async-tungstenite`'s, JSON
-//! is `simd-json`'s.
+//! Load test for WebTorrent trackers of any make, plain and over TLS: simulates browsers that announce with
+//! offers, answer the offers relayed to them, connect and leave, or stay idle; verifies that each relay is
+//! delivered unmodified, once, to the right peer; and reports throughput and latency. What other load tests
+//! share is in `aquatic_load_engine`. The crate does not use the codec of the tracker: JSON is decoded by
+//! `simd-json`, and `async-tungstenite` is available as an independent WebSocket client.
 
 #![forbid(unsafe_code)]
 

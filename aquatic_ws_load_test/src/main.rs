@@ -7,9 +7,9 @@ use aquatic_load_engine::command::OutputFlags;
 use aquatic_ws_load_test::config::Config;
 use clap::Parser;
 
-/// Measures how fast a WebTorrent tracker relays, and checks what it relays
+/// Measures the throughput and latency of a WebTorrent tracker, and verifies its messages
 ///
-/// Ends with 0 if the tracker answered and nothing it sent was wrong.
+/// Exits with 0 if the tracker served requests, refused few and violated no protocol.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {

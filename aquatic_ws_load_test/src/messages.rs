@@ -1,5 +1,5 @@
-//! Messages to the tracker, as text. They are put together from parts that were made once, because a load test has to
-//! write them faster than a tracker reads them.
+//! Encoding of messages to the tracker. Session descriptions are prepared once, because the load test has to
+//! encode faster than the tracker decodes.
 
 use aquatic_common::{InfoHash, PeerId};
 use aquatic_load_engine::clock::Nanos;
@@ -8,10 +8,10 @@ use crate::description::Label;
 use crate::ids::OfferKey;
 use crate::plan::Plan;
 
-/// Longest binary string of twenty bytes: each of them escaped.
+/// Maximum length of an encoded string of twenty bytes, all escaped.
 const MAX_STRING_LENGTH: usize = 20 * 6;
 
-/// What happens to a peer in a torrent.
+/// Event of an announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Started,
@@ -19,21 +19,21 @@ pub(crate) enum Event {
     Stopped,
 }
 
-/// An announce of a connection.
+/// Announce of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Announce {
     pub(crate) connection: u32,
     pub(crate) generation: u32,
     pub(crate) membership: u8,
     pub(crate) event: Event,
-    /// Offers, and the number of the first.
+    /// Number of offers, and sequence number of the first.
     pub(crate) offers: u8,
     pub(crate) sequence: u32,
-    /// When it was meant to be sent.
+    /// Intended send time.
     pub(crate) intended: Nanos,
 }
 
-/// An answer to an offer that was relayed to a connection.
+/// Answer of a connection to a relayed offer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer {
     pub(crate) connection: u32,
@@ -107,7 +107,7 @@ pub(crate) fn scrape(torrents: &[InfoHash], out: &mut String) {
     out.push_str("]}");
 }
 
-/// Writes bytes as the characters with their numbers, as JavaScript's JSON does.
+/// Appends a binary string: each byte as the character with its number, escaped as by JavaScript.
 fn characters(bytes: &[u8; 20], out: &mut String) {
     for &byte in bytes {
         match byte {
@@ -150,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_a_character() {
+    fn every_byte_is_one_character() {
         for start in (0..=255).step_by(20) {
-            let bytes: [u8; 20] = std::array::from_fn(|place| (start + place) as u8);
+            let bytes: [u8; 20] = std::array::from_fn(|index| (start + index) as u8);
             let mut json = "\"".to_owned();
             characters(&bytes, &mut json);
             json.push('"');
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn announces_say_what_they_should() {
+    fn announces_contain_the_right_members() {
         let plan = plan();
         let meant = Announce {
             connection: 8,
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_name_the_offer_and_who_made_it() {
+    fn answers_contain_the_offer_and_its_sender() {
         let plan = plan();
         let offer = OfferKey { connection: 2, sequence: 5, position: 0, count: 1, membership: 0 };
         let (info_hash, to) = (plan.info_hash(2, 0), plan.peer_id(2, 1));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn scrapes_name_the_torrents() {
+    fn scrapes_contain_the_torrents() {
         let (plan, mut torrents) = (plan(), Vec::new());
         plan.topology.population.scrape_targets(3, 5, &mut torrents);
         assert_eq!(torrents.len(), 5);

@@ -38,7 +38,7 @@ impl Plan {
         })
     }
 
-    /// How to make a connection.
+    /// Options of a connection.
     pub(crate) fn connect_options(&self, connection: u32) -> ConnectOptions<'_> {
         ConnectOptions {
             server: self.config.server_address,
@@ -48,12 +48,12 @@ impl Plan {
         }
     }
 
-    /// The peer of the population that a connection is for one of its torrents.
+    /// Peer of the population, for one torrent of a connection.
     fn peer(&self, connection: u32, membership: u8) -> u64 {
         u64::from(connection) * u64::from(self.config.connections.torrents) + u64::from(membership)
     }
 
-    /// One of the torrents of a connection.
+    /// Torrent of a connection.
     pub(crate) fn torrent(&self, connection: u32, membership: u8) -> u64 {
         self.topology.population.torrent_of(self.peer(connection, membership))
     }
@@ -62,7 +62,7 @@ impl Plan {
         self.topology.population.info_hash(self.torrent(connection, membership))
     }
 
-    /// Which of a connection's torrents this is.
+    /// Membership of a connection in a torrent.
     pub(crate) fn membership(&self, connection: u32, info_hash: &InfoHash) -> Option<u8> {
         let torrents = self.config.connections.torrents;
         (0..torrents).find(|&membership| self.info_hash(connection, membership) == *info_hash)

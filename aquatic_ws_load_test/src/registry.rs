@@ -1,50 +1,50 @@
-//! What threads have to know of each other's peers: which offers were relayed to whom, and how many are in a torrent.
+//! State shared by all threads: receivers of offers, and the number of peers in each torrent.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::config::MAX_OFFERS;
 use crate::ids::OfferKey;
 
-/// The last so many offers of each connection are remembered.
+/// Number of offers stored per connection, the newest ones.
 const REMEMBERED: u32 = 64;
-/// Marks an offer whose answer has come.
+/// Flag of an offer whose answer was delivered.
 const ANSWERED: u64 = 1 << 31;
 
 const _: () = assert!(MAX_OFFERS as u32 <= REMEMBERED, "the offers of an announce are remembered together");
 
-/// What is to be said about an offer that was relayed to a peer.
+/// Result of the check of a relayed offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OfferDelivery {
     Accepted,
-    /// It is too old to be remembered.
+    /// Too old: no longer stored.
     Forgotten,
-    /// It was relayed before.
+    /// Relayed before.
     Repeated,
     /// Another offer of the same announce was relayed to the same peer.
     SamePeer,
 }
 
-/// What is to be said about an answer that was relayed back.
+/// Result of the check of a relayed answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AnswerDelivery {
     Accepted,
-    /// Its offer is too old to be remembered.
+    /// The offer is too old: no longer stored.
     Forgotten,
-    /// The offer was relayed to someone else or to nobody.
+    /// The offer was not relayed to the sender of the answer.
     Forged,
-    /// The offer was answered before.
+    /// An answer to the offer was relayed before.
     Repeated,
 }
 
-/// Shared by all threads. Nothing here orders anything else: what one thread knows of a message of another it knows
-/// through the tracker.
+/// Shared by all threads. Relaxed ordering suffices: threads learn of each other's messages through the
+/// tracker only.
 pub(crate) struct Registry {
-    /// Places for the offers of each connection: the number of the offer in the upper half; in the lower one, who got
-    /// it, counted from 1, and [`ANSWERED`].
+    /// Offers of each connection: the sequence number in the upper half; in the lower half the receiver,
+    /// counted from 1, and [`ANSWERED`].
     offers: Box<[AtomicU64]>,
-    /// Peers that have announced to each torrent and not left.
+    /// Number of peers in each torrent.
     members: Box<[AtomicU32]>,
-    /// Whether the tracker replies to answers, as found out.
+    /// Whether the tracker has replied to an answer.
     answers_are_replied: AtomicBool,
 }
 
@@ -58,46 +58,46 @@ impl Registry {
         }
     }
 
-    fn place(&self, connection: u32, sequence: u32) -> Option<&AtomicU64> {
-        let place = u64::from(connection) * u64::from(REMEMBERED) + u64::from(sequence % REMEMBERED);
-        self.offers.get(usize::try_from(place).ok()?)
+    fn entry(&self, connection: u32, sequence: u32) -> Option<&AtomicU64> {
+        let entry = u64::from(connection) * u64::from(REMEMBERED) + u64::from(sequence % REMEMBERED);
+        self.offers.get(usize::try_from(entry).ok()?)
     }
 
-    /// An offer is about to be sent.
+    /// Records an offer that is about to be sent.
     pub(crate) fn offer_sent(&self, connection: u32, sequence: u32) {
-        if let Some(place) = self.place(connection, sequence) {
-            place.store(u64::from(sequence) << 32, Ordering::Relaxed);
+        if let Some(entry) = self.entry(connection, sequence) {
+            entry.store(u64::from(sequence) << 32, Ordering::Relaxed);
         }
     }
 
-    /// An offer has come to a connection.
+    /// Records and checks an offer relayed to a connection.
     pub(crate) fn offer_delivered(&self, offer: &OfferKey, receiver: u32) -> OfferDelivery {
-        let Some(place) = self.place(offer.connection, offer.sequence) else {
+        let Some(entry) = self.entry(offer.connection, offer.sequence) else {
             return OfferDelivery::Forgotten;
         };
         let to_nobody = u64::from(offer.sequence) << 32;
         let to_receiver = to_nobody | u64::from(receiver + 1);
-        match place.compare_exchange(to_nobody, to_receiver, Ordering::Relaxed, Ordering::Relaxed) {
+        match entry.compare_exchange(to_nobody, to_receiver, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => {}
             Err(found) if found >> 32 == u64::from(offer.sequence) => return OfferDelivery::Repeated,
             Err(_) => return OfferDelivery::Forgotten,
         }
         let first = offer.sequence.wrapping_sub(offer.position.into());
         let same = (0..offer.count.into()).map(|step| first.wrapping_add(step)).any(|sequence| {
-            let others = self.place(offer.connection, sequence).filter(|_| sequence != offer.sequence);
+            let others = self.entry(offer.connection, sequence).filter(|_| sequence != offer.sequence);
             let got = u64::from(sequence) << 32 | u64::from(receiver + 1);
             others.is_some_and(|other| other.load(Ordering::Relaxed) & !ANSWERED == got)
         });
         if same { OfferDelivery::SamePeer } else { OfferDelivery::Accepted }
     }
 
-    /// An answer has come back to the connection that made the offer.
+    /// Records and checks an answer relayed to the connection that made the offer.
     pub(crate) fn answer_delivered(&self, offer: &OfferKey, answerer: u32) -> AnswerDelivery {
-        let Some(place) = self.place(offer.connection, offer.sequence) else {
+        let Some(entry) = self.entry(offer.connection, offer.sequence) else {
             return AnswerDelivery::Forgotten;
         };
         let delivered = u64::from(offer.sequence) << 32 | u64::from(answerer + 1);
-        match place.compare_exchange(delivered, delivered | ANSWERED, Ordering::Relaxed, Ordering::Relaxed) {
+        match entry.compare_exchange(delivered, delivered | ANSWERED, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => AnswerDelivery::Accepted,
             Err(found) if found >> 32 != u64::from(offer.sequence) => AnswerDelivery::Forgotten,
             Err(found) if found == delivered | ANSWERED => AnswerDelivery::Repeated,
@@ -105,21 +105,21 @@ impl Registry {
         }
     }
 
-    /// A peer is in a torrent now.
+    /// Records a peer that has joined a torrent.
     pub(crate) fn joined(&self, torrent: u64) {
         if let Some(members) = self.members_of(torrent) {
             members.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// A peer has left a torrent.
+    /// Records a peer that has left a torrent.
     pub(crate) fn left(&self, torrent: u64) {
         if let Some(members) = self.members_of(torrent) {
             members.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// How many peers are in a torrent.
+    /// Number of peers in a torrent.
     pub(crate) fn members(&self, torrent: u64) -> u32 {
         self.members_of(torrent).map_or(0, |members| members.load(Ordering::Relaxed))
     }
@@ -133,7 +133,7 @@ impl Registry {
         self.answers_are_replied.load(Ordering::Relaxed)
     }
 
-    /// A reply came that belongs to nothing but an answer.
+    /// Records that the tracker replies to answers.
     pub(crate) fn found_reply_to_answer(&self) {
         self.answers_are_replied.store(true, Ordering::Relaxed);
     }
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn offers_go_to_one_peer_each() {
+    fn offers_are_delivered_to_one_peer_each() {
         let registry = Registry::new(4, 1);
         (10..13).for_each(|sequence| registry.offer_sent(1, sequence));
         assert_eq!(registry.offer_delivered(&offer(10, 0), 2), OfferDelivery::Accepted);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_come_once_from_whom_the_offer_went_to() {
+    fn answers_are_accepted_once_from_the_receiver_of_the_offer() {
         let registry = Registry::new(4, 1);
         (10..13).for_each(|sequence| registry.offer_sent(1, sequence));
         assert_eq!(registry.answer_delivered(&offer(10, 0), 2), AnswerDelivery::Forged);

@@ -1,4 +1,4 @@
-//! Places for connections: each has one client after the other.
+//! Slots for connections: each has one client after the other.
 
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::connection::Connection;
@@ -7,25 +7,25 @@ use aquatic_load_engine::events::Events;
 use crate::config::WebSocketClient;
 use crate::socket::{Socket, SocketError, Upgrade};
 
-/// How far a client has got.
+/// State of a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ClientState {
-    /// There is none.
+    /// No client.
     #[default]
     Absent,
-    /// The connection is being made, or made one of WebSocket.
+    /// Connecting or upgrading.
     Upgrading,
-    /// It announces to its torrents for the first time, one after the other.
+    /// Sending the first announce to each of its torrents.
     Joining,
-    /// It is in all its torrents.
+    /// In all its torrents.
     Joined,
-    /// It announces to its torrents that it stops, one after the other.
+    /// Sending `stopped` to each of its torrents.
     Stopping,
-    /// It said goodbye.
+    /// Close frame sent.
     Closing,
 }
 
-/// An announce without a reply yet.
+/// Announce without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PendingAnnounce {
     pub(crate) membership: u8,
@@ -33,30 +33,30 @@ pub(crate) struct PendingAnnounce {
     pub(crate) intended: Nanos,
 }
 
-/// A scrape without a reply yet.
+/// Scrape without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PendingScrape {
-    /// What its torrents follow from.
+    /// Seed of its torrents.
     pub(crate) subject: u64,
     pub(crate) intended: Nanos,
 }
 
-/// What a reply to an announce, or a failure, is the reply to. Some trackers reply to answers, too, and then in order.
+/// Expected replies on a connection. Some trackers also reply to answers, in the order of the messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replies {
-    /// Answers sent before the announce, or without one under way.
+    /// Number of answers sent before the announce, or without one in flight.
     before: u32,
     announce: Option<PendingAnnounce>,
-    /// Answers sent after the announce.
+    /// Number of answers sent after the announce.
     after: u32,
 }
 
-/// See [`Replies`].
+/// Message that a reply belongs to, see [`Replies`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReplyTo {
     Announce(PendingAnnounce),
     Answer,
-    /// Nothing that a reply is due to.
+    /// No message that a reply is expected for.
     Nothing,
 }
 
@@ -69,12 +69,12 @@ impl Replies {
         self.announce = Some(announced);
     }
 
-    /// An answer was sent that will be replied to.
+    /// Records a sent answer to which the tracker replies.
     pub(crate) fn answered(&mut self) {
         *(if self.announce.is_some() { &mut self.after } else { &mut self.before }) += 1;
     }
 
-    /// A reply has come.
+    /// Returns the message that a received reply belongs to.
     pub(crate) fn take(&mut self) -> ReplyTo {
         if self.before > 0 {
             self.before -= 1;
@@ -90,35 +90,35 @@ impl Replies {
     }
 }
 
-/// A place for a connection.
+/// Slot for a connection.
 pub(crate) struct Slot {
     pub(crate) socket: Socket,
     pub(crate) state: ClientState,
-    /// When the client was begun.
+    /// Intended start of the client.
     pub(crate) started: Nanos,
-    /// By when the tracker has to do something.
+    /// Deadline of the pending request.
     pub(crate) deadline: Option<Nanos>,
     pub(crate) replies: Replies,
     pub(crate) scrape: Option<PendingScrape>,
-    /// The client is in this many of its torrents, the first ones.
+    /// Number of torrents that the client has joined, the first ones.
     pub(crate) joined: u8,
-    /// Which torrent to announce to next.
+    /// Membership of the next announce.
     pub(crate) next_membership: u8,
-    /// The number of the next offer, and of the first one of this client.
+    /// Sequence number of the next offer, and of the first one of this client.
     pub(crate) sequence: u32,
     pub(crate) first_sequence: u32,
-    /// Failures in a row.
+    /// Number of consecutive failures.
     pub(crate) failures: u8,
-    /// Whether a failure message has come.
+    /// Whether the tracker has sent a failure message.
     pub(crate) was_refused: bool,
-    /// Whether something remains to be done before the phase is over.
+    /// Whether the slot has work to do before the phase ends.
     pub(crate) busy: bool,
 }
 
 impl Slot {
-    pub(crate) fn new(client: WebSocketClient, place: u32) -> Self {
+    pub(crate) fn new(client: WebSocketClient, slot: u32) -> Self {
         Self {
-            socket: Socket::new(client, place),
+            socket: Socket::new(client, slot),
             state: ClientState::Absent,
             started: 0,
             deadline: None,
@@ -134,7 +134,7 @@ impl Slot {
         }
     }
 
-    /// Gives it another client.
+    /// Starts another client.
     pub(crate) fn begin(
         &mut self,
         wire: Connection,
@@ -143,7 +143,7 @@ impl Slot {
         events: &Events,
     ) -> Result<(), SocketError> {
         self.clear();
-        // Offers are numbered from 1.
+        // Sequence numbers start at 1.
         self.sequence = self.sequence.max(1);
         self.first_sequence = self.sequence;
         self.state = ClientState::Upgrading;
@@ -151,12 +151,12 @@ impl Slot {
         self.socket.connect(wire, upgrade, events)
     }
 
-    /// Counts the clients that had this place, so that each has a peer id of its own.
+    /// Number of clients that the slot has had, which makes peer ids unique.
     pub(crate) fn generation(&self) -> u32 {
         self.socket.token().generation
     }
 
-    /// Closes the connection. What was due on it, the caller has to take care of.
+    /// Closes the connection. The caller handles the requests in flight.
     pub(crate) fn clear(&mut self) {
         self.socket.close();
         self.state = ClientState::Absent;

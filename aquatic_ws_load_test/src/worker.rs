@@ -1,4 +1,4 @@
-//! One thread of the load test: when clients come, ask and leave.
+//! Thread of the load test: starts clients, sends requests, handles events.
 
 mod checks;
 mod clients;
@@ -26,34 +26,34 @@ use crate::plan::Plan;
 use crate::slot::{ClientState, Slot};
 use crate::socket::{Inbox, Outbox};
 
-/// Places given something to do before events are looked at again.
+/// Maximum number of slots that start or send between two polls for events.
 const MAX_PER_ITERATION: usize = 256;
 /// Interval of the check for timeouts.
 const EXPIRY_INTERVAL: Nanos = 100 * MILLISECOND;
-/// In the end, relays are waited for until none has come for this long.
+/// Time without messages after which the wait for relays ends.
 const QUIET: Nanos = 500 * MILLISECOND;
 /// Delay before a failed connection is replaced.
 const RETRY_PAUSE: Nanos = 100 * MILLISECOND;
 
-/// Distinguishes the masks of frames from other random numbers of a thread.
+/// Separates the random stream of frame masks from other streams.
 const MASKS: u64 = 1 << 32;
 
-/// What a phase is about.
+/// Traffic of a phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
-    /// Clients come.
+    /// Clients connect.
     Connect,
-    /// Clients come and stay without doing anything.
+    /// Clients connect and stay idle.
     Idle,
-    /// Those that are there announce and scrape.
+    /// Connected clients announce and scrape.
     Mix,
-    /// Clients come and go.
+    /// Clients connect and leave.
     Churn,
 }
 
 pub(crate) type Phase = phase::Phase<Traffic>;
 
-/// Buffers for what is received.
+/// Buffers of received messages.
 struct Receiver {
     inbox: Inbox,
     decoder: Decoder,
@@ -63,29 +63,29 @@ pub(crate) struct Worker {
     plan: Arc<Plan>,
     live: Arc<LiveCounters>,
     thread: u32,
-    /// The number that the first place has among those of all threads.
+    /// Number of the first slot among those of all threads.
     first: u32,
     watched: Events,
     slots: Vec<Slot>,
     /// Schedule of the first connections.
     ramp: Ramp,
-    /// Places for further clients.
+    /// Slots for further clients.
     vacant: VecDeque<u32>,
     /// Slots whose connection failed, to be reopened.
     retry: DelayQueue<u32>,
     /// Slots that can send a request.
     ready: IndexedQueue,
-    /// Clients that will leave.
+    /// Clients that are to leave.
     leaving: DelayQueue<Token>,
-    /// Clients that are still to come in churn.
+    /// Number of clients that are still to be started in the churn.
     to_come: u64,
-    /// Places with something to be done before the phase is over.
+    /// Number of slots with work to do before the phase ends.
     busy: usize,
-    /// Announces and scrapes without a reply.
+    /// Number of announces and scrapes without a reply.
     in_flight: usize,
     /// Whether further requests are sent.
     sending: bool,
-    /// When something came last.
+    /// Time of the last received message.
     last_received: Nanos,
     rng: Rng,
     receiver: Option<Box<Receiver>>,
@@ -96,7 +96,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// A thread for these connections.
+    /// Creates a worker for these connections.
     pub(crate) fn new(
         plan: Arc<Plan>,
         live: Arc<LiveCounters>,
@@ -114,7 +114,7 @@ impl Worker {
             ramp: Ramp::new(connections.len(), per_second, settings.opening),
             ready: IndexedQueue::new(connections.len()),
             slots: (0..connections.end - connections.start)
-                .map(|place| Slot::new(settings.websocket, place))
+                .map(|slot| Slot::new(settings.websocket, slot))
                 .collect(),
             vacant: VecDeque::new(),
             retry: DelayQueue::new(RETRY_PAUSE),
@@ -138,7 +138,7 @@ impl Worker {
         self.thread
     }
 
-    /// The number of a place among those of all threads.
+    /// Number of a slot among those of all threads.
     fn connection(&self, number: u32) -> u32 {
         self.first + number
     }
@@ -162,12 +162,12 @@ impl Worker {
             }
             self.expire(now, phase.traffic, &mut tally);
             let done = if self.sending { self.perform_due(now, &mut phase, &mut tally) } else { 0 };
-            let eager = self.sending && phase.model.is_open();
-            event_loop.wait((done, eager), &mut self.watched, &mut tally);
+            let must_poll = self.sending && phase.model.is_open();
+            event_loop.wait((done, must_poll), &mut self.watched, &mut tally);
             self.handle_events(phase.traffic, &mut tally);
         }
         if phase.traffic == Traffic::Idle {
-            // Pings of the tracker are answered.
+            // Pings of the tracker are answered meanwhile.
             let hold = IdleHold::start(self.plan.topology.clock, self.open(), self.plan.config.idle.hold);
             while hold.wait(&mut self.watched) {
                 self.handle_events(Traffic::Idle, &mut tally);
@@ -191,7 +191,7 @@ impl Worker {
         }
     }
 
-    /// How many clients are there.
+    /// Number of clients that have joined.
     fn open(&self) -> u64 {
         self.slots.iter().filter(|slot| slot.state == ClientState::Joined).count() as u64
     }
@@ -202,7 +202,7 @@ impl Worker {
         }
     }
 
-    /// Has clients come, ask and leave as far as that is due, and returns how many did.
+    /// Starts, serves and stops clients as far as that is due, and returns the number of actions.
     fn perform_due(&mut self, now: Nanos, phase: &mut Phase, tally: &mut Tally) -> usize {
         let mut acted = self.disconnect_due(now, tally);
         while let Some(number) = self.retry.pop_due(now) {
@@ -221,14 +221,14 @@ impl Worker {
         acted
     }
 
-    /// Has clients come.
+    /// Starts clients.
     fn connect_due(&mut self, now: Nanos, phase: &mut Phase, tally: &mut Tally) -> usize {
         let mut begun = 0;
         while begun < MAX_PER_ITERATION && !self.vacant.is_empty() {
             let mut intended = now;
             if phase.traffic == Traffic::Churn {
                 if self.to_come == 0 {
-                    // Whoever is left over in the queue stays away.
+                    // All clients of the churn have been started.
                     self.vacant.clear();
                     break;
                 }
@@ -247,7 +247,7 @@ impl Worker {
         begun
     }
 
-    /// Has clients ask.
+    /// Sends requests.
     fn request_due(&mut self, now: Nanos, model: &mut LoadModel, tally: &mut Tally) -> usize {
         let mut asked = 0;
         while asked < MAX_PER_ITERATION {
@@ -295,7 +295,7 @@ impl Worker {
         self.receiver = Some(receiver);
     }
 
-    /// Gives up on trackers that take too long, and shows progress.
+    /// Closes connections whose deadline has passed and updates progress.
     fn expire(&mut self, now: Nanos, traffic: Traffic, tally: &mut Tally) {
         if !self.expiry.is_due(now) {
             return;
@@ -309,7 +309,7 @@ impl Worker {
         self.live.add_responses(tally);
     }
 
-    /// What was asked on a connection will not be answered any more.
+    /// Counts the requests in flight on a connection as lost.
     fn requests_lost(&mut self, number: u32, tally: &mut Tally) {
         let slot = &mut self.slots[number as usize];
         if slot.state == ClientState::Upgrading {

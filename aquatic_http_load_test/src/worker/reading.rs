@@ -1,4 +1,4 @@
-//! What the tracker sends, from bytes to counts.
+//! Receiving and counting of responses.
 
 use aquatic_http_protocol::{Parsed, Response, ResponseError};
 use aquatic_load_engine::clock::Nanos;
@@ -10,7 +10,7 @@ use crate::counters::{Note, Tally, Violation};
 use crate::traffic::{self, Pending, Traffic};
 
 impl Worker {
-    /// Reads what there is and takes the responses in it.
+    /// Reads and processes responses until nothing is left.
     pub(super) fn read(
         &mut self,
         event: Event,
@@ -46,7 +46,7 @@ impl Worker {
         }
     }
 
-    /// Takes all whole responses and returns how many bytes they have; nothing if there is something else.
+    /// Processes all complete responses and returns their length in bytes, or `None` after a violation.
     fn take_responses(
         &mut self,
         number: u32,
@@ -77,7 +77,7 @@ impl Worker {
             };
             used += answer.length;
             if ended {
-                // With a length, it would have been whole before the end of the connection.
+                // A response with a length would have been complete before the end of the connection.
                 tally.note(Note::WithoutLength);
             }
             slot.last |= !answer.keep_alive;
@@ -89,7 +89,7 @@ impl Worker {
         Some(used)
     }
 
-    /// Takes note of how a connection was made.
+    /// Records the first response on a connection.
     fn note_first_response(&mut self, number: u32, tally: &mut Tally) {
         let slot = &mut self.slots[number as usize];
         if slot.has_response {
@@ -102,7 +102,7 @@ impl Worker {
         self.ramp.complete(number as usize);
     }
 
-    /// Takes note of a response.
+    /// Records a response.
     fn response_received(
         &mut self,
         number: u32,

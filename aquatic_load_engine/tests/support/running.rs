@@ -1,4 +1,5 @@
-//! Trackers on connections, plain or with TLS, in the same process as the load tests that are tested with them.
+//! Trackers on connections, plain or with TLS, in the same process as the load tests that are tested with
+//! them.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

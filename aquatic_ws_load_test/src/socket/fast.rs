@@ -1,10 +1,10 @@
-//! WebSocket with the buffers of the thread.
+//! WebSocket client with shared buffers.
 
 use aquatic_load_engine::connection::{Connection, TlsHandshake};
 use aquatic_load_engine::connection_slot::{self, ConnectionSlot};
 use aquatic_load_engine::events::{Event, Events, Token};
 
-use super::frame::{self, Frame, Opcode, Taken};
+use super::frame::{self, Frame, Opcode, Parsed};
 use super::upgrade::{self, Response, Upgrade};
 use super::{Inbox, Incoming, MAX_MESSAGE_LENGTH, Outbox, SocketError};
 
@@ -17,7 +17,7 @@ pub(crate) struct FastSocket {
     is_upgraded: bool,
     /// Last event of the connection.
     event: Event,
-    /// First frames of a message in several frames.
+    /// Fragments of an incomplete message.
     fragments: Vec<u8>,
 }
 
@@ -87,11 +87,11 @@ impl FastSocket {
         }
     }
 
-    /// Parses what is received until there is something to report.
+    /// Parses received bytes until there is something to report.
     fn parse(&mut self, inbox: &mut Inbox, outbox: &mut Outbox) -> Result<Option<Incoming>, SocketError> {
         while let Some(bytes) = inbox.bytes.get(inbox.start..inbox.end).filter(|bytes| !bytes.is_empty()) {
             if !self.is_upgraded {
-                return match upgrade::take(bytes) {
+                return match upgrade::parse(bytes) {
                     Response::NeedMore => Ok(None),
                     Response::Upgraded(length) => {
                         inbox.start += length;
@@ -103,10 +103,10 @@ impl FastSocket {
                     Response::Malformed => Err(SocketError::NotUpgrade),
                 };
             }
-            let frame = match frame::take(bytes) {
-                Taken::NeedMore => return Ok(None),
-                Taken::Whole(frame) => frame,
-                Taken::Refused => return Err(SocketError::Framing),
+            let frame = match frame::parse(bytes) {
+                Parsed::NeedMore => return Ok(None),
+                Parsed::Complete(frame) => frame,
+                Parsed::Invalid => return Err(SocketError::Framing),
             };
             let start = inbox.start;
             inbox.start += frame.payload.end;
@@ -118,7 +118,7 @@ impl FastSocket {
         Ok(None)
     }
 
-    /// Processes a complete frame, whose payload is at a place in the received bytes.
+    /// Processes a frame with its payload at this range of the receive buffer.
     fn accept(
         &mut self,
         frame: &Frame,

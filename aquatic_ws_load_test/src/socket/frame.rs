@@ -1,19 +1,19 @@
-//! WebSocket as a client speaks it (RFC 6455): frames of it are masked, those of servers are not.
+//! WebSocket frames (RFC 6455, 5.2): those of clients are masked, those of servers are not.
 
 use std::ops::Range;
 
-/// Longest payload taken from a tracker.
+/// Maximum payload length of a received frame, in bytes.
 const MAX_PAYLOAD: u64 = 1 << 20;
 /// Bits of the first byte.
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 /// Bit of the second byte.
 const MASKED: u8 = 0x80;
-/// Values of the second byte that say that the length follows in two or eight bytes.
+/// Values of the second byte for lengths that follow in two or eight bytes.
 const LENGTH_IN_TWO: u8 = 126;
 const LENGTH_IN_EIGHT: u8 = 127;
 
-/// What a frame is.
+/// Opcode of a frame (RFC 6455, 11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opcode {
     Continuation = 0,
@@ -24,28 +24,28 @@ pub(crate) enum Opcode {
     Pong = 10,
 }
 
-/// A frame of a server, by where its payload is.
+/// Frame of a server, with the position of its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) opcode: Opcode,
-    /// Whether the message ends with it.
+    /// Whether it is the last frame of its message (FIN).
     pub(crate) last: bool,
-    /// Its payload; the frame ends with it.
+    /// Range of the payload, at whose end the frame ends.
     pub(crate) payload: Range<usize>,
 }
 
-/// What is at the front of received bytes.
+/// Result of parsing received bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum Parsed {
     NeedMore,
-    Whole(Frame),
-    /// No server may send this.
-    Refused,
+    Complete(Frame),
+    /// Not a frame that a server may send.
+    Invalid,
 }
 
-/// Takes a frame from the front.
-pub(crate) fn take(bytes: &[u8]) -> Taken {
-    let Some((&[first, second], rest)) = bytes.split_first_chunk() else { return Taken::NeedMore };
+/// Parses a frame at the front.
+pub(crate) fn parse(bytes: &[u8]) -> Parsed {
+    let Some((&[first, second], rest)) = bytes.split_first_chunk() else { return Parsed::NeedMore };
     let opcode = match first & 0x0f {
         0 => Opcode::Continuation,
         1 => Opcode::Text,
@@ -53,33 +53,33 @@ pub(crate) fn take(bytes: &[u8]) -> Taken {
         8 => Opcode::Close,
         9 => Opcode::Ping,
         10 => Opcode::Pong,
-        _ => return Taken::Refused,
+        _ => return Parsed::Invalid,
     };
     if first & RESERVED != 0 || second & MASKED != 0 {
-        return Taken::Refused;
+        return Parsed::Invalid;
     }
     let (start, length) = match second {
         LENGTH_IN_TWO => match rest.first_chunk() {
             Some(length) => (4, u16::from_be_bytes(*length).into()),
-            None => return Taken::NeedMore,
+            None => return Parsed::NeedMore,
         },
         LENGTH_IN_EIGHT => match rest.first_chunk() {
             Some(length) => (10, u64::from_be_bytes(*length)),
-            None => return Taken::NeedMore,
+            None => return Parsed::NeedMore,
         },
         length => (2, u64::from(length)),
     };
     if length > MAX_PAYLOAD {
-        return Taken::Refused;
+        return Parsed::Invalid;
     }
     let payload = start..start + length as usize;
     if bytes.len() < payload.end {
-        return Taken::NeedMore;
+        return Parsed::NeedMore;
     }
-    Taken::Whole(Frame { opcode, last: first & FIN != 0, payload })
+    Parsed::Complete(Frame { opcode, last: first & FIN != 0, payload })
 }
 
-/// Appends a whole message as one masked frame.
+/// Appends a message as one masked frame.
 pub(crate) fn write(opcode: Opcode, payload: &[u8], mask: u32, out: &mut Vec<u8>) {
     out.push(FIN | opcode as u8);
     let length = payload.len();
@@ -112,17 +112,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn written_frames_are_what_was_meant() {
-        // The example of the RFC, 5.7.
+    fn written_frames_are_correct() {
+        // Example of RFC 6455, 5.7.
         let mut out = Vec::new();
         write(Opcode::Text, b"Hello", u32::from_ne_bytes([0x37, 0xfa, 0x21, 0x3d]), &mut out);
         assert_eq!(out, [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]);
         for length in [0, 1, 7, 8, 9, 125, 126, 127, 65_535, 65_536, 100_003] {
-            let payload: Vec<u8> = (0..length).map(|place| (place % 251) as u8).collect();
+            let payload: Vec<u8> = (0..length).map(|index| (index % 251) as u8).collect();
             let mut out = b"before".to_vec();
             write(Opcode::Text, &payload, 0x1234_5678, &mut out);
             let frame = &mut out[6..];
-            // As a server's: without the mask.
+            // Converted to a frame of a server, without the mask.
             frame[1] &= !MASKED;
             let head = frame.len() - length as usize;
             let mask: [u8; 4] = frame[head - 4..head].try_into().unwrap();
@@ -130,12 +130,12 @@ mod tests {
             assert!(unmasked.eq(payload), "{length}");
             frame.copy_within(head.., head - 4);
             let expected = Frame { opcode: Opcode::Text, last: true, payload: head - 4..frame.len() - 4 };
-            assert_eq!(take(frame), Taken::Whole(expected), "{length}");
+            assert_eq!(parse(frame), Parsed::Complete(expected), "{length}");
         }
     }
 
     #[test]
-    fn frames_that_are_not_whole_are_waited_for() {
+    fn incomplete_frames_need_more() {
         for length in [5_usize, 126, 70_000] {
             let mut frame = vec![0x01];
             match length {
@@ -145,18 +145,18 @@ mod tests {
             }
             frame.resize(frame.len() + length, 7);
             for end in (0..frame.len()).step_by(1 + length / 50) {
-                assert_eq!(take(&frame[..end]), Taken::NeedMore);
+                assert_eq!(parse(&frame[..end]), Parsed::NeedMore);
             }
-            let Taken::Whole(whole) = take(&frame) else { panic!("{length}") };
+            let Parsed::Complete(whole) = parse(&frame) else { panic!("{length}") };
             assert_eq!((whole.payload.len(), whole.payload.end, whole.last), (length, frame.len(), false));
         }
     }
 
     #[test]
-    fn what_no_server_may_send_is_refused() {
+    fn invalid_frames_are_rejected() {
         for head in [[0x83, 0], [0xc1, 0], [0x81, 0x80]] {
-            assert_eq!(take(&head), Taken::Refused);
+            assert_eq!(parse(&head), Parsed::Invalid);
         }
-        assert_eq!(take(&[0x81, 127, 1, 0, 0, 0, 0, 0, 0, 0]), Taken::Refused);
+        assert_eq!(parse(&[0x81, 127, 1, 0, 0, 0, 0, 0, 0, 0]), Parsed::Invalid);
     }
 }

@@ -1,5 +1,5 @@
-//! WebSocket by `async-tungstenite`, on the connections of the load engine. Wakers are not needed: a socket is polled
-//! after each event of its connection.
+//! WebSocket client `async-tungstenite` on the connections of the load engine. A socket is polled after each
+//! event of its connection, so it needs no waker.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -18,26 +18,27 @@ use super::transport::Transport;
 use super::upgrade::Upgrade;
 use super::{Inbox, Incoming, MAX_MESSAGE_LENGTH, Outbox, SocketError};
 
-/// Read buffer of each connection, in bytes: a relay of the usual length.
+/// Read buffer of each connection, in bytes. The library clears it before each read, so larger ones are
+/// slower.
 const READ_BUFFER_LENGTH: usize = 4096;
-/// Bytes that are collected before they are written without an explicit flush.
+/// Bytes that are queued before they are sent without a flush.
 const WRITE_BUFFER_LENGTH: usize = 128 * 1024;
 
-/// Upgrade of a connection under way.
+/// Upgrade in progress.
 type Upgrading = Pin<Box<dyn Future<Output = Result<(WebSocketStream<Transport>, Response), Error>> + Send>>;
 
-/// WebSocket connection with buffers of its own.
+/// WebSocket connection with its own buffers.
 pub(crate) struct LibrarySocket {
     token: Token,
     state: State,
-    /// Why a message could not be queued.
+    /// Error of a message that could not be queued.
     failure: Option<SocketError>,
 }
 
 enum State {
     Closed,
     Upgrading(Upgrading),
-    Open(WebSocketStream<Transport>),
+    Open(Box<WebSocketStream<Transport>>),
 }
 
 impl LibrarySocket {
@@ -70,7 +71,7 @@ impl LibrarySocket {
         let upgrading = client_async_with_config(request, Transport::new(wire), Some(config));
         self.state = State::Upgrading(Box::pin(upgrading));
         self.failure = None;
-        // The kernel reports that the connection is established, and the upgrade starts then.
+        // The upgrade starts with the event of the established connection.
         Ok(())
     }
 
@@ -104,13 +105,13 @@ impl LibrarySocket {
             State::Upgrading(upgrade) => match upgrade.as_mut().poll(&mut context) {
                 Poll::Pending => Ok(Incoming::Nothing),
                 Poll::Ready(Ok((stream, _))) => {
-                    self.state = State::Open(stream);
+                    self.state = State::Open(Box::new(stream));
                     Ok(Incoming::Upgraded)
                 }
                 Poll::Ready(Err(error)) => upgrade_failed(error),
             },
             State::Open(stream) => loop {
-                let message = match Pin::new(&mut *stream).poll_next(&mut context) {
+                let message = match Pin::new(&mut **stream).poll_next(&mut context) {
                     Poll::Pending => return Ok(Incoming::Nothing),
                     Poll::Ready(None) => return Ok(Incoming::End),
                     Poll::Ready(Some(Err(error))) => return connection_failed(error),
@@ -139,8 +140,8 @@ impl LibrarySocket {
 
     fn queue(&mut self, message: Message) {
         let State::Open(stream) = &mut self.state else { return };
-        // A blocked connection accepts messages, too: they wait in the library's buffer.
-        if let Err(error) = Pin::new(stream).start_send(message) {
+        // The library buffers messages while the connection is blocked.
+        if let Err(error) = Pin::new(&mut **stream).start_send(message) {
             self.failure = connection_failed(error).err();
         }
     }
@@ -151,13 +152,14 @@ impl LibrarySocket {
         }
         let State::Open(stream) = &mut self.state else { return Ok(()) };
         let mut context = Context::from_waker(Waker::noop());
-        match Pin::new(stream).poll_flush(&mut context) {
+        match Pin::new(&mut **stream).poll_flush(&mut context) {
             Poll::Pending | Poll::Ready(Ok(())) => Ok(()),
             Poll::Ready(Err(error)) => connection_failed(error).map(drop),
         }
     }
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "every other error means an invalid response")]
 fn upgrade_failed(error: Error) -> Result<Incoming, SocketError> {
     match error {
         Error::Io(error) => Err(SocketError::Connection(error)),
@@ -171,6 +173,7 @@ fn upgrade_failed(error: Error) -> Result<Incoming, SocketError> {
     }
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "every other error means a protocol violation")]
 fn connection_failed(error: Error) -> Result<Incoming, SocketError> {
     match error {
         Error::Io(error) => Err(SocketError::Connection(error)),

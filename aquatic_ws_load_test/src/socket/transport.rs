@@ -1,5 +1,5 @@
-//! Asynchronous byte stream over a non-blocking connection of the load engine. The engine's events replace wakers:
-//! whoever gets `Pending` tries again after the next event of the connection.
+//! Asynchronous byte stream over a connection of the load engine. It wakes no task: after `Pending`, poll
+//! again after the next event of the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -12,17 +12,17 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 /// Byte stream that never wakes a task.
 pub(crate) struct Transport {
     wire: Connection,
-    /// What is known about the kernel's receive buffer.
+    /// Known state of the kernel's receive buffer.
     readable: Readable,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Readable {
-    /// No event has been seen yet: each read asks the kernel.
+    /// No event yet: each read is a system call.
     Unknown,
-    /// An event was reported, and what it was about may not have been read to the end.
+    /// An event was reported, and its data may not have been read completely.
     Yes {
-        /// Whether the connection is ending, so that the end has to be read, too.
+        /// Whether the end of the stream is to be read, too.
         ending: bool,
     },
     /// Nothing to read until the next event.
@@ -34,7 +34,7 @@ impl Transport {
         Self { wire, readable: Readable::Unknown }
     }
 
-    /// Notes an event of the connection.
+    /// Records an event of the connection.
     pub(crate) fn note_event(&mut self, event: Event) {
         self.readable = Readable::Yes { ending: event.ending };
     }

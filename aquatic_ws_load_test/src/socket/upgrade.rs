@@ -1,34 +1,34 @@
-//! How a connection becomes one of WebSocket.
+//! Upgrade of connections to WebSocket (RFC 6455, 4.1).
 
 use anyhow::Context;
 use async_tungstenite::tungstenite::handshake::client::{Request, generate_request};
 
-/// The key of the example in RFC 6455, 1.3. Nothing depends on it being a secret.
+/// Sec-WebSocket-Key of the example in RFC 6455, 1.3. It need not be secret.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// What a server that takes part makes of the key.
+/// Sec-WebSocket-Accept that belongs to the key.
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-/// Most lines in the head of a response.
+/// Maximum number of header fields in a response.
 const MAX_HEADERS: usize = 32;
-/// Longest head of a response, in bytes.
+/// Maximum length of the head of a response, in bytes.
 const MAX_LENGTH: usize = 8192;
-/// The only good status.
+/// Status of a successful upgrade.
 const SWITCHING_PROTOCOLS: u16 = 101;
 
-/// What is at the front of received bytes.
+/// Result of parsing received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Response {
     NeedMore,
-    /// The connection is one of WebSocket now; the response has this length.
+    /// Upgraded, by a response of this length.
     Upgraded(usize),
-    /// The tracker does not want to, and answers with this status.
+    /// Refused with this status.
     Refused(u16),
-    /// The tracker accepts a key that it was not given.
+    /// `Sec-WebSocket-Accept` does not match the key.
     WrongAccept,
-    /// It is not HTTP.
+    /// Not an HTTP response.
     Malformed,
 }
 
-/// Request of the upgrade, in the form that each client needs.
+/// Request of the upgrade, in the forms that the two clients need.
 #[derive(Clone, Debug)]
 pub(crate) struct Upgrade {
     pub(super) bytes: Vec<u8>,
@@ -58,8 +58,8 @@ impl Upgrade {
     }
 }
 
-/// Takes the response from the front.
-pub(crate) fn take(bytes: &[u8]) -> Response {
+/// Parses the response at the front.
+pub(crate) fn parse(bytes: &[u8]) -> Response {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let length = match response.parse(bytes) {
@@ -86,20 +86,20 @@ mod tests {
         "HTTP/1.1 101 Switching Protocols\r\nSEC-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
     #[test]
-    fn responses_are_told_apart() {
-        assert_eq!(take(format!("{GOOD}more").as_bytes()), Response::Upgraded(GOOD.len()));
+    fn responses_are_classified() {
+        assert_eq!(parse(format!("{GOOD}more").as_bytes()), Response::Upgraded(GOOD.len()));
         for end in 0..GOOD.len() {
-            assert_eq!(take(&GOOD.as_bytes()[..end]), Response::NeedMore);
+            assert_eq!(parse(&GOOD.as_bytes()[..end]), Response::NeedMore);
         }
-        assert_eq!(take(b"HTTP/1.1 404 Not Found\r\n\r\n"), Response::Refused(404));
-        assert_eq!(take(GOOD.replace("s3p", "S3p").as_bytes()), Response::WrongAccept);
-        assert_eq!(take(b"\x81\x05Hello"), Response::Malformed);
+        assert_eq!(parse(b"HTTP/1.1 404 Not Found\r\n\r\n"), Response::Refused(404));
+        assert_eq!(parse(GOOD.replace("s3p", "S3p").as_bytes()), Response::WrongAccept);
+        assert_eq!(parse(b"\x81\x05Hello"), Response::Malformed);
         let endless = format!("HTTP/1.1 101 S\r\nA: {}", "a".repeat(MAX_LENGTH));
-        assert_eq!(take(endless.as_bytes()), Response::Malformed);
+        assert_eq!(parse(endless.as_bytes()), Response::Malformed);
     }
 
     #[test]
-    fn request_is_whole() {
+    fn request_is_complete() {
         let request = String::from_utf8(Upgrade::new(false, "h:1", "/a?b").unwrap().bytes).unwrap();
         assert!(request.starts_with("GET /a?b HTTP/1.1\r\nHost: h:1\r\n") && request.ends_with("\r\n\r\n"));
         assert!(Upgrade::new(true, "h:1", "/a|\u{7f}").is_err());

@@ -1,4 +1,4 @@
-//! What messages of the tracker say, and whether they may say it.
+//! Processing and verification of messages.
 
 use aquatic_common::{InfoHash, PeerId};
 use aquatic_load_engine::clock::Nanos;
@@ -13,7 +13,7 @@ use crate::registry::{AnswerDelivery, OfferDelivery};
 use crate::slot::{ClientState, ReplyTo};
 
 impl Worker {
-    /// Takes a message.
+    /// Processes a message.
     pub(super) fn message(
         &mut self,
         number: u32,
@@ -63,7 +63,7 @@ impl Worker {
             ReplyTo::Nothing => {
                 tally.unsolicited(now);
                 tally.note(Note::AnswerReplies);
-                // Clients that have just come have nothing else under way that could be replied to.
+                // New clients have no other message in flight that this could be the reply to.
                 if matches!(traffic, Traffic::Connect | Traffic::Idle) && !slot.was_refused {
                     self.plan.registry.found_reply_to_answer();
                 }
@@ -108,7 +108,7 @@ impl Worker {
         tally.response(Kind::Scrape, scraped.intended, now, true);
         let count = self.plan.config.requests.scrape_torrents;
         self.plan.topology.population.scrape_targets(scraped.subject, count, &mut self.torrents);
-        // A tracker may leave out torrents that it does not know.
+        // A tracker may omit unknown torrents.
         let foreign = info_hashes.iter().filter(|info_hash| !self.torrents.contains(info_hash));
         foreign.for_each(|_| tally.violation(Violation::ForeignScrape));
         self.enqueue_if_loading(number, traffic);
@@ -117,7 +117,7 @@ impl Worker {
     fn offer(&mut self, number: u32, relay: &Relay<'_>, (now, traffic): (Nanos, Traffic), tally: &mut Tally) {
         let connection = self.connection(number);
         if traffic != Traffic::Mix {
-            // While clients come and go, only the tracker knows how many offers can be relayed.
+            // While clients join and leave, the number of offers that can be relayed is unknown.
             tally.sent(Kind::Offer, now);
         }
         match self.check_offer(connection, relay) {
@@ -126,7 +126,7 @@ impl Worker {
                 match delivery {
                     OfferDelivery::Accepted => {}
                     OfferDelivery::Forgotten => tally.note(Note::Unchecked),
-                    // It has been answered.
+                    // The first one was answered.
                     OfferDelivery::Repeated => return tally.violation(Violation::RepeatedOffer),
                     OfferDelivery::SamePeer => tally.violation(Violation::SamePeer),
                 }
@@ -216,7 +216,7 @@ impl Worker {
     fn check_answer(&self, number: u32, relay: &Relay<'_>) -> Result<(Label, AnswerDelivery), Violation> {
         let connection = self.connection(number);
         let name = self.offer_name(relay).ok_or(Violation::StrayAnswer)?;
-        // Numbers go round in the end: what lies behind the last one by less than half the way is older.
+        // Sequence numbers wrap around: differences of more than half of the range are negative.
         let age = name.sequence.wrapping_sub(self.slots[number as usize].first_sequence);
         if name.connection != connection || age > u32::MAX / 2 {
             return Err(Violation::StrayAnswer);

@@ -1,4 +1,4 @@
-//! The life of a client: it connects, joins its torrents, asks, leaves.
+//! Life cycle of a client: it connects, joins its torrents, sends requests, leaves.
 
 use std::io;
 
@@ -11,11 +11,11 @@ use crate::counters::{Kind, Note, Tally};
 use crate::messages::{self, Announce, Event};
 use crate::slot::{ClientState, PendingAnnounce, PendingScrape};
 
-/// Failures in a row after which a place stays empty.
+/// Number of consecutive failures after which a slot stays empty.
 const MAX_FAILURES: u8 = 10;
 
 impl Worker {
-    /// Has a client begin to connect.
+    /// Starts a client.
     pub(super) fn connect(
         &mut self,
         number: u32,
@@ -44,7 +44,7 @@ impl Worker {
         }
     }
 
-    /// The connection is one of WebSocket now.
+    /// Handles a completed upgrade.
     pub(super) fn upgraded(&mut self, number: u32, now: Nanos, tally: &mut Tally) {
         let slot = &mut self.slots[number as usize];
         if let Some(handshake) = slot.socket.handshake() {
@@ -55,7 +55,7 @@ impl Worker {
         self.announce(number, 0, Event::Started, (now, now), tally);
     }
 
-    /// Adds an announce to what is to be sent.
+    /// Queues an announce.
     pub(super) fn announce(
         &mut self,
         number: u32,
@@ -76,7 +76,7 @@ impl Worker {
         (0..offers)
             .for_each(|offer| self.plan.registry.offer_sent(connection, sequence.wrapping_add(offer.into())));
         if event == Event::None {
-            // Only so many can be relayed as there are others in the torrent.
+            // An offer needs another peer in the torrent.
             let members = self.plan.registry.members(self.plan.torrent(connection, membership));
             let others = members.saturating_sub(1).min(offers.into());
             (0..others).for_each(|_| tally.sent(Kind::Offer, intended));
@@ -89,19 +89,19 @@ impl Worker {
         self.queue_text(number);
     }
 
-    /// Queues the text, which is sent with the other messages of a connection.
+    /// Queues the encoded message of a connection.
     pub(super) fn queue_text(&mut self, number: u32) {
         self.slots[number as usize].socket.queue_text(&mut self.outbox);
     }
 
-    /// Sends what is queued.
+    /// Sends the queued messages of a connection.
     pub(super) fn send(&mut self, number: u32, (now, traffic): (Nanos, Traffic), tally: &mut Tally) {
         if let Err(error) = self.slots[number as usize].socket.flush(&mut self.outbox, &self.watched) {
             self.socket_failed(number, error, (now, traffic), tally);
         }
     }
 
-    /// Sends a request of a client that has nothing else to do.
+    /// Sends an announce or a scrape of a client without a request in flight.
     pub(super) fn send_request(&mut self, number: u32, (intended, now): (Nanos, Nanos), tally: &mut Tally) {
         self.outbox.clear();
         let requests = &self.plan.config.requests;
@@ -130,7 +130,7 @@ impl Worker {
         self.send(number, (now, Traffic::Mix), tally);
     }
 
-    /// A reply to an announce has come, or a failure message instead: goes on with what follows.
+    /// Continues after the reply to an announce, or after a failure message.
     pub(super) fn replied(
         &mut self,
         number: u32,
@@ -176,7 +176,7 @@ impl Worker {
         }
     }
 
-    /// A client is in all its torrents.
+    /// Handles a client that has joined all its torrents.
     fn joined(&mut self, number: u32, now: Nanos, traffic: Traffic) {
         self.ramp.complete(number as usize);
         match traffic {
@@ -192,7 +192,7 @@ impl Worker {
         }
     }
 
-    /// Has a client leave.
+    /// Lets a client leave.
     pub(super) fn disconnect(&mut self, number: u32, now: Nanos, tally: &mut Tally) {
         self.outbox.clear();
         let slot = &mut self.slots[number as usize];
@@ -220,7 +220,7 @@ impl Worker {
         slot.socket.queue_close(&mut self.outbox);
     }
 
-    /// A client is gone as it meant to.
+    /// Handles a client that has left as planned.
     pub(super) fn client_left(&mut self, number: u32, tally: &mut Tally) {
         tally.note(Note::Left);
         self.live.step_done();
@@ -229,7 +229,7 @@ impl Worker {
         self.vacant.push_back(number);
     }
 
-    /// A connection failed.
+    /// Handles a failed connection.
     pub(super) fn connection_failed(
         &mut self,
         number: u32,
@@ -243,14 +243,14 @@ impl Worker {
         self.connection_lost(number, now, traffic, tally);
     }
 
-    /// A client is gone before its time: another takes its place, unless that has been tried too often.
+    /// Handles a client that lost its connection: another one follows, unless too many failed in a row.
     pub(super) fn connection_lost(&mut self, number: u32, now: Nanos, traffic: Traffic, tally: &mut Tally) {
         self.close(number, tally);
         self.ramp.complete(number as usize);
         let slot = &mut self.slots[number as usize];
         slot.failures = slot.failures.saturating_add(1);
         if traffic == Traffic::Churn {
-            // It counts as one that came.
+            // It counts as a client of the churn.
             self.live.step_done();
             self.set_done(number);
         } else if slot.failures >= MAX_FAILURES {
@@ -271,7 +271,7 @@ impl Worker {
         slot.clear();
     }
 
-    /// Nothing remains to be done at a place.
+    /// Marks a slot as done with its work in the phase.
     fn set_done(&mut self, number: u32) {
         let slot = &mut self.slots[number as usize];
         if slot.busy {

@@ -1,4 +1,4 @@
-//! Events of connections, and what the tracker sent on them.
+//! Events of connections.
 
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::events::Event;
@@ -80,7 +80,7 @@ impl Worker {
             SocketError::UpgradeRefused(status) => {
                 tally.error_text(format!("status {status}").as_bytes());
                 tally.note(Note::NotUpgraded);
-                // A refusal, so that `connection_lost` does not count it as lost.
+                // Counted as refused here, so `connection_lost` must not count it as lost.
                 let slot = &mut self.slots[number as usize];
                 slot.state = ClientState::Absent;
                 tally.response(Kind::Connect, slot.started, now, false);
