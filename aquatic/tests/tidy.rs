@@ -150,6 +150,21 @@ const PURE: [&str; 5] = [
     "aquatic_ws_protocol",
 ];
 
+/// Private metaphors that the glossary has replaced; see `docs/glossary.md`. Whole words, in code and comments.
+const RETIRED: [&str; 11] = [
+    "vigil",
+    "seat",
+    "seats",
+    "parcel",
+    "parcels",
+    "bell",
+    "stranger",
+    "strangers",
+    "whom",
+    "workplace",
+    "exhibits",
+];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
@@ -278,6 +293,16 @@ fn own_crates_are_not_imported_wholesale() {
         (line.starts_with("use aquatic") || line.starts_with("use crate")) && line.contains("::*")
     });
     assert_none("imports of own crates name what they import", &offenders);
+}
+
+#[test]
+fn retired_words_stay_retired() {
+    let offenders = lines_where(|path, line| {
+        let is_source = path.components().any(|part| part.as_os_str() == "src");
+        let words = line.split(|c: char| !c.is_alphanumeric()).map(str::to_lowercase);
+        is_source && words.into_iter().any(|word| RETIRED.contains(&word.as_str()))
+    });
+    assert_none("the glossary has other words for these", &offenders);
 }
 
 fn lines_where(offends: impl Fn(&Path, &str) -> bool) -> Vec<String> {

@@ -241,14 +241,14 @@ pub const CERTIFICATE_END: Metric = metric(
 pub const PROXY_UNUSED: Metric = metric(
     "aquatic_proxy_headers_unused",
     Kind::Loss,
-    "Connections of trusted proxies that did not say whom they stand for",
+    "Connections of trusted proxies without a usable client address",
 );
 /// Requests of trusted proxies without a usable header, refused or taken to be the proxy's own, by protocol
 /// and reason.
 pub const CLIENTS_UNKNOWN: Metric = metric(
     "aquatic_clients_unknown",
     Kind::Loss,
-    "Requests of trusted proxies that did not say whom they stand for",
+    "Requests of trusted proxies without a usable client address",
 );
 
 // WebTorrent, by protocol and what else is said.

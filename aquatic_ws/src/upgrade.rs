@@ -46,7 +46,7 @@ pub(crate) enum Plain {
     Version,
     /// An upgrade without what the protocol asks for.
     Malformed,
-    /// A proxy does not say whom it stands for.
+    /// A proxy does not name its client.
     NoClient(NoClient),
     /// The client that a proxy stands for has too many connections.
     TooMany,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_say_whom_they_stand_for() {
+    fn proxies_name_their_clients() {
         let Decision::Upgrade(accepted) =
             decide_from("10.0.0.1", &format!("{UPGRADE}x-forwarded-for: 6.6.6.6, 203.0.113.7\n\n"))
         else {

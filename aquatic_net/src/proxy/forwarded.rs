@@ -1,15 +1,14 @@
 //! Client addresses in request headers.
 //!
-//! Each proxy appends the address of whoever it has heard from, so only what stands to the right of everything that
-//! came from strangers can be believed: the walk begins at the end and goes on past trusted proxies. The first address
-//! that is not one of them is the client. What cannot be understood there is not skipped: to the left of it a stranger
-//! may have written.
+//! Each proxy appends the address of its own client, so only what stands to the right of everything that untrusted
+//! clients have written can be believed: the list is walked from the end, past trusted proxies. The first address that is
+//! not one of them is the client. An entry that cannot be parsed is not skipped: everything to its left may be forged.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::{OnBadHeader, TrustedProxies};
 
-/// Longest node identifier that is looked at: `[` IPv6 `]:` port has 47 bytes.
+/// Longest node identifier that is parsed: `[` IPv6 `]:` port has 47 bytes.
 const LONGEST_NODE: usize = 64;
 
 /// The header with a syntax of its own.
@@ -35,31 +34,31 @@ impl NoClient {
     }
 }
 
-/// Which headers to read and whom to believe.
+/// Request headers that name clients, and the proxies that may send them.
 #[derive(Clone, Debug)]
 pub struct ForwardedHeaders {
     /// Names in order of preference, in any case: the first that the request has is read. "Forwarded" has the syntax
     /// of RFC 7239; all others are taken as lists of addresses, as X-Forwarded-For and X-Real-IP are.
     pub names: Vec<String>,
-    /// Who may send them.
+    /// Proxies that may send them.
     pub trusted: TrustedProxies,
     /// What happens when they do not.
     pub on_bad: OnBadHeader,
 }
 
-/// Whom a request comes from.
+/// Client that a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
     /// From here: named by the headers, or the peer itself if it is no trusted proxy. In canonical form.
     Known(IpAddr),
-    /// The proxy named nobody, and its own address is used as configured. To be counted.
+    /// The proxy named no client, and its own address is used as configured. To be counted.
     Proxy(IpAddr, NoClient),
     /// The request is to be refused. To be counted.
     Refused(NoClient),
 }
 
 impl ForwardedHeaders {
-    /// Decides whom a request comes from. `peer` is the other end of the connection, `None` for a unix socket, which
+    /// Returns the client that a request comes from. `peer` is the other end of the connection, `None` for a unix socket, which
     /// is always trusted. `headers` are the request's names and values in their order.
     pub fn client<'a>(
         &self,
@@ -79,10 +78,10 @@ impl ForwardedHeaders {
         }
     }
 
-    /// Whom the headers name, taken that a trusted proxy has sent them.
+    /// Returns the client that the headers name, provided that a trusted proxy has sent them.
     ///
     /// # Errors
-    /// Why nobody.
+    /// Why there is none.
     pub fn named<'a>(
         &self,
         headers: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
@@ -104,7 +103,7 @@ impl ForwardedHeaders {
     /// to the same as walking backwards, and the syntax can only be read forwards.
     fn walk<'a>(&self, lines: impl Iterator<Item = &'a [u8]>, has_pairs: bool) -> Result<IpAddr, NoClient> {
         let mut farthest = None;
-        let mut nearest_stranger = None;
+        let mut nearest_untrusted = None;
         for line in lines {
             for element in (Elements { rest: Some(line), has_quotes: has_pairs }) {
                 let element = element.trim_ascii();
@@ -114,12 +113,12 @@ impl ForwardedHeaders {
                 let node = if has_pairs { node_of_pairs(element) } else { parse_node(element) };
                 farthest.get_or_insert(node);
                 if !node.is_some_and(|ip| self.trusted.contains(ip)) {
-                    nearest_stranger = Some(node);
+                    nearest_untrusted = Some(node);
                 }
             }
         }
-        // With nobody but trusted proxies on the way, the first of them is the client.
-        match nearest_stranger.or(farthest) {
+        // If all are trusted proxies, the first of them is the client.
+        match nearest_untrusted.or(farthest) {
             Some(Some(ip)) => Ok(ip),
             Some(None) => Err(NoClient::Malformed),
             None => Err(NoClient::Missing),
@@ -173,13 +172,13 @@ fn node_of_pairs(element: &[u8]) -> Option<IpAddr> {
         let end = find_outside_quotes(rest, b';', true);
         let pair = rest.get(..end.unwrap_or(rest.len()))?.trim_ascii();
         let (name, value) = split_once(pair, b'=')?;
-        // A quote that begins elsewhere, or is open at the end, is a stranger's who wants what the proxy has appended to
-        // be taken for text.
+        // A quote that begins elsewhere, or is open at the end, was forged to have what the proxy has appended taken for
+        // text.
         if !name.iter().all(is_token) || !is_whole(value) {
             return None;
         }
         if name.eq_ignore_ascii_case(b"for") {
-            // Twice in one element is not allowed, and whichever was meant, a stranger may have written the other.
+            // Twice in one element is not allowed, and one of them may have been forged.
             if found.replace(parse_value(value)?).is_some() {
                 return None;
             }
@@ -212,7 +211,7 @@ fn is_whole(value: &[u8]) -> bool {
             _ => escaped = false,
         }
     }
-    // A backslash at the end would have taken away the closing quote.
+    // A backslash at the end would have escaped the closing quote.
     !escaped
 }
 
@@ -349,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_quote_of_a_stranger_hides_nobody_behind_another_address() {
+    fn an_open_quote_does_not_forge_an_address() {
         // The proxy has appended ", for=203.0.113.7" to what the client sent.
         let sent = [
             "for=\"6.6.6.6",
@@ -370,16 +369,16 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_not_believed_and_proxies_are_held_to_their_duty() {
+    fn untrusted_clients_are_not_believed_and_proxies_must_name_theirs() {
         let none: [(&str, &[u8]); 0] = [];
         let spoofed: [(&str, &[u8]); 1] = [("X-Forwarded-For", b"6.6.6.6")];
-        let stranger: IpAddr = "203.0.113.9".parse().unwrap();
+        let untrusted: IpAddr = "203.0.113.9".parse().unwrap();
         let proxy: IpAddr = "10.0.0.1".parse().unwrap();
         let client = |on_bad, peer, lines: &[(&'static str, &'static [u8])]| {
             headers(on_bad).client(peer, lines.iter().copied())
         };
         let (refuse, fall_back) = (OnBadHeader::Refuse, OnBadHeader::UseSocketAddress);
-        assert_eq!(client(refuse, Some(stranger), &spoofed), Client::Known(stranger));
+        assert_eq!(client(refuse, Some(untrusted), &spoofed), Client::Known(untrusted));
         assert_eq!(client(refuse, Some(proxy), &spoofed), Client::Known("6.6.6.6".parse().unwrap()));
         assert_eq!(
             client(refuse, Some("::ffff:10.0.0.1".parse().unwrap()), &none),

@@ -1,8 +1,8 @@
-//! Whom a connection or request through a proxy comes from: pure parsers for the PROXY protocol and for request
-//! headers, and the policy whom to believe.
+//! The client of a connection or request through a proxy: pure parsers for the PROXY protocol and for request headers,
+//! and the proxies that are trusted to send them.
 //!
-//! Invariants: nothing a stranger sends changes whom it is taken for; no bytes panic; nothing is allocated; a header
-//! that comes in pieces means the same as one that comes at once.
+//! Invariants: nothing an untrusted client sends changes its address; no bytes panic; nothing is allocated; a header that
+//! is received in pieces means the same as one that is received at once.
 
 mod cidr;
 mod forwarded;
@@ -12,7 +12,7 @@ pub use cidr::{BadNetwork, TrustedProxies};
 pub use forwarded::{Client, ForwardedHeaders, NoClient};
 pub use protocol::{Header, LONGEST_V1, LONGEST_V2, Source, parse};
 
-/// What happens when a trusted proxy does not say, or not understandably, whom it stands for.
+/// What happens when a trusted proxy does not name its client, or in a form that cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBadHeader {
     /// The connection or request is refused.

@@ -25,7 +25,7 @@ pub enum Header {
     Complete {
         /// In bytes.
         len: usize,
-        /// Whom the proxy stands for.
+        /// The client that the proxy names.
         source: Source,
     },
     /// Not a header: the connection begins with something else.
@@ -34,7 +34,7 @@ pub enum Header {
     Malformed,
 }
 
-/// Whom the proxy stands for.
+/// The client that a proxy names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A client; its address is in canonical form.

@@ -73,7 +73,7 @@ pub struct Opened {
     pub listeners: Vec<CoreListeners>,
     /// For [`serve_tcp`](super::serve_tcp) on each core.
     pub settings: TcpSettings,
-    /// Whom requests come from, for each request.
+    /// Finds the client of each request.
     pub forwarded: ForwardedHeaders,
 }
 

@@ -65,7 +65,7 @@ impl Connection {
         Self { transport: Transport::Tls(Box::new(stream)), socket_peer, peer }
     }
 
-    /// Whom the connection comes from: the client a trusted proxy has named by the PROXY protocol, or else the other
+    /// Address of the client: the one a trusted proxy has named by the PROXY protocol, or else the other
     /// end of the socket. Addresses are in canonical form.
     #[must_use]
     pub fn peer(&self) -> Peer {
@@ -90,7 +90,7 @@ impl Connection {
         self.stream().deadline()
     }
 
-    /// Counts the connection to the client whom a trusted proxy names in a request; for protocols in which a connection
+    /// Counts the connection to the client that a trusted proxy names in a request; for protocols in which a connection
     /// has one client. Whether that one may have another; if not, this is counted, and the connection is to be ended.
     pub fn charge_address(&mut self, client: IpAddr) -> bool {
         let stream = match &mut self.transport {
