@@ -1,4 +1,4 @@
-//! The load test against small trackers in the same process: honest ones, ones that lie, and none at all.
+//! Load test against test trackers in the same process: correct ones, faulty ones, and none.
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 #[path = "../../aquatic_load_engine/tests/support/reports.rs"]
@@ -24,9 +24,9 @@ use aquatic_load_engine::settings::Mode;
 use reports::{note, violated};
 use running::{Running, data};
 
-/// How a tracker behaves.
+/// Behaviour of a test tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
+enum Behaviour {
     Honest,
     /// Closes the connection instead of answering one in five announces.
     Rude,
@@ -63,18 +63,18 @@ struct Swarms {
     most_at_once: u64,
 }
 
-fn start(manner: Manner, tls: bool) -> Tracker {
+fn start(behaviour: Behaviour, tls: bool) -> Tracker {
     Running::start(tls, Duration::from_secs(5), move |stream, from, swarms: Arc<Mutex<Swarms>>| {
         {
             let mut swarms = swarms.lock().unwrap();
             swarms.connections += 1;
             swarms.addresses.insert(from.ip());
         }
-        serve(stream, from, manner, &swarms);
+        serve(stream, from, behaviour, &swarms);
     })
 }
 
-fn serve(mut stream: impl Read + Write, from: SocketAddr, manner: Manner, swarms: &Mutex<Swarms>) {
+fn serve(mut stream: impl Read + Write, from: SocketAddr, behaviour: Behaviour, swarms: &Mutex<Swarms>) {
     let (mut received, mut chunk, mut reply) = (Vec::new(), [0; 65536], vec![0; 65536]);
     let mut at_once = 0;
     loop {
@@ -92,8 +92,8 @@ fn serve(mut stream: impl Read + Write, from: SocketAddr, manner: Manner, swarms
                     let mut swarms = swarms.lock().unwrap();
                     swarms.most_at_once = swarms.most_at_once.max(at_once);
                 }
-                let Some(length) = answer(&request, head.framing, from, manner, swarms, &mut reply) else {
-                    if manner == Manner::Silent {
+                let Some(length) = answer(&request, head.framing, from, behaviour, swarms, &mut reply) else {
+                    if behaviour == Behaviour::Silent {
                         // Until the client has had enough.
                         let _ = stream.read(&mut chunk);
                     }
@@ -113,20 +113,22 @@ fn answer(
     request: &Request<'_>,
     framing: Framing,
     from: SocketAddr,
-    manner: Manner,
+    behaviour: Behaviour,
     swarms: &Mutex<Swarms>,
     reply: &mut [u8],
 ) -> Option<usize> {
     match request {
-        _ if manner == Manner::Silent => None,
-        _ if manner == Manner::Refusing => Some(FailureReply::new("go away").encode(framing, reply).unwrap()),
+        _ if behaviour == Behaviour::Silent => None,
+        _ if behaviour == Behaviour::Refusing => {
+            Some(FailureReply::new("go away").encode(framing, reply).unwrap())
+        }
         Request::Announce(announce) => {
             let mut swarms = swarms.lock().unwrap();
             swarms.announces += 1;
-            if manner == Manner::Rude && swarms.announces.is_multiple_of(5) {
+            if behaviour == Behaviour::Rude && swarms.announces.is_multiple_of(5) {
                 return None;
             }
-            let peers = swarms.announce(announce, from.ip(), manner);
+            let peers = swarms.announce(announce, from.ip(), behaviour);
             let said = AnnounceReply {
                 complete: 1,
                 downloaded: 0,
@@ -138,12 +140,12 @@ fn answer(
                 peers6: &[],
             };
             let length = said.encode(framing, reply).unwrap();
-            Some(distort(manner, reply, length))
+            Some(distort(behaviour, reply, length))
         }
         Request::Scrape(scrape) => {
             let file = |info_hash| ScrapeFile { info_hash, complete: 1, downloaded: 2, incomplete: 3 };
             let mut files: Vec<_> = scrape.info_hashes().map(file).collect();
-            if manner == Manner::Lying {
+            if behaviour == Behaviour::Lying {
                 files[0].info_hash = InfoHash([7; 20]);
             }
             let mut said = ScrapeReply { files: &mut files, min_request_interval: None };
@@ -154,16 +156,16 @@ fn answer(
 }
 
 /// Makes an announce reply wrong.
-fn distort(manner: Manner, reply: &mut [u8], length: usize) -> usize {
+fn distort(behaviour: Behaviour, reply: &mut [u8], length: usize) -> usize {
     let find = |text: &str| reply[..length].windows(text.len()).position(|bytes| bytes == text.as_bytes());
     let body = length - (find("\r\n\r\n").unwrap() + 4);
     let changes = [
-        (Manner::Short, format!("Length: {body}"), format!("Length: {}", body - 1)),
-        (Manner::Long, format!("Length: {body}"), format!("Length: {}", body + 1)),
-        (Manner::NotFound, "200 OK".to_owned(), "404 No".to_owned()),
-        (Manner::Unsorted, "8:complete".to_owned(), "8:zomplete".to_owned()),
+        (Behaviour::Short, format!("Length: {body}"), format!("Length: {}", body - 1)),
+        (Behaviour::Long, format!("Length: {body}"), format!("Length: {}", body + 1)),
+        (Behaviour::NotFound, "200 OK".to_owned(), "404 No".to_owned()),
+        (Behaviour::Unsorted, "8:complete".to_owned(), "8:zomplete".to_owned()),
     ];
-    let Some((_, from, to)) = changes.iter().find(|change| change.0 == manner) else { return length };
+    let Some((_, from, to)) = changes.iter().find(|change| change.0 == behaviour) else { return length };
     assert_eq!(from.len(), to.len(), "the number of digits must not change");
     let place = find(from).unwrap();
     reply[place..place + to.len()].copy_from_slice(to.as_bytes());
@@ -171,17 +173,17 @@ fn distort(manner: Manner, reply: &mut [u8], length: usize) -> usize {
 }
 
 impl Swarms {
-    fn announce(&mut self, announce: &AnnounceRequest, ip: IpAddr, manner: Manner) -> Vec<u8> {
+    fn announce(&mut self, announce: &AnnounceRequest, ip: IpAddr, behaviour: Behaviour) -> Vec<u8> {
         let requester = SocketAddr::new(ip, announce.port.get());
         let own = announce.info_hash;
-        let torrent = if manner == Manner::Mixed { self.last.unwrap_or(own) } else { own };
+        let torrent = if behaviour == Behaviour::Mixed { self.last.unwrap_or(own) } else { own };
         self.last = Some(own);
         let wanted = announce.numwant.unwrap() as usize;
         let swarm = self.peers.get(&torrent).into_iter().flatten().copied();
         let mut peers: Vec<SocketAddr> = swarm.filter(|&peer| peer != requester).take(wanted).collect();
-        if manner == Manner::Echoing {
+        if behaviour == Behaviour::Echoing {
             peers = vec![requester];
-        } else if manner == Manner::Repeating {
+        } else if behaviour == Behaviour::Repeating {
             peers = peers.iter().take(wanted / 2).flat_map(|&peer| [peer, peer]).collect();
         }
         self.peers.entry(own).or_default().insert(requester);
@@ -204,16 +206,16 @@ fn config(address: SocketAddr) -> Config {
     config
 }
 
-fn test_with(tls: bool, manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
-    let tracker = start(manner, tls);
+fn test_with(tls: bool, behaviour: Behaviour, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
+    let tracker = start(behaviour, tls);
     let mut config = config(tracker.address);
     config.tls.enable = tls;
     change(&mut config);
     (run(config).unwrap(), tracker)
 }
 
-fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
-    test_with(false, manner, change)
+fn test(behaviour: Behaviour, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
+    test_with(false, behaviour, change)
 }
 
 fn answered(report: &Report) -> u64 {
@@ -222,7 +224,7 @@ fn answered(report: &Report) -> u64 {
 
 #[test]
 fn honest_tracker_passes() {
-    let (outcome, tracker) = test(Manner::Honest, |_| {});
+    let (outcome, tracker) = test(Behaviour::Honest, |_| {});
     outcome.verdict().unwrap();
     let report = &outcome.phases[0];
     let kinds: Vec<_> = report.kinds.iter().map(|kind| kind.kind).collect();
@@ -240,7 +242,7 @@ fn honest_tracker_passes() {
 
 #[test]
 fn each_request_can_have_a_connection() {
-    let (outcome, tracker) = test(Manner::Honest, |config| config.connections.requests = 1);
+    let (outcome, tracker) = test(Behaviour::Honest, |config| config.connections.requests = 1);
     outcome.verdict().unwrap();
     let report = &outcome.phases[0];
     assert!(answered(report) > 8, "{outcome}");
@@ -251,7 +253,7 @@ fn each_request_can_have_a_connection() {
 
 #[test]
 fn requests_can_be_sent_before_responses() {
-    let (outcome, tracker) = test(Manner::Honest, |config| {
+    let (outcome, tracker) = test(Behaviour::Honest, |config| {
         config.connections.count = 2;
         config.connections.pipelining = 8;
         config.connections.requests = 20;
@@ -267,7 +269,7 @@ fn requests_can_be_sent_before_responses() {
 #[test]
 fn tls_handshakes_are_full_unless_sessions_are_resumed() {
     for resumption in [false, true] {
-        let (outcome, _tracker) = test_with(true, Manner::Honest, |config| {
+        let (outcome, _tracker) = test_with(true, Behaviour::Honest, |config| {
             config.connections.requests = 1;
             config.connections.count = 2;
             config.tls.resumption = resumption;
@@ -284,8 +286,8 @@ fn tls_handshakes_are_full_unless_sessions_are_resumed() {
 }
 
 #[test]
-fn certificates_are_checked_if_that_is_asked_for() {
-    let (outcome, _tracker) = test_with(true, Manner::Honest, |config| {
+fn certificates_are_verified_if_configured() {
+    let (outcome, _tracker) = test_with(true, Behaviour::Honest, |config| {
         config.tls.verify_certificate = true;
         config.tls.ca_path = data("ca.pem").into();
         config.tls.server_name = "elsewhere.example".to_owned();
@@ -293,13 +295,13 @@ fn certificates_are_checked_if_that_is_asked_for() {
     assert!(note(&outcome.phases[0], "connections with a TLS error") > 0, "{outcome}");
     assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
     let (outcome, _tracker) =
-        test_with(true, Manner::Honest, |config| config.tls.server_name = "elsewhere.example".to_owned());
+        test_with(true, Behaviour::Honest, |config| config.tls.server_name = "elsewhere.example".to_owned());
     outcome.verdict().unwrap();
 }
 
 #[test]
 fn prefill_announces_each_peer_even_if_connections_break() {
-    let (outcome, tracker) = test(Manner::Rude, |config| {
+    let (outcome, tracker) = test(Behaviour::Rude, |config| {
         config.prefill.enable = true;
         config.duration = 0;
         config.threads = 2;
@@ -317,8 +319,8 @@ fn prefill_announces_each_peer_even_if_connections_break() {
 }
 
 #[test]
-fn prefill_gives_up_in_the_end() {
-    let (outcome, _tracker) = test(Manner::Refusing, |config| {
+fn prefill_stops_after_all_attempts() {
+    let (outcome, _tracker) = test(Behaviour::Refusing, |config| {
         config.prefill.enable = true;
         config.prefill.attempts = 2;
         config.duration = 0;
@@ -332,7 +334,7 @@ fn prefill_gives_up_in_the_end() {
 #[test]
 fn open_loop_keeps_the_rate() {
     for requests in [0, 1] {
-        let (outcome, _tracker) = test(Manner::Honest, |config| {
+        let (outcome, _tracker) = test(Behaviour::Honest, |config| {
             config.mode = Mode::Open;
             config.open.rate = 50;
             config.duration = 2;
@@ -345,8 +347,8 @@ fn open_loop_keeps_the_rate() {
 }
 
 #[test]
-fn open_loop_counts_the_time_requests_had_to_wait() {
-    let (outcome, _tracker) = test(Manner::Silent, |config| {
+fn open_loop_latency_includes_the_wait() {
+    let (outcome, _tracker) = test(Behaviour::Silent, |config| {
         config.mode = Mode::Open;
         config.open.rate = 1000;
         config.requests.timeout = 300;
@@ -358,7 +360,7 @@ fn open_loop_counts_the_time_requests_had_to_wait() {
 
 #[test]
 fn idle_connections_are_opened_used_once_and_held() {
-    let (outcome, tracker) = test(Manner::Honest, |config| {
+    let (outcome, tracker) = test(Behaviour::Honest, |config| {
         config.idle.connections = 300;
         config.idle.hold = 0;
         config.connections.opening = 20;
@@ -371,31 +373,31 @@ fn idle_connections_are_opened_used_once_and_held() {
 }
 
 #[test]
-fn lies_are_found_out() {
-    for (manner, violations) in [
-        (Manner::Mixed, &["peer is not in the torrent"][..]),
-        (Manner::Echoing, &["reply contains the requesting peer"]),
-        (Manner::Repeating, &["peer occurs twice in a reply"]),
-        (Manner::NotFound, &["status is not 200"]),
-        (Manner::Unsorted, &["bencode is not canonical"]),
-        (Manner::Lying, &["scrape reply contains a torrent not requested"]),
-        (Manner::Short, &["bytes after the end of a response", "body is not a tracker reply"]),
+fn violations_are_reported() {
+    for (behaviour, violations) in [
+        (Behaviour::Mixed, &["peer is not in the torrent"][..]),
+        (Behaviour::Echoing, &["reply contains the requesting peer"]),
+        (Behaviour::Repeating, &["peer occurs twice in a reply"]),
+        (Behaviour::NotFound, &["status is not 200"]),
+        (Behaviour::Unsorted, &["bencode is not canonical"]),
+        (Behaviour::Lying, &["scrape reply contains a torrent not requested"]),
+        (Behaviour::Short, &["bytes after the end of a response", "body is not a tracker reply"]),
     ] {
-        let (outcome, _tracker) = test(manner, |_| {});
-        assert_eq!(violated(&outcome), violations, "{manner:?}: {outcome}");
+        let (outcome, _tracker) = test(behaviour, |_| {});
+        assert_eq!(violated(&outcome), violations, "{behaviour:?}: {outcome}");
         assert!(matches!(outcome.verdict(), Err(Failure::Violations(_))));
     }
 }
 
 #[test]
-fn a_body_that_never_ends_is_not_waited_for() {
-    let (outcome, _tracker) = test(Manner::Long, |config| {
+fn an_endless_body_is_a_violation() {
+    let (outcome, _tracker) = test(Behaviour::Long, |config| {
         config.requests.timeout = 100;
         config.requests.weight_scrape = 0;
     });
     assert!(note(&outcome.phases[0], "connections closed after a response timeout") > 0, "{outcome}");
     assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
-    let (outcome, _tracker) = test(Manner::Long, |config| config.connections.requests = 1);
+    let (outcome, _tracker) = test(Behaviour::Long, |config| config.connections.requests = 1);
     assert_eq!(violated(&outcome), ["response is shorter than its Content-Length"]);
 }
 
@@ -419,7 +421,7 @@ fn targets_are_those_of_announces() {
 }
 
 #[test]
-fn nobody_there() {
+fn refused_connections_are_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);

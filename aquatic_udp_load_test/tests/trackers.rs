@@ -1,4 +1,4 @@
-//! The load test against small trackers in the same process: honest ones, ones that lie, and none at all.
+//! Load test against test trackers in the same process: correct ones, faulty ones, and none.
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 #[path = "../../aquatic_load_engine/tests/support/reports.rs"]
@@ -23,9 +23,9 @@ use aquatic_udp_protocol::{
 use reports::{note, violated};
 use zerocopy::IntoBytes;
 
-/// How a tracker behaves.
+/// Behaviour of a test tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
+enum Behaviour {
     Honest,
     /// Does not answer one in three announces.
     Forgetful,
@@ -46,7 +46,7 @@ enum Manner {
 }
 
 struct Tracker {
-    manner: Manner,
+    behaviour: Behaviour,
     swarms: HashMap<InfoHash, BTreeSet<SocketAddr>>,
     last: InfoHash,
     announces: u64,
@@ -60,14 +60,14 @@ struct Running {
 }
 
 impl Running {
-    fn start(ip: &str, manner: Manner) -> Self {
+    fn start(ip: &str, behaviour: Behaviour) -> Self {
         let socket = UdpSocket::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let (address, stop) = (socket.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut tracker =
-                Tracker { manner, swarms: HashMap::new(), last: InfoHash([0; 20]), announces: 0 };
+                Tracker { behaviour, swarms: HashMap::new(), last: InfoHash([0; 20]), announces: 0 };
             let (mut packet, mut reply) = ([0; 2048], [0; 2048]);
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut packet) else { continue };
@@ -90,17 +90,17 @@ impl Tracker {
     fn answer(&mut self, packet: &[u8], from: SocketAddr, reply: &mut [u8]) -> Option<usize> {
         let connection_id = ConnectionId(u64::from(from.port()).to_be_bytes());
         match Request::parse(packet).unwrap() {
-            _ if self.manner == Manner::Silent => None,
+            _ if self.behaviour == Behaviour::Silent => None,
             Request::Connect(connect) => {
                 Some(ConnectReply::new(connect.transaction_id(), connection_id).encode(reply).unwrap())
             }
-            _ if self.manner == Manner::Dozing => None,
+            _ if self.behaviour == Behaviour::Dozing => None,
             Request::Announce(announce) => {
                 assert_eq!(announce.connection_id(), connection_id);
                 self.announces += 1;
-                if self.manner == Manner::Forgetful && self.announces.is_multiple_of(3) {
+                if self.behaviour == Behaviour::Forgetful && self.announces.is_multiple_of(3) {
                     None
-                } else if self.manner == Manner::Refusing {
+                } else if self.behaviour == Behaviour::Refusing {
                     let transaction_id = announce.transaction_id();
                     Some(ErrorReply { transaction_id, text: "go away" }.encode(reply).unwrap())
                 } else {
@@ -110,7 +110,7 @@ impl Tracker {
             Request::Scrape(scrape) => {
                 assert_eq!(scrape.connection_id(), connection_id);
                 let counts = vec![TorrentCounts::new(1, 2, 3); scrape.info_hashes().len()];
-                let left_out = usize::from(self.manner == Manner::Lazy);
+                let left_out = usize::from(self.behaviour == Behaviour::Lazy);
                 Some(ScrapeReply::encode(scrape.transaction_id(), &counts[left_out..], reply).unwrap())
             }
         }
@@ -118,14 +118,14 @@ impl Tracker {
 
     fn announce(&mut self, announce: &AnnounceRequest, ip: IpAddr, reply: &mut [u8]) -> usize {
         let requester = SocketAddr::new(ip, announce.port());
-        let torrent = if self.manner == Manner::Mixed { self.last } else { *announce.info_hash() };
+        let torrent = if self.behaviour == Behaviour::Mixed { self.last } else { *announce.info_hash() };
         self.last = *announce.info_hash();
         let wanted = announce.numwant().unwrap() as usize;
         let swarm = self.swarms.get(&torrent).into_iter().flatten().copied();
         let mut peers: Vec<SocketAddr> = swarm.filter(|&peer| peer != requester).take(wanted).collect();
-        if self.manner == Manner::Echoing {
+        if self.behaviour == Behaviour::Echoing {
             peers = vec![requester];
-        } else if self.manner == Manner::Repeating {
+        } else if self.behaviour == Behaviour::Repeating {
             peers = peers.iter().take(wanted / 2).flat_map(|&peer| [peer, peer]).collect();
         }
         self.swarms.entry(*announce.info_hash()).or_default().insert(requester);
@@ -139,7 +139,7 @@ impl Tracker {
             area[used..used + bytes.len()].copy_from_slice(&bytes);
             used += bytes.len();
         }
-        used += usize::from(self.manner == Manner::Untidy);
+        used += usize::from(self.behaviour == Behaviour::Untidy);
         AnnounceHead::new(announce.transaction_id(), 1800, 0, 0).encode(used, reply).unwrap()
     }
 }
@@ -156,8 +156,8 @@ fn config(address: SocketAddr) -> Config {
     config
 }
 
-fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
-    let tracker = Running::start("127.0.0.1", manner);
+fn test(behaviour: Behaviour, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
+    let tracker = Running::start("127.0.0.1", behaviour);
     let mut config = config(tracker.address);
     change(&mut config);
     let outcome = run(config).unwrap();
@@ -166,7 +166,7 @@ fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) 
 
 #[test]
 fn honest_tracker_passes() {
-    let (outcome, tracker) = test(Manner::Honest, |_| {});
+    let (outcome, tracker) = test(Behaviour::Honest, |_| {});
     outcome.verdict().unwrap();
     let sources: BTreeSet<_> = tracker.swarms.values().flatten().map(SocketAddr::ip).collect();
     assert_eq!(sources.len(), 16);
@@ -183,7 +183,7 @@ fn honest_tracker_passes() {
 
 #[test]
 fn prefill_announces_each_peer_even_if_packets_are_lost() {
-    let (outcome, tracker) = test(Manner::Forgetful, |config| {
+    let (outcome, tracker) = test(Behaviour::Forgetful, |config| {
         config.prefill.enable = true;
         config.duration = 0;
         config.threads = 2;
@@ -201,8 +201,8 @@ fn prefill_announces_each_peer_even_if_packets_are_lost() {
 }
 
 #[test]
-fn prefill_gives_up_in_the_end() {
-    let (outcome, tracker) = test(Manner::Refusing, |config| {
+fn prefill_stops_after_all_attempts() {
+    let (outcome, tracker) = test(Behaviour::Refusing, |config| {
         config.prefill.enable = true;
         config.prefill.attempts = 2;
         config.duration = 0;
@@ -215,16 +215,16 @@ fn prefill_gives_up_in_the_end() {
 
 #[test]
 fn refused_announces_fail_the_test_unless_allowed() {
-    let (outcome, _tracker) = test(Manner::Refusing, |_| {});
+    let (outcome, _tracker) = test(Behaviour::Refusing, |_| {});
     assert!(outcome.phases[0].kinds.iter().any(|kind| kind.answered > 10), "{outcome}");
     assert!(matches!(outcome.verdict(), Err(Failure::Refused { kind: "announce", .. })), "{outcome}");
-    let (outcome, _tracker) = test(Manner::Refusing, |config| config.verdict.max_refused_share = 1.0);
+    let (outcome, _tracker) = test(Behaviour::Refusing, |config| config.verdict.max_refused_share = 1.0);
     assert_eq!(outcome.verdict(), Ok(()));
 }
 
 #[test]
 fn open_loop_keeps_the_rate() {
-    let (outcome, _) = test(Manner::Honest, |config| {
+    let (outcome, _) = test(Behaviour::Honest, |config| {
         config.mode = Mode::Open;
         config.open.rate = 2000;
         config.duration = 2;
@@ -236,7 +236,7 @@ fn open_loop_keeps_the_rate() {
 
 #[test]
 fn open_loop_sends_further_requests() {
-    let (outcome, _) = test(Manner::Honest, |config| {
+    let (outcome, _) = test(Behaviour::Honest, |config| {
         config.mode = Mode::Open;
         config.open.rate = 2000;
         config.open.further_request_probability = 0.5;
@@ -249,7 +249,7 @@ fn open_loop_sends_further_requests() {
 
 #[test]
 fn ipv6_without_segmentation() {
-    let tracker = Running::start("::1", Manner::Honest);
+    let tracker = Running::start("::1", Behaviour::Honest);
     let mut config = config(tracker.address);
     config.network.sockets_per_address = 4;
     config.network.segmentation_offload = false;
@@ -259,15 +259,15 @@ fn ipv6_without_segmentation() {
 }
 
 #[test]
-fn no_more_requests_are_under_way_than_fit_the_window() {
-    let (outcome, _) = test(Manner::Dozing, |config| config.requests.weight_connect = 0);
+fn requests_in_flight_are_bounded_by_the_window() {
+    let (outcome, _) = test(Behaviour::Dozing, |config| config.requests.weight_connect = 0);
     let sent: u64 = outcome.phases[0].kinds.iter().map(|kind| kind.sent).sum();
     assert_eq!(sent, 32, "the test is over before the first are given up: {outcome}");
 }
 
 #[test]
 fn connection_ids_are_renewed_when_they_get_old() {
-    let (outcome, _) = test(Manner::Honest, |config| {
+    let (outcome, _) = test(Behaviour::Honest, |config| {
         config.requests.weight_connect = 0;
         config.requests.connection_age = 1;
         config.duration = 3;
@@ -279,23 +279,23 @@ fn connection_ids_are_renewed_when_they_get_old() {
 }
 
 #[test]
-fn liars_are_found_out() {
-    for (manner, found) in [
-        (Manner::Mixed, "peer is not in the torrent"),
-        (Manner::Echoing, "reply contains the requesting peer"),
-        (Manner::Repeating, "peer occurs twice in a reply"),
-        (Manner::Untidy, "reply is malformed"),
-        (Manner::Lazy, "scrape reply has a wrong number of torrents"),
+fn violations_are_reported() {
+    for (behaviour, found) in [
+        (Behaviour::Mixed, "peer is not in the torrent"),
+        (Behaviour::Echoing, "reply contains the requesting peer"),
+        (Behaviour::Repeating, "peer occurs twice in a reply"),
+        (Behaviour::Untidy, "reply is malformed"),
+        (Behaviour::Lazy, "scrape reply has a wrong number of torrents"),
     ] {
-        let (outcome, _) = test(manner, |_| {});
-        assert!(violated(&outcome).contains(&found), "{manner:?}: {outcome}");
-        assert!(matches!(outcome.verdict(), Err(Failure::Violations(1..))), "{manner:?}");
+        let (outcome, _) = test(behaviour, |_| {});
+        assert!(violated(&outcome).contains(&found), "{behaviour:?}: {outcome}");
+        assert!(matches!(outcome.verdict(), Err(Failure::Violations(1..))), "{behaviour:?}");
     }
 }
 
 #[test]
 fn silence_fails() {
-    let (outcome, tracker) = test(Manner::Silent, |config| config.requests.timeout = 100);
+    let (outcome, tracker) = test(Behaviour::Silent, |config| config.requests.timeout = 100);
     assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
     assert_eq!(tracker.announces, 0);
     assert_eq!(note(&outcome.phases[0], "sockets without a connection id"), 16);

@@ -1,4 +1,4 @@
-//! The load test against small trackers in the same process: honest ones, ones that lie, and none at all.
+//! Load test against test trackers in the same process: correct ones, faulty ones, and none.
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 #[path = "../../aquatic_load_engine/tests/support/reports.rs"]
@@ -15,7 +15,7 @@ use aquatic_ws_load_test::config::{Config, Leave, WebSocketClient};
 use aquatic_ws_load_test::run;
 use reports::{note, violated};
 use running::data;
-use tracker::{Manner, Tracker};
+use tracker::{Behaviour, Tracker};
 
 const CLIENTS: [WebSocketClient; 2] = [WebSocketClient::Fast, WebSocketClient::Library];
 
@@ -31,16 +31,16 @@ fn config(tracker: &Tracker) -> Config {
     config
 }
 
-fn test_with(tls: bool, manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
-    let tracker = tracker::start(manner, tls);
+fn test_with(tls: bool, behaviour: Behaviour, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
+    let tracker = tracker::start(behaviour, tls);
     let mut config = config(&tracker);
     config.tls.enable = tls;
     change(&mut config);
     (run(config).unwrap(), tracker)
 }
 
-fn test(manner: Manner, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
-    test_with(false, manner, change)
+fn test(behaviour: Behaviour, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
+    test_with(false, behaviour, change)
 }
 
 fn kind<'a>(report: &'a Report, name: &str) -> &'a KindReport {
@@ -62,7 +62,7 @@ fn assert_passed(outcome: &Outcome) {
 #[test]
 fn honest_tracker_passes() {
     for client in CLIENTS {
-        let (outcome, tracker) = test(Manner::Honest, |config| config.connections.websocket = client);
+        let (outcome, tracker) = test(Behaviour::Honest, |config| config.connections.websocket = client);
         assert_passed(&outcome);
         let names: Vec<_> = outcome.phases.iter().map(|phase| phase.phase).collect();
         assert_eq!(names, ["connecting", "load"]);
@@ -75,7 +75,7 @@ fn honest_tracker_passes() {
 
 #[test]
 fn several_torrents_and_threads() {
-    let (outcome, tracker) = test(Manner::Honest, |config| {
+    let (outcome, tracker) = test(Behaviour::Honest, |config| {
         config.connections.torrents = 2;
         config.population.torrents = 5;
         config.threads = 2;
@@ -87,17 +87,17 @@ fn several_torrents_and_threads() {
 }
 
 #[test]
-fn messages_may_come_in_pieces_as_bytes_between_pings() {
+fn messages_may_be_fragmented_binary_frames_between_pings() {
     for client in CLIENTS {
-        let (outcome, _tracker) = test(Manner::Roundabout, |config| config.connections.websocket = client);
+        let (outcome, _tracker) = test(Behaviour::Roundabout, |config| config.connections.websocket = client);
         assert_passed(&outcome);
         assert!(note(&outcome.phases[1], "pings received") > 10);
     }
 }
 
 #[test]
-fn replies_to_answers_are_not_taken_for_replies_to_announces() {
-    let (outcome, _tracker) = test(Manner::Talkative, |config| config.requests.weight_scrape = 10);
+fn replies_to_answers_are_told_from_replies_to_announces() {
+    let (outcome, _tracker) = test(Behaviour::Talkative, |config| config.requests.weight_scrape = 10);
     assert_passed(&outcome);
     let load = &outcome.phases[1];
     assert!(note(load, "replies to answers") >= kind(load, "answer").answered, "{outcome}");
@@ -107,8 +107,8 @@ fn replies_to_answers_are_not_taken_for_replies_to_announces() {
 }
 
 #[test]
-fn not_every_offer_has_to_be_answered() {
-    let (outcome, _tracker) = test(Manner::Honest, |config| config.requests.answer_probability = 0.5);
+fn offers_are_answered_with_the_configured_probability() {
+    let (outcome, _tracker) = test(Behaviour::Honest, |config| config.requests.answer_probability = 0.5);
     outcome.verdict().unwrap();
     let load = &outcome.phases[1];
     let share = kind(load, "answer").sent as f64 / kind(load, "offer").answered as f64;
@@ -119,7 +119,7 @@ fn not_every_offer_has_to_be_answered() {
 fn encrypted_connections() {
     for client in CLIENTS {
         for verify in [false, true] {
-            let (outcome, _tracker) = test_with(true, Manner::Honest, |config| {
+            let (outcome, _tracker) = test_with(true, Behaviour::Honest, |config| {
                 config.connections.websocket = client;
                 config.tls.verify_certificate = verify;
                 config.tls.ca_path = data("ca.pem").into();
@@ -127,7 +127,7 @@ fn encrypted_connections() {
             assert_passed(&outcome);
             assert_eq!(note(&outcome.phases[0], "full TLS handshakes"), 18);
         }
-        let (outcome, _tracker) = test_with(true, Manner::Honest, |config| {
+        let (outcome, _tracker) = test_with(true, Behaviour::Honest, |config| {
             config.connections.websocket = client;
             config.tls.verify_certificate = true;
             config.tls.ca_path = data("ca.pem").into();
@@ -140,7 +140,7 @@ fn encrypted_connections() {
 
 #[test]
 fn open_loop_keeps_the_rate() {
-    let (outcome, _tracker) = test(Manner::Honest, |config| {
+    let (outcome, _tracker) = test(Behaviour::Honest, |config| {
         config.mode = Mode::Open;
         config.open.rate = 60;
         config.duration = 2;
@@ -151,8 +151,8 @@ fn open_loop_keeps_the_rate() {
 }
 
 #[test]
-fn no_more_requests_are_under_way_than_fit_the_window() {
-    let (outcome, _tracker) = test(Manner::Dozing, |config| config.requests.timeout = 2000);
+fn requests_in_flight_are_bounded_by_the_window() {
+    let (outcome, _tracker) = test(Behaviour::Dozing, |config| config.requests.timeout = 2000);
     let kinds = &outcome.phases[1].kinds;
     let sent: u64 =
         kinds.iter().filter(|kind| ["announce", "scrape"].contains(&kind.kind)).map(|kind| kind.sent).sum();
@@ -162,7 +162,7 @@ fn no_more_requests_are_under_way_than_fit_the_window() {
 #[test]
 fn idle_connections_announce_once_and_are_held() {
     for client in CLIENTS {
-        let (outcome, tracker) = test(Manner::Honest, |config| {
+        let (outcome, tracker) = test(Behaviour::Honest, |config| {
             config.connections.websocket = client;
             config.idle.enable = true;
             config.idle.hold = 0;
@@ -178,10 +178,10 @@ fn idle_connections_announce_once_and_are_held() {
 }
 
 #[test]
-fn clients_come_and_go() {
+fn clients_leave_in_the_configured_way() {
     for client in CLIENTS {
         for leave in [Leave::Stopped, Leave::Close, Leave::Abrupt, Leave::Mixed] {
-            let (outcome, tracker) = test(Manner::Honest, |config| {
+            let (outcome, tracker) = test(Behaviour::Honest, |config| {
                 config.connections.websocket = client;
                 config.churn.connections = 60;
                 config.churn.leave = leave;
@@ -210,8 +210,8 @@ fn clients_come_and_go() {
 }
 
 #[test]
-fn clients_come_at_a_rate_and_stay() {
-    let (outcome, tracker) = test(Manner::Honest, |config| {
+fn clients_are_started_at_a_rate_and_stay() {
+    let (outcome, tracker) = test(Behaviour::Honest, |config| {
         config.churn.connections = 30;
         config.churn.rate = 30;
         config.open.arrivals = ArrivalsConfig::Even;
@@ -227,12 +227,12 @@ fn clients_come_at_a_rate_and_stay() {
 
 #[test]
 fn refusals_are_errors_and_lost_connections_are_replaced() {
-    let (outcome, _tracker) = test(Manner::Moody, |_| {});
+    let (outcome, _tracker) = test(Behaviour::Moody, |_| {});
     let announces = kind(&outcome.phases[1], "announce");
     assert!(announces.errors > 5 && announces.answered > 5, "{outcome}");
     assert_eq!(outcome.phases[1].error_texts, ["not now"]);
     assert!(matches!(outcome.verdict(), Err(Failure::Refused { kind: "announce", .. })), "{outcome}");
-    let (outcome, tracker) = test(Manner::Rude, |config| config.duration = 2);
+    let (outcome, tracker) = test(Behaviour::Rude, |config| config.duration = 2);
     assert!(violated(&outcome).is_empty(), "{outcome}");
     let load = &outcome.phases[1];
     assert!(
@@ -243,43 +243,45 @@ fn refusals_are_errors_and_lost_connections_are_replaced() {
 }
 
 #[test]
-fn lies_are_found_out() {
+fn violations_are_reported() {
     for client in CLIENTS {
-        for (manner, violations) in [
-            (Manner::Faker, &["wrong Sec-WebSocket-Accept"][..]),
-            (Manner::Masking, &["invalid WebSocket frame"]),
-            (Manner::Confused, &["message about a torrent the peer has not joined"]),
-            (Manner::Echoing, &["offer relayed to its sender"]),
-            (Manner::Repeating, &["offer relayed twice"]),
-            (Manner::Partial, &["two offers of an announce relayed to one peer"]),
-            (Manner::Mixing, &["message about a torrent the peer has not joined"]),
-            (Manner::Forging, &["offer that no peer made"]),
-            (Manner::Swapping, &["offer modified in transit"]),
-            (Manner::Cutting, &["offer modified in transit"]),
-            (Manner::Misdirecting, &["answer relayed to the wrong peer"]),
-            (Manner::Insisting, &["answer relayed twice"]),
-            (Manner::Impersonating, &["answer modified in transit"]),
-            (Manner::Lying, &["scrape reply contains a torrent not requested"]),
+        for (behaviour, violations) in [
+            (Behaviour::Faker, &["wrong Sec-WebSocket-Accept"][..]),
+            (Behaviour::Masking, &["invalid WebSocket frame"]),
+            (Behaviour::Confused, &["message about a torrent the peer has not joined"]),
+            (Behaviour::Echoing, &["offer relayed to its sender"]),
+            (Behaviour::Repeating, &["offer relayed twice"]),
+            (Behaviour::Partial, &["two offers of an announce relayed to one peer"]),
+            (Behaviour::Mixing, &["message about a torrent the peer has not joined"]),
+            (Behaviour::Forging, &["offer that no peer made"]),
+            (Behaviour::Swapping, &["offer modified in transit"]),
+            (Behaviour::Cutting, &["offer modified in transit"]),
+            (Behaviour::Misdirecting, &["answer relayed to the wrong peer"]),
+            (Behaviour::Insisting, &["answer relayed twice"]),
+            (Behaviour::Impersonating, &["answer modified in transit"]),
+            (Behaviour::Lying, &["scrape reply contains a torrent not requested"]),
         ] {
-            let (outcome, _tracker) = test(manner, |config| config.connections.websocket = client);
-            assert_eq!(violated(&outcome), violations, "{client:?}, {manner:?}: {outcome}");
+            let (outcome, _tracker) = test(behaviour, |config| config.connections.websocket = client);
+            assert_eq!(violated(&outcome), violations, "{client:?}, {behaviour:?}: {outcome}");
             assert!(matches!(outcome.verdict(), Err(Failure::Violations(_))));
         }
     }
 }
 
 #[test]
-fn trackers_that_do_not_serve() {
+fn trackers_that_serve_nothing_fail() {
     for client in CLIENTS {
-        let (outcome, _tracker) = test(Manner::NotFound, |config| config.connections.websocket = client);
+        let (outcome, _tracker) = test(Behaviour::NotFound, |config| config.connections.websocket = client);
         assert_eq!(outcome.phases[0].error_texts, ["status 404"]);
         assert_eq!(note(&outcome.phases[0], "upgrades refused"), 180, "ten tries each");
         assert_eq!(
             outcome.verdict(),
             Err(Failure::Refused { kind: "connect", refused: 180, responses: 180 })
         );
-        for (manner, violations) in [(Manner::Silent, &[][..]), (Manner::Babbling, &["invalid message"])] {
-            let (outcome, _tracker) = test(manner, |config| {
+        for (behaviour, violations) in
+            [(Behaviour::Silent, &[][..]), (Behaviour::Babbling, &["invalid message"])]
+        {
+            let (outcome, _tracker) = test(behaviour, |config| {
                 config.connections.websocket = client;
                 config.requests.timeout = 50;
             });
@@ -292,7 +294,7 @@ fn trackers_that_do_not_serve() {
 }
 
 #[test]
-fn nobody_there() {
+fn refused_connections_are_reported() {
     for client in CLIENTS {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! A small tracker, honest or not.
+//! Test tracker, correct or faulty.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -13,9 +13,9 @@ use aquatic_ws_protocol::{
     OfferRelay, ScrapeFile, ScrapeReply, TrackerMessage,
 };
 
-/// How a tracker behaves.
+/// Behaviour of a test tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum Behaviour {
     Honest,
     /// Sends messages as bytes in pieces, with pings between.
     Roundabout,
@@ -89,28 +89,28 @@ impl Hub {
 
 pub(crate) type Tracker = Running<Mutex<Hub>>;
 
-pub(crate) fn start(manner: Manner, tls: bool) -> Tracker {
-    let patience = Duration::from_millis(1);
-    Running::start(tls, patience, move |stream, _, hub| Connection::serve(stream, manner, hub))
+pub(crate) fn start(behaviour: Behaviour, tls: bool) -> Tracker {
+    let read_timeout = Duration::from_millis(1);
+    Running::start(tls, read_timeout, move |stream, _, hub| Connection::serve(stream, behaviour, hub))
 }
 
 struct Connection {
     number: u64,
-    manner: Manner,
+    behaviour: Behaviour,
     hub: Arc<Mutex<Hub>>,
     sender: Sender<String>,
     announces: u32,
 }
 
 impl Connection {
-    fn serve(mut stream: impl Read + Write, manner: Manner, hub: Arc<Mutex<Hub>>) {
+    fn serve(mut stream: impl Read + Write, behaviour: Behaviour, hub: Arc<Mutex<Hub>>) {
         let (sender, outbox) = channel();
         let number = {
             let mut hub = hub.lock().unwrap();
             hub.connections += 1;
             hub.connections
         };
-        let mut connection = Self { number, manner, hub, sender, announces: 0 };
+        let mut connection = Self { number, behaviour, hub, sender, announces: 0 };
         connection.talk(&mut stream, &outbox);
         let mut hub = connection.hub.lock().unwrap();
         hub.swarms.values_mut().for_each(|peers| peers.retain(|peer| peer.connection != number));
@@ -123,8 +123,8 @@ impl Connection {
                 return;
             }
         }
-        let accept = if self.manner == Manner::Faker { "AAAA" } else { "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" };
-        let response = if self.manner == Manner::NotFound {
+        let accept = if self.behaviour == Behaviour::Faker { "AAAA" } else { "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" };
+        let response = if self.behaviour == Behaviour::NotFound {
             "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned()
         } else {
             format!(
@@ -159,14 +159,14 @@ impl Connection {
             Ok(length) if length < 126 => vec![length],
             _ => [&[126][..], &u16::try_from(length).unwrap().to_be_bytes()].concat(),
         };
-        if self.manner == Manner::Roundabout {
+        if self.behaviour == Behaviour::Roundabout {
             let (start, end) = text.split_at(text.len() / 2);
             let ping = [0x89, 3, 1, 2, 3];
             return [&[0x02], &*length(start.len()), start, &ping, &[0x80], &*length(end.len()), end]
                 .concat();
         }
         let mut head = [&[0x81], &*length(text.len())].concat();
-        if self.manner == Manner::Masking {
+        if self.behaviour == Behaviour::Masking {
             head[1] |= 0x80;
             head.extend([0; 4]);
         }
@@ -183,15 +183,17 @@ impl Connection {
     /// Takes a message; returns whether the connection goes on.
     fn message(&mut self, text: &str) -> bool {
         match ClientMessage::parse(text, &Limits::default()).unwrap() {
-            _ if self.manner == Manner::Silent => {}
-            _ if self.manner == Manner::Dozing && self.announces > 0 => {}
-            _ if self.manner == Manner::Babbling => self.sender.send("{\"bab\":[]}".to_owned()).unwrap(),
+            _ if self.behaviour == Behaviour::Silent => {}
+            _ if self.behaviour == Behaviour::Dozing && self.announces > 0 => {}
+            _ if self.behaviour == Behaviour::Babbling => {
+                self.sender.send("{\"bab\":[]}".to_owned()).unwrap()
+            }
             ClientMessage::Announce(announce) => return self.announce(&announce),
             ClientMessage::Answer(answer) => self.answer(&answer),
             ClientMessage::Scrape(scrape) => {
                 let file = |&info_hash| ScrapeFile { info_hash, complete: 1, incomplete: 2, downloaded: 3 };
                 let mut files: Vec<ScrapeFile> = scrape.info_hashes.iter().map(file).collect();
-                if self.manner == Manner::Lying {
+                if self.behaviour == Behaviour::Lying {
                     files[0].info_hash = InfoHash([7; 20]);
                 }
                 self.send(&self.sender, &TrackerMessage::Scrape(ScrapeReply { files: files.into() }));
@@ -202,17 +204,17 @@ impl Connection {
 
     fn announce(&mut self, announce: &Announce<'_>) -> bool {
         self.announces += 1;
-        if self.manner == Manner::Rude && self.announces == 3 {
+        if self.behaviour == Behaviour::Rude && self.announces == 3 {
             return false;
         }
-        if self.manner == Manner::Moody && self.announces.is_multiple_of(2) {
+        if self.behaviour == Behaviour::Moody && self.announces.is_multiple_of(2) {
             let (action, info_hash) = (Action::Announce, Some(announce.info_hash));
             let reply = FailureReply { action, info_hash, reason: "not now".into() };
             self.send(&self.sender, &TrackerMessage::Failure(reply));
             return true;
         }
         let mut info_hash = announce.info_hash;
-        if self.manner == Manner::Confused {
+        if self.behaviour == Behaviour::Confused {
             info_hash.0[0] ^= 1;
         }
         let reply = AnnounceReply { info_hash, interval: 120, complete: 0, incomplete: 1 };
@@ -232,12 +234,12 @@ impl Connection {
     }
 
     fn relay_offers(&self, announce: &Announce<'_>, hub: &mut Hub) {
-        let mut peers: Vec<&Peer> = if self.manner == Manner::Mixing {
+        let mut peers: Vec<&Peer> = if self.behaviour == Behaviour::Mixing {
             hub.swarms.values().flatten().collect()
         } else {
             hub.swarms[&announce.info_hash].iter().collect()
         };
-        if self.manner != Manner::Echoing {
+        if self.behaviour != Behaviour::Echoing {
             peers.retain(|peer| peer.id != announce.peer_id);
         }
         if peers.is_empty() {
@@ -245,16 +247,16 @@ impl Connection {
         }
         let count = announce.offers.len().min(peers.len());
         for (number, offer) in announce.offers.iter().take(count).enumerate() {
-            let place = if self.manner == Manner::Partial { 0 } else { hub.turn + number };
+            let place = if self.behaviour == Behaviour::Partial { 0 } else { hub.turn + number };
             let peer = peers[place % peers.len()];
             let (mut text, first) = (offer.offer, announce.offers[0].offer);
             let cut = text.as_str().replace("a=mid:0", "");
-            if self.manner == Manner::Cutting {
+            if self.behaviour == Behaviour::Cutting {
                 text = Description::parse(&cut).unwrap();
-            } else if self.manner == Manner::Swapping {
+            } else if self.behaviour == Behaviour::Swapping {
                 text = first;
             }
-            let peer_id = if self.manner == Manner::Forging { peer.id } else { announce.peer_id };
+            let peer_id = if self.behaviour == Behaviour::Forging { peer.id } else { announce.peer_id };
             let relay = OfferRelay {
                 info_hash: announce.info_hash,
                 peer_id,
@@ -262,7 +264,7 @@ impl Connection {
                 offer_id: offer.offer_id.clone(),
             };
             self.send(&peer.sender, &TrackerMessage::Offer(relay.clone()));
-            if self.manner == Manner::Repeating {
+            if self.behaviour == Behaviour::Repeating {
                 self.send(&peer.sender, &TrackerMessage::Offer(relay));
             }
         }
@@ -272,15 +274,17 @@ impl Connection {
     fn answer(&self, answer: &Answer<'_>) {
         let hub = self.hub.lock().unwrap();
         let peers = &hub.swarms[&answer.info_hash];
-        let is_right = |peer: &&Peer| (peer.id == answer.to_peer_id) != (self.manner == Manner::Misdirecting);
-        let peer_id = if self.manner == Manner::Impersonating { answer.to_peer_id } else { answer.peer_id };
+        let is_right =
+            |peer: &&Peer| (peer.id == answer.to_peer_id) != (self.behaviour == Behaviour::Misdirecting);
+        let peer_id =
+            if self.behaviour == Behaviour::Impersonating { answer.to_peer_id } else { answer.peer_id };
         let Answer { info_hash, offer_id, answer: text, .. } = answer;
         let relay = AnswerRelay { info_hash: *info_hash, peer_id, answer: *text, offer_id: offer_id.clone() };
-        let times = if self.manner == Manner::Insisting { 2 } else { 1 };
+        let times = if self.behaviour == Behaviour::Insisting { 2 } else { 1 };
         if let Some(peer) = peers.iter().find(is_right) {
             (0..times).for_each(|_| self.send(&peer.sender, &TrackerMessage::Answer(relay.clone())));
         }
-        if self.manner == Manner::Talkative {
+        if self.behaviour == Behaviour::Talkative {
             let reply = AnnounceReply { info_hash: *info_hash, interval: 120, complete: 0, incomplete: 1 };
             self.send(&self.sender, &TrackerMessage::Announce(reply));
         }
