@@ -75,7 +75,7 @@ impl Response {
 /// One connection to the tracker, of whatever kind.
 pub(crate) struct Client<S> {
     pub(crate) stream: S,
-    received: Vec<u8>,
+    pub(crate) received: Vec<u8>,
 }
 
 pub(crate) type Plain = Client<TcpStream>;

@@ -1,0 +1,105 @@
+//! A client over UDP (BEP 15).
+
+use std::net::{SocketAddr, UdpSocket};
+
+use aquatic_common::{AnnounceEvent, Family, InfoHash, PeerId};
+use aquatic_udp_protocol::{
+    AnnounceFields, AnnounceRequest, ConnectRequest, ConnectionId, Peers, Response, TransactionId,
+    encode_scrape_request,
+};
+
+use crate::support::REPLY;
+
+/// A client with a socket and a connection id.
+pub(crate) struct Client {
+    pub(crate) socket: UdpSocket,
+    id: ConnectionId,
+    family: Family,
+}
+
+impl Client {
+    /// Connects from a loopback address of the tracker's family.
+    pub(crate) fn connect(tracker: SocketAddr) -> Self {
+        Self::connect_from(if tracker.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }, tracker)
+    }
+
+    pub(crate) fn connect_from(local: &str, tracker: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(local).unwrap();
+        socket.set_read_timeout(Some(REPLY)).unwrap();
+        socket.connect(tracker).unwrap();
+        let family = Family::of(tracker.ip());
+        let mut client = Self { socket, id: ConnectionId([0; 8]), family };
+        let reply = client.exchange(&Self::connect_request());
+        match Response::parse(&reply, family).unwrap() {
+            Response::Connect(connect) => client.id = connect.connection_id(),
+            other => panic!("not a connect reply: {other:?}"),
+        }
+        client
+    }
+
+    /// A connect request.
+    pub(crate) fn connect_request() -> [u8; 16] {
+        let mut request = [0; 16];
+        ConnectRequest::new(TransactionId::from_number(1)).encode(&mut request).unwrap();
+        request
+    }
+
+    /// Sends a request and returns the reply.
+    pub(crate) fn exchange(&self, request: &[u8]) -> Vec<u8> {
+        self.socket.send(request).unwrap();
+        let mut reply = [0; 2048];
+        let len = self.socket.recv(&mut reply).unwrap();
+        reply[..len].to_vec()
+    }
+
+    /// The announce of a leecher.
+    pub(crate) fn announce_request(&self, info_hash: InfoHash, port: u16, event: AnnounceEvent) -> [u8; 98] {
+        let fields = AnnounceFields {
+            connection_id: self.id,
+            transaction_id: TransactionId::from_number(2),
+            info_hash,
+            peer_id: PeerId([1; 20]),
+            uploaded: 0,
+            downloaded: 0,
+            left: 1,
+            event,
+            key: 0,
+            numwant: None,
+            port,
+        };
+        let mut request = [0; 98];
+        AnnounceRequest::new(&fields).encode(&mut request).unwrap();
+        request
+    }
+
+    /// Announces a leecher and returns the peers and the number of leechers.
+    pub(crate) fn announce(
+        &self,
+        info_hash: InfoHash,
+        port: u16,
+        event: AnnounceEvent,
+    ) -> (Vec<SocketAddr>, u32) {
+        let reply = self.exchange(&self.announce_request(info_hash, port, event));
+        match Response::parse(&reply, self.family).unwrap() {
+            Response::Announce(announce) => {
+                let peers = match announce.peers {
+                    Peers::V4(peers) => peers.iter().map(|peer| peer.address().into()).collect(),
+                    Peers::V6(peers) => peers.iter().map(|peer| peer.address().into()).collect(),
+                };
+                (peers, announce.head.leechers().try_into().unwrap())
+            }
+            other => panic!("not an announce reply: {other:?}"),
+        }
+    }
+
+    /// Returns the number of leechers of a torrent.
+    pub(crate) fn leechers(&self, info_hash: InfoHash) -> u32 {
+        let mut request = [0; 36];
+        let transaction = TransactionId::from_number(3);
+        let len = encode_scrape_request(self.id, transaction, &[info_hash], &mut request).unwrap();
+        match Response::parse(&self.exchange(&request[..len]), self.family).unwrap() {
+            Response::Scrape(scrape) => scrape.counts[0].leechers().try_into().unwrap(),
+            other => panic!("not a scrape reply: {other:?}"),
+        }
+    }
+}
