@@ -1,5 +1,6 @@
 //! `aquatic all`: one process and one configuration for UDP, HTTP and WebTorrent, from outside.
 
+#![allow(clippy::print_stdout, reason = "tables and figures for whoever runs it with --nocapture")]
 #![allow(
     clippy::unwrap_used,
     clippy::unwrap_in_result,

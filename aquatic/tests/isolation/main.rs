@@ -1,6 +1,7 @@
 //! The overload of one protocol does not starve another: response times of a polite client while others flood the same
 //! process. `scripts/bench/isolation` measures the same with the load tests.
 
+#![allow(clippy::print_stdout, reason = "tables and figures for whoever runs it with --nocapture")]
 #![allow(
     clippy::unwrap_used,
     clippy::unwrap_in_result,
