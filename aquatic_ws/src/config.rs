@@ -12,8 +12,8 @@ aquatic_common::settings! {
         pub enable: bool = true;
         /// Time that clients are asked to wait between two announces.
         pub peer_announce_interval: u32 = 120, unit "seconds", in 10..=86_400;
-        /// Maximum share by which the interval is shortened at random, so that clients that started together do not
-        /// announce together.
+        /// Maximum share by which the interval is shortened at random, so that clients that started together
+        /// do not announce together.
         pub announce_interval_jitter: u32 = 10, unit "percent", in 0..=50;
         /// Maximum number of offers of an announce that are relayed. The offers after these are dropped.
         pub max_offers: usize = 10, unit "offers", in 0..=50;
@@ -31,27 +31,29 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// Limits and timeouts of one WebSocket connection.
     pub struct WsClientConfig, section "ws.client" {
-        /// Maximum size of a message. A message with ten offers has 10 to 30 KB. A larger one closes the connection.
+        /// Maximum size of a message. A message with ten offers has 10 to 30 KB. A larger one closes the
+        /// connection.
         pub max_message_size: usize = 65_536, unit "bytes", in 4096..=1_048_576;
-        /// Maximum number of messages per second, averaged; 0 for no limit. A connection that sends more is read more
-        /// slowly.
+        /// Maximum number of messages per second, averaged; 0 for no limit. A connection that sends more is
+        /// read more slowly.
         pub max_message_rate: u32 = 100, unit "messages", in 0..=1_000_000;
         /// Maximum number of messages that are read at once.
         pub max_message_burst: u32 = 1000, unit "messages", in 1..=1_000_000;
-        /// Maximum number of announced pairs of torrent and peer id, about 60 bytes each. Further ones are rejected.
+        /// Maximum number of announced pairs of torrent and peer id, about 60 bytes each. Further ones are
+        /// rejected.
         pub max_peers: usize = 1000, unit "peers", in 1..=1_000_000;
-        /// Maximum number of different peer ids. Further ones are rejected. Some clients use a peer id per torrent, so
-        /// the default is that of max_peers.
+        /// Maximum number of different peer ids. Further ones are rejected. Some clients use a peer id per
+        /// torrent, so the default is that of max_peers.
         pub max_peer_ids: usize = 1000, unit "peer ids", in 1..=1_000_000;
         /// Maximum number of bytes queued to be sent. A client that does not drain its queue is disconnected.
         pub max_unsent_bytes: usize = 262_144, unit "bytes", in 65_536..=16_777_216;
         /// Maximum number of messages queued to be sent.
         pub max_unsent_messages: usize = 1024, unit "messages", in 16..=65_536;
-        /// Time without an announce, answer or scrape after which a connection is closed. Must be at least twice
-        /// ws.peer_announce_interval.
+        /// Time without an announce, answer or scrape after which a connection is closed. Must be at least
+        /// twice ws.peer_announce_interval.
         pub max_announce_idle: u32 = 600, unit "seconds", in 10..=86_400;
-        /// Time without any data of the client after which a connection is closed. After half of it, the tracker sends
-        /// a ping, which browsers answer by themselves.
+        /// Time without any data of the client after which a connection is closed. After half of it, the
+        /// tracker sends a ping, which browsers answer by themselves.
         pub idle_timeout: u32 = 75, unit "seconds", in 2..=86_400;
         /// Maximum time from the first byte of a message to its last.
         pub message_timeout: u32 = 10, unit "seconds", in 1..=600;
@@ -63,7 +65,8 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// Expiry of WebTorrent peers that stay connected. The peers of a closed connection are removed at once.
     pub struct WsCleaningConfig, section "ws.cleaning" {
-        /// Time after its last announce at which a peer is removed. Must be at least twice ws.peer_announce_interval.
+        /// Time after its last announce at which a peer is removed. Must be at least twice
+        /// ws.peer_announce_interval.
         pub max_peer_age: u32 = 600, unit "seconds", in 20..=172_800;
         /// Time between two checks of the same torrent. The checks are spread evenly over it.
         pub interval: u32 = 60, unit "seconds", in 1..=3600;
@@ -71,9 +74,9 @@ aquatic_common::settings! {
 }
 
 aquatic_common::settings! {
-    /// Limits of the store of WebTorrent peers. At a limit, announces are answered but new peers are not stored.
-    /// Worst-case memory: 150 bytes per torrent plus 160 per peer and 24 per offer. The limits are divided evenly among
-    /// the workers.
+    /// Limits of the store of WebTorrent peers. At a limit, announces are answered but new peers are not
+    /// stored. Worst-case memory: 150 bytes per torrent plus 160 per peer, 24 per offer, and 160 per peer
+    /// whose id a second connection claims. The limits are divided evenly among the workers.
     pub struct WsLimitsConfig, section "ws.limits" {
         /// Maximum number of torrents with at least one peer.
         pub max_torrents: u64 = 10_000_000, unit "torrents", in 1..=1_000_000_000;
@@ -81,8 +84,8 @@ aquatic_common::settings! {
         pub max_peers: u64 = 10_000_000, unit "peers", in 1..=1_000_000_000;
         /// Maximum number of peers per torrent.
         pub max_peers_per_torrent: usize = 1_000_000, unit "peers", in 1..=10_000_000;
-        /// Maximum number of offers that wait for an answer. Above it, offers of the least recently offering peers are
-        /// dropped first; they can no longer be answered.
+        /// Maximum number of offers that wait for an answer. Above it, offers of the least recently offering
+        /// peers are dropped first; they can no longer be answered.
         pub max_waiting_offers: u64 = 4_000_000, unit "offers", in 1..=1_000_000_000;
         /// Maximum number of offers of one peer that wait for an answer. Above it its oldest are dropped.
         pub max_waiting_offers_per_peer: usize = 100, unit "offers", in 50..=10_000;

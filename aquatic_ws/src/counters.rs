@@ -11,7 +11,7 @@ use aquatic_ws_protocol::Fault;
 use crate::connections::End;
 use crate::labels::labels;
 use crate::swarm::Stats;
-use crate::upgrade::Plain;
+use crate::upgrade::NotUpgraded;
 
 /// Label of all metrics of the service.
 pub(crate) const PROTOCOL: Label = ("protocol", "ws");
@@ -182,15 +182,15 @@ impl Counters {
         self.ended[end as usize].add(1);
     }
 
-    pub(crate) fn plain(&self, why: Plain) {
+    pub(crate) fn not_upgraded(&self, why: NotUpgraded) {
         match why {
-            Plain::Health => self.health.add(1),
-            Plain::NoUpgrade => self.refuse(Reason::NoUpgrade),
-            Plain::Version => self.refuse(Reason::Version),
-            Plain::Malformed => self.refuse(Reason::Malformed),
-            Plain::NoClient(why) => self.no_client(why),
+            NotUpgraded::Health => self.health.add(1),
+            NotUpgraded::NoUpgrade => self.refuse(Reason::NoUpgrade),
+            NotUpgraded::Version => self.refuse(Reason::Version),
+            NotUpgraded::Malformed => self.refuse(Reason::Malformed),
+            NotUpgraded::NoClient(why) => self.no_client(why),
             // Counted by the connection layer.
-            Plain::TooMany => {}
+            NotUpgraded::TooManyConnections => {}
         }
     }
 

@@ -18,7 +18,7 @@ use crate::counters::{Counters, PROTOCOL};
 use crate::forwarding::ForwardedBatch;
 use crate::session::{CoreState, serve};
 use crate::tracker::{Keys, Tracker};
-use crate::upgrade::{self, Decision, Plain};
+use crate::upgrade::{self, Decision, NotUpgraded};
 
 /// Time between two ticks of the tracker.
 const TICK: Duration = Duration::from_secs(1);
@@ -100,8 +100,8 @@ impl WsTracker {
         Self { state, forwarded }
     }
 
-    fn count(&self, plain: Plain) {
-        self.state.tracker.borrow().counters.plain(plain);
+    fn count(&self, plain: NotUpgraded) {
+        self.state.tracker.borrow().counters.not_upgraded(plain);
     }
 }
 
@@ -117,7 +117,7 @@ impl Upgrade<Connection> for WsTracker {
                 let written = put(&accepted.response, reply);
                 UpgradeOutcome::Accepted(written, accepted.client.map_or(Family::V4, Family::of))
             }
-            Decision::Answer(response, plain) => {
+            Decision::Reply(response, plain) => {
                 self.count(plain);
                 UpgradeOutcome::Reply(put(&response, reply), aquatic_web::AfterReply::LingeringClose)
             }
@@ -125,17 +125,17 @@ impl Upgrade<Connection> for WsTracker {
     }
 
     fn explain(&mut self, request: &WebRequest<'_>, reply: &mut [u8]) -> usize {
-        self.count(Plain::NoUpgrade);
+        self.count(NotUpgraded::NoUpgrade);
         put(&upgrade::explanation(request.head), reply)
     }
 
     fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize {
-        self.count(Plain::Malformed);
+        self.count(NotUpgraded::Malformed);
         refused.encode(reply).unwrap_or_default()
     }
 
     fn count_health(&self) {
-        self.count(Plain::Health);
+        self.count(NotUpgraded::Health);
     }
 
     fn serve(&self, upgraded: Upgraded<Connection, Family>) -> impl Future<Output = ()> + 'static {

@@ -1,7 +1,7 @@
-//! What becomes of the first request on a connection: WebSocket from there on, or a plain answer and the end.
+//! Opening handshake of WebSocket (RFC 6455, section 4): whether a request is upgraded, and the response.
 //!
-//! Any path, origin and subprotocol will do: clients come with what is in their announce URL, and the tracker has
-//! nothing to keep from them.
+//! Any path, origin and subprotocol is accepted. Clients send those of their announce URL and page, and all
+//! of them may use the tracker.
 
 use std::net::IpAddr;
 
@@ -10,89 +10,97 @@ use aquatic_net::proxy::{Client, ForwardedHeaders, NoClient};
 use aquatic_web::WebRequest;
 use tungstenite::handshake::derive_accept_key;
 
-/// Longest subprotocol that is agreed to.
+/// Maximum length of an accepted subprotocol in bytes.
 const MAX_SUBPROTOCOL: usize = 64;
 
+/// Text for requests that are no upgrade, such as those of a browser that opens the announce URL as a page.
 const EXPLANATION: &str = "This is a WebTorrent tracker. It speaks WebSocket: use its address as an announce URL, with \
                            ws:// or wss:// in front.\n";
 
-/// What becomes of a request.
+/// Decision on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// It is answered so, and frames follow.
+    /// The connection becomes a WebSocket.
     Upgrade(Accepted),
-    /// It is answered so, and the connection ends.
-    Answer(Vec<u8>, Plain),
+    /// The client gets a response, and the connection is closed.
+    Reply(Vec<u8>, NotUpgraded),
 }
 
-/// An upgrade.
+/// Accepted upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
+    /// Response with status 101.
     pub(crate) response: Vec<u8>,
-    /// Where the client is; nothing is known of one behind a proxy that says nothing.
+    /// Address of the client. `None` for a connection over a unix socket without client address.
     pub(crate) client: Option<IpAddr>,
-    /// What a proxy did not say, for all that.
+    /// Fault of a trusted proxy that did not name its client.
     pub(crate) missing: Option<NoClient>,
 }
 
-/// Why a request is no upgrade.
+/// Kind of a request that is not upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Plain {
-    /// Somebody asks how the tracker is.
+pub(crate) enum NotUpgraded {
+    /// Health check.
     Health,
-    /// A request of another kind, such as a browser's visit.
+    /// Request for something other than an upgrade.
     NoUpgrade,
-    /// An upgrade to a version of the protocol that is not in use.
+    /// Upgrade to an unsupported version of WebSocket.
     Version,
-    /// An upgrade without what the protocol asks for.
+    /// Upgrade without a valid key, or malformed request.
     Malformed,
-    /// A proxy does not name its client.
+    /// Request of a trusted proxy that does not name its client.
     NoClient(NoClient),
-    /// The client that a proxy stands for has too many connections.
-    TooMany,
+    /// Request of a client behind a proxy with too many connections.
+    TooManyConnections,
 }
 
 /// Decides on a request for an upgrade to WebSocket.
 pub(crate) fn decide(request: &mut WebRequest<'_>, forwarded: &ForwardedHeaders) -> Decision {
     let head = request.head;
-    let plain = |status, fields, text, why| Decision::Answer(answer(head.framing, status, fields, text), why);
+    let plain =
+        |status, fields, text, why| Decision::Reply(encode_reply(head.framing, status, fields, text), why);
     if head.headers.get("Sec-WebSocket-Version").is_none_or(|version| version != b"13") {
         let fields = [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
-        return plain(Status::UpgradeRequired, &fields, "only version 13 is supported\n", Plain::Version);
+        return plain(
+            Status::UpgradeRequired,
+            &fields,
+            "only version 13 is supported\n",
+            NotUpgraded::Version,
+        );
     }
     let Some(key) = head.headers.get("Sec-WebSocket-Key").filter(|key| is_key(key)) else {
         let text = "Sec-WebSocket-Key is missing or is not 16 bytes in base64\n";
-        return plain(Status::BadRequest, &[], text, Plain::Malformed);
+        return plain(Status::BadRequest, &[], text, NotUpgraded::Malformed);
     };
     let names = head.headers.iter().filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, value)));
     let (client, missing) = match forwarded.client(request.peer, names) {
         Client::Known(ip) if !(request.charge_address)(ip) => {
             let text = "too many connections from one address\n";
-            return plain(Status::Unavailable, &[], text, Plain::TooMany);
+            return plain(Status::Unavailable, &[], text, NotUpgraded::TooManyConnections);
         }
         Client::Known(ip) => (Some(ip), None),
         Client::Proxy(ip, why) => (Some(ip), Some(why)),
         Client::Refused(why) => {
             let text = "missing or invalid client address from proxy\n";
-            return plain(Status::BadRequest, &[], text, Plain::NoClient(why));
+            return plain(Status::BadRequest, &[], text, NotUpgraded::NoClient(why));
         }
     };
-    Decision::Upgrade(Accepted { response: accept(key, subprotocol(head)), client, missing })
+    Decision::Upgrade(Accepted { response: encode_upgrade(key, subprotocol(head)), client, missing })
 }
 
-/// Whether this is the base64 form of 16 bytes (RFC 6455, section 4.2.1).
+/// Returns whether this is the base64 form of 16 bytes (RFC 6455, section 4.2.1).
 fn is_key(key: &[u8]) -> bool {
     let [digits @ .., b'=', b'='] = key else { return false };
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     digits.len() == 22 && digits.iter().all(is_digit)
 }
 
-/// The reply to a request that is no upgrade, where WebSocket is all that is served.
+/// Returns the response to a request that is no upgrade, if the listener serves only WebSocket.
 pub(crate) fn explanation(head: &Head<'_>) -> Vec<u8> {
-    answer(head.framing, Status::UpgradeRequired, &[("Upgrade", "websocket")], EXPLANATION)
+    encode_reply(head.framing, Status::UpgradeRequired, &[("Upgrade", "websocket")], EXPLANATION)
 }
 
-fn answer(framing: Framing, status: Status, fields: &[HeaderField<'_>], text: &str) -> Vec<u8> {
+fn encode_reply(framing: Framing, status: Status, fields: &[HeaderField<'_>], text: &str) -> Vec<u8> {
     let reply = PlainReply::text(status, text).with_headers(fields);
     let mut response = vec![0; reply.length(framing.closing())];
     let encoded = reply.encode(framing.closing(), &mut response);
@@ -100,7 +108,7 @@ fn answer(framing: Framing, status: Status, fields: &[HeaderField<'_>], text: &s
     response
 }
 
-fn accept(key: &[u8], subprotocol: Option<&[u8]>) -> Vec<u8> {
+fn encode_upgrade(key: &[u8], subprotocol: Option<&[u8]>) -> Vec<u8> {
     let mut response =
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "
             .to_vec();
@@ -113,7 +121,7 @@ fn accept(key: &[u8], subprotocol: Option<&[u8]>) -> Vec<u8> {
     response
 }
 
-/// The first subprotocol the client offers: browsers do not connect if none of them is agreed to.
+/// Returns the first subprotocol that the client offers. Browsers fail if none of theirs is selected.
 fn subprotocol<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
     let offers = head.headers.get("Sec-WebSocket-Protocol")?;
     let first = offers.split(|&byte| byte == b',').next()?.trim_ascii();
@@ -142,7 +150,7 @@ mod tests {
             panic!("{request} is no request")
         };
         if !head.upgrades_to_websocket() {
-            return Decision::Answer(explanation(&head), Plain::NoUpgrade);
+            return Decision::Reply(explanation(&head), NotUpgraded::NoUpgrade);
         }
         let mut request = WebRequest {
             head: &head,
@@ -160,12 +168,12 @@ mod tests {
     fn response(decision: &Decision) -> String {
         match decision {
             Decision::Upgrade(accepted) => String::from_utf8(accepted.response.clone()).unwrap(),
-            Decision::Answer(response, _) => String::from_utf8(response.clone()).unwrap(),
+            Decision::Reply(response, _) => String::from_utf8(response.clone()).unwrap(),
         }
     }
 
     #[test]
-    fn the_example_of_the_rfc_is_answered_as_there() {
+    fn the_example_of_the_rfc_is_upgraded() {
         let decision = decide_from("192.0.2.1", &format!("{UPGRADE}\n"));
         let response = response(&decision);
         assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
@@ -179,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_subprotocol_is_agreed_to() {
+    fn the_first_subprotocol_is_selected() {
         let ask =
             |offers| response(&decide_from("::1", &format!("{UPGRADE}Sec-WebSocket-Protocol: {offers}\n\n")));
         assert!(ask("chat, superchat").contains("\r\nSec-WebSocket-Protocol: chat\r\n"));
@@ -187,32 +195,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_upgrade_is_answered_with_a_reason() {
-        let plain = |request: &str, status: &str, expected: Plain| {
+    fn requests_that_are_not_upgraded_get_a_reason() {
+        let plain = |request: &str, status: &str, expected: NotUpgraded| {
             let decision = decide_from("::1", request);
             let text = response(&decision);
             assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {text}");
-            let Decision::Answer(_, why) = decision else { panic!("{request}: {text}") };
+            let Decision::Reply(_, why) = decision else { panic!("{request}: {text}") };
             assert_eq!(why, expected, "{request}");
             text
         };
-        assert!(plain("GET / HTTP/1.1\n\n", "426", Plain::NoUpgrade).contains("WebTorrent"));
+        assert!(plain("GET / HTTP/1.1\n\n", "426", NotUpgraded::NoUpgrade).contains("WebTorrent"));
         let other_version = UPGRADE.replace("13", "8");
-        let text = plain(&format!("{other_version}\n"), "426", Plain::Version);
+        let text = plain(&format!("{other_version}\n"), "426", NotUpgraded::Version);
         assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"));
         for key in ["abc", "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZQ==="] {
             let other_key = UPGRADE.replace("dGhlIHNhbXBsZSBub25jZQ==", key);
-            plain(&format!("{other_key}\n"), "400", Plain::Malformed);
+            plain(&format!("{other_key}\n"), "400", NotUpgraded::Malformed);
         }
         for name in ["Sec-WebSocket-Key", "Upgrade:", "Connection:"] {
             let without = UPGRADE.replace(name, "X-Other:");
-            let why = if name.ends_with(':') { Plain::NoUpgrade } else { Plain::Malformed };
-            plain(&format!("{without}\n"), if why == Plain::Malformed { "400" } else { "426" }, why);
+            let why = if name.ends_with(':') { NotUpgraded::NoUpgrade } else { NotUpgraded::Malformed };
+            plain(&format!("{without}\n"), if why == NotUpgraded::Malformed { "400" } else { "426" }, why);
         }
     }
 
     #[test]
-    fn proxies_name_their_clients() {
+    fn trusted_proxies_name_the_client() {
         let Decision::Upgrade(accepted) =
             decide_from("10.0.0.1", &format!("{UPGRADE}x-forwarded-for: 6.6.6.6, 203.0.113.7\n\n"))
         else {
@@ -220,8 +228,11 @@ mod tests {
         };
         assert_eq!(accepted.client, "203.0.113.7".parse().ok());
         let decision = decide_from("10.0.0.1", &format!("{UPGRADE}X-Forwarded-For: {TOO_MANY}\n\n"));
-        assert!(matches!(decision, Decision::Answer(_, Plain::TooMany)), "{decision:?}");
+        assert!(matches!(decision, Decision::Reply(_, NotUpgraded::TooManyConnections)), "{decision:?}");
         let decision = decide_from("10.0.0.1", &format!("{UPGRADE}\n"));
-        assert!(matches!(decision, Decision::Answer(_, Plain::NoClient(NoClient::Missing))), "{decision:?}");
+        assert!(
+            matches!(decision, Decision::Reply(_, NotUpgraded::NoClient(NoClient::Missing))),
+            "{decision:?}"
+        );
     }
 }

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn offers_are_those_of_their_peers_and_go_with_them() {
+    fn offers_are_removed_with_their_peer() {
         let mut offers = offers(100, 100);
         let mut handles = [OffersHandle::NONE; 3];
         for handle in &mut handles {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn who_offered_least_recently_makes_room() {
+    fn offers_of_the_least_recently_offering_peer_are_evicted() {
         let mut offers = offers(100, 5);
         let mut handles = [OffersHandle::NONE; 3];
         for at in [0, 1, 0, 2] {
@@ -344,7 +344,7 @@ mod tests {
         assert!(offers.take(handles[2], 7, Seconds(1)));
         offers.insert(&mut handles[2], &[1, 2, 3], Seconds(1));
         assert_eq!((offers.len(), offers.evicted()), (5, 1));
-        assert!(!offers.take(handles[1], 7, Seconds(1)), "the second peer was the first to make room");
+        assert!(!offers.take(handles[1], 7, Seconds(1)), "the offers of the second peer were evicted first");
         offers.check(handles.into_iter());
         offers.insert(&mut handles[1], &[1, 2, 3, 4, 5, 6, 7], Seconds(1));
         assert_eq!((offers.len(), offers.evicted()), (5, 8));
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back() {
+    fn memory_is_released() {
         let mut offers = offers(20_000, 100_000);
         let mut handles = vec![OffersHandle::NONE; 10_000];
         handles.iter_mut().for_each(|handle| offers.insert(handle, &[1; 10], Seconds(1)));

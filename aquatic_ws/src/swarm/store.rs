@@ -470,6 +470,43 @@ mod tests {
     }
 
     #[test]
+    fn peers_expire_within_two_passes_whatever_happens_meanwhile() {
+        const MAX_AGE: u32 = 20;
+        let mut rng = SmallRng::seed_from_u64(3);
+        let mut swarms = Swarms::new(LIMITS, [1; 16]);
+        let mut pass_ends: Vec<u32> = Vec::new();
+        for step in 0..30_000_u32 {
+            let now = Seconds(step / 20);
+            let number = rng.random_range(0..250_u8);
+            let (info_hash, peer_id) = (InfoHash([number % 40; 20]), PeerId([number; 20]));
+            // Some peers are claimed by another connection.
+            let slot = u32::from(number) + 1000 * rng.random_range(0..8_u32).saturating_sub(6);
+            let connection = ConnectionId { core: 0, slot, generation: 0 };
+            if rng.random_range(0..4) == 0 {
+                swarms.leave(&info_hash, &peer_id, connection);
+            } else {
+                let (family, seeder) = (Family::V4, rng.random());
+                let announce = Announce { info_hash, peer_id, connection, family, seeder, stopped: false };
+                swarms.announce(&announce, &[OfferDigest(1)], now, &mut rng, &mut Vec::new());
+            }
+            if swarms.expire(now, MAX_AGE, rng.random_range(0..12)).pass_ended {
+                pass_ends.push(now.0);
+            }
+            if step % 100 == 0 {
+                swarms.check();
+            }
+            for torrent in swarms.torrents.values() {
+                for peer in (0..torrent.len()).map(|at| torrent.peer(at)) {
+                    let expiry = peer.registration().last_seen.0 + MAX_AGE;
+                    let passes = pass_ends.iter().rev().take_while(|end| **end > expiry).count();
+                    assert!(passes <= 2, "{peer:?} at {now:?}");
+                }
+            }
+        }
+        assert!(pass_ends.len() > 100, "{} passes", pass_ends.len());
+    }
+
+    #[test]
     fn memory_is_released_with_the_peers() {
         let mut swarms = Swarms::new(LIMITS, [1; 16]);
         let mut rng = SmallRng::seed_from_u64(1);
