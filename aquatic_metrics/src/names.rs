@@ -170,6 +170,9 @@ pub const WATCHED_FDS: Metric =
 
 // The process.
 
+/// Reloads of the configuration, by outcome.
+pub const CONFIG_RELOADS: Metric =
+    metric("aquatic_config_reloads", Kind::Counter, "Reloads of the configuration, by outcome");
 /// Info hashes on the access list.
 pub const ACCESS_LIST: Metric = metric("aquatic_access_list", Kind::Gauge, "Info hashes on the access list");
 /// Reloads of the access list, by outcome.

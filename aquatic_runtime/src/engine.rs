@@ -15,14 +15,14 @@ use crate::core::CoreService;
 use crate::cores::{self, CorePlan, CorePlanError};
 use crate::executor::{self, Control, CoreSetup};
 use crate::health::Health;
-use crate::housekeeping::{Housekeeper, Periodic};
+use crate::housekeeping::{Housekeeper, Periodic, StatisticsInterval};
 use crate::large_pages::LargePages;
 use crate::mailbox::{self, MailboxSender};
 use crate::privileges;
 use crate::secrets::Secrets;
 use crate::spare_memory::SpareMemory;
 use crate::startup::{self, Unsupported};
-use crate::supervise::{Event, Supervisor};
+use crate::supervise::{Event, ReloadTrigger, Supervisor};
 
 /// Longest time a core may take to come up.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -132,6 +132,7 @@ pub struct Engine {
     health: Health,
     process: ProcessFigures,
     supervisor: Supervisor,
+    statistics: StatisticsInterval,
     periodic: Vec<Box<dyn Periodic>>,
     side_threads: Vec<(String, Work)>,
 }
@@ -172,6 +173,7 @@ impl Engine {
             registry: Registry::default(),
             health: Health::new(count, epoch),
             process: ProcessFigures::new(count),
+            statistics: StatisticsInterval::new(config.statistics.interval),
             config,
             epoch,
             secrets,
@@ -218,6 +220,18 @@ impl Engine {
         self.process.try_clone()
     }
 
+    /// The interval of the statistics in the log, to change it later.
+    #[must_use]
+    pub fn statistics_interval(&self) -> StatisticsInterval {
+        self.statistics.clone()
+    }
+
+    /// Requests reloads as a signal does.
+    #[must_use]
+    pub fn reload_trigger(&self) -> ReloadTrigger {
+        self.supervisor.reload_trigger()
+    }
+
     /// Adds to what the main thread does about once a second, and on a reload.
     pub fn add_periodic(&mut self, periodic: impl Periodic + 'static) {
         self.periodic.push(Box::new(periodic));
@@ -251,10 +265,10 @@ impl Engine {
             self.supervisor.spawn(&name, work).map_err(EngineError::Thread)?;
         }
         let (control, early) = start_cores(&self, services)?;
-        let Self { config, epoch, registry, health, process, supervisor, mut periodic, .. } = self;
+        let Self { statistics, epoch, registry, health, process, supervisor, mut periodic, .. } = self;
         periodic.push(Box::new(SpareMemory::new(&registry)));
-        let housekeeper = Housekeeper::new(epoch, config.statistics.interval, &registry, process, health)
-            .with_periodic(periodic);
+        let housekeeper =
+            Housekeeper::new(epoch, statistics, &registry, process, health).with_periodic(periodic);
         supervise(housekeeper, &supervisor, early, &control)
     }
 }

@@ -2,6 +2,8 @@
 //! else has been registered, such as certificates.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aquatic_metrics::{Counter, LossLog, ProcessFigures, Registry, Sample, Statistics, names};
@@ -14,8 +16,46 @@ pub trait Periodic: fmt::Debug + Send {
     /// Called about once a second with the time since the epoch.
     fn tick(&mut self, now: Duration);
 
+    /// Called when the process is told to read its files again (SIGHUP, SIGUSR1), before [`reload`](Self::reload) of
+    /// any periodic work: applies changed settings, which name the other files.
+    fn reload_configuration(&mut self) {}
+
     /// Called when the process is told to read its files again (SIGHUP, SIGUSR1).
     fn reload(&mut self) {}
+}
+
+/// Time between two statistics reports in the log, in seconds; 0 for no reports. Can be changed by any thread.
+#[derive(Clone, Debug)]
+pub struct StatisticsInterval(Arc<AtomicU32>);
+
+impl StatisticsInterval {
+    pub(crate) fn new(seconds: u32) -> Self {
+        Self(Arc::new(AtomicU32::new(seconds)))
+    }
+
+    /// Replaces the interval.
+    pub fn set(&self, seconds: u32) {
+        self.0.store(seconds, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed).into())
+    }
+}
+
+/// Statistics reports at an interval.
+struct Reports {
+    statistics: Statistics,
+    interval: Duration,
+    next: Duration,
+}
+
+impl Reports {
+    /// Reports from `now` on; `None` if the interval is 0.
+    fn begin(interval: Duration, now: Duration, samples: Vec<Sample>) -> Option<Self> {
+        let statistics = Statistics::new(now, samples);
+        (!interval.is_zero()).then(|| Self { statistics, interval, next: now + interval })
+    }
 }
 
 pub(crate) struct Housekeeper {
@@ -24,8 +64,8 @@ pub(crate) struct Housekeeper {
     registry: Registry,
     process: ProcessFigures,
     losses: LossLog,
-    statistics: Option<(Statistics, Duration)>,
-    next_report: Duration,
+    interval: StatisticsInterval,
+    reports: Option<Reports>,
     health: Health,
     watchdog: Watchdog,
     stalls: Counter,
@@ -33,25 +73,22 @@ pub(crate) struct Housekeeper {
 }
 
 impl Housekeeper {
-    /// `interval` is the number of seconds between two statistics reports, 0 for none.
     pub(crate) fn new(
         epoch: Epoch,
-        interval: u32,
+        interval: StatisticsInterval,
         registry: &Registry,
         process: ProcessFigures,
         health: Health,
     ) -> Self {
         let now = epoch.elapsed();
-        let interval = Duration::from_secs(interval.into());
-        let statistics = (!interval.is_zero()).then(|| (Statistics::new(now, registry.samples()), interval));
         Self {
             epoch,
             last: now,
             registry: registry.clone(),
             process,
             losses: LossLog::default(),
-            statistics,
-            next_report: now + interval,
+            reports: Reports::begin(interval.get(), now, registry.samples()),
+            interval,
             health,
             watchdog: Watchdog::default(),
             stalls: registry.main_thread().counter(&names::STALLS, &[]),
@@ -86,9 +123,7 @@ impl Housekeeper {
         for line in self.losses.observe(now, &samples) {
             log::warn!("{line}");
         }
-        if now >= self.next_report {
-            self.report(now, samples);
-        }
+        self.report(now, samples);
         for periodic in &mut self.periodic {
             periodic.tick(now);
         }
@@ -97,13 +132,26 @@ impl Housekeeper {
     /// Reads files again.
     pub(crate) fn reload(&mut self) {
         for periodic in &mut self.periodic {
+            periodic.reload_configuration();
+        }
+        for periodic in &mut self.periodic {
             periodic.reload();
         }
     }
 
+    /// Writes a report if one is due. After a change of the interval, rates are taken since the change.
     fn report(&mut self, now: Duration, mut samples: Vec<Sample>) {
-        let Some((statistics, interval)) = &mut self.statistics else { return };
-        self.next_report = (self.next_report + *interval).max(now);
+        let interval = self.interval.get();
+        if self.reports.as_ref().map_or(Duration::ZERO, |reports| reports.interval) != interval {
+            self.reports = Reports::begin(interval, now, samples);
+            return;
+        }
+        let Some(Reports { statistics, next, .. }) =
+            self.reports.as_mut().filter(|reports| now >= reports.next)
+        else {
+            return;
+        };
+        *next = (*next + interval).max(now);
         samples.extend(self.process.samples(now));
         for line in statistics.report(now, samples) {
             log::info!("statistics: {line}");

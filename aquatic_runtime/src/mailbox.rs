@@ -109,6 +109,30 @@ pub fn mailboxes<T>(cores: usize, capacity: usize) -> io::Result<Mailboxes<T>> {
     (0..cores).map(|_| mailbox(capacity)).collect()
 }
 
+/// The sending sides of one mailbox per core, for what every core is told.
+#[derive(Clone, Debug)]
+pub struct Broadcast<T> {
+    cores: Vec<MailboxSender<T>>,
+}
+
+impl<T: Clone> Broadcast<T> {
+    /// Sends a message to every core; never waits. Returns the cores whose mailbox is full.
+    pub fn send(&self, message: &T) -> Vec<usize> {
+        let is_full = |sender: &MailboxSender<T>| sender.try_send(message.clone()).is_err();
+        let full = self.cores.iter().enumerate().filter(|(_, sender)| is_full(sender));
+        full.map(|(core, _)| core).collect()
+    }
+}
+
+/// One mailbox per core for what every core is told: the sending side, and each core's receiver, in core order.
+///
+/// # Errors
+/// As [`mailbox`].
+pub fn broadcast<T>(cores: usize, capacity: usize) -> io::Result<(Broadcast<T>, Vec<MailboxReceiver<T>>)> {
+    let (cores, receivers) = mailboxes(cores, capacity)?;
+    Ok((Broadcast { cores }, receivers))
+}
+
 impl<T: 'static> MailboxReceiver<T> {
     /// Starts to hand messages to `receive` on this core, in the order they were sent. `receive` must neither block nor
     /// wait.
@@ -161,6 +185,17 @@ mod tests {
     fn wakes<T>(receiver: &MailboxReceiver<T>) -> Option<u64> {
         let mut count = [0; 8];
         rustix::io::read(&receiver.shared.wake, &mut count).ok().map(|_| u64::from_ne_bytes(count))
+    }
+
+    #[test]
+    fn a_broadcast_reaches_every_core_that_has_room() {
+        let (broadcast, receivers) = broadcast(2, 1).unwrap();
+        assert_eq!(broadcast.send(&1), [0; 0]);
+        receivers[1].shared.queue().clear();
+        assert_eq!(broadcast.send(&2), [0]);
+        let received: Vec<Vec<i32>> =
+            receivers.iter().map(|receiver| receiver.shared.queue().iter().copied().collect()).collect();
+        assert_eq!(received, [[1], [2]]);
     }
 
     #[test]

@@ -55,7 +55,24 @@ pub(crate) struct Supervisor {
     pub(crate) events: Receiver<Event>,
 }
 
+/// Requests reloads as SIGHUP does.
+#[derive(Clone, Debug)]
+pub struct ReloadTrigger(Sender<Event>);
+
+impl ReloadTrigger {
+    /// Has the main thread read the files of the process again.
+    pub fn request(&self) {
+        // Without a receiver the process is ending.
+        let _ = self.0.send(Event::Reload);
+    }
+}
+
 impl Supervisor {
+    /// What requests reloads.
+    pub(crate) fn reload_trigger(&self) -> ReloadTrigger {
+        ReloadTrigger(self.sender())
+    }
+
     /// Makes panics fatal.
     pub(crate) fn new() -> Self {
         panic::set_hook(Box::new(end_process));
