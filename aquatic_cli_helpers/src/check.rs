@@ -334,7 +334,7 @@ fn find<'a>(table: &'a Table, name: &str) -> Option<&'a Value> {
 }
 
 /// Inserts a value by its full name.
-fn insert(table: &mut Table, name: &str, value: Value) {
+pub(crate) fn insert(table: &mut Table, name: &str, value: Value) {
     match name.split_once('.') {
         None => {
             table.insert(name.to_owned(), value);

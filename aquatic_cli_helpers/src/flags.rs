@@ -26,7 +26,7 @@ pub struct ConfigFlags {
     #[arg(short = 'P', long)]
     pub print_parsed_config: bool,
 
-    /// Check the configuration and exit: 0 if it is good, 1 with everything that is wrong
+    /// Check the configuration and the files it names, and exit: 0 if valid, 1 with all problems
     #[arg(long, conflicts_with = "print_config")]
     pub check_config: bool,
 

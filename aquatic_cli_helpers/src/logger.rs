@@ -14,20 +14,27 @@ const NOT_FOR_OPERATORS: &str = "glommio::sys::uring";
 /// Starts logging. The level applies to the tracker's own messages; of other libraries only warnings and errors are
 /// let through, whatever the level, because their lower levels are written for their authors.
 ///
-/// A second call changes nothing: the first level stays.
+/// A second call changes the level only.
 pub fn start(level: LogLevel) {
-    if builder(filter(level)).try_init().is_err() {
-        log::debug!("logging had been started before; its level stays");
+    let started = builder().try_init();
+    set_level(level);
+    if started.is_err() {
+        log::debug!("logging had been started before");
     }
 }
 
-fn builder(level: LevelFilter) -> Builder {
-    let foreign = level.min(LevelFilter::Warn);
+/// Changes the level.
+pub fn set_level(level: LogLevel) {
+    log::set_max_level(filter(level));
+}
+
+/// A logger that passes everything an operator can use; the level is applied before messages reach it.
+fn builder() -> Builder {
     let mut builder = Builder::new();
     builder
-        .filter_level(foreign)
-        .filter_module("aquatic", level)
-        .filter_module(NOT_FOR_OPERATORS, foreign.min(LevelFilter::Error))
+        .filter_level(LevelFilter::Warn)
+        .filter_module("aquatic", LevelFilter::Trace)
+        .filter_module(NOT_FOR_OPERATORS, LevelFilter::Error)
         .target(Target::Stderr)
         .format(|out, record| {
             let level_style = out.default_level_style(record.level());
@@ -63,7 +70,7 @@ mod tests {
     fn libraries_only_speak_of_what_operators_can_use() {
         let passes = |level: LogLevel, target: &str, said: Level| {
             let record = Record::builder().target(target).level(said).build();
-            builder(filter(level)).build().matches(&record)
+            said <= filter(level) && builder().build().matches(&record)
         };
         for (target, said, expected) in [
             ("aquatic_udp::service", Level::Debug, [true, false]),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use aquatic_common::ConfigurationError;
-use aquatic_common::settings::{Configuration, Scope, Whole};
+use aquatic_common::settings::{Configuration, Scope, Whole, WithEnvironment};
 
 use crate::exit::ExitStatus;
 use crate::flags::ConfigFlags;
@@ -24,15 +24,17 @@ pub fn run_scoped<C: Configuration>(
     scope: &impl Scope<C>,
     service: impl FnOnce(C) -> anyhow::Result<()>,
 ) -> ExitCode {
-    let status = if flags.print_config {
-        print_to_stdout(print::default_config(scope))
-    } else {
-        match load(flags.config.as_deref(), &flags.set, scope) {
-            Ok(config) => start(flags, config, scope, service),
-            Err(error) => {
-                complain(&error);
-                ExitStatus::BadConfiguration
-            }
+    if flags.print_config {
+        return print_to_stdout(print::default_config(scope)).into();
+    }
+    let (path, set) = (flags.config.as_deref(), &flags.set);
+    let loaded =
+        if flags.check_config { load(path, set, &WithEnvironment(scope)) } else { load(path, set, scope) };
+    let status = match loaded {
+        Ok(config) => start(flags, config, scope, service),
+        Err(error) => {
+            complain(&error);
+            ExitStatus::BadConfiguration
         }
     };
     status.into()
@@ -51,7 +53,9 @@ fn start<C: Configuration>(
         }
     }
     if flags.check_config {
-        return ExitStatus::Success;
+        // Below a printed configuration as a comment, so that the whole output is TOML.
+        let prefix = if flags.print_parsed_config { "# " } else { "" };
+        return print_to_stdout(Ok(format!("{prefix}configuration is valid\n")));
     }
     logger::start(config.log_level());
     match service(config) {

@@ -46,6 +46,12 @@ impl AccessList {
         }
     }
 
+    /// How the list is applied.
+    #[must_use]
+    pub fn mode(&self) -> AccessListMode {
+        self.mode
+    }
+
     /// Number of info hashes on the list.
     #[must_use]
     pub fn len(&self) -> usize {

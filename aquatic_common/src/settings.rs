@@ -167,6 +167,27 @@ pub trait Scope<C: Configuration> {
 
     /// Reports impossible combinations of values that the program reads.
     fn check_relations(&self, config: &C, problems: &mut Vec<Problem>);
+
+    /// Reports values that this machine does not allow: files that cannot be used, accounts, processors and addresses
+    /// that do not exist. For a configuration whose relations hold.
+    fn check_environment(&self, config: &C, problems: &mut Vec<Problem>) {
+        let _ = (config, problems);
+    }
+}
+
+/// A scope whose relations include the environment.
+#[derive(Clone, Copy, Debug)]
+pub struct WithEnvironment<'a, S>(pub &'a S);
+
+impl<C: Configuration, S: Scope<C>> Scope<C> for WithEnvironment<'_, S> {
+    fn reads(&self, key: &str) -> bool {
+        self.0.reads(key)
+    }
+
+    fn check_relations(&self, config: &C, problems: &mut Vec<Problem>) {
+        self.0.check_relations(config, problems);
+        self.0.check_environment(config, problems);
+    }
 }
 
 /// The scope of a program that reads its whole configuration.
