@@ -9,8 +9,9 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -34,7 +35,10 @@ const RELOAD_NICENESS: i32 = 19;
 /// The access list that all cores read. A reload replaces it as a whole.
 #[derive(Debug)]
 pub struct SharedAccessList {
-    config: AccessListConfig,
+    /// The settings for the next reload.
+    config: Mutex<AccessListConfig>,
+    /// Whether the mode of the current list is "off". Spares the cores a read of the list.
+    is_off: AtomicBool,
     current: ArcSwap<AccessList>,
 }
 
@@ -90,8 +94,21 @@ impl SharedAccessList {
     /// # Errors
     /// A file that cannot be read or is not an access list.
     pub fn load(config: &AccessListConfig) -> Result<Arc<Self>, AccessListError> {
-        let current = ArcSwap::from_pointee(read(config)?);
-        Ok(Arc::new(Self { config: config.clone(), current }))
+        let current = read(config)?;
+        Ok(Arc::new(Self {
+            config: Mutex::new(config.clone()),
+            is_off: AtomicBool::new(current.mode() == AccessListMode::Off),
+            current: ArcSwap::from_pointee(current),
+        }))
+    }
+
+    /// Replaces the settings. They apply from the next [`reload`](Self::reload) that succeeds.
+    pub fn configure(&self, config: &AccessListConfig) {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone_from(config);
+    }
+
+    fn config(&self) -> AccessListConfig {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces the list by what the file holds now, and frees the old list once no core uses it any more.
@@ -100,9 +117,11 @@ impl SharedAccessList {
     /// # Errors
     /// A file that cannot be read or is not an access list; the old list then stays.
     pub fn reload(&self) -> Result<Reloaded, AccessListError> {
-        let new = read(&self.config)?;
+        let new = read(&self.config())?;
+        let is_off = new.mode() == AccessListMode::Off;
         let reloaded = Reloaded { len: new.len(), change: new.change_since(&self.current.load()) };
         let old = self.current.swap(Arc::new(new));
+        self.is_off.store(is_off, Ordering::Relaxed);
         while Arc::strong_count(&old) > 1 {
             #[allow(clippy::disallowed_methods, reason = "never called on a core")]
             thread::sleep(RELEASE_POLL_INTERVAL);
@@ -113,7 +132,7 @@ impl SharedAccessList {
     /// Whether the tracker serves this torrent.
     #[must_use]
     pub fn allows(&self, info_hash: &InfoHash) -> bool {
-        self.mode() == AccessListMode::Off || self.current.load().allows(info_hash)
+        self.is_off.load(Ordering::Relaxed) || self.current.load().allows(info_hash)
     }
 
     /// The current list, for one batch. Wait-free. To be dropped before the next `.await`: the memory of a
@@ -123,10 +142,10 @@ impl SharedAccessList {
         self.current.load()
     }
 
-    /// How the list is applied.
+    /// How the current list is applied.
     #[must_use]
     pub fn mode(&self) -> AccessListMode {
-        self.config.mode
+        self.current.load().mode()
     }
 
     /// Number of info hashes on the list.
@@ -205,7 +224,7 @@ impl AccessListReloader {
     }
 
     fn reload(&self) {
-        if self.list.mode() == AccessListMode::Off {
+        if self.list.mode() == AccessListMode::Off && self.list.config().mode == AccessListMode::Off {
             log::info!("there is no access list to reload: access_list.mode is \"off\"");
             return;
         }
@@ -345,6 +364,25 @@ mod tests {
         let change = SetChange { added: 0, removed: 1 };
         assert_eq!(list.reload().unwrap(), Reloaded { len: 1, change });
         assert_eq!(allows(&list), (false, true));
+    }
+
+    #[test]
+    fn mode_and_path_change_with_a_reload() {
+        let (file, other) = (Fixture::new(A), Fixture::new(B));
+        let list = SharedAccessList::load(&file.config).unwrap();
+        list.configure(&AccessListConfig { path: other.config.path.join("none"), ..file.config.clone() });
+        list.reload().unwrap_err();
+        assert_eq!(allows(&list), (true, false), "the list in use stays");
+        list.configure(&AccessListConfig { mode: AccessListMode::Deny, ..other.config.clone() });
+        assert_eq!(allows(&list), (true, false), "nothing changes before the reload");
+        list.reload().unwrap();
+        assert_eq!((list.mode(), allows(&list)), (AccessListMode::Deny, (true, false)));
+        list.configure(&AccessListConfig { mode: AccessListMode::Off, ..other.config.clone() });
+        assert_eq!(list.reload().unwrap().len, 0);
+        assert_eq!(allows(&list), (true, true));
+        list.configure(&file.config);
+        list.reload().unwrap();
+        assert_eq!(allows(&list), (true, false));
     }
 
     #[test]

@@ -101,15 +101,14 @@ impl ExpiryCounters {
     }
 }
 
-/// Removes expired peers from the store that `store` borrows for one step at a time. Never ends. The labels
-/// are those of the metrics.
+/// Removes expired peers from the store that `store` borrows for one step at a time. Never ends. The maximum age of peers,
+/// in seconds, is read at each step, as it may change. The labels are those of the metrics.
 pub async fn run<S: Expire, B: DerefMut<Target = S>>(
     core: &Core,
-    settings: ExpirySettings,
+    (interval, max_peer_age): (Duration, impl Fn() -> u32),
     labels: &[Label],
     store: impl Fn() -> B,
 ) {
-    let ExpirySettings { interval, max_peer_age } = settings;
     let counters = ExpiryCounters::new(core.metrics(), labels);
     // Cores begin at different times, so that their steps do not coincide.
     let share = core.index() as f64 / core.count() as f64;
@@ -121,7 +120,7 @@ pub async fn run<S: Expire, B: DerefMut<Target = S>>(
         pace.accrue(store().pass_work(), begin.saturating_sub(last));
         last = begin;
         let elapsed = || core.tick().saturating_sub(begin);
-        step(&mut *store(), (core.now(), max_peer_age), &mut pace, &counters, elapsed);
+        step(&mut *store(), (core.now(), max_peer_age()), &mut pace, &counters, elapsed);
         core.sleep(pace.pause()).await;
     }
 }

@@ -1,6 +1,6 @@
 //! One core's tracker, connected to those of the other cores.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use aquatic_common::InfoHash;
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
 use aquatic_runtime::channel::OutboxFull;
 use aquatic_runtime::{Core, Outbox};
-use aquatic_swarm::{Announce, Announced, FamilySet, SwarmCounts};
+use aquatic_swarm::{Announce, Announced, FamilySet, ShardLimits, SwarmCounts};
 use rand::RngExt;
 
 use crate::expiry;
 use crate::gather::{Gather, RequestId, RouteError};
 use crate::messages::{Message, Messages};
-use crate::seed::TrackerSeed;
+use crate::seed::{TrackerSeed, TrackerSettings};
 use crate::tracker::Tracker;
 
 /// Period of looking for requests past their deadline, and of updating gauges.
@@ -82,6 +82,8 @@ impl Counters {
 pub struct LocalTracker {
     core: Rc<Core>,
     tracker: RefCell<Tracker>,
+    /// Age in seconds after which peers are removed.
+    max_peer_age: Cell<u32>,
     pending: RefCell<Gather<Waiter, SwarmCounts>>,
     outbox: Outbox<Messages>,
     counters: Counters,
@@ -103,14 +105,18 @@ impl LocalTracker {
         let local = Rc::new(Self {
             core: Rc::clone(core),
             tracker: RefCell::new(tracker),
+            max_peer_age: Cell::new(seed.expiry().max_peer_age),
             pending: RefCell::default(),
             outbox: Outbox::new(channel.clone()),
             counters: Counters::new(core.metrics()),
         });
         let receiving = Rc::clone(&local);
         channel.receive(move |from, messages| receiving.receive(from, messages));
-        let (expiring, settings) = (Rc::clone(&local), seed.expiry());
-        core.spawn(async move { expiry::run(&expiring.core, settings, &[], || expiring.state()).await });
+        let (expiring, interval) = (Rc::clone(&local), seed.expiry().interval);
+        core.spawn(async move {
+            let max_peer_age = || expiring.max_peer_age();
+            expiry::run(&expiring.core, (interval, max_peer_age), &[], || expiring.state()).await;
+        });
         let ticking = Rc::clone(&local);
         core.spawn(async move {
             loop {
@@ -124,6 +130,19 @@ impl LocalTracker {
     /// The state of this core. The borrow must end before the next `.await`, and before an owner is asked.
     pub fn state(&self) -> RefMut<'_, Tracker> {
         self.tracker.borrow_mut()
+    }
+
+    /// Applies changed settings: limits, announce interval and maximum peer age. The access list has its own reload,
+    /// and the interval of expiry stays.
+    pub fn reconfigure(&self, settings: &TrackerSettings) {
+        let limits = ShardLimits::share_of(&settings.limits, self.core.count());
+        self.state().reconfigure(limits, settings.interval);
+        self.max_peer_age.set(settings.cleaning.max_peer_age);
+    }
+
+    /// Age in seconds after which a peer that has not announced is removed.
+    pub(crate) fn max_peer_age(&self) -> u32 {
+        self.max_peer_age.get()
     }
 
     fn tick(&self) {

@@ -4,7 +4,7 @@ use aquatic_common::config::Limit;
 use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
-use aquatic_swarm::{Announce, Announced, FamilySet, PeerBuffers, Shard, SwarmCounts};
+use aquatic_swarm::{Announce, Announced, FamilySet, PeerBuffers, Shard, ShardLimits, SwarmCounts};
 use rand::rngs::SmallRng;
 
 use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
@@ -123,6 +123,12 @@ impl Tracker {
     #[inline]
     pub fn next_interval(&mut self) -> u32 {
         self.interval.next(&mut self.rng)
+    }
+
+    /// Replaces the limits of the store and the announce interval.
+    pub fn reconfigure(&mut self, limits: ShardLimits, interval: IntervalPolicy) {
+        self.shard.set_limits(limits);
+        self.interval = interval;
     }
 
     /// The policy behind [`next_interval`](Self::next_interval).

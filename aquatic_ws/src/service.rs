@@ -95,7 +95,11 @@ impl WsTracker {
         core.spawn(async move { run_maintenance(&maintained).await });
         let expiring = Rc::clone(&state);
         core.spawn(async move {
-            expiry::run(&expiring.core, settings, &[PROTOCOL], || expiring.tracker.borrow_mut()).await;
+            let max_peer_age = move || settings.max_peer_age;
+            expiry::run(&expiring.core, (settings.interval, max_peer_age), &[PROTOCOL], || {
+                expiring.tracker.borrow_mut()
+            })
+            .await;
         });
         Self { state, forwarded }
     }
