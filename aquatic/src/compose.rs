@@ -1,18 +1,23 @@
 //! Which services run on each core, and who listens where.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
+use anyhow::Context;
+use aquatic_cli_helpers::ConfigFlags;
 use aquatic_http::{Counters, HttpConfig, HttpTracker};
 use aquatic_net::proxy::ForwardedHeaders;
-use aquatic_net::tcp::config::{Opened, ServiceName};
+use aquatic_net::tcp::config::{Opened, ServiceName, TcpChanges};
 use aquatic_net::tcp::{CoreListeners, Protocols, TcpSettings, serve_tcp};
-use aquatic_runtime::{Core, CoreService, Engine, Health};
+use aquatic_runtime::{Core, CoreService, Engine, Health, MailboxReceiver, broadcast};
 use aquatic_tracker::{LocalTracker, TrackerSeed};
-use aquatic_udp::UdpService;
+use aquatic_udp::{ReplyLimits, UdpService};
 use aquatic_web::{Front, FrontSettings, metrics_endpoint, reply_to_plain};
 use aquatic_ws::{WsSeed, WsTracker};
 
 use crate::config::{Mode, TrackerConfig};
+use crate::environment;
+use crate::reload::ConfigReloader;
 
 /// A TCP connection is one of HTTP until it is upgraded.
 const PROTOCOLS: Protocols = Protocols { first: "http", upgraded: "ws" };
@@ -22,13 +27,18 @@ const WS: ServiceName = ServiceName { name: "WebTorrent", plain: "ws", tls: "wss
 /// Maximum size of a request's head where WebSocket is all that is served.
 const MAX_UPGRADE_REQUEST_SIZE: usize = 8192;
 
+/// Changed settings that a core has not received yet.
+const MAX_CHANGES: usize = 16;
+
 /// Runs the services of a subcommand until the process is told to stop.
 ///
 /// # Errors
 /// Whatever keeps the tracker from starting or running, with what to do about it.
-pub(crate) fn run(config: &TrackerConfig, mode: Mode) -> anyhow::Result<()> {
+pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Result<()> {
     let protocols = config.protocols(mode);
     let mut engine = Engine::prepare(config.engine())?;
+    environment::warn_of_unreadable(config, mode, flags.config.as_deref());
+    let mut reloader = ConfigReloader::new(config, mode, flags, &engine);
     metrics_endpoint::open(&config.metrics, &mut engine)?;
     let seed = TrackerSeed::prepare(&config.tracker(), &mut engine)?;
     let udp = protocols
@@ -38,10 +48,28 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode) -> anyhow::Result<()> {
     let tcp = (protocols.http || protocols.ws)
         .then(|| TcpServices::open(config, (protocols.http, protocols.ws), &mut engine, &seed))
         .transpose()?;
+    let udp = udp.map(|(services, changes)| {
+        reloader.add(move |config| Ok(changes.send(&ReplyLimits::from(&config.udp))));
+        services
+    });
+    let tcp = tcp.map(|(services, changes)| {
+        reloader.add(move |config| changes.apply(&config.tcp()));
+        services
+    });
+    let access_list = Arc::clone(seed.access_list());
+    let interval = engine.statistics_interval();
+    reloader.add(move |config| {
+        access_list.configure(&config.access_list);
+        interval.set(config.statistics.interval);
+        Ok(Vec::new())
+    });
+    let (changes, receivers) = broadcast(engine.cores(), MAX_CHANGES).context("cannot make the mailboxes")?;
+    reloader.add(move |config| Ok(changes.send(&Arc::new(config.clone()))));
+    engine.add_periodic(reloader);
     let seed = (protocols.udp || protocols.http).then_some(seed);
     let (mut udp, mut tcp) = (udp.into_iter().flatten(), tcp.into_iter().flatten());
-    let on_core = |_| CoreServices { seed: seed.clone(), udp: udp.next(), tcp: tcp.next() };
-    let services = (0..engine.cores()).map(on_core).collect();
+    let on_core = |changes| CoreServices { seed: seed.clone(), udp: udp.next(), tcp: tcp.next(), changes };
+    let services = receivers.into_iter().map(on_core).collect();
     engine.run(services)?;
     Ok(())
 }
@@ -52,6 +80,8 @@ struct CoreServices {
     seed: Option<TrackerSeed>,
     udp: Option<UdpService>,
     tcp: Option<TcpServices>,
+    /// Changed settings.
+    changes: MailboxReceiver<Arc<TrackerConfig>>,
 }
 
 /// What one core serves over TCP.
@@ -70,6 +100,14 @@ impl CoreService for CoreServices {
             Some(seed) => Some(LocalTracker::start(&core, seed).await),
             None => None,
         };
+        let tcp = match self.tcp {
+            Some(tcp) => Some(tcp.start(&core, tracker.as_ref()).await),
+            None => None,
+        };
+        let changing = (tracker.clone(), tcp.as_ref().map(|tcp| tcp.front.clone()));
+        self.changes
+            .attach(&core, move |config| reconfigure(&config, changing.0.as_deref(), changing.1.as_ref()))
+            .context("cannot wait for changed settings")?;
         let udp = async {
             match (self.udp, &tracker) {
                 (Some(udp), Some(tracker)) => udp.serve(Rc::clone(&core), Rc::clone(tracker)).await,
@@ -77,8 +115,8 @@ impl CoreService for CoreServices {
             }
         };
         let tcp = async {
-            match self.tcp {
-                Some(tcp) => tcp.serve(&core, tracker.as_ref()).await,
+            match tcp {
+                Some(tcp) => tcp.serve(&core).await,
                 None => Ok(()),
             }
         };
@@ -88,18 +126,19 @@ impl CoreService for CoreServices {
 }
 
 impl TcpServices {
-    /// Binds the listeners and returns each core's part, in core order.
+    /// Binds the listeners and returns each core's part, in core order, and what applies changed settings.
     fn open(
         config: &TrackerConfig,
         (http, ws): (bool, bool),
         engine: &mut Engine,
         seed: &TrackerSeed,
-    ) -> anyhow::Result<Vec<Self>> {
+    ) -> anyhow::Result<(Vec<Self>, TcpChanges)> {
         let names: Vec<ServiceName> = [(http, HTTP), (ws, WS)]
             .into_iter()
             .filter_map(|(serves, name)| serves.then_some(name))
             .collect();
-        let Opened { listeners, settings, forwarded } = config.tcp().open(engine, PROTOCOLS, &names)?;
+        let Opened { listeners, settings, forwarded, changes } =
+            config.tcp().open(engine, PROTOCOLS, &names)?;
         // WebSocket connections are never idle in this sense.
         let settings =
             TcpSettings { evict_idle_when_full: true, reply_to_plain: reply_to_plain(), ..settings };
@@ -115,11 +154,11 @@ impl TcpServices {
             ws: ws.clone(),
             health: health.clone(),
         };
-        Ok(listeners.into_iter().map(part).collect())
+        Ok((listeners.into_iter().map(part).collect(), changes))
     }
 
-    /// Serves connections until the process stops.
-    async fn serve(self, core: &Rc<Core>, tracker: Option<&Rc<LocalTracker>>) -> anyhow::Result<()> {
+    /// Makes the sites of a core. Completes when all cores have come this far.
+    async fn start(self, core: &Rc<Core>, tracker: Option<&Rc<LocalTracker>>) -> StartedTcp {
         let Self { listeners, settings, forwarded, http, ws, health } = self;
         let max_request_size = http.as_ref().map_or(MAX_UPGRADE_REQUEST_SIZE, |http| http.max_request_size);
         let site = http.zip(tracker).map(|(http, tracker)| {
@@ -130,7 +169,42 @@ impl TcpServices {
             None => None,
         };
         let front = Front::new(Rc::clone(core), (site, upgrade), health, FrontSettings { max_request_size });
+        StartedTcp { listeners, settings, front }
+    }
+}
+
+/// The front of a core, with HTTP, WebTorrent or both.
+type CoreFront = Front<HttpTracker, WsTracker, Rc<Core>>;
+
+/// What one core serves over TCP, ready for connections.
+struct StartedTcp {
+    listeners: CoreListeners,
+    settings: TcpSettings,
+    front: CoreFront,
+}
+
+impl StartedTcp {
+    /// Serves connections until the process stops.
+    async fn serve(self, core: &Rc<Core>) -> anyhow::Result<()> {
+        let Self { listeners, settings, front } = self;
         let handler = move |connection| front.clone().serve(connection);
         serve_tcp(Rc::clone(core), listeners, settings, handler).await
     }
+}
+
+/// Applies changed settings on a core. UDP and the connections have mailboxes of their own.
+fn reconfigure(config: &TrackerConfig, tracker: Option<&LocalTracker>, front: Option<&CoreFront>) {
+    if let Some(tracker) = tracker {
+        tracker.reconfigure(&config.tracker());
+    }
+    // Networks that cannot be parsed have been reported by the check of the configuration.
+    let (Some(front), Ok(forwarded)) = (front, config.tcp().forwarded()) else { return };
+    front.reconfigure(|site, upgrade| {
+        if let Some(site) = site {
+            site.reconfigure(&config.http, forwarded.clone());
+        }
+        if let Some(upgrade) = upgrade {
+            upgrade.reconfigure(&config.ws, forwarded);
+        }
+    });
 }

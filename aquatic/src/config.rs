@@ -1,6 +1,7 @@
 //! Configuration of the tracker: one file for all subcommands.
 
 mod former;
+mod live;
 
 use aquatic_common::config::{
     AccessListConfig, CleaningConfig, ConnectionsConfig, LimitsConfig, LogLevel, MetricsConfig,
@@ -15,6 +16,10 @@ use aquatic_tracker::{IntervalPolicy, TrackerSettings};
 use aquatic_udp::UdpConfig;
 use aquatic_ws::WsConfig;
 
+use crate::environment;
+
+pub(crate) use live::{Applies, applies};
+
 aquatic_common::settings! {
     /// Configuration of the tracker.
     pub(crate) struct TrackerConfig {
@@ -25,6 +30,9 @@ aquatic_common::settings! {
         pub cpus: Processors = Processors::default();
         /// Level of the log. Addresses of clients are logged at "debug" and "trace" only.
         pub log_level: LogLevel = LogLevel::Info;
+        /// Reload when the configuration file, the access list or the TLS certificate changes, as on SIGHUP. A change
+        /// is noticed within about two seconds. Replace files by renaming complete ones over them.
+        pub reload_on_change: bool = false;
 
         // Sections without documentation here have that of their type.
         pub network: NetworkConfig;
@@ -104,21 +112,30 @@ const READERS: &[(&str, Protocols)] = &[
     (WsConfig::enable, Protocols::NONE),
 ];
 
+/// The value of the longest name in a table that is the key or a section around it.
+fn longest_match<T: Copy>(table: &[(&str, T)], key: &str) -> Option<T> {
+    let contains =
+        |name: &str| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let names = table.iter().filter(|(name, _)| contains(name));
+    names.max_by_key(|(name, _)| name.len()).map(|(_, value)| *value)
+}
+
 impl Scope<TrackerConfig> for Mode {
     fn reads(&self, key: &str) -> bool {
-        let contains =
-            |name: &str| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        let readers = READERS.iter().filter(|(name, _)| contains(name)).max_by_key(|(name, _)| name.len());
-        match (self, readers) {
+        match (self, longest_match(READERS, key)) {
             (Self::All, _) | (_, None) => true,
-            (Self::Udp, Some((_, readers))) => readers.udp,
-            (Self::Http, Some((_, readers))) => readers.http,
-            (Self::Ws, Some((_, readers))) => readers.ws,
+            (Self::Udp, Some(readers)) => readers.udp,
+            (Self::Http, Some(readers)) => readers.http,
+            (Self::Ws, Some(readers)) => readers.ws,
         }
     }
 
     fn check_relations(&self, config: &TrackerConfig, problems: &mut Vec<Problem>) {
         config.check_for(*self, problems);
+    }
+
+    fn check_environment(&self, config: &TrackerConfig, problems: &mut Vec<Problem>) {
+        environment::check(config, *self, problems);
     }
 }
 
@@ -145,6 +162,17 @@ impl TrackerConfig {
             Mode::Http => Protocols::HTTP,
             Mode::Ws => Protocols::WS,
         }
+    }
+
+    /// Whether a subcommand serves TCP connections.
+    pub(crate) fn serves_tcp(&self, mode: Mode) -> bool {
+        let Protocols { http, ws, .. } = self.protocols(mode);
+        http || ws
+    }
+
+    /// Whether a subcommand serves TLS connections.
+    pub(crate) fn serves_tls(&self, mode: Mode) -> bool {
+        self.serves_tcp(mode) && self.network.enable_tls
     }
 
     /// The sections and keys that the engine reads.

@@ -5,6 +5,8 @@
 
 mod compose;
 mod config;
+mod environment;
+mod reload;
 
 use std::process::ExitCode;
 
@@ -21,7 +23,7 @@ Examples:
   aquatic all -c tracker.toml --check-config    Report its faults
 
 Announce URLs: udp://HOST:6969/announce, also with http, https, ws and wss.
-Ctrl-C and SIGTERM stop it; SIGHUP reads access list and certificate again.
+Ctrl-C and SIGTERM stop it; SIGHUP reloads configuration and files.
 
 Exit codes: 0 success, 1 configuration, 2 command line, 3 failure, 101 a bug.";
 
@@ -58,7 +60,7 @@ fn main() -> ExitCode {
         Service::Http(flags) => (flags, Mode::Http),
         Service::Ws(flags) => (flags, Mode::Ws),
     };
-    run_scoped(&flags, &mode, |config| compose::run(&config, mode))
+    run_scoped(&flags, &mode, |config| compose::run(&config, mode, &flags))
 }
 
 #[cfg(test)]

@@ -120,6 +120,15 @@ impl Handler {
         }
     }
 
+    /// Replaces the settings. Afterwards replies may be longer than before.
+    pub fn reconfigure(&mut self, config: &HttpConfig, forwarded: ForwardedHeaders) {
+        self.config = config.clone();
+        self.forwarded = forwarded;
+        self.v4 = vec![0; 6 * config.max_response_peers].into_boxed_slice();
+        self.v6 = vec![0; 18 * config.max_response_peers].into_boxed_slice();
+        self.info_hashes = vec![InfoHash([0; 20]); config.max_scrape_torrents].into_boxed_slice();
+    }
+
     /// Size of the largest reply in bytes.
     #[must_use]
     pub fn longest_reply(&self) -> usize {

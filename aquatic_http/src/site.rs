@@ -42,6 +42,11 @@ impl HttpTracker {
         Self { handler, tracker, pool: PeerBufferPool::default() }
     }
 
+    /// Replaces the settings. Afterwards replies may be longer than before.
+    pub fn reconfigure(&mut self, config: &HttpConfig, forwarded: ForwardedHeaders) {
+        self.handler.reconfigure(config, forwarded);
+    }
+
     /// Asks the owners of torrents.
     fn ask(&self, question: Question, state: &mut Option<Rc<ResponseSlot>>) -> WaitingReply {
         let slot = Rc::clone(state.get_or_insert_with(|| ResponseSlot::new(&self.pool)));

@@ -16,6 +16,7 @@ use aquatic_udp_protocol::{
     Unanswerable,
 };
 
+use crate::config::UdpConfig;
 use crate::connection_id::ConnectionIds;
 use crate::counters::{Action, Counters};
 use crate::forwarded::{Forwarded, ForwardedAnnounce, ForwardedScrape, MAX_SCRAPE};
@@ -29,6 +30,16 @@ pub struct ReplyLimits {
     pub max_scrape_torrents: usize,
     /// Maximum size of a reply in bytes.
     pub max_reply_size: usize,
+}
+
+impl From<&UdpConfig> for ReplyLimits {
+    fn from(config: &UdpConfig) -> Self {
+        Self {
+            max_response_peers: config.max_response_peers,
+            max_scrape_torrents: config.max_scrape_torrents,
+            max_reply_size: config.max_reply_size,
+        }
+    }
 }
 
 /// The handler of one core.
@@ -88,6 +99,11 @@ impl Handler {
     #[must_use]
     pub fn new(limits: ReplyLimits, ids: ConnectionIds, counters: Counters) -> Self {
         Self { ids, limits, steps: Box::new([Step::Done; BATCH]), counters }
+    }
+
+    /// Replaces the limits of replies.
+    pub fn set_limits(&mut self, limits: ReplyLimits) {
+        self.limits = limits;
     }
 
     /// What has been counted so far.

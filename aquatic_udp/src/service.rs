@@ -11,7 +11,7 @@ use aquatic_common::config::NetworkConfig;
 use aquatic_net::listen;
 use aquatic_net::udp::{Batch, BindOptions, ReturnPath, SendErrors, UdpSocket, bind_group};
 use aquatic_runtime::readiness::{Mode, Source};
-use aquatic_runtime::{Core, Engine, Outbox};
+use aquatic_runtime::{Broadcast, Core, Engine, MailboxReceiver, Outbox, broadcast};
 use aquatic_swarm::SwarmCounts;
 use aquatic_tracker::{LocalTracker, OwnerResponse, Reason, Respond, RouteError, TrackerSeed, Waiter};
 use slab::Slab;
@@ -32,6 +32,9 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum number of scrapes of one core that wait for other cores, of 1.6 KB each.
 const MAX_PENDING_SCRAPES: usize = 16_384;
 
+/// Changed settings that a core has not received yet.
+const MAX_CHANGES: usize = 16;
+
 /// Pause after an error of a socket, so that a lasting one does not take the whole core.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
@@ -39,11 +42,13 @@ const ERROR_PAUSE: Duration = Duration::from_millis(50);
 pub struct UdpService {
     sockets: Vec<UdpSocket>,
     limits: ReplyLimits,
+    changes: MailboxReceiver<ReplyLimits>,
     ids: ConnectionIds,
 }
 
 impl UdpService {
-    /// Binds the sockets of all listeners and returns each core's part, in core order.
+    /// Binds the sockets of all listeners and returns each core's part, in core order, and the way to change the limits
+    /// of replies on all cores.
     ///
     /// # Errors
     /// An address that cannot be listened on, with what to do about it.
@@ -51,16 +56,14 @@ impl UdpService {
         (config, network): (&UdpConfig, &NetworkConfig),
         engine: &Engine,
         seed: &TrackerSeed,
-    ) -> anyhow::Result<Vec<Self>> {
+    ) -> anyhow::Result<(Vec<Self>, Broadcast<ReplyLimits>)> {
         let key = engine.secrets().derive("aquatic UDP connection ids 1");
         let ids = ConnectionIds::new(config.max_connection_age, key);
-        let limits = ReplyLimits {
-            max_response_peers: config.max_response_peers,
-            max_scrape_torrents: config.max_scrape_torrents,
-            max_reply_size: config.max_reply_size,
-        };
-        let part = |_| Self { sockets: Vec::new(), limits, ids: ids.clone() };
-        let mut services: Vec<Self> = (0..engine.cores()).map(part).collect();
+        let limits = ReplyLimits::from(config);
+        let (limit_changes, receivers) =
+            broadcast(engine.cores(), MAX_CHANGES).context("cannot make the mailboxes of UDP")?;
+        let part = |changes| Self { sockets: Vec::new(), limits, changes, ids: ids.clone() };
+        let mut services: Vec<Self> = receivers.into_iter().map(part).collect();
         let options =
             BindOptions { receive_buffer: config.socket_recv_buffer_size, steering: config.steering };
         let mut listeners = 0;
@@ -84,7 +87,7 @@ impl UdpService {
             "no address to listen on is left; set {} = true",
             NetworkConfig::use_ipv4
         );
-        Ok(services)
+        Ok((services, limit_changes))
     }
 
     /// Serves until the process stops.
@@ -111,6 +114,10 @@ impl UdpService {
         });
         let receiving = Rc::clone(&state);
         channel.receive(move |_from, announces| receiving.answer_forwarded(announces));
+        let changing = Rc::clone(&state);
+        self.changes
+            .attach(&core, move |limits| changing.handler.borrow_mut().set_limits(limits))
+            .context("cannot wait for changed settings")?;
         for index in 0..state.listeners.len() {
             let listening = Rc::clone(&state);
             core.spawn(async move { listen(&listening, index).await });

@@ -87,6 +87,21 @@ impl<S: Site, U, R: Runtime> Front<S, U, R> {
         Self { shared: Rc::new(RefCell::new(shared)), runtime }
     }
 
+    /// Changes settings of the sites of this core, and makes room for their longest replies. Must not be called while a
+    /// request is served.
+    pub fn reconfigure(&self, change: impl FnOnce(Option<&mut S>, Option<&mut U>)) {
+        let mut shared = self.shared.borrow_mut();
+        let shared = &mut *shared;
+        change(shared.site.as_mut(), shared.upgrade.as_mut());
+        let longest_reply = shared.site.as_ref().map_or(0, Site::longest_reply).max(LONGEST_PLAIN_REPLY);
+        shared.longest_reply = longest_reply;
+        // It never shrinks: requests that wait for other cores may get replies of the former length. Replies are in it
+        // within one poll only, so there is nothing in it now.
+        if shared.output.len() < longest_reply + REPLIES_SIZE {
+            shared.output = vec![0; longest_reply + REPLIES_SIZE].into_boxed_slice();
+        }
+    }
+
     /// Serves a connection until it ends, as HTTP and, once upgraded, as WebSocket.
     pub async fn serve<C: Transport>(self, connection: C)
     where

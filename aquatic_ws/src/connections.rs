@@ -205,6 +205,11 @@ impl Connections {
         &self.limits
     }
 
+    /// Replaces the limits, also those of open connections. These keep what they have beyond them.
+    pub(crate) fn set_limits(&mut self, limits: ConnectionLimits) {
+        self.limits = limits;
+    }
+
     /// Adds a connection.
     pub(crate) fn open(&mut self, family: Family) -> ConnectionId {
         self.generation = self.generation.wrapping_add(1);

@@ -9,7 +9,7 @@ use aquatic_http_protocol::Refused;
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::Connection;
 use aquatic_runtime::{Core, Secrets};
-use aquatic_tracker::{Admission, ExpirySettings, SharedAccessList, expiry};
+use aquatic_tracker::{Admission, SharedAccessList, expiry};
 use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
 use crate::config::WsConfig;
@@ -72,10 +72,7 @@ impl WsTracker {
     /// Starts the WebTorrent tracker of a core. Completes when all cores have started theirs.
     pub async fn start(core: &Rc<Core>, seed: WsSeed) -> Self {
         let WsSeed { config, forwarded, steering, access_list, keys } = seed;
-        let settings = ExpirySettings {
-            interval: Duration::from_secs(config.cleaning.interval.into()),
-            max_peer_age: config.cleaning.max_peer_age,
-        };
+        let interval = Duration::from_secs(config.cleaning.interval.into());
         let counters = Counters::new(core.metrics());
         let tracker = Tracker::new(&config, core.index(), steering, keys, counters);
         let channel = core.open_channel::<ForwardedBatch>("ws").await;
@@ -95,13 +92,18 @@ impl WsTracker {
         core.spawn(async move { run_maintenance(&maintained).await });
         let expiring = Rc::clone(&state);
         core.spawn(async move {
-            let max_peer_age = move || settings.max_peer_age;
-            expiry::run(&expiring.core, (settings.interval, max_peer_age), &[PROTOCOL], || {
-                expiring.tracker.borrow_mut()
-            })
-            .await;
+            let max_peer_age = || expiring.tracker.borrow().max_peer_age();
+            let store = || expiring.tracker.borrow_mut();
+            expiry::run(&expiring.core, (interval, max_peer_age), &[PROTOCOL], store).await;
         });
         Self { state, forwarded }
+    }
+
+    /// Replaces the settings, except those of pending offers and of the interval of expiry. Open connections keep what
+    /// they have beyond new limits.
+    pub fn reconfigure(&mut self, config: &WsConfig, forwarded: ForwardedHeaders) {
+        self.forwarded = forwarded;
+        self.state.tracker.borrow_mut().reconfigure(config);
     }
 
     fn count(&self, plain: NotUpgraded) {

@@ -46,6 +46,24 @@ fn readers_are_keys_and_sections() {
 }
 
 #[test]
+fn every_key_declares_whether_a_reload_changes_it() {
+    let names: BTreeSet<String> = entries().into_iter().map(|(name, _)| name).collect();
+    for (name, _) in live::APPLIES {
+        assert!(names.contains(*name), "{name}");
+        assert_eq!(live::APPLIES.iter().filter(|(other, _)| other == name).count(), 1, "{name}");
+    }
+    for (name, entry) in entries() {
+        if matches!(entry, Entry::Value(_)) {
+            assert!(longest_match(live::APPLIES, &name).is_some(), "{name} is not declared");
+        }
+    }
+    assert_eq!(applies("network.address_ipv4"), Applies::OnRestart);
+    assert_eq!(applies("network.tls_certificate_path"), Applies::OnReload);
+    assert_eq!(applies("ws.limits.max_waiting_offers"), Applies::OnRestart);
+    assert_eq!(applies("ws.limits.max_peers"), Applies::OnReload);
+}
+
+#[test]
 fn documentation_names_existing_keys() {
     let names: BTreeSet<String> = entries().into_iter().map(|(name, _)| name).collect();
     let sections: BTreeSet<&str> = names.iter().filter_map(|name| name.split('.').next()).collect();

@@ -5,6 +5,7 @@
 //! or memory it comes back after a pause only. A connection that cannot be served is closed at once and counted, never
 //! left to wait. One task per connection, which starts no other.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -81,7 +82,7 @@ struct Server<H> {
     core: Rc<Core>,
     balancer: Arc<ConnectionBalancer>,
     deadlines: Rc<DeadlineTable>,
-    preamble: Rc<Preamble>,
+    preamble: RefCell<Rc<Preamble>>,
     handler: Rc<H>,
 }
 
@@ -100,7 +101,7 @@ where
     H: Fn(Connection) -> F + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let CoreListeners { balancer, sockets, handoffs } = listeners;
+    let CoreListeners { balancer, sockets, handoffs, changes } = listeners;
     balancer.limit(settings.max_connections, settings.max_connections_per_address);
     let counters = Counters::new(core.metrics(), settings.protocols);
     let deadlines = DeadlineTable::new(settings.deadlines, settings.evict_idle_when_full, counters);
@@ -108,12 +109,16 @@ where
     let server = Rc::new(Server {
         balancer: Arc::clone(&balancer),
         deadlines: Rc::clone(&deadlines),
-        preamble: Rc::new(Preamble::new(&settings)),
+        preamble: RefCell::new(Rc::new(Preamble::new(&settings))),
         handler: Rc::new(handler),
         core: Rc::clone(&core),
     });
     let receiving = Rc::clone(&server);
     handoffs.attach(&core, move |handoff| receiving.open(handoff)).context("cannot wait for other cores")?;
+    let changing = Rc::clone(&server);
+    changes
+        .attach(&core, move |settings| changing.reconfigure(&settings))
+        .context("cannot wait for changed settings")?;
     for socket in sockets {
         let socket =
             core.readiness().register(socket, Mode::Edge).context("cannot wait for a listening socket")?;
@@ -123,7 +128,7 @@ where
         loop {
             core.sleep(deadlines.until_sweep(core.tick())).await;
             deadlines.sweep(core.tick());
-            server.preamble.report(&deadlines.counters);
+            server.preamble.borrow().report(&deadlines.counters);
         }
     };
     futures_lite::future::or(sweeping, core.stopping()).await;
@@ -182,6 +187,14 @@ where
     H: Fn(Connection) -> F + 'static,
     F: Future<Output = ()> + 'static,
 {
+    /// Applies changed limits, deadlines and proxies; the rest of the settings stays.
+    fn reconfigure(&self, settings: &TcpSettings) {
+        self.balancer.limit(settings.max_connections, settings.max_connections_per_address);
+        self.deadlines.set_limits(settings.deadlines);
+        let preamble = self.preamble.borrow().reconfigured(settings);
+        self.preamble.replace(Rc::new(preamble));
+    }
+
     fn accept_some(&self, listener: &Source<ListenSocket>) -> AcceptOutcome {
         let evicted = &self.deadlines.counters.evicted_connections;
         let most = evicted.get() + EVICTIONS_PER_YIELD;
@@ -259,7 +272,7 @@ where
 
     fn charge(&self, permit: &mut ConnectionPermit, peer: Peer) -> bool {
         match peer {
-            Peer::Address(address) if !self.preamble.trusts(peer) => {
+            Peer::Address(address) if !self.preamble.borrow().trusts(peer) => {
                 charge_address(permit, address.ip(), &self.deadlines)
             }
             Peer::Address(_) | Peer::Local => true,
@@ -273,11 +286,11 @@ where
         };
         let stream = Stream::new(source, self.deadlines.open(), permit);
         // The handler's future is the task, so that the preamble takes no memory for as long as the connection lives.
-        if self.preamble.needs_none(peer, kind) {
+        let preamble = Rc::clone(&self.preamble.borrow());
+        if preamble.needs_none(peer, kind) {
             stream.deadline().enter_service();
             self.core.spawn((self.handler)(Connection::plain(stream, peer, peer)));
         } else {
-            let preamble = Rc::clone(&self.preamble);
             let (handler, core) = (Rc::clone(&self.handler), Rc::clone(&self.core));
             self.core.spawn(async move {
                 // In memory of its own, which is given back when the service takes over.

@@ -12,8 +12,9 @@ use std::sync::Arc;
 pub use aquatic_common::config::ListenerKind;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use aquatic_runtime::MailboxReceiver;
+use aquatic_runtime::{Broadcast, MailboxReceiver, broadcast};
 
+use super::accept::TcpSettings;
 use super::balancer::{ConnectionBalancer, Handoff};
 use crate::listen::BindError;
 use crate::sys;
@@ -28,6 +29,9 @@ const DEFERRED: i32 = 1;
 /// Most bytes the kernel keeps for a connection in each direction, before its own bookkeeping doubles them. Left to
 /// itself it goes up to several megabytes for a client that sends much or takes nothing.
 const SOCKET_BUFFER: usize = 64 * 1024;
+
+/// Changed settings that a core has not received yet.
+const MAX_CHANGES: usize = 16;
 
 /// How the listening sockets of an address are set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +67,7 @@ impl AsFd for ListenSocket {
 pub struct Listeners {
     balancer: Arc<ConnectionBalancer>,
     handoffs: Vec<MailboxReceiver<Handoff>>,
+    changes: (Broadcast<Arc<TcpSettings>>, Vec<MailboxReceiver<Arc<TcpSettings>>>),
     cores: Vec<Vec<ListenSocket>>,
     unix: usize,
 }
@@ -73,6 +78,7 @@ pub struct CoreListeners {
     pub(super) balancer: Arc<ConnectionBalancer>,
     pub(super) sockets: Vec<ListenSocket>,
     pub(super) handoffs: MailboxReceiver<Handoff>,
+    pub(super) changes: MailboxReceiver<Arc<TcpSettings>>,
 }
 
 impl Listeners {
@@ -83,7 +89,15 @@ impl Listeners {
     pub fn new(cores: usize) -> io::Result<Self> {
         let (balancer, handoffs) = ConnectionBalancer::new(cores)?;
         let balancer = Arc::new(balancer);
-        Ok(Self { balancer, handoffs, cores: (0..cores.max(1)).map(|_| Vec::new()).collect(), unix: 0 })
+        let changes = broadcast(cores.max(1), MAX_CHANGES)?;
+        let cores = (0..cores.max(1)).map(|_| Vec::new()).collect();
+        Ok(Self { balancer, handoffs, changes, cores, unix: 0 })
+    }
+
+    /// Sends changed settings to all cores. Limits, deadlines and proxies are applied, the rest stays.
+    #[must_use]
+    pub fn changes(&self) -> Broadcast<Arc<TcpSettings>> {
+        self.changes.0.clone()
     }
 
     /// Listens on an address. Returns it with the port the kernel chose if that was 0.
@@ -133,8 +147,13 @@ impl Listeners {
     #[must_use]
     pub fn split(self) -> Vec<CoreListeners> {
         let balancer = self.balancer;
-        let each = |(sockets, handoffs)| CoreListeners { balancer: Arc::clone(&balancer), sockets, handoffs };
-        self.cores.into_iter().zip(self.handoffs).map(each).collect()
+        let each = |((sockets, handoffs), changes)| CoreListeners {
+            balancer: Arc::clone(&balancer),
+            sockets,
+            handoffs,
+            changes,
+        };
+        self.cores.into_iter().zip(self.handoffs).zip(self.changes.1).map(each).collect()
     }
 }
 

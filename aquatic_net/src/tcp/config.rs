@@ -10,7 +10,7 @@ use aquatic_common::config::{
 };
 use aquatic_common::settings::Problem;
 use aquatic_common::{ConfigurationError, Family};
-use aquatic_runtime::{Engine, startup};
+use aquatic_runtime::{Broadcast, Engine, startup};
 
 use super::accept::TcpSettings;
 use super::bind::{CoreListeners, ListenOptions, Listeners};
@@ -75,6 +75,36 @@ pub struct Opened {
     pub settings: TcpSettings,
     /// Finds the client of each request.
     pub forwarded: ForwardedHeaders,
+    /// Applies changed settings.
+    pub changes: TcpChanges,
+}
+
+/// Applies changed settings to the connections of all cores.
+#[derive(Debug)]
+pub struct TcpChanges {
+    protocols: Protocols,
+    changes: Broadcast<Arc<TcpSettings>>,
+    tls: Option<Arc<Tls>>,
+    cores: usize,
+    listeners: usize,
+}
+
+impl TcpChanges {
+    /// Applies limits, deadlines and proxies, and the paths of certificate and key from the next reload of these.
+    /// Returns the cores that could not be told.
+    ///
+    /// # Errors
+    /// Settings that the checks of the configuration would have reported.
+    pub fn apply(&self, config: &TcpConfig<'_>) -> anyhow::Result<Vec<usize>> {
+        if let Some(tls) = &self.tls {
+            tls.configure(TlsFiles::of(config.network));
+        }
+        let trusted = TrustedProxies::parse(&config.proxies.trusted_proxies)?;
+        let wanted = config.connections.max_connections;
+        let max_connections = startup::allow_connections(wanted, self.cores, self.listeners)?;
+        let settings = config.settings(self.protocols, trusted, None);
+        Ok(self.changes.send(&Arc::new(TcpSettings { max_connections, ..settings })))
+    }
 }
 
 impl TcpConfig<'_> {
@@ -131,9 +161,7 @@ impl TcpConfig<'_> {
     ) -> anyhow::Result<Opened> {
         let network = self.network;
         let tls = if network.enable_tls {
-            let certificate = network.tls_certificate_path.clone();
-            let private_key = network.tls_private_key_path.clone();
-            let tls = Tls::load(TlsFiles { certificate, private_key }).map_err(ConfigurationError::new)?;
+            let tls = Tls::load(TlsFiles::of(network)).map_err(ConfigurationError::new)?;
             engine.add_periodic(tls.reloader(engine.registry()));
             Some(tls)
         } else {
@@ -142,17 +170,32 @@ impl TcpConfig<'_> {
         let listeners = self.listeners().len() + usize::from(network.has_unix_socket());
         let max_connections =
             startup::allow_connections(self.connections.max_connections, engine.cores(), listeners)?;
-        let trusted = TrustedProxies::parse(&self.proxies.trusted_proxies)?;
-        let on_bad = self.proxies.on_missing_client.into();
-        let headers = self.proxies.client_headers.clone();
+        let forwarded = self.forwarded()?;
+        let bound = self.bind(engine, names)?;
+        let (changes, cores) = (bound.changes(), engine.cores());
+        let changes = TcpChanges { protocols, changes, tls: tls.clone(), cores, listeners };
+        let settings = self.settings(protocols, forwarded.trusted.clone(), tls);
         Ok(Opened {
-            listeners: self.bind(engine, names)?,
-            settings: TcpSettings { max_connections, ..self.settings(protocols, trusted.clone(), tls) },
-            forwarded: ForwardedHeaders { names: headers, trusted, on_bad },
+            listeners: bound.split(),
+            settings: TcpSettings { max_connections, ..settings },
+            forwarded,
+            changes,
         })
     }
 
-    fn bind(&self, engine: &Engine, names: &[ServiceName]) -> anyhow::Result<Vec<CoreListeners>> {
+    /// Which headers of which proxies name clients.
+    ///
+    /// # Errors
+    /// Networks of proxies that cannot be parsed, which the check of the configuration reports.
+    pub fn forwarded(&self) -> anyhow::Result<ForwardedHeaders> {
+        Ok(ForwardedHeaders {
+            names: self.proxies.client_headers.clone(),
+            trusted: TrustedProxies::parse(&self.proxies.trusted_proxies)?,
+            on_bad: self.proxies.on_missing_client.into(),
+        })
+    }
+
+    fn bind(&self, engine: &Engine, names: &[ServiceName]) -> anyhow::Result<Listeners> {
         let network = self.network;
         let options = ListenOptions { backlog: network.tcp_backlog, only_ipv6: network.only_ipv6 };
         let mut listeners = Listeners::new(engine.cores()).context("cannot make what wakes other cores")?;
@@ -178,7 +221,7 @@ impl TcpConfig<'_> {
             bound += 1;
         }
         anyhow::ensure!(bound > 0, "no address to listen on is left; set {} = true", NetworkConfig::use_ipv4);
-        Ok(listeners.split())
+        Ok(listeners)
     }
 
     fn settings(

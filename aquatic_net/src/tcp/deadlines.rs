@@ -126,7 +126,7 @@ struct Record {
 
 /// The deadlines of one core.
 pub(super) struct DeadlineTable {
-    limits: Deadlines,
+    limits: Cell<Deadlines>,
     now: Cell<Tick>,
     swept: Cell<Duration>,
     /// No deadline is later than this.
@@ -160,7 +160,7 @@ fn due(now: Tick, limit: Duration) -> Tick {
 impl DeadlineTable {
     pub(super) fn new(limits: Deadlines, evict_idle_when_full: bool, counters: Counters) -> Self {
         Self {
-            limits,
+            limits: Cell::new(limits),
             now: Cell::new(0),
             swept: Cell::new(Duration::ZERO),
             latest: Cell::new(Tick::MAX),
@@ -173,6 +173,11 @@ impl DeadlineTable {
             scratch: RefCell::new(vec![0; RECEIVE_SIZE].into_boxed_slice()),
             counters,
         }
+    }
+
+    /// Replaces the limits; they apply from the next phase of each connection.
+    pub(super) fn set_limits(&self, limits: Deadlines) {
+        self.limits.set(limits);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -197,7 +202,7 @@ impl DeadlineTable {
     pub(super) fn open(self: &Rc<Self>) -> DeadlineHandle {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
-        let deadline = self.due(self.limits.handshake);
+        let deadline = self.due(self.limits.get().handshake);
         let mut table = self.table.borrow_mut();
         let key = table.vacant_key();
         let mut record = Record {
@@ -348,7 +353,7 @@ impl fmt::Debug for DeadlineHandle {
 impl DeadlineHandle {
     /// Begins a phase, with the time it has. [`Phase::Idle`] ends the connection at once if the process is stopping.
     pub fn enter(&self, phase: Phase) {
-        let limits = &self.deadlines.limits;
+        let limits = self.deadlines.limits.get();
         let limit = match phase {
             Phase::Handshake => limits.handshake,
             Phase::Head => limits.head,
@@ -373,7 +378,7 @@ impl DeadlineHandle {
 
     /// The service takes over.
     pub(super) fn enter_service(&self) {
-        self.enter_for(Phase::Idle, self.deadlines.limits.head);
+        self.enter_for(Phase::Idle, self.deadlines.limits.get().head);
     }
 
     /// Begins a phase that may take another time than usual.

@@ -56,7 +56,7 @@ struct Waiter {
 /// A core's handshakes.
 #[derive(Debug)]
 pub(super) struct Handshakes {
-    limits: HandshakeLimits,
+    limits: Cell<HandshakeLimits>,
     free: Cell<usize>,
     queue: RefCell<IndexedQueue<Rc<Waiter>>>,
     /// Those that wait for their client, in the order in which they began.
@@ -65,7 +65,17 @@ pub(super) struct Handshakes {
 
 impl Handshakes {
     pub(super) fn new(limits: HandshakeLimits) -> Self {
-        Self { limits, free: Cell::new(COMPUTE_SLOTS), queue: RefCell::default(), open: RefCell::default() }
+        Self {
+            limits: Cell::new(limits),
+            free: Cell::new(COMPUTE_SLOTS),
+            queue: RefCell::default(),
+            open: RefCell::default(),
+        }
+    }
+
+    /// Replaces the limits; handshakes that are under way continue.
+    pub(super) fn set_limits(&self, limits: HandshakeLimits) {
+        self.limits.set(limits);
     }
 
     /// Handshakes under way and waiting for their turn.
@@ -85,7 +95,7 @@ impl Handshakes {
         let come = poll_fn(|context| poll_hello(&stream, context)).await;
         stream.deadline().client_has_sent();
         let shaken = match come {
-            Ok(()) if self.queue.borrow().len() >= self.limits.queued => {
+            Ok(()) if self.queue.borrow().len() >= self.limits.get().queued => {
                 counters.refuse(Refused::Handshakes);
                 return None;
             }
@@ -138,7 +148,7 @@ impl Handshakes {
     /// Counts a handshake that waits for its client. If there are too many, the first one makes room.
     fn open(self: &Rc<Self>, deadline: &DeadlineHandle) -> Open {
         let mut open = self.open.borrow_mut();
-        if open.len() >= self.limits.open.max(1)
+        if open.len() >= self.limits.get().open.max(1)
             && let Some(first) = open.pop_front()
         {
             first.evict_handshake();

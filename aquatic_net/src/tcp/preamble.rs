@@ -46,6 +46,18 @@ impl Preamble {
         }
     }
 
+    /// The same with other proxies and limits of handshakes.
+    pub(super) fn reconfigured(&self, settings: &TcpSettings) -> Self {
+        self.handshakes.set_limits(settings.handshakes);
+        Self {
+            trusted: settings.trusted_proxies.clone(),
+            proxy_protocol: settings.proxy_protocol,
+            tls: self.tls.clone(),
+            handshakes: Rc::clone(&self.handshakes),
+            reply_to_plain: self.reply_to_plain.clone(),
+        }
+    }
+
     /// Whether the peer may name clients.
     pub(super) fn trusts(&self, peer: Peer) -> bool {
         match peer {

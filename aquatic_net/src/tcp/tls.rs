@@ -46,6 +46,25 @@ pub struct TlsFiles {
     pub private_key: PathBuf,
 }
 
+impl TlsFiles {
+    /// The files that a configuration names.
+    #[must_use]
+    pub fn of(network: &NetworkConfig) -> Self {
+        Self {
+            certificate: network.tls_certificate_path.clone(),
+            private_key: network.tls_private_key_path.clone(),
+        }
+    }
+
+    /// All that is wrong with the files: with each of them, or with both together.
+    #[must_use]
+    pub fn check(&self) -> Vec<TlsError> {
+        let alone = [read_chain(&self.certificate).err(), read_key(&self.private_key).err()];
+        let alone: Vec<TlsError> = alone.into_iter().flatten().collect();
+        if alone.is_empty() { Tls::load(self.clone()).err().into_iter().collect() } else { alone }
+    }
+}
+
 /// What is wrong with certificate or key.
 #[derive(Debug)]
 pub enum TlsError {
@@ -126,7 +145,8 @@ impl std::error::Error for TlsError {}
 
 /// The certificate in use, for all cores.
 pub struct Tls {
-    files: TlsFiles,
+    /// The files for the next reload.
+    files: Mutex<TlsFiles>,
     /// The files as they were before they were read for the first time.
     first_read: [Stamp; 2],
     provider: Arc<CryptoProvider>,
@@ -136,6 +156,8 @@ pub struct Tls {
 
 /// A certificate as it is used.
 struct Loaded {
+    /// The certificate's file.
+    path: PathBuf,
     config: Arc<ServerConfig>,
     /// Unknown if the certificate cannot be understood; rustls and the clients decide whether it can be used.
     validity: Option<Validity>,
@@ -143,7 +165,7 @@ struct Loaded {
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Tls").field("files", &self.files()).finish_non_exhaustive()
     }
 }
 
@@ -157,9 +179,19 @@ impl Tls {
         let ticketer = ring::Ticketer::new().map_err(|error| TlsError::Setup(error.to_string()))?;
         let first_read = stamps(&files);
         let loaded = read(&files, &provider, &ticketer)?;
-        let tls = Self { files, first_read, provider, ticketer, current: Mutex::new(loaded) };
+        let (files, current) = (Mutex::new(files), Mutex::new(loaded));
+        let tls = Self { files, first_read, provider, ticketer, current };
         tls.tell_validity();
         Ok(Arc::new(tls))
+    }
+
+    /// Replaces the files. They are used from the next [`reload`](Self::reload) that succeeds.
+    pub fn configure(&self, files: TlsFiles) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    }
+
+    fn files(&self) -> TlsFiles {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn with_current<R>(&self, act: impl FnOnce(&mut Loaded) -> R) -> R {
@@ -173,10 +205,10 @@ impl Tls {
     /// Tells the log how long the certificate is valid.
     fn tell_validity(&self) {
         let Some(validity) = self.validity() else { return };
-        let path = self.files.certificate.display();
+        let path = self.with_current(|current| current.path.clone());
         let verdict = validity.at(calendar_seconds());
         let level = if matches!(verdict, Verdict::Good(_)) { log::Level::Info } else { log::Level::Warn };
-        log::log!(level, "the TLS certificate in {path} {verdict}");
+        log::log!(level, "the TLS certificate in {} {verdict}", path.display());
     }
 
     /// What new connections use.
@@ -189,7 +221,7 @@ impl Tls {
     /// # Errors
     /// What is wrong with them; those in use stay in use.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let new = read(&self.files, &self.provider, &self.ticketer)?;
+        let new = read(&self.files(), &self.provider, &self.ticketer)?;
         drop(self.with_current(|current| std::mem::replace(current, new)));
         self.tell_validity();
         Ok(())
@@ -246,7 +278,7 @@ fn read(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // Clients of a tracker seldom open several connections at the same time.
     config.send_tls13_tickets = 1;
-    Ok(Loaded { config: Arc::new(config), validity })
+    Ok(Loaded { path: certificate.clone(), config: Arc::new(config), validity })
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -305,12 +337,13 @@ impl TlsReloader {
 
     fn try_reload(&mut self) {
         // Before they are read: a change during that is seen the next time.
-        self.stamps = stamps(&self.tls.files);
+        let files = self.tls.files();
+        self.stamps = stamps(&files);
         match self.tls.reload() {
             Ok(()) => {
                 self.done.add(1);
                 self.show_end();
-                log::info!("TLS certificate read again: {}", self.tls.files.certificate.display());
+                log::info!("TLS certificate read again: {}", files.certificate.display());
             }
             Err(error) => {
                 self.failed.add(1);
@@ -324,7 +357,7 @@ impl Periodic for TlsReloader {
     fn tick(&mut self, now: Duration) {
         if now >= self.next {
             self.next = now + FILE_INTERVAL;
-            if stamps(&self.tls.files) != self.stamps {
+            if stamps(&self.tls.files()) != self.stamps {
                 self.try_reload();
             }
         }

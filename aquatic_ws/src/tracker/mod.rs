@@ -87,9 +87,22 @@ pub(crate) struct Keys {
     pub(crate) offers: [u8; 16],
 }
 
+fn message_limits(config: &WsConfig) -> Limits {
+    Limits {
+        max_message_length: config.client.max_message_size,
+        max_offers: config.max_offers,
+        max_scrape_hashes: config.max_scrape_torrents,
+    }
+}
+
+fn interval(config: &WsConfig) -> IntervalPolicy {
+    IntervalPolicy { interval: config.peer_announce_interval, jitter: config.announce_interval_jitter }
+}
+
 /// One core of the tracker.
 pub(crate) struct Tracker {
     interval: IntervalPolicy,
+    max_peer_age: u32,
     limits: Limits,
     pub(crate) connections: Connections,
     pub(crate) counters: Counters,
@@ -111,18 +124,10 @@ impl Tracker {
         keys: Keys,
         counters: Counters,
     ) -> Self {
-        let limits = Limits {
-            max_message_length: config.client.max_message_size,
-            max_offers: config.max_offers,
-            max_scrape_hashes: config.max_scrape_torrents,
-        };
-        let interval = IntervalPolicy {
-            interval: config.peer_announce_interval,
-            jitter: config.announce_interval_jitter,
-        };
         Self {
-            interval,
-            limits,
+            interval: interval(config),
+            max_peer_age: config.cleaning.max_peer_age,
+            limits: message_limits(config),
             connections: Connections::new(core as u16, ConnectionLimits::new(config)),
             counters,
             swarms: Swarms::new(config.swarm_limits(steering.cores()), keys.swarms),
@@ -133,6 +138,20 @@ impl Tracker {
             digests: Vec::new(),
             receivers: Vec::new(),
         }
+    }
+
+    /// Replaces the settings, except those of pending offers and of the interval of expiry.
+    pub(crate) fn reconfigure(&mut self, config: &WsConfig) {
+        self.limits = message_limits(config);
+        self.connections.set_limits(ConnectionLimits::new(config));
+        self.swarms.set_limits(config.swarm_limits(self.router.cores()));
+        self.interval = interval(config);
+        self.max_peer_age = config.cleaning.max_peer_age;
+    }
+
+    /// Returns the maximum age of peers in seconds.
+    pub(crate) fn max_peer_age(&self) -> u32 {
+        self.max_peer_age
     }
 
     /// Returns the maximum length of a message in bytes.

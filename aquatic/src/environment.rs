@@ -1,0 +1,115 @@
+//! What the configuration refers to on this machine: files, accounts, processors, addresses.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use aquatic_common::AccessListMode;
+use aquatic_common::config::{AccessListConfig, MetricsConfig, NetworkConfig};
+use aquatic_common::settings::{Addresses, Problem};
+use aquatic_net::tcp::{TlsError, TlsFiles};
+use aquatic_runtime::cores::{self, CorePlanError};
+use aquatic_runtime::privileges;
+use aquatic_tracker::SharedAccessList;
+
+use crate::config::{Mode, TrackerConfig};
+
+/// The files that are read at start and at a reload, with what they are.
+pub(crate) fn files(
+    config: &TrackerConfig,
+    mode: Mode,
+    config_file: Option<&Path>,
+) -> Vec<(&'static str, PathBuf)> {
+    let mut files = Vec::new();
+    files.extend(config_file.map(|path| ("configuration file", path.to_owned())));
+    if config.access_list.mode != AccessListMode::Off {
+        files.push(("access list", config.access_list.path.clone()));
+    }
+    if config.serves_tls(mode) {
+        files.push(("TLS certificate", config.network.tls_certificate_path.clone()));
+        files.push(("TLS private key", config.network.tls_private_key_path.clone()));
+    }
+    files
+}
+
+/// Warns of files that a reload will not be able to read.
+pub(crate) fn warn_of_unreadable(config: &TrackerConfig, mode: Mode, config_file: Option<&Path>) {
+    for (what, path) in files(config, mode, config_file) {
+        if let Some(why) = privileges::unreadable_after_drop(&config.privileges, &path) {
+            log::warn!(
+                "the {what} {} cannot be reloaded after privileges are dropped: {why}. Make it readable for the user, \
+                 or restart the tracker to apply changes",
+                path.display()
+            );
+        }
+    }
+}
+
+/// Reports values that this machine does not allow. Opens files, but no socket stays open.
+pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Problem>) {
+    if let Err(error) = cores::plan_for_this_process(config.workers, &config.cpus) {
+        let is_listed = matches!(error, CorePlanError::NotAllowed { .. });
+        problems.push(Problem::new(if is_listed { "cpus" } else { "workers" }, error.to_string()));
+    }
+    privileges::check(&config.privileges, problems);
+    if let Err(error) = SharedAccessList::load(&config.access_list) {
+        problems.push(Problem::new(AccessListConfig::path, error.to_string()));
+    }
+    if config.serves_tls(mode) {
+        check_tls(&config.network, problems);
+    }
+    check_addresses(config, mode, problems);
+    if config.serves_tcp(mode) && config.network.has_unix_socket() {
+        check_unix_socket(&config.network.unix_socket_path, problems);
+    }
+}
+
+fn check_tls(network: &NetworkConfig, problems: &mut Vec<Problem>) {
+    let files = TlsFiles::of(network);
+    for error in files.check() {
+        let is_key = match &error {
+            TlsError::Unreadable(path, _) | TlsError::NotPem(path, _) => *path == files.private_key,
+            TlsError::NoKey(_) | TlsError::BadKey(..) => true,
+            TlsError::NoCertificate(_)
+            | TlsError::BadCertificate(..)
+            | TlsError::Mismatch(..)
+            | TlsError::Setup(_) => false,
+        };
+        let key =
+            if is_key { NetworkConfig::tls_private_key_path } else { NetworkConfig::tls_certificate_path };
+        problems.push(Problem::new(key, error.to_string()));
+    }
+}
+
+/// Reports addresses that this machine does not have. Whether a port is free is not checked: usually the tracker that
+/// is to be restarted listens there.
+fn check_addresses(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Problem>) {
+    let network = &config.network;
+    let has_tls = config.serves_tls(mode);
+    let metrics = Addresses(vec![config.metrics.address]);
+    for (key, addresses, is_used) in [
+        (NetworkConfig::address_ipv4, &network.address_ipv4, network.use_ipv4),
+        (NetworkConfig::address_ipv6, &network.address_ipv6, network.use_ipv6),
+        (NetworkConfig::tls_address_ipv4, &network.tls_address_ipv4, network.use_ipv4 && has_tls),
+        (NetworkConfig::tls_address_ipv6, &network.tls_address_ipv6, network.use_ipv6 && has_tls),
+        (MetricsConfig::address, &metrics, config.metrics.enable),
+    ] {
+        for &address in addresses.0.iter().filter(|address| is_used && !network.may_skip(**address)) {
+            let any_port = SocketAddr::new(address.ip(), 0);
+            if let Err(error) = UdpSocket::bind(any_port) {
+                let text = format!("{address} cannot be used on this machine: {error}");
+                problems.push(Problem::new(key, text));
+            }
+        }
+    }
+}
+
+fn check_unix_socket(path: &Path, problems: &mut Vec<Problem>) {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !directory.is_dir() {
+        let text = format!("\"{}\" is not a directory", directory.display());
+        problems.push(Problem::new(NetworkConfig::unix_socket_path, text));
+    }
+}
