@@ -51,6 +51,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "aquatic_cli_helpers",
             "aquatic_common",
             "aquatic_http",
+            "aquatic_metrics",
             "aquatic_net",
             "aquatic_runtime",
             "aquatic_tracker",
