@@ -134,7 +134,10 @@ fn processors_are_listed_and_enough_for_the_workers() {
 #[test]
 fn a_good_configuration_passes() {
     let run = check("workers = 1\n[network]\nuse_ipv6 = false\n");
-    assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "configuration is valid\n", ""));
+    assert_eq!(
+        (run.code, run.stdout.as_str(), run.stderr.as_str()),
+        (Some(0), "configuration is valid\n", "")
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod support;
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 
-use support::{REPLY, Tracker, in_own_network, udp};
+use support::{REPLY, Tracker, in_own_network, skip, udp};
 
 /// The settings of a tracker on one core and one address of IPv4 loopback.
 fn command(address: &str) -> Command {
@@ -71,7 +71,7 @@ fn a_port_in_use_is_explained_with_code_3() {
 
 #[test]
 fn ipv6_that_is_switched_off_is_spoken_of() {
-    let Some(mut command) = in_own_network() else { return };
+    let Some(mut command) = in_own_network() else { return skip("network namespaces") };
     let mut tracker =
         Tracker::start(2, command.args([env!("CARGO_BIN_EXE_aquatic"), "udp", "-s", "workers=1"]));
     let warning = tracker.wait_for_log("IPv6");

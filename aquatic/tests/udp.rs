@@ -10,8 +10,8 @@
 mod support;
 
 use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash, PeerId};
 use aquatic_udp_protocol::{
@@ -19,7 +19,7 @@ use aquatic_udp_protocol::{
     encode_scrape_request,
 };
 
-use support::{REPLY, Tracker, free_address, in_own_network, metric, udp};
+use support::{REPLY, Tracker, eventually, in_own_network, metric, skip, udp};
 
 /// A client at an address of its own, with one connection id.
 struct Client {
@@ -98,29 +98,21 @@ fn torrent(number: u32) -> InfoHash {
     InfoHash(bytes)
 }
 
-/// A figure after the counts of the moment have reached it.
-#[allow(clippy::disallowed_methods, reason = "the test waits for timers of another process")]
-fn eventually_settled(read: impl Fn() -> f64) -> f64 {
-    thread::sleep(Duration::from_millis(1500));
-    read()
-}
-
 /// Two cores serve as one tracker, whether the kernel hands packets to their owners or the cores do.
 fn two_cores_are_one_tracker(steering: bool) {
     if thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
-        // With fewer than two processors there is nothing to steer between; CI has two.
-        return;
+        return skip("second processor to steer to");
     }
-    let metrics = free_address();
     let settings = [
         "workers=2",
         "network.use_ipv6=false",
         "network.address_ipv4=127.0.0.1:0",
         &format!("udp.steering={steering}"),
         "metrics.enable=true",
-        &format!("metrics.address={metrics}"),
+        "metrics.address=127.0.0.1:0",
     ];
     let tracker = Tracker::start(1, &mut udp(&settings));
+    let metrics = tracker.metrics.unwrap();
     let (one, other) = (
         Client::connect("127.0.0.1:0", tracker.address()),
         Client::connect("127.0.0.2:0", tracker.address()),
@@ -130,7 +122,7 @@ fn two_cores_are_one_tracker(steering: bool) {
         assert_eq!(one.announce(info_hash).unwrap(), []);
         assert_eq!(other.announce(info_hash).unwrap(), ["127.0.0.1:1000".parse().unwrap()]);
     }
-    let forwarded = eventually_settled(|| metric(metrics, "aquatic_forwarded_total"));
+    let forwarded = metric(metrics, "aquatic_forwarded_total");
     if steering {
         assert_eq!(forwarded, 0.0, "the kernel knows the owner of every torrent");
     } else {
@@ -186,10 +178,13 @@ fn replies_over_ipv6_leave_from_the_address_contacted() {
     if std::env::var_os(INSIDE).is_some() {
         return assert_replies_over_ipv6_leave_from_the_address_contacted();
     }
-    let Some(mut command) = in_own_network() else { return };
-    // Without the program that adds addresses there is nothing to be seen.
-    let script = "command -v ip >/dev/null || exit 0
-        ip link set lo up && ip address add fd00::2/128 dev lo && ip address add fd00::3/128 dev lo &&
+    let Some(mut command) = in_own_network() else { return skip("network namespaces") };
+    let has_ip = Command::new("ip").arg("-V").output().is_ok();
+    if !has_ip {
+        return skip("program `ip` to add addresses with");
+    }
+    let script =
+        "ip link set lo up && ip address add fd00::2/128 dev lo && ip address add fd00::3/128 dev lo &&
         exec \"$0\" --exact replies_over_ipv6_leave_from_the_address_contacted";
     let this = std::env::current_exe().unwrap();
     let output = command.args(["sh", "-c", script]).arg(this).env(INSIDE, "1").output().unwrap();
@@ -214,7 +209,6 @@ fn assert_replies_over_ipv6_leave_from_the_address_contacted() {
 #[test]
 fn what_is_served_refused_and_lost_is_counted_and_told() {
     const BURST: usize = 20_000;
-    let metrics = free_address();
     let settings = [
         "workers=1",
         "network.use_ipv6=false",
@@ -223,16 +217,16 @@ fn what_is_served_refused_and_lost_is_counted_and_told() {
         "udp.socket_recv_buffer_size=4096",
         "statistics.interval=1",
         "metrics.enable=true",
-        &format!("metrics.address={metrics}"),
+        "metrics.address=127.0.0.1:0",
     ];
     let mut tracker = Tracker::start(1, &mut udp(&settings));
+    let metrics = tracker.metrics.unwrap();
     let client = Client::connect("127.0.0.1:0", tracker.address());
     client.announce(torrent(1)).unwrap();
     client.exchange(&[&client.id.0[..], &[0, 0, 0, 2, 0, 0, 0, 9]].concat());
     client.socket.send(&[0; 15]).unwrap();
     client.socket.send(&[&[9; 8][..], &[0, 0, 0, 1, 0, 0, 0, 9], &[0; 82]].concat()).unwrap();
     let counted = |series: &str| metric(metrics, &format!("aquatic_{series}"));
-    eventually_settled(|| 0.0);
     for (series, expected) in [
         ("requests_total{protocol=\"udp\",family=\"ipv4\",action=\"connect\"}", 1.0),
         ("requests_total{protocol=\"udp\",family=\"ipv4\",action=\"announce\"}", 1.0),
@@ -244,16 +238,16 @@ fn what_is_served_refused_and_lost_is_counted_and_told() {
         ("refused_total", 1.0),
         ("kernel_drops_total", 0.0),
     ] {
-        assert_eq!(counted(series), expected, "{series}");
+        eventually(|| (series, counted(series)), |(_, count)| *count == expected);
     }
     let report = tracker.wait_for_log("statistics: requests per second: udp ipv4 ");
     assert!(report.contains("connect") && report.contains("announce"), "{report}");
 
     (0..BURST).for_each(|_| drop(client.socket.send(&[0; 15])));
     tracker.wait_for_log("Packets the kernel dropped because a receive buffer was full (udp, ipv4)");
-    let lost = eventually_settled(|| counted("kernel_drops_total{protocol=\"udp\",family=\"ipv4\"}"));
-    let received = counted("dropped_total{protocol=\"udp\",family=\"ipv4\",reason=\"too_short\"}") - 1.0;
-    assert_eq!((lost + received) as usize, BURST, "{lost} lost, {received} received");
+    let lost = || counted("kernel_drops_total{protocol=\"udp\",family=\"ipv4\"}");
+    let received = || counted("dropped_total{protocol=\"udp\",family=\"ipv4\",reason=\"too_short\"}") - 1.0;
+    eventually(|| (lost(), received()), |(lost, received)| (lost + received) as usize == BURST);
 }
 
 #[test]

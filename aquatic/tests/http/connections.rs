@@ -9,17 +9,17 @@ use crate::client::{
     Client, Plain, announce, command, pause, request, scrape, seconds_until, start, torrent,
 };
 use crate::proxies::ALL_HEADERS;
-use crate::support::{REPLY, Tracker, free_address, metric};
+use crate::support::{REPLY, Tracker, metric};
 
 #[test]
 fn connections_are_limited_in_all_and_per_address() {
-    let metrics = free_address();
     let tracker = start(&[
         "connections.max_connections=10",
         "connections.max_connections_per_address=3",
         "metrics.enable=true",
-        &format!("metrics.address={metrics}"),
+        "metrics.address=127.0.0.1:0",
     ]);
+    let metrics = tracker.metrics.unwrap();
     let connect = |host: u8| Plain::connect_from(&format!("127.0.0.{host}"), tracker.address());
     let mut open: Vec<Plain> = Vec::new();
     for host in 1..=3 {

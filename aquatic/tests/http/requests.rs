@@ -8,7 +8,7 @@ use aquatic_http_protocol::Retry;
 use socket2::SockRef;
 
 use crate::client::{Client, Plain, announce, coded, command, pause, request, scrape, start, torrent};
-use crate::support::{Tracker, free_address, metric};
+use crate::support::{Tracker, metric};
 
 #[test]
 fn two_cores_are_one_tracker() {
@@ -254,12 +254,9 @@ fn the_access_list_counts_for_announces_and_scrapes_and_is_read_again() {
 
 #[test]
 fn at_a_limit_requests_are_answered_and_not_stored() {
-    let metrics = free_address();
-    let tracker = start(&[
-        "limits.max_peers_per_torrent=2",
-        "metrics.enable=true",
-        &format!("metrics.address={metrics}"),
-    ]);
+    let tracker =
+        start(&["limits.max_peers_per_torrent=2", "metrics.enable=true", "metrics.address=127.0.0.1:0"]);
+    let metrics = tracker.metrics.unwrap();
     let mut client = Plain::connect(tracker.address());
     for number in 0..4 {
         for port in 1..=5 {
@@ -275,8 +272,8 @@ fn at_a_limit_requests_are_answered_and_not_stored() {
 
 #[test]
 fn requests_and_refusals_are_counted() {
-    let metrics = free_address();
-    let tracker = start(&["metrics.enable=true", &format!("metrics.address={metrics}")]);
+    let tracker = start(&["metrics.enable=true", "metrics.address=127.0.0.1:0"]);
+    let metrics = tracker.metrics.unwrap();
     let mut client = Plain::connect(tracker.address());
     (0..40).for_each(|number| drop(client.get(&announce(&torrent(number), 1, ""))));
     (0..3).for_each(|_| drop(client.get(&scrape(&[torrent(1), torrent(2), torrent(3)]))));

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
 use crate::client::{Plain, command, pause, start};
-use crate::support::{Tracker, free_address, metric};
+use crate::support::{Tracker, metric};
 
 fn run(settings: &[&str]) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = command(settings).output().unwrap();
@@ -85,10 +85,9 @@ fn connections_are_no_more_than_the_limit_of_open_files_allows() {
     assert!(!log.contains("listening"), "{log}");
 
     // There is room for 31. The limit of connections is met before the one of files.
-    let metrics = free_address();
-    let endpoint = format!("metrics.address={metrics}");
-    let settings = [&settings[..], &["metrics.enable=true", &endpoint]].concat();
+    let settings = [&settings[..], &["metrics.enable=true", "metrics.address=127.0.0.1:0"]].concat();
     let tracker = Tracker::start(1, &mut with_files(96, &command(&settings)));
+    let metrics = tracker.metrics.unwrap();
     let mut open: Vec<_> = (0..31).map(|_| Plain::connect(tracker.address())).collect();
     assert!(open.iter_mut().all(|client| client.get("/health").text() == "ok\n"));
     open.extend((0..9).map(|_| {

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -130,9 +130,29 @@ pub(crate) fn in_own_network() -> Option<Command> {
     })
 }
 
-/// An address that nobody listens on at the moment.
-pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// Whether tests run where everything they need has to be there, so that none may be left out.
+pub(crate) fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty())
+}
+
+/// Leaves a test out because the machine lacks something; fails it in CI, where nothing may be left out.
+pub(crate) fn skip(what: &str) {
+    assert!(!is_ci(), "CI needs {what}");
+    eprintln!("left out: this machine has no {what}");
+}
+
+/// Polls a value until it satisfies a condition, and returns it. Fails after a while.
+#[allow(clippy::disallowed_methods, reason = "the test waits for another process")]
+pub(crate) fn eventually<T: std::fmt::Debug>(read: impl Fn() -> T, holds: impl Fn(&T) -> bool) -> T {
+    const POLL: Duration = Duration::from_millis(20);
+    for _ in 0..STOP.as_millis() / POLL.as_millis() {
+        let value = read();
+        if holds(&value) {
+            return value;
+        }
+        thread::sleep(POLL);
+    }
+    panic!("not within {STOP:?}: {:?}", read())
 }
 
 /// The value of a metric, summed over the series that begin like this.

@@ -9,7 +9,7 @@ use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::client::{Got, Plain, peer, start, tcp, torrent};
-use crate::support::{fetch, free_address, metric};
+use crate::support::{fetch, metric};
 
 /// Returns all bytes received in response, up to the end of the connection.
 fn exchange(tracker: SocketAddr, bytes: &[u8]) -> String {
@@ -167,8 +167,8 @@ fn incomplete_messages_time_out() {
 
 #[test]
 fn all_clients_receive_a_close_frame_when_the_tracker_stops() {
-    let metrics = free_address();
-    let tracker = start(&["metrics.enable=true", &format!("metrics.address={metrics}")]);
+    let tracker = start(&["metrics.enable=true", "metrics.address=127.0.0.1:0"]);
+    let metrics = tracker.metrics.unwrap();
     let mut clients: Vec<Plain> = (0..20).map(|_| Plain::connect(tracker.address())).collect();
     for (number, client) in (0..).zip(&mut clients) {
         client.announce(torrent(1), peer(number), 1, &[]);

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::client::{Got, Plain, peer, start, torrent};
-use crate::support::{free_address, metric};
+use crate::support::metric;
 
 #[test]
 fn floods_of_answers_and_pings_are_not_relayed() {
@@ -50,9 +50,9 @@ fn empty(first: u8) -> [u8; 6] {
 
 #[test]
 fn frames_that_complete_no_message_end_the_connection() {
-    let metrics = free_address();
-    let address = format!("metrics.address={metrics}");
-    let tracker = start(&["metrics.enable=true", &address, "ws.client.max_message_rate=0"]);
+    let tracker =
+        start(&["metrics.enable=true", "metrics.address=127.0.0.1:0", "ws.client.max_message_rate=0"]);
+    let metrics = tracker.metrics.unwrap();
     let (fragment, continuation, ping, pong) = (empty(0x01), empty(0x00), empty(0x89), empty(0x8a));
     for (begin, repeated) in [(&fragment[..], continuation), (&[], ping), (&[], pong)] {
         let mut client = Plain::connect(tracker.address());

@@ -7,12 +7,11 @@ use aquatic_ws_protocol::{ClientMessage, Scrape};
 use socket2::SockRef;
 
 use crate::client::{Client, Got, Plain, peer, request, start, tcp, torrent};
-use crate::support::{Tracker, free_address, metric};
+use crate::support::{Tracker, metric};
 
 fn start_with_metrics(settings: &[&str]) -> (Tracker, impl Fn(&str) -> f64) {
-    let metrics = free_address();
-    let address = format!("metrics.address={metrics}");
-    let tracker = start(&[&["metrics.enable=true", &address], settings].concat());
+    let tracker = start(&[&["metrics.enable=true", "metrics.address=127.0.0.1:0"], settings].concat());
+    let metrics = tracker.metrics.unwrap();
     (tracker, move |series: &str| metric(metrics, series))
 }
 

@@ -4,13 +4,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::client::{Client, Plain, peer, request, start, tcp, torrent};
-use crate::support::{Tracker, free_address, metric};
+use crate::support::{Tracker, metric};
 
 fn behind_proxy(settings: &[&str]) -> (Tracker, impl Fn(&str) -> f64) {
-    let metrics = free_address();
-    let address = format!("metrics.address={metrics}");
     let trusted = "proxies.trusted_proxies=[\"127.0.0.2\"]";
-    let tracker = start(&[&["metrics.enable=true", &address, trusted], settings].concat());
+    let tracker =
+        start(&[&["metrics.enable=true", "metrics.address=127.0.0.1:0", trusted], settings].concat());
+    let metrics = tracker.metrics.unwrap();
     (tracker, move |series: &str| metric(metrics, series))
 }
 
