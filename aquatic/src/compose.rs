@@ -52,7 +52,7 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
         reloader.add(move |config| Ok(changes.send(&ReplyLimits::from(&config.udp))));
         services
     });
-    let tcp = tcp.map(|(services, changes)| {
+    let tcp = tcp.map(|(services, mut changes)| {
         reloader.add(move |config| changes.apply(&config.tcp()));
         services
     });

@@ -17,7 +17,7 @@ use crate::config::{Applies, Mode, TrackerConfig, applies};
 use crate::environment;
 
 /// Applies a configuration to a part of the tracker. Returns the cores that could not be told.
-type Target = Box<dyn Fn(&TrackerConfig) -> anyhow::Result<Vec<usize>> + Send>;
+type Target = Box<dyn FnMut(&TrackerConfig) -> anyhow::Result<Vec<usize>> + Send>;
 
 /// The configuration in effect, and what has to be told when it changes. In the main thread.
 pub(crate) struct ConfigReloader {
@@ -57,7 +57,7 @@ impl ConfigReloader {
     /// Adds what is told of changes. `apply` returns the cores whose mailbox is full.
     pub(crate) fn add(
         &mut self,
-        apply: impl Fn(&TrackerConfig) -> anyhow::Result<Vec<usize>> + Send + 'static,
+        apply: impl FnMut(&TrackerConfig) -> anyhow::Result<Vec<usize>> + Send + 'static,
     ) {
         self.targets.push(Box::new(apply));
     }
@@ -103,8 +103,8 @@ impl ConfigReloader {
         Ok(())
     }
 
-    fn apply(&self, next: &TrackerConfig) {
-        for target in &self.targets {
+    fn apply(&mut self, next: &TrackerConfig) {
+        for target in &mut self.targets {
             match target(next) {
                 Ok(full) if full.is_empty() => {}
                 Ok(full) => log::error!(

@@ -87,6 +87,8 @@ pub struct TcpChanges {
     tls: Option<Arc<Tls>>,
     cores: usize,
     listeners: usize,
+    /// Maximum number of connections in the configuration, and the one that the limit of open files allows.
+    max_connections: (usize, usize),
 }
 
 impl TcpChanges {
@@ -95,13 +97,17 @@ impl TcpChanges {
     ///
     /// # Errors
     /// Settings that the checks of the configuration would have reported.
-    pub fn apply(&self, config: &TcpConfig<'_>) -> anyhow::Result<Vec<usize>> {
+    pub fn apply(&mut self, config: &TcpConfig<'_>) -> anyhow::Result<Vec<usize>> {
         if let Some(tls) = &self.tls {
             tls.configure(TlsFiles::of(config.network));
         }
         let trusted = TrustedProxies::parse(&config.proxies.trusted_proxies)?;
         let wanted = config.connections.max_connections;
-        let max_connections = startup::allow_connections(wanted, self.cores, self.listeners)?;
+        if wanted != self.max_connections.0 {
+            let allowed = startup::allow_connections(wanted, self.cores, self.listeners)?;
+            self.max_connections = (wanted, allowed);
+        }
+        let (_, max_connections) = self.max_connections;
         let settings = config.settings(self.protocols, trusted, None);
         Ok(self.changes.send(&Arc::new(TcpSettings { max_connections, ..settings })))
     }
@@ -173,7 +179,10 @@ impl TcpConfig<'_> {
         let forwarded = self.forwarded()?;
         let bound = self.bind(engine, names)?;
         let (changes, cores) = (bound.changes(), engine.cores());
-        let changes = TcpChanges { protocols, changes, tls: tls.clone(), cores, listeners };
+        let max = (self.connections.max_connections, max_connections);
+        let tls_of_changes = tls.clone();
+        let changes =
+            TcpChanges { protocols, changes, tls: tls_of_changes, cores, listeners, max_connections: max };
         let settings = self.settings(protocols, forwarded.trusted.clone(), tls);
         Ok(Opened {
             listeners: bound.split(),
