@@ -23,6 +23,8 @@ pub(crate) struct Tracker {
     /// Where it serves metrics, if it does.
     pub(crate) metrics: Option<SocketAddr>,
     stdout: Option<ChildStdout>,
+    /// Its log until it listened.
+    pub(crate) start_log: String,
     /// The rest of its log.
     pub(crate) log: Option<BufReader<ChildStderr>>,
 }
@@ -43,7 +45,7 @@ impl Tracker {
         }
         let metrics = seen.split_once("metrics: http://").and_then(|(_, rest)| rest.split_once("/metrics"));
         let metrics = metrics.map(|(address, _)| address.parse().unwrap());
-        Self { child: Some(child), addresses, metrics, stdout, log: Some(log) }
+        Self { child: Some(child), addresses, metrics, stdout, start_log: seen, log: Some(log) }
     }
 
     /// Where it listens first.
