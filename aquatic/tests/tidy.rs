@@ -58,8 +58,10 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "aquatic_udp",
             "aquatic_web",
             "aquatic_ws",
-            // For the tests, which speak to the program as clients do.
+            // For the tests, which speak to the program as clients do, and simulate its cores.
             "aquatic_http_protocol",
+            "aquatic_metrics",
+            "aquatic_swarm",
             "aquatic_udp_protocol",
             "aquatic_ws_protocol",
         ],

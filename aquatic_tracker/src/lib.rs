@@ -3,7 +3,8 @@
 //!
 //! - [`Tracker`]: the state of one core, pure: admission, apply point of announces, counts, intervals,
 //!   expiry.
-//! - [`LocalTracker`]: the same, connected to the other cores: requests to owners ([`Waiter`], [`Respond`]).
+//! - [`Owners`]: the same with requests to the owners of other torrents ([`Waiter`], [`Respond`]), pure as well.
+//! - [`LocalTracker`]: the same, connected to the channels and the clock of a core.
 //! - [`TrackerSeed`]: what the main thread prepares for each core.
 //! - [`gather`]: collecting the parts of a response from several cores. [`messages`]: what travels between
 //!   cores.
@@ -22,6 +23,7 @@ pub mod gather;
 pub mod interval;
 mod local;
 pub mod messages;
+mod owners;
 pub mod reason;
 mod seed;
 mod tracker;
@@ -31,7 +33,8 @@ pub use admission::{Admission, AdmissionRequest, NotAdmitted};
 pub use expiry::ExpirySettings;
 pub use gather::{RequestId, RouteError};
 pub use interval::IntervalPolicy;
-pub use local::{LocalTracker, OwnerResponse, Respond, Waiter};
+pub use local::LocalTracker;
+pub use owners::{Forward, OwnerResponse, Owners, Respond, Waiter};
 pub use reason::{Reason, ReasonCounters};
 pub use seed::{TrackerSeed, TrackerSettings};
 pub use tracker::Tracker;

@@ -1,97 +1,35 @@
 //! One core's tracker, connected to those of the other cores.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, RefMut};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
 use aquatic_common::InfoHash;
-use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
-use aquatic_runtime::channel::OutboxFull;
 use aquatic_runtime::{Core, Outbox};
-use aquatic_swarm::{Announce, Announced, FamilySet, ShardLimits, SwarmCounts};
+use aquatic_swarm::{Announce, FamilySet, ShardLimits};
 use rand::RngExt;
 
 use crate::expiry;
-use crate::gather::{Gather, RequestId, RouteError};
-use crate::messages::{Message, Messages};
+use crate::messages::Messages;
+use crate::owners::{Owners, Waiter};
 use crate::seed::{TrackerSeed, TrackerSettings};
 use crate::tracker::Tracker;
 
 /// Period of looking for requests past their deadline, and of updating gauges.
 const TICK: Duration = Duration::from_millis(250);
 
-/// What an owner has responded to an announce.
-#[derive(Clone, Copy, Debug)]
-pub struct OwnerResponse<'a> {
-    /// Counts and lengths.
-    pub announced: Announced,
-    /// Compact IPv4 peers.
-    pub v4: &'a [u8],
-    /// Compact IPv6 peers.
-    pub v6: &'a [u8],
-}
-
-/// Takes the outcome of requests to other cores; exactly one method is called per request. None may wait or
-/// do more than a small amount of work. The tracker's state is not borrowed meanwhile.
-pub trait Respond {
-    /// The owner has applied an announce.
-    fn announced(&self, token: u32, response: OwnerResponse<'_>);
-
-    /// The owners have counted: counts in the order of the request.
-    fn scraped(&self, token: u32, counts: &[SwarmCounts]);
-
-    /// There will be no response.
-    fn failed(&self, token: u32, error: RouteError);
-}
-
-/// Who waits for a response: an object that takes it, and a number that means something to that object.
-#[derive(Clone)]
-pub struct Waiter {
-    /// Takes the response.
-    pub respond: Rc<dyn Respond>,
-    /// Given to it as it is here.
-    pub token: u32,
-}
-
-impl fmt::Debug for Waiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiter").field("token", &self.token).finish_non_exhaustive()
-    }
-}
-
-struct Counters {
-    overflows: Counter,
-    timeouts: Counter,
-    pending: Gauge,
-}
-
-impl Counters {
-    fn new(metrics: &CoreMetrics) -> Self {
-        let failed =
-            |error: RouteError| metrics.counter(&names::OWNER_REQUESTS_FAILED, &[("reason", error.name())]);
-        Self {
-            overflows: failed(RouteError::Overflow),
-            timeouts: failed(RouteError::Timeout),
-            pending: metrics.gauge(&names::OWNER_REQUESTS_PENDING, &[]),
-        }
-    }
-}
-
 /// The tracker of one core, with the way to the owners of all torrents.
 pub struct LocalTracker {
     core: Rc<Core>,
-    tracker: RefCell<Tracker>,
+    owners: Owners<Outbox<Messages>>,
     /// Age in seconds after which peers are removed.
     max_peer_age: Cell<u32>,
-    pending: RefCell<Gather<Waiter, SwarmCounts>>,
-    outbox: Outbox<Messages>,
-    counters: Counters,
 }
 
 impl fmt::Debug for LocalTracker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalTracker").field("pending", &self.pending).finish_non_exhaustive()
+        f.debug_struct("LocalTracker").field("owners", &self.owners).finish_non_exhaustive()
     }
 }
 
@@ -104,14 +42,13 @@ impl LocalTracker {
         let channel = core.open_channel::<Messages>("tracker").await;
         let local = Rc::new(Self {
             core: Rc::clone(core),
-            tracker: RefCell::new(tracker),
+            owners: Owners::new(tracker, Outbox::new(channel.clone()), core.metrics()),
             max_peer_age: Cell::new(seed.expiry().max_peer_age),
-            pending: RefCell::default(),
-            outbox: Outbox::new(channel.clone()),
-            counters: Counters::new(core.metrics()),
         });
         let receiving = Rc::clone(&local);
-        channel.receive(move |from, messages| receiving.receive(from, messages));
+        channel.receive(move |from, messages| {
+            receiving.owners.receive(from, messages, receiving.core.now());
+        });
         let (expiring, interval) = (Rc::clone(&local), seed.expiry().interval);
         core.spawn(async move {
             let max_peer_age = || expiring.max_peer_age();
@@ -120,7 +57,7 @@ impl LocalTracker {
         let ticking = Rc::clone(&local);
         core.spawn(async move {
             loop {
-                ticking.tick();
+                ticking.owners.tick(ticking.core.tick());
                 ticking.core.sleep(TICK).await;
             }
         });
@@ -129,7 +66,7 @@ impl LocalTracker {
 
     /// The state of this core. The borrow must end before the next `.await`, and before an owner is asked.
     pub fn state(&self) -> RefMut<'_, Tracker> {
-        self.tracker.borrow_mut()
+        self.owners.state()
     }
 
     /// Applies changed settings: limits, announce interval and maximum peer age. The access list has its own reload,
@@ -145,197 +82,13 @@ impl LocalTracker {
         self.max_peer_age.get()
     }
 
-    fn tick(&self) {
-        let late = self.pending.borrow_mut().expire(self.core.tick());
-        self.counters.timeouts.add(late.len() as u64);
-        for Waiter { respond, token } in late {
-            respond.failed(token, RouteError::Timeout);
-        }
-        self.counters.pending.set(self.pending.borrow().len() as u64);
-        self.tracker.borrow().update_gauges();
-    }
-
-    /// Has the owner of the torrent, another core, apply an admitted announce. `room` is the number of bytes
-    /// of compact IPv4 and IPv6 peers that the reply can take.
+    /// Has the owner of the torrent, another core, apply an admitted announce, see [`Owners::announce`].
     pub fn announce(&self, announce: &Announce, room: (u32, u32), waiter: Waiter) {
-        let owner = self.tracker.borrow().owner(&announce.info_hash);
-        let begun = self.pending.borrow_mut().begin(self.core.time(), waiter, Vec::new(), 1);
-        let id = match begun {
-            Ok(id) => id,
-            Err(waiter) => return self.overflow(&waiter),
-        };
-        let message = Message::Announce { id, announce: *announce, room };
-        if self.outbox.add(owner, |batch| batch.items.push(message)).is_err() {
-            self.cancel(id);
-        }
+        self.owners.announce(self.core.time(), announce, room, waiter);
     }
 
-    /// Counts torrents wherever they are owned. The waiter is answered at once if this core owns all of them.
+    /// Counts torrents wherever they are owned, see [`Owners::scrape`].
     pub fn scrape(&self, info_hashes: &[InfoHash], families: FamilySet, waiter: Waiter) {
-        let mut counts = self.pending.borrow_mut().spare();
-        let mut owners = OwnerParts::default();
-        {
-            let tracker = self.tracker.borrow();
-            counts.extend(info_hashes.iter().map(|info_hash| {
-                let owner = tracker.owner(info_hash);
-                if owner == self.core.index() {
-                    return tracker.scrape(info_hash, families);
-                }
-                owners.note(owner);
-                SwarmCounts::default()
-            }));
-        }
-        if owners.is_empty() {
-            waiter.respond.scraped(waiter.token, &counts);
-            return self.pending.borrow_mut().recycle(counts);
-        }
-        let begun = self.pending.borrow_mut().begin(self.core.time(), waiter, counts, owners.len());
-        let id = match begun {
-            Ok(id) => id,
-            Err(waiter) => return self.overflow(&waiter),
-        };
-        for owner in owners.iter() {
-            if self.send_part(owner, id, info_hashes, families).is_err() {
-                // The request has ended, so the other owners need not be asked.
-                return self.cancel(id);
-            }
-        }
-    }
-
-    /// Asks one owner for those of the torrents that it owns.
-    fn send_part(
-        &self,
-        owner: usize,
-        id: RequestId,
-        info_hashes: &[InfoHash],
-        families: FamilySet,
-    ) -> Result<(), OutboxFull> {
-        let tracker = self.tracker.borrow();
-        self.outbox.add(owner, |batch| {
-            let positioned = (0_u16..).zip(info_hashes.iter().copied());
-            let owned = positioned.filter(|(_, info_hash)| tracker.owner(info_hash) == owner);
-            batch.push_scrape(id, families, owned);
-        })
-    }
-
-    fn overflow(&self, waiter: &Waiter) {
-        self.counters.overflows.add(1);
-        waiter.respond.failed(waiter.token, RouteError::Overflow);
-    }
-
-    fn cancel(&self, id: RequestId) {
-        let cancelled = self.pending.borrow_mut().cancel(id);
-        if let Some(waiter) = cancelled {
-            self.overflow(&waiter);
-        }
-    }
-
-    /// Handles a batch of another core: applies its requests, and hands its responses to those who wait.
-    fn receive(&self, from: usize, messages: &mut Messages) {
-        let Messages { items, peers, torrents, counts } = messages;
-        let (mut peers, mut torrents, mut counts) =
-            (peers.as_slice(), torrents.as_slice(), counts.as_slice());
-        for message in items.iter() {
-            match *message {
-                Message::Announce { id, ref announce, room } => self.apply(from, id, announce, room),
-                Message::Announced { id, announced } => {
-                    let v4 = take(&mut peers, announced.v4_len);
-                    let v6 = take(&mut peers, announced.v6_len);
-                    let done = self.pending.borrow_mut().respond(id, []);
-                    if let Some((Waiter { respond, token }, _)) = done {
-                        respond.announced(token, OwnerResponse { announced, v4, v6 });
-                    }
-                }
-                Message::Scrape { id, families, torrents: len } => {
-                    self.count(from, id, families, take(&mut torrents, len.into()));
-                }
-                Message::Scraped { id, torrents: len } => {
-                    let part = take(&mut counts, len.into());
-                    let done = self.pending.borrow_mut().respond(id, part.iter().copied());
-                    if let Some((Waiter { respond, token }, counts)) = done {
-                        respond.scraped(token, &counts);
-                        self.pending.borrow_mut().recycle(counts);
-                    }
-                }
-            }
-        }
-        self.outbox.flush();
-    }
-
-    /// Applies another core's announce and writes the response. If there is no room for it, the asking core
-    /// runs into its deadline; that has been counted here.
-    fn apply(&self, from: usize, id: RequestId, announce: &Announce, room: (u32, u32)) {
-        let now = self.core.now();
-        let _ = self.outbox.add(from, |batch| {
-            batch.push_announced(id, announce, room, (&mut self.tracker.borrow_mut(), now));
-        });
-    }
-
-    fn count(&self, from: usize, id: RequestId, families: FamilySet, torrents: &[(u16, InfoHash)]) {
-        let tracker = self.tracker.borrow();
-        let _ = self.outbox.add(from, |batch| batch.push_scraped(id, families, torrents, &tracker));
-    }
-}
-
-/// The next elements of a list, fewer at its end.
-fn take<'a, T>(list: &mut &'a [T], len: usize) -> &'a [T] {
-    let (taken, rest) = list.split_at(len.min(list.len()));
-    *list = rest;
-    taken
-}
-
-/// The cores that own torrents of one scrape. Machines with more cores than bits in it ask the rest core by
-/// core.
-#[derive(Default)]
-struct OwnerParts {
-    first: u128,
-    others: Vec<usize>,
-}
-
-impl OwnerParts {
-    fn note(&mut self, owner: usize) {
-        match u32::try_from(owner).ok().and_then(|owner| 1_u128.checked_shl(owner)) {
-            Some(bit) => self.first |= bit,
-            None if self.others.contains(&owner) => {}
-            None => self.others.push(owner),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.first.count_ones() as usize + self.others.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn iter(&self) -> impl Iterator<Item = usize> {
-        let first = (0..u128::BITS as usize).filter(|owner| self.first >> owner & 1 == 1);
-        first.chain(self.others.iter().copied())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn owners_are_asked_once_each_however_many_there_are() {
-        let mut owners = OwnerParts::default();
-        assert!(owners.is_empty());
-        for owner in [5, 0, 127, 5, 128, 300, 128, 127] {
-            owners.note(owner);
-        }
-        assert_eq!(owners.iter().collect::<Vec<_>>(), [0, 5, 127, 128, 300]);
-        assert_eq!(owners.len(), 5);
-    }
-
-    #[test]
-    fn lists_are_taken_in_parts() {
-        let mut list = [1, 2, 3].as_slice();
-        assert_eq!(
-            (take(&mut list, 2), take(&mut list, 0), take(&mut list, 9)),
-            (&[1, 2][..], &[][..], &[3][..])
-        );
+        self.owners.scrape(self.core.time(), info_hashes, families, waiter);
     }
 }

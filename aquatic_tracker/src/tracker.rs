@@ -63,6 +63,12 @@ impl Tracker {
         Self { index, steering, shard, admission, interval, rng, counters: Counters::new(metrics) }
     }
 
+    /// Index of this core.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// Index of the core that owns a torrent.
     #[inline]
     #[must_use]

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aquatic_common::AnnounceEvent;
 use aquatic_ws_protocol::{Announce, ClientMessage};
@@ -152,12 +152,22 @@ fn a_connection_is_counted_as_http_until_its_upgrade() {
     wait_for_metrics(metrics, &[(HTTP, 0.0), (WS, 0.0)]);
 }
 
-/// Asserts that a tracker ends in time, and with success.
+/// Time of day of a line of the log, in seconds.
+fn time_of(log: &str, text: &str) -> u64 {
+    let line = log.lines().find(|line| line.contains(text)).unwrap();
+    let time = line.split_once('T').and_then(|(_, rest)| rest.get(..8)).unwrap();
+    time.split(':').fold(0, |sum, part| 60 * sum + part.parse::<u64>().unwrap())
+}
+
+/// Asserts that a tracker ends in time by its own clock, and with success.
 fn assert_stops(tracker: Tracker) {
     tracker.signal("TERM");
-    let (code, _, log) = tracker.end();
+    // Clients that say nothing have three seconds; the rest is for machines that are busy otherwise.
+    let (code, _, log) = tracker.end_within(2 * STOP);
     assert_eq!(code, Some(0), "{log}");
     assert!(!log.contains("ERROR") && !log.contains("panic"), "{log}");
+    let seconds = time_of(&log, "stopped").saturating_sub(time_of(&log, "stopping"));
+    assert!(seconds <= STOP.as_secs(), "{log}");
 }
 
 #[test]
@@ -180,9 +190,7 @@ fn sigterm_ends_all_protocols_in_time() {
     let mut secure_browser = ws::Client::over(certificate.connect(addresses.tcp_v6), ws::request());
     secure_browser.announce(ws::torrent(2), ws::peer(2), 1, &[]);
 
-    let begin = Instant::now();
     assert_stops(tracker);
-    assert!(begin.elapsed() < STOP + Duration::from_secs(1));
     for end in [browser.next(), secure_browser.next()] {
         assert_eq!(end, ws::Got::Close(Some(1001)));
     }

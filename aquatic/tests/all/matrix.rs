@@ -92,6 +92,7 @@ fn matrix(settings: &[&str]) -> String {
             write!(table, "{:>9}", format!("{} {counted}", if sees { "yes" } else { "-" })).unwrap();
         }
     }
+    drop((announcers, readers));
     tracker.signal("TERM");
     assert_eq!(tracker.end().0, Some(0));
     table

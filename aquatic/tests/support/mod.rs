@@ -71,7 +71,12 @@ impl Tracker {
     }
 
     /// Waits for the end and returns exit code, standard output and the rest of the log.
-    pub(crate) fn end(mut self) -> (Option<i32>, String, String) {
+    pub(crate) fn end(self) -> (Option<i32>, String, String) {
+        self.end_within(STOP)
+    }
+
+    /// The same, with another time to stop.
+    pub(crate) fn end_within(mut self, limit: Duration) -> (Option<i32>, String, String) {
         let (sender, receiver) = mpsc::channel();
         let mut child = self.child.take().unwrap();
         let pid = child.id();
@@ -82,9 +87,9 @@ impl Tracker {
             log.read_to_string(&mut logged).unwrap();
             let _ = sender.send((child.wait().unwrap().code(), printed, logged));
         });
-        receiver.recv_timeout(STOP).unwrap_or_else(|_| {
+        receiver.recv_timeout(limit).unwrap_or_else(|_| {
             kill("KILL", pid);
-            panic!("the tracker did not stop within {STOP:?}");
+            panic!("the tracker did not stop within {limit:?}");
         })
     }
 }

@@ -1,0 +1,100 @@
+//! The naive model: one map of swarms for the whole tracker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use aquatic_common::{AnnounceEvent, Family, InfoHash};
+use aquatic_swarm::{Announce, Families, FamilySet, SwarmCounts};
+
+#[derive(Clone, Copy)]
+struct Known {
+    seeder: bool,
+    seen: u32,
+}
+
+#[derive(Default)]
+struct Swarm {
+    peers: BTreeMap<SocketAddr, Known>,
+    downloaded: u32,
+}
+
+/// What the reply to an announce has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Expected {
+    pub(crate) counts: SwarmCounts,
+    pub(crate) peers: BTreeSet<SocketAddr>,
+}
+
+/// All swarms, by family and torrent.
+#[derive(Default)]
+pub(crate) struct Model {
+    swarms: BTreeMap<(usize, InfoHash), Swarm>,
+}
+
+impl Model {
+    /// Applies an announce and returns what its reply has to say.
+    pub(crate) fn announce(&mut self, announce: &Announce, now: u32) -> Expected {
+        let own = Family::of(announce.address.ip());
+        let key = (own.index(), announce.info_hash);
+        let stopped = announce.event == AnnounceEvent::Stopped;
+        if stopped {
+            if let Some(swarm) = self.swarms.get_mut(&key) {
+                swarm.peers.remove(&announce.address);
+            }
+        } else {
+            let swarm = self.swarms.entry(key).or_default();
+            let known = Known { seeder: announce.seeder, seen: now };
+            if let Some(before) = swarm.peers.insert(announce.address, known) {
+                swarm.downloaded += u32::from(announce.seeder && !before.seeder);
+            }
+        }
+        self.forget_empty();
+        let carried = match announce.families {
+            Families::Both => FamilySet::Both,
+            _ => FamilySet::One(own),
+        };
+        let peers = if stopped { BTreeSet::new() } else { self.eligible(announce, carried) };
+        Expected { counts: self.counts(&announce.info_hash, carried), peers }
+    }
+
+    /// The peers that help the announcing one: seeders are not told of seeders.
+    fn eligible(&self, announce: &Announce, carried: FamilySet) -> BTreeSet<SocketAddr> {
+        let swarms = Family::ALL.into_iter().filter(|family| carried.contains(*family));
+        let swarms = swarms.filter_map(|family| self.swarms.get(&(family.index(), announce.info_hash)));
+        swarms
+            .flat_map(|swarm| &swarm.peers)
+            .filter(|(address, known)| **address != announce.address && !(announce.seeder && known.seeder))
+            .map(|(address, _)| *address)
+            .collect()
+    }
+
+    pub(crate) fn counts(&self, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
+        let mut counts = SwarmCounts::default();
+        for family in Family::ALL.into_iter().filter(|family| families.contains(*family)) {
+            if let Some(swarm) = self.swarms.get(&(family.index(), *info_hash)) {
+                let seeders = swarm.peers.values().filter(|known| known.seeder).count() as u32;
+                counts.downloaded += swarm.downloaded;
+                counts.complete += seeders;
+                counts.incomplete += swarm.peers.len() as u32 - seeders;
+            }
+        }
+        counts
+    }
+
+    /// Removes the peers of some torrents that have not announced for `max_age` seconds.
+    pub(crate) fn expire(&mut self, now: u32, max_age: u32, expires: impl Fn(&InfoHash) -> bool) {
+        for ((_, info_hash), swarm) in &mut self.swarms {
+            swarm.peers.retain(|_, known| !expires(info_hash) || now - known.seen <= max_age);
+        }
+        self.forget_empty();
+    }
+
+    fn forget_empty(&mut self) {
+        self.swarms.retain(|_, swarm| !swarm.peers.is_empty());
+    }
+
+    /// Number of peers.
+    pub(crate) fn peers(&self) -> usize {
+        self.swarms.values().map(|swarm| swarm.peers.len()).sum()
+    }
+}

@@ -1,0 +1,102 @@
+//! Queues between the simulated cores, in which batches wait as long as the simulation likes.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use aquatic_runtime::channel::OutboxFull;
+use aquatic_tracker::Forward;
+use aquatic_tracker::messages::Messages;
+use aquatic_udp::ForwardedAnnounce;
+
+/// A batch on its way to another core.
+pub(crate) enum Batch {
+    /// Of the tracker: messages, and the requests among them by number.
+    Tracker(Messages, Vec<usize>),
+    /// Of UDP: announces, each with the number of the request.
+    Udp(Vec<(usize, ForwardedAnnounce)>),
+}
+
+#[derive(Default)]
+struct Queue {
+    batches: VecDeque<Batch>,
+    /// Whether the last batch takes further messages.
+    open: bool,
+}
+
+/// By sender and receiver, the queues of each kind of batch. Order is kept within a queue only.
+pub(crate) struct Network {
+    cores: usize,
+    queues: Vec<RefCell<[Queue; 2]>>,
+    /// Number of the request that is being served, or none while responses are sent.
+    pub(crate) request: RefCell<Option<usize>>,
+}
+
+impl Network {
+    pub(crate) fn new(cores: usize) -> Rc<Self> {
+        let queues = (0..cores * cores).map(|_| RefCell::default()).collect();
+        Rc::new(Self { cores, queues, request: RefCell::default() })
+    }
+
+    /// Queues that are not empty, by sender, receiver and kind.
+    pub(crate) fn waiting(&self) -> Vec<(usize, usize, usize)> {
+        let all = (0..self.cores).flat_map(|from| (0..self.cores).map(move |to| (from, to)));
+        let all = all.flat_map(|(from, to)| [0, 1].map(|kind| (from, to, kind)));
+        all.filter(|&(from, to, kind)| !self.queue(from, to)[kind].batches.is_empty()).collect()
+    }
+
+    fn queue(&self, from: usize, to: usize) -> std::cell::RefMut<'_, [Queue; 2]> {
+        self.queues[from * self.cores + to].borrow_mut()
+    }
+
+    /// Takes the first batch of a queue.
+    pub(crate) fn take(&self, (from, to, kind): (usize, usize, usize)) -> Batch {
+        let queue = &mut self.queue(from, to)[kind];
+        queue.open &= queue.batches.len() > 1;
+        queue.batches.pop_front().unwrap()
+    }
+
+    /// Sends announces of UDP, several in a batch until it is closed.
+    pub(crate) fn send_udp(&self, from: usize, to: usize, request: usize, announce: ForwardedAnnounce) {
+        let queue = &mut self.queue(from, to)[1];
+        match queue.batches.back_mut() {
+            Some(Batch::Udp(announces)) if queue.open => announces.push((request, announce)),
+            _ => queue.batches.push_back(Batch::Udp(vec![(request, announce)])),
+        }
+        queue.open = true;
+    }
+
+    /// Closes the batches that a core has begun.
+    pub(crate) fn close(&self, from: usize) {
+        for to in 0..self.cores {
+            self.queue(from, to).iter_mut().for_each(|queue| queue.open = false);
+        }
+    }
+}
+
+/// One core's end of the network.
+pub(crate) struct Link {
+    pub(crate) core: usize,
+    pub(crate) network: Rc<Network>,
+}
+
+impl Forward for Link {
+    fn add(&self, core: usize, push: impl FnOnce(&mut Messages)) -> Result<(), OutboxFull> {
+        let request = *self.network.request.borrow();
+        let queue = &mut self.network.queue(self.core, core)[0];
+        if !queue.open {
+            queue.batches.push_back(Batch::Tracker(Messages::default(), Vec::new()));
+            queue.open = true;
+        }
+        let Some(Batch::Tracker(messages, requests)) = queue.batches.back_mut() else {
+            panic!("a batch of another kind")
+        };
+        push(messages);
+        requests.extend(request);
+        Ok(())
+    }
+
+    fn flush(&self) {
+        self.network.close(self.core);
+    }
+}
