@@ -82,11 +82,13 @@ class Environment:
         client.start(torrents)
         self._clients.append(client)
 
-    def torrent(self, payload: Payload) -> Torrent:
-        """Writes the torrent file of a payload, with the tracker of this case."""
-        file = self.directory / f"{payload.name}.torrent"
-        payload.write_torrent(file, self.url)
-        return Torrent(payload, file, self.url)
+    def torrent(self, payload: Payload, url: str | None = None, host: str | None = None) -> Torrent:
+        """Writes the torrent file of a payload, with the tracker of this case; for one host if it has its own URL."""
+        directory = self.directory if host is None else self.hosts[host].directory
+        file = directory / f"{payload.name}.torrent"
+        announce_url = url or self.url
+        payload.write_torrent(file, announce_url)
+        return Torrent(payload, file, announce_url)
 
     def wait(self, what: str, question: Callable[[], Answer | None]) -> Answer:
         """Asks until there is an answer, for as long as the case may take and its processes run."""

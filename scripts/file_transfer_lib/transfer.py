@@ -12,6 +12,7 @@ from .environment import Environment
 from .hosts import LEECHER, SEEDER, Failure, Family
 from .programs import Program
 from .protocols import Protocol
+from .protocols.everything import ALL, AllUrl
 from .protocols.udp import UDP
 from .torrent import Payload, sha256_of
 from .tracker import AccessList, AccessMode
@@ -84,6 +85,42 @@ class Transfer(Case):
         for torrent in torrents:
             if _has_content(clients[1].data / torrent.payload.name):
                 raise Failure(f"'{torrent.payload.name}' is refused by the tracker, yet the leecher received data")
+
+
+@dataclass(frozen=True)
+class MixedTransfer(Transfer):
+    """A seeder and a leecher that reach the same tracker by announce URLs of different kinds."""
+
+    protocol: Protocol = ALL
+    seeder_url: AllUrl = AllUrl.UDP
+    leecher_url: AllUrl = AllUrl.HTTP
+
+    @property
+    def subject(self) -> str:
+        kinds = (self.seeder_url.value, self.leecher_url.value)
+        return " to ".join(f"{client} over {kind}" for client, kind in zip(self._names(), kinds, strict=True))
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        seeder, leecher = self._names()
+        return (f"{seeder}, {self.seeder_url.value}", f"{leecher}, {self.leecher_url.value}", "off")
+
+    def _names(self) -> tuple[str, str]:
+        return (self.seeder.name, self.leecher.name)
+
+    def run(self, environment: Environment) -> None:
+        environment.open(self.protocol, self.family)
+        payload = Payload.random("file")
+        of_seeder = environment.torrent(payload, self.seeder_url.of_tracker(), SEEDER)
+        of_leecher = environment.torrent(payload, self.leecher_url.of_tracker(), LEECHER)
+        seeder = environment.client(self.seeder, SEEDER)
+        (seeder.data / payload.name).write_bytes(payload.content)
+        environment.start(seeder, [of_seeder])
+        _wait_for_seeder(environment, seeder, [of_seeder])
+        leecher = environment.client(self.leecher, LEECHER)
+        environment.start(leecher, [of_leecher])
+        _wait_for_file(environment, leecher, of_leecher)
+        _check_addresses(environment, payload)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ use std::process::Command;
 use aquatic_common::AnnounceEvent;
 
 use crate::http::{self, torrent};
-use crate::support::{Tracker, service};
+use crate::support::{STOP, Tracker, service};
 use crate::tracker::Certificate;
 use crate::{udp, ws};
 
@@ -104,7 +104,7 @@ fn one_file_works_unchanged_with_all_subcommands() {
             assert_ne!(client.response().status(), 101);
         }
         tracker.signal("TERM");
-        assert_eq!(tracker.end().0, Some(0), "{subcommand}");
+        assert_eq!(tracker.end_within(2 * STOP).0, Some(0), "{subcommand}");
     }
 }
 

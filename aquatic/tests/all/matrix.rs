@@ -7,6 +7,7 @@ use aquatic_common::{AnnounceEvent, Family, InfoHash};
 
 use crate::http::torrent;
 use crate::peers::{Peer, Route, peer_id};
+use crate::support::STOP;
 use crate::tracker::{Certificate, start_all};
 
 /// Torrents per pair, so that both cores own some of them.
@@ -94,7 +95,7 @@ fn matrix(settings: &[&str]) -> String {
     }
     drop((announcers, readers));
     tracker.signal("TERM");
-    assert_eq!(tracker.end().0, Some(0));
+    assert_eq!(tracker.end_within(2 * STOP).0, Some(0));
     table
 }
 
