@@ -103,8 +103,9 @@ impl Counters {
                     .map(|action| metrics.counter(metric, &[PROTOCOL, family, ("action", action.name())]))
             })
         };
-        let no_client =
-            |why: NoClient| metrics.counter(&names::CLIENTS_UNKNOWN, &[PROTOCOL, ("reason", why.name())]);
+        let no_client = |why: NoClient| {
+            metrics.counter(&names::PROXY_CLIENT_MISSING, &[PROTOCOL, ("reason", why.name())])
+        };
         Self {
             requests: by_family_and_action(&names::REQUESTS),
             responses: by_family_and_action(&names::RESPONSES),

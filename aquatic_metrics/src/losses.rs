@@ -1,6 +1,7 @@
 //! Telling the log when something gets lost: the first time at once, then at most once a minute.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::names::{Kind, Metric};
@@ -18,7 +19,7 @@ struct Told {
 /// Remembers what the log has been told.
 #[derive(Debug, Default)]
 pub struct LossLog {
-    told: HashMap<(&'static str, Vec<Label>), Told>,
+    told: HashMap<(&'static str, Arc<[Label]>), Told>,
 }
 
 impl LossLog {
@@ -26,7 +27,7 @@ impl LossLog {
     pub fn observe(&mut self, now: Duration, samples: &[Sample]) -> Vec<String> {
         let mut lines = Vec::new();
         for sample in samples.iter().filter(|sample| sample.metric.kind == Kind::Loss && sample.value > 0) {
-            let told = self.told.entry((sample.metric.name, sample.labels.clone()));
+            let told = self.told.entry((sample.metric.name, Arc::clone(&sample.labels)));
             let is_first = matches!(told, std::collections::hash_map::Entry::Vacant(_));
             let told = told.or_default();
             if sample.value > told.value && (is_first || now.saturating_sub(told.at) >= PAUSE) {
@@ -41,7 +42,7 @@ impl LossLog {
 fn line(metric: &Metric, labels: &[Label], more: u64, total: u64) -> String {
     let labels: Vec<_> = labels.iter().map(|(_, value)| *value).collect();
     let what = if labels.is_empty() { String::new() } else { format!(" ({})", labels.join(", ")) };
-    format!("{}{what}: {more} more, {total} in all", metric.help)
+    format!("{}{what}: {more} new, {total} total", metric.help)
 }
 
 #[cfg(test)]
@@ -50,7 +51,7 @@ mod tests {
     use crate::names;
 
     fn sample(metric: &'static Metric, value: u64) -> [Sample; 1] {
-        [Sample { metric, labels: vec![("reason", "connection id")], core: None, value }]
+        [Sample { metric, labels: [("reason", "connection_id")].into(), core: None, value }]
     }
 
     fn at(seconds: u64) -> Duration {
@@ -62,10 +63,10 @@ mod tests {
         let mut watch = LossLog::default();
         assert!(watch.observe(at(0), &sample(&names::DROPPED, 0)).is_empty());
         let first = watch.observe(at(1), &sample(&names::DROPPED, 3));
-        assert_eq!(first, ["Requests dropped without a reply (connection id): 3 more, 3 in all"]);
+        assert_eq!(first, ["Requests dropped without a reply (connection_id): 3 new, 3 total"]);
         assert!(watch.observe(at(30), &sample(&names::DROPPED, 5)).is_empty());
         let second = watch.observe(at(61), &sample(&names::DROPPED, 9));
-        assert!(second[0].ends_with("6 more, 9 in all"), "{second:?}");
+        assert!(second[0].ends_with("6 new, 9 total"), "{second:?}");
         assert!(watch.observe(at(200), &sample(&names::DROPPED, 9)).is_empty());
     }
 

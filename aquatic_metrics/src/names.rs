@@ -84,17 +84,16 @@ pub const SENT_BYTES: Metric = metric("aquatic_sent", Kind::Counter, "Payload se
 /// Replies the kernel did not take, by protocol, family and reason.
 pub const SEND_ERRORS: Metric = metric("aquatic_send_errors", Kind::Loss, "Replies that could not be sent");
 /// Receives that failed, by protocol, family and reason.
-pub const RECEIVE_ERRORS: Metric =
-    metric("aquatic_receive_errors", Kind::Loss, "Receive calls that failed other than for want of data");
+pub const RECEIVE_ERRORS: Metric = metric("aquatic_receive_errors", Kind::Loss, "Receive calls that failed");
 /// Requests dropped by the kernel because a receive buffer was full, by protocol and family.
 pub const KERNEL_DROPS: Metric = metric(
     "aquatic_kernel_drops",
     Kind::Loss,
-    "Packets the kernel dropped because a receive buffer was full",
+    "Packets dropped by the kernel because a receive buffer was full",
 );
 /// Requests that arrived on a core that does not own their torrent, by protocol and family.
 pub const FORWARDED: Metric =
-    metric("aquatic_forwarded", Kind::Counter, "Requests handed to the core that owns their torrent");
+    metric("aquatic_forwarded", Kind::Counter, "Requests forwarded to the core that owns their torrent");
 
 // The swarms.
 
@@ -102,39 +101,39 @@ pub const FORWARDED: Metric =
 /// families.
 pub const TORRENTS: Metric = metric("aquatic_torrents", Kind::Gauge, "Torrents with at least one peer");
 /// Peers, by family and role, and by protocol where a service has swarms of its own.
-pub const PEERS: Metric = metric("aquatic_peers", Kind::Gauge, "Peers known");
+pub const PEERS: Metric = metric("aquatic_peers", Kind::Gauge, "Peers in the store");
 /// Memory of the store, by family.
 pub const STORE: Metric =
-    metric("aquatic_store", Kind::Gauge, "Memory the torrents and peers take").in_unit(Unit::Bytes);
+    metric("aquatic_store", Kind::Gauge, "Memory used by torrents and peers").in_unit(Unit::Bytes);
 /// Peers that have not announced for too long.
 pub const EXPIRED_PEERS: Metric =
-    metric("aquatic_expired_peers", Kind::Counter, "Peers forgotten because they stopped announcing");
+    metric("aquatic_expired_peers", Kind::Counter, "Peers removed because they stopped announcing");
 /// Torrents that went with their last peer.
 pub const EXPIRED_TORRENTS: Metric =
-    metric("aquatic_expired_torrents", Kind::Counter, "Torrents forgotten with their last peer");
+    metric("aquatic_expired_torrents", Kind::Counter, "Torrents removed with their last peer");
 /// Passes over the shards.
-pub const EXPIRY_PASSES: Metric =
-    metric("aquatic_expiry_passes", Kind::Counter, "Passes over the torrents of a core to forget old peers");
+pub const EXPIRY_PASSES: Metric = metric(
+    "aquatic_expiry_passes",
+    Kind::Counter,
+    "Completed passes over the torrents of a core that remove expired peers",
+);
 /// Steps of expiry that ran out of time.
 pub const EXPIRY_BEHIND: Metric = metric(
     "aquatic_expiry_behind",
     Kind::Counter,
-    "Steps of forgetting peers that ended with work left, to let requests through",
+    "Expiry steps that used up their time and left work for the next step",
 );
 
 // The cores and what is between them.
 
 /// Batches that found the queue to another core full, by channel.
-pub const CHANNEL_OVERFLOWS: Metric = metric(
-    "aquatic_channel_overflows",
-    Kind::Loss,
-    "Attempts to send to another core that found its queue full",
-);
+pub const CHANNEL_OVERFLOWS: Metric =
+    metric("aquatic_channel_overflows", Kind::Loss, "Batches for another core that found its queue full");
 /// Messages not taken because too much waited for another core, by channel.
 pub const CHANNEL_REJECTED: Metric = metric(
     "aquatic_channel_rejected",
     Kind::Loss,
-    "Messages for another core rejected because too much waited for it already",
+    "Messages for another core rejected because too many were waiting for it",
 );
 /// Batches received from other cores, by channel.
 pub const CHANNEL_BATCHES: Metric =
@@ -143,21 +142,21 @@ pub const CHANNEL_BATCHES: Metric =
 pub const OWNER_REQUESTS_FAILED: Metric = metric(
     "aquatic_owner_requests_failed",
     Kind::Loss,
-    "Requests to the core that owns a torrent that got no response",
+    "Requests to the core that owns a torrent that failed",
 );
 /// Requests to the core that owns a torrent that wait for a response.
 pub const OWNER_REQUESTS_PENDING: Metric = metric(
     "aquatic_owner_requests_pending",
     Kind::Gauge,
-    "Requests to the core that owns a torrent that wait for a response",
+    "Requests to the core that owns a torrent that are waiting for a response",
 );
 /// How late the periodic task of a core ran.
 pub const TICK_LAG: Metric =
-    metric("aquatic_tick_lag", Kind::GaugePerCore, "How late the periodic task of a core ran last time")
+    metric("aquatic_tick_lag", Kind::GaugePerCore, "Delay of the last run of a core's periodic task")
         .in_unit(Unit::Microseconds);
 /// Times the watchdog found a core that did not move.
 pub const STALLS: Metric =
-    metric("aquatic_core_stalls", Kind::Loss, "Times a core did not move for several seconds");
+    metric("aquatic_core_stalls", Kind::Loss, "Times a core did not respond for several seconds");
 /// Waits for sockets that failed.
 pub const WAIT_FAILURES: Metric = metric(
     "aquatic_wait_failures",
@@ -166,7 +165,7 @@ pub const WAIT_FAILURES: Metric = metric(
 );
 /// Descriptors a core waits for.
 pub const WATCHED_FDS: Metric =
-    metric("aquatic_watched_fds", Kind::Gauge, "Descriptors registered to be waited for");
+    metric("aquatic_watched_fds", Kind::Gauge, "File descriptors registered with epoll");
 
 // The process.
 
@@ -188,55 +187,63 @@ pub const ACCESS_BAD_LINES: Metric = metric(
 pub const METRICS_UNSERVED: Metric = metric(
     "aquatic_metrics_unserved",
     Kind::Loss,
-    "Connections to the metrics endpoint not served because too many were open, or something was lacking",
+    "Connections to the metrics endpoint that were closed at once, because of its limit or an error",
 );
-/// Time since the start.
-pub const UPTIME: Metric =
-    metric("aquatic_uptime", Kind::Gauge, "Time since the tracker started").in_unit(Unit::Seconds);
+/// Start of the process.
+pub const PROCESS_START: Metric =
+    metric("process_start_time", Kind::Gauge, "Start time of the process in seconds since 1970-01-01 UTC")
+        .in_unit(Unit::Seconds);
+/// Processor time.
+pub const PROCESS_CPU: Metric =
+    metric("process_cpu", Kind::Counter, "User and system processor time of the process")
+        .in_unit(Unit::Microseconds);
 /// Resident memory.
-pub const MEMORY: Metric =
-    metric("aquatic_resident_memory", Kind::Gauge, "Resident memory of the process").in_unit(Unit::Bytes);
+pub const PROCESS_MEMORY: Metric =
+    metric("process_resident_memory", Kind::Gauge, "Resident memory of the process").in_unit(Unit::Bytes);
+/// Open descriptors; missing before Linux 6.2.
+pub const PROCESS_OPEN_FDS: Metric =
+    metric("process_open_fds", Kind::Gauge, "Open file descriptors of the process");
+/// Limit of open descriptors.
+pub const PROCESS_MAX_FDS: Metric =
+    metric("process_max_fds", Kind::Gauge, "Maximum number of open file descriptors of the process");
 /// Number of cores.
-pub const CORES: Metric = metric("aquatic_cores", Kind::Gauge, "Cores the tracker runs on");
+pub const CORES: Metric = metric("aquatic_cores", Kind::Gauge, "Number of cores that the tracker uses");
 
 // Connections, by protocol and what else is said.
 
 /// Connections that are open, by protocol.
-pub const CONNECTIONS: Metric = metric("aquatic_connections", Kind::Gauge, "Connections that are open");
+pub const CONNECTIONS: Metric = metric("aquatic_connections", Kind::Gauge, "Open connections");
 /// Connections accepted, by protocol.
 pub const CONNECTIONS_ACCEPTED: Metric =
     metric("aquatic_connections_accepted", Kind::Counter, "Connections accepted");
 /// Connections handed to a core with fewer of them, by protocol.
 pub const CONNECTIONS_MOVED: Metric =
-    metric("aquatic_connections_moved", Kind::Counter, "Connections handed to a core with fewer of them");
+    metric("aquatic_connections_moved", Kind::Counter, "Connections moved to a core with fewer connections");
 /// Connections closed before they began, by protocol and reason.
 pub const CONNECTIONS_REFUSED: Metric =
-    metric("aquatic_connections_refused", Kind::Loss, "Connections closed at once");
+    metric("aquatic_connections_refused", Kind::Loss, "Connections closed right after they were accepted");
 /// Connections evicted for newer ones, by protocol and by the limit that was reached.
-pub const CONNECTIONS_EVICTED: Metric = metric(
-    "aquatic_connections_evicted",
-    Kind::Loss,
-    "Connections closed, after the longest wait for their client, in favour of newer ones",
-);
+pub const CONNECTIONS_EVICTED: Metric =
+    metric("aquatic_connections_evicted", Kind::Loss, "Longest idle connections closed to admit newer ones");
 /// Connections closed because something took too long, by protocol and reason.
 pub const CONNECTION_TIMEOUTS: Metric =
-    metric("aquatic_connection_timeouts", Kind::Counter, "Connections closed because they took too long");
+    metric("aquatic_connection_timeouts", Kind::Counter, "Connections closed because they timed out");
 /// Accepts that failed, by protocol.
 pub const ACCEPT_ERRORS: Metric =
-    metric("aquatic_accept_errors", Kind::Loss, "Connections that could not be accepted");
+    metric("aquatic_accept_errors", Kind::Loss, "Failed attempts to accept a connection");
 /// TLS handshakes, by protocol and outcome.
 pub const HANDSHAKES: Metric = metric("aquatic_tls_handshakes", Kind::Counter, "TLS handshakes, by outcome");
 /// TLS handshakes under way or waiting for their turn, by protocol.
 pub const HANDSHAKING: Metric =
-    metric("aquatic_tls_handshakes_open", Kind::Gauge, "TLS handshakes under way or waiting for their turn");
+    metric("aquatic_tls_handshakes_open", Kind::Gauge, "TLS handshakes in progress or waiting");
 /// Reloads of the certificate, by outcome.
 pub const CERTIFICATE_RELOADS: Metric =
     metric("aquatic_certificate_reloads", Kind::Counter, "Reloads of the TLS certificate, by outcome");
-/// End of the certificate.
-pub const CERTIFICATE_END: Metric = metric(
-    "aquatic_certificate_end",
+/// End of the certificate's validity.
+pub const CERTIFICATE_NOT_AFTER: Metric = metric(
+    "aquatic_tls_certificate_not_after_timestamp",
     Kind::Gauge,
-    "When the TLS certificate in use expires, since the beginning of 1970",
+    "Expiry time of the TLS certificate in use in seconds since 1970-01-01 UTC",
 )
 .in_unit(Unit::Seconds);
 /// Connections of trusted proxies without a usable PROXY protocol header whose own address was used, by
@@ -246,10 +253,9 @@ pub const PROXY_UNUSED: Metric = metric(
     Kind::Loss,
     "Connections of trusted proxies without a usable client address",
 );
-/// Requests of trusted proxies without a usable header, refused or taken to be the proxy's own, by protocol
-/// and reason.
-pub const CLIENTS_UNKNOWN: Metric = metric(
-    "aquatic_clients_unknown",
+/// Requests of trusted proxies without a usable header, refused or taken to be the proxy's own, by protocol and reason.
+pub const PROXY_CLIENT_MISSING: Metric = metric(
+    "aquatic_proxy_client_missing",
     Kind::Loss,
     "Requests of trusted proxies without a usable client address",
 );
@@ -257,11 +263,10 @@ pub const CLIENTS_UNKNOWN: Metric = metric(
 // WebTorrent, by protocol and what else is said.
 
 /// Connections that have become WebSockets, by protocol.
-pub const UPGRADES: Metric =
-    metric("aquatic_upgrades", Kind::Counter, "Connections that have become WebSockets");
+pub const UPGRADES: Metric = metric("aquatic_upgrades", Kind::Counter, "Connections upgraded to WebSocket");
 /// WebSockets that have ended, by protocol and reason.
 pub const CONNECTIONS_ENDED: Metric =
-    metric("aquatic_connections_ended", Kind::Counter, "WebSockets that have ended, by reason");
+    metric("aquatic_connections_ended", Kind::Counter, "WebSocket connections ended, by reason");
 /// Times a connection was read from more slowly because of its message rate, by protocol.
 pub const THROTTLED: Metric = metric(
     "aquatic_connections_throttled",
@@ -269,14 +274,17 @@ pub const THROTTLED: Metric = metric(
     "Times a connection was paused for up to a second because it sent messages above its message rate",
 );
 /// Announces with a peer id that another connection has, by protocol.
-pub const CONTESTED_PEERS: Metric =
-    metric("aquatic_contested_peers", Kind::Counter, "Announces with a peer id that another connection has");
+pub const CONTESTED_PEERS: Metric = metric(
+    "aquatic_contested_peers",
+    Kind::Counter,
+    "Announces with a peer id that belongs to another connection",
+);
 /// Offers that wait for an answer, by protocol.
 pub const OFFERS_WAITING: Metric =
-    metric("aquatic_offers_waiting", Kind::Gauge, "Offers passed on that can still be answered");
+    metric("aquatic_offers_waiting", Kind::Gauge, "Offers that can still be answered");
 /// Offers forgotten before their time, by protocol.
 pub const OFFERS_FORGOTTEN: Metric = metric(
     "aquatic_offers_forgotten",
     Kind::Loss,
-    "Offers that can no longer be answered because too many wait",
+    "Offers dropped early because too many were waiting for an answer",
 );

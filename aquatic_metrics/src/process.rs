@@ -1,8 +1,10 @@
-//! Figures about the process as a whole.
+//! Figures about the process as a whole, under the names that Prometheus clients have for them.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::names::{self, Metric};
 use crate::registry::Sample;
@@ -11,32 +13,41 @@ use crate::registry::Sample;
 #[derive(Debug)]
 pub struct ProcessFigures {
     cores: usize,
+    started: u64,
     memory: Option<File>,
+    descriptors: Option<File>,
 }
 
 impl ProcessFigures {
-    /// A reader for a process with this many cores.
+    /// A reader for a process with this many cores that was started at this time, in seconds since 1970.
     #[must_use]
-    pub fn new(cores: usize) -> Self {
-        Self { cores, memory: File::open("/proc/self/statm").ok() }
+    pub fn new(cores: usize, started: u64) -> Self {
+        let open = |path| File::open(path).ok();
+        Self { cores, started, memory: open("/proc/self/statm"), descriptors: open("/proc/self/fd") }
     }
 
-    /// A second reader. If the file cannot be opened twice it goes without memory.
+    /// A second reader. Figures whose files cannot be opened twice are missing from it.
     #[must_use]
     pub fn try_clone(&self) -> Self {
-        let memory = self.memory.as_ref().and_then(|file| file.try_clone().ok());
-        Self { cores: self.cores, memory }
+        let clone = |file: &Option<File>| file.as_ref().and_then(|file| file.try_clone().ok());
+        Self { memory: clone(&self.memory), descriptors: clone(&self.descriptors), ..*self }
     }
 
-    /// The figures as they are now, `uptime` after the start. What the system does not tell is left out.
+    /// The figures as they are now. Those that the system does not provide are missing.
     #[must_use]
-    pub fn samples(&self, uptime: Duration) -> Vec<Sample> {
-        let sample =
-            |metric: &'static Metric, value| Sample { metric, labels: Vec::new(), core: None, value };
-        let mut samples =
-            vec![sample(&names::UPTIME, uptime.as_secs()), sample(&names::CORES, self.cores as u64)];
-        samples.extend(self.resident_memory().map(|bytes| sample(&names::MEMORY, bytes)));
-        samples
+    pub fn samples(&self) -> Vec<Sample> {
+        let sample = |metric: &'static Metric, value| Sample { metric, labels: [].into(), core: None, value };
+        [
+            (&names::CORES, Some(self.cores as u64)),
+            (&names::PROCESS_START, Some(self.started)),
+            (&names::PROCESS_CPU, cpu_microseconds()),
+            (&names::PROCESS_MEMORY, self.resident_memory()),
+            (&names::PROCESS_OPEN_FDS, self.open_descriptors()),
+            (&names::PROCESS_MAX_FDS, getrlimit(Resource::Nofile).current),
+        ]
+        .into_iter()
+        .filter_map(|(metric, value)| Some(sample(metric, value?)))
+        .collect()
     }
 
     fn resident_memory(&self) -> Option<u64> {
@@ -44,6 +55,20 @@ impl ProcessFigures {
         let len = self.memory.as_ref()?.read_at(&mut text, 0).ok()?;
         parse_statm(text.get(..len)?)?.checked_mul(rustix::param::page_size() as u64)
     }
+
+    /// Linux 6.2 and later show the number of descriptors as the size of their directory, others show 0. Listing the
+    /// directory would take too long with a hundred thousand connections.
+    fn open_descriptors(&self) -> Option<u64> {
+        let count = self.descriptors.as_ref()?.metadata().ok()?.size();
+        (count > 0).then_some(count)
+    }
+}
+
+/// Processor time of all threads, in user and kernel mode.
+fn cpu_microseconds() -> Option<u64> {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let microseconds = time.tv_sec.checked_mul(1_000_000)?.checked_add(time.tv_nsec / 1000)?;
+    u64::try_from(microseconds).ok()
 }
 
 /// The second field is the resident set in pages.
@@ -56,12 +81,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_read() {
+    fn figures_of_this_process_are_read() {
         assert_eq!(parse_statm(b"5120 321 200 1 0 99 0\n"), Some(321));
         assert_eq!(parse_statm(b"5120"), None);
-        let figures = ProcessFigures::new(3);
-        let samples = figures.samples(Duration::ZERO);
-        let memory = samples.iter().find(|sample| *sample.metric == names::MEMORY).unwrap();
-        assert!(memory.value > 100_000, "{} bytes", memory.value);
+        let samples = ProcessFigures::new(3, 1_700_000_000).try_clone().samples();
+        let value = |metric: &Metric| {
+            samples.iter().find(|sample| sample.metric == metric).map(|sample| sample.value)
+        };
+        assert_eq!(value(&names::CORES), Some(3));
+        assert_eq!(value(&names::PROCESS_START), Some(1_700_000_000));
+        assert!(value(&names::PROCESS_MEMORY).unwrap() > 100_000);
+        assert!(value(&names::PROCESS_CPU).unwrap() > 0);
+        assert!(value(&names::PROCESS_MAX_FDS).unwrap() > 10);
+        assert!(value(&names::PROCESS_OPEN_FDS).is_none_or(|count| count >= 5));
     }
 }

@@ -109,7 +109,7 @@ fn swarms(samples: &[Sample]) -> String {
     if parts.is_empty() || shared.iter().any(|(torrents, _)| *torrents > 0) {
         parts.splice(0..0, shared.map(|(_, text)| text));
     }
-    let memory = samples.iter().find(|sample| *sample.metric == names::MEMORY);
+    let memory = samples.iter().find(|sample| *sample.metric == names::PROCESS_MEMORY);
     let memory = memory.map_or_else(String::new, |sample| format!("; memory {} MiB", sample.value >> 20));
     format!("swarms: {}{memory}", parts.join(", "))
 }
@@ -147,7 +147,7 @@ mod tests {
     use crate::registry::Label;
 
     fn sample(metric: &'static Metric, labels: &[Label], value: u64) -> Sample {
-        Sample { metric, labels: labels.to_vec(), core: None, value }
+        Sample { metric, labels: labels.into(), core: None, value }
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
                 sample(&names::TORRENTS, &[("family", "ipv4")], 3),
                 sample(&names::PEERS, &[("family", "ipv4"), ("role", "seeder")], 4),
                 sample(&names::PEERS, &[("family", "ipv4"), ("role", "leecher")], 5),
-                sample(&names::MEMORY, &[], 64 << 20),
+                sample(&names::PROCESS_MEMORY, &[], 64 << 20),
                 sample(&names::KERNEL_DROPS, &[("protocol", "udp")], 5),
             ],
         );

@@ -9,7 +9,7 @@ use aquatic_common::ConfigurationError;
 use aquatic_metrics::{ProcessFigures, Registry};
 
 use crate::channel::Channels;
-use crate::clock::Epoch;
+use crate::clock::{Epoch, calendar_seconds};
 use crate::config::EngineConfig;
 use crate::core::CoreService;
 use crate::cores::{self, CorePlan, CorePlanError};
@@ -172,7 +172,7 @@ impl Engine {
         Ok(Self {
             registry: Registry::default(),
             health: Health::new(count, epoch),
-            process: ProcessFigures::new(count),
+            process: ProcessFigures::new(count, u64::try_from(calendar_seconds()).unwrap_or_default()),
             statistics: StatisticsInterval::new(config.statistics.interval),
             config,
             epoch,

@@ -152,7 +152,7 @@ impl Housekeeper {
             return;
         };
         *next = (*next + interval).max(now);
-        samples.extend(self.process.samples(now));
+        samples.extend(self.process.samples());
         for line in statistics.report(now, samples) {
             log::info!("statistics: {line}");
         }

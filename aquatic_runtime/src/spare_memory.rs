@@ -29,11 +29,6 @@ impl SpareMemory {
     pub(crate) fn new(registry: &Registry) -> Self {
         Self { registry: registry.clone(), next: Duration::ZERO, crowd: Crowd::default() }
     }
-
-    fn connections(&self) -> u64 {
-        let samples = self.registry.samples();
-        samples.iter().filter(|sample| *sample.metric == names::CONNECTIONS).map(|sample| sample.value).sum()
-    }
 }
 
 impl Periodic for SpareMemory {
@@ -42,7 +37,7 @@ impl Periodic for SpareMemory {
             return;
         }
         self.next = now + INTERVAL;
-        if self.crowd.has_gone(self.connections()) {
+        if self.crowd.has_gone(self.registry.sum(&names::CONNECTIONS)) {
             let given = sys::give_memory_back();
             log::debug!("half of the connections have gone; memory given back: {given}");
         }

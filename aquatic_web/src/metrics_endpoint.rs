@@ -1,5 +1,5 @@
-//! The metrics endpoint: `/metrics` and `/health` over HTTP, on a thread of its own. Meant for one or a few scrapers in
-//! a trusted network; bounds keep everyone else from doing harm.
+//! Metrics endpoint: `/metrics` and `/health` over HTTP, on a thread of its own. It serves a few scrapers in a trusted
+//! network; connections, their duration and their requests are bounded.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,23 +10,22 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aquatic_common::config::MetricsConfig;
-use aquatic_metrics::exposition::{self, CONTENT_TYPE};
+use aquatic_http_protocol::{Framing, Head, Parsed, PlainReply, Refusal, Status};
+use aquatic_metrics::exposition::Format;
 use aquatic_metrics::{ProcessFigures, Registry, names};
 use aquatic_net::listen::BindError;
 use aquatic_runtime::clock::Epoch;
 use aquatic_runtime::{Engine, Health};
 
-/// Most connections served at the same time; each has a thread. More are closed at once, and counted.
+/// Maximum number of connections served at the same time; each has a thread. Further ones are closed at once, and
+/// counted.
 const MAX_CONNECTIONS: usize = 8;
 
 /// Longest time from accepting a connection to closing it.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Longest request head.
+/// Maximum length of a request's head in bytes.
 const MAX_HEAD: usize = 8 * 1024;
-
-/// Most header fields of a request.
-const MAX_HEADERS: usize = 64;
 
 /// Pause after an accept that failed, for example because too many files are open.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -127,10 +126,8 @@ fn serve_connection(mut stream: TcpStream, sources: &MetricsSources) -> io::Resu
     stream.set_write_timeout(Some(DEADLINE))?;
     let mut head = Vec::with_capacity(1024);
     let response = loop {
-        match parse(&head) {
-            Parsed::Complete(request) => break request.answer(sources),
-            Parsed::Refused(status) => break Response::text(status, ""),
-            Parsed::NeedMore => {}
+        if let Some(response) = respond(&head, sources) {
+            break response;
         }
         let left = deadline.saturating_sub(sources.epoch.elapsed());
         if left.is_zero() {
@@ -143,121 +140,115 @@ fn serve_connection(mut stream: TcpStream, sources: &MetricsSources) -> io::Resu
             len => head.extend_from_slice(bytes.get(..len).unwrap_or_default()),
         }
     };
-    stream.write_all(&response.encode())?;
+    stream.write_all(&response)?;
     stream.shutdown(Shutdown::Write)
 }
 
-/// What a client wants.
-#[derive(Debug, PartialEq, Eq)]
-struct Request {
-    head_only: bool,
-    path: String,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Parsed {
-    NeedMore,
-    Complete(Request),
-    Refused(&'static str),
-}
-
-fn parse(head: &[u8]) -> Parsed {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(head) {
-        Ok(httparse::Status::Partial) if head.len() < MAX_HEAD => Parsed::NeedMore,
-        Ok(httparse::Status::Partial) => Parsed::Refused("431 Request Header Fields Too Large"),
-        Err(_) => Parsed::Refused("400 Bad Request"),
-        Ok(httparse::Status::Complete(_)) => {
-            let path = request.path.unwrap_or("/");
-            let path = path.split_once('?').map_or(path, |(path, _)| path).to_owned();
-            match request.method {
-                Some("GET") => Parsed::Complete(Request { head_only: false, path }),
-                Some("HEAD") => Parsed::Complete(Request { head_only: true, path }),
-                _ => Parsed::Refused("405 Method Not Allowed"),
-            }
+/// Response to a request; `None` while its head is incomplete.
+fn respond(received: &[u8], sources: &MetricsSources) -> Option<Vec<u8>> {
+    match Head::parse(received, MAX_HEAD) {
+        Parsed::NeedMore => None,
+        Parsed::Complete(head) => {
+            let framing = head.framing.closing();
+            Some(match head.path {
+                b"/metrics" => metrics(Format::negotiate(head.headers.get("Accept")), framing, sources),
+                b"/health" => health(framing, sources),
+                _ => encode(
+                    &PlainReply::text(Status::NotFound, "not found; try /metrics or /health\n"),
+                    framing,
+                ),
+            })
         }
+        Parsed::Refused(refused) => Some(match refused.refusal {
+            Refusal::Http(fault) => encode(&fault.reply(), refused.framing.closing()),
+            Refusal::Tracker(fault) => encode(
+                &PlainReply::text(Status::BadRequest, fault.reason().as_str()),
+                refused.framing.closing(),
+            ),
+        }),
     }
 }
 
-impl Request {
-    fn answer(&self, sources: &MetricsSources) -> Response {
-        let response = match self.path.as_str() {
-            "/metrics" => metrics(sources),
-            "/health" => health(sources),
-            _ => Response::text("404 Not Found", "There is /metrics and /health.\n"),
-        };
-        Response { head_only: self.head_only, ..response }
-    }
-}
-
-fn metrics(sources: &MetricsSources) -> Response {
+fn metrics(format: Format, framing: Framing, sources: &MetricsSources) -> Vec<u8> {
     let mut samples = sources.registry.samples();
-    samples.extend(sources.process.samples(sources.epoch.elapsed()));
-    match exposition::render(samples) {
-        Ok(body) => Response { status: "200 OK", content_type: CONTENT_TYPE, body, head_only: false },
-        Err(error) => Response::text("500 Internal Server Error", &error.to_string()),
-    }
+    samples.extend(sources.process.samples());
+    let body = format.render(&samples);
+    let reply = PlainReply {
+        status: Status::Ok,
+        content_type: format.content_type(),
+        headers: &[("Vary", "Accept")],
+        body: body.as_bytes(),
+    };
+    encode(&reply, framing)
 }
 
-fn health(sources: &MetricsSources) -> Response {
+fn health(framing: Framing, sources: &MetricsSources) -> Vec<u8> {
     match sources.health.first_stalled() {
-        None => Response::text("200 OK", "ok\n"),
-        Some((core, still)) => Response::text(
-            "503 Service Unavailable",
-            &format!("core {core} has not responded for {} s\n", still.as_secs()),
-        ),
-    }
-}
-
-struct Response {
-    status: &'static str,
-    content_type: &'static str,
-    body: String,
-    head_only: bool,
-}
-
-impl Response {
-    fn text(status: &'static str, body: &str) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: body.to_owned(), head_only: false }
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let Self { status, content_type, body, head_only } = self;
-        let mut bytes = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
-        )
-        .into_bytes();
-        if !head_only {
-            bytes.extend_from_slice(body.as_bytes());
+        None => encode(&PlainReply::HEALTHY, framing),
+        Some((core, still)) => {
+            let text = format!("core {core} has not responded for {} s\n", still.as_secs());
+            encode(&PlainReply::text(Status::Unavailable, &text), framing)
         }
-        bytes
     }
+}
+
+fn encode(reply: &PlainReply<'_>, framing: Framing) -> Vec<u8> {
+    let mut bytes = vec![0; reply.length(framing)];
+    // The buffer is as long as the reply.
+    let written = reply.encode(framing, &mut bytes).unwrap_or_default();
+    bytes.truncate(written);
+    bytes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn requests_are_parsed_in_pieces() {
-        let request = b"GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n";
-        for cut in 0..request.len() {
-            assert_eq!(parse(&request[..cut]), Parsed::NeedMore);
-        }
-        assert_eq!(
-            parse(request),
-            Parsed::Complete(Request { head_only: false, path: "/metrics".to_owned() })
-        );
+    fn sources() -> MetricsSources {
+        let epoch = Epoch::start();
+        let registry = Registry::default();
+        registry.core(0).counter(&names::REQUESTS, &[]).add(5);
+        MetricsSources { registry, process: ProcessFigures::new(1, 0), health: Health::new(1, epoch), epoch }
+    }
+
+    fn response(request: &str) -> Option<String> {
+        respond(request.as_bytes(), &sources()).map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
     #[test]
-    fn what_is_no_request_for_metrics_is_refused() {
-        assert_eq!(parse(b"POST / HTTP/1.1\r\n\r\n"), Parsed::Refused("405 Method Not Allowed"));
-        assert_eq!(parse(b"\x16\x03\x01\r\n"), Parsed::Refused("400 Bad Request"));
-        let endless = [b"GET / HTTP/1.1\r\nA: ".to_vec(), vec![b'a'; MAX_HEAD]].concat();
-        assert_eq!(parse(&endless), Parsed::Refused("431 Request Header Fields Too Large"));
+    fn requests_are_parsed_in_pieces() {
+        let request = "GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n";
+        for cut in 0..request.len() {
+            assert_eq!(response(&request[..cut]), None);
+        }
+        let reply = response(request).unwrap();
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
+        assert!(reply.starts_with(head) && reply.contains("\r\nConnection: close\r\n"), "{reply}");
+        assert!(reply.contains("\naquatic_requests_total 5\n"), "{reply}");
+    }
+
+    #[test]
+    fn openmetrics_is_served_on_request_and_head_without_body() {
+        let accept = "Accept: application/openmetrics-text; version=1.0.0\r\n\r\n";
+        let reply = response(&format!("GET /metrics HTTP/1.1\r\n{accept}")).unwrap();
+        assert!(reply.contains("\r\nContent-Type: application/openmetrics-text;"), "{reply}");
+        assert!(reply.ends_with("\n# EOF\n"), "{reply}");
+        let reply = response("HEAD /metrics HTTP/1.1\r\n\r\n").unwrap();
+        assert!(reply.starts_with("HTTP/1.1 200 ") && reply.ends_with("\r\n\r\n"), "{reply}");
+    }
+
+    #[test]
+    fn other_requests_are_refused() {
+        let endless = format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(MAX_HEAD));
+        for (request, status) in [
+            ("POST / HTTP/1.1\r\n\r\n", "405 "),
+            ("GET /else HTTP/1.1\r\n\r\n", "404 "),
+            ("\x16\x03\x01\r\n", "400 "),
+            (&endless, "431 "),
+        ] {
+            let reply = response(request).unwrap();
+            assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{reply}");
+        }
     }
 
     #[test]

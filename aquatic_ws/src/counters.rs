@@ -143,7 +143,7 @@ impl Counters {
             ended: End::ALL.map(|reason| counter(&names::CONNECTIONS_ENDED, "reason", reason.name())),
             health: counter(&names::REQUESTS, "action", "health"),
             no_client: [NoClient::Missing, NoClient::Malformed]
-                .map(|why| counter(&names::CLIENTS_UNKNOWN, "reason", why.name())),
+                .map(|why| counter(&names::PROXY_CLIENT_MISSING, "reason", why.name())),
             upgrades: plain(&names::UPGRADES),
             contested: plain(&names::CONTESTED_PEERS),
             throttled: plain(&names::THROTTLED),

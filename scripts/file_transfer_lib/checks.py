@@ -252,7 +252,7 @@ def _expect_ip(reply: Dictionary, expected: str, what: str = "a request") -> Non
 
 
 COUNTERS = re.compile(
-    r"^aquatic_(?:clients_unknown|proxy_headers_unused|connections_refused)(?:_total)?\{.*\} (\d+)$", re.MULTILINE
+    r"^aquatic_(?:proxy_client_missing|proxy_headers_unused|connections_refused)(?:_total)?\{.*\} (\d+)$", re.MULTILINE
 )
 
 

@@ -47,7 +47,7 @@ fn headers_of_trusted_proxies_name_the_client() {
     }
     assert_eq!(through(&tracker, "").err(), Some(400));
     assert_eq!(through(&tracker, "X-Forwarded-For: unknown").err(), Some(400));
-    assert_eq!(metric("aquatic_clients_unknown_total{protocol=\"ws\""), 2.0);
+    assert_eq!(metric("aquatic_proxy_client_missing_total{protocol=\"ws\""), 2.0);
     // Clients that are no trusted proxy need no header.
     Plain::connect(tracker.address()).announce(torrent(1), peer(2), 1, &[]).counts();
 }
@@ -56,7 +56,7 @@ fn headers_of_trusted_proxies_name_the_client() {
 fn a_proxy_that_names_nobody_may_be_the_client() {
     let (tracker, metric) = behind_proxy(&["proxies.on_missing_client=use_proxy_address"]);
     through(&tracker, "").unwrap().announce(torrent(1), peer(1), 1, &[]).counts();
-    assert_eq!(metric("aquatic_clients_unknown_total{protocol=\"ws\""), 1.0);
+    assert_eq!(metric("aquatic_proxy_client_missing_total{protocol=\"ws\""), 1.0);
 }
 
 #[test]

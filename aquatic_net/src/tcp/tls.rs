@@ -240,7 +240,7 @@ impl Tls {
             next_calendar: CALENDAR_INTERVAL,
             done: outcome("done"),
             failed: outcome("failed"),
-            end: metrics.gauge(&names::CERTIFICATE_END, &[]),
+            end: metrics.gauge(&names::CERTIFICATE_NOT_AFTER, &[]),
         };
         reloader.show_end();
         reloader

@@ -222,7 +222,7 @@ fn connections_are_streams() {
 #[test]
 fn losses_and_statistics_are_logged() {
     let mut child = Child::start("losses", &[]);
-    child.expect("Requests dropped without a reply (udp, because): 5 more, 5 in all");
+    child.expect("Requests dropped without a reply (udp, because): 5 new, 5 total");
     child.expect("statistics: requests per second: udp ipv4 scrape ");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
@@ -232,7 +232,7 @@ fn losses_and_statistics_are_logged() {
 fn a_stalled_core_is_logged() {
     let mut child = Child::start("stall", &[]);
     child.expect("core 1 has not responded for 3.");
-    child.expect("Times a core did not move for several seconds: 1 more, 1 in all");
+    child.expect("Times a core did not respond for several seconds: 1 new, 1 total");
     child.expect("core 1 responds again");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));

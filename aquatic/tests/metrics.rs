@@ -1,0 +1,52 @@
+//! Metrics as monitoring systems read them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use support::{Tracker, fetch, service};
+
+fn start(name: &str, listeners: usize) -> Tracker {
+    let settings = [
+        "workers=1",
+        "network.use_ipv6=false",
+        "network.address_ipv4=127.0.0.1:0",
+        "metrics.enable=true",
+        "metrics.address=127.0.0.1:0",
+    ];
+    Tracker::start(listeners, &mut service(name, &settings))
+}
+
+fn page(tracker: &Tracker) -> String {
+    fetch(tracker.metrics.unwrap(), "/metrics")
+}
+
+#[test]
+fn promtool_has_no_complaints() {
+    let promtool =
+        Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if promtool.is_err() && std::env::var_os("CI").is_none() {
+        return;
+    }
+    let page = page(&start("http", 1));
+    let mut check = Command::new("promtool");
+    check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut check = check.spawn().unwrap();
+    check.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let output = check.wait_with_output().unwrap();
+    let complaints = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && complaints.is_empty(), "{complaints}\n{page}");
+}
+
+#[test]
+fn process_metrics_have_the_names_that_dashboards_expect() {
+    let page = page(&start("http", 1));
+    for name in ["process_start_time_seconds", "process_resident_memory_bytes", "process_cpu_seconds_total"] {
+        let series = page.lines().find_map(|line| line.strip_prefix(name));
+        let value: f64 = series.unwrap_or_else(|| panic!("no {name} in\n{page}")).trim().parse().unwrap();
+        assert!(value > 0.0, "{name} {value}");
+    }
+}
