@@ -54,11 +54,10 @@ fn values<C: Configuration>(config: &C) -> Result<BTreeMap<String, Value>, toml:
 fn collect(section: &str, table: Table, values: &mut BTreeMap<String, Value>) {
     for (key, value) in table {
         let name = join_key(section, &key);
-        match value {
-            Value::Table(inner) => collect(&name, inner, values),
-            value => {
-                values.insert(name, value);
-            }
+        if let Value::Table(inner) = value {
+            collect(&name, inner, values);
+        } else {
+            values.insert(name, value);
         }
     }
 }

@@ -85,7 +85,8 @@ fn preference(range: &str, wanted: &str) -> Option<f32> {
     if !parts.next()?.eq_ignore_ascii_case(wanted) {
         return None;
     }
-    let quality = parts.find_map(|parameter| parameter.strip_prefix("q=").or(parameter.strip_prefix("Q=")));
+    let quality =
+        parts.find_map(|parameter| parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q=")));
     Some(quality.map_or(1.0, |quality| quality.parse().unwrap_or(0.0)))
 }
 

@@ -318,6 +318,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "the duration is what is tested")]
     fn sampling_many_series_takes_linear_time() {
         let registry = Registry::default();
         let metrics = registry.core(0);
@@ -329,7 +330,7 @@ mod tests {
         let started = std::time::Instant::now();
         assert_eq!(registry.samples().len(), 20_000);
         let taken = started.elapsed();
-        assert!(taken.as_millis() < 200, "{taken:?}; comparing each with each takes seconds");
+        assert!(taken.as_millis() < 2000, "{taken:?}; comparing each with each takes many seconds");
     }
 
     #[test]

@@ -471,7 +471,7 @@ struct Seed(u64);
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("failed with AQUATIC_SIMULATION_SEED={}", self.0);
+            eprintln!("failed with AQUATIC_SIMULATION_SEED={}", self.0);
         }
     }
 }
