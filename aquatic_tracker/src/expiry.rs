@@ -120,7 +120,9 @@ pub async fn run<S: Expire, B: DerefMut<Target = S>>(
         pace.accrue(store().pass_work(), begin.saturating_sub(last));
         last = begin;
         let elapsed = || core.tick().saturating_sub(begin);
-        step(&mut *store(), (core.now(), max_peer_age()), &mut pace, &counters, elapsed);
+        // Read before the store is borrowed, which may hold it.
+        let max_peer_age = max_peer_age();
+        step(&mut *store(), (core.now(), max_peer_age), &mut pace, &counters, elapsed);
         core.sleep(pace.pause()).await;
     }
 }
