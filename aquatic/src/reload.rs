@@ -42,7 +42,7 @@ impl ConfigReloader {
     pub(crate) fn new(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags, engine: &Engine) -> Self {
         let metrics = engine.registry().main_thread();
         let outcome = |outcome| metrics.counter(&names::CONFIG_RELOADS, &[("outcome", outcome)]);
-        Self {
+        let mut reloader = Self {
             flags: flags.clone(),
             mode,
             current: config.clone(),
@@ -51,7 +51,12 @@ impl ConfigReloader {
             failed: outcome("failed"),
             trigger: engine.reload_trigger(),
             watch: Watch::default(),
+        };
+        // With a new root directory, other files will have these paths.
+        if config.privileges.chroot_path.as_os_str().is_empty() {
+            reloader.watch = Watch::of(reloader.files());
         }
+        reloader
     }
 
     /// Adds what is told of changes. `apply` returns the cores whose mailbox is full.
