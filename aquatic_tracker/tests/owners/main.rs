@@ -41,7 +41,7 @@ fn too_many_requests_to_an_owner_overflow_and_each_ends_once() {
     let mut child = Child::start("overflow", &[]);
     child.expect("overflowed at once: 100");
     child.expect("ended: 65636, of them responded or late: 65536");
-    child.expect("(overflow): 100 more");
+    child.expect("(overflow): 100 new");
     stop(child);
 }
 
@@ -50,7 +50,7 @@ fn an_owner_that_does_not_respond_in_time_is_an_error() {
     let mut child = Child::start("timeout", &[]);
     child.expect("scrape of a busy core: Timeout");
     child.expect("announce to a busy core: Timeout");
-    child.expect("(timeout): 2 more");
+    child.expect("(timeout): 2 new");
     child.expect("scrape of the core when it is free: [1]");
     stop(child);
 }
