@@ -17,6 +17,7 @@ use super::bind::{CoreListeners, ListenOptions, Listeners};
 use super::counters::Protocols;
 use super::deadlines::Deadlines;
 use super::handshakes::HandshakeLimits;
+use super::socket_file::SocketFile;
 use super::tls::{Tls, TlsFiles};
 use crate::listen;
 use crate::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
@@ -204,7 +205,7 @@ impl TcpConfig<'_> {
         })
     }
 
-    fn bind(&self, engine: &Engine, names: &[ServiceName]) -> anyhow::Result<Listeners> {
+    fn bind(&self, engine: &mut Engine, names: &[ServiceName]) -> anyhow::Result<Listeners> {
         let network = self.network;
         let options = ListenOptions { backlog: network.tcp_backlog, only_ipv6: network.only_ipv6 };
         let mut listeners = Listeners::new(engine.cores()).context("cannot make what wakes other cores")?;
@@ -224,6 +225,7 @@ impl TcpConfig<'_> {
             let path = &network.unix_socket_path;
             let mode = network.unix_socket_permissions().context(NetworkConfig::unix_socket_mode)?;
             listeners.add_unix(path, mode, &options)?;
+            engine.add_periodic(SocketFile::new(path)?);
             for ServiceName { name, .. } in names {
                 log::info!("{name} tracker listening for proxies on the unix socket {}", path.display());
             }

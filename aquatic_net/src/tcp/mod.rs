@@ -29,6 +29,7 @@ mod hello;
 mod indexed_queue;
 mod preamble;
 mod reserve;
+mod socket_file;
 mod stream;
 mod tls;
 mod validity;

@@ -1,0 +1,47 @@
+//! File of a listening unix socket.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aquatic_runtime::Periodic;
+
+/// Removes the file of a unix socket when dropped, unless another file has taken its name. The main thread owns it until
+/// the process has stopped ([`Engine::add_periodic`](aquatic_runtime::Engine::add_periodic)).
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl SocketFile {
+    /// The file that has just been bound.
+    ///
+    /// # Errors
+    /// Those of reading its metadata.
+    pub(super) fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), inode: inode(path)? })
+    }
+}
+
+/// Device and inode.
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|data| (data.dev(), data.ino()))
+}
+
+impl Periodic for SocketFile {
+    fn tick(&mut self, _: Duration) {}
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // With dropped privileges or in another root directory the file may be out of reach.
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log::debug!("cannot remove the unix socket {}: {error}", self.path.display());
+        }
+    }
+}
