@@ -163,8 +163,7 @@ impl Engine {
                  only: the kernel will stop all cores for part of the time. Set workers to {quota} or raise the quota"
             );
         }
-        startup::check_io_uring()?;
-        startup::ensure_locked_memory(count)?;
+        startup::check_machine(count)?;
         let open_files = startup::Limit(startup::raise_open_files());
         log::info!("using {count} core(s), processors {:?}; up to {open_files} open files", plan.cpus);
         let secrets = Secrets::generate()

@@ -49,6 +49,8 @@ pub enum Unsupported {
         limit: u64,
         /// What is needed.
         needed: u64,
+        /// The process runs as root, but without the capability to raise the limit.
+        root: bool,
     },
     /// The limit of open files leaves none for connections.
     OpenFiles {
@@ -94,15 +96,13 @@ impl fmt::Display for Unsupported {
                 "io_uring cannot be set up: {error}. If memory is short raise the limit of the container or \
                  control group"
             ),
-            Self::LockedMemory { limit, needed } => write!(
+            Self::LockedMemory { limit, needed, root } => write!(
                 f,
-                "this process may lock {} KiB of memory, but io_uring needs {} KiB for this number of workers. \
-                 Raise the limit: LimitMEMLOCK={needed} in a systemd unit, --ulimit memlock={needed} with Docker, \
-                 \"ulimit -l {}\" in a root shell, or a memlock line in /etc/security/limits.conf; or start the \
-                 tracker as root and let it drop its privileges",
+                "the limit of locked memory (memlock, ulimit -l) of this process is {} KiB, but io_uring needs {} KiB \
+                 for this number of workers. {}",
                 limit / 1024,
                 needed.div_ceil(1024),
-                needed.div_ceil(1024),
+                MoreLockedMemory { needed: *needed, root: *root },
             ),
             Self::OpenFiles { limit, needed } => write!(
                 f,
@@ -126,6 +126,51 @@ impl fmt::Display for MoreFiles {
             "Raise the limit: LimitNOFILE={number} in a systemd unit, --ulimit nofile={number} with Docker, \"ulimit -n \
              {number}\" in a root shell, or a nofile line in /etc/security/limits.conf"
         )
+    }
+}
+
+/// How to have that much locked memory.
+struct MoreLockedMemory {
+    needed: u64,
+    root: bool,
+}
+
+impl fmt::Display for MoreLockedMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { needed, root } = self;
+        write!(
+            f,
+            "Raise the limit: LimitMEMLOCK={needed} in a systemd unit, --ulimit memlock={needed} with Docker, "
+        )?;
+        if *root {
+            f.write_str(
+                "or give the process the capability CAP_SYS_RESOURCE, without which root cannot raise it \
+                 (--cap-add SYS_RESOURCE with Docker)",
+            )
+        } else {
+            let kib = needed.div_ceil(1024);
+            write!(
+                f,
+                "\"ulimit -l {kib}\" in a root shell, or a memlock line in /etc/security/limits.conf; or start the \
+                 tracker as root and let it drop its privileges"
+            )
+        }
+    }
+}
+
+/// Checks that io_uring works for this process and that this many cores can lock the memory they need. Raises the limit
+/// of locked memory where that is allowed.
+///
+/// # Errors
+/// What the machine does not allow.
+pub fn check_machine(cores: usize) -> Result<(), Unsupported> {
+    match check_io_uring() {
+        // A limit of locked memory that is too low is reported as lack of memory.
+        Err(Unsupported::IoUringFailed(_)) => {
+            ensure_locked_memory(cores)?;
+            check_io_uring()
+        }
+        result => result.and_then(|()| ensure_locked_memory(cores)),
     }
 }
 
@@ -183,7 +228,7 @@ fn judge_limit(soft: Option<u64>, hard: Option<u64>, needed: u64) -> Raise {
 ///
 /// # Errors
 /// The limit is too low and cannot be raised.
-pub fn ensure_locked_memory(cores: usize) -> Result<(), Unsupported> {
+fn ensure_locked_memory(cores: usize) -> Result<(), Unsupported> {
     let wanted = locked_memory_wanted(cores);
     let Rlimit { current, maximum } = getrlimit(Resource::Memlock);
     let (hard, raised) = match judge_limit(current, maximum, wanted) {
@@ -203,7 +248,8 @@ pub fn ensure_locked_memory(cores: usize) -> Result<(), Unsupported> {
     let limit = hard.unwrap_or(u64::MAX);
     let needed = locked_memory_needed(cores, &kernel_release());
     if limit < needed {
-        return Err(Unsupported::LockedMemory { limit, needed });
+        let root = rustix::process::geteuid().is_root();
+        return Err(Unsupported::LockedMemory { limit, needed, root });
     }
     // Enough to run: on this kernel only the registered buffers count, and they are optional.
     let _ = setrlimit(Resource::Memlock, Rlimit { current: Some(limit), maximum: Some(limit) });
@@ -339,8 +385,18 @@ mod tests {
         assert_eq!(locked_memory_wanted(16), 4096 * 1024);
         assert_eq!(locked_memory_needed(16, "5.10.0"), 4096 * 1024);
         assert_eq!(locked_memory_needed(16, "5.12.0"), 512 * 1024);
-        let text = Unsupported::LockedMemory { limit: 64 * 1024, needed: 512 * 1024 }.to_string();
-        assert!(text.contains("64 KiB") && text.contains("LimitMEMLOCK=524288"), "{text}");
+    }
+
+    #[test]
+    fn a_low_limit_of_locked_memory_is_named_with_the_remedy_for_the_user() {
+        let text =
+            |root| Unsupported::LockedMemory { limit: 64 * 1024, needed: 512 * 1024, root }.to_string();
+        for text in [text(false), text(true)] {
+            assert!(text.contains("ulimit -l") && text.contains("is 64 KiB"), "{text}");
+            assert!(text.contains("LimitMEMLOCK=524288"), "{text}");
+        }
+        assert!(text(false).contains("start the tracker as root"));
+        assert!(text(true).contains("CAP_SYS_RESOURCE") && !text(true).contains("as root"));
     }
 
     #[test]
