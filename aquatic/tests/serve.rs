@@ -1,13 +1,20 @@
 //! The real program serving: start, one exchange, signals, and what happens when it cannot start.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that cannot go on has failed")]
 
 mod support;
 
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::net::{SocketAddr, UdpSocket};
-use std::process::Command;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use support::{REPLY, Tracker, in_own_network, skip, udp};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process};
+use support::{REPLY, STOP, Tracker, in_own_network, service, skip, udp};
 
 /// The settings of a tracker on one core and one address of IPv4 loopback.
 fn command(address: &str) -> Command {
@@ -87,4 +94,117 @@ fn an_address_of_another_machine_is_explained_with_code_3() {
     let log = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{log}");
     assert!(log.contains("no network interface of this machine has the address 192.0.2.1"), "{log}");
+}
+
+/// A pipe that is full, so that whoever writes to it waits for the reader.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+/// Starts a tracker whose output goes there, and waits until it serves.
+#[allow(clippy::disallowed_methods, reason = "the test waits for another process")]
+fn start_with_output(output: impl Into<Stdio>, errors: impl Into<Stdio>) -> Child {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let unix = format!("network.unix_socket_path={}", path.display());
+    let settings =
+        ["workers=1", "network.use_ipv6=false", "network.address_ipv4=127.0.0.1:0", &unix, "log_level=trace"];
+    let child = service("http", &settings).stdout(output).stderr(errors).spawn().unwrap();
+    let deadline = Instant::now() + STOP;
+    while UnixStream::connect(&path).is_err() {
+        assert!(Instant::now() < deadline, "the tracker does not listen");
+        thread::sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+fn ends_on_sigterm(mut child: Child) -> bool {
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    let deadline = Instant::now() + STOP;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code() == Some(0);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    false
+}
+
+#[test]
+fn it_serves_and_stops_while_nobody_reads_its_log() {
+    let (_reader, writer) = full_pipe();
+    assert!(ends_on_sigterm(start_with_output(writer.try_clone().unwrap(), writer)));
+}
+
+#[test]
+fn it_serves_and_stops_when_its_log_cannot_be_written() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    assert!(ends_on_sigterm(start_with_output(full(), full())));
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    assert!(ends_on_sigterm(start_with_output(writer.try_clone().unwrap(), writer)));
+}
+
+#[test]
+fn an_error_is_given_up_when_nobody_reads_it() {
+    let (_reader, writer) = full_pipe();
+    let mut child = command("192.0.2.1:6969").stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    let deadline = Instant::now() + STOP;
+    let code = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
+        }
+        assert!(Instant::now() < deadline, "the tracker waits for its reader");
+        thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(code, Some(3));
+}
+
+#[test]
+fn the_file_of_a_unix_socket_is_removed_unless_it_is_not_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let setting = format!("network.unix_socket_path={}", path.display());
+    let start = || {
+        let settings = ["workers=1", "network.use_ipv6=false", "network.address_ipv4=127.0.0.1:0", &setting];
+        Tracker::start(1, &mut service("http", &settings))
+    };
+    let tracker = start();
+    assert!(path.exists());
+    tracker.signal("TERM");
+    assert_eq!(tracker.end().0, Some(0));
+    assert!(!path.exists(), "the file is left behind");
+    let tracker = start();
+    std::fs::remove_file(&path).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    tracker.signal("TERM");
+    assert_eq!(tracker.end().0, Some(0));
+    assert!(path.exists(), "the file of another program is gone");
+}
+
+#[test]
+fn a_limit_of_locked_memory_that_is_too_low_is_named_with_its_remedy() {
+    for (user, limit, remedy) in [
+        (&["--reuid=65534", "--clear-groups"][..], "0", "LimitMEMLOCK=524288"),
+        (&["--bounding-set=-sys_resource"][..], "65536", "CAP_SYS_RESOURCE"),
+    ] {
+        let mut command = Command::new("setpriv");
+        command.args(user).args(["prlimit", &format!("--memlock={limit}:{limit}")]);
+        command.args([env!("CARGO_BIN_EXE_aquatic"), "udp", "-s", "workers=1"]);
+        let Ok(output) = command.output() else { return skip("setpriv") };
+        let log = String::from_utf8(output.stderr).unwrap();
+        if log.contains("setpriv:") || log.contains("prlimit:") {
+            return skip("right to change user and limits");
+        }
+        assert_eq!(output.status.code(), Some(3), "{log}");
+        assert!(log.contains("ulimit -l") && log.contains(remedy), "{log}");
+    }
 }

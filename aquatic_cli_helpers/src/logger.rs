@@ -1,10 +1,17 @@
-//! The log: one line per message on standard error, with time and level.
+//! Log: one line per message on standard error, with time and level. A thread of its own writes (`log_queue`).
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use aquatic_common::config::LogLevel;
-use env_logger::{Builder, Target};
-use log::LevelFilter;
+use env_logger::{Builder, Logger, Target, WriteStyle};
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::log_queue::LogQueue;
+
+/// Longest wait for the reader of standard error when the process ends.
+const FLUSH_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Where a library warns, over several lines and in its own terms, of what changes nothing: it could not have a buffer
 /// for files registered with the kernel, because the processes of this user have locked what they may. No file is read
@@ -16,7 +23,11 @@ const NOT_FOR_OPERATORS: &str = "glommio::sys::uring";
 ///
 /// A second call changes the level only.
 pub fn start(level: LogLevel) {
-    let started = builder().try_init();
+    let mut builder = builder();
+    if let Some(queue) = queue() {
+        builder.target(Target::Pipe(Box::new(queue.clone())));
+    }
+    let started = log::set_boxed_logger(Box::new(QueuedLogger(builder.build())));
     set_level(level);
     if started.is_err() {
         log::debug!("logging had been started before");
@@ -28,6 +39,49 @@ pub fn set_level(level: LogLevel) {
     log::set_max_level(filter(level));
 }
 
+/// Queue of everything that is written to standard error; `None` if its thread cannot be started.
+fn queue() -> Option<&'static LogQueue> {
+    static QUEUE: OnceLock<Option<LogQueue>> = OnceLock::new();
+    QUEUE.get_or_init(|| LogQueue::start(io::stderr()).ok()).as_ref()
+}
+
+/// Writes a line to standard error, behind all messages, and waits a moment until it is written.
+pub(crate) fn write_last(line: &str) {
+    match queue() {
+        Some(queue) => {
+            queue.push(line.as_bytes());
+            flush();
+        }
+        None => {
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+    }
+}
+
+/// Waits a moment until all messages are written.
+pub(crate) fn flush() {
+    if let Some(queue) = queue() {
+        queue.flush(FLUSH_DEADLINE);
+    }
+}
+
+/// Formats messages into the queue.
+struct QueuedLogger(Logger);
+
+impl Log for QueuedLogger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.log(record);
+    }
+
+    fn flush(&self) {
+        flush();
+    }
+}
+
 /// A logger that passes everything an operator can use; the level is applied before messages reach it.
 fn builder() -> Builder {
     let mut builder = Builder::new();
@@ -36,6 +90,7 @@ fn builder() -> Builder {
         .filter_module("aquatic", LevelFilter::Trace)
         .filter_module(NOT_FOR_OPERATORS, LevelFilter::Error)
         .target(Target::Stderr)
+        .write_style(if io::stderr().is_terminal() { WriteStyle::Always } else { WriteStyle::Never })
         .format(|out, record| {
             let level_style = out.default_level_style(record.level());
             let level = record.level();

@@ -59,7 +59,10 @@ fn start<C: Configuration>(
     }
     logger::start(config.log_level());
     match service(config) {
-        Ok(()) => ExitStatus::Success,
+        Ok(()) => {
+            logger::flush();
+            ExitStatus::Success
+        }
         Err(error) => {
             complain(&format_args!("{error:#}"));
             status_of(&error)
@@ -98,5 +101,5 @@ fn print_to_stdout(text: Result<String, toml::ser::Error>) -> ExitStatus {
 
 /// Writes an error to standard error. If that fails, the exit code still reports the failure.
 fn complain(error: &dyn std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "error: {error}");
+    logger::write_last(&format!("error: {error}\n"));
 }

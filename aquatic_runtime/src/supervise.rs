@@ -21,6 +21,9 @@ use crate::sys;
 /// The exit code after a panic, as Rust programs have it.
 pub const PANIC_EXIT_CODE: i32 = 101;
 
+/// Longest wait for the reader of standard error before the process ends at once.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Signals the process reacts to. All threads but one block them, so that no system call of a core is interrupted.
 const SIGNALS: [i32; 4] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1];
 
@@ -123,7 +126,7 @@ impl Supervisor {
                     }
                     (_, Some(first)) if now.saturating_sub(first) < SAME_SIGNAL => continue,
                     (_, Some(_)) => {
-                        let _ = writeln!(io::stderr(), "told to stop again: ending at once");
+                        write_last("told to stop again: ending at once\n".to_owned());
                         process::exit(128 + signal);
                     }
                 };
@@ -153,7 +156,20 @@ fn end_process(panic: &PanicHookInfo<'_>) {
     if backtrace.status() == BacktraceStatus::Captured {
         text.push_str(&format!("{backtrace}\n"));
     }
-    // Not through the logger: the panic may have come from within it.
-    let _ = io::stderr().write_all(text.as_bytes());
+    write_last(text);
     process::exit(PANIC_EXIT_CODE);
+}
+
+/// Writes a text to standard error, behind the log if that gets through, and waits at most [`LAST_WORDS`] for it. A thread
+/// of its own writes: the text may come from within the logger, and standard error may be a pipe that nobody reads.
+fn write_last(text: String) {
+    let (sender, written) = channel();
+    let write = move || {
+        log::logger().flush();
+        let _ = io::stderr().write_all(text.as_bytes());
+        let _ = sender.send(());
+    };
+    if thread::Builder::new().spawn(write).is_ok() {
+        let _ = written.recv_timeout(LAST_WORDS);
+    }
 }

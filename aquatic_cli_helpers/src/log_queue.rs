@@ -1,0 +1,174 @@
+//! Bounded queue between the threads that log and standard error. A reader of standard error that has stopped reading
+//! delays the writer thread only: lines beyond the bound are counted as lost, and the count is written once the reader
+//! reads again.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Maximum number of bytes that wait to be written; some 8,000 lines.
+const MAX_BYTES: usize = 1 << 20;
+
+/// Pause before a write is tried again on a non-blocking descriptor that takes nothing.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// Lines that found no space since the last batch was taken.
+    lost: u64,
+    writing: bool,
+}
+
+/// Handle of the queue; copies share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogQueue(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl LogQueue {
+    /// A queue with a thread that writes what is queued.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
+        let queue = Self::default();
+        let writer = queue.clone();
+        thread::Builder::new().name("aquatic-log".to_owned()).spawn(move || writer.write_all_to(out))?;
+        Ok(queue)
+    }
+
+    /// Queues a line, or counts it as lost. Never waits for the reader.
+    pub(crate) fn push(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if state.waiting.len() + line.len() > MAX_BYTES {
+            state.lost += 1;
+        } else {
+            state.waiting.extend_from_slice(line);
+            self.0.changed.notify_all();
+        }
+    }
+
+    /// Waits until everything is written, at most for this long. Returns whether it is.
+    pub(crate) fn flush(&self, at_most: Duration) -> bool {
+        let unwritten = |state: &mut State| state.writing || !state.waiting.is_empty();
+        let waited = self.0.changed.wait_timeout_while(self.lock(), at_most, unwritten);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes batches for as long as the process runs.
+    fn write_all_to(&self, mut out: impl Write) -> ! {
+        loop {
+            let idle = |state: &mut State| state.waiting.is_empty();
+            let waited = self.0.changed.wait_while(self.lock(), idle);
+            let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+            let mut batch = std::mem::take(&mut state.waiting);
+            let lost = std::mem::take(&mut state.lost);
+            state.writing = true;
+            drop(state);
+            if lost > 0 {
+                let notice = format!("WARN  {lost} log lines were lost: standard error was not read\n");
+                batch.extend_from_slice(notice.as_bytes());
+            }
+            // Nothing can be reported where the report would have to be written.
+            let _ = write_batch(&mut out, &batch);
+            self.lock().writing = false;
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+fn write_batch(out: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => pause(),
+            Err(error) => return Err(error),
+        }
+    }
+    out.flush()
+}
+
+#[allow(clippy::disallowed_methods, reason = "the writer thread of the log has nothing else to do")]
+fn pause() {
+    thread::sleep(RETRY_PAUSE);
+}
+
+impl Write for LogQueue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, Read, pipe};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    fn queue_into_pipe() -> (LogQueue, PipeReader) {
+        let (reader, writer) = pipe().unwrap();
+        (LogQueue::start(writer).unwrap(), reader)
+    }
+
+    fn read_until(reader: &mut PipeReader, wanted: &str) -> String {
+        let mut text = String::new();
+        while !text.contains(wanted) {
+            let mut bytes = [0; 65536];
+            let length = reader.read(&mut bytes).unwrap();
+            assert_ne!(length, 0, "the pipe ended without {wanted:?}");
+            text.push_str(str::from_utf8(&bytes[..length]).unwrap());
+        }
+        text
+    }
+
+    #[test]
+    fn lines_are_written_in_order_and_flushed() {
+        let (queue, mut reader) = queue_into_pipe();
+        queue.push(b"first\n");
+        queue.push(b"second\n");
+        assert!(queue.flush(LONG));
+        assert_eq!(read_until(&mut reader, "second\n"), "first\nsecond\n");
+    }
+
+    #[test]
+    fn a_reader_that_stops_loses_lines_and_learns_how_many() {
+        let (queue, mut reader) = queue_into_pipe();
+        let line = [[b'x'; 99].as_slice(), b"\n"].concat();
+        let total = 3 * MAX_BYTES / line.len();
+        (0..total).for_each(|_| queue.push(&line));
+        assert!(!queue.flush(Duration::from_millis(50)), "the pipe is full");
+        let text = read_until(&mut reader, "log lines were lost");
+        let written = text.lines().filter(|line| line.starts_with('x')).count();
+        assert!(
+            text.contains(&format!("WARN  {} log lines were lost", total - written)),
+            "{written} of {total}"
+        );
+    }
+
+    #[test]
+    fn a_full_device_is_no_reason_to_wait() {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let queue = LogQueue::start(full).unwrap();
+        queue.push(b"nowhere to go\n");
+        assert!(queue.flush(LONG));
+    }
+}
