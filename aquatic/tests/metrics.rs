@@ -7,7 +7,7 @@ mod support;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use support::{Tracker, fetch, service, skip};
+use support::{Tracker, eventually, fetch, service, skip};
 
 fn start(name: &str, listeners: usize) -> Tracker {
     let settings = [
@@ -20,8 +20,10 @@ fn start(name: &str, listeners: usize) -> Tracker {
     Tracker::start(listeners, &mut service(name, &settings))
 }
 
+/// The page once all cores have registered their series.
 fn page(tracker: &Tracker) -> String {
-    fetch(tracker.metrics.unwrap(), "/metrics")
+    let address = tracker.metrics.unwrap();
+    eventually(|| fetch(address, "/metrics"), |page| page.contains("\naquatic_torrents{"))
 }
 
 #[test]
@@ -48,5 +50,20 @@ fn process_metrics_have_the_names_that_dashboards_expect() {
         let series = page.lines().find_map(|line| line.strip_prefix(name));
         let value: f64 = series.unwrap_or_else(|| panic!("no {name} in\n{page}")).trim().parse().unwrap();
         assert!(value > 0.0, "{name} {value}");
+    }
+}
+
+#[test]
+fn protocols_that_are_not_served_have_no_series_and_swarms_one_scheme_of_labels() {
+    for (name, other) in [("ws", "bittorrent"), ("http", "webtorrent")] {
+        let page = page(&start(name, 1));
+        let labels = ["protocol=\"udp\"".to_owned(), format!("swarms=\"{other}\"")];
+        let foreign = page.lines().find(|line| labels.iter().any(|label| line.contains(label)));
+        assert_eq!(foreign, None, "aquatic {name}");
+        for metric in ["aquatic_torrents{", "aquatic_peers{"] {
+            let mut series = page.lines().filter(|line| line.starts_with(metric)).peekable();
+            assert!(series.peek().is_some(), "no {metric} in\n{page}");
+            assert!(series.all(|line| line.contains("{swarms=\"") && line.contains(",family=\"")), "{page}");
+        }
     }
 }

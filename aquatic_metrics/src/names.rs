@@ -97,12 +97,17 @@ pub const FORWARDED: Metric =
 
 // The swarms.
 
-/// Torrents with at least one peer, by family; by protocol where a service has swarms of its own, for both
-/// families.
+/// Value of the label `swarms` for the swarms that UDP and HTTP share.
+pub const BITTORRENT: &str = "bittorrent";
+/// Value of the label `swarms` for the swarms of WebTorrent.
+pub const WEBTORRENT: &str = "webtorrent";
+/// Value of the label `family` for swarms whose torrents have peers of both families.
+pub const BOTH_FAMILIES: &str = "both";
+/// Torrents with at least one peer, by swarms and family.
 pub const TORRENTS: Metric = metric("aquatic_torrents", Kind::Gauge, "Torrents with at least one peer");
-/// Peers, by family and role, and by protocol where a service has swarms of its own.
+/// Peers, by swarms, family and role.
 pub const PEERS: Metric = metric("aquatic_peers", Kind::Gauge, "Peers in the store");
-/// Memory of the store, by family.
+/// Memory of the store, by swarms and family.
 pub const STORE: Metric =
     metric("aquatic_store", Kind::Gauge, "Memory used by torrents and peers").in_unit(Unit::Bytes);
 /// Peers that have not announced for too long.

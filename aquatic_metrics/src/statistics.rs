@@ -91,19 +91,21 @@ impl Rates<'_> {
 /// of both families.
 fn swarms(samples: &[Sample]) -> String {
     let own = samples.iter().filter(|sample| *sample.metric == names::TORRENTS);
-    let own = own.filter_map(|sample| Some((sample.label("protocol")?, sample.value)));
+    let own = own
+        .filter_map(|sample| Some((sample.label("swarms")?, sample.value)))
+        .filter(|(swarms, _)| *swarms != names::BITTORRENT);
     let mut parts: Vec<String> = own
-        .map(|(protocol, torrents)| {
+        .map(|(swarms, torrents)| {
             let peers = FAMILIES.map(|family| {
-                let (peers, seeders) = peers(samples, Some(protocol), family);
+                let (peers, seeders) = peers(samples, swarms, family);
                 format!("{family} {peers} peers ({seeders} seeders)")
             });
-            format!("{protocol} {torrents} torrents with {}", peers.join(" and "))
+            format!("{swarms} {torrents} torrents with {}", peers.join(" and "))
         })
         .collect();
     let shared = FAMILIES.map(|family| {
-        let torrents = total(samples, &names::TORRENTS, None, family, |_| true);
-        let (peers, seeders) = peers(samples, None, family);
+        let torrents = total(samples, &names::TORRENTS, names::BITTORRENT, family, |_| true);
+        let (peers, seeders) = peers(samples, names::BITTORRENT, family);
         (torrents, format!("{family} {torrents} torrents with {peers} peers ({seeders} seeders)"))
     });
     if parts.is_empty() || shared.iter().any(|(torrents, _)| *torrents > 0) {
@@ -117,10 +119,10 @@ fn swarms(samples: &[Sample]) -> String {
 const FAMILIES: [&str; 2] = [Family::V4.name(), Family::V6.name()];
 
 /// Peers of a family, and how many of them are seeders.
-fn peers(samples: &[Sample], protocol: Option<&str>, family: &str) -> (u64, u64) {
+fn peers(samples: &[Sample], swarms: &str, family: &str) -> (u64, u64) {
     let of = |roles: &[&str]| {
         let has_role = |sample: &Sample| sample.label("role").is_some_and(|role| roles.contains(&role));
-        total(samples, &names::PEERS, protocol, family, has_role)
+        total(samples, &names::PEERS, swarms, family, has_role)
     };
     (of(&["seeder", "leecher"]), of(&["seeder"]))
 }
@@ -128,13 +130,13 @@ fn peers(samples: &[Sample], protocol: Option<&str>, family: &str) -> (u64, u64)
 fn total(
     samples: &[Sample],
     metric: &Metric,
-    protocol: Option<&str>,
+    swarms: &str,
     family: &str,
     wanted: impl Fn(&Sample) -> bool,
 ) -> u64 {
     let same = |sample: &&Sample| {
         sample.metric == metric
-            && sample.label("protocol") == protocol
+            && sample.label("swarms") == Some(swarms)
             && sample.label("family") == Some(family)
             && wanted(sample)
     };
@@ -162,9 +164,13 @@ mod tests {
             vec![
                 udp("announce", 225),
                 udp("scrape", 7),
-                sample(&names::TORRENTS, &[("family", "ipv4")], 3),
-                sample(&names::PEERS, &[("family", "ipv4"), ("role", "seeder")], 4),
-                sample(&names::PEERS, &[("family", "ipv4"), ("role", "leecher")], 5),
+                sample(&names::TORRENTS, &[("swarms", "bittorrent"), ("family", "ipv4")], 3),
+                sample(&names::PEERS, &[("swarms", "bittorrent"), ("family", "ipv4"), ("role", "seeder")], 4),
+                sample(
+                    &names::PEERS,
+                    &[("swarms", "bittorrent"), ("family", "ipv4"), ("role", "leecher")],
+                    5,
+                ),
                 sample(&names::PROCESS_MEMORY, &[], 64 << 20),
                 sample(&names::KERNEL_DROPS, &[("protocol", "udp")], 5),
             ],
@@ -185,16 +191,16 @@ mod tests {
     #[test]
     fn swarms_of_a_service_of_its_own_are_told_under_its_name() {
         let gauge = |metric, labels: &[Label], value| sample(metric, labels, value);
-        let ws = ("protocol", "ws");
+        let ws = ("swarms", "webtorrent");
         let mut samples = vec![
-            gauge(&names::TORRENTS, &[("family", "ipv4")], 0),
-            gauge(&names::PEERS, &[("family", "ipv4"), ("role", "seeder")], 0),
-            gauge(&names::TORRENTS, &[ws], 3),
+            gauge(&names::TORRENTS, &[("swarms", "bittorrent"), ("family", "ipv4")], 0),
+            gauge(&names::PEERS, &[("swarms", "bittorrent"), ("family", "ipv4"), ("role", "seeder")], 0),
+            gauge(&names::TORRENTS, &[ws, ("family", "both")], 3),
             gauge(&names::PEERS, &[ws, ("family", "ipv4"), ("role", "seeder")], 1),
             gauge(&names::PEERS, &[ws, ("family", "ipv4"), ("role", "leecher")], 3),
             gauge(&names::PEERS, &[ws, ("family", "ipv6"), ("role", "leecher")], 2),
         ];
-        let own = "ws 3 torrents with ipv4 4 peers (1 seeders) and ipv6 2 peers (0 seeders)";
+        let own = "webtorrent 3 torrents with ipv4 4 peers (1 seeders) and ipv6 2 peers (0 seeders)";
         assert_eq!(swarms(&samples), format!("swarms: {own}"));
         samples[0].value = 5;
         samples[1].value = 7;

@@ -3,7 +3,7 @@
 use aquatic_common::config::Limit;
 use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{Family, InfoHash, Seconds, Steering};
-use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
+use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
 use aquatic_swarm::{Announce, Announced, FamilySet, PeerBuffers, Shard, ShardLimits, SwarmCounts};
 use rand::rngs::SmallRng;
 
@@ -23,6 +23,9 @@ pub struct Tracker {
     counters: Counters,
 }
 
+/// Label of the swarms that UDP and HTTP share.
+const SWARMS: Label = ("swarms", names::BITTORRENT);
+
 #[derive(Debug)]
 struct Counters {
     /// Announces whose peer was not stored, by family and limit.
@@ -39,10 +42,10 @@ impl Counters {
         });
         let swarms = labels.map(|family| {
             [
-                metrics.gauge(&names::TORRENTS, &[family]),
-                metrics.gauge(&names::PEERS, &[family, ("role", "seeder")]),
-                metrics.gauge(&names::PEERS, &[family, ("role", "leecher")]),
-                metrics.gauge(&names::STORE, &[family]),
+                metrics.gauge(&names::TORRENTS, &[SWARMS, family]),
+                metrics.gauge(&names::PEERS, &[SWARMS, family, ("role", "seeder")]),
+                metrics.gauge(&names::PEERS, &[SWARMS, family, ("role", "leecher")]),
+                metrics.gauge(&names::STORE, &[SWARMS, family]),
             ]
         });
         Self { not_stored, swarms }

@@ -15,6 +15,8 @@ use crate::upgrade::NotUpgraded;
 
 /// Label of all metrics of the service.
 pub(crate) const PROTOCOL: Label = ("protocol", "ws");
+/// Label of the swarms of browsers.
+const SWARMS: Label = ("swarms", names::WEBTORRENT);
 
 labels! {
     /// Kind of a message from a client.
@@ -130,8 +132,7 @@ impl Counters {
         };
         let peers = |family: Family| {
             let family = ("family", family.name());
-            ["leecher", "seeder"]
-                .map(|role| metrics.gauge(&names::PEERS, &[PROTOCOL, family, ("role", role)]))
+            ["leecher", "seeder"].map(|role| metrics.gauge(&names::PEERS, &[SWARMS, family, ("role", role)]))
         };
         Self {
             requests: Family::ALL
@@ -152,7 +153,7 @@ impl Counters {
             offers_evicted: plain(&names::OFFERS_FORGOTTEN),
             received: plain(&names::RECEIVED_BYTES),
             sent: plain(&names::SENT_BYTES),
-            torrents: metrics.gauge(&names::TORRENTS, &[PROTOCOL]),
+            torrents: metrics.gauge(&names::TORRENTS, &[SWARMS, ("family", names::BOTH_FAMILIES)]),
             peers: Family::ALL.map(peers),
             offers: metrics.gauge(&names::OFFERS_WAITING, &[PROTOCOL]),
         }
