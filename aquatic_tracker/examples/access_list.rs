@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
+use std::fmt;
 use std::fs;
 use std::hint::black_box;
 use std::io::{BufWriter, Write};
@@ -37,11 +38,12 @@ fn main() {
     let config = AccessListConfig { mode: AccessListMode::Deny, path: path.clone(), allow_empty: false };
 
     let before = memory("VmRSS");
-    let begin = Instant::now();
+    let begin = processor_time();
     let list = SharedAccessList::load(&config).unwrap();
-    let elapsed = begin.elapsed();
+    let elapsed = processor_time() - begin;
     let one = memory("VmRSS") - before;
-    println!("load: {:.2} s, {:.1} bytes per info hash", elapsed.as_secs_f64(), one / count as f64);
+    let bytes = one / count as f64;
+    println!("load: {:.2} s of processor time, {bytes:.1} bytes per info hash", elapsed.as_secs_f64());
 
     let mut rng = SmallRng::seed_from_u64(1);
     let all: Vec<InfoHash> = (0..count).map(|_| InfoHash(rng.random())).collect();
@@ -59,22 +61,19 @@ fn main() {
     // Resets the peak.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = memory("VmRSS") - one;
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let reader = scope.spawn(|| longest_pause(&list, &hits, &stop));
-        let begin = Instant::now();
+    let begin = Instant::now();
+    let meanwhile = pauses_during(&list, &hits, || {
         for _ in 0..RELOADS {
             list.reload().unwrap();
         }
-        let elapsed = begin.elapsed() / u32::try_from(RELOADS).unwrap();
-        stop.store(true, Ordering::Relaxed);
-        let peak = (memory("VmHWM") - before) / one;
-        println!("reload: {:.2} s, peak {peak:.2} times the memory of one list", elapsed.as_secs_f64());
-        let (pause, waited) = reader.join().unwrap();
-        println!(
-            "longest pause of a reader meanwhile: {pause:?}; waiting for a processor included: {waited:?}"
-        );
     });
+    let elapsed = begin.elapsed();
+    let peak = (memory("VmHWM") - before) / one;
+    let seconds = elapsed.as_secs_f64() / RELOADS as f64;
+    println!("reload: {seconds:.2} s, peak {peak:.2} times the memory of one list");
+    println!("pauses of a reader during reloads: {meanwhile}");
+    let otherwise = pauses_during(&list, &hits, || thread::sleep(elapsed));
+    println!("pauses of a reader in as much time without: {otherwise}");
     fs::remove_dir_all(&directory).unwrap();
 }
 
@@ -103,14 +102,32 @@ fn processor_time() -> Duration {
     schedstat()[0]
 }
 
-/// Looks up info hashes one after the other. Returns the longest time between two lookups, without and with
-/// the time in which the thread waited for a processor.
-fn longest_pause(
-    list: &SharedAccessList,
-    info_hashes: &[InfoHash],
-    stop: &AtomicBool,
-) -> (Duration, Duration) {
-    let mut longest = (Duration::ZERO, Duration::ZERO);
+/// Times between two lookups of more than 1 ms, without the time in which the thread waited for a processor.
+#[derive(Default)]
+struct Pauses {
+    count: u64,
+    longest: Duration,
+}
+
+impl fmt::Display for Pauses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} above 1 ms, longest {:?}", self.count, self.longest)
+    }
+}
+
+/// Has a thread look up info hashes while something is done.
+fn pauses_during(list: &SharedAccessList, info_hashes: &[InfoHash], act: impl FnOnce()) -> Pauses {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| pauses_until(&stop, list, info_hashes));
+        act();
+        stop.store(true, Ordering::Relaxed);
+        reader.join().unwrap()
+    })
+}
+
+fn pauses_until(stop: &AtomicBool, list: &SharedAccessList, info_hashes: &[InfoHash]) -> Pauses {
+    let mut pauses = Pauses::default();
     let [_, mut waited] = schedstat();
     let mut last = Instant::now();
     for info_hash in info_hashes.iter().cycle() {
@@ -122,11 +139,12 @@ fn longest_pause(
         last += pause;
         if pause > Duration::from_micros(100) {
             let [_, now] = schedstat();
-            longest.0 = longest.0.max(pause.saturating_sub(now - waited));
-            longest.1 = longest.1.max(pause);
+            let pause = pause.saturating_sub(now - waited);
+            pauses.longest = pauses.longest.max(pause);
+            pauses.count += u64::from(pause > Duration::from_millis(1));
             waited = now;
             last = Instant::now();
         }
     }
-    longest
+    pauses
 }
