@@ -23,15 +23,16 @@ pub(crate) use live::{Applies, applies};
 aquatic_common::settings! {
     /// Configuration of the tracker.
     pub(crate) struct TrackerConfig {
-        /// Number of worker threads, each pinned to a processor of its own; 0 for one per available processor.
+        /// Number of worker threads, each pinned to a processor of its own; 0 for one per available
+        /// processor.
         pub workers: usize = 0, unit "threads", in 0..=1024;
-        /// Processors to pin the workers to, as numbers and ranges in the order of use: "0-3,8". If empty, all that
-        /// are available to the process.
+        /// Processors to pin the workers to, as numbers and ranges in the order of use: "0-3,8". If empty,
+        /// all that are available to the process.
         pub cpus: Processors = Processors::default();
         /// Level of the log. Addresses of clients are logged at "debug" and "trace" only.
         pub log_level: LogLevel = LogLevel::Info;
-        /// Reload when the configuration file, the access list or the TLS certificate changes, as on SIGHUP. A change
-        /// is noticed within about two seconds. Replace files by renaming complete ones over them.
+        /// Reload when the configuration file, the access list or the TLS certificate changes, as on SIGHUP.
+        /// A change is noticed within about two seconds. Replace files by renaming complete ones over them.
         pub reload_on_change: bool = false;
 
         // Sections without documentation here have that of their type.
@@ -86,8 +87,8 @@ impl Protocols {
     const SWARM: Self = Self { udp: true, http: true, ..Self::NONE };
 }
 
-/// The sections and keys that only some protocols read. The longest name that contains a key decides; keys without any
-/// are read by all protocols. What no protocol reads is read by [`Mode::All`] only.
+/// The sections and keys that only some protocols read. The longest name that contains a key decides; keys
+/// without any are read by all protocols. What no protocol reads is read by [`Mode::All`] only.
 const READERS: &[(&str, Protocols)] = &[
     (NetworkConfig::only_ipv6, Protocols::TCP),
     (NetworkConfig::unix_socket_path, Protocols::TCP),

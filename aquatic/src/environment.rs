@@ -80,8 +80,8 @@ fn check_tls(network: &NetworkConfig, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Reports addresses that this machine does not have. Whether a port is free is not checked: usually the tracker that
-/// is to be restarted listens there.
+/// Reports addresses that this machine does not have. Whether a port is free is not checked: usually the
+/// tracker that is to be restarted listens there.
 fn check_addresses(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Problem>) {
     let network = &config.network;
     let has_tls = config.serves_tls(mode);

@@ -1,5 +1,5 @@
-//! Command line and configuration of the tracker. Selects the services and composes them; what a service does is in its
-//! crate.
+//! Command line and configuration of the tracker. Selects the services and composes them; what a service does
+//! is in its crate.
 
 #![forbid(unsafe_code)]
 

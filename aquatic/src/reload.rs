@@ -187,7 +187,8 @@ impl Watch {
         Self { seen: files.into_iter().map(stamped).collect(), changed: None }
     }
 
-    /// Whether the files have changed and were the same at two polls: a file that is being written is left alone.
+    /// Whether the files have changed and were the same at two polls: a file that is being written is left
+    /// alone.
     fn has_settled(&mut self, files: &[PathBuf]) -> bool {
         let now = Self::of(files.to_vec()).seen;
         let is_same_list = now.iter().map(|(path, _)| path).eq(self.seen.iter().map(|(path, _)| path));

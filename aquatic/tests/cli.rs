@@ -30,8 +30,8 @@ fn utf8(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Asserts that the configuration is refused with code 1, nothing on standard output, and all of `parts` on standard
-/// error.
+/// Asserts that the configuration is refused with code 1, nothing on standard output, and all of `parts` on
+/// standard error.
 fn assert_refused(run: &Run, parts: &[&str]) {
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     assert_eq!(run.stdout, "");

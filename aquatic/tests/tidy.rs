@@ -15,30 +15,6 @@ const MAX_LINES: usize = 700;
 /// comments.
 const MAX_COMMENT_WIDTH: usize = 110;
 
-/// Members whose comments are not wrapped yet. To be emptied: run `scripts/wrap_comments`, and remove the
-/// member.
-const UNWRAPPED: [&str; 19] = [
-    "aquatic",
-    "aquatic_cli_helpers",
-    "aquatic_common",
-    "aquatic_http",
-    "aquatic_http_load_test",
-    "aquatic_http_protocol",
-    "aquatic_load_engine",
-    "aquatic_metrics",
-    "aquatic_net",
-    "aquatic_runtime",
-    "aquatic_swarm",
-    "aquatic_tracker",
-    "aquatic_udp",
-    "aquatic_udp_load_test",
-    "aquatic_udp_protocol",
-    "aquatic_web",
-    "aquatic_ws",
-    "aquatic_ws_load_test",
-    "aquatic_ws_protocol",
-];
-
 /// Shortest description at the top of a crate, in lines: what belongs in it and what does not.
 const MIN_CRATE_DOC_LINES: usize = 2;
 
@@ -153,7 +129,8 @@ const PURE: [&str; 5] = [
     "aquatic_ws_protocol",
 ];
 
-/// Private metaphors that the glossary has replaced; see `docs/glossary.md`. Whole words, in code and comments.
+/// Private metaphors that the glossary has replaced; see `docs/glossary.md`. Whole words, in code and
+/// comments.
 const RETIRED: [&str; 11] = [
     "vigil",
     "seat",
@@ -226,10 +203,6 @@ fn files_are_short() {
 fn comments_are_wrapped() {
     let mut offenders = Vec::new();
     for (path, text) in sources() {
-        let member = path.iter().next().and_then(|member| member.to_str()).unwrap_or_default();
-        if UNWRAPPED.contains(&member) {
-            continue;
-        }
         let mut in_code = false;
         for (index, line) in text.lines().enumerate() {
             let Some(comment) = line.trim_start().strip_prefix("//") else { continue };

@@ -31,7 +31,8 @@ impl Client {
     fn connect(local: &str, tracker: SocketAddr) -> Self {
         let socket = UdpSocket::bind(local).unwrap();
         socket.set_read_timeout(Some(REPLY)).unwrap();
-        // A connected socket receives only from the address it is connected to: replies from another one are lost.
+        // A connected socket receives only from the address it is connected to: replies from another one are
+        // lost.
         socket.connect(tracker).unwrap();
         let mut client = Self { socket, id: ConnectionId([0; 8]) };
         let mut request = [0; 16];

@@ -28,7 +28,8 @@ pub fn changes<C: Configuration>(old: &C, new: &C) -> Result<Vec<Change>, toml::
     Ok(pairs.filter(|change| change.old != change.new).collect())
 }
 
-/// A configuration with the values of `new` for the keys that `adopts` selects, and those of `old` for all others.
+/// A configuration with the values of `new` for the keys that `adopts` selects, and those of `old` for all
+/// others.
 ///
 /// # Errors
 /// A configuration that cannot be written as TOML.

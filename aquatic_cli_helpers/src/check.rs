@@ -1,7 +1,7 @@
 //! Parsing and validation of configurations. Pure.
 //!
-//! The declared entries are the known keys. Each value is validated by deserializing a configuration that contains only
-//! this value, so that one bad value does not hide the next.
+//! The declared entries are the known keys. Each value is validated by deserializing a configuration that
+//! contains only this value, so that one bad value does not hide the next.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -46,8 +46,8 @@ impl fmt::Display for Found {
     }
 }
 
-/// Reads a configuration from the text of a file and the overrides of the command line. Combinations of values are
-/// checked as far as `scope` reads them.
+/// Reads a configuration from the text of a file and the overrides of the command line. Combinations of
+/// values are checked as far as `scope` reads them.
 pub(crate) fn config<C: Configuration>(
     text: &str,
     overrides: &[Override],
@@ -87,8 +87,8 @@ pub(crate) fn config<C: Configuration>(
     }
 }
 
-/// Checks the bounds of the values, and their combinations if all of them could be read: a problem of a combination
-/// with a value that the operator did not write would mislead.
+/// Checks the bounds of the values, and their combinations if all of them could be read: a problem of a
+/// combination with a value that the operator did not write would mislead.
 fn validate<C: Configuration>(
     config: C,
     scope: &impl Scope<C>,
@@ -223,7 +223,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reports an unknown section. A former section is reported key by key if its keys have different successors.
+    /// Reports an unknown section. A former section is reported key by key if its keys have different
+    /// successors.
     fn unknown_section(&mut self, origin: Origin, name: &str, table: &DeTable<'_>, siblings: &[Entry]) {
         let prefix = format!("{name}.");
         let is_split = self.former_keys.iter().any(|former| former.name.starts_with(&prefix));

@@ -7,9 +7,9 @@ use toml::{Table, Value};
 use crate::flags::Override;
 use crate::{check, print};
 
-/// The faults of a configuration's declaration: keys without documentation, whole numbers without bounds, sections that
-/// declare another name than they have, defaults that are not valid, a printed default that does not parse back, former
-/// keys that exist or whose successors do not, a log level that is not returned.
+/// The faults of a configuration's declaration: keys without documentation, whole numbers without bounds,
+/// sections that declare another name than they have, defaults that are not valid, a printed default that
+/// does not parse back, former keys that exist or whose successors do not, a log level that is not returned.
 #[must_use]
 pub fn faults<C: Configuration + PartialEq>() -> Vec<String> {
     let mut faults = Vec::new();

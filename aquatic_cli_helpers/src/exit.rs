@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Why a program ended, as its exit code tells. A service manager should not restart after the codes 1 and 2: nothing
-/// changes until a human has changed something. A panic ends with the code 101.
+/// Why a program ended, as its exit code tells. A service manager should not restart after the codes 1 and 2:
+/// nothing changes until a human has changed something. A panic ends with the code 101.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitStatus {

@@ -22,8 +22,8 @@ pub(crate) fn complain_about_huge(meta: &Meta, number: &str) -> String {
     }
 }
 
-/// Error text for a value that does not fit a key. The default of the key shows its type. `reason` is the error of
-/// the deserializer, which is used where it says more than the type.
+/// Error text for a value that does not fit a key. The default of the key shows its type. `reason` is the
+/// error of the deserializer, which is used where it says more than the type.
 pub(crate) fn complain(meta: &Meta, value: &Value, default: Option<&Value>, reason: &str) -> String {
     let got = describe(value);
     match (default, value) {

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use clap::{ArgAction, Args};
 
-/// Flags about the configuration, the same in every program. Use with `#[command(flatten)]`, or as the only arguments
-/// of a subcommand.
+/// Flags about the configuration, the same in every program. Use with `#[command(flatten)]`, or as the only
+/// arguments of a subcommand.
 #[derive(Clone, Debug, Default, Args)]
 #[command(disable_version_flag = true)]
 pub struct ConfigFlags {

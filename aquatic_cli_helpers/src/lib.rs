@@ -1,5 +1,5 @@
-//! Start-up of the programs of the workspace: flags, loading and printing of a configuration, the log, and exit codes.
-//! Knows nothing of trackers, protocols, sockets or threads.
+//! Start-up of the programs of the workspace: flags, loading and printing of a configuration, the log, and
+//! exit codes. Knows nothing of trackers, protocols, sockets or threads.
 //!
 //! A program declares its configuration with `aquatic_common::settings!` and hands a function to [`run()`]:
 //!

@@ -10,8 +10,8 @@ use aquatic_common::settings::{Configuration, Scope};
 use crate::check::{self, Found};
 use crate::flags::Override;
 
-/// Maximum size of a configuration file in bytes. A real one has a hundredth of it. The limit keeps a wrong path such as a
-/// device from filling the memory.
+/// Maximum size of a configuration file in bytes. A real one has a hundredth of it. The limit keeps a wrong
+/// path such as a device from filling the memory.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A configuration that cannot be used.
@@ -29,8 +29,8 @@ enum Reason {
     Wrong(Vec<Found>),
 }
 
-/// Reads the file, if any, applies the overrides, and checks syntax, names, types and bounds, and the combinations of
-/// values that `scope` reads.
+/// Reads the file, if any, applies the overrides, and checks syntax, names, types and bounds, and the
+/// combinations of values that `scope` reads.
 ///
 /// # Errors
 /// A file that cannot be read, or all faults of the configuration.

@@ -1,6 +1,6 @@
-//! Bounded queue between the threads that log and standard error. A reader of standard error that has stopped reading
-//! delays the writer thread only: lines beyond the bound are counted as lost, and the count is written once the reader
-//! reads again.
+//! Bounded queue between the threads that log and standard error. A reader of standard error that has stopped
+//! reading delays the writer thread only: lines beyond the bound are counted as lost, and the count is
+//! written once the reader reads again.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

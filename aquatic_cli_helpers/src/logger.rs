@@ -1,4 +1,5 @@
-//! Log: one line per message on standard error, with time and level. A thread of its own writes (`log_queue`).
+//! Log: one line per message on standard error, with time and level. A thread of its own writes
+//! (`log_queue`).
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -13,13 +14,13 @@ use crate::log_queue::LogQueue;
 /// Longest wait for the reader of standard error when the process ends.
 const FLUSH_DEADLINE: Duration = Duration::from_millis(500);
 
-/// Where a library warns, over several lines and in its own terms, of what changes nothing: it could not have a buffer
-/// for files registered with the kernel, because the processes of this user have locked what they may. No file is read
-/// by way of that buffer, and whether enough memory can be locked is found out at start.
+/// Where a library warns, over several lines and in its own terms, of what changes nothing: it could not have
+/// a buffer for files registered with the kernel, because the processes of this user have locked what they
+/// may. No file is read by way of that buffer, and whether enough memory can be locked is found out at start.
 const NOT_FOR_OPERATORS: &str = "glommio::sys::uring";
 
-/// Starts logging. The level applies to the tracker's own messages; of other libraries only warnings and errors are
-/// let through, whatever the level, because their lower levels are written for their authors.
+/// Starts logging. The level applies to the tracker's own messages; of other libraries only warnings and
+/// errors are let through, whatever the level, because their lower levels are written for their authors.
 ///
 /// A second call changes the level only.
 pub fn start(level: LogLevel) {

@@ -5,11 +5,12 @@ use strsim::damerau_levenshtein;
 /// Most keys offered at a time.
 const MAX_OFFERS: usize = 3;
 
-/// Shortest name that counts as meant when it is a whole word of the unknown one: `workers` in `socket_workers`.
+/// Shortest name that counts as meant when it is a whole word of the unknown one: `workers` in
+/// `socket_workers`.
 const MIN_WORD: usize = 5;
 
-/// The names nearest to `unknown` out of `known`, both full names such as `network.use_ipv4`. Names in the same section
-/// win over equally near ones elsewhere. Empty if nothing is near.
+/// The names nearest to `unknown` out of `known`, both full names such as `network.use_ipv4`. Names in the
+/// same section win over equally near ones elsewhere. Empty if nothing is near.
 pub(crate) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let (section, key) = split(unknown);
     let mut best = usize::MAX;

@@ -8,8 +8,8 @@ use toml::{Table, Value};
 /// First line of a printed default configuration.
 const HEADER: &str = "# Every key may be left out. The values below are the defaults.\n";
 
-/// The part of the default configuration that `scope` reads, with a comment above every key and section: meaning, unit
-/// and valid values. Parses back to the default.
+/// The part of the default configuration that `scope` reads, with a comment above every key and section:
+/// meaning, unit and valid values. Parses back to the default.
 pub fn default_config<C: Configuration>(scope: &impl Scope<C>) -> Result<String, toml::ser::Error> {
     let values = Table::try_from(C::default())?;
     let reads = |key: &str| scope.reads(key);
@@ -18,8 +18,8 @@ pub fn default_config<C: Configuration>(scope: &impl Scope<C>) -> Result<String,
     Ok(printer.out)
 }
 
-/// The part of a configuration that `scope` reads, without comments, except that a key whose value is not the default has
-/// the default beside it.
+/// The part of a configuration that `scope` reads, without comments, except that a key whose value is not the
+/// default has the default beside it.
 pub fn parsed_config<C: Configuration>(
     config: &C,
     scope: &impl Scope<C>,
@@ -48,8 +48,8 @@ struct Printer<'a> {
 }
 
 impl Printer<'_> {
-    /// Prints keys before sections, whatever their order of declaration: in TOML, a key below a section's header
-    /// belongs to that section.
+    /// Prints keys before sections, whatever their order of declaration: in TOML, a key below a section's
+    /// header belongs to that section.
     fn section(&mut self, name: &str, entries: &[Entry], values: &Table, defaults: &Table) {
         for entry in entries {
             if let Entry::Value(meta) = entry

@@ -11,14 +11,14 @@ use crate::flags::ConfigFlags;
 use crate::load::load;
 use crate::{logger, print};
 
-/// Prints the default configuration, checks a configuration, or loads one, starts the log and runs the service with it
-/// until it returns, as the flags request. Errors are written to standard error.
+/// Prints the default configuration, checks a configuration, or loads one, starts the log and runs the
+/// service with it until it returns, as the flags request. Errors are written to standard error.
 pub fn run<C: Configuration>(flags: &ConfigFlags, service: impl FnOnce(C) -> anyhow::Result<()>) -> ExitCode {
     run_scoped(flags, &Whole, service)
 }
 
-/// As [`run`], for a program that reads only a part of the configuration: only this part is printed, and only its
-/// combinations of values are checked.
+/// As [`run`], for a program that reads only a part of the configuration: only this part is printed, and only
+/// its combinations of values are checked.
 pub fn run_scoped<C: Configuration>(
     flags: &ConfigFlags,
     scope: &impl Scope<C>,

@@ -1,5 +1,5 @@
-//! Sections of settings that several services read. Their names and keys are part of the interface to operators: a
-//! section has the same meaning for every service.
+//! Sections of settings that several services read. Their names and keys are part of the interface to
+//! operators: a section has the same meaning for every service.
 
 mod connections;
 mod network;
@@ -44,11 +44,11 @@ crate::settings! {
         pub mode: AccessListMode = AccessListMode::Off;
         /// File with one info hash of 40 hexadecimal digits per line, optionally followed by a space or comma
         /// and any text. Blank lines and lines that start with #, ; or // are ignored. A file with any other
-        /// line is rejected as a whole; on a reload the previous list then stays in use.
-        /// The file is read before privileges are dropped. To be reloaded it must be readable afterwards as well.
+        /// line is rejected as a whole; on a reload the previous list then stays in use. The file is read
+        /// before privileges are dropped. To be reloaded it must be readable afterwards as well.
         pub path: PathBuf = PathBuf::from("./access-list.txt");
-        /// Accept a list without any info hash. Off by default: an empty file usually is the result of a failed
-        /// download. With mode "deny" it would serve every torrent, with "allow" none.
+        /// Accept a list without any info hash. Off by default: an empty file usually is the result of a
+        /// failed download. With mode "deny" it would serve every torrent, with "allow" none.
         pub allow_empty: bool = false;
     }
 }
@@ -87,13 +87,13 @@ crate::settings! {
 }
 
 crate::settings! {
-    /// Announce interval of UDP and HTTP clients. Both share the swarms and therefore the interval. WebTorrent clients
-    /// have their own one in [ws].
+    /// Announce interval of UDP and HTTP clients. Both share the swarms and therefore the interval.
+    /// WebTorrent clients have their own one in [ws].
     pub struct ProtocolConfig, section "protocol" {
         /// Time that clients are asked to wait between two announces.
         pub peer_announce_interval: u32 = 1800, unit "seconds", in 60..=86_400;
-        /// Maximum share by which the interval is shortened at random, so that clients that started together do not
-        /// announce together.
+        /// Maximum share by which the interval is shortened at random, so that clients that started together
+        /// do not announce together.
         pub announce_interval_jitter: u32 = 10, unit "percent", in 0..=50;
     }
 }
@@ -110,13 +110,13 @@ crate::settings! {
 }
 
 crate::settings! {
-    /// Limits of the store of UDP and HTTP peers. At a limit, announces are answered but new peers are not stored.
-    /// Worst-case memory: 48 bytes per torrent plus 14 per IPv4 peer or 34 per IPv6 peer (25 and 45 in torrents with
-    /// more than 80 peers), plus 100 MB per worker. Typical: 35 bytes, plus 9 or 22. The limits are divided evenly
-    /// among the workers.
+    /// Limits of the store of UDP and HTTP peers. At a limit, announces are answered but new peers are not
+    /// stored. Worst-case memory: 48 bytes per torrent plus 14 per IPv4 peer or 34 per IPv6 peer (25 and 45
+    /// in torrents with more than 80 peers), plus 100 MB per worker. Typical: 35 bytes, plus 9 or 22. The
+    /// limits are divided evenly among the workers.
     pub struct LimitsConfig, section "limits" {
-        /// Maximum number of torrents with at least one peer. A torrent with peers of both address families counts
-        /// twice.
+        /// Maximum number of torrents with at least one peer. A torrent with peers of both address families
+        /// counts twice.
         pub max_torrents: u64 = 100_000_000, unit "torrents", in 1..=1_000_000_000;
         /// Maximum number of peers of all torrents.
         pub max_peers: u64 = 100_000_000, unit "peers", in 1..=1_000_000_000;
@@ -153,8 +153,8 @@ impl Limit {
     }
 }
 
-/// Reports a maximum peer age at which peers would expire between two of their announces. Both settings are given as
-/// full name of the key and value in seconds.
+/// Reports a maximum peer age at which peers would expire between two of their announces. Both settings are
+/// given as full name of the key and value in seconds.
 pub fn check_peer_age(max_age: (&str, u32), interval: (&str, u32), problems: &mut Vec<Problem>) {
     let ((key, max_age), (interval_key, interval)) = (max_age, interval);
     let shortest = interval.saturating_mul(2);
@@ -179,8 +179,8 @@ impl ProtocolConfig {
 }
 
 impl PrivilegesConfig {
-    /// Reports settings without effect: a tracker that keeps running as root by mistake is worse than one that does not
-    /// start.
+    /// Reports settings without effect: a tracker that keeps running as root by mistake is worse than one
+    /// that does not start.
     pub fn check(&self, problems: &mut Vec<Problem>) {
         let without_effect = Self { drop_privileges: self.drop_privileges, ..Self::default() };
         if !self.drop_privileges && *self != without_effect {

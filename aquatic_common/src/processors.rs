@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// Largest processor number: the affinity masks of the C library have 1024 bits.
 pub const MAX_PROCESSOR: usize = 1023;
 
-/// A list of processors without duplicates, in the order in which they are used. An empty list selects all processors
-/// that are available to the process.
+/// A list of processors without duplicates, in the order in which they are used. An empty list selects all
+/// processors that are available to the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Processors(Vec<usize>);
 

@@ -1,5 +1,6 @@
-//! Declaration of settings: documentation, type, default, unit and bounds of a setting are declared together. The
-//! printed default configuration, the check for unknown keys and the check of the bounds are derived from it.
+//! Declaration of settings: documentation, type, default, unit and bounds of a setting are declared together.
+//! The printed default configuration, the check for unknown keys and the check of the bounds are derived from
+//! it.
 //!
 //! ```
 //! aquatic_common::settings! {
@@ -14,13 +15,13 @@
 //! assert_eq!(Protocol::max_response_peers, "protocol.max_response_peers");
 //! ```
 //!
-//! A field whose type is itself declared this way is a section: it needs no default, and without documentation of its
-//! own it has that of its type. A section that several programs have with different defaults takes these as a constant
-//! parameter: `pub struct Pace<const RATE: u32>`.
+//! A field whose type is itself declared this way is a section: it needs no default, and without
+//! documentation of its own it has that of its type. A section that several programs have with different
+//! defaults takes these as a constant parameter: `pub struct Pace<const RATE: u32>`.
 //!
-//! `section "NAME"` is the full name of the section in the configuration. It gives the type one constant per key, named
-//! like the key, that holds the full name of the key. Problems, error texts and log lines refer to keys by these
-//! constants only, so that a key that is renamed or moved is renamed everywhere.
+//! `section "NAME"` is the full name of the section in the configuration. It gives the type one constant per
+//! key, named like the key, that holds the full name of the key. Problems, error texts and log lines refer to
+//! keys by these constants only, so that a key that is renamed or moved is renamed everywhere.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -154,13 +155,13 @@ pub trait Configuration: Settings {
 pub struct FormerKey {
     /// Full name it had.
     pub name: &'static str,
-    /// Full names of its successors: several if it was split, or if it had a different meaning in each program. Empty
-    /// if the setting no longer exists.
+    /// Full names of its successors: several if it was split, or if it had a different meaning in each
+    /// program. Empty if the setting no longer exists.
     pub successors: &'static [&'static str],
 }
 
-/// The part of a configuration that a program reads. The rest may be in the file, must be known and within its bounds,
-/// and has no effect.
+/// The part of a configuration that a program reads. The rest may be in the file, must be known and within
+/// its bounds, and has no effect.
 pub trait Scope<C: Configuration> {
     /// Whether the program reads a key, given by its full name.
     fn reads(&self, key: &str) -> bool;
@@ -168,8 +169,8 @@ pub trait Scope<C: Configuration> {
     /// Reports impossible combinations of values that the program reads.
     fn check_relations(&self, config: &C, problems: &mut Vec<Problem>);
 
-    /// Reports values that this machine does not allow: files that cannot be used, accounts, processors and addresses
-    /// that do not exist. For a configuration whose relations hold.
+    /// Reports values that this machine does not allow: files that cannot be used, accounts, processors and
+    /// addresses that do not exist. For a configuration whose relations hold.
     fn check_environment(&self, config: &C, problems: &mut Vec<Problem>) {
         let _ = (config, problems);
     }

@@ -1,14 +1,14 @@
-//! Which core owns a torrent. The kernel's steering program computes the same function over the bytes of a packet, so
-//! it is written in the few 32-bit operations that such a program has.
+//! Which core owns a torrent. The kernel's steering program computes the same function over the bytes of a
+//! packet, so it is written in the few 32-bit operations that such a program has.
 
 use crate::InfoHash;
 
-/// Bits by which the product is shifted down before it is mixed with itself: the low bits of a product depend on few
-/// bits of its factors, and the modulus takes the low bits.
+/// Bits by which the product is shifted down before it is mixed with itself: the low bits of a product depend
+/// on few bits of its factors, and the modulus takes the low bits.
 pub const MIX_SHIFT: u32 = 16;
 
-/// Maps info hashes to cores. One value for the whole process, with a secret key so that nobody who chooses info hashes
-/// can aim at one core.
+/// Maps info hashes to cores. One value for the whole process, with a secret key so that nobody who chooses
+/// info hashes can aim at one core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steering {
     key: u32,

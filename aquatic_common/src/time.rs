@@ -1,5 +1,5 @@
-//! Coarse time. Nothing outside the clock of `aquatic_runtime` reads the operating system's: everything else is handed
-//! the current time as an argument.
+//! Coarse time. Nothing outside the clock of `aquatic_runtime` reads the operating system's: everything else
+//! is handed the current time as an argument.
 
 use std::ops::{Add, Sub};
 
@@ -23,8 +23,8 @@ impl Sub for Seconds {
     }
 }
 
-/// An interval shortened by up to this many percent, the more the larger the random number is. Shortened rather than
-/// made longer, so that a peer age of twice the interval keeps its meaning.
+/// An interval shortened by up to this many percent, the more the larger the random number is. Shortened
+/// rather than made longer, so that a peer age of twice the interval keeps its meaning.
 #[must_use]
 pub fn shorten(longest: u32, percent: u32, random: u32) -> u32 {
     let share = u64::from(longest) * u64::from(percent.min(100)) / 100;

@@ -23,8 +23,8 @@ aquatic_common::settings! {
         pub max_scrape_torrents: usize = 100, unit "torrents", in 1..=500;
         /// Minimum time between two announces, even those that users request.
         pub min_announce_interval: u32 = 300, unit "seconds", in 1..=86_400;
-        /// Maximum size of a request, including its headers; larger ones are rejected. Scrapes are the largest: 8192
-        /// bytes suffice for about 100 torrents.
+        /// Maximum size of a request, including its headers; larger ones are rejected. Scrapes are the
+        /// largest: 8192 bytes suffice for about 100 torrents.
         pub max_request_size: usize = 8192, unit "bytes", in 1024..=32_768;
     }
 }

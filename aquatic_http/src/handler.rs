@@ -1,8 +1,8 @@
-//! From requests to replies, without sockets: a request and the core's tracker in, a reply or a request to other cores
-//! out.
+//! From requests to replies, without sockets: a request and the core's tracker in, a reply or a request to
+//! other cores out.
 //!
-//! The stages of a request are functions: [`decode`], [`Handler::admit`], [`Handler::route`], [`Handler::apply`],
-//! [`Handler::encode`]. Receiving and sending belong to the front.
+//! The stages of a request are functions: [`decode`], [`Handler::admit`], [`Handler::route`],
+//! [`Handler::apply`], [`Handler::encode`]. Receiving and sending belong to the front.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,8 +19,8 @@ use rand::RngExt;
 use crate::config::HttpConfig;
 use crate::counters::{Action, Counters};
 
-/// Shortest and longest time after which clients of an overloaded tracker are asked to come back. Randomised so that
-/// clients refused together do not retry together.
+/// Shortest and longest time after which clients of an overloaded tracker are asked to come back. Randomised
+/// so that clients refused together do not retry together.
 const RETRY_MINUTES: (u32, u32) = (5, 15);
 
 /// A request and what is known about its client.
@@ -157,8 +157,8 @@ impl Handler {
         handled.unwrap_or_else(|unserved| Handled::Reply(self.fail(unserved, framing, tracker, reply)))
     }
 
-    /// Framing of the reply: what goes through a proxy must not be stored by a cache, which would answer the next
-    /// announce with it.
+    /// Framing of the reply: what goes through a proxy must not be stored by a cache, which would answer the
+    /// next announce with it.
     fn framing(&self, incoming: Incoming<'_>) -> Framing {
         let Incoming { peer, framing, .. } = incoming;
         let is_proxy = peer.is_none_or(|peer| self.forwarded.trusted.contains(peer));

@@ -1,4 +1,5 @@
-//! The handler without connections: what becomes of requests, and of responses of other cores that do not come.
+//! The handler without connections: what becomes of requests, and of responses of other cores that do not
+//! come.
 
 #![allow(
     clippy::unwrap_used,

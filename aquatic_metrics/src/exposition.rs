@@ -1,5 +1,5 @@
-//! Exposition of samples in the text format of Prometheus (version 0.0.4) and in OpenMetrics (version 1.0.0). They differ
-//! in the metadata of counters, the unit and the end.
+//! Exposition of samples in the text format of Prometheus (version 0.0.4) and in OpenMetrics (version 1.0.0).
+//! They differ in the metadata of counters, the unit and the end.
 
 use std::fmt::{self, Write};
 
@@ -16,7 +16,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// Format for a request with this `Accept` field: OpenMetrics if the client names it and does not prefer plain text.
+    /// Format for a request with this `Accept` field: OpenMetrics if the client names it and does not prefer
+    /// plain text.
     #[must_use]
     pub fn negotiate(accept: Option<&[u8]>) -> Self {
         let accept = accept.and_then(|value| str::from_utf8(value).ok()).unwrap_or_default();

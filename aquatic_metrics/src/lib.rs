@@ -1,5 +1,5 @@
-//! Counters, gauges and their exposition. Each core has cells of its own that only it writes, with plain adds; readers
-//! (the metrics endpoint, the statistics in the log) sum over the cores.
+//! Counters, gauges and their exposition. Each core has cells of its own that only it writes, with plain
+//! adds; readers (the metrics endpoint, the statistics in the log) sum over the cores.
 //!
 //! - [`names`]: every metric's name, help text, unit and kind, in one file.
 //! - [`Registry`], [`CoreMetrics`]: where counters are registered and read.

@@ -258,7 +258,8 @@ pub const PROXY_UNUSED: Metric = metric(
     Kind::Loss,
     "Connections of trusted proxies without a usable client address",
 );
-/// Requests of trusted proxies without a usable header, refused or taken to be the proxy's own, by protocol and reason.
+/// Requests of trusted proxies without a usable header, refused or taken to be the proxy's own, by protocol
+/// and reason.
 pub const PROXY_CLIENT_MISSING: Metric = metric(
     "aquatic_proxy_client_missing",
     Kind::Loss,

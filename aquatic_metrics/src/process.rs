@@ -56,8 +56,8 @@ impl ProcessFigures {
         parse_statm(text.get(..len)?)?.checked_mul(rustix::param::page_size() as u64)
     }
 
-    /// Linux 6.2 and later show the number of descriptors as the size of their directory, others show 0. Listing the
-    /// directory would take too long with a hundred thousand connections.
+    /// Linux 6.2 and later show the number of descriptors as the size of their directory, others show 0.
+    /// Listing the directory would take too long with a hundred thousand connections.
     fn open_descriptors(&self) -> Option<u64> {
         let count = self.descriptors.as_ref()?.metadata().ok()?.size();
         (count > 0).then_some(count)

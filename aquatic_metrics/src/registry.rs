@@ -12,8 +12,8 @@ use crate::names::{Kind, Metric};
 /// A label and its value, such as `("protocol", "udp")`.
 pub type Label = (&'static str, &'static str);
 
-/// Cells handed out together. Aligned so that no two cores write to the same cache line or to a pair of them that the
-/// processor fetches together.
+/// Cells handed out together. Aligned so that no two cores write to the same cache line or to a pair of them
+/// that the processor fetches together.
 #[repr(align(128))]
 struct Chunk([AtomicU64; Self::CELLS]);
 
@@ -176,8 +176,8 @@ impl CoreMetrics {
         &self.registry
     }
 
-    /// A counter that starts at zero. The same metric and labels on several cores, or several times on one, are one
-    /// series: their sum is shown.
+    /// A counter that starts at zero. The same metric and labels on several cores, or several times on one,
+    /// are one series: their sum is shown.
     #[must_use]
     pub fn counter(&self, metric: &'static Metric, labels: &[Label]) -> Counter {
         Counter { cell: self.cell(metric, labels), one_writer: PhantomData }
@@ -204,8 +204,8 @@ impl CoreMetrics {
 
 /// A number that one core increases. Can be moved to that core's thread, not shared.
 ///
-/// Adding is a load and a store, without the locked instruction that several writers would need: there is only ever
-/// one handle to a cell.
+/// Adding is a load and a store, without the locked instruction that several writers would need: there is
+/// only ever one handle to a cell.
 #[derive(Debug)]
 pub struct Counter {
     cell: &'static AtomicU64,

@@ -87,8 +87,8 @@ impl Rates<'_> {
     }
 }
 
-/// The swarms that all services share, by family, and those that a service has for itself. There a torrent may have peers
-/// of both families.
+/// The swarms that all services share, by family, and those that a service has for itself. There a torrent
+/// may have peers of both families.
 fn swarms(samples: &[Sample]) -> String {
     let own = samples.iter().filter(|sample| *sample.metric == names::TORRENTS);
     let own = own

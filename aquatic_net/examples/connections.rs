@@ -1,5 +1,5 @@
-//! Serves a constant HTTP response, to see what the connection layer costs by itself: time per request under a load
-//! generator, and memory per idle connection.
+//! Serves a constant HTTP response, to see what the connection layer costs by itself: time per request under
+//! a load generator, and memory per idle connection.
 //!
 //! `connections ADDRESS CORES [CERTIFICATE KEY]`; ends at SIGTERM.
 

@@ -1,9 +1,10 @@
-//! The network layer of the tracker: TCP connections with their limits, deadlines, TLS and proxies, and UDP in batches.
-//! It knows neither torrents nor what the bytes mean; that belongs to the services.
+//! The network layer of the tracker: TCP connections with their limits, deadlines, TLS and proxies, and UDP
+//! in batches. It knows neither torrents nor what the bytes mean; that belongs to the services.
 //!
-//! - [`tcp`]: listening sockets, connections, TLS. [`proxy`]: the client behind a proxy (PROXY protocol, forwarded
-//!   headers); pure.
-//! - [`udp`]: groups of sockets that are read and written in batches, and the program that steers packets to cores.
+//! - [`tcp`]: listening sockets, connections, TLS. [`proxy`]: the client behind a proxy (PROXY protocol,
+//!   forwarded headers); pure.
+//! - [`udp`]: groups of sockets that are read and written in batches, and the program that steers packets to
+//!   cores.
 //! - [`listen`]: why an address cannot be bound, and what to do about it.
 
 #![warn(missing_docs)]

@@ -1,5 +1,5 @@
-//! Setting up listeners: what can go wrong, in plain words and with a remedy; where they can be reached; the size of
-//! receive buffers.
+//! Setting up listeners: what can go wrong, in plain words and with a remedy; where they can be reached; the
+//! size of receive buffers.
 
 use std::fmt;
 use std::io;
@@ -65,7 +65,8 @@ impl BindError {
         Self { protocol, address, reason: BindReason::of(address, error) }
     }
 
-    /// Whether it is the machine that lacks the family of the address, so that the other family may still serve.
+    /// Whether it is the machine that lacks the family of the address, so that the other family may still
+    /// serve.
     #[must_use]
     pub fn family_unavailable(&self) -> bool {
         self.reason == BindReason::NoIpv6
@@ -126,8 +127,8 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Logs where a listener can be reached, and warns if nobody can: sockets on `[::]` may be made although IPv6 is switched
-/// off.
+/// Logs where a listener can be reached, and warns if nobody can: sockets on `[::]` may be made although IPv6
+/// is switched off.
 pub fn announce(name: &str, scheme: &str, address: SocketAddr) {
     log::info!("{}", announce_line(name, scheme, address));
     if address.is_ipv6() && address.ip().is_unspecified() && !ipv6_has_addresses() {
@@ -145,7 +146,8 @@ fn ipv6_has_addresses() -> bool {
     std::fs::read_to_string("/proc/net/if_inet6").is_ok_and(|list| !list.trim_ascii().is_empty())
 }
 
-/// Says where a listener can be reached. A socket bound to all addresses is shown with one that works on this machine.
+/// Says where a listener can be reached. A socket bound to all addresses is shown with one that works on this
+/// machine.
 fn announce_line(name: &str, scheme: &str, address: SocketAddr) -> String {
     if !address.ip().is_unspecified() {
         return format!("{name} tracker listening, announce URL: {scheme}://{address}/announce");
@@ -162,12 +164,12 @@ fn announce_line(name: &str, scheme: &str, address: SocketAddr) -> String {
     )
 }
 
-/// What was asked for when the last warning about receive buffers was logged: all sockets of a process ask for the
-/// same, and one warning is enough.
+/// What was asked for when the last warning about receive buffers was logged: all sockets of a process ask
+/// for the same, and one warning is enough.
 static WARNED_ABOUT: AtomicUsize = AtomicUsize::new(0);
 
-/// Asks the kernel for a receive buffer of this many bytes, past the limit for ordinary processes if that is allowed,
-/// and logs a warning with the remedy when the kernel gives less.
+/// Asks the kernel for a receive buffer of this many bytes, past the limit for ordinary processes if that is
+/// allowed, and logs a warning with the remedy when the kernel gives less.
 ///
 /// # Errors
 /// Those of `setsockopt` and `getsockopt`. A smaller buffer is no error.

@@ -14,8 +14,8 @@ pub(crate) fn force_receive_buffer(socket: &impl AsFd, bytes: c_int) -> io::Resu
     set_integer(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
 }
 
-/// Has a listening TCP socket hand over connections only once something has come by them, or when nothing has for this
-/// many seconds.
+/// Has a listening TCP socket hand over connections only once something has come by them, or when nothing has
+/// for this many seconds.
 ///
 /// # Errors
 /// Those of `setsockopt`.

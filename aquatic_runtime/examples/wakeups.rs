@@ -1,5 +1,5 @@
-//! Measures what waiting and messages cost: `cargo run --release -p aquatic_runtime --example wakeups`. Prints one line
-//! per figure; run it several times and look at the medians.
+//! Measures what waiting and messages cost: `cargo run --release -p aquatic_runtime --example wakeups`.
+//! Prints one line per figure; run it several times and look at the medians.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

@@ -1,14 +1,16 @@
-//! Typed channels between cores: from each core to each other core a bounded queue of batches. Sending never waits: a
-//! full queue gives the batch back to the sender, who answers, keeps or counts it.
+//! Typed channels between cores: from each core to each other core a bounded queue of batches. Sending never
+//! waits: a full queue gives the batch back to the sender, who answers, keeps or counts it.
 //!
-//! A channel carries batches, not messages, because handing something to another core costs the same whatever its
-//! size. Emptied batches are kept by the receiving core for its own sends, so that forwarding allocates nothing once
-//! traffic flows both ways. [`Outbox`] gathers messages and sends them when the tasks that are ready have run.
+//! A channel carries batches, not messages, because handing something to another core costs the same whatever
+//! its size. Emptied batches are kept by the receiving core for its own sends, so that forwarding allocates
+//! nothing once traffic flows both ways. [`Outbox`] gathers messages and sends them when the tasks that are
+//! ready have run.
 //!
-//! Invariants, each against a known fault of glommio 0.9. Nobody awaits a send, because two cores that wait for room
-//! with each other would wait for ever. Channel ends are never cloned, because a clone is a second writer to a queue
-//! with room for one. Each queue is received from by one task of its own that is woken by that queue only: a task that
-//! polled several would leave a waker behind in each at every poll, and a task overflows at 32,767 of them.
+//! Invariants, each against a known fault of glommio 0.9. Nobody awaits a send, because two cores that wait
+//! for room with each other would wait for ever. Channel ends are never cloned, because a clone is a second
+//! writer to a queue with room for one. Each queue is received from by one task of its own that is woken by
+//! that queue only: a task that polled several would leave a waker behind in each at every poll, and a task
+//! overflows at 32,767 of them.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -44,7 +46,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A batch of messages: what a channel carries.
 pub trait Batch: Default + Send + 'static {
-    /// Number of messages, or another measure of what the batch holds, in the unit of [`MAX_WAITING`](Self::MAX_WAITING).
+    /// Number of messages, or another measure of what the batch holds, in the unit of
+    /// [`MAX_WAITING`](Self::MAX_WAITING).
     fn size(&self) -> usize;
 
     /// Removes all messages and keeps the memory.
@@ -154,7 +157,8 @@ impl<B: Batch> Channel<B> {
     /// Connects a core's ends; completes when all other cores have opened the channel, too.
     pub(crate) async fn open(core: &Rc<Core>, channels: &Channels, name: &'static str) -> Self {
         let Ends { senders, receivers } = channels.take::<B>(name, core.index());
-        // A sender and its receiver connect when both try at once, so all have to be trying before one is waited for.
+        // A sender and its receiver connect when both try at once, so all have to be trying before one is
+        // waited for.
         let connecting: Vec<_> = senders
             .into_iter()
             .map(|sender| sender.map(|sender| glommio::spawn_local(sender.connect())))
@@ -221,8 +225,9 @@ impl<B: Batch> Channel<B> {
         }
     }
 
-    /// Starts to hand received batches to `receive`, with the index of the sending core. Until then they stay in their
-    /// queues. `receive` must neither block nor wait; what it leaves in the batch is dropped. To be called once.
+    /// Starts to hand received batches to `receive`, with the index of the sending core. Until then they stay
+    /// in their queues. `receive` must neither block nor wait; what it leaves in the batch is dropped. To be
+    /// called once.
     pub fn receive(&self, receive: impl FnMut(usize, &mut B) + 'static) {
         let receive = Rc::new(RefCell::new(receive));
         for (from, mut receiver) in self.inner.receivers.take() {
@@ -264,8 +269,8 @@ fn kind<T>(error: &GlommioError<T>) -> &'static str {
     }
 }
 
-/// Gathers messages for each other core and sends them in batches: when a batch is full, when [`flush`](Self::flush)
-/// is called, or after the tasks that are ready have run.
+/// Gathers messages for each other core and sends them in batches: when a batch is full, when
+/// [`flush`](Self::flush) is called, or after the tasks that are ready have run.
 pub struct Outbox<B: Batch> {
     state: Rc<OutboxState<B>>,
 }
@@ -343,7 +348,8 @@ impl<B: Batch> Outbox<B> {
         }
     }
 
-    /// Sends what waits. Returns whether the queues had room for everything; if not, the outbox tries again by itself.
+    /// Sends what waits. Returns whether the queues had room for everything; if not, the outbox tries again
+    /// by itself.
     pub fn flush(&self) -> bool {
         let mut all = true;
         for (to, waiting) in self.state.waiting.iter().enumerate() {

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aquatic_common::Seconds;
 
-/// The moment that the tracker's times are counted from. Copies of it agree, so the times of all cores can be compared.
-/// A process that takes over from an earlier one resumes its epoch, so that ages and connection ids keep their meaning.
+/// The moment that the tracker's times are counted from. Copies of it agree, so the times of all cores can be
+/// compared. A process that takes over from an earlier one resumes its epoch, so that ages and connection ids
+/// keep their meaning.
 #[derive(Clone, Copy, Debug)]
 pub struct Epoch {
     resumed: Instant,
@@ -35,7 +36,8 @@ impl Epoch {
     }
 }
 
-/// Seconds since 1970 by the machine's calendar, which may be set wrong or be set anew: only for what comes with a date.
+/// Seconds since 1970 by the machine's calendar, which may be set wrong or be set anew: only for what comes
+/// with a date.
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn calendar_seconds() -> i64 {

@@ -1,4 +1,5 @@
-//! Per-core context: clock, randomness, sockets, channels to the other cores, and the executor's tasks and timers.
+//! Per-core context: clock, randomness, sockets, channels to the other cores, and the executor's tasks and
+//! timers.
 
 use std::cell::{RefCell, RefMut};
 use std::fmt;
@@ -19,11 +20,11 @@ use crate::stop::StopFlag;
 
 pub use crate::stop::Stopping;
 
-/// What runs on each core. The value is made in the main thread, one per core, with the sockets of that core; then it
-/// moves to the core's thread and runs until the process stops.
+/// What runs on each core. The value is made in the main thread, one per core, with the sockets of that core;
+/// then it moves to the core's thread and runs until the process stops.
 pub trait CoreService: Send + 'static {
-    /// Runs the service. To return before [`Core::stopping`] completes, or to return an error, ends the process with a
-    /// message.
+    /// Runs the service. To return before [`Core::stopping`] completes, or to return an error, ends the
+    /// process with a message.
     fn run(self, core: Rc<Core>) -> impl Future<Output = anyhow::Result<()>> + 'static;
 }
 
@@ -99,8 +100,8 @@ impl Core {
         self.count
     }
 
-    /// This core's source of randomness: fast, seeded from the operating system, not for secrets. A borrow must end
-    /// before the next `.await`.
+    /// This core's source of randomness: fast, seeded from the operating system, not for secrets. A borrow
+    /// must end before the next `.await`.
     pub fn rng(&self) -> RefMut<'_, SmallRng> {
         self.rng.borrow_mut()
     }
@@ -115,8 +116,8 @@ impl Core {
         self.clock.shown()
     }
 
-    /// Brings the clock up to date and returns the time it then shows. A service does so once per batch; the engine
-    /// does so at every wake-up of its own tasks.
+    /// Brings the clock up to date and returns the time it then shows. A service does so once per batch; the
+    /// engine does so at every wake-up of its own tasks.
     pub fn tick(&self) -> Duration {
         self.clock.tick()
     }
@@ -131,8 +132,8 @@ impl Core {
         &self.metrics
     }
 
-    /// Opens this core's end of the channel with this name. Completes when all cores have opened it: each opens the
-    /// same channels, in the same order, once.
+    /// Opens this core's end of the channel with this name. Completes when all cores have opened it: each
+    /// opens the same channels, in the same order, once.
     pub async fn open_channel<B: Batch>(self: &Rc<Self>, name: &'static str) -> Channel<B> {
         Channel::open(self, &self.channels, name).await
     }
@@ -142,8 +143,8 @@ impl Core {
         self.stop.is_set()
     }
 
-    /// Completes when the process begins to stop. [`CoreService::run`] should then finish what it has begun and return;
-    /// a deadline ends the process regardless.
+    /// Completes when the process begins to stop. [`CoreService::run`] should then finish what it has begun
+    /// and return; a deadline ends the process regardless.
     pub fn stopping(&self) -> Stopping<'_> {
         self.stop.wait()
     }
@@ -157,8 +158,8 @@ impl Core {
         glommio::timer::sleep(duration).await;
     }
 
-    /// Lets the other tasks of this core run, and the executor attend to timers and channels. A loop that may never
-    /// wait for anything must call it between two units of bounded work.
+    /// Lets the other tasks of this core run, and the executor attend to timers and channels. A loop that may
+    /// never wait for anything must call it between two units of bounded work.
     pub async fn yield_now(&self) {
         if self.polls.is_due(self.tick()) {
             self.polls.next().await;
@@ -169,8 +170,8 @@ impl Core {
         }
     }
 
-    /// Starts a task on this core. For connections and periodic work; never per request or message, because starting a
-    /// task takes a lock that all cores share.
+    /// Starts a task on this core. For connections and periodic work; never per request or message, because
+    /// starting a task takes a lock that all cores share.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         glommio::spawn_local(task).detach();
     }

@@ -14,8 +14,8 @@ const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 pub struct CorePlan {
     /// Processor numbers of the operating system.
     pub cpus: Vec<usize>,
-    /// Processor time quota of the control group in whole processors, if it is lower than the number of cores: the
-    /// kernel then stops all threads for part of the time.
+    /// Processor time quota of the control group in whole processors, if it is lower than the number of
+    /// cores: the kernel then stops all threads for part of the time.
     pub throttled_to: Option<usize>,
 }
 
@@ -104,9 +104,9 @@ impl Quota {
     }
 }
 
-/// Chooses the processors. They are those listed, or all in the affinity mask if the list is empty. `asked` is the
-/// configured number of workers, 0 for one per processor, limited by the quota. A configured number is used even if it
-/// exceeds the quota.
+/// Chooses the processors. They are those listed, or all in the affinity mask if the list is empty. `asked`
+/// is the configured number of workers, 0 for one per processor, limited by the quota. A configured number is
+/// used even if it exceeds the quota.
 ///
 /// # Errors
 /// More workers than processors, or a listed processor that is not in the mask.
@@ -163,8 +163,8 @@ fn cgroup_quota(memberships: &str, mount: &Path) -> Option<Quota> {
         } else {
             continue;
         };
-        // A group is bound by its own quota and by those of all groups around it. In a container the path may name
-        // groups that are not visible; the root of the mount is then the container's own group.
+        // A group is bound by its own quota and by those of all groups around it. In a container the path may
+        // name groups that are not visible; the root of the mount is then the container's own group.
         for ancestor in Path::new(group.trim_start_matches('/')).ancestors() {
             tightest = Quota::tighter(tightest, read(&hierarchy.join(ancestor)));
         }

@@ -27,8 +27,8 @@ use crate::supervise::{Event, ReloadTrigger, Supervisor};
 /// Longest time a core may take to come up.
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Longest time the cores have to finish what they have begun when the process stops. With what comes before and after
-/// it the process ends within five seconds.
+/// Longest time the cores have to finish what they have begun when the process stops. With what comes before
+/// and after it the process ends within five seconds.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Period of the main thread's housekeeping.
@@ -144,8 +144,8 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Begins to listen to signals and makes panics fatal, plans the cores and checks what the machine allows. Starts
-    /// no core and drops no privilege yet.
+    /// Begins to listen to signals and makes panics fatal, plans the cores and checks what the machine
+    /// allows. Starts no core and drops no privilege yet.
     ///
     /// # Errors
     /// Anything that would keep the tracker from running, with its remedy.
@@ -236,14 +236,14 @@ impl Engine {
         self.periodic.push(Box::new(periodic));
     }
 
-    /// Adds a thread beside the cores, started once privileges have been dropped. Its end, like a core's, ends the
-    /// process with a message. It reaches cores through mailboxes only.
+    /// Adds a thread beside the cores, started once privileges have been dropped. Its end, like a core's,
+    /// ends the process with a message. It reaches cores through mailboxes only.
     pub fn add_side_thread(&mut self, name: &str, work: impl FnOnce() + Send + 'static) {
         self.side_threads.push((name.to_owned(), Box::new(work)));
     }
 
-    /// Drops privileges, starts the cores and runs until the process is told to stop. `services` has one element per
-    /// core, in core order. Returns `Ok` after a stop that was asked for.
+    /// Drops privileges, starts the cores and runs until the process is told to stop. `services` has one
+    /// element per core, in core order. Returns `Ok` after a stop that was asked for.
     ///
     /// The threads of the cores still exist when this returns, so the caller ends the process with
     /// `std::process::exit`. A panic in any thread ends the process with exit code
@@ -272,8 +272,8 @@ impl Engine {
     }
 }
 
-/// Starts one core after the other, so that the first that cannot be started is the one reported. Returns the way to
-/// command them, and what has happened meanwhile and is to be seen to once all of them run.
+/// Starts one core after the other, so that the first that cannot be started is the one reported. Returns the
+/// way to command them, and what has happened meanwhile and is to be seen to once all of them run.
 fn start_cores<S: CoreService>(
     engine: &Engine,
     services: Vec<S>,
@@ -346,7 +346,8 @@ fn supervise(
     }
     log::info!("stopping");
     for core in control {
-        // A core that has not received its last commands would not hear of this one either; the deadline ends it.
+        // A core that has not received its last commands would not hear of this one either; the deadline ends
+        // it.
         let _ = core.try_send(Control::Stop);
     }
     let deadline = housekeeper.now() + STOP_DEADLINE;

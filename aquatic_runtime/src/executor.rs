@@ -18,23 +18,24 @@ use crate::mailbox::MailboxReceiver;
 use crate::readiness::{EVENTS_PER_POLL, Readiness};
 use crate::supervise::Event;
 
-/// Memory each executor registers with the kernel for file I/O, which the tracker does not do: the least it takes.
+/// Memory each executor registers with the kernel for file I/O, which the tracker does not do: the least it
+/// takes.
 const IO_MEMORY: usize = 64 * 1024;
 
-/// When the executor interrupts running tasks by itself: never. If that moment comes before the first task has run, as
-/// happens on a busy machine, its main loop concludes that there was nothing to do, and sleeps although tasks are
-/// runnable. Tasks yield by themselves instead, see [`reactor_poll`](crate::reactor_poll).
+/// When the executor interrupts running tasks by itself: never. If that moment comes before the first task
+/// has run, as happens on a busy machine, its main loop concludes that there was nothing to do, and sleeps
+/// although tasks are runnable. Tasks yield by themselves instead, see [`reactor_poll`](crate::reactor_poll).
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// Period of each core's housekeeping.
 const TICK: Duration = Duration::from_millis(250);
 
-/// A core whose waits are shorter than this is busy. A wait of the executor costs some ten system calls, so a core whose
-/// waits end at once would spend more on them than on what it waits for.
+/// A core whose waits are shorter than this is busy. A wait of the executor costs some ten system calls, so a
+/// core whose waits end at once would spend more on them than on what it waits for.
 const BUSY_THRESHOLD: Duration = Duration::from_micros(50);
 
-/// How long a busy core lets events gather before it waits again: the longest that an event waits for a core that has
-/// nothing else to do. An idle core reacts to the first event at once.
+/// How long a busy core lets events gather before it waits again: the longest that an event waits for a core
+/// that has nothing else to do. An idle core reacts to the first event at once.
 const COALESCE_DELAY: Duration = Duration::from_micros(100);
 
 /// Pause before the sockets are polled again when the process has no descriptor left to wait with.
@@ -177,8 +178,8 @@ async fn drain(core: &Core) {
     }
 }
 
-/// Takes events until there are none. Whatever the woken tasks cause in turn is found here, without a wait. Returns
-/// whether there were any.
+/// Takes events until there are none. Whatever the woken tasks cause in turn is found here, without a wait.
+/// Returns whether there were any.
 async fn exhaust(core: &Core, events: &mut Vec<EpollEvent>) -> bool {
     let mut found = false;
     while core.readiness().poll_events(events) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::clock::Epoch;
 
-/// Time without a tick after which a core counts as stalled. Ticks come several times a second, and no work takes more
-/// than milliseconds at a stretch.
+/// Time without a tick after which a core counts as stalled. Ticks come several times a second, and no work
+/// takes more than milliseconds at a stretch.
 pub const STALL: Duration = Duration::from_secs(3);
 
 /// The time of each core's last tick.

@@ -1,5 +1,5 @@
-//! The main thread's periodic work while the cores run: stalled cores, losses and statistics for the log, and whatever
-//! else has been registered, such as certificates.
+//! The main thread's periodic work while the cores run: stalled cores, losses and statistics for the log, and
+//! whatever else has been registered, such as certificates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,15 +16,16 @@ pub trait Periodic: fmt::Debug + Send {
     /// Called about once a second with the time since the epoch.
     fn tick(&mut self, now: Duration);
 
-    /// Called when the process is told to read its files again (SIGHUP, SIGUSR1), before [`reload`](Self::reload) of
-    /// any periodic work: applies changed settings, which name the other files.
+    /// Called when the process is told to read its files again (SIGHUP, SIGUSR1), before
+    /// [`reload`](Self::reload) of any periodic work: applies changed settings, which name the other files.
     fn reload_configuration(&mut self) {}
 
     /// Called when the process is told to read its files again (SIGHUP, SIGUSR1).
     fn reload(&mut self) {}
 }
 
-/// Time between two statistics reports in the log, in seconds; 0 for no reports. Can be changed by any thread.
+/// Time between two statistics reports in the log, in seconds; 0 for no reports. Can be changed by any
+/// thread.
 #[derive(Clone, Debug)]
 pub struct StatisticsInterval(Arc<AtomicU32>);
 

@@ -1,11 +1,13 @@
-//! Large pages for what the cores remember. Looking up a torrent among millions goes to memory that nothing has been near
-//! for a while; with pages of 4 KiB the processor then often has to look up the page first. So once a second the
-//! main thread has the kernel turn stretches of memory that are in use as a whole into pages of 2 MiB.
+//! Large pages for what the cores remember. Looking up a torrent among millions goes to memory that nothing
+//! has been near for a while; with pages of 4 KiB the processor then often has to look up the page first. So
+//! once a second the main thread has the kernel turn stretches of memory that are in use as a whole into
+//! pages of 2 MiB.
 //!
-//! Why not ask for large pages where memory is allocated: the kernel would then clear 2 MiB, and perhaps move other
-//! memory out of the way, while a core waits for its first byte. Here the work is the main thread's; a core waits only
-//! if it touches the very stretch that is being copied. Memory use does not grow, since stretches with holes are left
-//! alone. Where the kernel cannot do it (before 6.1), or the operator has switched large pages off, nothing happens.
+//! Why not ask for large pages where memory is allocated: the kernel would then clear 2 MiB, and perhaps move
+//! other memory out of the way, while a core waits for its first byte. Here the work is the main thread's; a
+//! core waits only if it touches the very stretch that is being copied. Memory use does not grow, since
+//! stretches with holes are left alone. Where the kernel cannot do it (before 6.1), or the operator has
+//! switched large pages off, nothing happens.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

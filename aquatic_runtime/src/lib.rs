@@ -1,41 +1,44 @@
-//! The engine under every service of the tracker: one thread per core, one glommio executor on each, the same program
-//! on each. A service is written against [`Core`] and started by [`Engine`]; glommio is used nowhere else.
+//! The engine under every service of the tracker: one thread per core, one glommio executor on each, the same
+//! program on each. A service is written against [`Core`] and started by [`Engine`]; glommio is used nowhere
+//! else.
 //!
-//! What belongs here: cores, messages between them, waiting for descriptors, time, signals, supervision, dropping
-//! privileges. What does not: sockets and connections (`aquatic_net`), torrents and peers (`aquatic_tracker`), how
-//! configuration is read (`aquatic_cli_helpers`).
+//! What belongs here: cores, messages between them, waiting for descriptors, time, signals, supervision,
+//! dropping privileges. What does not: sockets and connections (`aquatic_net`), torrents and peers
+//! (`aquatic_tracker`), how configuration is read (`aquatic_cli_helpers`).
 //!
 //! # Modules
 //!
 //! In the main thread, before any core starts:
 //! - [`engine`]: from a configuration to running cores and back to a clean exit.
-//! - [`cores`]: which processors to use. [`startup`]: what the machine must allow. [`privileges`]: what is given up once
-//!   sockets are bound. All of them explain themselves with a remedy. [`secrets`]: the source of all keys.
+//! - [`cores`]: which processors to use. [`startup`]: what the machine must allow. [`privileges`]: what is
+//!   given up once sockets are bound. All of them explain themselves with a remedy. [`secrets`]: the source
+//!   of all keys.
 //!
 //! In the main thread, afterwards:
-//! - [`supervise`]: threads, panics and signals. `housekeeping`: statistics, losses, and what services have registered
-//!   as [`Periodic`]. [`health`]: stalled cores. `large_pages`: fewer misses of the TLB. `spare_memory`: memory that
-//!   connections leave behind.
+//! - [`supervise`]: threads, panics and signals. `housekeeping`: statistics, losses, and what services have
+//!   registered as [`Periodic`]. [`health`]: stalled cores. `large_pages`: fewer misses of the TLB.
+//!   `spare_memory`: memory that connections leave behind.
 //!
 //! On each core:
-//! - [`core`]: the per-core context. `executor`: how it is started and drains its epoll set. `reactor_poll`: how the
-//!   executor is kept attentive.
-//! - [`readiness`]: waiting for descriptors. [`channel`]: typed channels between cores. [`mod@mailbox`]: from any thread to
-//!   one core. [`clock`]: the time.
+//! - [`core`]: the per-core context. `executor`: how it is started and drains its epoll set. `reactor_poll`:
+//!   how the executor is kept attentive.
+//! - [`readiness`]: waiting for descriptors. [`channel`]: typed channels between cores. [`mod@mailbox`]: from
+//!   any thread to one core. [`clock`]: the time.
 //!
 //! # Rules for code on a core
 //!
 //! Each comes from a known fault of glommio 0.9.
 //! - Never await a send to another core; an overflow is answered or counted, never silent.
-//! - Never spawn per request or message: it takes a lock that all cores share. One task per connection; its reader and
-//!   writer are joined inside it, because a task that spawns children and races them is never freed.
+//! - Never spawn per request or message: it takes a lock that all cores share. One task per connection; its
+//!   reader and writer are joined inside it, because a task that spawns children and races them is never
+//!   freed.
 //! - One timer for many things: a sweep per core, not a sleep per connection.
-//! - A loop that may never wait calls [`Core::yield_now`] between units of bounded work. Other ways to yield do not let
-//!   the executor poll its reactor, see `reactor_poll`.
+//! - A loop that may never wait calls [`Core::yield_now`] between units of bounded work. Other ways to yield
+//!   do not let the executor poll its reactor, see `reactor_poll`.
 //! - No borrow of anything shared is held over an `.await`.
 //! - No input of a client may reach a panic: it ends the process.
-//! - Executors are made once per process and never taken down; the process exits around them. Tests that start an
-//!   engine do so in a process of their own.
+//! - Executors are made once per process and never taken down; the process exits around them. Tests that
+//!   start an engine do so in a process of their own.
 
 #![warn(missing_docs)]
 

@@ -1,8 +1,8 @@
-//! Mailboxes: from any thread to one core. Commands of the control plane (stop, reload, limits) and connections handed
-//! to another core come this way.
+//! Mailboxes: from any thread to one core. Commands of the control plane (stop, reload, limits) and
+//! connections handed to another core come this way.
 //!
-//! A mailbox is a bounded queue behind a lock and an eventfd in the core's epoll set, so a message is noticed like any
-//! packet. It is meant for what is rare or large: channels between cores have no lock.
+//! A mailbox is a bounded queue behind a lock and an eventfd in the core's epoll set, so a message is noticed
+//! like any packet. It is meant for what is rare or large: channels between cores have no lock.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -98,7 +98,8 @@ pub fn mailbox<T>(capacity: usize) -> io::Result<(MailboxSender<T>, MailboxRecei
     Ok((MailboxSender { shared: Arc::clone(&shared) }, MailboxReceiver { shared }))
 }
 
-/// One mailbox per core, in core order: the senders for every thread that needs them, and each core's receiver.
+/// One mailbox per core, in core order: the senders for every thread that needs them, and each core's
+/// receiver.
 pub type Mailboxes<T> = (Vec<MailboxSender<T>>, Vec<MailboxReceiver<T>>);
 
 /// Makes one mailbox per core.
@@ -124,7 +125,8 @@ impl<T: Clone> Broadcast<T> {
     }
 }
 
-/// One mailbox per core for what every core is told: the sending side, and each core's receiver, in core order.
+/// One mailbox per core for what every core is told: the sending side, and each core's receiver, in core
+/// order.
 ///
 /// # Errors
 /// As [`mailbox`].
@@ -134,8 +136,8 @@ pub fn broadcast<T>(cores: usize, capacity: usize) -> io::Result<(Broadcast<T>, 
 }
 
 impl<T: 'static> MailboxReceiver<T> {
-    /// Starts to hand messages to `receive` on this core, in the order they were sent. `receive` must neither block nor
-    /// wait.
+    /// Starts to hand messages to `receive` on this core, in the order they were sent. `receive` must neither
+    /// block nor wait.
     ///
     /// # Errors
     /// Those of `epoll_ctl`.

@@ -81,8 +81,8 @@ pub fn check(config: &PrivilegesConfig, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Why a file cannot be read after privileges are dropped, judged by owner, group and mode; `None` if it can be read, or
-/// if no privileges are dropped. With a new root directory the file is looked up inside it.
+/// Why a file cannot be read after privileges are dropped, judged by owner, group and mode; `None` if it can
+/// be read, or if no privileges are dropped. With a new root directory the file is looked up inside it.
 #[must_use]
 pub fn unreadable_after_drop(config: &PrivilegesConfig, file: &Path) -> Option<String> {
     if !config.drop_privileges {
@@ -152,8 +152,9 @@ fn allows((owner, group, mode): (u32, u32, u32), (uid, gid): (u32, u32), needed:
     uid == 0 || bits & needed != 0
 }
 
-/// Becomes the configured user, in all threads there are: the C library changes users and groups in each, and threads
-/// share their root directory. To be called before the cores start, so that nothing a client sends is handled with more.
+/// Becomes the configured user, in all threads there are: the C library changes users and groups in each, and
+/// threads share their root directory. To be called before the cores start, so that nothing a client sends is
+/// handled with more.
 ///
 /// # Errors
 /// The configuration asks for what is not possible. The tracker must not go on then.

@@ -1,18 +1,19 @@
 //! Making sure that the executor polls its reactor: channels of other cores, timers, readiness of sockets.
 //!
-//! glommio's executor does so when no task is runnable, or when a timer in the kernel tells it that tasks have run for
-//! long enough. That timer cannot be relied on: beside tasks that are always runnable it sometimes never fires, and the
-//! core then hears of nothing any more. So tasks that are always runnable step aside together, once per interval, until
-//! the executor has polled its reactor.
+//! glommio's executor does so when no task is runnable, or when a timer in the kernel tells it that tasks
+//! have run for long enough. That timer cannot be relied on: beside tasks that are always runnable it
+//! sometimes never fires, and the core then hears of nothing any more. So tasks that are always runnable step
+//! aside together, once per interval, until the executor has polled its reactor.
 //!
-//! How to be woken by a poll of the reactor and by nothing else: the future that connects one end of a channel, while the
-//! other end is not connected, is woken at each poll. One such future serves all tasks of a core, and the other end of
-//! its channel is kept and never connected.
+//! How to be woken by a poll of the reactor and by nothing else: the future that connects one end of a
+//! channel, while the other end is not connected, is woken at each poll. One such future serves all tasks of
+//! a core, and the other end of its channel is kept and never connected.
 //!
-//! A second fault of the executor: if another core's message arrives between a poll of the reactor and the first task
-//! that would run, the main loop concludes that no task is runnable, and sleeps. It does not sleep while somebody has
-//! asked to be woken by the next poll, so a task that yields but stays runnable leaves a guard that does. For tasks
-//! woken by events there is no such way; a heartbeat bounds how long they can be asleep like that.
+//! A second fault of the executor: if another core's message arrives between a poll of the reactor and the
+//! first task that would run, the main loop concludes that no task is runnable, and sleeps. It does not sleep
+//! while somebody has asked to be woken by the next poll, so a task that yields but stays runnable leaves a
+//! guard that does. For tasks woken by events there is no such way; a heartbeat bounds how long they can be
+//! asleep like that.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -25,12 +26,13 @@ use std::time::Duration;
 
 use glommio::channels::shared_channel::{self, SharedReceiver};
 
-/// Time tasks may run before the executor polls its reactor: under load the longest that messages, timers and sockets
-/// wait. A poll costs some microseconds.
+/// Time tasks may run before the executor polls its reactor: under load the longest that messages, timers and
+/// sockets wait. A poll costs some microseconds.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Heartbeat of a core that has something to do, and of one that has not: the longest that an event can go unnoticed
-/// because of the executor's fault. An idle core should stay idle, and the fault needs two events at once.
+/// Heartbeat of a core that has something to do, and of one that has not: the longest that an event can go
+/// unnoticed because of the executor's fault. An idle core should stay idle, and the fault needs two events
+/// at once.
 const HEARTBEAT: Duration = Duration::from_millis(20);
 const IDLE_HEARTBEAT: Duration = Duration::from_millis(250);
 

@@ -1,13 +1,15 @@
-//! Waiting for sockets: one epoll set per core, drained by one task that waits for the epoll descriptor itself.
+//! Waiting for sockets: one epoll set per core, drained by one task that waits for the epoll descriptor
+//! itself.
 //!
-//! Why not glommio's own sockets: waiting for each read separately costs a request to the kernel and a completion that
-//! interrupts the thread, half of what a core can do. With one set the cost of waiting is shared by all sockets that
-//! become ready together, and a core that is busy anyway finds them ready without having waited at all.
+//! Why not glommio's own sockets: waiting for each read separately costs a request to the kernel and a
+//! completion that interrupts the thread, half of what a core can do. With one set the cost of waiting is
+//! shared by all sockets that become ready together, and a core that is busy anyway finds them ready without
+//! having waited at all.
 //!
-//! Invariants: a source owns its descriptor and leaves the set when it is dropped, so an event never names a source that
-//! is gone. A wake-up may be spurious, a lost one never happens: a source is marked as not ready only by its owner, on
-//! this thread, between two looks at the set; and what has come before it entered the set is told when it does. One task
-//! may wait per source and direction.
+//! Invariants: a source owns its descriptor and leaves the set when it is dropped, so an event never names a
+//! source that is gone. A wake-up may be spurious, a lost one never happens: a source is marked as not ready
+//! only by its owner, on this thread, between two looks at the set; and what has come before it entered the
+//! set is told when it does. One task may wait per source and direction.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -26,18 +28,19 @@ use slab::Slab;
 
 use crate::sys;
 
-/// Maximum number of events taken from the kernel at once; the tasks they wake run before more are taken. So this many
-/// connections, at most, are served before the core returns to its other sockets.
+/// Maximum number of events taken from the kernel at once; the tasks they wake run before more are taken. So
+/// this many connections, at most, are served before the core returns to its other sockets.
 pub(crate) const EVENTS_PER_POLL: usize = 256;
 
 /// How a source's registration is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// For connections: registered for both directions at the first wait, no system call per wait. Each arrival of data
-    /// wakes the core. A connection that is served without a wait never enters the set.
+    /// For connections: registered for both directions at the first wait, no system call per wait. Each
+    /// arrival of data wakes the core. A connection that is served without a wait never enters the set.
     Edge,
-    /// For sockets that are drained in a loop, such as UDP: armed by each wait and silent in between, so that a busy
-    /// socket causes no wake-ups; a wait costs one system call. Whoever finds one busy has it [`leave`](Source::leave).
+    /// For sockets that are drained in a loop, such as UDP: armed by each wait and silent in between, so that
+    /// a busy socket causes no wake-ups; a wait costs one system call. Whoever finds one busy has it
+    /// [`leave`](Source::leave).
     OneShot,
 }
 
@@ -137,8 +140,8 @@ impl Readiness {
             .inspect_err(|_| self.set.failures.set(self.set.failures.get() + 1))
     }
 
-    /// Waits that failed since the last call, because the process had no descriptor left. Sockets are then looked at
-    /// periodically.
+    /// Waits that failed since the last call, because the process had no descriptor left. Sockets are then
+    /// looked at periodically.
     pub(crate) fn take_failures(&self) -> u64 {
         self.set.failures.take()
     }
@@ -146,8 +149,8 @@ impl Readiness {
     /// Takes over a descriptor, which must be in non-blocking mode. Dropping the source closes it.
     ///
     /// # Errors
-    /// In [`Mode::OneShot`] those of `epoll_ctl`, such as too many watched descriptors; in [`Mode::Edge`] the first wait
-    /// has them.
+    /// In [`Mode::OneShot`] those of `epoll_ctl`, such as too many watched descriptors; in [`Mode::Edge`] the
+    /// first wait has them.
     pub fn register<T: AsFd>(&self, io: T, mode: Mode) -> io::Result<Source<T>> {
         // A new source counts as ready: its owner tries first and waits only when there was nothing to do.
         let side = || Side { ready: true, waiting: None };
@@ -163,7 +166,8 @@ impl Readiness {
     /// Takes events from the kernel and wakes their owners. Tells whether there were any.
     pub(crate) fn poll_events(&self, events: &mut Vec<Event>) -> bool {
         events.clear();
-        // The descriptor is valid and the buffer is ours, so the only error left is an interruption by a signal.
+        // The descriptor is valid and the buffer is ours, so the only error left is an interruption by a
+        // signal.
         let _ = epoll::wait(&self.set.epoll, spare_capacity(events), Some(&Timespec::default()));
         if events.is_empty() {
             return false;
@@ -175,8 +179,8 @@ impl Readiness {
                 continue;
             };
             let flags = event.flags;
-            // One event disarms a one-shot source altogether, so whoever waits for the other direction has to look,
-            // too, and to arm it again.
+            // One event disarms a one-shot source altogether, so whoever waits for the other direction has to
+            // look, too, and to arm it again.
             let both = entry.mode == Mode::OneShot || flags.intersects(EventFlags::ERR | EventFlags::HUP);
             entry.ended |= flags.intersects(EventFlags::ERR | EventFlags::HUP | EventFlags::RDHUP);
             if both || flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
@@ -209,11 +213,11 @@ impl<T: AsFd> Source<T> {
         &self.io
     }
 
-    /// Completes when the descriptor may have something to read. It may complete without anything being there: the
-    /// caller reads until that would block, and waits again. One task may wait for each direction.
+    /// Completes when the descriptor may have something to read. It may complete without anything being
+    /// there: the caller reads until that would block, and waits again. One task may wait for each direction.
     ///
-    /// In [`Mode::OneShot`] it always asks the kernel, so it is to be called only after a read that would have
-    /// blocked.
+    /// In [`Mode::OneShot`] it always asks the kernel, so it is to be called only after a read that would
+    /// have blocked.
     ///
     /// # Errors
     /// Those of `epoll_ctl`.
@@ -229,9 +233,10 @@ impl<T: AsFd> Source<T> {
         self.until_ready(Direction::Write)
     }
 
-    /// Leaves the set until the next wait, if nobody waits. In [`Mode::OneShot`], for a socket that is always busy: the
-    /// kernel goes through all that watch a socket for each packet it takes or gets rid of, even if they want to know
-    /// nothing. With UDP that is 4 % of a response. Leaving and coming back cost a system call more than staying.
+    /// Leaves the set until the next wait, if nobody waits. In [`Mode::OneShot`], for a socket that is always
+    /// busy: the kernel goes through all that watch a socket for each packet it takes or gets rid of, even if
+    /// they want to know nothing. With UDP that is 4 % of a response. Leaving and coming back cost a system
+    /// call more than staying.
     pub fn leave(&self) {
         let leaves = self.with_entry(|entry| {
             let waited_for = entry.read.waiting.is_some() || entry.write.waiting.is_some();
@@ -243,8 +248,8 @@ impl<T: AsFd> Source<T> {
         }
     }
 
-    /// Runs a read that may block; if it would have, the next [`readable`](Self::readable) really waits. Every read
-    /// of a source in [`Mode::Edge`] has to go through here.
+    /// Runs a read that may block; if it would have, the next [`readable`](Self::readable) really waits.
+    /// Every read of a source in [`Mode::Edge`] has to go through here.
     ///
     /// # Errors
     /// Those of the operation, `WouldBlock` included.
@@ -281,7 +286,8 @@ impl<T: AsFd> Source<T> {
         Ok(())
     }
 
-    /// Sees to it that the kernel tells of what comes: once and for all, or of one event if the mode wants to be asked.
+    /// Sees to it that the kernel tells of what comes: once and for all, or of one event if the mode wants to
+    /// be asked.
     fn arm(&self, direction: Direction) -> io::Result<()> {
         let (mode, watched) = self.with_entry(|entry| (entry.mode, entry.watched));
         match mode {
@@ -330,9 +336,9 @@ impl<T: AsFd> Source<T> {
         act(&mut entries[self.key])
     }
 
-    /// Notes that a read of a stream in [`Mode::Edge`] has got less than it asked for, which spares the next read that
-    /// would have got nothing: whatever comes later causes an event. The end of the stream does not, if it has been
-    /// told together with the last bytes.
+    /// Notes that a read of a stream in [`Mode::Edge`] has got less than it asked for, which spares the next
+    /// read that would have got nothing: whatever comes later causes an event. The end of the stream does
+    /// not, if it has been told together with the last bytes.
     pub fn note_short_read(&self) {
         self.with_entry(|entry| {
             if entry.mode == Mode::Edge && !entry.ended {
@@ -382,7 +388,8 @@ impl<T: AsFd> Drop for Source<T> {
     fn drop(&mut self) {
         let entry = self.set.entries.borrow_mut().remove(self.key);
         if entry.watched {
-            // Before the descriptor is closed: a duplicate of it elsewhere would keep it in the set otherwise.
+            // Before the descriptor is closed: a duplicate of it elsewhere would keep it in the set
+            // otherwise.
             let _already_gone = epoll::delete(&self.set.epoll, &self.io);
         }
     }

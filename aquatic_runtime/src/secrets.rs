@@ -4,8 +4,8 @@ use std::fmt;
 
 use rand::{TryRng, rngs::SysRng};
 
-/// A 256-bit secret. Keys for one purpose are derived from it, so that one value is all that has to be kept for a
-/// later process to have the same keys.
+/// A 256-bit secret. Keys for one purpose are derived from it, so that one value is all that has to be kept
+/// for a later process to have the same keys.
 #[derive(Clone)]
 pub struct Secrets {
     root: [u8; Self::LENGTH],
@@ -31,7 +31,8 @@ impl Secrets {
         Self { root }
     }
 
-    /// The key for a purpose, such as "aquatic UDP connection ids 1". Different purposes have independent keys.
+    /// The key for a purpose, such as "aquatic UDP connection ids 1". Different purposes have independent
+    /// keys.
     #[must_use]
     pub fn derive<const N: usize>(&self, purpose: &str) -> [u8; N] {
         let mut key = [0; N];

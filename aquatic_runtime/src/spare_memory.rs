@@ -1,9 +1,10 @@
 //! Memory that connections no longer need goes back to the system.
 //!
-//! The C library keeps what is freed and gives back only the end of its heaps. What thousands of connections held lies
-//! all over them, so after a crowd has gone the process would stay as large as it was, for good. Whole pages of it can be
-//! given back wherever they are, but looking for them takes a while, during which a core that needs memory waits: some
-//! milliseconds for a hundred megabytes. So it is done when half of the connections have gone, and not otherwise.
+//! The C library keeps what is freed and gives back only the end of its heaps. What thousands of connections
+//! held lies all over them, so after a crowd has gone the process would stay as large as it was, for good.
+//! Whole pages of it can be given back wherever they are, but looking for them takes a while, during which a
+//! core that needs memory waits: some milliseconds for a hundred megabytes. So it is done when half of the
+//! connections have gone, and not otherwise.
 
 use std::time::Duration;
 

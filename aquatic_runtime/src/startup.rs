@@ -1,5 +1,5 @@
-//! What the machine must allow before the first core starts. Everything that would keep the tracker from running is
-//! found here and explained in plain words, with what to do about it.
+//! What the machine must allow before the first core starts. Everything that would keep the tracker from
+//! running is found here and explained in plain words, with what to do about it.
 
 use std::fmt;
 use std::fs;
@@ -22,12 +22,12 @@ pub const OLDEST_KERNEL: (u32, u32) = (5, 8);
 /// From this kernel on the rings themselves no longer count as locked memory.
 const RINGS_ARE_FREE: (u32, u32) = (5, 12);
 
-/// Files that are open whatever the number of cores: the log, the metrics and whoever reads them, files that are read
-/// again, what the main thread waits with.
+/// Files that are open whatever the number of cores: the log, the metrics and whoever reads them, files that
+/// are read again, what the main thread waits with.
 const FILES_OF_PROCESS: u64 = 32;
 
-/// Files of each core besides its listening sockets: rings, epoll sets, what wakes it, descriptors in reserve, and
-/// connections that have been told to make room for others and are about to go.
+/// Files of each core besides its listening sockets: rings, epoll sets, what wakes it, descriptors in
+/// reserve, and connections that have been told to make room for others and are about to go.
 const FILES_PER_CORE: u64 = 32;
 
 /// Something the machine does not allow, and what to do about it.
@@ -158,8 +158,8 @@ impl fmt::Display for MoreLockedMemory {
     }
 }
 
-/// Checks that io_uring works for this process and that this many cores can lock the memory they need. Raises the limit
-/// of locked memory where that is allowed.
+/// Checks that io_uring works for this process and that this many cores can lock the memory they need. Raises
+/// the limit of locked memory where that is allowed.
 ///
 /// # Errors
 /// What the machine does not allow.
@@ -224,7 +224,8 @@ fn judge_limit(soft: Option<u64>, hard: Option<u64>, needed: u64) -> Raise {
     }
 }
 
-/// Makes sure that the executors of this many cores can lock what they need, raising the limit where that is allowed.
+/// Makes sure that the executors of this many cores can lock what they need, raising the limit where that is
+/// allowed.
 ///
 /// # Errors
 /// The limit is too low and cannot be raised.
@@ -295,8 +296,8 @@ pub fn raise_open_files() -> Option<u64> {
     }
 }
 
-/// How many connections the process may have, of as many as wanted: fewer, with a warning, if it may not open as many
-/// files. Each core has so many listening sockets.
+/// How many connections the process may have, of as many as wanted: fewer, with a warning, if it may not open
+/// as many files. Each core has so many listening sockets.
 ///
 /// # Errors
 /// It may have none.

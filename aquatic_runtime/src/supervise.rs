@@ -1,8 +1,8 @@
 //! Keeping an eye on threads: which there are, how they end, and what that means for the process.
 //!
-//! Invariants: every thread is started here. A panic in any thread ends the process at once, from the panic hook,
-//! before anything unwinds: unwinding an executor may panic again or wait for other cores. A thread that returns is
-//! reported to the main thread, which ends the process. Threads are never joined.
+//! Invariants: every thread is started here. A panic in any thread ends the process at once, from the panic
+//! hook, before anything unwinds: unwinding an executor may panic again or wait for other cores. A thread
+//! that returns is reported to the main thread, which ends the process. Threads are never joined.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
@@ -24,11 +24,12 @@ pub const PANIC_EXIT_CODE: i32 = 101;
 /// Longest wait for the reader of standard error before the process ends at once.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Signals the process reacts to. All threads but one block them, so that no system call of a core is interrupted.
+/// Signals the process reacts to. All threads but one block them, so that no system call of a core is
+/// interrupted.
 const SIGNALS: [i32; 4] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1];
 
-/// A second signal to stop this soon after the first is the same one: terminals and programs like `timeout` signal both
-/// the process and its group.
+/// A second signal to stop this soon after the first is the same one: terminals and programs like `timeout`
+/// signal both the process and its group.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// What threads tell the main thread.
@@ -160,8 +161,9 @@ fn end_process(panic: &PanicHookInfo<'_>) {
     process::exit(PANIC_EXIT_CODE);
 }
 
-/// Writes a text to standard error, behind the log if that gets through, and waits at most [`LAST_WORDS`] for it. A thread
-/// of its own writes: the text may come from within the logger, and standard error may be a pipe that nobody reads.
+/// Writes a text to standard error, behind the log if that gets through, and waits at most [`LAST_WORDS`] for
+/// it. A thread of its own writes: the text may come from within the logger, and standard error may be a pipe
+/// that nobody reads.
 fn write_last(text: String) {
     let (sender, written) = channel();
     let write = move || {

@@ -18,11 +18,12 @@ use rustix::io_uring::{
 
 /// Waits until any pollable descriptor is readable, on the executor of this thread.
 ///
-/// glommio waits for sockets only, but it does not look at what it waits for: a stream made from a descriptor at once
-/// asks io_uring to poll it, and its first read completes when that poll does. For something that is not a socket the
-/// read itself then fails (ENOTSOCK), which is the sign looked for here. The stream cannot be used again, because its
-/// next read would fail without waiting; so each wait makes one from a duplicate of the descriptor, which the stream
-/// closes. The duplicate costs two short system calls per wait, and none while waiting.
+/// glommio waits for sockets only, but it does not look at what it waits for: a stream made from a descriptor
+/// at once asks io_uring to poll it, and its first read completes when that poll does. For something that is
+/// not a socket the read itself then fails (ENOTSOCK), which is the sign looked for here. The stream cannot
+/// be used again, because its next read would fail without waiting; so each wait makes one from a duplicate
+/// of the descriptor, which the stream closes. The duplicate costs two short system calls per wait, and none
+/// while waiting.
 ///
 /// # Errors
 /// Too many open files.
@@ -36,8 +37,8 @@ pub(crate) async fn until_readable(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a small io_uring, tries all three system calls that it needs, and throws it away. Filters may let the first one
-/// through only; the executor takes that for a bug.
+/// Makes a small io_uring, tries all three system calls that it needs, and throws it away. Filters may let
+/// the first one through only; the executor takes that for a bug.
 ///
 /// # Errors
 /// Those of `io_uring_setup`, `io_uring_register` and `io_uring_enter`.

@@ -24,8 +24,9 @@
 //!   memory is read in cache lines. The order of peers is random: in lists from the start, in large swarms
 //!   increasingly, as peers announce.
 //! * **Size classes are fine-grained**, so little is wasted within a block. Blocks of torrents that changed
-//!   size are compacted by the passes of [`Expire`](aquatic_common::expiry::Expire), so little is wasted between blocks. Empty chunks
-//!   of memory are returned to the allocator, which decides whether to return them to the operating system.
+//!   size are compacted by the passes of [`Expire`](aquatic_common::expiry::Expire), so little is wasted
+//!   between blocks. Empty chunks of memory are returned to the allocator, which decides whether to return
+//!   them to the operating system.
 //! * **Hashes are keyed**, because clients choose info hashes, addresses and ports.
 //!
 //! # Memory

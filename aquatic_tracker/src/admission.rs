@@ -11,7 +11,8 @@ use crate::access_list::SharedAccessList;
 pub struct AdmissionRequest<'a> {
     /// Info hash of the torrent.
     pub info_hash: &'a InfoHash,
-    /// Key that the client has presented, such as a part of the announce URL's path. No policy reads it so far.
+    /// Key that the client has presented, such as a part of the announce URL's path. No policy reads it so
+    /// far.
     pub key: Option<&'a [u8]>,
 }
 

@@ -101,8 +101,8 @@ impl ExpiryCounters {
     }
 }
 
-/// Removes expired peers from the store that `store` borrows for one step at a time. Never ends. The maximum age of peers,
-/// in seconds, is read at each step, as it may change. The labels are those of the metrics.
+/// Removes expired peers from the store that `store` borrows for one step at a time. Never ends. The maximum
+/// age of peers, in seconds, is read at each step, as it may change. The labels are those of the metrics.
 pub async fn run<S: Expire, B: DerefMut<Target = S>>(
     core: &Core,
     (interval, max_peer_age): (Duration, impl Fn() -> u32),

@@ -1,16 +1,17 @@
-//! Collecting the parts of a response from the cores that own them. Written once for all protocols: a UDP scrape of
-//! several torrents, an HTTP announce and a WebTorrent scrape wait in the same way. Pure: time is an argument.
+//! Collecting the parts of a response from the cores that own them. Written once for all protocols: a UDP
+//! scrape of several torrents, an HTTP announce and a WebTorrent scrape wait in the same way. Pure: time is
+//! an argument.
 //!
-//! Invariants: each request that has begun ends exactly once: complete, cancelled or expired, and its waiter is then
-//! given back. A response to a request that has ended is recognised by its id and dropped.
+//! Invariants: each request that has begun ends exactly once: complete, cancelled or expired, and its waiter
+//! is then given back. A response to a request that has ended is recognised by its id and dropped.
 
 use std::fmt;
 use std::time::Duration;
 
 use slab::Slab;
 
-/// Time the owners of the torrents have to respond. A core that takes longer is overloaded, and a client that is told
-/// so tries again.
+/// Time the owners of the torrents have to respond. A core that takes longer is overloaded, and a client that
+/// is told so tries again.
 pub const RESPONSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Maximum number of requests of one core without a response. Each takes some 100 bytes, and 16 per torrent.
@@ -143,8 +144,8 @@ impl<W, C: Copy + Default> Gather<W, C> {
         self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
     }
 
-    /// Takes in one core's response: values with their positions. Returns waiter and values once all cores have
-    /// responded.
+    /// Takes in one core's response: values with their positions. Returns waiter and values once all cores
+    /// have responded.
     pub fn respond(
         &mut self,
         id: RequestId,

@@ -13,8 +13,8 @@ pub struct IntervalPolicy {
 }
 
 impl IntervalPolicy {
-    /// The interval for one reply in seconds. Jitter only shortens it, so that a peer age of twice the interval keeps
-    /// its meaning.
+    /// The interval for one reply in seconds. Jitter only shortens it, so that a peer age of twice the
+    /// interval keeps its meaning.
     #[inline]
     pub fn next(&self, rng: &mut impl Rng) -> u32 {
         shorten(self.interval, self.jitter, rng.random())

@@ -3,7 +3,8 @@
 //!
 //! - [`Tracker`]: the state of one core, pure: admission, apply point of announces, counts, intervals,
 //!   expiry.
-//! - [`Owners`]: the same with requests to the owners of other torrents ([`Waiter`], [`Respond`]), pure as well.
+//! - [`Owners`]: the same with requests to the owners of other torrents ([`Waiter`], [`Respond`]), pure as
+//!   well.
 //! - [`LocalTracker`]: the same, connected to the channels and the clock of a core.
 //! - [`TrackerSeed`]: what the main thread prepares for each core.
 //! - [`gather`]: collecting the parts of a response from several cores. [`messages`]: what travels between

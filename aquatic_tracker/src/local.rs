@@ -69,8 +69,8 @@ impl LocalTracker {
         self.owners.state()
     }
 
-    /// Applies changed settings: limits, announce interval and maximum peer age. The access list has its own reload,
-    /// and the interval of expiry stays.
+    /// Applies changed settings: limits, announce interval and maximum peer age. The access list has its own
+    /// reload, and the interval of expiry stays.
     pub fn reconfigure(&self, settings: &TrackerSettings) {
         let limits = ShardLimits::share_of(&settings.limits, self.core.count());
         self.state().reconfigure(limits, settings.interval);

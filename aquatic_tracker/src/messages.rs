@@ -1,5 +1,5 @@
-//! Requests to the core that owns a torrent, and their responses, in batches that are filled and emptied without
-//! allocating once their memory has grown.
+//! Requests to the core that owns a torrent, and their responses, in batches that are filled and emptied
+//! without allocating once their memory has grown.
 
 use aquatic_common::{InfoHash, Seconds};
 use aquatic_runtime::Batch;

@@ -1,6 +1,6 @@
-//! Requests to the cores that own torrents, and what becomes of them: the part of a core's tracker that is free of
-//! channels, tasks and clocks. [`LocalTracker`](crate::LocalTracker) connects it to them, and a simulation to queues in
-//! memory.
+//! Requests to the cores that own torrents, and what becomes of them: the part of a core's tracker that is
+//! free of channels, tasks and clocks. [`LocalTracker`](crate::LocalTracker) connects it to them, and a
+//! simulation to queues in memory.
 
 use std::cell::{RefCell, RefMut};
 use std::fmt;

@@ -1,4 +1,5 @@
-//! Why requests are not served: one list for all protocols, so that a reason has the same name in the metrics of each.
+//! Why requests are not served: one list for all protocols, so that a reason has the same name in the metrics
+//! of each.
 
 use aquatic_metrics::{CoreMetrics, Counter, Label, Metric};
 

@@ -10,8 +10,8 @@ use rand::rngs::SmallRng;
 use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
 use crate::interval::IntervalPolicy;
 
-/// The torrents that one core owns, and the rules for requests about them. Pure: it has no socket and no clock, and its
-/// randomness is seeded by the caller.
+/// The torrents that one core owns, and the rules for requests about them. Pure: it has no socket and no
+/// clock, and its randomness is seeded by the caller.
 #[derive(Debug)]
 pub struct Tracker {
     index: usize,
@@ -86,8 +86,8 @@ impl Tracker {
         self.owner(info_hash) == self.index
     }
 
-    /// Decides whether a request for a torrent is served. For all cores' torrents, by the core that received the
-    /// request.
+    /// Decides whether a request for a torrent is served. For all cores' torrents, by the core that received
+    /// the request.
     ///
     /// # Errors
     /// Why it is not.
@@ -106,8 +106,8 @@ impl Tracker {
         self.shard.prefetch_scrape(family, info_hashes);
     }
 
-    /// Applies an admitted announce for a torrent that this core owns and writes peers for the reply. The only place
-    /// where announces reach the store.
+    /// Applies an admitted announce for a torrent that this core owns and writes peers for the reply. The
+    /// only place where announces reach the store.
     #[inline]
     pub fn announce(&mut self, announce: &Announce, now: Seconds, out: PeerBuffers<'_>) -> Announced {
         let announced = self.shard.announce(announce, now, &mut self.rng, out);

@@ -15,21 +15,24 @@ aquatic_common::settings! {
     pub struct UdpConfig, section "udp" {
         /// Serve UDP. Read by "aquatic all" only.
         pub enable: bool = true;
-        /// Size of the receive buffer that each socket requests from the kernel; 0 for the default of the system. The
-        /// kernel drops packets that do not fit; they are counted. The sysctl net.core.rmem_max limits the size; a
-        /// smaller buffer is logged.
+        /// Size of the receive buffer that each socket requests from the kernel; 0 for the default of the
+        /// system. The kernel drops packets that do not fit; they are counted. The sysctl net.core.rmem_max
+        /// limits the size; a smaller buffer is logged.
         pub socket_recv_buffer_size: usize = 8_000_000, unit "bytes", in 0..=2_000_000_000;
-        /// Maximum size of a reply. 1232 bytes fit every IPv6 path. Larger replies are not fragmented and may be lost.
+        /// Maximum size of a reply. 1232 bytes fit every IPv6 path. Larger replies are not fragmented and may
+        /// be lost.
         pub max_reply_size: usize = 1232, unit "bytes of payload", in 512..=1472;
-        /// Let the kernel deliver each announce to the worker that owns the torrent. If false, workers forward
-        /// announces to each other, which is slower. Meant for tests and for kernels on which steering fails.
+        /// Let the kernel deliver each announce to the worker that owns the torrent. If false, workers
+        /// forward announces to each other, which is slower. Meant for tests and for kernels on which
+        /// steering fails.
         pub steering: bool = true;
-        /// Maximum number of peers in an announce reply. udp.max_reply_size limits it further: 202 IPv4 or 67 IPv6
-        /// peers fit in 1232 bytes.
+        /// Maximum number of peers in an announce reply. udp.max_reply_size limits it further: 202 IPv4 or 67
+        /// IPv6 peers fit in 1232 bytes.
         pub max_response_peers: usize = 50, unit "peers", in 0..=242;
         /// Maximum number of torrents in a scrape reply. The torrents after these are not answered.
         pub max_scrape_torrents: usize = 74, unit "torrents", in 1..=74;
-        /// Time for which a connection id is valid. BEP 15 requires 120 s. Some old clients reuse an id for an hour.
+        /// Time for which a connection id is valid. BEP 15 requires 120 s. Some old clients reuse an id for
+        /// an hour.
         pub max_connection_age: u32 = 120, unit "seconds", in 60..=3600;
     }
 }

@@ -1,16 +1,17 @@
 //! Connection ids without memory of connections.
 //!
-//! A connection id proves that its sender can receive at the address it claims, so that nobody can be entered into a
-//! swarm, or sent replies, by someone who only writes their address on packets. The tracker keeps nothing per client:
+//! A connection id proves that its sender can receive at the address it claims, so that nobody can be entered
+//! into a swarm, or sent replies, by someone who only writes their address on packets. The tracker keeps
+//! nothing per client:
 //!
 //! ```text
 //! byte 0..2   when it was made: seconds since start, low 16 bits
 //! byte 2..8   48 bits of SipHash-2-4 over (full time, client's IP), under a secret made at start
 //! ```
 //!
-//! The client's port is no part of it: clients reuse an id from several local sockets, and behind the same address
-//! there is one owner. All cores share the secret, so an id made by one is accepted by all. Guessing takes 2^47 packets
-//! on average, all within the time an id is valid.
+//! The client's port is no part of it: clients reuse an id from several local sockets, and behind the same
+//! address there is one owner. All cores share the secret, so an id made by one is accepted by all. Guessing
+//! takes 2^47 packets on average, all within the time an id is valid.
 
 use std::net::IpAddr;
 

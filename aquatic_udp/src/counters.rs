@@ -32,7 +32,8 @@ impl Action {
     }
 }
 
-/// Reasons for silence: nothing shows that the sender owns its address, or a reply could not arrive or would be late.
+/// Reasons for silence: nothing shows that the sender owns its address, or a reply could not arrive or would
+/// be late.
 pub(crate) const SILENT: [Reason; 7] = [
     Reason::TooShort,
     Reason::TooLong,

@@ -8,8 +8,8 @@ use aquatic_udp_protocol::TransactionId;
 /// Maximum number of torrents a scrape is answered for, whatever is configured (BEP 15: "up to about 74").
 pub const MAX_SCRAPE: usize = 74;
 
-/// An admitted announce on its way to the core that owns the torrent, with everything that core needs to reply from its
-/// own socket: the reply leaves from the same address and port.
+/// An admitted announce on its way to the core that owns the torrent, with everything that core needs to
+/// reply from its own socket: the reply leaves from the same address and port.
 #[derive(Clone, Copy)]
 pub struct ForwardedAnnounce {
     /// Position of the listener that received it.
@@ -22,7 +22,8 @@ pub struct ForwardedAnnounce {
     pub announce: Announce,
 }
 
-/// An admitted scrape of torrents that are not all this core's. It stays on this core; their counts are asked for.
+/// An admitted scrape of torrents that are not all this core's. It stays on this core; their counts are asked
+/// for.
 #[derive(Clone, Copy)]
 pub struct ForwardedScrape {
     /// Position of the listener that received it.

@@ -1,8 +1,8 @@
-//! From packets to replies, without sockets: a batch of requests and the core's tracker in, replies and requests to other
-//! cores out. Any transport that implements [`Datagrams`] is served.
+//! From packets to replies, without sockets: a batch of requests and the core's tracker in, replies and
+//! requests to other cores out. Any transport that implements [`Datagrams`] is served.
 //!
-//! The stages of a request are functions: [`decode`], [`Handler::admit`], [`Handler::route`], [`Handler::apply`],
-//! [`Handler::encode`]. Receiving and sending belong to the transport.
+//! The stages of a request are functions: [`decode`], [`Handler::admit`], [`Handler::route`],
+//! [`Handler::apply`], [`Handler::encode`]. Receiving and sending belong to the transport.
 
 use std::net::SocketAddr;
 
@@ -112,8 +112,8 @@ impl Handler {
         &self.counters
     }
 
-    /// Serves a batch: decodes, admits and routes each packet, loads what the announces will touch all at once, then
-    /// applies them in order. What other cores own is added to `forwarded`.
+    /// Serves a batch: decodes, admits and routes each packet, loads what the announces will touch all at
+    /// once, then applies them in order. What other cores own is added to `forwarded`.
     pub fn handle(
         &mut self,
         packets: &mut impl Datagrams,
@@ -142,7 +142,8 @@ impl Handler {
         }
     }
 
-    /// All stages of a packet up to the point where its batch is applied. Connects and scrapes are finished here.
+    /// All stages of a packet up to the point where its batch is applied. Connects and scrapes are finished
+    /// here.
     fn begin(
         &mut self,
         packets: &mut impl Datagrams,

@@ -1,6 +1,7 @@
-//! The UDP service of the tracker (BEP 15). Here belong its configuration, its connection ids, its pure request handler
-//! and the thin layer that connects the handler to sockets and to the other cores. Sockets belong to `aquatic_net`, timers
-//! and cores to `aquatic_runtime`, torrents to `aquatic_tracker`, bytes on the wire to `aquatic_udp_protocol`.
+//! The UDP service of the tracker (BEP 15). Here belong its configuration, its connection ids, its pure
+//! request handler and the thin layer that connects the handler to sockets and to the other cores. Sockets
+//! belong to `aquatic_net`, timers and cores to `aquatic_runtime`, torrents to `aquatic_tracker`, bytes on
+//! the wire to `aquatic_udp_protocol`.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

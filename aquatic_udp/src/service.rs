@@ -47,8 +47,8 @@ pub struct UdpService {
 }
 
 impl UdpService {
-    /// Binds the sockets of all listeners and returns each core's part, in core order, and the way to change the limits
-    /// of replies on all cores.
+    /// Binds the sockets of all listeners and returns each core's part, in core order, and the way to change
+    /// the limits of replies on all cores.
     ///
     /// # Errors
     /// An address that cannot be listened on, with what to do about it.
@@ -229,8 +229,8 @@ impl State {
         }
     }
 
-    /// Sends replies that are not part of a received batch. They have no queue to wait in: what the send buffer cannot
-    /// take is counted as an error.
+    /// Sends replies that are not part of a received batch. They have no queue to wait in: what the send
+    /// buffer cannot take is counted as an error.
     fn send_apart(&self, listener: &ListenerState, replies: &mut Batch) {
         let mut errors = SendErrors::default();
         if !replies.send(listener.socket.get_ref(), &mut errors) {

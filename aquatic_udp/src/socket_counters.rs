@@ -36,7 +36,8 @@ impl SocketCounters {
         }
     }
 
-    /// Reads what the kernel has dropped at a listener's socket. Where it does not tell, the figure stays at zero.
+    /// Reads what the kernel has dropped at a listener's socket. Where it does not tell, the figure stays at
+    /// zero.
     pub(crate) fn kernel_drops(&mut self, listener: usize, socket: &UdpSocket) {
         let Some((counter, seen)) = self.kernel_drops.get_mut(listener) else { return };
         if let Ok(dropped) = socket.dropped() {

@@ -11,12 +11,12 @@ use crate::session::Session;
 use crate::site::{AfterReply, Outcome, Site, Upgrade, UpgradeOutcome, WebRequest};
 use crate::transport::{Runtime, Transport};
 
-/// Bytes received by one read: some twenty pipelined announces. With the longest request it is the most a connection
-/// keeps unserved.
+/// Bytes received by one read: some twenty pipelined announces. With the longest request it is the most a
+/// connection keeps unserved.
 pub(crate) const READ_SIZE: usize = 8 * 1024;
 
-/// Room for replies to pipelined requests that are sent together. With the longest reply it is the most a connection
-/// keeps for a client that does not receive.
+/// Room for replies to pipelined requests that are sent together. With the longest reply it is the most a
+/// connection keeps for a client that does not receive.
 const REPLIES_SIZE: usize = 16 * 1024;
 
 /// Room for plain replies and upgrade responses.
@@ -87,16 +87,16 @@ impl<S: Site, U, R: Runtime> Front<S, U, R> {
         Self { shared: Rc::new(RefCell::new(shared)), runtime }
     }
 
-    /// Changes settings of the sites of this core, and makes room for their longest replies. Must not be called while a
-    /// request is served.
+    /// Changes settings of the sites of this core, and makes room for their longest replies. Must not be
+    /// called while a request is served.
     pub fn reconfigure(&self, change: impl FnOnce(Option<&mut S>, Option<&mut U>)) {
         let mut shared = self.shared.borrow_mut();
         let shared = &mut *shared;
         change(shared.site.as_mut(), shared.upgrade.as_mut());
         let longest_reply = shared.site.as_ref().map_or(0, Site::longest_reply).max(LONGEST_PLAIN_REPLY);
         shared.longest_reply = longest_reply;
-        // It never shrinks: requests that wait for other cores may get replies of the former length. Replies are in it
-        // within one poll only, so there is nothing in it now.
+        // It never shrinks: requests that wait for other cores may get replies of the former length. Replies
+        // are in it within one poll only, so there is nothing in it now.
         if shared.output.len() < longest_reply + REPLIES_SIZE {
             shared.output = vec![0; longest_reply + REPLIES_SIZE].into_boxed_slice();
         }

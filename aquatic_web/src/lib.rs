@@ -1,13 +1,13 @@
-//! The HTTP/1 front of the tracker: one loop from received bytes to sent replies for everything that is served over
-//! HTTP, and the hand-over of connections that become WebSockets.
+//! The HTTP/1 front of the tracker: one loop from received bytes to sent replies for everything that is
+//! served over HTTP, and the hand-over of connections that become WebSockets.
 //!
 //! - [`Site`]: what answers requests: the tracker, status pages. [`Upgrade`]: what takes connections over.
 //! - [`Front`]: the sites and buffers of one core. `session`: one connection, from its first byte to its end.
 //! - [`Transport`]: what a session needs of a connection; tests script one.
 //! - [`metrics_endpoint`]: metrics and health on an address of their own, on a thread beside the cores.
 //!
-//! What belongs here: heads, pipelining, order of replies, plain replies, routing. What does not: sockets, TLS and
-//! deadlines (`aquatic_net`), the meaning of a request (the sites).
+//! What belongs here: heads, pipelining, order of replies, plain replies, routing. What does not: sockets,
+//! TLS and deadlines (`aquatic_net`), the meaning of a request (the sites).
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

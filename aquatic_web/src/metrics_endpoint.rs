@@ -1,5 +1,5 @@
-//! Metrics endpoint: `/metrics` and `/health` over HTTP, on a thread of its own. It serves a few scrapers in a trusted
-//! network; connections, their duration and their requests are bounded.
+//! Metrics endpoint: `/metrics` and `/health` over HTTP, on a thread of its own. It serves a few scrapers in
+//! a trusted network; connections, their duration and their requests are bounded.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,8 +17,8 @@ use aquatic_net::listen::BindError;
 use aquatic_runtime::clock::Epoch;
 use aquatic_runtime::{Engine, Health};
 
-/// Maximum number of connections served at the same time; each has a thread. Further ones are closed at once, and
-/// counted.
+/// Maximum number of connections served at the same time; each has a thread. Further ones are closed at once,
+/// and counted.
 const MAX_CONNECTIONS: usize = 8;
 
 /// Longest time from accepting a connection to closing it.

@@ -1,9 +1,9 @@
 //! One connection: from its first byte to its end, or to its upgrade.
 //!
-//! Requests are received, served and answered within one poll, in buffers that all connections of the core share:
-//! neither allocates for a request that is answered at once, and an idle connection holds no buffer. What cannot go on
-//! at once, because a request is incomplete, the client does not receive, or a reply has to be waited for, is kept by
-//! the connection itself.
+//! Requests are received, served and answered within one poll, in buffers that all connections of the core
+//! share: neither allocates for a request that is answered at once, and an idle connection holds no buffer.
+//! What cannot go on at once, because a request is incomplete, the client does not receive, or a reply has to
+//! be waited for, is kept by the connection itself.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,8 +18,8 @@ use crate::front::{Front, READ_SIZE, Routed, Shared};
 use crate::site::{AfterReply, Site, Upgrade, Upgraded, Waiting, WebRequest};
 use crate::transport::{Runtime, Transport};
 
-/// Size of a request from which it is parsed again only when a line of it has ended, so that clients that send byte by
-/// byte stay cheap. Below it each read is parsed, so that what is not HTTP is refused early.
+/// Size of a request from which it is parsed again only when a line of it has ended, so that clients that
+/// send byte by byte stay cheap. Below it each read is parsed, so that what is not HTTP is refused early.
 const MIN_RECHECK_BYTES: usize = 32;
 
 /// Reads of one connection that found something, one after the other, before other tasks of the core run.
@@ -187,8 +187,8 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
         read
     }
 
-    /// Serves requests in their order for as long as they are complete, their replies find room, and none has to be
-    /// waited for.
+    /// Serves requests in their order for as long as they are complete, their replies find room, and none has
+    /// to be waited for.
     fn serve_all(&mut self, shared: &mut Shared<S, U>, end: usize) -> Served<S::Waiting, U::Accepted> {
         let mut served = Served { taken: 0, written: 0, next: Next::Continue, incomplete: false };
         // Out of the way of the sites, which write to the other buffer.

@@ -11,13 +11,15 @@ use aquatic_http_protocol::{Framing, Head, Refused};
 pub struct WebRequest<'a> {
     /// Request line and header fields.
     pub head: &'a Head<'a>,
-    /// Framing of the reply. It closes the connection if the client asked for that or the process is stopping.
+    /// Framing of the reply. It closes the connection if the client asked for that or the process is
+    /// stopping.
     pub framing: Framing,
     /// Address of the client, or of the proxy it comes through; `None` for a proxy on a unix socket.
     pub peer: Option<IpAddr>,
     /// Time of the request.
     pub now: Seconds,
-    /// Counts the connection to an address that a proxy has named. Returns whether that address may have another one.
+    /// Counts the connection to an address that a proxy has named. Returns whether that address may have
+    /// another one.
     pub charge_address: &'a mut dyn FnMut(IpAddr) -> bool,
 }
 
@@ -28,7 +30,8 @@ pub enum AfterReply {
     KeepAlive,
     /// It is closed.
     Close,
-    /// It is closed, but what the client is still sending is received for a while, so that the reply is not lost.
+    /// It is closed, but what the client is still sending is received for a while, so that the reply is not
+    /// lost.
     LingeringClose,
 }
 
@@ -90,7 +93,8 @@ pub trait Site: 'static {
 /// What a request for an upgrade comes to.
 #[derive(Debug)]
 pub enum UpgradeOutcome<A> {
-    /// The response, of this many bytes, has been written; the connection is handed over with what was accepted.
+    /// The response, of this many bytes, has been written; the connection is handed over with what was
+    /// accepted.
     Accepted(usize, A),
     /// A reply of this many bytes has been written.
     Reply(usize, AfterReply),
@@ -115,10 +119,12 @@ pub trait Upgrade<C>: 'static {
     /// Answers a request to go on with WebSocket.
     fn respond(&mut self, request: &mut WebRequest<'_>, reply: &mut [u8]) -> UpgradeOutcome<Self::Accepted>;
 
-    /// Answers a request to which no site answers, where WebSocket is all that is served. Returns the reply's length.
+    /// Answers a request to which no site answers, where WebSocket is all that is served. Returns the reply's
+    /// length.
     fn explain(&mut self, request: &WebRequest<'_>, reply: &mut [u8]) -> usize;
 
-    /// Writes the reply to what is not an HTTP request, where WebSocket is all that is served. Returns its length.
+    /// Writes the reply to what is not an HTTP request, where WebSocket is all that is served. Returns its
+    /// length.
     fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize;
 
     /// Counts a reply to `/health`, where WebSocket is all that is served.

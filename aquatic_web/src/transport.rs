@@ -20,7 +20,8 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
     /// Whether the process is stopping, so that the next reply should be the last.
     fn is_stopping(&self) -> bool;
 
-    /// Counts the connection to an address that a proxy has named. Returns whether that address may have another one.
+    /// Counts the connection to an address that a proxy has named. Returns whether that address may have
+    /// another one.
     fn charge_address(&mut self, client: IpAddr) -> bool;
 
     /// Announces that the connection is closed after what is sent from now on.

@@ -14,14 +14,15 @@ use crate::memberships::{MembershipLimits, Memberships};
 use crate::send_queue::{SendQueue, SendQueueLimits};
 use crate::swarm::ConnectionId;
 
-/// Seconds within which a connection must answer a probe, sent because another connection claims one of its peers.
+/// Seconds within which a connection must answer a probe, sent because another connection claims one of its
+/// peers.
 pub(crate) const PROBE_TIMEOUT: u32 = 10;
 
 /// Seconds without progress in sending after which the memory of an empty send queue is released.
 const RELEASE_AFTER: u32 = 1;
 
-/// Number of pending requests to other cores from which on a connection is not read from. Their responses may arrive
-/// at once, and must fit into the send queue.
+/// Number of pending requests to other cores from which on a connection is not read from. Their responses may
+/// arrive at once, and must fit into the send queue.
 const MAX_PENDING_REQUESTS: u32 = 4;
 
 /// Maximum number of control frames and fragments between two complete messages. A message of the largest
@@ -67,7 +68,8 @@ labels! {
 }
 
 impl End {
-    /// Returns status code (RFC 6455, section 7.4.1) and reason of the close frame, or `None` if none is sent.
+    /// Returns status code (RFC 6455, section 7.4.1) and reason of the close frame, or `None` if none is
+    /// sent.
     pub(crate) fn close_frame(self) -> Option<(u16, &'static str)> {
         match self {
             Self::Client
@@ -253,8 +255,8 @@ impl Connections {
         self.current = id.map(|id| id.slot);
     }
 
-    /// Queues a frame with a reply. If it does not fit, the connection ends: the client sends requests without reading
-    /// the replies. Returns the address family of the client.
+    /// Queues a frame with a reply. If it does not fit, the connection ends: the client sends requests
+    /// without reading the replies. Returns the address family of the client.
     pub(crate) fn push(
         &mut self,
         id: ConnectionId,
@@ -271,9 +273,9 @@ impl Connections {
         pushed
     }
 
-    /// Queues a frame from another client. If it does not fit, only the frame is lost: other clients must not be able to
-    /// end connections of slow readers. A quarter of the queue is reserved for replies. Returns the address family of
-    /// the client.
+    /// Queues a frame from another client. If it does not fit, only the frame is lost: other clients must not
+    /// be able to end connections of slow readers. A quarter of the queue is reserved for replies. Returns
+    /// the address family of the client.
     pub(crate) fn push_relay(
         &mut self,
         id: ConnectionId,
@@ -318,8 +320,8 @@ impl Connections {
         }
     }
 
-    /// Counts a received frame against the rate limit. A connection that sends too many frames without completing a
-    /// message ends.
+    /// Counts a received frame against the rate limit. A connection that sends too many frames without
+    /// completing a message ends.
     pub(crate) fn frame_received(&mut self, id: ConnectionId, completes_message: bool) {
         let is_limited = self.limits.rate > 0;
         let Some(connection) = self.get(id) else { return };
@@ -391,8 +393,8 @@ impl Connections {
         }
     }
 
-    /// Ends connections that exceed a time limit, sends pings and refills the rate limits. To be called once a second.
-    /// Returns the number of connections that reached the rate limit since the last call.
+    /// Ends connections that exceed a time limit, sends pings and refills the rate limits. To be called once
+    /// a second. Returns the number of connections that reached the rate limit since the last call.
     pub(crate) fn tick(&mut self) -> u64 {
         self.now += 1;
         let (now, limits) = (self.now, self.limits);

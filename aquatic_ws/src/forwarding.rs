@@ -1,13 +1,13 @@
-//! Messages between cores. They are sent in batches, so that an announce with ten offers does not result in eleven
-//! messages in the channels between cores.
+//! Messages between cores. They are sent in batches, so that an announce with ten offers does not result in
+//! eleven messages in the channels between cores.
 
 use aquatic_common::{InfoHash, PeerId};
 use aquatic_ws_protocol::OwnedOffers;
 
 use crate::swarm::{Announce, Announced, Answer, ConnectionId, Counts, OfferDigest};
 
-/// Maximum size of the outbox for one core in bytes. Requests that do not fit are refused, and relays dropped; both
-/// are counted.
+/// Maximum size of the outbox for one core in bytes. Requests that do not fit are refused, and relays
+/// dropped; both are counted.
 const MAX_OUTBOX_BYTES: usize = 16 << 20;
 
 /// Size of a message in bytes, apart from what it points to.
@@ -126,8 +126,8 @@ impl Outbox {
     /// Adds a message, or returns it if the outbox is full.
     pub(crate) fn push(&mut self, message: Forwarded) -> Result<(), Forwarded> {
         let size = message.size();
-        // Peers that are not removed would receive offers until they expire. There are at most as many of these
-        // messages as there were connections.
+        // Peers that are not removed would receive offers until they expire. There are at most as many of
+        // these messages as there were connections.
         let must_arrive = matches!(message, Forwarded::Leave { .. });
         if self.bytes + size > MAX_OUTBOX_BYTES && !must_arrive {
             return Err(message);

@@ -1,8 +1,8 @@
 //! WebSocket framing of a server (RFC 6455): decoding of received frames, and encoding of sent ones.
 //!
-//! Payloads are unmasked in place, and passed on from the buffer they were received in. Only incomplete frames and
-//! messages are copied, into buffers of at most twice their size. So a connection between two messages holds no
-//! buffer.
+//! Payloads are unmasked in place, and passed on from the buffer they were received in. Only incomplete
+//! frames and messages are copied, into buffers of at most twice their size. So a connection between two
+//! messages holds no buffer.
 //!
 //! Not here: the contents of messages, rate limits, and the opening handshake.
 
@@ -67,8 +67,8 @@ impl Reader {
         !self.partial_frame.is_empty() || self.partial_message.is_some()
     }
 
-    /// Decodes further bytes, which are unmasked in place, and passes each frame that is complete to `handler`, until
-    /// it breaks; the rest of the bytes is ignored then.
+    /// Decodes further bytes, which are unmasked in place, and passes each frame that is complete to
+    /// `handler`, until it breaks; the rest of the bytes is ignored then.
     ///
     /// # Errors
     /// Returns the reason why the connection fails. Frames before the faulty one were passed on.
@@ -111,8 +111,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns the header at the beginning of `bytes`, or `None` if it is incomplete. Fails if the frame is not
-    /// allowed now.
+    /// Returns the header at the beginning of `bytes`, or `None` if it is incomplete. Fails if the frame is
+    /// not allowed now.
     fn header(&self, bytes: &[u8], max_message: usize) -> Result<Option<Header>, FrameFault> {
         let Some(header) = read_header(bytes)? else { return Ok(None) };
         let length = header.payload_length;

@@ -1,7 +1,7 @@
 //! Enums whose variants are the values of a metric label.
 
-/// Declares an enum without fields, with the array `ALL` of its variants in the order of their numbers, and the method
-/// `name`, which returns the value of the label.
+/// Declares an enum without fields, with the array `ALL` of its variants in the order of their numbers, and
+/// the method `name`, which returns the value of the label.
 macro_rules! labels {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $label:literal,)+ }) => {
         $(#[$meta])*

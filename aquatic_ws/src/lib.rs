@@ -1,12 +1,13 @@
-//! WebTorrent service of the tracker: configuration, swarms, WebSocket framing, a pure request handler, and a layer that
-//! connects the handler to the runtime. Timers and cores belong to `aquatic_runtime`, sockets and TLS to `aquatic_net`,
-//! HTTP before the upgrade to `aquatic_web`, and the JSON messages to `aquatic_ws_protocol`.
+//! WebTorrent service of the tracker: configuration, swarms, WebSocket framing, a pure request handler, and a
+//! layer that connects the handler to the runtime. Timers and cores belong to `aquatic_runtime`, sockets and
+//! TLS to `aquatic_net`, HTTP before the upgrade to `aquatic_web`, and the JSON messages to
+//! `aquatic_ws_protocol`.
 //!
 //! # Modules
 //!
-//! Pure: [`swarm`] (peers of each torrent and pending offers), [`frames`] (WebSocket framing), `upgrade` (opening
-//! handshake), `send_queue` and `memberships` (state of one connection), `connections` (those of one core),
-//! `pending_scrapes`, `forwarding` (messages between cores), and `tracker`, which combines them.
+//! Pure: [`swarm`] (peers of each torrent and pending offers), [`frames`] (WebSocket framing), `upgrade`
+//! (opening handshake), `send_queue` and `memberships` (state of one connection), `connections` (those of one
+//! core), `pending_scrapes`, `forwarding` (messages between cores), and `tracker`, which combines them.
 //!
 //! With I/O: `session` (one connection) and `service` (all else).
 

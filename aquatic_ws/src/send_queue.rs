@@ -42,8 +42,8 @@ impl SendQueue {
         self.bytes.len() - self.sent
     }
 
-    /// Returns whether a frame of this length fits. An empty queue takes any frame, since messages have a limit of
-    /// their own.
+    /// Returns whether a frame of this length fits. An empty queue takes any frame, since messages have a
+    /// limit of their own.
     pub(crate) fn fits(&self, length: usize, limits: SendQueueLimits) -> bool {
         self.is_empty() || self.len() + length <= limits.max_bytes && self.lengths.len() < limits.max_messages
     }

@@ -99,8 +99,8 @@ impl WsTracker {
         Self { state, forwarded }
     }
 
-    /// Replaces the settings, except those of pending offers and of the interval of expiry. Open connections keep what
-    /// they have beyond new limits.
+    /// Replaces the settings, except those of pending offers and of the interval of expiry. Open connections
+    /// keep what they have beyond new limits.
     pub fn reconfigure(&mut self, config: &WsConfig, forwarded: ForwardedHeaders) {
         self.forwarded = forwarded;
         self.state.tracker.borrow_mut().reconfigure(config);

@@ -2,8 +2,8 @@
 
 use aquatic_common::settings::FormerKey;
 
-/// Unknown keys of aquatic 0.9 and of the first configurations of this tracker. A successor has the same function, although
-/// its default or unit may differ.
+/// Unknown keys of aquatic 0.9 and of the first configurations of this tracker. A successor has the same
+/// function, although its default or unit may differ.
 pub(super) const KEYS: &[FormerKey] = &[
     // aquatic_udp, aquatic_http and aquatic_ws 0.9
     former("socket_workers", &["workers"]),

@@ -84,7 +84,8 @@ fn announce_text(number: u32) -> String {
     text
 }
 
-/// Sends requests over HTTP, an upgrade and a message, all at once, and asserts that they are answered in order.
+/// Sends requests over HTTP, an upgrade and a message, all at once, and asserts that they are answered in
+/// order.
 fn pipeline<S: Read + Write>(stream: S, torrent: u32) -> ws::Client<S> {
     let mut client = http::Client::over(stream);
     let info_hashes = [0, 1, 2].map(|number| http::torrent(torrent + number));

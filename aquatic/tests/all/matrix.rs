@@ -25,8 +25,8 @@ fn address(family: Family, port: u16) -> SocketAddr {
     SocketAddr::new(ip, port)
 }
 
-/// Has both peers of a pair join a swarm and leave it, and asserts what each is told. Returns what the reader is told:
-/// whether of the announcer, and how many peers a scrape counts.
+/// Has both peers of a pair join a swarm and leave it, and asserts what each is told. Returns what the reader
+/// is told: whether of the announcer, and how many peers a scrape counts.
 fn meet(
     (announcer_route, announcer): (Route, &mut dyn Peer),
     (reader_route, reader): (Route, &mut dyn Peer),

@@ -1,4 +1,5 @@
-//! Connections of an attacker: opened by the thousands from several addresses, and watched without waiting for any.
+//! Connections of an attacker: opened by the thousands from several addresses, and watched without waiting
+//! for any.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -137,8 +138,8 @@ pub(crate) fn connect(nth: usize, to: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-/// Watches connections until the tracker has ended them all, which it has to do within the limit. In every turn, `act`
-/// may do something with each that is still open, and is told which is the first one.
+/// Watches connections until the tracker has ended them all, which it has to do within the limit. In every
+/// turn, `act` may do something with each that is still open, and is told which is the first one.
 pub(crate) fn watch(mut lines: Vec<Line>, limit: Duration, mut act: impl FnMut(&mut Line, bool)) -> Tally {
     let mut is_first = true;
     until_ended(&mut lines, limit, |line, begins| {

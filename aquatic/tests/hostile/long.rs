@@ -28,8 +28,8 @@ const P99: Duration = Duration::from_millis(50);
 /// What memory may have grown by when all attacks are over, in KiB, after each of them has been once before.
 const GROWTH: u64 = 4096;
 
-/// The tracker looks every five seconds whether a crowd has gone, so that its memory can go back to the system; what is
-/// left of one that was just going, at the next look.
+/// The tracker looks every five seconds whether a crowd has gone, so that its memory can go back to the
+/// system; what is left of one that was just going, at the next look.
 const LOOKS: Duration = Duration::from_secs(11);
 
 /// Only limits that attacks from few addresses would run into.

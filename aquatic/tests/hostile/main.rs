@@ -1,6 +1,6 @@
-//! The real program under attack: what strangers may send, leave unsent, open and drop, while a healthy client goes on
-//! being served. Nobody stays longer than a deadline, nothing of an attack is left behind, and the healthy client hardly
-//! notices.
+//! The real program under attack: what strangers may send, leave unsent, open and drop, while a healthy
+//! client goes on being served. Nobody stays longer than a deadline, nothing of an attack is left behind, and
+//! the healthy client hardly notices.
 //!
 //! The tests attack with few connections and short deadlines. `long` attacks with many, and the deadlines an
 //! operator has; `scripts/hostile` runs it and prints a table.
@@ -44,8 +44,8 @@ const IDLE: Duration = Duration::from_secs(2);
 /// Deadlines are never met early, but for how time is rounded here and there.
 const EARLY: Duration = Duration::from_millis(20);
 
-/// What a healthy client may have to wait for an answer: in all but one case of a hundred, and at all. All tests of this
-/// file share the processor with the tracker, in the slow build.
+/// What a healthy client may have to wait for an answer: in all but one case of a hundred, and at all. All
+/// tests of this file share the processor with the tracker, in the slow build.
 const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
 /// Memory the tracker may have kept for later, in KiB: lists that have grown once.
@@ -139,7 +139,8 @@ fn connections_opened_and_dropped_leave_nothing_behind() {
     for attack in [http::open_and_drop, http::resets] {
         attacked(&target, |target| attack(target, COUNT));
         let report = attacked(&target, |target| attack(target, COUNT));
-        // Lists have grown before. What is left is less than the smallest thing that one connection could leave.
+        // Lists have grown before. What is left is less than the smallest thing that one connection could
+        // leave.
         let left = report.after.memory.saturating_sub(report.before.memory) * 1024;
         assert!(left < 64 * COUNT as u64, "{report:?}");
     }

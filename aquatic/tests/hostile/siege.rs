@@ -23,8 +23,8 @@ pub(crate) trait Healthy: Send + 'static {
     /// How many connections it has.
     const CONNECTIONS: u64;
 
-    /// Sends a request and waits for the whole of its answer, which is checked. Tells whether the client was served, or
-    /// asked to come back later.
+    /// Sends a request and waits for the whole of its answer, which is checked. Tells whether the client was
+    /// served, or asked to come back later.
     fn ask(&mut self) -> bool;
 }
 

@@ -129,8 +129,8 @@ impl Browser {
     }
 }
 
-/// Two browsers that are the only ones in their torrents: the first offers, the other answers, again and again. Nobody
-/// else is to be heard by either.
+/// Two browsers that are the only ones in their torrents: the first offers, the other answers, again and
+/// again. Nobody else is to be heard by either.
 pub(crate) struct Pair {
     browsers: [Browser; 2],
     offered: usize,
@@ -227,7 +227,8 @@ pub(crate) fn message_bombs(target: &Target, count: usize) -> Tally {
     })
 }
 
-/// Connections that have become WebSockets and then send these messages, wait for the tracker to have taken them, and go.
+/// Connections that have become WebSockets and then send these messages, wait for the tracker to have taken
+/// them, and go.
 fn guests(target: &Target, count: usize, messages: impl Fn(usize) -> Vec<String>) -> Tally {
     in_waves(count, |first, count| {
         let lines = (first..first + count).map(|nth| {
@@ -302,7 +303,8 @@ pub(crate) fn dribbled_frames(target: &Target, count: usize, deadline: Duration)
     watch(lines, deadline + SLACK, |line, _| _ = line.send(b" "))
 }
 
-/// Members of one swarm that offer on and on and never read what they are sent: replies, and each other's offers.
+/// Members of one swarm that offer on and on and never read what they are sent: replies, and each other's
+/// offers.
 pub(crate) fn never_reading(target: &Target, count: usize, deadline: Duration) -> Tally {
     let offers: Vec<_> = (0..10).map(offer_id).collect();
     let mut lines = Line::several(count, target.address);

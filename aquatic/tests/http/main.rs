@@ -1,5 +1,5 @@
-//! The real program over real connections: what clients of an HTTP tracker see. Trackers run on two cores where the
-//! machine has them, so that about half of all requests are for torrents of the other core.
+//! The real program over real connections: what clients of an HTTP tracker see. Trackers run on two cores
+//! where the machine has them, so that about half of all requests are for torrents of the other core.
 
 #![allow(
     clippy::unwrap_used,

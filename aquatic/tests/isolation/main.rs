@@ -1,5 +1,5 @@
-//! The overload of one protocol does not starve another: response times of a polite client while others flood the same
-//! process. `scripts/bench/isolation` measures the same with the load tests.
+//! The overload of one protocol does not starve another: response times of a polite client while others flood
+//! the same process. `scripts/bench/isolation` measures the same with the load tests.
 
 #![allow(clippy::print_stdout, reason = "tables and figures for whoever runs it with --nocapture")]
 #![allow(
@@ -41,8 +41,8 @@ use tracker::{Addresses, start_all};
 const REQUESTS: u32 = 600;
 const PERIOD: Duration = Duration::from_millis(3);
 
-/// Maximum 99th percentile of the response times during a flood. On machines that are busy otherwise, a multiple of the
-/// undisturbed one.
+/// Maximum 99th percentile of the response times during a flood. On machines that are busy otherwise, a
+/// multiple of the undisturbed one.
 const MAX_P99: Duration = Duration::from_millis(50);
 const MAX_RATIO: u32 = 4;
 

@@ -1,6 +1,7 @@
-//! Several cores in one thread, over UDP and HTTP at once: random announces, stops, scrapes, expiry and changes of the
-//! access list, while batches between cores are delayed and overtake each other. Each reply is compared with a naive
-//! model of the whole tracker. The same for WebTorrent is in the tests of `aquatic_ws`, whose swarms are its own.
+//! Several cores in one thread, over UDP and HTTP at once: random announces, stops, scrapes, expiry and
+//! changes of the access list, while batches between cores are delayed and overtake each other. Each reply is
+//! compared with a naive model of the whole tracker. The same for WebTorrent is in the tests of `aquatic_ws`,
+//! whose swarms are its own.
 //!
 //! A failure prints its seed; `AQUATIC_SIMULATION_SEED=… cargo test -p aquatic --test simulation` repeats it.
 

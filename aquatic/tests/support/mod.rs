@@ -103,7 +103,8 @@ impl Drop for Tracker {
     }
 }
 
-/// Sends a signal and returns whether that worked. The shell has `kill` built in; as a program, it may be missing.
+/// Sends a signal and returns whether that worked. The shell has `kill` built in; as a program, it may be
+/// missing.
 fn kill(signal: &str, pid: u32) -> bool {
     let pid = pid.to_string();
     Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid]).status().unwrap().success()
@@ -125,7 +126,8 @@ pub(crate) fn service(name: &str, settings: &[&str]) -> Command {
     command
 }
 
-/// What starts a program in a network namespace of its own, in which no interface is up; `None` where that is forbidden.
+/// What starts a program in a network namespace of its own, in which no interface is up; `None` where that is
+/// forbidden.
 pub(crate) fn in_own_network() -> Option<Command> {
     [&["--net"][..], &["--user", "--map-root-user", "--net"]].into_iter().find_map(|flags| {
         let works = Command::new("unshare").args(flags).arg("true").stderr(Stdio::null()).status();

@@ -1,5 +1,5 @@
-//! The real program over real WebSockets, written and read without the tracker's own codec: what other WebTorrent trackers
-//! are known to get wrong, one test each.
+//! The real program over real WebSockets, written and read without the tracker's own codec: what other
+//! WebTorrent trackers are known to get wrong, one test each.
 
 #![allow(
     clippy::unwrap_used,

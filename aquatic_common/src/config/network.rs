@@ -11,7 +11,8 @@ use crate::settings::{Addresses, Problem};
 const MAX_UNIX_PATH: usize = 107;
 
 crate::settings! {
-    /// Listening addresses and TLS. UDP and TCP (HTTP and WebTorrent) use the same addresses and port numbers.
+    /// Listening addresses and TLS. UDP and TCP (HTTP and WebTorrent) use the same addresses and port
+    /// numbers.
     pub struct NetworkConfig, section "network" {
         /// Serve clients over IPv4.
         pub use_ipv4: bool = true;
@@ -21,28 +22,29 @@ crate::settings! {
         pub address_ipv4: Addresses = Addresses(vec![SocketAddr::from(([0; 4], DEFAULT_PORT))]);
         /// Address and port for IPv6, or a list of them: ["[2001:db8::1]:6969", "[2001:db8::2]:6969"].
         pub address_ipv6: Addresses = Addresses(vec![SocketAddr::from(([0_u16; 8], DEFAULT_PORT))]);
-        /// Accept only IPv6 connections on IPv6 sockets. If false, a TCP socket on [::] accepts IPv4 connections as
-        /// well, and use_ipv4 must be false. UDP sockets for IPv6 always accept IPv6 only.
+        /// Accept only IPv6 connections on IPv6 sockets. If false, a TCP socket on [::] accepts IPv4
+        /// connections as well, and use_ipv4 must be false. UDP sockets for IPv6 always accept IPv6 only.
         pub only_ipv6: bool = true;
-        /// Path of an additional unix socket for reverse proxies on this machine; empty for none. Its connections are
-        /// not encrypted, and every process that may open it is trusted like proxies.trusted_proxies.
+        /// Path of an additional unix socket for reverse proxies on this machine; empty for none. Its
+        /// connections are not encrypted, and every process that may open it is trusted like
+        /// proxies.trusted_proxies.
         pub unix_socket_path: PathBuf = PathBuf::new();
         /// Permissions of the unix socket as three octal digits.
         pub unix_socket_mode: String = "660".to_owned();
-        /// Maximum number of connections that wait in the kernel to be accepted, per worker and address. The sysctl
-        /// net.core.somaxconn limits it further.
+        /// Maximum number of connections that wait in the kernel to be accepted, per worker and address. The
+        /// sysctl net.core.somaxconn limits it further.
         pub tcp_backlog: u16 = 4096, unit "connections", in 1..=65_535;
         /// Encrypt TCP connections with TLS 1.2 or 1.3.
         pub enable_tls: bool = false;
-        /// Address and port for TLS over IPv4, or a list of them. If both lists are empty, TLS is used on address_ipv4
-        /// and address_ipv6. Otherwise TCP connections to those are not encrypted.
+        /// Address and port for TLS over IPv4, or a list of them. If both lists are empty, TLS is used on
+        /// address_ipv4 and address_ipv6. Otherwise TCP connections to those are not encrypted.
         pub tls_address_ipv4: Addresses = Addresses(Vec::new());
         /// Address and port for TLS over IPv6, or a list of them.
         pub tls_address_ipv6: Addresses = Addresses(Vec::new());
         /// Accept plain connections on the TLS addresses as well. They are recognised by their first byte.
         pub accept_plain: bool = false;
-        /// PEM file with the certificate and its intermediate certificates. Reloaded when it changes and on SIGHUP;
-        /// open connections are not affected.
+        /// PEM file with the certificate and its intermediate certificates. Reloaded when it changes and on
+        /// SIGHUP; open connections are not affected.
         pub tls_certificate_path: PathBuf = PathBuf::new();
         /// PEM file with the private key (PKCS #8, PKCS #1 or SEC 1).
         pub tls_private_key_path: PathBuf = PathBuf::new();
@@ -89,7 +91,8 @@ impl NetworkConfig {
         of(Family::V4, self.use_ipv4, v4).chain(of(Family::V6, self.use_ipv6, v6))
     }
 
-    /// The addresses that TCP listens on and the kind of connections that each accepts: those for all protocols first, then those for TLS.
+    /// The addresses that TCP listens on and the kind of connections that each accepts: those for all
+    /// protocols first, then those for TLS.
     #[must_use]
     pub fn tcp_listeners(&self) -> Vec<(SocketAddr, ListenerKind)> {
         let encrypted = if self.accept_plain { ListenerKind::TlsOrPlain } else { ListenerKind::Tls };
@@ -117,15 +120,15 @@ impl NetworkConfig {
         is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten()
     }
 
-    /// Whether the tracker may start without listening on an address whose family the machine lacks. Machines without
-    /// IPv6 are common, and serving both families is the default.
+    /// Whether the tracker may start without listening on an address whose family the machine lacks. Machines
+    /// without IPv6 are common, and serving both families is the default.
     #[must_use]
     pub fn may_skip(&self, address: SocketAddr) -> bool {
         address.is_ipv6() && address.ip().is_unspecified() && self.use_ipv4
     }
 
-    /// Reports impossible combinations of the settings that the transports use, and a metrics endpoint on a listening
-    /// address of TCP.
+    /// Reports impossible combinations of the settings that the transports use, and a metrics endpoint on a
+    /// listening address of TCP.
     pub fn check(&self, transports: Transports, metrics: &MetricsConfig, problems: &mut Vec<Problem>) {
         self.check_addresses(transports, problems);
         if transports.tcp {

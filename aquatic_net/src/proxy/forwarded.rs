@@ -1,8 +1,9 @@
 //! Client addresses in request headers.
 //!
-//! Each proxy appends the address of its own client, so only what stands to the right of everything that untrusted
-//! clients have written can be believed: the list is walked from the end, past trusted proxies. The first address that is
-//! not one of them is the client. An entry that cannot be parsed is not skipped: everything to its left may be forged.
+//! Each proxy appends the address of its own client, so only what stands to the right of everything that
+//! untrusted clients have written can be believed: the list is walked from the end, past trusted proxies. The
+//! first address that is not one of them is the client. An entry that cannot be parsed is not skipped:
+//! everything to its left may be forged.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -37,8 +38,8 @@ impl NoClient {
 /// Request headers that name clients, and the proxies that may send them.
 #[derive(Clone, Debug)]
 pub struct ForwardedHeaders {
-    /// Names in order of preference, in any case: the first that the request has is read. "Forwarded" has the syntax
-    /// of RFC 7239; all others are taken as lists of addresses, as X-Forwarded-For and X-Real-IP are.
+    /// Names in order of preference, in any case: the first that the request has is read. "Forwarded" has the
+    /// syntax of RFC 7239; all others are taken as lists of addresses, as X-Forwarded-For and X-Real-IP are.
     pub names: Vec<String>,
     /// Proxies that may send them.
     pub trusted: TrustedProxies,
@@ -58,8 +59,8 @@ pub enum Client {
 }
 
 impl ForwardedHeaders {
-    /// Returns the client that a request comes from. `peer` is the other end of the connection, `None` for a unix socket, which
-    /// is always trusted. `headers` are the request's names and values in their order.
+    /// Returns the client that a request comes from. `peer` is the other end of the connection, `None` for a
+    /// unix socket, which is always trusted. `headers` are the request's names and values in their order.
     pub fn client<'a>(
         &self,
         peer: Option<IpAddr>,
@@ -99,8 +100,8 @@ impl ForwardedHeaders {
         Err(NoClient::Missing)
     }
 
-    /// Several lines with one name are one list. Reading forwards and remembering the last that is not trusted comes
-    /// to the same as walking backwards, and the syntax can only be read forwards.
+    /// Several lines with one name are one list. Reading forwards and remembering the last that is not
+    /// trusted comes to the same as walking backwards, and the syntax can only be read forwards.
     fn walk<'a>(&self, lines: impl Iterator<Item = &'a [u8]>, has_pairs: bool) -> Result<IpAddr, NoClient> {
         let mut farthest = None;
         let mut nearest_untrusted = None;
@@ -172,8 +173,8 @@ fn node_of_pairs(element: &[u8]) -> Option<IpAddr> {
         let end = find_outside_quotes(rest, b';', true);
         let pair = rest.get(..end.unwrap_or(rest.len()))?.trim_ascii();
         let (name, value) = split_once(pair, b'=')?;
-        // A quote that begins elsewhere, or is open at the end, was forged to have what the proxy has appended taken for
-        // text.
+        // A quote that begins elsewhere, or is open at the end, was forged to have what the proxy has
+        // appended taken for text.
         if !name.iter().all(is_token) || !is_whole(value) {
             return None;
         }

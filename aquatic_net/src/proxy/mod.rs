@@ -1,8 +1,8 @@
-//! The client of a connection or request through a proxy: pure parsers for the PROXY protocol and for request headers,
-//! and the proxies that are trusted to send them.
+//! The client of a connection or request through a proxy: pure parsers for the PROXY protocol and for request
+//! headers, and the proxies that are trusted to send them.
 //!
-//! Invariants: nothing an untrusted client sends changes its address; no bytes panic; nothing is allocated; a header that
-//! is received in pieces means the same as one that is received at once.
+//! Invariants: nothing an untrusted client sends changes its address; no bytes panic; nothing is allocated; a
+//! header that is received in pieces means the same as one that is received at once.
 
 mod cidr;
 mod forwarded;

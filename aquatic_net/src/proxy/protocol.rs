@@ -1,13 +1,13 @@
-//! The PROXY protocol: what a proxy says about its client in front of everything else, in text (version 1) or bytes
-//! (version 2).
+//! The PROXY protocol: what a proxy says about its client in front of everything else, in text (version 1) or
+//! bytes (version 2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Longest header of version 1, with the line end.
 pub const LONGEST_V1: usize = 107;
 
-/// Longest header of version 2 that is read: addresses and some details of the proxy's own encryption. Those are
-/// skipped.
+/// Longest header of version 2 that is read: addresses and some details of the proxy's own encryption. Those
+/// are skipped.
 pub const LONGEST_V2: usize = 2048;
 
 const SIGNATURE_V1: &[u8] = b"PROXY ";
@@ -43,8 +43,8 @@ pub enum Source {
     Proxy,
 }
 
-/// Reads a header from the beginning of a connection. The result for more bytes of the same connection is the same,
-/// except that [`Header::NeedMore`] becomes something else at [`LONGEST_V2`] bytes at the latest.
+/// Reads a header from the beginning of a connection. The result for more bytes of the same connection is the
+/// same, except that [`Header::NeedMore`] becomes something else at [`LONGEST_V2`] bytes at the latest.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Header {
     if begins_alike(bytes, SIGNATURE_V2) {

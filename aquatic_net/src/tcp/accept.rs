@@ -1,9 +1,9 @@
 //! Accepting connections and running one task for each.
 //!
-//! Invariants: an accept is a system call that never waits, so nothing accepted is lost when the loop around it ends.
-//! A loop does bounded work before it lets others run, and no error makes it spin: while the process lacks descriptors
-//! or memory it comes back after a pause only. A connection that cannot be served is closed at once and counted, never
-//! left to wait. One task per connection, which starts no other.
+//! Invariants: an accept is a system call that never waits, so nothing accepted is lost when the loop around
+//! it ends. A loop does bounded work before it lets others run, and no error makes it spin: while the process
+//! lacks descriptors or memory it comes back after a pause only. A connection that cannot be served is closed
+//! at once and counted, never left to wait. One task per connection, which starts no other.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -52,28 +52,29 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 pub struct TcpSettings {
     /// Values of the label `protocol` in metrics.
     pub protocols: Protocols,
-    /// Maximum number of connections of the process; each core has an even share. Above it the connection that has
-    /// waited longest for its client is evicted; without one, the new connection is closed.
+    /// Maximum number of connections of the process; each core has an even share. Above it the connection
+    /// that has waited longest for its client is evicted; without one, the new connection is closed.
     pub max_connections: usize,
-    /// Whether connections that wait for a request can be evicted. Not for protocols whose connections are worth
-    /// something while they are silent. Those that have not got as far as that always can.
+    /// Whether connections that wait for a request can be evicted. Not for protocols whose connections are
+    /// worth something while they are silent. Those that have not got as far as that always can.
     pub evict_idle_when_full: bool,
-    /// Maximum number of connections from one IPv4 address or IPv6 /64 network; 0 for no limit. Above it the one of them
-    /// that has waited longest for its client is evicted. Trusted proxies are exempt, but not the clients they name by
-    /// the PROXY protocol.
+    /// Maximum number of connections from one IPv4 address or IPv6 /64 network; 0 for no limit. Above it the
+    /// one of them that has waited longest for its client is evicted. Trusted proxies are exempt, but not the
+    /// clients they name by the PROXY protocol.
     pub max_connections_per_address: u32,
     /// Deadlines of everything.
     pub deadlines: Deadlines,
     /// Who may name clients. Connections to a unix socket are always trusted.
     pub trusted_proxies: TrustedProxies,
-    /// Whether trusted proxies name their clients by the PROXY protocol, and what happens to a connection of theirs
-    /// that begins without it. Connections of others never begin with it.
+    /// Whether trusted proxies name their clients by the PROXY protocol, and what happens to a connection of
+    /// theirs that begins without it. Connections of others never begin with it.
     pub proxy_protocol: Option<OnBadHeader>,
     /// Certificate and key, for encrypted connections; `None` for plain ones.
     pub tls: Option<Arc<Tls>>,
     /// Number of TLS handshakes a core may have.
     pub handshakes: HandshakeLimits,
-    /// Sent to clients that do not begin with a TLS handshake where one is needed, before their connection is closed.
+    /// Sent to clients that do not begin with a TLS handshake where one is needed, before their connection is
+    /// closed.
     pub reply_to_plain: Vec<u8>,
 }
 
@@ -86,8 +87,8 @@ struct Server<H> {
     handler: Rc<H>,
 }
 
-/// Accepts connections on this core and runs `handler` for each, until the process stops: then connections without a
-/// request end at once, and this returns when the others have ended, too.
+/// Accepts connections on this core and runs `handler` for each, until the process stops: then connections
+/// without a request end at once, and this returns when the others have ended, too.
 ///
 /// # Errors
 /// A listening socket that cannot be waited for.
@@ -236,8 +237,8 @@ where
         AcceptOutcome::More
     }
 
-    /// While there are no descriptors, closes connections at once: their clients learn it soon, and do not fill the
-    /// backlog.
+    /// While there are no descriptors, closes connections at once: their clients learn it soon, and do not
+    /// fill the backlog.
     fn reject_some(&self, listener: &Source<ListenSocket>) -> AcceptOutcome {
         let rejected = self.balancer.reserve().refuse(listener.get_ref(), REJECTED_PER_PAUSE);
         (0..rejected).for_each(|_| self.deadlines.counters.refuse(Refused::Descriptors));
@@ -285,7 +286,8 @@ where
             return self.deadlines.counters.refuse(Refused::Broken);
         };
         let stream = Stream::new(source, self.deadlines.open(), permit);
-        // The handler's future is the task, so that the preamble takes no memory for as long as the connection lives.
+        // The handler's future is the task, so that the preamble takes no memory for as long as the
+        // connection lives.
         let preamble = Rc::clone(&self.preamble.borrow());
         if preamble.needs_none(peer, kind) {
             stream.deadline().enter_service();

@@ -1,13 +1,13 @@
-//! What the cores share about connections: how many each has, how many come from one address, and the mailboxes by
-//! which connections are handed to another core.
+//! What the cores share about connections: how many each has, how many come from one address, and the
+//! mailboxes by which connections are handed to another core.
 //!
-//! The kernel chooses among the cores' listening sockets by a hash of addresses and ports, and cannot be told how many
-//! connections each core has. So a core that has accepted one compares itself with one other core drawn at random, and
-//! hands the connection off if that one has clearly fewer. Two random choices keep all cores close together, at the cost
-//! of reading one number.
+//! The kernel chooses among the cores' listening sockets by a hash of addresses and ports, and cannot be told
+//! how many connections each core has. So a core that has accepted one compares itself with one other core
+//! drawn at random, and hands the connection off if that one has clearly fewer. Two random choices keep all
+//! cores close together, at the cost of reading one number.
 //!
-//! Invariants: a [`ConnectionPermit`] is one connection on one core and, unless it is exempt, one of its address; it
-//! releases both when it is dropped. No lock is held while anything else is done.
+//! Invariants: a [`ConnectionPermit`] is one connection on one core and, unless it is exempt, one of its
+//! address; it releases both when it is dropped. No lock is held while anything else is done.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -98,8 +98,8 @@ impl ConnectionBalancer {
         self.cores[core].open.load(Ordering::Relaxed)
     }
 
-    /// The core that should have the next connection accepted by `here`, compared with one other core, which the
-    /// random number names.
+    /// The core that should have the next connection accepted by `here`, compared with one other core, which
+    /// the random number names.
     pub(super) fn choose(&self, here: usize, random: usize) -> usize {
         let cores = self.cores.len();
         if cores == 1 {

@@ -19,15 +19,16 @@ use super::balancer::{ConnectionBalancer, Handoff};
 use crate::listen::BindError;
 use crate::sys;
 
-/// Seconds until a connection by which nothing has come is handed over all the same, to be counted and to get its deadline.
+/// Seconds until a connection by which nothing has come is handed over all the same, to be counted and to get
+/// its deadline.
 ///
-/// Clients of all protocols speak first. A connection that is handed over together with its first bytes is served with four
-/// system calls and never enters the epoll set; when they come a round trip later, it takes eight and a wake-up. And who
-/// opens connections without a word takes no descriptors at first.
+/// Clients of all protocols speak first. A connection that is handed over together with its first bytes is
+/// served with four system calls and never enters the epoll set; when they come a round trip later, it takes
+/// eight and a wake-up. And who opens connections without a word takes no descriptors at first.
 const DEFERRED: i32 = 1;
 
-/// Most bytes the kernel keeps for a connection in each direction, before its own bookkeeping doubles them. Left to
-/// itself it goes up to several megabytes for a client that sends much or takes nothing.
+/// Most bytes the kernel keeps for a connection in each direction, before its own bookkeeping doubles them.
+/// Left to itself it goes up to several megabytes for a client that sends much or takes nothing.
 const SOCKET_BUFFER: usize = 64 * 1024;
 
 /// Changed settings that a core has not received yet.
@@ -111,7 +112,8 @@ impl Listeners {
         options: &ListenOptions,
     ) -> Result<SocketAddr, BindError> {
         let explain = |error: io::Error| BindError::new("TCP", address, &error);
-        // With SO_REUSEPORT a second tracker of the same user would silently share the port. A trial without it tells.
+        // With SO_REUSEPORT a second tracker of the same user would silently share the port. A trial without
+        // it tells.
         drop(bind_one(address, options, false).map_err(explain)?);
         let mut bound = address;
         for sockets in &mut self.cores {
@@ -128,8 +130,8 @@ impl Listeners {
         Ok(bound)
     }
 
-    /// Listens on a unix socket, for proxies on the same machine. The file gets these permissions; a file left behind
-    /// by a process that has ended is replaced.
+    /// Listens on a unix socket, for proxies on the same machine. The file gets these permissions; a file
+    /// left behind by a process that has ended is replaced.
     ///
     /// # Errors
     /// A [`UnixBindError`] that says what to do about it.

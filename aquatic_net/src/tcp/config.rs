@@ -93,8 +93,8 @@ pub struct TcpChanges {
 }
 
 impl TcpChanges {
-    /// Applies limits, deadlines and proxies, and the paths of certificate and key from the next reload of these.
-    /// Returns the cores that could not be told.
+    /// Applies limits, deadlines and proxies, and the paths of certificate and key from the next reload of
+    /// these. Returns the cores that could not be told.
     ///
     /// # Errors
     /// Settings that the checks of the configuration would have reported.
@@ -155,8 +155,8 @@ impl TcpConfig<'_> {
         }
     }
 
-    /// Binds all addresses, reads the certificate, has the engine keep it up to date, and logs where the service can be
-    /// reached.
+    /// Binds all addresses, reads the certificate, has the engine keep it up to date, and logs where the
+    /// service can be reached.
     ///
     /// # Errors
     /// What keeps the service from listening, with what to do about it.

@@ -44,11 +44,11 @@ enum Transport {
     Tls(Box<TlsStream<Stream>>),
 }
 
-/// A connection, plain or TLS. Reads and writes fail with [`io::ErrorKind::TimedOut`] once the time of the current
-/// [`Phase`] is over. One task drives it.
+/// A connection, plain or TLS. Reads and writes fail with [`io::ErrorKind::TimedOut`] once the time of the
+/// current [`Phase`] is over. One task drives it.
 ///
-/// It is to be ended with [`close`](Self::close) or [`close_lingering`](Self::close_lingering); one that is dropped is
-/// cut off, and TLS clients then see a truncated stream, unless it was in [`Phase::Idle`].
+/// It is to be ended with [`close`](Self::close) or [`close_lingering`](Self::close_lingering); one that is
+/// dropped is cut off, and TLS clients then see a truncated stream, unless it was in [`Phase::Idle`].
 #[derive(Debug)]
 pub struct Connection {
     transport: Transport,
@@ -90,8 +90,9 @@ impl Connection {
         self.stream().deadline()
     }
 
-    /// Counts the connection to the client that a trusted proxy names in a request; for protocols in which a connection
-    /// has one client. Whether that one may have another; if not, this is counted, and the connection is to be ended.
+    /// Counts the connection to the client that a trusted proxy names in a request; for protocols in which a
+    /// connection has one client. Whether that one may have another; if not, this is counted, and the
+    /// connection is to be ended.
     pub fn charge_address(&mut self, client: IpAddr) -> bool {
         let stream = match &mut self.transport {
             Transport::Plain(stream) => stream,
@@ -111,8 +112,9 @@ impl Connection {
         }
     }
 
-    /// Waits for bytes and appends up to `most` of them; 0 at the end of the stream. The buffer gets memory only when
-    /// there is something to put into it, so that a connection that waits with an empty one needs none.
+    /// Waits for bytes and appends up to `most` of them; 0 at the end of the stream. The buffer gets memory
+    /// only when there is something to put into it, so that a connection that waits with an empty one needs
+    /// none.
     ///
     /// # Errors
     /// Those of the socket and of TLS; [`io::ErrorKind::TimedOut`].
@@ -139,7 +141,8 @@ impl Connection {
         Poll::Ready(Ok(len))
     }
 
-    /// Sends all bytes, in one system call if the socket takes them, and for TLS everything up to the last record.
+    /// Sends all bytes, in one system call if the socket takes them, and for TLS everything up to the last
+    /// record.
     ///
     /// # Errors
     /// Those of the socket and of TLS; [`io::ErrorKind::TimedOut`].
@@ -148,15 +151,15 @@ impl Connection {
         self.flush().await
     }
 
-    /// Says that [`close`](Self::close) or [`close_lingering`](Self::close_lingering) follows what is sent from now on: the
-    /// last reply and the end of the connection then share a packet.
+    /// Says that [`close`](Self::close) or [`close_lingering`](Self::close_lingering) follows what is sent
+    /// from now on: the last reply and the end of the connection then share a packet.
     pub fn announce_end(&self) {
         self.stream().announce_end();
     }
 
     /// Ends the connection after an orderly exchange: the client gets everything that was sent, with TLS a
-    /// close_notify, and the end. Waits only if that does not fit into the socket's buffer, or if the client has sent
-    /// more than was read: closing at once would then destroy what is on its way to it.
+    /// close_notify, and the end. Waits only if that does not fit into the socket's buffer, or if the client
+    /// has sent more than was read: closing at once would then destroy what is on its way to it.
     pub async fn close(mut self) {
         self.deadline().enter(Phase::Linger);
         if self.close_tls().await.is_ok() && self.stream().has_unread() {
@@ -165,8 +168,8 @@ impl Connection {
         }
     }
 
-    /// Ends the connection while the client may still be sending, such as after a refused request: what comes is
-    /// taken in and thrown away until the client ends, for a bounded time and number of bytes.
+    /// Ends the connection while the client may still be sending, such as after a refused request: what comes
+    /// is taken in and thrown away until the client ends, for a bounded time and number of bytes.
     pub async fn close_lingering(mut self) {
         self.deadline().enter(Phase::Linger);
         if self.close_tls().await.is_ok() {
@@ -200,9 +203,9 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// Says goodbye on an encrypted connection that ends between two requests, because it was idle for too long or the
-    /// process stops. One try without waiting. In the midst of an answer the client is to see that something is
-    /// missing.
+    /// Says goodbye on an encrypted connection that ends between two requests, because it was idle for too
+    /// long or the process stops. One try without waiting. In the midst of an answer the client is to see
+    /// that something is missing.
     fn drop(&mut self) {
         if let Transport::Tls(stream) = &mut self.transport {
             let (socket, session) = stream.get_mut();

@@ -1,12 +1,14 @@
-//! Deadlines of connections: one record for each, all of a core in one table, swept by one timer several times a second.
+//! Deadlines of connections: one record for each, all of a core in one table, swept by one timer several
+//! times a second.
 //!
-//! Invariants: a record lives exactly as long as its connection; a [`DeadlineHandle`] that outlives it does nothing,
-//! because the generation tells. A record expires at most once, and whoever reads or writes the connection is then woken
-//! and gets an error. Setting a deadline is a store: no timer, no system call, no read of the clock. Time is counted in
-//! sweeps: a core that was kept from working does not blame its clients for that.
+//! Invariants: a record lives exactly as long as its connection; a [`DeadlineHandle`] that outlives it does
+//! nothing, because the generation tells. A record expires at most once, and whoever reads or writes the
+//! connection is then woken and gets an error. Setting a deadline is a store: no timer, no system call, no
+//! read of the clock. Time is counted in sweeps: a core that was kept from working does not blame its clients
+//! for that.
 //!
-//! At the connection limit the connection that has waited longest for its client is evicted. All that wait are queued,
-//! and those that no longer wait are removed when they reach the front.
+//! At the connection limit the connection that has waited longest for its client is evicted. All that wait
+//! are queued, and those that no longer wait are removed when they reach the front.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -30,7 +32,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(3);
 /// Sweeps that a connection waits for its client before it may be evicted: somewhat more than a packet takes.
 const MIN_WAIT: Tick = 2;
 
-/// Connections that no longer wait, at the front of the queue, that are passed over for one that can be evicted.
+/// Connections that no longer wait, at the front of the queue, that are passed over for one that can be
+/// evicted.
 const MAX_EVICTION_SCAN: usize = 64;
 
 /// Connections in the queue that are compared when an address has too many.
@@ -69,8 +72,8 @@ impl Default for Deadlines {
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// PROXY protocol header or TLS handshake. After it the service finds the connection in [`Phase::Idle`], but with
-    /// the time of [`Phase::Head`]: who connects is expected to say something.
+    /// PROXY protocol header or TLS handshake. After it the service finds the connection in [`Phase::Idle`],
+    /// but with the time of [`Phase::Head`]: who connects is expected to say something.
     Handshake,
     /// A request has begun to come in.
     Head,
@@ -80,8 +83,8 @@ pub enum Phase {
     Idle,
     /// Everything has been said.
     Linger,
-    /// Upgraded to another protocol, which watches over its connections itself. Has a deadline only when the process
-    /// stops.
+    /// Upgraded to another protocol, which watches over its connections itself. Has a deadline only when the
+    /// process stops.
     Upgraded,
 }
 
@@ -285,7 +288,8 @@ impl DeadlineTable {
     pub(super) fn sweep(&self, time: Duration) {
         let due = self.swept.get() + SWEEP_INTERVAL;
         let Some(late) = time.checked_sub(due) else { return };
-        // Somewhat late every time, as on a busy machine, does not add up; a core that stood still begins anew.
+        // Somewhat late every time, as on a busy machine, does not add up; a core that stood still begins
+        // anew.
         self.swept.set(if late < SWEEP_INTERVAL { due } else { time });
         let now = self.now.get().saturating_add(1);
         self.now.set(now);
@@ -335,8 +339,8 @@ impl Record {
     }
 }
 
-/// A connection's hold on its deadline. Clones are for whoever drives the connection through another type, such as a
-/// WebSocket; they do nothing once the connection is gone.
+/// A connection's hold on its deadline. Clones are for whoever drives the connection through another type,
+/// such as a WebSocket; they do nothing once the connection is gone.
 #[derive(Clone)]
 pub struct DeadlineHandle {
     deadlines: Rc<DeadlineTable>,
@@ -351,7 +355,8 @@ impl fmt::Debug for DeadlineHandle {
 }
 
 impl DeadlineHandle {
-    /// Begins a phase, with the time it has. [`Phase::Idle`] ends the connection at once if the process is stopping.
+    /// Begins a phase, with the time it has. [`Phase::Idle`] ends the connection at once if the process is
+    /// stopping.
     pub fn enter(&self, phase: Phase) {
         let limits = self.deadlines.limits.get();
         let limit = match phase {
@@ -365,8 +370,8 @@ impl DeadlineHandle {
         self.enter_for(phase, limit);
     }
 
-    /// Another protocol takes the connection over: it counts as one of that protocol, and its deadlines are that
-    /// protocol's business.
+    /// Another protocol takes the connection over: it counts as one of that protocol, and its deadlines are
+    /// that protocol's business.
     pub fn upgrade(&self) {
         self.enter(Phase::Upgraded);
         let was_upgraded = self.with(|record, _| std::mem::replace(&mut record.upgraded, true));

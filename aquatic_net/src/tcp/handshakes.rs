@@ -1,16 +1,17 @@
-//! TLS handshakes of a core: a slow client never delays other handshakes. Compared with everything else the tracker
-//! does, a handshake takes much processor time, and some memory while it waits for its client.
+//! TLS handshakes of a core: a slow client never delays other handshakes. Compared with everything else the
+//! tracker does, a handshake takes much processor time, and some memory while it waits for its client.
 //!
-//! 1. Until the client's first message has been received as a whole, a connection has no TLS session: its bytes stay in
-//!    the socket.
-//! 2. Then it needs a slot to compute with. There are few, so that other connections are served when many clients
-//!    connect at once; without a free slot a handshake is queued, and rejected if the queue is full.
-//! 3. The slot is released before the client's next message is waited for. Handshakes that wait for their client are
-//!    limited, too, because of their memory: above the limit the oldest is closed. A client that continues needs one
-//!    round trip, so the oldest is one whose client has stalled.
+//! 1. Until the client's first message has been received as a whole, a connection has no TLS session: its
+//!    bytes stay in the socket.
+//! 2. Then it needs a slot to compute with. There are few, so that other connections are served when many
+//!    clients connect at once; without a free slot a handshake is queued, and rejected if the queue is full.
+//! 3. The slot is released before the client's next message is waited for. Handshakes that wait for their
+//!    client are limited, too, because of their memory: above the limit the oldest is closed. A client that
+//!    continues needs one round trip, so the oldest is one whose client has stalled.
 //!
-//! Invariants: no slot is held while waiting for a client. A slot is released by its drop, and goes to the handshake that
-//! has waited longest. A handshake that stops waiting leaves nothing behind, a slot that has just been granted included.
+//! Invariants: no slot is held while waiting for a client. A slot is released by its drop, and goes to the
+//! handshake that has waited longest. A handshake that stops waiting leaves nothing behind, a slot that has
+//! just been granted included.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -33,14 +34,15 @@ use super::tls::{BUFFER_LIMIT, Tls};
 use aquatic_runtime::Core;
 use aquatic_runtime::readiness::Direction;
 
-/// Slots: handshakes that compute, 0.1 to 1 ms each depending on the kind of key, before other connections get their
-/// turn.
+/// Slots: handshakes that compute, 0.1 to 1 ms each depending on the kind of key, before other connections
+/// get their turn.
 const COMPUTE_SLOTS: usize = 4;
 
 /// How many handshakes a core may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandshakeLimits {
-    /// Handshakes that wait for their client, of some 12 KiB each. One more, and the one that began first is closed.
+    /// Handshakes that wait for their client, of some 12 KiB each. One more, and the one that began first is
+    /// closed.
     pub open: usize,
     /// Connections whose handshake waits for its turn to begin. Further ones are refused.
     pub queued: usize,
@@ -343,7 +345,8 @@ mod tests {
         let mut open: Vec<_> = handles.iter().take(4).map(|deadline| handshakes.open(deadline)).collect();
         let ended = || handles.iter().map(DeadlineHandle::expired).collect::<Vec<_>>();
         assert_eq!(ended(), [true, false, false, false, false, false]);
-        // The first one's place has been taken by the fourth, which stays when the first has gone; the second ends.
+        // The first one's place has been taken by the fourth, which stays when the first has gone; the second
+        // ends.
         drop(open.drain(..2));
         open.push(handshakes.open(&handles[4]));
         assert_eq!((handshakes.len(), ended()), (3, vec![true, false, false, false, false, false]));

@@ -1,5 +1,5 @@
-//! Whether the first message of a TLS handshake has come as a whole. Nothing of TLS is decided here: whatever cannot be
-//! the preamble of a handshake counts as whole, so that TLS itself refuses it.
+//! Whether the first message of a TLS handshake has come as a whole. Nothing of TLS is decided here: whatever
+//! cannot be the preamble of a handshake counts as whole, so that TLS itself refuses it.
 
 /// Bytes before the contents of a record, and before those of a handshake message.
 const RECORD_HEAD: usize = 5;
@@ -9,8 +9,8 @@ const MESSAGE_HEAD: usize = 4;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
-/// Whether these bytes, with which a connection begins, hold all of the client's first message, which may be spread
-/// over several deadlines, or can be no such message.
+/// Whether these bytes, with which a connection begins, hold all of the client's first message, which may be
+/// spread over several deadlines, or can be no such message.
 pub(super) fn is_whole(mut bytes: &[u8]) -> bool {
     let (mut head, mut headed) = ([0; MESSAGE_HEAD], 0);
     let mut come = 0;

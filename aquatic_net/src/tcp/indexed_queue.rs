@@ -1,7 +1,7 @@
 //! A queue from which elements can be removed wherever they are.
 //!
-//! Invariants: every operation takes the same time whatever the length. A key names its element for as long as that is
-//! in the queue, and nothing afterwards.
+//! Invariants: every operation takes the same time whatever the length. A key names its element for as long
+//! as that is in the queue, and nothing afterwards.
 
 use slab::Slab;
 

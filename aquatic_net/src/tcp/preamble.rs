@@ -1,7 +1,8 @@
 //! What comes before the first byte for the service: the header of the PROXY protocol and the TLS handshake.
 //!
-//! Both share the time of [`Phase::Handshake`](super::Phase). Neither takes a byte that is the service's: the header, and
-//! the byte that tells TLS from plain connections, are read in the socket's buffer and only then taken out of it.
+//! Both share the time of [`Phase::Handshake`](super::Phase). Neither takes a byte that is the service's: the
+//! header, and the byte that tells TLS from plain connections, are read in the socket's buffer and only then
+//! taken out of it.
 
 use std::future::poll_fn;
 use std::io;
@@ -84,7 +85,8 @@ impl Preamble {
         counters.handshaking.set(self.handshakes.len() as u64);
     }
 
-    /// Runs the PROXY protocol and the TLS handshake; `None` if the connection is to be closed, which has been counted.
+    /// Runs the PROXY protocol and the TLS handshake; `None` if the connection is to be closed, which has
+    /// been counted.
     pub(super) async fn run(
         &self,
         core: &Core,
@@ -161,8 +163,8 @@ async fn read_header(stream: &mut Stream, peer: Peer, on_bad: OnBadHeader) -> Op
     None
 }
 
-/// Takes a complete header out of the socket's buffer. While there is but a part of it, that counts as nothing: the
-/// next bytes wake the task.
+/// Takes a complete header out of the socket's buffer. While there is but a part of it, that counts as
+/// nothing: the next bytes wake the task.
 fn take_header(socket: &Socket) -> io::Result<Header> {
     let mut bytes = [0; LONGEST_V2];
     let (len, _) = rustix::net::recv(socket, &mut bytes[..], RecvFlags::PEEK)?;

@@ -1,8 +1,8 @@
 //! Descriptors kept for the moment when there is none left.
 //!
-//! Invariants: what is given up to refuse connections is taken back before anything else gets a descriptor of the
-//! process, as far as that can be seen to: a core whose task waits for events takes one without asking. There are enough
-//! for each core to have taken one so.
+//! Invariants: what is given up to refuse connections is taken back before anything else gets a descriptor of
+//! the process, as far as that can be seen to: a core whose task waits for events takes one without asking.
+//! There are enough for each core to have taken one so.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,8 +14,9 @@ use rustix::net::SocketFlags;
 /// Descriptors kept for each core.
 const PER_CORE: usize = 2;
 
-/// Descriptors that can be given up to accept connections and close them. Otherwise connections would fill the kernel's
-/// queue, and their clients would wait for nothing. All cores share them, so that none is left without.
+/// Descriptors that can be given up to accept connections and close them. Otherwise connections would fill
+/// the kernel's queue, and their clients would wait for nothing. All cores share them, so that none is left
+/// without.
 #[derive(Debug)]
 pub(super) struct Reserve {
     kept: Mutex<Vec<OwnedFd>>,
@@ -32,7 +33,8 @@ impl Reserve {
         reserve
     }
 
-    /// Takes back what is missing. Tells whether nothing is missing any more, so that connections may be accepted.
+    /// Takes back what is missing. Tells whether nothing is missing any more, so that connections may be
+    /// accepted.
     pub(super) fn restore(&self) -> bool {
         !self.low.load(Ordering::Acquire) || self.fill(&mut self.lock())
     }

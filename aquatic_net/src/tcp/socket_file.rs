@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use aquatic_runtime::Periodic;
 
-/// Removes the file of a unix socket when dropped, unless another file has taken its name. The main thread owns it until
-/// the process has stopped ([`Engine::add_periodic`](aquatic_runtime::Engine::add_periodic)).
+/// Removes the file of a unix socket when dropped, unless another file has taken its name. The main thread
+/// owns it until the process has stopped ([`Engine::add_periodic`](aquatic_runtime::Engine::add_periodic)).
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,

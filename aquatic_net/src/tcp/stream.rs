@@ -79,8 +79,8 @@ impl Stream {
         &self.deadline
     }
 
-    /// Counts the connection to an address. If that has too many, the one of them that has waited longest for its
-    /// client is evicted. Returns false if none can be.
+    /// Counts the connection to an address. If that has too many, the one of them that has waited longest for
+    /// its client is evicted. Returns false if none can be.
     pub(super) fn charge_address(&mut self, ip: IpAddr) -> bool {
         let charged = charge_address(&mut self.permit, ip, self.deadline.deadlines());
         if let Some(address) = self.permit.address() {
@@ -89,7 +89,8 @@ impl Stream {
         charged
     }
 
-    /// Runs an operation on the socket; would it block, the task is woken when it can go on or the time is over.
+    /// Runs an operation on the socket; would it block, the task is woken when it can go on or the time is
+    /// over.
     pub(super) fn poll<R>(
         &self,
         direction: Direction,
@@ -114,8 +115,9 @@ impl Stream {
         self.source.has_ended()
     }
 
-    /// Whether something has come that was not read. Asks the kernel, which may know more than the last event; but not on
-    /// a connection that has been served at one stroke, where nothing has had the time to come.
+    /// Whether something has come that was not read. Asks the kernel, which may know more than the last
+    /// event; but not on a connection that has been served at one stroke, where nothing has had the time to
+    /// come.
     pub(super) fn has_unread(&self) -> bool {
         if self.source.was_emptied_at_once() {
             return false;
@@ -149,8 +151,8 @@ pub(super) fn charge_address(permit: &mut ConnectionPermit, ip: IpAddr, deadline
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // A client that let its send deadline pass will not read the end either. The kernel would keep both for minutes,
-        // without a connection that counts for them.
+        // A client that let its send deadline pass will not read the end either. The kernel would keep both
+        // for minutes, without a connection that counts for them.
         if self.deadline.expired() && sys::unsent(self.source.get_ref().as_fd()).is_ok_and(|bytes| bytes > 0)
         {
             // Closing then resets the connection. Cannot fail for a socket.

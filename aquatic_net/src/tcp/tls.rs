@@ -1,8 +1,8 @@
 //! Certificate and key: reading them, explaining what is wrong with them, and taking new ones into use.
 //!
-//! Invariants: whatever is in use has been read completely and fits together; a bad new certificate changes nothing.
-//! Connections keep the configuration they began with. Session tickets are made with one set of keys for all cores and
-//! all certificates of the process, so a client may resume anywhere.
+//! Invariants: whatever is in use has been read completely and fits together; a bad new certificate changes
+//! nothing. Connections keep the configuration they began with. Session tickets are made with one set of keys
+//! for all cores and all certificates of the process, so a client may resume anywhere.
 
 use std::fmt;
 use std::fs;
@@ -31,7 +31,8 @@ pub(super) const BUFFER_LIMIT: usize = 16 * 1024;
 /// Time between two looks at the files.
 const FILE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time between two looks at the calendar, so that a certificate that is about to expire is spoken of once a day.
+/// Time between two looks at the calendar, so that a certificate that is about to expire is spoken of once a
+/// day.
 const CALENDAR_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// The protocol spoken inside; WebSocket begins as HTTP/1.1, too.
@@ -305,7 +306,8 @@ fn explain(path: &Path, error: pem::Error, nothing: fn(PathBuf) -> TlsError) -> 
     }
 }
 
-/// What tells that a file is another one than before. A file that cannot be looked at differs from every other.
+/// What tells that a file is another one than before. A file that cannot be looked at differs from every
+/// other.
 type Stamp = Option<(u64, u64, i64, i64, u64)>;
 
 fn stamp(path: &Path) -> Stamp {

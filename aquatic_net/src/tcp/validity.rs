@@ -1,5 +1,5 @@
-//! From when to when a certificate is valid. Only these two dates are read; whether the certificate is sound is for
-//! rustls and the clients to say.
+//! From when to when a certificate is valid. Only these two dates are read; whether the certificate is sound
+//! is for rustls and the clients to say.
 
 use std::fmt;
 

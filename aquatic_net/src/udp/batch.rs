@@ -11,21 +11,23 @@ use super::sys::{Envelope, Headers};
 /// themselves is spread thin, and the buffers of a batch should stay in the second-level cache.
 pub const BATCH: usize = 64;
 
-/// Longest datagram that is looked at: a scrape of 74 info hashes has 1,496 bytes, an announce with BEP 41 options
-/// rarely more than 300. Longer ones are cut and marked.
+/// Longest datagram that is looked at: a scrape of 74 info hashes has 1,496 bytes, an announce with BEP 41
+/// options rarely more than 300. Longer ones are cut and marked.
 pub const REQUEST_CAPACITY: usize = 2048 + CACHE_LINE;
 
 /// Longest reply that can be sent.
 pub const REPLY_CAPACITY: usize = 2048 + CACHE_LINE;
 
-/// Buffers are an odd number of cache lines long. Were it a power of two, the beginnings of all buffers of a batch, which
-/// is what most datagrams fill, would compete for a few places in the first-level cache: 4 % fewer responses.
+/// Buffers are an odd number of cache lines long. Were it a power of two, the beginnings of all buffers of a
+/// batch, which is what most datagrams fill, would compete for a few places in the first-level cache: 4 %
+/// fewer responses.
 const CACHE_LINE: usize = 64;
 
 /// Received datagrams, and room for one reply to each.
 ///
-/// A batch is filled either by [`receive`](Self::receive) or, for replies to datagrams that another core received, by
-/// [`push`](Self::push); then replies are written and [`send`](Self::send) hands them to the kernel.
+/// A batch is filled either by [`receive`](Self::receive) or, for replies to datagrams that another core
+/// received, by [`push`](Self::push); then replies are written and [`send`](Self::send) hands them to the
+/// kernel.
 pub struct Batch {
     headers: Headers<BATCH>,
     envelopes: Box<[Envelope]>,
@@ -133,8 +135,8 @@ impl Batch {
         ReturnPath(self.envelopes[at])
     }
 
-    /// Adds a datagram that was received elsewhere, without its bytes; `None` if the batch is full. Returns its
-    /// position.
+    /// Adds a datagram that was received elsewhere, without its bytes; `None` if the batch is full. Returns
+    /// its position.
     pub fn push(&mut self, path: ReturnPath) -> Option<usize> {
         let at = self.len;
         *self.envelopes.get_mut(at)? = path.0;
@@ -152,8 +154,9 @@ impl Batch {
         self.reply_lens[at] = len.min(REPLY_CAPACITY);
     }
 
-    /// Sends the replies. Returns false if the socket's send buffer is full: wait until the socket is writable and call
-    /// again to send the rest. A reply the kernel refuses is counted in `errors` and skipped.
+    /// Sends the replies. Returns false if the socket's send buffer is full: wait until the socket is
+    /// writable and call again to send the rest. A reply the kernel refuses is counted in `errors` and
+    /// skipped.
     pub fn send(&mut self, socket: &UdpSocket, errors: &mut SendErrors) -> bool {
         loop {
             let start = self.sent_up_to;
@@ -186,8 +189,8 @@ impl Batch {
 }
 
 fn would_block(error: &io::Error) -> bool {
-    // ENOBUFS is the queue of the network interface being full: as transient as a full send buffer, but the socket
-    // stays writable, so waiting for it would not help. It is counted as an error instead.
+    // ENOBUFS is the queue of the network interface being full: as transient as a full send buffer, but the
+    // socket stays writable, so waiting for it would not help. It is counted as an error instead.
     error.kind() == io::ErrorKind::WouldBlock
 }
 

@@ -1,8 +1,9 @@
-//! Batched UDP. A listener is a group of sockets on one address, one per core, bound in core order; a small program in
-//! the kernel hands each announce to the socket of the core that owns its torrent. Datagrams come in and go out in
-//! batches of up to [`BATCH`], and replies leave from the address the client contacted.
+//! Batched UDP. A listener is a group of sockets on one address, one per core, bound in core order; a small
+//! program in the kernel hands each announce to the socket of the core that owns its torrent. Datagrams come
+//! in and go out in batches of up to [`BATCH`], and replies leave from the address the client contacted.
 //!
-//! What belongs here is the transport: sockets, batches, steering. What the bytes mean belongs to the service.
+//! What belongs here is the transport: sockets, batches, steering. What the bytes mean belongs to the
+//! service.
 
 mod batch;
 mod datagrams;

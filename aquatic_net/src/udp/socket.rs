@@ -16,8 +16,8 @@ use aquatic_common::steering::Steering;
 pub struct BindOptions {
     /// Size to ask for the kernel's receive buffer of each socket, in bytes; 0 keeps the system's default.
     pub receive_buffer: usize,
-    /// Let the kernel hand each announce to the core that owns its torrent. Without it packets are spread by the
-    /// clients' addresses and change cores inside the process.
+    /// Let the kernel hand each announce to the core that owns its torrent. Without it packets are spread by
+    /// the clients' addresses and change cores inside the process.
     pub steering: bool,
 }
 
@@ -41,7 +41,8 @@ impl UdpSocket {
         Family::of(self.address.ip())
     }
 
-    /// Datagrams the kernel has dropped since the socket was opened because its receive buffer was full. Wraps.
+    /// Datagrams the kernel has dropped since the socket was opened because its receive buffer was full.
+    /// Wraps.
     ///
     /// # Errors
     /// Those of `getsockopt`; kernels before 4.12 do not tell.
@@ -49,8 +50,8 @@ impl UdpSocket {
         sys::dropped(self.as_fd())
     }
 
-    /// Whether the local address has to be noted for each datagram: only a socket bound to all addresses can be
-    /// contacted at more than one.
+    /// Whether the local address has to be noted for each datagram: only a socket bound to all addresses can
+    /// be contacted at more than one.
     pub(super) fn wants_packet_info(&self) -> bool {
         self.packet_info
     }
@@ -83,12 +84,12 @@ impl AsFd for UdpSocket {
     }
 }
 
-/// Binds one socket per core to an address, in core order, and attaches the steering program. Port 0 becomes the same
-/// free port for all of them.
+/// Binds one socket per core to an address, in core order, and attaches the steering program. Port 0 becomes
+/// the same free port for all of them.
 ///
 /// # Errors
-/// A [`BindError`] that says what to do about it. A kernel that refuses the steering program is no error: it is
-/// reported in the log, and packets change cores inside the process instead.
+/// A [`BindError`] that says what to do about it. A kernel that refuses the steering program is no error: it
+/// is reported in the log, and packets change cores inside the process instead.
 pub fn bind_group(
     address: SocketAddr,
     options: &BindOptions,
@@ -116,7 +117,8 @@ pub fn bind_group(
     Ok(sockets)
 }
 
-/// With SO_REUSEPORT a second tracker of the same user would silently share the port. A trial without it tells.
+/// With SO_REUSEPORT a second tracker of the same user would silently share the port. A trial without it
+/// tells.
 fn refuse_if_taken(address: SocketAddr) -> Result<(), BindError> {
     let trial = || -> io::Result<()> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;

@@ -1,4 +1,5 @@
-//! [`Steering::owner`] as a program for the kernel, so that an announce arrives on the core that owns its torrent.
+//! [`Steering::owner`] as a program for the kernel, so that an announce arrives on the core that owns its
+//! torrent.
 
 use libc::{
     BPF_A, BPF_ABS, BPF_ALU, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_LEN, BPF_MISC, BPF_MOD, BPF_MUL, BPF_RET,

@@ -1,5 +1,5 @@
-//! The system calls of the UDP path: batches of datagrams in and out, the steering program, the counter of drops.
-//! Everything here is a thin shell; what the bytes mean is decided elsewhere.
+//! The system calls of the UDP path: batches of datagrams in and out, the steering program, the counter of
+//! drops. Everything here is a thin shell; what the bytes mean is decided elsewhere.
 #![allow(unsafe_code, reason = "system calls; each block states the fact that makes it sound")]
 
 use std::io;
@@ -87,8 +87,8 @@ impl Control {
     const EMPTY: Self = Self { bytes: [0; CONTROL_SIZE], len: 0 };
     const HEADER: usize = size_of::<libc::cmsghdr>();
 
-    /// Turns what was received into what must be sent so that the reply leaves from the address the packet came
-    /// to. Anything that is not packet information is dropped, and the kernel then chooses the source.
+    /// Turns what was received into what must be sent so that the reply leaves from the address the packet
+    /// came to. Anything that is not packet information is dropped, and the kernel then chooses the source.
     fn received_to_sent(&mut self) {
         const LEVEL: usize = mem::offset_of!(libc::cmsghdr, cmsg_level);
         const TYPE: usize = mem::offset_of!(libc::cmsghdr, cmsg_type);
@@ -101,8 +101,8 @@ impl Control {
         }
     }
 
-    /// `in_pktinfo` is interface (4 bytes), local address (4), address in the packet's header (4). To send, the local
-    /// address is the source; interface 0 lets routing decide.
+    /// `in_pktinfo` is interface (4 bytes), local address (4), address in the packet's header (4). To send,
+    /// the local address is the source; interface 0 lets routing decide.
     fn answer_v4(&mut self) {
         let size = size_of::<libc::in_pktinfo>();
         let info = Self::HEADER;
@@ -147,8 +147,8 @@ impl Envelope {
     }
 }
 
-/// Headers for `recvmmsg` and `sendmmsg`, kept to spare an allocation per batch. The pointers in them are written anew
-/// for every call and never read after it.
+/// Headers for `recvmmsg` and `sendmmsg`, kept to spare an allocation per batch. The pointers in them are
+/// written anew for every call and never read after it.
 pub(super) struct Headers<const N: usize> {
     messages: Box<[libc::mmsghdr; N]>,
     vectors: Box<[libc::iovec; N]>,
@@ -165,8 +165,8 @@ impl<const N: usize> Headers<N> {
         Self { messages: Box::new([message; N]), vectors: Box::new([vector; N]) }
     }
 
-    /// Receives up to as many datagrams as there are envelopes without waiting and returns their number; zero when none
-    /// is there. With `want_control` the address each was sent to is noted for the reply.
+    /// Receives up to as many datagrams as there are envelopes without waiting and returns their number; zero
+    /// when none is there. With `want_control` the address each was sent to is noted for the reply.
     pub(super) fn receive<const SIZE: usize>(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -187,8 +187,8 @@ impl<const N: usize> Headers<N> {
             header.msg_controllen = if want_control { CONTROL_SIZE } else { 0 };
             header.msg_flags = 0;
         }
-        // SAFETY: the first `count` headers point to buffers, envelopes and vectors that outlive the call, with their
-        // true sizes; `count` is at most N.
+        // SAFETY: the first `count` headers point to buffers, envelopes and vectors that outlive the call,
+        // with their true sizes; `count` is at most N.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -211,8 +211,8 @@ impl<const N: usize> Headers<N> {
         Ok(received)
     }
 
-    /// Sends the datagrams in order without waiting and returns how many the kernel took. An error belongs to the
-    /// first datagram.
+    /// Sends the datagrams in order without waiting and returns how many the kernel took. An error belongs to
+    /// the first datagram.
     pub(super) fn send<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -239,8 +239,8 @@ impl<const N: usize> Headers<N> {
             header.msg_flags = 0;
             count += 1;
         }
-        // SAFETY: the first `count` headers point to envelopes and bytes borrowed for 'a, which outlives the call, and
-        // to vectors of `self`; all with their true sizes; the kernel does not write through them.
+        // SAFETY: the first `count` headers point to envelopes and bytes borrowed for 'a, which outlives the
+        // call, and to vectors of `self`; all with their true sizes; the kernel does not write through them.
         let sent = unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd(),
@@ -280,9 +280,9 @@ pub(super) fn enable_packet_info(socket: BorrowedFd<'_>, v6: bool) -> io::Result
     }
 }
 
-/// Sends IPv4 datagrams whole or not at all, whatever the kernel believes about the path. Datagrams that may be cut on the
-/// way need an identification each, which costs the kernel some 3 % of a reply; and a forged ICMP message about the path
-/// cannot have replies cut or refused.
+/// Sends IPv4 datagrams whole or not at all, whatever the kernel believes about the path. Datagrams that may
+/// be cut on the way need an identification each, which costs the kernel some 3 % of a reply; and a forged
+/// ICMP message about the path cannot have replies cut or refused.
 pub(super) fn never_fragment(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_PROBE)
 }
@@ -305,7 +305,8 @@ pub(super) fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
 }
 
 fn set_option<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
-    // SAFETY: `value` is readable for its size and outlives the call, and the callers pass the type the option wants.
+    // SAFETY: `value` is readable for its size and outlives the call, and the callers pass the type the
+    // option wants.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

@@ -1,4 +1,5 @@
-//! What proxies and strangers say about clients: random bytes, and what the fuzz targets have found worth keeping.
+//! What proxies and strangers say about clients: random bytes, and what the fuzz targets have found worth
+//! keeping.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,5 @@
-//! What holds for any bytes, whoever has made them: the fuzz targets and the test beside this file check the same.
+//! What holds for any bytes, whoever has made them: the fuzz targets and the test beside this file check the
+//! same.
 
 #![allow(dead_code, reason = "each fuzz target uses one of them")]
 
@@ -6,8 +7,8 @@ use std::net::IpAddr;
 
 use aquatic_net::proxy::{ForwardedHeaders, Header, LONGEST_V2, OnBadHeader, TrustedProxies, parse};
 
-/// The beginning of a connection: no bytes panic, a header that comes in pieces means what it means at once, and a
-/// decision does not wait for more than the longest header.
+/// The beginning of a connection: no bytes panic, a header that comes in pieces means what it means at once,
+/// and a decision does not wait for more than the longest header.
 pub(crate) fn check_beginning(bytes: &[u8]) {
     let whole = parse(bytes);
     let first = (0..=bytes.len()).map(|len| parse(&bytes[..len])).find(|header| *header != Header::NeedMore);
@@ -19,8 +20,8 @@ pub(crate) fn check_beginning(bytes: &[u8]) {
     }
 }
 
-/// Client addresses in request headers: no bytes panic, and what a stranger has sent before the proxy appended its word
-/// never makes another address out of it.
+/// Client addresses in request headers: no bytes panic, and what a stranger has sent before the proxy
+/// appended its word never makes another address out of it.
 pub(crate) fn check_forwarded(sent: &[u8]) {
     let headers = ForwardedHeaders {
         names: vec!["Forwarded".to_owned(), "X-Forwarded-For".to_owned()],

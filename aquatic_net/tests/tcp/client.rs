@@ -127,7 +127,8 @@ pub(crate) fn time_to_end(stream: &mut impl Read) -> Duration {
     begin.elapsed()
 }
 
-/// As [`time_to_end`], for a connection that is not let in: the server looks at connections when something comes by them.
+/// As [`time_to_end`], for a connection that is not let in: the server looks at connections when something
+/// comes by them.
 pub(crate) fn time_to_refusal(mut stream: TcpStream) -> Duration {
     stream.write_all(b"let me in\n").unwrap();
     time_to_end(&mut stream)

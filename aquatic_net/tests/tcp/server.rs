@@ -1,7 +1,7 @@
 //! A service that answers lines, set up through the environment; each test starts it in a process of its own.
 //!
-//! "who" is answered with core and peer, "hold" after a while, "big" with a lot, "bye" is the last. A line of more than
-//! 100 bytes is refused.
+//! "who" is answered with core and peer, "hold" after a while, "big" with a lot, "bye" is the last. A line of
+//! more than 100 bytes is refused.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};

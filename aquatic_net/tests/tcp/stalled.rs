@@ -16,7 +16,8 @@ const STALLED: usize = 1000;
 /// Handshakes that a core lets wait for their clients.
 const LIMIT: usize = 100;
 
-/// Longest time from the first packet of a healthy client to its first answer, on a machine where other tests run, too.
+/// Longest time from the first packet of a healthy client to its first answer, on a machine where other tests
+/// run, too.
 const BOUND: Duration = Duration::from_secs(1);
 
 /// Where a client stops.

@@ -53,7 +53,8 @@ impl Child {
         Self { process, lines, heard: Vec::new(), looked_at: Vec::new() }
     }
 
-    /// Waits for a line that contains the text, in whatever order lines come, and returns the line from there on.
+    /// Waits for a line that contains the text, in whatever order lines come, and returns the line from there
+    /// on.
     pub(crate) fn expect(&mut self, text: &str) -> &str {
         let deadline = now() + PATIENCE;
         let mut next = 0;

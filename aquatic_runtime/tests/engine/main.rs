@@ -1,5 +1,5 @@
-//! The engine as a whole. It may be started once per process only and ends it, so each test runs this test binary
-//! again, with the name of a scenario in the environment, and looks at the process from outside.
+//! The engine as a whole. It may be started once per process only and ends it, so each test runs this test
+//! binary again, with the name of a scenario in the environment, and looks at the process from outside.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds anything else has failed")]
 
@@ -107,8 +107,7 @@ fn a_full_outbox_rejects_messages_and_delivers_what_it_has_taken() {
     let mut child = Child::start("outbox", &[]);
     child.expect("rejected 368, counted 368");
     child.expect("core 1 received 69632 in order");
-    child
-        .expect("Messages for another core rejected because too much waited for it already (test): 368 more");
+    child.expect("Messages for another core rejected because too much waited for it already (test): 368 new");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
 }

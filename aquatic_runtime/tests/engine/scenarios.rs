@@ -257,8 +257,8 @@ async fn drain(core: TestCore, socket: Source<UdpSocket>, received: Rc<Cell<u64>
     }
 }
 
-/// Most time a thing may take beside a busy socket, apart from the time that this thread wanted to run and the machine
-/// ran something else.
+/// Most time a thing may take beside a busy socket, apart from the time that this thread wanted to run and
+/// the machine ran something else.
 const IN_TIME: Duration = Duration::from_millis(150);
 
 /// How long this thread has waited for a processor so far.

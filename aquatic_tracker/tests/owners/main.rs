@@ -1,5 +1,5 @@
-//! Requests to the cores that own torrents, in a running engine. It may be started once per process only, so each test
-//! runs this test binary again, with the name of a scenario in the environment.
+//! Requests to the cores that own torrents, in a running engine. It may be started once per process only, so
+//! each test runs this test binary again, with the name of a scenario in the environment.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds anything else has failed")]
 

@@ -1,4 +1,5 @@
-//! A connection whose reads and writes follow a script, a site that echoes paths, and an executor for one task.
+//! A connection whose reads and writes follow a script, a site that echoes paths, and an executor for one
+//! task.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -195,8 +196,8 @@ pub(super) struct Log {
     pub(super) upgraded: RefCell<Option<(String, Vec<u8>)>>,
 }
 
-/// Replies with the path, or with much more if that begins with `/big`. Replies to `/wait` have to be waited for, and
-/// `/charge` counts the connection to an address.
+/// Replies with the path, or with much more if that begins with `/big`. Replies to `/wait` have to be waited
+/// for, and `/charge` counts the connection to an address.
 pub(super) struct Echo(pub(super) Rc<Log>);
 
 pub(super) fn text_of(path: &str) -> String {

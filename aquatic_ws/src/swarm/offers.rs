@@ -1,9 +1,9 @@
 //! Pending offers: those that were relayed and can be answered.
 //!
-//! A pending offer belongs to the peer that made it, and is removed with it. It is stored as one number: a keyed
-//! hash of the peer that may answer, of that peer's connection and of the offer id. So all take the same 12 bytes,
-//! whatever clients send. Offers *to* a peer need not be found when it leaves, because nobody can produce their
-//! numbers any more.
+//! A pending offer belongs to the peer that made it, and is removed with it. It is stored as one number: a
+//! keyed hash of the peer that may answer, of that peer's connection and of the offer id. So all take the
+//! same 12 bytes, whatever clients send. Offers *to* a peer need not be found when it leaves, because nobody
+//! can produce their numbers any more.
 //!
 //! # Invariants
 //!
@@ -84,7 +84,8 @@ impl Offers {
         self.count
     }
 
-    /// Returns the number of offers evicted so far: removed before they expired, although their peer was there.
+    /// Returns the number of offers evicted so far: removed before they expired, although their peer was
+    /// there.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted
     }
@@ -143,8 +144,8 @@ impl Offers {
         }
     }
 
-    /// Removes expired offers of peers that have made no offers since, until about `max` were removed. The rest are
-    /// left to the next call.
+    /// Removes expired offers of peers that have made no offers since, until about `max` were removed. The
+    /// rest are left to the next call.
     pub(super) fn expire(&mut self, now: Seconds, max: usize) {
         let mut left = max;
         while left > 0
@@ -226,8 +227,8 @@ impl Offers {
         *self.neighbour(after, BEFORE) = before;
     }
 
-    /// Returns the link of a peer to its neighbour on one side. For [`OffersHandle::NONE`], returns the opposite end
-    /// of the list.
+    /// Returns the link of a peer to its neighbour on one side. For [`OffersHandle::NONE`], returns the
+    /// opposite end of the list.
     fn neighbour(&mut self, handle: OffersHandle, side: usize) -> &mut OffersHandle {
         match self.peers.get_mut(handle.index()) {
             Some(peer) => &mut peer.neighbours[side],

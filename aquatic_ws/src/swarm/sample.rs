@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use rand::{Rng, RngExt};
 
-/// Appends `count` distinct indices of a range, excluding one, each such set being equally likely; all of them if
-/// there are no more. Takes time proportional to the square of `count`, which is small.
+/// Appends `count` distinct indices of a range, excluding one, each such set being equally likely; all of
+/// them if there are no more. Takes time proportional to the square of `count`, which is small.
 pub(super) fn sample_indices(
     rng: &mut impl Rng,
     range: Range<usize>,
@@ -24,8 +24,8 @@ pub(super) fn sample_indices(
         sampled.extend((0..eligible).map(index_of));
         return;
     }
-    // Floyd's algorithm: one random number per index, from a range that grows by one each time. If the index is
-    // in the sample already, the end of its range, which cannot be, is taken instead.
+    // Floyd's algorithm: one random number per index, from a range that grows by one each time. If the index
+    // is in the sample already, the end of its range, which cannot be, is taken instead.
     let start = sampled.len();
     for end in eligible - count..eligible {
         let index = index_of(rng.random_range(0..=end));
@@ -77,7 +77,8 @@ mod tests {
         let expected = (ROUNDS * 4) as f64 / 11.0;
         let distance: f64 =
             (0..12).filter(|at| *at != 5).map(|at| (hits[at] as f64 - expected).powi(2) / expected).sum();
-        // The 99.9th percentile of chi-square with ten degrees of freedom. Samples without replacement vary less.
+        // The 99.9th percentile of chi-square with ten degrees of freedom. Samples without replacement vary
+        // less.
         assert!(distance < 29.6, "{hits:?}");
     }
 }

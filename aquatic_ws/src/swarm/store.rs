@@ -93,15 +93,15 @@ impl Swarms {
         }
     }
 
-    /// Replaces the limits of torrents and peers. If there are more, nothing is removed: new peers are not stored until
-    /// enough others have left or expired. The limits of offers stay.
+    /// Replaces the limits of torrents and peers. If there are more, nothing is removed: new peers are not
+    /// stored until enough others have left or expired. The limits of offers stay.
     pub fn set_limits(&mut self, limits: SwarmLimits) {
         self.limits = limits;
     }
 
-    /// Stores, updates or removes the announcing peer, and samples a receiver for each of its offers, as long as
-    /// there are other peers: the first offer is for the first receiver, and so on. There are no receivers if the
-    /// peer leaves or its id is contested.
+    /// Stores, updates or removes the announcing peer, and samples a receiver for each of its offers, as long
+    /// as there are other peers: the first offer is for the first receiver, and so on. There are no receivers
+    /// if the peer leaves or its id is contested.
     pub fn announce(
         &mut self,
         announce: &Announce,

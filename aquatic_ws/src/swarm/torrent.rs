@@ -152,8 +152,8 @@ impl Torrent {
         to as usize
     }
 
-    /// Appends the positions of `count` random peers, excluding one; all others if there are no more. A seeder
-    /// gets leechers first, because two seeders have nothing to exchange.
+    /// Appends the positions of `count` random peers, excluding one; all others if there are no more. A
+    /// seeder gets leechers first, because two seeders have nothing to exchange.
     pub(super) fn sample(
         &self,
         rng: &mut impl Rng,

@@ -29,8 +29,9 @@ struct Outcome {
     end: Result<bool, FrameFault>,
 }
 
-/// Checks that all bytes but the first, in pieces of any size (one of them is the first byte), are read as by a naive
-/// decoder that sees them all at once, and as by tungstenite; and that `simdutf8` agrees with the standard library.
+/// Checks that all bytes but the first, in pieces of any size (one of them is the first byte), are read as by
+/// a naive decoder that sees them all at once, and as by tungstenite; and that `simdutf8` agrees with the
+/// standard library.
 pub(crate) fn check_bytes(bytes: &[u8]) {
     let Some((&piece, stream)) = bytes.split_first() else { return };
     let expected = read_at_once(stream);
