@@ -29,7 +29,7 @@ impl Action {
 }
 
 /// Reasons that requests are refused for.
-const REASONS: [Reason; 21] = [
+const REASONS: [Reason; 22] = [
     Reason::InfoHashMissing,
     Reason::InfoHashLength,
     Reason::PortMissing,
@@ -49,6 +49,7 @@ const REASONS: [Reason; 21] = [
     Reason::AccessList,
     Reason::ClientMissing,
     Reason::ClientMalformed,
+    Reason::ClientUnusable,
     Reason::Overflow,
     Reason::Timeout,
 ];
@@ -87,7 +88,7 @@ pub struct Counters {
     refused: ReasonCounters,
     pub(crate) health: Counter,
     pub(crate) forwarded: Counter,
-    no_client: [Counter; 2],
+    no_client: [Counter; NoClient::ALL.len()],
     received: Counter,
     sent: Counter,
 }
@@ -112,7 +113,7 @@ impl Counters {
             refused: ReasonCounters::new(metrics, &names::REFUSED, &[PROTOCOL], &REASONS),
             health: metrics.counter(&names::REQUESTS, &[PROTOCOL, ("action", "health")]),
             forwarded: metrics.counter(&names::FORWARDED, &[PROTOCOL]),
-            no_client: [NoClient::Missing, NoClient::Malformed].map(no_client),
+            no_client: NoClient::ALL.map(no_client),
             received: metrics.counter(&names::RECEIVED_BYTES, &[PROTOCOL]),
             sent: metrics.counter(&names::SENT_BYTES, &[PROTOCOL]),
         }
@@ -133,11 +134,7 @@ impl Counters {
 
     /// Counts a request of a proxy that names no client, whatever becomes of it.
     pub(crate) fn no_client(&self, why: NoClient) {
-        let [missing, malformed] = &self.no_client;
-        match why {
-            NoClient::Missing => missing.add(1),
-            NoClient::Malformed => malformed.add(1),
-        }
+        self.no_client[why as usize].add(1);
     }
 
     pub(crate) fn refuse(&self, reason: Reason) {

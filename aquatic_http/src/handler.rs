@@ -87,6 +87,7 @@ impl Unserved {
             Self::NotAdmitted(not_admitted) => not_admitted.into(),
             Self::NoClient(NoClient::Missing) => Reason::ClientMissing,
             Self::NoClient(NoClient::Malformed) => Reason::ClientMalformed,
+            Self::NoClient(NoClient::Unusable) => Reason::ClientUnusable,
             Self::Route(error) => error.into(),
         }
     }
@@ -352,7 +353,12 @@ impl Handler {
             Unserved::Bad(Refusal::Http(fault)) => fault.reply().encode(framing, reply),
             Unserved::Bad(Refusal::Tracker(fault)) => encode(fault.reason().as_str(), usual, reply),
             Unserved::NotAdmitted(not_admitted) => encode(not_admitted.text(), usual, reply),
-            Unserved::NoClient(_) => {
+            Unserved::NoClient(NoClient::Unusable) => encode(
+                "the proxy in front of this tracker names an address that no peer can have",
+                usual,
+                reply,
+            ),
+            Unserved::NoClient(NoClient::Missing | NoClient::Malformed) => {
                 encode("the proxy in front of this tracker does not name the client", usual, reply)
             }
             Unserved::Route(error) => {

@@ -41,6 +41,8 @@ reasons! {
     ClientMissing = "client_missing",
     /// A trusted proxy has named the client in a form that cannot be read.
     ClientMalformed = "client_malformed",
+    /// A trusted proxy has named an address that no peer can have.
+    ClientUnusable = "client_unusable",
     /// An announce of port 0, at which no peer can be reached.
     PortZero = "port_zero",
     /// A scrape that names no torrent.

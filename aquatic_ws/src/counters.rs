@@ -109,7 +109,7 @@ pub(crate) struct Counters {
     pub(crate) dropped: [Counter; DropReason::ALL.len()],
     ended: [Counter; End::ALL.len()],
     health: Counter,
-    no_client: [Counter; 2],
+    no_client: [Counter; NoClient::ALL.len()],
     pub(crate) upgrades: Counter,
     pub(crate) contested: Counter,
     pub(crate) throttled: Counter,
@@ -143,8 +143,7 @@ impl Counters {
             dropped: DropReason::ALL.map(|reason| counter(&names::DROPPED, "reason", reason.name())),
             ended: End::ALL.map(|reason| counter(&names::CONNECTIONS_ENDED, "reason", reason.name())),
             health: counter(&names::REQUESTS, "action", "health"),
-            no_client: [NoClient::Missing, NoClient::Malformed]
-                .map(|why| counter(&names::PROXY_CLIENT_MISSING, "reason", why.name())),
+            no_client: NoClient::ALL.map(|why| counter(&names::PROXY_CLIENT_MISSING, "reason", why.name())),
             upgrades: plain(&names::UPGRADES),
             contested: plain(&names::CONTESTED_PEERS),
             throttled: plain(&names::THROTTLED),
@@ -196,11 +195,7 @@ impl Counters {
     }
 
     pub(crate) fn no_client(&self, why: NoClient) {
-        self.no_client[match why {
-            NoClient::Missing => 0,
-            NoClient::Malformed => 1,
-        }]
-        .add(1);
+        self.no_client[why as usize].add(1);
     }
 
     /// Updates the gauges.

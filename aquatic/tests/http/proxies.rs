@@ -94,6 +94,11 @@ fn a_missing_or_malformed_header_is_refused_politely_and_counted() {
     for fields in ["X-Forwarded-For: unknown\r\n", "Forwarded: for=_hidden\r\nX-Real-IP: 192.0.2.1\r\n"] {
         assert_eq!(client_of(&mut proxy, fields), Err(NO_CLIENT.to_owned()), "{fields:?}");
     }
+    let unusable = ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.0.0.1", "ff02::1"];
+    for client in unusable {
+        let refused = client_of(&mut proxy, &format!("X-Forwarded-For: {client}\r\n"));
+        assert!(refused.unwrap_err().contains("no peer can have"), "{client}");
+    }
     assert_eq!(client_of(&mut proxy, "X-Forwarded-For: 192.0.2.1\r\n"), ip("192.0.2.1"));
     assert_eq!(proxy.get("/health").status(), 200, "monitors need not say whom they stand for");
     let refused = |reason| {

@@ -30,6 +30,18 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&ip))
     }
 
+    /// Whether a client that a trusted proxy names, in canonical form, could be a peer: not with an unspecified,
+    /// broadcast or multicast address, and not with a loopback address unless that is a trusted proxy's own,
+    /// whose clients may be on its host.
+    #[must_use]
+    pub fn may_name(&self, ip: IpAddr) -> bool {
+        let unusable = match ip {
+            IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.is_broadcast() || v4.is_multicast(),
+            IpAddr::V6(v6) => v6.is_unspecified() || v6.is_multicast(),
+        };
+        !unusable && (!ip.is_loopback() || self.contains(ip))
+    }
+
     /// Whether nobody is trusted.
     #[must_use]
     pub fn is_empty(&self) -> bool {

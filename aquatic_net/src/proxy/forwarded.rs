@@ -22,15 +22,21 @@ pub enum NoClient {
     Missing,
     /// The header is there and cannot be understood, or hides the client.
     Malformed,
+    /// The header names an address that no peer can have.
+    Unusable,
 }
 
 impl NoClient {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Missing, Self::Malformed, Self::Unusable];
+
     /// The value of the label `reason` in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Malformed => "malformed",
+            Self::Unusable => "unusable",
         }
     }
 }
@@ -120,7 +126,8 @@ impl ForwardedHeaders {
         }
         // If all are trusted proxies, the first of them is the client.
         match nearest_untrusted.or(farthest) {
-            Some(Some(ip)) => Ok(ip),
+            Some(Some(ip)) if self.trusted.may_name(ip) => Ok(ip),
+            Some(Some(_)) => Err(NoClient::Unusable),
             Some(None) => Err(NoClient::Malformed),
             None => Err(NoClient::Missing),
         }
@@ -370,6 +377,26 @@ mod tests {
     }
 
     #[test]
+    fn addresses_that_no_peer_can_have_name_nobody() {
+        for unusable in
+            ["0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.1", "239.1.2.3", "127.0.0.1", "127.9.9.9"]
+                .into_iter()
+                .chain(["::", "::1", "ff02::1", "ff0e::1", "::ffff:0.0.0.0", "::ffff:127.0.0.1"])
+        {
+            assert_eq!(xff(unusable), Err(NoClient::Unusable), "{unusable}");
+            assert_eq!(xff(&format!("6.6.6.6, {unusable}")), Err(NoClient::Unusable), "{unusable}");
+            assert_eq!(xff(&format!("{unusable}, 203.0.113.7")), ip("203.0.113.7"), "{unusable}");
+        }
+        // Clients on the host of a proxy.
+        let trusted = TrustedProxies::parse(&["127.0.0.1", "::1"]).unwrap();
+        let local = ["127.0.0.1", "::1", "127.0.0.2"].map(|ip| trusted.may_name(ip.parse().unwrap()));
+        assert_eq!(local, [true, true, false]);
+        for usable in ["100.64.0.1", "169.254.1.1", "192.168.0.1", "fe80::1", "fd00:1::1"] {
+            assert!(trusted.may_name(usable.parse().unwrap()), "{usable}");
+        }
+    }
+
+    #[test]
     fn untrusted_clients_are_not_believed_and_proxies_must_name_theirs() {
         let none: [(&str, &[u8]); 0] = [];
         let spoofed: [(&str, &[u8]); 1] = [("X-Forwarded-For", b"6.6.6.6")];
@@ -409,9 +436,11 @@ mod tests {
             address in any::<[u8; 4]>(),
         ) {
             let appended = IpAddr::from(address);
-            if !headers(OnBadHeader::Refuse).trusted.contains(appended) {
-                assert_eq!(xff(&format!("{sent}, {appended}")), Ok(appended));
-                assert_eq!(forwarded(&format!("{sent}, for={appended}")), Ok(appended));
+            let trusted = headers(OnBadHeader::Refuse).trusted;
+            let named = if trusted.may_name(appended) { Ok(appended) } else { Err(NoClient::Unusable) };
+            if !trusted.contains(appended) {
+                assert_eq!(xff(&format!("{sent}, {appended}")), named);
+                assert_eq!(forwarded(&format!("{sent}, for={appended}")), named);
             }
         }
     }

@@ -29,12 +29,14 @@ pub(super) enum Refused {
     ProxyMissing,
     /// The header of the PROXY protocol is none.
     ProxyMalformed,
+    /// The header of the PROXY protocol names an address that no peer can have.
+    ProxyUnusable,
     /// A plain connection where TLS is needed.
     PlainOnTls,
 }
 
 impl Refused {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Limit, "limit"),
         (Self::Address, "limit_per_address"),
         (Self::Descriptors, "descriptors"),
@@ -42,6 +44,7 @@ impl Refused {
         (Self::Handshakes, "handshakes"),
         (Self::ProxyMissing, "proxy_header_missing"),
         (Self::ProxyMalformed, "proxy_header_malformed"),
+        (Self::ProxyUnusable, "proxy_header_unusable"),
         (Self::PlainOnTls, "plain_on_tls"),
     ];
 }

@@ -95,7 +95,7 @@ impl Preamble {
         kind: ListenerKind,
     ) -> Option<Connection> {
         let client = match self.proxy_protocol {
-            Some(on_bad) if self.trusts(peer) => read_header(&mut stream, peer, on_bad).await?,
+            Some(on_bad) if self.trusts(peer) => self.read_header(&mut stream, peer, on_bad).await?,
             Some(_) | None => peer,
         };
         let connection = match self.tls(kind) {
@@ -123,6 +123,36 @@ impl Preamble {
             connection.close_lingering().await;
         }
     }
+
+    /// The client that the proxy names; `None` if it is to be closed.
+    async fn read_header(&self, stream: &mut Stream, peer: Peer, on_bad: OnBadHeader) -> Option<Peer> {
+        let header = poll_fn(|context| stream.poll(Direction::Read, context, take_header)).await;
+        let deadlines = Rc::clone(stream.deadline().deadlines());
+        let refuse = |why| deadlines.counters.refuse(why);
+        match (header, on_bad) {
+            (Ok(Header::Complete { source: Source::Client(client), .. }), _)
+                if self.trusted.may_name(client.ip()) =>
+            {
+                if stream.charge_address(client.ip()) {
+                    return Some(Peer::Address(client));
+                }
+                refuse(Refused::Address);
+            }
+            (Ok(Header::Complete { source: Source::Proxy, .. }), _) => return Some(peer),
+            (
+                Ok(Header::Absent | Header::NeedMore | Header::Complete { .. }),
+                OnBadHeader::UseSocketAddress,
+            ) => {
+                deadlines.counters.proxy_unused.add(1);
+                return Some(peer);
+            }
+            (Ok(Header::Absent | Header::NeedMore) | Err(_), _) => refuse(Refused::ProxyMissing),
+            // Nobody knows where the client's bytes begin.
+            (Ok(Header::Malformed), _) => refuse(Refused::ProxyMalformed),
+            (Ok(Header::Complete { .. }), OnBadHeader::Refuse) => refuse(Refused::ProxyUnusable),
+        }
+        None
+    }
 }
 
 /// Whether the client begins a TLS handshake. Waits for its first byte, which stays in the socket.
@@ -137,30 +167,6 @@ async fn begins_with_tls(stream: &Stream) -> io::Result<bool> {
         })
     };
     poll_fn(peek).await
-}
-
-/// The client that the proxy names; `None` if it is to be closed.
-async fn read_header(stream: &mut Stream, peer: Peer, on_bad: OnBadHeader) -> Option<Peer> {
-    let header = poll_fn(|context| stream.poll(Direction::Read, context, take_header)).await;
-    let deadlines = Rc::clone(stream.deadline().deadlines());
-    let refuse = |why| deadlines.counters.refuse(why);
-    match (header, on_bad) {
-        (Ok(Header::Complete { source: Source::Client(client), .. }), _) => {
-            if stream.charge_address(client.ip()) {
-                return Some(Peer::Address(client));
-            }
-            refuse(Refused::Address);
-        }
-        (Ok(Header::Complete { source: Source::Proxy, .. }), _) => return Some(peer),
-        (Ok(Header::Absent | Header::NeedMore), OnBadHeader::UseSocketAddress) => {
-            deadlines.counters.proxy_unused.add(1);
-            return Some(peer);
-        }
-        (Ok(Header::Absent | Header::NeedMore) | Err(_), _) => refuse(Refused::ProxyMissing),
-        // Nobody knows where the client's bytes begin.
-        (Ok(Header::Malformed), _) => refuse(Refused::ProxyMalformed),
-    }
-    None
 }
 
 /// Takes a complete header out of the socket's buffer. While there is but a part of it, that counts as

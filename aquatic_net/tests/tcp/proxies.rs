@@ -87,6 +87,31 @@ fn a_missing_header_is_refused_or_made_up_for() {
 }
 
 #[test]
+fn an_address_that_no_peer_can_have_names_nobody() {
+    let hosts = ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.9.9.9"];
+    let header = |host| format!("PROXY TCP4 {host} 192.0.2.1 4660 443\r\nwho\n");
+    let own = ("TRUSTED", "127.0.0.1");
+    let server = Server::start(&[own, REFUSE]);
+    for host in hosts {
+        let mut stream = server.connect();
+        stream.write_all(header(host).as_bytes()).unwrap();
+        assert_eq!(read_line(&mut stream), None, "{host}");
+    }
+    assert_eq!(server.refused("proxy_header_unusable"), hosts.len() as u64);
+    let mut stream = server.connect();
+    stream.write_all(header("127.0.0.1").as_bytes()).unwrap();
+    assert!(read_line(&mut stream).unwrap().contains("Address(127.0.0.1:4660)"), "on the proxy's host");
+    server.stop();
+
+    let server = Server::start(&[own, USE]);
+    let mut stream = server.connect();
+    stream.write_all(header("224.0.0.1").as_bytes()).unwrap();
+    assert!(read_line(&mut stream).unwrap().contains("Address(127.0.0.1:"));
+    assert_eq!(server.metric("aquatic_proxy_headers_unused_total{protocol=\"lines\"}"), 1);
+    server.stop();
+}
+
+#[test]
 fn strangers_cannot_name_anybody() {
     let server = Server::start(&[("TRUSTED", "192.0.2.0/24"), REFUSE]);
     let mut stream = server.connect();
