@@ -175,7 +175,9 @@ fn the_file_of_a_unix_socket_is_removed_unless_it_is_not_its_own() {
     let setting = format!("network.unix_socket_path={}", path.display());
     let start = || {
         let settings = ["workers=1", "network.use_ipv6=false", "network.address_ipv4=127.0.0.1:0", &setting];
-        Tracker::start(1, &mut service("http", &settings))
+        let mut tracker = Tracker::start(1, &mut service("http", &settings));
+        tracker.wait_for_log("on the unix socket");
+        tracker
     };
     let tracker = start();
     assert!(path.exists());

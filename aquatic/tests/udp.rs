@@ -250,7 +250,7 @@ fn what_is_served_refused_and_lost_is_counted_and_told() {
     }
 
     (0..BURST).for_each(|_| drop(client.socket.send(&[0; 15])));
-    tracker.wait_for_log("Packets the kernel dropped because a receive buffer was full (udp, ipv4)");
+    tracker.wait_for_log("Packets dropped by the kernel because a receive buffer was full (udp, ipv4)");
     let lost = || counted("kernel_drops_total{protocol=\"udp\",family=\"ipv4\"}");
     let received = || counted("dropped_total{protocol=\"udp\",family=\"ipv4\",reason=\"too_short\"}") - 1.0;
     eventually(|| (lost(), received()), |(lost, received)| (lost + received) as usize == BURST);

@@ -131,9 +131,12 @@ pub const EXPIRY_BEHIND: Metric = metric(
 
 // The cores and what is between them.
 
-/// Batches that found the queue to another core full, by channel.
-pub const CHANNEL_OVERFLOWS: Metric =
-    metric("aquatic_channel_overflows", Kind::Loss, "Batches for another core that found its queue full");
+/// Attempts to send that found the queue to another core full, by channel.
+pub const CHANNEL_OVERFLOWS: Metric = metric(
+    "aquatic_channel_overflows",
+    Kind::Loss,
+    "Attempts to send to another core that found its queue full",
+);
 /// Messages not taken because too much waited for another core, by channel.
 pub const CHANNEL_REJECTED: Metric = metric(
     "aquatic_channel_rejected",

@@ -9,8 +9,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 /// Longest time a tracker may take to stop.
 pub(crate) const STOP: Duration = Duration::from_secs(5);
+
+/// Longest wait for a line of the log.
+const LOG: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 /// Longest wait for a reply on loopback.
 pub(crate) const REPLY: Duration = Duration::from_secs(5);
@@ -62,6 +67,9 @@ impl Tracker {
     pub(crate) fn wait_for_log(&mut self, text: &str) -> String {
         let log = self.log.as_mut().unwrap();
         loop {
+            let is_there = !log.buffer().is_empty()
+                || poll(&mut [PollFd::new(log.get_ref(), PollFlags::IN)], Some(&LOG)) == Ok(1);
+            assert!(is_there, "the tracker does not say {text:?}");
             let mut line = String::new();
             assert_ne!(log.read_line(&mut line).unwrap(), 0, "the tracker ended without saying {text:?}");
             if line.contains(text) {
