@@ -155,7 +155,9 @@ impl Handler {
             Ok(Request::Health) => Ok(Handled::Reply(0)),
             Err(refusal) => Err(Unserved::Bad(refusal)),
         };
-        handled.unwrap_or_else(|unserved| Handled::Reply(self.fail(unserved, framing, tracker, reply)))
+        handled.unwrap_or_else(|unserved| {
+            Handled::Reply(self.fail(unserved, (incoming.peer, framing), tracker, reply))
+        })
     }
 
     /// Framing of the reply: what goes through a proxy must not be stored by a cache, which would answer the
@@ -177,14 +179,16 @@ impl Handler {
         self.counters.request(Family::of(ip), Action::Announce);
         tracker.admit(AdmissionRequest::of(&request.info_hash)).map_err(Unserved::NotAdmitted)?;
         let most = self.config.max_response_peers;
-        Ok(Announce {
+        let announce = Announce {
             info_hash: request.info_hash,
             address: SocketAddr::new(ip, request.port.get()),
             seeder: request.is_seeder,
             event: request.event,
             numwant: request.numwant.map_or(most, |numwant| most.min(numwant as usize)),
             families: Families::Both,
-        })
+        };
+        log::trace!("http: announce: {announce}");
+        Ok(announce)
     }
 
     /// Address of the client that a request comes from.
@@ -274,10 +278,12 @@ impl Handler {
         tracker: &Tracker,
         reply: &mut [u8],
     ) -> Result<Handled, Unserved> {
-        let family = Family::of(self.client(incoming.head, incoming.peer)?);
+        let ip = self.client(incoming.head, incoming.peer)?;
+        let family = Family::of(ip);
         let framing = incoming.framing;
         self.counters.request(family, Action::Scrape);
         let asked = request.fill(&mut self.info_hashes);
+        log::trace!("http: scrape of {ip}: torrents {asked:?}");
         if !asked.iter().all(|info_hash| tracker.owns(info_hash)) {
             self.counters.forwarded.add(1);
             return Ok(Handled::Scrape(ForwardedScrape { info_hashes: asked.to_vec(), family, framing }));
@@ -306,7 +312,10 @@ impl Handler {
             Ok(response) => {
                 self.encode(forwarded.announce.address.ip(), forwarded.framing, response, tracker, reply)
             }
-            Err(error) => self.fail(Unserved::Route(error), forwarded.framing, tracker, reply),
+            Err(error) => {
+                let client = (Some(forwarded.announce.address.ip()), forwarded.framing);
+                self.fail(Unserved::Route(error), client, tracker, reply)
+            }
         }
     }
 
@@ -325,7 +334,7 @@ impl Handler {
                 self.files.extend(torrents.map(|(&info_hash, &counts)| file(info_hash, counts)));
                 self.encode_scrape(forwarded.family, forwarded.framing, reply)
             }
-            Err(error) => self.fail(Unserved::Route(error), forwarded.framing, tracker, reply),
+            Err(error) => self.fail(Unserved::Route(error), (None, forwarded.framing), tracker, reply),
         }
     }
 
@@ -337,12 +346,24 @@ impl Handler {
         tracker: &mut Tracker,
         reply: &mut [u8],
     ) -> usize {
-        self.fail(Unserved::Bad(refusal), framing, tracker, reply)
+        self.fail(Unserved::Bad(refusal), (None, framing), tracker, reply)
     }
 
-    /// Writes what a client is told whose request is not served, and returns the length.
-    fn fail(&self, unserved: Unserved, framing: Framing, tracker: &mut Tracker, reply: &mut [u8]) -> usize {
-        self.counters.refuse(unserved.reason());
+    /// Writes what a client is told whose request is not served, and returns the length. `peer` is the other
+    /// end of the connection, if it is known.
+    fn fail(
+        &self,
+        unserved: Unserved,
+        (peer, framing): (Option<IpAddr>, Framing),
+        tracker: &mut Tracker,
+        reply: &mut [u8],
+    ) -> usize {
+        let reason = unserved.reason();
+        match peer {
+            Some(peer) => log::trace!("http: request from {peer} refused: {}", reason.name()),
+            None => log::trace!("http: request refused: {}", reason.name()),
+        }
+        self.counters.refuse(reason);
         // Some clients wait as long as the interval says after a failure, too; others look for "retry in".
         let encode = |reason: &str, seconds: u32, reply: &mut [u8]| {
             let retry = Some(Retry::Minutes(seconds.div_ceil(60)));

@@ -1,5 +1,6 @@
 //! Arguments and results of the operations of a shard.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use aquatic_common::config::{Limit, LimitsConfig};
@@ -22,8 +23,8 @@ pub const MAX_PEER_AGE: u32 = 172_800;
 #[derive(Clone, Copy)]
 pub struct HashKey(pub [u8; 16]);
 
-impl std::fmt::Debug for HashKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HashKey(..)")
     }
 }
@@ -126,6 +127,14 @@ pub struct Announce {
     pub numwant: usize,
     /// The address families that the reply can carry.
     pub families: Families,
+}
+
+impl fmt::Display for Announce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { info_hash, address, seeder, event, numwant, families: _ } = self;
+        let role = if *seeder { "seeder" } else { "leecher" };
+        write!(f, "torrent {info_hash}, peer {address}, {role}, event {event:?}, numwant {numwant}")
+    }
 }
 
 /// Buffers for the peers of a reply in compact form (BEP 23, BEP 7): 6 bytes per IPv4 peer and 18 per IPv6

@@ -167,18 +167,21 @@ impl Handler {
         };
         match admitted {
             Admitted::Connect(transaction_id) => {
+                log::trace!("udp: connect of {source}");
                 let id = self.ids.make(client.source.ip(), client.now);
                 let reply = ConnectReply::new(transaction_id, id).encode(packets.reply_buffer(at));
                 self.finish(packets, at, listener.family, Action::Connect, reply);
                 Ok(Step::Done)
             }
             Admitted::Announce(transaction_id, announce) => {
+                log::trace!("udp: announce of {source}: {announce}");
                 let path = || packets.return_path(at);
                 Ok(self.route(transaction_id, announce, (listener, path), tracker, forwarded))
             }
             Admitted::Scrape(request) => {
                 // Copied out of the packet, so that the reply can be written.
                 let mut all = [InfoHash([0; 20]); MAX_SCRAPE];
+                log::trace!("udp: scrape of {source}: torrents {:?}", request.info_hashes());
                 let asked = request.first(self.limits.max_scrape_torrents.min(MAX_SCRAPE));
                 let torrents = all.get_mut(..asked.len()).unwrap_or_default();
                 torrents.copy_from_slice(asked);
@@ -400,6 +403,7 @@ impl Handler {
     }
 
     fn refuse(&self, packets: &mut impl Datagrams, at: usize, family: Family, refused: &Refused) {
+        log::trace!("udp: request of {} refused: {}", named(packets.source(at)), refused.reason.name());
         let Some((transaction_id, text)) = refused.reply else {
             return self.counters.drop_request(family, refused.reason);
         };
@@ -408,6 +412,11 @@ impl Handler {
         self.counters.refuse(family, refused.reason, len);
         packets.set_reply_len(at, len);
     }
+}
+
+/// How the log names a client.
+fn named(source: Option<SocketAddr>) -> String {
+    source.map_or_else(|| "an unknown client".to_owned(), |source| source.to_string())
 }
 
 /// Decodes a packet into a typed view of its bytes.

@@ -1,10 +1,11 @@
 //! WebTorrent tracker of one core, connected to the HTTP front, the other cores and the metrics.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquatic_common::{Family, Steering};
+use aquatic_common::Steering;
 use aquatic_http_protocol::Refused;
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::Connection;
@@ -112,16 +113,16 @@ impl WsTracker {
 }
 
 impl Upgrade<Connection> for WsTracker {
-    type Accepted = Family;
+    type Accepted = Option<IpAddr>;
 
-    fn respond(&mut self, request: &mut WebRequest<'_>, reply: &mut [u8]) -> UpgradeOutcome<Family> {
+    fn respond(&mut self, request: &mut WebRequest<'_>, reply: &mut [u8]) -> UpgradeOutcome<Option<IpAddr>> {
         match upgrade::decide(request, &self.forwarded) {
             Decision::Upgrade(accepted) => {
                 if let Some(missing) = accepted.missing {
                     self.state.tracker.borrow().counters.no_client(missing);
                 }
                 let written = put(&accepted.response, reply);
-                UpgradeOutcome::Accepted(written, accepted.client.map_or(Family::V4, Family::of))
+                UpgradeOutcome::Accepted(written, accepted.client)
             }
             Decision::Reply(response, plain) => {
                 self.count(plain);
@@ -144,7 +145,7 @@ impl Upgrade<Connection> for WsTracker {
         self.count(NotUpgraded::Health);
     }
 
-    fn serve(&self, upgraded: Upgraded<Connection, Family>) -> impl Future<Output = ()> + 'static {
+    fn serve(&self, upgraded: Upgraded<Connection, Option<IpAddr>>) -> impl Future<Output = ()> + 'static {
         serve(Rc::clone(&self.state), upgraded)
     }
 }

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -104,10 +105,14 @@ impl CoreState {
 }
 
 /// Serves a connection after its upgrade, until it ends.
-pub(crate) async fn serve(state: Rc<CoreState>, upgraded: Upgraded<Connection, Family>) {
-    let Upgraded { connection, accepted: family, received } = upgraded;
+pub(crate) async fn serve(state: Rc<CoreState>, upgraded: Upgraded<Connection, Option<IpAddr>>) {
+    let Upgraded { connection, accepted: client, received } = upgraded;
     connection.deadline().upgrade();
-    let id = state.with(|tracker, _| tracker.open(family));
+    let id = state.with(|tracker, _| tracker.open(client.map_or(Family::V4, Family::of)));
+    match client {
+        Some(client) => log::trace!("ws: connection {id} is {client}'s"),
+        None => log::trace!("ws: connection {id} is over the unix socket"),
+    }
     let registration = Registration { state, id };
     let mut session =
         Session { registration, connection, reader: Reader::default(), close: None, is_flushing: false };

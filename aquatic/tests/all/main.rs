@@ -15,6 +15,7 @@ mod cores;
 #[allow(dead_code, reason = "shared with the tests of aquatic http")]
 #[path = "../http/client.rs"]
 mod http;
+mod log;
 mod matrix;
 mod peers;
 #[path = "../support/mod.rs"]

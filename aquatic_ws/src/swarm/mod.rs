@@ -21,6 +21,8 @@ mod sample;
 mod store;
 mod torrent;
 
+use std::fmt;
+
 pub use aquatic_common::config::Limit;
 use aquatic_common::{Family, InfoHash, PeerId, Seconds};
 
@@ -35,6 +37,13 @@ pub struct ConnectionId {
     pub slot: u32,
     /// Distinguishes the connection from earlier ones in the same slot.
     pub generation: u32,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { core, slot, generation } = self;
+        write!(f, "{core}/{slot}/{generation}")
+    }
 }
 
 /// Hash of an offer id, keyed per process. Takes 8 bytes where an offer id takes up to 64 characters.

@@ -177,6 +177,7 @@ impl Tracker {
             Err(refused) => return self.refuse_malformed(from, &refused),
         };
         self.connections.request_received(from);
+        log::trace!("ws: connection {from}: {message:?}");
         match message {
             ClientMessage::Announce(message) => {
                 self.counters.request(family, Request::Announce);
@@ -199,7 +200,9 @@ impl Tracker {
 
     /// Refuses a message that could not be decoded.
     pub(crate) fn refuse_malformed(&mut self, from: ConnectionId, refused: &Refused) {
-        self.counters.refuse(reason_of(refused.fault));
+        let reason = reason_of(refused.fault);
+        log::trace!("ws: connection {from}: message refused: {}", reason.name());
+        self.counters.refuse(reason);
         self.text.clear();
         refused.encode(&mut self.text);
         self.send(from, Response::Error);
@@ -207,7 +210,9 @@ impl Tracker {
 
     /// Refuses a message that was decoded.
     fn refuse(&mut self, to: ConnectionId, action: Action, info_hash: Option<InfoHash>, refusal: Refusal) {
-        self.counters.refuse(refusal.reason());
+        let reason = refusal.reason();
+        log::trace!("ws: connection {to}: message refused: {}", reason.name());
+        self.counters.refuse(reason);
         self.text.clear();
         FailureReply { action, info_hash, reason: refusal.text().into() }.encode(&mut self.text);
         self.send(to, Response::Error);
