@@ -30,9 +30,9 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&ip))
     }
 
-    /// Whether a client that a trusted proxy names, in canonical form, could be a peer: not with an unspecified,
-    /// broadcast or multicast address, and not with a loopback address unless that is a trusted proxy's own,
-    /// whose clients may be on its host.
+    /// Whether a client that a trusted proxy names, in canonical form, could be a peer: not with an
+    /// unspecified, broadcast or multicast address, and not with a loopback address unless that is a trusted
+    /// proxy's own, whose clients may be on its host.
     #[must_use]
     pub fn may_name(&self, ip: IpAddr) -> bool {
         let unusable = match ip {
