@@ -54,7 +54,8 @@ crate::settings! {
 }
 
 crate::settings! {
-    /// Privileges that are dropped after the sockets are opened. Requires a start as root.
+    /// Privileges that are dropped after the sockets are opened. All but filter_system_calls require a start
+    /// as root.
     pub struct PrivilegesConfig, section "privileges" {
         /// Switch to another user and group after the sockets are bound.
         pub drop_privileges: bool = false;
@@ -65,6 +66,10 @@ crate::settings! {
         /// Directory that becomes the root directory of the process (chroot); empty for none. Files that are
         /// reloaded are then looked up inside it.
         pub chroot_path: PathBuf = PathBuf::new();
+        /// Restrict the system calls of all threads that handle what clients send: they cannot start
+        /// programs, change users, mount file systems, trace processes or map executable memory. Needs no
+        /// root.
+        pub filter_system_calls: bool = true;
     }
 }
 
@@ -182,7 +187,8 @@ impl PrivilegesConfig {
     /// Reports settings without effect: a tracker that keeps running as root by mistake is worse than one
     /// that does not start.
     pub fn check(&self, problems: &mut Vec<Problem>) {
-        let without_effect = Self { drop_privileges: self.drop_privileges, ..Self::default() };
+        let Self { drop_privileges, filter_system_calls, .. } = *self;
+        let without_effect = Self { drop_privileges, filter_system_calls, ..Self::default() };
         if !self.drop_privileges && *self != without_effect {
             let text = "is false, so the other keys of the section have no effect; set it to true, or leave them out";
             problems.push(Problem::new(Self::drop_privileges, text));

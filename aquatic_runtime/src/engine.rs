@@ -19,6 +19,7 @@ use crate::housekeeping::{Housekeeper, Periodic, StatisticsInterval};
 use crate::large_pages::LargePages;
 use crate::mailbox::{self, MailboxSender};
 use crate::privileges;
+use crate::seccomp::{self, Phase, SyscallFilter};
 use crate::secrets::Secrets;
 use crate::spare_memory::SpareMemory;
 use crate::startup::{self, Unsupported};
@@ -260,10 +261,16 @@ impl Engine {
             // What was allowed to root may be forbidden to the user it has become.
             startup::check_io_uring()?;
         }
+        let filter = system_call_filter(self.config.privileges.filter_system_calls);
         for (name, work) in std::mem::take(&mut self.side_threads) {
+            let filter = filter.clone();
+            let work = move || {
+                seccomp::apply(filter.as_ref(), Phase::Serving);
+                work();
+            };
             self.supervisor.spawn(&name, work).map_err(EngineError::Thread)?;
         }
-        let (control, early) = start_cores(&self, services)?;
+        let (control, early) = start_cores(&self, services, filter.as_ref())?;
         let Self { statistics, epoch, registry, health, process, supervisor, mut periodic, .. } = self;
         periodic.push(Box::new(SpareMemory::new(&registry)));
         let housekeeper =
@@ -272,11 +279,20 @@ impl Engine {
     }
 }
 
+/// The filter of system calls, if it is wanted and this machine can have it.
+fn system_call_filter(wanted: bool) -> Option<SyscallFilter> {
+    if !wanted {
+        return None;
+    }
+    SyscallFilter::new().inspect_err(|error| log::warn!("{}", error.advice())).ok()
+}
+
 /// Starts one core after the other, so that the first that cannot be started is the one reported. Returns the
 /// way to command them, and what has happened meanwhile and is to be seen to once all of them run.
 fn start_cores<S: CoreService>(
     engine: &Engine,
     services: Vec<S>,
+    filter: Option<&SyscallFilter>,
 ) -> Result<(Vec<MailboxSender<Control>>, Vec<Event>), EngineError> {
     let mut early = Vec::new();
     let count = engine.cores();
@@ -296,6 +312,7 @@ fn start_cores<S: CoreService>(
             heartbeats: engine.health.heartbeats.clone(),
             control,
             events: engine.supervisor.sender(),
+            filter: filter.cloned(),
         };
         engine
             .supervisor

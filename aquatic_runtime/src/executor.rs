@@ -16,6 +16,7 @@ use crate::cores;
 use crate::health::Heartbeats;
 use crate::mailbox::MailboxReceiver;
 use crate::readiness::{EVENTS_PER_POLL, Readiness};
+use crate::seccomp::{self, Phase, SyscallFilter};
 use crate::supervise::Event;
 
 /// Memory each executor registers with the kernel for file I/O, which the tracker does not do: the least it
@@ -60,6 +61,7 @@ pub(crate) struct CoreSetup<S: CoreService> {
     pub(crate) heartbeats: Heartbeats,
     pub(crate) control: MailboxReceiver<Control>,
     pub(crate) events: Sender<Event>,
+    pub(crate) filter: Option<SyscallFilter>,
 }
 
 /// The whole life of a core's thread. Returns only if the executor could not be made.
@@ -68,6 +70,8 @@ pub(crate) fn run<S: CoreService>(setup: CoreSetup<S>) {
     if !cores::pin_this_thread(setup.cpu) {
         log::warn!("core {}: cannot pin the thread to processor {}; it may move", setup.index, setup.cpu);
     }
+    // Before, because the executor starts a thread of its own.
+    seccomp::apply(setup.filter.as_ref(), Phase::Start);
     let made = LocalExecutorBuilder::new(Placement::Unbound)
         .name(&format!("aquatic-core-{}", setup.index))
         .io_memory(IO_MEMORY)
@@ -76,6 +80,7 @@ pub(crate) fn run<S: CoreService>(setup: CoreSetup<S>) {
     // The main thread goes away only together with the process, so nobody is left to miss these reports.
     match made {
         Ok(executor) => {
+            seccomp::apply(setup.filter.as_ref(), Phase::Serving);
             let _ = setup.events.send(Event::CoreStarted(Ok(())));
             executor.run(serve(setup));
         }

@@ -56,6 +56,7 @@ pub mod mailbox;
 pub mod privileges;
 mod reactor_poll;
 pub mod readiness;
+mod seccomp;
 pub mod secrets;
 mod spare_memory;
 pub mod startup;

@@ -58,9 +58,14 @@ impl Tracker {
         self.addresses[0]
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) {
-        assert!(kill(name, self.child.as_ref().unwrap().id()));
+        assert!(kill(name, self.id()));
     }
 
     /// The next line of its log that contains a text.
