@@ -11,7 +11,9 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use support::{Tracker, fetch, service, skip};
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/systemd/aquatic.service");
@@ -69,6 +71,31 @@ fn program_for_everybody(directory: &Path) -> PathBuf {
     fs::copy(env!("CARGO_BIN_EXE_aquatic"), &program).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     program
+}
+
+/// Runs a program whose system call of this number fails, as in containers.
+fn without_call(number: i64, mut command: Command) -> Output {
+    let refusal = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let rules = [(number, Vec::new())].into_iter().collect();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, arch).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    // A filter stays for as long as its thread and is inherited by the programs it starts.
+    let run = move || {
+        seccompiler::apply_filter(&program).unwrap();
+        command.output().unwrap()
+    };
+    thread::spawn(run).join().unwrap()
+}
+
+#[test]
+fn a_container_that_forbids_io_uring_is_explained() {
+    for number in [libc::SYS_io_uring_setup, libc::SYS_io_uring_register, libc::SYS_io_uring_enter] {
+        let output = without_call(number, service("all", &SETTINGS));
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{log}");
+        assert!(log.contains("io_uring") && log.contains("seccomp"), "{log}");
+    }
 }
 
 #[test]
