@@ -55,6 +55,10 @@ fn threads_that_serve_clients_have_a_filter_of_system_calls() {
     assert_eq!(mode("aquatic-metrics"), Some("2"), "{filters:?}");
     // It reads nothing from the network.
     assert_eq!(filters.get("aquatic").map(String::as_str), Some("0"), "{filters:?}");
+    let log = tracker.start_log.clone();
+    tracker.signal("TERM");
+    let rest = tracker.end().2;
+    assert!(!log.contains("not filtered") && !rest.contains("not filtered"), "{log}{rest}");
 }
 
 #[test]

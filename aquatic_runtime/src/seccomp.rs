@@ -154,7 +154,10 @@ const PRCTL_OPERATIONS: [libc::c_int; 4] =
 
 /// What making an executor needs besides, and nothing later does.
 const ALLOWED_AT_START: &[c_long] =
-    &[libc::SYS_io_uring_register, libc::SYS_io_uring_setup, libc::SYS_sched_setaffinity];
+    &[libc::SYS_io_uring_register, libc::SYS_io_uring_setup, libc::SYS_sched_setaffinity, libc::SYS_seccomp];
+
+/// Operations of `prctl` with which the filter of the next phase is set.
+const PRCTL_AT_START: [libc::c_int; 2] = [libc::PR_SET_NO_NEW_PRIVS, libc::PR_SET_SECCOMP];
 
 /// Why the filter could not be made or set.
 #[derive(Debug)]
@@ -242,9 +245,9 @@ impl SyscallFilter {
 
 /// What is allowed: system calls, and alternatives of conditions on their arguments.
 fn rules(phase: Phase) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
-    let at_start = match phase {
-        Phase::Start => ALLOWED_AT_START,
-        Phase::Serving => &[],
+    let (at_start, prctl_at_start) = match phase {
+        Phase::Start => (ALLOWED_AT_START, &PRCTL_AT_START[..]),
+        Phase::Serving => (&[][..], &[][..]),
     };
     let calls = ALLOWED.iter().chain(ALLOWED_OLDER).chain(at_start);
     let mut rules: BTreeMap<_, _> = calls.map(|&call| (call, Vec::new())).collect();
@@ -258,7 +261,7 @@ fn rules(phase: Phase) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendErro
         rule(argument, SeccompCmpOp::MaskedEq(u64::from(flag.unsigned_abs())), flag).map(|rule| vec![rule])
     };
     rules.insert(libc::SYS_socket, one_of(0, &SOCKET_FAMILIES)?);
-    rules.insert(libc::SYS_prctl, one_of(0, &PRCTL_OPERATIONS)?);
+    rules.insert(libc::SYS_prctl, one_of(0, &[&PRCTL_OPERATIONS[..], prctl_at_start].concat())?);
     rules.insert(libc::SYS_mmap, without(2, libc::PROT_EXEC)?);
     rules.insert(libc::SYS_mprotect, without(2, libc::PROT_EXEC)?);
     rules.insert(libc::SYS_clone, with(0, libc::CLONE_THREAD)?);
@@ -316,6 +319,14 @@ mod tests {
             let large = vec![1_u8; 64 << 20];
             assert_eq!(large.iter().map(|&byte| u64::from(byte)).sum::<u64>(), 64 << 20);
         });
+    }
+
+    #[test]
+    fn a_thread_goes_from_start_to_serving_and_not_back() {
+        let filter = SyscallFilter::new().unwrap();
+        let phases =
+            move || [Phase::Start, Phase::Serving, Phase::Start].map(|phase| filter.apply(phase).is_ok());
+        assert_eq!(thread::spawn(phases).join().unwrap(), [true, true, false]);
     }
 
     #[test]
