@@ -19,8 +19,11 @@ use crate::config::{Mode, TrackerConfig};
 use crate::environment;
 use crate::reload::ConfigReloader;
 
-/// A TCP connection is one of HTTP until it is upgraded.
-const PROTOCOLS: Protocols = Protocols { first: "http", upgraded: "ws" };
+/// Labels of TCP connections in metrics: with both services, one is of HTTP until it is upgraded.
+fn protocol_labels(http: bool, ws: bool) -> Protocols {
+    Protocols { first: if http { "http" } else { "ws" }, upgraded: if ws { "ws" } else { "http" } }
+}
+
 const HTTP: ServiceName = ServiceName { name: "HTTP", plain: "http", tls: "https" };
 const WS: ServiceName = ServiceName { name: "WebTorrent", plain: "ws", tls: "wss" };
 
@@ -138,7 +141,7 @@ impl TcpServices {
             .filter_map(|(serves, name)| serves.then_some(name))
             .collect();
         let Opened { listeners, settings, forwarded, changes } =
-            config.tcp().open(engine, PROTOCOLS, &names)?;
+            config.tcp().open(engine, protocol_labels(http, ws), &names)?;
         // WebSocket connections are never idle in this sense.
         let settings =
             TcpSettings { evict_idle_when_full: true, reply_to_plain: reply_to_plain(), ..settings };

@@ -53,17 +53,56 @@ fn process_metrics_have_the_names_that_dashboards_expect() {
     }
 }
 
+/// The series of a metric, without their values.
+fn series<'a>(page: &'a str, metric: &str) -> Vec<&'a str> {
+    let lines = page.lines().filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series);
+    lines.filter(|line| line.strip_prefix(metric).is_some_and(|labels| labels.starts_with('{'))).collect()
+}
+
 #[test]
-fn protocols_that_are_not_served_have_no_series_and_swarms_one_scheme_of_labels() {
-    for (name, other) in [("ws", "bittorrent"), ("http", "webtorrent")] {
+fn protocols_that_are_not_served_have_no_series() {
+    for (name, foreign) in [
+        ("ws", [r#"protocol="udp""#, r#"protocol="http""#, r#"swarms="bittorrent""#]),
+        ("http", [r#"protocol="udp""#, r#"protocol="ws""#, r#"swarms="webtorrent""#]),
+        ("udp", [r#"protocol="http""#, r#"protocol="ws""#, r#"swarms="webtorrent""#]),
+    ] {
         let page = page(&start(name, 1));
-        let labels = ["protocol=\"udp\"".to_owned(), format!("swarms=\"{other}\"")];
-        let foreign = page.lines().find(|line| labels.iter().any(|label| line.contains(label)));
-        assert_eq!(foreign, None, "aquatic {name}");
-        for metric in ["aquatic_torrents{", "aquatic_peers{"] {
-            let mut series = page.lines().filter(|line| line.starts_with(metric)).peekable();
-            assert!(series.peek().is_some(), "no {metric} in\n{page}");
-            assert!(series.all(|line| line.contains("{swarms=\"") && line.contains(",family=\"")), "{page}");
+        let found = page.lines().find(|line| foreign.iter().any(|label| line.contains(label)));
+        assert_eq!(found, None, "aquatic {name}");
+    }
+}
+
+#[test]
+fn swarms_have_one_scheme_of_labels() {
+    for (service, swarms, memory) in [
+        ("ws", "webtorrent", &["both"][..]),
+        ("http", "bittorrent", &["ipv4", "ipv6"]),
+        ("udp", "bittorrent", &["ipv4", "ipv6"]),
+    ] {
+        let page = page(&start(service, 1));
+        let expect = |metric: &str, families: &[&str], further: &[&str]| {
+            let labels = |family: &&str| format!(r#"{metric}{{swarms="{swarms}",family="{family}""#);
+            let of_family = |family: &&str| {
+                let further = further.iter().map(|label| format!(",{label}}}"));
+                further.map(|further| labels(family) + &further).collect::<Vec<_>>()
+            };
+            let mut expected: Vec<String> = if further.is_empty() {
+                families.iter().map(|family| labels(family) + "}").collect()
+            } else {
+                families.iter().flat_map(of_family).collect()
+            };
+            let mut found = series(&page, metric);
+            (expected.sort_unstable(), found.sort_unstable());
+            assert_eq!(found, expected, "aquatic {service}");
+        };
+        let limits = ["max_torrents", "max_peers", "max_peers_per_torrent"];
+        let reasons = limits.map(|limit| format!(r#"reason="{limit}""#));
+        expect("aquatic_torrents", memory, &[]);
+        expect("aquatic_store_bytes", memory, &[]);
+        expect("aquatic_peers", &["ipv4", "ipv6"], &[r#"role="seeder""#, r#"role="leecher""#]);
+        expect("aquatic_not_stored_total", &["ipv4", "ipv6"], &reasons.each_ref().map(String::as_str));
+        for counter in ["expired_peers", "expired_torrents", "expiry_passes", "expiry_behind"] {
+            expect(&format!("aquatic_{counter}_total"), &["both"], &[]);
         }
     }
 }

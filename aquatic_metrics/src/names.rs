@@ -1,5 +1,5 @@
-//! Every metric the tracker has: name, help, unit and kind. Labels are protocol, family, action, role and
-//! reason; their values are few and fixed, never taken from a client.
+//! Every metric the tracker has: name, help, unit and kind. Labels are protocol, swarms, family, action, role
+//! and reason; their values are few and fixed, never taken from a client.
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub const RESPONSES: Metric = metric("aquatic_responses", Kind::Counter, "Replie
 pub const REFUSED: Metric = metric("aquatic_refused", Kind::Counter, "Requests refused with an error reply");
 /// Packets and connections dropped without a reply, by protocol, family and reason.
 pub const DROPPED: Metric = metric("aquatic_dropped", Kind::Loss, "Requests dropped without a reply");
-/// Announces answered but not stored, by protocol and, as the reason, the setting of the limit.
+/// Announces answered but not stored, by swarms, family and, as the reason, the setting of the limit.
 pub const NOT_STORED: Metric = metric(
     "aquatic_not_stored",
     Kind::Loss,
@@ -101,7 +101,8 @@ pub const FORWARDED: Metric =
 pub const BITTORRENT: &str = "bittorrent";
 /// Value of the label `swarms` for the swarms of WebTorrent.
 pub const WEBTORRENT: &str = "webtorrent";
-/// Value of the label `family` for swarms whose torrents have peers of both families.
+/// Value of the label `family` for what concerns peers of both families: torrents and memory of WebTorrent,
+/// and expiry.
 pub const BOTH_FAMILIES: &str = "both";
 /// Torrents with at least one peer, by swarms and family.
 pub const TORRENTS: Metric = metric("aquatic_torrents", Kind::Gauge, "Torrents with at least one peer");
@@ -110,19 +111,19 @@ pub const PEERS: Metric = metric("aquatic_peers", Kind::Gauge, "Peers in the sto
 /// Memory of the store, by swarms and family.
 pub const STORE: Metric =
     metric("aquatic_store", Kind::Gauge, "Memory used by torrents and peers").in_unit(Unit::Bytes);
-/// Peers that have not announced for too long.
+/// Peers that have not announced for too long, by swarms.
 pub const EXPIRED_PEERS: Metric =
     metric("aquatic_expired_peers", Kind::Counter, "Peers removed because they stopped announcing");
-/// Torrents that went with their last peer.
+/// Torrents that went with their last peer, by swarms.
 pub const EXPIRED_TORRENTS: Metric =
     metric("aquatic_expired_torrents", Kind::Counter, "Torrents removed with their last peer");
-/// Passes over the shards.
+/// Passes over the shards, by swarms.
 pub const EXPIRY_PASSES: Metric = metric(
     "aquatic_expiry_passes",
     Kind::Counter,
     "Completed passes over the torrents of a core that remove expired peers",
 );
-/// Steps of expiry that ran out of time.
+/// Steps of expiry that ran out of time, by swarms.
 pub const EXPIRY_BEHIND: Metric = metric(
     "aquatic_expiry_behind",
     Kind::Counter,

@@ -14,7 +14,7 @@ use crate::expiry;
 use crate::messages::Messages;
 use crate::owners::{Owners, Waiter};
 use crate::seed::{TrackerSeed, TrackerSettings};
-use crate::tracker::Tracker;
+use crate::tracker::{SWARMS_OF_BOTH_FAMILIES, Tracker};
 
 /// Period of looking for requests past their deadline, and of updating gauges.
 const TICK: Duration = Duration::from_millis(250);
@@ -52,7 +52,8 @@ impl LocalTracker {
         let (expiring, interval) = (Rc::clone(&local), seed.expiry().interval);
         core.spawn(async move {
             let max_peer_age = || expiring.max_peer_age();
-            expiry::run(&expiring.core, (interval, max_peer_age), &[], || expiring.state()).await;
+            let labels = &SWARMS_OF_BOTH_FAMILIES;
+            expiry::run(&expiring.core, (interval, max_peer_age), labels, || expiring.state()).await;
         });
         let ticking = Rc::clone(&local);
         core.spawn(async move {

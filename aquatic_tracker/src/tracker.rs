@@ -25,6 +25,8 @@ pub struct Tracker {
 
 /// Label of the swarms that UDP and HTTP share.
 const SWARMS: Label = ("swarms", names::BITTORRENT);
+/// Labels of expiry, whose passes visit the peers of both families.
+pub(crate) const SWARMS_OF_BOTH_FAMILIES: [Label; 2] = [SWARMS, ("family", names::BOTH_FAMILIES)];
 
 #[derive(Debug)]
 struct Counters {
@@ -38,7 +40,8 @@ impl Counters {
     fn new(metrics: &CoreMetrics) -> Self {
         let labels = Family::ALL.map(|family| ("family", family.name()));
         let not_stored = labels.map(|family| {
-            Limit::ALL.map(|limit| metrics.counter(&names::NOT_STORED, &[family, ("reason", limit.name())]))
+            let labels = |limit: Limit| [SWARMS, family, ("reason", limit.name())];
+            Limit::ALL.map(|limit| metrics.counter(&names::NOT_STORED, &labels(limit)))
         });
         let swarms = labels.map(|family| {
             [

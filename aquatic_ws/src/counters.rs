@@ -14,9 +14,11 @@ use crate::swarm::Stats;
 use crate::upgrade::NotUpgraded;
 
 /// Label of all metrics of the service.
-pub(crate) const PROTOCOL: Label = ("protocol", "ws");
+const PROTOCOL: Label = ("protocol", "ws");
 /// Label of the swarms of browsers.
 const SWARMS: Label = ("swarms", names::WEBTORRENT);
+/// Labels of what is not told apart by family, since the peers of a torrent may be of both.
+pub(crate) const SWARMS_OF_BOTH_FAMILIES: [Label; 2] = [SWARMS, ("family", names::BOTH_FAMILIES)];
 
 labels! {
     /// Kind of a message from a client.
@@ -114,11 +116,13 @@ pub(crate) struct Counters {
     pub(crate) contested: Counter,
     pub(crate) throttled: Counter,
     pub(crate) forwarded: Counter,
-    pub(crate) not_stored: [Counter; Limit::ALL.len()],
+    /// By family and limit.
+    not_stored: [[Counter; Limit::ALL.len()]; 2],
     pub(crate) offers_evicted: Counter,
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
     torrents: Gauge,
+    store: Gauge,
     peers: [[Gauge; 2]; 2],
     offers: Gauge,
 }
@@ -129,6 +133,10 @@ impl Counters {
         let plain = |metric| metrics.counter(metric, &[PROTOCOL]);
         let by_family = |family: Family, metric, action| {
             metrics.counter(metric, &[PROTOCOL, ("family", family.name()), ("action", action)])
+        };
+        let not_stored = |family: Family, limit: Limit| {
+            let labels = [SWARMS, ("family", family.name()), ("reason", limit.name())];
+            metrics.counter(&names::NOT_STORED, &labels)
         };
         let peers = |family: Family| {
             let family = ("family", family.name());
@@ -148,11 +156,12 @@ impl Counters {
             contested: plain(&names::CONTESTED_PEERS),
             throttled: plain(&names::THROTTLED),
             forwarded: plain(&names::FORWARDED),
-            not_stored: Limit::ALL.map(|limit| counter(&names::NOT_STORED, "reason", limit.name())),
+            not_stored: Family::ALL.map(|family| Limit::ALL.map(|limit| not_stored(family, limit))),
             offers_evicted: plain(&names::OFFERS_FORGOTTEN),
             received: plain(&names::RECEIVED_BYTES),
             sent: plain(&names::SENT_BYTES),
-            torrents: metrics.gauge(&names::TORRENTS, &[SWARMS, ("family", names::BOTH_FAMILIES)]),
+            torrents: metrics.gauge(&names::TORRENTS, &SWARMS_OF_BOTH_FAMILIES),
+            store: metrics.gauge(&names::STORE, &SWARMS_OF_BOTH_FAMILIES),
             peers: Family::ALL.map(peers),
             offers: metrics.gauge(&names::OFFERS_WAITING, &[PROTOCOL]),
         }
@@ -168,6 +177,10 @@ impl Counters {
 
     pub(crate) fn refuse(&self, reason: Reason) {
         self.refused.add(reason);
+    }
+
+    pub(crate) fn not_stored(&self, family: Family, limit: Limit) {
+        self.not_stored[family.index()][limit as usize].add(1);
     }
 
     pub(crate) fn drop_one(&self, reason: DropReason) {
@@ -202,6 +215,7 @@ impl Counters {
     pub(crate) fn report(&self, stats: &Stats) {
         self.torrents.set(stats.torrents as u64);
         self.offers.set(stats.offers as u64);
+        self.store.set(stats.bytes as u64);
         for (gauges, numbers) in self.peers.iter().zip(stats.peers) {
             gauges.iter().zip(numbers).for_each(|(gauge, number)| gauge.set(number as u64));
         }

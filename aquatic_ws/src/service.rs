@@ -15,7 +15,7 @@ use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
 use crate::config::WsConfig;
 use crate::connections::End;
-use crate::counters::{Counters, PROTOCOL};
+use crate::counters::{Counters, SWARMS_OF_BOTH_FAMILIES};
 use crate::forwarding::ForwardedBatch;
 use crate::session::{CoreState, serve};
 use crate::tracker::{Keys, Tracker};
@@ -95,7 +95,7 @@ impl WsTracker {
         core.spawn(async move {
             let max_peer_age = || expiring.tracker.borrow().max_peer_age();
             let store = || expiring.tracker.borrow_mut();
-            expiry::run(&expiring.core, (interval, max_peer_age), &[PROTOCOL], store).await;
+            expiry::run(&expiring.core, (interval, max_peer_age), &SWARMS_OF_BOTH_FAMILIES, store).await;
         });
         Self { state, forwarded }
     }

@@ -154,6 +154,9 @@ pub struct Stats {
     pub offers: usize,
     /// Number of offers evicted so far because of a limit.
     pub offers_evicted: u64,
+    /// Approximate memory of torrents, peers, pending claimants and offers in bytes, without the overhead of
+    /// the allocator.
+    pub bytes: usize,
 }
 
 /// What an announce states about a peer.

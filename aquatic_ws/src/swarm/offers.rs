@@ -70,13 +70,15 @@ pub(super) struct Offers {
     /// The peers that offered least and most recently.
     ends: [OffersHandle; 2],
     count: usize,
+    /// Sum of the capacities of all lists of pending offers.
+    capacity: usize,
     limits: OfferLimits,
     evicted: u64,
 }
 
 impl Offers {
     pub(super) fn new(limits: OfferLimits) -> Self {
-        Self { peers: Slab::new(), ends: [OffersHandle::NONE; 2], count: 0, limits, evicted: 0 }
+        Self { peers: Slab::new(), ends: [OffersHandle::NONE; 2], count: 0, capacity: 0, limits, evicted: 0 }
     }
 
     /// Returns the number of pending offers, including expired ones that were not removed yet.
@@ -88,6 +90,11 @@ impl Offers {
     /// there.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// Returns the memory in bytes, without the overhead of the allocator.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.peers.capacity() * size_of::<PeerOffers>() + self.capacity * size_of::<PendingOffer>()
     }
 
     /// Adds offers of a peer.
@@ -103,7 +110,9 @@ impl Offers {
         self.unlink(*handle);
         let until = now + self.limits.max_age;
         let pending = &mut self.peers[handle.index()].pending;
+        self.capacity -= pending.capacity();
         pending.reserve(numbers.len());
+        self.capacity += pending.capacity();
         pending.extend(numbers.iter().map(|&number| PendingOffer { number: halves(number), until }));
         let len = pending.len();
         self.count += numbers.len();
@@ -132,6 +141,7 @@ impl Offers {
         self.unlink(*handle);
         let PeerOffers { pending, .. } = self.peers.remove(take_handle(handle).index());
         self.count -= pending.len();
+        self.capacity -= pending.capacity();
     }
 
     /// Removes the expired offers of a peer, and its handle if none is left.
@@ -200,9 +210,11 @@ impl Offers {
         if len == 0 {
             // It had offers until now, so it is in the list.
             *pending = Vec::new();
+            self.capacity -= capacity;
             self.detach(handle);
         } else if len < capacity / 4 {
             pending.shrink_to(len * 2);
+            self.capacity -= capacity - pending.capacity();
         }
     }
 
@@ -257,6 +269,7 @@ impl Offers {
         assert_eq!(listed, pending.map(|(at, _)| at as u32).collect::<Vec<_>>());
         let all = self.peers.iter().map(|(_, peer)| &peer.pending);
         assert_eq!(self.count, all.clone().map(Vec::len).sum());
+        assert_eq!(self.capacity, all.clone().map(Vec::capacity).sum());
         all.for_each(|pending| assert!(pending.is_sorted_by_key(|offer| offer.until)));
     }
 }

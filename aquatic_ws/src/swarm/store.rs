@@ -40,6 +40,8 @@ pub struct Swarms {
     /// Pending claimants of peers, which have [`Peer::has_claimant`] set.
     claimants: IndexMap<(InfoHash, PeerId), Registration, Keyed>,
     peers: PeerCounts,
+    /// Sum of [`Torrent::heap_bytes`].
+    torrent_bytes: usize,
     offers: Offers,
     cursor: Cursor,
     // Used within one call each, and kept to avoid allocations.
@@ -82,6 +84,7 @@ impl Swarms {
             torrents: IndexMap::with_hasher(Keyed(hasher)),
             claimants: IndexMap::with_hasher(Keyed(hasher)),
             peers: PeerCounts::default(),
+            torrent_bytes: 0,
             offers: Offers::new(OfferLimits {
                 max_age: limits.max_offer_age,
                 max_per_peer: limits.max_offers_per_peer,
@@ -163,7 +166,10 @@ impl Swarms {
         let torrent =
             torrent.unwrap_or_else(|| self.torrents.insert_full(announce.info_hash, Torrent::default()).0);
         *self.peers.of(&registration) += 1;
-        let at = self.torrents[torrent].add(announce.peer_id, registration, &self.hasher);
+        let swarm = &mut self.torrents[torrent];
+        let before = swarm.heap_bytes();
+        let at = swarm.add(announce.peer_id, registration, &self.hasher);
+        self.torrent_bytes += swarm.heap_bytes() - before;
         (Some(torrent), Outcome::Stored, Some(at))
     }
 
@@ -266,7 +272,9 @@ impl Swarms {
             return false;
         }
         *self.peers.of(&peer.registration()) -= 1;
+        let before = swarm.heap_bytes();
         swarm.remove(at, &self.hasher);
+        self.torrent_bytes -= before - swarm.heap_bytes();
         let is_last = swarm.len() == 0;
         if is_last {
             self.remove_torrent(torrent);
@@ -281,7 +289,9 @@ impl Swarms {
         if torrent + 1 == unvisited || last < unvisited {
             self.cursor = Cursor { torrents: unvisited.min(last), peers: None };
         }
-        self.torrents.swap_remove_index(torrent);
+        if let Some((_, removed)) = self.torrents.swap_remove_index(torrent) {
+            self.torrent_bytes -= removed.heap_bytes();
+        }
     }
 
     /// Returns the counts of a torrent; zeros for an unknown one.
@@ -353,6 +363,10 @@ impl Swarms {
             peers: self.peers.0,
             offers: self.offers.len(),
             offers_evicted: self.offers.evicted(),
+            bytes: map_bytes(&self.torrents)
+                + self.torrent_bytes
+                + map_bytes(&self.claimants)
+                + self.offers.heap_bytes(),
         }
     }
 
@@ -371,6 +385,7 @@ impl Swarms {
             }
         }
         assert_eq!(peers, self.peers);
+        assert_eq!(self.torrent_bytes, self.torrents.values().map(Torrent::heap_bytes).sum::<usize>());
         assert_eq!(claimants, self.claimants.len(), "every claimant claims a peer");
         let all = self.torrents.values().flat_map(|torrent| (0..torrent.len()).map(|at| torrent.peer(at)));
         self.offers.check(all.map(|peer| peer.offers));
@@ -409,6 +424,13 @@ impl Expire for Swarms {
         }
         expired
     }
+}
+
+/// Returns the memory of a map in bytes: entries with their hashes, and positions in a table whose capacity is
+/// seven eighths of its buckets.
+fn map_bytes<K, V, S>(map: &IndexMap<K, V, S>) -> usize {
+    const POSITION: usize = size_of::<usize>() + 1;
+    map.capacity() * (size_of::<(u64, K, V)>() + POSITION * 8 / 7)
 }
 
 /// Returns the number of a pending offer: a hash of the peer that may answer, its connection and the offer.

@@ -50,6 +50,13 @@ impl Torrent {
         self.peers.len()
     }
 
+    /// Returns the memory of peers and index in bytes, without the overhead of the allocator.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let index = self.index.as_ref();
+        let index = index.map_or(0, |index| size_of::<HashTable<u32>>() + index.allocation_size());
+        self.peers.capacity() * size_of::<Peer>() + index
+    }
+
     pub(super) fn seeders(&self) -> usize {
         self.seeders as usize
     }

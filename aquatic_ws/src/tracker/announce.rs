@@ -124,7 +124,7 @@ fn apply(
             tracker.counters.contested.add(1);
             probe(tracker, connection);
         }
-        Outcome::LimitReached(limit) => tracker.counters.not_stored[limit as usize].add(1),
+        Outcome::LimitReached(limit) => tracker.counters.not_stored(announce.family, limit),
         Outcome::Stored | Outcome::Left => {}
     }
     announced
