@@ -1,12 +1,13 @@
 //! What the configuration refers to on this machine: files, accounts, processors, addresses.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use aquatic_common::AccessListMode;
 use aquatic_common::config::{AccessListConfig, MetricsConfig, NetworkConfig};
 use aquatic_common::settings::{Addresses, Problem};
-use aquatic_net::tcp::{TlsError, TlsFiles};
+use aquatic_net::tcp::{TlsError, TlsFiles, check_unix_socket};
 use aquatic_runtime::cores::{self, CorePlanError};
 use aquatic_runtime::privileges;
 use aquatic_tracker::SharedAccessList;
@@ -59,7 +60,9 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
     }
     check_addresses(config, mode, problems);
     if config.serves_tcp(mode) && config.network.has_unix_socket() {
-        check_unix_socket(&config.network.unix_socket_path, problems);
+        if let Err(error) = check_unix_socket(&config.network.unix_socket_path) {
+            problems.push(Problem::new(NetworkConfig::unix_socket_path, error.to_string()));
+        }
     }
 }
 
@@ -80,8 +83,8 @@ fn check_tls(network: &NetworkConfig, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Reports addresses that this machine does not have. Whether a port is free is not checked: usually the
-/// tracker that is to be restarted listens there.
+/// Reports addresses that this machine does not have, and ports that need a privilege. Whether a port is free
+/// is not checked: usually the tracker that is to be restarted listens there.
 fn check_addresses(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Problem>) {
     let network = &config.network;
     let has_tls = config.serves_tls(mode);
@@ -94,22 +97,13 @@ fn check_addresses(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Proble
         (MetricsConfig::address, &metrics, config.metrics.enable),
     ] {
         for &address in addresses.0.iter().filter(|address| is_used && !network.may_skip(**address)) {
-            let any_port = SocketAddr::new(address.ip(), 0);
-            if let Err(error) = UdpSocket::bind(any_port) {
+            let port = if address.port() < 1024 { address.port() } else { 0 };
+            if let Err(error) = UdpSocket::bind(SocketAddr::new(address.ip(), port))
+                && error.kind() != ErrorKind::AddrInUse
+            {
                 let text = format!("{address} cannot be used on this machine: {error}");
                 problems.push(Problem::new(key, text));
             }
         }
-    }
-}
-
-fn check_unix_socket(path: &Path, problems: &mut Vec<Problem>) {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !directory.is_dir() {
-        let text = format!("\"{}\" is not a directory", directory.display());
-        problems.push(Problem::new(NetworkConfig::unix_socket_path, text));
     }
 }

@@ -89,6 +89,24 @@ fn ipv6_that_is_switched_off_is_spoken_of() {
 }
 
 #[test]
+fn a_port_that_needs_a_privilege_is_a_fault_of_the_configuration() {
+    for check in [&[][..], &["--check-config"]] {
+        // In a network namespace ports below 1024 need a capability whatever the system allows.
+        let Some(mut command) = in_own_network() else { return skip("network namespaces") };
+        let drop = ["setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"];
+        command.args(drop).args([env!("CARGO_BIN_EXE_aquatic"), "udp", "-s", "workers=1"]);
+        command.args(["-s", "network.address_ipv4=0.0.0.0:80", "-s", "network.use_ipv6=false"]).args(check);
+        let output = command.output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        if log.contains("setpriv:") || log.contains("unshare:") {
+            return skip("right to drop capabilities");
+        }
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert!(log.contains("0.0.0.0:80"), "{log}");
+    }
+}
+
+#[test]
 fn an_address_of_another_machine_is_explained_with_code_3() {
     let output = command("192.0.2.1:6969").output().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use connections::{ConnectionsConfig, OnMissingClient, ProxiesConfig};
-pub use network::{ListenerKind, NetworkConfig, Transports};
+pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports};
 
 use crate::access_list::AccessListMode;
 use crate::settings::Problem;

@@ -6,8 +6,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aquatic_common::Family;
 use aquatic_common::config::{NetworkConfig, PrivilegesConfig};
+use aquatic_common::{ConfigurationError, Family};
 use libc::c_int;
 use socket2::Socket;
 
@@ -70,6 +70,21 @@ impl BindError {
     #[must_use]
     pub fn family_unavailable(&self) -> bool {
         self.reason == BindReason::NoIpv6
+    }
+
+    /// Returns the error for the end of a start. What the system forbids is a
+    /// [`ConfigurationError`]: another start does not help. A port may become free, and an interface get the
+    /// address.
+    #[must_use]
+    pub fn classified(self) -> anyhow::Error {
+        match self.reason {
+            BindReason::Forbidden => ConfigurationError::new(self).into(),
+            BindReason::InUse
+            | BindReason::NoSuchAddress
+            | BindReason::NoIpv6
+            | BindReason::TooManyFiles
+            | BindReason::Other(_) => self.into(),
+        }
     }
 
     /// What the kernel objects to.

@@ -74,7 +74,7 @@ impl UdpService {
                     log::warn!("{error}; serving IPv4 only");
                     continue;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error.classified()),
             };
             if let Some(first) = group.first() {
                 listen::announce("UDP", "udp", first.address());

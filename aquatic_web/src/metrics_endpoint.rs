@@ -46,7 +46,7 @@ pub fn open(config: &MetricsConfig, engine: &mut Engine) -> anyhow::Result<()> {
     if !config.enable {
         return Ok(());
     }
-    let listener = bind(config.address).context("metrics endpoint")?;
+    let listener = bind(config.address).map_err(BindError::classified).context("metrics endpoint")?;
     let sources = MetricsSources {
         registry: engine.registry().clone(),
         process: engine.process_figures(),

@@ -60,10 +60,35 @@ fn what_keeps_it_from_starting_is_explained() {
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("cannot read /nonexistent/cert.pem"), "{log}");
     assert!(!log.contains("listening"), "{log}");
+}
 
-    let (code, log) = run(&["network.use_ipv4=false", "network.unix_socket_path=/nonexistent/socket"]);
-    assert_eq!(code, Some(3), "{log}");
-    assert!(log.contains("its directory does not exist"), "{log}");
+#[test]
+fn a_unix_socket_that_cannot_be_made_is_a_fault_of_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("file"), "").unwrap();
+    for (path, text) in [
+        (path("none/socket"), "its directory does not exist"),
+        (path("file/socket"), "its directory does not exist or is no directory"),
+        (path(""), "it is a directory"),
+        (path("file"), "a file that is no socket"),
+        (path(&"x".repeat(108)), "longer than 107 bytes"),
+    ] {
+        let setting = format!("network.unix_socket_path={path}");
+        let settings = ["network.use_ipv4=false", &setting];
+        let mut check = command(&settings);
+        let Output { status, stderr, .. } = check.arg("--check-config").output().unwrap();
+        let checked = (status.code(), String::from_utf8(stderr).unwrap());
+        for (code, log) in [run(&settings), checked] {
+            assert_eq!(code, Some(1), "{log}");
+            assert!(log.contains(text), "{log}");
+        }
+    }
+    let socket = path("socket");
+    let _other = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let (code, log) = run(&["network.use_ipv4=false", &format!("network.unix_socket_path={socket}")]);
+    assert_eq!(code, Some(3), "another start may help: {log}");
+    assert!(log.contains("another program"), "{log}");
 }
 
 /// The same command with a limit of open files.

@@ -7,8 +7,8 @@ use super::{DEFAULT_PORT, MetricsConfig};
 use crate::addr::Family;
 use crate::settings::{Addresses, Problem};
 
-/// Maximum length of the path of a unix socket in bytes.
-const MAX_UNIX_PATH: usize = 107;
+/// Maximum length of the path of a unix socket in bytes: `sun_path` without its final zero (unix(7)).
+pub const MAX_UNIX_PATH: usize = 107;
 
 crate::settings! {
     /// Listening addresses and TLS. UDP and TCP (HTTP and WebTorrent) use the same addresses and port

@@ -1,21 +1,19 @@
 //! The listening sockets of a service, made in the main thread.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 pub use aquatic_common::config::ListenerKind;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use aquatic_runtime::{Broadcast, MailboxReceiver, broadcast};
 
 use super::accept::TcpSettings;
 use super::balancer::{ConnectionBalancer, Handoff};
+use super::unix_socket::{UnixBindError, bind_unix};
 use crate::listen::BindError;
 use crate::sys;
 
@@ -136,8 +134,7 @@ impl Listeners {
     /// # Errors
     /// A [`UnixBindError`] that says what to do about it.
     pub fn add_unix(&mut self, path: &Path, mode: u32, options: &ListenOptions) -> Result<(), UnixBindError> {
-        let explain = |error| UnixBindError::new(path, error);
-        let fd = bind_unix(path, mode, options).map_err(explain)?;
+        let fd = bind_unix(path, mode, options)?;
         // One core accepts, and hands off whatever other cores should have.
         let core = self.unix % self.cores.len();
         self.unix += 1;
@@ -178,66 +175,3 @@ fn bind_one(address: SocketAddr, options: &ListenOptions, shared: bool) -> io::R
     socket.bind(&address.into())?;
     Ok(socket)
 }
-
-fn bind_unix(path: &Path, mode: u32, options: &ListenOptions) -> io::Result<OwnedFd> {
-    remove_leftover(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    // The file is made without any permission, so that nobody connects before it has the right ones.
-    rustix::fs::fchmod(&socket, rustix::fs::Mode::empty())?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    socket.listen(options.backlog.into())?;
-    Ok(socket.into())
-}
-
-/// Removes the file of a socket that nobody listens on.
-fn remove_leftover(path: &Path) -> io::Result<()> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
-    if !is_socket {
-        return Ok(());
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
-/// Why a unix socket could not be made, and what to do about it.
-#[derive(Debug)]
-pub struct UnixBindError {
-    path: PathBuf,
-    error: io::Error,
-}
-
-impl UnixBindError {
-    fn new(path: &Path, error: io::Error) -> Self {
-        Self { path: path.to_owned(), error }
-    }
-}
-
-impl fmt::Display for UnixBindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        write!(f, "cannot listen on the unix socket {path}: ")?;
-        match self.error.raw_os_error() {
-            Some(libc::EADDRINUSE) => f.write_str(
-                "another program, or another instance of this one, listens there, or a file that is no socket has \
-                 the name. Stop the program, remove the file, or choose another path",
-            ),
-            Some(libc::ENOENT | libc::ENOTDIR) => {
-                f.write_str("its directory does not exist. Create the directory or choose another path")
-            }
-            Some(libc::EACCES | libc::EPERM | libc::EROFS) => f.write_str(
-                "this user may not create it. Allow the user to write to the directory (RuntimeDirectory= in a \
-                 systemd unit makes one), or choose another path",
-            ),
-            Some(libc::EMFILE | libc::ENFILE) => f.write_str(
-                "too many files are open. Raise the limit (LimitNOFILE= in a systemd unit, ulimit -n)",
-            ),
-            _ => write!(f, "{}. The path may have up to 107 bytes", self.error),
-        }
-    }
-}
-
-impl std::error::Error for UnixBindError {}

@@ -19,6 +19,7 @@ use super::deadlines::Deadlines;
 use super::handshakes::HandshakeLimits;
 use super::socket_file::SocketFile;
 use super::tls::{Tls, TlsFiles};
+use super::unix_socket::UnixBindError;
 use crate::listen;
 use crate::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
 
@@ -217,14 +218,14 @@ impl TcpConfig<'_> {
                     log::warn!("{error}; serving {} only", Family::V4.name());
                     continue;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error.classified()),
             }
             bound += 1;
         }
         if network.has_unix_socket() {
             let path = &network.unix_socket_path;
             let mode = network.unix_socket_permissions().context(NetworkConfig::unix_socket_mode)?;
-            listeners.add_unix(path, mode, &options)?;
+            listeners.add_unix(path, mode, &options).map_err(UnixBindError::classified)?;
             engine.add_periodic(SocketFile::new(path)?);
             for ServiceName { name, .. } in names {
                 log::info!("{name} tracker listening for proxies on the unix socket {}", path.display());

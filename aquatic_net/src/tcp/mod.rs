@@ -35,12 +35,14 @@ mod reserve;
 mod socket_file;
 mod stream;
 mod tls;
+mod unix_socket;
 mod validity;
 
 pub use accept::{TcpSettings, serve_tcp};
-pub use bind::{CoreListeners, ListenOptions, ListenerKind, Listeners, UnixBindError};
+pub use bind::{CoreListeners, ListenOptions, ListenerKind, Listeners};
 pub use connection::{Connection, Peer};
 pub use counters::Protocols;
 pub use deadlines::{DeadlineHandle, Deadlines, Phase, SWEEP_INTERVAL};
 pub use handshakes::HandshakeLimits;
 pub use tls::{Tls, TlsError, TlsFiles, TlsReloader};
+pub use unix_socket::{UnixBindError, check_unix_socket};
