@@ -119,7 +119,10 @@ fn settings_change_and_those_that_cannot_are_named() {
     });
     fixture.announce(B);
     until("the new limit", || {
-        metric(fixture.metrics, "aquatic_not_stored_total{family=\"ipv4\",reason=\"max_torrents\"") == 1.0
+        metric(
+            fixture.metrics,
+            "aquatic_not_stored_total{swarms=\"bittorrent\",family=\"ipv4\",reason=\"max_torrents\"",
+        ) == 1.0
     });
     fixture.wait_for_reloads(1.0, 0.0);
     fixture.reload(before);

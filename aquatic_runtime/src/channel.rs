@@ -319,11 +319,19 @@ impl<B: Batch> Outbox<B> {
     /// As much waits for that core as may ([`Batch::MAX_WAITING`]), or there is no such core.
     pub fn add(&self, to: usize, add: impl FnOnce(&mut B)) -> Result<(), OutboxFull> {
         let Some(waiting) = self.state.waiting.get(to) else { return Err(OutboxFull) };
-        let mut batch = waiting.borrow_mut();
-        if batch.size() >= B::MAX_WAITING {
+        if waiting.borrow().size() >= B::MAX_WAITING {
             self.state.rejected.add(1);
             return Err(OutboxFull);
         }
+        self.add_always(to, add);
+        Ok(())
+    }
+
+    /// Adds a message for another core however much waits for it. For what must arrive, and of which the
+    /// sender bounds the amount. Nothing is added if there is no such core.
+    pub fn add_always(&self, to: usize, add: impl FnOnce(&mut B)) {
+        let Some(waiting) = self.state.waiting.get(to) else { return };
+        let mut batch = waiting.borrow_mut();
         add(&mut batch);
         if batch.size() >= B::FULL {
             self.send(to, &mut batch);
@@ -334,7 +342,6 @@ impl<B: Batch> Outbox<B> {
         {
             flusher.wake();
         }
-        Ok(())
     }
 
     fn send(&self, to: usize, batch: &mut B) -> bool {

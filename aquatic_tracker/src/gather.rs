@@ -161,6 +161,13 @@ impl<W, C: Copy + Default> Gather<W, C> {
         if entry.missing > 0 { None } else { self.remove(id) }
     }
 
+    /// The waiter of a request that is pending.
+    #[must_use]
+    pub fn waiter(&self, id: RequestId) -> Option<&W> {
+        let entry = self.entries.get(id.slot as usize)?;
+        (entry.generation == id.generation).then_some(&entry.waiter)
+    }
+
     fn remove(&mut self, id: RequestId) -> Option<(W, Vec<C>)> {
         self.entry(id)?;
         let Entry { waiter, values, .. } = self.entries.remove(id.slot as usize);

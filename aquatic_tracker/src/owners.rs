@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use aquatic_common::{InfoHash, Seconds};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
-use aquatic_runtime::Outbox;
 use aquatic_runtime::channel::OutboxFull;
 use aquatic_swarm::{Announce, Announced, FamilySet, SwarmCounts};
 
+use crate::forward::{Forward, OwnerParts, take};
 use crate::gather::{Gather, RequestId, RouteError};
 use crate::messages::{Message, Messages};
 use crate::tracker::Tracker;
@@ -74,28 +74,6 @@ impl Counters {
     }
 }
 
-/// Sends messages to other cores, in order and in batches.
-pub trait Forward {
-    /// Adds messages to the batch for another core.
-    ///
-    /// # Errors
-    /// Too much waits for that core; nothing has been added.
-    fn add(&self, core: usize, push: impl FnOnce(&mut Messages)) -> Result<(), OutboxFull>;
-
-    /// Sends all batches.
-    fn flush(&self);
-}
-
-impl Forward for Outbox<Messages> {
-    fn add(&self, core: usize, push: impl FnOnce(&mut Messages)) -> Result<(), OutboxFull> {
-        Self::add(self, core, push)
-    }
-
-    fn flush(&self) {
-        Self::flush(self);
-    }
-}
-
 /// The tracker of one core, and its requests to the owners of other torrents.
 pub struct Owners<F> {
     tracker: RefCell<Tracker>,
@@ -110,7 +88,7 @@ impl<F> fmt::Debug for Owners<F> {
     }
 }
 
-impl<F: Forward> Owners<F> {
+impl<F: Forward<Messages>> Owners<F> {
     /// Returns the tracker of a core without pending requests.
     #[must_use]
     pub fn new(tracker: Tracker, forward: F, metrics: &CoreMetrics) -> Self {
@@ -258,68 +236,5 @@ impl<F: Forward> Owners<F> {
     fn count(&self, from: usize, id: RequestId, families: FamilySet, torrents: &[(u16, InfoHash)]) {
         let tracker = self.tracker.borrow();
         let _ = self.forward.add(from, |batch| batch.push_scraped(id, families, torrents, &tracker));
-    }
-}
-
-/// The next elements of a list, fewer at its end.
-fn take<'a, T>(list: &mut &'a [T], len: usize) -> &'a [T] {
-    let (taken, rest) = list.split_at(len.min(list.len()));
-    *list = rest;
-    taken
-}
-
-/// The cores that own torrents of one scrape. Machines with more cores than bits in it ask the rest core by
-/// core.
-#[derive(Default)]
-struct OwnerParts {
-    first: u128,
-    others: Vec<usize>,
-}
-
-impl OwnerParts {
-    fn note(&mut self, owner: usize) {
-        match u32::try_from(owner).ok().and_then(|owner| 1_u128.checked_shl(owner)) {
-            Some(bit) => self.first |= bit,
-            None if self.others.contains(&owner) => {}
-            None => self.others.push(owner),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.first.count_ones() as usize + self.others.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn iter(&self) -> impl Iterator<Item = usize> {
-        let first = (0..u128::BITS as usize).filter(|owner| self.first >> owner & 1 == 1);
-        first.chain(self.others.iter().copied())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn owners_are_asked_once_each_however_many_there_are() {
-        let mut owners = OwnerParts::default();
-        assert!(owners.is_empty());
-        for owner in [5, 0, 127, 5, 128, 300, 128, 127] {
-            owners.note(owner);
-        }
-        assert_eq!(owners.iter().collect::<Vec<_>>(), [0, 5, 127, 128, 300]);
-        assert_eq!(owners.len(), 5);
-    }
-
-    #[test]
-    fn lists_are_taken_in_parts() {
-        let mut list = [1, 2, 3].as_slice();
-        assert_eq!(
-            (take(&mut list, 2), take(&mut list, 0), take(&mut list, 9)),
-            (&[1, 2][..], &[][..], &[3][..])
-        );
     }
 }

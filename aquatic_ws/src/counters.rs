@@ -125,6 +125,7 @@ pub(crate) struct Counters {
     store: Gauge,
     peers: [[Gauge; 2]; 2],
     offers: Gauge,
+    scrapes_pending: Gauge,
 }
 
 impl Counters {
@@ -164,6 +165,7 @@ impl Counters {
             store: metrics.gauge(&names::STORE, &SWARMS_OF_BOTH_FAMILIES),
             peers: Family::ALL.map(peers),
             offers: metrics.gauge(&names::OFFERS_WAITING, &[PROTOCOL]),
+            scrapes_pending: metrics.gauge(&names::OWNER_REQUESTS_PENDING, &[]),
         }
     }
 
@@ -212,7 +214,8 @@ impl Counters {
     }
 
     /// Updates the gauges.
-    pub(crate) fn report(&self, stats: &Stats) {
+    pub(crate) fn report(&self, stats: &Stats, scrapes_pending: usize) {
+        self.scrapes_pending.set(scrapes_pending as u64);
         self.torrents.set(stats.torrents as u64);
         self.offers.set(stats.offers as u64);
         self.store.set(stats.bytes as u64);

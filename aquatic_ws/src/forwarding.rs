@@ -2,29 +2,95 @@
 //! eleven messages in the channels between cores.
 
 use aquatic_common::{InfoHash, PeerId};
+use aquatic_runtime::Batch;
+use aquatic_tracker::RequestId;
 use aquatic_ws_protocol::OwnedOffers;
 
 use crate::swarm::{Announce, Announced, Answer, ConnectionId, Counts, OfferDigest};
 
-/// Maximum size of the outbox for one core in bytes. Requests that do not fit are refused, and relays
-/// dropped; both are counted.
-const MAX_OUTBOX_BYTES: usize = 16 << 20;
-
 /// Size of a message in bytes, apart from what it points to.
 const MESSAGE_SIZE: usize = 128;
 
-/// Messages from one core to another, in order.
-#[derive(Debug, Default)]
-pub struct ForwardedBatch(pub(crate) Vec<Forwarded>);
+/// Maximum number of entries for which each list of an emptied batch keeps its memory.
+const MAX_KEPT: usize = 1024;
 
-impl aquatic_runtime::Batch for ForwardedBatch {
+/// Messages from one core to another, in order. What is of variable length stands, in the same order, in lists
+/// of the batch. Requests that do not fit are refused, and relays dropped; both are counted.
+#[derive(Debug, Default)]
+pub struct ForwardedBatch {
+    pub(crate) messages: Vec<Forwarded>,
+    /// Torrents of scrapes, each with its position in the scrape.
+    pub(crate) torrents: Vec<(u16, InfoHash)>,
+    /// Counts of responses, each with the position of its torrent.
+    pub(crate) counts: Vec<(u16, Counts)>,
+    /// Peers of connections that ended.
+    pub(crate) peers: Vec<(InfoHash, PeerId)>,
+    /// Approximate size in bytes.
+    bytes: usize,
+}
+
+impl ForwardedBatch {
+    /// Adds a message without lists.
+    pub(crate) fn push(&mut self, message: Forwarded) {
+        self.bytes += MESSAGE_SIZE + message.heap_bytes();
+        self.messages.push(message);
+    }
+
+    /// Adds a request for the counts of torrents, each with its position in the scrape.
+    pub(crate) fn push_scrape(&mut self, scrape: RequestId, torrents: impl Iterator<Item = (u16, InfoHash)>) {
+        let length = append(&mut self.torrents, &mut self.bytes, torrents);
+        self.push(Forwarded::Scrape { scrape, torrents: length });
+    }
+
+    /// Adds the response to a scrape.
+    pub(crate) fn push_scraped(&mut self, scrape: RequestId, counts: impl Iterator<Item = (u16, Counts)>) {
+        let length = append(&mut self.counts, &mut self.bytes, counts);
+        self.push(Forwarded::Scraped { scrape, counts: length });
+    }
+
+    /// Adds the removal of peers of a connection that ended.
+    pub(crate) fn push_leave(
+        &mut self,
+        connection: ConnectionId,
+        peers: impl Iterator<Item = (InfoHash, PeerId)>,
+    ) {
+        let length = append(&mut self.peers, &mut self.bytes, peers);
+        self.push(Forwarded::Leave { connection, peers: length });
+    }
+}
+
+/// Appends to a list. Returns the number of new entries.
+fn append<T>(list: &mut Vec<T>, bytes: &mut usize, new: impl Iterator<Item = T>) -> usize {
+    let before = list.len();
+    list.extend(new);
+    let length = list.len() - before;
+    *bytes += length * size_of::<T>();
+    length
+}
+
+impl Batch for ForwardedBatch {
+    const FULL: usize = 64 << 10;
+
+    const MAX_WAITING: usize = 16 << 20;
+
+    /// Approximate size in bytes.
     fn size(&self) -> usize {
-        self.0.len()
+        self.bytes
     }
 
     fn clear(&mut self) {
-        self.0.clear();
+        let Self { messages, torrents, counts, peers, bytes } = self;
+        clear(messages);
+        clear(torrents);
+        clear(counts);
+        clear(peers);
+        *bytes = 0;
     }
+}
+
+fn clear<T>(list: &mut Vec<T>) {
+    list.clear();
+    list.shrink_to(MAX_KEPT);
 }
 
 /// A complete WebSocket frame.
@@ -36,15 +102,15 @@ pub(crate) enum Forwarded {
     // To the owner of a torrent.
     Announce(Box<ForwardedAnnounce>),
     Answer(Box<ForwardedAnswer>),
-    /// Requests the counts of torrents, each with its position in the scrape.
+    /// Requests the counts of torrents, which are the next of the batch.
     Scrape {
-        scrape: ScrapeId,
-        torrents: Box<[(u16, InfoHash)]>,
+        scrape: RequestId,
+        torrents: usize,
     },
-    /// Removes peers of a connection that ended.
+    /// Removes peers of a connection that ended, which are the next of the batch.
     Leave {
         connection: ConnectionId,
-        peers: Box<[(InfoHash, PeerId)]>,
+        peers: usize,
     },
     // From the owner of a torrent.
     /// Response to an announce.
@@ -63,10 +129,10 @@ pub(crate) enum Forwarded {
     Probe {
         connection: ConnectionId,
     },
-    /// Response to a scrape.
+    /// Response to a scrape, whose counts are the next of the batch.
     Scraped {
-        scrape: ScrapeId,
-        counts: Box<[(u16, Counts)]>,
+        scrape: RequestId,
+        counts: usize,
     },
 }
 
@@ -93,68 +159,19 @@ pub(crate) enum Relay {
     Answer,
 }
 
-/// Identity of a pending scrape of one core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ScrapeId {
-    pub(crate) slot: u32,
-    pub(crate) generation: u32,
-}
-
 impl Forwarded {
-    /// Returns the approximate size in bytes.
-    fn size(&self) -> usize {
-        MESSAGE_SIZE
-            + match self {
-                Self::Announce(announce) => announce.offers.heap_bytes(),
-                Self::Answer(answer) => answer.frame.len(),
-                Self::Relay { frame, .. } => frame.len(),
-                Self::Scrape { torrents, .. } => torrents.len() * size_of::<(u16, InfoHash)>(),
-                Self::Scraped { counts, .. } => counts.len() * size_of::<(u16, Counts)>(),
-                Self::Leave { .. } | Self::Announced { .. } | Self::Probe { .. } => 0,
-            }
-    }
-}
-
-/// Messages to be sent to one other core.
-#[derive(Debug, Default)]
-pub(crate) struct Outbox {
-    messages: Vec<Forwarded>,
-    bytes: usize,
-}
-
-impl Outbox {
-    /// Adds a message, or returns it if the outbox is full.
-    pub(crate) fn push(&mut self, message: Forwarded) -> Result<(), Forwarded> {
-        let size = message.size();
-        // Peers that are not removed would receive offers until they expire. There are at most as many of
-        // these messages as there were connections.
-        let must_arrive = matches!(message, Forwarded::Leave { .. });
-        if self.bytes + size > MAX_OUTBOX_BYTES && !must_arrive {
-            return Err(message);
+    /// Returns the approximate size in bytes of what the message points to.
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Announce(announce) => announce.offers.heap_bytes(),
+            Self::Answer(answer) => answer.frame.len(),
+            Self::Relay { frame, .. } => frame.len(),
+            Self::Scrape { .. }
+            | Self::Scraped { .. }
+            | Self::Leave { .. }
+            | Self::Announced { .. }
+            | Self::Probe { .. } => 0,
         }
-        self.bytes += size;
-        self.messages.push(message);
-        Ok(())
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
-    /// Removes and returns all messages, if there are any.
-    pub(crate) fn take(&mut self) -> Option<ForwardedBatch> {
-        if self.messages.is_empty() {
-            return None;
-        }
-        self.bytes = 0;
-        Some(ForwardedBatch(std::mem::take(&mut self.messages)))
-    }
-
-    /// Puts back a batch that could not be sent, before all messages added since.
-    pub(crate) fn put_back(&mut self, ForwardedBatch(mut messages): ForwardedBatch) {
-        self.bytes += messages.iter().map(Forwarded::size).sum::<usize>();
-        messages.append(&mut self.messages);
-        self.messages = messages;
     }
 }
 
@@ -164,30 +181,26 @@ mod tests {
 
     const CONNECTION: ConnectionId = ConnectionId { core: 0, slot: 0, generation: 0 };
 
-    fn relay(byte: u8) -> Forwarded {
-        let frame = vec![byte; MAX_OUTBOX_BYTES / 4].into_boxed_slice();
-        Forwarded::Relay { connection: CONNECTION, relay: Relay::Offer, frame }
-    }
-
-    fn bytes(ForwardedBatch(messages): ForwardedBatch) -> Vec<Option<u8>> {
-        let first = |message| {
-            if let Forwarded::Relay { frame, .. } = message { frame.first().copied() } else { None }
-        };
-        messages.into_iter().map(first).collect()
+    #[test]
+    fn the_size_of_a_batch_covers_what_its_messages_point_to() {
+        let mut batch = ForwardedBatch::default();
+        let frame = vec![1; 1000].into_boxed_slice();
+        batch.push(Forwarded::Relay { connection: CONNECTION, relay: Relay::Offer, frame });
+        assert_eq!(batch.size(), 1000 + MESSAGE_SIZE);
+        batch.push_leave(CONNECTION, [(InfoHash([1; 20]), PeerId([2; 20])); 3].into_iter());
+        assert_eq!(batch.size(), 1000 + 3 * 40 + 2 * MESSAGE_SIZE);
+        batch.clear();
+        assert_eq!((batch.size(), batch.messages.len(), batch.peers.len()), (0, 0, 0));
     }
 
     #[test]
-    fn an_outbox_is_bounded_and_keeps_its_order() {
-        let mut outbox = Outbox::default();
-        assert!(outbox.take().is_none());
-        (0..3).for_each(|byte| outbox.push(relay(byte)).unwrap());
-        assert!(outbox.push(relay(3)).is_err());
-        assert!(outbox.push(Forwarded::Leave { connection: CONNECTION, peers: Box::default() }).is_ok());
-        let batch = outbox.take().unwrap();
-        outbox.push(relay(4)).unwrap();
-        outbox.put_back(batch);
-        assert!(outbox.push(relay(5)).is_err(), "what was put back counts");
-        assert_eq!(bytes(outbox.take().unwrap()), [Some(0), Some(1), Some(2), None, Some(4)]);
-        assert!(outbox.push(relay(6)).is_ok());
+    fn emptied_batches_keep_memory_but_not_that_of_a_crowd() {
+        let mut batch = ForwardedBatch::default();
+        for _ in 0..10 * MAX_KEPT {
+            batch.push(Forwarded::Probe { connection: CONNECTION });
+            batch.push_leave(CONNECTION, [(InfoHash([1; 20]), PeerId([2; 20]))].into_iter());
+        }
+        batch.clear();
+        assert_eq!((batch.messages.capacity(), batch.peers.capacity()), (MAX_KEPT, MAX_KEPT));
     }
 }

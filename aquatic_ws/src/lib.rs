@@ -21,7 +21,6 @@ mod forwarding;
 pub mod frames;
 mod labels;
 mod memberships;
-mod pending_scrapes;
 mod send_queue;
 mod service;
 mod session;

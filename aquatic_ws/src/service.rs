@@ -9,7 +9,7 @@ use aquatic_common::Steering;
 use aquatic_http_protocol::Refused;
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::Connection;
-use aquatic_runtime::{Core, Secrets};
+use aquatic_runtime::{Core, Outbox, Secrets};
 use aquatic_tracker::{Admission, SharedAccessList, expiry};
 use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
@@ -26,9 +26,6 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Time between two checks whether the process stops.
 const STOP_CHECK: Duration = Duration::from_millis(250);
-
-/// Pause before another attempt to send to a core whose queue was full.
-const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What the main thread prepares for the WebTorrent tracker of each core.
 #[derive(Clone, Debug)]
@@ -75,20 +72,14 @@ impl WsTracker {
         let WsSeed { config, forwarded, steering, access_list, keys } = seed;
         let interval = Duration::from_secs(config.cleaning.interval.into());
         let counters = Counters::new(core.metrics());
-        let tracker = Tracker::new(&config, core.index(), steering, keys, counters);
         let channel = core.open_channel::<ForwardedBatch>("ws").await;
-        let state =
-            Rc::new(CoreState::new(Rc::clone(core), tracker, Admission::new(access_list), channel.clone()));
+        let place = (core.index(), steering);
+        let tracker = Tracker::new(&config, place, keys, counters, Outbox::new(channel.clone()));
+        let state = Rc::new(CoreState::new(Rc::clone(core), tracker, Admission::new(access_list)));
         let receiving = Rc::clone(&state);
-        channel.receive(move |from, ForwardedBatch(messages)| {
-            receiving.with(|tracker, context| {
-                messages.drain(..).for_each(|message| tracker.receive_forwarded(from, message, context));
-            });
-            // What does not fit into a queue is sent later by the task below.
-            receiving.flush();
+        channel.receive(move |from, batch| {
+            receiving.with(|tracker, context| tracker.receive_batch(from, batch, context));
         });
-        let sending = Rc::clone(&state);
-        core.spawn(async move { send_to_other_cores(&sending).await });
         let maintained = Rc::clone(&state);
         core.spawn(async move { run_maintenance(&maintained).await });
         let expiring = Rc::clone(&state);
@@ -161,16 +152,6 @@ fn put(response: &[u8], reply: &mut [u8]) -> usize {
     }
 }
 
-/// Sends messages to other cores, after all tasks of this core that are ready have run. Never ends.
-async fn send_to_other_cores(state: &CoreState) {
-    loop {
-        state.outgoing().await;
-        while !state.flush() {
-            state.core.sleep(RETRY_INTERVAL).await;
-        }
-    }
-}
-
 /// Enforces time limits of connections, and ends them when the process stops. Never ends.
 async fn run_maintenance(state: &CoreState) {
     let checks_per_tick = (TICK.as_millis() / STOP_CHECK.as_millis()).max(1) as u32;
@@ -184,7 +165,7 @@ async fn run_maintenance(state: &CoreState) {
                 tracker.connections.end_all(End::Stop);
             }
             if checks.is_multiple_of(checks_per_tick) {
-                tracker.tick(context.now);
+                tracker.tick(context.time);
             }
         });
     }

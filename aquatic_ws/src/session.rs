@@ -3,19 +3,18 @@
 //! Its task reads and writes within one poll. Connections of a core share a receive buffer. Their send queues
 //! belong to the tracker, which wakes the task. An idle connection holds no buffer.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use aquatic_common::Family;
 use aquatic_net::tcp::{Connection, Phase};
-use aquatic_runtime::channel::Overflow;
-use aquatic_runtime::{Channel, Core};
+use aquatic_runtime::{Core, Outbox};
 use aquatic_tracker::Admission;
 use aquatic_web::Upgraded;
 use aquatic_ws_protocol::{Action, Fault, Refused};
@@ -38,69 +37,29 @@ const READ_SHARE: usize = 8;
 /// Maximum number of reads per poll, after which other tasks of the core run.
 const READS_PER_POLL: u32 = 4;
 
+/// Tracker whose messages go to the other cores.
+pub(crate) type CoreTracker = Tracker<Outbox<ForwardedBatch>>;
+
 /// State that the tasks of a core share. Borrowed within one poll only.
 pub(crate) struct CoreState {
     pub(crate) core: Rc<Core>,
-    pub(crate) tracker: RefCell<Tracker>,
+    pub(crate) tracker: RefCell<CoreTracker>,
     admission: Admission,
-    channel: Channel<ForwardedBatch>,
     input: RefCell<Box<[u8]>>,
-    /// Wakes the task that sends messages to other cores.
-    flusher: Cell<Option<Waker>>,
 }
 
 impl CoreState {
-    pub(crate) fn new(
-        core: Rc<Core>,
-        tracker: Tracker,
-        admission: Admission,
-        channel: Channel<ForwardedBatch>,
-    ) -> Self {
+    pub(crate) fn new(core: Rc<Core>, tracker: CoreTracker, admission: Admission) -> Self {
         let input = RefCell::new(vec![0; READ].into_boxed_slice());
-        Self { core, tracker: RefCell::new(tracker), admission, channel, input, flusher: Cell::new(None) }
+        Self { core, tracker: RefCell::new(tracker), admission, input }
     }
 
-    /// Calls the tracker with its context, and wakes the task that sends its messages to other cores.
-    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Tracker, &mut RequestContext<'_>) -> R) -> R {
+    /// Calls the tracker with its context.
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut CoreTracker, &mut RequestContext<'_>) -> R) -> R {
         let mut rng = self.core.rng();
-        let mut context = RequestContext { admission: &self.admission, now: self.core.now(), rng: &mut rng };
-        let mut tracker = self.tracker.borrow_mut();
-        let result = act(&mut tracker, &mut context);
-        if tracker.has_outgoing()
-            && let Some(flusher) = self.flusher.take()
-        {
-            flusher.wake();
-        }
-        result
-    }
-
-    /// Sends the messages to other cores. Returns whether all of them were sent.
-    pub(crate) fn flush(&self) -> bool {
-        let mut tracker = self.tracker.borrow_mut();
-        let mut all = true;
-        for core in 0..self.core.count() {
-            let Some(outbox) = tracker.outbox(core) else { continue };
-            if let Some(batch) = outbox.take()
-                && let Err(Overflow(batch)) = self.channel.try_send(core, batch)
-            {
-                outbox.put_back(batch);
-                all = false;
-            }
-        }
-        all
-    }
-
-    /// Completes when there may be messages to other cores.
-    pub(crate) async fn outgoing(&self) {
-        let mut is_first = true;
-        poll_fn(|context| {
-            if !std::mem::take(&mut is_first) {
-                return Poll::Ready(());
-            }
-            self.flusher.set(Some(context.waker().clone()));
-            Poll::Pending
-        })
-        .await;
+        let (admission, now, time) = (&self.admission, self.core.now(), self.core.time());
+        let mut context = RequestContext { admission, now, time, rng: &mut rng };
+        act(&mut self.tracker.borrow_mut(), &mut context)
     }
 }
 

@@ -266,7 +266,7 @@ fn at_a_limit_requests_are_answered_and_not_stored() {
     }
     pause(100);
     let not_stored = |series: &str| metric(metrics, &format!("aquatic_not_stored_total{series}"));
-    let reason = "{family=\"ipv4\",reason=\"max_peers_per_torrent\"}";
+    let reason = "{swarms=\"bittorrent\",family=\"ipv4\",reason=\"max_peers_per_torrent\"}";
     assert_eq!((not_stored(reason), not_stored("")), (12.0, 12.0), "{reason} and no other");
 }
 

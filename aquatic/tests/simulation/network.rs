@@ -80,7 +80,7 @@ pub(crate) struct Link {
     pub(crate) network: Rc<Network>,
 }
 
-impl Forward for Link {
+impl Forward<Messages> for Link {
     fn add(&self, core: usize, push: impl FnOnce(&mut Messages)) -> Result<(), OutboxFull> {
         let request = *self.network.request.borrow();
         let queue = &mut self.network.queue(self.core, core)[0];
@@ -94,6 +94,10 @@ impl Forward for Link {
         push(messages);
         requests.extend(request);
         Ok(())
+    }
+
+    fn add_always(&self, core: usize, push: impl FnOnce(&mut Messages)) {
+        self.add(core, push).unwrap();
     }
 
     fn flush(&self) {

@@ -53,7 +53,7 @@ fn at_a_limit_of_the_tracker_it_still_answers() {
     for (number, client) in (1..).zip(&mut clients) {
         assert_eq!(client.announce(torrent(1), peer(number), 1, &[]).counts(), (0, u32::from(number.min(2))));
     }
-    assert_eq!(metric("aquatic_not_stored_total{protocol=\"ws\""), 1.0);
+    assert_eq!(metric("aquatic_not_stored_total{swarms=\"webtorrent\""), 1.0);
     // The offers of a peer that is not stored are relayed.
     clients[2].announce(torrent(1), peer(3), 1, &["x", "y"]);
     assert_eq!(clients[0].next().offer().0, peer(3));

@@ -85,7 +85,7 @@ fn clients_behind_a_proxy_have_their_limit_each() {
         assert_eq!(through(&tracker, &header).err(), Some(503));
     }
     assert_eq!(
-        metric("aquatic_connections_refused_total{protocol=\"http\",reason=\"limit_per_address\"}"),
+        metric("aquatic_connections_refused_total{protocol=\"ws\",reason=\"limit_per_address\"}"),
         2.0
     );
     clients.pop();

@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
-use aquatic_tracker::AdmissionRequest;
+use aquatic_tracker::{AdmissionRequest, Forward};
 use aquatic_ws_protocol::{Action, Announce, AnnounceReply, Offer, OfferRelays, OwnedOffers};
 use rand::rngs::SmallRng;
 
@@ -11,7 +11,7 @@ use super::router::Owner;
 use super::{Refusal, RequestContext, Tracker};
 use crate::connections::PROBE_TIMEOUT;
 use crate::counters::{DropReason, Response};
-use crate::forwarding::{Forwarded, ForwardedAnnounce, Frame, Relay};
+use crate::forwarding::{Forwarded, ForwardedAnnounce, ForwardedBatch, Frame, Relay};
 use crate::frames::{frame_length, write_text_header};
 use crate::memberships::TooMany;
 use crate::swarm::{self, ConnectionId, OfferDigest, Outcome};
@@ -22,7 +22,7 @@ const CLAIMANT_INTERVAL: u32 = PROBE_TIMEOUT + 5;
 
 /// Serves an announce from a client of this core.
 pub(super) fn serve(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     from: ConnectionId,
     family: Family,
     message: &Announce<'_>,
@@ -39,7 +39,7 @@ pub(super) fn serve(
 
 /// Checks the admission policy and the limits of the connection, and records the membership.
 fn admit(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     from: ConnectionId,
     family: Family,
     message: &Announce<'_>,
@@ -67,7 +67,7 @@ fn admit(
 
 /// Applies an announce on this core, or forwards it to the owner of the torrent.
 fn route(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     announce: &swarm::Announce,
     offers: &[Offer<'_>],
     context: &mut RequestContext<'_>,
@@ -95,7 +95,7 @@ fn route(
 
 /// Serves an announce that another core forwarded to this one, the owner of the torrent.
 pub(super) fn receive_forwarded(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     from: usize,
     forwarded: ForwardedAnnounce,
     context: &mut RequestContext<'_>,
@@ -112,7 +112,7 @@ pub(super) fn receive_forwarded(
 
 /// Applies an announce to the swarms of this core. The receivers of its offers are in [`Tracker::receivers`].
 fn apply(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     announce: &swarm::Announce,
     digests: &[OfferDigest],
     context: &mut RequestContext<'_>,
@@ -130,7 +130,7 @@ fn apply(
     announced
 }
 
-fn probe(tracker: &mut Tracker, connection: ConnectionId) {
+fn probe(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, connection: ConnectionId) {
     if tracker.router.is_local(connection) {
         tracker.connections.probe(connection);
     } else {
@@ -141,7 +141,7 @@ fn probe(tracker: &mut Tracker, connection: ConnectionId) {
 
 /// Sends the reply to an announce to a connection of this core.
 pub(super) fn reply(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     to: ConnectionId,
     info_hash: InfoHash,
     announced: &swarm::Announced,
@@ -152,7 +152,12 @@ pub(super) fn reply(
 }
 
 /// Encodes the reply to an announce.
-fn encode(tracker: &mut Tracker, info_hash: InfoHash, announced: &swarm::Announced, rng: &mut SmallRng) {
+fn encode(
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
+    info_hash: InfoHash,
+    announced: &swarm::Announced,
+    rng: &mut SmallRng,
+) {
     let interval = tracker.interval.next(rng);
     let is_contested = matches!(announced.outcome, Outcome::Contested(_));
     let interval = if is_contested { interval.min(CLAIMANT_INTERVAL) } else { interval };
@@ -163,7 +168,7 @@ fn encode(tracker: &mut Tracker, info_hash: InfoHash, announced: &swarm::Announc
 
 /// Sends offers to the receivers sampled last.
 fn relay_offers<'a>(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     announce: &swarm::Announce,
     offers: impl Iterator<Item = impl Borrow<Offer<'a>>>,
 ) {

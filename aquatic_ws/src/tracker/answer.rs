@@ -1,20 +1,20 @@
 //! Answers to offers, stage by stage.
 
 use aquatic_common::Seconds;
-use aquatic_tracker::{AdmissionRequest, NotAdmitted};
+use aquatic_tracker::{AdmissionRequest, Forward, NotAdmitted};
 use aquatic_ws_protocol::{Answer, AnswerRelay};
 
 use super::router::Owner;
 use super::{RequestContext, Tracker};
 use crate::counters::{DropReason, Response};
-use crate::forwarding::{Forwarded, ForwardedAnswer, Frame, Relay};
+use crate::forwarding::{Forwarded, ForwardedAnswer, ForwardedBatch, Frame, Relay};
 use crate::frames::{frame_length, write_text_header};
 use crate::swarm::{self, AnswerFault, ConnectionId};
 
 /// Serves an answer from a client of this core. One that cannot be relayed is dropped: its sender expects no
 /// reply.
 pub(super) fn serve(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     from: ConnectionId,
     message: &Answer<'_>,
     context: &RequestContext<'_>,
@@ -30,7 +30,7 @@ pub(super) fn serve(
 
 /// Checks the admission policy.
 fn admit(
-    tracker: &Tracker,
+    tracker: &Tracker<impl Forward<ForwardedBatch>>,
     from: ConnectionId,
     message: &Answer<'_>,
     context: &RequestContext<'_>,
@@ -52,7 +52,7 @@ fn encode(message: &Answer<'_>, out: &mut String) {
 
 /// Applies an answer on this core, or forwards it to the owner of the torrent, and sends the message encoded
 /// last.
-fn route(tracker: &mut Tracker, answer: swarm::Answer, now: Seconds) {
+fn route(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, answer: swarm::Answer, now: Seconds) {
     match tracker.router.owner(&answer.info_hash) {
         Owner::Here => match apply(tracker, &answer, now) {
             Ok(to) if tracker.router.is_local(to) => tracker.send(to, Response::Answer),
@@ -73,7 +73,11 @@ fn route(tracker: &mut Tracker, answer: swarm::Answer, now: Seconds) {
 }
 
 /// Serves an answer that another core forwarded to this one, the owner of the torrent.
-pub(super) fn receive_forwarded(tracker: &mut Tracker, forwarded: ForwardedAnswer, now: Seconds) {
+pub(super) fn receive_forwarded(
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
+    forwarded: ForwardedAnswer,
+    now: Seconds,
+) {
     match apply(tracker, &forwarded.answer, now) {
         Ok(to) => tracker.relay(to, Relay::Answer, forwarded.frame),
         Err(reason) => tracker.counters.drop_one(reason),
@@ -81,7 +85,11 @@ pub(super) fn receive_forwarded(tracker: &mut Tracker, forwarded: ForwardedAnswe
 }
 
 /// Applies an answer to the swarms of this core. Returns the connection that receives it.
-fn apply(tracker: &mut Tracker, answer: &swarm::Answer, now: Seconds) -> Result<ConnectionId, DropReason> {
+fn apply(
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
+    answer: &swarm::Answer,
+    now: Seconds,
+) -> Result<ConnectionId, DropReason> {
     tracker.swarms.answer(answer, now).map_err(|fault| match fault {
         AnswerFault::PeerGone => DropReason::AnswerToNobody,
         AnswerFault::UnknownOffer => DropReason::AnswerWithoutOffer,

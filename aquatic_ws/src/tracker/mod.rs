@@ -18,10 +18,13 @@ mod router;
 mod scrape;
 
 use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
 use aquatic_common::expiry::{Expire, Expired};
-use aquatic_common::{Family, InfoHash, Seconds, Steering};
-use aquatic_tracker::{Admission, IntervalPolicy, NotAdmitted, Reason};
+use aquatic_common::{Family, InfoHash, PeerId, Seconds, Steering};
+use aquatic_runtime::channel::OutboxFull;
+use aquatic_tracker::forward::take;
+use aquatic_tracker::{Admission, Forward, Gather, IntervalPolicy, NotAdmitted, OwnerParts, Reason};
 use aquatic_ws_protocol::{Action, ClientMessage, FailureReply, Limits, OfferId, Refused};
 use rand::rngs::SmallRng;
 use siphasher::sip::SipHasher13;
@@ -29,17 +32,19 @@ use siphasher::sip::SipHasher13;
 use crate::config::WsConfig;
 use crate::connections::{ConnectionLimits, Connections, End, QueueError};
 use crate::counters::{Counters, DropReason, Request, Response, reason_of};
-use crate::forwarding::{Forwarded, Frame, Outbox, Relay};
+use crate::forwarding::{Forwarded, ForwardedBatch, Frame, Relay};
 use crate::frames::{frame_length, write_text_header};
-use crate::pending_scrapes::PendingScrapes;
 use crate::send_queue::SendQueue;
-use crate::swarm::{ConnectionId, OfferDigest, Swarms};
+use crate::swarm::{ConnectionId, Counts, OfferDigest, Swarms};
 use router::{Owner, Router};
+use scrape::WaitingScrape;
 
 /// Environment of a request.
 pub(crate) struct RequestContext<'a> {
     pub(crate) admission: &'a Admission,
     pub(crate) now: Seconds,
+    /// The same time for deadlines, which are shorter than the resolution of ages.
+    pub(crate) time: Duration,
     pub(crate) rng: &'a mut SmallRng,
 }
 
@@ -100,15 +105,15 @@ fn interval(config: &WsConfig) -> IntervalPolicy {
 }
 
 /// One core of the tracker.
-pub(crate) struct Tracker {
+pub(crate) struct Tracker<F> {
     interval: IntervalPolicy,
     max_peer_age: u32,
     limits: Limits,
     pub(crate) connections: Connections,
     pub(crate) counters: Counters,
-    router: Router,
+    router: Router<F>,
     swarms: Swarms,
-    scrapes: PendingScrapes,
+    scrapes: Gather<WaitingScrape, Counts>,
     offer_hasher: SipHasher13,
     // Used within one call each, and kept to avoid allocations.
     text: String,
@@ -116,13 +121,13 @@ pub(crate) struct Tracker {
     receivers: Vec<ConnectionId>,
 }
 
-impl Tracker {
+impl<F: Forward<ForwardedBatch>> Tracker<F> {
     pub(crate) fn new(
         config: &WsConfig,
-        core: usize,
-        steering: Steering,
+        (core, steering): (usize, Steering),
         keys: Keys,
         counters: Counters,
+        forward: F,
     ) -> Self {
         Self {
             interval: interval(config),
@@ -131,8 +136,8 @@ impl Tracker {
             connections: Connections::new(core as u16, ConnectionLimits::new(config)),
             counters,
             swarms: Swarms::new(config.swarm_limits(steering.cores()), keys.swarms),
-            router: Router::new(core, steering),
-            scrapes: PendingScrapes::default(),
+            router: Router::new(core, steering, forward),
+            scrapes: Gather::default(),
             offer_hasher: SipHasher13::new_with_key(&keys.offers),
             text: String::new(),
             digests: Vec::new(),
@@ -157,16 +162,6 @@ impl Tracker {
     /// Returns the maximum length of a message in bytes.
     pub(crate) fn max_message_length(&self) -> usize {
         self.limits.max_message_length
-    }
-
-    /// Returns whether there are messages to other cores.
-    pub(crate) fn has_outgoing(&self) -> bool {
-        self.router.has_messages()
-    }
-
-    /// Returns the messages to another core.
-    pub(crate) fn outbox(&mut self, core: usize) -> Option<&mut Outbox> {
-        self.router.outbox(core)
     }
 
     /// Serves a message from a client.
@@ -218,21 +213,36 @@ impl Tracker {
         self.send(to, Response::Error);
     }
 
-    /// Serves a message from another core.
-    pub(crate) fn receive_forwarded(
+    /// Serves the messages from another core, and sends what they result in.
+    pub(crate) fn receive_batch(
+        &mut self,
+        from: usize,
+        batch: &mut ForwardedBatch,
+        context: &mut RequestContext<'_>,
+    ) {
+        let ForwardedBatch { messages, torrents, counts, peers, .. } = batch;
+        let mut lists = Lists { torrents, counts, peers };
+        for message in messages.drain(..) {
+            self.receive_forwarded(from, message, &mut lists, context);
+        }
+        self.router.others().flush();
+    }
+
+    fn receive_forwarded(
         &mut self,
         from: usize,
         message: Forwarded,
+        lists: &mut Lists<'_>,
         context: &mut RequestContext<'_>,
     ) {
         match message {
             Forwarded::Announce(forwarded) => announce::receive_forwarded(self, from, *forwarded, context),
             Forwarded::Answer(forwarded) => answer::receive_forwarded(self, *forwarded, context.now),
             Forwarded::Scrape { scrape, torrents } => {
-                scrape::receive_forwarded(self, from, scrape, &torrents);
+                scrape::receive_forwarded(self, from, scrape, take(&mut lists.torrents, torrents));
             }
             Forwarded::Leave { connection, peers } => {
-                for (info_hash, peer_id) in &peers {
+                for (info_hash, peer_id) in take(&mut lists.peers, peers) {
                     self.swarms.leave(info_hash, peer_id, connection);
                 }
             }
@@ -242,7 +252,9 @@ impl Tracker {
             }
             Forwarded::Relay { connection, relay, frame } => self.relay(connection, relay, frame),
             Forwarded::Probe { connection } => self.connections.probe(connection),
-            Forwarded::Scraped { scrape, counts } => scrape::receive_response(self, scrape, &counts),
+            Forwarded::Scraped { scrape, counts } => {
+                scrape::receive_response(self, scrape, take(&mut lists.counts, counts));
+            }
         }
     }
 
@@ -252,7 +264,7 @@ impl Tracker {
         from: ConnectionId,
         owner: usize,
         message: Forwarded,
-    ) -> Result<(), Forwarded> {
+    ) -> Result<(), OutboxFull> {
         self.counters.forwarded.add(1);
         self.connections.request_sent(from);
         self.router.forward(owner, message)
@@ -332,35 +344,43 @@ impl Tracker {
     pub(crate) fn close(&mut self, connection: ConnectionId, end: End) -> Option<SendQueue> {
         let closed = self.connections.close(connection)?;
         self.counters.end(closed.end.unwrap_or(end));
-        let cores = self.router.cores();
-        let mut remote: Vec<Vec<_>> = vec![Vec::new(); if cores > 1 { cores } else { 0 }];
+        let mut owners = OwnerParts::default();
         for (info_hash, peer_id) in closed.memberships.peers() {
             match self.router.owner(&info_hash) {
                 Owner::Here => {
                     self.swarms.leave(&info_hash, &peer_id, connection);
                 }
-                Owner::Core(owner) => remote[owner].push((info_hash, peer_id)),
+                Owner::Core(owner) => owners.note(owner),
             }
         }
-        for (owner, peers) in remote.into_iter().enumerate().filter(|(_, peers)| !peers.is_empty()) {
-            let message = Forwarded::Leave { connection, peers: peers.into_boxed_slice() };
-            // An outbox always takes these.
-            let _ = self.router.forward(owner, message);
+        for owner in owners.iter() {
+            let is_owned = |info_hash: &InfoHash| self.router.owner(info_hash) == Owner::Core(owner);
+            let owned = closed.memberships.peers().filter(|(info_hash, _)| is_owned(info_hash));
+            // Peers that are not removed would receive offers until they expire. There are at most as many of
+            // these messages as there were connections.
+            self.router.others().add_always(owner, |batch| batch.push_leave(connection, owned));
         }
         Some(closed.send_queue)
     }
 
     /// Enforces time limits and updates metrics. To be called once a second.
-    pub(crate) fn tick(&mut self, now: Seconds) {
+    pub(crate) fn tick(&mut self, time: Duration) {
         self.counters.throttled.add(self.connections.tick());
-        for connection in self.scrapes.expire(now) {
+        for WaitingScrape { connection, .. } in self.scrapes.expire(time) {
             self.refuse(connection, Action::Scrape, None, Refusal::Timeout);
         }
-        self.counters.report(&self.swarms.stats());
+        self.counters.report(&self.swarms.stats(), self.scrapes.len());
     }
 }
 
-impl Expire for Tracker {
+/// Lists of a batch whose messages are served, from the entries of the next message on.
+struct Lists<'a> {
+    torrents: &'a [(u16, InfoHash)],
+    counts: &'a [(u16, Counts)],
+    peers: &'a [(InfoHash, PeerId)],
+}
+
+impl<F> Expire for Tracker<F> {
     fn pass_work(&self) -> u64 {
         self.swarms.pass_work()
     }

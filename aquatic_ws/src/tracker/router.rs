@@ -1,8 +1,10 @@
 //! Owners of torrents, and messages to their cores.
 
 use aquatic_common::{InfoHash, Steering};
+use aquatic_runtime::channel::OutboxFull;
+use aquatic_tracker::Forward;
 
-use crate::forwarding::{Forwarded, Outbox};
+use crate::forwarding::{Forwarded, ForwardedBatch};
 use crate::swarm::ConnectionId;
 
 /// Core that owns a torrent.
@@ -14,21 +16,20 @@ pub(super) enum Owner {
     Core(usize),
 }
 
-/// Routing table and outboxes of one core.
-pub(super) struct Router {
+/// Routing table of one core, and the way to the others.
+pub(super) struct Router<F> {
     core: usize,
     steering: Steering,
-    /// By core.
-    outboxes: Vec<Outbox>,
+    forward: F,
 }
 
-impl Router {
-    pub(super) fn new(core: usize, steering: Steering) -> Self {
-        Self { core, steering, outboxes: (0..steering.cores()).map(|_| Outbox::default()).collect() }
+impl<F: Forward<ForwardedBatch>> Router<F> {
+    pub(super) fn new(core: usize, steering: Steering, forward: F) -> Self {
+        Self { core, steering, forward }
     }
 
     pub(super) fn cores(&self) -> usize {
-        self.outboxes.len()
+        self.steering.cores()
     }
 
     /// Returns the owner of a torrent.
@@ -42,22 +43,13 @@ impl Router {
         usize::from(connection.core) == self.core
     }
 
-    /// Adds a message to the outbox for another core, or returns it if that is full.
-    pub(super) fn forward(&mut self, core: usize, message: Forwarded) -> Result<(), Forwarded> {
-        match self.outboxes.get_mut(core) {
-            Some(outbox) => outbox.push(message),
-            None => Err(message),
-        }
+    /// Sends a message to another core, unless too much waits for it.
+    pub(super) fn forward(&self, core: usize, message: Forwarded) -> Result<(), OutboxFull> {
+        self.forward.add(core, |batch| batch.push(message))
     }
 
-    /// Returns whether any outbox has messages.
-    pub(super) fn has_messages(&self) -> bool {
-        // A single core sends none, and there are few cores.
-        self.outboxes.len() > 1 && self.outboxes.iter().any(|outbox| !outbox.is_empty())
-    }
-
-    /// Returns the outbox for another core.
-    pub(super) fn outbox(&mut self, core: usize) -> Option<&mut Outbox> {
-        self.outboxes.get_mut(core)
+    /// Returns the way to the other cores, for messages with lists.
+    pub(super) fn others(&self) -> &F {
+        &self.forward
     }
 }

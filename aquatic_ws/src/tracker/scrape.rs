@@ -1,18 +1,25 @@
 //! Scrapes, stage by stage.
 
 use aquatic_common::InfoHash;
-use aquatic_tracker::AdmissionRequest;
+use aquatic_tracker::{AdmissionRequest, Forward, OwnerParts, RequestId};
 use aquatic_ws_protocol::{Action, Scrape, ScrapeFile, ScrapeReply};
 
 use super::router::Owner;
 use super::{Refusal, RequestContext, Tracker};
 use crate::counters::{DropReason, Response};
-use crate::forwarding::{Forwarded, ScrapeId};
+use crate::forwarding::ForwardedBatch;
 use crate::swarm::{ConnectionId, Counts};
+
+/// A scrape that waits for counts from other cores.
+pub(super) struct WaitingScrape {
+    /// Connection of the client.
+    pub(super) connection: ConnectionId,
+    info_hashes: Vec<InfoHash>,
+}
 
 /// Serves a scrape from a client of this core.
 pub(super) fn serve(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     from: ConnectionId,
     message: Scrape,
     context: &RequestContext<'_>,
@@ -27,40 +34,48 @@ fn admit(info_hash: &InfoHash, context: &RequestContext<'_>) -> bool {
 
 /// Reads the counts of the torrents of this core, and requests the others from their owners.
 fn route(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     from: ConnectionId,
     info_hashes: Vec<InfoHash>,
     context: &RequestContext<'_>,
 ) {
-    // By owner.
-    let mut remote: Vec<Vec<(u16, InfoHash)>> = vec![Vec::new(); tracker.router.cores()];
-    let mut counts = vec![Counts::default(); info_hashes.len()];
-    let admitted = info_hashes.iter().zip(&mut counts).enumerate();
-    for (at, (info_hash, counts)) in admitted.filter(|(_, (info_hash, _))| admit(info_hash, context)) {
-        match tracker.router.owner(info_hash) {
-            Owner::Here => *counts = apply(tracker, info_hash),
-            Owner::Core(owner) => remote[owner].push((at as u16, *info_hash)),
+    let mut owners = OwnerParts::default();
+    let mut counts = tracker.scrapes.spare();
+    counts.extend(info_hashes.iter().map(|info_hash| match tracker.router.owner(info_hash) {
+        _ if !admit(info_hash, context) => Counts::default(),
+        Owner::Here => apply(tracker, info_hash),
+        Owner::Core(owner) => {
+            owners.note(owner);
+            Counts::default()
         }
+    }));
+    if owners.is_empty() {
+        reply(tracker, from, &info_hashes, &counts);
+        return tracker.scrapes.recycle(counts);
     }
-    let missing = remote.iter().filter(|torrents| !torrents.is_empty()).count();
-    if missing == 0 {
-        return reply(tracker, from, &info_hashes, &counts);
+    let waiting = WaitingScrape { connection: from, info_hashes };
+    match tracker.scrapes.begin(context.time, waiting, counts, owners.len()) {
+        Ok(scrape) => request_remote(tracker, from, scrape, &owners, context),
+        Err(_) => tracker.refuse(from, Action::Scrape, None, Refusal::Overflow),
     }
-    let scrape = tracker.scrapes.insert(from, info_hashes, counts, missing, context.now);
-    request_remote(tracker, from, scrape, remote);
 }
 
 fn request_remote(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     from: ConnectionId,
-    scrape: ScrapeId,
-    remote: Vec<Vec<(u16, InfoHash)>>,
+    scrape: RequestId,
+    owners: &OwnerParts,
+    context: &RequestContext<'_>,
 ) {
     tracker.counters.forwarded.add(1);
     tracker.connections.request_sent(from);
-    for (owner, torrents) in remote.into_iter().enumerate().filter(|(_, torrents)| !torrents.is_empty()) {
-        let message = Forwarded::Scrape { scrape, torrents: torrents.into_boxed_slice() };
-        if tracker.router.forward(owner, message).is_err() {
+    for owner in owners.iter() {
+        let Some(WaitingScrape { info_hashes, .. }) = tracker.scrapes.waiter(scrape) else { return };
+        let positioned = (0_u16..).zip(info_hashes.iter().copied());
+        let router = &tracker.router;
+        let is_owned = |info_hash: &InfoHash| router.owner(info_hash) == Owner::Core(owner);
+        let owned = positioned.filter(|(_, info_hash)| is_owned(info_hash) && admit(info_hash, context));
+        if router.others().add(owner, |batch| batch.push_scrape(scrape, owned)).is_err() {
             tracker.scrapes.cancel(scrape);
             return tracker.refuse(from, Action::Scrape, None, Refusal::Overflow);
         }
@@ -69,31 +84,42 @@ fn request_remote(
 
 /// Responds to another core with the counts of torrents of this core.
 pub(super) fn receive_forwarded(
-    tracker: &mut Tracker,
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     from: usize,
-    scrape: ScrapeId,
+    scrape: RequestId,
     torrents: &[(u16, InfoHash)],
 ) {
-    let counts = torrents.iter().map(|(at, info_hash)| (*at, apply(tracker, info_hash))).collect();
-    if tracker.router.forward(from, Forwarded::Scraped { scrape, counts }).is_err() {
+    let counts = torrents.iter().map(|(at, info_hash)| (*at, apply(tracker, info_hash)));
+    if tracker.router.others().add(from, |batch| batch.push_scraped(scrape, counts)).is_err() {
         tracker.counters.drop_one(DropReason::Overflow);
     }
 }
 
 /// Adds the counts from another core, and replies to the client once they are complete.
-pub(super) fn receive_response(tracker: &mut Tracker, scrape: ScrapeId, counts: &[(u16, Counts)]) {
-    if let Some(scrape) = tracker.scrapes.add_counts(scrape, counts) {
-        tracker.connections.response_received(scrape.connection);
-        reply(tracker, scrape.connection, &scrape.info_hashes, &scrape.counts);
+pub(super) fn receive_response(
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
+    scrape: RequestId,
+    counts: &[(u16, Counts)],
+) {
+    if let Some((waiting, counts)) = tracker.scrapes.respond(scrape, counts.iter().copied()) {
+        let WaitingScrape { connection, info_hashes } = waiting;
+        tracker.connections.response_received(connection);
+        reply(tracker, connection, &info_hashes, &counts);
+        tracker.scrapes.recycle(counts);
     }
 }
 
 /// Reads the counts of a torrent of this core.
-fn apply(tracker: &Tracker, info_hash: &InfoHash) -> Counts {
+fn apply(tracker: &Tracker<impl Forward<ForwardedBatch>>, info_hash: &InfoHash) -> Counts {
     tracker.swarms.scrape(info_hash)
 }
 
-fn reply(tracker: &mut Tracker, to: ConnectionId, info_hashes: &[InfoHash], counts: &[Counts]) {
+fn reply(
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
+    to: ConnectionId,
+    info_hashes: &[InfoHash],
+    counts: &[Counts],
+) {
     encode(info_hashes, counts, &mut tracker.text);
     tracker.send(to, Response::Scrape);
 }

@@ -1,22 +1,54 @@
 //! Simulation of several cores in one thread. Messages between cores are delivered by [`Cores::settle`].
 
-use aquatic_common::PeerId;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use aquatic_common::config::AccessListConfig;
 use aquatic_metrics::Registry;
+use aquatic_runtime::Batch;
 use aquatic_tracker::SharedAccessList;
+use aquatic_tracker::gather::RESPONSE_DEADLINE;
 use aquatic_ws_protocol::{Answer, Description, TrackerMessage};
 use rand::SeedableRng;
 
 use super::*;
-use crate::forwarding::ForwardedBatch;
 
 const CORES: usize = 3;
 
+/// Batches by sender and receiver.
+type Network = Rc<RefCell<BTreeMap<(usize, usize), ForwardedBatch>>>;
+
+/// One core's way to the others.
+struct Link {
+    core: usize,
+    network: Network,
+}
+
+impl Forward<ForwardedBatch> for Link {
+    fn add(&self, core: usize, push: impl FnOnce(&mut ForwardedBatch)) -> Result<(), OutboxFull> {
+        let waiting = self.network.borrow().get(&(self.core, core)).map_or(0, Batch::size);
+        if waiting >= ForwardedBatch::MAX_WAITING {
+            return Err(OutboxFull);
+        }
+        self.add_always(core, push);
+        Ok(())
+    }
+
+    fn add_always(&self, core: usize, push: impl FnOnce(&mut ForwardedBatch)) {
+        push(self.network.borrow_mut().entry((self.core, core)).or_default());
+    }
+
+    fn flush(&self) {}
+}
+
 struct Cores {
-    trackers: Vec<Tracker>,
+    trackers: Vec<Tracker<Link>>,
+    network: Network,
     admission: Admission,
     rng: SmallRng,
     now: Seconds,
+    time: Duration,
 }
 
 impl Cores {
@@ -25,14 +57,19 @@ impl Cores {
         let steering = Steering::new(CORES, [6; 8]);
         let registry = Registry::default();
         let keys = Keys { swarms: [1; 16], offers: [2; 16] };
+        let network = Network::default();
         let tracker = |core| {
-            Tracker::new(&WsConfig::default(), core, steering, keys, Counters::new(&registry.core(core)))
+            let (counters, link) =
+                (Counters::new(&registry.core(core)), Link { core, network: Rc::clone(&network) });
+            Tracker::new(&WsConfig::default(), (core, steering), keys, counters, link)
         };
         Self {
             trackers: (0..CORES).map(tracker).collect(),
+            network,
             admission: Admission::new(SharedAccessList::load(&AccessListConfig::default()).unwrap()),
             rng,
             now: Seconds(0),
+            time: Duration::ZERO,
         }
     }
 
@@ -41,7 +78,8 @@ impl Cores {
     }
 
     fn text(&mut self, from: ConnectionId, text: &str) {
-        let mut context = RequestContext { admission: &self.admission, now: self.now, rng: &mut self.rng };
+        let (admission, now, time) = (&self.admission, self.now, self.time);
+        let mut context = RequestContext { admission, now, time, rng: &mut self.rng };
         self.trackers[usize::from(from.core)].receive(from, text, &mut context);
     }
 
@@ -73,22 +111,19 @@ impl Cores {
     /// Delivers messages between cores until there are none.
     fn settle(&mut self) {
         loop {
-            let mut batches = Vec::new();
-            for (from, tracker) in self.trackers.iter_mut().enumerate() {
-                for to in 0..CORES {
-                    batches.extend(tracker.outbox(to).and_then(Outbox::take).map(|batch| (from, to, batch)));
-                }
-            }
+            let mut batches = std::mem::take(&mut *self.network.borrow_mut());
             if batches.is_empty() {
                 return;
             }
-            for (from, to, ForwardedBatch(messages)) in batches {
+            for ((from, to), batch) in &mut batches {
                 assert_ne!(from, to, "no core sends to itself");
-                for message in messages {
-                    let mut context =
-                        RequestContext { admission: &self.admission, now: self.now, rng: &mut self.rng };
-                    self.trackers[to].receive_forwarded(from, message, &mut context);
-                }
+                let mut context = RequestContext {
+                    admission: &self.admission,
+                    now: self.now,
+                    time: self.time,
+                    rng: &mut self.rng,
+                };
+                self.trackers[*to].receive_batch(*from, batch, &mut context);
             }
         }
     }
@@ -302,7 +337,7 @@ fn a_scrape_without_response_from_its_core_fails() {
     cores.settle();
     assert_eq!(kinds(cores.received(one)), ["scrape 3"]);
     cores.text(one, &text);
-    cores.trackers[0].tick(Seconds(6));
+    cores.trackers[0].tick(RESPONSE_DEADLINE);
     assert_eq!(kinds(cores.received(one)), ["failure the tracker is overloaded, try again later"]);
     cores.settle();
     assert!(kinds(cores.received(one)).is_empty(), "a late response is ignored");
