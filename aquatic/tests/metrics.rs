@@ -92,7 +92,8 @@ fn swarms_have_one_scheme_of_labels() {
                 families.iter().flat_map(of_family).collect()
             };
             let mut found = series(&page, metric);
-            (expected.sort_unstable(), found.sort_unstable());
+            expected.sort_unstable();
+            found.sort_unstable();
             assert_eq!(found, expected, "aquatic {service}");
         };
         let limits = ["max_torrents", "max_peers", "max_peers_per_torrent"];
