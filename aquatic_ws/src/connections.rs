@@ -37,7 +37,7 @@ type Tick = u32;
 
 labels! {
     /// Reason why a connection ends.
-    End {
+    pub enum End {
         /// The client closed the connection.
         Client => "client",
         /// The socket failed.

@@ -22,7 +22,7 @@ pub(crate) const SWARMS_OF_BOTH_FAMILIES: [Label; 2] = [SWARMS, ("family", names
 
 labels! {
     /// Kind of a message from a client.
-    Request {
+    pub(crate) enum Request {
         Announce => "announce",
         Answer => "answer",
         Scrape => "scrape",
@@ -31,7 +31,7 @@ labels! {
 
 labels! {
     /// Kind of a message to a client.
-    Response {
+    pub(crate) enum Response {
         Announce => "announce",
         Scrape => "scrape",
         /// Offer of another peer.
@@ -84,7 +84,7 @@ pub(crate) fn reason_of(fault: Fault) -> Reason {
 
 labels! {
     /// Reason why a message is dropped without a reply to its sender.
-    DropReason {
+    pub(crate) enum DropReason {
         /// An offer that cannot be relayed, of an announce that is served without it.
         BadOffer => "bad_offer",
         /// An answer to an offer that was not sent to the peer, or that expired.

@@ -3,10 +3,10 @@
 /// Declares an enum without fields, with the array `ALL` of its variants in the order of their numbers, and
 /// the method `name`, which returns the value of the label.
 macro_rules! labels {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $label:literal,)+ }) => {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident => $label:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum $name {
+        $vis enum $name {
             $($(#[$doc])* $variant,)+
         }
 

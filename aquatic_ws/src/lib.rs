@@ -7,7 +7,7 @@
 //!
 //! Pure: [`swarm`] (peers of each torrent and pending offers), [`frames`] (WebSocket framing), `upgrade`
 //! (opening handshake), `send_queue` and `memberships` (state of one connection), `connections` (those of one
-//! core), `pending_scrapes`, `forwarding` (messages between cores), and `tracker`, which combines them.
+//! core), `forwarding` (messages between cores), and `tracker`, which combines them.
 //!
 //! With I/O: `session` (one connection) and `service` (all else).
 
@@ -29,5 +29,7 @@ mod tracker;
 mod upgrade;
 
 pub use config::{WsCleaningConfig, WsClientConfig, WsConfig, WsLimitsConfig};
+pub use connections::End;
 pub use forwarding::ForwardedBatch;
 pub use service::{WsSeed, WsTracker};
+pub use tracker::{Ended, RequestContext, Tracker};

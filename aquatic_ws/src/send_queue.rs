@@ -60,6 +60,11 @@ impl SendQueue {
         &self.bytes[self.sent..]
     }
 
+    /// Returns the unsent bytes of a queue that is not used any more.
+    pub(crate) fn into_unsent(self) -> Vec<u8> {
+        if self.sent == 0 { self.bytes } else { self.unsent().to_vec() }
+    }
+
     /// Removes bytes that were sent from the front.
     pub(crate) fn advance(&mut self, sent: usize) {
         self.sent += sent.min(self.len());

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use aquatic_common::Steering;
 use aquatic_http_protocol::Refused;
+use aquatic_metrics::CoreMetrics;
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::Connection;
 use aquatic_runtime::{Core, Outbox, Secrets};
-use aquatic_tracker::{Admission, SharedAccessList, expiry};
+use aquatic_tracker::{Admission, Forward, SharedAccessList, expiry};
 use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
 use crate::config::WsConfig;
@@ -60,6 +61,19 @@ impl WsSeed {
     }
 }
 
+impl WsSeed {
+    /// Returns the tracker of one core, without connections. `forward` is its way to the other cores.
+    #[must_use]
+    pub fn tracker<F: Forward<ForwardedBatch>>(
+        &self,
+        core: usize,
+        metrics: &CoreMetrics,
+        forward: F,
+    ) -> Tracker<F> {
+        Tracker::new(&self.config, (core, self.steering), self.keys, Counters::new(metrics), forward)
+    }
+}
+
 /// WebTorrent tracker of one core.
 pub struct WsTracker {
     state: Rc<CoreState>,
@@ -69,12 +83,10 @@ pub struct WsTracker {
 impl WsTracker {
     /// Starts the WebTorrent tracker of a core. Completes when all cores have started theirs.
     pub async fn start(core: &Rc<Core>, seed: WsSeed) -> Self {
-        let WsSeed { config, forwarded, steering, access_list, keys } = seed;
-        let interval = Duration::from_secs(config.cleaning.interval.into());
-        let counters = Counters::new(core.metrics());
+        let interval = Duration::from_secs(seed.config.cleaning.interval.into());
         let channel = core.open_channel::<ForwardedBatch>("ws").await;
-        let place = (core.index(), steering);
-        let tracker = Tracker::new(&config, place, keys, counters, Outbox::new(channel.clone()));
+        let tracker = seed.tracker(core.index(), core.metrics(), Outbox::new(channel.clone()));
+        let WsSeed { forwarded, access_list, .. } = seed;
         let state = Rc::new(CoreState::new(Rc::clone(core), tracker, Admission::new(access_list)));
         let receiving = Rc::clone(&state);
         channel.receive(move |from, batch| {

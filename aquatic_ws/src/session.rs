@@ -7,7 +7,6 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -17,13 +16,11 @@ use aquatic_net::tcp::{Connection, Phase};
 use aquatic_runtime::{Core, Outbox};
 use aquatic_tracker::Admission;
 use aquatic_web::Upgraded;
-use aquatic_ws_protocol::{Action, Fault, Refused};
 use futures_lite::{AsyncRead, AsyncWrite};
 
 use crate::connections::End;
 use crate::forwarding::ForwardedBatch;
-use crate::frames::{FrameFault, Incoming, Reader, frame_length, write_close, write_pong};
-use crate::send_queue::SendQueue;
+use crate::frames::{Reader, write_close};
 use crate::swarm::ConnectionId;
 use crate::tracker::{RequestContext, Tracker};
 
@@ -89,7 +86,7 @@ struct Registration {
 }
 
 impl Registration {
-    fn remove(&self, end: End) -> Option<SendQueue> {
+    fn remove(&self, end: End) -> Option<Vec<u8>> {
         self.state.with(|tracker, _| tracker.close(self.id, end))
     }
 }
@@ -172,8 +169,7 @@ impl Session {
                     Poll::Pending => return Ok(()),
                 };
             self.is_flushing = self.connection.is_tls();
-            tracker.connections.data_sent(self.registration.id, sent);
-            tracker.counters.sent.add(sent as u64);
+            tracker.sent(self.registration.id, sent);
         }
         if self.is_flushing {
             match Pin::new(&mut self.connection).poll_flush(context) {
@@ -190,46 +186,9 @@ impl Session {
     /// Serves received data. Returns the reason if the connection ends.
     fn take(&mut self, received: &mut [u8]) -> Option<End> {
         let Self { registration: Registration { state, id }, reader, close, .. } = self;
-        let id = *id;
-        state.with(|tracker, context| {
-            tracker.counters.received.add(received.len() as u64);
-            tracker.connections.set_current(Some(id));
-            let mut end = None;
-            let max_message = tracker.max_message_length();
-            let read = reader.read(received, max_message, &mut |incoming| {
-                tracker.connections.frame_received(id, incoming.completes_message());
-                match incoming {
-                    Incoming::Text(text) => match simdutf8::basic::from_utf8(text) {
-                        Ok(text) => tracker.receive(id, text, context),
-                        Err(_) => end = Some(End::NotUtf8),
-                    },
-                    Incoming::Binary(bytes) => match simdutf8::basic::from_utf8(bytes) {
-                        Ok(text) => tracker.receive(id, text, context),
-                        Err(_) => tracker.refuse_malformed(id, &NOT_UTF8),
-                    },
-                    Incoming::Ping(payload) => {
-                        let length = frame_length(payload.len());
-                        // A pong that does not fit is dropped: a later one answers this ping, too (RFC 6455,
-                        // section 5.5.3).
-                        let _ = tracker.connections.push_relay(id, length, |out| write_pong(payload, out));
-                    }
-                    Incoming::Fragment | Incoming::Pong => {}
-                    Incoming::Close(code) => {
-                        *close = Some(code);
-                        end = Some(End::Client);
-                    }
-                }
-                let has_ended = tracker.connections.get(id).is_none_or(|connection| connection.end.is_some());
-                if end.is_some() || has_ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            tracker.connections.data_received(id, reader.has_partial_message());
-            tracker.connections.set_current(None);
-            match read {
-                Ok(()) => end,
-                Err(FrameFault::Protocol) => Some(End::Protocol),
-                Err(FrameFault::TooLong) => Some(End::TooLong),
-            }
-        })
+        let ended = state.with(|tracker, context| tracker.receive_bytes(*id, reader, received, context))?;
+        *close = ended.close;
+        Some(ended.end)
     }
 
     /// Ends the connection, after removing its peers.
@@ -254,7 +213,7 @@ impl Session {
             },
         }
         connection.deadline().enter(Phase::Linger);
-        let sent = match connection.send(unsent.unsent()).await {
+        let sent = match connection.send(&unsent).await {
             Ok(()) => connection.send(&frame).await,
             Err(error) => Err(error),
         };
@@ -265,5 +224,3 @@ impl Session {
         }
     }
 }
-
-const NOT_UTF8: Refused = Refused { action: Action::Announce, info_hash: None, fault: Fault::NotUtf8 };

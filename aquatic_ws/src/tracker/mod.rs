@@ -14,6 +14,7 @@
 
 mod announce;
 mod answer;
+mod bytes;
 mod router;
 mod scrape;
 
@@ -34,18 +35,22 @@ use crate::connections::{ConnectionLimits, Connections, End, QueueError};
 use crate::counters::{Counters, DropReason, Request, Response, reason_of};
 use crate::forwarding::{Forwarded, ForwardedBatch, Frame, Relay};
 use crate::frames::{frame_length, write_text_header};
-use crate::send_queue::SendQueue;
 use crate::swarm::{ConnectionId, Counts, OfferDigest, Swarms};
+pub use bytes::Ended;
 use router::{Owner, Router};
 use scrape::WaitingScrape;
 
 /// Environment of a request.
-pub(crate) struct RequestContext<'a> {
-    pub(crate) admission: &'a Admission,
-    pub(crate) now: Seconds,
+#[derive(Debug)]
+pub struct RequestContext<'a> {
+    /// Admission policy.
+    pub admission: &'a Admission,
+    /// Time of the request.
+    pub now: Seconds,
     /// The same time for deadlines, which are shorter than the resolution of ages.
-    pub(crate) time: Duration,
-    pub(crate) rng: &'a mut SmallRng,
+    pub time: Duration,
+    /// Source of randomness.
+    pub rng: &'a mut SmallRng,
 }
 
 /// Refusal of a well-formed message.
@@ -104,8 +109,8 @@ fn interval(config: &WsConfig) -> IntervalPolicy {
     IntervalPolicy { interval: config.peer_announce_interval, jitter: config.announce_interval_jitter }
 }
 
-/// One core of the tracker.
-pub(crate) struct Tracker<F> {
+/// One core of the tracker. `F` is its way to the other cores.
+pub struct Tracker<F> {
     interval: IntervalPolicy,
     max_peer_age: u32,
     limits: Limits,
@@ -119,6 +124,12 @@ pub(crate) struct Tracker<F> {
     text: String,
     digests: Vec<OfferDigest>,
     receivers: Vec<ConnectionId>,
+}
+
+impl<F> std::fmt::Debug for Tracker<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tracker").field("swarms", &self.swarms.stats()).finish_non_exhaustive()
+    }
 }
 
 impl<F: Forward<ForwardedBatch>> Tracker<F> {
@@ -159,9 +170,10 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         self.max_peer_age
     }
 
-    /// Returns the maximum length of a message in bytes.
-    pub(crate) fn max_message_length(&self) -> usize {
-        self.limits.max_message_length
+    /// Returns the swarms of the torrents that this core owns.
+    #[must_use]
+    pub fn swarms(&self) -> &Swarms {
+        &self.swarms
     }
 
     /// Serves a message from a client.
@@ -214,7 +226,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     }
 
     /// Serves the messages from another core, and sends what they result in.
-    pub(crate) fn receive_batch(
+    pub fn receive_batch(
         &mut self,
         from: usize,
         batch: &mut ForwardedBatch,
@@ -335,13 +347,13 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     }
 
     /// Adds a connection.
-    pub(crate) fn open(&mut self, family: Family) -> ConnectionId {
+    pub fn open(&mut self, family: Family) -> ConnectionId {
         self.counters.upgrades.add(1);
         self.connections.open(family)
     }
 
-    /// Removes a connection and its peers. Returns the frames that were not sent.
-    pub(crate) fn close(&mut self, connection: ConnectionId, end: End) -> Option<SendQueue> {
+    /// Removes a connection and its peers. Returns the bytes that were not sent.
+    pub fn close(&mut self, connection: ConnectionId, end: End) -> Option<Vec<u8>> {
         let closed = self.connections.close(connection)?;
         self.counters.end(closed.end.unwrap_or(end));
         let mut owners = OwnerParts::default();
@@ -360,11 +372,11 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
             // these messages as there were connections.
             self.router.others().add_always(owner, |batch| batch.push_leave(connection, owned));
         }
-        Some(closed.send_queue)
+        Some(closed.send_queue.into_unsent())
     }
 
     /// Enforces time limits and updates metrics. To be called once a second.
-    pub(crate) fn tick(&mut self, time: Duration) {
+    pub fn tick(&mut self, time: Duration) {
         self.counters.throttled.add(self.connections.tick());
         for WaitingScrape { connection, .. } in self.scrapes.expire(time) {
             self.refuse(connection, Action::Scrape, None, Refusal::Timeout);
