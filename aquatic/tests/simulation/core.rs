@@ -1,4 +1,4 @@
-//! One simulated core: the pure handlers of UDP and HTTP over one tracker.
+//! One simulated core: the pure handlers of UDP and HTTP over one tracker, and the tracker of WebTorrent.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -17,6 +17,7 @@ use aquatic_udp::{ConnectionIds, Forwarded, Handler as UdpHandler, Listener, Rep
 use aquatic_udp_protocol::{
     AnnounceFields, AnnounceRequest, Peers, Response as UdpResponse, TransactionId, encode_scrape_request,
 };
+use aquatic_ws::{Tracker, WsSeed};
 
 use crate::model::Expected;
 use crate::network::{Link, Network};
@@ -100,30 +101,43 @@ impl Datagrams for Datagram {
     }
 }
 
+/// No proxy names its clients.
+pub(crate) fn no_proxies() -> ForwardedHeaders {
+    ForwardedHeaders {
+        names: Vec::new(),
+        trusted: TrustedProxies::parse::<&str>(&[]).unwrap(),
+        on_bad: OnBadHeader::Refuse,
+    }
+}
+
 pub(crate) struct Core {
     pub(crate) owners: Owners<Link>,
     pub(crate) udp: UdpHandler,
     pub(crate) http: HttpHandler,
     pub(crate) inbox: Rc<Inbox>,
     pub(crate) buffer: Vec<u8>,
+    pub(crate) ws: Tracker<Link>,
     ids: ConnectionIds,
 }
 
 impl Core {
-    pub(crate) fn new(seed: &TrackerSeed, index: usize, random: u64, network: &Rc<Network>) -> Self {
+    pub(crate) fn new(
+        (seed, ws): (&TrackerSeed, &WsSeed),
+        index: usize,
+        random: u64,
+        network: &Rc<Network>,
+    ) -> Self {
         let metrics = Registry::default().core(index);
         let tracker = seed.tracker(index, random, &metrics);
-        let forwarded = ForwardedHeaders {
-            names: Vec::new(),
-            trusted: TrustedProxies::parse::<&str>(&[]).unwrap(),
-            on_bad: OnBadHeader::Refuse,
-        };
         let ids = ConnectionIds::new(120, [2; 16]);
         let limits =
             ReplyLimits { max_response_peers: MAX_PEERS, max_scrape_torrents: 74, max_reply_size: 2048 };
-        let http = HttpHandler::new(&HttpConfig::default(), forwarded, aquatic_http::Counters::new(&metrics));
+        let http =
+            HttpHandler::new(&HttpConfig::default(), no_proxies(), aquatic_http::Counters::new(&metrics));
+        let link = || Link { core: index, network: Rc::clone(network) };
         Self {
-            owners: Owners::new(tracker, Link { core: index, network: Rc::clone(network) }, &metrics),
+            owners: Owners::new(tracker, link(), &metrics),
+            ws: ws.tracker(index, &metrics, link()),
             udp: UdpHandler::new(limits, ids.clone(), aquatic_udp::Counters::new(&metrics)),
             buffer: vec![0; http.longest_reply().max(2048)],
             http,

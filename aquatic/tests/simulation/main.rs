@@ -1,7 +1,6 @@
-//! Several cores in one thread, over UDP and HTTP at once: random announces, stops, scrapes, expiry and
-//! changes of the access list, while batches between cores are delayed and overtake each other. Each reply is
-//! compared with a naive model of the whole tracker. The same for WebTorrent is in the tests of `aquatic_ws`,
-//! whose swarms are its own.
+//! Several cores in one thread, over UDP, HTTP and WebTorrent at once: random announces, stops, scrapes, offers,
+//! answers, ends of connections, expiry and changes of the access list, while batches between cores are delayed
+//! and overtake each other. Each reply and each relay is compared with a naive model of the whole tracker.
 //!
 //! A failure prints its seed; `AQUATIC_SIMULATION_SEED=… cargo test -p aquatic --test simulation` repeats it.
 
@@ -15,6 +14,8 @@
 mod core;
 mod model;
 mod network;
+mod webtorrent;
+mod ws_model;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -29,15 +30,18 @@ use aquatic_http::Handled;
 use aquatic_runtime::Secrets;
 use aquatic_swarm::{Announce, Families, FamilySet, SwarmCounts};
 use aquatic_tracker::{
-    IntervalPolicy, OwnerResponse, SharedAccessList, TrackerSeed, TrackerSettings, Waiter,
+    Admission, IntervalPolicy, OwnerResponse, SharedAccessList, TrackerSeed, TrackerSettings, Waiter,
 };
+use aquatic_ws::{RequestContext, WsConfig, WsSeed};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use crate::core::{Core, MAX_PEERS, Responded, Told, event_name, told_over_udp};
+use crate::core::{Core, MAX_PEERS, Responded, Told, event_name, no_proxies, told_over_udp};
 use crate::model::Model;
 use crate::network::{Batch, Network};
+use crate::webtorrent::{WsClient, WsOperation};
+use crate::ws_model::WsModel;
 
 const SEEDS: u64 = 12;
 const STEPS: u32 = 4000;
@@ -84,6 +88,10 @@ struct Simulation {
     clock: Duration,
     replies: u32,
     timeouts: u32,
+    admission: Admission,
+    ws_clients: Vec<WsClient>,
+    ws_operations: Vec<WsOperation>,
+    ws_model: WsModel,
 }
 
 impl Simulation {
@@ -101,14 +109,18 @@ impl Simulation {
         };
         let mut key = [7; 32];
         key[..8].copy_from_slice(&number.to_le_bytes());
-        let seed = TrackerSeed::new(&settings, &Secrets::from_bytes(key), CORES, Arc::clone(&access_list));
+        let secrets = Secrets::from_bytes(key);
+        let seed = TrackerSeed::new(&settings, &secrets, CORES, Arc::clone(&access_list));
+        let mut ws = WsConfig::default();
+        ws.client.max_message_rate = 0;
+        let ws = WsSeed::new(&ws, &no_proxies(), *seed.steering(), &access_list, &secrets);
         let network = Network::new(CORES);
         Self {
             rng: SmallRng::seed_from_u64(number),
             directory,
-            access_list,
+            access_list: Arc::clone(&access_list),
             denied: BTreeSet::new(),
-            cores: (0..CORES).map(|core| Core::new(&seed, core, number, &network)).collect(),
+            cores: (0..CORES).map(|core| Core::new((&seed, &ws), core, number, &network)).collect(),
             network,
             model: Model::default(),
             requests: Vec::new(),
@@ -116,13 +128,18 @@ impl Simulation {
             clock: Duration::from_secs(100),
             replies: 0,
             timeouts: 0,
+            admission: Admission::new(access_list),
+            ws_clients: Vec::new(),
+            ws_operations: Vec::new(),
+            ws_model: WsModel::default(),
         }
     }
 
     fn step(&mut self) {
         match self.rng.random_range(0..100) {
-            0..38 => self.announce(),
-            38..48 => self.scrape(),
+            0..19 => self.announce(),
+            19..24 => self.scrape(),
+            24..48 => self.ws_step(),
             48..88 => self.deliver_any(),
             88..91 => self.network.close(self.rng.random_range(0..CORES)),
             91..94 => self.pass_time(),
@@ -131,6 +148,8 @@ impl Simulation {
                 let core = self.rng.random_range(0..CORES);
                 self.cores[core].owners.tick(self.clock);
                 self.receive_responses(core);
+                self.cores[core].ws.tick(self.clock);
+                self.ws_receive();
             }
             _ => self.change_access_list(),
         }
@@ -139,6 +158,10 @@ impl Simulation {
     fn torrent(&mut self) -> InfoHash {
         let number = self.rng.random_range(0..TORRENTS);
         InfoHash([number.wrapping_mul(37); 20])
+    }
+
+    fn torrents() -> impl Iterator<Item = InfoHash> {
+        (0..TORRENTS).map(|number| InfoHash([number.wrapping_mul(37); 20]))
     }
 
     fn address(&mut self) -> SocketAddr {
@@ -309,6 +332,13 @@ impl Simulation {
                 self.cores[to].owners.receive(from, &mut messages, self.now);
                 self.receive_responses(to);
             }
+            Batch::Ws(mut batch, operations) => {
+                operations.into_iter().for_each(|number| self.apply_ws(number, to));
+                let (admission, now, time) = (&self.admission, self.now, self.clock);
+                let mut context = RequestContext { admission, now, time, rng: &mut self.rng };
+                self.cores[to].ws.receive_batch(from, &mut batch, &mut context);
+                self.ws_receive();
+            }
             Batch::Udp(announces) => {
                 for (number, announce) in announces {
                     self.apply_to_model(number, to);
@@ -423,6 +453,8 @@ impl Simulation {
         let mut tracker = self.cores[core].owners.state();
         while !tracker.expire(self.now, MAX_AGE, 20).pass_ended {}
         self.model.expire(self.now.0, MAX_AGE, |torrent| tracker.owns(torrent));
+        drop(tracker);
+        self.ws_expire(core);
     }
 
     fn change_access_list(&mut self) {
@@ -441,8 +473,8 @@ impl Simulation {
             self.deliver(*queue);
         }
         assert!(self.requests.iter().all(|request| request.ended), "each request has ended");
-        for number in 0..TORRENTS {
-            let torrent = InfoHash([number.wrapping_mul(37); 20]);
+        self.ws_settle();
+        for torrent in Self::torrents() {
             let owner = self.cores[0].owners.state().owner(&torrent);
             for families in [FamilySet::One(Family::V4), FamilySet::One(Family::V6), FamilySet::Both] {
                 let counts = self.cores[owner].owners.state().scrape(&torrent, families);
@@ -456,7 +488,7 @@ impl Simulation {
         self.settle();
         self.now = Seconds(self.now.0 + 2 * MAX_AGE);
         (0..CORES).for_each(|core| self.expire_core(core));
-        assert_eq!(self.model.peers(), 0);
+        assert_eq!((self.model.peers(), self.ws_model.peers()), (0, 0));
         self.settle();
     }
 }
@@ -481,6 +513,7 @@ impl Drop for Seed {
 fn every_reply_is_that_of_one_tracker() {
     let chosen = std::env::var("AQUATIC_SIMULATION_SEED").ok().map(|seed| seed.parse().unwrap());
     let (mut replies, mut forwarded, mut timeouts) = (0, 0, 0);
+    let (mut offers, mut answers, mut takeovers) = (0, 0, 0);
     for number in chosen.map_or(0..SEEDS, |seed| seed..seed + 1) {
         let seed = Seed(number);
         let mut simulation = Simulation::new(number);
@@ -488,8 +521,13 @@ fn every_reply_is_that_of_one_tracker() {
         replies += simulation.replies;
         forwarded += simulation.requests.len();
         timeouts += simulation.timeouts;
+        offers += simulation.ws_model.relayed.0;
+        answers += simulation.ws_model.relayed.1;
+        takeovers += simulation.ws_model.takeovers;
         drop(seed);
     }
     println!("{replies} replies compared, {forwarded} requests forwarded, {timeouts} timed out");
+    println!("{offers} offers and {answers} answers relayed, {takeovers} peers taken over");
     assert!(replies > 1000 && forwarded > 500, "the simulation does what it is for");
+    assert!(offers > 1000 && answers > 200 && takeovers > 20 || chosen.is_some(), "WebTorrent, too");
 }

@@ -1,6 +1,6 @@
 //! Queues between the simulated cores, in which batches wait as long as the simulation likes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -8,6 +8,7 @@ use aquatic_runtime::channel::OutboxFull;
 use aquatic_tracker::Forward;
 use aquatic_tracker::messages::Messages;
 use aquatic_udp::ForwardedAnnounce;
+use aquatic_ws::ForwardedBatch;
 
 /// A batch on its way to another core.
 pub(crate) enum Batch {
@@ -15,6 +16,8 @@ pub(crate) enum Batch {
     Tracker(Messages, Vec<usize>),
     /// Of UDP: announces, each with the number of the request.
     Udp(Vec<(usize, ForwardedAnnounce)>),
+    /// Of WebTorrent: messages, and the operations among them by number.
+    Ws(ForwardedBatch, Vec<usize>),
 }
 
 #[derive(Default)]
@@ -27,25 +30,27 @@ struct Queue {
 /// By sender and receiver, the queues of each kind of batch. Order is kept within a queue only.
 pub(crate) struct Network {
     cores: usize,
-    queues: Vec<RefCell<[Queue; 2]>>,
+    queues: Vec<RefCell<[Queue; 3]>>,
     /// Number of the request that is being served, or none while responses are sent.
     pub(crate) request: RefCell<Option<usize>>,
+    /// Number of the WebTorrent operation that is being served.
+    ws_operation: Cell<Option<usize>>,
 }
 
 impl Network {
     pub(crate) fn new(cores: usize) -> Rc<Self> {
         let queues = (0..cores * cores).map(|_| RefCell::default()).collect();
-        Rc::new(Self { cores, queues, request: RefCell::default() })
+        Rc::new(Self { cores, queues, request: RefCell::default(), ws_operation: Cell::default() })
     }
 
     /// Queues that are not empty, by sender, receiver and kind.
     pub(crate) fn waiting(&self) -> Vec<(usize, usize, usize)> {
         let all = (0..self.cores).flat_map(|from| (0..self.cores).map(move |to| (from, to)));
-        let all = all.flat_map(|(from, to)| [0, 1].map(|kind| (from, to, kind)));
+        let all = all.flat_map(|(from, to)| [0, 1, 2].map(|kind| (from, to, kind)));
         all.filter(|&(from, to, kind)| !self.queue(from, to)[kind].batches.is_empty()).collect()
     }
 
-    fn queue(&self, from: usize, to: usize) -> std::cell::RefMut<'_, [Queue; 2]> {
+    fn queue(&self, from: usize, to: usize) -> std::cell::RefMut<'_, [Queue; 3]> {
         self.queues[from * self.cores + to].borrow_mut()
     }
 
@@ -64,6 +69,16 @@ impl Network {
             _ => queue.batches.push_back(Batch::Udp(vec![(request, announce)])),
         }
         queue.open = true;
+    }
+
+    /// Messages of WebTorrent from now on are about this operation.
+    pub(crate) fn begin_ws(&self, number: usize) {
+        self.ws_operation.set(Some(number));
+    }
+
+    /// Messages of WebTorrent from now on are responses and relays.
+    pub(crate) fn end_ws(&self) {
+        self.ws_operation.set(None);
     }
 
     /// Closes the batches that a core has begun.
@@ -98,6 +113,30 @@ impl Forward<Messages> for Link {
 
     fn add_always(&self, core: usize, push: impl FnOnce(&mut Messages)) {
         self.add(core, push).unwrap();
+    }
+
+    fn flush(&self) {
+        self.network.close(self.core);
+    }
+}
+
+impl Forward<ForwardedBatch> for Link {
+    fn add(&self, core: usize, push: impl FnOnce(&mut ForwardedBatch)) -> Result<(), OutboxFull> {
+        self.add_always(core, push);
+        Ok(())
+    }
+
+    fn add_always(&self, core: usize, push: impl FnOnce(&mut ForwardedBatch)) {
+        let queue = &mut self.network.queue(self.core, core)[2];
+        if !queue.open {
+            queue.batches.push_back(Batch::Ws(ForwardedBatch::default(), Vec::new()));
+            queue.open = true;
+        }
+        let Some(Batch::Ws(batch, operations)) = queue.batches.back_mut() else {
+            panic!("a batch of another kind")
+        };
+        push(batch);
+        operations.extend(self.network.ws_operation.get());
     }
 
     fn flush(&self) {
