@@ -295,43 +295,61 @@ impl<K: PeerFormat> Store<K> {
 
     /// Updates the stamp of the peer at a position. Returns its new position.
     fn restamp(&mut self, slot: Slot, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
-        let (old, at) = match self.content(slot) {
+        let Some(old) = self.stamp_at(slot, at) else { return at };
+        let (stamp, completes) = stamp.after(old);
+        let at = match self.content(slot) {
             Content::One(peer) => {
                 if let Some(payload) = K::to_payload(K::with_stamp(peer, stamp)) {
                     self.table.set_payload(slot, payload);
                 }
-                (K::stamp(peer), 0)
+                0
             }
-            Content::List { block, mut order } => {
-                let peers = self.lists.get_mut(block);
-                let peer = peers[at as usize];
-                let (old, peer) = (K::stamp(peer), K::with_stamp(peer, stamp));
-                let to = if old.seeder() == stamp.seeder() {
-                    let to = order.random_of_role(at, rng);
-                    peers[at as usize] = peers[to as usize];
-                    to
-                } else {
-                    let (to, moves) = order.change_role(at, rng);
-                    apply_moves(peers, moves);
-                    self.table.set_payload(slot, Content::<K::Peer>::list(block, order));
-                    to
-                };
-                self.lists.get_mut(block)[to as usize] = peer;
-                (old, to)
-            }
+            Content::List { block, order } => self.restamp_in_list(slot, (block, order), at, stamp, rng),
             Content::Large(number) => match self.large.get_mut(number) {
-                Some((swarm, hasher)) => (K::stamp(swarm.get(at)), swarm.restamp(hasher, at, stamp, rng)),
-                None => (stamp, at),
+                Some((swarm, hasher)) => swarm.restamp(hasher, at, stamp, rng),
+                None => at,
             },
         };
         if old.seeder() != stamp.seeder() {
             self.count(old, false);
             self.count(stamp, true);
-            if stamp.seeder() {
+            if completes {
                 self.table.count_completed(slot);
             }
         }
         at
+    }
+
+    fn stamp_at(&self, slot: Slot, at: u32) -> Option<Stamp> {
+        Some(K::stamp(match self.content(slot) {
+            Content::One(peer) => peer,
+            Content::List { block, .. } => *self.lists.get(block).get(at as usize)?,
+            Content::Large(number) => self.large.get(number)?.get(at),
+        }))
+    }
+
+    fn restamp_in_list(
+        &mut self,
+        slot: Slot,
+        (block, mut order): (u32, PeerOrder),
+        at: u32,
+        stamp: Stamp,
+        rng: &mut impl Rng,
+    ) -> u32 {
+        let peers = self.lists.get_mut(block);
+        let peer = peers[at as usize];
+        let to = if K::stamp(peer).seeder() == stamp.seeder() {
+            let to = order.random_of_role(at, rng);
+            peers[at as usize] = peers[to as usize];
+            to
+        } else {
+            let (to, moves) = order.change_role(at, rng);
+            apply_moves(peers, moves);
+            self.table.set_payload(slot, Content::<K::Peer>::list(block, order));
+            to
+        };
+        self.lists.get_mut(block)[to as usize] = K::with_stamp(peer, stamp);
+        to
     }
 
     /// Adds a peer to a torrent that does not have it. Returns its position.

@@ -49,7 +49,9 @@ impl Shard {
     /// The sample has `numwant` peers if there are as many and they fit. Each eligible peer is equally
     /// likely, and seeders and leechers are taken in proportion to their numbers. Seeders get leechers only,
     /// no peer gets itself, and a stopped peer gets none. A paused peer (BEP 21) counts as a leecher. The
-    /// torrent's `downloaded` count grows when a known leecher becomes a seeder, whatever the event.
+    /// torrent's `downloaded` count grows when a known leecher becomes a seeder, whatever the event, once per
+    /// peer until the peer stops or expires. A peer whose first announce is that of a seeder is not counted
+    /// by it, even with the event "completed": the client may have sent it before, from another address.
     ///
     /// When a limit is reached a new peer gets the same reply but is not stored. Known peers are always
     /// updated.
@@ -175,7 +177,7 @@ impl Expire for Shard {
     /// Removes expired peers, see [`Expire::expire`]. Exceeds the budget by less than the work on one torrent
     /// with 128 peers, 600 units. An age above [`MAX_PEER_AGE`](crate::MAX_PEER_AGE) counts as that.
     ///
-    /// No peer is removed before the maximum age. An expired peer is removed at most 16 seconds and one pass
+    /// No peer is removed before the maximum age. An expired peer is removed at most 32 seconds and one pass
     /// later; one more pass for each time that another peer of its torrent was moved to its position during a
     /// pass. Passes also compact sparse chunks of memory so that they can be freed, so they are useful even
     /// when nothing is expired.

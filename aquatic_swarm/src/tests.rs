@@ -123,6 +123,31 @@ fn completion_is_counted_once_and_only_of_known_leechers() {
     assert_eq!((got.complete, got.incomplete, got.downloaded), (2, 1, 1));
 }
 
+/// Case H10, in a swarm of one peer, in a list, and in a large swarm, of both families.
+#[test]
+fn a_peer_that_alternates_between_roles_is_counted_once() {
+    for others in [0, 20, 300] {
+        let mut fixture = Fixture::new();
+        for number in 0..others {
+            fixture.announce(&v4(1000 + number, false, 0));
+            fixture.announce(&v6(1000 + number, false, 0));
+        }
+        for of in [v4, v6] {
+            for round in 0..25 {
+                fixture.announce(&of(1, false, 0));
+                let got = fixture.announce(&Announce { event: AnnounceEvent::Completed, ..of(1, true, 0) });
+                assert_eq!(got.downloaded, 1, "round {round} among {others}");
+                fixture.now = fixture.now + 100;
+            }
+            fixture.announce(&Announce { event: AnnounceEvent::Stopped, ..of(1, true, 0) });
+            fixture.announce(&of(1, false, 0));
+            let again = if others == 0 { 1 } else { 2 };
+            assert_eq!(fixture.announce(&of(1, true, 0)).downloaded, again, "stopped and came back");
+        }
+        fixture.shard.check_invariants().unwrap();
+    }
+}
+
 #[test]
 fn replies_cover_the_families_they_can_carry() {
     let mut fixture = Fixture::new();

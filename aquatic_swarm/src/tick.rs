@@ -1,13 +1,14 @@
-//! Time of a peer's last announce, in 16 bits together with its role.
+//! Time of a peer's last announce, in 16 bits together with its role and whether its completion was counted.
 
 use aquatic_common::Seconds;
 
 use crate::types::MAX_PEER_AGE;
 
-/// Seconds per tick.
-const TICK: u32 = 8;
+/// Seconds per tick. Expiry passes visit a torrent every two minutes by default, so finer ticks would not
+/// remove peers noticeably earlier.
+const TICK: u32 = 16;
 /// Ticks are counted modulo this.
-const WRAP: u32 = 1 << 15;
+const WRAP: u32 = 1 << 14;
 
 // A peer of the maximum age must still look old, not young, when an expiry pass reaches it. Passes may
 // therefore take up to a day.
@@ -19,7 +20,7 @@ pub(crate) struct Tick(u16);
 
 impl Tick {
     pub(crate) fn at(now: Seconds) -> Self {
-        // Lossless: always below 2^15.
+        // Lossless: always below 2^14.
         Self(((now.0 / TICK) % WRAP) as u16)
     }
 
@@ -29,21 +30,36 @@ impl Tick {
     }
 }
 
-/// Time of a peer's last announce, and whether it was a seeder.
+/// Time of a peer's last announce, whether it was a seeder, and whether its completion was counted. From the
+/// most significant bit: 14 bits of time, completion, role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp(pub(crate) u16);
 
+const SEEDER: u16 = 1;
+const COMPLETION_COUNTED: u16 = 1 << 1;
+
 impl Stamp {
+    /// Creates the stamp of an announce. Its completion is not counted yet.
     pub(crate) fn new(seen: Tick, seeder: bool) -> Self {
-        Self(seen.0 << 1 | u16::from(seeder))
+        Self(seen.0 << 2 | u16::from(seeder))
     }
 
     pub(crate) fn seeder(self) -> bool {
-        self.0 & 1 == 1
+        self.0 & SEEDER != 0
+    }
+
+    /// Returns the stamp of a known peer that announces again, given its previous stamp, and whether the
+    /// announce counts as a completion: the peer was a leecher, is a seeder, and was not counted before.
+    #[inline]
+    pub(crate) fn after(self, previous: Self) -> (Self, bool) {
+        let counted = previous.0 & COMPLETION_COUNTED;
+        let completes = self.seeder() && !previous.seeder() && counted == 0;
+        let counted = if completes { COMPLETION_COUNTED } else { counted };
+        (Self(self.0 | counted), completes)
     }
 
     fn seen(self) -> Tick {
-        Tick(self.0 >> 1)
+        Tick(self.0 >> 2)
     }
 }
 
@@ -78,7 +94,7 @@ mod tests {
 
     #[test]
     fn peers_expire_between_the_maximum_age_and_two_ticks_later() {
-        for seen in [0, 5, 7, 8, 262_136, 262_144, 1_000_003] {
+        for seen in [0, 5, 15, 16, 262_128, 262_144, 1_000_003] {
             for age in [60, 61, 63, 64, 3600, MAX_PEER_AGE] {
                 assert!(!expired(seen, seen + age, age), "seen {seen}, age {age}");
                 assert!(expired(seen, seen + age + 2 * TICK, age), "seen {seen}, age {age}");
@@ -99,5 +115,32 @@ mod tests {
     fn stamps_keep_the_role() {
         assert!(Stamp::new(Tick::at(Seconds(262_143)), true).seeder());
         assert!(!Stamp::new(Tick::at(Seconds(262_143)), false).seeder());
+    }
+
+    #[test]
+    fn a_completion_is_counted_once_and_remembered() {
+        let stamp = |now, seeder| Stamp::new(Tick::at(Seconds(now)), seeder);
+        for start in [0, 262_143] {
+            let mut peer = stamp(start, false);
+            let mut completions = 0;
+            for (nth, seeder) in [false, true, true, false, true, false, false, true].into_iter().enumerate()
+            {
+                let now = start + nth as u32 * TICK;
+                let (next, completes) = stamp(now, seeder).after(peer);
+                completions += u32::from(completes);
+                assert_eq!((next.seeder(), next.seen()), (seeder, Tick::at(Seconds(now))));
+                peer = next;
+            }
+            assert_eq!(completions, 1);
+        }
+    }
+
+    #[test]
+    fn a_peer_that_begins_as_a_seeder_is_counted_when_it_completes_later() {
+        let stamp = |seeder| Stamp::new(Tick::at(Seconds(800)), seeder);
+        let (peer, first) = stamp(true).after(stamp(true));
+        let (peer, second) = stamp(false).after(peer);
+        let (_, third) = stamp(true).after(peer);
+        assert_eq!([first, second, third], [false, false, true]);
     }
 }

@@ -194,7 +194,7 @@ pub struct Announced {
     pub complete: u32,
     /// Number of leechers.
     pub incomplete: u32,
-    /// How often a known leecher became a seeder, since the torrent last had no peers.
+    /// Number of known leechers that became seeders, each counted once, since the torrent last had no peers.
     pub downloaded: u32,
     /// What happened to the announcing peer.
     pub stored: Stored,
@@ -207,7 +207,7 @@ pub struct SwarmCounts {
     pub complete: u32,
     /// Number of leechers.
     pub incomplete: u32,
-    /// How often a known leecher became a seeder, since the torrent last had no peers.
+    /// Number of known leechers that became seeders, each counted once, since the torrent last had no peers.
     pub downloaded: u32,
 }
 

@@ -38,6 +38,8 @@ struct Registration {
 struct Torrent {
     /// By peer id: the registration of its connection, and of the pending claimant.
     peers: BTreeMap<PeerId, (Registration, Option<Registration>)>,
+    /// Peers in the swarm that were counted as downloads.
+    counted: BTreeSet<PeerId>,
     downloaded: u32,
 }
 
@@ -101,6 +103,7 @@ impl Model {
             Some(successor) => *holder = successor,
             None => {
                 torrent.peers.remove(&peer_id);
+                torrent.counted.remove(&peer_id);
             }
         }
         if torrent.peers.is_empty() {
@@ -124,14 +127,16 @@ impl Model {
         let torrent = self.torrents.get_mut(&announce.info_hash);
         let len = torrent.as_ref().map_or(0, |torrent| torrent.peers.len());
         if let Some((torrent, (holder, claimant))) = torrent.and_then(|torrent| {
-            let Torrent { peers, downloaded } = torrent;
-            peers.get_mut(&announce.peer_id).map(|peer| (downloaded, peer))
+            let Torrent { peers, counted, downloaded } = torrent;
+            peers.get_mut(&announce.peer_id).map(|peer| ((counted, downloaded), peer))
         }) {
             if holder.connection != registration.connection {
                 *claimant = Some(registration);
                 return Outcome::Contested(holder.connection);
             }
-            *torrent += u32::from(registration.seeder && !holder.seeder);
+            let (counted, downloaded) = torrent;
+            let completes = registration.seeder && !holder.seeder && counted.insert(announce.peer_id);
+            *downloaded += u32::from(completes);
             *holder = registration;
             return Outcome::Stored;
         }
@@ -487,6 +492,31 @@ fn a_claimant_takes_over_when_the_connection_of_the_peer_leaves() {
         "the old connection has no peer any more"
     );
     assert_eq!(swarms.scrape(&TORRENT).incomplete, 2);
+}
+
+/// Case H10: also if another connection takes the peer over in between.
+#[test]
+fn a_peer_that_alternates_between_roles_is_counted_once() {
+    let mut swarms = Swarms::new(LIMITS, [7; 16]);
+    let mut announce = |connection, seeder| {
+        let (info_hash, peer_id) = (TORRENT, PeerId([1; 20]));
+        let announce = Announce {
+            info_hash,
+            peer_id,
+            connection: connection_of(connection),
+            family: Family::V4,
+            seeder,
+            stopped: false,
+        };
+        swarms.announce(&announce, &[], Seconds(0), &mut SmallRng::seed_from_u64(1), &mut Vec::new()).counts
+    };
+    for _ in 0..25 {
+        announce(1, false);
+        assert_eq!(announce(1, true).downloaded, 1);
+    }
+    announce(2, false);
+    assert!(swarms.leave(&TORRENT, &PeerId([1; 20]), connection_of(1)));
+    assert_eq!(swarms.scrape(&TORRENT), Counts { complete: 0, incomplete: 1, downloaded: 1 });
 }
 
 #[test]

@@ -48,7 +48,7 @@ const STEPS: u32 = 4000;
 const CORES: usize = 3;
 const TORRENTS: u8 = 7;
 /// Seconds; ages are exact at multiples of the resolution of the store.
-const RESOLUTION: u32 = 8;
+const RESOLUTION: u32 = 16;
 const MAX_AGE: u32 = 60 * RESOLUTION;
 
 /// How a reply is finished once other cores have responded.

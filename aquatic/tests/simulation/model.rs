@@ -9,6 +9,8 @@ use aquatic_swarm::{Announce, Families, FamilySet, SwarmCounts};
 #[derive(Clone, Copy)]
 struct Known {
     seeder: bool,
+    /// Whether the peer was counted as a download.
+    counted: bool,
     seen: u32,
 }
 
@@ -43,10 +45,12 @@ impl Model {
             }
         } else {
             let swarm = self.swarms.entry(key).or_default();
-            let known = Known { seeder: announce.seeder, seen: now };
-            if let Some(before) = swarm.peers.insert(announce.address, known) {
-                swarm.downloaded += u32::from(announce.seeder && !before.seeder);
-            }
+            let seeder = announce.seeder;
+            let before = swarm.peers.get(&announce.address);
+            let counted = before.is_some_and(|before| before.counted);
+            let completes = before.is_some_and(|before| seeder && !before.seeder && !counted);
+            swarm.downloaded += u32::from(completes);
+            swarm.peers.insert(announce.address, Known { seeder, counted: counted || completes, seen: now });
         }
         self.forget_empty();
         let carried = match announce.families {

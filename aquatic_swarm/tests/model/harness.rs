@@ -15,7 +15,7 @@ use crate::reference::Model;
 
 /// Times and ages are multiples of a tick of the store, so that the model knows to the second when a peer
 /// expires.
-pub(crate) const TICK: u32 = 8;
+pub(crate) const TICK: u32 = 16;
 
 /// Maximum number of peers per reply.
 const MAX_NUMWANT: usize = 1024;

@@ -13,6 +13,8 @@ const SMALL_TORRENT: u64 = 3;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known {
     pub(crate) seeder: bool,
+    /// Whether the peer was counted as a download.
+    counted: bool,
     /// Time of the last announce, in seconds.
     pub(crate) seen: u32,
 }
@@ -59,13 +61,14 @@ impl Model {
         if let Some(swarm) = swarms.get_mut(&announce.info_hash)
             && let Some(known) = swarm.peers.get_mut(&announce.address)
         {
-            swarm.downloaded += u32::from(seeder && !known.seeder);
-            *known = Known { seeder, seen: now };
+            let completes = seeder && !known.seeder && !known.counted;
+            swarm.downloaded += u32::from(completes);
+            *known = Known { seeder, counted: known.counted || completes, seen: now };
             return Stored::Updated;
         }
         refused.unwrap_or_else(|| {
             let swarm = swarms.entry(announce.info_hash).or_default();
-            swarm.peers.insert(announce.address, Known { seeder, seen: now });
+            swarm.peers.insert(announce.address, Known { seeder, counted: false, seen: now });
             Stored::Added
         })
     }

@@ -115,7 +115,7 @@ pub struct Counts {
     pub complete: u32,
     /// Number of leechers.
     pub incomplete: u32,
-    /// Number of times a leecher became a seeder.
+    /// Number of known leechers that became seeders, each counted once while its peer id is in the swarm.
     pub downloaded: u32,
 }
 

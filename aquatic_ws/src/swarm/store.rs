@@ -153,10 +153,7 @@ impl Swarms {
                 self.claimants.insert((announce.info_hash, announce.peer_id), registration);
                 return (Some(torrent), Outcome::Contested(current), Some(at));
             }
-            if registration.seeder && !peer.registration().seeder {
-                let torrent = &mut self.torrents[torrent];
-                torrent.downloaded = torrent.downloaded.saturating_add(1);
-            }
+            self.torrents[torrent].count_completion(at, registration.seeder);
             let at = self.update(torrent, at, registration);
             return (Some(torrent), Outcome::Stored, Some(at));
         }

@@ -24,6 +24,8 @@ pub(super) struct Peer {
     seeder: bool,
     /// Whether another connection has announced the same peer id.
     pub(super) has_claimant: bool,
+    /// Whether the torrent's `downloaded` count includes the peer.
+    completion_counted: bool,
 }
 
 const _: () = assert!(size_of::<Peer>() == 44);
@@ -98,6 +100,7 @@ impl Torrent {
             family,
             seeder: false,
             has_claimant: false,
+            completion_counted: false,
         });
         if let Some(index) = &mut self.index {
             let peers = &self.peers;
@@ -116,6 +119,15 @@ impl Torrent {
         let peer = &mut self.peers[at];
         (peer.connection, peer.last_seen, peer.family) = (connection, last_seen, family);
         at
+    }
+
+    /// Counts a download, if a known leecher becomes a seeder for the first time.
+    pub(super) fn count_completion(&mut self, at: usize, seeder: bool) {
+        let peer = &mut self.peers[at];
+        if seeder && !peer.seeder && !peer.completion_counted {
+            peer.completion_counted = true;
+            self.downloaded = self.downloaded.saturating_add(1);
+        }
     }
 
     /// Removes a peer.
