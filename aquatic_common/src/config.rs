@@ -127,6 +127,12 @@ crate::settings! {
         pub max_peers: u64 = 100_000_000, unit "peers", in 1..=1_000_000_000;
         /// Maximum number of peers per torrent and address family.
         pub max_peers_per_torrent: u32 = 1_000_000, unit "peers", in 1..=10_000_000;
+        /// Maximum number of peers per torrent and IPv4 address, or IPv6 /64 network. The default suffices for
+        /// a NAT with hundreds of clients in the same torrent: 300 lose 2 % to the division by ports on which
+        /// the limit is based. Further clients of the address are answered but not found by others.
+        /// Independently of this limit, replies prefer peers of other addresses where one address has more
+        /// than about a quarter of a torrent's peers.
+        pub max_peers_per_address: u32 = 512, unit "peers", in 1..=1_000_000;
         /// Share of max_peers that is reserved for torrents with fewer than three peers.
         pub reserved_for_small_torrents: u32 = 10, unit "percent", in 0..=90;
     }
@@ -141,11 +147,15 @@ pub enum Limit {
     Peers,
     /// The number of peers of the torrent is at its maximum.
     PeersPerTorrent,
+    /// The number of peers of the torrent and address is at its maximum.
+    PeersPerAddress,
 }
 
 impl Limit {
     /// All limits, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Torrents, Self::Peers, Self::PeersPerTorrent];
+    pub const ALL: [Self; 4] = [Self::Torrents, Self::Peers, Self::PeersPerTorrent, Self::PeersPerAddress];
+    /// The limits of WebTorrent swarms, whose peers have no address; in the order of their discriminants.
+    pub const WEBTORRENT: [Self; 3] = [Self::Torrents, Self::Peers, Self::PeersPerTorrent];
 
     /// The key of the setting, which is also the label in metrics.
     #[must_use]
@@ -154,6 +164,7 @@ impl Limit {
             Self::Torrents => "max_torrents",
             Self::Peers => "max_peers",
             Self::PeersPerTorrent => "max_peers_per_torrent",
+            Self::PeersPerAddress => "max_peers_per_address",
         }
     }
 }

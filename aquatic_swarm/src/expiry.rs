@@ -13,6 +13,7 @@ use std::hint::black_box;
 use aquatic_common::expiry::Expired;
 
 use crate::accesses;
+use crate::crowd;
 use crate::family::Store;
 use crate::payload::Content;
 use crate::peer_format::PeerFormat;
@@ -117,7 +118,7 @@ impl<K: PeerFormat> Store<K> {
                 }
                 true
             }
-            Content::List { block, order } => {
+            Content::List { block, order, .. } => {
                 self.visit_list(slot, block, order.len, cutoff, done);
                 true
             }
@@ -136,10 +137,12 @@ impl<K: PeerFormat> Store<K> {
         let peers = &self.lists.get(block)[..len as usize];
         if !peers.iter().any(|peer| cutoff.is_expired(K::stamp(*peer))) {
             let moved = self.lists.relocate(block);
-            if moved != block
-                && let Content::List { order, .. } = self.content(slot)
+            if let Content::List { order, crowded, .. } = self.content(slot)
+                && (moved != block || crowded)
             {
-                self.table.set_payload(slot, Content::<K::Peer>::list(moved, order));
+                let peers = &self.lists.get(moved)[..len as usize];
+                let crowded = crowded && crowd::list_is_crowded::<K>(peers);
+                self.table.set_payload(slot, Content::<K::Peer>::list(moved, order, crowded));
             }
             return;
         }
@@ -184,11 +187,14 @@ impl<K: PeerFormat> Store<K> {
             };
             if cutoff.is_expired(K::stamp(swarm.get(visit.peers))) {
                 self.remove_expired(slot, visit.peers, done);
-                if let Content::List { block, order } = self.content(slot) {
+                if let Content::List { block, order, .. } = self.content(slot) {
                     self.visit_list(slot, block, order.len, cutoff, done);
                     return true;
                 }
             }
+        }
+        if let Some((swarm, _)) = self.large.get_mut(number) {
+            swarm.expire_crowd(cutoff);
         }
         true
     }

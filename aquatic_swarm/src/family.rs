@@ -9,12 +9,13 @@ use rand::Rng;
 use siphasher::sip::SipHasher13;
 
 use crate::accesses;
+use crate::crowd::{self, Groups, PeerHasher, SUSPICIOUS_GROUP};
+use crate::eligible::Eligible;
 use crate::expiry::Cursor;
 use crate::large::{LargeSwarm, LargeSwarms};
 use crate::order::{Moves, PeerOrder};
 use crate::payload::{self, Content, LARGE_TO_LIST, LIST_MAX, class_of};
 use crate::peer_format::PeerFormat;
-use crate::sample;
 use crate::slab::{CACHE_LINE, Slab};
 use crate::table::{PREFETCH_BATCH, Slot, Table, TorrentKey};
 use crate::tick::Stamp;
@@ -61,75 +62,6 @@ pub(crate) struct Store<K: PeerFormat> {
     pub(crate) cursor: Cursor,
 }
 
-/// The peers eligible for a reply: leechers or all, excluding the requester.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Eligible {
-    pub(crate) leechers_only: bool,
-    /// Position of the requester, if it is in the swarm.
-    pub(crate) requester: Option<u32>,
-}
-
-/// A range of positions, excluding at most one of them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Group {
-    first: u32,
-    count: u32,
-    /// The excluded position; the end of the range if none is excluded.
-    excluding: u32,
-}
-
-impl Eligible {
-    /// Returns the eligible seeders and leechers.
-    #[inline]
-    fn groups(self, order: PeerOrder) -> (Group, Group) {
-        let seeders = if self.leechers_only { 0 } else { order.seeders };
-        (Group::new(0, seeders, self.requester), Group::new(order.seeders, order.leechers(), self.requester))
-    }
-
-    #[inline]
-    pub(crate) fn count(self, order: PeerOrder) -> u32 {
-        let (seeders, leechers) = self.groups(order);
-        seeders.count + leechers.count
-    }
-
-    /// Visits `count` of the eligible peers as runs of adjacent positions (first position and length). Each
-    /// peer is equally likely; seeders and leechers are taken in proportion to their numbers.
-    #[inline]
-    fn runs(self, order: PeerOrder, count: u32, rng: &mut impl Rng, mut visit: impl FnMut(u32, u32)) {
-        let (seeders, leechers) = self.groups(order);
-        let share = sample::proportion(rng, seeders.count, leechers.count, count);
-        seeders.runs(share, rng, &mut visit);
-        leechers.runs(count - share, rng, visit);
-    }
-}
-
-impl Group {
-    #[inline]
-    fn new(first: u32, len: u32, requester: Option<u32>) -> Self {
-        match requester {
-            Some(at) if at >= first && at < first + len => Self { first, count: len - 1, excluding: at },
-            Some(_) | None => Self { first, count: len, excluding: first + len },
-        }
-    }
-
-    fn runs(self, count: u32, rng: &mut impl Rng, mut visit: impl FnMut(u32, u32)) {
-        sample::runs(rng, self.count, count, |begin, len| {
-            for (at, len) in self.spans(begin, len).into_iter().filter(|(_, len)| *len > 0) {
-                visit(at, len);
-            }
-        });
-    }
-
-    /// Returns the position and length of the parts of a run: all of it, or what is before and after the
-    /// excluded position.
-    #[inline]
-    fn spans(self, begin: u32, len: u32) -> [(u32, u32); 2] {
-        let at = self.first + begin;
-        let before = self.excluding.saturating_sub(at).min(len);
-        [(at, before), (at + before + 1, len - before)]
-    }
-}
-
 fn apply_moves<P: Copy>(peers: &mut [P], moves: Moves) {
     for (from, to) in moves.into_iter().flatten() {
         peers[to as usize] = peers[from as usize];
@@ -137,11 +69,11 @@ fn apply_moves<P: Copy>(peers: &mut [P], moves: Moves) {
 }
 
 impl<K: PeerFormat> Store<K> {
-    pub(crate) fn new(hasher: SipHasher13) -> Self {
+    pub(crate) fn new(hasher: SipHasher13, groups: Groups) -> Self {
         Self {
             table: Table::new(hasher),
             lists: Slab::new(&payload::CAPACITIES),
-            large: LargeSwarms::new(hasher),
+            large: LargeSwarms::new(PeerHasher { sip: hasher, groups }),
             seeders: 0,
             leechers: 0,
             cursor: Cursor::default(),
@@ -168,7 +100,7 @@ impl<K: PeerFormat> Store<K> {
 
     fn order_of(&self, content: Content<K::Peer>) -> PeerOrder {
         match content {
-            Content::One(peer) => PeerOrder { seeders: K::stamp(peer).seeder().into(), len: 1 },
+            Content::One(peer) => PeerOrder::of_one(K::stamp(peer).seeder()),
             Content::List { order, .. } => order,
             Content::Large(number) => {
                 self.large.get(number).map_or_else(PeerOrder::default, LargeSwarm::order)
@@ -193,12 +125,22 @@ impl<K: PeerFormat> Store<K> {
         };
         match self.content(slot) {
             Content::One(peer) => write(&[peer]),
-            Content::List { block, order } => {
-                let peers = self.lists.get(block);
+            Content::List { block, order, crowded } => {
+                let peers = &self.lists.get(block)[..order.len as usize];
+                if crowded && !crowd::is_one_network::<K>(peers) {
+                    let (swarm, peer_at) = ((order, eligible), |at: u32| peers[at as usize]);
+                    crowd::select::<K>(swarm, count, peer_at, rng, |at| write(&[peer_at(at)]));
+                    return written;
+                }
                 eligible.runs(order, count, rng, |at, len| write(&peers[at as usize..(at + len) as usize]));
             }
             Content::Large(number) => {
                 let Some(swarm) = self.large.get(number) else { return 0 };
+                if swarm.is_crowded() && !swarm.is_one_network() {
+                    let (order, peer_at) = ((swarm.order(), eligible), |at: u32| swarm.get(at));
+                    crowd::select::<K>(order, count, peer_at, rng, |at| write(&[peer_at(at)]));
+                    return written;
+                }
                 eligible
                     .runs(swarm.order(), count, rng, |at, len| swarm.slices(at, len).for_each(&mut write));
             }
@@ -218,7 +160,14 @@ impl<K: PeerFormat> Store<K> {
         let Some(slot) = self.table.find(key) else {
             return self.put_first(key, peer, capacity);
         };
-        if let Some(at) = self.position(slot, peer) {
+        let (position, group) = self.locate(slot, peer);
+        if group >= SUSPICIOUS_GROUP
+            && let Content::Large(number) = self.content(slot)
+            && let Some((swarm, _)) = self.large.get_mut(number)
+        {
+            swarm.probe(peer, rng);
+        }
+        if let Some(at) = position {
             let at = self.restamp(slot, at, K::stamp(peer), rng);
             return Outcome { stored: Stored::Updated, torrent: Some(slot), position: Some(at) };
         }
@@ -230,7 +179,11 @@ impl<K: PeerFormat> Store<K> {
         if !capacity.peers && !small {
             return Outcome::without_peer(Stored::RefusedPeers, Some(slot));
         }
-        match self.add(slot, peer, rng) {
+        let (of_network, group_in_list) = self.network_in_list(slot, peer);
+        if group.max(group_in_list) >= self.large.hasher.groups.max {
+            return Outcome::without_peer(Stored::RefusedPeersPerAddress, Some(slot));
+        }
+        match self.add(slot, peer, of_network, rng) {
             Some(at) => {
                 self.count(K::stamp(peer), true);
                 Outcome { stored: Stored::Added, torrent: Some(slot), position: Some(at) }
@@ -263,7 +216,7 @@ impl<K: PeerFormat> Store<K> {
         K::to_payload(peer).unwrap_or_else(|| {
             let block = self.lists.alloc(class_of(1));
             self.lists.get_mut(block)[0] = peer;
-            Content::<K::Peer>::list(block, PeerOrder { seeders: K::stamp(peer).seeder().into(), len: 1 })
+            Content::<K::Peer>::list(block, PeerOrder::of_one(K::stamp(peer).seeder()), false)
         })
     }
 
@@ -281,15 +234,35 @@ impl<K: PeerFormat> Store<K> {
         *counter = if up { *counter + 1 } else { *counter - 1 };
     }
 
-    fn position(&self, slot: Slot, peer: K::Peer) -> Option<u32> {
+    /// Returns the position of a peer, and of an unknown peer of a large swarm the number of peers of its
+    /// group.
+    fn locate(&self, slot: Slot, peer: K::Peer) -> (Option<u32>, u32) {
         match self.content(slot) {
-            Content::One(other) => K::same_key(other, peer).then_some(0),
-            Content::List { block, order } => {
+            Content::One(other) => (K::same_key(other, peer).then_some(0), 0),
+            Content::List { block, order, .. } => {
                 let peers = &self.lists.get(block)[..order.len as usize];
                 accesses::add(1 + peers.len() / 8);
-                K::position(peers, peer).map(|at| at as u32)
+                (K::position(peers, peer).map(|at| at as u32), 0)
             }
-            Content::Large(number) => self.large.get(number)?.find(&self.large.hasher, peer),
+            Content::Large(number) => {
+                self.large.get(number).map_or((None, 0), |swarm| swarm.find(&self.large.hasher, peer))
+            }
+        }
+    }
+
+    /// Returns the number of peers of the network of a new peer, and the number of those in its group, if
+    /// that may be at its maximum; of a swarm that is not large.
+    fn network_in_list(&self, slot: Slot, peer: K::Peer) -> (u32, u32) {
+        let hasher = &self.large.hasher;
+        let count = |peers: &[K::Peer]| {
+            let of_network = K::of_network(peers, peer);
+            let is_safe = of_network < hasher.groups.max;
+            (of_network, if is_safe { 0 } else { hasher.group_in_list::<K>(peers, peer) })
+        };
+        match self.content(slot) {
+            Content::One(other) => count(&[other]),
+            Content::List { block, order, .. } => count(&self.lists.get(block)[..order.len as usize]),
+            Content::Large(_) => (0, 0),
         }
     }
 
@@ -304,7 +277,9 @@ impl<K: PeerFormat> Store<K> {
                 }
                 0
             }
-            Content::List { block, order } => self.restamp_in_list(slot, (block, order), at, stamp, rng),
+            Content::List { block, order, crowded } => {
+                self.restamp_in_list(slot, (block, order, crowded), at, stamp, rng)
+            }
             Content::Large(number) => match self.large.get_mut(number) {
                 Some((swarm, hasher)) => swarm.restamp(hasher, at, stamp, rng),
                 None => at,
@@ -331,7 +306,7 @@ impl<K: PeerFormat> Store<K> {
     fn restamp_in_list(
         &mut self,
         slot: Slot,
-        (block, mut order): (u32, PeerOrder),
+        (block, mut order, crowded): (u32, PeerOrder, bool),
         at: u32,
         stamp: Stamp,
         rng: &mut impl Rng,
@@ -345,31 +320,35 @@ impl<K: PeerFormat> Store<K> {
         } else {
             let (to, moves) = order.change_role(at, rng);
             apply_moves(peers, moves);
-            self.table.set_payload(slot, Content::<K::Peer>::list(block, order));
+            self.table.set_payload(slot, Content::<K::Peer>::list(block, order, crowded));
             to
         };
         self.lists.get_mut(block)[to as usize] = K::with_stamp(peer, stamp);
         to
     }
 
-    /// Adds a peer to a torrent that does not have it. Returns its position.
-    fn add(&mut self, slot: Slot, peer: K::Peer, rng: &mut impl Rng) -> Option<u32> {
+    /// Adds a peer to a torrent that does not have it, but `of_network` peers of its network. Returns its
+    /// position.
+    fn add(&mut self, slot: Slot, peer: K::Peer, of_network: u32, rng: &mut impl Rng) -> Option<u32> {
+        let crowds = |len: u32| crowd::crowds_list(of_network + 1, len + 1);
         match self.content(slot) {
             Content::One(first) => {
                 let block = self.lists.alloc(class_of(2));
                 let peers = self.lists.get_mut(block);
                 peers[0] = first;
-                let order = PeerOrder { seeders: K::stamp(first).seeder().into(), len: 1 };
-                Some(self.append(slot, block, order, peer, rng))
+                let order = PeerOrder::of_one(K::stamp(first).seeder());
+                Some(self.append(slot, (block, order, false), peer, rng))
             }
-            Content::List { block, order } if order.len < LIST_MAX => {
+            Content::List { block, order, crowded } if order.len < LIST_MAX => {
+                let crowded = crowded || crowds(order.len);
                 let (old, new) = (class_of(order.len), class_of(order.len + 1));
                 let block =
                     if old == new { block } else { self.lists.resize(block, new, order.len as usize) };
-                Some(self.append(slot, block, order, peer, rng))
+                Some(self.append(slot, (block, order, crowded), peer, rng))
             }
-            Content::List { block, order } => {
-                let number = self.large.create(&self.lists.get(block)[..order.len as usize])?;
+            Content::List { block, order, crowded } => {
+                let crowded = (crowded || crowds(order.len)).then(|| K::stamp(peer));
+                let number = self.large.create(&self.lists.get(block)[..order.len as usize], crowded)?;
                 self.lists.free(block);
                 self.table.set_payload(slot, Content::<K::Peer>::large(number));
                 self.add_to_large(number, peer)
@@ -389,16 +368,15 @@ impl<K: PeerFormat> Store<K> {
     fn append(
         &mut self,
         slot: Slot,
-        block: u32,
-        mut order: PeerOrder,
+        (block, mut order, crowded): (u32, PeerOrder, bool),
         peer: K::Peer,
         rng: &mut impl Rng,
     ) -> u32 {
-        let (at, moves) = order.insert(K::stamp(peer).seeder(), rng);
         let peers = self.lists.get_mut(block);
+        let (at, moves) = order.insert(K::stamp(peer).seeder(), rng);
         apply_moves(peers, moves);
         peers[at as usize] = peer;
-        self.table.set_payload(slot, Content::<K::Peer>::list(block, order));
+        self.table.set_payload(slot, Content::<K::Peer>::list(block, order, crowded));
         at
     }
 
@@ -407,7 +385,7 @@ impl<K: PeerFormat> Store<K> {
         let Some(slot) = self.find(info_hash) else {
             return (Stored::Absent, None);
         };
-        match self.position(slot, peer) {
+        match self.locate(slot, peer).0 {
             None => (Stored::Absent, Some(slot)),
             Some(at) => (Stored::Removed, self.remove_at(slot, at).then_some(slot)),
         }
@@ -422,12 +400,12 @@ impl<K: PeerFormat> Store<K> {
                 self.table.remove(slot);
                 false
             }
-            Content::List { block, mut order } => {
+            Content::List { block, mut order, crowded } => {
                 let peers = self.lists.get_mut(block);
                 let stamp = K::stamp(peers[at as usize]);
                 apply_moves(peers, order.remove(at));
                 self.count(stamp, false);
-                self.fit_block(slot, block, order)
+                self.fit_block(slot, (block, order, crowded))
             }
             Content::Large(number) => {
                 let Some((swarm, hasher)) = self.large.get_mut(number) else {
@@ -445,7 +423,7 @@ impl<K: PeerFormat> Store<K> {
 
     /// Moves a list that has just lost a peer to a smaller block, where its size class changed. Returns
     /// whether any peer is left.
-    fn fit_block(&mut self, slot: Slot, block: u32, order: PeerOrder) -> bool {
+    fn fit_block(&mut self, slot: Slot, (block, order, crowded): (u32, PeerOrder, bool)) -> bool {
         if order.len == 0 {
             self.lists.free(block);
             self.table.remove(slot);
@@ -458,7 +436,7 @@ impl<K: PeerFormat> Store<K> {
         } else {
             let (old, new) = (class_of(order.len + 1), class_of(order.len));
             let block = if old == new { block } else { self.lists.resize(block, new, order.len as usize) };
-            Content::<K::Peer>::list(block, order)
+            Content::<K::Peer>::list(block, order, crowded)
         };
         self.table.set_payload(slot, payload);
         true
@@ -478,8 +456,9 @@ impl<K: PeerFormat> Store<K> {
         for (at, peer) in (0..order.len).zip(peers) {
             *peer = swarm.get(at);
         }
+        let crowded = swarm.is_crowded();
         self.large.destroy(number);
-        self.table.set_payload(slot, Content::<K::Peer>::list(block, order));
+        self.table.set_payload(slot, Content::<K::Peer>::list(block, order, crowded));
     }
 
     /// Loads the torrents and peers of any number of announces into the cache.
@@ -519,7 +498,7 @@ impl<K: PeerFormat> Store<K> {
         let mut free_entries = lists.iter_mut();
         self.table.prefetch(keys, |at, payload| match Content::from_payload::<K>(payload) {
             Content::One(_) => {}
-            Content::List { block, order } => {
+            Content::List { block, order, .. } => {
                 if let Some(entry) = free_entries.next() {
                     *entry = (block, order.len);
                 }
@@ -563,7 +542,7 @@ impl<K: PeerFormat> Store<K> {
         let mut visit_peer = |info_hash, peer| visit(info_hash, K::address(peer), K::stamp(peer).seeder());
         self.table.for_each(|info_hash, payload| match Content::from_payload::<K>(payload) {
             Content::One(peer) => visit_peer(info_hash, peer),
-            Content::List { block, order } => {
+            Content::List { block, order, .. } => {
                 let peers = &self.lists.get(block)[..order.len as usize];
                 peers.iter().for_each(|peer| visit_peer(info_hash, *peer));
             }

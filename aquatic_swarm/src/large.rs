@@ -1,15 +1,17 @@
 //! Swarms of more than 128 peers: one array of peers per role, neither of which is ever copied as a whole,
 //! and an index from address and port to location.
 
-use rand::Rng;
-use siphasher::sip::SipHasher13;
+use std::cell::Cell;
 
+use rand::Rng;
+
+use crate::crowd::{self, PeerHasher};
 use crate::index::{self, Index};
 use crate::order::PeerOrder;
 use crate::peer_format::PeerFormat;
 use crate::sample::below;
 use crate::segmented::SegmentedVec;
-use crate::tick::Stamp;
+use crate::tick::{Cutoff, Stamp};
 use crate::types::MAX_PEERS_PER_TORRENT;
 
 /// One large swarm. A new peer is appended to the array of its role; a removed peer is replaced by the last
@@ -21,6 +23,12 @@ pub(crate) struct LargeSwarm<K: PeerFormat> {
     index: Index,
     seeders: SegmentedVec<K::Peer, SEGMENT_LEN>,
     leechers: SegmentedVec<K::Peer, SEGMENT_LEN>,
+    /// When the swarm was last found to be crowded.
+    crowded: Option<Stamp>,
+    /// Network of the first peer.
+    home: u64,
+    /// Number of peers of other networks.
+    outsiders: u32,
 }
 
 /// Peers per segment of an array.
@@ -50,12 +58,35 @@ fn peer_at<P: Copy>(
 
 impl<K: PeerFormat> LargeSwarm<K> {
     fn new() -> Self {
-        Self { index: Index::new(), seeders: SegmentedVec::new(), leechers: SegmentedVec::new() }
+        let (seeders, leechers) = (SegmentedVec::new(), SegmentedVec::new());
+        Self { index: Index::new(), seeders, leechers, crowded: None, home: 0, outsiders: 0 }
     }
 
     pub(crate) fn order(&self) -> PeerOrder {
         let seeders = self.seeders.len();
         PeerOrder { seeders, len: seeders + self.leechers.len() }
+    }
+
+    /// Returns whether a network may have a large share of the peers, see `crowd.rs`.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded.is_some()
+    }
+
+    /// Returns whether all peers are of the network that the swarm began with.
+    pub(crate) fn is_one_network(&self) -> bool {
+        self.outsiders == 0
+    }
+
+    /// Finds out whether the network of a peer, which has many in the swarm, crowds it.
+    pub(crate) fn probe(&mut self, peer: K::Peer, rng: &mut impl Rng) {
+        if crowd::crowds_swarm::<K>(peer, self.order().len, |at| self.get(at), rng) {
+            self.crowded = Some(K::stamp(peer));
+        }
+    }
+
+    /// Forgets that the swarm is crowded if that has not been found out again for the maximum peer age.
+    pub(crate) fn expire_crowd(&mut self, cutoff: Cutoff) {
+        self.crowded.take_if(|crowded| cutoff.is_expired(*crowded));
     }
 
     /// Returns the peer at a position: seeders first, then leechers.
@@ -93,9 +124,18 @@ impl<K: PeerFormat> LargeSwarm<K> {
         }
     }
 
-    pub(crate) fn find(&self, hasher: &SipHasher13, peer: K::Peer) -> Option<u32> {
-        let matches = |location| K::same_key(self.peer_at(location), peer);
-        self.index.find(K::hash(peer, hasher), matches).map(|location| self.position(location))
+    /// Returns the position of a peer, and the number of other peers of its group that were seen on the way:
+    /// all of them if the peer is not in the swarm.
+    pub(crate) fn find(&self, hasher: &PeerHasher, peer: K::Peer) -> (Option<u32>, u32) {
+        let group = Cell::new(0);
+        let matches = |location| {
+            let other = self.peer_at(location);
+            let found = K::same_key(other, peer);
+            group.set(group.get() + u32::from(!found && hasher.same_group::<K>(other, peer)));
+            found
+        };
+        let found = self.index.find(K::hash(peer, hasher), matches);
+        (found.map(|location| self.position(location)), group.get())
     }
 
     /// Loads the swarm's own fields into the cache.
@@ -118,7 +158,7 @@ impl<K: PeerFormat> LargeSwarm<K> {
 
     /// Adds a peer that is not in the swarm and returns its position. `None`, without a change, if the index
     /// cannot take it.
-    pub(crate) fn add(&mut self, hasher: &SipHasher13, peer: K::Peer) -> Option<u32> {
+    pub(crate) fn add(&mut self, hasher: &PeerHasher, peer: K::Peer) -> Option<u32> {
         let seeder = K::stamp(peer).seeder();
         let location = self.next_location(seeder);
         self.role_array(seeder).push(peer);
@@ -126,6 +166,10 @@ impl<K: PeerFormat> LargeSwarm<K> {
         let added = self.index.insert(K::hash(peer, hasher), location, lookup, |peer| K::hash(peer, hasher));
         if added.is_none() {
             self.role_array(seeder).pop();
+        } else if self.index.len() == 1 {
+            self.home = K::network(peer);
+        } else {
+            self.outsiders += u32::from(K::network(peer) != self.home);
         }
         added.map(|()| self.position(location))
     }
@@ -141,7 +185,7 @@ impl<K: PeerFormat> LargeSwarm<K> {
 
     /// Gives the peer at a position a new stamp and returns its new position, which differs if the role
     /// changed or the peer was swapped.
-    pub(crate) fn restamp(&mut self, hasher: &SipHasher13, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
+    pub(crate) fn restamp(&mut self, hasher: &PeerHasher, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
         let location = self.location(at);
         let old = self.peer_at(location);
         let peer = K::with_stamp(old, stamp);
@@ -161,15 +205,17 @@ impl<K: PeerFormat> LargeSwarm<K> {
         self.position(to)
     }
 
-    pub(crate) fn remove(&mut self, hasher: &SipHasher13, at: u32) {
+    pub(crate) fn remove(&mut self, hasher: &PeerHasher, at: u32) {
         let location = self.location(at);
-        self.index.remove(K::hash(self.peer_at(location), hasher), location);
+        let peer = self.peer_at(location);
+        self.outsiders -= u32::from(K::network(peer) != self.home);
+        self.index.remove(K::hash(peer, hasher), location);
         self.fill_gap(hasher, location);
     }
 
     /// Moves the last peer of the array to a location that the index no longer refers to, and shortens the
     /// array.
-    fn fill_gap(&mut self, hasher: &SipHasher13, gap: Location) {
+    fn fill_gap(&mut self, hasher: &PeerHasher, gap: Location) {
         let seeder = gap < self.seeders.len();
         let last = if seeder { self.seeders.len() - 1 } else { NO_LOCATION - self.leechers.len() };
         if last != gap {
@@ -181,7 +227,7 @@ impl<K: PeerFormat> LargeSwarm<K> {
     }
 
     /// Swaps two peers of one role.
-    fn swap(&mut self, hasher: &SipHasher13, a: Location, b: Location) {
+    fn swap(&mut self, hasher: &PeerHasher, a: Location, b: Location) {
         if a == b {
             return;
         }
@@ -199,16 +245,20 @@ impl<K: PeerFormat> LargeSwarm<K> {
         size_of::<Self>() + self.seeders.bytes() + self.leechers.bytes() + self.index.bytes()
     }
 
-    fn check(&self, hasher: &SipHasher13) -> Result<(), String> {
+    fn check(&self, hasher: &PeerHasher) -> Result<(), String> {
         let order = self.order();
         for at in 0..order.len {
             let peer = self.get(at);
-            if self.find(hasher, peer) != Some(at) {
+            if self.find(hasher, peer).0 != Some(at) {
                 return Err(format!("{peer:?} is at {at} but not found there"));
             }
             if K::stamp(peer).seeder() != (at < order.seeders) {
                 return Err(format!("{peer:?} has a position of the other role, {at} of {order:?}"));
             }
+        }
+        let outsiders = (0..order.len).filter(|at| K::network(self.get(*at)) != self.home).count();
+        if outsiders as u32 != self.outsiders {
+            return Err(format!("{outsiders} peers of other networks, counted as {}", self.outsiders));
         }
         if self.index.len() != order.len {
             return Err(format!("{order:?}, {} in the index", self.index.len()));
@@ -222,13 +272,13 @@ impl<K: PeerFormat> LargeSwarm<K> {
 pub(crate) struct LargeSwarms<K: PeerFormat> {
     swarms: Vec<Option<Box<LargeSwarm<K>>>>,
     vacant: Vec<u32>,
-    pub(crate) hasher: SipHasher13,
+    pub(crate) hasher: PeerHasher,
     /// Peers of all large swarms.
     peers: u64,
 }
 
 impl<K: PeerFormat> LargeSwarms<K> {
-    pub(crate) fn new(hasher: SipHasher13) -> Self {
+    pub(crate) fn new(hasher: PeerHasher) -> Self {
         Self { swarms: Vec::new(), vacant: Vec::new(), hasher, peers: 0 }
     }
 
@@ -236,15 +286,16 @@ impl<K: PeerFormat> LargeSwarms<K> {
         self.swarms.get(number as usize)?.as_deref()
     }
 
-    pub(crate) fn get_mut(&mut self, number: u32) -> Option<(&mut LargeSwarm<K>, &SipHasher13)> {
+    pub(crate) fn get_mut(&mut self, number: u32) -> Option<(&mut LargeSwarm<K>, &PeerHasher)> {
         let swarm = self.swarms.get_mut(number as usize)?.as_deref_mut()?;
         Some((swarm, &self.hasher))
     }
 
     /// Creates a large swarm of the given peers and returns its number. `None`, without a change, if the
     /// index cannot take them.
-    pub(crate) fn create(&mut self, peers: &[K::Peer]) -> Option<u32> {
+    pub(crate) fn create(&mut self, peers: &[K::Peer], crowded: Option<Stamp>) -> Option<u32> {
         let mut swarm = Box::new(LargeSwarm::new());
+        swarm.crowded = crowded;
         for &peer in peers {
             swarm.add(&self.hasher, peer)?;
         }
@@ -297,16 +348,21 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use aquatic_common::Seconds;
+    use siphasher::sip::SipHasher13;
 
     use super::*;
+    use crate::crowd::Groups;
     use crate::peer_format::V4;
     use crate::tick::Tick;
 
     #[test]
     fn estimated_memory_is_close_to_the_exact_one() {
         for (peers, tolerance) in [(200_u32, 0.25), (1000, 0.15), (5000, 0.15), (100_000, 0.15)] {
-            let mut large = LargeSwarms::<V4>::new(SipHasher13::new_with_keys(1, 2));
-            let number = large.create(&[]).unwrap();
+            let mut large = LargeSwarms::<V4>::new(PeerHasher {
+                sip: SipHasher13::new_with_keys(1, 2),
+                groups: Groups::new(512),
+            });
+            let number = large.create(&[], None).unwrap();
             let (swarm, hasher) = large.get_mut(number).unwrap();
             for number in 0..peers {
                 let stamp = Stamp::new(Tick::at(Seconds(800)), number.is_multiple_of(3));

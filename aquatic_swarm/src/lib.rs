@@ -13,7 +13,8 @@
 //!     ├ Table               info hash, completed count, payload: 32 bytes           table.rs, linear.rs
 //!     │                     payload: only peer (IPv4), list or large swarm          payload.rs, peer_format.rs
 //!     ├ Slab of lists       up to 128 peers in one block, seeders first             slab.rs, order.rs
-//!     └ LargeSwarms         more than 128: two arrays and an index                  large.rs, index.rs
+//!     ├ LargeSwarms         more than 128: two arrays and an index                  large.rs, index.rs
+//!     └ Replies             random peers, few of one address                        eligible.rs, crowd.rs
 //! ```
 //!
 //! * **Nothing grows by copying all of itself.** The table and the index of a large swarm are linear hash
@@ -55,6 +56,8 @@
 #![warn(missing_docs)]
 
 mod accesses;
+mod crowd;
+mod eligible;
 mod expiry;
 mod family;
 mod index;
@@ -76,5 +79,6 @@ mod types;
 pub use shard::Shard;
 pub use types::{
     Announce, Announced, Families, FamilySet, FamilyStats, HashKey, MAX_NUMWANT, MAX_PEER_AGE,
-    MAX_PEERS_PER_TORRENT, MAX_PER_SHARD, PeerBuffers, ShardLimits, ShardStats, Stored, SwarmCounts,
+    MAX_PEERS_PER_ADDRESS, MAX_PEERS_PER_TORRENT, MAX_PER_SHARD, PeerBuffers, ShardLimits, ShardStats,
+    Stored, SwarmCounts,
 };

@@ -24,6 +24,11 @@ pub(crate) type Move = (u32, u32);
 pub(crate) type Moves = [Option<Move>; 2];
 
 impl PeerOrder {
+    /// Returns the order of a single peer.
+    pub(crate) fn of_one(seeder: bool) -> Self {
+        Self { seeders: seeder.into(), len: 1 }
+    }
+
     pub(crate) fn leechers(self) -> u32 {
         self.len - self.seeders
     }

@@ -24,40 +24,52 @@ pub(crate) fn class_of(len: u32) -> usize {
     CLASS[len as usize] as usize
 }
 
+const LARGE: u64 = 0xff;
+const CROWDED: u64 = 1 << 15;
+
+const _: () = assert!(LIST_MAX as u64 - 1 <= 0x7f && (LIST_MAX as u64) < LARGE);
+
+const _: () = assert!(size_of::<Content<u64>>() == 16, "to be returned in registers");
+
 /// Decoded payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Content<P> {
     /// The only peer of the torrent.
     One(P),
-    /// A list in a block of the slab.
-    List { block: u32, order: PeerOrder },
+    /// A list in a block of the slab, and whether it is crowded, see `crowd.rs`.
+    List { block: u32, order: PeerOrder, crowded: bool },
     /// The number of a large swarm.
     Large(u32),
 }
 
 impl<P: Copy> Content<P> {
-    /// Decodes a payload. The block or number is in the upper 32 bits. Bits 8 to 15 are the length of a list
-    /// and bits 0 to 7 the number of its seeders; a length of 0 marks a large swarm.
+    /// Decodes a payload. The block or number is in the upper 32 bits. Of a list, bit 15 is set if it is
+    /// crowded, bits 8 to 14 are its length minus one, and bits 0 to 7 the number of its seeders. A number of
+    /// seeders that no list has marks a large swarm.
     #[inline]
     pub(crate) fn from_payload<K: PeerFormat<Peer = P>>(payload: u64) -> Self {
         if let Some(peer) = K::from_payload(payload) {
             return Self::One(peer);
         }
         let handle = (payload >> 32) as u32;
-        match (payload >> 8 & 0xff) as u32 {
-            0 => Self::Large(handle),
-            len => Self::List { block: handle, order: PeerOrder { seeders: (payload & 0xff) as u32, len } },
+        match payload & 0xff {
+            LARGE => Self::Large(handle),
+            seeders => {
+                let (len, crowded) = ((payload >> 8 & 0x7f) as u32 + 1, payload & CROWDED != 0);
+                Self::List { block: handle, order: PeerOrder { seeders: seeders as u32, len }, crowded }
+            }
         }
     }
 
     /// Encodes a list. A single peer is encoded by [`PeerFormat::to_payload`].
-    pub(crate) fn list(block: u32, order: PeerOrder) -> u64 {
+    pub(crate) fn list(block: u32, order: PeerOrder, crowded: bool) -> u64 {
         debug_assert!(order.len >= 1 && order.len <= LIST_MAX && order.seeders <= order.len);
-        u64::from(block) << 32 | u64::from(order.len) << 8 | u64::from(order.seeders)
+        let crowded = if crowded { CROWDED } else { 0 };
+        u64::from(block) << 32 | crowded | u64::from(order.len - 1) << 8 | u64::from(order.seeders)
     }
 
     pub(crate) fn large(number: u32) -> u64 {
-        u64::from(number) << 32
+        u64::from(number) << 32 | LARGE
     }
 }
 
@@ -70,11 +82,15 @@ mod tests {
 
     #[test]
     fn payloads_round_trip() {
-        let order = PeerOrder { seeders: 3, len: LIST_MAX };
         for block in [0, 1, u32::MAX] {
-            let list = Content::<u64>::list(block, order);
-            assert_eq!(Content::from_payload::<V4>(list), Content::List { block, order });
-            assert_eq!(Content::from_payload::<V6>(list), Content::List { block, order });
+            for (seeders, len) in [(0, 1), (1, 1), (3, LIST_MAX), (LIST_MAX, LIST_MAX)] {
+                for crowded in [false, true] {
+                    let order = PeerOrder { seeders, len };
+                    let list = Content::<u64>::list(block, order, crowded);
+                    assert_eq!(Content::from_payload::<V4>(list), Content::List { block, order, crowded });
+                    assert_eq!(Content::from_payload::<V6>(list), Content::List { block, order, crowded });
+                }
+            }
             assert_eq!(Content::from_payload::<V4>(Content::<u64>::large(block)), Content::Large(block));
         }
         let peer = 0xffff_ffff_0001_0000;

@@ -3,11 +3,10 @@
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use aquatic_common::Family;
-use siphasher::sip::SipHasher13;
-
+use crate::crowd::PeerHasher;
 use crate::slab::Unit;
 use crate::tick::Stamp;
+use aquatic_common::Family;
 
 /// Representation of the peers of one address family. A peer consists of its key (address and port) and its
 /// stamp.
@@ -21,7 +20,12 @@ pub(crate) trait PeerFormat: Copy + Debug {
     fn with_stamp(peer: Self::Peer, stamp: Stamp) -> Self::Peer;
     fn stamp(peer: Self::Peer) -> Stamp;
     fn same_key(a: Self::Peer, b: Self::Peer) -> bool;
-    fn hash(peer: Self::Peer, hasher: &SipHasher13) -> u64;
+    /// Returns the hash of the peer's network and its group in it.
+    fn hash(peer: Self::Peer, hasher: &PeerHasher) -> u64;
+    /// Returns the address (IPv4) or /64 network (IPv6), all of whose peers may be one host's.
+    fn network(peer: Self::Peer) -> u64;
+    /// Returns a number, spread over all 16 bits, by which the peers of a network are divided into groups.
+    fn spread(peer: Self::Peer) -> u16;
     fn address(peer: Self::Peer) -> SocketAddr;
     /// Writes the peer to the front of `out`, which must be large enough.
     fn write(peer: Self::Peer, out: &mut [u8]);
@@ -44,7 +48,18 @@ pub(crate) trait PeerFormat: Copy + Debug {
     fn position(peers: &[Self::Peer], peer: Self::Peer) -> Option<usize> {
         peers.iter().position(|&other| Self::same_key(other, peer))
     }
+
+    /// Returns the number of peers of the network of a peer.
+    fn of_network(peers: &[Self::Peer], peer: Self::Peer) -> u32 {
+        let network = Self::network(peer);
+        peers.iter().map(|other| u32::from(Self::network(*other) == network)).sum()
+    }
 }
+
+/// Odd multiplier whose products with consecutive ports differ in the upper bits.
+const SPREAD_PORT: u32 = 0x85eb_ca6b;
+/// The same for interface ids.
+const SPREAD_INTERFACE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The bits that distinguish a peer from other payloads: the port, which is never 0.
 pub(crate) const PAYLOAD_TAG: u64 = 0xffff_0000;
@@ -79,8 +94,21 @@ impl PeerFormat for V4 {
         (a ^ b) >> 16 == 0
     }
 
-    fn hash(peer: u64, hasher: &SipHasher13) -> u64 {
-        hasher.hash(&(peer >> 16).to_be_bytes()[2..])
+    fn hash(peer: u64, hasher: &PeerHasher) -> u64 {
+        let [a, b, c, d, ..] = peer.to_be_bytes();
+        let [e, f] = hasher.groups.of::<Self>(peer).to_be_bytes();
+        hasher.sip.hash(&[a, b, c, d, e, f])
+    }
+
+    #[inline]
+    fn network(peer: u64) -> u64 {
+        peer >> 32
+    }
+
+    #[inline]
+    fn spread(peer: u64) -> u16 {
+        let port = (peer >> 16 & 0xffff) as u32;
+        (port.wrapping_mul(SPREAD_PORT) >> 16) as u16
     }
 
     fn address(peer: u64) -> SocketAddr {
@@ -152,8 +180,26 @@ impl PeerFormat for V6 {
         a[..18] == b[..18]
     }
 
-    fn hash(peer: [u8; 20], hasher: &SipHasher13) -> u64 {
-        hasher.hash(&peer[..18])
+    fn hash(peer: [u8; 20], hasher: &PeerHasher) -> u64 {
+        let mut input = [0; 10];
+        input[..8].copy_from_slice(&peer[..8]);
+        input[8..].copy_from_slice(&hasher.groups.of::<Self>(peer).to_be_bytes());
+        hasher.sip.hash(&input)
+    }
+
+    #[inline]
+    fn network(peer: [u8; 20]) -> u64 {
+        let [network @ .., _, _, _, _, _, _, _, _, _, _, _, _] = peer;
+        u64::from_be_bytes(network)
+    }
+
+    #[inline]
+    fn spread(peer: [u8; 20]) -> u16 {
+        let [_, _, _, _, _, _, _, _, interface @ .., p, q, _, _] = peer;
+        let interface = u64::from_be_bytes(interface).wrapping_mul(SPREAD_INTERFACE) >> 32;
+        let port = u32::from(u16::from_be_bytes([p, q]));
+        // Lossless: 32 bits are left of the interface id.
+        ((interface as u32).wrapping_add(port).wrapping_mul(SPREAD_PORT) >> 16) as u16
     }
 
     fn address(peer: [u8; 20]) -> SocketAddr {
@@ -181,8 +227,10 @@ impl PeerFormat for V6 {
 #[cfg(test)]
 mod tests {
     use aquatic_common::Seconds;
+    use siphasher::sip::SipHasher13;
 
     use super::*;
+    use crate::crowd::Groups;
     use crate::tick::Tick;
 
     #[test]
@@ -203,7 +251,7 @@ mod tests {
         let (a, b) = (K::with_stamp(peer, early), K::with_stamp(peer, late));
         assert!(K::same_key(a, b) && a != b);
         assert_eq!((K::stamp(a), K::stamp(b)), (early, late));
-        let hasher = SipHasher13::new_with_keys(1, 2);
+        let hasher = PeerHasher { sip: SipHasher13::new_with_keys(1, 2), groups: Groups::new(512) };
         assert_eq!(K::hash(a, &hasher), K::hash(b, &hasher));
         assert_eq!(K::to_payload(a).and_then(K::from_payload), K::to_payload(a).map(|_| a));
         assert_eq!(K::from_payload(!PAYLOAD_TAG), None);

@@ -7,7 +7,9 @@ use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, canonical};
 use rand::Rng;
 use siphasher::sip::SipHasher13;
 
-use crate::family::{Capacity, Eligible, Outcome, Store};
+use crate::crowd::Groups;
+use crate::eligible::Eligible;
+use crate::family::{Capacity, Outcome, Store};
 use crate::order::PeerOrder;
 use crate::peer_format::{PeerFormat, V4, V6};
 use crate::sample;
@@ -34,10 +36,14 @@ impl Shard {
     #[must_use]
     pub fn new(limits: ShardLimits, key: HashKey) -> Self {
         let hasher = SipHasher13::new_with_key(&key.0);
-        Self { limits: limits.capped(), v4: Store::new(hasher), v6: Store::new(hasher), expiring: Family::V4 }
+        let limits = limits.capped();
+        let groups = Groups::new(limits.max_peers_per_address);
+        let (v4, v6) = (Store::new(hasher, groups), Store::new(hasher, groups));
+        Self { limits, v4, v6, expiring: Family::V4 }
     }
 
-    /// Replaces the limits, which are lowered as in [`Self::new`]. If the shard holds more than the new
+    /// Replaces the limits, which are lowered as in [`Self::new`], except for `max_peers_per_address`, by which
+    /// the indexes of large swarms are laid out. If the shard holds more than the new
     /// limits allow, nothing is removed: new peers are not stored until enough others have stopped or
     /// expired.
     pub fn set_limits(&mut self, limits: ShardLimits) {
@@ -47,7 +53,8 @@ impl Shard {
     /// Stores, updates or removes the announcing peer, and writes a sample of the other peers to `out`.
     ///
     /// The sample has `numwant` peers if there are as many and they fit. Each eligible peer is equally
-    /// likely, and seeders and leechers are taken in proportion to their numbers. Seeders get leechers only,
+    /// likely, and seeders and leechers are taken in proportion to their numbers, unless many peers have the
+    /// same address: then the sample has few of them as long as there are others. Seeders get leechers only,
     /// no peer gets itself, and a stopped peer gets none. A paused peer (BEP 21) counts as a leecher. The
     /// torrent's `downloaded` count grows when a known leecher becomes a seeder, whatever the event, once per
     /// peer until the peer stops or expires. A peer whose first announce is that of a seeder is not counted

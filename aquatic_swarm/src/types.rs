@@ -12,6 +12,9 @@ pub const MAX_NUMWANT: usize = 1024;
 /// Maximum number of peers per torrent and family, whatever the configuration is.
 pub const MAX_PEERS_PER_TORRENT: u32 = 10_000_000;
 
+/// Maximum number of peers per torrent and address, whatever the configuration is.
+pub const MAX_PEERS_PER_ADDRESS: u32 = 1_000_000;
+
 /// Maximum number of peers, and of torrents, per shard, whatever the configuration is.
 pub const MAX_PER_SHARD: u64 = 1_000_000_000;
 
@@ -38,6 +41,9 @@ pub struct ShardLimits {
     pub max_peers: u64,
     /// Maximum number of peers per torrent and family.
     pub max_peers_per_torrent: u32,
+    /// Maximum number of peers per torrent and IPv4 address or IPv6 /64 network. Peers are divided into
+    /// groups by their ports, whose maxima add up to this or slightly less. Fixed when the shard is created.
+    pub max_peers_per_address: u32,
     /// Percentage of `max_peers` reserved for torrents with fewer than three peers.
     pub reserved_for_small_torrents: u32,
 }
@@ -53,6 +59,7 @@ impl ShardLimits {
             max_torrents: limits.max_torrents.div_ceil(shards),
             max_peers: limits.max_peers.div_ceil(shards),
             max_peers_per_torrent: limits.max_peers_per_torrent,
+            max_peers_per_address: limits.max_peers_per_address,
             reserved_for_small_torrents: limits.reserved_for_small_torrents,
         }
     }
@@ -63,6 +70,7 @@ impl ShardLimits {
             max_torrents: self.max_torrents.min(MAX_PER_SHARD),
             max_peers: self.max_peers.min(MAX_PER_SHARD),
             max_peers_per_torrent: self.max_peers_per_torrent.min(MAX_PEERS_PER_TORRENT),
+            max_peers_per_address: self.max_peers_per_address.clamp(1, MAX_PEERS_PER_ADDRESS),
             reserved_for_small_torrents: self.reserved_for_small_torrents.min(100),
         }
     }
@@ -162,6 +170,8 @@ pub enum Stored {
     RefusedPort,
     /// Not stored: the torrent has reached its maximum number of peers.
     RefusedPeersPerTorrent,
+    /// Not stored: the torrent has reached its maximum number of peers of this address.
+    RefusedPeersPerAddress,
     /// Not stored: the shard has reached its maximum number of peers, apart from the reserve for small
     /// torrents.
     RefusedPeers,
@@ -175,6 +185,7 @@ impl Stored {
     pub fn limit(self) -> Option<Limit> {
         match self {
             Self::RefusedPeersPerTorrent => Some(Limit::PeersPerTorrent),
+            Self::RefusedPeersPerAddress => Some(Limit::PeersPerAddress),
             Self::RefusedPeers => Some(Limit::Peers),
             Self::RefusedTorrents => Some(Limit::Torrents),
             Self::Added | Self::Updated | Self::Removed | Self::Absent | Self::RefusedPort => None,

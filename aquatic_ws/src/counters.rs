@@ -117,7 +117,7 @@ pub(crate) struct Counters {
     pub(crate) throttled: Counter,
     pub(crate) forwarded: Counter,
     /// By family and limit.
-    not_stored: [[Counter; Limit::ALL.len()]; 2],
+    not_stored: [[Counter; Limit::WEBTORRENT.len()]; 2],
     pub(crate) offers_evicted: Counter,
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
@@ -157,7 +157,7 @@ impl Counters {
             contested: plain(&names::CONTESTED_PEERS),
             throttled: plain(&names::THROTTLED),
             forwarded: plain(&names::FORWARDED),
-            not_stored: Family::ALL.map(|family| Limit::ALL.map(|limit| not_stored(family, limit))),
+            not_stored: Family::ALL.map(|family| Limit::WEBTORRENT.map(|limit| not_stored(family, limit))),
             offers_evicted: plain(&names::OFFERS_FORGOTTEN),
             received: plain(&names::RECEIVED_BYTES),
             sent: plain(&names::SENT_BYTES),

@@ -1,7 +1,7 @@
 //! Which settings a reload changes.
 
 use aquatic_common::config::{
-    AccessListConfig, CleaningConfig, NetworkConfig, ProtocolConfig, StatisticsConfig,
+    AccessListConfig, CleaningConfig, LimitsConfig, NetworkConfig, ProtocolConfig, StatisticsConfig,
 };
 use aquatic_http::HttpConfig;
 use aquatic_udp::UdpConfig;
@@ -34,6 +34,7 @@ pub(super) const APPLIES: &[(&str, Applies)] = &[
     (CleaningConfig::max_peer_age, OnReload),
     (CleaningConfig::interval, OnRestart),
     ("limits", OnReload),
+    (LimitsConfig::max_peers_per_address, OnRestart),
     (AccessListConfig::mode, OnReload),
     (AccessListConfig::path, OnReload),
     (AccessListConfig::allow_empty, OnReload),

@@ -103,7 +103,9 @@ impl Harness {
 
     pub(crate) fn set_limits(&mut self, limits: ShardLimits) {
         self.shard.set_limits(limits);
-        self.model.limits = limits;
+        // Fixed when a shard is created.
+        let max_peers_per_address = self.model.limits.max_peers_per_address;
+        self.model.limits = ShardLimits { max_peers_per_address, ..limits };
         self.compare(&self.content());
     }
 
@@ -195,6 +197,7 @@ fn name(stored: Stored) -> &'static str {
         Stored::Absent => "absent",
         Stored::RefusedPort => "refused: port",
         Stored::RefusedPeersPerTorrent => "refused: peers per torrent",
+        Stored::RefusedPeersPerAddress => "refused: peers per address",
         Stored::RefusedPeers => "refused: peers",
         Stored::RefusedTorrents => "refused: torrents",
     }
@@ -202,7 +205,7 @@ fn name(stored: Stored) -> &'static str {
 
 /// Everything that [`Harness::reached`] can contain.
 #[allow(dead_code, reason = "the fuzz target does not need it")]
-pub(crate) const OUTCOMES: [&str; 12] = [
+pub(crate) const OUTCOMES: [&str; 13] = [
     "absent",
     "added",
     "downloaded",
@@ -210,6 +213,7 @@ pub(crate) const OUTCOMES: [&str; 12] = [
     "expired in part",
     "large",
     "refused: peers",
+    "refused: peers per address",
     "refused: peers per torrent",
     "refused: port",
     "refused: torrents",

@@ -55,6 +55,7 @@ fn random_limits(rng: &mut impl Rng, limited: bool) -> ShardLimits {
         max_torrents: limit(1, 300),
         max_peers: limit(1, 900),
         max_peers_per_torrent: limit(1, 200) as u32,
+        max_peers_per_address: limit(1, 20) as u32,
         reserved_for_small_torrents: rng.random_range(0..=60),
     }
 }

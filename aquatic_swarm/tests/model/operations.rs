@@ -23,6 +23,7 @@ const TORRENTS: [u32; 4] = [1, 3, 50, 300];
 const MAX_TORRENTS: [u64; 8] = [0, 1, 2, 7, 40, 300, 1_000_000, 1_000_000];
 const MAX_PEERS: [u64; 8] = [0, 1, 10, 100, 150, 600, 1_000_000, 1_000_000];
 const MAX_PEERS_PER_TORRENT: [u32; 8] = [0, 1, 3, 79, 129, 500, 1_000_000, 1_000_000];
+const MAX_PEERS_PER_ADDRESS: [u32; 8] = [1_000_000, 512, 3, 16, 1_000_000, 1, 6, 100];
 const RESERVED: [u32; 4] = [0, 10, 50, 100];
 const AGES: [u32; 8] = [0, 1, 2, 30, 100, 450, 2000, 172_800 / TICK];
 const STEPS: [u32; 8] = [1, 2, 5, 10, 31, 100, 451, 2001];
@@ -205,6 +206,7 @@ fn limits(bytes: &mut impl Iterator<Item = u8>) -> Option<ShardLimits> {
         max_torrents: pick(MAX_TORRENTS, torrents),
         max_peers: pick(MAX_PEERS, peers),
         max_peers_per_torrent: pick(MAX_PEERS_PER_TORRENT, per_torrent),
+        max_peers_per_address: pick(MAX_PEERS_PER_ADDRESS, per_torrent >> 5),
         reserved_for_small_torrents: pick(RESERVED, per_torrent >> 3),
     })
 }

@@ -96,7 +96,16 @@ impl Model {
         }
         let reserve = limits.max_peers * u64::from(limits.reserved_for_small_torrents) / 100;
         let max = if len < SMALL_TORRENT { limits.max_peers } else { limits.max_peers - reserve };
-        (self.peers() >= max).then_some(Stored::RefusedPeers)
+        if self.peers() >= max {
+            return Some(Stored::RefusedPeers);
+        }
+        let (groups, max) = groups(limits.max_peers_per_address);
+        let same_group = |other: &&SocketAddr| {
+            network(**other) == network(announce.address)
+                && group(**other, groups) == group(announce.address, groups)
+        };
+        let of_group = swarm.map_or(0, |swarm| swarm.peers.keys().filter(same_group).count());
+        (of_group >= max as usize).then_some(Stored::RefusedPeersPerAddress)
     }
 
     pub(crate) fn counts(&self, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
@@ -137,6 +146,35 @@ impl Model {
             swarms.retain(|_, swarm| !swarm.peers.is_empty());
         }
     }
+}
+
+/// Number of groups into which the peers of an address are divided, and maximum of each: 8 to 15, or the
+/// limit if that is lower.
+fn groups(max_peers_per_address: u32) -> (u32, u32) {
+    let mut groups = 1;
+    while groups < 65_536 && max_peers_per_address / (groups * 2) >= 8 {
+        groups *= 2;
+    }
+    (groups, max_peers_per_address / groups)
+}
+
+/// The bytes of an address that its holder does not choose.
+pub(crate) fn network(address: SocketAddr) -> Vec<u8> {
+    match address {
+        SocketAddr::V4(v4) => v4.ip().octets().to_vec(),
+        SocketAddr::V6(v6) => v6.ip().octets()[..8].to_vec(),
+    }
+}
+
+/// Group by multiplicative hashing of what the holder of an address chooses.
+fn group(address: SocketAddr, groups: u32) -> u32 {
+    let interface = match address {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(v6) => v6.ip().to_bits() as u64,
+    };
+    let interface = (interface.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
+    let hash = interface.wrapping_add(address.port().into()).wrapping_mul(0x85eb_ca6b);
+    (u64::from(hash) * u64::from(groups) >> 32) as u32
 }
 
 fn is_seeder(announce: &Announce) -> bool {

@@ -1,0 +1,184 @@
+//! Many peers of one network, which is an IPv4 address or an IPv6 /64: how many are stored per torrent, and how
+//! many of them are in a reply.
+//!
+//! **Stored** are at most `max_peers_per_address`. The peers of a network are divided into groups by their
+//! port (IPv6: port and interface id), and each group has the same maximum. Peers of one group have the same
+//! hash, so they share a bucket of a large swarm's index, and finding a peer counts those of its group on the
+//! way. This takes no memory, and nothing has to be kept up to date when peers go.
+//!
+//! **Replies** of a swarm that is *crowded*, in which a network has about a quarter of the peers or more, take
+//! only a few peers of a network before those of all others. Whether a swarm is crowded is decided when peers
+//! are added, so replies of other swarms cost nothing more.
+
+use rand::Rng;
+use siphasher::sip::SipHasher13;
+
+use crate::accesses;
+use crate::eligible::Eligible;
+use crate::order::PeerOrder;
+use crate::peer_format::PeerFormat;
+use crate::sample::{below, proportion};
+use crate::types::MAX_NUMWANT;
+
+/// Desired maximum number of peers per group. With it, a network of 300 peers loses 2 % of them to groups that
+/// are full by chance, if 512 are allowed. A bucket of an index has room for 255 peers.
+const PEERS_PER_GROUP: u32 = 8;
+/// Groups cannot be told apart beyond this, the number of ports.
+const MAX_GROUP_BITS: u32 = 16;
+
+/// Division of the peers of a network into groups.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Groups {
+    bits: u32,
+    /// Maximum number of peers per group.
+    pub(crate) max: u32,
+}
+
+impl Groups {
+    /// Returns as many groups, a power of two, as leave each of them [`PEERS_PER_GROUP`] or more, but fewer
+    /// than twice as many, of `max_peers_per_address`.
+    pub(crate) fn new(max_peers_per_address: u32) -> Self {
+        let bits = (max_peers_per_address / PEERS_PER_GROUP).max(1).ilog2().min(MAX_GROUP_BITS);
+        Self { bits, max: max_peers_per_address >> bits }
+    }
+
+    /// Returns the group of a peer.
+    #[inline]
+    pub(crate) fn of<K: PeerFormat>(self, peer: K::Peer) -> u16 {
+        // Lossless: 16 bits remain at most.
+        (u32::from(K::spread(peer)) >> (MAX_GROUP_BITS - self.bits)) as u16
+    }
+}
+
+/// Keyed hash function of peers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerHasher {
+    pub(crate) sip: SipHasher13,
+    pub(crate) groups: Groups,
+}
+
+impl PeerHasher {
+    /// Returns whether two peers are of one group, and thus have the same hash.
+    #[inline]
+    pub(crate) fn same_group<K: PeerFormat>(&self, a: K::Peer, b: K::Peer) -> bool {
+        K::network(a) == K::network(b) && self.groups.of::<K>(a) == self.groups.of::<K>(b)
+    }
+
+    /// Returns the number of peers of a list that are of the group of a peer.
+    pub(crate) fn group_in_list<K: PeerFormat>(&self, peers: &[K::Peer], peer: K::Peer) -> u32 {
+        peers.iter().filter(|other| self.same_group::<K>(**other, peer)).count() as u32
+    }
+}
+
+/// Up to this number of peers of a network do not make a list crowded.
+const UNCROWDED: u32 = 4;
+
+/// Returns whether `of_network` peers of one network crowd a list of `len`: more than a quarter.
+pub(crate) fn crowds_list(of_network: u32, len: u32) -> bool {
+    of_network > UNCROWDED && of_network * 4 > len
+}
+
+/// Returns whether any network crowds a list.
+pub(crate) fn list_is_crowded<K: PeerFormat>(peers: &[K::Peer]) -> bool {
+    let len = peers.len() as u32;
+    accesses::add(peers.len());
+    peers.iter().any(|peer| crowds_list(K::of_network(peers, *peer), len))
+}
+
+/// Returns whether all peers are of one network.
+pub(crate) fn is_one_network<K: PeerFormat>(peers: &[K::Peer]) -> bool {
+    peers.first().is_none_or(|first| K::of_network(peers, *first) == peers.len() as u32)
+}
+
+/// Number of other peers in a peer's group from which on it is checked whether a large swarm is crowded.
+pub(crate) const SUSPICIOUS_GROUP: u32 = 2;
+/// Number of peers of a large swarm that are compared with a suspicious one.
+const PROBES: u32 = 32;
+/// Number of these of the same network from which on a large swarm is crowded.
+const CROWDED_PROBES: u32 = 10;
+
+/// Estimates whether the network of a peer crowds a swarm of `len` peers, not much fewer than [`PROBES`].
+pub(crate) fn crowds_swarm<K: PeerFormat>(
+    peer: K::Peer,
+    len: u32,
+    peer_at: impl Fn(u32) -> K::Peer,
+    rng: &mut impl Rng,
+) -> bool {
+    accesses::add(PROBES as usize);
+    let of_network = |_: &u32| K::network(peer_at(below(rng, len))) == K::network(peer);
+    (0..PROBES).filter(of_network).count() as u32 >= CROWDED_PROBES
+}
+
+/// Maximum number of peers that are visited for a reply of a crowded swarm.
+const MAX_VISITS: usize = MAX_NUMWANT;
+/// Minimum number of peers that are visited, if there are as many: a few more than one network can have by
+/// default.
+const MIN_VISITS: u32 = 576;
+/// Number of counters of networks.
+const COUNTERS: usize = 1024;
+
+/// Selects the peers of a reply of a crowded swarm.
+struct Selection {
+    /// Number of peers per network, by a hash with a random factor.
+    counts: [u8; COUNTERS],
+    factor: u64,
+    max_per_network: u8,
+    /// Positions of peers that are not surplus.
+    first: [u32; MAX_VISITS],
+    firsts: usize,
+    /// Positions of the other peers of networks that have as many as they may have.
+    surplus: [u32; MAX_VISITS],
+    surpluses: usize,
+}
+
+impl Selection {
+    fn visit(&mut self, position: u32, network: u64) {
+        let slot = (network.wrapping_mul(self.factor) >> 54) as usize;
+        let (list, len) = if self.counts[slot] < self.max_per_network {
+            self.counts[slot] += 1;
+            (&mut self.first, &mut self.firsts)
+        } else {
+            (&mut self.surplus, &mut self.surpluses)
+        };
+        if let Some(entry) = list.get_mut(*len) {
+            *entry = position;
+            *len += 1;
+        }
+    }
+}
+
+/// Visits `count` eligible peers of a crowded swarm, which has at least as many, by their positions. A network
+/// has at most an eighth of them, as long as there are others among those looked at, up to 1024; what is
+/// missing is then taken from any network. Seeders and leechers come in proportion, apart from that.
+pub(crate) fn select<K: PeerFormat>(
+    (order, eligible): (PeerOrder, Eligible),
+    count: u32,
+    peer_at: impl Fn(u32) -> K::Peer,
+    rng: &mut impl Rng,
+    mut visit: impl FnMut(u32),
+) {
+    let mut selection = Selection {
+        counts: [0; COUNTERS],
+        factor: rng.next_u64() | 1,
+        max_per_network: (count / 8).clamp(2, u8::MAX.into()) as u8,
+        first: [0; MAX_VISITS],
+        firsts: 0,
+        surplus: [0; MAX_VISITS],
+        surpluses: 0,
+    };
+    let (seeders, leechers) = eligible.groups(order);
+    let visits = count.saturating_mul(4).clamp(MIN_VISITS, MAX_VISITS as u32);
+    let of_seeders = visits - leechers.count.min(visits / 2);
+    let mut look = |at: u32| selection.visit(at, K::network(peer_at(at)));
+    seeders.positions(of_seeders, rng, &mut look);
+    let visited = seeders.count.min(of_seeders);
+    leechers.positions(visits - visited, rng, &mut look);
+
+    let (first, surplus) = (&selection.first[..selection.firsts], &selection.surplus[..selection.surpluses]);
+    let (seeders_first, leechers_first) = first.split_at(first.partition_point(|at| *at < order.seeders));
+    let share = proportion(rng, seeders.count, leechers.count, count) as usize;
+    let (share, rest) = (share.min(seeders_first.len()), (count as usize - share).min(leechers_first.len()));
+    let more = seeders_first[share..].iter().chain(&leechers_first[rest..]).chain(surplus);
+    let chosen = seeders_first[..share].iter().chain(&leechers_first[..rest]).chain(more);
+    chosen.take(count as usize).for_each(|at| visit(*at));
+}
