@@ -17,6 +17,7 @@ use aquatic_ws::{WsSeed, WsTracker};
 
 use crate::config::{Mode, TrackerConfig};
 use crate::environment;
+use crate::memory::MemoryPlan;
 use crate::reload::ConfigReloader;
 
 /// Labels of TCP connections in metrics: with both services, one is of HTTP until it is upgraded.
@@ -43,20 +44,25 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
     environment::warn_of_unreadable(config, mode, flags.config.as_deref());
     let mut reloader = ConfigReloader::new(config, mode, flags, &engine);
     metrics_endpoint::open(&config.metrics, &mut engine)?;
-    let seed = TrackerSeed::prepare(&config.tracker(), &mut engine)?;
+    let memory = MemoryPlan::of(config, engine.cores(), protocols.udp);
+    let seed = TrackerSeed::prepare(&config.tracker(), &mut engine)?
+        .with_store_budget(memory.map(|memory| memory.store));
     let udp = protocols
         .udp
         .then(|| UdpService::bind((&config.udp, &config.network), &engine, &seed))
         .transpose()?;
     let tcp = (protocols.http || protocols.ws)
-        .then(|| TcpServices::open(config, (protocols.http, protocols.ws), &mut engine, &seed))
+        .then(|| {
+            let config = with_affordable_connections(config, memory);
+            TcpServices::open(&config, (protocols.http, protocols.ws), &mut engine, &seed)
+        })
         .transpose()?;
     let udp = udp.map(|(services, changes)| {
         reloader.add(move |config| Ok(changes.send(&ReplyLimits::from(&config.udp))));
         services
     });
     let tcp = tcp.map(|(services, mut changes)| {
-        reloader.add(move |config| changes.apply(&config.tcp()));
+        reloader.add(move |config| changes.apply(&with_affordable_connections(config, memory).tcp()));
         services
     });
     let access_list = Arc::clone(seed.access_list());
@@ -75,6 +81,14 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
     let services = receivers.into_iter().map(on_core).collect();
     engine.run(services)?;
     Ok(())
+}
+
+/// The configuration with no more connections than the memory budget allows.
+fn with_affordable_connections(config: &TrackerConfig, memory: Option<MemoryPlan>) -> TrackerConfig {
+    let mut config = config.clone();
+    let wanted = config.connections.max_connections;
+    config.connections.max_connections = memory.map_or(wanted, |memory| memory.connections.min(wanted));
+    config
 }
 
 /// What one core serves.

@@ -59,10 +59,11 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
         check_tls(&config.network, problems);
     }
     check_addresses(config, mode, problems);
-    if config.serves_tcp(mode) && config.network.has_unix_socket() {
-        if let Err(error) = check_unix_socket(&config.network.unix_socket_path) {
-            problems.push(Problem::new(NetworkConfig::unix_socket_path, error.to_string()));
-        }
+    if config.serves_tcp(mode)
+        && config.network.has_unix_socket()
+        && let Err(error) = check_unix_socket(&config.network.unix_socket_path)
+    {
+        problems.push(Problem::new(NetworkConfig::unix_socket_path, error.to_string()));
     }
 }
 

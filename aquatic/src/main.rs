@@ -6,6 +6,7 @@
 mod compose;
 mod config;
 mod environment;
+mod memory;
 mod reload;
 
 use std::process::ExitCode;

@@ -7,6 +7,7 @@ mod support;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use aquatic_common::config::Limit;
 use support::{Tracker, eventually, fetch, service, skip};
 
 fn start(name: &str, listeners: usize) -> Tracker {
@@ -96,12 +97,13 @@ fn swarms_have_one_scheme_of_labels() {
             found.sort_unstable();
             assert_eq!(found, expected, "aquatic {service}");
         };
-        let limits = ["max_torrents", "max_peers", "max_peers_per_torrent"];
-        let reasons = limits.map(|limit| format!(r#"reason="{limit}""#));
+        let limits = if service == "ws" { &Limit::WEBTORRENT[..] } else { &Limit::ALL };
+        let reasons: Vec<_> = limits.iter().map(|limit| format!(r#"reason="{}""#, limit.name())).collect();
+        let reasons: Vec<&str> = reasons.iter().map(String::as_str).collect();
         expect("aquatic_torrents", memory, &[]);
         expect("aquatic_store_bytes", memory, &[]);
         expect("aquatic_peers", &["ipv4", "ipv6"], &[r#"role="seeder""#, r#"role="leecher""#]);
-        expect("aquatic_not_stored_total", &["ipv4", "ipv6"], &reasons.each_ref().map(String::as_str));
+        expect("aquatic_not_stored_total", &["ipv4", "ipv6"], &reasons);
         for counter in ["expired_peers", "expired_torrents", "expiry_passes", "expiry_behind"] {
             expect(&format!("aquatic_{counter}_total"), &["both"], &[]);
         }

@@ -11,6 +11,7 @@ pub use connections::{ConnectionsConfig, OnMissingClient, ProxiesConfig};
 pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports};
 
 use crate::access_list::AccessListMode;
+use crate::memory_limit::MemoryLimit;
 use crate::settings::Problem;
 
 /// Default port of the tracker.
@@ -133,6 +134,12 @@ crate::settings! {
         /// Independently of this limit, replies prefer peers of other addresses where one address has more
         /// than about a quarter of a torrent's peers.
         pub max_peers_per_address: u32 = 512, unit "peers", in 1..=1_000_000;
+        /// Maximum memory of the process: a size such as "512MiB" or "2GiB", or a share such as "80%" of the memory
+        /// that the machine has, or that the control group of the process (container, MemoryMax= of a systemd unit)
+        /// may use if that is less; "" for no maximum. What is left of it for peers is printed at start. As it fills
+        /// up, first only the first two peers of a torrent are stored, then peers expire sooner, and in the end no
+        /// new ones are stored; announces are answered all the time.
+        pub max_memory: MemoryLimit = MemoryLimit::Share(80);
         /// Share of max_peers that is reserved for torrents with fewer than three peers.
         pub reserved_for_small_torrents: u32 = 10, unit "percent", in 0..=90;
     }
@@ -149,11 +156,14 @@ pub enum Limit {
     PeersPerTorrent,
     /// The number of peers of the torrent and address is at its maximum.
     PeersPerAddress,
+    /// The memory of the process is nearly at its maximum.
+    Memory,
 }
 
 impl Limit {
     /// All limits, in the order of their discriminants.
-    pub const ALL: [Self; 4] = [Self::Torrents, Self::Peers, Self::PeersPerTorrent, Self::PeersPerAddress];
+    pub const ALL: [Self; 5] =
+        [Self::Torrents, Self::Peers, Self::PeersPerTorrent, Self::PeersPerAddress, Self::Memory];
     /// The limits of WebTorrent swarms, whose peers have no address; in the order of their discriminants.
     pub const WEBTORRENT: [Self; 3] = [Self::Torrents, Self::Peers, Self::PeersPerTorrent];
 
@@ -165,6 +175,7 @@ impl Limit {
             Self::Peers => "max_peers",
             Self::PeersPerTorrent => "max_peers_per_torrent",
             Self::PeersPerAddress => "max_peers_per_address",
+            Self::Memory => "max_memory",
         }
     }
 }

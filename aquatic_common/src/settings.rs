@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access_list::AccessListMode;
 use crate::config::LogLevel;
+use crate::memory_limit::MemoryLimit;
 use crate::processors::Processors;
 
 /// Declaration of one key or section.
@@ -236,7 +237,7 @@ macro_rules! plain_settings {
 }
 
 number_settings!(u8, u16, u32, u64, usize);
-plain_settings!(bool, f64, String, Vec<String>, PathBuf, SocketAddr, Addresses, Processors);
+plain_settings!(bool, f64, String, Vec<String>, PathBuf, SocketAddr, Addresses, MemoryLimit, Processors);
 
 impl Setting for AccessListMode {
     fn describe(meta: Meta) -> Entry {

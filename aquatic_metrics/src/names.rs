@@ -111,6 +111,16 @@ pub const PEERS: Metric = metric("aquatic_peers", Kind::Gauge, "Peers in the sto
 /// Memory of the store, by swarms and family.
 pub const STORE: Metric =
     metric("aquatic_store", Kind::Gauge, "Memory used by torrents and peers").in_unit(Unit::Bytes);
+/// Bytes that a core's torrents and peers may take.
+pub const STORE_BUDGET: Metric =
+    metric("aquatic_store_budget", Kind::Gauge, "Memory that torrents and peers may use")
+        .in_unit(Unit::Bytes);
+/// Step of degradation of the core that has gone furthest.
+pub const DEGRADATION: Metric = metric(
+    "aquatic_memory_degradation",
+    Kind::Gauge,
+    "Cores by what they do without for want of memory: large_torrents, old_peers or new_peers",
+);
 /// Peers that have not announced for too long, by swarms.
 pub const EXPIRED_PEERS: Metric =
     metric("aquatic_expired_peers", Kind::Counter, "Peers removed because they stopped announcing");

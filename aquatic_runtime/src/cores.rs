@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aquatic_common::processors::Processors;
 
 /// Where control groups are mounted on every system in use.
-const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
+pub(crate) const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
 /// The processors to pin the threads of the cores to, in core order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,24 +152,35 @@ pub fn pin_this_thread(cpu: usize) -> bool {
 
 /// The tightest quota of the control groups this process is in, from the text of `/proc/self/cgroup`.
 fn cgroup_quota(memberships: &str, mount: &Path) -> Option<Quota> {
-    let mut tightest = None;
-    for line in memberships.lines() {
+    let quotas = groups_of(memberships, mount, "cpu")
+        .map(|(group, version)| if version == 2 { read_v2(&group) } else { read_v1(&group) });
+    quotas.fold(None, Quota::tighter)
+}
+
+/// Directories of the control groups that bind this process in what a controller limits, each with the version
+/// of its hierarchy, 1 or 2.
+pub(crate) fn groups_of<'a>(
+    memberships: &'a str,
+    mount: &'a Path,
+    controller: &'a str,
+) -> impl Iterator<Item = (PathBuf, u8)> + 'a {
+    let groups = memberships.lines().filter_map(move |line| {
         let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else { continue };
-        let (hierarchy, read): (_, fn(&Path) -> Option<Quota>) = if controllers.is_empty() {
-            (mount.to_path_buf(), read_v2)
-        } else if controllers.split(',').any(|controller| controller == "cpu") {
-            (mount.join(controllers), read_v1)
+        let (controllers, group) = (fields.next()?, fields.next()?);
+        if controllers.is_empty() {
+            Some((mount.to_path_buf(), group, 2))
+        } else if controllers.split(',').any(|name| name == controller) {
+            Some((mount.join(controllers), group, 1))
         } else {
-            continue;
-        };
-        // A group is bound by its own quota and by those of all groups around it. In a container the path may
-        // name groups that are not visible; the root of the mount is then the container's own group.
-        for ancestor in Path::new(group.trim_start_matches('/')).ancestors() {
-            tightest = Quota::tighter(tightest, read(&hierarchy.join(ancestor)));
+            None
         }
-    }
-    tightest
+    });
+    // A group is bound by its own limits and by those of all groups around it. In a container the path may name
+    // groups that are not visible; the root of the mount is then the container's own group.
+    groups.flat_map(|(hierarchy, group, version)| {
+        let ancestors = Path::new(group.trim_start_matches('/')).ancestors();
+        ancestors.map(move |ancestor| (hierarchy.join(ancestor), version))
+    })
 }
 
 fn read_v2(group: &Path) -> Option<Quota> {

@@ -53,6 +53,7 @@ pub mod health;
 mod housekeeping;
 mod large_pages;
 pub mod mailbox;
+pub mod memory;
 pub mod privileges;
 mod reactor_poll;
 pub mod readiness;

@@ -19,7 +19,7 @@ use crate::peer_format::PeerFormat;
 use crate::slab::{CACHE_LINE, Slab};
 use crate::table::{PREFETCH_BATCH, Slot, Table, TorrentKey};
 use crate::tick::Stamp;
-use crate::types::{FamilyStats, Stored};
+use crate::types::{FamilyStats, Intake, Stored};
 
 /// What may still be stored under the limits.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,18 @@ pub(crate) struct Capacity {
     /// Whether a torrent with fewer than [`SMALL_TORRENT`] peers may get another one.
     pub(crate) peers_of_small_torrents: bool,
     pub(crate) peers_per_torrent: u32,
+    pub(crate) intake: Intake,
+}
+
+impl Capacity {
+    /// Whether memory is left for another peer of a torrent with so many.
+    fn has_memory(&self, peers: u32) -> bool {
+        match self.intake {
+            Intake::All => true,
+            Intake::SmallTorrents => peers < SMALL_TORRENT - 1,
+            Intake::Nothing => false,
+        }
+    }
 }
 
 /// Result of applying an announce to the store.
@@ -179,6 +191,9 @@ impl<K: PeerFormat> Store<K> {
         if !capacity.peers && !small {
             return Outcome::without_peer(Stored::RefusedPeers, Some(slot));
         }
+        if !capacity.has_memory(len) {
+            return Outcome::without_peer(Stored::RefusedMemory, Some(slot));
+        }
         let (of_network, group_in_list) = self.network_in_list(slot, peer);
         if group.max(group_in_list) >= self.large.hasher.groups.max {
             return Outcome::without_peer(Stored::RefusedPeersPerAddress, Some(slot));
@@ -201,6 +216,9 @@ impl<K: PeerFormat> Store<K> {
         }
         if !capacity.peers && !capacity.peers_of_small_torrents {
             return Outcome::without_peer(Stored::RefusedPeers, None);
+        }
+        if !capacity.has_memory(0) {
+            return Outcome::without_peer(Stored::RefusedMemory, None);
         }
         let payload = self.payload_of_one(peer);
         let Some(slot) = self.table.insert(key, payload) else {

@@ -78,7 +78,7 @@ mod types;
 
 pub use shard::Shard;
 pub use types::{
-    Announce, Announced, Families, FamilySet, FamilyStats, HashKey, MAX_NUMWANT, MAX_PEER_AGE,
+    Announce, Announced, Families, FamilySet, FamilyStats, HashKey, Intake, MAX_NUMWANT, MAX_PEER_AGE,
     MAX_PEERS_PER_ADDRESS, MAX_PEERS_PER_TORRENT, MAX_PER_SHARD, PeerBuffers, ShardLimits, ShardStats,
     Stored, SwarmCounts,
 };

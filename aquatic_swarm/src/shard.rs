@@ -16,14 +16,15 @@ use crate::sample;
 use crate::table::Slot;
 use crate::tick::{Cutoff, Stamp, Tick};
 use crate::types::{
-    Announce, Announced, Families, FamilySet, HashKey, MAX_NUMWANT, PeerBuffers, ShardLimits, ShardStats,
-    Stored, SwarmCounts,
+    Announce, Announced, Families, FamilySet, HashKey, Intake, MAX_NUMWANT, PeerBuffers, ShardLimits,
+    ShardStats, Stored, SwarmCounts,
 };
 
 /// The torrents of one core.
 #[derive(Debug)]
 pub struct Shard {
     limits: ShardLimits,
+    intake: Intake,
     v4: Store<V4>,
     v6: Store<V6>,
     /// The family that the current expiry pass has reached.
@@ -39,7 +40,7 @@ impl Shard {
         let limits = limits.capped();
         let groups = Groups::new(limits.max_peers_per_address);
         let (v4, v6) = (Store::new(hasher, groups), Store::new(hasher, groups));
-        Self { limits, v4, v6, expiring: Family::V4 }
+        Self { limits, intake: Intake::All, v4, v6, expiring: Family::V4 }
     }
 
     /// Replaces the limits, which are lowered as in [`Self::new`], except for `max_peers_per_address`, by which
@@ -48,6 +49,11 @@ impl Shard {
     /// expired.
     pub fn set_limits(&mut self, limits: ShardLimits) {
         self.limits = limits.capped();
+    }
+
+    /// Chooses which new peers are stored from now on.
+    pub fn set_intake(&mut self, intake: Intake) {
+        self.intake = intake;
     }
 
     /// Stores, updates or removes the announcing peer, and writes a sample of the other peers to `out`.
@@ -170,6 +176,7 @@ impl Shard {
             peers: peers < self.limits.max_peers - reserve,
             peers_of_small_torrents: peers < self.limits.max_peers,
             peers_per_torrent: self.limits.max_peers_per_torrent,
+            intake: self.intake,
         }
     }
 }

@@ -11,7 +11,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use crate::Shard;
 use crate::accesses;
 use crate::types::{
-    Announce, Announced, Families, FamilySet, HashKey, PeerBuffers, ShardLimits, Stored, SwarmCounts,
+    Announce, Announced, Families, FamilySet, HashKey, Intake, PeerBuffers, ShardLimits, Stored, SwarmCounts,
 };
 
 /// Seconds.
@@ -194,6 +194,27 @@ fn part_of_the_peer_limit_is_reserved_for_small_torrents() {
     assert_eq!(fixture.announce(&other(2, 1)).stored, Stored::Added);
     assert_eq!(fixture.announce(&other(2, 2)).stored, Stored::Added);
     assert_eq!(fixture.announce(&other(2, 3)).stored, Stored::RefusedPeers);
+}
+
+#[test]
+fn intake_decides_about_new_peers_and_leaves_known_ones_alone() {
+    let mut fixture = Fixture::with(ShardLimits::default());
+    let of = |torrent, number| Announce { info_hash: InfoHash([torrent; 20]), ..v4(number, false, 50) };
+    (0..5).for_each(|number| assert_eq!(fixture.announce(&of(1, number)).stored, Stored::Added));
+    fixture.shard.set_intake(Intake::SmallTorrents);
+    let crowded = fixture.announce(&of(1, 5));
+    assert_eq!((crowded.stored, crowded.incomplete), (Stored::RefusedMemory, 5), "it is answered");
+    assert_eq!(crowded.v4_len, 5 * 6, "with peers");
+    let small: Vec<Stored> = (0..3).map(|number| fixture.announce(&of(2, number)).stored).collect();
+    assert_eq!(small, [Stored::Added, Stored::Added, Stored::RefusedMemory]);
+    fixture.shard.set_intake(Intake::Nothing);
+    assert_eq!(fixture.announce(&of(3, 0)).stored, Stored::RefusedMemory);
+    assert_eq!(fixture.announce(&of(1, 0)).stored, Stored::Updated);
+    let stop = Announce { event: AnnounceEvent::Stopped, ..of(2, 0) };
+    assert_eq!(fixture.announce(&stop).stored, Stored::Removed);
+    assert_eq!(fixture.announce(&of(2, 0)).stored, Stored::RefusedMemory);
+    fixture.shard.set_intake(Intake::All);
+    assert_eq!(fixture.announce(&of(2, 0)).stored, Stored::Added);
 }
 
 #[test]

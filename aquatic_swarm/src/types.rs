@@ -177,6 +177,20 @@ pub enum Stored {
     RefusedPeers,
     /// Not stored: the shard has reached its maximum number of torrents.
     RefusedTorrents,
+    /// Not stored: memory is short, see [`Intake`].
+    RefusedMemory,
+}
+
+/// Which new peers a shard stores. Known peers are updated in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Intake {
+    /// All that the limits allow.
+    #[default]
+    All,
+    /// Of those, only the first two of a torrent: without these a torrent does not work.
+    SmallTorrents,
+    /// None.
+    Nothing,
 }
 
 impl Stored {
@@ -188,6 +202,7 @@ impl Stored {
             Self::RefusedPeersPerAddress => Some(Limit::PeersPerAddress),
             Self::RefusedPeers => Some(Limit::Peers),
             Self::RefusedTorrents => Some(Limit::Torrents),
+            Self::RefusedMemory => Some(Limit::Memory),
             Self::Added | Self::Updated | Self::Removed | Self::Absent | Self::RefusedPort => None,
         }
     }

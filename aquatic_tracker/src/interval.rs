@@ -20,6 +20,12 @@ impl IntervalPolicy {
         shorten(self.interval, self.jitter, rng.random())
     }
 
+    /// The longest interval that [`next`](Self::next) returns, in seconds.
+    #[must_use]
+    pub fn longest(&self) -> u32 {
+        self.interval
+    }
+
     /// The shortest interval that [`next`](Self::next) returns, in seconds.
     #[must_use]
     pub fn shortest(&self) -> u32 {

@@ -78,9 +78,9 @@ impl LocalTracker {
         self.max_peer_age.set(settings.cleaning.max_peer_age);
     }
 
-    /// Age in seconds after which a peer that has not announced is removed.
+    /// Age in seconds after which a peer that has not announced is removed, at present.
     pub(crate) fn max_peer_age(&self) -> u32 {
-        self.max_peer_age.get()
+        self.state().max_peer_age(self.max_peer_age.get())
     }
 
     /// Has the owner of the torrent, another core, apply an admitted announce, see [`Owners::announce`].

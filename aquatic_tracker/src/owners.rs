@@ -113,7 +113,9 @@ impl<F: Forward<Messages>> Owners<F> {
             respond.failed(token, RouteError::Timeout);
         }
         self.counters.pending.set(self.pending.borrow().len() as u64);
-        self.tracker.borrow().update_gauges();
+        let mut tracker = self.tracker.borrow_mut();
+        tracker.check_memory();
+        tracker.update_gauges();
     }
 
     /// Has the owner of the torrent, another core, apply an admitted announce. `room` is the number of bytes

@@ -39,6 +39,7 @@ pub struct TrackerSeed {
     hash_key: [u8; 16],
     interval: IntervalPolicy,
     expiry: ExpirySettings,
+    store_budget: Option<u64>,
 }
 
 impl TrackerSeed {
@@ -72,7 +73,14 @@ impl TrackerSeed {
                 interval: Duration::from_secs(settings.cleaning.interval.into()),
                 max_peer_age: settings.cleaning.max_peer_age,
             },
+            store_budget: None,
         }
+    }
+
+    /// Bounds the memory that torrents and peers of each core may take, in bytes.
+    #[must_use]
+    pub fn with_store_budget(self, bytes: Option<u64>) -> Self {
+        Self { store_budget: bytes, ..self }
     }
 
     /// Which core owns which torrent; listeners bind their sockets by it.
@@ -100,6 +108,7 @@ impl TrackerSeed {
         let shard = Shard::new(self.shard, HashKey(self.hash_key));
         let admission = Admission::new(Arc::clone(&self.access_list));
         let rng = SmallRng::seed_from_u64(seed);
-        Tracker::new((index, self.steering), shard, admission, self.interval, rng, metrics)
+        let tracker = Tracker::new((index, self.steering), shard, admission, self.interval, rng, metrics);
+        tracker.with_store_budget(self.store_budget)
     }
 }

@@ -1,14 +1,15 @@
 //! The tracker's state on one core.
 
-use aquatic_common::config::Limit;
+use aquatic_common::config::{Limit, LimitsConfig};
 use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
-use aquatic_swarm::{Announce, Announced, FamilySet, PeerBuffers, Shard, ShardLimits, SwarmCounts};
+use aquatic_swarm::{Announce, Announced, FamilySet, PeerBuffers, Shard, ShardLimits, Stored, SwarmCounts};
 use rand::rngs::SmallRng;
 
 use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
 use crate::interval::IntervalPolicy;
+use crate::memory::Degradation;
 
 /// The torrents that one core owns, and the rules for requests about them. Pure: it has no socket and no
 /// clock, and its randomness is seeded by the caller.
@@ -21,7 +22,15 @@ pub struct Tracker {
     interval: IntervalPolicy,
     rng: SmallRng,
     counters: Counters,
+    /// Bytes that torrents and peers may take, if they are bounded.
+    store_budget: Option<u64>,
+    degradation: Degradation,
+    /// Peers added since memory was last checked.
+    added: u32,
 }
+
+/// Peers that are added between two checks of the memory, at most: 500 KiB.
+const ADDED_PER_CHECK: u32 = 8192;
 
 /// Label of the swarms that UDP and HTTP share.
 const SWARMS: Label = ("swarms", names::BITTORRENT);
@@ -34,7 +43,17 @@ struct Counters {
     not_stored: [[Counter; Limit::ALL.len()]; 2],
     /// By family: torrents, seeders, leechers, bytes.
     swarms: [[Gauge; 4]; 2],
+    store_budget: Gauge,
+    /// In the order of [`DEGRADATIONS`].
+    degradation: [Gauge; 3],
 }
+
+/// Steps of degradation and their labels in metrics.
+const DEGRADATIONS: [(Degradation, &str); 3] = [
+    (Degradation::LargeTorrents, "large_torrents"),
+    (Degradation::OldPeers, "old_peers"),
+    (Degradation::NewPeers, "new_peers"),
+];
 
 impl Counters {
     fn new(metrics: &CoreMetrics) -> Self {
@@ -51,7 +70,9 @@ impl Counters {
                 metrics.gauge(&names::STORE, &[SWARMS, family]),
             ]
         });
-        Self { not_stored, swarms }
+        let degradation =
+            DEGRADATIONS.map(|(_, name)| metrics.gauge(&names::DEGRADATION, &[("without", name)]));
+        Self { not_stored, swarms, store_budget: metrics.gauge(&names::STORE_BUDGET, &[]), degradation }
     }
 }
 
@@ -66,7 +87,25 @@ impl Tracker {
         rng: SmallRng,
         metrics: &CoreMetrics,
     ) -> Self {
-        Self { index, steering, shard, admission, interval, rng, counters: Counters::new(metrics) }
+        Self {
+            index,
+            steering,
+            shard,
+            admission,
+            interval,
+            rng,
+            counters: Counters::new(metrics),
+            store_budget: None,
+            degradation: Degradation::None,
+            added: 0,
+        }
+    }
+
+    /// Bounds the memory that torrents and peers may take, in bytes.
+    #[must_use]
+    pub fn with_store_budget(self, bytes: Option<u64>) -> Self {
+        self.counters.store_budget.set(bytes.unwrap_or_default());
+        Self { store_budget: bytes, ..self }
     }
 
     /// Index of this core.
@@ -118,7 +157,53 @@ impl Tracker {
             let family = Family::of(announce.address.ip());
             self.counters.not_stored[family.index()][limit as usize].add(1);
         }
+        if announced.stored == Stored::Added {
+            self.added += 1;
+            if self.added >= ADDED_PER_CHECK {
+                self.check_memory();
+            }
+        }
         announced
+    }
+
+    /// Compares the memory of torrents and peers with the budget, and takes the step of degradation that
+    /// follows. To be called several times a second; busy times call it by themselves.
+    pub fn check_memory(&mut self) {
+        self.added = 0;
+        let Some(budget) = self.store_budget else { return };
+        let stats = self.shard.stats();
+        let used = stats.v4.bytes + stats.v6.bytes;
+        let step = self.degradation.next(used, budget);
+        if step == self.degradation {
+            return;
+        }
+        let level = if step > self.degradation { log::Level::Warn } else { log::Level::Info };
+        log::log!(
+            level,
+            "core {}: torrents and peers take {} MiB of {} MiB ({}): {}",
+            self.index,
+            used >> 20,
+            budget >> 20,
+            LimitsConfig::max_memory,
+            step.describe()
+        );
+        self.degradation = step;
+        self.shard.set_intake(step.intake());
+        for (gauge, (begin, _)) in self.counters.degradation.iter().zip(DEGRADATIONS) {
+            gauge.set(u64::from(step >= begin));
+        }
+    }
+
+    /// What the store does without at present, for want of memory.
+    #[must_use]
+    pub fn degradation(&self) -> Degradation {
+        self.degradation
+    }
+
+    /// Age in seconds at which peers are removed at present, given the configured one.
+    #[must_use]
+    pub fn max_peer_age(&self, configured: u32) -> u32 {
+        self.degradation.max_peer_age(configured, self.interval.longest())
     }
 
     /// Counts of a torrent that this core owns. Torrents that are not served look like unknown ones.

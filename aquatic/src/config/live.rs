@@ -35,6 +35,7 @@ pub(super) const APPLIES: &[(&str, Applies)] = &[
     (CleaningConfig::interval, OnRestart),
     ("limits", OnReload),
     (LimitsConfig::max_peers_per_address, OnRestart),
+    (LimitsConfig::max_memory, OnRestart),
     (AccessListConfig::mode, OnReload),
     (AccessListConfig::path, OnReload),
     (AccessListConfig::allow_empty, OnReload),

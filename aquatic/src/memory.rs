@@ -1,0 +1,144 @@
+//! How the memory budget of the process is divided.
+
+use aquatic_common::config::{ConnectionsConfig, LimitsConfig};
+use aquatic_runtime::memory;
+
+use crate::config::TrackerConfig;
+
+const MIB: u64 = 1 << 20;
+
+/// What the process takes before it serves anything: program, threads, buffers of the log.
+const PROCESS: u64 = 16 * MIB;
+
+/// What each core takes besides what it stores: executor, buffers for packets, channels.
+const CORE: u64 = 4 * MIB;
+
+/// What a connection takes, at most: buffers of the process and of the kernel, TLS session, WebTorrent peer and
+/// its offers. Idle ones take between 2 and 12 KiB.
+const CONNECTION: u64 = 16 << 10;
+
+/// Share that connections may take of what is left, in percent.
+const CONNECTIONS_SHARE: u64 = 25;
+
+/// What the allocator takes for a hundred bytes of torrents and peers.
+const STORE_OVERHEAD: u64 = 130;
+
+/// The least that is left for torrents and peers of a core, whatever the budget.
+const LEAST_STORE: u64 = 2 * MIB;
+
+/// The least number of connections that is left, whatever the budget.
+const LEAST_CONNECTIONS: u64 = 64;
+
+/// A budget, divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryPlan {
+    /// Bytes that the process may take.
+    total: u64,
+    /// Bytes that torrents and peers of each core may take.
+    pub(crate) store: u64,
+    /// Maximum number of connections.
+    pub(crate) connections: usize,
+    /// Bytes that are needed for the least store and the least connections.
+    least: u64,
+}
+
+impl MemoryPlan {
+    /// Divides a budget of bytes among so many cores, of which each has UDP receive buffers of `buffers` bytes.
+    fn new(total: u64, cores: u64, buffers: u64, connections: usize) -> Self {
+        let fixed = PROCESS + cores * (CORE + buffers);
+        let left = total.saturating_sub(fixed);
+        let wanted = connections as u64;
+        let affordable = (left / 100 * CONNECTIONS_SHARE / CONNECTION).max(LEAST_CONNECTIONS);
+        let connections = wanted.min(affordable);
+        let store = left.saturating_sub(connections * CONNECTION) / STORE_OVERHEAD * 100 / cores.max(1);
+        Self {
+            total,
+            store: store.max(LEAST_STORE),
+            connections: usize::try_from(connections).unwrap_or(usize::MAX),
+            least: fixed + cores * LEAST_STORE / 100 * STORE_OVERHEAD + LEAST_CONNECTIONS * CONNECTION,
+        }
+    }
+
+    /// The plan for a configuration, if it bounds memory and this machine's memory is known. Written to the log.
+    pub(crate) fn of(config: &TrackerConfig, cores: usize, udp: bool) -> Option<Self> {
+        let limit = config.limits.max_memory;
+        let Some(available) = memory::available() else {
+            if limit.of(0).is_some() {
+                log::warn!(
+                    "the memory of this machine is unknown (/proc/meminfo cannot be read), so {} has no effect",
+                    LimitsConfig::max_memory
+                );
+            }
+            return None;
+        };
+        let total = limit.of(available)?;
+        if total > available {
+            log::warn!(
+                "{} = \"{limit}\" is more than the {} MiB that this process may use; the system may end it before \
+                 the limit is reached. Lower it, or raise the limit of the control group (MemoryMax=, --memory)",
+                LimitsConfig::max_memory,
+                available / MIB
+            );
+        }
+        let families = u64::from(config.network.use_ipv4) + u64::from(config.network.use_ipv6);
+        let buffers = if udp { config.udp.socket_recv_buffer_size as u64 * families } else { 0 };
+        let plan = Self::new(total, cores as u64, buffers, config.connections.max_connections);
+        plan.announce(config.connections.max_connections, cores);
+        Some(plan)
+    }
+
+    fn announce(&self, wanted: usize, cores: usize) {
+        log::info!(
+            "memory: up to {} MiB ({}), of which {} MiB for torrents and peers and {} connections",
+            self.total / MIB,
+            LimitsConfig::max_memory,
+            self.store * cores as u64 / MIB,
+            self.connections
+        );
+        if self.connections < wanted {
+            log::warn!(
+                "{} = {wanted} could take more memory than there is, so there will be at most {}. Raise {}, or lower \
+                 the setting",
+                ConnectionsConfig::max_connections,
+                self.connections,
+                LimitsConfig::max_memory
+            );
+        }
+        if self.total < self.least {
+            log::warn!(
+                "the tracker may take {} MiB, more than {} allows. Raise it, or lower workers or \
+                 udp.socket_recv_buffer_size",
+                self.least.div_ceil(MIB),
+                LimitsConfig::max_memory
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_spent_and_not_exceeded() {
+        for (total, cores, buffers, connections) in
+            [(512, 1, 16, 100_000), (4096, 8, 16, 1000), (96, 2, 4, 100_000), (1 << 20, 64, 16, 10_000_000)]
+        {
+            let plan = MemoryPlan::new(total * MIB, cores, buffers * MIB, connections);
+            let taken = PROCESS
+                + cores * (CORE + buffers * MIB + plan.store * STORE_OVERHEAD / 100)
+                + plan.connections as u64 * CONNECTION;
+            assert!(plan.total >= plan.least, "{plan:?}");
+            assert!(taken <= plan.total, "{plan:?} takes {taken}");
+            assert!(taken > plan.total / 10 * 9, "{plan:?} takes {taken} only");
+            assert!(plan.connections <= connections, "{plan:?}");
+        }
+    }
+
+    #[test]
+    fn too_small_a_budget_leaves_the_least() {
+        let plan = MemoryPlan::new(MIB, 4, 0, 1000);
+        assert_eq!((plan.store, plan.connections), (LEAST_STORE, LEAST_CONNECTIONS as usize));
+        assert!(plan.total < plan.least, "{plan:?}");
+    }
+}
