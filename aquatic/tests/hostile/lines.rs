@@ -69,7 +69,11 @@ const KEPT: usize = 4096;
 impl Line {
     /// The nth connection of an attack.
     pub(crate) fn open(nth: usize, to: SocketAddr) -> Self {
-        let stream = connect(nth, to);
+        Self::over(connect(nth, to))
+    }
+
+    /// A connection that exists.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nonblocking(true).unwrap();
         Self { stream, begun: now(), ended: None, heard: Vec::new() }
     }

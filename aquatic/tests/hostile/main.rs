@@ -208,6 +208,21 @@ fn handshakes_that_go_wrong_hurt_nobody_else() {
 }
 
 #[test]
+fn empty_tls_records_end_their_connection_and_delay_nobody() {
+    let authority = Authority::new();
+    let settings = authority.settings();
+    let mut settings: Vec<_> = settings.iter().map(String::as_str).collect();
+    // None of them ends because of a deadline.
+    settings.extend(["connections.max_connection_idle=60", "connections.request_timeout=60"]);
+    let target = start(&settings);
+    let healthy = || HttpClient::on(authority.connect(&target));
+    let report = checked(besiege(&target, healthy, |target| secure::empty_records(target, &authority, 20)));
+    // With an alert: the TLS library takes 32 in a row.
+    assert_eq!((report.tally.refused, report.tally.left), (20, 0), "{report:?}");
+    ends_well(target);
+}
+
+#[test]
 fn idle_connections_end() {
     let target = start(&[]);
     let report = attacked(&target, |target| http::idle(target, 500, IDLE));

@@ -1,5 +1,6 @@
 //! TLS: certificates for the tracker, clients that trust them, and strangers that do not get as far.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +8,55 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use rcgen::{CertifiedKey, KeyPair};
+use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion, RootCertStore,
+    StreamOwned, SupportedCipherSuite,
+};
 use tempfile::TempDir;
 
 use super::http::SLACK;
 use super::lines::{Line, Tally, connect, watch};
 use super::target::{PATIENCE, Target};
+
+/// Connections that send nothing but empty TLS records once the handshake is done, as fast as they can.
+pub(crate) fn empty_records(target: &Target, authority: &Authority, count: usize) -> Tally {
+    let lines = (0..count).map(|_| {
+        let mut secure = authority.connect(target);
+        secure.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        assert!(secure.read(&mut [0; 1024]).unwrap() > 0);
+        let StreamOwned { conn, sock } = secure;
+        let Some(SupportedCipherSuite::Tls13(suite)) = conn.negotiated_cipher_suite() else {
+            panic!("another version of TLS")
+        };
+        let (first, secrets) = conn.dangerous_extract_secrets().unwrap().tx;
+        let (ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) = secrets
+        else {
+            panic!("another cipher")
+        };
+        let mut encrypter = suite.aead_alg.encrypter(key, iv);
+        let mut records = Vec::new();
+        for number in first..first + EMPTY_RECORDS {
+            let message = OutboundPlainMessage {
+                typ: ContentType::ApplicationData,
+                version: ProtocolVersion::TLSv1_2,
+                payload: OutboundChunks::Single(&[]),
+            };
+            records.extend(encrypter.encrypt(message, number).unwrap().encode());
+        }
+        let mut line = Line::over(sock);
+        line.send(&records);
+        line
+    });
+    watch(lines.collect(), PATIENCE, |_, _| {})
+}
+
+/// Of 22 bytes each.
+const EMPTY_RECORDS: u64 = 20_000;
 
 /// A client's side of an encrypted connection.
 pub(crate) type Secure = StreamOwned<ClientConnection, TcpStream>;
@@ -47,11 +89,12 @@ impl Authority {
     fn session(&self) -> ClientConnection {
         let mut roots = RootCertStore::empty();
         roots.add(self.generated.cert.der().clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.enable_secret_extraction = true;
         let name = ServerName::try_from("localhost").unwrap();
         ClientConnection::new(Arc::new(config), name).unwrap()
     }

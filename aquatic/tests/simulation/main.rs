@@ -17,7 +17,7 @@ mod network;
 mod webtorrent;
 mod ws_model;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -91,6 +91,8 @@ struct Simulation {
     admission: Admission,
     ws_clients: Vec<WsClient>,
     ws_operations: Vec<WsOperation>,
+    /// By operation: torrents whose owners it has not reached.
+    ws_due: BTreeMap<usize, BTreeSet<InfoHash>>,
     ws_model: WsModel,
 }
 
@@ -131,6 +133,7 @@ impl Simulation {
             admission: Admission::new(access_list),
             ws_clients: Vec::new(),
             ws_operations: Vec::new(),
+            ws_due: BTreeMap::new(),
             ws_model: WsModel::default(),
         }
     }

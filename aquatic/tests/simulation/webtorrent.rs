@@ -48,6 +48,18 @@ pub(crate) enum WsOperation {
     Leave { client: usize, peer_id: PeerId, torrents: BTreeSet<InfoHash> },
 }
 
+impl WsOperation {
+    /// The torrents that it is about.
+    fn torrents(&self) -> BTreeSet<InfoHash> {
+        match self {
+            Self::Announce(announce) => [announce.info_hash].into(),
+            Self::Answer(answer) => [answer.info_hash].into(),
+            Self::Scrape { served, .. } => served.clone(),
+            Self::Leave { torrents, .. } => torrents.clone(),
+        }
+    }
+}
+
 impl Simulation {
     pub(crate) fn ws_step(&mut self) {
         let open: Vec<usize> =
@@ -175,6 +187,7 @@ impl Simulation {
     /// Notes an operation, and applies to the model what the client's core applies at once.
     fn begin_ws(&mut self, core: usize, operation: WsOperation) {
         let number = self.ws_operations.len();
+        self.ws_due.insert(number, operation.torrents());
         self.ws_operations.push(operation);
         self.apply_ws(number, core);
         self.network.begin_ws(number);
@@ -184,6 +197,7 @@ impl Simulation {
     pub(crate) fn apply_ws(&mut self, number: usize, core: usize) {
         let state = self.cores[core].owners.state();
         let owns = |info_hash: &InfoHash| state.owns(info_hash);
+        self.ws_due.entry(number).or_default().retain(|torrent| !owns(torrent));
         match &mut self.ws_operations[number] {
             WsOperation::Announce(announce) => {
                 if owns(&announce.info_hash) {
@@ -323,6 +337,9 @@ impl Simulation {
             self.ws_receive();
         }
         self.ws_model.check_complete();
+        for (number, torrents) in &self.ws_due {
+            assert!(torrents.is_empty(), "operation {number} has not reached the owners of {torrents:?}");
+        }
         for client in self.ws_clients.iter().filter(|client| client.open) {
             assert_eq!((client.refusals, client.scrape), (0, None));
         }
