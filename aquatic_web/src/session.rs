@@ -11,16 +11,21 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use aquatic_http_protocol::{Head, Parsed};
+use aquatic_http_protocol::{Framing, Head, HttpFault, Parsed, Persistence, Refusal, Refused};
 use aquatic_net::tcp::Phase;
 
 use crate::front::{Front, READ_SIZE, Routed, Shared};
 use crate::site::{AfterReply, Site, Upgrade, Upgraded, Waiting, WebRequest};
 use crate::transport::{Runtime, Transport};
 
-/// Size of a request from which it is parsed again only when a line of it has ended, so that clients that
-/// send byte by byte stay cheap. Below it each read is parsed, so that what is not HTTP is refused early.
+/// Size of a request from which it is parsed again only when an empty line may have ended it, so that clients
+/// that send byte by byte, or line by line, stay cheap. Below it each read is parsed, so that what is not HTTP
+/// is refused early.
 const MIN_RECHECK_BYTES: usize = 32;
+
+/// Maximum number of times that a request of [`MIN_RECHECK_BYTES`] is parsed without being complete. Each takes
+/// time in proportion to its length. More than one time means empty lines in front of it.
+const MAX_RECHECKS: u32 = 8;
 
 /// Reads of one connection that found something, one after the other, before other tasks of the core run.
 const READS_PER_YIELD: u32 = 4;
@@ -38,6 +43,8 @@ pub(crate) struct Session<'a, S: Site, U, R, C> {
     in_head: bool,
     /// Reads since the task last waited for anything.
     reads: u32,
+    /// Number of times that the request at the front was parsed again.
+    rechecks: u32,
 }
 
 /// What is left to do after a poll.
@@ -86,6 +93,7 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
             reading: true,
             in_head: false,
             reads: 0,
+            rechecks: 0,
         }
     }
 
@@ -149,10 +157,9 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
     ) -> Poll<io::Result<Rest<S::Waiting, U::Accepted>>> {
         let mut shared = self.front.shared.borrow_mut();
         let shared = &mut *shared;
-        let mut end = self.kept.len();
-        shared.input[..end].copy_from_slice(&self.kept);
+        let begin = self.kept.len();
+        let mut end = begin;
         if self.reading {
-            let begin = end;
             let read = self.poll_receive(context, &mut shared.input[end..][..READ_SIZE]);
             end += ready!(read)?;
             if end == begin {
@@ -160,14 +167,24 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
             }
             shared.count_bytes(end - begin, 0);
             let new = &shared.input[begin..end];
-            if begin >= MIN_RECHECK_BYTES && end < shared.max_request_size && !new.contains(&b'\n') {
-                self.kept.extend_from_slice(new);
-                return Poll::Ready(Ok(Rest { unsent: None, next: Next::Continue }));
+            if begin >= MIN_RECHECK_BYTES && end < shared.max_request_size {
+                if !has_empty_line(&self.kept, new) {
+                    self.kept.extend_from_slice(new);
+                    return Poll::Ready(Ok(Rest { unsent: None, next: Next::Continue }));
+                }
+                self.rechecks += 1;
             }
         }
-        let Served { taken, written, next, incomplete } = self.serve_all(shared, end);
+        shared.input[..begin].copy_from_slice(&self.kept);
+        let mut served = self.serve_all(shared, end);
+        if served.taken == 0 && self.rechecks >= MAX_RECHECKS {
+            served.written += shared.refuse(TOO_MANY_EMPTY_LINES, 0);
+            served = Served { taken: end, next: Next::End(AfterReply::LingeringClose), ..served };
+        }
+        let Served { taken, written, next, incomplete } = served;
         self.reading = incomplete;
         self.in_head &= taken == 0;
+        self.rechecks = if taken == 0 { self.rechecks } else { 0 };
         keep(&mut self.kept, &shared.input[taken..end]);
         if let Next::End(_) = next {
             self.connection.announce_end();
@@ -293,6 +310,30 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
         })
         .await
     }
+}
+
+/// Refusal of a request with many empty lines in front of it that come one by one.
+const TOO_MANY_EMPTY_LINES: Refused = Refused {
+    refusal: Refusal::Http(HttpFault::Malformed),
+    framing: Framing::new(Persistence::Close),
+    length: 0,
+};
+
+/// Whether an empty line ends in what has been received last, which the bytes kept precede.
+fn has_empty_line(kept: &[u8], new: &[u8]) -> bool {
+    let mut line_begins = match kept {
+        [.., b'\n'] | [.., b'\n', b'\r'] => true,
+        _ => false,
+    };
+    for &byte in new {
+        match byte {
+            b'\n' if line_begins => return true,
+            b'\n' => line_begins = true,
+            b'\r' => {}
+            _ => line_begins = false,
+        }
+    }
+    false
 }
 
 /// Retains unconsumed bytes; frees the memory when there are none.

@@ -279,3 +279,35 @@ fn where_only_sockets_are_served_other_requests_are_explained() {
     assert!(served.run());
     assert_eq!(served.log.upgraded.take(), Some(("accepted".to_owned(), b"f".to_vec())));
 }
+
+/// Each read is a piece of this length.
+fn in_pieces(text: &str, length: usize) -> Vec<Read> {
+    text.as_bytes().chunks(length).map(|piece| Read::Bytes(piece.to_vec())).collect()
+}
+
+#[test]
+fn heads_that_come_line_by_line_are_served() {
+    let head = format!("GET /slow HTTP/1.1\r\nHost: tracker\r\n{}\r\n", "A: b\r\n".repeat(20));
+    for head in [head.clone(), format!("\r\n\n{head}"), head.replace("\r\n", "\n")] {
+        for length in [1, 2, 3, 7, 100] {
+            let (served, ended) = serve(in_pieces(&head, length));
+            assert_eq!((served.sent(), ended), (reply("/slow"), false), "pieces of {length}");
+        }
+    }
+}
+
+#[test]
+fn empty_lines_in_front_of_a_request_are_parsed_a_bounded_number_of_times() {
+    // As many as are parsed in any case, because they are short.
+    let few = "\r\n".repeat(15);
+    let (served, ended) = serve(in_pieces(&format!("{few}{}", get("/after")), 2));
+    assert_eq!((served.sent(), ended), (reply("/after"), false));
+    // At once they cost nothing.
+    let (served, ended) = serve([bytes("\r\n".repeat(100)), bytes(get("/after"))]);
+    assert_eq!((served.sent(), ended), (reply("/after"), false));
+    let (served, ended) = serve(in_pieces(&"\r\n".repeat(100), 2));
+    assert!(ended);
+    assert_eq!((served.sent(), served.wire().closed), (refusal(), Some(Closed::Lingering)));
+    let left = served.wire().reads.len();
+    assert!(left > 70, "after 32 bytes and some more, not {} lines", 100 - left);
+}
