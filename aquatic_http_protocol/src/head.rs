@@ -41,7 +41,7 @@ pub struct Head<'a> {
     /// Framing of the response: whether the connection persists, and whether the body is sent.
     pub framing: Framing,
     /// Protocols to which the client wants to upgrade the connection: the `Upgrade` field if `Connection`
-    /// lists it.
+    /// lists it and the version is not HTTP/1.0.
     pub upgrade: Option<&'a [u8]>,
     /// Length of the head in the buffer in bytes, empty lines in front of it included. The next request
     /// starts there.
@@ -121,7 +121,8 @@ fn read(window: &[u8]) -> Result<Option<Head<'_>>, HttpFault> {
         query,
         headers,
         framing: Framing { body: line.method != Method::Head, ..Framing::new(persistence) },
-        upgrade: fields.upgrade.filter(|_| fields.upgrades),
+        // To be ignored in a request of HTTP/1.0 (RFC 9110, section 7.8).
+        upgrade: fields.upgrade.filter(|_| fields.upgrades && line.version == Version::Http11),
         length: window.len() - rest.len(),
     }))
 }

@@ -18,6 +18,8 @@ pub enum Status {
     Ok,
     /// 400
     BadRequest,
+    /// 403
+    Forbidden,
     /// 404
     NotFound,
     /// 405
@@ -39,6 +41,7 @@ impl Status {
         match self {
             Self::Ok => "HTTP/1.1 200 OK",
             Self::BadRequest => "HTTP/1.1 400 Bad Request",
+            Self::Forbidden => "HTTP/1.1 403 Forbidden",
             Self::NotFound => "HTTP/1.1 404 Not Found",
             Self::MethodNotAllowed => "HTTP/1.1 405 Method Not Allowed",
             Self::UriTooLong => "HTTP/1.1 414 Request-URI Too Long",

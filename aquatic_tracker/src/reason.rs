@@ -99,6 +99,8 @@ reasons! {
     Method = "method",
 
     // WebTorrent.
+    /// An upgrade to a WebSocket by a web page that may not use the tracker.
+    Origin = "origin",
     /// A request that is no upgrade to a WebSocket.
     NoUpgrade = "no_upgrade",
     /// A message that is not UTF-8.

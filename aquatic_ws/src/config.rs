@@ -22,6 +22,11 @@ aquatic_common::settings! {
         /// Maximum number of torrents in a scrape reply. The torrents after these are not answered.
         pub max_scrape_torrents: usize = 64, unit "torrents", in 1..=500;
 
+        /// Origins of the web pages that may use the tracker, such as "https://page.example", or "null" for pages
+        /// without one. An empty list allows all. Browsers name the origin of a page in the handshake; clients
+        /// that are no browsers name none, and are always served.
+        pub allowed_origins: Vec<String> = Vec::new();
+
         pub client: WsClientConfig;
         pub limits: WsLimitsConfig;
         pub cleaning: WsCleaningConfig;
@@ -117,6 +122,13 @@ impl WsConfig {
             (Self::peer_announce_interval, interval),
             problems,
         );
+        for origin in self.allowed_origins.iter().filter(|origin| !is_origin(origin)) {
+            let text = format!(
+                "{origin:?} is no origin: scheme and host, with a port unless it is the scheme's, and nothing behind \
+                 it, such as \"https://page.example\""
+            );
+            problems.push(Problem::new(Self::allowed_origins, text));
+        }
         let client = &self.client;
         if client.max_announce_idle < interval.saturating_mul(2) {
             let text = format!(
@@ -132,6 +144,16 @@ impl WsConfig {
             problems.push(Problem::new(WsClientConfig::max_message_burst, text));
         }
     }
+}
+
+/// Whether a browser may name this origin (RFC 6454, section 6.2).
+fn is_origin(text: &str) -> bool {
+    let host = |(scheme, host): (&str, &str)| {
+        let is_scheme = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        let is_host = host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@*".contains(&byte));
+        !scheme.is_empty() && is_scheme && !host.is_empty() && is_host
+    };
+    text == "null" || text.split_once("://").is_some_and(host)
 }
 
 #[cfg(test)]
@@ -158,6 +180,17 @@ mod tests {
             ["ws.cleaning.max_peer_age", "ws.client.max_announce_idle"]
         );
         assert_eq!(problems(|ws| ws.client.max_message_rate = 2000), ["ws.client.max_message_burst"]);
+        let origins = |origins: &[&str]| {
+            let origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+            problems(|ws| ws.allowed_origins = origins)
+        };
+        assert_eq!(
+            origins(&["https://page.example", "http://[::1]:8000", "moz-extension://a-b", "null"]),
+            [""; 0]
+        );
+        for bad in ["page.example", "https://page.example/", "https://*.example", "", "https://"] {
+            assert_eq!(origins(&[bad]), ["ws.allowed_origins"], "{bad}");
+        }
     }
 
     #[test]

@@ -43,7 +43,8 @@ labels! {
 }
 
 /// Reasons for which messages and requests are refused.
-const REFUSED: [Reason; 18] = [
+const REFUSED: [Reason; 19] = [
+    Reason::Origin,
     Reason::NoUpgrade,
     Reason::Version,
     Reason::Malformed,
@@ -201,6 +202,7 @@ impl Counters {
         match why {
             NotUpgraded::Health => self.health.add(1),
             NotUpgraded::NoUpgrade => self.refuse(Reason::NoUpgrade),
+            NotUpgraded::Origin => self.refuse(Reason::Origin),
             NotUpgraded::Version => self.refuse(Reason::Version),
             NotUpgraded::Malformed => self.refuse(Reason::Malformed),
             NotUpgraded::NoClient(why) => self.no_client(why),

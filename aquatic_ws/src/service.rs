@@ -78,6 +78,8 @@ impl WsSeed {
 pub struct WsTracker {
     state: Rc<CoreState>,
     forwarded: ForwardedHeaders,
+    /// Origins of web pages that may use the tracker; empty for all.
+    allowed_origins: Vec<String>,
 }
 
 impl WsTracker {
@@ -86,7 +88,7 @@ impl WsTracker {
         let interval = Duration::from_secs(seed.config.cleaning.interval.into());
         let channel = core.open_channel::<ForwardedBatch>("ws").await;
         let tracker = seed.tracker(core.index(), core.metrics(), Outbox::new(channel.clone()));
-        let WsSeed { forwarded, access_list, .. } = seed;
+        let WsSeed { config, forwarded, access_list, .. } = seed;
         let state = Rc::new(CoreState::new(Rc::clone(core), tracker, Admission::new(access_list)));
         let receiving = Rc::clone(&state);
         channel.receive(move |from, batch| {
@@ -100,13 +102,14 @@ impl WsTracker {
             let store = || expiring.tracker.borrow_mut();
             expiry::run(&expiring.core, (interval, max_peer_age), &SWARMS_OF_BOTH_FAMILIES, store).await;
         });
-        Self { state, forwarded }
+        Self { state, forwarded, allowed_origins: config.allowed_origins }
     }
 
     /// Replaces the settings, except those of pending offers and of the interval of expiry. Open connections
     /// keep what they have beyond new limits.
     pub fn reconfigure(&mut self, config: &WsConfig, forwarded: ForwardedHeaders) {
         self.forwarded = forwarded;
+        self.allowed_origins.clone_from(&config.allowed_origins);
         self.state.tracker.borrow_mut().reconfigure(config);
     }
 
@@ -119,7 +122,7 @@ impl Upgrade<Connection> for WsTracker {
     type Accepted = Option<IpAddr>;
 
     fn respond(&mut self, request: &mut WebRequest<'_>, reply: &mut [u8]) -> UpgradeOutcome<Option<IpAddr>> {
-        match upgrade::decide(request, &self.forwarded) {
+        match upgrade::decide(request, &self.forwarded, &self.allowed_origins) {
             Decision::Upgrade(accepted) => {
                 if let Some(missing) = accepted.missing {
                     self.state.tracker.borrow().counters.no_client(missing);

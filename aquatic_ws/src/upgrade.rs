@@ -1,7 +1,7 @@
 //! Opening handshake of WebSocket (RFC 6455, section 4): whether a request is upgraded, and the response.
 //!
-//! Any path, origin and subprotocol is accepted. Clients send those of their announce URL and page, and all
-//! of them may use the tracker.
+//! Any path and subprotocol is accepted, and any origin unless the configuration lists those that may use the
+//! tracker. Clients send those of their announce URL and page.
 
 use std::net::IpAddr;
 
@@ -44,6 +44,8 @@ pub(crate) enum NotUpgraded {
     Health,
     /// Request for something other than an upgrade.
     NoUpgrade,
+    /// Upgrade by a web page whose origin is not allowed.
+    Origin,
     /// Upgrade to an unsupported version of WebSocket.
     Version,
     /// Upgrade without a valid key, or malformed request.
@@ -55,7 +57,13 @@ pub(crate) enum NotUpgraded {
 }
 
 /// Decides on a request for an upgrade to WebSocket.
-pub(crate) fn decide(request: &mut WebRequest<'_>, forwarded: &ForwardedHeaders) -> Decision {
+/// Clients that are no web pages send no `Origin`, and are not subject to `allowed_origins`, of which an empty
+/// list allows all.
+pub(crate) fn decide(
+    request: &mut WebRequest<'_>,
+    forwarded: &ForwardedHeaders,
+    allowed_origins: &[String],
+) -> Decision {
     let head = request.head;
     let plain =
         |status, fields, text, why| Decision::Reply(encode_reply(head.framing, status, fields, text), why);
@@ -67,6 +75,12 @@ pub(crate) fn decide(request: &mut WebRequest<'_>, forwarded: &ForwardedHeaders)
             "only version 13 is supported\n",
             NotUpgraded::Version,
         );
+    }
+    let is_allowed =
+        |origin: &[u8]| allowed_origins.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin));
+    if !allowed_origins.is_empty() && !head.headers.all("Origin").all(is_allowed) {
+        let text = "pages of this origin may not use this tracker\n";
+        return plain(Status::Forbidden, &[], text, NotUpgraded::Origin);
     }
     let Some(key) = head.headers.get("Sec-WebSocket-Key").filter(|key| is_key(key)) else {
         let text = "Sec-WebSocket-Key is missing or is not 16 bytes in base64\n";
@@ -139,6 +153,9 @@ mod tests {
 
     const TOO_MANY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 99));
 
+    /// Clients with this address are subject to a list of origins.
+    const RESTRICTED: &str = "192.0.2.77";
+
     fn forwarded(on_bad: OnBadHeader) -> ForwardedHeaders {
         let trusted = TrustedProxies::parse(&["10.0.0.1"]).unwrap();
         ForwardedHeaders { names: vec!["X-Forwarded-For".to_owned()], trusted, on_bad }
@@ -159,7 +176,9 @@ mod tests {
             now: Seconds(0),
             charge_address: &mut |ip| ip != TOO_MANY,
         };
-        decide(&mut request, &forwarded(OnBadHeader::Refuse))
+        let origins = ["https://page.example".to_owned(), "http://localhost:8000".to_owned()];
+        let origins = if peer == RESTRICTED { &origins[..] } else { &[] };
+        decide(&mut request, &forwarded(OnBadHeader::Refuse), origins)
     }
 
     const UPGRADE: &str = "GET /any HTTP/1.1\nHost: x\nConnection: keep-alive, Upgrade\nUpgrade: WebSocket\n\
@@ -217,6 +236,43 @@ mod tests {
             let why = if name.ends_with(':') { NotUpgraded::NoUpgrade } else { NotUpgraded::Malformed };
             plain(&format!("{without}\n"), if why == NotUpgraded::Malformed { "400" } else { "426" }, why);
         }
+    }
+
+    #[test]
+    fn origins_can_be_restricted() {
+        for (origins, allowed) in [
+            (&[][..], true),
+            (&["https://page.example"], true),
+            (&["HTTPS://Page.Example"], true),
+            (&["http://localhost:8000"], true),
+            (&["http://page.example"], false),
+            (&["https://page.example.org"], false),
+            (&["https://page.example:8443"], false),
+            (&["null"], false),
+            (&[""], false),
+            (&["https://page.example", "https://other.example"], false),
+        ] {
+            let fields: String = origins.iter().map(|origin| format!("Origin: {origin}\n")).collect();
+            let request = format!("{UPGRADE}{fields}\n");
+            let decision = decide_from(RESTRICTED, &request);
+            match &decision {
+                Decision::Upgrade(_) => assert!(allowed, "{origins:?}"),
+                Decision::Reply(_, why) => {
+                    assert_eq!((allowed, *why), (false, NotUpgraded::Origin), "{origins:?}");
+                    assert!(response(&decision).starts_with("HTTP/1.1 403 "));
+                }
+            }
+            assert!(
+                matches!(decide_from("192.0.2.1", &request), Decision::Upgrade(_)),
+                "an empty list allows all"
+            );
+        }
+    }
+
+    #[test]
+    fn http_1_0_is_not_upgraded() {
+        let decision = decide_from("192.0.2.1", &format!("{UPGRADE}\n").replace("HTTP/1.1", "HTTP/1.0"));
+        assert!(matches!(decision, Decision::Reply(_, NotUpgraded::NoUpgrade)), "{decision:?}");
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub(super) const APPLIES: &[(&str, Applies)] = &[
     (WsConfig::peer_announce_interval, OnReload),
     (WsConfig::announce_interval_jitter, OnReload),
     (WsConfig::max_offers, OnReload),
+    (WsConfig::allowed_origins, OnReload),
     (WsConfig::max_offer_age, OnRestart),
     (WsConfig::max_scrape_torrents, OnReload),
     ("ws.client", OnReload),
