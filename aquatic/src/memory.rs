@@ -13,8 +13,8 @@ const PROCESS: u64 = 16 * MIB;
 /// What each core takes besides what it stores: executor, buffers for packets, channels.
 const CORE: u64 = 4 * MIB;
 
-/// What a connection takes, at most: buffers of the process and of the kernel, TLS session, WebTorrent peer and
-/// its offers. Idle ones take between 2 and 12 KiB.
+/// What a connection takes, at most: buffers of the process and of the kernel, TLS session, WebTorrent peer
+/// and its offers. Idle ones take between 2 and 12 KiB.
 const CONNECTION: u64 = 16 << 10;
 
 /// Share that connections may take of what is left, in percent.
@@ -43,7 +43,8 @@ pub(crate) struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Divides a budget of bytes among so many cores, of which each has UDP receive buffers of `buffers` bytes.
+    /// Divides a budget of bytes among so many cores, of which each has UDP receive buffers of `buffers`
+    /// bytes.
     fn new(total: u64, cores: u64, buffers: u64, connections: usize) -> Self {
         let fixed = PROCESS + cores * (CORE + buffers);
         let left = total.saturating_sub(fixed);
@@ -59,7 +60,8 @@ impl MemoryPlan {
         }
     }
 
-    /// The plan for a configuration, if it bounds memory and this machine's memory is known. Written to the log.
+    /// The plan for a configuration, if it bounds memory and this machine's memory is known. Written to the
+    /// log.
     pub(crate) fn of(config: &TrackerConfig, cores: usize, udp: bool) -> Option<Self> {
         let limit = config.limits.max_memory;
         let Some(available) = memory::available() else {

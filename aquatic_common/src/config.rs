@@ -128,17 +128,17 @@ crate::settings! {
         pub max_peers: u64 = 100_000_000, unit "peers", in 1..=1_000_000_000;
         /// Maximum number of peers per torrent and address family.
         pub max_peers_per_torrent: u32 = 1_000_000, unit "peers", in 1..=10_000_000;
-        /// Maximum number of peers per torrent and IPv4 address, or IPv6 /64 network. The default suffices for
-        /// a NAT with hundreds of clients in the same torrent: 300 lose 2 % to the division by ports on which
-        /// the limit is based. Further clients of the address are answered but not found by others.
+        /// Maximum number of peers per torrent and IPv4 address, or IPv6 /64 network. The default suffices
+        /// for a NAT with hundreds of clients in the same torrent: 300 lose 2 % to the division by ports on
+        /// which the limit is based. Further clients of the address are answered but not found by others.
         /// Independently of this limit, replies prefer peers of other addresses where one address has more
         /// than about a quarter of a torrent's peers.
         pub max_peers_per_address: u32 = 512, unit "peers", in 1..=1_000_000;
-        /// Maximum memory of the process: a size such as "512MiB" or "2GiB", or a share such as "80%" of the memory
-        /// that the machine has, or that the control group of the process (container, MemoryMax= of a systemd unit)
-        /// may use if that is less; "" for no maximum. What is left of it for peers is printed at start. As it fills
-        /// up, first only the first two peers of a torrent are stored, then peers expire sooner, and in the end no
-        /// new ones are stored; announces are answered all the time.
+        /// Maximum memory of the process: a size such as "512MiB" or "2GiB", or a share such as "80%" of the
+        /// memory that the machine has, or that the control group of the process (container, MemoryMax= of a
+        /// systemd unit) may use if that is less; "" for no maximum. What is left of it for peers is printed
+        /// at start. As it fills up, first only the first two peers of a torrent are stored, then peers
+        /// expire sooner, and in the end no new ones are stored; announces are answered all the time.
         pub max_memory: MemoryLimit = MemoryLimit::Share(80);
         /// Share of max_peers that is reserved for torrents with fewer than three peers.
         pub reserved_for_small_torrents: u32 = 10, unit "percent", in 0..=90;

@@ -157,8 +157,8 @@ fn cgroup_quota(memberships: &str, mount: &Path) -> Option<Quota> {
     quotas.fold(None, Quota::tighter)
 }
 
-/// Directories of the control groups that bind this process in what a controller limits, each with the version
-/// of its hierarchy, 1 or 2.
+/// Directories of the control groups that bind this process in what a controller limits, each with the
+/// version of its hierarchy, 1 or 2.
 pub(crate) fn groups_of<'a>(
     memberships: &'a str,
     mount: &'a Path,
@@ -175,8 +175,8 @@ pub(crate) fn groups_of<'a>(
             None
         }
     });
-    // A group is bound by its own limits and by those of all groups around it. In a container the path may name
-    // groups that are not visible; the root of the mount is then the container's own group.
+    // A group is bound by its own limits and by those of all groups around it. In a container the path may
+    // name groups that are not visible; the root of the mount is then the container's own group.
     groups.flat_map(|(hierarchy, group, version)| {
         let ancestors = Path::new(group.trim_start_matches('/')).ancestors();
         ancestors.map(move |ancestor| (hierarchy.join(ancestor), version))

@@ -21,8 +21,8 @@ fn total(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The least limit of the control groups of the process. Limits that are off are very large numbers in version
-/// 1 and no numbers in version 2.
+/// The least limit of the control groups of the process. Limits that are off are very large numbers in
+/// version 1 and no numbers in version 2.
 fn limit_of_groups(memberships: &str, mount: &Path) -> Option<u64> {
     groups_of(memberships, mount, "memory")
         .filter_map(|(group, version)| {

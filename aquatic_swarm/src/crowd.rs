@@ -1,14 +1,14 @@
-//! Many peers of one network, which is an IPv4 address or an IPv6 /64: how many are stored per torrent, and how
-//! many of them are in a reply.
+//! Many peers of one network, which is an IPv4 address or an IPv6 /64: how many are stored per torrent, and
+//! how many of them are in a reply.
 //!
 //! **Stored** are at most `max_peers_per_address`. The peers of a network are divided into groups by their
 //! port (IPv6: port and interface id), and each group has the same maximum. Peers of one group have the same
 //! hash, so they share a bucket of a large swarm's index, and finding a peer counts those of its group on the
 //! way. This takes no memory, and nothing has to be kept up to date when peers go.
 //!
-//! **Replies** of a swarm that is *crowded*, in which a network has about a quarter of the peers or more, take
-//! only a few peers of a network before those of all others. Whether a swarm is crowded is decided when peers
-//! are added, so replies of other swarms cost nothing more.
+//! **Replies** of a swarm that is *crowded*, in which a network has about a quarter of the peers or more,
+//! take only a few peers of a network before those of all others. Whether a swarm is crowded is decided when
+//! peers are added, so replies of other swarms cost nothing more.
 
 use rand::Rng;
 use siphasher::sip::SipHasher13;
@@ -20,8 +20,8 @@ use crate::peer_format::PeerFormat;
 use crate::sample::{below, proportion};
 use crate::types::MAX_NUMWANT;
 
-/// Desired maximum number of peers per group. With it, a network of 300 peers loses 2 % of them to groups that
-/// are full by chance, if 512 are allowed. A bucket of an index has room for 255 peers.
+/// Desired maximum number of peers per group. With it, a network of 300 peers loses 2 % of them to groups
+/// that are full by chance, if 512 are allowed. A bucket of an index has room for 255 peers.
 const PEERS_PER_GROUP: u32 = 8;
 /// Groups cannot be told apart beyond this, the number of ports.
 const MAX_GROUP_BITS: u32 = 16;
@@ -147,9 +147,9 @@ impl Selection {
     }
 }
 
-/// Visits `count` eligible peers of a crowded swarm, which has at least as many, by their positions. A network
-/// has at most an eighth of them, as long as there are others among those looked at, up to 1024; what is
-/// missing is then taken from any network. Seeders and leechers come in proportion, apart from that.
+/// Visits `count` eligible peers of a crowded swarm, which has at least as many, by their positions. A
+/// network has at most an eighth of them, as long as there are others among those looked at, up to 1024; what
+/// is missing is then taken from any network. Seeders and leechers come in proportion, apart from that.
 pub(crate) fn select<K: PeerFormat>(
     (order, eligible): (PeerOrder, Eligible),
     count: u32,

@@ -43,10 +43,9 @@ impl Shard {
         Self { limits, intake: Intake::All, v4, v6, expiring: Family::V4 }
     }
 
-    /// Replaces the limits, which are lowered as in [`Self::new`], except for `max_peers_per_address`, by which
-    /// the indexes of large swarms are laid out. If the shard holds more than the new
-    /// limits allow, nothing is removed: new peers are not stored until enough others have stopped or
-    /// expired.
+    /// Replaces the limits, which are lowered as in [`Self::new`], except for `max_peers_per_address`, by
+    /// which the indexes of large swarms are laid out. If the shard holds more than the new limits allow,
+    /// nothing is removed: new peers are not stored until enough others have stopped or expired.
     pub fn set_limits(&mut self, limits: ShardLimits) {
         self.limits = limits.capped();
     }

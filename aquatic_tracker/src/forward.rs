@@ -1,5 +1,5 @@
-//! What the services of a core use to send messages to other cores: batches with lists for what is of variable
-//! length, so that a message takes no allocation of its own.
+//! What the services of a core use to send messages to other cores: batches with lists for what is of
+//! variable length, so that a message takes no allocation of its own.
 
 use aquatic_runtime::channel::OutboxFull;
 use aquatic_runtime::{Batch, Outbox};

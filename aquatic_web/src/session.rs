@@ -19,12 +19,12 @@ use crate::site::{AfterReply, Site, Upgrade, Upgraded, Waiting, WebRequest};
 use crate::transport::{Runtime, Transport};
 
 /// Size of a request from which it is parsed again only when an empty line may have ended it, so that clients
-/// that send byte by byte, or line by line, stay cheap. Below it each read is parsed, so that what is not HTTP
-/// is refused early.
+/// that send byte by byte, or line by line, stay cheap. Below it each read is parsed, so that what is not
+/// HTTP is refused early.
 const MIN_RECHECK_BYTES: usize = 32;
 
-/// Maximum number of times that a request of [`MIN_RECHECK_BYTES`] is parsed without being complete. Each takes
-/// time in proportion to its length. More than one time means empty lines in front of it.
+/// Maximum number of times that a request of [`MIN_RECHECK_BYTES`] is parsed without being complete. Each
+/// takes time in proportion to its length. More than one time means empty lines in front of it.
 const MAX_RECHECKS: u32 = 8;
 
 /// Reads of one connection that found something, one after the other, before other tasks of the core run.

@@ -1,8 +1,8 @@
 //! Memory and processor time of the WebTorrent swarms: `cargo bench -p aquatic_ws --bench swarms`.
 //!
 //! Each row fills swarms of one size, and reports resident memory per peer, the memory that `Stats` states,
-//! announces per second while they grow and once they are full, offers and answers per second, and the time of
-//! a pass of expiry per peer. Resident memory includes the overhead of the allocator.
+//! announces per second while they grow and once they are full, offers and answers per second, and the time
+//! of a pass of expiry per peer. Resident memory includes the overhead of the allocator.
 
 #![allow(clippy::print_stdout, reason = "the table on standard output is what this program is for")]
 #![allow(clippy::unwrap_used, reason = "a missing /proc ends the measurement")]

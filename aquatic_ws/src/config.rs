@@ -22,9 +22,9 @@ aquatic_common::settings! {
         /// Maximum number of torrents in a scrape reply. The torrents after these are not answered.
         pub max_scrape_torrents: usize = 64, unit "torrents", in 1..=500;
 
-        /// Origins of the web pages that may use the tracker, such as "https://page.example", or "null" for pages
-        /// without one. An empty list allows all. Browsers name the origin of a page in the handshake; clients
-        /// that are no browsers name none, and are always served.
+        /// Origins of the web pages that may use the tracker, such as "https://page.example", or "null" for
+        /// pages without one. An empty list allows all. Browsers name the origin of a page in the handshake;
+        /// clients that are no browsers name none, and are always served.
         pub allowed_origins: Vec<String> = Vec::new();
 
         pub client: WsClientConfig;

@@ -14,8 +14,8 @@ const MESSAGE_SIZE: usize = 128;
 /// Maximum number of entries for which each list of an emptied batch keeps its memory.
 const MAX_KEPT: usize = 1024;
 
-/// Messages from one core to another, in order. What is of variable length stands, in the same order, in lists
-/// of the batch. Requests that do not fit are refused, and relays dropped; both are counted.
+/// Messages from one core to another, in order. What is of variable length stands, in the same order, in
+/// lists of the batch. Requests that do not fit are refused, and relays dropped; both are counted.
 #[derive(Debug, Default)]
 pub struct ForwardedBatch {
     pub(crate) messages: Vec<Forwarded>,

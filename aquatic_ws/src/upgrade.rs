@@ -56,9 +56,8 @@ pub(crate) enum NotUpgraded {
     TooManyConnections,
 }
 
-/// Decides on a request for an upgrade to WebSocket.
-/// Clients that are no web pages send no `Origin`, and are not subject to `allowed_origins`, of which an empty
-/// list allows all.
+/// Decides on a request for an upgrade to WebSocket. Clients that are no web pages send no `Origin`, and are
+/// not subject to `allowed_origins`, of which an empty list allows all.
 pub(crate) fn decide(
     request: &mut WebRequest<'_>,
     forwarded: &ForwardedHeaders,

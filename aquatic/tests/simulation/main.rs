@@ -1,6 +1,7 @@
-//! Several cores in one thread, over UDP, HTTP and WebTorrent at once: random announces, stops, scrapes, offers,
-//! answers, ends of connections, expiry and changes of the access list, while batches between cores are delayed
-//! and overtake each other. Each reply and each relay is compared with a naive model of the whole tracker.
+//! Several cores in one thread, over UDP, HTTP and WebTorrent at once: random announces, stops, scrapes,
+//! offers, answers, ends of connections, expiry and changes of the access list, while batches between cores
+//! are delayed and overtake each other. Each reply and each relay is compared with a naive model of the whole
+//! tracker.
 //!
 //! A failure prints its seed; `AQUATIC_SIMULATION_SEED=… cargo test -p aquatic --test simulation` repeats it.
 

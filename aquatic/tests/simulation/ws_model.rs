@@ -23,6 +23,8 @@ struct Registration {
 struct Peer {
     registration: Registration,
     claimant: Option<Registration>,
+    /// Whether the peer was counted as a download.
+    counted: bool,
     /// Offers that can be answered, oldest first, with the time until then.
     pending: Vec<(String, u32)>,
 }
@@ -107,11 +109,13 @@ impl WsModel {
                     contested = true;
                 }
                 Some(peer) => {
-                    swarm.downloaded += u32::from(seeder && !peer.registration.seeder);
+                    let completes = seeder && !peer.registration.seeder && !peer.counted;
+                    peer.counted |= completes;
+                    swarm.downloaded += u32::from(completes);
                     peer.registration = registration;
                 }
                 None => {
-                    let peer = Peer { registration, claimant: None, pending: Vec::new() };
+                    let peer = Peer { registration, claimant: None, counted: false, pending: Vec::new() };
                     swarm.peers.insert(peer_id, peer);
                 }
             }

@@ -423,8 +423,8 @@ impl Expire for Swarms {
     }
 }
 
-/// Returns the memory of a map in bytes: entries with their hashes, and positions in a table whose capacity is
-/// seven eighths of its buckets.
+/// Returns the memory of a map in bytes: entries with their hashes, and positions in a table whose capacity
+/// is seven eighths of its buckets.
 fn map_bytes<K, V, S>(map: &IndexMap<K, V, S>) -> usize {
     const POSITION: usize = size_of::<usize>() + 1;
     map.capacity() * (size_of::<(u64, K, V)>() + POSITION * 8 / 7)
