@@ -321,10 +321,7 @@ const TOO_MANY_EMPTY_LINES: Refused = Refused {
 
 /// Whether an empty line ends in what has been received last, which the bytes kept precede.
 fn has_empty_line(kept: &[u8], new: &[u8]) -> bool {
-    let mut line_begins = match kept {
-        [.., b'\n'] | [.., b'\n', b'\r'] => true,
-        _ => false,
-    };
+    let mut line_begins = matches!(kept, [.., b'\n'] | [.., b'\n', b'\r']);
     for &byte in new {
         match byte {
             b'\n' if line_begins => return true,
