@@ -29,10 +29,11 @@ OTHER_FILES = 200  # that a tracker may have open besides its connections
 
 
 def on_core(core):
-    """For `preexec_fn`: pins the process to a core and lets it open as many files as it may, before it starts."""
+    """For `preexec_fn`: pins the process to a core, or to a set of them, and lets it open as many files as it may,
+    before it starts."""
 
     def prepare():
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, core if isinstance(core, set) else {core})
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -109,6 +110,21 @@ class Server:
         stat = self.proc("stat")
         fields = stat.rpartition(")")[2].split()
         return int(fields[11]) / CLOCK_TICKS, int(fields[12]) / CLOCK_TICKS
+
+    def processor_time(self):
+        """Processor time of all its threads so far, in seconds, to the nanosecond."""
+        return sum(int(self.proc(f"{task}/schedstat").split()[0]) for task in self.tasks()) / 1e9
+
+    def sleeps(self):
+        """How often its threads have gone to sleep so far."""
+        pattern = r"^voluntary_ctxt_switches:\s+(\d+)"
+        return sum(int(re.findall(pattern, self.proc(f"{task}/status"), re.MULTILINE)[0]) for task in self.tasks())
+
+    def tasks(self):
+        """Its threads, as directories in the process's own."""
+        if self.process is None:
+            raise RuntimeError(f"{self.name} has not been started")
+        return [f"task/{task.name}" for task in Path(f"/proc/{self.process.pid}/task").iterdir()]
 
     def rss(self):
         """Resident memory in bytes."""
