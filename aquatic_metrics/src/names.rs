@@ -180,7 +180,7 @@ pub const STALLS: Metric =
 pub const WAIT_FAILURES: Metric = metric(
     "aquatic_wait_failures",
     Kind::Loss,
-    "Waits for sockets that failed because too many files are open, so that sockets were looked at periodically",
+    "Waits for sockets that failed because epoll takes no more descriptors (fs.epoll.max_user_watches)",
 );
 /// Descriptors a core waits for.
 pub const WATCHED_FDS: Metric =

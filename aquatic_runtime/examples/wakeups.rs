@@ -40,7 +40,7 @@ impl CoreService for Measure {
             core.sleep(Duration::from_millis(500)).await;
             idle(&core).await;
             yields(&core).await;
-            for mode in [Mode::OneShot, Mode::Edge] {
+            for mode in [Mode::Level, Mode::Edge] {
                 ping_pong(&core, mode).await?;
             }
             if core.count() > 1 {

@@ -8,19 +8,21 @@
 //!
 //! Invariants, each against a known fault of glommio 0.9. Nobody awaits a send, because two cores that wait
 //! for room with each other would wait for ever. Channel ends are never cloned, because a clone is a second
-//! writer to a queue with room for one. Each queue is received from by one task of its own that is woken by
-//! that queue only: a task that polled several would leave a waker behind in each at every poll, and a task
-//! overflows at 32,767 of them.
+//! writer to a queue with room for one. Nobody waits in glommio's reactor, which is not polled
+//! ([`event_loop`](crate::event_loop)): a queue is asked only if the number of batches sent says that it has
+//! one, because asking an empty queue leaves a waker behind that is never taken out.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aquatic_metrics::{Counter, names};
@@ -31,6 +33,7 @@ use glommio::channels::shared_channel::{
 use glommio::{GlommioError, ResourceType};
 
 use crate::core::Core;
+use crate::notifier::Notifier;
 
 /// Maximum number of batches in the queue from one core to another.
 pub const QUEUE_CAPACITY: usize = 1024;
@@ -43,6 +46,9 @@ const MAX_SPARE: usize = 64;
 
 /// Pause before another attempt to send to a core whose queue was full.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Pause between two attempts to connect the ends of queues while the cores start.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A batch of messages: what a channel carries.
 pub trait Batch: Default + Send + 'static {
@@ -78,11 +84,28 @@ pub struct Overflow<B>(pub B);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxFull;
 
+/// Number of batches that have been sent through a queue. Written by the sender only.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Sent(AtomicUsize);
+
+/// The sending end of a queue, before or after it is connected.
+struct SendEnd<S> {
+    queue: S,
+    sent: Arc<Sent>,
+}
+
+/// The receiving end of a queue, before or after it is connected.
+struct ReceiveEnd<R> {
+    queue: R,
+    sent: Arc<Sent>,
+}
+
 /// One core's ends of all queues of a channel, on the way to that core's thread.
 struct Ends<B: Send> {
     /// By index of the other core; none to itself.
-    senders: Vec<Option<SharedSender<B>>>,
-    receivers: Vec<Option<SharedReceiver<B>>>,
+    senders: Vec<Option<SendEnd<SharedSender<B>>>>,
+    receivers: Vec<Option<ReceiveEnd<SharedReceiver<B>>>>,
 }
 
 /// The queues between this many cores: each core's ends, in core order. One core has none.
@@ -95,30 +118,42 @@ fn full_mesh<B: Send + 'static>(cores: usize) -> Vec<Ends<B>> {
     for from in 0..cores {
         for to in (0..cores).filter(|&to| to != from) {
             let (sender, receiver) = shared_channel::new_bounded(QUEUE_CAPACITY);
-            all[from].senders[to] = Some(sender);
-            all[to].receivers[from] = Some(receiver);
+            let sent = Arc::new(Sent::default());
+            all[from].senders[to] = Some(SendEnd { queue: sender, sent: Arc::clone(&sent) });
+            all[to].receivers[from] = Some(ReceiveEnd { queue: receiver, sent });
         }
     }
     all
 }
 
-/// The channels of the process, by name, with the ends that no core has taken yet.
-#[derive(Clone, Default)]
+/// The channels of the process, by name, with the ends that no core has taken yet, and how to wake each core.
+#[derive(Clone)]
 pub(crate) struct Channels {
-    cores: usize,
+    notifiers: Arc<[Notifier]>,
     unclaimed: Arc<Mutex<HashMap<&'static str, Box<dyn Any + Send>>>>,
 }
 
 impl Channels {
-    pub(crate) fn new(cores: usize) -> Self {
-        Self { cores, ..Self::default() }
+    /// The channels between this many cores.
+    ///
+    /// # Errors
+    /// Those of `eventfd`, such as too many open files.
+    pub(crate) fn new(cores: usize) -> io::Result<Self> {
+        let notifiers = (0..cores).map(|_| Notifier::new()).collect::<io::Result<_>>()?;
+        Ok(Self { notifiers, unclaimed: Arc::default() })
+    }
+
+    /// How to wake a core, which must be one of those there are.
+    pub(crate) fn notifier(&self, core: usize) -> &Notifier {
+        &self.notifiers[core]
     }
 
     /// Takes a core's ends. The first core that asks for a name makes the queues of all.
     fn take<B: Batch>(&self, name: &'static str, core: usize) -> Ends<B> {
         let mut unclaimed = self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner);
         let all = unclaimed.entry(name).or_insert_with(|| {
-            Box::new(full_mesh::<B>(self.cores).into_iter().map(Some).collect::<Vec<Option<Ends<B>>>>())
+            let all = full_mesh::<B>(self.notifiers.len());
+            Box::new(all.into_iter().map(Some).collect::<Vec<Option<Ends<B>>>>())
         });
         let ends = all.downcast_mut::<Vec<Option<Ends<B>>>>().and_then(|all| all.get_mut(core)?.take());
         let Some(ends) = ends else { unreachable!("a core opens each channel once, with one type: {name}") };
@@ -146,8 +181,8 @@ impl<B: Batch> fmt::Debug for Channel<B> {
 struct Inner<B: Batch> {
     name: &'static str,
     core: Rc<Core>,
-    senders: Vec<Option<ConnectedSender<B>>>,
-    receivers: Cell<Vec<(usize, ConnectedReceiver<B>)>>,
+    senders: Vec<Option<SendEnd<ConnectedSender<B>>>>,
+    receivers: Cell<Vec<(usize, ReceiveEnd<ConnectedReceiver<B>>)>>,
     spare: RefCell<Vec<B>>,
     overflows: Counter,
     received: Counter,
@@ -157,29 +192,17 @@ impl<B: Batch> Channel<B> {
     /// Connects a core's ends; completes when all other cores have opened the channel, too.
     pub(crate) async fn open(core: &Rc<Core>, channels: &Channels, name: &'static str) -> Self {
         let Ends { senders, receivers } = channels.take::<B>(name, core.index());
-        // A sender and its receiver connect when both try at once, so all have to be trying before one is
-        // waited for.
-        let connecting: Vec<_> = senders
-            .into_iter()
-            .map(|sender| sender.map(|sender| glommio::spawn_local(sender.connect())))
-            .collect();
-        let receiving: Vec<_> = receivers
-            .into_iter()
-            .map(|receiver| receiver.map(|receiver| glommio::spawn_local(receiver.connect())))
-            .collect();
-        let mut senders = Vec::with_capacity(connecting.len());
-        for sender in connecting {
-            senders.push(match sender {
-                Some(sender) => Some(sender.await),
-                None => None,
-            });
+        let mut sending: Vec<_> = senders.into_iter().map(|end| end.map(Connecting::sender)).collect();
+        let mut receiving: Vec<_> = receivers.into_iter().map(|end| end.map(Connecting::receiver)).collect();
+        // A sender and its receiver connect when both have tried, so all have to try before one is waited
+        // for.
+        while !(try_connect(&mut sending) & try_connect(&mut receiving)) {
+            core.sleep(CONNECT_INTERVAL).await;
         }
-        let mut receivers = Vec::with_capacity(receiving.len());
-        for (from, receiver) in receiving.into_iter().enumerate() {
-            if let Some(receiver) = receiver {
-                receivers.push((from, receiver.await));
-            }
-        }
+        let senders = sending.into_iter().map(|end| end.and_then(Connecting::send_end)).collect();
+        let receivers =
+            receiving.into_iter().enumerate().filter_map(|(from, end)| Some((from, end?.receive_end()?)));
+        let receivers = receivers.collect();
         let label = [("channel", name)];
         let inner = Inner {
             name,
@@ -217,8 +240,13 @@ impl<B: Batch> Channel<B> {
             Err(Overflow(batch))
         };
         let Some(Some(sender)) = self.inner.senders.get(to) else { return overflow(batch) };
-        match sender.try_send(batch) {
-            Ok(()) => Ok(()),
+        match sender.queue.try_send(batch) {
+            Ok(()) => {
+                let Sent(sent) = &*sender.sent;
+                sent.store(sent.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+                self.inner.core.notifier_of(to).notify();
+                Ok(())
+            }
             Err(GlommioError::WouldBlock(ResourceType::Channel(batch)))
             | Err(GlommioError::Closed(ResourceType::Channel(batch))) => overflow(batch),
             Err(other) => unreachable!("a send either blocks or finds the queue closed: {}", kind(&other)),
@@ -230,29 +258,97 @@ impl<B: Batch> Channel<B> {
     /// called once.
     pub fn receive(&self, receive: impl FnMut(usize, &mut B) + 'static) {
         let receive = Rc::new(RefCell::new(receive));
-        for (from, mut receiver) in self.inner.receivers.take() {
+        for (from, end) in self.inner.receivers.take() {
             let (channel, receive) = (self.clone(), Rc::clone(&receive));
-            let receiving = poll_fn(move |context| {
-                let core = &channel.inner.core;
-                core.begin_messages();
-                for _ in 0..BATCHES_PER_POLL {
-                    match Pin::new(&mut receiver).poll_next(context) {
-                        Poll::Ready(Some(mut batch)) => {
-                            channel.inner.received.add(1);
-                            (receive.borrow_mut())(from, &mut batch);
-                            channel.recycle(batch);
-                        }
-                        // The queue closes only when the other core's thread ends, which ends the process.
-                        done_for_now @ (Poll::Pending | Poll::Ready(None)) => return done_for_now.map(drop),
-                    }
-                }
-                // No waker has been left in the queue by this poll.
-                core.wake_behind_others(context);
-                Poll::Pending
-            });
-            glommio::spawn_local(receiving).detach();
+            self.inner.core.add_inbox(QueueInbox { channel, from, end, received: 0, receive });
         }
     }
+}
+
+/// Whether an inbox has been left empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// Nothing is left.
+    All,
+    /// Something may be left.
+    Some,
+}
+
+/// Where messages of another core arrive.
+pub(crate) trait Inbox {
+    /// Hands on what has arrived, up to a budget.
+    fn receive(&mut self) -> Received;
+}
+
+/// The receiving end of one queue, and the handler of its batches.
+struct QueueInbox<B: Batch, F> {
+    channel: Channel<B>,
+    from: usize,
+    end: ReceiveEnd<ConnectedReceiver<B>>,
+    /// Number of batches received so far.
+    received: usize,
+    receive: Rc<RefCell<F>>,
+}
+
+impl<B: Batch, F: FnMut(usize, &mut B)> Inbox for QueueInbox<B, F> {
+    fn receive(&mut self) -> Received {
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..BATCHES_PER_POLL {
+            if self.received == self.end.sent.0.load(Ordering::Acquire) {
+                return Received::All;
+            }
+            let Poll::Ready(Some(mut batch)) = Pin::new(&mut self.end.queue).poll_next(&mut context) else {
+                // The queue closes only when the other core's thread ends, which ends the process.
+                return Received::All;
+            };
+            self.received = self.received.wrapping_add(1);
+            self.channel.inner.received.add(1);
+            (self.receive.borrow_mut())(self.from, &mut batch);
+            self.channel.recycle(batch);
+        }
+        Received::Some
+    }
+}
+
+/// An end of a queue on the way to being connected, `E`.
+struct Connecting<E> {
+    future: Pin<Box<dyn Future<Output = E>>>,
+    sent: Arc<Sent>,
+    connected: Option<E>,
+}
+
+impl<B: Batch> Connecting<ConnectedSender<B>> {
+    fn sender(end: SendEnd<SharedSender<B>>) -> Self {
+        Self { future: Box::pin(end.queue.connect()), sent: end.sent, connected: None }
+    }
+
+    fn send_end(self) -> Option<SendEnd<ConnectedSender<B>>> {
+        Some(SendEnd { queue: self.connected?, sent: self.sent })
+    }
+}
+
+impl<B: Batch> Connecting<ConnectedReceiver<B>> {
+    fn receiver(end: ReceiveEnd<SharedReceiver<B>>) -> Self {
+        Self { future: Box::pin(end.queue.connect()), sent: end.sent, connected: None }
+    }
+
+    fn receive_end(self) -> Option<ReceiveEnd<ConnectedReceiver<B>>> {
+        Some(ReceiveEnd { queue: self.connected?, sent: self.sent })
+    }
+}
+
+/// Has each end that is not connected try. Returns whether all are.
+fn try_connect<E>(ends: &mut [Option<Connecting<E>>]) -> bool {
+    // glommio's reactor would wake whoever waits here, but is not polled.
+    let mut context = Context::from_waker(Waker::noop());
+    let mut all = true;
+    for end in ends.iter_mut().flatten().filter(|end| end.connected.is_none()) {
+        match end.future.as_mut().poll(&mut context) {
+            Poll::Ready(connected) => end.connected = Some(connected),
+            Poll::Pending => all = false,
+        }
+    }
+    all
 }
 
 fn kind<T>(error: &GlommioError<T>) -> &'static str {
@@ -405,7 +501,7 @@ mod tests {
 
     #[test]
     fn channels_are_told_apart_by_name() {
-        let channels = Channels::new(2);
+        let channels = Channels::new(2).unwrap();
         assert_eq!(channels.take::<Vec<u8>>("bytes", 0).senders.len(), 2);
         assert_eq!(channels.take::<Vec<u16>>("numbers", 1).senders.len(), 2);
         assert!(channels.take::<Vec<u8>>("bytes", 1).receivers[0].is_some());

@@ -1,22 +1,25 @@
 //! Per-core context: clock, randomness, sockets, channels to the other cores, and the executor's tasks and
 //! timers.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aquatic_common::Seconds;
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
+use pin_project_lite::pin_project;
 use rand::rngs::SmallRng;
 
-use crate::channel::{Batch, Channel, Channels};
+use crate::channel::{Batch, Channel, Channels, Inbox, Received};
 use crate::clock::Clock;
-use crate::reactor_poll::ReactorPolls;
+use crate::notifier::Notifier;
 use crate::readiness::Readiness;
 use crate::stop::StopFlag;
+use crate::timers::Timers;
 
 pub use crate::stop::Stopping;
 
@@ -38,8 +41,12 @@ pub struct Core {
     metrics: CoreMetrics,
     counts: Counts,
     stop: StopFlag,
-    polls: ReactorPolls,
+    timers: Timers,
+    /// Polls of this core's tasks so far.
+    polls: Rc<Cell<u64>>,
     channels: Channels,
+    /// Where messages of the other cores arrive.
+    inboxes: RefCell<Vec<Box<dyn Inbox>>>,
 }
 
 impl fmt::Debug for Core {
@@ -85,8 +92,10 @@ impl Core {
             counts: Counts::new(&metrics),
             metrics,
             stop: StopFlag::default(),
-            polls: ReactorPolls::new(),
+            timers: Timers::default(),
+            polls: Rc::default(),
             channels,
+            inboxes: RefCell::default(),
         }
     }
 
@@ -153,58 +162,92 @@ impl Core {
         self.stop.set();
     }
 
-    /// Waits. The executor keeps its timers in a tree: one timer for many things, not many timers.
-    pub async fn sleep(&self, duration: Duration) {
-        glommio::timer::sleep(duration).await;
+    /// Waits at least so long. One timer for many things, not many timers.
+    pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + '_ {
+        self.timers.sleep_until(self.tick() + duration)
     }
 
-    /// Lets the other tasks of this core run, and the executor attend to timers and channels. A loop that may
-    /// never wait for anything must call it between two units of bounded work.
+    /// Lets the other tasks of this core run, and the event loop attend to descriptors, deadlines and
+    /// messages. A loop that may never wait for anything must call it between two units of bounded work.
     pub async fn yield_now(&self) {
-        if self.polls.is_due(self.tick()) {
-            self.polls.next().await;
-            self.polls.note_polled(self.tick());
-        } else {
-            self.polls.prevent_sleep();
-            glommio::executor().yield_task_queue_now().await;
-        }
+        futures_lite::future::yield_now().await;
     }
 
     /// Starts a task on this core. For connections and periodic work; never per request or message, because
     /// starting a task takes a lock that all cores share.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        glommio::spawn_local(task).detach();
+        glommio::spawn_local(self.counted(task)).detach();
+    }
+
+    /// A task whose polls are counted, as those of all tasks must be, see
+    /// [`event_loop`](crate::event_loop).
+    pub(crate) fn counted<F: Future>(&self, task: F) -> Counted<F> {
+        Counted { polls: Rc::clone(&self.polls), task }
+    }
+
+    /// Polls of this core's tasks so far.
+    pub(crate) fn polls(&self) -> u64 {
+        self.polls.get()
+    }
+
+    pub(crate) fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    /// How other cores wake this one.
+    pub(crate) fn notifier(&self) -> &Notifier {
+        self.channels.notifier(self.index)
+    }
+
+    /// How to wake another core.
+    pub(crate) fn notifier_of(&self, core: usize) -> &Notifier {
+        self.channels.notifier(core)
     }
 
     /// The engine's periodic work.
     pub(crate) fn housekeeping(&self) {
-        // A timer has brought us here, so the executor has polled its reactor.
-        self.polls.note_polled(self.clock.shown());
         self.counts.wait_failures.add(self.readiness.take_failures());
         self.counts.watched.set(self.readiness.len() as u64);
     }
 
-    /// Wakes the executor periodically so that missed events are noticed, see
-    /// [`reactor_poll`](crate::reactor_poll). Runs for as long as the core.
-    pub(crate) async fn heartbeat(&self) {
-        loop {
-            self.sleep(self.polls.heartbeat_interval()).await;
-        }
+    /// Has the event loop look for messages here from now on.
+    pub(crate) fn add_inbox(&self, inbox: impl Inbox + 'static) {
+        self.inboxes.borrow_mut().push(Box::new(inbox));
+        // What has come before is waiting in it.
+        self.notifier().notify();
     }
 
-    /// Messages of another core are about to be received.
-    pub(crate) fn begin_messages(&self) {
-        self.tick();
-        self.polls.note_activity();
-    }
-
-    /// Has the task woken again once the other runnable tasks of the core have run.
-    pub(crate) fn wake_behind_others(&self, context: &mut Context<'_>) {
-        if self.polls.is_due(self.tick()) {
-            self.polls.wake_after_next(context);
-        } else {
-            self.polls.prevent_sleep();
-            context.waker().wake_by_ref();
+    /// Hands the messages of other cores to their handlers, up to a budget for each queue. Returns whether
+    /// some are left.
+    pub(crate) fn receive_messages(&self) -> bool {
+        // A handler may open another channel.
+        let mut inboxes = self.inboxes.take();
+        let mut more = false;
+        for inbox in &mut inboxes {
+            more |= inbox.receive() == Received::Some;
         }
+        let mut added = self.inboxes.borrow_mut();
+        inboxes.append(&mut added);
+        *added = inboxes;
+        more
+    }
+}
+
+pin_project! {
+    /// See [`Core::counted`].
+    pub(crate) struct Counted<F> {
+        polls: Rc<Cell<u64>>,
+        #[pin]
+        task: F,
+    }
+}
+
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        this.polls.set(this.polls.get().wrapping_add(1));
+        this.task.poll(context)
     }
 }

@@ -296,9 +296,9 @@ fn start_cores<S: CoreService>(
 ) -> Result<(Vec<MailboxSender<Control>>, Vec<Event>), EngineError> {
     let mut early = Vec::new();
     let count = engine.cores();
-    let channels = Channels::new(count);
-    let (senders, receivers) = mailbox::mailboxes(count, CONTROL_CAPACITY)
-        .map_err(|error| EngineError::System("an eventfd could not be made", error))?;
+    let no_eventfd = |error| EngineError::System("an eventfd could not be made", error);
+    let channels = Channels::new(count).map_err(no_eventfd)?;
+    let (senders, receivers) = mailbox::mailboxes(count, CONTROL_CAPACITY).map_err(no_eventfd)?;
     let cores = services.into_iter().zip(&engine.plan.cpus).zip(receivers).enumerate();
     for (index, ((service, &cpu), control)) in cores {
         let setup = CoreSetup {

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use aquatic_metrics::{CoreMetrics, names};
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
-use rustix::event::epoll::Event as EpollEvent;
 
 use crate::channel::Channels;
 use crate::clock::{Clock, Epoch};
 use crate::core::{Core, CoreService, Parts};
 use crate::cores;
+use crate::event_loop::EventLoop;
 use crate::health::Heartbeats;
 use crate::mailbox::MailboxReceiver;
-use crate::readiness::{EVENTS_PER_POLL, Readiness};
+use crate::readiness::Readiness;
 use crate::seccomp::{self, Phase, SyscallFilter};
 use crate::supervise::Event;
 
@@ -25,22 +25,11 @@ const IO_MEMORY: usize = 64 * 1024;
 
 /// When the executor interrupts running tasks by itself: never. If that moment comes before the first task
 /// has run, as happens on a busy machine, its main loop concludes that there was nothing to do, and sleeps
-/// although tasks are runnable. Tasks yield by themselves instead, see [`reactor_poll`](crate::reactor_poll).
+/// although tasks are runnable. Tasks yield by themselves instead, see [`event_loop`](crate::event_loop).
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// Period of each core's housekeeping.
 const TICK: Duration = Duration::from_millis(250);
-
-/// A core whose waits are shorter than this is busy. A wait of the executor costs some ten system calls, so a
-/// core whose waits end at once would spend more on them than on what it waits for.
-const BUSY_THRESHOLD: Duration = Duration::from_micros(50);
-
-/// How long a busy core lets events gather before it waits again: the longest that an event waits for a core
-/// that has nothing else to do. An idle core reacts to the first event at once.
-const COALESCE_DELAY: Duration = Duration::from_micros(100);
-
-/// Pause before the sockets are polled again when the process has no descriptor left to wait with.
-const NO_FD_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What the main thread tells a core.
 #[derive(Clone, Copy, Debug)]
@@ -127,11 +116,13 @@ async fn serve<S: CoreService>(setup: CoreSetup<S>) {
     if let Err(error) = attached {
         return fail(&events, who, "cannot wait for the main thread's commands", &error).await;
     }
-    let service = glommio::spawn_local(service.run(Rc::clone(&core)));
-    let draining = Rc::clone(&core);
-    core.spawn(async move { drain(&draining).await });
-    let beating = Rc::clone(&core);
-    core.spawn(async move { beating.heartbeat().await });
+    let event_loop = match EventLoop::new(Rc::clone(&core)) {
+        Ok(event_loop) => event_loop,
+        Err(error) => return fail(&events, who, "cannot make a timer", &error).await,
+    };
+    let service = glommio::spawn_local(core.counted(service.run(Rc::clone(&core))));
+    // Not counted: it counts the polls of the others.
+    glommio::spawn_local(event_loop.run()).detach();
     let housekeeper = Rc::clone(&core);
     core.spawn(async move {
         loop {
@@ -162,34 +153,4 @@ async fn fail(events: &Sender<Event>, who: String, what: &str, error: &std::io::
         format!("{what}: {error}. Raise the limit of open files (LimitNOFILE= in a systemd unit, ulimit -n)");
     let _ = events.send(Event::Ended { who, why });
     future::pending().await
-}
-
-/// Wakes the tasks whose sockets are ready, for as long as the core runs.
-async fn drain(core: &Core) {
-    let mut events = Vec::with_capacity(EVENTS_PER_POLL);
-    let mut idle_since = core.tick();
-    loop {
-        if core.readiness().wait().await.is_err() {
-            core.sleep(NO_FD_RETRY_INTERVAL).await;
-        }
-        let is_busy = core.tick().saturating_sub(idle_since) < BUSY_THRESHOLD;
-        let mut found = exhaust(core, &mut events).await;
-        while is_busy && found {
-            core.sleep(COALESCE_DELAY).await;
-            core.tick();
-            found = exhaust(core, &mut events).await;
-        }
-        idle_since = core.tick();
-    }
-}
-
-/// Takes events until there are none. Whatever the woken tasks cause in turn is found here, without a wait.
-/// Returns whether there were any.
-async fn exhaust(core: &Core, events: &mut Vec<EpollEvent>) -> bool {
-    let mut found = false;
-    while core.readiness().poll_events(events) {
-        found = true;
-        core.yield_now().await;
-    }
-    found
 }

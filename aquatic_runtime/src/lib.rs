@@ -20,8 +20,8 @@
 //!   `spare_memory`: memory that connections leave behind.
 //!
 //! On each core:
-//! - [`core`]: the per-core context. `executor`: how it is started and drains its epoll set. `reactor_poll`:
-//!   how the executor is kept attentive.
+//! - [`core`]: the per-core context. `executor`: how it is started. `event_loop`: how it waits, with
+//!   `timers` for deadlines and `notifier` for what comes from other cores.
 //! - [`readiness`]: waiting for descriptors. [`channel`]: typed channels between cores. [`mod@mailbox`]: from
 //!   any thread to one core. [`clock`]: the time.
 //!
@@ -33,8 +33,9 @@
 //!   reader and writer are joined inside it, because a task that spawns children and races them is never
 //!   freed.
 //! - One timer for many things: a sweep per core, not a sleep per connection.
-//! - A loop that may never wait calls [`Core::yield_now`] between units of bounded work. Other ways to yield
-//!   do not let the executor poll its reactor, see `reactor_poll`.
+//! - A loop that may never wait calls [`Core::yield_now`] between units of bounded work.
+//! - Nothing waits for what glommio's reactor would have to notice: its timers, sockets and files, or a waker
+//!   that is used on another thread. The reactor is not polled, see `event_loop`.
 //! - No borrow of anything shared is held over an `.await`.
 //! - No input of a client may reach a panic: it ends the process.
 //! - Executors are made once per process and never taken down; the process exits around them. Tests that
@@ -48,14 +49,15 @@ pub mod config;
 pub mod core;
 pub mod cores;
 pub mod engine;
+mod event_loop;
 mod executor;
 pub mod health;
 mod housekeeping;
 mod large_pages;
 pub mod mailbox;
 pub mod memory;
+mod notifier;
 pub mod privileges;
-mod reactor_poll;
 pub mod readiness;
 mod seccomp;
 pub mod secrets;
@@ -64,6 +66,7 @@ pub mod startup;
 mod stop;
 pub mod supervise;
 mod sys;
+mod timers;
 
 pub use channel::{Batch, Channel, Outbox};
 pub use config::EngineConfig;

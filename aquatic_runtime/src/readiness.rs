@@ -1,5 +1,4 @@
-//! Waiting for sockets: one epoll set per core, drained by one task that waits for the epoll descriptor
-//! itself.
+//! Waiting for sockets: one epoll set per core, which the core's [event loop](crate::event_loop) waits for.
 //!
 //! Why not glommio's own sockets: waiting for each read separately costs a request to the kernel and a
 //! completion that interrupts the thread, half of what a core can do. With one set the cost of waiting is
@@ -15,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -38,10 +37,20 @@ pub enum Mode {
     /// For connections: registered for both directions at the first wait, no system call per wait. Each
     /// arrival of data wakes the core. A connection that is served without a wait never enters the set.
     Edge,
-    /// For sockets that are drained in a loop, such as UDP: armed by each wait and silent in between, so that
-    /// a busy socket causes no wake-ups; a wait costs one system call. Whoever finds one busy has it
-    /// [`leave`](Source::leave).
-    OneShot,
+    /// For sockets that are drained in a loop, such as UDP: registered for what is waited for, and asked by
+    /// the kernel's side at each wait of the core, so that a task may wait without having found the socket
+    /// empty. A wait costs no system call unless it is for the other direction than the last. Whoever finds
+    /// such a socket busy has it [`leave`](Source::leave).
+    Level,
+}
+
+/// Whether to wait for events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Take what is there.
+    No,
+    /// Block the thread until there is something. No task of the core may be runnable.
+    Yes,
 }
 
 /// What to wait for.
@@ -73,8 +82,11 @@ impl Side {
 #[derive(Debug)]
 struct Entry {
     mode: Mode,
+    fd: RawFd,
     /// The kernel knows of it.
     watched: bool,
+    /// What the kernel has been asked for, if it knows of it.
+    asked: EventFlags,
     read: Side,
     write: Side,
     /// The other end has stopped sending, or something is wrong: no further event may come.
@@ -87,6 +99,23 @@ impl Entry {
             Direction::Read => &mut self.read,
             Direction::Write => &mut self.write,
         }
+    }
+
+    /// Wakes the tasks that wait for an event. Returns whether there were none although the kernel reports it
+    /// again at each wait.
+    fn wake(&mut self, flags: EventFlags) -> bool {
+        let all = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+        let read = all || flags.intersects(EventFlags::IN | EventFlags::RDHUP);
+        let write = all || flags.contains(EventFlags::OUT);
+        let is_for_nobody = !(read && self.read.waiting.is_some() || write && self.write.waiting.is_some());
+        self.ended |= flags.intersects(EventFlags::ERR | EventFlags::HUP | EventFlags::RDHUP);
+        if read {
+            self.read.wake();
+        }
+        if write {
+            self.write.wake();
+        }
+        is_for_nobody && self.mode == Mode::Level
     }
 }
 
@@ -130,18 +159,16 @@ impl Readiness {
         self.len() == 0
     }
 
-    /// Waits until the set has events, however long that takes.
+    /// Adds what wakes the core and is nobody's source. Each time it becomes readable counts, read or not.
     ///
     /// # Errors
-    /// Too many open files.
-    pub(crate) async fn wait(&self) -> io::Result<()> {
-        sys::until_readable(self.set.epoll.as_fd())
-            .await
-            .inspect_err(|_| self.set.failures.set(self.set.failures.get() + 1))
+    /// Those of `epoll_ctl`.
+    pub(crate) fn watch_waker(&self, waker: impl AsFd) -> io::Result<()> {
+        // No source has this key.
+        Ok(epoll::add(&self.set.epoll, waker, EventData::new_u64(u64::MAX), EventFlags::IN | EventFlags::ET)?)
     }
 
-    /// Waits that failed since the last call, because the process had no descriptor left. Sockets are then
-    /// looked at periodically.
+    /// Sources that could not be added to the set since the last call.
     pub(crate) fn take_failures(&self) -> u64 {
         self.set.failures.take()
     }
@@ -149,48 +176,43 @@ impl Readiness {
     /// Takes over a descriptor, which must be in non-blocking mode. Dropping the source closes it.
     ///
     /// # Errors
-    /// In [`Mode::OneShot`] those of `epoll_ctl`, such as too many watched descriptors; in [`Mode::Edge`] the
+    /// In [`Mode::Level`] those of `epoll_ctl`, such as too many watched descriptors; in [`Mode::Edge`] the
     /// first wait has them.
     pub fn register<T: AsFd>(&self, io: T, mode: Mode) -> io::Result<Source<T>> {
         // A new source counts as ready: its owner tries first and waits only when there was nothing to do.
         let side = || Side { ready: true, waiting: None };
-        let entry = Entry { mode, watched: false, read: side(), write: side(), ended: false };
+        let fd = io.as_fd().as_raw_fd();
+        let asked = EventFlags::empty();
+        let entry = Entry { mode, fd, watched: false, asked, read: side(), write: side(), ended: false };
         let key = self.set.entries.borrow_mut().insert(entry);
         let source = Source { set: Rc::clone(&self.set), key, io };
-        if mode == Mode::OneShot {
-            source.watch(EventFlags::ONESHOT)?;
+        if mode == Mode::Level {
+            source.watch(EventFlags::IN)?;
         }
         Ok(source)
     }
 
-    /// Takes events from the kernel and wakes their owners. Tells whether there were any.
-    pub(crate) fn poll_events(&self, events: &mut Vec<Event>) -> bool {
+    /// Takes events from the kernel and wakes their owners.
+    pub(crate) fn poll_events(&self, events: &mut Vec<Event>, wait: Wait) {
         events.clear();
+        let at_once = Timespec::default();
+        let timeout = if wait == Wait::No { Some(&at_once) } else { None };
         // The descriptor is valid and the buffer is ours, so the only error left is an interruption by a
         // signal.
-        let _ = epoll::wait(&self.set.epoll, spare_capacity(events), Some(&Timespec::default()));
-        if events.is_empty() {
-            return false;
-        }
+        let _ = epoll::wait(&self.set.epoll, spare_capacity(events), timeout);
         let mut entries = self.set.entries.borrow_mut();
         for event in events.iter() {
             let Some(entry) = usize::try_from(event.data.u64()).ok().and_then(|key| entries.get_mut(key))
             else {
                 continue;
             };
-            let flags = event.flags;
-            // One event disarms a one-shot source altogether, so whoever waits for the other direction has to
-            // look, too, and to arm it again.
-            let both = entry.mode == Mode::OneShot || flags.intersects(EventFlags::ERR | EventFlags::HUP);
-            entry.ended |= flags.intersects(EventFlags::ERR | EventFlags::HUP | EventFlags::RDHUP);
-            if both || flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
-                entry.read.wake();
-            }
-            if both || flags.contains(EventFlags::OUT) {
-                entry.write.wake();
+            let is_for_nobody = entry.wake(event.flags);
+            if is_for_nobody && wait == Wait::Yes {
+                // The owner waits for something else; with this in the set, no wait of the core would last.
+                sys::forget(self.set.epoll.as_fd(), entry.fd);
+                entry.watched = false;
             }
         }
-        true
     }
 }
 
@@ -216,8 +238,7 @@ impl<T: AsFd> Source<T> {
     /// Completes when the descriptor may have something to read. It may complete without anything being
     /// there: the caller reads until that would block, and waits again. One task may wait for each direction.
     ///
-    /// In [`Mode::OneShot`] it always asks the kernel, so it is to be called only after a read that would
-    /// have blocked.
+    /// In [`Mode::Level`] it always waits for the core's next look at the set.
     ///
     /// # Errors
     /// Those of `epoll_ctl`.
@@ -233,14 +254,13 @@ impl<T: AsFd> Source<T> {
         self.until_ready(Direction::Write)
     }
 
-    /// Leaves the set until the next wait, if nobody waits. In [`Mode::OneShot`], for a socket that is always
-    /// busy: the kernel goes through all that watch a socket for each packet it takes or gets rid of, even if
-    /// they want to know nothing. With UDP that is 4 % of a response. Leaving and coming back cost a system
-    /// call more than staying.
+    /// Leaves the set until the next wait, if nobody waits. In [`Mode::Level`], for a socket that is always
+    /// busy: the kernel goes through all that watch a socket for each packet it takes or gets rid of. With
+    /// UDP that is 4 % of a response. Leaving and coming back cost two system calls.
     pub fn leave(&self) {
         let leaves = self.with_entry(|entry| {
             let waited_for = entry.read.waiting.is_some() || entry.write.waiting.is_some();
-            entry.mode == Mode::OneShot && !waited_for && std::mem::take(&mut entry.watched)
+            entry.mode == Mode::Level && !waited_for && std::mem::take(&mut entry.watched)
         });
         if leaves {
             // Cannot fail for a descriptor that is in the set.
@@ -282,38 +302,41 @@ impl<T: AsFd> Source<T> {
     fn watch(&self, flags: EventFlags) -> io::Result<()> {
         epoll::add(&self.set.epoll, &self.io, EventData::new_u64(self.key as u64), flags)
             .inspect_err(|_| self.set.failures.set(self.set.failures.get() + 1))?;
-        self.with_entry(|entry| entry.watched = true);
+        self.with_entry(|entry| (entry.watched, entry.asked) = (true, flags));
         Ok(())
     }
 
-    /// Sees to it that the kernel tells of what comes: once and for all, or of one event if the mode wants to
-    /// be asked.
+    /// Sees to it that the kernel tells of what comes.
     fn arm(&self, direction: Direction) -> io::Result<()> {
         let (mode, watched) = self.with_entry(|entry| (entry.mode, entry.watched));
         match mode {
             Mode::Edge if watched => Ok(()),
             Mode::Edge => self.watch(EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET),
-            Mode::OneShot => self.ask(direction),
+            Mode::Level => self.ask(direction),
         }
     }
 
-    /// Asks the kernel for one event.
+    /// Asks the kernel for what is waited for.
     fn ask(&self, direction: Direction) -> io::Result<()> {
-        let (watched, flags) = self.with_entry(|entry| {
+        let (watched, asked, flags) = self.with_entry(|entry| {
             entry.side(direction).ready = false;
-            let mut flags = EventFlags::ONESHOT;
+            let mut flags = EventFlags::empty();
             if direction == Direction::Read || entry.read.waiting.is_some() {
                 flags |= EventFlags::IN;
             }
             if direction == Direction::Write || entry.write.waiting.is_some() {
                 flags |= EventFlags::OUT;
             }
-            (entry.watched, flags)
+            (entry.watched, entry.asked, flags)
         });
         if !watched {
             return self.watch(flags);
         }
-        Ok(epoll::modify(&self.set.epoll, &self.io, EventData::new_u64(self.key as u64), flags)?)
+        if asked != flags {
+            epoll::modify(&self.set.epoll, &self.io, EventData::new_u64(self.key as u64), flags)?;
+            self.with_entry(|entry| entry.asked = flags);
+        }
+        Ok(())
     }
 
     fn poll_ready(&self, direction: Direction, context: &Context<'_>) -> Poll<()> {

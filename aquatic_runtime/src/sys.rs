@@ -1,40 +1,21 @@
-//! The few system calls that have no safe wrapper, and the one trick that glommio needs.
+//! The few system calls that have no safe wrapper.
 #![allow(unsafe_code, reason = "system calls; each block states the fact that makes it sound")]
 
-use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd};
-use std::pin::Pin;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 
-use futures_lite::AsyncRead;
-use glommio::net::TcpStream;
 use libc::{c_int, sigset_t};
 use rustix::io::Errno;
 use rustix::io_uring::{
     IoringEnterFlags, IoringRegisterOp, io_uring_enter, io_uring_params, io_uring_register, io_uring_setup,
 };
 
-/// Waits until any pollable descriptor is readable, on the executor of this thread.
-///
-/// glommio waits for sockets only, but it does not look at what it waits for: a stream made from a descriptor
-/// at once asks io_uring to poll it, and its first read completes when that poll does. For something that is
-/// not a socket the read itself then fails (ENOTSOCK), which is the sign looked for here. The stream cannot
-/// be used again, because its next read would fail without waiting; so each wait makes one from a duplicate
-/// of the descriptor, which the stream closes. The duplicate costs two short system calls per wait, and none
-/// while waiting.
-///
-/// # Errors
-/// Too many open files.
-pub(crate) async fn until_readable(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let duplicate = fd.try_clone_to_owned()?.into_raw_fd();
-    // SAFETY: the descriptor is open and nobody else owns it.
-    let mut stream = unsafe { TcpStream::from_raw_fd(duplicate) };
-    let mut nothing = [0];
-    let _not_a_socket =
-        poll_fn(|context| Pin::new(&mut stream).poll_read(context, &mut nothing).map(drop)).await;
-    Ok(())
+/// Takes a descriptor out of an epoll set, by its number.
+pub(crate) fn forget(epoll: BorrowedFd<'_>, fd: RawFd) {
+    // SAFETY: the call takes numbers only; a number that is not in the set is refused.
+    let _ = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, ptr::null_mut()) };
 }
 
 /// Makes a small io_uring, tries all three system calls that it needs, and throws it away. Filters may let

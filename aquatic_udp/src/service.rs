@@ -26,6 +26,10 @@ use crate::socket_counters::SocketCounters;
 /// Full batches served before the other tasks of the core run.
 const BATCHES_PER_YIELD: usize = 8;
 
+/// A batch smaller than this has probably emptied the socket: to wait costs less than to ask for more, and is
+/// over at once if there is more.
+const PROBABLY_ALL: usize = 4;
+
 /// Period of reading the kernel's drops.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -99,7 +103,7 @@ impl UdpService {
         let mut listeners = Vec::new();
         for socket in self.sockets {
             let socket =
-                core.readiness().register(socket, Mode::OneShot).context("cannot watch a UDP socket")?;
+                core.readiness().register(socket, Mode::Level).context("cannot watch a UDP socket")?;
             listeners.push(ListenerState { socket, replies: RefCell::new(Batch::new()) });
         }
         let channel = core.open_channel::<Vec<ForwardedAnnounce>>("udp").await;
@@ -275,10 +279,14 @@ async fn listen(state: &Rc<State>, index: usize) {
                     waited = true;
                     wait(state, listener.socket.readable().await).await;
                 }
-                Ok(_) => {
+                Ok(received) => {
                     state.serve_batch(about, &mut batch, &mut forwarded);
                     state.ask_owners(&mut forwarded);
                     send(state, listener, &mut batch).await;
+                    if received < PROBABLY_ALL {
+                        waited = true;
+                        wait(state, listener.socket.readable().await).await;
+                    }
                 }
                 Err(error) => wait(state, Err(error)).await,
             }

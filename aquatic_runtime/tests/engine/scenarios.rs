@@ -303,7 +303,7 @@ async fn fairness(core: TestCore) {
     let (busy, quiet) = (udp(), udp());
     let (busy_address, quiet_address) = (busy.local_addr().unwrap(), quiet.local_addr().unwrap());
     let (flooded, answered) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    let busy = core.readiness().register(busy, Mode::OneShot).unwrap();
+    let busy = core.readiness().register(busy, Mode::Level).unwrap();
     core.spawn(drain(Rc::clone(&core), busy, Rc::clone(&flooded), false));
     let quiet = core.readiness().register(quiet, Mode::Edge).unwrap();
     core.spawn(drain(Rc::clone(&core), quiet, Rc::clone(&answered), true));
@@ -321,7 +321,7 @@ async fn fairness(core: TestCore) {
         }
     });
     let (mut slowest_answer, mut slowest_timer) = (Duration::ZERO, Duration::ZERO);
-    let client = core.readiness().register(udp(), Mode::OneShot).unwrap();
+    let client = core.readiness().register(udp(), Mode::Level).unwrap();
     for _ in 0..50 {
         let watch = Stopwatch::start(&core);
         core.sleep(Duration::from_millis(5)).await;
@@ -354,7 +354,7 @@ async fn descriptors(core: TestCore) {
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let (client, server) = (udp(), udp());
     let address = server.local_addr().unwrap();
-    let server = core.readiness().register(server, Mode::OneShot).unwrap();
+    let server = core.readiness().register(server, Mode::Level).unwrap();
     let mut before = 0;
     for round in 0..2100 {
         if round == 100 {
@@ -374,7 +374,7 @@ async fn leaving(core: TestCore) {
     }
     let (client, server) = (udp(), udp());
     let address = server.local_addr().unwrap();
-    let server = Rc::new(core.readiness().register(server, Mode::OneShot).unwrap());
+    let server = Rc::new(core.readiness().register(server, Mode::Level).unwrap());
     let received = Rc::new(Cell::new(0));
     let (socket, count) = (Rc::clone(&server), Rc::clone(&received));
     core.spawn(async move {

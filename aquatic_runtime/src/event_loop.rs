@@ -1,0 +1,135 @@
+//! The event loop of a core: one task that is always runnable, and waits for the whole core when no other
+//! task is.
+//!
+//! A wait is one `epoll_wait` on the core's set, which holds the descriptors of all tasks, a timer for the
+//! earliest deadline and the eventfd with which other cores wake this one. glommio's executor never finds
+//! itself without a runnable task, so it never waits by itself, which would cost some ten system calls, and
+//! its reactor is not polled: no task may wait for a timer, a socket or a channel of glommio.
+//!
+//! How the task knows that it is the only runnable one: the executor runs tasks first come, first served, and
+//! all tasks count their polls. When it is polled twice and no other task was in between, the queue is empty.
+//!
+//! Two faults of glommio 0.9 are out of reach this way. Both make its main loop sleep although tasks are
+//! runnable, and both begin with an event of its own ring, of which there is none after the start: the timer
+//! that interrupts running tasks (set to never), and the eventfd that other executors write to when this one
+//! sleeps (it never does).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::event::epoll::Event;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+use crate::core::Core;
+use crate::readiness::{EVENTS_PER_POLL, Wait};
+
+/// Time that tasks run before the loop looks at the descriptors of the others. A look costs less than a
+/// microsecond.
+const LOOK_INTERVAL: Duration = Duration::from_micros(50);
+
+/// What the loop keeps from turn to turn.
+pub(crate) struct EventLoop {
+    core: Rc<Core>,
+    alarm: Alarm,
+    events: Vec<Event>,
+    /// Polls of tasks before this task last stepped aside.
+    polls_seen: u64,
+    last_look: Duration,
+    /// A queue was left with messages in it.
+    more_messages: bool,
+}
+
+impl EventLoop {
+    /// The loop of a core. Until it runs, nothing on the core is woken.
+    ///
+    /// # Errors
+    /// Those of `timerfd_create` and `epoll_ctl`, such as too many open files.
+    pub(crate) fn new(core: Rc<Core>) -> io::Result<Self> {
+        let alarm = Alarm::new()?;
+        core.readiness().watch_waker(&alarm.timer)?;
+        core.readiness().watch_waker(core.notifier())?;
+        Ok(Self {
+            core,
+            alarm,
+            events: Vec::with_capacity(EVENTS_PER_POLL),
+            polls_seen: 0,
+            last_look: Duration::ZERO,
+            more_messages: false,
+        })
+    }
+
+    /// Runs for as long as the core.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.turn();
+            self.polls_seen = self.core.polls();
+            futures_lite::future::yield_now().await;
+        }
+    }
+
+    /// Wakes the tasks that have something to do; waits if there are none and no task is runnable.
+    fn turn(&mut self) {
+        let is_alone = self.core.polls() == self.polls_seen;
+        let now = self.core.tick();
+        let mut woken = self.core.timers().fire(now);
+        if self.core.notifier().take() || self.more_messages {
+            self.more_messages = self.core.receive_messages();
+            woken = true;
+        }
+        if is_alone && !woken {
+            self.wait(now);
+        } else if now.saturating_sub(self.last_look) >= LOOK_INTERVAL {
+            self.core.readiness().poll_events(&mut self.events, Wait::No);
+            self.last_look = now;
+        }
+    }
+
+    /// Blocks the thread until a descriptor is ready, a deadline has come or another core has woken this one.
+    fn wait(&mut self, now: Duration) {
+        if let Some(deadline) = self.core.timers().next_deadline() {
+            self.alarm.set(now, deadline);
+        }
+        if self.core.notifier().begin_sleep() {
+            self.core.readiness().poll_events(&mut self.events, Wait::Yes);
+            self.core.notifier().end_sleep();
+            self.last_look = self.core.tick();
+        }
+    }
+}
+
+/// A timer of the kernel for the earliest deadline. It stays armed while the core wakes and sleeps again, so
+/// that a wait needs no timeout of its own, which the kernel would have to set and to take back each time.
+struct Alarm {
+    timer: OwnedFd,
+    armed: Duration,
+}
+
+impl Alarm {
+    fn new() -> io::Result<Self> {
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        Ok(Self { timer, armed: Duration::ZERO })
+    }
+
+    /// Has it wake the core at the deadline or, if it is armed already, earlier.
+    fn set(&mut self, now: Duration, deadline: Duration) {
+        if self.armed > now && self.armed <= deadline {
+            return;
+        }
+        // A time of zero would disarm it.
+        let left = deadline.saturating_sub(now).max(Duration::from_nanos(1));
+        let it_value = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let it_interval = Timespec::default();
+        // Cannot fail for a valid descriptor and a valid time.
+        let _ =
+            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value });
+        self.armed = deadline;
+    }
+}
