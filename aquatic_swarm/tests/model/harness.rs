@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds};
 use aquatic_swarm::{
-    Announce, Announced, Families, FamilySet, HashKey, PeerBuffers, Shard, ShardLimits, Stored, SwarmCounts,
+    Announce, Announced, Families, FamilySet, HashKey, Intake, PeerBuffers, Shard, ShardLimits, Stored,
+    SwarmCounts,
 };
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -101,8 +102,10 @@ impl Harness {
         }
     }
 
-    pub(crate) fn set_limits(&mut self, limits: ShardLimits) {
+    pub(crate) fn set_limits(&mut self, limits: ShardLimits, intake: Intake) {
         self.shard.set_limits(limits);
+        self.shard.set_intake(intake);
+        self.model.intake = intake;
         // Fixed when a shard is created.
         let max_peers_per_address = self.model.limits.max_peers_per_address;
         self.model.limits = ShardLimits { max_peers_per_address, ..limits };
@@ -200,18 +203,20 @@ fn name(stored: Stored) -> &'static str {
         Stored::RefusedPeersPerAddress => "refused: peers per address",
         Stored::RefusedPeers => "refused: peers",
         Stored::RefusedTorrents => "refused: torrents",
+        Stored::RefusedMemory => "refused: memory",
     }
 }
 
 /// Everything that [`Harness::reached`] can contain.
 #[allow(dead_code, reason = "the fuzz target does not need it")]
-pub(crate) const OUTCOMES: [&str; 13] = [
+pub(crate) const OUTCOMES: [&str; 14] = [
     "absent",
     "added",
     "downloaded",
     "expired",
     "expired in part",
     "large",
+    "refused: memory",
     "refused: peers",
     "refused: peers per address",
     "refused: peers per torrent",

@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
-use aquatic_swarm::{Announce, Families, FamilySet, HashKey, ShardLimits};
+use aquatic_swarm::{Announce, Families, FamilySet, HashKey, Intake, ShardLimits};
 use harness::{Harness, OUTCOMES, TICK};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
@@ -94,7 +94,8 @@ impl Sequence {
             self.harness.check();
             if self.limited {
                 let limits = random_limits(&mut self.rng, true);
-                self.harness.set_limits(limits);
+                let intake = [Intake::All, Intake::All, Intake::SmallTorrents, Intake::Nothing];
+                self.harness.set_limits(limits, intake[self.rng.random_range(0..4)]);
             }
         }
         self.harness.finish(MAX_AGE);

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use aquatic_common::{AnnounceEvent, Family};
-use aquatic_swarm::{Announce, Families, FamilySet, HashKey, ShardLimits};
+use aquatic_swarm::{Announce, Families, FamilySet, HashKey, Intake, ShardLimits};
 
 use crate::harness::{Harness, TICK, address, info_hash};
 
@@ -23,6 +23,16 @@ const TORRENTS: [u32; 4] = [1, 3, 50, 300];
 const MAX_TORRENTS: [u64; 8] = [0, 1, 2, 7, 40, 300, 1_000_000, 1_000_000];
 const MAX_PEERS: [u64; 8] = [0, 1, 10, 100, 150, 600, 1_000_000, 1_000_000];
 const MAX_PEERS_PER_TORRENT: [u32; 8] = [0, 1, 3, 79, 129, 500, 1_000_000, 1_000_000];
+const INTAKE: [Intake; 8] = [
+    Intake::All,
+    Intake::SmallTorrents,
+    Intake::Nothing,
+    Intake::All,
+    Intake::All,
+    Intake::SmallTorrents,
+    Intake::All,
+    Intake::All,
+];
 const MAX_PEERS_PER_ADDRESS: [u32; 8] = [1_000_000, 512, 3, 16, 1_000_000, 1, 6, 100];
 const RESERVED: [u32; 4] = [0, 10, 50, 100];
 const AGES: [u32; 8] = [0, 1, 2, 30, 100, 450, 2000, 172_800 / TICK];
@@ -117,7 +127,8 @@ impl Sequence {
         match argument & 3 {
             0 => {
                 let limits = limits(bytes)?;
-                self.harness.set_limits(limits);
+                let intake = pick(INTAKE, bytes.next()?);
+                self.harness.set_limits(limits, intake);
             }
             1 => self.max_peer_age = pick(AGES, argument >> 2) * TICK,
             2 => {

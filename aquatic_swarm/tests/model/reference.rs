@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
-use aquatic_swarm::{Announce, Families, FamilySet, ShardLimits, Stored, SwarmCounts};
+use aquatic_swarm::{Announce, Families, FamilySet, Intake, ShardLimits, Stored, SwarmCounts};
 
 /// Torrents with fewer peers than this may use the reserve.
 const SMALL_TORRENT: u64 = 3;
@@ -30,13 +30,14 @@ pub(crate) struct ModelSwarm {
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) limits: ShardLimits,
+    pub(crate) intake: Intake,
     /// By [`Family::index`].
     pub(crate) swarms: [BTreeMap<InfoHash, ModelSwarm>; 2],
 }
 
 impl Model {
     pub(crate) fn new(limits: ShardLimits) -> Self {
-        Self { limits, swarms: Default::default() }
+        Self { limits, intake: Intake::All, swarms: Default::default() }
     }
 
     pub(crate) fn peers(&self) -> u64 {
@@ -98,6 +99,14 @@ impl Model {
         let max = if len < SMALL_TORRENT { limits.max_peers } else { limits.max_peers - reserve };
         if self.peers() >= max {
             return Some(Stored::RefusedPeers);
+        }
+        let has_memory = match self.intake {
+            Intake::All => true,
+            Intake::SmallTorrents => len < SMALL_TORRENT - 1,
+            Intake::Nothing => false,
+        };
+        if !has_memory {
+            return Some(Stored::RefusedMemory);
         }
         let (groups, max) = groups(limits.max_peers_per_address);
         let same_group = |other: &&SocketAddr| {
@@ -174,7 +183,7 @@ fn group(address: SocketAddr, groups: u32) -> u32 {
     };
     let interface = (interface.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
     let hash = interface.wrapping_add(address.port().into()).wrapping_mul(0x85eb_ca6b);
-    (u64::from(hash) * u64::from(groups) >> 32) as u32
+    ((u64::from(hash) * u64::from(groups)) >> 32) as u32
 }
 
 fn is_seeder(announce: &Announce) -> bool {
