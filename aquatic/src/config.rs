@@ -12,7 +12,7 @@ use aquatic_common::settings::{Configuration, FormerKey, Problem, Scope};
 use aquatic_http::HttpConfig;
 use aquatic_net::tcp::config::TcpConfig;
 use aquatic_runtime::EngineConfig;
-use aquatic_tracker::{IntervalPolicy, TrackerSettings};
+use aquatic_tracker::{IntervalPolicy, PeerRules, TrackerSettings};
 use aquatic_udp::UdpConfig;
 use aquatic_ws::WsConfig;
 
@@ -193,6 +193,7 @@ impl TrackerConfig {
             access_list: self.access_list.clone(),
             cleaning: self.cleaning.clone(),
             limits: self.limits.clone(),
+            rules: PeerRules::new(&self.limits, self.network.addresses().map(|(_, address)| address)),
             interval: IntervalPolicy { interval: peer_announce_interval, jitter: announce_interval_jitter },
         }
     }

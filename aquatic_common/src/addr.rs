@@ -1,6 +1,6 @@
 //! Addresses in the one form the tracker reasons about.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The address family of a packet or a listener. Replies are laid out by it, and peers are kept apart by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +43,52 @@ impl Family {
     }
 }
 
+/// What an address says about who can reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressKind {
+    /// Reachable from the internet, as far as the address shows.
+    Public,
+    /// Reachable from the same host, link or site only: loopback, link-local, private, shared with a carrier's
+    /// customers (RFC 6598), unique local (RFC 4193).
+    Local,
+    /// Reserved for documentation (RFC 5737, RFC 3849, RFC 9637): nobody has it.
+    Documentation,
+    /// No host's address: unspecified, multicast, broadcast, reserved.
+    NoHost,
+}
+
+impl AddressKind {
+    /// Returns the kind of an address. That of an IPv4-mapped address is that of the IPv4 address.
+    #[inline]
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(v4) => Self::of_v4(v4),
+            IpAddr::V6(v6) => Self::of_v6(v6),
+        }
+    }
+
+    fn of_v4(ip: Ipv4Addr) -> Self {
+        match ip.octets() {
+            [0, ..] | [224..=255, ..] => Self::NoHost,
+            [10 | 127, ..] | [100, 64..=127, ..] | [169, 254, ..] | [172, 16..=31, ..] | [192, 168, ..] => {
+                Self::Local
+            }
+            [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Self::Documentation,
+            _ => Self::Public,
+        }
+    }
+
+    fn of_v6(ip: Ipv6Addr) -> Self {
+        match ip.segments() {
+            [0, 0, 0, 0, 0, 0, 0, 0] | [0xff00..=0xffff, ..] => Self::NoHost,
+            [0, 0, 0, 0, 0, 0, 0, 1] | [0xfc00..=0xfdff, ..] | [0xfe80..=0xfeff, ..] => Self::Local,
+            [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => Self::Documentation,
+            _ => Self::Public,
+        }
+    }
+}
+
 /// The same address with an IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) turned into plain IPv4.
 #[must_use]
 pub fn canonical(address: SocketAddr) -> SocketAddr {
@@ -59,5 +105,29 @@ mod tests {
         assert_eq!(canonical(mapped), "192.0.2.1:80".parse().unwrap());
         assert_eq!(Family::of(mapped.ip()), Family::V4);
         assert_eq!(Family::of("::1".parse().unwrap()), Family::V6);
+    }
+
+    #[test]
+    fn addresses_are_of_the_right_kind() {
+        use AddressKind::{Documentation, Local, NoHost, Public};
+        let kinds: [(AddressKind, &[&str]); 4] = [
+            (NoHost, &["0.0.0.0", "0.1.2.3", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255"]),
+            (NoHost, &["::", "ff02::1", "ff0e::1", "::ffff:0.0.0.0", "::ffff:224.0.0.1"]),
+            (
+                Local,
+                &["10.0.0.1", "127.0.0.1", "127.255.0.9", "100.64.0.1", "100.127.255.255", "169.254.1.1"],
+            ),
+            (Documentation, &["192.0.2.9", "198.51.100.1", "203.0.113.255", "2001:db8::1", "3fff:fff::1"]),
+        ];
+        let more: [(AddressKind, &[&str]); 3] = [
+            (Local, &["172.16.0.1", "172.31.255.255", "192.168.1.1", "::1", "fc00::1", "fdff::1", "fe80::1"]),
+            (Public, &["1.1.1.1", "100.63.255.255", "100.128.0.0", "172.15.0.1", "172.32.0.1", "192.0.3.1"]),
+            (Public, &["198.51.101.0", "223.255.255.255", "2001:db9::1", "2606:4700::1", "4000::1"]),
+        ];
+        for (kind, addresses) in kinds.into_iter().chain(more) {
+            for address in addresses {
+                assert_eq!(AddressKind::of(address.parse().unwrap()), kind, "{address}");
+            }
+        }
     }
 }

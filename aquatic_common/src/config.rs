@@ -12,6 +12,7 @@ pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports};
 
 use crate::access_list::AccessListMode;
 use crate::memory_limit::MemoryLimit;
+use crate::ports::Ports;
 use crate::settings::Problem;
 
 /// Default port of the tracker.
@@ -140,8 +141,29 @@ crate::settings! {
         /// at start. As it fills up, first only the first two peers of a torrent are stored, then peers
         /// expire sooner, and in the end no new ones are stored; announces are answered all the time.
         pub max_memory: MemoryLimit = MemoryLimit::Share(80);
+        /// Whether peers with a loopback, link-local, private or shared (100.64.0.0/10) address are stored:
+        /// "accept", "refuse", or "auto", which refuses them if all addresses that the tracker listens at are
+        /// public ones. It accepts them if it listens at 0.0.0.0 or [::], as by default, because it then may
+        /// serve a local network. Peers with an address that no host has, or one for documentation, are never
+        /// stored.
+        pub local_addresses: LocalAddresses = LocalAddresses::Auto;
+        /// Ports of peers that are not stored, as numbers and ranges: "0-1023,6881". Their clients are
+        /// answered. Keeps clients from being sent to services such as mail or web servers.
+        pub refused_ports: Ports = Ports::default();
         /// Share of max_peers that is reserved for torrents with fewer than three peers.
         pub reserved_for_small_torrents: u32 = 10, unit "percent", in 0..=90;
+    }
+}
+
+crate::choice! {
+    /// Whether peers with local addresses are stored.
+    pub enum LocalAddresses {
+        /// Not if the tracker listens at public addresses only.
+        Auto = "auto",
+        /// Always.
+        Accept = "accept",
+        /// Never.
+        Refuse = "refuse",
     }
 }
 

@@ -17,13 +17,14 @@ pub mod expiry;
 mod identity;
 mod info_hash_set;
 mod memory_limit;
+pub mod ports;
 pub mod processors;
 pub mod settings;
 pub mod steering;
 pub mod time;
 
 pub use access_list::{AccessList, AccessListMode};
-pub use addr::{Family, canonical};
+pub use addr::{AddressKind, Family, canonical};
 pub use buffer::BufferTooSmall;
 pub use configuration_error::ConfigurationError;
 pub use event::AnnounceEvent;

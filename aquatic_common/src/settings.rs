@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::access_list::AccessListMode;
 use crate::config::LogLevel;
 use crate::memory_limit::MemoryLimit;
+use crate::ports::Ports;
 use crate::processors::Processors;
 
 /// Declaration of one key or section.
@@ -237,7 +238,18 @@ macro_rules! plain_settings {
 }
 
 number_settings!(u8, u16, u32, u64, usize);
-plain_settings!(bool, f64, String, Vec<String>, PathBuf, SocketAddr, Addresses, MemoryLimit, Processors);
+plain_settings!(
+    bool,
+    f64,
+    String,
+    Vec<String>,
+    PathBuf,
+    SocketAddr,
+    Addresses,
+    MemoryLimit,
+    Processors,
+    Ports
+);
 
 impl Setting for AccessListMode {
     fn describe(meta: Meta) -> Entry {

@@ -20,7 +20,7 @@ use aquatic_metrics::Registry;
 use aquatic_net::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
 use aquatic_swarm::{Families, FamilySet, HashKey, PeerBuffers, Shard, ShardLimits, SwarmCounts};
 use aquatic_tracker::{
-    Admission, IntervalPolicy, OwnerResponse, Reason, RouteError, SharedAccessList, Tracker,
+    Admission, IntervalPolicy, OwnerResponse, PeerRules, Reason, RouteError, SharedAccessList, Tracker,
 };
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -57,7 +57,7 @@ fn tracker(index: usize, cores: usize, access_list: &Arc<SharedAccessList>) -> T
     Tracker::new(
         (index, Steering::new(cores, [1; 8])),
         Shard::new(ShardLimits::default(), HashKey([3; 16])),
-        Admission::new(Arc::clone(access_list)),
+        (Admission::new(Arc::clone(access_list)), PeerRules::default()),
         IntervalPolicy { interval: 1800, jitter: 0 },
         SmallRng::seed_from_u64(7),
         &Registry::default().core(index),
@@ -89,7 +89,7 @@ impl Rig {
             reply: vec![0; handler.longest_reply()],
             handler,
             tracker: tracker(0, cores, access_list),
-            peer: Some("192.0.2.1".parse().unwrap()),
+            peer: Some("198.18.2.1".parse().unwrap()),
         }
     }
 
@@ -182,7 +182,7 @@ fn an_announce_of_another_core_is_forwarded_and_answered_as_the_owner_says() {
     let info_hash = rig.of_core(1);
     let Handled::Announce(forwarded) = rig.handle(&request(&announce(&info_hash))) else { panic!("kept") };
     assert_eq!(forwarded.announce.info_hash, info_hash);
-    assert_eq!(forwarded.announce.address, "192.0.2.1:1000".parse().unwrap());
+    assert_eq!(forwarded.announce.address, "198.18.2.1:1000".parse().unwrap());
     assert_eq!((forwarded.announce.numwant, forwarded.announce.families), (50, Families::Both));
     assert_eq!(rig.tracker.scrape(&info_hash, FamilySet::Both), SwarmCounts::default());
 
@@ -267,7 +267,7 @@ fn clients_of_proxies_are_those_the_proxies_name() {
     let target = announce(&InfoHash([9; 20]));
     assert!(rig.ask(&target).failure().reason.starts_with(b"the proxy in front of this tracker"));
     assert_eq!(rig.handler.counters().refused(Reason::ClientMissing), 1);
-    let named = format!("GET {target} HTTP/1.1\r\nx-forwarded-for: 2001:db8::1\r\n\r\n");
+    let named = format!("GET {target} HTTP/1.1\r\nx-forwarded-for: 2001:2::1\r\n\r\n");
     assert!(matches!(rig.handle(&named), Handled::Reply(_)));
     assert_eq!(rig.handler.counters().responses(Family::V6, Action::Announce), 1);
     assert_eq!(rig.handler.counters().responses(Family::V4, Action::Announce), 0);

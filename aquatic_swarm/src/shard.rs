@@ -74,17 +74,33 @@ impl Shard {
         rng: &mut impl Rng,
         out: PeerBuffers<'_>,
     ) -> Announced {
+        let stopped = announce.event == AnnounceEvent::Stopped;
+        let action = match (announce.address.port(), stopped) {
+            (0, _) => Action::Ignore(Stored::RefusedPort),
+            (_, true) => Action::Remove,
+            (_, false) => Action::Store,
+        };
+        self.apply(announce, (action, now), rng, out)
+    }
+
+    /// Writes a reply as [`Self::announce`] does, for a peer that is not to be stored. Changes nothing.
+    pub fn reply(&mut self, announce: &Announce, rng: &mut impl Rng, out: PeerBuffers<'_>) -> Announced {
+        self.apply(announce, (Action::Ignore(Stored::Ignored), Seconds(0)), rng, out)
+    }
+
+    fn apply(
+        &mut self,
+        announce: &Announce,
+        (action, now): (Action, Seconds),
+        rng: &mut impl Rng,
+        out: PeerBuffers<'_>,
+    ) -> Announced {
         let address = canonical(announce.address);
         let seeder = announce.seeder && announce.event != AnnounceEvent::Paused;
         let stopped = announce.event == AnnounceEvent::Stopped;
         let stamp = Stamp::new(Tick::at(now), seeder);
         let capacity = self.capacity();
         let (info_hash, port) = (&announce.info_hash, address.port());
-        let action = match (port, stopped) {
-            (0, _) => Action::Reject,
-            (_, true) => Action::Remove,
-            (_, false) => Action::Store,
-        };
         let (family, outcome) = match address {
             SocketAddr::V4(v4) => (
                 Family::V4,
@@ -233,8 +249,8 @@ fn counts<K: PeerFormat>(store: &Store<K>, torrent: Slot, order: PeerOrder) -> S
 enum Action {
     Store,
     Remove,
-    /// Leave it out, because its port is 0.
-    Reject,
+    /// Leave the store as it is, with this result.
+    Ignore(Stored),
 }
 
 fn apply<K: PeerFormat>(
@@ -251,7 +267,7 @@ fn apply<K: PeerFormat>(
             let (stored, torrent) = store.remove(info_hash, peer);
             Outcome::without_peer(stored, torrent)
         }
-        Action::Reject => Outcome::without_peer(Stored::RefusedPort, store.find(info_hash)),
+        Action::Ignore(stored) => Outcome::without_peer(stored, store.find(info_hash)),
     }
 }
 

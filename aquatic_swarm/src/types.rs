@@ -168,6 +168,8 @@ pub enum Stored {
     Absent,
     /// Not stored: its port is 0.
     RefusedPort,
+    /// Neither stored nor removed, as the caller wants.
+    Ignored,
     /// Not stored: the torrent has reached its maximum number of peers.
     RefusedPeersPerTorrent,
     /// Not stored: the torrent has reached its maximum number of peers of this address.
@@ -203,7 +205,12 @@ impl Stored {
             Self::RefusedPeers => Some(Limit::Peers),
             Self::RefusedTorrents => Some(Limit::Torrents),
             Self::RefusedMemory => Some(Limit::Memory),
-            Self::Added | Self::Updated | Self::Removed | Self::Absent | Self::RefusedPort => None,
+            Self::Added
+            | Self::Updated
+            | Self::Removed
+            | Self::Absent
+            | Self::RefusedPort
+            | Self::Ignored => None,
         }
     }
 }

@@ -163,6 +163,7 @@ mod tests {
     use super::*;
     use crate::access_list::SharedAccessList;
     use crate::interval::IntervalPolicy;
+    use crate::peer_rules::PeerRules;
     use crate::seed::{TrackerSeed, TrackerSettings};
     use crate::tracker::Tracker;
 
@@ -210,6 +211,7 @@ mod tests {
             access_list: AccessListConfig::default(),
             cleaning: CleaningConfig::default(),
             limits: LimitsConfig::default(),
+            rules: PeerRules::default(),
             interval: IntervalPolicy { interval: 1800, jitter: 0 },
         };
         let access_list = SharedAccessList::load(&settings.access_list).unwrap();
@@ -218,7 +220,7 @@ mod tests {
         for _ in 0..torrents {
             let announce = Announce {
                 info_hash: InfoHash(rng.random()),
-                address: "192.0.2.1:1000".parse().unwrap(),
+                address: "198.18.2.1:1000".parse().unwrap(),
                 seeder: false,
                 event: AnnounceEvent::None,
                 numwant: 0,

@@ -74,7 +74,7 @@ impl LocalTracker {
     /// reload, and the interval of expiry stays.
     pub fn reconfigure(&self, settings: &TrackerSettings) {
         let limits = ShardLimits::share_of(&settings.limits, self.core.count());
-        self.state().reconfigure(limits, settings.interval);
+        self.state().reconfigure(limits, settings.interval, settings.rules.clone());
         self.max_peer_age.set(settings.cleaning.max_peer_age);
     }
 

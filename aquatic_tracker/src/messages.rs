@@ -143,6 +143,7 @@ mod tests {
     use crate::admission::Admission;
     use crate::gather::Gather;
     use crate::interval::IntervalPolicy;
+    use crate::peer_rules::PeerRules;
 
     const TORRENT: InfoHash = InfoHash([1; 20]);
     const NOW: Seconds = Seconds(10);
@@ -152,7 +153,7 @@ mod tests {
         Tracker::new(
             (0, Steering::new(1, [1; 8])),
             Shard::new(ShardLimits::default(), HashKey([2; 16])),
-            Admission::new(access_list),
+            (Admission::new(access_list), PeerRules::default()),
             IntervalPolicy { interval: 1800, jitter: 0 },
             SmallRng::seed_from_u64(3),
             &Registry::default().core(0),
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn peers_of_several_responses_and_both_families_stand_one_after_the_other() {
         let (mut tracker, mut next) = (tracker(), ids());
-        let all = ["10.0.0.1:1", "10.0.0.2:2", "[2001:db8::1]:3", "[2001:db8::2]:4"];
+        let all = ["10.0.0.1:1", "10.0.0.2:2", "[2001:2::1]:3", "[2001:2::2]:4"];
         let room = (6 * 50, 18 * 50);
         let mut batch = Messages::default();
         let mut expected = Vec::new();
@@ -233,7 +234,7 @@ mod tests {
     fn peers_take_no_more_than_the_room_that_the_asking_core_has() {
         let (mut tracker, mut next) = (tracker(), ids());
         let mut batch = Messages::default();
-        for address in ["10.0.0.1:1", "10.0.0.2:2", "[2001:db8::1]:3", "[2001:db8::2]:4"] {
+        for address in ["10.0.0.1:1", "10.0.0.2:2", "[2001:2::1]:3", "[2001:2::2]:4"] {
             batch.push_announced(next(), &announce(TORRENT, address, 50), (0, 0), (&mut tracker, NOW));
             assert!(batch.peers.is_empty(), "there is no room");
         }

@@ -15,6 +15,7 @@ use crate::access_list::{AccessListReloader, SharedAccessList};
 use crate::admission::Admission;
 use crate::expiry::ExpirySettings;
 use crate::interval::IntervalPolicy;
+use crate::peer_rules::PeerRules;
 use crate::tracker::Tracker;
 
 /// The settings that the tracker's state depends on.
@@ -26,6 +27,8 @@ pub struct TrackerSettings {
     pub cleaning: CleaningConfig,
     /// How much is remembered.
     pub limits: LimitsConfig,
+    /// Which addresses and ports peers may have.
+    pub rules: PeerRules,
     /// When clients come back.
     pub interval: IntervalPolicy,
 }
@@ -36,6 +39,7 @@ pub struct TrackerSeed {
     steering: Steering,
     access_list: Arc<SharedAccessList>,
     shard: ShardLimits,
+    rules: PeerRules,
     hash_key: [u8; 16],
     interval: IntervalPolicy,
     expiry: ExpirySettings,
@@ -67,6 +71,7 @@ impl TrackerSeed {
             steering: Steering::new(cores, secrets.derive("aquatic steering 1")),
             access_list,
             shard: ShardLimits::share_of(&settings.limits, cores),
+            rules: settings.rules.clone(),
             hash_key: secrets.derive("aquatic torrent table 1"),
             interval: settings.interval,
             expiry: ExpirySettings {
@@ -108,7 +113,14 @@ impl TrackerSeed {
         let shard = Shard::new(self.shard, HashKey(self.hash_key));
         let admission = Admission::new(Arc::clone(&self.access_list));
         let rng = SmallRng::seed_from_u64(seed);
-        let tracker = Tracker::new((index, self.steering), shard, admission, self.interval, rng, metrics);
+        let tracker = Tracker::new(
+            (index, self.steering),
+            shard,
+            (admission, self.rules.clone()),
+            self.interval,
+            rng,
+            metrics,
+        );
         tracker.with_store_budget(self.store_budget)
     }
 }

@@ -2,7 +2,7 @@
 
 use aquatic_common::config::{Limit, LimitsConfig};
 use aquatic_common::expiry::{Expire, Expired};
-use aquatic_common::{Family, InfoHash, Seconds, Steering};
+use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
 use aquatic_swarm::{Announce, Announced, FamilySet, PeerBuffers, Shard, ShardLimits, Stored, SwarmCounts};
 use rand::rngs::SmallRng;
@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
 use crate::interval::IntervalPolicy;
 use crate::memory::Degradation;
+use crate::peer_rules::{PeerFault, PeerRules};
 
 /// The torrents that one core owns, and the rules for requests about them. Pure: it has no socket and no
 /// clock, and its randomness is seeded by the caller.
@@ -20,6 +21,7 @@ pub struct Tracker {
     shard: Shard,
     admission: Admission,
     interval: IntervalPolicy,
+    rules: PeerRules,
     rng: SmallRng,
     counters: Counters,
     /// Bytes that torrents and peers may take, if they are bounded.
@@ -41,6 +43,8 @@ pub(crate) const SWARMS_OF_BOTH_FAMILIES: [Label; 2] = [SWARMS, ("family", names
 struct Counters {
     /// Announces whose peer was not stored, by family and limit.
     not_stored: [[Counter; Limit::ALL.len()]; 2],
+    /// Announces whose peer has an address or port that peers must not have, by family and fault.
+    faulty: [[Counter; PeerFault::ALL.len()]; 2],
     /// By family: torrents, seeders, leechers, bytes.
     swarms: [[Gauge; 4]; 2],
     store_budget: Gauge,
@@ -62,6 +66,10 @@ impl Counters {
             let labels = |limit: Limit| [SWARMS, family, ("reason", limit.name())];
             Limit::ALL.map(|limit| metrics.counter(&names::NOT_STORED, &labels(limit)))
         });
+        let faulty = labels.map(|family| {
+            PeerFault::ALL
+                .map(|fault| metrics.counter(&names::NOT_STORED, &[SWARMS, family, ("reason", fault.name())]))
+        });
         let swarms = labels.map(|family| {
             [
                 metrics.gauge(&names::TORRENTS, &[SWARMS, family]),
@@ -72,7 +80,8 @@ impl Counters {
         });
         let degradation =
             DEGRADATIONS.map(|(_, name)| metrics.gauge(&names::DEGRADATION, &[("without", name)]));
-        Self { not_stored, swarms, store_budget: metrics.gauge(&names::STORE_BUDGET, &[]), degradation }
+        let store_budget = metrics.gauge(&names::STORE_BUDGET, &[]);
+        Self { not_stored, faulty, swarms, store_budget, degradation }
     }
 }
 
@@ -82,7 +91,7 @@ impl Tracker {
     pub fn new(
         (index, steering): (usize, Steering),
         shard: Shard,
-        admission: Admission,
+        (admission, rules): (Admission, PeerRules),
         interval: IntervalPolicy,
         rng: SmallRng,
         metrics: &CoreMetrics,
@@ -93,6 +102,7 @@ impl Tracker {
             shard,
             admission,
             interval,
+            rules,
             rng,
             counters: Counters::new(metrics),
             store_budget: None,
@@ -149,9 +159,17 @@ impl Tracker {
     }
 
     /// Applies an admitted announce for a torrent that this core owns and writes peers for the reply. The
-    /// only place where announces reach the store.
+    /// only place where announces reach the store. A peer that must not be stored gets a reply all the same.
     #[inline]
     pub fn announce(&mut self, announce: &Announce, now: Seconds, out: PeerBuffers<'_>) -> Announced {
+        // What was stored under other rules may leave.
+        if announce.event != AnnounceEvent::Stopped
+            && let Err(fault) = self.rules.check(announce.address)
+        {
+            let family = Family::of(announce.address.ip());
+            self.counters.faulty[family.index()][fault as usize].add(1);
+            return self.shard.reply(announce, &mut self.rng, out);
+        }
         let announced = self.shard.announce(announce, now, &mut self.rng, out);
         if let Some(limit) = announced.stored.limit() {
             let family = Family::of(announce.address.ip());
@@ -222,9 +240,11 @@ impl Tracker {
         self.interval.next(&mut self.rng)
     }
 
-    /// Replaces the limits of the store and the announce interval.
-    pub fn reconfigure(&mut self, limits: ShardLimits, interval: IntervalPolicy) {
+    /// Replaces the limits of the store, the announce interval, and the rules for addresses and ports. Peers
+    /// that are stored stay until they stop or expire.
+    pub fn reconfigure(&mut self, limits: ShardLimits, interval: IntervalPolicy, rules: PeerRules) {
         self.shard.set_limits(limits);
+        self.rules = rules;
         self.interval = interval;
     }
 

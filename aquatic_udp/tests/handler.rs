@@ -16,7 +16,7 @@ use aquatic_metrics::{Registry, names};
 use aquatic_net::udp::{Datagrams, ReturnPath};
 use aquatic_runtime::Secrets;
 use aquatic_swarm::{FamilySet, SwarmCounts};
-use aquatic_tracker::{IntervalPolicy, Reason, SharedAccessList, TrackerSeed, TrackerSettings};
+use aquatic_tracker::{IntervalPolicy, PeerRules, Reason, SharedAccessList, TrackerSeed, TrackerSettings};
 use aquatic_udp::{Action, ConnectionIds, Counters, Forwarded, Handler, Listener, ReplyLimits};
 use aquatic_udp_protocol::{
     AnnounceFields, AnnounceRequest, ConnectRequest, ConnectionId, Peers, Response, TransactionId,
@@ -84,6 +84,7 @@ fn settings() -> TrackerSettings {
         access_list: AccessListConfig::default(),
         cleaning: CleaningConfig::default(),
         limits: LimitsConfig { reserved_for_small_torrents: 0, ..LimitsConfig::default() },
+        rules: PeerRules::default(),
         interval: IntervalPolicy { interval: 1800, jitter: 10 },
     }
 }
@@ -236,7 +237,7 @@ fn scrape_counts(reply: &[u8]) -> Vec<(i32, i32, i32)> {
 
 #[test]
 fn peers_of_a_torrent_find_each_other() {
-    for (one, other) in [("10.0.0.1:5", "10.0.0.2:5"), ("[2001:db8::1]:5", "[2001:db8::2]:5")] {
+    for (one, other) in [("10.0.0.1:5", "10.0.0.2:5"), ("[2001:2::1]:5", "[2001:2::2]:5")] {
         let mut core = Core::new();
         let (one, other) = (address(one), address(other));
         let first = core.announce(one, |fields| fields.left = 0).unwrap();
@@ -550,11 +551,11 @@ fn replies_keep_within_their_size() {
     let limits = ReplyLimits { max_response_peers: 202, max_reply_size: 512, ..LIMITS };
     let mut core = Core::with_settings(&settings(), limits);
     for peer in 1..=100_u16 {
-        for ip in ["10.0.0.1", "2001:db8::1"] {
+        for ip in ["10.0.0.1", "2001:2::1"] {
             core.announce(SocketAddr::new(ip.parse().unwrap(), 5), |fields| fields.port = peer).unwrap();
         }
     }
-    for (source, peers) in [("10.0.0.2:5", 82), ("[2001:db8::2]:5", 27)] {
+    for (source, peers) in [("10.0.0.2:5", 82), ("[2001:2::2]:5", 27)] {
         assert_eq!(core.announce(address(source), |_| ()).unwrap().peers().len(), peers, "{source}");
     }
 }

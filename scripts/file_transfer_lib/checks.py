@@ -44,7 +44,7 @@ class Check(Case):
 
 ROUNDS = 5
 PEER_PORT = 6881
-STRANGER, ANOTHER = "203.0.113.66", "203.0.113.77"
+STRANGER, ANOTHER = "198.18.113.66", "198.18.113.77"
 """Addresses that no host has."""
 LIES = tuple(f"{name}{STRANGER}".encode() for name in ("X-Forwarded-For: ", "Forwarded: for=", "X-Real-IP: "))
 
@@ -93,14 +93,14 @@ HEADERS: Sequence[tuple[str, str | None]] = (
     (f"X-Forwarded-For: {ANOTHER}, {STRANGER}", STRANGER),
     (f"X-Forwarded-For: {ANOTHER}\r\nX-Forwarded-For: {STRANGER}", STRANGER),
     (f"X-Forwarded-For: {STRANGER}, @leecher", STRANGER),
-    ("X-Forwarded-For: 2001:db8::66", "2001:db8::66"),
+    ("X-Forwarded-For: 2001:2::66", "2001:2::66"),
     (f"X-Forwarded-For: {STRANGER}\r\nX-Real-IP: {ANOTHER}", STRANGER),
-    (f'Forwarded: for={ANOTHER}, for="[2001:db8::66]:4711";proto=https', "2001:db8::66"),
+    (f'Forwarded: for={ANOTHER}, for="[2001:2::66]:4711";proto=https', "2001:2::66"),
     (f"X-Real-IP: {STRANGER}", STRANGER),
     ("X-Unrelated: 1", None),
     ("X-Forwarded-For:", None),
     ("X-Forwarded-For: unknown", None),
-    ("X-Forwarded-For: 203.0.113", None),
+    ("X-Forwarded-For: 198.18.113", None),
     (f"X-Forwarded-For: {STRANGER}, \xff\xfe", None),
     (f"Forwarded: proto=https;by={STRANGER}", None),
 )
@@ -135,20 +135,20 @@ def forwarded_headers_or_proxy(environment: Environment) -> None:
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 V4_PAIR = ipaddress.ip_address(STRANGER).packed + bytes([192, 0, 2, 1]) + b"\x30\x39\x01\xbb"
-V6_PAIR = ipaddress.ip_address("2001:db8::66").packed + bytes(16) + b"\x30\x39\x01\xbb"
+V6_PAIR = ipaddress.ip_address("2001:2::66").packed + bytes(16) + b"\x30\x39\x01\xbb"
 PREFACES: Sequence[tuple[bytes, str]] = (
     (f"PROXY TCP4 {STRANGER} 192.0.2.1 12345 443\r\n".encode(), STRANGER),
-    (b"PROXY TCP6 2001:db8::66 2001:db8::1 12345 443\r\n", "2001:db8::66"),
+    (b"PROXY TCP6 2001:2::66 2001:2::1 12345 443\r\n", "2001:2::66"),
     (V2 + b"\x21\x11\x00\x0c" + V4_PAIR, STRANGER),
     (V2 + b"\x21\x11\x00\x12" + V4_PAIR + b"\x05\x00\x03abc", STRANGER),
-    (V2 + b"\x21\x21\x00\x24" + V6_PAIR, "2001:db8::66"),
+    (V2 + b"\x21\x21\x00\x24" + V6_PAIR, "2001:2::66"),
 )
 """PROXY protocol headers, and whom they name; the fourth has a detail behind the addresses that is to be skipped."""
 NAMELESS: Sequence[bytes] = (b"PROXY UNKNOWN\r\n", V2 + b"\x20\x00\x00\x00")
 """Headers by which a proxy says that it speaks for itself, as in health checks."""
 MALFORMED: Sequence[bytes] = (
     b"PROXY TCP4 nobody 192.0.2.1 12345 443\r\n",
-    b"PROXY TCP4 203.0.113.66 192.0.2.1 12345 99999\r\n",
+    b"PROXY TCP4 198.18.113.66 192.0.2.1 12345 99999\r\n",
     V2 + b"\x31\x11\x00\x0c" + V4_PAIR,
     V2 + b"\x21\x11\x00\x04" + V4_PAIR,
 )

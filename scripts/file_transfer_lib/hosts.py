@@ -145,9 +145,9 @@ def _set_network(descriptor: int) -> None:
 TRACKER, SEEDER, LEECHER = "tracker", "seeder", "leecher"
 # Documentation prefixes: clients take them for public addresses, unlike private ones, and nobody else uses them.
 ADDRESSES = {
-    TRACKER: {Family.IPV4: "198.51.100.1", Family.IPV6: "2001:db8:77::1"},
-    SEEDER: {Family.IPV4: "198.51.100.2", Family.IPV6: "2001:db8:77::2"},
-    LEECHER: {Family.IPV4: "198.51.100.3", Family.IPV6: "2001:db8:77::3"},
+    TRACKER: {Family.IPV4: "198.18.77.1", Family.IPV6: "2001:2:0:77::1"},
+    SEEDER: {Family.IPV4: "198.18.77.2", Family.IPV6: "2001:2:0:77::2"},
+    LEECHER: {Family.IPV4: "198.18.77.3", Family.IPV6: "2001:2:0:77::3"},
 }
 TRACKER_NAME = "tracker.test"
 # The mounts are private to the holder's mount namespace: the files of this machine stay as they are.

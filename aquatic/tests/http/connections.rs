@@ -111,13 +111,13 @@ fn a_unix_socket_is_for_proxies() {
     let stream = UnixStream::connect(&path).unwrap();
     stream.set_read_timeout(Some(REPLY)).unwrap();
     let mut client = Client::over(stream);
-    for (number, header) in [(1, "X-Forwarded-For: 192.0.2.7"), (2, "forwarded: for=\"[2001:db8::7]:80\"")] {
+    for (number, header) in [(1, "X-Forwarded-For: 198.18.2.7"), (2, "forwarded: for=\"[2001:2::7]:80\"")] {
         let target = announce(&torrent(number), 1000, "");
         client.send(format!("GET {target} HTTP/1.1\r\n{header}\r\n\r\n"));
         assert_eq!(client.response().announce().incomplete, Some(1));
     }
-    client.send(format!("GET {} HTTP/1.1\r\nX-Real-IP: 192.0.2.8\r\n\r\n", announce(&torrent(1), 1, "")));
-    assert_eq!(client.response().peers(), ["192.0.2.7:1000".parse().unwrap()]);
+    client.send(format!("GET {} HTTP/1.1\r\nX-Real-IP: 198.18.2.8\r\n\r\n", announce(&torrent(1), 1, "")));
+    assert_eq!(client.response().peers(), ["198.18.2.7:1000".parse().unwrap()]);
     client.send(request(&announce(&torrent(1), 1, "")));
     let reason = "the proxy in front of this tracker does not name the client";
     assert_eq!(client.response().reason(), reason);

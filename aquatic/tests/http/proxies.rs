@@ -36,14 +36,14 @@ fn headers_of_trusted_proxies_name_the_client() {
     let tracker = behind_proxy(&[]);
     let mut proxy = Plain::connect_from("127.0.0.2", tracker.address());
     for (fields, expected) in [
-        ("X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
-        ("x-forwarded-for: 6.6.6.6, 192.0.2.2, 10.1.2.3\r\n", "192.0.2.2"),
-        ("X-FORWARDED-FOR: 2001:db8::3\r\n", "2001:db8::3"),
-        ("x-forwarded-for: 6.6.6.6\r\nX-Forwarded-For: ::ffff:192.0.2.4\r\n", "192.0.2.4"),
-        ("Forwarded: for=6.6.6.6, for=192.0.2.5;proto=https;by=10.0.0.1\r\n", "192.0.2.5"),
-        ("forwarded: for=\"[2001:db8::6]:4711\"\r\n", "2001:db8::6"),
-        ("X-Real-IP: 192.0.2.7\r\n", "192.0.2.7"),
-        ("x-real-ip: 192.0.2.8\r\nX-Forwarded-For: 192.0.2.9\r\n", "192.0.2.9"),
+        ("X-Forwarded-For: 198.18.2.1\r\n", "198.18.2.1"),
+        ("x-forwarded-for: 6.6.6.6, 198.18.2.2, 10.1.2.3\r\n", "198.18.2.2"),
+        ("X-FORWARDED-FOR: 2001:2::3\r\n", "2001:2::3"),
+        ("x-forwarded-for: 6.6.6.6\r\nX-Forwarded-For: ::ffff:198.18.2.4\r\n", "198.18.2.4"),
+        ("Forwarded: for=6.6.6.6, for=198.18.2.5;proto=https;by=10.0.0.1\r\n", "198.18.2.5"),
+        ("forwarded: for=\"[2001:2::6]:4711\"\r\n", "2001:2::6"),
+        ("X-Real-IP: 198.18.2.7\r\n", "198.18.2.7"),
+        ("x-real-ip: 198.18.2.8\r\nX-Forwarded-For: 198.18.2.9\r\n", "198.18.2.9"),
     ] {
         assert_eq!(client_of(&mut proxy, fields), ip(expected), "{fields}");
     }
@@ -52,10 +52,10 @@ fn headers_of_trusted_proxies_name_the_client() {
     let mut peers = direct.get(&announce(&torrent(1), 1, "")).peers();
     peers.sort_unstable();
     let expected: Vec<SocketAddr> =
-        ["192.0.2.1", "192.0.2.2", "192.0.2.4", "192.0.2.5", "192.0.2.7", "192.0.2.9"]
+        ["198.18.2.1", "198.18.2.2", "198.18.2.4", "198.18.2.5", "198.18.2.7", "198.18.2.9"]
             .iter()
             .map(|ip| format!("{ip}:1000"))
-            .chain(["[2001:db8::3]:1000".to_owned(), "[2001:db8::6]:1000".to_owned()])
+            .chain(["[2001:2::3]:1000".to_owned(), "[2001:2::6]:1000".to_owned()])
             .map(|address| address.parse().unwrap())
             .collect();
     assert_eq!(peers, expected);
@@ -66,21 +66,21 @@ fn headers_of_strangers_count_for_nothing() {
     let tracker = behind_proxy(&[]);
     let mut stranger = Plain::connect_from("127.0.0.1", tracker.address());
     for fields in
-        ["X-Forwarded-For: 192.0.2.1\r\n", "Forwarded: for=192.0.2.1\r\n", "X-Real-IP: nonsense\r\n", ""]
+        ["X-Forwarded-For: 198.18.2.1\r\n", "Forwarded: for=198.18.2.1\r\n", "X-Real-IP: nonsense\r\n", ""]
     {
         assert_eq!(client_of(&mut stranger, fields), ip("127.0.0.1"), "{fields}");
     }
     let nobody_trusted = start(&["proxies.trusted_proxies=[\"10.0.0.1\"]"]);
     let mut stranger = Plain::connect_from("127.0.0.2", nobody_trusted.address());
-    assert_eq!(client_of(&mut stranger, "X-Forwarded-For: 192.0.2.1\r\n"), ip("127.0.0.2"));
+    assert_eq!(client_of(&mut stranger, "X-Forwarded-For: 198.18.2.1\r\n"), ip("127.0.0.2"));
 }
 
 const BAD: [&str; 5] = [
     "",
     "X-Forwarded-For: \r\n",
     "X-Forwarded-For: unknown\r\n",
-    "X-Forwarded-For: 192.0.2.1, \u{7f}\r\n",
-    "Forwarded: for=_hidden\r\nX-Real-IP: 192.0.2.1\r\n",
+    "X-Forwarded-For: 198.18.2.1, \u{7f}\r\n",
+    "Forwarded: for=_hidden\r\nX-Real-IP: 198.18.2.1\r\n",
 ];
 
 #[test]
@@ -91,7 +91,7 @@ fn a_missing_or_malformed_header_is_refused_politely_and_counted() {
     for fields in &BAD[..2] {
         assert_eq!(client_of(&mut proxy, fields), Err(NO_CLIENT.to_owned()), "{fields:?}");
     }
-    for fields in ["X-Forwarded-For: unknown\r\n", "Forwarded: for=_hidden\r\nX-Real-IP: 192.0.2.1\r\n"] {
+    for fields in ["X-Forwarded-For: unknown\r\n", "Forwarded: for=_hidden\r\nX-Real-IP: 198.18.2.1\r\n"] {
         assert_eq!(client_of(&mut proxy, fields), Err(NO_CLIENT.to_owned()), "{fields:?}");
     }
     let unusable = ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.0.0.1", "ff02::1"];
@@ -99,7 +99,7 @@ fn a_missing_or_malformed_header_is_refused_politely_and_counted() {
         let refused = client_of(&mut proxy, &format!("X-Forwarded-For: {client}\r\n"));
         assert!(refused.unwrap_err().contains("no peer can have"), "{client}");
     }
-    assert_eq!(client_of(&mut proxy, "X-Forwarded-For: 192.0.2.1\r\n"), ip("192.0.2.1"));
+    assert_eq!(client_of(&mut proxy, "X-Forwarded-For: 198.18.2.1\r\n"), ip("198.18.2.1"));
     assert_eq!(proxy.get("/health").status(), 200, "monitors need not say whom they stand for");
     let refused = |reason| {
         metric(metrics, &format!("aquatic_refused_total{{protocol=\"http\",reason=\"client_{reason}\"}}"))
@@ -115,7 +115,7 @@ fn a_proxy_may_be_taken_for_the_client() {
     for fields in BAD.iter().filter(|fields| !fields.contains('\u{7f}')) {
         assert_eq!(client_of(&mut proxy, fields), ip("127.0.0.2"), "{fields:?}");
     }
-    assert_eq!(client_of(&mut proxy, "X-Forwarded-For: 192.0.2.1\r\n"), ip("192.0.2.1"));
+    assert_eq!(client_of(&mut proxy, "X-Forwarded-For: 198.18.2.1\r\n"), ip("198.18.2.1"));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn by_default_one_header_is_read_that_strangers_cannot_get_past() {
     let tracker = start(&["proxies.trusted_proxies=[\"127.0.0.2\"]"]);
     let mut proxy = Plain::connect_from("127.0.0.2", tracker.address());
     let forged = "X-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n";
-    assert_eq!(client_of(&mut proxy, &format!("{forged}X-Forwarded-For: 192.0.2.1\r\n")), ip("192.0.2.1"));
+    assert_eq!(client_of(&mut proxy, &format!("{forged}X-Forwarded-For: 198.18.2.1\r\n")), ip("198.18.2.1"));
     assert_eq!(client_of(&mut proxy, forged), Err(NO_CLIENT.to_owned()));
 }
 
@@ -131,8 +131,8 @@ fn by_default_one_header_is_read_that_strangers_cannot_get_past() {
 fn only_the_headers_named_are_read() {
     let tracker = behind_proxy(&["proxies.client_headers=[\"CF-Connecting-IP\"]"]);
     let mut proxy = Plain::connect_from("127.0.0.2", tracker.address());
-    let fields = "X-Forwarded-For: 6.6.6.6\r\ncf-connecting-ip: 192.0.2.1\r\n";
-    assert_eq!(client_of(&mut proxy, fields), ip("192.0.2.1"));
+    let fields = "X-Forwarded-For: 6.6.6.6\r\ncf-connecting-ip: 198.18.2.1\r\n";
+    assert_eq!(client_of(&mut proxy, fields), ip("198.18.2.1"));
     assert_eq!(client_of(&mut proxy, "X-Forwarded-For: 6.6.6.6\r\n"), Err(NO_CLIENT.to_owned()));
 }
 
@@ -141,15 +141,15 @@ fn the_proxy_protocol_names_the_client_of_a_connection() {
     let tracker = behind_proxy(&["proxies.proxy_protocol=true"]);
     let v2 = [
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".as_slice(),
-        &[192, 0, 2, 2],
+        &[198, 18, 2, 2],
         &[127, 0, 0, 1],
         &[0x30, 0x39, 0x1b, 0x39],
     ]
     .concat();
     let headers: [(&[u8], &str); 4] = [
-        (b"PROXY TCP4 192.0.2.1 127.0.0.1 12345 6969\r\n", "192.0.2.1"),
-        (b"PROXY TCP6 2001:db8::1 ::1 12345 6969\r\n", "2001:db8::1"),
-        (&v2, "192.0.2.2"),
+        (b"PROXY TCP4 198.18.2.1 127.0.0.1 12345 6969\r\n", "198.18.2.1"),
+        (b"PROXY TCP6 2001:2::1 ::1 12345 6969\r\n", "2001:2::1"),
+        (&v2, "198.18.2.2"),
         (b"PROXY UNKNOWN\r\n", "127.0.0.2"),
     ];
     for (header, expected) in headers {
@@ -164,7 +164,7 @@ fn the_proxy_protocol_names_the_client_of_a_connection() {
     let mut stranger = Plain::connect_from("127.0.0.1", tracker.address());
     assert_eq!(client_of(&mut stranger, ""), ip("127.0.0.1"), "strangers speak HTTP");
     let mut stranger = Plain::connect_from("127.0.0.1", tracker.address());
-    stranger.send("PROXY TCP4 192.0.2.1 127.0.0.1 12345 6969\r\n");
+    stranger.send("PROXY TCP4 198.18.2.1 127.0.0.1 12345 6969\r\n");
     assert_eq!(stranger.response().status(), 400);
     let mut silent = Plain::connect_from("127.0.0.2", tracker.address());
     silent.send("GET /health HTTP/1.1\r\n\r\n");

@@ -31,7 +31,8 @@ use aquatic_http::Handled;
 use aquatic_runtime::Secrets;
 use aquatic_swarm::{Announce, Families, FamilySet, SwarmCounts};
 use aquatic_tracker::{
-    Admission, IntervalPolicy, OwnerResponse, SharedAccessList, TrackerSeed, TrackerSettings, Waiter,
+    Admission, IntervalPolicy, OwnerResponse, PeerRules, SharedAccessList, TrackerSeed, TrackerSettings,
+    Waiter,
 };
 use aquatic_ws::{RequestContext, WsConfig, WsSeed};
 use rand::rngs::SmallRng;
@@ -108,6 +109,7 @@ impl Simulation {
             access_list: config,
             cleaning: CleaningConfig::default(),
             limits: LimitsConfig { reserved_for_small_torrents: 0, ..LimitsConfig::default() },
+            rules: PeerRules::default(),
             interval: IntervalPolicy { interval: 1800, jitter: 10 },
         };
         let mut key = [7; 32];
@@ -173,7 +175,7 @@ impl Simulation {
         let ip: IpAddr = if self.rng.random() {
             Ipv4Addr::new(192, 0, 2, host).into()
         } else {
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()).into()
+            Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, host.into()).into()
         };
         SocketAddr::new(ip, port)
     }

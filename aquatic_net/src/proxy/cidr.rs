@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use aquatic_common::AddressKind;
 use ipnet::IpNet;
 
 /// Networks whose word about their clients is taken.
@@ -30,16 +31,12 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&ip))
     }
 
-    /// Whether a client that a trusted proxy names, in canonical form, could be a peer: not with an
-    /// unspecified, broadcast or multicast address, and not with a loopback address unless that is a trusted
-    /// proxy's own, whose clients may be on its host.
+    /// Whether a client that a trusted proxy names, in canonical form, could be a client at all: not with an
+    /// address that no host has, and not with a loopback address unless that is a trusted proxy's own, whose
+    /// clients may be on its host. Whether it is stored as a peer is for the tracker to decide.
     #[must_use]
     pub fn may_name(&self, ip: IpAddr) -> bool {
-        let unusable = match ip {
-            IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.is_broadcast() || v4.is_multicast(),
-            IpAddr::V6(v6) => v6.is_unspecified() || v6.is_multicast(),
-        };
-        !unusable && (!ip.is_loopback() || self.contains(ip))
+        AddressKind::of(ip) != AddressKind::NoHost && (!ip.is_loopback() || self.contains(ip))
     }
 
     /// Whether nobody is trusted.

@@ -199,9 +199,11 @@ fn name(stored: Stored) -> &'static str {
         Stored::Removed => "removed",
         Stored::Absent => "absent",
         Stored::RefusedPort => "refused: port",
+        Stored::Ignored => "ignored",
         Stored::RefusedPeersPerTorrent => "refused: peers per torrent",
         Stored::RefusedPeersPerAddress => "refused: peers per address",
         Stored::RefusedPeers => "refused: peers",
+        Stored::RefusedMemory => "refused: memory",
         Stored::RefusedTorrents => "refused: torrents",
         Stored::RefusedMemory => "refused: memory",
     }

@@ -11,8 +11,8 @@ use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
 use aquatic_swarm::{Announce, Families, FamilySet, PeerBuffers, SwarmCounts};
 use aquatic_tracker::gather::MAX_PENDING;
 use aquatic_tracker::{
-    AdmissionRequest, IntervalPolicy, LocalTracker, OwnerResponse, Respond, RouteError, TrackerSeed,
-    TrackerSettings, Waiter,
+    AdmissionRequest, IntervalPolicy, LocalTracker, OwnerResponse, PeerRules, Respond, RouteError,
+    TrackerSeed, TrackerSettings, Waiter,
 };
 
 /// Runs a scenario and ends the process.
@@ -34,6 +34,7 @@ fn start(name: &str) -> anyhow::Result<()> {
         access_list: AccessListConfig::default(),
         cleaning: CleaningConfig::default(),
         limits: LimitsConfig::default(),
+        rules: PeerRules::default(),
         interval: IntervalPolicy { interval: 1800, jitter: 10 },
     };
     if let Ok(path) = std::env::var("ACCESS_LIST") {
