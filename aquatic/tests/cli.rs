@@ -132,6 +132,27 @@ fn processors_are_listed_and_enough_for_the_workers() {
 }
 
 #[test]
+fn refused_ports_and_the_limit_per_address_have_bounds() {
+    let run = check("[limits]\nrefused_ports = '25,http'\n");
+    assert_refused(
+        &run,
+        &["line 2: limits.refused_ports: \"http\" is neither a port from 0 to 65535 nor a range"],
+    );
+    let run = check("[limits]\nrefused_ports = '25,80-70'\nlocal_addresses = 'never'\n");
+    assert_refused(
+        &run,
+        &["line 2: limits.refused_ports: the range 80-70", "line 3: limits.local_addresses"],
+    );
+    let run = check("[limits]\nmax_peers_per_address = 0\n");
+    assert_refused(
+        &run,
+        &["line 2: limits.max_peers_per_address: 0 is out of bounds, choose from 1 to 1000000"],
+    );
+    let run = check("[limits]\nrefused_ports = '0-1023, 6881'\nlocal_addresses = 'accept'\n");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+}
+
+#[test]
 fn a_good_configuration_passes() {
     let run = check("workers = 1\n[network]\nuse_ipv6 = false\n");
     assert_eq!(

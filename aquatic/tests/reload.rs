@@ -25,6 +25,7 @@ const USUAL: [&str; 5] = [
 
 const A: &str = "0123456789abcdef0123456789abcdef01234567";
 const B: &str = "89abcdef0123456789abcdef0123456789abcdef";
+const C: &str = "cdef0123456789abcdef0123456789abcdef0123";
 
 /// A tracker with a configuration file.
 struct Fixture {
@@ -98,6 +99,7 @@ fn settings_change_and_those_that_cannot_are_named() {
     assert!(reply.contains("8:intervali1800e") && reply.contains("12:min intervali300e"), "{reply}");
     fixture.reload(
         "cleaning.max_peer_age = 2000\nnetwork.tcp_backlog = 99\nlimits.max_torrents = 1\n\
+         limits.refused_ports = \"900-950,940-999\"\nlimits.max_peers_per_address = 9\n\
          protocol = { peer_announce_interval = 900, announce_interval_jitter = 0 }\n\
          http = { min_announce_interval = 60, max_response_peers = 1000, max_request_size = 4096 }\n",
     );
@@ -106,10 +108,12 @@ fn settings_change_and_those_that_cannot_are_named() {
         "INFO  http.max_response_peers changed from 50 to 1000",
         "INFO  http.min_announce_interval changed from 300 to 60",
         "INFO  limits.max_torrents changed from 100000000 to 1",
+        "INFO  limits.refused_ports changed from \"\" to \"900-999\"",
         "INFO  protocol.peer_announce_interval changed from 1800 to 900",
         "WARN  http.max_request_size has changed; restart to apply",
+        "WARN  limits.max_peers_per_address has changed; restart to apply",
         "WARN  network.tcp_backlog has changed; restart to apply",
-        "INFO  configuration reloaded: 5 applied, 2 to be applied by a restart",
+        "INFO  configuration reloaded: 6 applied, 3 to be applied by a restart",
     ] {
         fixture.tracker.wait_for_log(line);
     }
@@ -126,10 +130,37 @@ fn settings_change_and_those_that_cannot_are_named() {
     });
     fixture.wait_for_reloads(1.0, 0.0);
     fixture.reload(before);
-    fixture.tracker.wait_for_log("configuration reloaded: 5 applied, 0 to be applied by a restart");
+    fixture.tracker.wait_for_log("configuration reloaded: 6 applied, 0 to be applied by a restart");
     fixture.tracker.signal("USR1");
     fixture.tracker.wait_for_log("configuration reloaded: no changes");
     until("the old interval", || fixture.announce(A).contains("8:intervali1800e"));
+}
+
+/// Clients are answered, whatever their port; peers that are stored stay until they stop.
+#[test]
+fn refused_ports_and_local_addresses_change() {
+    let mut fixture = Fixture::start("http", "");
+    let stored = |fixture: &Fixture| metric(fixture.metrics, "aquatic_peers{");
+    let refused = |fixture: &Fixture, reason: &str| {
+        metric(fixture.metrics, &format!("aquatic_not_stored_total{{family=\"ipv4\",reason=\"{reason}\""))
+    };
+    assert!(fixture.announce(A).contains("10:incompletei1e"), "{}", fixture.announce(A));
+    until("the peer", || stored(&fixture) == 1.0);
+    fixture.reload("limits.refused_ports = '1-1023'\n");
+    until("the first refusal", || {
+        let reply = fixture.announce(B);
+        reply.contains("10:incompletei0e") && refused(&fixture, "refused_port") >= 1.0
+    });
+    fixture.reload("limits.local_addresses = 'refuse'\n");
+    until("the second refusal", || {
+        fixture.announce(B);
+        refused(&fixture, "local_address") >= 1.0
+    });
+    assert!(fixture.announce(A).contains("10:incompletei1e"), "it stays");
+    fixture.reload("");
+    until("the second peer", || fixture.announce(C).contains("10:incompletei1e"));
+    until("both peers", || stored(&fixture) >= 2.0);
+    assert_eq!(refused(&fixture, "unusable_address"), 0.0);
 }
 
 #[test]

@@ -54,6 +54,10 @@ impl Client {
 
     /// Announces a leecher on port 1000; the peers it is told of, or the error.
     fn announce(&self, info_hash: InfoHash) -> Result<Vec<SocketAddr>, String> {
+        self.announce_port(info_hash, 1000)
+    }
+
+    fn announce_port(&self, info_hash: InfoHash, port: u16) -> Result<Vec<SocketAddr>, String> {
         let fields = AnnounceFields {
             connection_id: self.id,
             transaction_id: TransactionId::from_number(2),
@@ -65,7 +69,7 @@ impl Client {
             event: AnnounceEvent::Started,
             key: 0,
             numwant: None,
-            port: 1000,
+            port,
         };
         let mut request = [0; 98];
         AnnounceRequest::new(&fields).encode(&mut request).unwrap();
@@ -254,6 +258,47 @@ fn what_is_served_refused_and_lost_is_counted_and_told() {
     let lost = || counted("kernel_drops_total{protocol=\"udp\",family=\"ipv4\"}");
     let received = || counted("dropped_total{protocol=\"udp\",family=\"ipv4\",reason=\"too_short\"}") - 1.0;
     eventually(|| (lost(), received()), |(lost, received)| (lost + received) as usize == BURST);
+}
+
+/// Case U1: an address announces 3,000 ports, and 30 clients at other addresses one each.
+#[test]
+fn an_address_with_many_ports_does_not_fill_replies() {
+    let settings = [
+        "workers=1",
+        "network.use_ipv6=false",
+        "network.address_ipv4=127.0.0.1:0",
+        "metrics.enable=true",
+        "metrics.address=127.0.0.1:0",
+    ];
+    let tracker = Tracker::start(1, &mut udp(&settings));
+    let metrics = tracker.metrics.unwrap();
+    let many = Client::connect("127.0.0.1:0", tracker.address());
+    for port in 1000..4000 {
+        let peers = many.announce_port(torrent(1), port).unwrap();
+        assert_eq!(peers.len(), 50.min(usize::from(port) - 1000), "answered, stored or not");
+    }
+    let others: Vec<Client> = (2..32)
+        .map(|host| {
+            let client = Client::connect(&format!("127.0.0.{host}:0"), tracker.address());
+            client.announce(torrent(1)).unwrap();
+            client
+        })
+        .collect();
+    let stored = many.scrape(&[torrent(1)])[0] - 30;
+    assert!((500..=512).contains(&stored), "{stored}");
+    let refused = "aquatic_not_stored_total{family=\"ipv4\",reason=\"max_peers_per_address\"}";
+    eventually(|| metric(metrics, refused), |refused| *refused as i32 == 3000 - stored);
+    let mut all = 0;
+    for client in &others {
+        let peers = client.announce(torrent(1)).unwrap();
+        assert_eq!(peers.len(), 50);
+        all += peers.iter().filter(|peer| peer.ip() != many.socket.local_addr().unwrap().ip()).count();
+    }
+    // Two addresses may be taken for one when they are counted for a reply.
+    assert!(all >= 30 * 28, "{all} of {} others in 30 replies", 30 * 29);
+
+    many.announce_port(torrent(2), 1000).unwrap();
+    assert_eq!(others[0].announce(torrent(2)).unwrap(), ["127.0.0.1:1000".parse().unwrap()]);
 }
 
 #[test]

@@ -48,8 +48,8 @@ impl Family {
 pub enum AddressKind {
     /// Reachable from the internet, as far as the address shows.
     Public,
-    /// Reachable from the same host, link or site only: loopback, link-local, private, shared with a carrier's
-    /// customers (RFC 6598), unique local (RFC 4193).
+    /// Reachable from the same host, link or site only: loopback, link-local, private, shared with a
+    /// carrier's customers (RFC 6598), unique local (RFC 4193).
     Local,
     /// Reserved for documentation (RFC 5737, RFC 3849, RFC 9637): nobody has it.
     Documentation,

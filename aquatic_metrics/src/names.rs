@@ -70,11 +70,12 @@ pub const RESPONSES: Metric = metric("aquatic_responses", Kind::Counter, "Replie
 pub const REFUSED: Metric = metric("aquatic_refused", Kind::Counter, "Requests refused with an error reply");
 /// Packets and connections dropped without a reply, by protocol, family and reason.
 pub const DROPPED: Metric = metric("aquatic_dropped", Kind::Loss, "Requests dropped without a reply");
-/// Announces answered but not stored, by swarms, family and, as the reason, the setting of the limit.
+/// Announces answered but not stored, by swarms, family and, as the reason, the setting of the limit, or what
+/// is wrong with the address or port.
 pub const NOT_STORED: Metric = metric(
     "aquatic_not_stored",
     Kind::Loss,
-    "Announces answered whose peer was not stored because of a limit",
+    "Announces answered whose peer was not stored because of a limit, or of its address or port",
 );
 /// Payload received, by protocol and family.
 pub const RECEIVED_BYTES: Metric =

@@ -398,6 +398,12 @@ impl<K: PeerFormat> Store<K> {
         at
     }
 
+    /// Returns where a peer is, without a change.
+    pub(crate) fn look_up(&self, info_hash: &InfoHash, peer: K::Peer, stored: Stored) -> Outcome {
+        let torrent = self.find(info_hash);
+        Outcome { stored, torrent, position: torrent.and_then(|slot| self.locate(slot, peer).0) }
+    }
+
     /// Removes a peer, if it is known. Also returns its torrent, if that still has peers.
     pub(crate) fn remove(&mut self, info_hash: &InfoHash, peer: K::Peer) -> (Stored, Option<Slot>) {
         let Some(slot) = self.find(info_hash) else {

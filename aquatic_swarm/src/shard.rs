@@ -267,7 +267,7 @@ fn apply<K: PeerFormat>(
             let (stored, torrent) = store.remove(info_hash, peer);
             Outcome::without_peer(stored, torrent)
         }
-        Action::Ignore(stored) => Outcome::without_peer(stored, store.find(info_hash)),
+        Action::Ignore(stored) => store.look_up(info_hash, peer, stored),
     }
 }
 

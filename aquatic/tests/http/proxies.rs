@@ -61,6 +61,39 @@ fn headers_of_trusted_proxies_name_the_client() {
     assert_eq!(peers, expected);
 }
 
+/// Case H7, and what a proxy may name but no peer can have. The second tracker serves the internet only.
+#[test]
+fn addresses_that_nobody_can_reach_are_answered_and_not_stored() {
+    let counting = ["metrics.enable=true", "metrics.address=127.0.0.1:0"];
+    for (refuse, named, reason) in [
+        (false, &["192.0.2.1", "198.51.100.9", "203.0.113.7", "2001:db8::1"][..], "unusable_address"),
+        (
+            true,
+            &["10.0.0.1", "192.168.7.7", "169.254.1.1", "100.64.0.1", "fd00::1", "fe80::1"],
+            "local_address",
+        ),
+    ] {
+        let mut settings = counting.to_vec();
+        settings.extend(refuse.then_some("limits.local_addresses=refuse"));
+        let tracker = behind_proxy(&settings);
+        let mut proxy = Plain::connect_from("127.0.0.2", tracker.address());
+        client_of(&mut proxy, "X-Forwarded-For: 198.18.2.1\r\n").unwrap();
+        for name in named {
+            let fields = format!("X-Forwarded-For: {name}\r\n");
+            let target = announce(&torrent(1), 1000, "");
+            proxy.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n"));
+            let response = proxy.response();
+            assert_eq!(response.peers(), ["198.18.2.1:1000".parse().unwrap()], "{name}");
+            assert_eq!(response.announce().incomplete, Some(1), "{name}");
+        }
+        let metrics = tracker.metrics.unwrap();
+        let counted = ["ipv4", "ipv6"].map(|family| {
+            metric(metrics, &format!("aquatic_not_stored_total{{family=\"{family}\",reason=\"{reason}\"}}"))
+        });
+        assert_eq!(counted.iter().sum::<f64>() as usize, named.len());
+    }
+}
+
 #[test]
 fn headers_of_strangers_count_for_nothing() {
     let tracker = behind_proxy(&[]);

@@ -173,7 +173,7 @@ impl Simulation {
     fn address(&mut self) -> SocketAddr {
         let (host, port) = (self.rng.random_range(1..=6), self.rng.random_range(1..=3));
         let ip: IpAddr = if self.rng.random() {
-            Ipv4Addr::new(192, 0, 2, host).into()
+            Ipv4Addr::new(198, 18, 2, host).into()
         } else {
             Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, host.into()).into()
         };
