@@ -114,7 +114,7 @@ fn hash_of(tracker: &LocalTracker, owner: usize, nth: usize) -> InfoHash {
 fn announce(info_hash: InfoHash, port: u16) -> Announce {
     Announce {
         info_hash,
-        address: ([192, 0, 2, 1], port).into(),
+        address: ([198, 18, 2, 1], port).into(),
         seeder: false,
         event: AnnounceEvent::None,
         numwant: 10,
