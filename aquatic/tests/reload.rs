@@ -141,7 +141,10 @@ fn refused_ports_and_local_addresses_change() {
     let mut fixture = Fixture::start("http", "");
     let stored = |fixture: &Fixture| metric(fixture.metrics, "aquatic_peers{");
     let refused = |fixture: &Fixture, reason: &str| {
-        metric(fixture.metrics, &format!("aquatic_not_stored_total{{family=\"ipv4\",reason=\"{reason}\""))
+        metric(
+            fixture.metrics,
+            &format!("aquatic_not_stored_total{{swarms=\"bittorrent\",family=\"ipv4\",reason=\"{reason}\""),
+        )
     };
     let counts_one = |reply: &str| reply.contains("10:incompletei1e");
     assert!(counts_one(&fixture.announce(A)));

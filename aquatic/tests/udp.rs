@@ -286,7 +286,8 @@ fn an_address_with_many_ports_does_not_fill_replies() {
         .collect();
     let stored = many.scrape(&[torrent(1)])[0] - 30;
     assert!((500..=512).contains(&stored), "{stored}");
-    let refused = "aquatic_not_stored_total{family=\"ipv4\",reason=\"max_peers_per_address\"}";
+    let refused =
+        "aquatic_not_stored_total{swarms=\"bittorrent\",family=\"ipv4\",reason=\"max_peers_per_address\"}";
     eventually(|| metric(metrics, refused), |refused| *refused as i32 == 3000 - stored);
     let mut all = 0;
     for client in &others {

@@ -88,7 +88,7 @@ fn addresses_that_nobody_can_reach_are_answered_and_not_stored() {
         }
         let metrics = tracker.metrics.unwrap();
         let counted = ["ipv4", "ipv6"].map(|family| {
-            metric(metrics, &format!("aquatic_not_stored_total{{family=\"{family}\",reason=\"{reason}\"}}"))
+            metric(metrics, &format!("aquatic_not_stored_total{{swarms=\"bittorrent\",family=\"{family}\",reason=\"{reason}\"}}"))
         });
         assert_eq!(counted.iter().sum::<f64>() as usize, named.len());
     }
