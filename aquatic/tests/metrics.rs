@@ -8,6 +8,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use aquatic_common::config::Limit;
+use aquatic_tracker::PeerFault;
 use support::{Tracker, eventually, fetch, service, skip};
 
 fn start(name: &str, listeners: usize) -> Tracker {
@@ -98,7 +99,9 @@ fn swarms_have_one_scheme_of_labels() {
             assert_eq!(found, expected, "aquatic {service}");
         };
         let limits = if service == "ws" { &Limit::WEBTORRENT[..] } else { &Limit::ALL };
-        let reasons: Vec<_> = limits.iter().map(|limit| format!(r#"reason="{}""#, limit.name())).collect();
+        let faults = if service == "ws" { &[][..] } else { &PeerFault::ALL };
+        let names = limits.iter().map(|limit| limit.name()).chain(faults.iter().map(|fault| fault.name()));
+        let reasons: Vec<_> = names.map(|name| format!(r#"reason="{name}""#)).collect();
         let reasons: Vec<&str> = reasons.iter().map(String::as_str).collect();
         expect("aquatic_torrents", memory, &[]);
         expect("aquatic_store_bytes", memory, &[]);
