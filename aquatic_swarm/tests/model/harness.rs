@@ -205,7 +205,6 @@ fn name(stored: Stored) -> &'static str {
         Stored::RefusedPeers => "refused: peers",
         Stored::RefusedMemory => "refused: memory",
         Stored::RefusedTorrents => "refused: torrents",
-        Stored::RefusedMemory => "refused: memory",
     }
 }
 
