@@ -1,8 +1,8 @@
 //! Types and rules that several parts of the tracker share: info hashes and peer ids, peer addresses,
-//! announce events, coarse time, background expiry, the access list, the declaration of settings, and the
-//! sections of settings that several protocols read. A rule that two protocols need belongs here the first
-//! time it is written. Sockets, clocks, randomness, executors, log lines, and anything that only one protocol
-//! needs do not.
+//! announce events, coarse time, background expiry, the access list, loads of sources, the declaration of
+//! settings, and the sections of settings that several protocols read. A rule that two protocols need belongs
+//! here the first time it is written. Sockets, clocks, randomness, executors, log lines, and anything that
+//! only one protocol needs do not.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -16,10 +16,13 @@ mod event;
 pub mod expiry;
 mod identity;
 mod info_hash_set;
+pub mod load_table;
 mod memory_limit;
 pub mod ports;
+pub mod prefix;
 pub mod processors;
 pub mod settings;
+pub mod source_limit;
 pub mod steering;
 pub mod time;
 
@@ -31,5 +34,7 @@ pub use event::AnnounceEvent;
 pub use identity::{InfoHash, ParseHexError, PeerId};
 pub use info_hash_set::{InfoHashSet, SetChange};
 pub use memory_limit::{MemoryLimit, ParseMemoryLimitError};
+pub use prefix::{Prefix, PrefixSet};
+pub use source_limit::{Budget, RateEvent, RateVerdict, SourceLimit, SourceRules};
 pub use steering::Steering;
 pub use time::Seconds;
