@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use aquatic_cli_helpers::ConfigFlags;
+use aquatic_common::ConfigurationError;
 use aquatic_http::{Counters, HttpConfig, HttpTracker};
+use aquatic_net::block_list::{BlockList, BlockListReloader};
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::config::{Opened, ServiceName, TcpChanges};
 use aquatic_net::tcp::{CoreListeners, Protocols, TcpSettings, serve_tcp};
 use aquatic_runtime::{Core, CoreService, Engine, Health, MailboxReceiver, broadcast};
 use aquatic_tracker::{LocalTracker, TrackerSeed};
-use aquatic_udp::{ReplyLimits, UdpService};
+use aquatic_udp::{UdpService, UdpSettings};
 use aquatic_web::{Front, FrontSettings, metrics_endpoint, reply_to_plain};
 use aquatic_ws::{WsSeed, WsTracker};
 
@@ -47,18 +49,23 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
     let memory = MemoryPlan::of(config, engine.cores(), protocols.udp);
     let seed = TrackerSeed::prepare(&config.tracker(), &mut engine)?
         .with_store_budget(memory.map(|memory| memory.store));
+    let blocked = BlockList::load(&config.rate_limits.block_list_path).map_err(ConfigurationError::new)?;
+    engine.add_periodic(BlockListReloader::new(Arc::clone(&blocked), engine.registry()));
     let udp = protocols
         .udp
-        .then(|| UdpService::bind((&config.udp, &config.network), &engine, &seed))
+        .then(|| {
+            let sections = (&config.udp, &config.network, &config.rate_limits);
+            UdpService::bind(sections, &engine, &seed, &blocked)
+        })
         .transpose()?;
     let tcp = (protocols.http || protocols.ws)
         .then(|| {
             let config = with_affordable_connections(config, memory);
-            TcpServices::open(&config, (protocols.http, protocols.ws), &mut engine, &seed)
+            TcpServices::open(&config, (protocols.http, protocols.ws), &mut engine, (&seed, &blocked))
         })
         .transpose()?;
     let udp = udp.map(|(services, changes)| {
-        reloader.add(move |config| Ok(changes.send(&ReplyLimits::from(&config.udp))));
+        reloader.add(move |config| Ok(changes.send(&UdpSettings::new(&config.udp, &config.rate_limits))));
         services
     });
     let tcp = tcp.map(|(services, mut changes)| {
@@ -69,6 +76,7 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
     let interval = engine.statistics_interval();
     reloader.add(move |config| {
         access_list.configure(&config.access_list);
+        blocked.configure(&config.rate_limits.block_list_path);
         interval.set(config.statistics.interval);
         Ok(Vec::new())
     });
@@ -148,14 +156,14 @@ impl TcpServices {
         config: &TrackerConfig,
         (http, ws): (bool, bool),
         engine: &mut Engine,
-        seed: &TrackerSeed,
+        (seed, blocked): (&TrackerSeed, &Arc<BlockList>),
     ) -> anyhow::Result<(Vec<Self>, TcpChanges)> {
         let names: Vec<ServiceName> = [(http, HTTP), (ws, WS)]
             .into_iter()
             .filter_map(|(serves, name)| serves.then_some(name))
             .collect();
         let Opened { listeners, settings, forwarded, changes } =
-            config.tcp().open(engine, protocol_labels(http, ws), &names)?;
+            config.tcp().open(engine, protocol_labels(http, ws), &names, blocked)?;
         // WebSocket connections are never idle in this sense.
         let settings =
             TcpSettings { evict_idle_when_full: true, reply_to_plain: reply_to_plain(), ..settings };

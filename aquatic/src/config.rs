@@ -5,14 +5,15 @@ mod live;
 
 use aquatic_common::config::{
     AccessListConfig, CleaningConfig, ConnectionsConfig, LimitsConfig, LogLevel, MetricsConfig,
-    NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig, StatisticsConfig, Transports,
+    NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig, RateLimitsConfig, StatisticsConfig,
+    Transports,
 };
 use aquatic_common::processors::Processors;
 use aquatic_common::settings::{Configuration, FormerKey, Problem, Scope};
 use aquatic_http::HttpConfig;
 use aquatic_net::tcp::config::TcpConfig;
 use aquatic_runtime::EngineConfig;
-use aquatic_tracker::{IntervalPolicy, PeerRules, TrackerSettings};
+use aquatic_tracker::{IntervalPolicy, PeerRules, Stretch, TrackerSettings};
 use aquatic_udp::UdpConfig;
 use aquatic_ws::WsConfig;
 
@@ -42,6 +43,7 @@ aquatic_common::settings! {
         pub protocol: ProtocolConfig;
         pub cleaning: CleaningConfig;
         pub limits: LimitsConfig;
+        pub rate_limits: RateLimitsConfig;
         pub access_list: AccessListConfig;
         pub privileges: PrivilegesConfig;
         pub metrics: MetricsConfig;
@@ -105,6 +107,12 @@ const READERS: &[(&str, Protocols)] = &[
     ("protocol", Protocols::SWARM),
     ("cleaning", Protocols::SWARM),
     ("limits", Protocols::SWARM),
+    (RateLimitsConfig::udp_requests, Protocols::UDP),
+    (RateLimitsConfig::udp_burst, Protocols::UDP),
+    (RateLimitsConfig::udp_connects, Protocols::UDP),
+    (RateLimitsConfig::udp_overload_control, Protocols::UDP),
+    (RateLimitsConfig::tcp_connections, Protocols::TCP),
+    (RateLimitsConfig::tcp_connections_burst, Protocols::TCP),
     ("udp", Protocols::UDP),
     (UdpConfig::enable, Protocols::NONE),
     ("http", Protocols::HTTP),
@@ -188,19 +196,30 @@ impl TrackerConfig {
 
     /// The sections that the swarms of UDP and HTTP peers depend on.
     pub(crate) fn tracker(&self) -> TrackerSettings {
-        let ProtocolConfig { peer_announce_interval, announce_interval_jitter } = self.protocol;
+        let ProtocolConfig {
+            peer_announce_interval,
+            announce_interval_jitter,
+            max_announce_interval,
+            max_interval_swarm_size,
+        } = self.protocol;
         TrackerSettings {
             access_list: self.access_list.clone(),
             cleaning: self.cleaning.clone(),
             limits: self.limits.clone(),
             rules: PeerRules::new(&self.limits, self.network.addresses().map(|(_, address)| address)),
             interval: IntervalPolicy { interval: peer_announce_interval, jitter: announce_interval_jitter },
+            stretch: Stretch { max_interval: max_announce_interval, large_swarm: max_interval_swarm_size },
         }
     }
 
     /// The sections about TCP connections.
     pub(crate) fn tcp(&self) -> TcpConfig<'_> {
-        TcpConfig { network: &self.network, connections: &self.connections, proxies: &self.proxies }
+        TcpConfig {
+            network: &self.network,
+            connections: &self.connections,
+            proxies: &self.proxies,
+            rates: &self.rate_limits,
+        }
     }
 
     /// Reports impossible combinations of the values that a subcommand reads.
@@ -217,6 +236,7 @@ impl TrackerConfig {
         self.check_workers(problems);
         self.network.check(Transports { udp, tcp: http || ws }, &self.metrics, problems);
         self.privileges.check(problems);
+        self.rate_limits.check(problems);
         if http || ws {
             self.tcp().check(problems);
         }

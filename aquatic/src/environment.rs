@@ -5,8 +5,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use aquatic_common::AccessListMode;
-use aquatic_common::config::{AccessListConfig, MetricsConfig, NetworkConfig};
+use aquatic_common::config::{AccessListConfig, MetricsConfig, NetworkConfig, RateLimitsConfig};
 use aquatic_common::settings::{Addresses, Problem};
+use aquatic_net::block_list::BlockList;
 use aquatic_net::tcp::{TlsError, TlsFiles, check_unix_socket};
 use aquatic_runtime::cores::{self, CorePlanError};
 use aquatic_runtime::privileges;
@@ -24,6 +25,9 @@ pub(crate) fn files(
     files.extend(config_file.map(|path| ("configuration file", path.to_owned())));
     if config.access_list.mode != AccessListMode::Off {
         files.push(("access list", config.access_list.path.clone()));
+    }
+    if !config.rate_limits.block_list_path.as_os_str().is_empty() {
+        files.push(("block list", config.rate_limits.block_list_path.clone()));
     }
     if config.serves_tls(mode) {
         files.push(("TLS certificate", config.network.tls_certificate_path.clone()));
@@ -54,6 +58,9 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
     privileges::check(&config.privileges, problems);
     if let Err(error) = SharedAccessList::load(&config.access_list) {
         problems.push(Problem::new(AccessListConfig::path, error.to_string()));
+    }
+    if let Err(error) = BlockList::load(&config.rate_limits.block_list_path) {
+        problems.push(Problem::new(RateLimitsConfig::block_list_path, error.to_string()));
     }
     if config.serves_tls(mode) {
         check_tls(&config.network, problems);

@@ -43,7 +43,9 @@ impl Fixture {
         fs::write(&config, text).unwrap();
         let mut command = service(name, &USUAL);
         command.arg("-c").arg(config);
-        let tracker = Tracker::start(1, &mut command);
+        // One over UDP, HTTP and WebTorrent each.
+        let listeners = if name == "all" { 3 } else { 1 };
+        let tracker = Tracker::start(listeners, &mut command);
         let metrics = tracker.metrics.unwrap();
         Self { tracker, metrics, directory }
     }
@@ -160,6 +162,52 @@ fn refused_ports_and_local_addresses_change() {
     until("the second peer", || counts_one(&fixture.announce(B)));
     until("both peers", || stored(&fixture) == 2.0);
     assert_eq!(refused(&fixture, "unusable_address"), 0.0);
+}
+
+/// Whether a connect request over UDP gets a reply.
+fn connects(tracker: SocketAddr) -> bool {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+    socket.send_to(&[0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 0, 0, 0, 1], tracker).unwrap();
+    socket.recv(&mut [0; 100]).is_ok()
+}
+
+/// Whether a TCP connection gets a reply.
+fn is_served(tracker: SocketAddr) -> bool {
+    let mut stream = TcpStream::connect(tracker).unwrap();
+    let mut reply = String::new();
+    let _ = stream.write_all(b"GET /health HTTP/1.0\r\n\r\n");
+    stream.read_to_string(&mut reply).is_ok() && reply.contains("200")
+}
+
+#[test]
+fn block_list_and_rate_limits_change_with_a_reload() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("blocked");
+    let list = format!("block_list_path = {path:?}\n");
+    fs::write(&path, "192.0.2.0/24\n").unwrap();
+    let mut fixture = Fixture::start_in(directory, "all", &format!("[rate_limits]\n{list}"));
+    let (udp, tcp) = (fixture.tracker.addresses[0], fixture.tracker.addresses[1]);
+    assert!(connects(udp) && is_served(tcp));
+    fs::write(&path, "192.0.2.0/24\n127.0.0.0/8 this machine\n").unwrap();
+    fixture.tracker.signal("HUP");
+    fixture.tracker.wait_for_log("INFO  block list reloaded: 2 networks");
+    assert!(!connects(udp) && !is_served(tcp));
+    fs::write(&path, "nonsense\n").unwrap();
+    fixture.tracker.signal("HUP");
+    fixture.tracker.wait_for_log("ERROR block list not reloaded, the previous one stays in use");
+    assert!(!connects(udp));
+    fixture.reload(
+        "[rate_limits]\nudp_connects = 1\ntcp_connections = 1\ntcp_connections_burst = 1\nexempt = []\n",
+    );
+    fixture.tracker.wait_for_log("INFO  block list reloaded: 0 networks");
+    until("the limit of connects", || !connects(udp));
+    until("the limit of connections", || (0..10).any(|_| !is_served(tcp)));
+    fixture
+        .tracker
+        .wait_for_log("WARN  rate limit of TCP connections, core 0: 127.0.0.0/24, and maybe others");
+    fixture.reload("[rate_limits]\nmode = 'off'\n");
+    until("no limits", || (0..10).all(|_| connects(udp) && is_served(tcp)));
 }
 
 #[test]

@@ -3,12 +3,14 @@
 
 mod connections;
 mod network;
+mod rate_limits;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use connections::{ConnectionsConfig, OnMissingClient, ProxiesConfig};
 pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports};
+pub use rate_limits::{RateLimitMode, RateLimitsConfig};
 
 use crate::access_list::AccessListMode;
 use crate::memory_limit::MemoryLimit;
@@ -102,6 +104,14 @@ crate::settings! {
         /// Maximum share by which the interval is shortened at random, so that clients that started together
         /// do not announce together.
         pub announce_interval_jitter: u32 = 10, unit "percent", in 0..=50;
+        /// Longest time that clients are asked to wait. The interval grows towards it while a worker is busy
+        /// for more than 70 % of its time, averaged over a minute, and reaches it at 95 %. Peers are then
+        /// remembered for twice as long as they were asked to wait, if that is longer than
+        /// cleaning.max_peer_age. At or below protocol.peer_announce_interval, the interval does not grow.
+        pub max_announce_interval: u32 = 3600, unit "seconds", in 60..=86_400;
+        /// Number of peers of a torrent from which on its clients get the longest interval; it grows in
+        /// proportion below. 0 if the size does not matter.
+        pub max_interval_swarm_size: u32 = 0, unit "peers", in 0..=10_000_000;
     }
 }
 

@@ -260,7 +260,7 @@ impl Handler {
                 complete,
                 downloaded,
                 incomplete,
-                interval: tracker.next_interval(),
+                interval: tracker.next_interval(&announced),
                 min_interval: self.config.min_announce_interval,
                 external_ip: Some(ip),
                 peers: v4,

@@ -92,6 +92,30 @@ pub const KERNEL_DROPS: Metric = metric(
     Kind::Loss,
     "Packets dropped by the kernel because a receive buffer was full",
 );
+/// Requests of the heaviest networks that the kernel dropped during an overload, by protocol and family.
+pub const KERNEL_FILTERED: Metric = metric(
+    "aquatic_kernel_filtered",
+    Kind::Counter,
+    "Packets of the heaviest networks dropped by the kernel during an overload",
+);
+/// Listeners that drop a part of what the heaviest networks send, by protocol and family.
+pub const OVERLOADED: Metric = metric(
+    "aquatic_overloaded",
+    Kind::Gauge,
+    "Cores on which more arrives than they can serve, so that the heaviest networks get less",
+);
+/// Cores on which sources are above their rate limit, by protocol.
+pub const RATE_LIMITING: Metric = metric(
+    "aquatic_rate_limiting",
+    Kind::Gauge,
+    "Cores on which sources were above their rate limit within the last 10 seconds",
+);
+/// Requests above a rate limit that were served because limits are only tried out, by protocol.
+pub const RATE_LIMIT_DRY_RUN: Metric = metric(
+    "aquatic_rate_limit_dry_run",
+    Kind::Counter,
+    "Requests above a rate limit that were served because rate_limits.mode is \"dry_run\"",
+);
 /// Requests that arrived on a core that does not own their torrent, by protocol and family.
 pub const FORWARDED: Metric =
     metric("aquatic_forwarded", Kind::Counter, "Requests forwarded to the core that owns their torrent");
@@ -174,6 +198,12 @@ pub const OWNER_REQUESTS_PENDING: Metric = metric(
 pub const TICK_LAG: Metric =
     metric("aquatic_tick_lag", Kind::GaugePerCore, "Delay of the last run of a core's periodic task")
         .in_unit(Unit::Microseconds);
+/// Share of its time that a core is busy, averaged over a minute, in thousandths.
+pub const CORE_BUSY: Metric = metric(
+    "aquatic_core_busy_permille",
+    Kind::GaugePerCore,
+    "Thousandths of its time that a core was busy, averaged over a minute; above 700 announce intervals are stretched",
+);
 /// Times the watchdog found a core that did not move.
 pub const STALLS: Metric =
     metric("aquatic_core_stalls", Kind::Loss, "Times a core did not respond for several seconds");
@@ -197,6 +227,11 @@ pub const ACCESS_LIST: Metric = metric("aquatic_access_list", Kind::Gauge, "Info
 /// Reloads of the access list, by outcome.
 pub const ACCESS_RELOADS: Metric =
     metric("aquatic_access_list_reloads", Kind::Counter, "Reloads of the access list, by outcome");
+/// Networks on the block list.
+pub const BLOCK_LIST: Metric = metric("aquatic_block_list", Kind::Gauge, "Networks on the block list");
+/// Reloads of the block list, by outcome.
+pub const BLOCK_LIST_RELOADS: Metric =
+    metric("aquatic_block_list_reloads", Kind::Counter, "Reloads of the block list, by outcome");
 /// Lines that were not info hashes in files that a reload of the access list rejected.
 pub const ACCESS_BAD_LINES: Metric = metric(
     "aquatic_access_list_bad_lines",

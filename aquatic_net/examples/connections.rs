@@ -13,7 +13,7 @@ use aquatic_common::processors::Processors;
 use aquatic_net::proxy::TrustedProxies;
 use aquatic_net::tcp::{
     Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, ListenerKind, Listeners, Phase,
-    Protocols, TcpSettings, Tls, TlsFiles, serve_tcp,
+    Protocols, SourceSettings, TcpSettings, Tls, TlsFiles, serve_tcp,
 };
 use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
 
@@ -52,6 +52,7 @@ fn start() -> anyhow::Result<()> {
         max_connections: 1_000_000,
         evict_idle_when_full: false,
         max_connections_per_address: 0,
+        sources: SourceSettings::default(),
         deadlines: Deadlines {
             head: Duration::from_secs(600),
             idle: Duration::from_secs(600),

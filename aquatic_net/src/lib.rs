@@ -9,6 +9,7 @@
 
 #![warn(missing_docs)]
 
+pub mod block_list;
 pub mod listen;
 pub mod proxy;
 mod sys;

@@ -45,6 +45,13 @@ pub fn calendar_seconds() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// Processor time that the calling thread has used.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or(0))
+}
+
 /// A core's coarse clock: shows the time of the last [`tick`](Self::tick). Never goes backwards.
 #[derive(Debug)]
 pub struct Clock {
@@ -89,6 +96,16 @@ mod tests {
         let epoch = Epoch::resume_at(hour);
         assert!(epoch.elapsed() >= hour && epoch.elapsed() < hour * 2);
         assert_eq!(Clock::new(epoch).now(), Seconds(3600));
+    }
+
+    #[test]
+    fn a_thread_that_works_uses_processor_time() {
+        let before = thread_cpu_time();
+        let mut sum = 0_u64;
+        while thread_cpu_time() == before {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(thread_cpu_time() > before);
     }
 
     #[test]

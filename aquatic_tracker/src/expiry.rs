@@ -165,6 +165,7 @@ mod tests {
     use crate::interval::IntervalPolicy;
     use crate::peer_rules::PeerRules;
     use crate::seed::{TrackerSeed, TrackerSettings};
+    use crate::stretch::Stretch;
     use crate::tracker::Tracker;
 
     const INTERVAL: Duration = Duration::from_secs(120);
@@ -213,6 +214,7 @@ mod tests {
             limits: LimitsConfig::default(),
             rules: PeerRules::default(),
             interval: IntervalPolicy { interval: 1800, jitter: 0 },
+            stretch: Stretch::default(),
         };
         let access_list = SharedAccessList::load(&settings.access_list).unwrap();
         let seed = TrackerSeed::new(&settings, &Secrets::from_bytes(rng.random()), 1, access_list);

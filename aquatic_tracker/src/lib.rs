@@ -9,8 +9,8 @@
 //! - [`TrackerSeed`]: what the main thread prepares for each core.
 //! - [`gather`]: collecting the parts of a response from several cores. [`messages`]: what travels between
 //!   cores.
-//! - [`access_list`]: which torrents are served. [`interval`]: when clients come back. [`expiry`]: background
-//!   removal of silent peers.
+//! - [`access_list`]: which torrents are served. [`interval`], [`stretch`]: when clients come back.
+//!   [`expiry`]: background removal of silent peers.
 //!
 //! It knows neither sockets nor protocols.
 
@@ -30,6 +30,7 @@ mod owners;
 mod peer_rules;
 pub mod reason;
 mod seed;
+pub mod stretch;
 mod tracker;
 
 pub use access_list::{AccessListError, SharedAccessList};
@@ -44,4 +45,5 @@ pub use owners::{OwnerResponse, Owners, Respond, Waiter};
 pub use peer_rules::{PeerFault, PeerRules};
 pub use reason::{Reason, ReasonCounters};
 pub use seed::{TrackerSeed, TrackerSettings};
+pub use stretch::Stretch;
 pub use tracker::Tracker;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use aquatic_common::InfoHash;
+use aquatic_runtime::clock::thread_cpu_time;
 use aquatic_runtime::{Core, Outbox};
 use aquatic_swarm::{Announce, FamilySet, ShardLimits};
 use rand::RngExt;
@@ -23,7 +24,9 @@ const TICK: Duration = Duration::from_millis(250);
 pub struct LocalTracker {
     core: Rc<Core>,
     owners: Owners<Outbox<Messages>>,
-    /// Age in seconds after which peers are removed.
+    /// Age in seconds after which peers are removed: as configured, and as follows from the intervals that
+    /// were given out.
+    configured_peer_age: Cell<u32>,
     max_peer_age: Cell<u32>,
 }
 
@@ -43,6 +46,7 @@ impl LocalTracker {
         let local = Rc::new(Self {
             core: Rc::clone(core),
             owners: Owners::new(tracker, Outbox::new(channel.clone()), core.metrics()),
+            configured_peer_age: Cell::new(seed.expiry().max_peer_age),
             max_peer_age: Cell::new(seed.expiry().max_peer_age),
         });
         let receiving = Rc::clone(&local);
@@ -57,9 +61,11 @@ impl LocalTracker {
         });
         let ticking = Rc::clone(&local);
         core.spawn(async move {
+            let mut last = (ticking.core.tick(), thread_cpu_time());
             loop {
                 ticking.owners.tick(ticking.core.tick());
                 ticking.core.sleep(TICK).await;
+                last = ticking.follow_load(last);
             }
         });
         local
@@ -75,7 +81,21 @@ impl LocalTracker {
     pub fn reconfigure(&self, settings: &TrackerSettings) {
         let limits = ShardLimits::share_of(&settings.limits, self.core.count());
         self.state().reconfigure(limits, settings.interval, settings.rules.clone());
-        self.max_peer_age.set(settings.cleaning.max_peer_age);
+        self.state().set_stretch(settings.stretch);
+        self.configured_peer_age.set(settings.cleaning.max_peer_age);
+    }
+
+    /// Takes in how busy the core was since the last time, given as the time and this thread's processor
+    /// time, and returns both as they are now.
+    fn follow_load(&self, (since, used): (Duration, Duration)) -> (Duration, Duration) {
+        let (now, used_now) = (self.core.tick(), thread_cpu_time());
+        let passed = now.saturating_sub(since).as_secs_f64();
+        let mut state = self.state();
+        if passed > 0.0 {
+            state.add_load(used_now.saturating_sub(used).as_secs_f64() / passed, passed);
+        }
+        self.max_peer_age.set(state.peer_age(self.core.now(), self.configured_peer_age.get()));
+        (now, used_now)
     }
 
     /// Age in seconds after which a peer that has not announced is removed, at present.

@@ -37,6 +37,12 @@ reasons! {
     Overflow = "overflow",
     /// The core that owns the torrent did not respond in time.
     Timeout = "timeout",
+    /// More arrives than can be served, and the client's network sends much of it.
+    Overload = "overload",
+    /// The client, or the network around it, asks for more than a rate limit allows.
+    RateLimit = "rate_limit",
+    /// The client's network is on the block list.
+    Blocked = "blocked",
     /// A trusted proxy has not named the client.
     ClientMissing = "client_missing",
     /// A trusted proxy has named the client in a form that cannot be read.

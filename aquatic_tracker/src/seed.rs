@@ -16,6 +16,7 @@ use crate::admission::Admission;
 use crate::expiry::ExpirySettings;
 use crate::interval::IntervalPolicy;
 use crate::peer_rules::PeerRules;
+use crate::stretch::Stretch;
 use crate::tracker::Tracker;
 
 /// The settings that the tracker's state depends on.
@@ -31,6 +32,8 @@ pub struct TrackerSettings {
     pub rules: PeerRules,
     /// When clients come back.
     pub interval: IntervalPolicy,
+    /// How far the interval is stretched.
+    pub stretch: Stretch,
 }
 
 /// Everything the tracker of a core is made from; the same for all cores.
@@ -42,6 +45,7 @@ pub struct TrackerSeed {
     rules: PeerRules,
     hash_key: [u8; 16],
     interval: IntervalPolicy,
+    stretch: Stretch,
     expiry: ExpirySettings,
     store_budget: Option<u64>,
 }
@@ -74,6 +78,7 @@ impl TrackerSeed {
             rules: settings.rules.clone(),
             hash_key: secrets.derive("aquatic torrent table 1"),
             interval: settings.interval,
+            stretch: settings.stretch,
             expiry: ExpirySettings {
                 interval: Duration::from_secs(settings.cleaning.interval.into()),
                 max_peer_age: settings.cleaning.max_peer_age,
@@ -113,7 +118,7 @@ impl TrackerSeed {
         let shard = Shard::new(self.shard, HashKey(self.hash_key));
         let admission = Admission::new(Arc::clone(&self.access_list));
         let rng = SmallRng::seed_from_u64(seed);
-        let tracker = Tracker::new(
+        let mut tracker = Tracker::new(
             (index, self.steering),
             shard,
             (admission, self.rules.clone()),
@@ -121,6 +126,7 @@ impl TrackerSeed {
             rng,
             metrics,
         );
+        tracker.set_stretch(self.stretch);
         tracker.with_store_budget(self.store_budget)
     }
 }

@@ -11,6 +11,7 @@ use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
 use crate::interval::IntervalPolicy;
 use crate::memory::Degradation;
 use crate::peer_rules::{PeerFault, PeerRules};
+use crate::stretch::{GivenOut, Load, Stretch};
 
 /// The torrents that one core owns, and the rules for requests about them. Pure: it has no socket and no
 /// clock, and its randomness is seeded by the caller.
@@ -22,6 +23,9 @@ pub struct Tracker {
     admission: Admission,
     interval: IntervalPolicy,
     rules: PeerRules,
+    stretch: Stretch,
+    load: Load,
+    given_out: GivenOut,
     rng: SmallRng,
     counters: Counters,
     /// Bytes that torrents and peers may take, if they are bounded.
@@ -50,6 +54,8 @@ struct Counters {
     store_budget: Gauge,
     /// In the order of [`DEGRADATIONS`].
     degradation: [Gauge; 3],
+    /// Averaged share of this core's time, in thousandths.
+    busy: Gauge,
 }
 
 /// Steps of degradation and their labels in metrics.
@@ -81,7 +87,8 @@ impl Counters {
         let degradation =
             DEGRADATIONS.map(|(_, name)| metrics.gauge(&names::DEGRADATION, &[("without", name)]));
         let store_budget = metrics.gauge(&names::STORE_BUDGET, &[]);
-        Self { not_stored, faulty, swarms, store_budget, degradation }
+        let busy = metrics.gauge(&names::CORE_BUSY, &[]);
+        Self { not_stored, faulty, swarms, store_budget, degradation, busy }
     }
 }
 
@@ -103,6 +110,9 @@ impl Tracker {
             admission,
             interval,
             rules,
+            stretch: Stretch::default(),
+            load: Load::default(),
+            given_out: GivenOut::default(),
             rng,
             counters: Counters::new(metrics),
             store_budget: None,
@@ -221,7 +231,7 @@ impl Tracker {
     /// Age in seconds at which peers are removed at present, given the configured one.
     #[must_use]
     pub fn max_peer_age(&self, configured: u32) -> u32 {
-        self.degradation.max_peer_age(configured, self.interval.longest())
+        self.degradation.max_peer_age(configured, self.interval.longest().max(self.given_out.longest()))
     }
 
     /// Counts of a torrent that this core owns. Torrents that are not served look like unknown ones.
@@ -234,10 +244,31 @@ impl Tracker {
         }
     }
 
-    /// The announce interval for one reply, in seconds.
+    /// The announce interval for the reply to one announce, in seconds: stretched by this core's load and the
+    /// size of the swarm, then shortened at random.
     #[inline]
-    pub fn next_interval(&mut self) -> u32 {
-        self.interval.next(&mut self.rng)
+    pub fn next_interval(&mut self, announced: &Announced) -> u32 {
+        let swarm = u64::from(announced.complete) + u64::from(announced.incomplete);
+        let interval = self.stretch.interval(self.interval.interval, &self.load, swarm);
+        self.given_out.note(interval);
+        IntervalPolicy { interval, ..self.interval }.next(&mut self.rng)
+    }
+
+    /// Replaces how far intervals are stretched.
+    pub fn set_stretch(&mut self, stretch: Stretch) {
+        self.stretch = stretch;
+    }
+
+    /// Takes in that this core was busy for a share of some seconds.
+    pub fn add_load(&mut self, busy: f64, seconds: f64) {
+        self.load.add(busy, seconds);
+        self.counters.busy.set((self.load.busy() * 1000.0) as u64);
+    }
+
+    /// Age in seconds up to which peers have to be remembered: the configured one, or longer if longer
+    /// intervals were given out. To be asked about now and then.
+    pub fn peer_age(&mut self, now: Seconds, configured: u32) -> u32 {
+        self.given_out.peer_age(now, configured)
     }
 
     /// Replaces the limits of the store, the announce interval, and the rules for addresses and ports. Peers

@@ -17,8 +17,9 @@ aquatic_common::settings! {
         pub enable: bool = true;
         /// Size of the receive buffer that each socket requests from the kernel; 0 for the default of the
         /// system. The kernel drops packets that do not fit; they are counted. The sysctl net.core.rmem_max
-        /// limits the size; a smaller buffer is logged.
-        pub socket_recv_buffer_size: usize = 8_000_000, unit "bytes", in 0..=2_000_000_000;
+        /// limits the size; a smaller buffer is logged. The default holds some 5000 requests, the work of 10
+        /// to 50 ms: in a larger one requests wait longer when more arrive than can be served.
+        pub socket_recv_buffer_size: usize = 2_000_000, unit "bytes", in 0..=2_000_000_000;
         /// Maximum size of a reply. 1232 bytes fit every IPv6 path. Larger replies are not fragmented and may
         /// be lost.
         pub max_reply_size: usize = 1232, unit "bytes of payload", in 512..=1472;

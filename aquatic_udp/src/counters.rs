@@ -1,7 +1,7 @@
 //! What is counted on each core about packets and requests.
 
 use aquatic_common::Family;
-use aquatic_metrics::{CoreMetrics, Counter, Label, Metric, names};
+use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, Metric, names};
 use aquatic_tracker::{Reason, ReasonCounters};
 
 const PROTOCOL: Label = ("protocol", "udp");
@@ -34,7 +34,7 @@ impl Action {
 
 /// Reasons for silence: nothing shows that the sender owns its address, or a reply could not arrive or would
 /// be late.
-pub(crate) const SILENT: [Reason; 7] = [
+pub(crate) const SILENT: [Reason; 10] = [
     Reason::TooShort,
     Reason::TooLong,
     Reason::WrongMagic,
@@ -42,6 +42,9 @@ pub(crate) const SILENT: [Reason; 7] = [
     Reason::BadConnectionId,
     Reason::Overflow,
     Reason::Timeout,
+    Reason::Overload,
+    Reason::RateLimit,
+    Reason::Blocked,
 ];
 
 /// Reasons that the client is told.
@@ -60,6 +63,10 @@ pub struct Counters {
     families: [FamilyCounters; 2],
     /// Announces and scrapes handed to another core.
     pub(crate) forwarded: Counter,
+    /// Requests above a rate limit that were served all the same.
+    pub(crate) above_in_dry_run: Counter,
+    /// Whether sources are above their rate limit.
+    pub(crate) rate_limiting: Gauge,
 }
 
 #[derive(Debug)]
@@ -97,6 +104,8 @@ impl Counters {
         Self {
             families: Family::ALL.map(|family| FamilyCounters::new(metrics, family)),
             forwarded: metrics.counter(&names::FORWARDED, &[PROTOCOL]),
+            above_in_dry_run: metrics.counter(&names::RATE_LIMIT_DRY_RUN, &[PROTOCOL]),
+            rate_limiting: metrics.gauge(&names::RATE_LIMITING, &[PROTOCOL]),
         }
     }
 

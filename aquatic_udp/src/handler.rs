@@ -5,8 +5,14 @@
 //! [`Handler::apply`], [`Handler::encode`]. Receiving and sending belong to the transport.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use aquatic_common::{Family, InfoHash, Seconds, canonical};
+use aquatic_common::config::RateLimitsConfig;
+use aquatic_common::{
+    Budget, Family, InfoHash, RateEvent, RateVerdict, Seconds, SourceLimit, SourceRules, canonical,
+};
+use aquatic_net::block_list::BlockList;
 use aquatic_net::udp::{BATCH, Datagrams, ReturnPath};
 use aquatic_swarm::{Announce, Announced, Families, FamilySet, PeerBuffers, SwarmCounts};
 use aquatic_tracker::{AdmissionRequest, Reason, Tracker};
@@ -47,8 +53,45 @@ pub struct Handler {
     ids: ConnectionIds,
     limits: ReplyLimits,
     steps: Box<[Step; BATCH]>,
+    /// Datagrams of the next batch that are dropped unread, as bits.
+    unread: u64,
+    sources: Sources,
     counters: Counters,
 }
+
+/// Who may ask for how much.
+#[derive(Debug)]
+pub struct Sources {
+    /// Limits of announces and scrapes, whose senders have shown that they own their address.
+    pub limit: SourceLimit,
+    /// Limit of connects, whose sender may be forged.
+    pub connects: Budget,
+    /// Networks that are not served.
+    pub blocked: Arc<BlockList>,
+    /// Time since the epoch.
+    pub now: Duration,
+}
+
+impl Sources {
+    /// Serves everybody; the key must not be known to clients.
+    #[must_use]
+    pub fn unlimited(key: [u8; 16]) -> Self {
+        Self {
+            limit: SourceLimit::new(SourceRules::default(), key),
+            connects: Budget::new(None),
+            blocked: Arc::default(),
+            now: Duration::ZERO,
+        }
+    }
+
+    /// Applies changed limits, of one of some cores.
+    pub fn configure(&mut self, config: &RateLimitsConfig, cores: usize) {
+        self.limit.set_rules(config.udp_rules(cores));
+        self.connects.set_rate(config.connects_per_core(cores));
+    }
+}
+
+const _: () = assert!(BATCH <= u64::BITS as usize, "one bit for each datagram of a batch");
 
 /// What is left to do for a packet once its batch has been admitted and routed.
 #[derive(Clone, Copy)]
@@ -97,13 +140,30 @@ type Encoded = Result<usize, BufferTooSmall>;
 impl Handler {
     /// A handler for one of the cores that share `ids`.
     #[must_use]
-    pub fn new(limits: ReplyLimits, ids: ConnectionIds, counters: Counters) -> Self {
-        Self { ids, limits, steps: Box::new([Step::Done; BATCH]), counters }
+    pub fn new(limits: ReplyLimits, ids: ConnectionIds, sources: Sources, counters: Counters) -> Self {
+        Self { ids, limits, steps: Box::new([Step::Done; BATCH]), unread: 0, sources, counters }
     }
 
     /// Replaces the limits of replies.
     pub fn set_limits(&mut self, limits: ReplyLimits) {
         self.limits = limits;
+    }
+
+    /// Drops some datagrams of the next batch unread: those whose bits are set.
+    pub fn drop_unread(&mut self, datagrams: u64) {
+        self.unread = datagrams;
+    }
+
+    /// Who may ask for how much.
+    pub fn sources(&mut self) -> &mut Sources {
+        &mut self.sources
+    }
+
+    /// What has to be told about rate limits now. To be asked about every second.
+    pub fn rate_event(&mut self, now: Duration) -> Option<RateEvent> {
+        let event = self.sources.limit.event(now);
+        self.counters.rate_limiting.set(self.sources.limit.is_limiting().into());
+        event
     }
 
     /// What has been counted so far.
@@ -129,6 +189,7 @@ impl Handler {
                 Step::Done
             });
         }
+        self.unread = 0;
         let announces = self.steps[..count].iter().filter_map(|step| match step {
             Step::Apply(_, announce) => Some(announce),
             Step::Done => None,
@@ -153,6 +214,9 @@ impl Handler {
         forwarded: &mut Forwarded,
     ) -> Result<Step, Refused> {
         self.counters.received(listener.family, packets.request(at).len());
+        if self.unread >> at & 1 == 1 {
+            return Err(Refused::silent(Reason::Overload));
+        }
         if packets.is_truncated(at) {
             return Err(Refused::silent(Reason::TooLong));
         }
@@ -160,6 +224,9 @@ impl Handler {
         let Some(source) = source else {
             return Err(Refused::silent(Reason::SourcePortZero));
         };
+        if self.sources.blocked.blocks(source.ip()) {
+            return Err(Refused::silent(Reason::Blocked));
+        }
         let client = Client { source, now };
         let admitted = match decode(packets.request(at)) {
             Ok(request) => self.admit(request, client, listener.family, tracker)?,
@@ -194,7 +261,7 @@ impl Handler {
 
     /// Decides whether a request is served: by its connection id, its port and the torrent.
     fn admit<'a>(
-        &self,
+        &mut self,
         request: Request<'a>,
         client: Client,
         family: Family,
@@ -202,17 +269,22 @@ impl Handler {
     ) -> Result<Admitted<'a>, Refused> {
         match request {
             Request::Connect(request) => {
+                if !self.sources.connects.take(self.sources.now) {
+                    return Err(Refused::silent(Reason::RateLimit));
+                }
                 self.counters.request(family, Action::Connect);
                 Ok(Admitted::Connect(request.transaction_id()))
             }
             Request::Announce(request) => {
                 self.check_id(request.connection_id(), client)?;
+                self.check_rate(client)?;
                 self.counters.request(family, Action::Announce);
                 let announce = self.admit_announce(request, client, tracker)?;
                 Ok(Admitted::Announce(request.transaction_id(), announce))
             }
             Request::Scrape(request) => {
                 self.check_id(request.connection_id(), client)?;
+                self.check_rate(client)?;
                 self.counters.request(family, Action::Scrape);
                 Ok(Admitted::Scrape(request))
             }
@@ -250,6 +322,18 @@ impl Handler {
             Ok(())
         } else {
             Err(Refused::silent(Reason::BadConnectionId))
+        }
+    }
+
+    /// Silence above the limit: clients repeat what is refused.
+    fn check_rate(&mut self, client: Client) -> Result<(), Refused> {
+        match self.sources.limit.check(client.source.ip(), self.sources.now) {
+            RateVerdict::Within => Ok(()),
+            RateVerdict::Above => Err(Refused::silent(Reason::RateLimit)),
+            RateVerdict::AboveInDryRun => {
+                self.counters.above_in_dry_run.add(1);
+                Ok(())
+            }
         }
     }
 
@@ -301,7 +385,7 @@ impl Handler {
         let len = self.limits.max_reply_size.min(buffer.len());
         let buffer = buffer.get_mut(..len).unwrap_or_default();
         let announced = Self::apply(announce, (tracker, now), AnnounceHead::peer_area(buffer)?);
-        Self::encode(transaction_id, &announced, tracker.next_interval(), buffer)
+        Self::encode(transaction_id, &announced, tracker.next_interval(&announced), buffer)
     }
 
     /// Applies an announce; the peers of the reply are written where they belong in it.

@@ -11,6 +11,7 @@ mod connection_id;
 mod counters;
 mod forwarded;
 mod handler;
+mod overload;
 mod service;
 mod socket_counters;
 
@@ -18,5 +19,5 @@ pub use config::UdpConfig;
 pub use connection_id::ConnectionIds;
 pub use counters::{Action, Counters};
 pub use forwarded::{Forwarded, ForwardedAnnounce, ForwardedScrape, MAX_SCRAPE};
-pub use handler::{Handler, Listener, ReplyLimits};
-pub use service::UdpService;
+pub use handler::{Handler, Listener, ReplyLimits, Sources};
+pub use service::{UdpService, UdpSettings};

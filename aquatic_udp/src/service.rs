@@ -1,15 +1,17 @@
 //! The handler, connected to sockets, to the other cores and to the metrics.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use aquatic_common::Family;
-use aquatic_common::config::NetworkConfig;
+use aquatic_common::config::{NetworkConfig, RateLimitsConfig};
+use aquatic_common::{Family, Prefix};
+use aquatic_net::block_list::BlockList;
 use aquatic_net::listen;
-use aquatic_net::udp::{Batch, BindOptions, ReturnPath, SendErrors, UdpSocket, bind_group};
+use aquatic_net::udp::{Batch, BindOptions, QueueState, ReturnPath, SendErrors, UdpSocket, bind_group};
 use aquatic_runtime::readiness::{Mode, Source};
 use aquatic_runtime::{Broadcast, Core, Engine, MailboxReceiver, Outbox, broadcast};
 use aquatic_swarm::SwarmCounts;
@@ -20,7 +22,8 @@ use crate::config::UdpConfig;
 use crate::connection_id::ConnectionIds;
 use crate::counters::Counters;
 use crate::forwarded::{Forwarded, ForwardedAnnounce, ForwardedScrape};
-use crate::handler::{Handler, Listener, ReplyLimits};
+use crate::handler::{Handler, Listener, ReplyLimits, Sources};
+use crate::overload::{Activity, Change, Event, OverloadControl};
 use crate::socket_counters::SocketCounters;
 
 /// Full batches served before the other tasks of the core run.
@@ -39,34 +42,66 @@ const MAX_PENDING_SCRAPES: usize = 16_384;
 /// Changed settings that a core has not received yet.
 const MAX_CHANGES: usize = 16;
 
+/// Length of a connect request (BEP 15).
+const CONNECT_REQUEST_LENGTH: usize = 16;
+
 /// Pause after an error of a socket, so that a lasting one does not take the whole core.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
+
+/// The settings of UDP that a reload changes.
+#[derive(Clone, Debug)]
+pub struct UdpSettings {
+    /// Limits of replies.
+    pub replies: ReplyLimits,
+    /// Limits of sources.
+    pub rates: Arc<RateLimitsConfig>,
+}
+
+impl UdpSettings {
+    /// Those of a configuration.
+    #[must_use]
+    pub fn new(config: &UdpConfig, rates: &RateLimitsConfig) -> Self {
+        Self { replies: ReplyLimits::from(config), rates: Arc::new(rates.clone()) }
+    }
+}
 
 /// One core's part of a UDP tracker.
 pub struct UdpService {
     sockets: Vec<UdpSocket>,
-    limits: ReplyLimits,
-    changes: MailboxReceiver<ReplyLimits>,
+    settings: UdpSettings,
+    changes: MailboxReceiver<UdpSettings>,
     ids: ConnectionIds,
+    blocked: Arc<BlockList>,
+    /// Key of the tables of loads.
+    load_key: [u8; 16],
 }
 
 impl UdpService {
     /// Binds the sockets of all listeners and returns each core's part, in core order, and the way to change
-    /// the limits of replies on all cores.
+    /// the settings on all cores.
     ///
     /// # Errors
     /// An address that cannot be listened on, with what to do about it.
     pub fn bind(
-        (config, network): (&UdpConfig, &NetworkConfig),
+        (config, network, rates): (&UdpConfig, &NetworkConfig, &RateLimitsConfig),
         engine: &Engine,
         seed: &TrackerSeed,
-    ) -> anyhow::Result<(Vec<Self>, Broadcast<ReplyLimits>)> {
+        blocked: &Arc<BlockList>,
+    ) -> anyhow::Result<(Vec<Self>, Broadcast<UdpSettings>)> {
         let key = engine.secrets().derive("aquatic UDP connection ids 1");
         let ids = ConnectionIds::new(config.max_connection_age, key);
-        let limits = ReplyLimits::from(config);
-        let (limit_changes, receivers) =
+        let settings = UdpSettings::new(config, rates);
+        let (setting_changes, receivers) =
             broadcast(engine.cores(), MAX_CHANGES).context("cannot make the mailboxes of UDP")?;
-        let part = |changes| Self { sockets: Vec::new(), limits, changes, ids: ids.clone() };
+        let load_key = engine.secrets().derive("aquatic UDP loads 1");
+        let part = |changes| Self {
+            sockets: Vec::new(),
+            settings: settings.clone(),
+            changes,
+            ids: ids.clone(),
+            blocked: Arc::clone(blocked),
+            load_key,
+        };
         let mut services: Vec<Self> = receivers.into_iter().map(part).collect();
         let options =
             BindOptions { receive_buffer: config.socket_recv_buffer_size, steering: config.steering };
@@ -91,7 +126,7 @@ impl UdpService {
             "no address to listen on is left; set {} = true",
             NetworkConfig::use_ipv4
         );
-        Ok((services, limit_changes))
+        Ok((services, setting_changes))
     }
 
     /// Serves until the process stops.
@@ -104,11 +139,21 @@ impl UdpService {
         for socket in self.sockets {
             let socket =
                 core.readiness().register(socket, Mode::Level).context("cannot watch a UDP socket")?;
-            listeners.push(ListenerState { socket, replies: RefCell::new(Batch::new()) });
+            let overload = OverloadControl::new(socket.get_ref().family(), self.load_key);
+            listeners.push(ListenerState {
+                socket,
+                replies: RefCell::new(Batch::new()),
+                overload: RefCell::new(overload),
+                has_filter: Cell::new(false),
+            });
         }
         let channel = core.open_channel::<Vec<ForwardedAnnounce>>("udp").await;
+        let UdpSettings { replies, rates } = &self.settings;
+        let mut sources = Sources { blocked: self.blocked, ..Sources::unlimited(self.load_key) };
+        sources.configure(rates, core.count());
         let state = Rc::new(State {
-            handler: RefCell::new(Handler::new(self.limits, self.ids, Counters::new(core.metrics()))),
+            handler: RefCell::new(Handler::new(*replies, self.ids, sources, Counters::new(core.metrics()))),
+            controls_overload: Cell::new(rates.udp_overload_control),
             listeners,
             counters: RefCell::new(SocketCounters::new(core.metrics(), families)),
             outbox: Outbox::new(channel.clone()),
@@ -120,7 +165,7 @@ impl UdpService {
         channel.receive(move |_from, announces| receiving.answer_forwarded(announces));
         let changing = Rc::clone(&state);
         self.changes
-            .attach(&core, move |limits| changing.handler.borrow_mut().set_limits(limits))
+            .attach(&core, move |settings| changing.configure(&settings))
             .context("cannot wait for changed settings")?;
         for index in 0..state.listeners.len() {
             let listening = Rc::clone(&state);
@@ -130,6 +175,7 @@ impl UdpService {
             loop {
                 core.sleep(REPORT_INTERVAL).await;
                 state.report_kernel_drops();
+                state.report_rates();
             }
         };
         futures_lite::future::or(reporting, core.stopping()).await;
@@ -143,6 +189,8 @@ struct State {
     core: Rc<Core>,
     tracker: Rc<LocalTracker>,
     handler: RefCell<Handler>,
+    /// Whether the heaviest networks get less while more arrives than can be served.
+    controls_overload: Cell<bool>,
     listeners: Vec<ListenerState>,
     counters: RefCell<SocketCounters>,
     /// Announces on their way to the owners of their torrents.
@@ -155,12 +203,118 @@ struct ListenerState {
     socket: Source<UdpSocket>,
     /// Replies to requests that other cores received, or that had to ask other cores.
     replies: RefCell<Batch>,
+    overload: RefCell<OverloadControl>,
+    /// Whether the kernel filters what arrives.
+    has_filter: Cell<bool>,
 }
 
 impl State {
+    fn configure(&self, UdpSettings { replies, rates }: &UdpSettings) {
+        let mut handler = self.handler.borrow_mut();
+        handler.set_limits(*replies);
+        handler.sources().configure(rates, self.core.count());
+        self.controls_overload.set(rates.udp_overload_control);
+        drop(handler);
+        if !rates.udp_overload_control {
+            for (index, listener) in self.listeners.iter().enumerate() {
+                let mut control = listener.overload.borrow_mut();
+                let change = control.stop(self.core.tick());
+                self.apply_change(index, listener, &mut control, change);
+            }
+        }
+    }
+
+    /// Logs when sources begin to be above their rate limit, and when that is over.
+    fn report_rates(&self) {
+        let event = self.handler.borrow_mut().rate_event(self.core.tick());
+        if let Some(event) = event {
+            log::warn!("UDP rate limit of core {}: {event}", self.core.index());
+        }
+    }
+
     fn report_kernel_drops(&self) {
         for (index, listener) in self.listeners.iter().enumerate() {
-            self.counters.borrow_mut().kernel_drops(index, listener.socket.get_ref());
+            self.read_queue(index, listener);
+        }
+    }
+
+    /// Reads the state of a receive buffer and counts drops. Where the kernel does not tell, there are none.
+    fn read_queue(&self, index: usize, listener: &ListenerState) -> Option<QueueState> {
+        let queue = listener.socket.get_ref().queue().ok()?;
+        self.counters.borrow_mut().kernel_drops(index, queue, listener.has_filter.get());
+        Some(queue)
+    }
+
+    /// Chooses what of a received batch is dropped unread, and ends an interval of overload control if one is
+    /// due. Returns the datagrams to drop as bits.
+    fn control_overload(&self, index: usize, batch: &Batch, activity: &mut Activity) -> u64 {
+        let Some(listener) = self.listeners.get(index) else { return 0 };
+        let mut control = listener.overload.borrow_mut();
+        let now = self.core.tick();
+        let mut dropped = 0_u64;
+        if control.is_active() && self.controls_overload.get() {
+            for at in 0..batch.len() {
+                let is_connect = batch.request(at).len() == CONNECT_REQUEST_LENGTH;
+                let source = batch.source(at).map(|source| source.ip().to_canonical());
+                if source.is_some_and(|source| control.drops(source, is_connect, now)) {
+                    dropped |= 1 << at;
+                }
+            }
+        }
+        activity.received += batch.len() as u32;
+        activity.shed += dropped.count_ones();
+        activity.was_empty |= !batch.is_full();
+        if control.is_due(now) && self.controls_overload.get() {
+            let queue = if activity.was_empty && !control.is_active() {
+                None
+            } else {
+                self.read_queue(index, listener)
+            };
+            let change = control.interval(now, std::mem::take(activity), queue);
+            self.apply_change(index, listener, &mut control, change);
+        }
+        dropped
+    }
+
+    fn apply_change(
+        &self,
+        index: usize,
+        listener: &ListenerState,
+        control: &mut OverloadControl,
+        change: Change,
+    ) {
+        let socket = listener.socket.get_ref();
+        if let Some(filter) = change.filter {
+            self.read_queue(index, listener);
+            let result = match (filter.is_open(), listener.has_filter.get()) {
+                (true, false) => Ok(()),
+                (true, true) => socket.remove_filter(),
+                (false, _) => socket.set_filter(&filter),
+            };
+            match result {
+                Ok(()) => listener.has_filter.set(!filter.is_open()),
+                Err(error) => {
+                    log::warn!(
+                        "UDP: the kernel refused a socket filter ({error}); during an overload this process drops \
+                         the requests of the heaviest networks by itself, which takes more of its time"
+                    );
+                    control.go_without_filter();
+                }
+            }
+        }
+        let family = socket.family();
+        self.counters.borrow().overloaded(index, control.is_active());
+        match change.event {
+            Some(Event::Began { offered, capacity, heaviest }) => {
+                tell_overload(self.core.index(), family, (offered, capacity), heaviest);
+            }
+            Some(Event::Ended(lasted)) => log::warn!(
+                "UDP overload of core {} ({}) has ended after {:.1} s",
+                self.core.index(),
+                family.name(),
+                lasted.as_secs_f64()
+            ),
+            None => {}
         }
     }
 
@@ -168,7 +322,10 @@ impl State {
     fn serve_batch(&self, about: Listener, batch: &mut Batch, forwarded: &mut Forwarded) {
         self.core.tick();
         let mut tracker = self.tracker.state();
-        self.handler.borrow_mut().handle(batch, about, (&mut tracker, self.core.now()), forwarded);
+        let mut handler = self.handler.borrow_mut();
+        handler.sources().now = self.core.time();
+        handler.handle(batch, about, (&mut tracker, self.core.now()), forwarded);
+        drop(handler);
         drop(tracker);
         for (owner, announce) in forwarded.announces.drain(..) {
             if self.outbox.add(owner, |batch| batch.push(announce)).is_err() {
@@ -264,6 +421,24 @@ impl Respond for State {
     }
 }
 
+/// Logs that an overload has begun.
+fn tell_overload(
+    core: usize,
+    family: Family,
+    (offered, capacity): (f64, f64),
+    heaviest: Option<(Prefix, f64)>,
+) {
+    let family_name = family.name();
+    let heaviest_text = match heaviest {
+        Some((prefix, rate)) => format!("most from {prefix} ({rate:.0}/s), which gets less"),
+        None => "from many networks, none of which stands out".to_owned(),
+    };
+    log::warn!(
+        "UDP overload of core {core} ({family_name}): {offered:.0} requests/s arrive, {capacity:.0}/s can be served; \
+         {heaviest_text}"
+    );
+}
+
 /// Receives, serves and sends until the executor ends.
 async fn listen(state: &Rc<State>, index: usize) {
     let Some(listener) = state.listeners.get(index) else { return };
@@ -271,21 +446,24 @@ async fn listen(state: &Rc<State>, index: usize) {
     let about = Listener { index, family: socket.family() };
     let mut batch = Batch::new();
     let mut forwarded = Forwarded::default();
+    let mut activity = Activity::default();
     loop {
         let mut waited = false;
         for _ in 0..BATCHES_PER_YIELD {
             match batch.receive(socket) {
                 Ok(0) => {
                     waited = true;
-                    wait(state, listener.socket.readable().await).await;
+                    wait_idle(state, listener, &mut activity).await;
                 }
                 Ok(received) => {
+                    let dropped = state.control_overload(index, &batch, &mut activity);
+                    state.handler.borrow_mut().drop_unread(dropped);
                     state.serve_batch(about, &mut batch, &mut forwarded);
                     state.ask_owners(&mut forwarded);
                     send(state, listener, &mut batch).await;
                     if received < PROBABLY_ALL {
                         waited = true;
-                        wait(state, listener.socket.readable().await).await;
+                        wait_idle(state, listener, &mut activity).await;
                     }
                 }
                 Err(error) => wait(state, Err(error)).await,
@@ -296,6 +474,14 @@ async fn listen(state: &Rc<State>, index: usize) {
         }
         state.core.yield_now().await;
     }
+}
+
+/// Waits for datagrams, with an empty receive buffer.
+async fn wait_idle(state: &State, listener: &ListenerState, activity: &mut Activity) {
+    activity.was_empty = true;
+    let since = state.core.tick();
+    wait(state, listener.socket.readable().await).await;
+    activity.idle += state.core.tick().saturating_sub(since);
 }
 
 /// Sends the replies of a batch, waiting for room in the send buffer.

@@ -1,8 +1,8 @@
 //! What is counted on each core about the sockets themselves: errors and the kernel's drops.
 
 use aquatic_common::Family;
-use aquatic_metrics::{CoreMetrics, Counter, Label, names};
-use aquatic_net::udp::{SendErrors, UdpSocket};
+use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
+use aquatic_net::udp::{QueueState, SendErrors};
 
 const PROTOCOL: Label = ("protocol", "udp");
 
@@ -10,14 +10,30 @@ const PROTOCOL: Label = ("protocol", "udp");
 pub(crate) struct SocketCounters {
     pub(crate) receive_errors: Counter,
     send_errors: Vec<Counter>,
-    /// For each listener the counter and the kernel's figure that it was last brought up to.
-    kernel_drops: Vec<(Counter, u32)>,
+    listeners: Vec<ListenerCounters>,
+}
+
+/// What is counted for a listener.
+struct ListenerCounters {
+    /// Dropped because the receive buffer was full.
+    drops: Counter,
+    /// Dropped by a filter.
+    filtered: Counter,
+    overloaded: Gauge,
+    /// The kernel's figure that the counters were last brought up to.
+    seen: u32,
 }
 
 impl SocketCounters {
     pub(crate) fn new(metrics: &CoreMetrics, families: impl IntoIterator<Item = Family>) -> Self {
-        let drops = |family: Family| {
-            (metrics.counter(&names::KERNEL_DROPS, &[PROTOCOL, ("family", family.name())]), 0)
+        let of_listener = |family: Family| {
+            let labels = [PROTOCOL, ("family", family.name())];
+            ListenerCounters {
+                drops: metrics.counter(&names::KERNEL_DROPS, &labels),
+                filtered: metrics.counter(&names::KERNEL_FILTERED, &labels),
+                overloaded: metrics.gauge(&names::OVERLOADED, &labels),
+                seen: 0,
+            }
         };
         let send_errors = SendErrors::default().by_reason().into_iter();
         Self {
@@ -25,7 +41,7 @@ impl SocketCounters {
             send_errors: send_errors
                 .map(|(reason, _)| metrics.counter(&names::SEND_ERRORS, &[PROTOCOL, ("reason", reason)]))
                 .collect(),
-            kernel_drops: families.into_iter().map(drops).collect(),
+            listeners: families.into_iter().map(of_listener).collect(),
         }
     }
 
@@ -36,13 +52,19 @@ impl SocketCounters {
         }
     }
 
-    /// Reads what the kernel has dropped at a listener's socket. Where it does not tell, the figure stays at
-    /// zero.
-    pub(crate) fn kernel_drops(&mut self, listener: usize, socket: &UdpSocket) {
-        let Some((counter, seen)) = self.kernel_drops.get_mut(listener) else { return };
-        if let Ok(dropped) = socket.dropped() {
-            counter.add(u64::from(dropped.wrapping_sub(*seen)));
-            *seen = dropped;
+    /// Counts what the kernel has dropped at a listener's socket since the last time. It does not tell
+    /// whether the receive buffer was full: while a filter keeps it short, the filter counts as the reason.
+    pub(crate) fn kernel_drops(&mut self, listener: usize, queue: QueueState, has_filter: bool) {
+        let Some(counters) = self.listeners.get_mut(listener) else { return };
+        let counter = if has_filter { &counters.filtered } else { &counters.drops };
+        counter.add(u64::from(queue.dropped.wrapping_sub(counters.seen)));
+        counters.seen = queue.dropped;
+    }
+
+    /// Shows whether a listener is overloaded.
+    pub(crate) fn overloaded(&self, listener: usize, is_overloaded: bool) {
+        if let Some(counters) = self.listeners.get(listener) {
+            counters.overloaded.set(is_overloaded.into());
         }
     }
 }

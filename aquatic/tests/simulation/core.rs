@@ -13,7 +13,7 @@ use aquatic_net::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
 use aquatic_net::udp::{Datagrams, ReturnPath};
 use aquatic_swarm::{Announce, SwarmCounts};
 use aquatic_tracker::{OwnerResponse, Owners, Respond, RouteError, TrackerSeed};
-use aquatic_udp::{ConnectionIds, Forwarded, Handler as UdpHandler, Listener, ReplyLimits};
+use aquatic_udp::{ConnectionIds, Forwarded, Handler as UdpHandler, Listener, ReplyLimits, Sources};
 use aquatic_udp_protocol::{
     AnnounceFields, AnnounceRequest, Peers, Response as UdpResponse, TransactionId, encode_scrape_request,
 };
@@ -138,7 +138,12 @@ impl Core {
         Self {
             owners: Owners::new(tracker, link(), &metrics),
             ws: ws.tracker(index, &metrics, link()),
-            udp: UdpHandler::new(limits, ids.clone(), aquatic_udp::Counters::new(&metrics)),
+            udp: UdpHandler::new(
+                limits,
+                ids.clone(),
+                Sources::unlimited([3; 16]),
+                aquatic_udp::Counters::new(&metrics),
+            ),
             buffer: vec![0; http.longest_reply().max(2048)],
             http,
             inbox: Rc::default(),

@@ -31,8 +31,8 @@ use aquatic_http::Handled;
 use aquatic_runtime::Secrets;
 use aquatic_swarm::{Announce, Families, FamilySet, SwarmCounts};
 use aquatic_tracker::{
-    Admission, IntervalPolicy, OwnerResponse, PeerRules, SharedAccessList, TrackerSeed, TrackerSettings,
-    Waiter,
+    Admission, IntervalPolicy, OwnerResponse, PeerRules, SharedAccessList, Stretch, TrackerSeed,
+    TrackerSettings, Waiter,
 };
 use aquatic_ws::{RequestContext, WsConfig, WsSeed};
 use rand::rngs::SmallRng;
@@ -111,6 +111,7 @@ impl Simulation {
             limits: LimitsConfig { reserved_for_small_torrents: 0, ..LimitsConfig::default() },
             rules: PeerRules::default(),
             interval: IntervalPolicy { interval: 1800, jitter: 10 },
+            stretch: Stretch::default(),
         };
         let mut key = [7; 32];
         key[..8].copy_from_slice(&number.to_le_bytes());

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use aquatic_common::canonical;
+use aquatic_common::{RateVerdict, SourceLimit, SourceRules, canonical};
 use aquatic_runtime::Core;
 use aquatic_runtime::readiness::{Mode, Source};
 use rand::RngExt;
@@ -30,6 +30,7 @@ use super::handshakes::HandshakeLimits;
 use super::preamble::Preamble;
 use super::stream::{Socket, Stream, charge_address};
 use super::tls::Tls;
+use crate::block_list::BlockList;
 use crate::proxy::{OnBadHeader, TrustedProxies};
 
 /// Connections accepted before the other tasks of the core run.
@@ -62,6 +63,8 @@ pub struct TcpSettings {
     /// one of them that has waited longest for its client is evicted. Trusted proxies are exempt, but not the
     /// clients they name by the PROXY protocol.
     pub max_connections_per_address: u32,
+    /// Limits of what one source may do.
+    pub sources: SourceSettings,
     /// Deadlines of everything.
     pub deadlines: Deadlines,
     /// Who may name clients. Connections to a unix socket are always trusted.
@@ -78,11 +81,24 @@ pub struct TcpSettings {
     pub reply_to_plain: Vec<u8>,
 }
 
+/// Limits of sources. Trusted proxies have none.
+#[derive(Clone, Debug, Default)]
+pub struct SourceSettings {
+    /// How many connections a source may open per second and core.
+    pub connections: SourceRules,
+    /// Networks that are not served.
+    pub blocked: Arc<BlockList>,
+    /// Key of the table of loads, which must not be known to clients.
+    pub key: [u8; 16],
+}
+
 /// What the tasks of one core share.
 struct Server<H> {
     core: Rc<Core>,
     balancer: Arc<ConnectionBalancer>,
     deadlines: Rc<DeadlineTable>,
+    connection_rates: RefCell<SourceLimit>,
+    blocked: Arc<BlockList>,
     preamble: RefCell<Rc<Preamble>>,
     handler: Rc<H>,
 }
@@ -110,6 +126,11 @@ where
     let server = Rc::new(Server {
         balancer: Arc::clone(&balancer),
         deadlines: Rc::clone(&deadlines),
+        connection_rates: RefCell::new(SourceLimit::new(
+            settings.sources.connections.clone(),
+            settings.sources.key,
+        )),
+        blocked: Arc::clone(&settings.sources.blocked),
         preamble: RefCell::new(Rc::new(Preamble::new(&settings))),
         handler: Rc::new(handler),
         core: Rc::clone(&core),
@@ -130,6 +151,7 @@ where
             core.sleep(deadlines.until_sweep(core.tick())).await;
             deadlines.sweep(core.tick());
             server.preamble.borrow().report(&deadlines.counters);
+            server.report_rates();
         }
     };
     futures_lite::future::or(sweeping, core.stopping()).await;
@@ -192,6 +214,7 @@ where
     fn reconfigure(&self, settings: &TcpSettings) {
         self.balancer.limit(settings.max_connections, settings.max_connections_per_address);
         self.deadlines.set_limits(settings.deadlines);
+        self.connection_rates.borrow_mut().set_rules(settings.sources.connections.clone());
         let preamble = self.preamble.borrow().reconfigured(settings);
         self.preamble.replace(Rc::new(preamble));
     }
@@ -245,8 +268,39 @@ where
         AcceptOutcome::Exhausted
     }
 
+    /// Why a source may not open a connection now.
+    fn refuses(&self, peer: Peer) -> Option<Refused> {
+        let ip = match peer {
+            Peer::Address(address) if !self.preamble.borrow().trusts(peer) => address.ip(),
+            Peer::Address(_) | Peer::Local => return None,
+        };
+        if self.blocked.blocks(ip) {
+            return Some(Refused::Blocked);
+        }
+        match self.connection_rates.borrow_mut().check(ip, self.core.time()) {
+            RateVerdict::Within => None,
+            RateVerdict::Above => Some(Refused::Rate),
+            RateVerdict::AboveInDryRun => {
+                self.deadlines.counters.above_in_dry_run.add(1);
+                None
+            }
+        }
+    }
+
+    /// Logs when sources begin to open connections above their limit, and when that is over.
+    fn report_rates(&self) {
+        let mut rates = self.connection_rates.borrow_mut();
+        if let Some(event) = rates.event(self.core.time()) {
+            log::warn!("rate limit of TCP connections, core {}: {event}", self.core.index());
+        }
+        self.deadlines.counters.rate_limiting.set(rates.is_limiting().into());
+    }
+
     /// Finds a core for a connection, or closes it.
     fn admit(&self, socket: OwnedFd, peer: Peer, kind: ListenerKind) {
+        if let Some(refused) = self.refuses(peer) {
+            return self.deadlines.counters.refuse(refused);
+        }
         let here = self.core.index();
         let chosen = self.balancer.choose(here, self.core.rng().random_range(0..=0xffff));
         let permit = self.balancer.acquire(chosen).or_else(|| self.balancer.acquire_any(here));

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aquatic_common::config::{
-    ConnectionsConfig, ListenerKind, NetworkConfig, OnMissingClient, ProxiesConfig,
+    ConnectionsConfig, ListenerKind, NetworkConfig, OnMissingClient, ProxiesConfig, RateLimitsConfig,
 };
 use aquatic_common::settings::Problem;
 use aquatic_common::{ConfigurationError, Family};
 use aquatic_runtime::{Broadcast, Engine, startup};
 
-use super::accept::TcpSettings;
+use super::accept::{SourceSettings, TcpSettings};
 use super::bind::{CoreListeners, ListenOptions, Listeners};
 use super::counters::Protocols;
 use super::deadlines::Deadlines;
@@ -20,6 +20,7 @@ use super::handshakes::HandshakeLimits;
 use super::socket_file::SocketFile;
 use super::tls::{Tls, TlsFiles};
 use super::unix_socket::UnixBindError;
+use crate::block_list::BlockList;
 use crate::listen;
 use crate::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
 
@@ -41,6 +42,8 @@ pub struct TcpConfig<'a> {
     pub connections: &'a ConnectionsConfig,
     /// Section `[proxies]`.
     pub proxies: &'a ProxiesConfig,
+    /// Section `[rate_limits]`.
+    pub rates: &'a RateLimitsConfig,
 }
 
 /// What a service is called where its listeners are logged.
@@ -91,6 +94,24 @@ pub struct TcpChanges {
     listeners: usize,
     /// Maximum number of connections in the configuration, and the one that the limit of open files allows.
     max_connections: (usize, usize),
+    sources: SourceSeed,
+}
+
+/// What the limits of sources are made from, besides the configuration.
+#[derive(Clone, Debug)]
+struct SourceSeed {
+    blocked: Arc<BlockList>,
+    key: [u8; 16],
+}
+
+impl SourceSeed {
+    fn of(&self, config: &TcpConfig<'_>, cores: usize) -> SourceSettings {
+        SourceSettings {
+            connections: config.rates.tcp_rules(cores),
+            blocked: Arc::clone(&self.blocked),
+            key: self.key,
+        }
+    }
 }
 
 impl TcpChanges {
@@ -110,7 +131,7 @@ impl TcpChanges {
             self.max_connections = (wanted, allowed);
         }
         let (_, max_connections) = self.max_connections;
-        let settings = config.settings(self.protocols, trusted, None);
+        let settings = config.settings(self.protocols, trusted, None, self.sources.of(config, self.cores));
         Ok(self.changes.send(&Arc::new(TcpSettings { max_connections, ..settings })))
     }
 }
@@ -166,6 +187,7 @@ impl TcpConfig<'_> {
         engine: &mut Engine,
         protocols: Protocols,
         names: &[ServiceName],
+        blocked: &Arc<BlockList>,
     ) -> anyhow::Result<Opened> {
         let network = self.network;
         let tls = if network.enable_tls {
@@ -183,9 +205,18 @@ impl TcpConfig<'_> {
         let (changes, cores) = (bound.changes(), engine.cores());
         let max = (self.connections.max_connections, max_connections);
         let tls_of_changes = tls.clone();
-        let changes =
-            TcpChanges { protocols, changes, tls: tls_of_changes, cores, listeners, max_connections: max };
-        let settings = self.settings(protocols, forwarded.trusted.clone(), tls);
+        let key = engine.secrets().derive("aquatic TCP loads 1");
+        let sources = SourceSeed { blocked: Arc::clone(blocked), key };
+        let changes = TcpChanges {
+            protocols,
+            changes,
+            tls: tls_of_changes,
+            cores,
+            listeners,
+            max_connections: max,
+            sources: sources.clone(),
+        };
+        let settings = self.settings(protocols, forwarded.trusted.clone(), tls, sources.of(self, cores));
         Ok(Opened {
             listeners: bound.split(),
             settings: TcpSettings { max_connections, ..settings },
@@ -241,6 +272,7 @@ impl TcpConfig<'_> {
         protocols: Protocols,
         trusted_proxies: TrustedProxies,
         tls: Option<Arc<Tls>>,
+        sources: SourceSettings,
     ) -> TcpSettings {
         let connections = self.connections;
         let seconds = |number: u32| Duration::from_secs(number.into());
@@ -257,6 +289,7 @@ impl TcpConfig<'_> {
                 idle: seconds(connections.max_connection_idle),
                 linger: seconds(connections.linger_timeout),
             },
+            sources,
             trusted_proxies,
             proxy_protocol: proxies.proxy_protocol.then(|| proxies.on_missing_client.into()),
             tls,
@@ -283,13 +316,14 @@ mod tests {
         network: NetworkConfig,
         connections: ConnectionsConfig,
         proxies: ProxiesConfig,
+        rates: RateLimitsConfig,
     }
 
     impl Blocks {
         fn problems(&self) -> Vec<String> {
-            let Self { network, connections, proxies } = self;
+            let Self { network, connections, proxies, rates } = self;
             let mut problems = Vec::new();
-            TcpConfig { network, connections, proxies }.check(&mut problems);
+            TcpConfig { network, connections, proxies, rates }.check(&mut problems);
             problems.into_iter().map(|problem| problem.key).collect()
         }
     }

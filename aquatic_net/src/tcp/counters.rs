@@ -33,10 +33,14 @@ pub(super) enum Refused {
     ProxyUnusable,
     /// A plain connection where TLS is needed.
     PlainOnTls,
+    /// The source, or the network around it, opens connections above its rate limit.
+    Rate,
+    /// The source is on the block list.
+    Blocked,
 }
 
 impl Refused {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Limit, "limit"),
         (Self::Address, "limit_per_address"),
         (Self::Descriptors, "descriptors"),
@@ -46,6 +50,8 @@ impl Refused {
         (Self::ProxyMalformed, "proxy_header_malformed"),
         (Self::ProxyUnusable, "proxy_header_unusable"),
         (Self::PlainOnTls, "plain_on_tls"),
+        (Self::Rate, "rate_limit"),
+        (Self::Blocked, "blocked"),
     ];
 }
 
@@ -88,6 +94,10 @@ pub(super) struct Counters {
     /// Connections ended because their address had too many.
     pub(super) evicted_for_address: Counter,
     pub(super) proxy_unused: Counter,
+    /// Connections above a rate limit that were accepted all the same.
+    pub(super) above_in_dry_run: Counter,
+    /// Whether sources are above their rate limit.
+    pub(super) rate_limiting: Gauge,
 }
 
 impl Counters {
@@ -109,6 +119,8 @@ impl Counters {
             evicted_for_address: counter(&names::CONNECTIONS_EVICTED, "reason", "limit_per_address"),
             handshaking: metrics.gauge(&names::HANDSHAKING, &[protocol]),
             proxy_unused: metrics.counter(&names::PROXY_UNUSED, &[protocol]),
+            above_in_dry_run: metrics.counter(&names::RATE_LIMIT_DRY_RUN, &[protocol]),
+            rate_limiting: metrics.gauge(&names::RATE_LIMITING, &[protocol]),
         }
     }
 

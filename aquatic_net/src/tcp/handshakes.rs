@@ -9,6 +9,9 @@
 //!    client are limited, too, because of their memory: above the limit the oldest is closed. A client that
 //!    continues needs one round trip, so the oldest is one whose client has stalled.
 //!
+//! The time that handshakes take is charged to their sources and the networks around them. Those of sources that
+//! have taken little lately go first, and the others have a shorter queue: whoever floods waits for himself.
+//!
 //! Invariants: no slot is held while waiting for a client. A slot is released by its drop, and goes to the
 //! handshake that has waited longest. A handshake that stops waiting leaves nothing behind, a slot that has
 //! just been granted included.
@@ -16,10 +19,13 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use aquatic_common::load_table::{LEVELS, LoadTable, Loads};
 use futures_rustls::TlsAcceptor;
 use futures_rustls::server::TlsStream;
 use rustix::net::RecvFlags;
@@ -37,6 +43,28 @@ use aquatic_runtime::readiness::Direction;
 /// Slots: handshakes that compute, 0.1 to 1 ms each depending on the kind of key, before other connections
 /// get their turn.
 const COMPUTE_SLOTS: usize = 4;
+
+/// Time of a core per second above which the handshakes of a source, and of the networks around it, are queued
+/// behind those of others, in microseconds: some 60 handshakes of a source.
+const LIGHT: Loads = [20_000, 80_000, 160_000];
+
+/// Share of the queue that these handshakes may fill: a quarter.
+const HEAVY_QUEUE_DIVISOR: usize = 4;
+
+/// Price of a microsecond in the table of loads, which has room for 16 s.
+const PRICE: u32 = 256;
+
+/// Binary logarithm of the number of lines of that table: 64 KiB.
+const TABLE_LINES_LOG2: u32 = 10;
+
+/// Which queue a handshake waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// Of sources that have taken little time lately: goes first.
+    Light,
+    /// Of the others.
+    Heavy,
+}
 
 /// How many handshakes a core may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,17 +88,22 @@ struct Waiter {
 pub(super) struct Handshakes {
     limits: Cell<HandshakeLimits>,
     free: Cell<usize>,
-    queue: RefCell<IndexedQueue<Rc<Waiter>>>,
+    /// Those that wait for a slot, by lane.
+    queues: [RefCell<IndexedQueue<Rc<Waiter>>>; 2],
+    /// Processor time of sources.
+    loads: RefCell<LoadTable>,
     /// Those that wait for their client, in the order in which they began.
     open: RefCell<IndexedQueue<DeadlineHandle>>,
 }
 
 impl Handshakes {
-    pub(super) fn new(limits: HandshakeLimits) -> Self {
+    /// The key must not be known to clients.
+    pub(super) fn new(limits: HandshakeLimits, key: [u8; 16]) -> Self {
         Self {
             limits: Cell::new(limits),
             free: Cell::new(COMPUTE_SLOTS),
-            queue: RefCell::default(),
+            queues: Default::default(),
+            loads: RefCell::new(LoadTable::new(TABLE_LINES_LOG2, key, 1.0)),
             open: RefCell::default(),
         }
     }
@@ -82,26 +115,62 @@ impl Handshakes {
 
     /// Handshakes under way and waiting for their turn.
     pub(super) fn len(&self) -> usize {
-        self.open.borrow().len() + self.queue.borrow().len() + COMPUTE_SLOTS - self.free.get()
+        let queued: usize = self.queues.iter().map(|queue| queue.borrow().len()).sum();
+        self.open.borrow().len() + queued + COMPUTE_SLOTS - self.free.get()
     }
 
-    /// Goes through a handshake; `None` if the connection is to be closed, which has been counted.
+    /// The queue for a source.
+    fn lane(&self, source: Option<IpAddr>, now: Duration) -> Lane {
+        let Some(source) = source else { return Lane::Light };
+        let loads = self.loads.borrow_mut().loads(source, now.as_millis() as u64);
+        let is_light = loads.into_iter().zip(LIGHT).all(|(load, light)| load / PRICE <= light);
+        if is_light { Lane::Light } else { Lane::Heavy }
+    }
+
+    /// Charges processor time to a source.
+    fn charge(&self, source: Option<IpAddr>, now: Duration, spent: Duration) {
+        let Some(source) = source else { return };
+        let price = u32::try_from(spent.as_micros()).unwrap_or(u32::MAX).saturating_mul(PRICE);
+        self.loads.borrow_mut().add(source, now.as_millis() as u64, [price; LEVELS]);
+    }
+
+    fn is_full(&self, lane: Lane) -> bool {
+        let queued = self.limits.get().queued;
+        let most = match lane {
+            Lane::Light => queued,
+            Lane::Heavy => queued.div_ceil(HEAVY_QUEUE_DIVISOR),
+        };
+        self.queue(lane).borrow().len() >= most
+    }
+
+    fn queue(&self, lane: Lane) -> &RefCell<IndexedQueue<Rc<Waiter>>> {
+        let [light, heavy] = &self.queues;
+        match lane {
+            Lane::Light => light,
+            Lane::Heavy => heavy,
+        }
+    }
+
+    /// Goes through a handshake; `None` if the connection is to be closed, which has been counted. `source` is
+    /// the client, in canonical form, unless it is exempt from limits.
     pub(super) async fn shake(
         self: &Rc<Self>,
         core: &Core,
         stream: Stream,
         tls: &Tls,
+        source: Option<IpAddr>,
     ) -> Option<TlsStream<Stream>> {
         let deadlines = Rc::clone(stream.deadline().deadlines());
         let counters = &deadlines.counters;
         let come = poll_fn(|context| poll_hello(&stream, context)).await;
         stream.deadline().client_has_sent();
+        let lane = self.lane(source, core.time());
         let shaken = match come {
-            Ok(()) if self.queue.borrow().len() >= self.limits.get().queued => {
+            Ok(()) if self.is_full(lane) => {
                 counters.refuse(Refused::Handshakes);
                 return None;
             }
-            Ok(()) => self.compute(core, stream, tls).await,
+            Ok(()) => self.compute(core, stream, tls, (source, lane)).await,
             Err(error) => Err(error),
         };
         let Ok(stream) = shaken else {
@@ -124,9 +193,10 @@ impl Handshakes {
         core: &Core,
         stream: Stream,
         tls: &Tls,
+        (source, lane): (Option<IpAddr>, Lane),
     ) -> io::Result<TlsStream<Stream>> {
         let deadline = stream.deadline().clone();
-        let mut slot = self.enter(deadline.clone()).await?;
+        let mut slot = self.enter(deadline.clone(), lane).await?;
         let acceptor = TlsAcceptor::from(tls.config());
         // Apart, because the task would otherwise have room for it while it waits for the first message.
         let mut accepting =
@@ -134,7 +204,9 @@ impl Handshakes {
         let mut open = None;
         loop {
             core.yield_now().await;
+            let since = core.tick();
             let polled = poll_fn(|context| Poll::Ready(Pin::new(&mut *accepting).poll(context))).await;
+            self.charge(source, since, core.tick().saturating_sub(since));
             drop(slot);
             if let Poll::Ready(shaken) = polled {
                 return shaken;
@@ -143,7 +215,7 @@ impl Handshakes {
             deadline.wait();
             until_woken().await;
             deadline.client_has_sent();
-            slot = self.enter(deadline.clone()).await?;
+            slot = self.enter(deadline.clone(), lane).await?;
         }
     }
 
@@ -159,7 +231,7 @@ impl Handshakes {
     }
 
     /// Waits for a slot.
-    fn enter(self: &Rc<Self>, deadline: DeadlineHandle) -> Enter {
+    fn enter(self: &Rc<Self>, deadline: DeadlineHandle, lane: Lane) -> Enter {
         let state = match self.free.get().checked_sub(1) {
             Some(free) => {
                 self.free.set(free);
@@ -167,15 +239,16 @@ impl Handshakes {
             }
             None => {
                 let waiter = Rc::<Waiter>::default();
-                let key = self.queue.borrow_mut().push_back(Rc::clone(&waiter));
-                Entering::Waiting(waiter, key)
+                let key = self.queue(lane).borrow_mut().push_back(Rc::clone(&waiter));
+                Entering::Waiting(waiter, key, lane)
             }
         };
         Enter { handshakes: Rc::clone(self), deadline, state }
     }
 
     fn give_back(&self) {
-        let Some(next) = self.queue.borrow_mut().pop_front() else {
+        let mut waiting = self.queues.iter().filter_map(|queue| queue.borrow_mut().pop_front());
+        let Some(next) = waiting.next() else {
             return self.free.set(self.free.get() + 1);
         };
         next.granted.set(true);
@@ -223,7 +296,7 @@ impl Drop for Open {
 #[derive(Debug)]
 enum Entering {
     Granted,
-    Waiting(Rc<Waiter>, QueueKey),
+    Waiting(Rc<Waiter>, QueueKey, Lane),
     Done,
 }
 
@@ -240,7 +313,7 @@ impl Future for Enter {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.deadline.check()?;
-        if let Entering::Waiting(waiter, _) = &self.state
+        if let Entering::Waiting(waiter, ..) = &self.state
             && !waiter.granted.get()
         {
             waiter.waker.replace(Some(context.waker().clone()));
@@ -255,8 +328,8 @@ impl Future for Enter {
 impl Drop for Enter {
     fn drop(&mut self) {
         match &self.state {
-            Entering::Waiting(waiter, key) if !waiter.granted.get() => {
-                self.handshakes.queue.borrow_mut().remove(*key);
+            Entering::Waiting(waiter, key, lane) if !waiter.granted.get() => {
+                self.handshakes.queue(*lane).borrow_mut().remove(*key);
             }
             Entering::Granted | Entering::Waiting(..) => self.handshakes.give_back(),
             Entering::Done => {}
@@ -276,7 +349,7 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::net::Ipv4Addr;
 
     use super::super::counters::Counters;
     use super::super::deadlines::{DeadlineTable, Deadlines};
@@ -302,13 +375,13 @@ mod tests {
     }
 
     fn handshakes(open: usize) -> Rc<Handshakes> {
-        Rc::new(Handshakes::new(HandshakeLimits { open, queued: 10 }))
+        Rc::new(Handshakes::new(HandshakeLimits { open, queued: 10 }, [1; 16]))
     }
 
     #[test]
     fn slots_go_to_whoever_has_waited_longest() {
         let (deadlines, handshakes) = (deadlines(), handshakes(1));
-        let enter = || handshakes.enter(deadlines.open());
+        let enter = || handshakes.enter(deadlines.open(), Lane::Light);
         let mut slots: Vec<_> = (0..COMPUTE_SLOTS).map(|_| slot(enter())).collect();
         let mut waiting: Vec<_> = (0..4).map(|_| enter()).collect();
         assert!(waiting.iter_mut().all(|enter| poll(enter).is_pending()));
@@ -327,10 +400,53 @@ mod tests {
     }
 
     #[test]
+    fn light_sources_go_first_and_heavy_ones_have_a_shorter_queue() {
+        let (deadlines, handshakes) = (deadlines(), handshakes(1));
+        let enter = |lane| handshakes.enter(deadlines.open(), lane);
+        let mut slots: Vec<_> = (0..COMPUTE_SLOTS).map(|_| slot(enter(Lane::Light))).collect();
+        let mut heavy: Vec<_> = (0..3).map(|_| enter(Lane::Heavy)).collect();
+        assert!(handshakes.is_full(Lane::Heavy) && !handshakes.is_full(Lane::Light));
+        let mut light = enter(Lane::Light);
+        slots.pop();
+        assert!(poll(&mut heavy[0]).is_pending());
+        slots.push(slot_of(&mut light));
+        slots.pop();
+        slots.push(slot_of(&mut heavy[0]));
+        assert!(poll(&mut heavy[1]).is_pending());
+        drop((slots, heavy, light));
+        assert_eq!((handshakes.len(), handshakes.free.get()), (0, COMPUTE_SLOTS));
+    }
+
+    fn slot_of(enter: &mut Enter) -> Slot {
+        let Poll::Ready(Ok(slot)) = poll(enter) else { panic!("no slot") };
+        slot
+    }
+
+    #[test]
+    fn sources_and_networks_are_heavy_by_the_time_they_take() {
+        let handshakes = handshakes(1);
+        let (now, handshake) = (Duration::from_secs(5), Duration::from_micros(500));
+        let source = |number: u32| Some(IpAddr::from(Ipv4Addr::from_bits(0xC000_0200 + number)));
+        let charge =
+            |number, count| (0..count).for_each(|_| handshakes.charge(source(number), now, handshake));
+        charge(1, 39);
+        assert_eq!(handshakes.lane(source(1), now), Lane::Light);
+        charge(1, 5);
+        assert_eq!(handshakes.lane(source(1), now), Lane::Heavy);
+        assert_eq!(handshakes.lane(source(2), now), Lane::Light);
+        (3..100).for_each(|number| charge(number, 2));
+        assert_eq!(handshakes.lane(source(2), now), Lane::Heavy, "its network is heavy");
+        assert_eq!(handshakes.lane(source(300), now), Lane::Light);
+        assert_eq!(handshakes.lane(None, now), Lane::Light);
+        assert_eq!(handshakes.lane(source(1), now * 2), Lane::Light, "five seconds later");
+    }
+
+    #[test]
     fn waiting_ends_with_the_connection_s_time() {
         let (deadlines, handshakes) = (deadlines(), handshakes(1));
-        let _slots: Vec<_> = (0..COMPUTE_SLOTS).map(|_| slot(handshakes.enter(deadlines.open()))).collect();
-        let mut late = handshakes.enter(deadlines.open());
+        let _slots: Vec<_> =
+            (0..COMPUTE_SLOTS).map(|_| slot(handshakes.enter(deadlines.open(), Lane::Light))).collect();
+        let mut late = handshakes.enter(deadlines.open(), Lane::Light);
         assert!(poll(&mut late).is_pending());
         (1..60).for_each(|at| deadlines.sweep(Duration::from_secs(at)));
         assert!(matches!(poll(&mut late), Poll::Ready(Err(_))));

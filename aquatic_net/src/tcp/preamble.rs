@@ -42,7 +42,7 @@ impl Preamble {
             trusted: settings.trusted_proxies.clone(),
             proxy_protocol: settings.proxy_protocol,
             tls: settings.tls.clone(),
-            handshakes: Rc::new(Handshakes::new(settings.handshakes)),
+            handshakes: Rc::new(Handshakes::new(settings.handshakes, settings.sources.key)),
             reply_to_plain: settings.reply_to_plain.clone(),
         }
     }
@@ -107,7 +107,11 @@ impl Preamble {
                 }
                 // An error is counted as one of the handshake.
                 (Ok(true) | Err(_), _) => {
-                    Connection::tls(self.handshakes.shake(core, stream, tls).await?, peer, client)
+                    let source = match client {
+                        Peer::Address(address) if !self.trusts(client) => Some(address.ip()),
+                        Peer::Address(_) | Peer::Local => None,
+                    };
+                    Connection::tls(self.handshakes.shake(core, stream, tls, source).await?, peer, client)
                 }
             },
             None => Connection::plain(stream, peer, client),

@@ -7,6 +7,7 @@
 
 mod batch;
 mod datagrams;
+mod drop_filter;
 mod socket;
 mod steering_program;
 mod sys;
@@ -15,4 +16,5 @@ mod tests;
 
 pub use batch::{BATCH, Batch, REPLY_CAPACITY, REQUEST_CAPACITY, ReturnPath, SendErrors};
 pub use datagrams::Datagrams;
-pub use socket::{BindOptions, UdpSocket, bind_group};
+pub use drop_filter::{DropFilter, MAX_NETWORKS, Ranges, Share};
+pub use socket::{BindOptions, QueueState, UdpSocket, bind_group};

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aquatic_common::Family;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::drop_filter::DropFilter;
 use super::{steering_program, sys};
 use crate::listen::{self, BindError};
 use aquatic_common::steering::Steering;
@@ -41,13 +42,32 @@ impl UdpSocket {
         Family::of(self.address.ip())
     }
 
-    /// Datagrams the kernel has dropped since the socket was opened because its receive buffer was full.
-    /// Wraps.
+    /// State of the receive buffer.
     ///
     /// # Errors
     /// Those of `getsockopt`; kernels before 4.12 do not tell.
-    pub fn dropped(&self) -> io::Result<u32> {
-        sys::dropped(self.as_fd())
+    pub fn queue(&self) -> io::Result<QueueState> {
+        let figures = sys::memory_info(self.as_fd())?;
+        Ok(QueueState {
+            bytes: figures[libc::SK_MEMINFO_RMEM_ALLOC as usize],
+            dropped: figures[libc::SK_MEMINFO_DROPS as usize],
+        })
+    }
+
+    /// Has the kernel drop what a filter does not let through, instead of what an earlier one did not.
+    ///
+    /// # Errors
+    /// Those of `setsockopt`.
+    pub fn set_filter(&self, filter: &DropFilter) -> io::Result<()> {
+        sys::attach_filter(self.as_fd(), &filter.program())
+    }
+
+    /// Removes the filter.
+    ///
+    /// # Errors
+    /// Those of `setsockopt`.
+    pub fn remove_filter(&self) -> io::Result<()> {
+        sys::detach_filter(self.as_fd())
     }
 
     /// Whether the local address has to be noted for each datagram: only a socket bound to all addresses can
@@ -76,6 +96,17 @@ impl UdpSocket {
         let bound = socket.local_addr()?.as_socket();
         Ok(Self { socket, address: bound.unwrap_or(address), packet_info })
     }
+}
+
+/// State of a socket's receive buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueState {
+    /// Memory of the datagrams that wait, as the kernel counts it: some 800 bytes for a short one. What was
+    /// received lately may be included.
+    pub bytes: u32,
+    /// Datagrams that were dropped since the socket was opened, because the buffer was full or by a filter.
+    /// Wraps.
+    pub dropped: u32,
 }
 
 impl AsFd for UdpSocket {

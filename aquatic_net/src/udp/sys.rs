@@ -270,6 +270,22 @@ pub(super) fn attach_steering(socket: BorrowedFd<'_>, program: &[libc::sock_filt
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
+/// Attaches a classic BPF program that decides which datagrams reach the receive buffer. Replaces an earlier
+/// one.
+pub(super) fn attach_filter(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// Removes the program of [`attach_filter`].
+pub(super) fn detach_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let unused: c_int = 0;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &unused)
+}
+
 /// Asks for the address each datagram was sent to.
 pub(super) fn enable_packet_info(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
     let on: c_int = 1;
@@ -287,8 +303,8 @@ pub(super) fn never_fragment(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_PROBE)
 }
 
-/// Datagrams the kernel has dropped for want of room in this socket's receive buffer, since it was opened.
-pub(super) fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
+/// What the kernel tells about the memory of a socket (`SO_MEMINFO`).
+pub(super) fn memory_info(socket: BorrowedFd<'_>) -> io::Result<[u32; libc::SK_MEMINFO_DROPS as usize + 1]> {
     let mut figures = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
     let mut len = size_of_val(&figures) as socklen_t;
     // SAFETY: `figures` has room for `len` bytes and outlives the call; every bit pattern is a valid u32.
@@ -301,7 +317,7 @@ pub(super) fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
             &raw mut len,
         )
     };
-    if result == 0 { Ok(figures[libc::SK_MEMINFO_DROPS as usize]) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok(figures) } else { Err(io::Error::last_os_error()) }
 }
 
 fn set_option<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {

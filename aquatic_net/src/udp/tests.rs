@@ -122,7 +122,7 @@ fn kernel_drops_are_visible() {
     let mut batch = Batch::new();
     let received = batch.receive(&sockets[0]).unwrap();
     assert!(received < 100);
-    assert_eq!(sockets[0].dropped().unwrap() as usize, 100 - received);
+    assert_eq!(sockets[0].queue().unwrap().dropped as usize, 100 - received);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use aquatic_common::processors::Processors;
 use aquatic_net::proxy::{OnBadHeader, TrustedProxies};
 use aquatic_net::tcp::{
     Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, ListenerKind, Listeners, Phase,
-    Protocols, TcpSettings, Tls, TlsFiles, serve_tcp,
+    Protocols, SourceSettings, TcpSettings, Tls, TlsFiles, serve_tcp,
 };
 use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -115,6 +115,7 @@ fn settings(tls: Option<Arc<Tls>>) -> anyhow::Result<TcpSettings> {
         max_connections: number("CONNECTIONS", 10_000) as usize,
         evict_idle_when_full: setting("IDLE_MAKES_ROOM").is_some(),
         max_connections_per_address: number("PER_ADDRESS", 0) as u32,
+        sources: SourceSettings::default(),
         deadlines: Deadlines {
             handshake: milliseconds("HANDSHAKE", 1500),
             head: milliseconds("HEAD", 1500),

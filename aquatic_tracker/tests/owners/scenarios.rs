@@ -11,7 +11,7 @@ use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
 use aquatic_swarm::{Announce, Families, FamilySet, PeerBuffers, SwarmCounts};
 use aquatic_tracker::gather::MAX_PENDING;
 use aquatic_tracker::{
-    AdmissionRequest, IntervalPolicy, LocalTracker, OwnerResponse, PeerRules, Respond, RouteError,
+    AdmissionRequest, IntervalPolicy, LocalTracker, OwnerResponse, PeerRules, Respond, RouteError, Stretch,
     TrackerSeed, TrackerSettings, Waiter,
 };
 
@@ -36,6 +36,7 @@ fn start(name: &str) -> anyhow::Result<()> {
         limits: LimitsConfig::default(),
         rules: PeerRules::default(),
         interval: IntervalPolicy { interval: 1800, jitter: 10 },
+        stretch: Stretch::default(),
     };
     if let Ok(path) = std::env::var("ACCESS_LIST") {
         settings.access_list =

@@ -6,6 +6,8 @@
     reason = "a test that finds anything else has failed"
 )]
 
+mod sources;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,8 +18,10 @@ use aquatic_metrics::{Registry, names};
 use aquatic_net::udp::{Datagrams, ReturnPath};
 use aquatic_runtime::Secrets;
 use aquatic_swarm::{FamilySet, SwarmCounts};
-use aquatic_tracker::{IntervalPolicy, PeerRules, Reason, SharedAccessList, TrackerSeed, TrackerSettings};
-use aquatic_udp::{Action, ConnectionIds, Counters, Forwarded, Handler, Listener, ReplyLimits};
+use aquatic_tracker::{
+    IntervalPolicy, PeerRules, Reason, SharedAccessList, Stretch, TrackerSeed, TrackerSettings,
+};
+use aquatic_udp::{Action, ConnectionIds, Counters, Forwarded, Handler, Listener, ReplyLimits, Sources};
 use aquatic_udp_protocol::{
     AnnounceFields, AnnounceRequest, ConnectRequest, ConnectionId, Peers, Response, TransactionId,
     encode_scrape_request,
@@ -86,6 +90,7 @@ fn settings() -> TrackerSettings {
         limits: LimitsConfig { reserved_for_small_torrents: 0, ..LimitsConfig::default() },
         rules: PeerRules::default(),
         interval: IntervalPolicy { interval: 1800, jitter: 10 },
+        stretch: Stretch::default(),
     }
 }
 
@@ -98,7 +103,12 @@ impl Core {
         let registry = Registry::default();
         let metrics = registry.core(index);
         Self {
-            handler: Handler::new(limits, ConnectionIds::new(120, [2; 16]), Counters::new(&metrics)),
+            handler: Handler::new(
+                limits,
+                ConnectionIds::new(120, [2; 16]),
+                Sources::unlimited([3; 16]),
+                Counters::new(&metrics),
+            ),
             tracker: seed.tracker(index, 3, &metrics),
             registry,
             forwarded: Forwarded::default(),

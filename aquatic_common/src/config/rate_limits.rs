@@ -1,0 +1,133 @@
+//! Section `[rate_limits]`: how much one source may ask for.
+
+use std::path::PathBuf;
+
+use crate::load_table::Allowance;
+use crate::prefix::PrefixSet;
+use crate::settings::Problem;
+use crate::source_limit::SourceRules;
+
+crate::choice! {
+    /// What becomes of requests above a rate limit.
+    #[derive(Default)]
+    pub enum RateLimitMode {
+        /// There are no rate limits.
+        Off = "off",
+        /// They are counted and logged, but served.
+        DryRun = "dry_run",
+        /// They are dropped.
+        #[default]
+        On = "on",
+    }
+}
+
+crate::settings! {
+    /// Rate limits per source, and sources that are not served. A source is an IPv4 address or an IPv6 /64
+    /// network. Networks around it have limits of their own: 16 times as much for IPv4 /24 and IPv6 /56, 64
+    /// times for IPv4 /20 and IPv6 /48. Requests above a limit get no reply, because clients repeat requests
+    /// that are refused. Workers divide the limits evenly, so a source that asks one worker only, for a
+    /// single torrent, meets them earlier.
+    pub struct RateLimitsConfig, section "rate_limits" {
+        /// "on" drops requests above the limits, "dry_run" serves but counts and logs them, "off" does not
+        /// look at rates.
+        pub mode: RateLimitMode = RateLimitMode::On;
+        /// Rate of UDP announces and scrapes that a source is always served; 0 for no limit. A thousand
+        /// clients behind one address with a hundred torrents each send some 60 per second.
+        pub udp_requests: u32 = 2000, unit "requests per second", in 0..=1_000_000;
+        /// Number of UDP announces and scrapes that a source may send at once, such as when a client with
+        /// many torrents starts.
+        pub udp_burst: u32 = 20_000, unit "requests", in 1..=10_000_000;
+        /// Maximum rate of UDP connect requests that are answered, of all sources together; 0 for no limit.
+        /// As their source may be forged, none is limited by it: above the rate every fourth is answered.
+        pub udp_connects: u32 = 0, unit "requests per second", in 0..=100_000_000;
+        /// While more arrives over UDP than a worker can serve, serve light networks first and let the kernel
+        /// drop a part of what the heaviest send.
+        pub udp_overload_control: bool = true;
+        /// Rate of TCP connections that a source may open; 0 for no limit. Trusted proxies are exempt.
+        pub tcp_connections: u32 = 500, unit "connections per second", in 0..=1_000_000;
+        /// Number of TCP connections that a source may open at once.
+        pub tcp_connections_burst: u32 = 5000, unit "connections", in 1..=10_000_000;
+        /// Addresses and networks without rate limits: ["192.0.2.1", "10.0.0.0/8", "2001:db8::/32"].
+        pub exempt: Vec<String> = vec!["127.0.0.0/8".to_owned(), "::1".to_owned()];
+        /// File with addresses and networks that are not served at all, one per line, optionally followed by
+        /// a space and any text; empty for none. Blank lines and lines that start with #, ; or // are
+        /// ignored. A file with any other line is rejected as a whole; on a reload the previous list then
+        /// stays in use.
+        pub block_list_path: PathBuf = PathBuf::new();
+    }
+}
+
+/// What the networks around a source may ask for, as multiples of what it may.
+const MULTIPLES: [u32; 3] = [1, 16, 64];
+
+impl RateLimitsConfig {
+    /// Reports networks that cannot be read.
+    pub fn check(&self, problems: &mut Vec<Problem>) {
+        if let Err(error) = PrefixSet::parse(&self.exempt) {
+            problems.push(Problem::new(Self::exempt, error.to_string()));
+        }
+    }
+
+    /// The rules for UDP announces and scrapes, for one of some cores.
+    #[must_use]
+    pub fn udp_rules(&self, cores: usize) -> SourceRules {
+        self.rules((self.udp_requests, self.udp_burst), cores)
+    }
+
+    /// The rules for TCP connections, for one of some cores.
+    #[must_use]
+    pub fn tcp_rules(&self, cores: usize) -> SourceRules {
+        self.rules((self.tcp_connections, self.tcp_connections_burst), cores)
+    }
+
+    /// Rules for a rate and a burst; a core has an even share of both. Networks that cannot be read have been
+    /// reported by [`check`](Self::check).
+    fn rules(&self, (rate, burst): (u32, u32), cores: usize) -> SourceRules {
+        let share = |number: u32| f64::from(number) / cores.max(1) as f64;
+        let is_limited = self.mode != RateLimitMode::Off && rate > 0;
+        SourceRules {
+            allowance: is_limited.then(|| Allowance {
+                rate: share(rate),
+                burst: share(burst).max(1.0),
+                multiples: MULTIPLES,
+            }),
+            is_dry_run: self.mode == RateLimitMode::DryRun,
+            exempt: PrefixSet::parse(&self.exempt).unwrap_or_default(),
+        }
+    }
+
+    /// Rate of UDP connects that one of some cores answers; `None` for no limit.
+    #[must_use]
+    pub fn connects_per_core(&self, cores: usize) -> Option<f64> {
+        let is_limited = self.mode != RateLimitMode::Off && self.udp_connects > 0;
+        is_limited.then(|| f64::from(self.udp_connects) / cores.max(1) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_share_the_limits() {
+        let config = RateLimitsConfig { udp_connects: 1000, ..RateLimitsConfig::default() };
+        let allowance = config.udp_rules(4).allowance.unwrap();
+        assert_eq!((allowance.rate, allowance.burst), (500.0, 5000.0));
+        assert_eq!(config.connects_per_core(4), Some(250.0));
+        let off = RateLimitsConfig { mode: RateLimitMode::Off, ..config.clone() };
+        assert_eq!((off.udp_rules(4).allowance, off.connects_per_core(4)), (None, None));
+        let dry = RateLimitsConfig { mode: RateLimitMode::DryRun, udp_requests: 0, ..config };
+        assert!(dry.udp_rules(1).is_dry_run && dry.udp_rules(1).allowance.is_none());
+    }
+
+    #[test]
+    fn networks_that_cannot_be_read_are_reported() {
+        let mut problems = Vec::new();
+        RateLimitsConfig::default().check(&mut problems);
+        assert_eq!(problems, []);
+        RateLimitsConfig { exempt: vec!["::1".to_owned(), "home".to_owned()], ..RateLimitsConfig::default() }
+            .check(&mut problems);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].key, "rate_limits.exempt");
+    }
+}

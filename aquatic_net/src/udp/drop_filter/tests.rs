@@ -1,0 +1,189 @@
+//! Runs the program's instructions over packets, and in the kernel.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::super::sys;
+use super::*;
+
+/// Runs the operations the program is made of, as the kernel does. Returns whether the packet passes.
+fn passes(program: &[sock_filter], source: IpAddr, len: u32, random: u32) -> bool {
+    let (mut a, mut memory, mut at) = (0_u32, [0_u32; 16], 0);
+    let word = |offset: u32| match source {
+        IpAddr::V4(v4) if offset == SOURCE_V4 => v4.to_bits(),
+        IpAddr::V6(v6) if offset == SOURCE_V6 => (v6.to_bits() >> 96) as u32,
+        IpAddr::V6(v6) if offset == SOURCE_V6 + 4 => (v6.to_bits() >> 64) as u32,
+        IpAddr::V4(_) | IpAddr::V6(_) => panic!("unexpected offset {offset}"),
+    };
+    loop {
+        let step = program[at];
+        at += 1;
+        let mut branch = |holds: bool| at += usize::from(if holds { step.jt } else { step.jf });
+        match u32::from(step.code) {
+            op if op == BPF_LD | BPF_W | BPF_LEN => a = len,
+            op if op == BPF_LD | BPF_W | BPF_ABS && step.k == RANDOM => a = random,
+            op if op == BPF_LD | BPF_W | BPF_ABS => a = word(step.k.wrapping_sub(NETWORK_HEADER)),
+            op if op == BPF_LD | BPF_MEM => a = memory[step.k as usize],
+            op if op == BPF_ST => memory[step.k as usize] = a,
+            op if op == BPF_JMP | BPF_JA => at += step.k as usize,
+            op if op == BPF_JMP | BPF_JGE | BPF_K => branch(a >= step.k),
+            op if op == BPF_JMP | BPF_JGT | BPF_K => branch(a > step.k),
+            op if op == BPF_JMP | BPF_JEQ | BPF_K => branch(a == step.k),
+            op if op == BPF_RET | BPF_K => return step.k != DROP,
+            op => panic!("unexpected operation {op:#x}"),
+        }
+    }
+}
+
+fn random_ip(rng: &mut SmallRng, family: Family) -> IpAddr {
+    // Few different leading bits, so that networks meet and contain each other.
+    match family {
+        Family::V4 => Ipv4Addr::from_bits(rng.random::<u32>() & 0x8003_FFFF).into(),
+        Family::V6 => Ipv6Addr::from_bits(rng.random::<u128>() & 0x8003_0000_FFFF_0003 << 64).into(),
+    }
+}
+
+fn random_networks(rng: &mut SmallRng, family: Family) -> Vec<(Prefix, Share)> {
+    let lengths = if family == Family::V4 { [32, 24, 20] } else { [64, 56, 48] };
+    let count = rng.random_range(0..=MAX_NETWORKS);
+    let mut networks: Vec<(Prefix, Share)> = (0..count)
+        .map(|_| {
+            let length = lengths[rng.random_range(0..lengths.len())];
+            (Prefix::of(random_ip(rng, family), length), rng.random())
+        })
+        .collect();
+    networks.sort_unstable();
+    networks.dedup_by_key(|(prefix, _)| *prefix);
+    networks
+}
+
+/// The share for a packet, by the definition.
+fn expected(networks: &[(Prefix, Share)], source: IpAddr, len: u32, connects: Share) -> Share {
+    let holding = networks.iter().filter(|(prefix, _)| prefix.contains(source));
+    match holding.max_by_key(|(prefix, _)| prefix.length()) {
+        Some(&(_, share)) => share,
+        None if len == CONNECT_LENGTH => connects,
+        None => Share::MAX,
+    }
+}
+
+#[test]
+fn program_agrees_with_the_definition() {
+    let mut rng = SmallRng::seed_from_u64(1);
+    for round in 0..300 {
+        let family = Family::ALL[round % 2];
+        let networks = random_networks(&mut rng, family);
+        let connects = if rng.random() { rng.random() } else { Share::MAX };
+        let filter = DropFilter::new(family, &networks, connects);
+        let program = filter.program();
+        assert!(program.len() <= 2000, "the kernel takes 4096 instructions");
+        let ranges = Ranges::new(networks.iter().map(|&(prefix, _)| prefix));
+        for _ in 0..200 {
+            let near = (!networks.is_empty()).then(|| networks[rng.random_range(0..networks.len())].0);
+            let source = match near {
+                Some(prefix) if rng.random() => edge(prefix, rng.random_range(0..4)),
+                Some(_) | None => random_ip(&mut rng, family),
+            };
+            let len = [CONNECT_LENGTH, 106][rng.random_range(0..2)];
+            let share = expected(&networks, source, len, connects);
+            assert_eq!(filter.share(source, len == CONNECT_LENGTH), share);
+            let random = [rng.random(), 0, share.wrapping_sub(1), share, u32::MAX][rng.random_range(0..5)];
+            let passes = passes(&program, source, len, random);
+            assert_eq!(
+                passes,
+                share == Share::MAX || random < share,
+                "{source} {networks:?} {share} {random}"
+            );
+            let found = ranges.find(source).map(|at| networks[at].0);
+            let holding = networks.iter().filter(|(prefix, _)| prefix.contains(source));
+            assert_eq!(found, holding.map(|&(prefix, _)| prefix).max_by_key(Prefix::length));
+        }
+    }
+}
+
+/// An address at or just outside one end of a network.
+fn edge(prefix: Prefix, which: u32) -> IpAddr {
+    let (first, last) = prefix.range();
+    let at = match which {
+        0 => first,
+        1 => last,
+        2 => first.wrapping_sub(1),
+        _ => last.wrapping_add(1),
+    };
+    match prefix.family() {
+        Family::V4 => Ipv4Addr::from_bits(at as u32).into(),
+        Family::V6 => Ipv6Addr::from_bits(at).into(),
+    }
+}
+
+#[test]
+fn filters_without_effect_are_open() {
+    let prefix = Prefix::of("192.0.2.1".parse().unwrap(), 24);
+    assert!(DropFilter::new(Family::V4, &[], Share::MAX).is_open());
+    assert!(DropFilter::new(Family::V6, &[(prefix, 0)], Share::MAX).is_open(), "of the other family");
+    assert!(DropFilter::new(Family::V4, &[(prefix, Share::MAX)], Share::MAX).is_open());
+    assert!(!DropFilter::new(Family::V4, &[(prefix, 1)], Share::MAX).is_open());
+    assert!(!DropFilter::new(Family::V4, &[], 0).is_open());
+}
+
+/// The number of datagrams that arrive, of `count` that were sent.
+fn arrive(receiver: &UdpSocket, source: &str, bytes: &[u8], count: usize) -> usize {
+    let sender = UdpSocket::bind((source, 0)).unwrap();
+    let to: SocketAddr = receiver.local_addr().unwrap();
+    for _ in 0..count {
+        sender.send_to(bytes, to).unwrap();
+    }
+    let mut buffer = [0; 200];
+    std::iter::from_fn(|| receiver.recv(&mut buffer).ok()).count()
+}
+
+#[test]
+fn the_kernel_filters_by_it() {
+    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    receiver.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let network = |text: &str| text.parse::<Prefix>().unwrap();
+    let networks = [
+        (network("127.0.1.0/24"), 0),
+        (network("127.0.1.7/32"), Share::MAX),
+        (network("127.0.2.0/24"), 1 << 31),
+    ];
+    let filter = DropFilter::new(Family::V4, &networks, 0);
+    sys::attach_filter(receiver.as_fd(), &filter.program()).unwrap();
+    let (announce, connect) = ([0; 98], [0; 16]);
+    assert_eq!(arrive(&receiver, "127.0.0.1", &announce, 20), 20);
+    assert_eq!(arrive(&receiver, "127.0.0.1", &connect, 20), 0);
+    assert_eq!(arrive(&receiver, "127.0.1.1", &announce, 20), 0);
+    assert_eq!(arrive(&receiver, "127.0.1.7", &announce, 20), 20);
+    let half = arrive(&receiver, "127.0.2.1", &announce, 60);
+    assert!((5..=55).contains(&half), "{half} of 60");
+    sys::detach_filter(receiver.as_fd()).unwrap();
+    assert_eq!(arrive(&receiver, "127.0.1.1", &announce, 20), 20);
+}
+
+#[test]
+fn the_kernel_takes_the_largest_filters() {
+    let mut rng = SmallRng::seed_from_u64(7);
+    for (family, address) in [(Family::V4, "127.0.0.1:0"), (Family::V6, "[::1]:0")] {
+        let Ok(receiver) = UdpSocket::bind(address) else { continue };
+        receiver.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let networks: Vec<(Prefix, Share)> = (0..MAX_NETWORKS)
+            .map(|_| match family {
+                Family::V4 => (Prefix::of(Ipv4Addr::from_bits(rng.random()).into(), 32), 1),
+                Family::V6 => (Prefix::of(Ipv6Addr::from_bits(rng.random()).into(), 64), 1),
+            })
+            .collect();
+        let mut filter = DropFilter::new(family, &networks, 1);
+        sys::attach_filter(receiver.as_fd(), &filter.program()).unwrap();
+        if family == Family::V6 {
+            assert_eq!(arrive(&receiver, "::1", &[0; 98], 20), 20);
+            filter.networks[5].0 = Prefix::of("::1".parse().unwrap(), 64);
+            filter.networks[5].1 = 0;
+            sys::attach_filter(receiver.as_fd(), &filter.program()).unwrap();
+            assert_eq!(arrive(&receiver, "::1", &[0; 98], 20), 0);
+        }
+    }
+}
