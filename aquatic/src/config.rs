@@ -3,6 +3,8 @@
 mod former;
 mod live;
 
+use std::path::PathBuf;
+
 use aquatic_common::config::{
     AccessListConfig, CleaningConfig, ConnectionsConfig, LimitsConfig, LogLevel, MetricsConfig,
     NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig, RateLimitsConfig, StatisticsConfig,
@@ -35,6 +37,10 @@ aquatic_common::settings! {
         /// Reload when the configuration file, the access list or the TLS certificate changes, as on SIGHUP.
         /// A change is noticed within about two seconds. Replace files by renaming complete ones over them.
         pub reload_on_change: bool = false;
+        /// Directory in which the tracker keeps what the next process needs: the secret behind UDP connection
+        /// ids, so that they stay valid across restarts. It must exist and be writable for the user that the
+        /// tracker runs as, and for nobody else. If empty, nothing is kept.
+        pub state_directory: PathBuf = PathBuf::new();
 
         // Sections without documentation here have that of their type.
         pub network: NetworkConfig;
@@ -189,6 +195,7 @@ impl TrackerConfig {
         EngineConfig {
             workers: self.workers,
             cpus: self.cpus.clone(),
+            state_directory: self.state_directory.clone(),
             privileges: self.privileges.clone(),
             statistics: self.statistics.clone(),
         }

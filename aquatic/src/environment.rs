@@ -10,7 +10,7 @@ use aquatic_common::settings::{Addresses, Problem};
 use aquatic_net::block_list::BlockList;
 use aquatic_net::tcp::{TlsError, TlsFiles, check_unix_socket};
 use aquatic_runtime::cores::{self, CorePlanError};
-use aquatic_runtime::privileges;
+use aquatic_runtime::{privileges, state_directory};
 use aquatic_tracker::SharedAccessList;
 
 use crate::config::{Mode, TrackerConfig};
@@ -56,6 +56,7 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
         problems.push(Problem::new(if is_listed { "cpus" } else { "workers" }, error.to_string()));
     }
     privileges::check(&config.privileges, problems);
+    state_directory::check(&config.state_directory, &config.privileges, problems);
     if let Err(error) = SharedAccessList::load(&config.access_list) {
         problems.push(Problem::new(AccessListConfig::path, error.to_string()));
     }

@@ -222,6 +222,12 @@ pub const WATCHED_FDS: Metric =
 /// Reloads of the configuration, by outcome.
 pub const CONFIG_RELOADS: Metric =
     metric("aquatic_config_reloads", Kind::Counter, "Reloads of the configuration, by outcome");
+/// Files of the state directory that could not be written, by file.
+pub const STATE_WRITE_FAILURES: Metric = metric(
+    "aquatic_state_write_failures",
+    Kind::Loss,
+    "Failed attempts to write a file of the state directory",
+);
 /// Info hashes on the access list.
 pub const ACCESS_LIST: Metric = metric("aquatic_access_list", Kind::Gauge, "Info hashes on the access list");
 /// Reloads of the access list, by outcome.

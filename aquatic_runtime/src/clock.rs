@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aquatic_common::Seconds;
+use rustix::time::{ClockId, clock_gettime};
 
 /// The moment that the tracker's times are counted from. Copies of it agree, so the times of all cores can be
 /// compared. A process that takes over from an earlier one resumes its epoch, so that ages and connection ids
@@ -48,8 +49,46 @@ pub fn calendar_seconds() -> i64 {
 /// Processor time that the calling thread has used.
 #[must_use]
 pub fn thread_cpu_time() -> Duration {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let used = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or(0))
+}
+
+/// A moment by both clocks of the machine, so that a later process can tell how long ago it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Identifies the boot of the machine, within which `monotonic` means something; `None` if it is unknown.
+    pub boot: Option<[u8; 16]>,
+    /// `CLOCK_MONOTONIC`: starts anew when the machine does, and is never set.
+    pub monotonic: Duration,
+    /// Seconds since 1970 by the calendar, which may have been set meanwhile.
+    pub calendar: i64,
+}
+
+impl Moment {
+    /// The present.
+    #[must_use]
+    pub fn now() -> Self {
+        let boot = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
+        let time = clock_gettime(ClockId::Monotonic);
+        Self {
+            boot: boot.and_then(|text| blake3::hash(&text).as_bytes().first_chunk().copied()),
+            monotonic: Duration::try_from(time).unwrap_or_default(),
+            calendar: calendar_seconds(),
+        }
+    }
+
+    /// Time from this moment to a later one. The monotonic clock decides if the machine has not been
+    /// restarted in between, otherwise the calendar, which is rounded up. `None` if the clock that decides
+    /// has gone backwards.
+    #[must_use]
+    pub fn until(&self, later: &Self) -> Option<Duration> {
+        let same_boot = self.boot.is_some() && self.boot == later.boot;
+        if let (true, Some(passed)) = (same_boot, later.monotonic.checked_sub(self.monotonic)) {
+            return Some(passed);
+        }
+        let passed = later.calendar.checked_sub(self.calendar)?;
+        u64::try_from(passed).ok().map(|passed| Duration::from_secs(passed.saturating_add(1)))
+    }
 }
 
 /// A core's coarse clock: shows the time of the last [`tick`](Self::tick). Never goes backwards.
@@ -106,6 +145,25 @@ mod tests {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
         assert!(thread_cpu_time() > before);
+    }
+
+    #[test]
+    fn the_clock_that_has_not_been_set_decides_how_much_time_has_passed() {
+        let at =
+            |boot, monotonic, calendar| Moment { boot, monotonic: Duration::from_secs(monotonic), calendar };
+        let (boot, other) = (Some([1; 16]), Some([2; 16]));
+        let start = at(boot, 1000, 5000);
+        let until = |later: Moment| start.until(&later).map(|passed| passed.as_secs());
+        assert_eq!(until(at(boot, 1010, 5010)), Some(10));
+        assert_eq!(until(at(boot, 1010, 1)), Some(10), "the calendar was set back");
+        assert_eq!(until(at(boot, 1010, 1 << 40)), Some(10), "the calendar was set ahead");
+        assert_eq!(until(at(other, 3, 5010)), Some(11), "the machine was restarted");
+        assert_eq!(until(at(other, 2000, 5010)), Some(11));
+        assert_eq!(until(at(other, 3, 4999)), None, "restarted with a calendar that was set back");
+        assert_eq!(until(at(boot, 3, 5010)), Some(11), "a container with a clock of its own");
+        assert_eq!(at(None, 1000, 5000).until(&at(None, 1010, 6000)), Some(Duration::from_secs(1001)));
+        let now = Moment::now();
+        assert!(now.boot.is_some() && now.until(&Moment::now()).unwrap() < Duration::from_secs(60));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Configuration of the engine.
 
+use std::path::PathBuf;
+
 use aquatic_common::config::{PrivilegesConfig, StatisticsConfig};
 use aquatic_common::processors::Processors;
 
@@ -10,6 +12,8 @@ pub struct EngineConfig {
     pub workers: usize,
     /// Processors to pin the cores to, in core order.
     pub cpus: Processors,
+    /// Directory in which state is kept for the next process; empty for none.
+    pub state_directory: PathBuf,
     /// Section `[privileges]`.
     pub privileges: PrivilegesConfig,
     /// Section `[statistics]`.

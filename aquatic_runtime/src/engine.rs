@@ -6,16 +6,17 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use aquatic_common::ConfigurationError;
-use aquatic_metrics::{ProcessFigures, Registry};
+use aquatic_metrics::{ProcessFigures, Registry, names};
 
 use crate::channel::Channels;
-use crate::clock::{Epoch, calendar_seconds};
+use crate::clock::{Epoch, Moment, calendar_seconds};
 use crate::config::EngineConfig;
 use crate::core::CoreService;
 use crate::cores::{self, CorePlan, CorePlanError};
 use crate::executor::{self, Control, CoreSetup};
 use crate::health::Health;
 use crate::housekeeping::{Housekeeper, Periodic, StatisticsInterval};
+use crate::kept::{self, Kept};
 use crate::large_pages::LargePages;
 use crate::mailbox::{self, MailboxSender};
 use crate::privileges;
@@ -23,6 +24,7 @@ use crate::seccomp::{self, Phase, SyscallFilter};
 use crate::secrets::Secrets;
 use crate::spare_memory::SpareMemory;
 use crate::startup::{self, Unsupported};
+use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::supervise::{Event, ReloadTrigger, Supervisor};
 
 /// Longest time a core may take to come up.
@@ -47,6 +49,8 @@ pub enum EngineError {
     Cores(CorePlanError),
     /// The machine does not allow something that is needed.
     Machine(Unsupported),
+    /// The state directory is in use.
+    State(StateDirectoryError),
     /// A core could not be started; which, and why.
     Core(usize, String),
     /// A thread could not be started.
@@ -70,6 +74,7 @@ impl fmt::Display for EngineError {
             Self::Configuration(_) => f.write_str("invalid configuration"),
             Self::Cores(error) => error.fmt(f),
             Self::Machine(error) => error.fmt(f),
+            Self::State(error) => error.fmt(f),
             Self::Core(index, why) => write!(f, "core {index} could not be started: {why}"),
             Self::Thread(error) => write!(
                 f,
@@ -89,6 +94,7 @@ impl std::error::Error for EngineError {
             Self::Configuration(error) => Some(error),
             Self::Cores(_)
             | Self::Machine(_)
+            | Self::State(_)
             | Self::Core(..)
             | Self::Thread(_)
             | Self::System(..)
@@ -121,6 +127,18 @@ impl From<CorePlanError> for EngineError {
     }
 }
 
+impl From<StateDirectoryError> for EngineError {
+    fn from(error: StateDirectoryError) -> Self {
+        match error {
+            StateDirectoryError::Unusable(..) | StateDirectoryError::NotWritable { .. } => {
+                Self::Configuration(ConfigurationError::new(error))
+            }
+            // The other tracker may be about to end.
+            StateDirectoryError::InUse(_) => Self::State(error),
+        }
+    }
+}
+
 type Work = Box<dyn FnOnce() + Send>;
 
 /// An engine whose machine has been checked, ready for sockets to be bound.
@@ -128,6 +146,7 @@ pub struct Engine {
     config: EngineConfig,
     epoch: Epoch,
     secrets: Secrets,
+    state: Option<StateDirectory>,
     plan: CorePlan,
     registry: Registry,
     health: Health,
@@ -151,8 +170,14 @@ impl Engine {
     /// # Errors
     /// Anything that would keep the tracker from running, with its remedy.
     pub fn prepare(config: EngineConfig) -> Result<Self, EngineError> {
-        let epoch = Epoch::start();
         let supervisor = Supervisor::new();
+        let state = match &config.state_directory {
+            none if none.as_os_str().is_empty() => None,
+            path => Some(StateDirectory::open(path, &config.privileges)?),
+        };
+        let registry = Registry::default();
+        let (secrets, epoch) = keys(state.as_ref(), &registry)
+            .map_err(|error| EngineError::System("the system's random numbers cannot be read", error))?;
         supervisor
             .listen_to_signals(epoch)
             .map_err(|error| EngineError::System("signals cannot be caught", error))?;
@@ -167,16 +192,15 @@ impl Engine {
         startup::check_machine(count)?;
         let open_files = startup::Limit(startup::raise_open_files());
         log::info!("using {count} core(s), processors {:?}; up to {open_files} open files", plan.cpus);
-        let secrets = Secrets::generate()
-            .map_err(|error| EngineError::System("the system's random numbers cannot be read", error))?;
         Ok(Self {
-            registry: Registry::default(),
+            registry,
             health: Health::new(count, epoch),
             process: ProcessFigures::new(count, u64::try_from(calendar_seconds()).unwrap_or_default()),
             statistics: StatisticsInterval::new(config.statistics.interval),
             config,
             epoch,
             secrets,
+            state,
             plan,
             supervisor,
             periodic: vec![Box::new(LargePages::new())],
@@ -200,6 +224,12 @@ impl Engine {
     #[must_use]
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
+    }
+
+    /// The state directory, if there is one.
+    #[must_use]
+    pub fn state_directory(&self) -> Option<&StateDirectory> {
+        self.state.as_ref()
     }
 
     /// Where counters are registered, for each core.
@@ -285,6 +315,15 @@ fn system_call_filter(wanted: bool) -> Option<SyscallFilter> {
         return None;
     }
     SyscallFilter::new().inspect_err(|error| log::warn!("{}", error.advice())).ok()
+}
+
+/// Secret and epoch: those of the previous process, if a directory has kept them.
+fn keys(state: Option<&StateDirectory>, registry: &Registry) -> io::Result<(Secrets, Epoch)> {
+    let Some(directory) = state else { return Ok((Secrets::generate()?, Epoch::start())) };
+    let failures = registry.main_thread().counter(&names::STATE_WRITE_FAILURES, &[("file", "keys")]);
+    let Kept { secrets, elapsed, written } = kept::resume(directory, Moment::now())?;
+    failures.add((!written).into());
+    Ok((secrets, Epoch::resume_at(elapsed)))
 }
 
 /// Starts one core after the other, so that the first that cannot be started is the one reported. Returns the

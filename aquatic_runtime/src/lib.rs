@@ -12,7 +12,7 @@
 //! - [`engine`]: from a configuration to running cores and back to a clean exit.
 //! - [`cores`]: which processors to use. [`startup`]: what the machine must allow. [`privileges`]: what is
 //!   given up once sockets are bound. All of them explain themselves with a remedy. [`secrets`]: the source
-//!   of all keys.
+//!   of all keys. [`state_directory`]: what is kept for the next process; `kept`: secret and epoch.
 //!
 //! In the main thread, afterwards:
 //! - [`supervise`]: threads, panics and signals. `housekeeping`: statistics, losses, and what services have
@@ -53,6 +53,7 @@ mod event_loop;
 mod executor;
 pub mod health;
 mod housekeeping;
+mod kept;
 mod large_pages;
 pub mod mailbox;
 pub mod memory;
@@ -63,6 +64,7 @@ mod seccomp;
 pub mod secrets;
 mod spare_memory;
 pub mod startup;
+pub mod state_directory;
 mod stop;
 pub mod supervise;
 mod sys;
@@ -76,4 +78,5 @@ pub use health::Health;
 pub use housekeeping::{Periodic, StatisticsInterval};
 pub use mailbox::{Broadcast, MailboxReceiver, MailboxSender, broadcast, mailbox, mailboxes};
 pub use secrets::Secrets;
+pub use state_directory::{StateDirectory, StateDirectoryError};
 pub use supervise::ReloadTrigger;

@@ -13,6 +13,7 @@ use privdrop::PrivDrop;
 
 /// Permission bits of others, as in a file's mode.
 const READ: u32 = 0o4;
+const WRITE: u32 = 0o2;
 const SEARCH: u32 = 0o1;
 
 /// Why privileges could not be dropped.
@@ -101,6 +102,19 @@ pub fn unreadable_after_drop(config: &PrivilegesConfig, file: &Path) -> Option<S
     let inside = file.strip_prefix("/").unwrap_or(file);
     let denied = first_denied(&config.chroot_path, inside, ids)?;
     Some(denied.explain(&format!("{who} in {}", config.chroot_path.display())))
+}
+
+/// User and group that the process is going to be; `None` if it stays what it is, or if they are unknown,
+/// which ends the start with an error of its own.
+pub(crate) fn heir(config: &PrivilegesConfig) -> Option<(u32, u32)> {
+    let user = User::from_name(&config.user).ok().flatten().filter(|_| config.drop_privileges)?;
+    let group = Group::from_name(&config.group).ok().flatten()?;
+    Some((user.uid.as_raw(), group.gid.as_raw()))
+}
+
+/// Whether a directory of this owner, group and mode allows to replace files in it.
+pub(crate) fn may_write(directory: (u32, u32, u32), ids: (u32, u32)) -> bool {
+    allows(directory, ids, WRITE) && allows(directory, ids, SEARCH)
 }
 
 /// The first part of a path that may not be used, and why.

@@ -31,6 +31,11 @@ impl Secrets {
         Self { root }
     }
 
+    /// The bytes of the secret, to be kept for a later process.
+    pub(crate) fn to_bytes(&self) -> [u8; Self::LENGTH] {
+        self.root
+    }
+
     /// The key for a purpose, such as "aquatic UDP connection ids 1". Different purposes have independent
     /// keys.
     #[must_use]

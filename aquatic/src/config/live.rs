@@ -24,6 +24,7 @@ pub(super) const APPLIES: &[(&str, Applies)] = &[
     ("cpus", OnRestart),
     ("log_level", OnReload),
     ("reload_on_change", OnReload),
+    ("state_directory", OnRestart),
     ("network", OnRestart),
     (NetworkConfig::tls_certificate_path, OnReload),
     (NetworkConfig::tls_private_key_path, OnReload),

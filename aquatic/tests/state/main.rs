@@ -1,0 +1,82 @@
+//! What the real program keeps across restarts in its state directory.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that finds anything else has failed"
+)]
+
+mod keys;
+#[path = "../support/mod.rs"]
+mod support;
+#[allow(dead_code, reason = "shared with the tests of aquatic all")]
+#[path = "../all/udp.rs"]
+mod udp;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use aquatic_common::InfoHash;
+use tempfile::TempDir;
+
+use support::Tracker;
+
+/// A different torrent for each number, spread over all cores.
+fn torrent(number: u32) -> InfoHash {
+    let mut bytes = [7; 20];
+    bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
+    InfoHash(bytes)
+}
+
+/// A state directory, and how to start trackers with it on one address.
+struct Home {
+    directory: TempDir,
+    address: SocketAddr,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), address: "127.0.0.1:0".parse().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command(&self, settings: &[&str]) -> Command {
+        let state = format!("state_directory={}", self.directory.path().display());
+        let address = format!("network.address_ipv4={}", self.address);
+        let own = [
+            "network.use_ipv6=false",
+            &address,
+            &state,
+            "metrics.enable=true",
+            "metrics.address=127.0.0.1:0",
+        ];
+        support::udp(&[&own[..], settings].concat())
+    }
+
+    /// Starts a UDP tracker, on the same address each time.
+    fn start(&mut self, settings: &[&str]) -> Tracker {
+        let tracker = Tracker::start(1, &mut self.command(settings));
+        self.address = tracker.address();
+        tracker
+    }
+}
+
+/// Exit code and log of a tracker that does not start.
+fn refused(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}

@@ -1,0 +1,302 @@
+//! The state directory: where a process leaves what the next one needs. It is opened before privileges are
+//! dropped, and files are reached relative to it, so a new root directory does not matter.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aquatic_common::config::PrivilegesConfig;
+use aquatic_common::settings::Problem;
+use rustix::fs::{
+    Access, AtFlags, FlockOperation, Gid, Mode, OFlags, Stat, Uid, accessat, fchown, flock, fstat, fsync,
+    open, openat, renameat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::privileges;
+
+/// Key of the setting.
+pub const KEY: &str = "state_directory";
+
+/// Suffix of a file that is being written.
+const UNFINISHED: &str = ".new";
+
+/// Reason why a state directory cannot be used.
+#[derive(Debug)]
+pub enum StateDirectoryError {
+    /// It cannot be opened.
+    Unusable(PathBuf, io::Error),
+    /// It does not allow the tracker's user to replace files in it; holds the user and why.
+    NotWritable {
+        /// The directory.
+        path: PathBuf,
+        /// The user that the tracker runs as.
+        user: String,
+        /// Why it cannot be written to.
+        why: String,
+    },
+    /// Another tracker uses it.
+    InUse(PathBuf),
+}
+
+impl fmt::Display for StateDirectoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable(path, error) => {
+                let path = path.display();
+                write!(
+                    f,
+                    "{KEY} = \"{path}\" cannot be opened: {error}. Create the directory, or leave the key empty"
+                )
+            }
+            Self::NotWritable { path, user, why } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "{KEY} = \"{path}\" is not writable for {user}: {why}. Give it to the tracker (chown {user} {path}; \
+                     chmod 700 {path}), add it to ReadWritePaths= or use StateDirectory= in a systemd unit, or leave \
+                     the key empty"
+                )
+            }
+            Self::InUse(path) => write!(
+                f,
+                "{KEY} = \"{}\" is in use by another tracker. Stop that one first, or give each tracker a directory of \
+                 its own",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StateDirectoryError {}
+
+/// An open state directory, locked for this process.
+#[derive(Clone, Debug)]
+pub struct StateDirectory {
+    fd: Arc<OwnedFd>,
+    path: PathBuf,
+    /// Owner of new files, if it is not the user that makes them.
+    owner: Option<(u32, u32)>,
+}
+
+impl StateDirectory {
+    /// Opens and locks a directory that the user the process is going to be may write to.
+    ///
+    /// # Errors
+    /// It does not exist, may not be written to, or another tracker uses it.
+    pub fn open(path: &Path, privileges: &PrivilegesConfig) -> Result<Self, StateDirectoryError> {
+        let directory = Self::open_unlocked(path, privileges)?;
+        match flock(&*directory.fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(directory),
+            Err(Errno::WOULDBLOCK) => Err(StateDirectoryError::InUse(path.to_owned())),
+            Err(error) => Err(StateDirectoryError::Unusable(path.to_owned(), error.into())),
+        }
+    }
+
+    fn open_unlocked(path: &Path, privileges: &PrivilegesConfig) -> Result<Self, StateDirectoryError> {
+        let unusable = |error: Errno| StateDirectoryError::Unusable(path.to_owned(), error.into());
+        let fd = open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(unusable)?;
+        let Stat { st_uid, st_gid, st_mode, .. } = fstat(&fd).map_err(unusable)?;
+        let not_writable = |user: &str, why| StateDirectoryError::NotWritable {
+            path: path.to_owned(),
+            user: user.to_owned(),
+            why,
+        };
+        let heir = privileges::heir(privileges);
+        if let Some(ids) = heir
+            && !privileges::may_write((st_uid, st_gid, st_mode), ids)
+        {
+            let why = format!("its mode is {:03o}, its owner {st_uid}", st_mode & 0o777);
+            return Err(not_writable(&privileges.user, why));
+        }
+        let needed = Access::WRITE_OK | Access::EXEC_OK;
+        if let Err(error) = accessat(&fd, ".", needed, AtFlags::EACCESS) {
+            return Err(not_writable("this user", error.to_string()));
+        }
+        Ok(Self { fd: Arc::new(fd), path: path.to_owned(), owner: heir })
+    }
+
+    /// Path of the directory, as configured.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether anyone but the owner may replace files in the directory.
+    pub(crate) fn is_writable_for_others(&self) -> bool {
+        fstat(&*self.fd).is_ok_and(|stat| stat.st_mode & 0o022 != 0)
+    }
+
+    /// Whether a user is one of those whose files are trusted: root, the user that the process is, and the
+    /// one that it is going to be.
+    pub(crate) fn trusts(&self, user: u32) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        user == 0 || user == own || self.owner.is_some_and(|(heir, _)| user == heir)
+    }
+
+    /// Opens a file for reading; `None` if there is none. Anything but a regular file is refused.
+    ///
+    /// # Errors
+    /// Those of `openat`.
+    pub fn open_file(&self, name: &str) -> io::Result<Option<File>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = match openat(&*self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Some(file))
+    }
+
+    /// Replaces a file as a whole, readable for its owner only. The previous one stays until the new one is
+    /// complete and on disk.
+    ///
+    /// # Errors
+    /// Those of writing, and those of `write`; the previous file is still there.
+    pub fn replace<T>(&self, name: &str, write: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
+        let unfinished = format!("{name}{UNFINISHED}");
+        let written = self.create(&unfinished).and_then(|mut file| {
+            let written = write(&mut file)?;
+            fsync(&file)?;
+            renameat(&*self.fd, &*unfinished, &*self.fd, name)?;
+            Ok(written)
+        });
+        match written {
+            Ok(written) => {
+                fsync(&*self.fd)?;
+                Ok(written)
+            }
+            Err(error) => {
+                // What is left of it would take room that the next attempt may need.
+                let _ = unlinkat(&*self.fd, &*unfinished, AtFlags::empty());
+                Err(error)
+            }
+        }
+    }
+
+    fn create(&self, name: &str) -> io::Result<File> {
+        match unlinkat(&*self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&*self.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
+        if let Some((user, group)) = self.owner {
+            fchown(&fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+        }
+        Ok(File::from(fd))
+    }
+}
+
+/// Reports a state directory that cannot be used. An empty path stands for none. That another tracker uses it
+/// is no problem: usually that is the one to be restarted.
+pub fn check(path: &Path, privileges: &PrivilegesConfig, problems: &mut Vec<Problem>) {
+    if path.as_os_str().is_empty() {
+        return;
+    }
+    if let Err(error) = StateDirectory::open_unlocked(path, privileges) {
+        problems.push(Problem::new(KEY, error.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    fn opened(path: &Path) -> StateDirectory {
+        StateDirectory::open(path, &PrivilegesConfig::default()).unwrap()
+    }
+
+    fn read(directory: &StateDirectory, name: &str) -> String {
+        let mut text = String::new();
+        directory.open_file(name).unwrap().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_or_not_at_all() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = opened(temporary.path());
+        assert!(directory.open_file("a").unwrap().is_none());
+        directory.replace("a", |file| file.write_all(b"one")).unwrap();
+        assert_eq!(read(&directory, "a"), "one");
+        let failed = directory.replace("a", |file| {
+            file.write_all(b"half")?;
+            Err::<(), _>(io::Error::other("disk full"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "disk full");
+        assert_eq!(read(&directory, "a"), "one");
+        // Left behind by a process that was killed.
+        fs::write(temporary.path().join("a.new"), "torn").unwrap();
+        directory.replace("a", |file| file.write_all(b"two")).unwrap();
+        assert_eq!(read(&directory, "a"), "two");
+        assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 1);
+        assert_eq!(fs::metadata(temporary.path().join("a")).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn links_and_directories_are_no_files() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = opened(temporary.path());
+        let outside = temporary.path().join("outside");
+        fs::write(&outside, "precious").unwrap();
+        symlink(&outside, temporary.path().join("a")).unwrap();
+        symlink(&outside, temporary.path().join("a.new")).unwrap();
+        fs::create_dir(temporary.path().join("b")).unwrap();
+        assert!(directory.open_file("a").is_err() && directory.open_file("b").is_err());
+        directory.replace("a", |file| file.write_all(b"one")).unwrap();
+        assert_eq!(
+            (read(&directory, "a").as_str(), fs::read_to_string(&outside).unwrap().as_str()),
+            ("one", "precious")
+        );
+    }
+
+    #[test]
+    fn a_directory_serves_one_process() {
+        let temporary = tempfile::tempdir().unwrap();
+        let first = opened(temporary.path());
+        let error = StateDirectory::open(temporary.path(), &PrivilegesConfig::default()).unwrap_err();
+        assert!(
+            matches!(error, StateDirectoryError::InUse(_)) && error.to_string().contains("in use"),
+            "{error}"
+        );
+        let mut problems = Vec::new();
+        check(temporary.path(), &PrivilegesConfig::default(), &mut problems);
+        assert_eq!(problems, []);
+        drop(first);
+        opened(temporary.path());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_reported_with_a_remedy() {
+        let temporary = tempfile::tempdir().unwrap();
+        let file = temporary.path().join("file");
+        fs::write(&file, "").unwrap();
+        let text = |path: &Path, privileges: &PrivilegesConfig| {
+            let mut problems = Vec::new();
+            check(path, privileges, &mut problems);
+            problems.pop().map(|problem| problem.text)
+        };
+        let none = PrivilegesConfig::default();
+        assert_eq!(text(Path::new(""), &none), None);
+        assert!(text(&file, &none).unwrap().contains("cannot be opened"));
+        assert!(text(&temporary.path().join("none"), &none).unwrap().contains("Create the directory"));
+        fs::set_permissions(temporary.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let dropping = PrivilegesConfig { drop_privileges: true, ..none };
+        if rustix::process::geteuid().is_root() {
+            let text = text(temporary.path(), &dropping).unwrap();
+            assert!(text.contains("not writable for nobody") && text.contains("chown nobody"), "{text}");
+        }
+    }
+}
