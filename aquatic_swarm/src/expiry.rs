@@ -54,9 +54,9 @@ impl<K: PeerFormat> Store<K> {
         while done.work < budget {
             if self.cursor.page >= self.table.pages() {
                 // Pages are merged only here, because that could move entries from the part still ahead to
-                // the part already visited.
+                // the part already visited. A pass that saves the content must not miss any either.
                 done.work += 8;
-                if !self.table.shrink() {
+                if self.saving.is_some() || !self.table.shrink() {
                     self.cursor.running = false;
                     done.pass_ended = true;
                     break;
@@ -100,7 +100,7 @@ impl<K: PeerFormat> Store<K> {
     }
 
     /// Loads the first peers of the lists of a page into the cache, so that their cache misses overlap.
-    fn load_lists(&self, page: u32, len: u8) {
+    pub(crate) fn load_lists(&self, page: u32, len: u8) {
         for at in 0..len {
             if let Content::List { block, .. } = self.content(self.table.slot_at(page, at)) {
                 black_box(K::stamp(*self.lists.unit(block)));

@@ -16,6 +16,7 @@ use crate::large::{LargeSwarm, LargeSwarms};
 use crate::order::{Moves, PeerOrder};
 use crate::payload::{self, Content, LARGE_TO_LIST, LIST_MAX, class_of};
 use crate::peer_format::PeerFormat;
+use crate::saving::SaveCursor;
 use crate::slab::{CACHE_LINE, Slab};
 use crate::table::{PREFETCH_BATCH, Slot, Table, TorrentKey};
 use crate::tick::Stamp;
@@ -72,6 +73,8 @@ pub(crate) struct Store<K: PeerFormat> {
     pub(crate) seeders: u64,
     pub(crate) leechers: u64,
     pub(crate) cursor: Cursor,
+    /// Position of the pass that saves the content, if there is one.
+    pub(crate) saving: Option<SaveCursor>,
 }
 
 fn apply_moves<P: Copy>(peers: &mut [P], moves: Moves) {
@@ -89,6 +92,7 @@ impl<K: PeerFormat> Store<K> {
             seeders: 0,
             leechers: 0,
             cursor: Cursor::default(),
+            saving: None,
         }
     }
 
@@ -221,10 +225,14 @@ impl<K: PeerFormat> Store<K> {
             return Outcome::without_peer(Stored::RefusedMemory, None);
         }
         let payload = self.payload_of_one(peer);
+        let pages = self.table.pages();
         let Some(slot) = self.table.insert(key, payload) else {
             self.release(payload);
             return Outcome::without_peer(Stored::RefusedTorrents, None);
         };
+        if let (Some(cursor), true) = (&mut self.saving, self.table.pages() > pages) {
+            cursor.note_split(pages + 1);
+        }
         self.count(K::stamp(peer), true);
         Outcome { stored: Stored::Added, torrent: Some(slot), position: Some(0) }
     }
@@ -254,7 +262,7 @@ impl<K: PeerFormat> Store<K> {
 
     /// Returns the position of a peer, and of an unknown peer of a large swarm the number of peers of its
     /// group.
-    fn locate(&self, slot: Slot, peer: K::Peer) -> (Option<u32>, u32) {
+    pub(crate) fn locate(&self, slot: Slot, peer: K::Peer) -> (Option<u32>, u32) {
         match self.content(slot) {
             Content::One(other) => (K::same_key(other, peer).then_some(0), 0),
             Content::List { block, order, .. } => {
@@ -285,7 +293,7 @@ impl<K: PeerFormat> Store<K> {
     }
 
     /// Updates the stamp of the peer at a position. Returns its new position.
-    fn restamp(&mut self, slot: Slot, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
+    pub(crate) fn restamp(&mut self, slot: Slot, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
         let Some(old) = self.stamp_at(slot, at) else { return at };
         let (stamp, completes) = stamp.after(old);
         let at = match self.content(slot) {
@@ -313,7 +321,7 @@ impl<K: PeerFormat> Store<K> {
         at
     }
 
-    fn stamp_at(&self, slot: Slot, at: u32) -> Option<Stamp> {
+    pub(crate) fn stamp_at(&self, slot: Slot, at: u32) -> Option<Stamp> {
         Some(K::stamp(match self.content(slot) {
             Content::One(peer) => peer,
             Content::List { block, .. } => *self.lists.get(block).get(at as usize)?,

@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! Shard                     limits, both families                                   shard.rs
-//!  └ Store (IPv4 and IPv6)  the torrents of one family                              family.rs, expiry.rs
+//!  └ Store (IPv4 and IPv6)  the torrents of one family                              family.rs, expiry.rs,
+//!     │                                                                             saving.rs, restoring.rs
 //!     ├ Table               info hash, completed count, payload: 32 bytes           table.rs, linear.rs
 //!     │                     payload: only peer (IPv4), list or large swarm          payload.rs, peer_format.rs
 //!     ├ Slab of lists       up to 128 peers in one block, seeders first             slab.rs, order.rs
@@ -66,7 +67,9 @@ mod linear;
 mod order;
 mod payload;
 mod peer_format;
+mod restoring;
 mod sample;
+mod saving;
 mod segmented;
 mod shard;
 mod slab;
@@ -76,6 +79,8 @@ mod tests;
 mod tick;
 mod types;
 
+pub use restoring::Restored;
+pub use saving::{MAX_PEERS_PER_PART, SaveStep, SaveSwarms, SavedPeer, SavedTorrent};
 pub use shard::Shard;
 pub use types::{
     Announce, Announced, Families, FamilySet, FamilyStats, HashKey, Intake, MAX_NUMWANT, MAX_PEER_AGE,

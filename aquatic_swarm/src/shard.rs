@@ -12,7 +12,9 @@ use crate::eligible::Eligible;
 use crate::family::{Capacity, Outcome, Store};
 use crate::order::PeerOrder;
 use crate::peer_format::{PeerFormat, V4, V6};
+use crate::restoring::{self, Restored};
 use crate::sample;
+use crate::saving::{SaveCursor, SaveStep, SaveSwarms, SaveTime, SavedPeer, SavedTorrent};
 use crate::table::Slot;
 use crate::tick::{Cutoff, Stamp, Tick};
 use crate::types::{
@@ -181,6 +183,69 @@ impl Shard {
     pub fn for_each_peer(&self, mut visit: impl FnMut(InfoHash, SocketAddr, bool)) {
         self.v4.for_each_peer(&mut visit);
         self.v6.for_each_peer(&mut visit);
+    }
+
+    /// Begins to hand out the whole content, see [`Self::save`]. A pass in progress is abandoned.
+    pub fn begin_saving(&mut self) {
+        (self.v4.saving, self.v6.saving) = (Some(SaveCursor::default()), Some(SaveCursor::default()));
+    }
+
+    /// Ends a pass before its time.
+    pub fn abandon_saving(&mut self) {
+        (self.v4.saving, self.v6.saving) = (None, None);
+    }
+
+    /// Hands out the next part of the content. Exceeds the budget by less than the work on a page of the
+    /// table without large swarms, 2,000 units in practice. Ages are those at the moment of the snapshot,
+    /// which was `ago` seconds ago.
+    ///
+    /// Announces and expiry may go on between two calls. What is stored from the beginning to the end of the
+    /// pass is handed out, with rare exceptions in swarms of thousands; what comes or goes meanwhile may be.
+    pub fn save(&mut self, now: Seconds, ago: u32, budget: u64, out: &mut impl SaveSwarms) -> SaveStep {
+        let time = SaveTime { now: Tick::at(now), ago };
+        let first = self.v4.save(time, budget, out);
+        if !first.ended || first.work >= budget {
+            return SaveStep { ended: false, ..first };
+        }
+        let second = self.v6.save(time, budget - first.work, out);
+        SaveStep { work: first.work + second.work, ended: second.ended }
+    }
+
+    /// Stores peers that were saved, as far as limits allow. Their ages are those of now. Peers that have
+    /// announced since then stay as they are, except that a saved leecher that is a seeder now counts as
+    /// completed. Peers of another family than the torrent's are left out.
+    pub fn restore(
+        &mut self,
+        torrent: &SavedTorrent,
+        peers: impl IntoIterator<Item = SavedPeer>,
+        now: Seconds,
+        rng: &mut impl Rng,
+    ) -> Restored {
+        let mut restored = Restored::default();
+        let SavedTorrent { family, info_hash, downloaded, peers: _ } = torrent;
+        let tick = Tick::at(now);
+        for peer in peers {
+            let capacity = self.capacity();
+            let stamp = restoring::stamp_of(&peer, now);
+            let stored = match (family, peer.address) {
+                _ if !restoring::is_valid(peer.address) => Stored::RefusedPort,
+                (Family::V4, SocketAddr::V4(v4)) => {
+                    let peer = V4::peer(*v4.ip(), v4.port(), stamp);
+                    self.v4.restore_peer(info_hash, peer, tick, capacity, rng)
+                }
+                (Family::V6, SocketAddr::V6(v6)) => {
+                    let peer = V6::peer(*v6.ip(), v6.port(), stamp);
+                    self.v6.restore_peer(info_hash, peer, tick, capacity, rng)
+                }
+                (Family::V4, SocketAddr::V6(_)) | (Family::V6, SocketAddr::V4(_)) => Stored::RefusedPort,
+            };
+            restored.count(stored);
+        }
+        match family {
+            Family::V4 => self.v4.restore_downloaded(info_hash, *downloaded),
+            Family::V6 => self.v6.restore_downloaded(info_hash, *downloaded),
+        }
+        restored
     }
 
     fn capacity(&self) -> Capacity {

@@ -221,8 +221,16 @@ impl Table {
         (self.slab.unit(slot.unit)[2] >> 32) as u32
     }
 
+    pub(crate) fn info_hash(&self, slot: Slot) -> InfoHash {
+        InfoHash(info_hash_of(self.slab.unit(slot.unit)))
+    }
+
     pub(crate) fn count_completed(&mut self, slot: Slot) {
-        let count = self.completed(slot).saturating_add(1);
+        self.add_completed(slot, 1);
+    }
+
+    pub(crate) fn add_completed(&mut self, slot: Slot, more: u32) {
+        let count = self.completed(slot).saturating_add(more);
         let word = &mut self.slab.unit_mut(slot.unit)[2];
         *word = *word & 0xffff_ffff | u64::from(count) << 32;
     }

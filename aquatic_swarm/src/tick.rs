@@ -58,6 +58,21 @@ impl Stamp {
         (Self(self.0 | counted), completes)
     }
 
+    /// Creates the stamp of a saved peer.
+    pub(crate) fn restored(seen: Tick, seeder: bool, completion_counted: bool) -> Self {
+        let Self(stamp) = Self::new(seen, seeder);
+        Self(if completion_counted { stamp | COMPLETION_COUNTED } else { stamp })
+    }
+
+    pub(crate) fn completion_counted(self) -> bool {
+        self.0 & COMPLETION_COUNTED != 0
+    }
+
+    /// Returns the age in seconds, a multiple of a tick, modulo 73 hours.
+    pub(crate) fn age(self, now: Tick) -> u32 {
+        u32::from(now.since(self.seen())) * TICK
+    }
+
     fn seen(self) -> Tick {
         Tick(self.0 >> 2)
     }
@@ -115,6 +130,20 @@ mod tests {
     fn stamps_keep_the_role() {
         assert!(Stamp::new(Tick::at(Seconds(262_143)), true).seeder());
         assert!(!Stamp::new(Tick::at(Seconds(262_143)), false).seeder());
+    }
+
+    #[test]
+    fn restored_stamps_have_the_age_role_and_completion_that_were_saved() {
+        for now in [0_u32, 100, 262_144] {
+            for age in [0_u32, 16, 48_000, MAX_PEER_AGE] {
+                let seen = Tick::at(Seconds(now.wrapping_sub(age)));
+                for (seeder, counted) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let stamp = Stamp::restored(seen, seeder, counted);
+                    assert_eq!((stamp.seeder(), stamp.completion_counted()), (seeder, counted));
+                    assert_eq!(stamp.age(Tick::at(Seconds(now))), age, "{age} s before {now}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,103 @@
+//! Taking in what was saved, while announces go on. What is younger wins.
+
+use std::net::SocketAddr;
+
+use aquatic_common::{InfoHash, Seconds};
+use rand::Rng;
+
+use crate::family::{Capacity, Store};
+use crate::peer_format::PeerFormat;
+use crate::saving::SavedPeer;
+use crate::tick::{Stamp, Tick};
+use crate::types::Stored;
+
+/// What became of saved peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Stored.
+    pub added: u64,
+    /// Already in the swarm. If the saved peer was younger, it replaced the other.
+    pub known: u64,
+    /// Not stored because of a limit.
+    pub limited: u64,
+    /// Not stored because nobody can have this address: port 0, or an IPv4 address in IPv6 form.
+    pub invalid: u64,
+}
+
+impl Restored {
+    /// Adds other numbers to these.
+    pub fn add(&mut self, other: Self) {
+        let Self { added, known, limited, invalid } = other;
+        self.added += added;
+        self.known += known;
+        self.limited += limited;
+        self.invalid += invalid;
+    }
+
+    pub(crate) fn count(&mut self, stored: Stored) {
+        let number = if stored.limit().is_some() {
+            &mut self.limited
+        } else if stored == Stored::Added {
+            &mut self.added
+        } else if stored == Stored::RefusedPort {
+            &mut self.invalid
+        } else {
+            &mut self.known
+        };
+        *number += 1;
+    }
+}
+
+/// Returns the stamp that a saved peer has now.
+pub(crate) fn stamp_of(peer: &SavedPeer, now: Seconds) -> Stamp {
+    // Ticks are counted modulo a divisor of 2^32 seconds, so the time before the epoch has its tick, too.
+    let seen = Tick::at(Seconds(now.0.wrapping_sub(peer.age)));
+    Stamp::restored(seen, peer.seeder, peer.completion_counted)
+}
+
+/// Returns whether a peer can be stored under this address.
+pub(crate) fn is_valid(address: SocketAddr) -> bool {
+    let mapped = match address {
+        SocketAddr::V4(_) => false,
+        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().is_some(),
+    };
+    address.port() != 0 && !mapped
+}
+
+impl<K: PeerFormat> Store<K> {
+    /// Stores a saved peer, or updates a known one that is older.
+    pub(crate) fn restore_peer(
+        &mut self,
+        info_hash: &InfoHash,
+        peer: K::Peer,
+        now: Tick,
+        capacity: Capacity,
+        rng: &mut impl Rng,
+    ) -> Stored {
+        let known = self.find(info_hash).and_then(|slot| Some((slot, self.locate(slot, peer).0?)));
+        let Some((slot, at)) = known else {
+            return self.put(info_hash, peer, capacity, rng).stored;
+        };
+        let (saved, Some(current)) = (K::stamp(peer), self.stamp_at(slot, at)) else { return Stored::Absent };
+        if saved.age(now) < current.age(now) {
+            self.restamp(slot, at, saved, rng);
+        } else {
+            // As if the saved announce had come first.
+            let (stamp, completes) = current.after(saved);
+            if completes && !current.completion_counted() {
+                self.table.count_completed(slot);
+            }
+            if stamp != current {
+                self.restamp(slot, at, stamp, rng);
+            }
+        }
+        Stored::Updated
+    }
+
+    /// Adds to the number of completed downloads of a torrent, if it is known.
+    pub(crate) fn restore_downloaded(&mut self, info_hash: &InfoHash, downloaded: u32) {
+        if let (true, Some(slot)) = (downloaded > 0, self.find(info_hash)) {
+            self.table.add_completed(slot, downloaded);
+        }
+    }
+}
