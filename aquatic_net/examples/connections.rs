@@ -8,8 +8,6 @@ use std::process;
 use std::rc::Rc;
 use std::time::Duration;
 
-use aquatic_common::config::{PrivilegesConfig, StatisticsConfig};
-use aquatic_common::processors::Processors;
 use aquatic_net::proxy::TrustedProxies;
 use aquatic_net::tcp::{
     Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, ListenerKind, Listeners, Phase,
@@ -35,12 +33,7 @@ fn start() -> anyhow::Result<()> {
         anyhow::bail!("usage: connections ADDRESS CORES [CERTIFICATE KEY]");
     };
     let address: SocketAddr = address.parse()?;
-    let engine = Engine::prepare(EngineConfig {
-        workers: cores.parse()?,
-        cpus: Processors::default(),
-        privileges: PrivilegesConfig::default(),
-        statistics: StatisticsConfig::default(),
-    })?;
+    let engine = Engine::prepare(EngineConfig { workers: cores.parse()?, ..EngineConfig::default() })?;
     let tls = match files {
         [certificate, key] => {
             Some(Tls::load(TlsFiles { certificate: certificate.into(), private_key: key.into() })?)

@@ -11,8 +11,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquatic_common::config::{PrivilegesConfig, StatisticsConfig};
-use aquatic_common::processors::Processors;
 use aquatic_net::proxy::{OnBadHeader, TrustedProxies};
 use aquatic_net::tcp::{
     Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, ListenerKind, Listeners, Phase,
@@ -99,12 +97,7 @@ fn serve_metrics(engine: &mut Engine) -> anyhow::Result<()> {
 }
 
 fn engine_config() -> EngineConfig {
-    EngineConfig {
-        workers: 2,
-        cpus: Processors::default(),
-        privileges: PrivilegesConfig::default(),
-        statistics: StatisticsConfig::default(),
-    }
+    EngineConfig { workers: 2, ..EngineConfig::default() }
 }
 
 fn settings(tls: Option<Arc<Tls>>) -> anyhow::Result<TcpSettings> {
