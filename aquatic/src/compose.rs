@@ -12,6 +12,7 @@ use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::config::{Opened, ServiceName, TcpChanges};
 use aquatic_net::tcp::{CoreListeners, Protocols, TcpSettings, serve_tcp};
 use aquatic_runtime::{Core, CoreService, Engine, Health, MailboxReceiver, broadcast};
+use aquatic_tracker::snapshot::{self, CoreSnapshots};
 use aquatic_tracker::{LocalTracker, TrackerSeed};
 use aquatic_udp::{UdpService, UdpSettings};
 use aquatic_web::{Front, FrontSettings, metrics_endpoint, reply_to_plain};
@@ -82,10 +83,28 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
     });
     let (changes, receivers) = broadcast(engine.cores(), MAX_CHANGES).context("cannot make the mailboxes")?;
     reloader.add(move |config| Ok(changes.send(&Arc::new(config.clone()))));
-    engine.add_periodic(reloader);
     let seed = (protocols.udp || protocols.http).then_some(seed);
+    let snapshots = match &seed {
+        Some(seed) => snapshot::prepare(&mut engine, seed, config.snapshot_interval)?,
+        None => None,
+    };
+    let snapshots = snapshots.map(|(snapshots, interval)| {
+        reloader.add(move |config| {
+            interval.set(config.snapshot_interval);
+            Ok(Vec::new())
+        });
+        snapshots
+    });
+    engine.add_periodic(reloader);
     let (mut udp, mut tcp) = (udp.into_iter().flatten(), tcp.into_iter().flatten());
-    let on_core = |changes| CoreServices { seed: seed.clone(), udp: udp.next(), tcp: tcp.next(), changes };
+    let mut snapshots = snapshots.into_iter().flatten();
+    let on_core = |changes| CoreServices {
+        seed: seed.clone(),
+        snapshots: snapshots.next(),
+        udp: udp.next(),
+        tcp: tcp.next(),
+        changes,
+    };
     let services = receivers.into_iter().map(on_core).collect();
     engine.run(services)?;
     Ok(())
@@ -103,6 +122,7 @@ fn with_affordable_connections(config: &TrackerConfig, memory: Option<MemoryPlan
 struct CoreServices {
     /// The tracker that UDP and HTTP share; `None` where neither is served.
     seed: Option<TrackerSeed>,
+    snapshots: Option<CoreSnapshots>,
     udp: Option<UdpService>,
     tcp: Option<TcpServices>,
     /// Changed settings.
@@ -125,6 +145,9 @@ impl CoreService for CoreServices {
             Some(seed) => Some(LocalTracker::start(&core, seed).await),
             None => None,
         };
+        if let (Some(snapshots), Some(tracker)) = (self.snapshots, &tracker) {
+            snapshots.attach(&core, tracker)?;
+        }
         let tcp = match self.tcp {
             Some(tcp) => Some(tcp.start(&core, tracker.as_ref()).await),
             None => None,

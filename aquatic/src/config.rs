@@ -38,9 +38,12 @@ aquatic_common::settings! {
         /// A change is noticed within about two seconds. Replace files by renaming complete ones over them.
         pub reload_on_change: bool = false;
         /// Directory in which the tracker keeps what the next process needs: the secret behind UDP connection
-        /// ids, so that they stay valid across restarts. It must exist and be writable for the user that the
+        /// ids, and a snapshot of UDP and HTTP peers. It must exist and be writable for the user that the
         /// tracker runs as, and for nobody else. If empty, nothing is kept.
         pub state_directory: PathBuf = PathBuf::new();
+        /// Time between two snapshots, for the case that the tracker is killed; 0 to save one only when it
+        /// stops.
+        pub snapshot_interval: u32 = 0, unit "seconds", in 0..=86_400;
 
         // Sections without documentation here have that of their type.
         pub network: NetworkConfig;

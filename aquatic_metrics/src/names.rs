@@ -228,6 +228,28 @@ pub const STATE_WRITE_FAILURES: Metric = metric(
     Kind::Loss,
     "Failed attempts to write a file of the state directory",
 );
+/// Snapshots that were saved.
+pub const SNAPSHOTS_SAVED: Metric = metric("aquatic_snapshots_saved", Kind::Counter, "Snapshots saved");
+/// Moment of the last snapshot that was saved or loaded.
+pub const SNAPSHOT_TIME: Metric = metric(
+    "aquatic_snapshot_timestamp",
+    Kind::Gauge,
+    "Time of the last snapshot saved or loaded in seconds since 1970-01-01 UTC",
+)
+.in_unit(Unit::Seconds);
+/// How long the last snapshot took to be saved.
+pub const SNAPSHOT_DURATION: Metric =
+    metric("aquatic_snapshot_save_duration", Kind::Gauge, "Time that saving the last snapshot took")
+        .in_unit(Unit::Microseconds);
+/// Length of the last snapshot that was saved.
+pub const SNAPSHOT_SIZE: Metric =
+    metric("aquatic_snapshot_size", Kind::Gauge, "Size of the last snapshot saved").in_unit(Unit::Bytes);
+/// Peers of the snapshot that was loaded, by outcome.
+pub const SNAPSHOT_PEERS: Metric =
+    metric("aquatic_snapshot_peers", Kind::Counter, "Peers in the snapshot loaded at start, by outcome");
+/// Parts of a snapshot that could not be loaded, by reason.
+pub const SNAPSHOT_DAMAGE: Metric =
+    metric("aquatic_snapshot_damage", Kind::Loss, "Parts of a snapshot that could not be loaded");
 /// Info hashes on the access list.
 pub const ACCESS_LIST: Metric = metric("aquatic_access_list", Kind::Gauge, "Info hashes on the access list");
 /// Reloads of the access list, by outcome.

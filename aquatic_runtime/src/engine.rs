@@ -25,7 +25,7 @@ use crate::secrets::Secrets;
 use crate::spare_memory::SpareMemory;
 use crate::startup::{self, Unsupported};
 use crate::state_directory::{StateDirectory, StateDirectoryError};
-use crate::supervise::{Event, ReloadTrigger, Supervisor};
+use crate::supervise::{Event, ReloadTrigger, StopHold, Supervisor};
 
 /// Longest time a core may take to come up.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -33,6 +33,9 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest time the cores have to finish what they have begun when the process stops. With what comes before
 /// and after it the process ends within five seconds.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(4);
+
+/// Longest time that work before the stop may take, see [`Engine::before_stop`].
+pub const BEFORE_STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Period of the main thread's housekeeping.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
@@ -140,6 +143,7 @@ impl From<StateDirectoryError> for EngineError {
 }
 
 type Work = Box<dyn FnOnce() + Send>;
+type StopHook = Box<dyn FnOnce(StopHold) + Send>;
 
 /// An engine whose machine has been checked, ready for sockets to be bound.
 pub struct Engine {
@@ -155,6 +159,7 @@ pub struct Engine {
     statistics: StatisticsInterval,
     periodic: Vec<Box<dyn Periodic>>,
     side_threads: Vec<(String, Work)>,
+    before_stop: Vec<StopHook>,
 }
 
 impl fmt::Debug for Engine {
@@ -205,6 +210,7 @@ impl Engine {
             supervisor,
             periodic: vec![Box::new(LargePages::new())],
             side_threads: Vec::new(),
+            before_stop: Vec::new(),
         })
     }
 
@@ -273,6 +279,13 @@ impl Engine {
         self.side_threads.push((name.to_owned(), Box::new(work)));
     }
 
+    /// Adds what is to be done when the process is told to stop, while the cores go on. They are stopped once
+    /// all holds have been dropped, or [`BEFORE_STOP_DEADLINE`] has passed. The main thread calls `begin`,
+    /// which must not take long: the work is done by a side thread.
+    pub fn before_stop(&mut self, begin: impl FnOnce(StopHold) + Send + 'static) {
+        self.before_stop.push(Box::new(begin));
+    }
+
     /// Drops privileges, starts the cores and runs until the process is told to stop. `services` has one
     /// element per core, in core order. Returns `Ok` after a stop that was asked for.
     ///
@@ -301,11 +314,13 @@ impl Engine {
             self.supervisor.spawn(&name, work).map_err(EngineError::Thread)?;
         }
         let (control, early) = start_cores(&self, services, filter.as_ref())?;
-        let Self { statistics, epoch, registry, health, process, supervisor, mut periodic, .. } = self;
+        let Self {
+            statistics, epoch, registry, health, process, supervisor, mut periodic, before_stop, ..
+        } = self;
         periodic.push(Box::new(SpareMemory::new(&registry)));
         let housekeeper =
             Housekeeper::new(epoch, statistics, &registry, process, health).with_periodic(periodic);
-        supervise(housekeeper, &supervisor, early, &control)
+        supervise(housekeeper, &supervisor, early, (&control, before_stop))
     }
 }
 
@@ -368,7 +383,9 @@ fn until_started(index: usize, supervisor: &Supervisor, early: &mut Vec<Event>) 
             Ok(Event::CoreStarted(Ok(()))) => return Ok(()),
             Ok(Event::CoreStarted(Err(why))) => return Err(EngineError::Core(index, why)),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
-            Ok(event @ (Event::Stop | Event::Reload | Event::CoreStopped(_))) => early.push(event),
+            Ok(event @ (Event::Stop | Event::Reload | Event::CoreStopped(_) | Event::StopReleased)) => {
+                early.push(event);
+            }
             Err(_) => {
                 let why = format!("no sign of life within {} s", START_DEADLINE.as_secs());
                 return Err(EngineError::Core(index, why));
@@ -382,7 +399,7 @@ fn supervise(
     mut housekeeper: Housekeeper,
     supervisor: &Supervisor,
     early: Vec<Event>,
-    control: &[MailboxSender<Control>],
+    (control, before_stop): (&[MailboxSender<Control>], Vec<StopHook>),
 ) -> Result<(), EngineError> {
     let mut early = early.into_iter();
     loop {
@@ -394,13 +411,55 @@ fn supervise(
             Ok(Event::Stop) => break,
             Ok(Event::Reload) => housekeeper.reload(),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
-            Ok(Event::CoreStarted(_) | Event::CoreStopped(_)) => {}
+            Ok(Event::CoreStarted(_) | Event::CoreStopped(_) | Event::StopReleased) => {}
             Err(RecvTimeoutError::Timeout) => housekeeper.tick(),
             // The supervisor itself holds a sender, so the channel stays open.
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     log::info!("stopping");
+    run_before_stop(&mut housekeeper, supervisor, before_stop)?;
+    stop_cores(&housekeeper, supervisor, control)?;
+    log::info!("stopped");
+    Ok(())
+}
+
+/// Does what is to be done before the cores stop.
+fn run_before_stop(
+    housekeeper: &mut Housekeeper,
+    supervisor: &Supervisor,
+    before_stop: Vec<StopHook>,
+) -> Result<(), EngineError> {
+    let mut holds = before_stop.len();
+    for begin in before_stop {
+        begin(StopHold::new(supervisor.sender()));
+    }
+    let deadline = housekeeper.now() + BEFORE_STOP_DEADLINE;
+    while holds > 0 {
+        if housekeeper.now() >= deadline {
+            log::error!(
+                "what is saved before a stop is not finished after {} s, so it is abandoned",
+                BEFORE_STOP_DEADLINE.as_secs()
+            );
+            break;
+        }
+        match supervisor.events.recv_timeout(housekeeper.until_next(HOUSEKEEPING_INTERVAL)) {
+            Ok(Event::StopReleased) => holds -= 1,
+            Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
+            Ok(Event::Stop | Event::Reload | Event::CoreStarted(_) | Event::CoreStopped(_)) => {}
+            Err(RecvTimeoutError::Timeout) => housekeeper.tick(),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    Ok(())
+}
+
+/// Has the cores finish what they have begun.
+fn stop_cores(
+    housekeeper: &Housekeeper,
+    supervisor: &Supervisor,
+    control: &[MailboxSender<Control>],
+) -> Result<(), EngineError> {
     for core in control {
         // A core that has not received its last commands would not hear of this one either; the deadline ends
         // it.
@@ -412,13 +471,12 @@ fn supervise(
         match supervisor.events.recv_timeout(deadline.saturating_sub(housekeeper.now())) {
             Ok(Event::CoreStopped(index)) => running.retain(|&core| core != index),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
-            Ok(Event::Stop | Event::Reload | Event::CoreStarted(_)) => {}
+            Ok(Event::Stop | Event::Reload | Event::CoreStarted(_) | Event::StopReleased) => {}
             Err(_) => {
                 log::warn!("core(s) {running:?} did not finish within {} s", STOP_DEADLINE.as_secs());
                 break;
             }
         }
     }
-    log::info!("stopped");
     Ok(())
 }

@@ -79,4 +79,4 @@ pub use housekeeping::{Periodic, StatisticsInterval};
 pub use mailbox::{Broadcast, MailboxReceiver, MailboxSender, broadcast, mailbox, mailboxes};
 pub use secrets::Secrets;
 pub use state_directory::{StateDirectory, StateDirectoryError};
-pub use supervise::ReloadTrigger;
+pub use supervise::{ReloadTrigger, StopHold};

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use aquatic_common::config::PrivilegesConfig;
 use aquatic_common::settings::Problem;
 use rustix::fs::{
-    Access, AtFlags, FlockOperation, Gid, Mode, OFlags, Stat, Uid, accessat, fchown, flock, fstat, fsync,
-    open, openat, renameat, unlinkat,
+    Access, AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, accessat, fchown, flock,
+    fstat, fsync, open, openat, renameat_with, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -165,7 +165,7 @@ impl StateDirectory {
         let written = self.create(&unfinished).and_then(|mut file| {
             let written = write(&mut file)?;
             fsync(&file)?;
-            renameat(&*self.fd, &*unfinished, &*self.fd, name)?;
+            renameat_with(&*self.fd, &*unfinished, &*self.fd, name, RenameFlags::empty())?;
             Ok(written)
         });
         match written {
@@ -181,6 +181,14 @@ impl StateDirectory {
         }
     }
 
+    /// Gives a file another name, and replaces the one that has it.
+    ///
+    /// # Errors
+    /// Those of `renameat`.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(renameat_with(&*self.fd, from, &*self.fd, to, RenameFlags::empty())?)
+    }
+
     fn create(&self, name: &str) -> io::Result<File> {
         match unlinkat(&*self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -188,7 +196,10 @@ impl StateDirectory {
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&*self.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
-        if let Some((user, group)) = self.owner {
+        // Once privileges have been dropped, the owner is the right one.
+        if let Some((user, group)) = self.owner
+            && rustix::process::geteuid().is_root()
+        {
             fchown(&fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
         }
         Ok(File::from(fd))

@@ -39,6 +39,8 @@ pub(crate) enum Event {
     Stop,
     /// SIGHUP or SIGUSR1.
     Reload,
+    /// What had to be done before the process stops has been done.
+    StopReleased,
     /// A core's executor runs, or could not be set up.
     CoreStarted(Result<(), String>),
     /// A core has finished after it was told to stop.
@@ -68,6 +70,23 @@ impl ReloadTrigger {
     pub fn request(&self) {
         // Without a receiver the process is ending.
         let _ = self.0.send(Event::Reload);
+    }
+}
+
+/// Delays the stop of the process until it is dropped, or a deadline has passed.
+#[derive(Debug)]
+pub struct StopHold(Sender<Event>);
+
+impl StopHold {
+    pub(crate) fn new(sender: Sender<Event>) -> Self {
+        Self(sender)
+    }
+}
+
+impl Drop for StopHold {
+    fn drop(&mut self) {
+        // Without a receiver the process is ending.
+        let _ = self.0.send(Event::StopReleased);
     }
 }
 

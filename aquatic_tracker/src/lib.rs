@@ -10,7 +10,8 @@
 //! - [`gather`]: collecting the parts of a response from several cores. [`messages`]: what travels between
 //!   cores.
 //! - [`access_list`]: which torrents are served. [`interval`], [`stretch`]: when clients come back.
-//!   [`expiry`]: background removal of silent peers.
+//!   [`expiry`]: background removal of silent peers. [`snapshot`]: what the next process goes on
+//!   from.
 //!
 //! It knows neither sockets nor protocols.
 
@@ -30,6 +31,7 @@ mod owners;
 mod peer_rules;
 pub mod reason;
 mod seed;
+pub mod snapshot;
 pub mod stretch;
 mod tracker;
 

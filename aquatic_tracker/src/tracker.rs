@@ -4,13 +4,18 @@ use aquatic_common::config::{Limit, LimitsConfig};
 use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
-use aquatic_swarm::{Announce, Announced, FamilySet, PeerBuffers, Shard, ShardLimits, Stored, SwarmCounts};
+use aquatic_swarm::{
+    Announce, Announced, FamilySet, PeerBuffers, SaveStep, SaveSwarms, SavedPeer, Shard, ShardLimits, Stored,
+    SwarmCounts,
+};
 use rand::rngs::SmallRng;
 
 use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
 use crate::interval::IntervalPolicy;
 use crate::memory::Degradation;
 use crate::peer_rules::{PeerFault, PeerRules};
+use crate::snapshot::format::Torrent;
+use crate::snapshot::{Loaded, Loading};
 use crate::stretch::{GivenOut, Load, Stretch};
 
 /// The torrents that one core owns, and the rules for requests about them. Pure: it has no socket and no
@@ -33,6 +38,8 @@ pub struct Tracker {
     degradation: Degradation,
     /// Peers added since memory was last checked.
     added: u32,
+    /// What is remembered while a snapshot is taken in.
+    loading: Option<Box<Loading>>,
 }
 
 /// Peers that are added between two checks of the memory, at most: 500 KiB.
@@ -118,6 +125,7 @@ impl Tracker {
             store_budget: None,
             degradation: Degradation::None,
             added: 0,
+            loading: None,
         }
     }
 
@@ -190,6 +198,9 @@ impl Tracker {
             if self.added >= ADDED_PER_CHECK {
                 self.check_memory();
             }
+        }
+        if let Some(loading) = &mut self.loading {
+            loading.observe(announce, announced.stored);
         }
         announced
     }
@@ -288,6 +299,75 @@ impl Tracker {
     /// This core's source of randomness for whatever else a reply needs.
     pub fn rng(&mut self) -> &mut SmallRng {
         &mut self.rng
+    }
+
+    /// Begins to hand out the whole content.
+    pub(crate) fn begin_saving(&mut self) {
+        self.shard.begin_saving();
+    }
+
+    /// Ends a pass that hands out the content before its time.
+    pub(crate) fn abandon_saving(&mut self) {
+        self.shard.abandon_saving();
+    }
+
+    /// Hands out the next part of the content, see [`Shard::save`].
+    pub(crate) fn save(
+        &mut self,
+        now: Seconds,
+        ago: u32,
+        budget: u64,
+        out: &mut impl SaveSwarms,
+    ) -> SaveStep {
+        self.shard.save(now, ago, budget, out)
+    }
+
+    /// Begins to take in a snapshot.
+    pub(crate) fn begin_loading(&mut self) {
+        self.loading = Some(Box::default());
+    }
+
+    /// Takes in a torrent of a snapshot that was made `gap` seconds ago.
+    pub(crate) fn load(
+        &mut self,
+        torrent: Torrent<'_>,
+        (gap, max_peer_age): (u32, u32),
+        now: Seconds,
+    ) -> Loaded {
+        let mut loaded = Loaded::default();
+        let saved = torrent.saved;
+        if self.admit(AdmissionRequest::of(&saved.info_hash)).is_err() {
+            loaded.not_admitted += u64::from(saved.peers);
+            return loaded;
+        }
+        let Self { shard, rng, loading, rules, .. } = self;
+        let peers = torrent.peers().filter_map(|peer| {
+            let age = peer.age.saturating_add(gap);
+            if age > max_peer_age {
+                loaded.too_old += 1;
+                return None;
+            }
+            if loading.as_ref().is_some_and(|loading| loading.has_stopped(saved.info_hash, peer.address)) {
+                loaded.stopped += 1;
+                return None;
+            }
+            if rules.check(peer.address).is_err() {
+                loaded.refused += 1;
+                return None;
+            }
+            Some(SavedPeer { age, ..peer })
+        });
+        let restored = shard.restore(&saved, peers, now, rng);
+        self.added = self.added.saturating_add(u32::try_from(restored.added).unwrap_or(u32::MAX));
+        if self.added >= ADDED_PER_CHECK {
+            self.check_memory();
+        }
+        Loaded { restored, ..loaded }
+    }
+
+    /// Ends taking in a snapshot.
+    pub(crate) fn end_loading(&mut self) {
+        self.loading = None;
     }
 
     /// Brings the gauges of torrents, peers and memory up to date.

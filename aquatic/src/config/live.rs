@@ -25,6 +25,7 @@ pub(super) const APPLIES: &[(&str, Applies)] = &[
     ("log_level", OnReload),
     ("reload_on_change", OnReload),
     ("state_directory", OnRestart),
+    ("snapshot_interval", OnReload),
     ("network", OnRestart),
     (NetworkConfig::tls_certificate_path, OnReload),
     (NetworkConfig::tls_private_key_path, OnReload),

@@ -8,6 +8,7 @@
 )]
 
 mod keys;
+mod snapshot;
 #[path = "../support/mod.rs"]
 mod support;
 #[allow(dead_code, reason = "shared with the tests of aquatic all")]

@@ -1,0 +1,203 @@
+//! Peers and counts survive.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use aquatic_common::AnnounceEvent;
+
+use crate::support::{Tracker, eventually, metric, skip};
+use crate::udp::Client;
+use crate::{Home, is_root, torrent};
+
+/// Torrents with two peers each.
+const TORRENTS: u32 = 300;
+
+/// Longest time to stop after a snapshot has been saved.
+const STOP: Duration = Duration::from_secs(20);
+
+fn fill(home: &Home) {
+    let (one, other) = (
+        Client::connect_from("127.0.0.1:0", home.address),
+        Client::connect_from("127.0.0.2:0", home.address),
+    );
+    for number in 0..TORRENTS {
+        one.announce(torrent(number), 1000, AnnounceEvent::None);
+        other.announce(torrent(number), 2000, AnnounceEvent::None);
+    }
+}
+
+/// Number of torrents whose peers are all there.
+fn complete(home: &Home) -> usize {
+    let client = Client::connect_from("127.0.0.3:0", home.address);
+    (0..TORRENTS).filter(|number| client.leechers(torrent(*number)) == 2).count()
+}
+
+/// Stops a tracker and returns its log.
+fn stop(tracker: Tracker) -> String {
+    tracker.signal("TERM");
+    let (code, _, log) = tracker.end_within(STOP);
+    assert_eq!(code, Some(0), "{log}");
+    log
+}
+
+fn start_and_load(home: &mut Home, settings: &[&str]) -> (Tracker, String) {
+    let mut tracker = home.start(settings);
+    let line = tracker.wait_for_log("snapshot loaded in ");
+    (tracker, line)
+}
+
+#[test]
+fn peers_survive_restarts_with_any_number_of_cores() {
+    let mut home = Home::new();
+    let mut tracker = home.start(&["workers=1"]);
+    tracker.wait_for_log("the tracker starts empty");
+    fill(&home);
+    let log = stop(tracker);
+    assert!(log.contains("snapshot saved: 600 peers"), "{log}");
+    let cores = thread::available_parallelism().map_or(1, usize::from).min(2);
+    for workers in [cores, 1, cores] {
+        let (tracker, line) = start_and_load(&mut home, &[&format!("workers={workers}")]);
+        assert!(line.contains("600 peers stored, 0 had announced already, 0 were too old"), "{line}");
+        assert_eq!(complete(&home), TORRENTS as usize);
+        let client = Client::connect_from("127.0.0.4:0", home.address);
+        let (mut peers, _) = client.announce(torrent(3), 3000, AnnounceEvent::None);
+        peers.sort_unstable();
+        assert_eq!(peers, ["127.0.0.1:1000".parse().unwrap(), "127.0.0.2:2000".parse().unwrap()]);
+        client.announce(torrent(3), 3000, AnnounceEvent::Stopped);
+        let metrics = tracker.metrics.unwrap();
+        assert_eq!(metric(metrics, "aquatic_snapshot_peers_total{outcome=\"stored\"}"), 600.0);
+        stop(tracker);
+    }
+    let names: Vec<_> =
+        fs::read_dir(home.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[test]
+fn a_killed_tracker_goes_on_from_its_last_snapshot() {
+    let mut home = Home::new();
+    let tracker = home.start(&["snapshot_interval=1"]);
+    fill(&home);
+    let metrics = tracker.metrics.unwrap();
+    let saved = metric(metrics, "aquatic_snapshots_saved_total");
+    eventually(|| metric(metrics, "aquatic_snapshots_saved_total"), |now| *now >= saved + 2.0);
+    tracker.signal("KILL");
+    assert_eq!(tracker.end().0, None);
+    let (_tracker, line) = start_and_load(&mut home, &[]);
+    assert!(line.contains("600 peers stored"), "{line}");
+    assert_eq!(complete(&home), TORRENTS as usize);
+}
+
+#[test]
+fn limits_and_ages_apply_to_what_is_loaded() {
+    let mut home = Home::new();
+    let tracker = home.start(&[]);
+    fill(&home);
+    stop(tracker);
+    let (tracker, line) = start_and_load(&mut home, &["limits.max_torrents=100", "workers=1"]);
+    assert!(line.contains("200 peers stored") && line.contains("400 exceeded limits"), "{line}");
+    tracker.signal("KILL");
+    tracker.end();
+    // As if the tracker had been away for two hours.
+    let path = home.path("snapshot");
+    let mut bytes = fs::read(&path).unwrap();
+    let calendar = i64::from_le_bytes(bytes[40..48].try_into().unwrap());
+    bytes[16..32].fill(1);
+    bytes[40..48].copy_from_slice(&(calendar - 7200).to_le_bytes());
+    let checksum = *blake3::hash(&bytes[..48]).as_bytes();
+    bytes[48..80].copy_from_slice(&checksum);
+    fs::write(&path, bytes).unwrap();
+    let (_tracker, line) = start_and_load(&mut home, &[]);
+    assert!(line.contains("0 peers stored") && line.contains("600 were too old"), "{line}");
+}
+
+#[test]
+fn files_that_are_no_snapshot_or_damaged_are_told_and_harmless() {
+    let mut home = Home::new();
+    let tracker = home.start(&["workers=1"]);
+    fill(&home);
+    stop(tracker);
+    let path = home.path("snapshot");
+    let whole = fs::read(&path).unwrap();
+    let middle = whole.len() / 2;
+    let flipped: Vec<u8> =
+        whole.iter().enumerate().map(|(at, byte)| if at == middle { byte ^ 4 } else { *byte }).collect();
+    let mut version = whole.clone();
+    version[8] = 200;
+    for (bytes, text) in [
+        (&whole[..30], "it is too short"),
+        (&whole[..middle], "its end is missing"),
+        (&flipped, "1 section(s) with a wrong checksum"),
+        (&version, "its version, 200, is unknown"),
+        (b"hello", "it is too short"),
+        (&[7; 5000], "it is no snapshot of the tracker"),
+        (&[], "it is too short"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let mut tracker = home.start(&[]);
+        let line = tracker.wait_for_log("ERROR");
+        assert!(line.contains(text), "{line}");
+        let client = Client::connect_from("127.0.0.1:0", home.address);
+        client.announce(torrent(1), 1000, AnnounceEvent::None);
+        let damage = metric(tracker.metrics.unwrap(), "aquatic_snapshot_damage_total");
+        assert!(damage > 0.0);
+        if line.contains("snapshot.unusable") {
+            assert_eq!(fs::read(home.path("snapshot.unusable")).unwrap(), bytes);
+            assert!(!path.exists());
+        }
+        tracker.signal("KILL");
+        tracker.end();
+    }
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_saved_is_told_once_and_leaves_the_previous_one() {
+    let mut home = Home::new();
+    let tracker = home.start(&[]);
+    fill(&home);
+    stop(tracker);
+    let before = fs::read(home.path("snapshot")).unwrap();
+    // Not even root can replace a directory that is not empty by a file.
+    fs::create_dir_all(home.path("snapshot.new/full")).unwrap();
+    let (mut tracker, _) = start_and_load(&mut home, &["snapshot_interval=1"]);
+    let metrics = tracker.metrics.unwrap();
+    let failures = || metric(metrics, "aquatic_state_write_failures_total{file=\"snapshot\"}");
+    tracker.wait_for_log("cannot be saved: ");
+    eventually(failures, |failures| *failures >= 2.0);
+    fs::remove_dir_all(home.path("snapshot.new")).unwrap();
+    let mut between = Vec::new();
+    loop {
+        let line = tracker.wait_for_log("snapshot");
+        if line.contains("snapshot saved: 600 peers") {
+            break;
+        }
+        between.push(line);
+    }
+    assert!(between.iter().all(|line| !line.contains("cannot be saved")), "{between:?}");
+    assert_eq!(before.len(), fs::read(home.path("snapshot")).unwrap().len());
+}
+
+#[test]
+fn the_state_is_kept_after_privileges_and_root_directory_are_given_up() {
+    if !is_root() {
+        return skip("root");
+    }
+    let mut home = Home::new();
+    let nobody = "getent passwd nobody | cut -d: -f3,4";
+    let give = format!("chown $({nobody}) \"$0\"");
+    let given = Command::new("sh").arg("-c").arg(give).arg(home.directory.path()).status().unwrap();
+    assert!(given.success());
+    let new_root = tempfile::tempdir().unwrap();
+    let chroot = format!("privileges.chroot_path={}", new_root.path().display());
+    let settings = ["privileges.drop_privileges=true", &chroot, "snapshot_interval=1"];
+    let tracker = home.start(&settings);
+    fill(&home);
+    let log = stop(tracker);
+    assert!(log.contains("snapshot saved: 600 peers"), "{log}");
+    let (tracker, line) = start_and_load(&mut home, &settings);
+    assert!(line.contains("600 peers stored"), "{line}");
+    assert!(tracker.start_log.contains("connection ids stay valid"), "{}", tracker.start_log);
+    assert_eq!(complete(&home), TORRENTS as usize);
+}

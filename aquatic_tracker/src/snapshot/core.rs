@@ -1,0 +1,208 @@
+//! A core's part: hands its shard out, and takes torrents in, in steps that are too short to delay requests.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, SyncSender, TrySendError};
+use std::time::Duration;
+
+use anyhow::Context;
+use aquatic_common::{Family, Seconds};
+use aquatic_runtime::{Core, MailboxReceiver};
+use aquatic_swarm::Restored;
+
+use super::format::Torrent;
+use super::stream::{Chunk, Chunks};
+use crate::local::LocalTracker;
+
+/// Longest time spent at a stretch, as in expiry. Afterwards the other tasks of the core run.
+const STEP: Duration = Duration::from_micros(200);
+
+/// Units of work between two looks at the clock.
+const SLICE: u64 = 256;
+
+/// Pause while chunks or batches have to be waited for.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// What the side thread asks of a core.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Hand out the content.
+    Save(Save),
+    /// Take in torrents, which follow. The clock showed this when the snapshot was made; it may be before the
+    /// epoch.
+    BeginLoading {
+        /// Seconds since the epoch.
+        snapshot: i64,
+    },
+    /// Take in these torrents.
+    Load(Batch),
+    /// All have been sent. Responds with what became of them.
+    EndLoading(Sender<Loaded>),
+}
+
+/// Order to hand out the content.
+#[derive(Clone, Debug)]
+pub(super) struct Save {
+    /// Moment of the snapshot.
+    pub(super) at: Seconds,
+    /// Takes full chunks, and then `None` from each core.
+    pub(super) chunks: SyncSender<Option<Chunk>>,
+    /// Ends it before its time.
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
+/// Torrents of one core, as they are written in a snapshot.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) family: Family,
+    pub(super) content: Vec<u8>,
+    /// Batches of this core that have not been taken in yet.
+    pub(super) waiting: Arc<AtomicUsize>,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// What a core has taken in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    pub(crate) restored: Restored,
+    /// Peers left out because they are too old by now.
+    pub(crate) too_old: u64,
+    /// Peers left out because they have stopped since.
+    pub(crate) stopped: u64,
+    /// Peers left out because their torrent is not served any more.
+    pub(crate) not_admitted: u64,
+    /// Peers left out because the settings refuse their address or port.
+    pub(crate) refused: u64,
+}
+
+impl Loaded {
+    pub(super) fn add(&mut self, other: Self) {
+        let Self { restored, too_old, stopped, not_admitted, refused } = other;
+        self.restored.add(restored);
+        self.too_old += too_old;
+        self.stopped += stopped;
+        self.not_admitted += not_admitted;
+        self.refused += refused;
+    }
+}
+
+/// One core's end of the snapshot thread.
+#[derive(Debug)]
+pub struct CoreSnapshots(pub(super) MailboxReceiver<Command>);
+
+impl CoreSnapshots {
+    /// Serves the snapshot thread on this core.
+    ///
+    /// # Errors
+    /// The mailbox cannot be waited for.
+    pub fn attach(self, core: &Rc<Core>, tracker: &Rc<LocalTracker>) -> anyhow::Result<()> {
+        let (core_of_tasks, tracker) = (Rc::clone(core), Rc::clone(tracker));
+        let loading = Rc::new(RefCell::new(VecDeque::new()));
+        let receive = move |command| match command {
+            Command::Save(save) => {
+                let (core, tracker) = (Rc::clone(&core_of_tasks), Rc::clone(&tracker));
+                core_of_tasks.spawn(async move { run_save(&core, &tracker, save).await });
+            }
+            Command::BeginLoading { snapshot } => {
+                tracker.state().begin_loading();
+                let (core, tracker) = (Rc::clone(&core_of_tasks), Rc::clone(&tracker));
+                let queue = Rc::clone(&loading);
+                core_of_tasks.spawn(async move { run_load(&core, &tracker, snapshot, &queue).await });
+            }
+            Command::Load(batch) => loading.borrow_mut().push_back(Queued::Batch(batch)),
+            Command::EndLoading(sender) => loading.borrow_mut().push_back(Queued::End(sender)),
+        };
+        self.0.attach(core, receive).context("cannot wait for the snapshot thread")
+    }
+}
+
+async fn run_save(core: &Rc<Core>, tracker: &LocalTracker, save: Save) {
+    let mut chunks = Chunks::default();
+    tracker.state().begin_saving();
+    let mut ended = false;
+    while !ended {
+        let begin = core.tick();
+        while !ended && core.tick().saturating_sub(begin) < STEP {
+            let ago = core.now().0.saturating_sub(save.at.0);
+            ended = tracker.state().save(core.now(), ago, SLICE, &mut chunks).ended;
+        }
+        while let Some(chunk) = chunks.pop_full() {
+            if !hand_over(core, &save, Some(chunk)).await {
+                return tracker.state().abandon_saving();
+            }
+        }
+        core.yield_now().await;
+    }
+    // Whether anybody still waits for them is the business of the one who waits.
+    let _ = hand_over(core, &save, Some(chunks.finish())).await && hand_over(core, &save, None).await;
+}
+
+/// Hands a chunk to the side thread, waiting for room. Returns whether it has been taken.
+async fn hand_over(core: &Core, save: &Save, chunk: Option<Chunk>) -> bool {
+    let mut chunk = chunk;
+    loop {
+        if save.cancelled.load(Ordering::Relaxed) {
+            return false;
+        }
+        match save.chunks.try_send(chunk) {
+            Ok(()) => return true,
+            Err(TrySendError::Disconnected(_)) => return false,
+            Err(TrySendError::Full(back)) => chunk = back,
+        }
+        core.sleep(RETRY).await;
+    }
+}
+
+/// What waits to be taken in.
+#[derive(Debug)]
+enum Queued {
+    Batch(Batch),
+    End(Sender<Loaded>),
+}
+
+async fn run_load(core: &Rc<Core>, tracker: &LocalTracker, snapshot: i64, queue: &RefCell<VecDeque<Queued>>) {
+    let mut loaded = Loaded::default();
+    loop {
+        let next = queue.borrow_mut().pop_front();
+        match next {
+            None => core.sleep(RETRY).await,
+            Some(Queued::Batch(batch)) => load_batch(core, tracker, snapshot, &batch, &mut loaded).await,
+            Some(Queued::End(sender)) => {
+                tracker.state().end_loading();
+                // Without a receiver the process is stopping.
+                let _ = sender.send(loaded);
+                return;
+            }
+        }
+    }
+}
+
+async fn load_batch(
+    core: &Rc<Core>,
+    tracker: &LocalTracker,
+    snapshot: i64,
+    batch: &Batch,
+    loaded: &mut Loaded,
+) {
+    let mut content = batch.content.as_slice();
+    while !content.is_empty() {
+        let begin = core.tick();
+        let since = i64::from(core.now().0).saturating_sub(snapshot);
+        let gap = u32::try_from(since.max(0)).unwrap_or(u32::MAX);
+        let max_peer_age = tracker.max_peer_age();
+        while core.tick().saturating_sub(begin) < STEP {
+            // The side thread has verified that the content can be read to its end.
+            let Ok(torrent) = Torrent::take(batch.family, &mut content) else { return };
+            loaded.add(tracker.state().load(torrent, (gap, max_peer_age), core.now()));
+        }
+        core.yield_now().await;
+    }
+}

@@ -1,0 +1,19 @@
+//! Snapshots: the torrents of all cores in a file of the state directory, from which the next process goes
+//! on.
+//!
+//! - [`format`](mod@format): the bytes. [`stream`]: writing and reading all of them. Both are pure.
+//! - `core`: what each core does, in steps. `thread`: the side thread, which does all input and output.
+//!
+//! Cores and side thread meet in bounded queues only: the side thread asks through mailboxes and never has
+//! more than a few batches waiting for a core; a core gives full chunks away, or waits with the next step.
+
+mod core;
+pub mod format;
+mod loading;
+pub mod stream;
+mod thread;
+
+pub use self::core::CoreSnapshots;
+pub(crate) use self::core::Loaded;
+pub(crate) use self::loading::Loading;
+pub use self::thread::{SnapshotInterval, prepare};

@@ -1,0 +1,510 @@
+//! The side thread that writes and reads snapshots.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use aquatic_common::{Family, Seconds, Steering};
+use aquatic_metrics::{Counter, Gauge, Registry, names};
+use aquatic_runtime::clock::{Epoch, calendar_seconds};
+use aquatic_runtime::{Engine, MailboxSender, Periodic, StateDirectory, StopHold, mailboxes};
+
+use super::core::{Batch, Command, CoreSnapshots, Loaded, Save};
+use super::format::{Header, Torrent, Totals};
+use super::stream::{CHUNK_LENGTH, Chunk, Damage, ReadError, Reader, Writer};
+use crate::seed::TrackerSeed;
+
+/// Name of the file in the state directory.
+const NAME: &str = "snapshot";
+
+/// Name that a snapshot gets which cannot be read, so that the next one does not replace it.
+const UNUSABLE: &str = "snapshot.unusable";
+
+/// Batches of torrents that wait for one core: 1 MB.
+const MAX_WAITING: usize = 16;
+
+/// Commands for a core that it has not received yet: batches, and what begins and ends them.
+const MAX_COMMANDS: usize = MAX_WAITING + 4;
+
+/// Full chunks that wait to be written, for each core.
+const MAX_CHUNKS_PER_CORE: usize = 4;
+
+/// Longest wait for a core to do a step.
+const CORE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Longest wait before it is looked whether the process is stopping.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Pause while a core has as many batches as may wait.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// Size of the buffer that snapshots are read into.
+const READ_BUFFER: usize = 256 * 1024;
+
+/// Scheduling priority of the thread, as of `nice`, while the tracker does not wait for it.
+const NICENESS: i32 = 10;
+
+/// Time between two snapshots in seconds; 0 if one is only saved when the tracker stops. Can be changed by
+/// any thread.
+#[derive(Clone, Debug)]
+pub struct SnapshotInterval(Arc<AtomicU32>);
+
+impl SnapshotInterval {
+    /// Replaces the interval.
+    pub fn set(&self, seconds: u32) {
+        self.0.store(seconds, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed).into())
+    }
+}
+
+/// Has the engine load the snapshot of the previous process, save one when it stops, and in between at an
+/// interval in seconds, unless that is 0. Returns each core's part, in core order. `None` without a state
+/// directory.
+///
+/// # Errors
+/// Too many open files.
+pub fn prepare(
+    engine: &mut Engine,
+    seed: &TrackerSeed,
+    interval: u32,
+) -> anyhow::Result<Option<(Vec<CoreSnapshots>, SnapshotInterval)>> {
+    let Some(directory) = engine.state_directory().cloned() else { return Ok(None) };
+    let (cores, receivers) =
+        mailboxes(engine.cores(), MAX_COMMANDS).context("cannot make the mailboxes of snapshots")?;
+    let (sender, requests) = channel();
+    let stopping = Arc::new(AtomicBool::new(false));
+    let busy = Arc::new(AtomicBool::new(true));
+    let thread = SnapshotThread {
+        directory,
+        steering: *seed.steering(),
+        epoch_id: engine.secrets().derive("aquatic epoch 1"),
+        epoch: engine.epoch(),
+        cores,
+        requests,
+        stopping: Arc::clone(&stopping),
+        busy: Arc::clone(&busy),
+        metrics: Metrics::new(engine.registry()),
+        is_failing: false,
+    };
+    engine.add_side_thread("aquatic-state", move || thread.run());
+    let interval = SnapshotInterval(Arc::new(AtomicU32::new(interval)));
+    engine.add_periodic(Schedule { interval: interval.clone(), requests: sender.clone(), busy, last: None });
+    engine.before_stop(move |hold| {
+        stopping.store(true, Ordering::Relaxed);
+        // Without the thread there is nothing to wait for: the hold is dropped.
+        let _ = sender.send(Request::SaveAndStop(hold));
+    });
+    Ok(Some((receivers.into_iter().map(CoreSnapshots).collect(), interval)))
+}
+
+enum Request {
+    Save,
+    SaveAndStop(StopHold),
+}
+
+/// Requests snapshots at the interval.
+#[derive(Debug)]
+struct Schedule {
+    interval: SnapshotInterval,
+    requests: Sender<Request>,
+    /// Whether the thread is loading or saving.
+    busy: Arc<AtomicBool>,
+    last: Option<Duration>,
+}
+
+impl Periodic for Schedule {
+    fn tick(&mut self, now: Duration) {
+        let interval = self.interval.get();
+        let last = *self.last.get_or_insert(now);
+        if interval.is_zero() || now.saturating_sub(last) < interval {
+            return;
+        }
+        if !self.busy.swap(true, Ordering::Relaxed) {
+            self.last = Some(now);
+            // Without the thread the process is stopping.
+            let _ = self.requests.send(Request::Save);
+        }
+    }
+}
+
+/// One of the numbers of peers that were loaded.
+type NumberOf = fn(&Loaded) -> u64;
+
+struct Metrics {
+    saved: Counter,
+    failures: Counter,
+    time: Gauge,
+    duration: Gauge,
+    size: Gauge,
+    /// Loaded peers by outcome.
+    peers: [(Counter, NumberOf); 7],
+    damaged: Counter,
+    missing: Counter,
+    truncated: Counter,
+    unusable: Counter,
+}
+
+impl Metrics {
+    fn new(registry: &Registry) -> Self {
+        let metrics = registry.main_thread();
+        let peers = |outcome| metrics.counter(&names::SNAPSHOT_PEERS, &[("outcome", outcome)]);
+        let damage = |reason| metrics.counter(&names::SNAPSHOT_DAMAGE, &[("reason", reason)]);
+        Self {
+            saved: metrics.counter(&names::SNAPSHOTS_SAVED, &[]),
+            failures: metrics.counter(&names::STATE_WRITE_FAILURES, &[("file", NAME)]),
+            time: metrics.gauge(&names::SNAPSHOT_TIME, &[]),
+            duration: metrics.gauge(&names::SNAPSHOT_DURATION, &[]),
+            size: metrics.gauge(&names::SNAPSHOT_SIZE, &[]),
+            peers: [
+                (peers("stored"), |loaded| loaded.restored.added),
+                (peers("known"), |loaded| loaded.restored.known),
+                (peers("too_old"), |loaded| loaded.too_old),
+                (peers("stopped"), |loaded| loaded.stopped),
+                (peers("limit"), |loaded| loaded.restored.limited),
+                (peers("not_admitted"), |loaded| loaded.not_admitted),
+                (peers("refused_address"), |loaded| loaded.restored.invalid + loaded.refused),
+            ],
+            damaged: damage("damaged_section"),
+            missing: damage("missing_section"),
+            truncated: damage("truncated"),
+            unusable: damage("unusable"),
+        }
+    }
+}
+
+struct SnapshotThread {
+    directory: StateDirectory,
+    steering: Steering,
+    epoch_id: [u8; 16],
+    epoch: Epoch,
+    cores: Vec<MailboxSender<Command>>,
+    requests: Receiver<Request>,
+    /// The process is stopping: no time for anything but the last snapshot.
+    stopping: Arc<AtomicBool>,
+    busy: Arc<AtomicBool>,
+    metrics: Metrics,
+    /// The last snapshot could not be saved.
+    is_failing: bool,
+}
+
+/// Why loading was not completed.
+enum LoadError {
+    /// The process is stopping.
+    Stopping,
+    /// A core does not respond.
+    Core(usize),
+}
+
+impl SnapshotThread {
+    fn run(mut self) {
+        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+            log::debug!("the priority of the snapshot thread cannot be lowered: {error}");
+        }
+        let is_loaded = self.load();
+        self.busy.store(false, Ordering::Relaxed);
+        while let Ok(request) = self.requests.recv() {
+            let hold = match request {
+                Request::Save => None,
+                Request::SaveAndStop(hold) => Some(hold),
+            };
+            if is_loaded {
+                self.save(hold.is_some());
+            } else if hold.is_some() {
+                log::warn!(
+                    "the tracker stops before it has loaded the snapshot, which therefore stays as it is: what has \
+                     changed since is lost"
+                );
+            }
+            self.busy.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn path(&self) -> String {
+        self.directory.path().join(NAME).display().to_string()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Seconds since the epoch.
+    fn now(&self) -> u64 {
+        self.epoch.elapsed().as_secs()
+    }
+
+    /// Saves a snapshot, the last one or one of several.
+    fn save(&mut self, is_last: bool) {
+        let begin = self.epoch.elapsed();
+        let calendar = calendar_seconds();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let written =
+            self.directory.replace(NAME, |file| self.write(file, (begin, calendar), is_last, &cancelled));
+        cancelled.store(true, Ordering::Relaxed);
+        match written {
+            Ok((totals, bytes)) => {
+                let took = self.epoch.elapsed().saturating_sub(begin);
+                self.metrics.saved.add(1);
+                self.metrics.time.set(u64::try_from(calendar).unwrap_or_default());
+                self.metrics.duration.set(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                self.metrics.size.set(bytes);
+                if self.is_failing || is_last {
+                    log::info!("snapshot saved: {} peers, {bytes} bytes in {took:.1?}", totals.peers);
+                } else {
+                    log::debug!("snapshot saved: {} peers, {bytes} bytes in {took:.1?}", totals.peers);
+                }
+                self.is_failing = false;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                log::debug!("the snapshot is abandoned in favour of the last one");
+            }
+            Err(error) => {
+                self.metrics.failures.add(1);
+                if !self.is_failing || is_last {
+                    log::error!(
+                        "the snapshot {} cannot be saved: {error}. The previous one, if any, stays. Free some space, \
+                         or check that the directory is writable for the tracker's user; it will be tried again",
+                        self.path()
+                    );
+                }
+                self.is_failing = true;
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        file: &mut File,
+        (begin, calendar): (Duration, i64),
+        is_last: bool,
+        cancelled: &Arc<AtomicBool>,
+    ) -> io::Result<(Totals, u64)> {
+        let header = Header { epoch: self.epoch_id, since_epoch: begin.as_secs(), calendar };
+        let mut writer = Writer::begin(file, &header)?;
+        let (chunks, receiver) = sync_channel(MAX_CHUNKS_PER_CORE * self.cores.len());
+        let at = Seconds(u32::try_from(begin.as_secs()).unwrap_or(u32::MAX));
+        for (index, core) in self.cores.iter().enumerate() {
+            let save = Save { at, chunks: chunks.clone(), cancelled: Arc::clone(cancelled) };
+            let refused = |_| io::Error::other(format!("core {index} does not respond"));
+            core.try_send(Command::Save(save)).map_err(refused)?;
+        }
+        drop(chunks);
+        let mut running = self.cores.len();
+        while running > 0 {
+            match self.receive(&receiver, is_last)? {
+                Some(chunk) => writer.write(&chunk)?,
+                None => running -= 1,
+            }
+        }
+        writer.finish()
+    }
+
+    /// The next chunk of any core, or `None` for a core that has handed everything out.
+    fn receive(&self, chunks: &Receiver<Option<Chunk>>, is_last: bool) -> io::Result<Option<Chunk>> {
+        let begin = self.epoch.elapsed();
+        loop {
+            if self.is_stopping() && !is_last {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            match chunks.recv_timeout(POLL) {
+                Ok(chunk) => return Ok(chunk),
+                Err(RecvTimeoutError::Timeout)
+                    if self.epoch.elapsed().saturating_sub(begin) < CORE_DEADLINE => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("a core does not respond"));
+                }
+            }
+        }
+    }
+
+    /// Loads the snapshot of the previous process. Returns whether all that can be loaded has been.
+    fn load(&mut self) -> bool {
+        let opened = match self.directory.open_file(NAME) {
+            Ok(None) => {
+                log::info!("there is no snapshot in the state directory yet: the tracker starts empty");
+                return true;
+            }
+            Ok(Some(file)) => Reader::begin(BufReader::with_capacity(READ_BUFFER, file)),
+            Err(error) => Err(ReadError::Io(error)),
+        };
+        let mut reader = match opened {
+            Ok(reader) => reader,
+            Err(error) => {
+                self.metrics.unusable.add(1);
+                let kept = match self.directory.rename(NAME, UNUSABLE) {
+                    Ok(()) => format!("It is kept as {UNUSABLE}"),
+                    Err(error) => format!("The next one replaces it ({error})"),
+                };
+                log::error!("the snapshot {} is not used, because {error}. {kept}", self.path());
+                return true;
+            }
+        };
+        let begin = self.epoch.elapsed();
+        let snapshot = self.moment_of(&reader.header());
+        log::info!(
+            "loading the snapshot of {} s ago",
+            i64::try_from(self.now()).unwrap_or(i64::MAX).saturating_sub(snapshot)
+        );
+        match self.distribute(&mut reader, snapshot) {
+            Ok(loaded) => {
+                self.metrics.time.set(u64::try_from(reader.header().calendar).unwrap_or_default());
+                self.report(&loaded, &reader, self.epoch.elapsed().saturating_sub(begin));
+                true
+            }
+            Err(LoadError::Stopping) => false,
+            Err(LoadError::Core(index)) => {
+                log::error!("the snapshot is not loaded completely: core {index} does not respond");
+                false
+            }
+        }
+    }
+
+    /// Seconds from the epoch of this process to the moment of a snapshot.
+    fn moment_of(&self, header: &Header) -> i64 {
+        let now = i64::try_from(self.now()).unwrap_or(i64::MAX);
+        if header.epoch == self.epoch_id {
+            return i64::try_from(header.since_epoch).unwrap_or(i64::MAX).min(now);
+        }
+        let gap = calendar_seconds().saturating_sub(header.calendar);
+        if gap < 0 {
+            log::warn!(
+                "the clock of the machine has been set back since the snapshot was saved, so the ages of its peers are \
+                 unknown: they count as if they had announced later"
+            );
+        }
+        now.saturating_sub(gap.max(0))
+    }
+
+    /// Sends all torrents to the cores that own them, and returns what has become of them.
+    fn distribute(&self, reader: &mut Reader<impl io::Read>, snapshot: i64) -> Result<Loaded, LoadError> {
+        let mut lanes: Vec<Lane<'_>> = self.cores.iter().map(Lane::new).collect();
+        for lane in &lanes {
+            self.send(lane, Command::BeginLoading { snapshot })?;
+        }
+        while let Some((family, mut content)) = reader.next_section() {
+            while let Ok(torrent) = Torrent::take(family, &mut content) {
+                let Some(lane) = lanes.get_mut(self.steering.owner(&torrent.saved.info_hash)) else {
+                    continue;
+                };
+                if lane.family != family || lane.content.len() >= CHUNK_LENGTH {
+                    self.flush(lane)?;
+                    lane.family = family;
+                }
+                lane.content.extend_from_slice(torrent.bytes);
+            }
+        }
+        let (sender, responses) = channel();
+        for lane in &mut lanes {
+            self.flush(lane)?;
+            self.send(lane, Command::EndLoading(sender.clone()))?;
+        }
+        drop(sender);
+        self.collect(&responses)
+    }
+
+    fn collect(&self, responses: &Receiver<Loaded>) -> Result<Loaded, LoadError> {
+        let (mut all, mut count) = (Loaded::default(), 0);
+        while count < self.cores.len() {
+            match responses.recv_timeout(POLL) {
+                Ok(loaded) => {
+                    all.add(loaded);
+                    count += 1;
+                }
+                Err(RecvTimeoutError::Timeout) if !self.is_stopping() => {}
+                Err(_) => return Err(LoadError::Stopping),
+            }
+        }
+        Ok(all)
+    }
+
+    fn flush(&self, lane: &mut Lane<'_>) -> Result<(), LoadError> {
+        if lane.content.is_empty() {
+            return Ok(());
+        }
+        let next = Vec::with_capacity(lane.content.capacity());
+        let content = std::mem::replace(&mut lane.content, next);
+        self.wait_for_room(lane)?;
+        lane.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Arc::clone(&lane.waiting);
+        self.send(lane, Command::Load(Batch { family: lane.family, content, waiting }))
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is a side thread")]
+    fn wait_for_room(&self, lane: &Lane<'_>) -> Result<(), LoadError> {
+        let (mut before, mut since) = (usize::MAX, self.epoch.elapsed());
+        loop {
+            let waiting = lane.waiting.load(Ordering::Acquire);
+            if waiting < MAX_WAITING {
+                return Ok(());
+            }
+            let now = self.epoch.elapsed();
+            if self.is_stopping() {
+                return Err(LoadError::Stopping);
+            }
+            if waiting != before {
+                (before, since) = (waiting, now);
+            } else if now.saturating_sub(since) > CORE_DEADLINE {
+                return Err(LoadError::Core(self.index_of(lane)));
+            }
+            thread::sleep(RETRY);
+        }
+    }
+
+    /// Sends a command for which there is always room, unless the core does not receive any.
+    fn send(&self, lane: &Lane<'_>, command: Command) -> Result<(), LoadError> {
+        lane.core.try_send(command).map_err(|_| LoadError::Core(self.index_of(lane)))
+    }
+
+    fn index_of(&self, lane: &Lane<'_>) -> usize {
+        self.cores.iter().position(|core| std::ptr::eq(core, lane.core)).unwrap_or_default()
+    }
+
+    fn report(&self, loaded: &Loaded, reader: &Reader<impl io::Read>, took: Duration) {
+        for (counter, number) in &self.metrics.peers {
+            counter.add(number(loaded));
+        }
+        let Loaded { restored, too_old, stopped, not_admitted, refused: _ } = loaded;
+        log::info!(
+            "snapshot loaded in {took:.1?}: {} peers stored, {} had announced already, {too_old} were too old, {stopped} \
+             had stopped, {} exceeded limits, {not_admitted} are of torrents that are not served",
+            restored.added,
+            restored.known,
+            restored.limited
+        );
+        let damage = reader.damage();
+        self.metrics.damaged.add(damage.sections);
+        self.metrics.missing.add(damage.missing);
+        self.metrics.truncated.add(damage.truncated.into());
+        if damage != Damage::default() {
+            log::error!(
+                "the snapshot {} was damaged: {} section(s) with a wrong checksum and {} missing one(s) are left out{}",
+                self.path(),
+                damage.sections,
+                damage.missing,
+                if damage.truncated { ", and its end is missing" } else { "" }
+            );
+        }
+    }
+}
+
+/// Torrents on their way to one core.
+struct Lane<'a> {
+    core: &'a MailboxSender<Command>,
+    family: Family,
+    content: Vec<u8>,
+    /// Batches that the core has not taken in yet.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl<'a> Lane<'a> {
+    fn new(core: &'a MailboxSender<Command>) -> Self {
+        Self { core, family: Family::V4, content: Vec::new(), waiting: Arc::default() }
+    }
+}
