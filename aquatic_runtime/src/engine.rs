@@ -19,6 +19,7 @@ use crate::housekeeping::{Housekeeper, Periodic, StatisticsInterval};
 use crate::kept::{self, Kept};
 use crate::large_pages::LargePages;
 use crate::mailbox::{self, MailboxSender};
+use crate::notify::Notifier;
 use crate::privileges;
 use crate::seccomp::{self, Phase, SyscallFilter};
 use crate::secrets::Secrets;
@@ -160,6 +161,7 @@ pub struct Engine {
     periodic: Vec<Box<dyn Periodic>>,
     side_threads: Vec<(String, Work)>,
     before_stop: Vec<StopHook>,
+    notifier: Notifier,
 }
 
 impl fmt::Debug for Engine {
@@ -211,6 +213,7 @@ impl Engine {
             periodic: vec![Box::new(LargePages::new())],
             side_threads: Vec::new(),
             before_stop: Vec::new(),
+            notifier: Notifier::from_environment(),
         })
     }
 
@@ -315,11 +318,21 @@ impl Engine {
         }
         let (control, early) = start_cores(&self, services, filter.as_ref())?;
         let Self {
-            statistics, epoch, registry, health, process, supervisor, mut periodic, before_stop, ..
+            statistics,
+            epoch,
+            registry,
+            health,
+            process,
+            supervisor,
+            mut periodic,
+            before_stop,
+            notifier,
+            ..
         } = self;
         periodic.push(Box::new(SpareMemory::new(&registry)));
-        let housekeeper =
-            Housekeeper::new(epoch, statistics, &registry, process, health).with_periodic(periodic);
+        let housekeeper = Housekeeper::new(epoch, statistics, &registry, process, health)
+            .with_periodic(periodic)
+            .with_notifier(notifier);
         supervise(housekeeper, &supervisor, early, (&control, before_stop))
     }
 }
@@ -402,6 +415,7 @@ fn supervise(
     (control, before_stop): (&[MailboxSender<Control>], Vec<StopHook>),
 ) -> Result<(), EngineError> {
     let mut early = early.into_iter();
+    housekeeper.notifier().ready();
     loop {
         let next = early.next().map_or_else(
             || supervisor.events.recv_timeout(housekeeper.until_next(HOUSEKEEPING_INTERVAL)),
@@ -418,6 +432,7 @@ fn supervise(
         }
     }
     log::info!("stopping");
+    housekeeper.notifier().stopping();
     run_before_stop(&mut housekeeper, supervisor, before_stop)?;
     stop_cores(&housekeeper, supervisor, control)?;
     log::info!("stopped");
@@ -447,7 +462,10 @@ fn run_before_stop(
             Ok(Event::StopReleased) => holds -= 1,
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
             Ok(Event::Stop | Event::Reload | Event::CoreStarted(_) | Event::CoreStopped(_)) => {}
-            Err(RecvTimeoutError::Timeout) => housekeeper.tick(),
+            Err(RecvTimeoutError::Timeout) => {
+                housekeeper.notifier().still_stopping();
+                housekeeper.tick();
+            }
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }

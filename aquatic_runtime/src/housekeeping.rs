@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use aquatic_metrics::{Counter, LossLog, ProcessFigures, Registry, Sample, Statistics, names};
 
-use crate::clock::Epoch;
+use crate::clock::{Epoch, Moment};
 use crate::health::{Health, Watchdog};
+use crate::notify::Notifier;
 
 /// Periodic work of the main thread. It must not take long.
 pub trait Periodic: fmt::Debug + Send {
@@ -71,6 +72,7 @@ pub(crate) struct Housekeeper {
     watchdog: Watchdog,
     stalls: Counter,
     periodic: Vec<Box<dyn Periodic>>,
+    notifier: Notifier,
 }
 
 impl Housekeeper {
@@ -94,12 +96,23 @@ impl Housekeeper {
             watchdog: Watchdog::default(),
             stalls: registry.main_thread().counter(&names::STALLS, &[]),
             periodic: Vec::new(),
+            notifier: Notifier::default(),
         }
     }
 
     /// Adds periodic tasks.
     pub(crate) fn with_periodic(self, periodic: Vec<Box<dyn Periodic>>) -> Self {
         Self { periodic, ..self }
+    }
+
+    /// Adds the way to the service manager.
+    pub(crate) fn with_notifier(self, notifier: Notifier) -> Self {
+        Self { notifier, ..self }
+    }
+
+    /// The way to the service manager.
+    pub(crate) fn notifier(&mut self) -> &mut Notifier {
+        &mut self.notifier
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -115,7 +128,11 @@ impl Housekeeper {
     pub(crate) fn tick(&mut self) {
         let now = self.now();
         self.last = now;
-        let observed = self.watchdog.observe(&self.health.stalled(now));
+        let stalled = self.health.stalled(now);
+        if stalled.is_empty() {
+            self.notifier.alive();
+        }
+        let observed = self.watchdog.observe(&stalled);
         self.stalls.add(observed.new_stalls);
         for line in observed.lines {
             log::warn!("{line}");
@@ -132,12 +149,14 @@ impl Housekeeper {
 
     /// Reads files again.
     pub(crate) fn reload(&mut self) {
+        self.notifier.reloading(Moment::now().monotonic);
         for periodic in &mut self.periodic {
             periodic.reload_configuration();
         }
         for periodic in &mut self.periodic {
             periodic.reload();
         }
+        self.notifier.ready();
     }
 
     /// Writes a report if one is due. After a change of the interval, rates are taken since the change.

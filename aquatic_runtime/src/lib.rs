@@ -15,9 +15,9 @@
 //!   of all keys. [`state_directory`]: what is kept for the next process; `kept`: secret and epoch.
 //!
 //! In the main thread, afterwards:
-//! - [`supervise`]: threads, panics and signals. `housekeeping`: statistics, losses, and what services have
-//!   registered as [`Periodic`]. [`health`]: stalled cores. `large_pages`: fewer misses of the TLB.
-//!   `spare_memory`: memory that connections leave behind.
+//! - [`supervise`]: threads, panics and signals. `notify`: messages to the service manager. `housekeeping`:
+//!   statistics, losses, and what services have registered as [`Periodic`]. [`health`]: stalled cores.
+//!   `large_pages`: fewer misses of the TLB. `spare_memory`: memory that connections leave behind.
 //!
 //! On each core:
 //! - [`core`]: the per-core context. `executor`: how it is started. `event_loop`: how it waits, with
@@ -58,6 +58,7 @@ mod large_pages;
 pub mod mailbox;
 pub mod memory;
 mod notifier;
+mod notify;
 pub mod privileges;
 pub mod readiness;
 mod seccomp;
