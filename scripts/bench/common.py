@@ -275,6 +275,13 @@ def has_subcommand(ours, name):
     return subprocess.run([ours, name, "--help"], capture_output=True, check=False).returncode == 0
 
 
+def peers_per_address(program, subcommand):
+    """The line of a configuration that sets limits.max_peers_per_address of a build of ours to its maximum; nothing for
+    a build from before that limit."""
+    settings = subprocess.run([program, subcommand, "-p"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return "limits.max_peers_per_address = 1000000\n" if "max_peers_per_address" in settings else ""
+
+
 def run(command):
     say(" ".join(str(word) for word in command))
     subprocess.run(command, cwd=REPOSITORY, check=True)
