@@ -127,6 +127,8 @@ reasons! {
     UnsafeToRelay = "unsafe_to_relay",
     /// An announce over a connection with the maximum number of peers.
     ConnectionPeers = "connection_peers",
+    /// An announce over a connection with the maximum number of peers in the torrent.
+    ConnectionTorrentPeers = "connection_torrent_peers",
     /// An announce over a connection with the maximum number of peer ids.
     ConnectionPeerIds = "connection_peer_ids",
 }

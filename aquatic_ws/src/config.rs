@@ -47,6 +47,9 @@ aquatic_common::settings! {
         /// Maximum number of announced pairs of torrent and peer id, about 60 bytes each. Further ones are
         /// rejected.
         pub max_peers: usize = 1000, unit "peers", in 1..=1_000_000;
+        /// Maximum number of peer ids in one torrent. Further ones are rejected. Clients have one, and a page
+        /// with several players of the same video may have one for each.
+        pub max_peers_per_torrent: usize = 4, unit "peers", in 1..=1_000_000;
         /// Maximum number of different peer ids. Further ones are rejected. Some clients use a peer id per
         /// torrent, so the default is that of max_peers.
         pub max_peer_ids: usize = 1000, unit "peer ids", in 1..=1_000_000;

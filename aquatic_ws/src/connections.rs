@@ -127,6 +127,7 @@ impl ConnectionLimits {
             },
             memberships: MembershipLimits {
                 max_peers: client.max_peers,
+                max_peers_per_torrent: client.max_peers_per_torrent,
                 max_peer_ids: client.max_peer_ids,
                 max_peer_age: config.cleaning.max_peer_age,
             },

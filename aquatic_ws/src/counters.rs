@@ -60,6 +60,7 @@ const REFUSED: [Reason; 19] = [
     Reason::FullScrape,
     Reason::AccessList,
     Reason::ConnectionPeers,
+    Reason::ConnectionTorrentPeers,
     Reason::ConnectionPeerIds,
     Reason::Overflow,
     Reason::Timeout,

@@ -7,6 +7,8 @@ use aquatic_common::{InfoHash, PeerId, Seconds};
 pub(crate) struct MembershipLimits {
     /// Maximum number of pairs of info hash and peer id.
     pub(crate) max_peers: usize,
+    /// Maximum number of peer ids in one torrent.
+    pub(crate) max_peers_per_torrent: usize,
     /// Maximum number of distinct peer ids.
     pub(crate) max_peer_ids: usize,
     /// Seconds after which a peer that did not announce may have expired.
@@ -17,6 +19,7 @@ pub(crate) struct MembershipLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TooMany {
     Peers,
+    PeersPerTorrent,
     PeerIds,
 }
 
@@ -45,10 +48,10 @@ impl Memberships {
             self.entries[at].last_announce = now;
             return Ok(());
         }
-        if self.check(&peer.1, limits).is_err() {
+        if self.check(&peer, limits).is_err() {
             // Peers that certainly expired do not count.
             self.entries.retain(|entry| now - entry.last_announce <= limits.max_peer_age * 2);
-            self.check(&peer.1, limits)?;
+            self.check(&peer, limits)?;
         }
         let at = self.find(&peer).unwrap_or_else(|at| at);
         if self.entries.len() == self.entries.capacity() {
@@ -78,9 +81,22 @@ impl Memberships {
         self.entries.binary_search_by(|entry| entry.peer.cmp(peer))
     }
 
-    fn check(&self, peer_id: &PeerId, limits: MembershipLimits) -> Result<(), TooMany> {
+    /// Returns the number of peers in a torrent.
+    fn in_torrent(&self, info_hash: &InfoHash) -> usize {
+        let begin = self.entries.partition_point(|entry| entry.peer.0 < *info_hash);
+        self.entries[begin..].iter().take_while(|entry| entry.peer.0 == *info_hash).count()
+    }
+
+    fn check(
+        &self,
+        (info_hash, peer_id): &(InfoHash, PeerId),
+        limits: MembershipLimits,
+    ) -> Result<(), TooMany> {
         if self.entries.len() >= limits.max_peers {
             return Err(TooMany::Peers);
+        }
+        if self.in_torrent(info_hash) >= limits.max_peers_per_torrent {
+            return Err(TooMany::PeersPerTorrent);
         }
         if self.entries.len() < limits.max_peer_ids
             || self.entries.iter().any(|entry| entry.peer.1 == *peer_id)
@@ -104,7 +120,8 @@ impl Memberships {
 mod tests {
     use super::*;
 
-    const LIMITS: MembershipLimits = MembershipLimits { max_peers: 6, max_peer_ids: 3, max_peer_age: 100 };
+    const LIMITS: MembershipLimits =
+        MembershipLimits { max_peers: 6, max_peers_per_torrent: 6, max_peer_ids: 3, max_peer_age: 100 };
 
     fn peer(torrent: u8, id: u8) -> (InfoHash, PeerId) {
         (InfoHash([torrent; 20]), PeerId([id; 20]))
@@ -124,6 +141,31 @@ mod tests {
         assert_eq!(memberships.join(peer(10, 4), Seconds(0), LIMITS), Err(TooMany::PeerIds));
         assert_eq!(memberships.join(peer(10, 3), Seconds(0), LIMITS), Ok(()));
         assert_eq!(memberships.peers().count(), 6);
+    }
+
+    #[test]
+    fn peers_per_torrent_are_bounded() {
+        let limits = MembershipLimits {
+            max_peers: 100,
+            max_peers_per_torrent: 2,
+            max_peer_ids: 100,
+            max_peer_age: 100,
+        };
+        let mut memberships = Memberships::default();
+        for torrent in [5, 4, 6] {
+            for id in [3, 1] {
+                assert_eq!(memberships.join(peer(torrent, id), Seconds(0), limits), Ok(()));
+            }
+            for id in [0, 2, 4] {
+                let refused = memberships.join(peer(torrent, id), Seconds(0), limits);
+                assert_eq!(refused, Err(TooMany::PeersPerTorrent));
+            }
+            assert_eq!(memberships.join(peer(torrent, 3), Seconds(150), limits), Ok(()), "is known");
+        }
+        memberships.leave(&peer(5, 3));
+        assert_eq!(memberships.join(peer(5, 2), Seconds(150), limits), Ok(()));
+        assert_eq!(memberships.join(peer(4, 2), Seconds(201), limits), Ok(()), "peer 1 has expired");
+        assert_eq!(memberships.join(peer(4, 4), Seconds(201), limits), Err(TooMany::PeersPerTorrent));
     }
 
     #[test]

@@ -47,6 +47,25 @@ fn offers_and_peers_of_a_connection_are_limited() {
 }
 
 #[test]
+fn one_connection_cannot_fill_a_torrent() {
+    let (tracker, metric) = start_with_metrics(&[]);
+    let mut one = Plain::connect(tracker.address());
+    for number in 1..=4 {
+        assert_eq!(one.announce(torrent(1), peer(number), 1, &[]).counts(), (0, number.into()));
+    }
+    let refused = one.announce(torrent(1), peer(5), 1, &[]);
+    assert_eq!(refused.reason(), "too many peers in the torrent over one connection");
+    assert_eq!(one.announce(torrent(1), peer(4), 1, &[]).counts(), (0, 4), "known peers are updated");
+    one.stop(torrent(1), peer(4));
+    assert_eq!(one.announce(torrent(1), peer(5), 1, &[]).counts(), (0, 4));
+    // A peer id per torrent is what some clients use.
+    for number in 10..30 {
+        assert_eq!(one.announce(torrent(number), peer(number), 1, &[]).counts(), (0, 1));
+    }
+    assert_eq!(metric("aquatic_refused_total{protocol=\"ws\",reason=\"connection_torrent_peers\"}"), 1.0);
+}
+
+#[test]
 fn at_a_limit_of_the_tracker_it_still_answers() {
     let (tracker, metric) = start_with_metrics(&["ws.limits.max_peers_per_torrent=2"]);
     let mut clients: Vec<Plain> = (0..3).map(|_| Plain::connect(tracker.address())).collect();

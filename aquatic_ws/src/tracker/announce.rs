@@ -57,6 +57,7 @@ fn admit(
         } else {
             connection.memberships.join(peer, context.now, limits).map_err(|limit| match limit {
                 TooMany::Peers => Refusal::ConnectionPeers,
+                TooMany::PeersPerTorrent => Refusal::ConnectionTorrentPeers,
                 TooMany::PeerIds => Refusal::ConnectionPeerIds,
             })?;
         }

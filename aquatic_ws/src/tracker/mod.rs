@@ -60,6 +60,8 @@ enum Refusal {
     NotAdmitted(NotAdmitted),
     /// The connection has `ws.client.max_peers` peers.
     ConnectionPeers,
+    /// The connection has `ws.client.max_peers_per_torrent` peers in the torrent.
+    ConnectionTorrentPeers,
     /// The connection has `ws.client.max_peer_ids` peer ids.
     ConnectionPeerIds,
     /// The outbox for the owner of the torrent is full.
@@ -73,6 +75,7 @@ impl Refusal {
         match self {
             Self::NotAdmitted(why) => why.into(),
             Self::ConnectionPeers => Reason::ConnectionPeers,
+            Self::ConnectionTorrentPeers => Reason::ConnectionTorrentPeers,
             Self::ConnectionPeerIds => Reason::ConnectionPeerIds,
             Self::Overflow => Reason::Overflow,
             Self::Timeout => Reason::Timeout,
@@ -84,6 +87,7 @@ impl Refusal {
         match self {
             Self::NotAdmitted(why) => why.text(),
             Self::ConnectionPeers => "too many torrents over one connection",
+            Self::ConnectionTorrentPeers => "too many peers in the torrent over one connection",
             Self::ConnectionPeerIds => "too many peer ids over one connection",
             Self::Overflow | Self::Timeout => "the tracker is overloaded, try again later",
         }
