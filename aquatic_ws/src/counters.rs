@@ -43,7 +43,7 @@ labels! {
 }
 
 /// Reasons for which messages and requests are refused.
-const REFUSED: [Reason; 19] = [
+const REFUSED: [Reason; 20] = [
     Reason::Origin,
     Reason::NoUpgrade,
     Reason::Version,
