@@ -60,7 +60,7 @@ fn one_connection_cannot_fill_a_torrent() {
     assert_eq!(one.announce(torrent(1), peer(5), 1, &[]).counts(), (0, 4));
     // A peer id per torrent is what some clients use.
     for number in 10..30 {
-        assert_eq!(one.announce(torrent(number), peer(number), 1, &[]).counts(), (0, 1));
+        assert_eq!(one.announce(torrent(number.into()), peer(number), 1, &[]).counts(), (0, 1));
     }
     assert_eq!(metric("aquatic_refused_total{protocol=\"ws\",reason=\"connection_torrent_peers\"}"), 1.0);
 }
