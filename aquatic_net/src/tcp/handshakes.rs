@@ -9,8 +9,9 @@
 //!    client are limited, too, because of their memory: above the limit the oldest is closed. A client that
 //!    continues needs one round trip, so the oldest is one whose client has stalled.
 //!
-//! The time that handshakes take is charged to their sources and the networks around them. Those of sources that
-//! have taken little lately go first, and the others have a shorter queue: whoever floods waits for himself.
+//! The time that handshakes take is charged to their sources and the networks around them. Those of sources
+//! that have taken little lately go first, and the others have a shorter queue: whoever floods waits for
+//! himself.
 //!
 //! Invariants: no slot is held while waiting for a client. A slot is released by its drop, and goes to the
 //! handshake that has waited longest. A handshake that stops waiting leaves nothing behind, a slot that has
@@ -44,8 +45,8 @@ use aquatic_runtime::readiness::Direction;
 /// get their turn.
 const COMPUTE_SLOTS: usize = 4;
 
-/// Time of a core per second above which the handshakes of a source, and of the networks around it, are queued
-/// behind those of others, in microseconds: some 60 handshakes of a source.
+/// Time of a core per second above which the handshakes of a source, and of the networks around it, are
+/// queued behind those of others, in microseconds: some 60 handshakes of a source.
 const LIGHT: Loads = [20_000, 80_000, 160_000];
 
 /// Share of the queue that these handshakes may fill: a quarter.
@@ -151,8 +152,8 @@ impl Handshakes {
         }
     }
 
-    /// Goes through a handshake; `None` if the connection is to be closed, which has been counted. `source` is
-    /// the client, in canonical form, unless it is exempt from limits.
+    /// Goes through a handshake; `None` if the connection is to be closed, which has been counted. `source`
+    /// is the client, in canonical form, unless it is exempt from limits.
     pub(super) async fn shake(
         self: &Rc<Self>,
         core: &Core,
