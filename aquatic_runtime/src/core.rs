@@ -23,6 +23,9 @@ use crate::timers::Timers;
 
 pub use crate::stop::Stopping;
 
+/// Period of each core's housekeeping.
+pub const TICK: Duration = Duration::from_millis(250);
+
 /// What runs on each core. The value is made in the main thread, one per core, with the sockets of that core;
 /// then it moves to the core's thread and runs until the process stops.
 pub trait CoreService: Send + 'static {
@@ -167,6 +170,19 @@ impl Core {
         self.timers.sleep_until(self.tick() + duration)
     }
 
+    /// Waits about so long: until the core's housekeeping that is nearest in time, but not before the next.
+    /// For periodic work of at least [`TICK`], which then never wakes an idle core by itself.
+    pub fn sleep_to_tick(&self, duration: Duration) -> impl Future<Output = ()> + '_ {
+        self.timers.sleep_until(self.tick_near(duration))
+    }
+
+    /// Time of the core's housekeeping that is nearest to the end of a duration, but not before the next.
+    pub(crate) fn tick_near(&self, duration: Duration) -> Duration {
+        // Cores keep house at different times, so that they do not slow each other down.
+        let share = self.index as f64 / self.count as f64;
+        tick_near(self.tick(), duration, TICK.mul_f64(share))
+    }
+
     /// Lets the other tasks of this core run, and the event loop attend to descriptors, deadlines and
     /// messages. A loop that may never wait for anything must call it between two units of bounded work.
     pub async fn yield_now(&self) {
@@ -233,6 +249,13 @@ impl Core {
     }
 }
 
+/// See [`Core::tick_near`]. The first tick is at `offset`, which is shorter than [`TICK`].
+fn tick_near(now: Duration, duration: Duration, offset: Duration) -> Duration {
+    let ticks_until = |time: Duration| (time + TICK - offset).as_nanos() / TICK.as_nanos();
+    let ticks = ticks_until(now + duration + TICK / 2).max(ticks_until(now) + 1);
+    TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)) + offset - TICK
+}
+
 pin_project! {
     /// See [`Core::counted`].
     pub(crate) struct Counted<F> {
@@ -249,5 +272,32 @@ impl<F: Future> Future for Counted<F> {
         let this = self.project();
         this.polls.set(this.polls.get().wrapping_add(1));
         this.task.poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tick_nearest_to_the_end_of_a_duration_is_found() {
+        let ms = Duration::from_millis;
+        for (now, duration, offset, at) in [
+            (1_000, 250, 0, 1_250),
+            (1_001, 250, 0, 1_250),
+            (1_124, 250, 0, 1_250),
+            (1_126, 250, 0, 1_500),
+            (1_001, 500, 0, 1_500),
+            (999, 0, 0, 1_000),
+            (1_000, 0, 0, 1_250),
+            (1_001, 1_000, 125, 2_125),
+            (1_126, 250, 125, 1_375),
+            (3, 250, 125, 375),
+            (3, 20, 125, 125),
+            (0, 0, 0, 250),
+        ] {
+            let found = tick_near(ms(now), ms(duration), ms(offset));
+            assert_eq!(found, ms(at), "{duration} ms after {now} ms, ticks {offset} ms late");
+        }
     }
 }

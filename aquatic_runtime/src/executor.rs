@@ -10,7 +10,7 @@ use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 
 use crate::channel::Channels;
 use crate::clock::{Clock, Epoch};
-use crate::core::{Core, CoreService, Parts};
+use crate::core::{Core, CoreService, Parts, TICK};
 use crate::cores;
 use crate::event_loop::EventLoop;
 use crate::health::Heartbeats;
@@ -27,9 +27,6 @@ const IO_MEMORY: usize = 64 * 1024;
 /// has run, as happens on a busy machine, its main loop concludes that there was nothing to do, and sleeps
 /// although tasks are runnable. Tasks yield by themselves instead, see [`event_loop`](crate::event_loop).
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
-
-/// Period of each core's housekeeping.
-const TICK: Duration = Duration::from_millis(250);
 
 /// What the main thread tells a core.
 #[derive(Clone, Copy, Debug)]
@@ -126,11 +123,11 @@ async fn serve<S: CoreService>(setup: CoreSetup<S>) {
     let housekeeper = Rc::clone(&core);
     core.spawn(async move {
         loop {
-            let begin = housekeeper.tick();
-            heartbeats.beat(index, begin);
+            heartbeats.beat(index, housekeeper.tick());
             housekeeper.housekeeping();
-            housekeeper.sleep(TICK).await;
-            let late = housekeeper.tick().saturating_sub(begin + TICK);
+            let due = housekeeper.tick_near(TICK);
+            housekeeper.timers().sleep_until(due).await;
+            let late = housekeeper.tick().saturating_sub(due);
             tick_lag.set(u64::try_from(late.as_micros()).unwrap_or(u64::MAX));
         }
     });

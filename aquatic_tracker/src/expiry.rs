@@ -8,6 +8,7 @@ use aquatic_common::Seconds;
 use aquatic_common::expiry::{Expire, Expired};
 use aquatic_metrics::{CoreMetrics, Counter, Label, names};
 use aquatic_runtime::Core;
+use aquatic_runtime::core::TICK;
 
 /// Longest time spent at a stretch. A batch of packets takes about as long.
 const STEP: Duration = Duration::from_micros(200);
@@ -123,7 +124,12 @@ pub async fn run<S: Expire, B: DerefMut<Target = S>>(
         // Read before the store is borrowed, which may hold it.
         let max_peer_age = max_peer_age();
         step(&mut *store(), (core.now(), max_peer_age), &mut pace, &counters, elapsed);
-        core.sleep(pace.pause()).await;
+        let pause = pace.pause();
+        if pause < TICK {
+            core.sleep(pause).await;
+        } else {
+            core.sleep_to_tick(pause).await;
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl LocalTracker {
             let mut last = (ticking.core.tick(), thread_cpu_time());
             loop {
                 ticking.owners.tick(ticking.core.tick());
-                ticking.core.sleep(TICK).await;
+                ticking.core.sleep_to_tick(TICK).await;
                 last = ticking.follow_load(last);
             }
         });

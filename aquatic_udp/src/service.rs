@@ -173,7 +173,7 @@ impl UdpService {
         }
         let reporting = async {
             loop {
-                core.sleep(REPORT_INTERVAL).await;
+                core.sleep_to_tick(REPORT_INTERVAL).await;
                 state.report_kernel_drops();
                 state.report_rates();
             }

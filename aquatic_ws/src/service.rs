@@ -172,7 +172,7 @@ async fn run_maintenance(state: &CoreState) {
     let checks_per_tick = (TICK.as_millis() / STOP_CHECK.as_millis()).max(1) as u32;
     let mut checks = 0_u32;
     loop {
-        state.core.sleep(STOP_CHECK).await;
+        state.core.sleep_to_tick(STOP_CHECK).await;
         state.core.tick();
         checks = checks.wrapping_add(1);
         state.with(|tracker, context| {

@@ -148,7 +148,7 @@ where
     }
     let sweeping = async {
         loop {
-            core.sleep(deadlines.until_sweep(core.tick())).await;
+            core.sleep_to_tick(deadlines.until_sweep(core.tick())).await;
             deadlines.sweep(core.tick());
             server.preamble.borrow().report(&deadlines.counters);
             server.report_rates();
