@@ -147,15 +147,17 @@ impl Selection {
     }
 }
 
-/// Visits `count` eligible peers of a crowded swarm, which has at least as many, by their positions. A
+/// Visits `count` eligible peers of a crowded swarm, which has at least as many. A
 /// network has at most an eighth of them, as long as there are others among those looked at, up to 1024; what
 /// is missing is then taken from any network. Seeders and leechers come in proportion, apart from that.
+#[cold]
+#[inline(never)] // Its kilobytes of stack would otherwise be part of every announce's frame.
 pub(crate) fn select<K: PeerFormat>(
     (order, eligible): (PeerOrder, Eligible),
     count: u32,
     peer_at: impl Fn(u32) -> K::Peer,
     rng: &mut impl Rng,
-    mut visit: impl FnMut(u32),
+    mut visit: impl FnMut(K::Peer),
 ) {
     let mut selection = Selection {
         counts: [0; COUNTERS],
@@ -180,5 +182,5 @@ pub(crate) fn select<K: PeerFormat>(
     let (share, rest) = (share.min(seeders_first.len()), (count as usize - share).min(leechers_first.len()));
     let more = seeders_first[share..].iter().chain(&leechers_first[rest..]).chain(surplus);
     let chosen = seeders_first[..share].iter().chain(&leechers_first[..rest]).chain(more);
-    chosen.take(count as usize).for_each(|at| visit(*at));
+    chosen.take(count as usize).for_each(|at| visit(peer_at(*at)));
 }

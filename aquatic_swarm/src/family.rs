@@ -100,9 +100,15 @@ impl<K: PeerFormat> Store<K> {
         self.seeders + self.leechers
     }
 
+    /// Returns the key of a torrent, which is the same in the stores of both families of a shard.
     #[inline]
-    pub(crate) fn find(&self, info_hash: &InfoHash) -> Option<Slot> {
-        self.table.find(self.table.key(info_hash))
+    pub(crate) fn key(&self, info_hash: &InfoHash) -> TorrentKey {
+        self.table.key(info_hash)
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, key: TorrentKey) -> Option<Slot> {
+        self.table.find(key)
     }
 
     #[inline]
@@ -126,6 +132,7 @@ impl<K: PeerFormat> Store<K> {
 
     /// Writes `count` eligible peers of a torrent, which has at least as many, to `out`. Each is equally
     /// likely. Returns the number of bytes written.
+    #[inline(never)] // Nothing of it is needed by announces that want no peers.
     pub(crate) fn sample(
         &self,
         slot: Slot,
@@ -145,7 +152,7 @@ impl<K: PeerFormat> Store<K> {
                 let peers = &self.lists.get(block)[..order.len as usize];
                 if crowded && !crowd::is_one_network::<K>(peers) {
                     let (swarm, peer_at) = ((order, eligible), |at: u32| peers[at as usize]);
-                    crowd::select::<K>(swarm, count, peer_at, rng, |at| write(&[peer_at(at)]));
+                    crowd::select::<K>(swarm, count, peer_at, rng, |peer| write(&[peer]));
                     return written;
                 }
                 eligible.runs(order, count, rng, |at, len| write(&peers[at as usize..(at + len) as usize]));
@@ -154,7 +161,7 @@ impl<K: PeerFormat> Store<K> {
                 let Some(swarm) = self.large.get(number) else { return 0 };
                 if swarm.is_crowded() && !swarm.is_one_network() {
                     let (order, peer_at) = ((swarm.order(), eligible), |at: u32| swarm.get(at));
-                    crowd::select::<K>(order, count, peer_at, rng, |at| write(&[peer_at(at)]));
+                    crowd::select::<K>(order, count, peer_at, rng, |peer| write(&[peer]));
                     return written;
                 }
                 eligible
@@ -167,27 +174,39 @@ impl<K: PeerFormat> Store<K> {
     /// Stores a peer or updates a known one.
     pub(crate) fn put(
         &mut self,
-        info_hash: &InfoHash,
+        key: TorrentKey,
         peer: K::Peer,
         capacity: Capacity,
         rng: &mut impl Rng,
     ) -> Outcome {
-        let key = self.table.key(info_hash);
         let Some(slot) = self.table.find(key) else {
             return self.put_first(key, peer, capacity);
         };
-        let (position, group) = self.locate(slot, peer);
+        let content = self.content(slot);
+        let (position, group) = self.locate(content, peer);
         if group >= SUSPICIOUS_GROUP
-            && let Content::Large(number) = self.content(slot)
+            && let Content::Large(number) = content
             && let Some((swarm, _)) = self.large.get_mut(number)
         {
             swarm.probe(peer, rng);
         }
         if let Some(at) = position {
-            let at = self.restamp(slot, at, K::stamp(peer), rng);
+            let at = self.restamp(slot, content, at, K::stamp(peer), rng);
             return Outcome { stored: Stored::Updated, torrent: Some(slot), position: Some(at) };
         }
-        let len = self.order(slot).len;
+        self.put_another(slot, content, (peer, group), capacity, rng)
+    }
+
+    /// Adds a peer to a torrent that does not have it. `group` is what [`Self::locate`] returned.
+    fn put_another(
+        &mut self,
+        slot: Slot,
+        content: Content<K::Peer>,
+        (peer, group): (K::Peer, u32),
+        capacity: Capacity,
+        rng: &mut impl Rng,
+    ) -> Outcome {
+        let len = self.order_of(content).len;
         let small = len < SMALL_TORRENT && capacity.peers_of_small_torrents;
         if len >= capacity.peers_per_torrent {
             return Outcome::without_peer(Stored::RefusedPeersPerTorrent, Some(slot));
@@ -198,11 +217,11 @@ impl<K: PeerFormat> Store<K> {
         if !capacity.has_memory(len) {
             return Outcome::without_peer(Stored::RefusedMemory, Some(slot));
         }
-        let (of_network, group_in_list) = self.network_in_list(slot, peer);
+        let (of_network, group_in_list) = self.network_in_list(content, peer);
         if group.max(group_in_list) >= self.large.hasher.groups.max {
             return Outcome::without_peer(Stored::RefusedPeersPerAddress, Some(slot));
         }
-        match self.add(slot, peer, of_network, rng) {
+        match self.add(slot, content, (peer, of_network), rng) {
             Some(at) => {
                 self.count(K::stamp(peer), true);
                 Outcome { stored: Stored::Added, torrent: Some(slot), position: Some(at) }
@@ -262,8 +281,9 @@ impl<K: PeerFormat> Store<K> {
 
     /// Returns the position of a peer, and of an unknown peer of a large swarm the number of peers of its
     /// group.
-    pub(crate) fn locate(&self, slot: Slot, peer: K::Peer) -> (Option<u32>, u32) {
-        match self.content(slot) {
+    #[inline]
+    pub(crate) fn locate(&self, content: Content<K::Peer>, peer: K::Peer) -> (Option<u32>, u32) {
+        match content {
             Content::One(other) => (K::same_key(other, peer).then_some(0), 0),
             Content::List { block, order, .. } => {
                 let peers = &self.lists.get(block)[..order.len as usize];
@@ -278,14 +298,14 @@ impl<K: PeerFormat> Store<K> {
 
     /// Returns the number of peers of the network of a new peer, and the number of those in its group, if
     /// that may be at its maximum; of a swarm that is not large.
-    fn network_in_list(&self, slot: Slot, peer: K::Peer) -> (u32, u32) {
+    fn network_in_list(&self, content: Content<K::Peer>, peer: K::Peer) -> (u32, u32) {
         let hasher = &self.large.hasher;
         let count = |peers: &[K::Peer]| {
             let of_network = K::of_network(peers, peer);
             let is_safe = of_network < hasher.groups.max;
             (of_network, if is_safe { 0 } else { hasher.group_in_list::<K>(peers, peer) })
         };
-        match self.content(slot) {
+        match content {
             Content::One(other) => count(&[other]),
             Content::List { block, order, .. } => count(&self.lists.get(block)[..order.len as usize]),
             Content::Large(_) => (0, 0),
@@ -293,27 +313,34 @@ impl<K: PeerFormat> Store<K> {
     }
 
     /// Updates the stamp of the peer at a position. Returns its new position.
-    pub(crate) fn restamp(&mut self, slot: Slot, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
-        let Some(old) = self.stamp_at(slot, at) else { return at };
-        let (stamp, completes) = stamp.after(old);
-        let at = match self.content(slot) {
+    #[inline]
+    pub(crate) fn restamp(
+        &mut self,
+        slot: Slot,
+        content: Content<K::Peer>,
+        at: u32,
+        stamp: Stamp,
+        rng: &mut impl Rng,
+    ) -> u32 {
+        let (old, at) = match content {
             Content::One(peer) => {
-                if let Some(payload) = K::to_payload(K::with_stamp(peer, stamp)) {
+                if let Some(payload) = K::to_payload(K::restamped(peer, stamp)) {
                     self.table.set_payload(slot, payload);
                 }
-                0
+                (K::stamp(peer), 0)
             }
             Content::List { block, order, crowded } => {
                 self.restamp_in_list(slot, (block, order, crowded), at, stamp, rng)
             }
             Content::Large(number) => match self.large.get_mut(number) {
                 Some((swarm, hasher)) => swarm.restamp(hasher, at, stamp, rng),
-                None => at,
+                None => (stamp, at),
             },
         };
         if old.seeder() != stamp.seeder() {
             self.count(old, false);
             self.count(stamp, true);
+            let (_, completes) = stamp.after(old);
             if completes {
                 self.table.count_completed(slot);
             }
@@ -329,6 +356,8 @@ impl<K: PeerFormat> Store<K> {
         }))
     }
 
+    /// Updates the stamp of the peer at a position of a list. Returns its previous stamp and its new position.
+    #[inline]
     fn restamp_in_list(
         &mut self,
         slot: Slot,
@@ -336,7 +365,7 @@ impl<K: PeerFormat> Store<K> {
         at: u32,
         stamp: Stamp,
         rng: &mut impl Rng,
-    ) -> u32 {
+    ) -> (Stamp, u32) {
         let peers = self.lists.get_mut(block);
         let peer = peers[at as usize];
         let to = if K::stamp(peer).seeder() == stamp.seeder() {
@@ -349,15 +378,21 @@ impl<K: PeerFormat> Store<K> {
             self.table.set_payload(slot, Content::<K::Peer>::list(block, order, crowded));
             to
         };
-        self.lists.get_mut(block)[to as usize] = K::with_stamp(peer, stamp);
-        to
+        peers[to as usize] = K::restamped(peer, stamp);
+        (K::stamp(peer), to)
     }
 
     /// Adds a peer to a torrent that does not have it, but `of_network` peers of its network. Returns its
     /// position.
-    fn add(&mut self, slot: Slot, peer: K::Peer, of_network: u32, rng: &mut impl Rng) -> Option<u32> {
+    fn add(
+        &mut self,
+        slot: Slot,
+        content: Content<K::Peer>,
+        (peer, of_network): (K::Peer, u32),
+        rng: &mut impl Rng,
+    ) -> Option<u32> {
         let crowds = |len: u32| crowd::crowds_list(of_network + 1, len + 1);
-        match self.content(slot) {
+        match content {
             Content::One(first) => {
                 let block = self.lists.alloc(class_of(2));
                 let peers = self.lists.get_mut(block);
@@ -407,17 +442,18 @@ impl<K: PeerFormat> Store<K> {
     }
 
     /// Returns where a peer is, without a change.
-    pub(crate) fn look_up(&self, info_hash: &InfoHash, peer: K::Peer, stored: Stored) -> Outcome {
-        let torrent = self.find(info_hash);
-        Outcome { stored, torrent, position: torrent.and_then(|slot| self.locate(slot, peer).0) }
+    pub(crate) fn look_up(&self, key: TorrentKey, peer: K::Peer, stored: Stored) -> Outcome {
+        let torrent = self.find(key);
+        let position = torrent.and_then(|slot| self.locate(self.content(slot), peer).0);
+        Outcome { stored, torrent, position }
     }
 
     /// Removes a peer, if it is known. Also returns its torrent, if that still has peers.
-    pub(crate) fn remove(&mut self, info_hash: &InfoHash, peer: K::Peer) -> (Stored, Option<Slot>) {
-        let Some(slot) = self.find(info_hash) else {
+    pub(crate) fn remove(&mut self, key: TorrentKey, peer: K::Peer) -> (Stored, Option<Slot>) {
+        let Some(slot) = self.find(key) else {
             return (Stored::Absent, None);
         };
-        match self.locate(slot, peer).0 {
+        match self.locate(self.content(slot), peer).0 {
             None => (Stored::Absent, Some(slot)),
             Some(at) => (Stored::Removed, self.remove_at(slot, at).then_some(slot)),
         }

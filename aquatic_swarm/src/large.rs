@@ -183,26 +183,32 @@ impl<K: PeerFormat> LargeSwarm<K> {
         if seeder { &mut self.seeders } else { &mut self.leechers }
     }
 
-    /// Gives the peer at a position a new stamp and returns its new position, which differs if the role
-    /// changed or the peer was swapped.
-    pub(crate) fn restamp(&mut self, hasher: &PeerHasher, at: u32, stamp: Stamp, rng: &mut impl Rng) -> u32 {
+    /// Updates the stamp of the peer at a position. Returns its previous stamp and its new position, which
+    /// differs if the role changed or the peer was swapped.
+    pub(crate) fn restamp(
+        &mut self,
+        hasher: &PeerHasher,
+        at: u32,
+        stamp: Stamp,
+        rng: &mut impl Rng,
+    ) -> (Stamp, u32) {
         let location = self.location(at);
         let old = self.peer_at(location);
-        let peer = K::with_stamp(old, stamp);
+        let peer = K::restamped(old, stamp);
         if K::stamp(old).seeder() == stamp.seeder() {
             self.set(location, peer);
             if below(rng, ANNOUNCES_PER_SWAP) > 0 {
-                return at;
+                return (K::stamp(old), at);
             }
             let to = self.order().random_of_role(at, rng);
             self.swap(hasher, location, self.location(to));
-            return to;
+            return (K::stamp(old), to);
         }
         let to = self.next_location(stamp.seeder());
         self.index.set_location(K::hash(peer, hasher), location, to);
         self.fill_gap(hasher, location);
         self.role_array(stamp.seeder()).push(peer);
-        self.position(to)
+        (K::stamp(old), self.position(to))
     }
 
     pub(crate) fn remove(&mut self, hasher: &PeerHasher, at: u32) {

@@ -19,6 +19,12 @@ pub(crate) trait PeerFormat: Copy + Debug {
     /// Returns the same peer with another stamp.
     fn with_stamp(peer: Self::Peer, stamp: Stamp) -> Self::Peer;
     fn stamp(peer: Self::Peer) -> Stamp;
+    /// Returns a known peer with the stamp of another announce, which keeps whether its completion was counted.
+    #[inline]
+    fn restamped(peer: Self::Peer, stamp: Stamp) -> Self::Peer {
+        let (stamp, _) = stamp.after(Self::stamp(peer));
+        Self::with_stamp(peer, stamp)
+    }
     fn same_key(a: Self::Peer, b: Self::Peer) -> bool;
     /// Returns the hash of the peer's network and its group in it.
     fn hash(peer: Self::Peer, hasher: &PeerHasher) -> u64;

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
-use aquatic_common::{InfoHash, Seconds};
+use aquatic_common::Seconds;
 use rand::Rng;
 
 use crate::family::{Capacity, Store};
 use crate::peer_format::PeerFormat;
 use crate::saving::SavedPeer;
+use crate::table::TorrentKey;
 use crate::tick::{Stamp, Tick};
 use crate::types::Stored;
 
@@ -68,19 +69,19 @@ impl<K: PeerFormat> Store<K> {
     /// Stores a saved peer, or updates a known one that is older.
     pub(crate) fn restore_peer(
         &mut self,
-        info_hash: &InfoHash,
+        key: TorrentKey,
         peer: K::Peer,
         now: Tick,
         capacity: Capacity,
         rng: &mut impl Rng,
     ) -> Stored {
-        let known = self.find(info_hash).and_then(|slot| Some((slot, self.locate(slot, peer).0?)));
-        let Some((slot, at)) = known else {
-            return self.put(info_hash, peer, capacity, rng).stored;
+        let find = |slot| Some((slot, self.locate(self.content(slot), peer).0?));
+        let Some((slot, at)) = self.find(key).and_then(find) else {
+            return self.put(key, peer, capacity, rng).stored;
         };
         let (saved, Some(current)) = (K::stamp(peer), self.stamp_at(slot, at)) else { return Stored::Absent };
         if saved.age(now) < current.age(now) {
-            self.restamp(slot, at, saved, rng);
+            self.restamp(slot, self.content(slot), at, saved, rng);
         } else {
             // As if the saved announce had come first.
             let (stamp, completes) = current.after(saved);
@@ -88,15 +89,15 @@ impl<K: PeerFormat> Store<K> {
                 self.table.count_completed(slot);
             }
             if stamp != current {
-                self.restamp(slot, at, stamp, rng);
+                self.restamp(slot, self.content(slot), at, stamp, rng);
             }
         }
         Stored::Updated
     }
 
     /// Adds to the number of completed downloads of a torrent, if it is known.
-    pub(crate) fn restore_downloaded(&mut self, info_hash: &InfoHash, downloaded: u32) {
-        if let (true, Some(slot)) = (downloaded > 0, self.find(info_hash)) {
+    pub(crate) fn restore_downloaded(&mut self, key: TorrentKey, downloaded: u32) {
+        if let (true, Some(slot)) = (downloaded > 0, self.find(key)) {
             self.table.add_completed(slot, downloaded);
         }
     }

@@ -15,7 +15,7 @@ use crate::peer_format::{PeerFormat, V4, V6};
 use crate::restoring::{self, Restored};
 use crate::sample;
 use crate::saving::{SaveCursor, SaveStep, SaveSwarms, SaveTime, SavedPeer, SavedTorrent};
-use crate::table::Slot;
+use crate::table::{Slot, TorrentKey};
 use crate::tick::{Cutoff, Stamp, Tick};
 use crate::types::{
     Announce, Announced, Families, FamilySet, HashKey, Intake, MAX_NUMWANT, PeerBuffers, ShardLimits,
@@ -102,24 +102,22 @@ impl Shard {
         let stopped = announce.event == AnnounceEvent::Stopped;
         let stamp = Stamp::new(Tick::at(now), seeder);
         let capacity = self.capacity();
-        let (info_hash, port) = (&announce.info_hash, address.port());
+        let (key, port) = (self.v4.key(&announce.info_hash), address.port());
         let (family, outcome) = match address {
-            SocketAddr::V4(v4) => (
-                Family::V4,
-                apply(&mut self.v4, info_hash, V4::peer(*v4.ip(), port, stamp), action, capacity, rng),
-            ),
-            SocketAddr::V6(v6) => (
-                Family::V6,
-                apply(&mut self.v6, info_hash, V6::peer(*v6.ip(), port, stamp), action, capacity, rng),
-            ),
+            SocketAddr::V4(v4) => {
+                (Family::V4, apply(&mut self.v4, key, V4::peer(*v4.ip(), port, stamp), action, capacity, rng))
+            }
+            SocketAddr::V6(v6) => {
+                (Family::V6, apply(&mut self.v6, key, V6::peer(*v6.ip(), port, stamp), action, capacity, rng))
+            }
         };
         let numwant = if stopped { 0 } else { announce.numwant.min(MAX_NUMWANT) as u32 };
         let request =
             Request { outcome, numwant, leechers_only: seeder, both: announce.families == Families::Both };
         match family {
-            Family::V4 => request.reply(info_hash, Side(&self.v4, out.v4), Side(&self.v6, out.v6), rng),
+            Family::V4 => request.reply(key, Side(&self.v4, out.v4), Side(&self.v6, out.v6), rng),
             Family::V6 => {
-                let reply = request.reply(info_hash, Side(&self.v6, out.v6), Side(&self.v4, out.v4), rng);
+                let reply = request.reply(key, Side(&self.v6, out.v6), Side(&self.v4, out.v4), rng);
                 Announced { v4_len: reply.v6_len, v6_len: reply.v4_len, ..reply }
             }
         }
@@ -128,11 +126,12 @@ impl Shard {
     /// Returns the counts of a torrent; zeros if it is unknown.
     #[must_use]
     pub fn scrape(&self, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
-        fn scrape<K: PeerFormat>(store: &Store<K>, info_hash: &InfoHash, families: FamilySet) -> SwarmCounts {
-            let slot = if families.contains(K::FAMILY) { store.find(info_hash) } else { None };
+        fn scrape<K: PeerFormat>(store: &Store<K>, key: TorrentKey, families: FamilySet) -> SwarmCounts {
+            let slot = if families.contains(K::FAMILY) { store.find(key) } else { None };
             slot.map_or_else(SwarmCounts::default, |slot| counts(store, slot, store.order(slot)))
         }
-        scrape(&self.v4, info_hash, families).plus(scrape(&self.v6, info_hash, families))
+        let key = self.v4.key(info_hash);
+        scrape(&self.v4, key, families).plus(scrape(&self.v6, key, families))
     }
 
     /// Loads what these announces need into the cache, so that the cache misses of a batch overlap. Changes
@@ -223,7 +222,7 @@ impl Shard {
     ) -> Restored {
         let mut restored = Restored::default();
         let SavedTorrent { family, info_hash, downloaded, peers: _ } = torrent;
-        let tick = Tick::at(now);
+        let (key, tick) = (self.v4.key(info_hash), Tick::at(now));
         for peer in peers {
             let capacity = self.capacity();
             let stamp = restoring::stamp_of(&peer, now);
@@ -231,19 +230,19 @@ impl Shard {
                 _ if !restoring::is_valid(peer.address) => Stored::RefusedPort,
                 (Family::V4, SocketAddr::V4(v4)) => {
                     let peer = V4::peer(*v4.ip(), v4.port(), stamp);
-                    self.v4.restore_peer(info_hash, peer, tick, capacity, rng)
+                    self.v4.restore_peer(key, peer, tick, capacity, rng)
                 }
                 (Family::V6, SocketAddr::V6(v6)) => {
                     let peer = V6::peer(*v6.ip(), v6.port(), stamp);
-                    self.v6.restore_peer(info_hash, peer, tick, capacity, rng)
+                    self.v6.restore_peer(key, peer, tick, capacity, rng)
                 }
                 (Family::V4, SocketAddr::V6(_)) | (Family::V6, SocketAddr::V4(_)) => Stored::RefusedPort,
             };
             restored.count(stored);
         }
         match family {
-            Family::V4 => self.v4.restore_downloaded(info_hash, *downloaded),
-            Family::V6 => self.v6.restore_downloaded(info_hash, *downloaded),
+            Family::V4 => self.v4.restore_downloaded(key, *downloaded),
+            Family::V6 => self.v6.restore_downloaded(key, *downloaded),
         }
         restored
     }
@@ -320,19 +319,19 @@ enum Action {
 
 fn apply<K: PeerFormat>(
     store: &mut Store<K>,
-    info_hash: &InfoHash,
+    key: TorrentKey,
     peer: K::Peer,
     action: Action,
     capacity: Capacity,
     rng: &mut impl Rng,
 ) -> Outcome {
     match action {
-        Action::Store => store.put(info_hash, peer, capacity, rng),
+        Action::Store => store.put(key, peer, capacity, rng),
         Action::Remove => {
-            let (stored, torrent) = store.remove(info_hash, peer);
+            let (stored, torrent) = store.remove(key, peer);
             Outcome::without_peer(stored, torrent)
         }
-        Action::Ignore(stored) => store.look_up(info_hash, peer, stored),
+        Action::Ignore(stored) => store.look_up(key, peer, stored),
     }
 }
 
@@ -360,6 +359,7 @@ impl<K: PeerFormat> Side<'_, K> {
         self.1.len() / K::WIRE_SIZE
     }
 
+    #[inline]
     fn fill(self, torrent: Option<Slot>, eligible: Eligible, count: u32, rng: &mut impl Rng) -> usize {
         match torrent {
             Some(slot) if count > 0 => self.0.sample(slot, eligible, count, rng, self.1),
@@ -373,7 +373,7 @@ impl Request {
     /// that of the other.
     fn reply<K: PeerFormat, L: PeerFormat>(
         self,
-        info_hash: &InfoHash,
+        key: TorrentKey,
         own: Side<'_, K>,
         other: Side<'_, L>,
         rng: &mut impl Rng,
@@ -383,7 +383,7 @@ impl Request {
         let other_eligible = Eligible { leechers_only, requester: None };
         let own_part = Contribution::of(own.0, self.outcome.torrent, own_eligible);
         let other_part = if self.both {
-            Contribution::of(other.0, other.0.find(info_hash), other_eligible)
+            Contribution::of(other.0, other.0.find(key), other_eligible)
         } else {
             Contribution::default()
         };

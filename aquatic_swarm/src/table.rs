@@ -69,6 +69,7 @@ pub(crate) struct TorrentKey {
 }
 
 impl TorrentKey {
+    #[inline]
     pub(crate) fn new(info_hash: &InfoHash, hasher: &SipHasher13) -> Self {
         Self { words: words_of(&info_hash.0), hash: hasher.hash(&info_hash.0) }
     }
@@ -168,6 +169,7 @@ impl Table {
         self.pages.bytes() + self.slab.bytes()
     }
 
+    #[inline]
     pub(crate) fn key(&self, info_hash: &InfoHash) -> TorrentKey {
         TorrentKey::new(info_hash, &self.hasher)
     }
