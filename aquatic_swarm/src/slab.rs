@@ -1,7 +1,7 @@
 //! Allocator of blocks of a few fixed sizes, identified by 32 bits. A chunk holds blocks of one size at a
-//! time and is freed with its last block (except for one empty chunk per size). As the sizes in use change
-//! over time, chunks become sparse: [`Slab::plan_drain`] marks such chunks, and the owners of blocks then
-//! move them out with [`Slab::relocate`].
+//! time and is freed with its last block, or at the next pass if it is the only one of its size with room. As
+//! the sizes in use change over time, chunks become sparse: [`Slab::plan_drain`] marks such chunks, and the
+//! owners of blocks then move them out with [`Slab::relocate`].
 
 use crate::accesses;
 
@@ -11,7 +11,9 @@ pub(crate) trait Unit: Copy {
     type Word: Copy + std::fmt::Debug;
     const ZERO: Self::Word;
     const WORDS: usize;
-    /// Base-two logarithm of the units per chunk; at most 15, so that a position fits into a link.
+    /// Base-two logarithm of the numbers per chunk by which units are identified; at most 15, so that a
+    /// position fits into a link. With it chunks are large enough for the C library to map each by itself, so
+    /// that its memory goes back to the system when it is freed.
     const CHUNK_BITS: u32;
 
     fn of(words: &[Self::Word]) -> &[Self];
@@ -134,6 +136,12 @@ impl Unit for [u8; 20] {
 
 /// Size of a cache line in bytes. The units of a chunk begin at a multiple of it.
 pub(crate) const CACHE_LINE: usize = 64;
+/// Bytes that the C library adds to memory it maps.
+const ALLOCATION_HEADER: usize = 16;
+
+/// Maximum number of empty chunks freed at the beginning of a pass. Returning one to the system takes up to 30
+/// microseconds.
+const MAX_FREED_PER_PASS: usize = 16;
 
 const NO_BLOCK: u16 = u16::MAX;
 const NO_CHUNK: u32 = u32::MAX;
@@ -191,7 +199,9 @@ pub(crate) struct Slab<U: Unit> {
 }
 
 impl<U: Unit> Slab<U> {
-    const CHUNK: usize = 1 << U::CHUNK_BITS;
+    /// Units per chunk: what a power of two of bytes has room for, beside the alignment and the header of the
+    /// C library, so that no page is wasted.
+    const CHUNK: usize = (1 << U::CHUNK_BITS) - (CACHE_LINE + ALLOCATION_HEADER).div_ceil(size_of::<U>());
     /// Words added to a chunk so that the first unit can be aligned to a cache line.
     const PAD: usize = CACHE_LINE / size_of::<U::Word>();
 
@@ -302,18 +312,22 @@ impl<U: Unit> Slab<U> {
         self.resize(block, class, self.sizes[class] as usize)
     }
 
-    /// Selects the chunks to be emptied: of each size that needs at least two chunks less than it has, those
-    /// that are at most three quarters full. Takes time proportional to the number of chunks.
+    /// Frees empty chunks and selects those to be emptied. Takes time proportional to the number of chunks.
     pub(crate) fn plan_drain(&mut self) {
+        let mut freed = 0;
         for id in 0..self.chunks.len() {
             let chunk = &self.chunks[id];
-            if chunk.words.is_empty() || chunk.used == 0 {
+            if chunk.words.is_empty() {
                 continue;
             }
-            let class = &self.classes[chunk.class as usize];
-            let blocks = (Self::CHUNK / self.sizes[chunk.class as usize] as usize) as u32;
-            let sparse = u32::from(chunk.used) * 4 <= blocks * 3;
-            let drain = sparse && class.used.div_ceil(blocks) + 2 <= class.chunks;
+            if chunk.used == 0 {
+                if freed < MAX_FREED_PER_PASS {
+                    freed += 1;
+                    self.release(id as u32);
+                }
+                continue;
+            }
+            let drain = self.is_wasteful(chunk);
             if drain && chunk.listed {
                 self.unlist(id as u32);
             }
@@ -323,6 +337,20 @@ impl<U: Unit> Slab<U> {
                 self.list(id as u32);
             }
         }
+    }
+
+    /// Returns whether a chunk is to be emptied: of a size that needs fewer chunks than it has, those that are
+    /// at most three quarters full; and the last one of a size if at most half of its resident memory is in
+    /// use, since memory of a new one is not resident before it is used.
+    fn is_wasteful(&self, chunk: &Chunk<U>) -> bool {
+        let class = &self.classes[chunk.class as usize];
+        let size = u32::from(self.sizes[chunk.class as usize]);
+        let blocks = Self::CHUNK as u32 / size;
+        let used = u32::from(chunk.used);
+        if class.chunks == 1 {
+            return used * size * 2 <= u32::from(chunk.fresh);
+        }
+        used * 4 <= blocks * 3 && class.used.div_ceil(blocks) < class.chunks
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -344,7 +372,7 @@ impl<U: Unit> Slab<U> {
 
     #[inline]
     fn locate(block: u32) -> (usize, usize) {
-        ((block >> U::CHUNK_BITS) as usize, block as usize & (Self::CHUNK - 1))
+        ((block >> U::CHUNK_BITS) as usize, block as usize & ((1 << U::CHUNK_BITS) - 1))
     }
 
     fn add_chunk(&mut self, class: usize) -> u32 {
@@ -373,29 +401,33 @@ impl<U: Unit> Slab<U> {
         id
     }
 
-    /// Keeps an empty chunk if it is the only one that blocks of its size can be allocated from, and frees it
-    /// otherwise.
+    /// Keeps an empty chunk until the next pass if it is the only one that blocks of its size can be allocated
+    /// from, so that not every block comes with memory from the system, and frees it otherwise.
     fn reclaim(&mut self, id: u32) {
         let chunk = &mut self.chunks[id as usize];
         chunk.free = NO_BLOCK;
         chunk.fresh = 0;
-        let class = chunk.class as usize;
-        let head = self.classes[class].available;
+        let head = self.classes[chunk.class as usize].available;
         let alone = head == NO_CHUNK || (head == id && chunk.next == NO_CHUNK);
-        if alone {
-            chunk.draining = false;
-            if !chunk.listed {
-                self.list(id);
-            }
+        if !alone {
+            self.release(id);
             return;
         }
-        if chunk.listed {
+        chunk.draining = false;
+        if !chunk.listed {
+            self.list(id);
+        }
+    }
+
+    /// Frees an empty chunk.
+    fn release(&mut self, id: u32) {
+        if self.chunks[id as usize].listed {
             self.unlist(id);
         }
         let chunk = &mut self.chunks[id as usize];
         chunk.words = Box::default();
         chunk.draining = false;
-        self.classes[class].chunks -= 1;
+        self.classes[chunk.class as usize].chunks -= 1;
         self.vacant.push(id);
     }
 
@@ -480,12 +512,38 @@ mod tests {
             slab.free(block);
         }
         assert_eq!((slab.blocks(), slab.held()), (0, 2));
+        slab.plan_drain();
+        assert_eq!(slab.held(), 0);
+        let block = slab.alloc(1);
+        slab.get_mut(block).fill(7);
+        assert_eq!((slab.get(block), slab.held()), (&[7; 3][..], 1));
+    }
+
+    #[test]
+    fn the_last_chunk_of_a_size_is_replaced_when_little_of_it_is_in_use() {
+        let mut slab = Slab::<u64>::new(&SIZES);
+        let blocks: Vec<u32> = (0..1000).map(|_| slab.alloc(1)).collect();
+        for (number, block) in blocks.iter().enumerate() {
+            match number % 4 {
+                0 => slab.get_mut(*block).fill(number as u64),
+                _ => slab.free(*block),
+            }
+        }
+        slab.plan_drain();
+        let kept: Vec<u32> = blocks.iter().step_by(4).map(|block| slab.relocate(*block)).collect();
+        assert_eq!(slab.held(), 1);
+        for (block, value) in kept.iter().zip((0_u64..).step_by(4)) {
+            assert_eq!(slab.get(*block), [value; 3]);
+            assert!((*block as usize & 0x7fff) < 3 * 250, "are at the beginning of the new chunk");
+        }
+        slab.plan_drain();
+        assert!(kept.iter().all(|block| slab.relocate(*block) == *block));
     }
 
     #[test]
     fn draining_frees_sparse_chunks() {
         let mut slab = Slab::<u64>::new(&SIZES);
-        let blocks: Vec<u32> = (0..10 * 16_384).map(|_| slab.alloc(0)).collect();
+        let blocks: Vec<u32> = (0..10 * 16_379).map(|_| slab.alloc(0)).collect();
         assert_eq!(slab.held(), 10);
         let mut kept = Vec::new();
         for (i, &block) in blocks.iter().enumerate() {
