@@ -9,7 +9,7 @@
 //! Invariants, each against a known fault of glommio 0.9. Nobody awaits a send, because two cores that wait
 //! for room with each other would wait for ever. Channel ends are never cloned, because a clone is a second
 //! writer to a queue with room for one. Nobody waits in glommio's reactor, which is not polled
-//! ([`event_loop`](crate::event_loop)): a queue is asked only if the number of batches sent says that it has
+//! (`event_loop`): a queue is asked only if the number of batches sent says that it has
 //! one, because asking an empty queue leaves a waker behind that is never taken out.
 
 use std::any::Any;

@@ -1,4 +1,4 @@
-//! Waiting for sockets: one epoll set per core, which the core's [event loop](crate::event_loop) waits for.
+//! Waiting for sockets: one epoll set per core, which the core's event loop waits for.
 //!
 //! Why not glommio's own sockets: waiting for each read separately costs a request to the kernel and a
 //! completion that interrupts the thread, half of what a core can do. With one set the cost of waiting is

@@ -1,7 +1,7 @@
 //! Memory that remains when most peers have expired.
 //!
-//! `GLIBC_TUNABLES=glibc.malloc.mmap_threshold=131072 cargo bench -p aquatic_swarm --bench shrink -- [--peers N]
-//! [--torrents N]`
+//! `GLIBC_TUNABLES=glibc.malloc.mmap_threshold=131072 cargo bench -p aquatic_swarm --bench shrink -- [--peers
+//! N] [--torrents N]`
 //!
 //! The tunable is what the tracker sets when it starts. Peers announce for random torrents; a share of them,
 //! chosen at random, again half an hour later, and the others expire: 90 % of all, then 99 %, then all. After

@@ -356,7 +356,8 @@ impl<K: PeerFormat> Store<K> {
         }))
     }
 
-    /// Updates the stamp of the peer at a position of a list. Returns its previous stamp and its new position.
+    /// Updates the stamp of the peer at a position of a list. Returns its previous stamp and its new
+    /// position.
     #[inline]
     fn restamp_in_list(
         &mut self,

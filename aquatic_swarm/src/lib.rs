@@ -27,8 +27,9 @@
 //!   increasingly, as peers announce.
 //! * **Size classes are fine-grained**, so little is wasted within a block. Blocks of torrents that changed
 //!   size are compacted by the passes of [`Expire`](aquatic_common::expiry::Expire), so little is wasted
-//!   between blocks. Empty chunks of memory are returned to the allocator. They are so large that glibc's maps
-//!   each by itself and returns it to the operating system, if the threshold for that is fixed at 128 KiB.
+//!   between blocks. Empty chunks of memory are returned to the allocator. They are so large that glibc's
+//!   maps each by itself and returns it to the operating system, if the threshold for that is fixed at 128
+//!   KiB.
 //! * **Hashes are keyed**, because clients choose info hashes, addresses and ports.
 //!
 //! # Memory

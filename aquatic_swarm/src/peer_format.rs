@@ -19,7 +19,8 @@ pub(crate) trait PeerFormat: Copy + Debug {
     /// Returns the same peer with another stamp.
     fn with_stamp(peer: Self::Peer, stamp: Stamp) -> Self::Peer;
     fn stamp(peer: Self::Peer) -> Stamp;
-    /// Returns a known peer with the stamp of another announce, which keeps whether its completion was counted.
+    /// Returns a known peer with the stamp of another announce, which keeps whether its completion was
+    /// counted.
     #[inline]
     fn restamped(peer: Self::Peer, stamp: Stamp) -> Self::Peer {
         let (stamp, _) = stamp.after(Self::stamp(peer));

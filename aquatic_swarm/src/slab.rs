@@ -139,8 +139,8 @@ pub(crate) const CACHE_LINE: usize = 64;
 /// Bytes that the C library adds to memory it maps.
 const ALLOCATION_HEADER: usize = 16;
 
-/// Maximum number of empty chunks freed at the beginning of a pass. Returning one to the system takes up to 30
-/// microseconds.
+/// Maximum number of empty chunks freed at the beginning of a pass. Returning one to the system takes up to
+/// 30 microseconds.
 const MAX_FREED_PER_PASS: usize = 16;
 
 const NO_BLOCK: u16 = u16::MAX;
@@ -339,9 +339,9 @@ impl<U: Unit> Slab<U> {
         }
     }
 
-    /// Returns whether a chunk is to be emptied: of a size that needs fewer chunks than it has, those that are
-    /// at most three quarters full; and the last one of a size if at most half of its resident memory is in
-    /// use, since memory of a new one is not resident before it is used.
+    /// Returns whether a chunk is to be emptied: of a size that needs fewer chunks than it has, those that
+    /// are at most three quarters full; and the last one of a size if at most half of its resident memory is
+    /// in use, since memory of a new one is not resident before it is used.
     fn is_wasteful(&self, chunk: &Chunk<U>) -> bool {
         let class = &self.classes[chunk.class as usize];
         let size = u32::from(self.sizes[chunk.class as usize]);
@@ -401,8 +401,8 @@ impl<U: Unit> Slab<U> {
         id
     }
 
-    /// Keeps an empty chunk until the next pass if it is the only one that blocks of its size can be allocated
-    /// from, so that not every block comes with memory from the system, and frees it otherwise.
+    /// Keeps an empty chunk until the next pass if it is the only one that blocks of its size can be
+    /// allocated from, so that not every block comes with memory from the system, and frees it otherwise.
     fn reclaim(&mut self, id: u32) {
         let chunk = &mut self.chunks[id as usize];
         chunk.free = NO_BLOCK;
