@@ -27,6 +27,7 @@ use crate::spare_memory::SpareMemory;
 use crate::startup::{self, Unsupported};
 use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::supervise::{Event, ReloadTrigger, StopHold, Supervisor};
+use crate::sys;
 
 /// Longest time a core may take to come up.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -177,6 +178,7 @@ impl Engine {
     /// # Errors
     /// Anything that would keep the tracker from running, with its remedy.
     pub fn prepare(config: EngineConfig) -> Result<Self, EngineError> {
+        sys::map_large_allocations();
         let supervisor = Supervisor::new();
         let state = match &config.state_directory {
             none if none.as_os_str().is_empty() => None,

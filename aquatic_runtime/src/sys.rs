@@ -89,6 +89,15 @@ pub(crate) fn collapse(start: usize, bytes: usize) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the C library map each allocation of 128 KiB and more by itself, so that its memory goes back to the
+/// system when it is freed. By default the library raises the limit to the size of what is freed, and then
+/// takes such memory from its heaps, of which it gives back the end only.
+pub(crate) fn map_large_allocations() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call sets a number, and may be made at any time.
+    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10) };
+}
+
 /// Has the C library give all free pages back to the system. Whether there were any.
 pub(crate) fn give_memory_back() -> bool {
     #[cfg(target_env = "gnu")]
