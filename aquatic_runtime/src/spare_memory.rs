@@ -4,8 +4,8 @@
 //! held lies all over them, so after a crowd has gone the process would stay as large as it was, for good.
 //! Whole pages of it can be given back wherever they are, but looking for them takes a while, during which a
 //! core that needs memory waits: some milliseconds for a hundred megabytes. So it is done when half of the
-//! connections, or of the memory of the store, have gone, and not otherwise. Most of the store is not concerned:
-//! its chunks are mapped one by one, see `sys::map_large_allocations`.
+//! connections, or of the memory of the store, have gone, and not otherwise. Most of the store is not
+//! concerned: its chunks are mapped one by one, see `sys::map_large_allocations`.
 
 use std::time::Duration;
 

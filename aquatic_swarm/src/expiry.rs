@@ -46,6 +46,8 @@ impl<K: PeerFormat> Store<K> {
     /// Works until `budget` units are done or the pass ends.
     pub(crate) fn expire(&mut self, cutoff: Cutoff, budget: u64) -> Expired {
         let mut done = Expired::default();
+        self.table.give_back();
+        self.lists.give_back();
         if !self.cursor.running {
             self.cursor = Cursor { running: true, ..Cursor::default() };
             self.table.plan_drain();

@@ -139,9 +139,12 @@ pub(crate) const CACHE_LINE: usize = 64;
 /// Bytes that the C library adds to memory it maps.
 const ALLOCATION_HEADER: usize = 16;
 
-/// Maximum number of empty chunks freed at the beginning of a pass. Returning one to the system takes up to
-/// 30 microseconds.
-const MAX_FREED_PER_PASS: usize = 16;
+/// Maximum number of empty chunks that one call of [`Slab::give_back`] frees. Returning one to the system
+/// takes up to 30 microseconds, and most chunks that are drained become empty at the end of the same pass.
+const MAX_FREED: usize = 4;
+/// Number of empty chunks above which their memory is used again instead, so that not many wait to be freed
+/// while the store grows. Other chunks are new, so that what they do not use is not resident.
+const MAX_SPARE: usize = 8;
 
 const NO_BLOCK: u16 = u16::MAX;
 const NO_CHUNK: u32 = u32::MAX;
@@ -196,6 +199,8 @@ pub(crate) struct Slab<U: Unit> {
     classes: Vec<Class>,
     chunks: Vec<Chunk<U>>,
     vacant: Vec<u32>,
+    /// Memory of empty chunks that [`Self::give_back`] frees.
+    spare: Vec<Box<[U::Word]>>,
 }
 
 impl<U: Unit> Slab<U> {
@@ -207,7 +212,13 @@ impl<U: Unit> Slab<U> {
 
     pub(crate) fn new(sizes: &'static [u16]) -> Self {
         let class = Class { available: NO_CHUNK, chunks: 0, used: 0 };
-        Self { sizes, classes: vec![class; sizes.len()], chunks: Vec::new(), vacant: Vec::new() }
+        Self {
+            sizes,
+            classes: vec![class; sizes.len()],
+            chunks: Vec::new(),
+            vacant: Vec::new(),
+            spare: Vec::new(),
+        }
     }
 
     /// Allocates a block of a size class, with arbitrary content. The number of chunks is bounded by the
@@ -312,19 +323,24 @@ impl<U: Unit> Slab<U> {
         self.resize(block, class, self.sizes[class] as usize)
     }
 
-    /// Frees empty chunks and selects those to be emptied. Takes time proportional to the number of chunks.
+    /// Frees some memory of empty chunks.
+    pub(crate) fn give_back(&mut self) {
+        self.spare.truncate(self.spare.len().saturating_sub(MAX_FREED));
+        if self.spare.is_empty() {
+            self.spare = Vec::new();
+        }
+    }
+
+    /// Releases empty chunks and selects those to be emptied. Takes time proportional to the number of
+    /// chunks.
     pub(crate) fn plan_drain(&mut self) {
-        let mut freed = 0;
         for id in 0..self.chunks.len() {
             let chunk = &self.chunks[id];
             if chunk.words.is_empty() {
                 continue;
             }
             if chunk.used == 0 {
-                if freed < MAX_FREED_PER_PASS {
-                    freed += 1;
-                    self.release(id as u32);
-                }
+                self.release(id as u32);
                 continue;
             }
             let drain = self.is_wasteful(chunk);
@@ -354,7 +370,8 @@ impl<U: Unit> Slab<U> {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        (self.chunks.len() - self.vacant.len()) * (Self::CHUNK * size_of::<U>() + CACHE_LINE)
+        (self.chunks.len() - self.vacant.len() + self.spare.len())
+            * (Self::CHUNK * size_of::<U>() + CACHE_LINE)
             + self.chunks.capacity() * size_of::<Chunk<U>>()
             + self.vacant.capacity() * size_of::<u32>()
     }
@@ -391,8 +408,10 @@ impl<U: Unit> Slab<U> {
             });
             (self.chunks.len() - 1) as u32
         });
+        let reused = if self.spare.len() > MAX_SPARE { self.spare.pop() } else { None };
         let chunk = &mut self.chunks[id as usize];
-        chunk.words = vec![U::ZERO; Self::CHUNK * U::WORDS + Self::PAD].into_boxed_slice();
+        chunk.words =
+            reused.unwrap_or_else(|| vec![U::ZERO; Self::CHUNK * U::WORDS + Self::PAD].into_boxed_slice());
         let start = chunk.words.as_ptr().align_offset(CACHE_LINE);
         chunk.start = if start < Self::PAD { start as u8 } else { 0 };
         chunk.class = class as u8;
@@ -419,13 +438,13 @@ impl<U: Unit> Slab<U> {
         }
     }
 
-    /// Frees an empty chunk.
+    /// Leaves the memory of an empty chunk to [`Self::give_back`].
     fn release(&mut self, id: u32) {
         if self.chunks[id as usize].listed {
             self.unlist(id);
         }
         let chunk = &mut self.chunks[id as usize];
-        chunk.words = Box::default();
+        self.spare.push(std::mem::take(&mut chunk.words));
         chunk.draining = false;
         self.classes[chunk.class as usize].chunks -= 1;
         self.vacant.push(id);
@@ -513,7 +532,11 @@ mod tests {
         }
         assert_eq!((slab.blocks(), slab.held()), (0, 2));
         slab.plan_drain();
-        assert_eq!(slab.held(), 0);
+        assert_eq!((slab.held(), slab.spare.len()), (0, 9));
+        for left in [5, 1, 0] {
+            slab.give_back();
+            assert_eq!(slab.spare.len(), left);
+        }
         let block = slab.alloc(1);
         slab.get_mut(block).fill(7);
         assert_eq!((slab.get(block), slab.held()), (&[7; 3][..], 1));

@@ -385,6 +385,10 @@ impl Table {
         }
     }
 
+    pub(crate) fn give_back(&mut self) {
+        self.slab.give_back();
+    }
+
     pub(crate) fn plan_drain(&mut self) {
         self.slab.plan_drain();
     }
