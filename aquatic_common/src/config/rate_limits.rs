@@ -42,7 +42,7 @@ crate::settings! {
         pub udp_connects: u32 = 0, unit "requests per second", in 0..=100_000_000;
         /// While more arrives over UDP than a worker can serve, serve light networks first and let the kernel
         /// drop a part of what the heaviest send.
-        /// Off by default: it still takes bursts of few clients for overload.
+        /// Off by default: it still takes a few busy clients for overload.
         pub udp_overload_control: bool = false;
         /// Rate of TCP connections that a source may open; 0 for no limit. Trusted proxies are exempt.
         pub tcp_connections: u32 = 500, unit "connections per second", in 0..=1_000_000;
