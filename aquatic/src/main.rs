@@ -1,8 +1,9 @@
 //! Command line and configuration of the tracker. Selects the services and composes them; what a service does
-//! is in its crate.
+//! is in its crate, and what the other subcommands do is in `commands`.
 
 #![forbid(unsafe_code)]
 
+mod commands;
 mod compose;
 mod config;
 mod environment;
@@ -11,12 +12,16 @@ mod reload;
 
 use std::process::ExitCode;
 
-use aquatic_cli_helpers::{ConfigFlags, run_scoped};
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, Parser};
 
-use crate::config::Mode;
+use crate::commands::Command;
 
 const EXAMPLES: &str = "\
+Examples:
+  aquatic all -p > tracker.toml  Write a commented configuration to start from
+  aquatic all -c tracker.toml    Serve all protocols as configured";
+
+const MORE: &str = "\
 Examples:
   aquatic all                    Serve all protocols on port 6969, all cores
   aquatic all -p > tracker.toml  Write a commented configuration to start from
@@ -26,42 +31,26 @@ Examples:
 Announce URLs: udp://HOST:6969/announce, also with http, https, ws and wss.
 Ctrl-C and SIGTERM stop it; SIGHUP reloads configuration and files.
 
+For packages: `aquatic completions bash|zsh|fish` and `aquatic man DIRECTORY`.
+
 Exit codes: 0 success, 1 configuration, 2 command line, 3 failure, 101 a bug.";
 
 /// A BitTorrent tracker: tells the clients of a torrent about each other.
 #[derive(Debug, Parser)]
-#[command(name = "aquatic", version, propagate_version = true, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "aquatic", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = EXAMPLES, after_long_help = MORE)]
 #[command(disable_help_subcommand = true, disable_version_flag = true)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    service: Service,
+    command: Command,
 
     /// Print the version and exit
     #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
     version: Option<bool>,
 }
 
-/// The services this program can run.
-#[derive(Debug, Subcommand)]
-enum Service {
-    /// Serve all protocols on one UDP and one TCP port
-    All(ConfigFlags),
-    /// Serve clients over UDP (BEP 15)
-    Udp(ConfigFlags),
-    /// Serve clients over HTTP or HTTPS (BEP 3, 7, 23, 48)
-    Http(ConfigFlags),
-    /// Introduce browsers to each other over WebSocket (WebTorrent)
-    Ws(ConfigFlags),
-}
-
 fn main() -> ExitCode {
-    let (flags, mode) = match Cli::parse().service {
-        Service::All(flags) => (flags, Mode::All),
-        Service::Udp(flags) => (flags, Mode::Udp),
-        Service::Http(flags) => (flags, Mode::Http),
-        Service::Ws(flags) => (flags, Mode::Ws),
-    };
-    run_scoped(&flags, &mode, |config| compose::run(&config, mode, &flags))
+    Cli::parse().command.run()
 }
 
 #[cfg(test)]
@@ -79,6 +68,9 @@ mod tests {
     fn help_fits_a_screen() {
         let help = Cli::command().term_width(80).render_help().to_string();
         assert!(help.lines().count() <= 24, "{help}");
-        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+        let long = Cli::command().term_width(80).render_long_help().to_string();
+        for line in help.lines().chain(long.lines()) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
     }
 }

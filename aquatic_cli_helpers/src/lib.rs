@@ -56,4 +56,4 @@ mod run;
 pub use exit::ExitStatus;
 pub use flags::{ConfigFlags, Override};
 pub use load::{LoadError, MAX_FILE_BYTES, load};
-pub use run::{run, run_scoped};
+pub use run::{complain, print_to_stdout, run, run_scoped};

@@ -1,5 +1,6 @@
 //! Execution of the flags: printing, checking, or running the program.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -25,7 +26,7 @@ pub fn run_scoped<C: Configuration>(
     service: impl FnOnce(C) -> anyhow::Result<()>,
 ) -> ExitCode {
     if flags.print_config {
-        return print_to_stdout(print::default_config(scope)).into();
+        return print_toml(print::default_config(scope)).into();
     }
     let (path, set) = (flags.config.as_deref(), &flags.set);
     let loaded =
@@ -47,7 +48,7 @@ fn start<C: Configuration>(
     service: impl FnOnce(C) -> anyhow::Result<()>,
 ) -> ExitStatus {
     if flags.print_parsed_config {
-        let printed = print_to_stdout(print::parsed_config(&config, scope));
+        let printed = print_toml(print::parsed_config(&config, scope));
         if printed != ExitStatus::Success {
             return printed;
         }
@@ -55,7 +56,7 @@ fn start<C: Configuration>(
     if flags.check_config {
         // Below a printed configuration as a comment, so that the whole output is TOML.
         let prefix = if flags.print_parsed_config { "# " } else { "" };
-        return print_to_stdout(Ok(format!("{prefix}configuration is valid\n")));
+        return print_to_stdout(format!("{prefix}configuration is valid\n").as_bytes());
     }
     logger::start(config.log_level());
     match service(config) {
@@ -79,18 +80,21 @@ fn status_of(error: &anyhow::Error) -> ExitStatus {
     }
 }
 
-fn print_to_stdout(text: Result<String, toml::ser::Error>) -> ExitStatus {
-    let text = match text {
-        Ok(text) => text,
+fn print_toml(text: Result<String, toml::ser::Error>) -> ExitStatus {
+    match text {
+        Ok(text) => print_to_stdout(text.as_bytes()),
         Err(error) => {
             complain(&format_args!("the configuration cannot be written as TOML: {error}"));
-            return ExitStatus::Failure;
+            ExitStatus::Failure
         }
-    };
+    }
+}
+
+/// Writes a text to standard output. A reader that has closed the pipe, as `| head` does, is no failure.
+pub fn print_to_stdout(text: &[u8]) -> ExitStatus {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(text).and_then(|()| out.flush()) {
         Ok(()) => ExitStatus::Success,
-        // The reader closed the pipe, as `| head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitStatus::Success,
         Err(error) => {
             complain(&format_args!("cannot write to standard output: {error}"));
@@ -100,6 +104,6 @@ fn print_to_stdout(text: Result<String, toml::ser::Error>) -> ExitStatus {
 }
 
 /// Writes an error to standard error. If that fails, the exit code still reports the failure.
-fn complain(error: &dyn std::fmt::Display) {
+pub fn complain(error: &dyn fmt::Display) {
     logger::write_last(&format!("error: {error}\n"));
 }

@@ -1,0 +1,50 @@
+//! The subcommands. Those that serve clients are run by `compose`; each other one has a module with its flags
+//! and what it does.
+
+mod completions;
+mod manual;
+
+use std::process::ExitCode;
+
+use aquatic_cli_helpers::{ConfigFlags, run_scoped};
+use clap::Subcommand;
+
+use crate::compose;
+use crate::config::Mode;
+
+/// What the program is asked to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve all protocols on one UDP and one TCP port
+    All(ConfigFlags),
+    /// Serve clients over UDP (BEP 15)
+    Udp(ConfigFlags),
+    /// Serve clients over HTTP or HTTPS (BEP 3, 7, 23, 48)
+    Http(ConfigFlags),
+    /// Introduce browsers to each other over WebSocket (WebTorrent)
+    Ws(ConfigFlags),
+    /// Print the completions for a shell
+    #[command(hide = true)]
+    Completions(completions::Completions),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man(manual::Manual),
+}
+
+impl Command {
+    /// Does what is asked, and returns how that ended.
+    pub(crate) fn run(self) -> ExitCode {
+        match self {
+            Self::All(flags) => serve(&flags, Mode::All),
+            Self::Udp(flags) => serve(&flags, Mode::Udp),
+            Self::Http(flags) => serve(&flags, Mode::Http),
+            Self::Ws(flags) => serve(&flags, Mode::Ws),
+            Self::Completions(completions) => completions.run().into(),
+            Self::Man(manual) => manual.run().into(),
+        }
+    }
+}
+
+fn serve(flags: &ConfigFlags, mode: Mode) -> ExitCode {
+    run_scoped(flags, &mode, |config| compose::run(&config, mode, flags))
+}
