@@ -2,7 +2,7 @@
 
 use aquatic_common::Family;
 use aquatic_http_protocol::{Fault, HttpFault, Refusal};
-use aquatic_metrics::{CoreMetrics, Counter, Label, names};
+use aquatic_metrics::{CoreMetrics, Counter, Label, SampledHistogram, names};
 use aquatic_net::proxy::NoClient;
 use aquatic_tracker::{Reason, ReasonCounters};
 
@@ -91,6 +91,7 @@ pub struct Counters {
     no_client: [Counter; NoClient::ALL.len()],
     received: Counter,
     sent: Counter,
+    pub(crate) durations: SampledHistogram,
 }
 
 impl Counters {
@@ -116,6 +117,7 @@ impl Counters {
             no_client: NoClient::ALL.map(no_client),
             received: metrics.counter(&names::RECEIVED_BYTES, &[PROTOCOL]),
             sent: metrics.counter(&names::SENT_BYTES, &[PROTOCOL]),
+            durations: SampledHistogram::new(metrics.histogram(&names::REQUEST_DURATION, &[PROTOCOL])),
         }
     }
 

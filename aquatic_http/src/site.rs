@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use aquatic_http_protocol::Refused;
+use aquatic_metrics::SampledHistogram;
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_tracker::{LocalTracker, Waiter};
 use aquatic_web::{AfterReply, Outcome, Site, WebRequest};
@@ -114,6 +115,10 @@ impl Site for HttpTracker {
 
     fn count_health(&self) {
         self.handler.counters().health.add(1);
+    }
+
+    fn durations(&self) -> Option<&SampledHistogram> {
+        Some(&self.handler.counters().durations)
     }
 
     fn count_bytes(&self, received: usize, sent: usize) {

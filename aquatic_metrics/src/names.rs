@@ -6,6 +6,8 @@
 pub enum Kind {
     /// Only grows.
     Counter,
+    /// Only grows; each core is shown by itself, with the label `core`.
+    CounterPerCore,
     /// Only grows, and an operator should hear of it: something was refused, lost or dropped. The first
     /// increase is logged, further ones at most once a minute.
     Loss,
@@ -13,6 +15,12 @@ pub enum Kind {
     Gauge,
     /// Goes up and down; each core is shown by itself, with the label `core`.
     GaugePerCore,
+    /// How often values were at most as large as bounds, the powers of two up to `doublings`; of times, these
+    /// are microseconds.
+    Histogram {
+        /// Binary logarithm of the largest bound.
+        doublings: u32,
+    },
 }
 
 impl Kind {
@@ -20,8 +28,8 @@ impl Kind {
     #[must_use]
     pub fn only_grows(self) -> bool {
         match self {
-            Self::Counter | Self::Loss => true,
-            Self::Gauge | Self::GaugePerCore => false,
+            Self::Counter | Self::CounterPerCore | Self::Loss => true,
+            Self::Gauge | Self::GaugePerCore | Self::Histogram { .. } => false,
         }
     }
 }
@@ -35,6 +43,8 @@ pub enum Unit {
     Seconds,
     /// Counted in microseconds, shown in seconds.
     Microseconds,
+    /// Counted in nanoseconds, shown in seconds.
+    Nanoseconds,
 }
 
 /// A metric: all its series share these.
@@ -115,6 +125,19 @@ pub const RATE_LIMIT_DRY_RUN: Metric = metric(
     "aquatic_rate_limit_dry_run",
     Kind::Counter,
     "Requests above a rate limit that were served because rate_limits.mode is \"dry_run\"",
+);
+/// Time from the receipt of a request to the moment that its reply was handed to the kernel, by protocol.
+pub const REQUEST_DURATION: Metric = metric(
+    "aquatic_request_duration",
+    Kind::Histogram { doublings: 23 },
+    "Time from receiving a request to giving its reply to the kernel; of HTTP and WebSocket, one read in 16",
+)
+.in_unit(Unit::Nanoseconds);
+/// Packets received together, by protocol and family.
+pub const BATCH_SIZE: Metric = metric(
+    "aquatic_batch_size",
+    Kind::Histogram { doublings: 6 },
+    "Packets received together by one system call",
 );
 /// Requests that arrived on a core that does not own their torrent, by protocol and family.
 pub const FORWARDED: Metric =
@@ -198,6 +221,13 @@ pub const OWNER_REQUESTS_PENDING: Metric = metric(
 pub const TICK_LAG: Metric =
     metric("aquatic_tick_lag", Kind::GaugePerCore, "Delay of the last run of a core's periodic task")
         .in_unit(Unit::Microseconds);
+/// Time that a core did not spend waiting for something to do.
+pub const CORE_BUSY_TIME: Metric = metric(
+    "aquatic_core_busy",
+    Kind::CounterPerCore,
+    "Time that a core did not spend waiting for something to do; its rate is the share of busy time",
+)
+.in_unit(Unit::Nanoseconds);
 /// Share of its time that a core is busy, averaged over a minute, in thousandths.
 pub const CORE_BUSY: Metric = metric(
     "aquatic_core_busy_permille",

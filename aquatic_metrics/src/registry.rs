@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::histogram::{Cells, Distribution, Histogram};
 use crate::names::{Kind, Metric};
 
 /// A label and its value, such as `("protocol", "udp")`.
@@ -46,16 +47,36 @@ impl MetricSeries {
             |series: &Series, core, value| Sample { metric, labels: Arc::clone(&series.labels), core, value };
         for series in &self.series {
             match metric.kind {
-                Kind::GaugePerCore => samples.extend(
+                Kind::GaugePerCore | Kind::CounterPerCore => samples.extend(
                     series
                         .cells
                         .iter()
                         .map(|(core, cell)| sample(series, Some(*core), cell.load(Ordering::Relaxed))),
                 ),
                 Kind::Counter | Kind::Loss | Kind::Gauge => samples.push(sample(series, None, series.sum())),
+                // Kept apart, as they are more than a number.
+                Kind::Histogram { .. } => {}
             }
         }
     }
+}
+
+/// Cells of a series of a histogram, those of all cores.
+struct HistogramSeries {
+    metric: &'static Metric,
+    labels: Arc<[Label]>,
+    cells: Vec<Cells>,
+}
+
+/// What a series of a histogram showed at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistogramSample {
+    /// What was measured.
+    pub metric: &'static Metric,
+    /// Which series of it.
+    pub labels: Arc<[Label]>,
+    /// The values, over all cores.
+    pub distribution: Distribution,
 }
 
 /// All metrics of the process, in the order of registration.
@@ -64,6 +85,8 @@ struct Metrics {
     all: Vec<MetricSeries>,
     /// Position of each metric, by its name.
     positions: HashMap<&'static str, usize>,
+    /// All histograms. Series of a metric are adjacent.
+    histograms: Vec<HistogramSeries>,
 }
 
 impl Metrics {
@@ -137,6 +160,40 @@ impl Registry {
         samples
     }
 
+    /// Values of all series of histograms. Series of one metric are adjacent.
+    #[must_use]
+    pub fn histograms(&self) -> Vec<HistogramSample> {
+        let metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        let sample = |series: &HistogramSeries| {
+            let mut distribution = Distribution::empty(series.metric);
+            series.cells.iter().for_each(|cells| distribution.add_cells(cells));
+            HistogramSample { metric: series.metric, labels: Arc::clone(&series.labels), distribution }
+        };
+        metrics.histograms.iter().map(sample).collect()
+    }
+
+    /// Values of all series of one histogram together.
+    #[must_use]
+    pub fn distribution(&self, metric: &Metric) -> Distribution {
+        let metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut distribution = Distribution::empty(metric);
+        let series = metrics.histograms.iter().filter(|series| series.metric == metric);
+        series.flat_map(|series| &series.cells).for_each(|cells| distribution.add_cells(cells));
+        distribution
+    }
+
+    fn add_histogram(&self, metric: &'static Metric, labels: &[Label], cells: Cells) {
+        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        let histograms = &mut metrics.histograms;
+        let known = histograms.iter_mut().find(|series| series.metric == metric && *series.labels == *labels);
+        if let Some(series) = known {
+            return series.cells.push(cells);
+        }
+        let at = histograms.iter().rposition(|series| series.metric == metric);
+        let at = at.map_or(histograms.len(), |last| last + 1);
+        histograms.insert(at, HistogramSeries { metric, labels: labels.into(), cells: vec![cells] });
+    }
+
     /// Sum of all series of one metric.
     #[must_use]
     pub fn sum(&self, metric: &Metric) -> u64 {
@@ -187,6 +244,16 @@ impl CoreMetrics {
     #[must_use]
     pub fn gauge(&self, metric: &'static Metric, labels: &[Label]) -> Gauge {
         Gauge { cell: self.cell(metric, labels), one_writer: PhantomData }
+    }
+
+    /// A histogram without values, of a metric whose kind is [`Kind::Histogram`].
+    #[must_use]
+    pub fn histogram(&self, metric: &'static Metric, labels: &[Label]) -> Histogram {
+        debug_assert!(matches!(metric.kind, Kind::Histogram { .. }), "{metric:?}");
+        let doublings = if let Kind::Histogram { doublings } = metric.kind { doublings } else { 0 };
+        let cells = Cells::leak(doublings);
+        self.registry.add_histogram(metric, labels, cells);
+        Histogram::new(cells)
     }
 
     fn cell(&self, metric: &'static Metric, labels: &[Label]) -> &'static AtomicU64 {

@@ -62,6 +62,7 @@ impl fmt::Debug for Core {
 struct Counts {
     wait_failures: Counter,
     watched: Gauge,
+    busy: Counter,
 }
 
 impl Counts {
@@ -69,6 +70,7 @@ impl Counts {
         Self {
             wait_failures: metrics.counter(&names::WAIT_FAILURES, &[]),
             watched: metrics.gauge(&names::WATCHED_FDS, &[]),
+            busy: metrics.counter(&names::CORE_BUSY_TIME, &[]),
         }
     }
 }
@@ -224,6 +226,11 @@ impl Core {
     pub(crate) fn housekeeping(&self) {
         self.counts.wait_failures.add(self.readiness.take_failures());
         self.counts.watched.set(self.readiness.len() as u64);
+    }
+
+    /// Counts time that was not spent waiting.
+    pub(crate) fn count_busy(&self, time: Duration) {
+        self.counts.busy.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Has the event loop look for messages here from now on.

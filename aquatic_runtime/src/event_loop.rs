@@ -39,6 +39,8 @@ pub(crate) struct EventLoop {
     /// Polls of tasks before this task last stepped aside.
     polls_seen: u64,
     last_look: Duration,
+    /// Time up to which busy time has been counted.
+    counted_to: Duration,
     /// A queue was left with messages in it.
     more_messages: bool,
 }
@@ -53,6 +55,7 @@ impl EventLoop {
         core.readiness().watch_waker(&alarm.timer)?;
         core.readiness().watch_waker(core.notifier())?;
         Ok(Self {
+            counted_to: core.tick(),
             core,
             alarm,
             events: Vec::with_capacity(EVENTS_PER_POLL),
@@ -85,6 +88,7 @@ impl EventLoop {
         } else if now.saturating_sub(self.last_look) >= LOOK_INTERVAL {
             self.core.readiness().poll_events(&mut self.events, Wait::No);
             self.last_look = now;
+            self.count_busy(now);
         }
     }
 
@@ -94,10 +98,18 @@ impl EventLoop {
             self.alarm.set(now, deadline);
         }
         if self.core.notifier().begin_sleep() {
+            self.count_busy(now);
             self.core.readiness().poll_events(&mut self.events, Wait::Yes);
             self.core.notifier().end_sleep();
             self.last_look = self.core.tick();
+            self.counted_to = self.last_look;
         }
+    }
+
+    /// Counts the time since the last wait, or since the last call, as busy. Reads no clock.
+    fn count_busy(&mut self, now: Duration) {
+        self.core.count_busy(now.saturating_sub(self.counted_to));
+        self.counted_to = now;
     }
 }
 

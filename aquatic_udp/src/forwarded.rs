@@ -1,5 +1,7 @@
 //! Requests that one core received and another core owns.
 
+use std::time::Duration;
+
 use aquatic_common::{Family, InfoHash};
 use aquatic_net::udp::ReturnPath;
 use aquatic_swarm::Announce;
@@ -20,6 +22,8 @@ pub struct ForwardedAnnounce {
     pub transaction_id: TransactionId,
     /// The announce.
     pub announce: Announce,
+    /// Time since the epoch at which it was received.
+    pub received: Duration,
 }
 
 /// An admitted scrape of torrents that are not all this core's. It stays on this core; their counts are asked
@@ -34,6 +38,8 @@ pub struct ForwardedScrape {
     pub path: ReturnPath,
     /// Transaction id of the request (BEP 15).
     pub transaction_id: TransactionId,
+    /// Time since the epoch at which it was received.
+    pub received: Duration,
     info_hashes: [InfoHash; MAX_SCRAPE],
     torrents: u8,
 }
@@ -44,13 +50,13 @@ impl ForwardedScrape {
     pub fn new(
         (listener, family): (usize, Family),
         path: ReturnPath,
-        transaction_id: TransactionId,
+        (transaction_id, received): (TransactionId, Duration),
         info_hashes: &[InfoHash],
     ) -> Self {
         let mut all = [InfoHash([0; 20]); MAX_SCRAPE];
         all.iter_mut().zip(info_hashes).for_each(|(slot, info_hash)| *slot = *info_hash);
         let torrents = info_hashes.len().min(MAX_SCRAPE) as u8;
-        Self { listener, family, path, transaction_id, info_hashes: all, torrents }
+        Self { listener, family, path, transaction_id, received, info_hashes: all, torrents }
     }
 
     /// The torrents, in the order of the request.

@@ -369,7 +369,8 @@ impl Handler {
         }
         self.counters.forwarded.add(1);
         let owner = tracker.owner(&announce.info_hash);
-        let announce = ForwardedAnnounce { listener: listener.index, path: path(), transaction_id, announce };
+        let (listener, received) = (listener.index, self.sources.now);
+        let announce = ForwardedAnnounce { listener, path: path(), transaction_id, announce, received };
         forwarded.announces.push((owner, announce));
         Step::Done
     }
@@ -428,7 +429,7 @@ impl Handler {
             return forwarded.scrapes.push(ForwardedScrape::new(
                 (index, family),
                 path,
-                transaction_id,
+                (transaction_id, self.sources.now),
                 torrents,
             ));
         }

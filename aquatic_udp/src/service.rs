@@ -250,7 +250,7 @@ impl State {
     fn control_overload(&self, index: usize, batch: &Batch, activity: &mut Activity) -> u64 {
         let Some(listener) = self.listeners.get(index) else { return 0 };
         let mut control = listener.overload.borrow_mut();
-        let now = self.core.tick();
+        let now = self.core.time();
         let mut dropped = 0_u64;
         if control.is_active() && self.controls_overload.get() {
             for at in 0..batch.len() {
@@ -318,21 +318,29 @@ impl State {
         }
     }
 
-    /// Serves a received batch: everything between receiving and sending it.
-    fn serve_batch(&self, about: Listener, batch: &mut Batch, forwarded: &mut Forwarded) {
-        self.core.tick();
+    /// Serves a received batch: everything between receiving and sending it. Returns the number of requests
+    /// left to other cores.
+    fn serve_batch(&self, about: Listener, batch: &mut Batch, forwarded: &mut Forwarded) -> usize {
         let mut tracker = self.tracker.state();
         let mut handler = self.handler.borrow_mut();
         handler.sources().now = self.core.time();
         handler.handle(batch, about, (&mut tracker, self.core.now()), forwarded);
         drop(handler);
         drop(tracker);
+        let left = forwarded.announces.len() + forwarded.scrapes.len();
         for (owner, announce) in forwarded.announces.drain(..) {
             if self.outbox.add(owner, |batch| batch.push(announce)).is_err() {
                 self.handler.borrow().give_up(about.family, Reason::Overflow);
             }
         }
         self.outbox.flush();
+        left
+    }
+
+    /// Counts requests received at a time whose replies have been sent.
+    fn count_served(&self, requests: usize, received: Duration) {
+        let time = self.core.tick().saturating_sub(received);
+        self.counters.borrow().served(requests, time);
     }
 
     /// Asks the owners of the torrents of scrapes.
@@ -355,12 +363,15 @@ impl State {
     /// Replies to what other cores received and this one owns.
     fn answer_forwarded(&self, announces: &mut Vec<ForwardedAnnounce>) {
         let now = self.core.now();
+        let count = announces.len();
+        let Some(received) = announces.iter().map(|announce| announce.received).min() else { return };
         for forwarded in announces.drain(..) {
             self.reply_apart(forwarded.listener, forwarded.path, |handler, buffer| {
                 handler.handle_forwarded_announce(&forwarded, (&mut self.tracker.state(), now), buffer)
             });
         }
         self.flush_replies();
+        self.count_served(count, received);
     }
 
     /// Writes a reply that is not part of a received batch. `encode` returns its length.
@@ -413,6 +424,7 @@ impl Respond for State {
             handler.finish_scrape(&scrape, counts, buffer)
         });
         self.flush_replies();
+        self.count_served(1, scrape.received);
     }
 
     fn failed(&self, token: u32, error: RouteError) {
@@ -456,11 +468,14 @@ async fn listen(state: &Rc<State>, index: usize) {
                     wait_idle(state, listener, &mut activity).await;
                 }
                 Ok(received) => {
+                    let at = state.core.tick();
+                    state.counters.borrow().batch(index, received);
                     let dropped = state.control_overload(index, &batch, &mut activity);
                     state.handler.borrow_mut().drop_unread(dropped);
-                    state.serve_batch(about, &mut batch, &mut forwarded);
+                    let left = state.serve_batch(about, &mut batch, &mut forwarded);
                     state.ask_owners(&mut forwarded);
                     send(state, listener, &mut batch).await;
+                    state.count_served(received - left, at);
                     if received < PROBABLY_ALL {
                         waited = true;
                         wait_idle(state, listener, &mut activity).await;
@@ -479,7 +494,7 @@ async fn listen(state: &Rc<State>, index: usize) {
 /// Waits for datagrams, with an empty receive buffer.
 async fn wait_idle(state: &State, listener: &ListenerState, activity: &mut Activity) {
     activity.was_empty = true;
-    let since = state.core.tick();
+    let since = state.core.time();
     wait(state, listener.socket.readable().await).await;
     activity.idle += state.core.tick().saturating_sub(since);
 }

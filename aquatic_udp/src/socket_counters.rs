@@ -1,7 +1,9 @@
 //! What is counted on each core about the sockets themselves: errors and the kernel's drops.
 
+use std::time::Duration;
+
 use aquatic_common::Family;
-use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
+use aquatic_metrics::{CoreMetrics, Counter, Gauge, Histogram, Label, names};
 use aquatic_net::udp::{QueueState, SendErrors};
 
 const PROTOCOL: Label = ("protocol", "udp");
@@ -10,6 +12,7 @@ const PROTOCOL: Label = ("protocol", "udp");
 pub(crate) struct SocketCounters {
     pub(crate) receive_errors: Counter,
     send_errors: Vec<Counter>,
+    durations: Histogram,
     listeners: Vec<ListenerCounters>,
 }
 
@@ -20,6 +23,8 @@ struct ListenerCounters {
     /// Dropped by a filter.
     filtered: Counter,
     overloaded: Gauge,
+    /// Packets received together.
+    batch_sizes: Histogram,
     /// The kernel's figure that the counters were last brought up to.
     seen: u32,
 }
@@ -32,6 +37,7 @@ impl SocketCounters {
                 drops: metrics.counter(&names::KERNEL_DROPS, &labels),
                 filtered: metrics.counter(&names::KERNEL_FILTERED, &labels),
                 overloaded: metrics.gauge(&names::OVERLOADED, &labels),
+                batch_sizes: metrics.histogram(&names::BATCH_SIZE, &labels),
                 seen: 0,
             }
         };
@@ -41,6 +47,7 @@ impl SocketCounters {
             send_errors: send_errors
                 .map(|(reason, _)| metrics.counter(&names::SEND_ERRORS, &[PROTOCOL, ("reason", reason)]))
                 .collect(),
+            durations: metrics.histogram(&names::REQUEST_DURATION, &[PROTOCOL]),
             listeners: families.into_iter().map(of_listener).collect(),
         }
     }
@@ -50,6 +57,18 @@ impl SocketCounters {
         for (counter, (_, count)) in self.send_errors.iter().zip(errors.by_reason()) {
             counter.add(count);
         }
+    }
+
+    /// Counts a received batch.
+    pub(crate) fn batch(&self, listener: usize, packets: usize) {
+        if let Some(counters) = self.listeners.get(listener) {
+            counters.batch_sizes.add(packets as u64, 1);
+        }
+    }
+
+    /// Counts requests that were served in so much time. Those of a batch all took as long as the batch.
+    pub(crate) fn served(&self, requests: usize, time: Duration) {
+        self.durations.add_time(time, requests as u64);
     }
 
     /// Counts what the kernel has dropped at a listener's socket since the last time. It does not tell

@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use aquatic_http_protocol::{Framing, Persistence, PlainReply, Refused, Status, TrackerRoute};
+use aquatic_metrics::SampledHistogram;
 use aquatic_runtime::Health;
 
 use crate::session::Session;
@@ -166,6 +168,25 @@ impl<S: Site, U> Shared<S, U> {
             (Some(site), _) => site.refuse(refused, reply),
             (None, Some(upgrade)) => upgrade.refuse(refused, reply),
             (None, None) => 0,
+        }
+    }
+
+    /// Whether the next read is to be measured.
+    pub(crate) fn measures(&self) -> bool {
+        self.site.as_ref().and_then(Site::durations).is_some_and(SampledHistogram::is_due)
+    }
+
+    /// Notes that a read had a request in it.
+    pub(crate) fn note_read(&self) {
+        if let Some(durations) = self.site.as_ref().and_then(Site::durations) {
+            durations.advance();
+        }
+    }
+
+    /// Counts the time of a read that was measured.
+    pub(crate) fn count_time(&self, time: Duration) {
+        if let Some(durations) = self.site.as_ref().and_then(Site::durations) {
+            durations.add_time(time);
         }
     }
 

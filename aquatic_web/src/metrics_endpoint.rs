@@ -172,7 +172,7 @@ fn respond(received: &[u8], sources: &MetricsSources) -> Option<Vec<u8>> {
 fn metrics(format: Format, framing: Framing, sources: &MetricsSources) -> Vec<u8> {
     let mut samples = sources.registry.samples();
     samples.extend(sources.process.samples());
-    let body = format.render(&samples);
+    let body = format.render(&samples, &sources.registry.histograms());
     let reply = PlainReply {
         status: Status::Ok,
         content_type: format.content_type(),

@@ -10,6 +10,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use aquatic_http_protocol::{Framing, Head, HttpFault, Parsed, Persistence, Refusal, Refused};
 use aquatic_net::tcp::Phase;
@@ -51,6 +52,14 @@ pub(crate) struct Session<'a, S: Site, U, R, C> {
 struct Rest<W, A> {
     unsent: Option<Vec<u8>>,
     next: Next<W, A>,
+    /// When the read of a request that has to be waited for began, if it is measured.
+    measured: Option<Duration>,
+}
+
+impl<W, A> Rest<W, A> {
+    fn nothing(next: Next<W, A>) -> Self {
+        Self { unsent: None, next, measured: None }
+    }
 }
 
 /// What follows once the replies written so far have been sent.
@@ -118,11 +127,11 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
 
     async fn serve(&mut self) -> io::Result<Next<S::Waiting, U::Accepted>> {
         loop {
-            let Rest { unsent, next } = poll_fn(|context| self.poll_requests(context)).await?;
+            let Rest { unsent, next, measured } = poll_fn(|context| self.poll_requests(context)).await?;
             self.send_rest(unsent).await?;
             let after = match next {
                 Next::Continue => AfterReply::KeepAlive,
-                Next::Wait(waiting) => self.finish(waiting).await?,
+                Next::Wait(waiting) => self.finish(waiting, measured).await?,
                 end @ (Next::Upgrade(_) | Next::End(_)) => return Ok(end),
             };
             if after != AfterReply::KeepAlive {
@@ -159,23 +168,26 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
         let shared = &mut *shared;
         let begin = self.kept.len();
         let mut end = begin;
+        let mut measured = None;
         if self.reading {
+            measured = shared.measures().then(|| self.front.runtime.tick());
             let read = self.poll_receive(context, &mut shared.input[end..][..READ_SIZE]);
             end += ready!(read)?;
             if end == begin {
-                return Poll::Ready(Ok(Rest { unsent: None, next: Next::End(AfterReply::Close) }));
+                return Poll::Ready(Ok(Rest::nothing(Next::End(AfterReply::Close))));
             }
             shared.count_bytes(end - begin, 0);
             let new = &shared.input[begin..end];
             if begin >= MIN_RECHECK_BYTES && end < shared.max_request_size {
                 if !has_empty_line(&self.kept, new) {
                     self.kept.extend_from_slice(new);
-                    return Poll::Ready(Ok(Rest { unsent: None, next: Next::Continue }));
+                    return Poll::Ready(Ok(Rest::nothing(Next::Continue)));
                 }
                 self.rechecks += 1;
             }
         }
         shared.input[..begin].copy_from_slice(&self.kept);
+        let is_read = self.reading;
         let mut served = self.serve_all(shared, end);
         if served.taken == 0 && self.rechecks >= MAX_RECHECKS {
             served.written += shared.refuse(TOO_MANY_EMPTY_LINES, 0);
@@ -191,7 +203,22 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
         }
         let unsent = send_now(&mut self.connection, context, &shared.output[..written])?;
         shared.count_bytes(0, written);
-        Poll::Ready(Ok(Rest { unsent, next }))
+        if is_read && taken > 0 {
+            shared.note_read();
+        } else {
+            measured = None;
+        }
+        if !matches!(next, Next::Wait(_)) {
+            self.count_time(shared, measured.take());
+        }
+        Poll::Ready(Ok(Rest { unsent, next, measured }))
+    }
+
+    /// Counts the time since the beginning of a measured read.
+    fn count_time(&self, shared: &Shared<S, U>, measured: Option<Duration>) {
+        if let Some(since) = measured {
+            shared.count_time(self.front.runtime.tick().saturating_sub(since));
+        }
     }
 
     fn poll_receive(&mut self, context: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -271,7 +298,11 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
     }
 
     /// Waits for what a reply depends on, and sends the reply.
-    async fn finish(&mut self, mut waiting: S::Waiting) -> io::Result<AfterReply> {
+    async fn finish(
+        &mut self,
+        mut waiting: S::Waiting,
+        measured: Option<Duration>,
+    ) -> io::Result<AfterReply> {
         self.enter(Phase::Answer);
         poll_fn(|context| waiting.poll(context)).await;
         let mut waiting = Some(waiting);
@@ -287,6 +318,7 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
                 self.connection.announce_end();
             }
             let unsent = send_now(&mut self.connection, context, &output[..written]);
+            self.count_time(&shared, measured);
             Poll::Ready(unsent.map(|unsent| (unsent, after)))
         };
         let (unsent, after) = poll_fn(send).await?;

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use aquatic_common::Seconds;
 use aquatic_http_protocol::{Framing, Head, Refused};
+use aquatic_metrics::SampledHistogram;
 
 /// A complete request.
 pub struct WebRequest<'a> {
@@ -88,6 +89,11 @@ pub trait Site: 'static {
 
     /// Counts received and sent bytes.
     fn count_bytes(&self, received: usize, sent: usize);
+
+    /// Times from receiving requests to giving their replies to the kernel, of a part of the reads.
+    fn durations(&self) -> Option<&SampledHistogram> {
+        None
+    }
 }
 
 /// What a request for an upgrade comes to.

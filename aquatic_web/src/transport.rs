@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use aquatic_common::Seconds;
 use aquatic_net::tcp::{Connection, Phase};
@@ -69,6 +70,9 @@ pub trait Runtime: Clone + 'static {
     /// Time of the current batch of events.
     fn now(&self) -> Seconds;
 
+    /// Reads the clock. Time since some epoch.
+    fn tick(&self) -> Duration;
+
     /// Lets other tasks run.
     fn yield_now(&self) -> impl Future<Output = ()>;
 }
@@ -76,6 +80,10 @@ pub trait Runtime: Clone + 'static {
 impl Runtime for Rc<Core> {
     fn now(&self) -> Seconds {
         Core::now(self)
+    }
+
+    fn tick(&self) -> Duration {
+        Core::tick(self)
     }
 
     fn yield_now(&self) -> impl Future<Output = ()> {

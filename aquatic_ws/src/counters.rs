@@ -3,7 +3,7 @@
 
 use aquatic_common::Family;
 use aquatic_common::config::Limit;
-use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
+use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, SampledHistogram, names};
 use aquatic_net::proxy::NoClient;
 use aquatic_tracker::{Reason, ReasonCounters};
 use aquatic_ws_protocol::Fault;
@@ -123,6 +123,7 @@ pub(crate) struct Counters {
     pub(crate) offers_evicted: Counter,
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
+    pub(crate) durations: SampledHistogram,
     torrents: Gauge,
     store: Gauge,
     peers: [[Gauge; 2]; 2],
@@ -163,6 +164,7 @@ impl Counters {
             offers_evicted: plain(&names::OFFERS_FORGOTTEN),
             received: plain(&names::RECEIVED_BYTES),
             sent: plain(&names::SENT_BYTES),
+            durations: SampledHistogram::new(metrics.histogram(&names::REQUEST_DURATION, &[PROTOCOL])),
             torrents: metrics.gauge(&names::TORRENTS, &SWARMS_OF_BOTH_FAMILIES),
             store: metrics.gauge(&names::STORE, &SWARMS_OF_BOTH_FAMILIES),
             peers: Family::ALL.map(peers),

@@ -115,10 +115,15 @@ impl Session {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
         let state = Rc::clone(&self.registration.state);
+        let mut measured = None;
         state.core.tick();
         for _ in 0..READS_PER_POLL {
             if self.poll_write(context).is_err() {
                 return Poll::Ready(End::Broken);
+            }
+            if let Some(since) = measured.take() {
+                let time = state.core.tick().saturating_sub(since);
+                state.tracker.borrow().counters.durations.add_time(time);
             }
             let most = {
                 let mut tracker = state.tracker.borrow_mut();
@@ -137,6 +142,8 @@ impl Session {
                     None => return Poll::Ready(End::Broken),
                 }
             };
+            let is_due = state.tracker.borrow().counters.durations.is_due();
+            let since = is_due.then(|| state.core.tick());
             let mut input = state.input.borrow_mut();
             match Pin::new(&mut self.connection).poll_read(context, &mut input[..most]) {
                 Poll::Pending => return Poll::Pending,
@@ -145,9 +152,16 @@ impl Session {
                     if let Some(end) = self.take(&mut input[..len]) {
                         return Poll::Ready(end);
                     }
+                    state.tracker.borrow().counters.durations.advance();
+                    measured = since;
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Broken),
             }
+        }
+        if let Some(since) = measured {
+            // The reply is sent at the next poll, which comes soon.
+            let time = state.core.tick().saturating_sub(since);
+            state.tracker.borrow().counters.durations.add_time(time);
         }
         context.waker().wake_by_ref();
         Poll::Pending

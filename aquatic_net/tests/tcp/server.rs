@@ -89,7 +89,7 @@ fn serve_metrics(engine: &mut Engine) -> anyhow::Result<()> {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let _ = stream.read(&mut [0; 1024]);
-            let text = aquatic_metrics::exposition::Format::Text.render(&registry.samples());
+            let text = aquatic_metrics::exposition::Format::Text.render(&registry.samples(), &[]);
             let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
         }
     });

@@ -11,9 +11,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use aquatic_common::Seconds;
 use aquatic_http_protocol::{Framing, PlainReply, Refusal, Refused, Status};
+use aquatic_metrics::{Registry, SampledHistogram, names};
 use aquatic_net::tcp::Phase;
 use aquatic_runtime::Health;
 use aquatic_runtime::clock::Epoch;
@@ -162,11 +164,18 @@ impl Transport for Script {
 #[derive(Clone, Default)]
 pub(super) struct CountingRuntime {
     pub(super) yields: Rc<Cell<usize>>,
+    /// Number of times that the clock was read, each a millisecond after the one before.
+    pub(super) ticks: Rc<Cell<u64>>,
 }
 
 impl Runtime for CountingRuntime {
     fn now(&self) -> Seconds {
         Seconds(7)
+    }
+
+    fn tick(&self) -> Duration {
+        self.ticks.set(self.ticks.get() + 1);
+        Duration::from_millis(self.ticks.get())
     }
 
     fn yield_now(&self) -> impl Future<Output = ()> {
@@ -182,6 +191,28 @@ impl Runtime for CountingRuntime {
     }
 }
 
+/// Times of requests.
+pub(super) struct Durations {
+    registry: Registry,
+    sampled: SampledHistogram,
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        let registry = Registry::default();
+        let histogram = registry.core(0).histogram(&names::REQUEST_DURATION, &[]);
+        Self { registry, sampled: SampledHistogram::new(histogram) }
+    }
+}
+
+impl Durations {
+    /// Number and sum of the times, in milliseconds.
+    pub(super) fn measured(&self) -> (u64, u64) {
+        let all = self.registry.distribution(&names::REQUEST_DURATION);
+        (all.count(), (all.sum() * 1000.0).round() as u64)
+    }
+}
+
 /// What the sites of a front have been asked.
 #[derive(Default)]
 pub(super) struct Log {
@@ -189,6 +220,7 @@ pub(super) struct Log {
     pub(super) refusals: RefCell<Vec<Refusal>>,
     pub(super) health: Cell<usize>,
     pub(super) bytes: Cell<(usize, usize)>,
+    pub(super) durations: Durations,
     /// Whether what is waited for has come.
     pub(super) released: Cell<bool>,
     /// Waiting replies that have been dropped before they were finished.
@@ -268,6 +300,10 @@ impl Site for Echo {
 
     fn count_health(&self) {
         self.0.health.set(self.0.health.get() + 1);
+    }
+
+    fn durations(&self) -> Option<&SampledHistogram> {
+        Some(&self.0.durations.sampled)
     }
 
     fn count_bytes(&self, received: usize, sent: usize) {

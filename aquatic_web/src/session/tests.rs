@@ -70,6 +70,24 @@ fn pipelined_requests_are_answered_in_order_even_if_their_replies_do_not_fit_tog
 }
 
 #[test]
+fn one_read_in_sixteen_is_measured_and_waiting_for_other_cores_counts() {
+    // Each read of the clock takes a millisecond.
+    let (mut served, _) = serve([bytes(get("/wait"))]);
+    assert_eq!(served.log.durations.measured(), (0, 0), "it has not been answered");
+    served.log.released.set(true);
+    served.run();
+    assert_eq!(served.log.durations.measured(), (1, 1));
+    for _ in 0..15 {
+        served.wire().reads.extend([bytes(get("/a")), Read::Pause]);
+        served.run();
+    }
+    assert_eq!(served.log.durations.measured().0, 1);
+    served.wire().reads.push_back(bytes(get("/a") + &get("/b")));
+    served.run();
+    assert_eq!(served.log.durations.measured().0, 2, "requests received together count once");
+}
+
+#[test]
 fn a_request_that_asks_for_it_is_the_last() {
     let last = "GET /last HTTP/1.1\r\nConnection: close\r\n\r\n";
     let (served, ended) = serve([bytes(get("/a") + last + &get("/b"))]);
