@@ -2,15 +2,17 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use aquatic_cli_helpers::ConfigFlags;
-use aquatic_common::ConfigurationError;
-use aquatic_http::{Counters, HttpConfig, HttpTracker};
+use aquatic_common::{ConfigurationError, SourceLimit, SourceRules};
+use aquatic_http::{Counters, HttpConfig, HttpTracker, Sources};
 use aquatic_net::block_list::{BlockList, BlockListReloader};
+use aquatic_net::breaker::{BreakerWatch, Breakers, CoreBreakers, OpenBreakers, Protocol};
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::config::{Opened, ServiceName, TcpChanges};
-use aquatic_net::tcp::{CoreListeners, Protocols, TcpSettings, serve_tcp};
+use aquatic_net::tcp::{CoreListeners, Protocols, TcpBreakers, TcpSettings, serve_tcp};
 use aquatic_runtime::{Core, CoreService, Engine, Health, MailboxReceiver, broadcast};
 use aquatic_tracker::snapshot::{self, CoreSnapshots};
 use aquatic_tracker::{LocalTracker, TrackerSeed};
@@ -18,7 +20,7 @@ use aquatic_udp::{UdpService, UdpSettings};
 use aquatic_web::{Front, FrontSettings, metrics_endpoint, reply_to_plain};
 use aquatic_ws::{WsSeed, WsTracker};
 
-use crate::config::{Mode, TrackerConfig};
+use crate::config::{self, Mode, TrackerConfig};
 use crate::environment;
 use crate::memory::MemoryPlan;
 use crate::reload::ConfigReloader;
@@ -36,6 +38,9 @@ const MAX_UPGRADE_REQUEST_SIZE: usize = 8192;
 
 /// Changed settings that a core has not received yet.
 const MAX_CHANGES: usize = 16;
+
+/// Period of looking for sources above their rate limit.
+const RATE_REPORTS: Duration = Duration::from_secs(1);
 
 /// Runs the services of a subcommand until the process is told to stop.
 ///
@@ -73,11 +78,13 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
         reloader.add(move |config| changes.apply(&with_affordable_connections(config, memory).tcp()));
         services
     });
+    let (breakers, breaker_receivers) = open_breakers(config, protocols, &mut engine)?;
     let access_list = Arc::clone(seed.access_list());
     let interval = engine.statistics_interval();
     reloader.add(move |config| {
         access_list.configure(&config.access_list);
         blocked.configure(&config.rate_limits.block_list_path);
+        breakers.set_rules(config.rate_limits.breaker_rules());
         interval.set(config.statistics.interval);
         Ok(Vec::new())
     });
@@ -98,16 +105,33 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
     engine.add_periodic(reloader);
     let (mut udp, mut tcp) = (udp.into_iter().flatten(), tcp.into_iter().flatten());
     let mut snapshots = snapshots.into_iter().flatten();
-    let on_core = |changes| CoreServices {
+    let on_core = |(changes, breakers)| CoreServices {
         seed: seed.clone(),
         snapshots: snapshots.next(),
         udp: udp.next(),
         tcp: tcp.next(),
         changes,
+        breakers,
     };
-    let services = receivers.into_iter().map(on_core).collect();
+    let services = receivers.into_iter().zip(breaker_receivers).map(on_core).collect();
     engine.run(services)?;
     Ok(())
+}
+
+/// Makes the breakers of the protocols that are served, and what tells each core.
+fn open_breakers(
+    config: &TrackerConfig,
+    served: config::Protocols,
+    engine: &mut Engine,
+) -> anyhow::Result<(Breakers, Vec<MailboxReceiver<OpenBreakers>>)> {
+    let served = [(served.udp, Protocol::Udp), (served.http, Protocol::Http), (served.ws, Protocol::Ws)];
+    let protocols: Vec<Protocol> =
+        served.into_iter().filter_map(|(is_served, protocol)| is_served.then_some(protocol)).collect();
+    let rules = config.rate_limits.breaker_rules();
+    let (breakers, receivers) = Breakers::new(&protocols, rules, engine.registry(), engine.cores())
+        .context("cannot make the mailboxes of the breakers")?;
+    engine.add_periodic(BreakerWatch::new(&breakers, engine.registry(), engine.cores()));
+    Ok((breakers, receivers))
 }
 
 /// The configuration with no more connections than the memory budget allows.
@@ -127,6 +151,7 @@ struct CoreServices {
     tcp: Option<TcpServices>,
     /// Changed settings.
     changes: MailboxReceiver<Arc<TrackerConfig>>,
+    breakers: MailboxReceiver<OpenBreakers>,
 }
 
 /// What one core serves over TCP.
@@ -137,6 +162,8 @@ struct TcpServices {
     http: Option<HttpConfig>,
     ws: Option<WsSeed>,
     health: Health,
+    /// Limits of HTTP requests by source, and the key of their table.
+    http_rules: (SourceRules, [u8; 16]),
 }
 
 impl CoreService for CoreServices {
@@ -148,17 +175,24 @@ impl CoreService for CoreServices {
         if let (Some(snapshots), Some(tracker)) = (self.snapshots, &tracker) {
             snapshots.attach(&core, tracker)?;
         }
+        let breakers =
+            CoreBreakers::attach(self.breakers, &core).context("cannot wait for changes of the breakers")?;
         let tcp = match self.tcp {
-            Some(tcp) => Some(tcp.start(&core, tracker.as_ref()).await),
+            Some(tcp) => Some(tcp.start(&core, tracker.as_ref(), &breakers).await),
             None => None,
         };
         let changing = (tracker.clone(), tcp.as_ref().map(|tcp| tcp.front.clone()));
+        let cores = core.count();
         self.changes
-            .attach(&core, move |config| reconfigure(&config, changing.0.as_deref(), changing.1.as_ref()))
+            .attach(&core, move |config| {
+                reconfigure(&config, cores, changing.0.as_deref(), changing.1.as_ref());
+            })
             .context("cannot wait for changed settings")?;
         let udp = async {
             match (self.udp, &tracker) {
-                (Some(udp), Some(tracker)) => udp.serve(Rc::clone(&core), Rc::clone(tracker)).await,
+                (Some(udp), Some(tracker)) => {
+                    udp.serve(Rc::clone(&core), Rc::clone(tracker), breakers.clone()).await
+                }
                 _ => Ok(()),
             }
         };
@@ -192,7 +226,10 @@ impl TcpServices {
             TcpSettings { evict_idle_when_full: true, reply_to_plain: reply_to_plain(), ..settings };
         let ws = ws.then(|| {
             WsSeed::new(&config.ws, &forwarded, *seed.steering(), seed.access_list(), engine.secrets())
+                .with_source_rules(config.rate_limits.ws_rules(engine.cores()))
         });
+        let http_rules =
+            (config.rate_limits.http_rules(engine.cores()), engine.secrets().derive("aquatic HTTP loads 1"));
         let health = engine.health();
         let part = |listeners| Self {
             listeners,
@@ -201,23 +238,38 @@ impl TcpServices {
             http: http.then(|| config.http.clone()),
             ws: ws.clone(),
             health: health.clone(),
+            http_rules: http_rules.clone(),
         };
         Ok((listeners.into_iter().map(part).collect(), changes))
     }
 
     /// Makes the sites of a core. Completes when all cores have come this far.
-    async fn start(self, core: &Rc<Core>, tracker: Option<&Rc<LocalTracker>>) -> StartedTcp {
-        let Self { listeners, settings, forwarded, http, ws, health } = self;
+    async fn start(
+        self,
+        core: &Rc<Core>,
+        tracker: Option<&Rc<LocalTracker>>,
+        breakers: &CoreBreakers,
+    ) -> StartedTcp {
+        let Self { listeners, settings, forwarded, http, ws, health, http_rules } = self;
+        let served = [(http.is_some(), Protocol::Http), (ws.is_some(), Protocol::Ws)];
+        let protocols =
+            served.into_iter().filter_map(|(is_served, protocol)| is_served.then_some(protocol)).collect();
         let max_request_size = http.as_ref().map_or(MAX_UPGRADE_REQUEST_SIZE, |http| http.max_request_size);
         let site = http.zip(tracker).map(|(http, tracker)| {
-            HttpTracker::new(&http, forwarded, Counters::new(core.metrics()), Rc::clone(tracker))
+            let (rules, key) = http_rules;
+            let limit = SourceLimit::new(rules, key);
+            let sources = Sources { limit, breakers: breakers.clone(), ..Sources::default() };
+            HttpTracker::new(&http, forwarded, (sources, Counters::new(core.metrics())), Rc::clone(tracker))
         });
         let upgrade = match ws {
-            Some(seed) => Some(WsTracker::start(core, seed).await),
+            Some(seed) => Some(WsTracker::start(core, seed, breakers.clone()).await),
             None => None,
         };
         let front = Front::new(Rc::clone(core), (site, upgrade), health, FrontSettings { max_request_size });
-        StartedTcp { listeners, settings, front }
+        let reporting = (Rc::clone(core), front.clone());
+        core.spawn(async move { report_rates(&reporting.0, &reporting.1).await });
+        let breakers = TcpBreakers { breakers: breakers.clone(), protocols };
+        StartedTcp { listeners, settings, breakers, front }
     }
 }
 
@@ -228,20 +280,39 @@ type CoreFront = Front<HttpTracker, WsTracker, Rc<Core>>;
 struct StartedTcp {
     listeners: CoreListeners,
     settings: TcpSettings,
+    breakers: TcpBreakers,
     front: CoreFront,
 }
 
 impl StartedTcp {
     /// Serves connections until the process stops.
     async fn serve(self, core: &Rc<Core>) -> anyhow::Result<()> {
-        let Self { listeners, settings, front } = self;
+        let Self { listeners, settings, breakers, front } = self;
         let handler = move |connection| front.clone().serve(connection);
-        serve_tcp(Rc::clone(core), listeners, settings, handler).await
+        serve_tcp(Rc::clone(core), listeners, settings, breakers, handler).await
+    }
+}
+
+/// Logs when sources begin to send HTTP requests above their limit, and when that is over. Never ends.
+async fn report_rates(core: &Core, front: &CoreFront) {
+    loop {
+        core.sleep_to_tick(RATE_REPORTS).await;
+        front.with_sites(|site, _| {
+            if let Some(event) = site.and_then(|site| site.rate_event(core.tick())) {
+                log::warn!("rate limit of HTTP requests, core {}: {event}", core.index());
+            }
+        });
     }
 }
 
 /// Applies changed settings on a core. UDP and the connections have mailboxes of their own.
-fn reconfigure(config: &TrackerConfig, tracker: Option<&LocalTracker>, front: Option<&CoreFront>) {
+fn reconfigure(
+    config: &TrackerConfig,
+    cores: usize,
+    tracker: Option<&LocalTracker>,
+    front: Option<&CoreFront>,
+) {
+    let rates = &config.rate_limits;
     if let Some(tracker) = tracker {
         tracker.reconfigure(&config.tracker());
     }
@@ -249,10 +320,10 @@ fn reconfigure(config: &TrackerConfig, tracker: Option<&LocalTracker>, front: Op
     let (Some(front), Ok(forwarded)) = (front, config.tcp().forwarded()) else { return };
     front.reconfigure(|site, upgrade| {
         if let Some(site) = site {
-            site.reconfigure(&config.http, forwarded.clone());
+            site.reconfigure(&config.http, forwarded.clone(), rates.http_rules(cores));
         }
         if let Some(upgrade) = upgrade {
-            upgrade.reconfigure(&config.ws, forwarded);
+            upgrade.reconfigure(&config.ws, forwarded, rates.ws_rules(cores));
         }
     });
 }

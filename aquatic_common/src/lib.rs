@@ -1,14 +1,15 @@
 //! Types and rules that several parts of the tracker share: info hashes and peer ids, peer addresses,
-//! announce events, coarse time, background expiry, the access list, loads of sources, the declaration of
-//! settings, and the sections of settings that several protocols read. A rule that two protocols need belongs
-//! here the first time it is written. Sockets, clocks, randomness, executors, log lines, and anything that
-//! only one protocol needs do not.
+//! announce events, coarse time, background expiry, the access list, loads of sources, breakers, the
+//! declaration of settings, and the sections of settings that several protocols read. A rule that two
+//! protocols need belongs here the first time it is written. Sockets, clocks, randomness, executors, log
+//! lines, and anything that only one protocol needs do not.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod access_list;
 pub mod addr;
+pub mod breaker;
 mod buffer;
 pub mod config;
 mod configuration_error;
@@ -28,6 +29,7 @@ pub mod time;
 
 pub use access_list::{AccessList, AccessListMode};
 pub use addr::{AddressKind, Family, canonical};
+pub use breaker::{Breaker, BreakerEvent, BreakerMode, BreakerRules, BreakerState};
 pub use buffer::BufferTooSmall;
 pub use configuration_error::ConfigurationError;
 pub use event::AnnounceEvent;

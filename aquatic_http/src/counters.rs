@@ -2,7 +2,7 @@
 
 use aquatic_common::Family;
 use aquatic_http_protocol::{Fault, HttpFault, Refusal};
-use aquatic_metrics::{CoreMetrics, Counter, Label, SampledHistogram, names};
+use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, SampledHistogram, names};
 use aquatic_net::proxy::NoClient;
 use aquatic_tracker::{Reason, ReasonCounters};
 
@@ -29,7 +29,7 @@ impl Action {
 }
 
 /// Reasons that requests are refused for.
-const REASONS: [Reason; 22] = [
+const REASONS: [Reason; 24] = [
     Reason::InfoHashMissing,
     Reason::InfoHashLength,
     Reason::PortMissing,
@@ -50,6 +50,8 @@ const REASONS: [Reason; 22] = [
     Reason::ClientMissing,
     Reason::ClientMalformed,
     Reason::ClientUnusable,
+    Reason::RateLimit,
+    Reason::Breaker,
     Reason::Overflow,
     Reason::Timeout,
 ];
@@ -88,6 +90,10 @@ pub struct Counters {
     refused: ReasonCounters,
     pub(crate) health: Counter,
     pub(crate) forwarded: Counter,
+    /// Requests above a rate limit that were served all the same.
+    pub(crate) above_in_dry_run: Counter,
+    /// Whether sources are above their rate limit.
+    pub(crate) rate_limiting: Gauge,
     no_client: [Counter; NoClient::ALL.len()],
     received: Counter,
     sent: Counter,
@@ -114,6 +120,8 @@ impl Counters {
             refused: ReasonCounters::new(metrics, &names::REFUSED, &[PROTOCOL], &REASONS),
             health: metrics.counter(&names::REQUESTS, &[PROTOCOL, ("action", "health")]),
             forwarded: metrics.counter(&names::FORWARDED, &[PROTOCOL]),
+            above_in_dry_run: metrics.counter(&names::RATE_LIMIT_DRY_RUN, &[PROTOCOL]),
+            rate_limiting: metrics.gauge(&names::RATE_LIMITING, &[PROTOCOL]),
             no_client: NoClient::ALL.map(no_client),
             received: metrics.counter(&names::RECEIVED_BYTES, &[PROTOCOL]),
             sent: metrics.counter(&names::SENT_BYTES, &[PROTOCOL]),

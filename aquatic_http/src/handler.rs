@@ -5,12 +5,14 @@
 //! [`Handler::apply`], [`Handler::encode`]. Receiving and sending belong to the front.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
-use aquatic_common::{Family, InfoHash, Seconds};
+use aquatic_common::{Family, InfoHash, RateEvent, RateVerdict, Seconds, SourceLimit, SourceRules};
 use aquatic_http_protocol::{
     AnnounceReply, AnnounceRequest, BufferTooSmall, FailureReply, Framing, Head, Refusal, Request, Retry,
     ScrapeFile, ScrapeReply, ScrapeRequest,
 };
+use aquatic_net::breaker::{CoreBreakers, Protocol};
 use aquatic_net::proxy::{Client, ForwardedHeaders, NoClient};
 use aquatic_swarm::{Announce, Announced, Families, FamilySet, PeerBuffers, SwarmCounts};
 use aquatic_tracker::{AdmissionRequest, NotAdmitted, OwnerResponse, Reason, RouteError, Tracker};
@@ -76,6 +78,10 @@ pub(crate) enum Unserved {
     NotAdmitted(NotAdmitted),
     /// A trusted proxy has not named the client.
     NoClient(NoClient),
+    /// The client, or the network around it, asks for more than the rate limit allows.
+    RateLimit,
+    /// The breaker for the family of the client is open.
+    Breaker,
     /// The owner of the torrent did not respond.
     Route(RouteError),
 }
@@ -88,8 +94,29 @@ impl Unserved {
             Self::NoClient(NoClient::Missing) => Reason::ClientMissing,
             Self::NoClient(NoClient::Malformed) => Reason::ClientMalformed,
             Self::NoClient(NoClient::Unusable) => Reason::ClientUnusable,
+            Self::RateLimit => Reason::RateLimit,
+            Self::Breaker => Reason::Breaker,
             Self::Route(error) => error.into(),
         }
+    }
+}
+
+/// Who may ask for how much.
+#[derive(Debug)]
+pub struct Sources {
+    /// Limits of requests, by the address of the client, also of one behind a trusted proxy.
+    pub limit: SourceLimit,
+    /// Whether HTTP is served at all.
+    pub breakers: CoreBreakers,
+    /// Time since the epoch.
+    pub now: Duration,
+}
+
+impl Default for Sources {
+    /// Serves everybody.
+    fn default() -> Self {
+        let limit = SourceLimit::new(SourceRules::default(), [0; 16]);
+        Self { limit, breakers: CoreBreakers::default(), now: Duration::ZERO }
     }
 }
 
@@ -98,6 +125,7 @@ impl Unserved {
 pub struct Handler {
     config: HttpConfig,
     forwarded: ForwardedHeaders,
+    sources: Sources,
     counters: Counters,
     /// Peers on their way from the store to a reply.
     v4: Box<[u8]>,
@@ -113,6 +141,7 @@ impl Handler {
         Self {
             config: config.clone(),
             forwarded,
+            sources: Sources::default(),
             counters,
             v4: vec![0; 6 * config.max_response_peers].into_boxed_slice(),
             v6: vec![0; 18 * config.max_response_peers].into_boxed_slice(),
@@ -128,6 +157,24 @@ impl Handler {
         self.v4 = vec![0; 6 * config.max_response_peers].into_boxed_slice();
         self.v6 = vec![0; 18 * config.max_response_peers].into_boxed_slice();
         self.info_hashes = vec![InfoHash([0; 20]); config.max_scrape_torrents].into_boxed_slice();
+    }
+
+    /// The same with these limits of sources.
+    #[must_use]
+    pub fn with_sources(self, sources: Sources) -> Self {
+        Self { sources, ..self }
+    }
+
+    /// Who may ask for how much.
+    pub fn sources(&mut self) -> &mut Sources {
+        &mut self.sources
+    }
+
+    /// What has to be told about rate limits now. To be asked about every second.
+    pub fn rate_event(&mut self, now: Duration) -> Option<RateEvent> {
+        let event = self.sources.limit.event(now);
+        self.counters.rate_limiting.set(self.sources.limit.is_limiting().into());
+        event
     }
 
     /// Size of the largest reply in bytes.
@@ -170,7 +217,7 @@ impl Handler {
 
     /// Decides whether an announce is served, and for which client.
     fn admit(
-        &self,
+        &mut self,
         incoming: Incoming<'_>,
         request: &AnnounceRequest,
         tracker: &Tracker,
@@ -191,21 +238,37 @@ impl Handler {
         Ok(announce)
     }
 
-    /// Address of the client that a request comes from.
-    fn client(&self, head: &Head<'_>, peer: Option<IpAddr>) -> Result<IpAddr, Unserved> {
+    /// Address of the client that a request comes from, if that may ask for something now.
+    fn client(&mut self, head: &Head<'_>, peer: Option<IpAddr>) -> Result<IpAddr, Unserved> {
         let headers =
             head.headers.iter().map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value));
         match self.forwarded.client(peer, headers) {
-            Client::Known(ip) => Ok(ip),
+            Client::Known(ip) => self.check_source(ip).map(|()| ip),
             Client::Proxy(ip, missing) => {
                 self.counters.no_client(missing);
-                Ok(ip)
+                self.check_breaker(ip).map(|()| ip)
             }
             Client::Refused(missing) => {
                 self.counters.no_client(missing);
                 Err(Unserved::NoClient(missing))
             }
         }
+    }
+
+    fn check_source(&mut self, client: IpAddr) -> Result<(), Unserved> {
+        self.check_breaker(client)?;
+        match self.sources.limit.check(client, self.sources.now) {
+            RateVerdict::Within => Ok(()),
+            RateVerdict::Above => Err(Unserved::RateLimit),
+            RateVerdict::AboveInDryRun => {
+                self.counters.above_in_dry_run.add(1);
+                Ok(())
+            }
+        }
+    }
+
+    fn check_breaker(&self, client: IpAddr) -> Result<(), Unserved> {
+        if self.sources.breakers.refuses(Protocol::Http, client) { Err(Unserved::Breaker) } else { Ok(()) }
     }
 
     /// Applies an announce if this core owns its torrent; otherwise the owner has to.
@@ -381,6 +444,12 @@ impl Handler {
             ),
             Unserved::NoClient(NoClient::Missing | NoClient::Malformed) => {
                 encode("the proxy in front of this tracker does not name the client", usual, reply)
+            }
+            // Fast, and with the time to wait: clients repeat what gets no reply, and other statuses.
+            Unserved::RateLimit => encode("too many requests from your address or network", usual, reply),
+            Unserved::Breaker => {
+                let text = "this tracker does not serve HTTP over this address family at present";
+                encode(text, usual, reply)
             }
             Unserved::Route(error) => {
                 let minutes = tracker.rng().random_range(RETRY_MINUTES.0..=RETRY_MINUTES.1);

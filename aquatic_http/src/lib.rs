@@ -14,6 +14,6 @@ mod waiting;
 
 pub use config::HttpConfig;
 pub use counters::{Action, Counters};
-pub use handler::{ForwardedAnnounce, ForwardedScrape, Handled, Handler, Incoming};
+pub use handler::{ForwardedAnnounce, ForwardedScrape, Handled, Handler, Incoming, Sources};
 pub use site::HttpTracker;
 pub use waiting::{ResponseSlot, WaitingReply};

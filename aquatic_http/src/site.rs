@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
+use aquatic_common::{RateEvent, SourceRules};
 use aquatic_http_protocol::Refused;
 use aquatic_metrics::SampledHistogram;
 use aquatic_net::proxy::ForwardedHeaders;
@@ -11,7 +13,7 @@ use aquatic_web::{AfterReply, Outcome, Site, WebRequest};
 
 use crate::config::HttpConfig;
 use crate::counters::Counters;
-use crate::handler::{Handled, Handler, Incoming};
+use crate::handler::{Handled, Handler, Incoming, Sources};
 use crate::waiting::{PeerBufferPool, Question, ResponseSlot, WaitingReply};
 
 /// Bytes of a compact IPv4 and IPv6 peer.
@@ -36,16 +38,22 @@ impl HttpTracker {
     pub fn new(
         config: &HttpConfig,
         forwarded: ForwardedHeaders,
-        counters: Counters,
+        (sources, counters): (Sources, Counters),
         tracker: Rc<LocalTracker>,
     ) -> Self {
-        let handler = Handler::new(config, forwarded, counters);
+        let handler = Handler::new(config, forwarded, counters).with_sources(sources);
         Self { handler, tracker, pool: PeerBufferPool::default() }
     }
 
     /// Replaces the settings. Afterwards replies may be longer than before.
-    pub fn reconfigure(&mut self, config: &HttpConfig, forwarded: ForwardedHeaders) {
+    pub fn reconfigure(&mut self, config: &HttpConfig, forwarded: ForwardedHeaders, rules: SourceRules) {
         self.handler.reconfigure(config, forwarded);
+        self.handler.sources().limit.set_rules(rules);
+    }
+
+    /// What has to be told about rate limits now. To be asked about every second.
+    pub fn rate_event(&mut self, now: Duration) -> Option<RateEvent> {
+        self.handler.rate_event(now)
     }
 
     /// Asks the owners of torrents.
@@ -81,6 +89,7 @@ impl Site for HttpTracker {
         reply: &mut [u8],
     ) -> Outcome<WaitingReply> {
         let WebRequest { head, framing, peer, now, .. } = *request;
+        self.handler.sources().now = self.tracker.time();
         let incoming = Incoming { head, framing, peer, now };
         let handled = self.handler.handle(incoming, &mut self.tracker.state(), reply);
         let question = match handled {

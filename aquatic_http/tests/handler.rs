@@ -13,10 +13,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aquatic_common::config::AccessListConfig;
-use aquatic_common::{AccessListMode, Family, InfoHash, Seconds, Steering};
+use aquatic_common::load_table::Allowance;
+use aquatic_common::{AccessListMode, Family, InfoHash, Seconds, SourceLimit, SourceRules, Steering};
 use aquatic_http::{Action, Counters, Handled, Handler, HttpConfig, Incoming};
 use aquatic_http_protocol::{FailureView, Framing, Head, HttpFault, Parsed, Refusal, Reply, Response, Retry};
 use aquatic_metrics::Registry;
+use aquatic_net::breaker::{OpenBreakers, Protocol};
 use aquatic_net::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
 use aquatic_swarm::{Families, FamilySet, HashKey, PeerBuffers, Shard, ShardLimits, SwarmCounts};
 use aquatic_tracker::{
@@ -313,4 +315,65 @@ fn the_longest_replies_find_room() {
     let replied = rig.ask(&announce(&torrents[0]));
     let Reply::Announce(announce) = replied.reply() else { panic!("{:?}", replied.reply()) };
     assert_eq!(announce.peers_v4().len(), 50);
+}
+
+/// A rig whose clients may send so many requests at once.
+fn limited(burst: f64, is_dry_run: bool) -> Rig {
+    let mut rig = Rig::new(1);
+    let allowance = Some(Allowance { rate: 1.0, burst, multiples: [1, 16, 64] });
+    let rules = SourceRules { allowance, is_dry_run, ..SourceRules::default() };
+    rig.handler.sources().limit = SourceLimit::new(rules, [1; 16]);
+    rig
+}
+
+fn from_client(client: &str) -> String {
+    format!("GET {} HTTP/1.1\r\nX-Forwarded-For: {client}\r\n\r\n", announce(&InfoHash([1; 20])))
+}
+
+#[test]
+fn sources_above_their_rate_are_told_when_to_come_back() {
+    let mut rig = limited(3.0, false);
+    // One more than the burst fits.
+    for _ in 0..4 {
+        assert_eq!(rig.ask(&announce(&InfoHash([1; 20]))).incomplete(), Some(1));
+    }
+    let refused = rig.ask(&scrape(&[InfoHash([1; 20])]));
+    assert_eq!(refused.failure().reason, b"too many requests from your address or network");
+    assert_eq!(refused.failure().interval, Some(1800));
+    assert_eq!(rig.handler.counters().refused(Reason::RateLimit), 1);
+    rig.peer = Some("198.18.7.1".parse().unwrap());
+    assert_eq!(rig.ask(&announce(&InfoHash([1; 20]))).incomplete(), Some(2), "another source");
+    assert!(rig.handler.rate_event(std::time::Duration::from_secs(1)).is_some());
+}
+
+#[test]
+fn clients_behind_a_trusted_proxy_are_limited_by_their_own_address() {
+    let mut rig = limited(3.0, false);
+    rig.peer = Some("10.0.0.1".parse().unwrap());
+    for client in ["198.18.3.1", "198.18.4.1"] {
+        for nth in 0..6 {
+            let Handled::Reply(written) = rig.handle(&from_client(client)) else { panic!("not answered") };
+            let replied = rig.replied(written);
+            assert_eq!(matches!(replied.reply(), Reply::Failure(_)), nth >= 4, "{client} {nth}");
+        }
+    }
+}
+
+#[test]
+fn a_dry_run_of_the_limit_serves_everybody() {
+    let mut rig = limited(1.0, true);
+    (0..9).for_each(|_| assert_eq!(rig.ask(&announce(&InfoHash([1; 20]))).incomplete(), Some(1)));
+    assert!(rig.handler.rate_event(std::time::Duration::from_secs(1)).is_some());
+}
+
+#[test]
+fn an_open_breaker_refuses_its_family_only() {
+    let mut rig = Rig::new(1);
+    rig.handler.sources().breakers.set(OpenBreakers::default().with(Protocol::Http, Family::V4));
+    let refused = rig.ask(&announce(&InfoHash([1; 20])));
+    let text = str::from_utf8(refused.failure().reason).unwrap();
+    assert!(text.contains("does not serve HTTP"), "{text}");
+    assert_eq!(rig.handler.counters().refused(Reason::Breaker), 1);
+    rig.peer = Some("2620:0:2d0:200::7".parse().unwrap());
+    assert_eq!(rig.ask(&announce(&InfoHash([1; 20]))).incomplete(), Some(1));
 }

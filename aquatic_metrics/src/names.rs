@@ -114,6 +114,15 @@ pub const OVERLOADED: Metric = metric(
     Kind::Gauge,
     "Cores on which more arrives than they can serve, so that the heaviest networks get less",
 );
+/// Breakers that are open, by protocol and family.
+pub const BREAKER_OPEN: Metric = metric(
+    "aquatic_breaker_open",
+    Kind::Gauge,
+    "Whether the breaker of a protocol and family is open, so that it is not served",
+);
+/// Times a breaker opened, by protocol, family and cause.
+pub const BREAKER_OPENED: Metric =
+    metric("aquatic_breaker_opened", Kind::Counter, "Times a breaker opened, by hand or by overload");
 /// Cores on which sources are above their rate limit, by protocol.
 pub const RATE_LIMITING: Metric = metric(
     "aquatic_rate_limiting",

@@ -11,7 +11,7 @@ use std::time::Duration;
 use aquatic_net::proxy::TrustedProxies;
 use aquatic_net::tcp::{
     Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, ListenerKind, Listeners, Phase,
-    Protocols, SourceSettings, TcpSettings, Tls, TlsFiles, serve_tcp,
+    Protocols, SourceSettings, TcpBreakers, TcpSettings, Tls, TlsFiles, serve_tcp,
 };
 use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
 
@@ -73,7 +73,7 @@ struct Constant {
 
 impl CoreService for Constant {
     async fn run(self, core: Rc<Core>) -> anyhow::Result<()> {
-        serve_tcp(core, self.listeners, self.settings, answer).await
+        serve_tcp(core, self.listeners, self.settings, TcpBreakers::default(), answer).await
     }
 }
 

@@ -5,11 +5,13 @@
 //!   forwarded headers); pure.
 //! - [`udp`]: groups of sockets that are read and written in batches, and the program that steers packets to
 //!   cores.
+//! - [`block_list`], [`breaker`]: who is not served, and which protocols.
 //! - [`listen`]: why an address cannot be bound, and what to do about it.
 
 #![warn(missing_docs)]
 
 pub mod block_list;
+pub mod breaker;
 pub mod listen;
 pub mod proxy;
 mod sys;

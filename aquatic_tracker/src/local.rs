@@ -76,6 +76,11 @@ impl LocalTracker {
         self.owners.state()
     }
 
+    /// Time since the epoch, as of the core's last tick.
+    pub fn time(&self) -> Duration {
+        self.core.time()
+    }
+
     /// Applies changed settings: limits, announce interval and maximum peer age. The access list has its own
     /// reload, and the interval of expiry stays.
     pub fn reconfigure(&self, settings: &TrackerSettings) {

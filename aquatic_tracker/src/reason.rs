@@ -43,6 +43,8 @@ reasons! {
     RateLimit = "rate_limit",
     /// The client's network is on the block list.
     Blocked = "blocked",
+    /// The breaker of the protocol and family is open.
+    Breaker = "breaker",
     /// A trusted proxy has not named the client.
     ClientMissing = "client_missing",
     /// A trusted proxy has named the client in a form that cannot be read.

@@ -34,7 +34,7 @@ impl Action {
 
 /// Reasons for silence: nothing shows that the sender owns its address, or a reply could not arrive or would
 /// be late.
-pub(crate) const SILENT: [Reason; 10] = [
+pub(crate) const SILENT: [Reason; 11] = [
     Reason::TooShort,
     Reason::TooLong,
     Reason::WrongMagic,
@@ -45,6 +45,7 @@ pub(crate) const SILENT: [Reason; 10] = [
     Reason::Overload,
     Reason::RateLimit,
     Reason::Blocked,
+    Reason::Breaker,
 ];
 
 /// Reasons that the client is told.

@@ -53,8 +53,8 @@ pub struct Handler {
     ids: ConnectionIds,
     limits: ReplyLimits,
     steps: Box<[Step; BATCH]>,
-    /// Datagrams of the next batch that are dropped unread, as bits.
-    unread: u64,
+    /// Datagrams of the next batch that are dropped unread, as bits, and why.
+    unread: (u64, Reason),
     sources: Sources,
     counters: Counters,
 }
@@ -141,7 +141,14 @@ impl Handler {
     /// A handler for one of the cores that share `ids`.
     #[must_use]
     pub fn new(limits: ReplyLimits, ids: ConnectionIds, sources: Sources, counters: Counters) -> Self {
-        Self { ids, limits, steps: Box::new([Step::Done; BATCH]), unread: 0, sources, counters }
+        Self {
+            ids,
+            limits,
+            steps: Box::new([Step::Done; BATCH]),
+            unread: (0, Reason::Overload),
+            sources,
+            counters,
+        }
     }
 
     /// Replaces the limits of replies.
@@ -150,8 +157,8 @@ impl Handler {
     }
 
     /// Drops some datagrams of the next batch unread: those whose bits are set.
-    pub fn drop_unread(&mut self, datagrams: u64) {
-        self.unread = datagrams;
+    pub fn drop_unread(&mut self, datagrams: u64, reason: Reason) {
+        self.unread = (datagrams, reason);
     }
 
     /// Who may ask for how much.
@@ -189,7 +196,7 @@ impl Handler {
                 Step::Done
             });
         }
-        self.unread = 0;
+        self.unread.0 = 0;
         let announces = self.steps[..count].iter().filter_map(|step| match step {
             Step::Apply(_, announce) => Some(announce),
             Step::Done => None,
@@ -214,8 +221,9 @@ impl Handler {
         forwarded: &mut Forwarded,
     ) -> Result<Step, Refused> {
         self.counters.received(listener.family, packets.request(at).len());
-        if self.unread >> at & 1 == 1 {
-            return Err(Refused::silent(Reason::Overload));
+        let (unread, reason) = self.unread;
+        if unread >> at & 1 == 1 {
+            return Err(Refused::silent(reason));
         }
         if packets.is_truncated(at) {
             return Err(Refused::silent(Reason::TooLong));

@@ -10,8 +10,11 @@ use anyhow::Context;
 use aquatic_common::config::{NetworkConfig, RateLimitsConfig};
 use aquatic_common::{Family, Prefix};
 use aquatic_net::block_list::BlockList;
+use aquatic_net::breaker::{CoreBreakers, Protocol};
 use aquatic_net::listen;
-use aquatic_net::udp::{Batch, BindOptions, QueueState, ReturnPath, SendErrors, UdpSocket, bind_group};
+use aquatic_net::udp::{
+    Batch, BindOptions, DropFilter, QueueState, ReturnPath, SendErrors, UdpSocket, bind_group,
+};
 use aquatic_runtime::readiness::{Mode, Source};
 use aquatic_runtime::{Broadcast, Core, Engine, MailboxReceiver, Outbox, broadcast};
 use aquatic_swarm::SwarmCounts;
@@ -133,7 +136,12 @@ impl UdpService {
     ///
     /// # Errors
     /// A socket that cannot be waited for.
-    pub async fn serve(self, core: Rc<Core>, tracker: Rc<LocalTracker>) -> anyhow::Result<()> {
+    pub async fn serve(
+        self,
+        core: Rc<Core>,
+        tracker: Rc<LocalTracker>,
+        breakers: CoreBreakers,
+    ) -> anyhow::Result<()> {
         let families: Vec<Family> = self.sockets.iter().map(UdpSocket::family).collect();
         let mut listeners = Vec::new();
         for socket in self.sockets {
@@ -145,6 +153,7 @@ impl UdpService {
                 replies: RefCell::new(Batch::new()),
                 overload: RefCell::new(overload),
                 has_filter: Cell::new(false),
+                refuses_all: Cell::new(false),
             });
         }
         let channel = core.open_channel::<Vec<ForwardedAnnounce>>("udp").await;
@@ -154,6 +163,7 @@ impl UdpService {
         let state = Rc::new(State {
             handler: RefCell::new(Handler::new(*replies, self.ids, sources, Counters::new(core.metrics()))),
             controls_overload: Cell::new(rates.udp_overload_control),
+            breakers,
             listeners,
             counters: RefCell::new(SocketCounters::new(core.metrics(), families)),
             outbox: Outbox::new(channel.clone()),
@@ -176,6 +186,7 @@ impl UdpService {
                 core.sleep_to_tick(REPORT_INTERVAL).await;
                 state.report_kernel_drops();
                 state.report_rates();
+                state.follow_breakers();
             }
         };
         futures_lite::future::or(reporting, core.stopping()).await;
@@ -191,6 +202,7 @@ struct State {
     handler: RefCell<Handler>,
     /// Whether the heaviest networks get less while more arrives than can be served.
     controls_overload: Cell<bool>,
+    breakers: CoreBreakers,
     listeners: Vec<ListenerState>,
     counters: RefCell<SocketCounters>,
     /// Announces on their way to the owners of their torrents.
@@ -206,7 +218,12 @@ struct ListenerState {
     overload: RefCell<OverloadControl>,
     /// Whether the kernel filters what arrives.
     has_filter: Cell<bool>,
+    /// Whether the filter is that of an open breaker.
+    refuses_all: Cell<bool>,
 }
+
+/// All datagrams of a batch, as bits.
+const ALL: u64 = u64::MAX;
 
 impl State {
     fn configure(&self, UdpSettings { replies, rates }: &UdpSettings) {
@@ -229,6 +246,27 @@ impl State {
         let event = self.handler.borrow_mut().rate_event(self.core.tick());
         if let Some(event) = event {
             log::warn!("UDP rate limit of core {}: {event}", self.core.index());
+        }
+    }
+
+    /// Has the kernel drop everything where the breaker is open. Until it does, each batch is dropped unread.
+    fn follow_breakers(&self) {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let family = listener.socket.get_ref().family();
+            let is_open = self.breakers.is_open(Protocol::Udp, family);
+            if listener.refuses_all.replace(is_open) == is_open {
+                continue;
+            }
+            let mut control = listener.overload.borrow_mut();
+            let change = control.stop(self.core.tick());
+            self.apply_change(index, listener, &mut control, change);
+            let filter = is_open.then(|| DropFilter::everything(family));
+            self.apply_filter(
+                index,
+                listener,
+                &mut control,
+                &filter.unwrap_or_else(|| DropFilter::nothing(family)),
+            );
         }
     }
 
@@ -283,26 +321,10 @@ impl State {
         control: &mut OverloadControl,
         change: Change,
     ) {
-        let socket = listener.socket.get_ref();
         if let Some(filter) = change.filter {
-            self.read_queue(index, listener);
-            let result = match (filter.is_open(), listener.has_filter.get()) {
-                (true, false) => Ok(()),
-                (true, true) => socket.remove_filter(),
-                (false, _) => socket.set_filter(&filter),
-            };
-            match result {
-                Ok(()) => listener.has_filter.set(!filter.is_open()),
-                Err(error) => {
-                    log::warn!(
-                        "UDP: the kernel refused a socket filter ({error}); during an overload this process drops \
-                         the requests of the heaviest networks by itself, which takes more of its time"
-                    );
-                    control.go_without_filter();
-                }
-            }
+            self.apply_filter(index, listener, control, &filter);
         }
-        let family = socket.family();
+        let family = listener.socket.get_ref().family();
         self.counters.borrow().overloaded(index, control.is_active());
         match change.event {
             Some(Event::Began { offered, capacity, heaviest }) => {
@@ -315,6 +337,33 @@ impl State {
                 lasted.as_secs_f64()
             ),
             None => {}
+        }
+    }
+
+    /// Has the kernel drop what a filter does not let through.
+    fn apply_filter(
+        &self,
+        index: usize,
+        listener: &ListenerState,
+        control: &mut OverloadControl,
+        filter: &DropFilter,
+    ) {
+        self.read_queue(index, listener);
+        let socket = listener.socket.get_ref();
+        let result = match (filter.is_open(), listener.has_filter.get()) {
+            (true, false) => Ok(()),
+            (true, true) => socket.remove_filter(),
+            (false, _) => socket.set_filter(filter),
+        };
+        match result {
+            Ok(()) => listener.has_filter.set(!filter.is_open()),
+            Err(error) => {
+                log::warn!(
+                    "UDP: the kernel refused a socket filter ({error}); requests that are not to be served are \
+                     dropped by this process, which takes more of its time"
+                );
+                control.go_without_filter();
+            }
         }
     }
 
@@ -470,8 +519,12 @@ async fn listen(state: &Rc<State>, index: usize) {
                 Ok(received) => {
                     let at = state.core.tick();
                     state.counters.borrow().batch(index, received);
-                    let dropped = state.control_overload(index, &batch, &mut activity);
-                    state.handler.borrow_mut().drop_unread(dropped);
+                    let (dropped, reason) = if state.breakers.is_open(Protocol::Udp, about.family) {
+                        (ALL, Reason::Breaker)
+                    } else {
+                        (state.control_overload(index, &batch, &mut activity), Reason::Overload)
+                    };
+                    state.handler.borrow_mut().drop_unread(dropped, reason);
                     let left = state.serve_batch(about, &mut batch, &mut forwarded);
                     state.ask_owners(&mut forwarded);
                     send(state, listener, &mut batch).await;

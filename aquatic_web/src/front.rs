@@ -89,6 +89,13 @@ impl<S: Site, U, R: Runtime> Front<S, U, R> {
         Self { shared: Rc::new(RefCell::new(shared)), runtime }
     }
 
+    /// Calls a function with the sites of this core. Must not be called while a request is served.
+    pub fn with_sites(&self, act: impl FnOnce(Option<&mut S>, Option<&mut U>)) {
+        let mut shared = self.shared.borrow_mut();
+        let shared = &mut *shared;
+        act(shared.site.as_mut(), shared.upgrade.as_mut());
+    }
+
     /// Changes settings of the sites of this core, and makes room for their longest replies. Must not be
     /// called while a request is served.
     pub fn reconfigure(&self, change: impl FnOnce(Option<&mut S>, Option<&mut U>)) {

@@ -2,6 +2,7 @@
 //!
 //! There are no timers for single connections. [`Connections::tick`] visits all of them once a second.
 
+use std::net::IpAddr;
 use std::task::Waker;
 
 use aquatic_common::Family;
@@ -146,6 +147,11 @@ impl ConnectionLimits {
 pub(crate) struct Connection {
     generation: u32,
     pub(crate) family: Family,
+    /// Whose messages these are, if they are limited.
+    pub(crate) source: Option<IpAddr>,
+    /// Whether the source is above its rate limit, so that the connection is not read from before the next
+    /// tick.
+    is_paused: bool,
     pub(crate) send_queue: SendQueue,
     pub(crate) memberships: Memberships,
     waker: Option<Waker>,
@@ -181,9 +187,14 @@ impl Connection {
         }
     }
 
+    /// Has the connection not be read from before the next tick.
+    pub(crate) fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
     /// Returns whether the connection may be read from.
     pub(crate) fn may_read(&self) -> bool {
-        self.tokens > 0 && self.pending_requests < MAX_PENDING_REQUESTS
+        self.tokens > 0 && !self.is_paused && self.pending_requests < MAX_PENDING_REQUESTS
     }
 }
 
@@ -219,6 +230,8 @@ impl Connections {
         let slot = self.slots.insert(Connection {
             generation: self.generation,
             family,
+            source: None,
+            is_paused: false,
             send_queue: SendQueue::default(),
             memberships: Memberships::default(),
             waker: None,
@@ -409,7 +422,8 @@ impl Connections {
                 connection.send_queue.release();
             }
             let may_read = connection.may_read();
-            throttled += u64::from(connection.tokens <= 0);
+            throttled += u64::from(connection.tokens <= 0 || connection.is_paused);
+            connection.is_paused = false;
             // Responses may have been lost because a queue was full.
             connection.pending_requests = 0;
             connection.tokens = (connection.tokens + i64::from(limits.rate)).min(limits.burst.into());

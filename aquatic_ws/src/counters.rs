@@ -43,8 +43,9 @@ labels! {
 }
 
 /// Reasons for which messages and requests are refused.
-const REFUSED: [Reason; 20] = [
+const REFUSED: [Reason; 21] = [
     Reason::Origin,
+    Reason::Breaker,
     Reason::NoUpgrade,
     Reason::Version,
     Reason::Malformed,
@@ -101,6 +102,8 @@ labels! {
         ReceiverFull => "receiver_full",
         /// A message to another core whose outbox is full.
         Overflow => "overflow",
+        /// A message of a source that sends more than its rate limit allows.
+        RateLimit => "rate_limit",
     }
 }
 
@@ -117,6 +120,10 @@ pub(crate) struct Counters {
     pub(crate) upgrades: Counter,
     pub(crate) contested: Counter,
     pub(crate) throttled: Counter,
+    /// Messages above a rate limit that were served all the same.
+    pub(crate) above_in_dry_run: Counter,
+    /// Whether sources are above their rate limit.
+    pub(crate) rate_limiting: Gauge,
     pub(crate) forwarded: Counter,
     /// By family and limit.
     not_stored: [[Counter; Limit::WEBTORRENT.len()]; 2],
@@ -159,6 +166,8 @@ impl Counters {
             upgrades: plain(&names::UPGRADES),
             contested: plain(&names::CONTESTED_PEERS),
             throttled: plain(&names::THROTTLED),
+            above_in_dry_run: plain(&names::RATE_LIMIT_DRY_RUN),
+            rate_limiting: metrics.gauge(&names::RATE_LIMITING, &[PROTOCOL]),
             forwarded: plain(&names::FORWARDED),
             not_stored: Family::ALL.map(|family| Limit::WEBTORRENT.map(|limit| not_stored(family, limit))),
             offers_evicted: plain(&names::OFFERS_FORGOTTEN),
@@ -206,6 +215,7 @@ impl Counters {
             NotUpgraded::Health => self.health.add(1),
             NotUpgraded::NoUpgrade => self.refuse(Reason::NoUpgrade),
             NotUpgraded::Origin => self.refuse(Reason::Origin),
+            NotUpgraded::Breaker => self.refuse(Reason::Breaker),
             NotUpgraded::Version => self.refuse(Reason::Version),
             NotUpgraded::Malformed => self.refuse(Reason::Malformed),
             NotUpgraded::NoClient(why) => self.no_client(why),

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquatic_common::Steering;
+use aquatic_common::{Family, SourceRules, Steering};
 use aquatic_http_protocol::Refused;
 use aquatic_metrics::CoreMetrics;
+use aquatic_net::breaker::CoreBreakers;
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::Connection;
 use aquatic_runtime::{Core, Outbox, Secrets};
@@ -36,6 +37,7 @@ pub struct WsSeed {
     steering: Steering,
     access_list: Arc<SharedAccessList>,
     keys: Keys,
+    source_rules: SourceRules,
 }
 
 impl WsSeed {
@@ -56,12 +58,20 @@ impl WsSeed {
             keys: Keys {
                 swarms: secrets.derive("aquatic WebTorrent tables 1"),
                 offers: secrets.derive("aquatic WebTorrent offers 1"),
+                sources: secrets.derive("aquatic WebTorrent loads 1"),
             },
+            source_rules: SourceRules::default(),
         }
     }
 }
 
 impl WsSeed {
+    /// Returns the seed with limits of messages by source.
+    #[must_use]
+    pub fn with_source_rules(self, source_rules: SourceRules) -> Self {
+        Self { source_rules, ..self }
+    }
+
     /// Returns the tracker of one core, without connections. `forward` is its way to the other cores.
     #[must_use]
     pub fn tracker<F: Forward<ForwardedBatch>>(
@@ -70,7 +80,10 @@ impl WsSeed {
         metrics: &CoreMetrics,
         forward: F,
     ) -> Tracker<F> {
-        Tracker::new(&self.config, (core, self.steering), self.keys, Counters::new(metrics), forward)
+        let mut tracker =
+            Tracker::new(&self.config, (core, self.steering), self.keys, Counters::new(metrics), forward);
+        tracker.set_source_rules(self.source_rules.clone());
+        tracker
     }
 }
 
@@ -80,11 +93,21 @@ pub struct WsTracker {
     forwarded: ForwardedHeaders,
     /// Origins of web pages that may use the tracker; empty for all.
     allowed_origins: Vec<String>,
+    breakers: CoreBreakers,
+}
+
+/// Client of an upgraded connection.
+#[derive(Clone, Copy, Debug)]
+pub struct UpgradedClient {
+    /// Address family; IPv4 over a unix socket without client address.
+    pub(crate) family: Family,
+    /// Address whose messages are limited; `None` for those of a proxy that names no client.
+    pub(crate) source: Option<IpAddr>,
 }
 
 impl WsTracker {
     /// Starts the WebTorrent tracker of a core. Completes when all cores have started theirs.
-    pub async fn start(core: &Rc<Core>, seed: WsSeed) -> Self {
+    pub async fn start(core: &Rc<Core>, seed: WsSeed, breakers: CoreBreakers) -> Self {
         let interval = Duration::from_secs(seed.config.cleaning.interval.into());
         let channel = core.open_channel::<ForwardedBatch>("ws").await;
         let tracker = seed.tracker(core.index(), core.metrics(), Outbox::new(channel.clone()));
@@ -102,15 +125,17 @@ impl WsTracker {
             let store = || expiring.tracker.borrow_mut();
             expiry::run(&expiring.core, (interval, max_peer_age), &SWARMS_OF_BOTH_FAMILIES, store).await;
         });
-        Self { state, forwarded, allowed_origins: config.allowed_origins }
+        Self { state, forwarded, allowed_origins: config.allowed_origins, breakers }
     }
 
     /// Replaces the settings, except those of pending offers and of the interval of expiry. Open connections
     /// keep what they have beyond new limits.
-    pub fn reconfigure(&mut self, config: &WsConfig, forwarded: ForwardedHeaders) {
+    pub fn reconfigure(&mut self, config: &WsConfig, forwarded: ForwardedHeaders, rules: SourceRules) {
         self.forwarded = forwarded;
         self.allowed_origins.clone_from(&config.allowed_origins);
-        self.state.tracker.borrow_mut().reconfigure(config);
+        let mut tracker = self.state.tracker.borrow_mut();
+        tracker.reconfigure(config);
+        tracker.set_source_rules(rules);
     }
 
     fn count(&self, plain: NotUpgraded) {
@@ -119,16 +144,20 @@ impl WsTracker {
 }
 
 impl Upgrade<Connection> for WsTracker {
-    type Accepted = Option<IpAddr>;
+    type Accepted = UpgradedClient;
 
-    fn respond(&mut self, request: &mut WebRequest<'_>, reply: &mut [u8]) -> UpgradeOutcome<Option<IpAddr>> {
-        match upgrade::decide(request, &self.forwarded, &self.allowed_origins) {
+    fn respond(&mut self, request: &mut WebRequest<'_>, reply: &mut [u8]) -> UpgradeOutcome<UpgradedClient> {
+        match upgrade::decide(request, &self.forwarded, &self.allowed_origins, &self.breakers) {
             Decision::Upgrade(accepted) => {
                 if let Some(missing) = accepted.missing {
                     self.state.tracker.borrow().counters.no_client(missing);
                 }
                 let written = put(&accepted.response, reply);
-                UpgradeOutcome::Accepted(written, accepted.client)
+                let client = UpgradedClient {
+                    family: accepted.client.map_or(Family::V4, Family::of),
+                    source: accepted.client.filter(|_| accepted.missing.is_none()),
+                };
+                UpgradeOutcome::Accepted(written, client)
             }
             Decision::Reply(response, plain) => {
                 self.count(plain);
@@ -151,7 +180,7 @@ impl Upgrade<Connection> for WsTracker {
         self.count(NotUpgraded::Health);
     }
 
-    fn serve(&self, upgraded: Upgraded<Connection, Option<IpAddr>>) -> impl Future<Output = ()> + 'static {
+    fn serve(&self, upgraded: Upgraded<Connection, UpgradedClient>) -> impl Future<Output = ()> + 'static {
         serve(Rc::clone(&self.state), upgraded)
     }
 }
@@ -181,6 +210,9 @@ async fn run_maintenance(state: &CoreState) {
             }
             if checks.is_multiple_of(checks_per_tick) {
                 tracker.tick(context.time);
+                if let Some(event) = tracker.rate_event(context.time) {
+                    log::warn!("rate limit of WebTorrent messages, core {}: {event}", state.core.index());
+                }
             }
         });
     }

@@ -6,12 +6,10 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use aquatic_common::Family;
 use aquatic_net::tcp::{Connection, Phase};
 use aquatic_runtime::{Core, Outbox};
 use aquatic_tracker::Admission;
@@ -21,6 +19,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use crate::connections::End;
 use crate::forwarding::ForwardedBatch;
 use crate::frames::{Reader, write_close};
+use crate::service::UpgradedClient;
 use crate::swarm::ConnectionId;
 use crate::tracker::{RequestContext, Tracker};
 
@@ -61,13 +60,19 @@ impl CoreState {
 }
 
 /// Serves a connection after its upgrade, until it ends.
-pub(crate) async fn serve(state: Rc<CoreState>, upgraded: Upgraded<Connection, Option<IpAddr>>) {
+pub(crate) async fn serve(state: Rc<CoreState>, upgraded: Upgraded<Connection, UpgradedClient>) {
     let Upgraded { connection, accepted: client, received } = upgraded;
     connection.deadline().upgrade();
-    let id = state.with(|tracker, _| tracker.open(client.map_or(Family::V4, Family::of)));
-    match client {
+    let id = state.with(|tracker, _| {
+        let id = tracker.open(client.family);
+        if let Some(source) = client.source {
+            tracker.limit_source(id, source);
+        }
+        id
+    });
+    match client.source {
         Some(client) => log::trace!("ws: connection {id} is {client}'s"),
-        None => log::trace!("ws: connection {id} is over the unix socket"),
+        None => log::trace!("ws: connection {id} is of a proxy that names no client"),
     }
     let registration = Registration { state, id };
     let mut session =

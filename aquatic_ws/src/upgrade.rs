@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use aquatic_http_protocol::{Framing, Head, HeaderField, PlainReply, Status};
+use aquatic_net::breaker::{CoreBreakers, Protocol};
 use aquatic_net::proxy::{Client, ForwardedHeaders, NoClient};
 use aquatic_web::WebRequest;
 use tungstenite::handshake::derive_accept_key;
@@ -44,6 +45,8 @@ pub(crate) enum NotUpgraded {
     Health,
     /// Request for something other than an upgrade.
     NoUpgrade,
+    /// Upgrade while the breaker for the family of the client is open.
+    Breaker,
     /// Upgrade by a web page whose origin is not allowed.
     Origin,
     /// Upgrade to an unsupported version of WebSocket.
@@ -62,6 +65,7 @@ pub(crate) fn decide(
     request: &mut WebRequest<'_>,
     forwarded: &ForwardedHeaders,
     allowed_origins: &[String],
+    breakers: &CoreBreakers,
 ) -> Decision {
     let head = request.head;
     let plain =
@@ -87,6 +91,10 @@ pub(crate) fn decide(
     };
     let names = head.headers.iter().filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, value)));
     let (client, missing) = match forwarded.client(request.peer, names) {
+        Client::Known(ip) | Client::Proxy(ip, _) if breakers.refuses(Protocol::Ws, ip) => {
+            let text = "WebTorrent is not served over this address family at present\n";
+            return plain(Status::Unavailable, &[], text, NotUpgraded::Breaker);
+        }
         Client::Known(ip) if !(request.charge_address)(ip) => {
             let text = "too many connections from one address\n";
             return plain(Status::Unavailable, &[], text, NotUpgraded::TooManyConnections);
@@ -177,7 +185,8 @@ mod tests {
         };
         let origins = ["https://page.example".to_owned(), "http://localhost:8000".to_owned()];
         let origins = if peer == RESTRICTED { &origins[..] } else { &[] };
-        decide(&mut request, &forwarded(OnBadHeader::Refuse), origins)
+        let breakers = CoreBreakers::default();
+        decide(&mut request, &forwarded(OnBadHeader::Refuse), origins, &breakers)
     }
 
     const UPGRADE: &str = "GET /any HTTP/1.1\nHost: x\nConnection: keep-alive, Upgrade\nUpgrade: WebSocket\n\

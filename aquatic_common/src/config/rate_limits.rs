@@ -1,7 +1,9 @@
 //! Section `[rate_limits]`: how much one source may ask for.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::breaker::BreakerRules;
 use crate::load_table::Allowance;
 use crate::prefix::PrefixSet;
 use crate::settings::Problem;
@@ -24,9 +26,9 @@ crate::choice! {
 crate::settings! {
     /// Rate limits per source, and sources that are not served. A source is an IPv4 address or an IPv6 /64
     /// network. Networks around it have limits of their own: 16 times as much for IPv4 /24 and IPv6 /56, 64
-    /// times for IPv4 /20 and IPv6 /48. Requests above a limit get no reply, because clients repeat requests
-    /// that are refused. Workers divide the limits evenly, so a source that asks one worker only, for a
-    /// single torrent, meets them earlier.
+    /// times for IPv4 /20 and IPv6 /48. Over UDP, requests above a limit get no reply, because clients repeat
+    /// requests that are refused. Workers divide the limits evenly, so a source that asks one worker only,
+    /// for a single torrent, meets them earlier.
     pub struct RateLimitsConfig, section "rate_limits" {
         /// "on" drops requests above the limits, "dry_run" serves but counts and logs them, "off" does not
         /// look at rates.
@@ -48,6 +50,26 @@ crate::settings! {
         pub tcp_connections: u32 = 500, unit "connections per second", in 0..=1_000_000;
         /// Number of TCP connections that a source may open at once.
         pub tcp_connections_burst: u32 = 5000, unit "connections", in 1..=10_000_000;
+        /// Rate of HTTP announces and scrapes that a source is always served, over all its connections; 0 for
+        /// no limit. Clients behind trusted proxies are limited by their own address. Above it they get a
+        /// failure reason and the announce interval, which keeps them from repeating the request at once.
+        pub http_requests: u32 = 2000, unit "requests per second", in 0..=1_000_000;
+        /// Number of HTTP announces and scrapes that a source may send at once.
+        pub http_burst: u32 = 20_000, unit "requests", in 1..=10_000_000;
+        /// Rate of WebTorrent messages that a source is always served, over all its connections; 0 for no
+        /// limit. Above it messages are dropped, and the connection is not read from for up to a second.
+        /// ws.client.max_message_rate limits each connection.
+        pub ws_messages: u32 = 2000, unit "messages per second", in 0..=1_000_000;
+        /// Number of WebTorrent messages that a source may send at once.
+        pub ws_burst: u32 = 20_000, unit "messages", in 1..=10_000_000;
+        /// Duration of an overload after which a protocol is no longer served for an address family; 0 for
+        /// never. Overloads of UDP are those of rate_limits.udp_overload_control, overloads of HTTP and
+        /// WebTorrent are TLS handshakes that have to be rejected, on at least half of the workers. Without
+        /// this, an overloaded protocol is served as well as it can be.
+        pub breaker_after: u32 = 0, unit "seconds", in 0..=86_400;
+        /// Time for which it is then not served. It is longer, up to 16 times, if the overload returns as
+        /// soon as the protocol is served again.
+        pub breaker_pause: u32 = 60, unit "seconds", in 1..=86_400;
         /// Addresses and networks without rate limits: ["192.0.2.1", "10.0.0.0/8", "2001:db8::/32"].
         pub exempt: Vec<String> = vec!["127.0.0.0/8".to_owned(), "::1".to_owned()];
         /// File with addresses and networks that are not served at all, one per line, optionally followed by
@@ -81,6 +103,18 @@ impl RateLimitsConfig {
         self.rules((self.tcp_connections, self.tcp_connections_burst), cores)
     }
 
+    /// The rules for HTTP requests, for one of some cores.
+    #[must_use]
+    pub fn http_rules(&self, cores: usize) -> SourceRules {
+        self.rules((self.http_requests, self.http_burst), cores)
+    }
+
+    /// The rules for WebTorrent messages, for one of some cores.
+    #[must_use]
+    pub fn ws_rules(&self, cores: usize) -> SourceRules {
+        self.rules((self.ws_messages, self.ws_burst), cores)
+    }
+
     /// Rules for a rate and a burst; a core has an even share of both. Networks that cannot be read have been
     /// reported by [`check`](Self::check).
     fn rules(&self, (rate, burst): (u32, u32), cores: usize) -> SourceRules {
@@ -94,6 +128,16 @@ impl RateLimitsConfig {
             }),
             is_dry_run: self.mode == RateLimitMode::DryRun,
             exempt: PrefixSet::parse(&self.exempt).unwrap_or_default(),
+        }
+    }
+
+    /// When breakers open and close by themselves.
+    #[must_use]
+    pub fn breaker_rules(&self) -> BreakerRules {
+        let seconds = |number: u32| Duration::from_secs(number.into());
+        BreakerRules {
+            open_after: (self.breaker_after > 0).then(|| seconds(self.breaker_after)),
+            pause: seconds(self.breaker_pause),
         }
     }
 

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ use super::preamble::Preamble;
 use super::stream::{Socket, Stream, charge_address};
 use super::tls::Tls;
 use crate::block_list::BlockList;
+use crate::breaker::{CoreBreakers, Protocol};
 use crate::proxy::{OnBadHeader, TrustedProxies};
 
 /// Connections accepted before the other tasks of the core run.
@@ -92,6 +93,23 @@ pub struct SourceSettings {
     pub key: [u8; 16],
 }
 
+/// The breakers that decide whether connections are accepted. The default accepts all.
+#[derive(Clone, Debug, Default)]
+pub struct TcpBreakers {
+    /// Those of the core.
+    pub breakers: CoreBreakers,
+    /// Protocols that are served. While the breakers of all of them are open for a family, its connections
+    /// are closed at once.
+    pub protocols: Vec<Protocol>,
+}
+
+impl TcpBreakers {
+    fn refuse(&self, client: IpAddr) -> bool {
+        let mut protocols = self.protocols.iter();
+        !self.protocols.is_empty() && protocols.all(|&protocol| self.breakers.refuses(protocol, client))
+    }
+}
+
 /// What the tasks of one core share.
 struct Server<H> {
     core: Rc<Core>,
@@ -99,6 +117,7 @@ struct Server<H> {
     deadlines: Rc<DeadlineTable>,
     connection_rates: RefCell<SourceLimit>,
     blocked: Arc<BlockList>,
+    breakers: TcpBreakers,
     preamble: RefCell<Rc<Preamble>>,
     handler: Rc<H>,
 }
@@ -112,6 +131,7 @@ pub async fn serve_tcp<H, F>(
     core: Rc<Core>,
     listeners: CoreListeners,
     settings: TcpSettings,
+    breakers: TcpBreakers,
     handler: H,
 ) -> anyhow::Result<()>
 where
@@ -131,6 +151,7 @@ where
             settings.sources.key,
         )),
         blocked: Arc::clone(&settings.sources.blocked),
+        breakers,
         preamble: RefCell::new(Rc::new(Preamble::new(&settings))),
         handler: Rc::new(handler),
         core: Rc::clone(&core),
@@ -151,6 +172,7 @@ where
             core.sleep_to_tick(deadlines.until_sweep(core.tick())).await;
             deadlines.sweep(core.tick());
             server.preamble.borrow().report(&deadlines.counters);
+            deadlines.counters.report_overload();
             server.report_rates();
         }
     };
@@ -276,6 +298,9 @@ where
         };
         if self.blocked.blocks(ip) {
             return Some(Refused::Blocked);
+        }
+        if self.breakers.refuse(ip) {
+            return Some(Refused::Breaker);
         }
         match self.connection_rates.borrow_mut().check(ip, self.core.time()) {
             RateVerdict::Within => None,

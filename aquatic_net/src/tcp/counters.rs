@@ -1,6 +1,9 @@
 //! What is counted about connections, on each core.
 
+use std::cell::Cell;
+
 use super::deadlines::Phase;
+use aquatic_common::Family;
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
 
 /// Values of the label `protocol` in metrics.
@@ -37,10 +40,12 @@ pub(super) enum Refused {
     Rate,
     /// The source is on the block list.
     Blocked,
+    /// The breakers of all protocols of the listener are open.
+    Breaker,
 }
 
 impl Refused {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::Limit, "limit"),
         (Self::Address, "limit_per_address"),
         (Self::Descriptors, "descriptors"),
@@ -52,6 +57,7 @@ impl Refused {
         (Self::PlainOnTls, "plain_on_tls"),
         (Self::Rate, "rate_limit"),
         (Self::Blocked, "blocked"),
+        (Self::Breaker, "breaker"),
     ];
 }
 
@@ -98,12 +104,23 @@ pub(super) struct Counters {
     pub(super) above_in_dry_run: Counter,
     /// Whether sources are above their rate limit.
     pub(super) rate_limiting: Gauge,
+    /// Whether handshakes of sources that take little are rejected, by protocol and family.
+    overloaded: Vec<[Gauge; 2]>,
+    rejected: [Cell<bool>; 2],
 }
 
 impl Counters {
     pub(super) fn new(metrics: &CoreMetrics, protocols: Protocols) -> Self {
         let protocol = ("protocol", protocols.first);
         let counter = |metric, key, value| metrics.counter(metric, &[protocol, (key, value)]);
+        let mut all = vec![protocols.first, protocols.upgraded];
+        all.dedup();
+        let overloaded = |&protocol: &&'static str| {
+            Family::ALL.map(|family| {
+                let labels = [("protocol", protocol), ("family", family.name())];
+                metrics.gauge(&names::OVERLOADED, &labels)
+            })
+        };
         Self {
             accepted: metrics.counter(&names::CONNECTIONS_ACCEPTED, &[protocol]),
             handed_off: metrics.counter(&names::CONNECTIONS_MOVED, &[protocol]),
@@ -121,6 +138,24 @@ impl Counters {
             proxy_unused: metrics.counter(&names::PROXY_UNUSED, &[protocol]),
             above_in_dry_run: metrics.counter(&names::RATE_LIMIT_DRY_RUN, &[protocol]),
             rate_limiting: metrics.gauge(&names::RATE_LIMITING, &[protocol]),
+            overloaded: all.iter().map(overloaded).collect(),
+            rejected: Default::default(),
+        }
+    }
+
+    /// Counts a handshake that is rejected because too many wait for their turn, although its source takes
+    /// little.
+    pub(super) fn reject_light_handshake(&self, family: Family) {
+        self.rejected[family.index()].set(true);
+    }
+
+    /// Shows whether handshakes were rejected since the last time.
+    pub(super) fn report_overload(&self) {
+        for family in Family::ALL {
+            let was_rejected = self.rejected[family.index()].take();
+            for gauges in &self.overloaded {
+                gauges[family.index()].set(was_rejected.into());
+            }
         }
     }
 

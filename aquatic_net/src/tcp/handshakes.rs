@@ -26,6 +26,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use aquatic_common::Family;
 use aquatic_common::load_table::{LEVELS, LoadTable, Loads};
 use futures_rustls::TlsAcceptor;
 use futures_rustls::server::TlsStream;
@@ -169,6 +170,9 @@ impl Handshakes {
         let shaken = match come {
             Ok(()) if self.is_full(lane) => {
                 counters.refuse(Refused::Handshakes);
+                if let (Lane::Light, Some(source)) = (lane, source) {
+                    counters.reject_light_handshake(Family::of(source));
+                }
                 return None;
             }
             Ok(()) => self.compute(core, stream, tls, (source, lane)).await,

@@ -38,7 +38,7 @@ mod tls;
 mod unix_socket;
 mod validity;
 
-pub use accept::{SourceSettings, TcpSettings, serve_tcp};
+pub use accept::{SourceSettings, TcpBreakers, TcpSettings, serve_tcp};
 pub use bind::{CoreListeners, ListenOptions, ListenerKind, Listeners};
 pub use connection::{Connection, Peer};
 pub use counters::Protocols;

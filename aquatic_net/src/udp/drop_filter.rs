@@ -4,7 +4,7 @@
 //! It is classic BPF, for which a process needs no privilege: the networks become sorted ranges of addresses,
 //! the ranges a binary tree of comparisons, and chance comes from the kernel.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aquatic_common::{Family, Prefix};
 use libc::{
@@ -51,6 +51,22 @@ impl DropFilter {
     pub fn new(family: Family, networks: &[(Prefix, Share)], connects: Share) -> Self {
         let of_family = networks.iter().filter(|(prefix, _)| prefix.family() == family).copied();
         Self { family, networks: of_family.take(MAX_NETWORKS).collect(), connects }
+    }
+
+    /// A filter that lets nothing through.
+    #[must_use]
+    pub fn everything(family: Family) -> Self {
+        let any = match family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Self::new(family, &[(Prefix::of(any, 0), DROP)], Share::MAX)
+    }
+
+    /// A filter that lets everything through.
+    #[must_use]
+    pub fn nothing(family: Family) -> Self {
+        Self::new(family, &[], Share::MAX)
     }
 
     /// Whether everything passes.
@@ -149,8 +165,10 @@ impl Ranges {
     pub fn new(networks: impl IntoIterator<Item = Prefix>) -> Self {
         let networks: Vec<Prefix> = networks.into_iter().collect();
         let spans: Vec<(u64, u64)> = networks.iter().map(span).collect();
+        let most = networks.iter().map(|network| last_key(network.family())).max().unwrap_or(u64::MAX);
+        let after = |last: u64| last.checked_add(1).filter(|&start| start <= most);
         let mut starts: Vec<u64> =
-            spans.iter().flat_map(|&(first, last)| [Some(first), last.checked_add(1)]).flatten().collect();
+            spans.iter().flat_map(|&(first, last)| [Some(first), after(last)]).flatten().collect();
         starts.push(0);
         starts.sort_unstable();
         starts.dedup();
@@ -184,6 +202,14 @@ fn key(ip: IpAddr) -> u64 {
     match ip {
         IpAddr::V4(v4) => v4.to_bits().into(),
         IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+    }
+}
+
+/// The last key of a family.
+fn last_key(family: Family) -> u64 {
+    match family {
+        Family::V4 => u32::MAX.into(),
+        Family::V6 => u64::MAX,
     }
 }
 

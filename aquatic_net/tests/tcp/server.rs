@@ -14,7 +14,7 @@ use std::time::Duration;
 use aquatic_net::proxy::{OnBadHeader, TrustedProxies};
 use aquatic_net::tcp::{
     Connection, CoreListeners, Deadlines, HandshakeLimits, ListenOptions, ListenerKind, Listeners, Phase,
-    Protocols, SourceSettings, TcpSettings, Tls, TlsFiles, serve_tcp,
+    Protocols, SourceSettings, TcpBreakers, TcpSettings, Tls, TlsFiles, serve_tcp,
 };
 use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -141,7 +141,7 @@ impl CoreService for LineService {
         let ended = Rc::clone(&core);
         let handling = Rc::clone(&core);
         let handler = move |connection| answer(Rc::clone(&handling), connection);
-        serve_tcp(core, self.listeners, self.settings, handler).await?;
+        serve_tcp(core, self.listeners, self.settings, TcpBreakers::default(), handler).await?;
         eprintln!("core {} has served", ended.index());
         Ok(())
     }

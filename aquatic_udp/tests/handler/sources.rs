@@ -102,7 +102,7 @@ fn datagrams_can_be_dropped_unread() {
     let mut core = Core::new();
     let source = address("198.51.100.1:1");
     let announce = announce_packet(core.connect(source), |_| ());
-    core.handler.drop_unread(0b101);
+    core.handler.drop_unread(0b101, Reason::Overload);
     let replies = core.serve(vec![(announce.clone(), source); 4]);
     assert_eq!(replies.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false, true]);
     assert_eq!(core.handler.counters().unserved(Family::V4, Reason::Overload), 2);

@@ -1,12 +1,15 @@
 //! Bytes of a connection: frames in, and what is queued for it.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
+use aquatic_common::RateVerdict;
 use aquatic_tracker::Forward;
 use aquatic_ws_protocol::{Action, Fault, Refused};
 
 use super::{RequestContext, Tracker};
 use crate::connections::End;
+use crate::counters::DropReason;
 use crate::forwarding::ForwardedBatch;
 use crate::frames::{FrameFault, Incoming, Reader, frame_length, write_pong};
 use crate::swarm::ConnectionId;
@@ -58,6 +61,11 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         context: &mut RequestContext<'_>,
     ) -> Option<Ended> {
         self.connections.frame_received(id, incoming.completes_message());
+        let is_message = matches!(incoming, Incoming::Text(_) | Incoming::Binary(_));
+        if is_message && !self.admit_source(id, context.time) {
+            self.counters.drop_one(DropReason::RateLimit);
+            return None;
+        }
         match *incoming {
             Incoming::Text(text) => match simdutf8::basic::from_utf8(text) {
                 Ok(text) => self.receive(id, text, context),
@@ -77,6 +85,23 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
             Incoming::Close(code) => return Some(Ended { end: End::Client, close: Some(code) }),
         }
         None
+    }
+
+    /// Charges a message to the source of its connection. Returns whether the message may be served.
+    pub(super) fn admit_source(&mut self, id: ConnectionId, time: Duration) -> bool {
+        let Some(connection) = self.connections.get(id) else { return true };
+        let Some(source) = connection.source else { return true };
+        match self.sources.check(source, time) {
+            RateVerdict::Within => true,
+            RateVerdict::Above => {
+                connection.pause();
+                false
+            }
+            RateVerdict::AboveInDryRun => {
+                self.counters.above_in_dry_run.add(1);
+                true
+            }
+        }
     }
 
     /// Returns the bytes that are queued for a connection.

@@ -19,10 +19,11 @@ mod router;
 mod scrape;
 
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use aquatic_common::expiry::{Expire, Expired};
-use aquatic_common::{Family, InfoHash, PeerId, Seconds, Steering};
+use aquatic_common::{Family, InfoHash, PeerId, RateEvent, Seconds, SourceLimit, SourceRules, Steering};
 use aquatic_runtime::channel::OutboxFull;
 use aquatic_tracker::forward::take;
 use aquatic_tracker::{Admission, Forward, Gather, IntervalPolicy, NotAdmitted, OwnerParts, Reason};
@@ -99,6 +100,7 @@ impl Refusal {
 pub(crate) struct Keys {
     pub(crate) swarms: [u8; 16],
     pub(crate) offers: [u8; 16],
+    pub(crate) sources: [u8; 16],
 }
 
 fn message_limits(config: &WsConfig) -> Limits {
@@ -119,6 +121,8 @@ pub struct Tracker<F> {
     max_peer_age: u32,
     limits: Limits,
     pub(crate) connections: Connections,
+    /// Limits of messages by source.
+    sources: SourceLimit,
     pub(crate) counters: Counters,
     router: Router<F>,
     swarms: Swarms,
@@ -149,6 +153,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
             max_peer_age: config.cleaning.max_peer_age,
             limits: message_limits(config),
             connections: Connections::new(core as u16, ConnectionLimits::new(config)),
+            sources: SourceLimit::new(SourceRules::default(), keys.sources),
             counters,
             swarms: Swarms::new(config.swarm_limits(steering.cores()), keys.swarms),
             router: Router::new(core, steering, forward),
@@ -354,6 +359,26 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     pub fn open(&mut self, family: Family) -> ConnectionId {
         self.counters.upgrades.add(1);
         self.connections.open(family)
+    }
+
+    /// Limits the messages of a connection together with those of the others of this client. Its address is
+    /// in canonical form.
+    pub fn limit_source(&mut self, connection: ConnectionId, client: IpAddr) {
+        if let Some(connection) = self.connections.get(connection) {
+            connection.source = Some(client);
+        }
+    }
+
+    /// Replaces the limits of messages by source.
+    pub fn set_source_rules(&mut self, rules: SourceRules) {
+        self.sources.set_rules(rules);
+    }
+
+    /// Returns what has to be told about rate limits now. To be asked about every second.
+    pub(crate) fn rate_event(&mut self, time: Duration) -> Option<RateEvent> {
+        let event = self.sources.event(time);
+        self.counters.rate_limiting.set(self.sources.is_limiting().into());
+        event
     }
 
     /// Removes a connection and its peers. Returns the bytes that were not sent.

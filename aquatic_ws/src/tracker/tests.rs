@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use aquatic_common::config::AccessListConfig;
+use aquatic_common::load_table::Allowance;
 use aquatic_metrics::Registry;
 use aquatic_runtime::Batch;
 use aquatic_tracker::SharedAccessList;
@@ -56,7 +57,7 @@ impl Cores {
         let rng = SmallRng::seed_from_u64(1);
         let steering = Steering::new(CORES, [6; 8]);
         let registry = Registry::default();
-        let keys = Keys { swarms: [1; 16], offers: [2; 16] };
+        let keys = Keys { swarms: [1; 16], offers: [2; 16], sources: [3; 16] };
         let network = Network::default();
         let tracker = |core| {
             let (counters, link) =
@@ -341,4 +342,30 @@ fn a_scrape_without_response_from_its_core_fails() {
     assert_eq!(kinds(cores.received(one)), ["failure the tracker is overloaded, try again later"]);
     cores.settle();
     assert!(kinds(cores.received(one)).is_empty(), "a late response is ignored");
+}
+
+#[test]
+fn messages_of_a_source_are_limited_over_all_its_connections() {
+    let mut cores = Cores::new();
+    let ids: Vec<ConnectionId> = (0..3).map(|_| cores.open(0)).collect();
+    let tracker = &mut cores.trackers[0];
+    let allowance = Some(Allowance { rate: 10.0, burst: 20.0, multiples: [1, 16, 64] });
+    tracker.set_source_rules(SourceRules { allowance, ..SourceRules::default() });
+    let addresses = ["192.0.2.1", "192.0.2.1", "198.51.100.1"].map(|ip| ip.parse().unwrap());
+    ids.iter().zip(addresses).for_each(|(&id, ip)| tracker.limit_source(id, ip));
+    let admitted = |tracker: &mut Tracker<Link>, id, seconds| {
+        (0..100).filter(|_| tracker.admit_source(id, Duration::from_secs(seconds))).count()
+    };
+    assert!((20..=21).contains(&admitted(tracker, ids[0], 5)));
+    assert_eq!(admitted(tracker, ids[1], 5), 0, "another connection of the same source");
+    let may_read = |tracker: &mut Tracker<Link>| {
+        ids.iter().map(|&id| tracker.connections.get(id).unwrap().may_read()).collect::<Vec<_>>()
+    };
+    assert_eq!(may_read(tracker), [false, false, true]);
+    assert!(admitted(tracker, ids[2], 5) >= 20);
+    tracker.tick(Duration::from_secs(6));
+    assert_eq!(may_read(tracker), [true; 3]);
+    assert!((5..=10).contains(&admitted(tracker, ids[1], 6)));
+    assert!(matches!(tracker.rate_event(Duration::from_secs(6)), Some(RateEvent::Began { .. })));
+    assert_eq!(tracker.counters.rate_limiting.get(), 1);
 }

@@ -72,6 +72,20 @@ fn expected(networks: &[(Prefix, Share)], source: IpAddr, len: u32, connects: Sh
 }
 
 #[test]
+fn a_filter_of_everything_lets_nothing_through() {
+    for (family, last) in [(Family::V4, "255.255.255.255"), (Family::V6, "ffff:ffff:ffff:ffff::1")] {
+        let program = DropFilter::everything(family).program();
+        let sources = ["0.0.0.0", "192.0.2.1", "::", "2001:db8::1", last].map(|ip| ip.parse().unwrap());
+        for source in sources.into_iter().filter(|&source| Family::of(source) == family) {
+            for random in [0, 1, u32::MAX] {
+                assert!(!passes(&program, source, 106, random), "{source}");
+            }
+        }
+        assert!(DropFilter::nothing(family).is_open());
+    }
+}
+
+#[test]
 fn program_agrees_with_the_definition() {
     let mut rng = SmallRng::seed_from_u64(1);
     for round in 0..300 {
