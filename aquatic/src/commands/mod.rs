@@ -2,6 +2,7 @@
 //! and what it does.
 
 mod completions;
+mod import_config;
 mod manual;
 
 use std::process::ExitCode;
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Http(ConfigFlags),
     /// Introduce browsers to each other over WebSocket (WebTorrent)
     Ws(ConfigFlags),
+    /// Convert a configuration of aquatic 0.9 or opentracker
+    ImportConfig(import_config::ImportConfig),
     /// Print the completions for a shell
     #[command(hide = true)]
     Completions(completions::Completions),
@@ -39,6 +42,7 @@ impl Command {
             Self::Udp(flags) => serve(&flags, Mode::Udp),
             Self::Http(flags) => serve(&flags, Mode::Http),
             Self::Ws(flags) => serve(&flags, Mode::Ws),
+            Self::ImportConfig(import) => import.run().into(),
             Self::Completions(completions) => completions.run().into(),
             Self::Man(manual) => manual.run().into(),
         }
