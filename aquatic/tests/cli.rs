@@ -253,3 +253,21 @@ fn set_goes_over_the_file_and_is_checked_like_it() {
     let run = aquatic(&["udp", "--set", "workers=5000"]);
     assert_refused(&run, &["--set workers: 5000 is out of bounds, choose from 0 to 1024"]);
 }
+
+#[test]
+fn a_configuration_of_another_tracker_is_converted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (former, converted) = (directory.path().join("udp.toml"), directory.path().join("tracker.toml"));
+    std::fs::write(&former, "[network]\naddress = \"127.0.0.1:0\"\npoll_timeout_ms = 50\n").unwrap();
+    let import = ["import-config", utf8(&former), "-o", utf8(&converted)];
+    let run = aquatic(&import);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(run.stdout.contains("read its 2 note(s), then start with: aquatic all -c "), "{}", run.stdout);
+    let checked = aquatic(&["all", "--check-config", "-c", utf8(&converted)]);
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
+    // What exists is not overwritten, and standard output takes the same text.
+    assert_refused(&aquatic(&import), &["tracker.toml exists; remove it"]);
+    let printed = aquatic(&import[..2]);
+    assert_eq!(printed.stdout, std::fs::read_to_string(&converted).unwrap());
+    assert_refused(&aquatic(&["import-config", "/proc/none"]), &["/proc/none cannot be read"]);
+}

@@ -194,9 +194,9 @@ fn names(section: &str, table: &Table) -> Vec<String> {
     let mut names = Vec::new();
     for (key, value) in table {
         let name = aquatic_common::settings::join_key(section, key);
-        match value {
-            Value::Table(inner) => names.extend(self::names(&name, inner)),
-            _ => names.push(name),
+        match value.as_table() {
+            Some(inner) => names.extend(self::names(&name, inner)),
+            None => names.push(name),
         }
     }
     names
