@@ -104,8 +104,8 @@ impl Worker {
             }
             self.expire(now, phase.traffic, &mut tally);
             let sent = if self.sending { self.send_due(now, &mut phase, &mut tally) } else { 0 };
-            let must_poll = self.sending && phase.model.is_open();
-            event_loop.wait((sent, must_poll), &mut self.watched, &mut tally);
+            let due = if self.sending { phase.model.next_due() } else { None };
+            event_loop.wait((sent, due), &mut self.watched, &mut tally);
             self.handle_events(&phase, &mut tally);
         }
         tally.end_at(event_loop.now());

@@ -84,6 +84,12 @@ impl Schedule {
         Some(intended as Nanos)
     }
 
+    /// Intended send time of the next request.
+    #[must_use]
+    pub fn next(&self) -> Nanos {
+        self.next as Nanos
+    }
+
     /// Approximate number of overdue requests: those that [`Schedule::next_due`] has not returned.
     #[must_use]
     pub fn backlog(&self, now: Nanos) -> u64 {
@@ -128,6 +134,7 @@ mod tests {
         assert_eq!(schedule.backlog(8 * MILLISECOND), 3);
         let due: Vec<_> = std::iter::from_fn(|| schedule.next_due(8 * MILLISECOND)).collect();
         assert_eq!(due, [5, 6, 7, 8].map(|count| count * MILLISECOND));
+        assert_eq!(schedule.next(), 9 * MILLISECOND);
     }
 
     #[test]

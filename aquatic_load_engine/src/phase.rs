@@ -28,6 +28,15 @@ impl LoadModel {
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Open(_))
     }
+
+    /// Time at which the next request becomes due, if requests become due by time.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Nanos> {
+        match self {
+            Self::Closed => None,
+            Self::Open(schedule) => Some(schedule.next()),
+        }
+    }
 }
 
 /// Phase of one thread.
@@ -80,6 +89,7 @@ mod tests {
         let schedule = || ArrivalsConfig::Even.schedule(10, (0, 1), 1, 0);
         let model = LoadModel::new(Mode::Open, schedule);
         assert!(model.is_open() && !LoadModel::new(Mode::Closed, schedule).is_open());
+        assert_eq!((model.next_due(), LoadModel::Closed.next_due()), (Some(0), None));
         let phase = Phase::timed((), model, SECOND, (2, 3));
         assert_eq!((phase.from, phase.until), (3 * SECOND, 6 * SECOND));
         assert_eq!(phase.never_sent(), 60);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::clock::{Clock, Nanos, SECOND};
+use crate::event_loop::precise_timers;
 use crate::progress::Progress;
 use crate::tally::{Counted, Tally};
 
@@ -62,6 +63,7 @@ pub fn run_phase<W: Send, K: Counted + Send, V: Counted + Send, N: Counted + Sen
         for (number, worker) in workers.iter_mut().enumerate() {
             let (sender, act): (Sender<()>, _) = (sender.clone(), &act);
             let body = move || {
+                precise_timers();
                 let tally = act(worker);
                 // Fails only if the receiver has stopped waiting.
                 let _ = sender.send(());

@@ -4,8 +4,13 @@
 use std::io;
 use std::mem;
 use std::net::UdpSocket;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+
+use aquatic_load_engine::clock::{Nanos, SECOND};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::time::Timespec;
 
 /// Maximum number of packets per call, and of segments per message.
 pub(crate) const MAX_BATCH: usize = 64;
@@ -156,21 +161,27 @@ pub(crate) fn can_segment(socket: &UdpSocket) -> bool {
     result == 0
 }
 
-/// Waits until one of the sockets is readable or the timeout has passed.
-pub(crate) fn wait_readable(sockets: impl Iterator<Item = RawFd>, milliseconds: i32) -> io::Result<()> {
-    let mut polled: Vec<libc::pollfd> =
-        sockets.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
-    let count = polled.len() as libc::nfds_t;
-    // SAFETY: there are `count` entries, and they live until the call returns.
-    let result = unsafe { libc::poll(polled.as_mut_ptr(), count, milliseconds) };
-    match io::Error::last_os_error() {
-        error if result < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(()),
+/// Waits until one of the sockets is readable or the time has passed.
+pub(crate) fn wait_readable<'a>(
+    sockets: impl Iterator<Item = BorrowedFd<'a>>,
+    time: Nanos,
+) -> io::Result<()> {
+    let mut polled: Vec<PollFd<'_>> =
+        sockets.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)).collect();
+    let timeout = Timespec {
+        tv_sec: i64::try_from(time / SECOND).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(time % SECOND).unwrap_or(0),
+    };
+    match poll(&mut polled, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     fn pair() -> (UdpSocket, UdpSocket) {
@@ -203,7 +214,7 @@ mod tests {
         let messages =
             [Message { bytes: b"aabbc", segment: Some(2) }, Message { bytes: b"d", segment: None }];
         assert_eq!(Sender::new().send(&a, &messages).unwrap(), 2);
-        wait_readable([b.as_raw_fd()].into_iter(), 1000).unwrap();
+        wait_readable([b.as_fd()].into_iter(), SECOND).unwrap();
         assert_eq!(received(&mut Receiver::new(), &b), [&b"aa"[..], b"bb", b"c", b"d"]);
     }
 
@@ -213,7 +224,7 @@ mod tests {
         drop(b);
         let message = [Message { bytes: b"x", segment: None }];
         Sender::new().send(&a, &message).unwrap();
-        wait_readable([a.as_raw_fd()].into_iter(), 1000).unwrap();
+        wait_readable([a.as_fd()].into_iter(), SECOND).unwrap();
         let error = Receiver::new().receive(&a).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }

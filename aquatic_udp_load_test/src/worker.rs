@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use aquatic_load_engine::clock::{Interval, MILLISECOND, Nanos};
-use aquatic_load_engine::event_loop::BUSY_POLL_TIME;
+use aquatic_load_engine::event_loop::longest_wait;
 use aquatic_load_engine::pacing::{Schedule, Window};
 use aquatic_load_engine::phase;
 use aquatic_load_engine::queue::IndexedQueue;
@@ -27,6 +27,8 @@ use crate::traffic::{self, PlannedRequest, Traffic, Writer};
 const MAX_EMPTY_SOCKETS: usize = 4;
 /// Maximum number of packets received between two sends.
 const MAX_RECEIVED: usize = 256;
+/// Maximum number of sockets that are watched in a wait. A thread that expects packets at more polls.
+const MAX_POLLED: usize = 64;
 /// Interval of the check for timed-out requests.
 const EXPIRY_INTERVAL: Nanos = 10 * MILLISECOND;
 
@@ -39,6 +41,16 @@ pub(crate) enum LoadModel {
         /// Intended send times of requests that follow responses.
         further: VecDeque<Nanos>,
     },
+}
+
+impl LoadModel {
+    /// Time at which the next request becomes due, if requests become due by time.
+    fn next_due(&self) -> Option<Nanos> {
+        match self {
+            Self::Closed(_) => None,
+            Self::Open { schedule, further, .. } => Some(further.front().copied().unwrap_or(schedule.next())),
+        }
+    }
 }
 
 pub(crate) type Phase = phase::Phase<Traffic, LoadModel>;
@@ -106,9 +118,10 @@ impl Worker {
                 busy_at = now;
             } else {
                 tally.idle(start, now);
-                // In open loop, waiting would delay the next request.
-                if now - busy_at > BUSY_POLL_TIME && matches!(phase.model, LoadModel::Closed(_)) {
-                    self.wait();
+                let due = if sending { phase.model.next_due() } else { None };
+                let wait = longest_wait(now, busy_at, due);
+                if wait > 0 && self.expecting.len() <= MAX_POLLED {
+                    self.wait(wait);
                     tally.idle(now, self.plan.topology.now());
                     now = self.plan.topology.now();
                 }
@@ -130,10 +143,10 @@ impl Worker {
         }
     }
 
-    /// Waits for packets, at most until something else can become due.
-    fn wait(&self) {
-        let waiting = self.expecting.iter().map(|number| self.sources[number as usize].socket.as_raw_fd());
-        if let Err(error) = wait_readable(waiting.take(64), 1) {
+    /// Waits for packets, at most for `time`.
+    fn wait(&self, time: Nanos) {
+        let waiting = self.expecting.iter().map(|number| self.sources[number as usize].socket.as_fd());
+        if let Err(error) = wait_readable(waiting, time) {
             log::warn!("cannot wait for packets: {error}");
         }
     }

@@ -162,8 +162,8 @@ impl Worker {
             }
             self.expire(now, phase.traffic, &mut tally);
             let done = if self.sending { self.perform_due(now, &mut phase, &mut tally) } else { 0 };
-            let must_poll = self.sending && phase.model.is_open();
-            event_loop.wait((done, must_poll), &mut self.watched, &mut tally);
+            let due = if self.sending { phase.model.next_due() } else { None };
+            event_loop.wait((done, due), &mut self.watched, &mut tally);
             self.handle_events(phase.traffic, &mut tally);
         }
         if phase.traffic == Traffic::Idle {
