@@ -48,7 +48,9 @@ impl LoadModel {
     fn next_due(&self) -> Option<Nanos> {
         match self {
             Self::Closed(_) => None,
-            Self::Open { schedule, further, .. } => Some(further.front().copied().unwrap_or(schedule.next())),
+            Self::Open { schedule, further, .. } => {
+                Some(further.front().copied().unwrap_or_else(|| schedule.next()))
+            }
         }
     }
 }
