@@ -97,3 +97,20 @@ fn start_and_stop(bencher: Bencher<'_, '_>, size: u32) {
         fixture.announce(v4(number), seeder, AnnounceEvent::Stopped, NUMWANT)
     });
 }
+
+/// An address with 3,000 ports is in the swarm as well.
+#[divan::bench(args = [20, 1000, 100_000])]
+fn leecher_of_crowded(bencher: Bencher<'_, '_>, size: u32) {
+    let mut fixture = Fixture::with_swarm(size.min(1000), v4);
+    for port in 1024..4024 {
+        let address = SocketAddr::from((Ipv4Addr::new(203, 0, 113, 7), port));
+        fixture.announce(address, false, AnnounceEvent::None, 0);
+    }
+    for number in 1000..size {
+        fixture.announce(v4(number), number % 3 == 0, AnnounceEvent::None, 0);
+    }
+    bencher.bench_local(|| {
+        let number = fixture.rng.random_range(0..size);
+        fixture.announce(v4(number), number % 3 == 0, AnnounceEvent::None, NUMWANT)
+    });
+}

@@ -7,8 +7,9 @@
 //! way. This takes no memory, and nothing has to be kept up to date when peers go.
 //!
 //! **Replies** of a swarm that is *crowded*, in which a network has about a quarter of the peers or more,
-//! take only a few peers of a network before those of all others. Whether a swarm is crowded is decided when
-//! peers are added, so replies of other swarms cost nothing more.
+//! take only a few peers of a network before those of all others, and have fewer peers than were asked for
+//! rather than many of one network. Clients of that network get them. Whether a swarm is crowded is decided
+//! when peers are added, so replies of other swarms cost nothing more.
 
 use rand::Rng;
 use siphasher::sip::SipHasher13;
@@ -109,6 +110,15 @@ pub(crate) fn crowds_swarm<K: PeerFormat>(
     (0..PROBES).filter(of_network).count() as u32 >= CROWDED_PROBES
 }
 
+/// Number of peers of one family in a reply.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplySize {
+    /// Number of peers to return, not more than are eligible.
+    pub(crate) count: u32,
+    /// Number of peers of all families that the client asked for.
+    pub(crate) numwant: u32,
+}
+
 /// Maximum number of peers that are visited for a reply of a crowded swarm.
 const MAX_VISITS: usize = MAX_NUMWANT;
 /// Minimum number of peers that are visited, if there are as many: a few more than one network can have by
@@ -116,13 +126,18 @@ const MAX_VISITS: usize = MAX_NUMWANT;
 const MIN_VISITS: u32 = 576;
 /// Number of counters of networks.
 const COUNTERS: usize = 1024;
+/// A network has at most one of this many peers that were asked for, as long as there are others.
+const MAX_SHARE: u32 = 8;
 
 /// Selects the peers of a reply of a crowded swarm.
 struct Selection {
-    /// Number of peers per network, by a hash with a random factor.
+    /// Number of peers per network, by a hash with a random factor; one more than the maximum for networks
+    /// that have surplus peers.
     counts: [u8; COUNTERS],
     factor: u64,
     max_per_network: u8,
+    /// Number of networks that have surplus peers.
+    surplus_networks: u32,
     /// Positions of peers that are not surplus.
     first: [u32; MAX_VISITS],
     firsts: usize,
@@ -132,12 +147,29 @@ struct Selection {
 }
 
 impl Selection {
+    fn new(numwant: u32, rng: &mut impl Rng) -> Self {
+        Self {
+            counts: [0; COUNTERS],
+            factor: rng.next_u64() | 1,
+            max_per_network: (numwant / MAX_SHARE).clamp(2, u32::from(u8::MAX) - 1) as u8,
+            surplus_networks: 0,
+            first: [0; MAX_VISITS],
+            firsts: 0,
+            surplus: [0; MAX_VISITS],
+            surpluses: 0,
+        }
+    }
+
     fn visit(&mut self, position: u32, network: u64) {
-        let slot = (network.wrapping_mul(self.factor) >> 54) as usize;
+        // Twice, since products of neighbouring networks with some factors have equal upper bits.
+        let product = network.wrapping_mul(self.factor);
+        let slot = ((product ^ product >> 32).wrapping_mul(self.factor) >> 54) as usize;
         let (list, len) = if self.counts[slot] < self.max_per_network {
             self.counts[slot] += 1;
             (&mut self.first, &mut self.firsts)
         } else {
+            self.surplus_networks += u32::from(self.counts[slot] == self.max_per_network);
+            self.counts[slot] = self.max_per_network + 1;
             (&mut self.surplus, &mut self.surpluses)
         };
         if let Some(entry) = list.get_mut(*len) {
@@ -145,29 +177,36 @@ impl Selection {
             *len += 1;
         }
     }
+
+    /// Returns the maximum number of surplus peers for a client of another network: with them a reply has
+    /// half of the peers that were asked for, and surplus networks not more than all others. There is no
+    /// maximum if all peers are of one network.
+    fn max_surplus(&self, numwant: u32) -> usize {
+        let of_surplus_networks = (self.surplus_networks * u32::from(self.max_per_network)) as usize;
+        match self.firsts.saturating_sub(of_surplus_networks) {
+            0 if self.surplus_networks == 1 => MAX_VISITS,
+            others => {
+                let missing = (numwant as usize / 2).saturating_sub(self.firsts);
+                missing.min(others.saturating_sub(of_surplus_networks))
+            }
+        }
+    }
 }
 
-/// Visits `count` eligible peers of a crowded swarm, which has at least as many. A
-/// network has at most an eighth of them, as long as there are others among those looked at, up to 1024; what
-/// is missing is then taken from any network. Seeders and leechers come in proportion, apart from that.
+/// Visits eligible peers of a crowded swarm, which has at least `size.count`. A network has at most an eighth
+/// of the peers that were asked for, as long as there are others among those looked at, up to 1024. What is
+/// missing is taken from the requester's own network without a limit, and from others as
+/// [`Selection::max_surplus`] allows. Seeders and leechers come in proportion, apart from that.
 #[cold]
 #[inline(never)] // Its kilobytes of stack would otherwise be part of every announce's frame.
 pub(crate) fn select<K: PeerFormat>(
     (order, eligible): (PeerOrder, Eligible),
-    count: u32,
+    ReplySize { count, numwant }: ReplySize,
     peer_at: impl Fn(u32) -> K::Peer,
     rng: &mut impl Rng,
     mut visit: impl FnMut(K::Peer),
 ) {
-    let mut selection = Selection {
-        counts: [0; COUNTERS],
-        factor: rng.next_u64() | 1,
-        max_per_network: (count / 8).clamp(2, u8::MAX.into()) as u8,
-        first: [0; MAX_VISITS],
-        firsts: 0,
-        surplus: [0; MAX_VISITS],
-        surpluses: 0,
-    };
+    let mut selection = Selection::new(numwant, rng);
     let (seeders, leechers) = eligible.groups(order);
     let visits = count.saturating_mul(4).clamp(MIN_VISITS, MAX_VISITS as u32);
     let of_seeders = visits - leechers.count.min(visits / 2);
@@ -177,6 +216,13 @@ pub(crate) fn select<K: PeerFormat>(
     leechers.positions(visits - visited, rng, &mut look);
 
     let (first, surplus) = (&selection.first[..selection.firsts], &selection.surplus[..selection.surpluses]);
+    let mut max_surplus = selection.max_surplus(numwant);
+    let surplus = surplus.iter().filter(|at| {
+        let own = Some(K::network(peer_at(**at))) == eligible.network;
+        let within = own || max_surplus > 0;
+        max_surplus -= usize::from(within && !own);
+        within
+    });
     let (seeders_first, leechers_first) = first.split_at(first.partition_point(|at| *at < order.seeders));
     let share = proportion(rng, seeders.count, leechers.count, count) as usize;
     let (share, rest) = (share.min(seeders_first.len()), (count as usize - share).min(leechers_first.len()));

@@ -12,6 +12,8 @@ pub(crate) struct Eligible {
     pub(crate) leechers_only: bool,
     /// Position of the requester, if it is in the swarm.
     pub(crate) requester: Option<u32>,
+    /// Network of the requester, if it is of the same family as the swarm.
+    pub(crate) network: Option<u64>,
 }
 
 /// A range of positions, excluding at most one of them.

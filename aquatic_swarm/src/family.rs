@@ -9,7 +9,7 @@ use rand::Rng;
 use siphasher::sip::SipHasher13;
 
 use crate::accesses;
-use crate::crowd::{self, Groups, PeerHasher, SUSPICIOUS_GROUP};
+use crate::crowd::{self, Groups, PeerHasher, ReplySize, SUSPICIOUS_GROUP};
 use crate::eligible::Eligible;
 use crate::expiry::Cursor;
 use crate::large::{LargeSwarm, LargeSwarms};
@@ -130,14 +130,14 @@ impl<K: PeerFormat> Store<K> {
         }
     }
 
-    /// Writes `count` eligible peers of a torrent, which has at least as many, to `out`. Each is equally
-    /// likely. Returns the number of bytes written.
+    /// Writes eligible peers of a torrent, which has at least as many, to `out`. Each is equally likely,
+    /// unless the swarm is crowded, see `crowd.rs`. Returns the number of bytes written.
     #[inline(never)] // Nothing of it is needed by announces that want no peers.
     pub(crate) fn sample(
         &self,
         slot: Slot,
         eligible: Eligible,
-        count: u32,
+        size: ReplySize,
         rng: &mut impl Rng,
         out: &mut [u8],
     ) -> usize {
@@ -152,20 +152,22 @@ impl<K: PeerFormat> Store<K> {
                 let peers = &self.lists.get(block)[..order.len as usize];
                 if crowded && !crowd::is_one_network::<K>(peers) {
                     let (swarm, peer_at) = ((order, eligible), |at: u32| peers[at as usize]);
-                    crowd::select::<K>(swarm, count, peer_at, rng, |peer| write(&[peer]));
+                    crowd::select::<K>(swarm, size, peer_at, rng, |peer| write(&[peer]));
                     return written;
                 }
-                eligible.runs(order, count, rng, |at, len| write(&peers[at as usize..(at + len) as usize]));
+                eligible
+                    .runs(order, size.count, rng, |at, len| write(&peers[at as usize..(at + len) as usize]));
             }
             Content::Large(number) => {
                 let Some(swarm) = self.large.get(number) else { return 0 };
                 if swarm.is_crowded() && !swarm.is_one_network() {
                     let (order, peer_at) = ((swarm.order(), eligible), |at: u32| swarm.get(at));
-                    crowd::select::<K>(order, count, peer_at, rng, |peer| write(&[peer]));
+                    crowd::select::<K>(order, size, peer_at, rng, |peer| write(&[peer]));
                     return written;
                 }
-                eligible
-                    .runs(swarm.order(), count, rng, |at, len| swarm.slices(at, len).for_each(&mut write));
+                eligible.runs(swarm.order(), size.count, rng, |at, len| {
+                    swarm.slices(at, len).for_each(&mut write)
+                });
             }
         }
         written

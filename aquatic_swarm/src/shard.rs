@@ -7,7 +7,7 @@ use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, canonical};
 use rand::Rng;
 use siphasher::sip::SipHasher13;
 
-use crate::crowd::Groups;
+use crate::crowd::{Groups, ReplySize};
 use crate::eligible::Eligible;
 use crate::family::{Capacity, Outcome, Store};
 use crate::order::PeerOrder;
@@ -61,11 +61,12 @@ impl Shard {
     ///
     /// The sample has `numwant` peers if there are as many and they fit. Each eligible peer is equally
     /// likely, and seeders and leechers are taken in proportion to their numbers, unless many peers have the
-    /// same address: then the sample has few of them as long as there are others. Seeders get leechers only,
-    /// no peer gets itself, and a stopped peer gets none. A paused peer (BEP 21) counts as a leecher. The
-    /// torrent's `downloaded` count grows when a known leecher becomes a seeder, whatever the event, once per
-    /// peer until the peer stops or expires. A peer whose first announce is that of a seeder is not counted
-    /// by it, even with the event "completed": the client may have sent it before, from another address.
+    /// same address: then the sample has few of them, and may have fewer peers than `numwant`, as long as
+    /// there are others. Seeders get leechers only, no peer gets itself, and a stopped peer gets none. A
+    /// paused peer (BEP 21) counts as a leecher. The torrent's `downloaded` count grows when a known leecher
+    /// becomes a seeder, whatever the event, once per peer until the peer stops or expires. A peer whose
+    /// first announce is that of a seeder is not counted by it, even with the event "completed": the client
+    /// may have sent it before, from another address.
     ///
     /// When a limit is reached a new peer gets the same reply but is not stored. Known peers are always
     /// updated.
@@ -103,17 +104,19 @@ impl Shard {
         let stamp = Stamp::new(Tick::at(now), seeder);
         let capacity = self.capacity();
         let (key, port) = (self.v4.key(&announce.info_hash), address.port());
-        let (family, outcome) = match address {
+        let (family, network, outcome) = match address {
             SocketAddr::V4(v4) => {
-                (Family::V4, apply(&mut self.v4, key, V4::peer(*v4.ip(), port, stamp), action, capacity, rng))
+                let peer = V4::peer(*v4.ip(), port, stamp);
+                (Family::V4, V4::network(peer), apply(&mut self.v4, key, peer, action, capacity, rng))
             }
             SocketAddr::V6(v6) => {
-                (Family::V6, apply(&mut self.v6, key, V6::peer(*v6.ip(), port, stamp), action, capacity, rng))
+                let peer = V6::peer(*v6.ip(), port, stamp);
+                (Family::V6, V6::network(peer), apply(&mut self.v6, key, peer, action, capacity, rng))
             }
         };
         let numwant = if stopped { 0 } else { announce.numwant.min(MAX_NUMWANT) as u32 };
-        let request =
-            Request { outcome, numwant, leechers_only: seeder, both: announce.families == Families::Both };
+        let both = announce.families == Families::Both;
+        let request = Request { outcome, network, numwant, leechers_only: seeder, both };
         match family {
             Family::V4 => request.reply(key, Side(&self.v4, out.v4), Side(&self.v6, out.v6), rng),
             Family::V6 => {
@@ -338,6 +341,8 @@ fn apply<K: PeerFormat>(
 /// The rest of an announce, once its peer is stored.
 struct Request {
     outcome: Outcome,
+    /// Network of the announcing peer.
+    network: u64,
     numwant: u32,
     leechers_only: bool,
     both: bool,
@@ -360,9 +365,9 @@ impl<K: PeerFormat> Side<'_, K> {
     }
 
     #[inline]
-    fn fill(self, torrent: Option<Slot>, eligible: Eligible, count: u32, rng: &mut impl Rng) -> usize {
+    fn fill(self, torrent: Option<Slot>, eligible: Eligible, size: ReplySize, rng: &mut impl Rng) -> usize {
         match torrent {
-            Some(slot) if count > 0 => self.0.sample(slot, eligible, count, rng, self.1),
+            Some(slot) if size.count > 0 => self.0.sample(slot, eligible, size, rng, self.1),
             Some(_) | None => 0,
         }
     }
@@ -379,8 +384,9 @@ impl Request {
         rng: &mut impl Rng,
     ) -> Announced {
         let leechers_only = self.leechers_only;
-        let own_eligible = Eligible { leechers_only, requester: self.outcome.position };
-        let other_eligible = Eligible { leechers_only, requester: None };
+        let (requester, network) = (self.outcome.position, Some(self.network));
+        let own_eligible = Eligible { leechers_only, requester, network };
+        let other_eligible = Eligible { leechers_only, requester: None, network: None };
         let own_part = Contribution::of(own.0, self.outcome.torrent, own_eligible);
         let other_part = if self.both {
             Contribution::of(other.0, other.0.find(key), other_eligible)
@@ -394,9 +400,10 @@ impl Request {
             (other_part.eligible, other.peers_that_fit()),
             rng,
         );
+        let size = |count| ReplySize { count, numwant: self.numwant };
         Announced {
-            v4_len: own.fill(own_part.torrent, own_eligible, own_count, rng),
-            v6_len: other.fill(other_part.torrent, other_eligible, other_count, rng),
+            v4_len: own.fill(own_part.torrent, own_eligible, size(own_count), rng),
+            v6_len: other.fill(other_part.torrent, other_eligible, size(other_count), rng),
             complete: counts.complete,
             incomplete: counts.incomplete,
             downloaded: counts.downloaded,

@@ -85,8 +85,13 @@ impl Harness {
             assert!(distinct.is_subset(eligible), "{announce:?}: {distinct:?} out of {eligible:?}");
         }
         let available: usize = eligible.iter().map(|peers| peers.len().min(fit)).sum();
-        let expected = numwant.min(MAX_NUMWANT).min(available);
-        assert_eq!(replies[0].len() + replies[1].len(), expected, "{announce:?}");
+        let (got, most) = (replies[0].len() + replies[1].len(), numwant.min(MAX_NUMWANT).min(available));
+        let shortage = |family: Family| {
+            let eligible = &eligible[family.index()];
+            self.model.shortage(announce, family, eligible, most.min(eligible.len()).min(fit))
+        };
+        let least = most.saturating_sub(Family::ALL.into_iter().map(shortage).sum());
+        assert!((least..=most).contains(&got), "{got} instead of {least} to {most}: {announce:?}");
     }
 
     pub(crate) fn scrape(&self, info_hash: &InfoHash, families: FamilySet) {

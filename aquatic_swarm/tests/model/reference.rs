@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
 use aquatic_swarm::{Announce, Families, FamilySet, Intake, ShardLimits, Stored, SwarmCounts};
 
+/// Number of peers from which on a swarm may be a large one.
+const LARGE: usize = 79;
+
 /// Torrents with fewer peers than this may use the reserve.
 const SMALL_TORRENT: u64 = 3;
 
@@ -23,6 +26,8 @@ pub(crate) struct Known {
 #[derive(Debug, Default)]
 pub(crate) struct ModelSwarm {
     downloaded: u32,
+    /// Whether replies may have fewer peers than were asked for, because many are of one network.
+    pub(crate) may_be_crowded: bool,
     pub(crate) peers: BTreeMap<SocketAddr, Known>,
 }
 
@@ -70,6 +75,10 @@ impl Model {
         refused.unwrap_or_else(|| {
             let swarm = swarms.entry(announce.info_hash).or_default();
             swarm.peers.insert(announce.address, Known { seeder, counted: false, seen: now });
+            let of_network = |other: &&SocketAddr| network(**other) == network(announce.address);
+            let (of_network, len) = (swarm.peers.keys().filter(of_network).count(), swarm.peers.len());
+            // In large swarms this is estimated from the third peer of a network on.
+            swarm.may_be_crowded |= of_network > 4 && of_network * 4 > len || len >= LARGE && of_network >= 3;
             Stored::Added
         })
     }
@@ -144,6 +153,27 @@ impl Model {
                 .map(|(address, _)| *address)
                 .collect()
         })
+    }
+
+    /// Returns by how many peers a reply may at most be short of `most` peers of a family, all of which are
+    /// eligible: by none, unless many of them are of one network.
+    pub(crate) fn shortage(
+        &self,
+        announce: &Announce,
+        family: Family,
+        eligible: &BTreeSet<SocketAddr>,
+        most: usize,
+    ) -> usize {
+        let swarm = self.swarms[family.index()].get(&announce.info_hash);
+        let mut of_networks = BTreeMap::new();
+        eligible.iter().for_each(|address| *of_networks.entry(network(*address)).or_insert(0) += 1);
+        if of_networks.len() <= 1 || !swarm.is_some_and(|swarm| swarm.may_be_crowded) {
+            return 0;
+        }
+        let max_per_network = (announce.numwant.min(1024) / 8).clamp(2, 254);
+        let sure: usize = of_networks.values().map(|count| max_per_network.min(*count)).sum();
+        // Some networks may share a counter.
+        most.saturating_sub(sure / 2)
     }
 
     /// Removes the peers for which `kept` does not hold, and torrents without peers.
