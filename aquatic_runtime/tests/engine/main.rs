@@ -68,14 +68,37 @@ fn a_second_signal_ends_the_process_at_once() {
     assert_eq!(ended.code, Some(128 + 15), "{}", ended.output);
 }
 
+/// Whatever kind of task or thread it is in: a service, a task of it, one that waits for a socket, what receives
+/// messages of cores and of threads; threads beside the cores, and the main thread.
 #[test]
-fn a_panic_in_a_core_ends_the_process_and_names_the_thread() {
-    for scenario in ["panic", "panic-in-task", "panic-in-handler"] {
-        let ended = Child::start(scenario, &[]).wait(Duration::from_secs(5));
-        assert_eq!(ended.code, Some(101), "{}", ended.output);
-        assert!(ended.output.contains("thread aquatic-core-1 panicked at "), "{}", ended.output);
+fn a_panic_anywhere_ends_the_process_and_names_the_thread() {
+    for (scenario, thread) in [
+        ("panic", "aquatic-core-1"),
+        ("panic-in-task", "aquatic-core-1"),
+        ("panic-in-connection", "aquatic-core-1"),
+        ("panic-in-handler", "aquatic-core-1"),
+        ("panic-in-mailbox", "aquatic-core-1"),
+        ("panic-in-side-thread", "aquatic-test"),
+        ("panic-in-periodic", "child"),
+        ("panic-before-stop", "child"),
+    ] {
+        let mut child = Child::start(scenario, &[]);
+        if scenario == "panic-before-stop" {
+            child.expect("core 1 serves");
+            child.signal(SIGNALS[0]);
+        }
+        let ended = child.wait(Duration::from_secs(5));
+        assert_eq!(ended.code, Some(101), "{scenario}: {}", ended.output);
+        assert!(ended.output.contains(&format!("thread {thread} panicked at ")), "{}", ended.output);
         assert!(ended.output.contains("on purpose"), "{}", ended.output);
     }
+}
+
+#[test]
+fn a_thread_beside_the_cores_that_ends_by_itself_ends_the_process() {
+    let ended = Child::start("return-of-side-thread", &[]).wait(Duration::from_secs(5));
+    assert_eq!(ended.code, Some(3), "{}", ended.output);
+    assert!(ended.output.contains("thread aquatic-test has stopped working"), "{}", ended.output);
 }
 
 #[test]
@@ -108,6 +131,15 @@ fn a_full_outbox_rejects_messages_and_delivers_what_it_has_taken() {
     child.expect("rejected 368, counted 368");
     child.expect("core 1 received 69632 in order");
     child.expect("Messages for another core rejected because too many were waiting for it (test): 368 new");
+    child.signal(SIGNALS[0]);
+    assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
+}
+
+#[test]
+fn a_full_mailbox_gives_messages_back_and_takes_more_once_they_are_received() {
+    let mut child = Child::start("mailbox-full", &[]);
+    child.expect("core 0 received [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23]");
+    child.expect("core 1 received [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23]");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(Duration::from_secs(5)).code, Some(0));
 }

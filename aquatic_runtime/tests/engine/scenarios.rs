@@ -1,6 +1,6 @@
 //! Services that do one thing each, for the tests to look at.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aquatic_metrics::{Metric, names};
 use aquatic_runtime::readiness::{Mode, Source};
-use aquatic_runtime::{Core, CoreService, Engine, EngineConfig, Outbox};
+use aquatic_runtime::{Core, CoreService, Engine, EngineConfig, Outbox, Periodic, mailbox};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -28,10 +28,17 @@ pub(crate) fn run(name: &str) {
         }
     }
     let scenario = name.to_owned();
-    let result = Engine::prepare(config).and_then(|engine| {
-        if scenario == "stopped-early" {
-            say("sockets are bound");
-            keep_busy(Duration::from_millis(300));
+    let result = Engine::prepare(config).and_then(|mut engine| {
+        match scenario.as_str() {
+            "stopped-early" => {
+                say("sockets are bound");
+                keep_busy(Duration::from_millis(300));
+            }
+            "panic-in-side-thread" => engine.add_side_thread("aquatic-test", || panic!("on purpose")),
+            "return-of-side-thread" => engine.add_side_thread("aquatic-test", || ()),
+            "panic-in-periodic" => engine.add_periodic(PanickingPeriodic),
+            "panic-before-stop" => engine.before_stop(|_| panic!("on purpose")),
+            _ => {}
         }
         let services = (0..engine.cores()).map(|_| Scenario { name: scenario.clone() }).collect();
         engine.run(services)
@@ -62,16 +69,31 @@ struct Scenario {
     name: String,
 }
 
+#[derive(Debug)]
+struct PanickingPeriodic;
+
+impl Periodic for PanickingPeriodic {
+    fn tick(&mut self, _: Duration) {
+        panic!("on purpose");
+    }
+}
+
 impl CoreService for Scenario {
     async fn run(self, core: TestCore) -> anyhow::Result<()> {
         match self.name.as_str() {
             "idle" | "stopped-early" | "memlock" | "memlock-privileged" => idle(core).await,
+            "panic-in-side-thread" | "return-of-side-thread" | "panic-in-periodic" | "panic-before-stop" => {
+                idle(core).await;
+            }
             "stubborn" => stubborn(core).await,
-            "panic" | "panic-in-task" | "panic-in-handler" => panics(core, &self.name).await,
+            "panic" | "panic-in-task" | "panic-in-handler" | "panic-in-mailbox" | "panic-in-connection" => {
+                panics(core, &self.name).await;
+            }
             "return" | "error" => ends(&core, &self.name).await?,
             "overflow" => overflow(core).await,
             "outbox" => outbox(core).await,
             "batches" => batches(core).await,
+            "mailbox-full" => mailbox_full(core).await,
             "stall" => stall(core).await,
             "privileges" => privileges(core).await,
             "fairness" => fairness(core).await,
@@ -114,6 +136,21 @@ async fn panics(core: TestCore, name: &str) {
             }
         }
         "panic-in-task" if core.index() == 1 => core.spawn(async { panic!("on purpose") }),
+        "panic-in-mailbox" if core.index() == 1 => {
+            let (sender, receiver) = mailbox(1).unwrap();
+            receiver.attach(&core, |()| panic!("on purpose")).unwrap();
+            sender.try_send(()).unwrap();
+        }
+        "panic-in-connection" if core.index() == 1 => {
+            // A task that begins to wait for a socket and goes on when something is received.
+            let (client, server) = (udp(), udp());
+            client.send_to(&[0; 8], server.local_addr().unwrap()).unwrap();
+            let server = core.readiness().register(server, Mode::Level).unwrap();
+            core.spawn(async move {
+                server.readable().await.unwrap();
+                panic!("on purpose");
+            });
+        }
         _ if core.index() == 1 => {
             core.sleep(Duration::from_millis(20)).await;
             panic!("on purpose");
@@ -178,6 +215,23 @@ async fn outbox(core: TestCore) {
         core.sleep(Duration::from_millis(20)).await;
         keep_busy(Duration::from_millis(700));
     }
+    core.stopping().await;
+}
+
+async fn mailbox_full(core: TestCore) {
+    let (sender, receiver) = mailbox(4).unwrap();
+    let received = Rc::new(RefCell::new(Vec::new()));
+    let messages = Rc::clone(&received);
+    receiver.attach(&core, move |number: u32| messages.borrow_mut().push(number)).unwrap();
+    for round in 0..3 {
+        let refused: Vec<u32> =
+            (0..6).filter_map(|nth| sender.try_send(round * 10 + nth).err()).map(|full| full.0).collect();
+        assert_eq!(refused, [round * 10 + 4, round * 10 + 5], "given back");
+        while received.borrow().len() < 4 * (round as usize + 1) {
+            core.sleep(Duration::from_millis(5)).await;
+        }
+    }
+    say(&format!("core {} received {:?}", core.index(), received.borrow()));
     core.stopping().await;
 }
 
