@@ -7,21 +7,22 @@
     reason = "a test that finds anything else has failed"
 )]
 
+mod properties;
+
 use std::collections::HashSet;
+use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use aquatic_common::{Family, InfoHash};
 use aquatic_swarm::{SaveSwarms, SavedPeer, SavedTorrent};
-use aquatic_tracker::snapshot::format::{
-    HEADER_LENGTH, Header, Kind, SECTION_HEADER_LENGTH, SectionHeader, Torrent,
-};
+use aquatic_tracker::snapshot::format::{HEADER_LENGTH, Kind, SECTION_HEADER_LENGTH, SectionHeader, Torrent};
 use aquatic_tracker::snapshot::stream::{Chunks, Damage, ReadError, Reader, Writer};
+use properties::{HEADER, check_bytes};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 
 type Torrents = Vec<(SavedTorrent, Vec<SavedPeer>)>;
-
-const HEADER: Header = Header { epoch: [4; 16], since_epoch: 77, calendar: 1_700_000_000 };
 
 fn random_torrents(count: usize, rng: &mut impl Rng) -> Torrents {
     let mut torrents: Torrents = (0..count).map(|_| random_torrent(rng)).collect();
@@ -188,4 +189,29 @@ fn sections_that_are_missing_or_of_a_later_version_are_noticed_and_skipped() {
     assert!(error.contains("its version, 9, is unknown"), "{error}");
     let foreign = read(&[b'x'; 200]).unwrap_err().to_string();
     assert!(foreign.contains("no snapshot"), "{foreign}");
+}
+
+fn corpus() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/snapshot");
+    fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn corpus_of_the_fuzz_target() {
+    let corpus = corpus();
+    assert!(corpus.len() >= 10, "only {} files", corpus.len());
+    corpus.iter().for_each(|bytes| check_bytes(bytes));
+}
+
+#[test]
+fn what_the_fuzz_target_knows_with_other_bytes() {
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
+    for bytes in corpus().iter().filter(|bytes| !bytes.is_empty()) {
+        for _ in 0..50 {
+            let mut changed = bytes[..rng.random_range(1..=bytes.len())].to_vec();
+            let at = rng.random_range(0..changed.len());
+            changed[at] = rng.random();
+            check_bytes(&changed);
+        }
+    }
 }

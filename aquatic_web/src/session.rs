@@ -391,8 +391,3 @@ fn send_now<C: Transport>(
     let flushed = Pin::new(connection).poll_flush(context)?;
     Ok(flushed.is_pending().then(Vec::new))
 }
-
-#[cfg(test)]
-mod fakes;
-#[cfg(test)]
-mod tests;

@@ -19,17 +19,17 @@ use aquatic_metrics::{Registry, SampledHistogram, names};
 use aquatic_net::tcp::Phase;
 use aquatic_runtime::Health;
 use aquatic_runtime::clock::Epoch;
+use aquatic_web::{
+    AfterReply, Front, FrontSettings, Outcome, Runtime, Site, Transport, Upgrade, UpgradeOutcome, Upgraded,
+    Waiting, WebRequest,
+};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use crate::front::{Front, FrontSettings};
-use crate::site::{AfterReply, Outcome, Site, Upgrade, UpgradeOutcome, Upgraded, Waiting, WebRequest};
-use crate::transport::{Runtime, Transport};
-
 /// Maximum size of a request's head in the tests.
-pub(super) const MAX_REQUEST_SIZE: usize = 256;
+pub(crate) const MAX_REQUEST_SIZE: usize = 256;
 
 /// What the next read of a connection comes to. Without any, there is nothing to read yet.
-pub(super) enum Read {
+pub(crate) enum Read {
     Bytes(Vec<u8>),
     /// Nothing is there, but the task is woken.
     Pause,
@@ -39,25 +39,25 @@ pub(super) enum Read {
 
 /// How a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Closed {
+pub(crate) enum Closed {
     AtOnce,
     Lingering,
 }
 
 /// The other end of a connection.
-pub(super) struct Wire {
-    pub(super) reads: VecDeque<Read>,
-    pub(super) sent: Vec<u8>,
+pub(crate) struct Wire {
+    pub(crate) reads: VecDeque<Read>,
+    pub(crate) sent: Vec<u8>,
     /// Bytes that the client still receives.
-    pub(super) room: usize,
+    pub(crate) room: usize,
     /// Maximum number of bytes taken by one write.
-    pub(super) max_write: usize,
-    pub(super) phases: Vec<Phase>,
-    pub(super) stopping: bool,
+    pub(crate) max_write: usize,
+    pub(crate) phases: Vec<Phase>,
+    pub(crate) stopping: bool,
     /// Bytes sent before the end was announced.
-    pub(super) end_announced_at: Option<usize>,
-    pub(super) closed: Option<Closed>,
-    pub(super) charged: Vec<IpAddr>,
+    pub(crate) end_announced_at: Option<usize>,
+    pub(crate) closed: Option<Closed>,
+    pub(crate) charged: Vec<IpAddr>,
 }
 
 impl Default for Wire {
@@ -77,7 +77,7 @@ impl Default for Wire {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Script(pub(super) Rc<RefCell<Wire>>);
+pub(crate) struct Script(pub(crate) Rc<RefCell<Wire>>);
 
 impl AsyncRead for Script {
     fn poll_read(
@@ -162,10 +162,10 @@ impl Transport for Script {
 
 /// A core that counts how often tasks let others run.
 #[derive(Clone, Default)]
-pub(super) struct CountingRuntime {
-    pub(super) yields: Rc<Cell<usize>>,
+pub(crate) struct CountingRuntime {
+    pub(crate) yields: Rc<Cell<usize>>,
     /// Number of times that the clock was read, each a millisecond after the one before.
-    pub(super) ticks: Rc<Cell<u64>>,
+    pub(crate) ticks: Rc<Cell<u64>>,
 }
 
 impl Runtime for CountingRuntime {
@@ -192,7 +192,7 @@ impl Runtime for CountingRuntime {
 }
 
 /// Times of requests.
-pub(super) struct Durations {
+pub(crate) struct Durations {
     registry: Registry,
     sampled: SampledHistogram,
 }
@@ -207,7 +207,7 @@ impl Default for Durations {
 
 impl Durations {
     /// Number and sum of the times, in milliseconds.
-    pub(super) fn measured(&self) -> (u64, u64) {
+    pub(crate) fn measured(&self) -> (u64, u64) {
         let all = self.registry.distribution(&names::REQUEST_DURATION);
         (all.count(), (all.sum() * 1000.0).round() as u64)
     }
@@ -215,28 +215,29 @@ impl Durations {
 
 /// What the sites of a front have been asked.
 #[derive(Default)]
-pub(super) struct Log {
-    pub(super) paths: RefCell<Vec<String>>,
-    pub(super) refusals: RefCell<Vec<Refusal>>,
-    pub(super) health: Cell<usize>,
-    pub(super) bytes: Cell<(usize, usize)>,
-    pub(super) durations: Durations,
+pub(crate) struct Log {
+    pub(crate) paths: RefCell<Vec<String>>,
+    pub(crate) refusals: RefCell<Vec<Refusal>>,
+    pub(crate) health: Cell<usize>,
+    pub(crate) bytes: Cell<(usize, usize)>,
+    pub(crate) durations: Durations,
     /// Whether what is waited for has come.
-    pub(super) released: Cell<bool>,
+    pub(crate) released: Cell<bool>,
     /// Waiting replies that have been dropped before they were finished.
-    pub(super) given_up: Cell<usize>,
-    pub(super) upgraded: RefCell<Option<(String, Vec<u8>)>>,
+    pub(crate) given_up: Cell<usize>,
+    pub(crate) upgraded: RefCell<Option<(String, Vec<u8>)>>,
 }
 
 /// Replies with the path, or with much more if that begins with `/big`. Replies to `/wait` have to be waited
 /// for, and `/charge` counts the connection to an address.
-pub(super) struct Echo(pub(super) Rc<Log>);
+pub(crate) struct Echo(pub(crate) Rc<Log>);
 
-pub(super) fn text_of(path: &str) -> String {
-    if path.starts_with("/big") { path.repeat(200) } else { path.to_owned() }
+pub(crate) fn text_of(path: &str) -> String {
+    // It must fit into a reply.
+    if path.starts_with("/big") { path.repeat(200.min(2000 / path.len())) } else { path.to_owned() }
 }
 
-pub(super) struct WaitingEcho {
+pub(crate) struct WaitingEcho {
     log: Rc<Log>,
     path: String,
     framing: Framing,
@@ -272,7 +273,7 @@ impl Site for Echo {
         reply: &mut [u8],
     ) -> Outcome<WaitingEcho> {
         assert!(reply.len() >= self.longest_reply(), "replies find room");
-        let path = String::from_utf8(request.head.path.to_vec()).unwrap();
+        let path = String::from_utf8_lossy(request.head.path).into_owned();
         *state += 1;
         self.0.paths.borrow_mut().push(path.clone());
         if path == "/charge" {
@@ -313,9 +314,9 @@ impl Site for Echo {
 }
 
 /// Takes connections over on `/socket` only, and receives until they end.
-pub(super) struct Sockets(pub(super) Rc<Log>);
+pub(crate) struct Sockets(pub(crate) Rc<Log>);
 
-pub(super) const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+pub(crate) const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
 impl Upgrade<Script> for Sockets {
     type Accepted = String;
@@ -366,22 +367,22 @@ impl Wake for Woken {
 }
 
 /// One connection being served.
-pub(super) struct Served {
+pub(crate) struct Served {
     task: Pin<Box<dyn Future<Output = ()>>>,
     wire: Script,
-    pub(super) log: Rc<Log>,
-    pub(super) runtime: CountingRuntime,
+    pub(crate) log: Rc<Log>,
+    pub(crate) runtime: CountingRuntime,
 }
 
 /// Which sites a front has.
 #[derive(Clone, Copy)]
-pub(super) enum Sites {
+pub(crate) enum Sites {
     Both,
     OnlySockets,
 }
 
 impl Served {
-    pub(super) fn new(sites: Sites, reads: impl IntoIterator<Item = Read>) -> Self {
+    pub(crate) fn new(sites: Sites, reads: impl IntoIterator<Item = Read>) -> Self {
         let (wire, log, runtime) = (Script::default(), Rc::new(Log::default()), CountingRuntime::default());
         wire.0.borrow_mut().reads.extend(reads);
         let site = match sites {
@@ -399,7 +400,7 @@ impl Served {
     }
 
     /// Runs until there is nothing to do. Returns whether the connection has ended.
-    pub(super) fn run(&mut self) -> bool {
+    pub(crate) fn run(&mut self) -> bool {
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
         for _ in 0..10_000 {
@@ -413,11 +414,11 @@ impl Served {
         panic!("the task wakes itself for ever");
     }
 
-    pub(super) fn wire(&self) -> std::cell::RefMut<'_, Wire> {
+    pub(crate) fn wire(&self) -> std::cell::RefMut<'_, Wire> {
         self.wire.0.borrow_mut()
     }
 
-    pub(super) fn sent(&self) -> String {
+    pub(crate) fn sent(&self) -> String {
         String::from_utf8(self.wire().sent.clone()).unwrap()
     }
 }

@@ -1,9 +1,18 @@
 //! Connections from their first byte to their end, over a scripted transport.
 
+#![allow(clippy::unwrap_used, reason = "a test that finds anything else has failed")]
+
+mod fakes;
+mod properties;
+
+use std::fs;
+use std::path::Path;
+
 use aquatic_http_protocol::{Framing, HttpFault, Persistence, PlainReply, Refusal, Status};
 use aquatic_net::tcp::Phase;
 
-use super::fakes::{Closed, MAX_REQUEST_SIZE, Read, SWITCHING, Served, Sites, text_of};
+use fakes::{Closed, MAX_REQUEST_SIZE, Read, SWITCHING, Served, Sites, text_of};
+use properties::check_bytes;
 
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: tracker\r\n\r\n")
@@ -328,4 +337,30 @@ fn empty_lines_in_front_of_a_request_are_parsed_a_bounded_number_of_times() {
     assert_eq!((served.sent(), served.wire().closed), (refusal(), Some(Closed::Lingering)));
     let left = served.wire().reads.len();
     assert!(left > 70, "after 32 bytes and some more, not {} lines", 100 - left);
+}
+
+fn corpus() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/http_front");
+    fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn corpus_of_the_fuzz_target() {
+    let corpus = corpus();
+    assert!(corpus.len() >= 20, "only {} files", corpus.len());
+    corpus.iter().for_each(|bytes| check_bytes(bytes));
+}
+
+/// Each stream of the corpus in pieces of many sizes, received at once and slowly.
+#[test]
+fn replies_do_not_depend_on_how_requests_come_and_replies_are_received() {
+    for bytes in corpus().iter().filter(|bytes| (4..600).contains(&bytes.len())) {
+        let [flags, _, count, rest @ ..] = bytes.as_slice() else { continue };
+        let Some(stream) = rest.get(usize::from(*count) % 65..) else { continue };
+        for receives in [0x00, 0x0f, 0x13, 0x7f] {
+            for piece in [0x00, 0x80, 0x01, 0x86, 0x1f, 0xff] {
+                check_bytes(&[&[flags & 1, receives, 64], [piece; 64].as_slice(), stream].concat());
+            }
+        }
+    }
 }
