@@ -160,22 +160,34 @@ impl Selection {
         }
     }
 
-    fn visit(&mut self, position: u32, network: u64) {
+    /// Position of the counter of a network.
+    fn counter(&self, network: u64) -> usize {
         // Twice, since products of neighbouring networks with some factors have equal upper bits.
         let product = network.wrapping_mul(self.factor);
-        let slot = ((product ^ product >> 32).wrapping_mul(self.factor) >> 54) as usize;
-        let (list, len) = if self.counts[slot] < self.max_per_network {
-            self.counts[slot] += 1;
+        ((product ^ product >> 32).wrapping_mul(self.factor) >> 54) as usize
+    }
+
+    fn visit(&mut self, position: u32, network: u64) {
+        let counter = self.counter(network);
+        let count = self.counts[counter];
+        if count <= self.max_per_network {
+            self.counts[counter] = count + 1;
+            self.surplus_networks += u32::from(count == self.max_per_network);
+        }
+        let (list, len) = if count < self.max_per_network {
             (&mut self.first, &mut self.firsts)
         } else {
-            self.surplus_networks += u32::from(self.counts[slot] == self.max_per_network);
-            self.counts[slot] = self.max_per_network + 1;
             (&mut self.surplus, &mut self.surpluses)
         };
         if let Some(entry) = list.get_mut(*len) {
             *entry = position;
             *len += 1;
         }
+    }
+
+    /// Returns whether a network may have surplus peers.
+    fn has_surplus(&self, network: u64) -> bool {
+        self.counts[self.counter(network)] > self.max_per_network
     }
 
     /// Returns the maximum number of surplus peers for a client of another network: with them a reply has
@@ -217,8 +229,10 @@ pub(crate) fn select<K: PeerFormat>(
 
     let (first, surplus) = (&selection.first[..selection.firsts], &selection.surplus[..selection.surpluses]);
     let mut max_surplus = selection.max_surplus(numwant);
-    let surplus = surplus.iter().filter(|at| {
-        let own = Some(K::network(peer_at(**at))) == eligible.network;
+    let own_network = eligible.network.filter(|network| selection.has_surplus(*network));
+    let searched = if own_network.is_some() { surplus.len() } else { max_surplus.min(surplus.len()) };
+    let surplus = surplus[..searched].iter().filter(|at| {
+        let own = own_network.is_some() && Some(K::network(peer_at(**at))) == own_network;
         let within = own || max_surplus > 0;
         max_surplus -= usize::from(within && !own);
         within

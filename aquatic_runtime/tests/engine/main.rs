@@ -68,8 +68,8 @@ fn a_second_signal_ends_the_process_at_once() {
     assert_eq!(ended.code, Some(128 + 15), "{}", ended.output);
 }
 
-/// Whatever kind of task or thread it is in: a service, a task of it, one that waits for a socket, what receives
-/// messages of cores and of threads; threads beside the cores, and the main thread.
+/// Whatever kind of task or thread it is in: a service, a task of it, one that waits for a socket, what
+/// receives messages of cores and of threads; threads beside the cores, and the main thread.
 #[test]
 fn a_panic_anywhere_ends_the_process_and_names_the_thread() {
     for (scenario, thread) in [
