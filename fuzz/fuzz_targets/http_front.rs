@@ -1,5 +1,5 @@
-//! Whatever a client may send over a connection from its first byte to its end or its upgrade, in pieces of any
-//! size, and however slowly it receives.
+//! Whatever a client may send over a connection from its first byte to its end or its upgrade, in pieces of
+//! any size, and however slowly it receives.
 #![no_main]
 
 #[path = "../../aquatic_web/tests/session/fakes.rs"]

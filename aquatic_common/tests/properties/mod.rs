@@ -10,8 +10,8 @@ use aquatic_common::load_table::{LEVELS, LoadTable, Loads, lengths};
 const TOLERANCE: f64 = 1.0;
 
 /// The maximum load of each key, by arithmetic without a table: the latest time at its last request, in
-/// milliseconds, and the load then. A table whose clock has gone back counts on from the latest time of each line,
-/// so a load decays at least from then on.
+/// milliseconds, and the load then. A table whose clock has gone back counts on from the latest time of each
+/// line, so a load decays at least from then on.
 #[derive(Default)]
 struct Model {
     decay_per_second: f64,
@@ -40,8 +40,8 @@ impl Model {
     }
 }
 
-/// Runs a sequence: a byte for the size of the table, one for the speed of decay, and then for each request a byte
-/// for what it is and how much later it comes, two for its source and one for its price.
+/// Runs a sequence: a byte for the size of the table, one for the speed of decay, and then for each request a
+/// byte for what it is and how much later it comes, two for its source and one for its price.
 pub(crate) fn check_bytes(bytes: &[u8]) {
     let [lines, decay, requests @ ..] = bytes else { return };
     let decay_per_second = f64::from(*decay) / 16.0;

@@ -18,9 +18,9 @@ const NOW: Seconds = Seconds(1 << 20);
 /// The beginning of a snapshot with the right checksum.
 pub(crate) const HEADER: Header = Header { epoch: [4; 16], since_epoch: 77, calendar: 1_700_000_000 };
 
-/// Checks a file. The first byte says how the rest becomes one: as it is, behind a header, or as sections with
-/// checksums that are right: one byte for the kind and whether the section is damaged, one for its number, two for
-/// its length, and its content.
+/// Checks a file. The first byte says how the rest becomes one: as it is, behind a header, or as sections
+/// with checksums that are right: one byte for the kind and whether the section is damaged, one for its
+/// number, two for its length, and its content.
 pub(crate) fn check_bytes(bytes: &[u8]) {
     let Some((how, rest)) = bytes.split_first() else { return };
     match how % 4 {

@@ -1,5 +1,5 @@
-//! What holds for any bytes that a client may send, in pieces of any size, and however slowly it receives. For
-//! the tests and the fuzz target `http_front`.
+//! What holds for any bytes that a client may send, in pieces of any size, and however slowly it receives.
+//! For the tests and the fuzz target `http_front`.
 
 use std::rc::Rc;
 
@@ -12,8 +12,8 @@ const MAX_PIECES: usize = 64;
 /// Maximum length of a stream, so that none takes long.
 const MAX_STREAM: usize = 20_000;
 
-/// How a client sends and receives: a byte of flags, one for what it receives, the number of pieces, for each of
-/// them a byte with its length and whether it comes by itself, and the stream.
+/// How a client sends and receives: a byte of flags, one for what it receives, the number of pieces, for each
+/// of them a byte with its length and whether it comes by itself, and the stream.
 struct Script<'a> {
     sites: Sites,
     stopping: bool,
@@ -129,8 +129,8 @@ pub(crate) fn check_bytes(bytes: &[u8]) {
         assert_eq!(whole.upgraded, pieces.upgraded);
         return;
     }
-    // Whether something is refused may depend on the pieces: empty lines that come one by one, and how much of
-    // a head is there when it becomes clear that it is too long. What comes before does not.
+    // Whether something is refused may depend on the pieces: empty lines that come one by one, and how much
+    // of a head is there when it becomes clear that it is too long. What comes before does not.
     let (fewer, more) =
         if whole.paths.len() < pieces.paths.len() { (&whole, &pieces) } else { (&pieces, &whole) };
     assert!(more.paths.starts_with(&fewer.paths), "{fewer:?}, {more:?}");
