@@ -141,7 +141,7 @@ pub fn plan_for_this_process(asked: usize, listed: &Processors) -> Result<CorePl
         core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
     allowed.sort_unstable();
     let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    plan(asked, listed, &allowed, cgroup_quota(&memberships, Path::new(CGROUP_MOUNT)))
+    plan(asked, listed, &allowed, quota_of(&memberships, Path::new(CGROUP_MOUNT)))
 }
 
 /// Pins the calling thread to a processor.
@@ -150,8 +150,9 @@ pub fn pin_this_thread(cpu: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
-/// The tightest quota of the control groups this process is in, from the text of `/proc/self/cgroup`.
-fn cgroup_quota(memberships: &str, mount: &Path) -> Option<Quota> {
+/// The tightest quota of the control groups that a process is in, from the text of its `/proc/PID/cgroup`.
+#[must_use]
+pub fn quota_of(memberships: &str, mount: &Path) -> Option<Quota> {
     let quotas = groups_of(memberships, mount, "cpu")
         .map(|(group, version)| if version == 2 { read_v2(&group) } else { read_v1(&group) });
     quotas.fold(None, Quota::tighter)
@@ -267,17 +268,17 @@ mod tests {
         fs::create_dir_all(&inner).unwrap();
         fs::write(inner.join("cpu.max"), "max 100000\n").unwrap();
         fs::write(root.path().join("outer/cpu.max"), "300000 100000\n").unwrap();
-        assert_eq!(cgroup_quota("0::/outer/inner\n", root.path()), quota(300_000, 100_000));
-        assert_eq!(cgroup_quota("0::/elsewhere\n", root.path()), None);
+        assert_eq!(quota_of("0::/outer/inner\n", root.path()), quota(300_000, 100_000));
+        assert_eq!(quota_of("0::/elsewhere\n", root.path()), None);
 
         let v1 = root.path().join("cpu,cpuacct");
         fs::create_dir_all(&v1).unwrap();
         fs::write(v1.join("cpu.cfs_quota_us"), "50000\n").unwrap();
         fs::write(v1.join("cpu.cfs_period_us"), "100000\n").unwrap();
         let both = "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n0::/outer/inner\n";
-        assert_eq!(cgroup_quota(both, root.path()), quota(50_000, 100_000));
+        assert_eq!(quota_of(both, root.path()), quota(50_000, 100_000));
         fs::write(v1.join("cpu.cfs_quota_us"), "-1\n").unwrap();
-        assert_eq!(cgroup_quota(both, root.path()), quota(300_000, 100_000));
+        assert_eq!(quota_of(both, root.path()), quota(300_000, 100_000));
     }
 
     #[test]

@@ -10,9 +10,15 @@ use crate::cores::{CGROUP_MOUNT, groups_of};
 #[must_use]
 pub fn available() -> Option<u64> {
     let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
-    let group = limit_of_groups(&memberships, Path::new(CGROUP_MOUNT));
-    machine.into_iter().chain(group).min()
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    of(&meminfo, &memberships, Path::new(CGROUP_MOUNT))
+}
+
+/// As [`available`], for a process: from the texts of `/proc/meminfo` and `/proc/PID/cgroup`, with the control
+/// groups that are mounted below `mount`.
+#[must_use]
+pub fn of(meminfo: &str, memberships: &str, mount: &Path) -> Option<u64> {
+    total(meminfo).into_iter().chain(limit_of_groups(memberships, mount)).min()
 }
 
 /// Total memory of the machine, from the text of `/proc/meminfo`.

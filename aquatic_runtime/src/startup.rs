@@ -263,13 +263,15 @@ fn ensure_locked_memory(cores: usize) -> Result<(), Unsupported> {
     Ok(())
 }
 
-/// What all executors together would like to lock.
-fn locked_memory_wanted(cores: usize) -> u64 {
+/// Bytes that all executors together would like to lock.
+#[must_use]
+pub fn locked_memory_wanted(cores: usize) -> u64 {
     LOCKED_AT_LEAST.max((cores as u64).saturating_mul(LOCKED_PER_CORE))
 }
 
-/// What they cannot do without.
-fn locked_memory_needed(cores: usize, release: &str) -> u64 {
+/// Bytes that they cannot do without, on a kernel with this release.
+#[must_use]
+pub fn locked_memory_needed(cores: usize, release: &str) -> u64 {
     if parse_release(release).is_some_and(|version| version < RINGS_ARE_FREE) {
         locked_memory_wanted(cores)
     } else {
@@ -317,8 +319,9 @@ pub fn allow_connections(wanted: usize, cores: usize, listeners: usize) -> Resul
     Ok(most)
 }
 
-/// Files that are open without any connection.
-fn own_files(cores: usize, listeners: usize) -> u64 {
+/// Number of files that are open without any connection. Each core has so many listening sockets.
+#[must_use]
+pub fn own_files(cores: usize, listeners: usize) -> u64 {
     FILES_OF_PROCESS + cores as u64 * (FILES_PER_CORE + listeners as u64)
 }
 
