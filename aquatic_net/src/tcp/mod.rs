@@ -46,3 +46,4 @@ pub use deadlines::{DeadlineHandle, Deadlines, Phase, SWEEP_INTERVAL};
 pub use handshakes::HandshakeLimits;
 pub use tls::{Tls, TlsError, TlsFiles, TlsReloader};
 pub use unix_socket::{UnixBindError, check_unix_socket};
+pub use validity::{Validity, Verdict};

@@ -12,14 +12,15 @@ const SOON: i64 = 14;
 
 /// The first and the last moment, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Validity {
+pub struct Validity {
     from: i64,
-    pub(super) to: i64,
+    /// The last moment.
+    pub to: i64,
 }
 
 /// What there is to say about a certificate at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// It is valid for so many more days.
     Good(i64),
     /// It ends within so many days, which are few.
@@ -47,13 +48,16 @@ impl fmt::Display for Verdict {
 
 impl Validity {
     /// Reads the dates of a certificate in DER (RFC 5280); `None` if it cannot be understood.
-    pub(super) fn of(certificate: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn of(certificate: &[u8]) -> Option<Self> {
         let (_, certificate) = parse_x509_certificate(certificate).ok()?;
         let dates = certificate.validity();
         Some(Self { from: dates.not_before.timestamp(), to: dates.not_after.timestamp() })
     }
 
-    pub(super) fn at(&self, now: i64) -> Verdict {
+    /// What there is to say at a moment, in seconds since 1970.
+    #[must_use]
+    pub fn at(&self, now: i64) -> Verdict {
         let days = (self.to - now) / SECONDS_PER_DAY;
         if now < self.from {
             Verdict::NotYet
