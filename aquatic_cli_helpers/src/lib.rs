@@ -51,6 +51,7 @@ mod log_queue;
 pub mod logger;
 mod nearest;
 pub mod print;
+pub mod report;
 mod run;
 
 pub use exit::ExitStatus;

@@ -60,6 +60,17 @@ fn read(path: &Path) -> Result<String, Reason> {
     })
 }
 
+impl LoadError {
+    /// Each of its problems, as one line of text.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        match &self.reason {
+            Reason::Wrong(found) => found.iter().map(ToString::to_string).collect(),
+            Reason::Unreadable(_) | Reason::TooLong | Reason::NotText { .. } => vec![self.to_string()],
+        }
+    }
+}
+
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.path {
