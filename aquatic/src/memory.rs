@@ -33,13 +33,13 @@ const LEAST_CONNECTIONS: u64 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryPlan {
     /// Bytes that the process may take.
-    total: u64,
+    pub(crate) total: u64,
     /// Bytes that torrents and peers of each core may take.
     pub(crate) store: u64,
     /// Maximum number of connections.
     pub(crate) connections: usize,
     /// Bytes that are needed for the least store and the least connections.
-    least: u64,
+    pub(crate) least: u64,
 }
 
 impl MemoryPlan {
@@ -73,7 +73,8 @@ impl MemoryPlan {
             }
             return None;
         };
-        let total = limit.of(available)?;
+        let plan = Self::divide(config, cores, udp, available)?;
+        let total = plan.total;
         if total > available {
             log::warn!(
                 "{} = \"{limit}\" is more than the {} MiB that this process may use; the system may end it before \
@@ -82,11 +83,16 @@ impl MemoryPlan {
                 available / MIB
             );
         }
-        let families = u64::from(config.network.use_ipv4) + u64::from(config.network.use_ipv6);
-        let buffers = if udp { config.udp.socket_recv_buffer_size as u64 * families } else { 0 };
-        let plan = Self::new(total, cores as u64, buffers, config.connections.max_connections);
         plan.announce(config.connections.max_connections, cores);
         Some(plan)
+    }
+
+    /// The plan for a configuration where so many bytes are available, if it bounds memory.
+    pub(crate) fn divide(config: &TrackerConfig, cores: usize, udp: bool, available: u64) -> Option<Self> {
+        let total = config.limits.max_memory.of(available)?;
+        let families = u64::from(config.network.use_ipv4) + u64::from(config.network.use_ipv6);
+        let buffers = if udp { config.udp.socket_recv_buffer_size as u64 * families } else { 0 };
+        Some(Self::new(total, cores as u64, buffers, config.connections.max_connections))
     }
 
     fn announce(&self, wanted: usize, cores: usize) {

@@ -20,12 +20,13 @@ const MIN_CRATE_DOC_LINES: usize = 2;
 
 /// Which members each member may use: those below it. Protocol codecs and the store know nothing of the
 /// tracker around them, and nothing knows the services but the program.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     (
         "aquatic",
         &[
             "aquatic_cli_helpers",
             "aquatic_common",
+            "aquatic_doctor",
             "aquatic_http",
             "aquatic_metrics",
             "aquatic_net",
@@ -93,6 +94,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("aquatic_http_protocol", &["aquatic_common"]),
     ("aquatic_ws_protocol", &["aquatic_common"]),
     ("aquatic_cli_helpers", &["aquatic_common"]),
+    ("aquatic_doctor", &["aquatic_cli_helpers", "aquatic_common", "aquatic_net", "aquatic_runtime"]),
     ("aquatic_load_engine", &["aquatic_common"]),
     (
         "aquatic_udp_load_test",

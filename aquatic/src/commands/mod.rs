@@ -2,6 +2,7 @@
 //! and what it does.
 
 mod completions;
+mod doctor;
 mod import_config;
 mod manual;
 
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Ws(ConfigFlags),
     /// Convert a configuration of aquatic 0.9 or opentracker
     ImportConfig(import_config::ImportConfig),
+    /// Say what is wrong with this machine for the tracker, and what mends it
+    Doctor(doctor::Doctor),
     /// Print the completions for a shell
     #[command(hide = true)]
     Completions(completions::Completions),
@@ -43,6 +46,7 @@ impl Command {
             Self::Http(flags) => serve(&flags, Mode::Http),
             Self::Ws(flags) => serve(&flags, Mode::Ws),
             Self::ImportConfig(import) => import.run().into(),
+            Self::Doctor(doctor) => doctor.run(),
             Self::Completions(completions) => completions.run().into(),
             Self::Man(manual) => manual.run().into(),
         }

@@ -1,0 +1,182 @@
+//! `aquatic doctor`: what is wrong with this machine for the tracker, and the command that mends it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use aquatic_cli_helpers::report::{Report, Row, Verdict};
+use aquatic_cli_helpers::{Override, load};
+use aquatic_common::settings::WithEnvironment;
+use aquatic_doctor::{Asked, Listener, Machine, MemoryAsked, Transport, Trials};
+use aquatic_runtime::{clock, cores, memory, startup};
+use clap::{Args, ValueEnum};
+
+use crate::config::{Mode, TrackerConfig};
+use crate::memory::MemoryPlan;
+
+const EXAMPLES: &str = "\
+Examples:
+  aquatic doctor                       For a tracker with the defaults
+  aquatic doctor -c tracker.toml --host tracker.example.org
+  sudo aquatic doctor -c tracker.toml --json
+
+Run it as root to see firewall rules and the owners of ports. It changes nothing
+and sends no packets, but for the look-up of --host.
+
+Exit codes: 0 no fault, 1 at least one fault, 2 command line, 3 failure.";
+
+/// Flags of `aquatic doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Doctor {
+    /// Configuration to compare the machine with; without it, the defaults serve
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Set one key, over what the file says
+    #[arg(short, long = "set", value_name = "KEY=VALUE")]
+    set: Vec<Override>,
+
+    /// Subcommand that the tracker is started with
+    #[arg(long, value_name = "SUBCOMMAND", default_value = "all")]
+    service: Service,
+
+    /// Host of an announce URL, whose addresses and certificate are compared; may be repeated
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The subcommands that serve clients.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Service {
+    All,
+    Udp,
+    Http,
+    Ws,
+}
+
+impl From<Service> for Mode {
+    fn from(service: Service) -> Self {
+        match service {
+            Service::All => Self::All,
+            Service::Udp => Self::Udp,
+            Service::Http => Self::Http,
+            Service::Ws => Self::Ws,
+        }
+    }
+}
+
+impl Doctor {
+    /// Examines the machine and prints the report.
+    pub(crate) fn run(&self) -> ExitCode {
+        let mode = self.service.into();
+        let (config, mut rows) = self.configuration(mode);
+        let root = Path::new("/");
+        let listeners = listeners(&config, mode);
+        let tracker = aquatic_doctor::running_tracker(root, &listeners);
+        let machine = Machine::read(root, tracker, &listeners, self.trials());
+        rows.extend(aquatic_doctor::diagnose(&machine, &asked(&config, mode, listeners)));
+        let title = format!(
+            "aquatic {} on Linux {}, configuration: {}",
+            env!("CARGO_PKG_VERSION"),
+            machine.kernel,
+            self.config.as_ref().map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string())
+        );
+        let figures = [
+            ("aquatic".to_owned(), env!("CARGO_PKG_VERSION").into()),
+            ("kernel".to_owned(), machine.kernel.into()),
+        ];
+        Report { title, rows, figures: figures.into_iter().collect() }.print(self.json)
+    }
+
+    /// The configuration, and what `--check-config` says about it. The machine is compared with the defaults
+    /// if it cannot be used.
+    fn configuration(&self, mode: Mode) -> (TrackerConfig, Vec<Row>) {
+        const GROUP: &str = "configuration";
+        const CHECK: &str = "settings";
+        let path = self.config.as_deref();
+        let mut rows = match load::<TrackerConfig>(path, &self.set, &WithEnvironment(&mode)) {
+            Ok(_) => vec![Row::new(GROUP, CHECK, Verdict::Ok, "valid")],
+            Err(error) => {
+                let problems = error.problems().into_iter();
+                problems.map(|text| Row::new(GROUP, CHECK, Verdict::Fault, text)).collect()
+            }
+        };
+        match load(path, &self.set, &mode) {
+            Ok(config) => (config, rows),
+            Err(_) => {
+                let text = "all that follows is about a tracker with the defaults";
+                rows.push(Row::new(GROUP, "defaults", Verdict::Advice, text));
+                (TrackerConfig::default(), rows)
+            }
+        }
+    }
+
+    fn trials(&self) -> Trials {
+        Trials {
+            io_uring: startup::check_io_uring().err().map(|error| error.to_string()),
+            clock: aquatic_doctor::clock(),
+            now: clock::calendar_seconds(),
+            firewall: aquatic_doctor::read_rules(),
+            names: self.host.iter().map(|host| aquatic_doctor::resolve(host)).collect(),
+        }
+    }
+}
+
+/// The addresses that clients are served on.
+fn listeners(config: &TrackerConfig, mode: Mode) -> Vec<Listener> {
+    let mut listeners = Vec::new();
+    if config.protocols(mode).udp {
+        let udp = config.network.addresses();
+        listeners.extend(udp.map(|(_, address)| Listener { transport: Transport::Udp, address }));
+    }
+    if config.serves_tcp(mode) {
+        let tcp = config.network.tcp_listeners().into_iter();
+        listeners.extend(tcp.map(|(address, _)| Listener { transport: Transport::Tcp, address }));
+    }
+    listeners
+}
+
+fn asked(config: &TrackerConfig, mode: Mode, listeners: Vec<Listener>) -> Asked {
+    let cores = cores::plan_for_this_process(config.workers, &config.cpus).map_or(1, |plan| plan.cpus.len());
+    let plan = memory::available()
+        .and_then(|available| MemoryPlan::divide(config, cores, config.protocols(mode).udp, available));
+    let network = &config.network;
+    Asked {
+        workers: config.workers,
+        cpus: config.cpus.clone(),
+        listeners,
+        metrics: config.metrics.enable.then_some(config.metrics.address),
+        unix_socket: config.serves_tcp(mode) && network.has_unix_socket(),
+        receive_buffer: config.udp.socket_recv_buffer_size as u64,
+        backlog: network.tcp_backlog.into(),
+        max_connections: config.connections.max_connections as u64,
+        proxied: config.serves_tcp(mode) && !config.proxies.trusted_proxies.is_empty(),
+        memory: plan.map(|plan| MemoryAsked {
+            total: plan.total,
+            least: plan.least,
+            connections: plan.connections as u64,
+        }),
+        certificate: config.serves_tls(mode).then(|| network.tls_certificate_path.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_service_asks_for_its_own_sockets() {
+        let config = TrackerConfig::default();
+        let of = |mode| {
+            let asked = asked(&config, mode, listeners(&config, mode));
+            (asked.serves(Transport::Udp), asked.serves(Transport::Tcp), asked.listeners.len())
+        };
+        assert_eq!(of(Mode::All), (true, true, 4));
+        assert_eq!(of(Mode::Udp), (true, false, 2));
+        assert_eq!(of(Mode::Ws), (false, true, 2));
+    }
+}

@@ -1,0 +1,101 @@
+//! What a configuration asks of a machine.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use aquatic_common::Family;
+use aquatic_common::processors::Processors;
+
+/// Transport of a listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+impl Transport {
+    /// Name, as firewalls write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Address that the tracker listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Transport.
+    pub transport: Transport,
+    /// Address and port.
+    pub address: SocketAddr,
+}
+
+/// How the memory of the process is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryAsked {
+    /// Bytes that the process may take.
+    pub total: u64,
+    /// Bytes that it takes at least.
+    pub least: u64,
+    /// Maximum number of connections that the bound allows.
+    pub connections: u64,
+}
+
+/// What a configuration asks of the machine.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Asked {
+    /// Configured number of workers; 0 for one per processor.
+    pub workers: usize,
+    /// Processors to use; empty for all.
+    pub cpus: Processors,
+    /// Listening addresses of clients.
+    pub listeners: Vec<Listener>,
+    /// Address of the metrics.
+    pub metrics: Option<SocketAddr>,
+    /// Whether there is a unix socket.
+    pub unix_socket: bool,
+    /// Size of the receive buffer of each UDP socket, in bytes; 0 for that of the system.
+    pub receive_buffer: u64,
+    /// Maximum number of connections that wait to be accepted.
+    pub backlog: u64,
+    /// Maximum number of connections.
+    pub max_connections: u64,
+    /// Whether clients come through a proxy over TCP.
+    pub proxied: bool,
+    /// The bound of memory; `None` if there is none.
+    pub memory: Option<MemoryAsked>,
+    /// File with the certificate, if TLS is served.
+    pub certificate: Option<PathBuf>,
+}
+
+impl Asked {
+    /// Whether a transport is served.
+    #[must_use]
+    pub fn serves(&self, transport: Transport) -> bool {
+        self.listeners.iter().any(|listener| listener.transport == transport)
+    }
+
+    /// Whether a family is served.
+    #[must_use]
+    pub fn serves_family(&self, family: Family) -> bool {
+        self.listeners.iter().any(|listener| Family::of(listener.address.ip()) == family)
+    }
+
+    /// The ports of clients, each once.
+    #[must_use]
+    pub fn ports(&self) -> Vec<(Transport, u16)> {
+        let mut ports = Vec::new();
+        for Listener { transport, address } in &self.listeners {
+            let port = (*transport, address.port());
+            if address.port() != 0 && !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        ports
+    }
+}
