@@ -287,6 +287,16 @@ impl Handler {
         }
     }
 
+    /// Applies an announce with its owner's tracker and writes the reply.
+    pub fn apply_forwarded(
+        &mut self,
+        forwarded: &ForwardedAnnounce,
+        (tracker, now): (&mut Tracker, Seconds),
+        reply: &mut [u8],
+    ) -> usize {
+        self.apply(&forwarded.announce, forwarded.framing, (tracker, now), reply)
+    }
+
     /// Applies an announce to a torrent of this core and writes the reply.
     fn apply(
         &mut self,

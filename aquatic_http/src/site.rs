@@ -94,7 +94,16 @@ impl Site for HttpTracker {
         let handled = self.handler.handle(incoming, &mut self.tracker.state(), reply);
         let question = match handled {
             Handled::Reply(written) => return Outcome::Reply(written, AfterReply::of(framing)),
-            Handled::Announce(forwarded) => Question::Announce(forwarded),
+            Handled::Announce(forwarded) => {
+                let owner = self.tracker.state().owner(&forwarded.announce.info_hash);
+                let written = self.tracker.with_sleeping(owner, |tracker| {
+                    self.handler.apply_forwarded(&forwarded, (tracker, now), reply)
+                });
+                if let Some(written) = written {
+                    return Outcome::Reply(written, AfterReply::of(framing));
+                }
+                Question::Announce(forwarded)
+            }
             Handled::Scrape(forwarded) => Question::Scrape(forwarded),
         };
         Outcome::Wait(self.ask(question, state))

@@ -149,8 +149,11 @@ pub const BATCH_SIZE: Metric = metric(
     "Packets received together by one system call",
 );
 /// Requests that arrived on a core that does not own their torrent, by protocol and family.
-pub const FORWARDED: Metric =
-    metric("aquatic_forwarded", Kind::Counter, "Requests forwarded to the core that owns their torrent");
+pub const FORWARDED: Metric = metric(
+    "aquatic_forwarded",
+    Kind::Counter,
+    "Requests that another core than the one that owns their torrent received",
+);
 
 // The swarms.
 

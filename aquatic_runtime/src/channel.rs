@@ -143,6 +143,11 @@ impl Channels {
         Ok(Self { notifiers, unclaimed: Arc::default() })
     }
 
+    /// How to wake each core.
+    pub(crate) fn notifiers(&self) -> Arc<[Notifier]> {
+        Arc::clone(&self.notifiers)
+    }
+
     /// How to wake a core, which must be one of those there are.
     pub(crate) fn notifier(&self, core: usize) -> &Notifier {
         &self.notifiers[core]

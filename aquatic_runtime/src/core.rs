@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use rand::rngs::SmallRng;
 
 use crate::channel::{Batch, Channel, Channels, Inbox, Received};
 use crate::clock::Clock;
+use crate::core_state::Shared;
 use crate::notifier::Notifier;
 use crate::readiness::Readiness;
 use crate::stop::StopFlag;
@@ -50,6 +52,8 @@ pub struct Core {
     channels: Channels,
     /// Where messages of the other cores arrive.
     inboxes: RefCell<Vec<Box<dyn Inbox>>>,
+    /// What other cores may use while this one sleeps.
+    shared: RefCell<Vec<Rc<dyn Shared>>>,
 }
 
 impl fmt::Debug for Core {
@@ -101,6 +105,7 @@ impl Core {
             polls: Rc::default(),
             channels,
             inboxes: RefCell::default(),
+            shared: RefCell::default(),
         }
     }
 
@@ -217,6 +222,11 @@ impl Core {
         self.channels.notifier(self.index)
     }
 
+    /// How to wake each core.
+    pub(crate) fn notifiers(&self) -> Arc<[Notifier]> {
+        self.channels.notifiers()
+    }
+
     /// How to wake another core.
     pub(crate) fn notifier_of(&self, core: usize) -> &Notifier {
         self.channels.notifier(core)
@@ -231,6 +241,21 @@ impl Core {
     /// Counts time that was not spent waiting.
     pub(crate) fn count_busy(&self, time: Duration) {
         self.counts.busy.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Has the event loop share this while the core sleeps.
+    pub(crate) fn add_shared(&self, shared: Rc<dyn Shared>) {
+        self.shared.borrow_mut().push(shared);
+    }
+
+    /// Lets other cores use what this one shares.
+    pub(crate) fn release_shared(&self) {
+        self.shared.borrow().iter().for_each(|shared| shared.release());
+    }
+
+    /// Takes back what other cores were allowed to use.
+    pub(crate) fn reclaim_shared(&self) {
+        self.shared.borrow().iter().for_each(|shared| shared.reclaim());
     }
 
     /// Has the event loop look for messages here from now on.

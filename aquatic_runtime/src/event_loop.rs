@@ -97,6 +97,7 @@ impl EventLoop {
         if let Some(deadline) = self.core.timers().next_deadline() {
             self.alarm.set(now, deadline);
         }
+        self.core.release_shared();
         if self.core.notifier().begin_sleep() {
             self.count_busy(now);
             self.core.readiness().poll_events(&mut self.events, Wait::Yes);
@@ -104,6 +105,7 @@ impl EventLoop {
             self.last_look = self.core.tick();
             self.counted_to = self.last_look;
         }
+        self.core.reclaim_shared();
     }
 
     /// Counts the time since the last wait, or since the last call, as busy. Reads no clock.

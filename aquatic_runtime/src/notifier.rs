@@ -49,6 +49,11 @@ impl Notifier {
         }
     }
 
+    /// Whether the core sleeps, or is about to, and has no notice.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == ASLEEP
+    }
+
     /// Whether there has been a notice since the last call. The core looks at what waits for it afterwards.
     pub(crate) fn take(&self) -> bool {
         if self.state.load(Ordering::Relaxed) != NOTIFIED {

@@ -43,7 +43,7 @@ pub use gather::{Gather, RequestId, RouteError};
 pub use interval::IntervalPolicy;
 pub use local::LocalTracker;
 pub use memory::Degradation;
-pub use owners::{OwnerResponse, Owners, Respond, Waiter};
+pub use owners::{OwnerResponse, Owners, Respond, Trackers, Waiter};
 pub use peer_rules::{PeerFault, PeerRules};
 pub use reason::{Reason, ReasonCounters};
 pub use seed::{TrackerSeed, TrackerSettings};

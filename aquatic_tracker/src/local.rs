@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aquatic_common::InfoHash;
 use aquatic_runtime::clock::thread_cpu_time;
-use aquatic_runtime::{Core, Outbox};
+use aquatic_runtime::{Core, CoreState, Outbox};
 use aquatic_swarm::{Announce, FamilySet, ShardLimits};
 use rand::RngExt;
 
@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// The tracker of one core, with the way to the owners of all torrents.
 pub struct LocalTracker {
     core: Rc<Core>,
-    owners: Owners<Outbox<Messages>>,
+    owners: Owners<Rc<CoreState<Tracker>>, Outbox<Messages>>,
     /// Age in seconds after which peers are removed: as configured, and as follows from the intervals that
     /// were given out.
     configured_peer_age: Cell<u32>,
@@ -42,6 +42,7 @@ impl LocalTracker {
     pub async fn start(core: &Rc<Core>, seed: &TrackerSeed) -> Rc<Self> {
         let random = core.rng().random();
         let tracker = seed.tracker(core.index(), random, core.metrics());
+        let tracker = seed.trackers().attach(core, tracker);
         let channel = core.open_channel::<Messages>("tracker").await;
         let local = Rc::new(Self {
             core: Rc::clone(core),
@@ -79,6 +80,11 @@ impl LocalTracker {
     /// Time since the epoch, as of the core's last tick.
     pub fn time(&self) -> Duration {
         self.core.time()
+    }
+
+    /// Serves a request for a torrent of another core, see [`Owners::with_sleeping`].
+    pub fn with_sleeping<R>(&self, owner: usize, act: impl FnOnce(&mut Tracker) -> R) -> Option<R> {
+        self.owners.with_sleeping(owner, act)
     }
 
     /// Applies changed settings: limits, announce interval and maximum peer age. The access list has its own

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aquatic_common::{InfoHash, Seconds};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
+use aquatic_runtime::CoreState;
 use aquatic_runtime::channel::OutboxFull;
 use aquatic_swarm::{Announce, Announced, FamilySet, SwarmCounts};
 
@@ -74,35 +75,55 @@ impl Counters {
     }
 }
 
+/// Where the trackers of the cores are.
+pub trait Trackers {
+    /// That of this core.
+    fn own(&self) -> RefMut<'_, Tracker>;
+
+    /// Has `act` use that of another core, if that core sleeps and its tracker is free.
+    fn with_sleeping<R>(&self, core: usize, act: impl FnOnce(&mut Tracker) -> R) -> Option<R>;
+}
+
+impl Trackers for Rc<CoreState<Tracker>> {
+    fn own(&self) -> RefMut<'_, Tracker> {
+        CoreState::own(self)
+    }
+
+    fn with_sleeping<R>(&self, core: usize, act: impl FnOnce(&mut Tracker) -> R) -> Option<R> {
+        CoreState::with_sleeping(self, core, act)
+    }
+}
+
 /// The tracker of one core, and its requests to the owners of other torrents.
-pub struct Owners<F> {
-    tracker: RefCell<Tracker>,
+pub struct Owners<T, F> {
+    trackers: T,
     pending: RefCell<Gather<Waiter, SwarmCounts>>,
     forward: F,
     counters: Counters,
 }
 
-impl<F> fmt::Debug for Owners<F> {
+impl<T, F> fmt::Debug for Owners<T, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owners").field("pending", &self.pending).finish_non_exhaustive()
     }
 }
 
-impl<F: Forward<Messages>> Owners<F> {
+impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     /// Returns the tracker of a core without pending requests.
     #[must_use]
-    pub fn new(tracker: Tracker, forward: F, metrics: &CoreMetrics) -> Self {
-        Self {
-            tracker: RefCell::new(tracker),
-            pending: RefCell::default(),
-            forward,
-            counters: Counters::new(metrics),
-        }
+    pub fn new(trackers: T, forward: F, metrics: &CoreMetrics) -> Self {
+        Self { trackers, pending: RefCell::default(), forward, counters: Counters::new(metrics) }
     }
 
     /// Returns the state of this core. The borrow must end before an owner is asked.
     pub fn state(&self) -> RefMut<'_, Tracker> {
-        self.tracker.borrow_mut()
+        self.trackers.own()
+    }
+
+    /// Has `act` serve a request with the tracker of another core, if that core sleeps and its tracker is
+    /// free. `act` must do no more than a small amount of work.
+    pub fn with_sleeping<R>(&self, owner: usize, act: impl FnOnce(&mut Tracker) -> R) -> Option<R> {
+        self.trackers.with_sleeping(owner, act)
     }
 
     /// Ends requests past their deadline and updates the gauges. To be called a few times a second.
@@ -113,7 +134,7 @@ impl<F: Forward<Messages>> Owners<F> {
             respond.failed(token, RouteError::Timeout);
         }
         self.counters.pending.set(self.pending.borrow().len() as u64);
-        let mut tracker = self.tracker.borrow_mut();
+        let mut tracker = self.trackers.own();
         tracker.check_memory();
         tracker.update_gauges();
     }
@@ -121,7 +142,7 @@ impl<F: Forward<Messages>> Owners<F> {
     /// Has the owner of the torrent, another core, apply an admitted announce. `room` is the number of bytes
     /// of compact IPv4 and IPv6 peers that the reply can take.
     pub fn announce(&self, now: Duration, announce: &Announce, room: (u32, u32), waiter: Waiter) {
-        let owner = self.tracker.borrow().owner(&announce.info_hash);
+        let owner = self.trackers.own().owner(&announce.info_hash);
         let begun = self.pending.borrow_mut().begin(now, waiter, Vec::new(), 1);
         let id = match begun {
             Ok(id) => id,
@@ -133,12 +154,13 @@ impl<F: Forward<Messages>> Owners<F> {
         }
     }
 
-    /// Counts torrents wherever they are owned. The waiter is answered at once if this core owns all of them.
+    /// Counts torrents wherever they are owned. The waiter is answered at once if no other core has to be
+    /// asked: this one owns the torrents, or their owners sleep.
     pub fn scrape(&self, now: Duration, info_hashes: &[InfoHash], families: FamilySet, waiter: Waiter) {
         let mut counts = self.pending.borrow_mut().spare();
         let mut owners = OwnerParts::default();
         {
-            let tracker = self.tracker.borrow();
+            let tracker = self.trackers.own();
             counts.extend(info_hashes.iter().map(|info_hash| {
                 let owner = tracker.owner(info_hash);
                 if owner == tracker.index() {
@@ -148,6 +170,7 @@ impl<F: Forward<Messages>> Owners<F> {
                 SwarmCounts::default()
             }));
         }
+        let owners = self.count_sleeping(&owners, info_hashes, families, &mut counts);
         if owners.is_empty() {
             waiter.respond.scraped(waiter.token, &counts);
             return self.pending.borrow_mut().recycle(counts);
@@ -165,6 +188,29 @@ impl<F: Forward<Messages>> Owners<F> {
         }
     }
 
+    /// Counts the torrents of owners that sleep. Returns the other owners.
+    fn count_sleeping(
+        &self,
+        owners: &OwnerParts,
+        info_hashes: &[InfoHash],
+        families: FamilySet,
+        counts: &mut [SwarmCounts],
+    ) -> OwnerParts {
+        let mut awake = OwnerParts::default();
+        for owner in owners.iter() {
+            let counted = self.trackers.with_sleeping(owner, |tracker| {
+                let positioned = counts.iter_mut().zip(info_hashes);
+                for (count, info_hash) in positioned.filter(|(_, info_hash)| tracker.owns(info_hash)) {
+                    *count = tracker.scrape(info_hash, families);
+                }
+            });
+            if counted.is_none() {
+                awake.note(owner);
+            }
+        }
+        awake
+    }
+
     /// Asks one owner for those of the torrents that it owns.
     fn send_part(
         &self,
@@ -173,7 +219,7 @@ impl<F: Forward<Messages>> Owners<F> {
         info_hashes: &[InfoHash],
         families: FamilySet,
     ) -> Result<(), OutboxFull> {
-        let tracker = self.tracker.borrow();
+        let tracker = self.trackers.own();
         self.forward.add(owner, |batch| {
             let positioned = (0_u16..).zip(info_hashes.iter().copied());
             let owned = positioned.filter(|(_, info_hash)| tracker.owner(info_hash) == owner);
@@ -231,12 +277,12 @@ impl<F: Forward<Messages>> Owners<F> {
     /// runs into its deadline; that has been counted here.
     fn apply(&self, from: usize, id: RequestId, announce: &Announce, room: (u32, u32), now: Seconds) {
         let _ = self.forward.add(from, |batch| {
-            batch.push_announced(id, announce, room, (&mut self.tracker.borrow_mut(), now));
+            batch.push_announced(id, announce, room, (&mut self.trackers.own(), now));
         });
     }
 
     fn count(&self, from: usize, id: RequestId, families: FamilySet, torrents: &[(u16, InfoHash)]) {
-        let tracker = self.tracker.borrow();
+        let tracker = self.trackers.own();
         let _ = self.forward.add(from, |batch| batch.push_scraped(id, families, torrents, &tracker));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aquatic_common::config::{AccessListConfig, CleaningConfig, LimitsConfig};
 use aquatic_common::{ConfigurationError, Steering};
 use aquatic_metrics::CoreMetrics;
-use aquatic_runtime::{Engine, Secrets};
+use aquatic_runtime::{CoreStates, Engine, Secrets};
 use aquatic_swarm::{HashKey, Shard, ShardLimits};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -48,6 +48,7 @@ pub struct TrackerSeed {
     stretch: Stretch,
     expiry: ExpirySettings,
     store_budget: Option<u64>,
+    trackers: CoreStates<Tracker>,
 }
 
 impl TrackerSeed {
@@ -84,6 +85,7 @@ impl TrackerSeed {
                 max_peer_age: settings.cleaning.max_peer_age,
             },
             store_budget: None,
+            trackers: CoreStates::new(cores),
         }
     }
 
@@ -97,6 +99,12 @@ impl TrackerSeed {
     #[must_use]
     pub fn steering(&self) -> &Steering {
         &self.steering
+    }
+
+    /// Where the trackers of sleeping cores are.
+    #[must_use]
+    pub fn trackers(&self) -> &CoreStates<Tracker> {
+        &self.trackers
     }
 
     /// The access list of the process.

@@ -376,13 +376,18 @@ impl State {
         handler.handle(batch, about, (&mut tracker, self.core.now()), forwarded);
         drop(handler);
         drop(tracker);
-        let left = forwarded.announces.len() + forwarded.scrapes.len();
+        let mut left = forwarded.scrapes.len();
         for (owner, announce) in forwarded.announces.drain(..) {
+            if self.serve_for_sleeping(owner, &announce) {
+                continue;
+            }
+            left += 1;
             if self.outbox.add(owner, |batch| batch.push(announce)).is_err() {
                 self.handler.borrow().give_up(about.family, Reason::Overflow);
             }
         }
         self.outbox.flush();
+        self.flush_replies();
         left
     }
 
@@ -390,6 +395,19 @@ impl State {
     fn count_served(&self, requests: usize, received: Duration) {
         let time = self.core.tick().saturating_sub(received);
         self.counters.borrow().served(requests, time);
+    }
+
+    /// Applies an announce with its owner's tracker, if the owner sleeps. Returns whether that was so.
+    fn serve_for_sleeping(&self, owner: usize, announce: &ForwardedAnnounce) -> bool {
+        // Not while the owner may have to wait for it.
+        self.make_room(announce.listener);
+        let now = self.core.now();
+        let served = self.tracker.with_sleeping(owner, |tracker| {
+            self.reply_apart(announce.listener, announce.path, |handler, buffer| {
+                handler.handle_forwarded_announce(announce, (tracker, now), buffer)
+            });
+        });
+        served.is_some()
     }
 
     /// Asks the owners of the torrents of scrapes.
@@ -430,14 +448,21 @@ impl State {
         path: ReturnPath,
         encode: impl FnOnce(&Handler, &mut [u8]) -> usize,
     ) {
+        self.make_room(listener);
+        let Some(listener) = self.listeners.get(listener) else { return };
+        let mut replies = listener.replies.borrow_mut();
+        if let Some(at) = replies.push(path) {
+            let len = encode(&self.handler.borrow(), replies.reply_buffer(at));
+            replies.set_reply_len(at, len);
+        }
+    }
+
+    /// Sends the replies that are not part of a received batch if there is no room for another.
+    fn make_room(&self, listener: usize) {
         let Some(listener) = self.listeners.get(listener) else { return };
         let mut replies = listener.replies.borrow_mut();
         if replies.is_full() {
             self.send_apart(listener, &mut replies);
-        }
-        if let Some(at) = replies.push(path) {
-            let len = encode(&self.handler.borrow(), replies.reply_buffer(at));
-            replies.set_reply_len(at, len);
         }
     }
 

@@ -47,13 +47,15 @@ fn exchange(settings: &[&str], udp_is_forwarded: bool) {
 
     // Counters reach the page within a second.
     http::pause(1500);
-    let forwarded = |protocol| {
-        metric(tracker.metrics.unwrap(), &format!("aquatic_forwarded_total{{protocol=\"{protocol}\""))
-    };
+    let counted = |name: &str| metric(tracker.metrics.unwrap(), name);
+    let forwarded = |protocol| counted(&format!("aquatic_forwarded_total{{protocol=\"{protocol}\""));
     let (of_http, of_udp) = (forwarded("http"), forwarded("udp"));
     let few = f64::from(TORRENTS / 6);
     assert!(of_http > few, "about half of {TORRENTS} torrents belong to the other core, not {of_http}");
     assert_eq!(of_udp > few, udp_is_forwarded, "{of_udp} forwarded over UDP");
+    let batches = |channel| counted(&format!("aquatic_channel_batches_total{{channel=\"{channel}\""));
+    let (sent, requests) = (batches("tracker") + batches("udp"), of_http + of_udp);
+    assert!(sent < requests / 2.0, "{sent} batches for {requests} requests, although the other core slept");
 }
 
 #[test]

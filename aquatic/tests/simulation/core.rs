@@ -20,7 +20,7 @@ use aquatic_udp_protocol::{
 use aquatic_ws::{Tracker, WsSeed};
 
 use crate::model::Expected;
-use crate::network::{Link, Network};
+use crate::network::{Link, Network, Trackers};
 
 pub(crate) const MAX_PEERS: usize = 50;
 
@@ -111,7 +111,7 @@ pub(crate) fn no_proxies() -> ForwardedHeaders {
 }
 
 pub(crate) struct Core {
-    pub(crate) owners: Owners<Link>,
+    pub(crate) owners: Owners<Trackers, Link>,
     pub(crate) udp: UdpHandler,
     pub(crate) http: HttpHandler,
     pub(crate) inbox: Rc<Inbox>,
@@ -128,7 +128,7 @@ impl Core {
         network: &Rc<Network>,
     ) -> Self {
         let metrics = Registry::default().core(index);
-        let tracker = seed.tracker(index, random, &metrics);
+        let trackers = network.add_tracker(seed.tracker(index, random, &metrics));
         let ids = ConnectionIds::new(120, [2; 16]);
         let limits =
             ReplyLimits { max_response_peers: MAX_PEERS, max_scrape_torrents: 74, max_reply_size: 2048 };
@@ -136,7 +136,7 @@ impl Core {
             HttpHandler::new(&HttpConfig::default(), no_proxies(), aquatic_http::Counters::new(&metrics));
         let link = || Link { core: index, network: Rc::clone(network) };
         Self {
-            owners: Owners::new(tracker, link(), &metrics),
+            owners: Owners::new(trackers, link(), &metrics),
             ws: ws.tracker(index, &metrics, link()),
             udp: UdpHandler::new(
                 limits,

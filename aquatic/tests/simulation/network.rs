@@ -1,12 +1,12 @@
 //! Queues between the simulated cores, in which batches wait as long as the simulation likes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use aquatic_runtime::channel::OutboxFull;
-use aquatic_tracker::Forward;
 use aquatic_tracker::messages::Messages;
+use aquatic_tracker::{Forward, Tracker};
 use aquatic_udp::ForwardedAnnounce;
 use aquatic_ws::ForwardedBatch;
 
@@ -33,6 +33,9 @@ pub(crate) struct Network {
     queues: Vec<RefCell<[Queue; 3]>>,
     /// Number of the request that is being served, or none while responses are sent.
     pub(crate) request: RefCell<Option<usize>>,
+    /// The trackers of the cores, and which of these sleep unless something waits for them, as bits.
+    trackers: RefCell<Vec<Rc<RefCell<Tracker>>>>,
+    pub(crate) sleeping: Cell<u8>,
     /// Number of the WebTorrent operation that is being served.
     ws_operation: Cell<Option<usize>>,
 }
@@ -40,7 +43,26 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn new(cores: usize) -> Rc<Self> {
         let queues = (0..cores * cores).map(|_| RefCell::default()).collect();
-        Rc::new(Self { cores, queues, request: RefCell::default(), ws_operation: Cell::default() })
+        Rc::new(Self {
+            cores,
+            queues,
+            request: RefCell::default(),
+            trackers: RefCell::default(),
+            sleeping: Cell::default(),
+            ws_operation: Cell::default(),
+        })
+    }
+
+    /// Takes over the tracker of the next core.
+    pub(crate) fn add_tracker(self: &Rc<Self>, tracker: Tracker) -> Trackers {
+        let own = Rc::new(RefCell::new(tracker));
+        self.trackers.borrow_mut().push(Rc::clone(&own));
+        Trackers { own, network: Rc::clone(self) }
+    }
+
+    /// Whether a core sleeps: nothing waits for it.
+    pub(crate) fn is_asleep(&self, core: usize) -> bool {
+        self.sleeping.get() >> core & 1 == 1 && self.waiting().iter().all(|&(_, to, _)| to != core)
     }
 
     /// Queues that are not empty, by sender, receiver and kind.
@@ -50,7 +72,7 @@ impl Network {
         all.filter(|&(from, to, kind)| !self.queue(from, to)[kind].batches.is_empty()).collect()
     }
 
-    fn queue(&self, from: usize, to: usize) -> std::cell::RefMut<'_, [Queue; 3]> {
+    fn queue(&self, from: usize, to: usize) -> RefMut<'_, [Queue; 3]> {
         self.queues[from * self.cores + to].borrow_mut()
     }
 
@@ -86,6 +108,23 @@ impl Network {
         for to in 0..self.cores {
             self.queue(from, to).iter_mut().for_each(|queue| queue.open = false);
         }
+    }
+}
+
+/// The tracker of one core, and the way to those of cores that sleep.
+pub(crate) struct Trackers {
+    own: Rc<RefCell<Tracker>>,
+    network: Rc<Network>,
+}
+
+impl aquatic_tracker::Trackers for Trackers {
+    fn own(&self) -> RefMut<'_, Tracker> {
+        self.own.borrow_mut()
+    }
+
+    fn with_sleeping<R>(&self, core: usize, act: impl FnOnce(&mut Tracker) -> R) -> Option<R> {
+        let tracker = Rc::clone(&self.network.trackers.borrow()[core]);
+        self.network.is_asleep(core).then(|| act(&mut tracker.borrow_mut()))
     }
 }
 
