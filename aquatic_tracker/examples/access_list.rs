@@ -1,8 +1,9 @@
 //! Measures access lists: time and memory to load and to reload one, time per lookup, and pauses of a reader
-//! during reloads.
+//! during reloads, and in as much time without any.
 //!
-//! Run with `cargo run --release -p aquatic_tracker --example access_list -- 5000000`; the number is that of
-//! the info hashes, 5 million by default. Figures are worth more on a machine that does nothing else.
+//! Run with `cargo run --release -p aquatic_tracker --example access_list -- 5000000 3`; the numbers are
+//! those of the info hashes, 5 million by default, and of the reloads. Figures are worth more on a machine
+//! that does nothing else.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
@@ -26,11 +27,12 @@ use rand::{RngExt, SeedableRng};
 /// Lookups whose time is taken.
 const LOOKUPS: usize = 2_000_000;
 
-/// Reloads during which pauses of the reader are looked for.
-const RELOADS: usize = 3;
+/// Reloads during which pauses of the reader are looked for, by default.
+const RELOADS: u32 = 3;
 
 fn main() {
     let count = std::env::args().nth(1).map_or(5_000_000, |count| count.parse().unwrap());
+    let reloads = std::env::args().nth(2).map_or(RELOADS, |count| count.parse().unwrap());
     let directory = std::env::temp_dir().join(format!("aquatic-access-list-{}", std::process::id()));
     fs::create_dir(&directory).unwrap();
     let path = directory.join("list.txt");
@@ -61,18 +63,19 @@ fn main() {
     // Resets the peak.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = memory("VmRSS") - one;
-    let begin = Instant::now();
-    let meanwhile = pauses_during(&list, &hits, || {
-        for _ in 0..RELOADS {
-            list.reload().unwrap();
-        }
-    });
-    let elapsed = begin.elapsed();
+    let mut elapsed = Duration::ZERO;
+    let (mut meanwhile, mut otherwise) = (Pauses::default(), Pauses::default());
+    for _ in 0..reloads {
+        let begin = Instant::now();
+        meanwhile.add(&pauses_during(&list, &hits, || drop(list.reload().unwrap())));
+        let took = begin.elapsed();
+        elapsed += took;
+        otherwise.add(&pauses_during(&list, &hits, || thread::sleep(took)));
+    }
     let peak = (memory("VmHWM") - before) / one;
-    let seconds = elapsed.as_secs_f64() / RELOADS as f64;
+    let seconds = elapsed.as_secs_f64() / f64::from(reloads);
     println!("reload: {seconds:.2} s, peak {peak:.2} times the memory of one list");
-    println!("pauses of a reader during reloads: {meanwhile}");
-    let otherwise = pauses_during(&list, &hits, || thread::sleep(elapsed));
+    println!("pauses of a reader during {reloads} reloads: {meanwhile}");
     println!("pauses of a reader in as much time without: {otherwise}");
     fs::remove_dir_all(&directory).unwrap();
 }
@@ -107,6 +110,13 @@ fn processor_time() -> Duration {
 struct Pauses {
     count: u64,
     longest: Duration,
+}
+
+impl Pauses {
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.longest = self.longest.max(other.longest);
+    }
 }
 
 impl fmt::Display for Pauses {
