@@ -34,17 +34,25 @@ fn main() -> anyhow::Result<()> {
     let mut number = |default| arguments.next().map_or(Ok(default), |text| text.parse::<u32>());
     let (torrents, peers) = (number(10_000_000)?, number(25_000_000)?);
     let mut rng = SmallRng::seed_from_u64(1);
-    let mut shard = new_shard();
+    let mut shard = new_shard(KEYS[0]);
     fill(&mut shard, torrents, peers, &mut rng);
     let stats = shard.stats().v4;
     println!("{} torrents, {} peers", stats.torrents, stats.seeders + stats.leechers);
     save(&mut shard, &path)?;
     drop(shard);
-    load(&path, &mut rng)
+    for (key, whose) in KEYS.into_iter().zip(["the same", "other"]) {
+        println!("with {whose} keys:");
+        load(&path, key, &mut rng)?;
+    }
+    Ok(())
 }
 
-fn new_shard() -> Shard {
-    Shard::new(ShardLimits::share_of(&LimitsConfig::default(), 1), HashKey([7; 16]))
+/// Keys of the store: those of a process that goes on with a state directory, in whose order the snapshot
+/// stands, and those of any other.
+const KEYS: [HashKey; 2] = [HashKey([7; 16]), HashKey([8; 16])];
+
+fn new_shard(key: HashKey) -> Shard {
+    Shard::new(ShardLimits::share_of(&LimitsConfig::default(), 1), key)
 }
 
 /// Each torrent has a peer, and a few have many.
@@ -121,17 +129,26 @@ fn save(shard: &mut Shard, path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn load(path: &str, rng: &mut SmallRng) -> anyhow::Result<()> {
+fn load(path: &str, key: HashKey, rng: &mut SmallRng) -> anyhow::Result<()> {
     let begin = Instant::now();
     let mut reader = Reader::begin(BufReader::with_capacity(256 * 1024, File::open(path)?))?;
-    let (mut shard, mut steps, mut restored) = (new_shard(), Steps::default(), Restored::default());
+    let (mut shard, mut steps, mut restored) = (new_shard(key), Steps::default(), Restored::default());
     while let Some((family, mut content)) = reader.next_section() {
         while !content.is_empty() {
             let begin = Instant::now();
             while begin.elapsed() < STEP && !content.is_empty() {
-                let torrent = Torrent::take(family, &mut content).ok().context("verified before")?;
-                let peers = torrent.peers().map(|peer| SavedPeer { age: peer.age + 30, ..peer });
-                restored.add(shard.restore(&torrent.saved, peers, NOW, rng));
+                let (mut torrents, mut peers) = (Vec::new(), 0);
+                while !content.is_empty() && torrents.len() < 32 && peers < 256 {
+                    let torrent = Torrent::take(family, &mut content).ok().context("verified before")?;
+                    peers += torrent.saved.peers;
+                    torrents.push(torrent);
+                }
+                let hashes: Vec<InfoHash> = torrents.iter().map(|torrent| torrent.saved.info_hash).collect();
+                shard.prefetch_scrape(family, &hashes);
+                for torrent in torrents {
+                    let peers = torrent.peers().map(|peer| SavedPeer { age: peer.age + 30, ..peer });
+                    restored.add(shard.restore(&torrent.saved, peers, NOW, rng));
+                }
             }
             steps.all.push(begin.elapsed());
         }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, SyncSender, TrySendError};
 use std::time::Duration;
 
 use anyhow::Context;
-use aquatic_common::{Family, Seconds};
+use aquatic_common::{Family, InfoHash, Seconds};
 use aquatic_runtime::{Core, MailboxReceiver};
 use aquatic_swarm::Restored;
 
@@ -22,6 +22,13 @@ const STEP: Duration = Duration::from_micros(200);
 
 /// Units of work between two looks at the clock.
 const SLICE: u64 = 256;
+
+/// Torrents whose places in the store are loaded together.
+const TORRENTS_PER_RUN: usize = 32;
+
+/// Number of peers from which on no further torrent is added to those: a few hundred take as long as a step
+/// may be late.
+const PEERS_PER_RUN: u32 = 256;
 
 /// Pause while chunks or batches have to be waited for.
 const RETRY: Duration = Duration::from_millis(1);
@@ -193,16 +200,47 @@ async fn load_batch(
     loaded: &mut Loaded,
 ) {
     let mut content = batch.content.as_slice();
+    let mut run = Run::default();
     while !content.is_empty() {
         let begin = core.tick();
         let since = i64::from(core.now().0).saturating_sub(snapshot);
         let gap = u32::try_from(since.max(0)).unwrap_or(u32::MAX);
         let max_peer_age = tracker.max_peer_age();
-        while core.tick().saturating_sub(begin) < STEP {
+        while core.tick().saturating_sub(begin) < STEP && !content.is_empty() {
             // The side thread has verified that the content can be read to its end.
-            let Ok(torrent) = Torrent::take(batch.family, &mut content) else { return };
-            loaded.add(tracker.state().load(torrent, (gap, max_peer_age), core.now()));
+            if !run.take(batch.family, &mut content) {
+                return;
+            }
+            let mut state = tracker.state();
+            state.prefetch_scrape(batch.family, &run.info_hashes);
+            for torrent in run.torrents.drain(..) {
+                loaded.add(state.load(torrent, (gap, max_peer_age), core.now()));
+            }
         }
         core.yield_now().await;
+    }
+}
+
+/// Torrents whose places in the store are loaded together before they are taken in. Those of another process
+/// or number of cores come in an order that is random here, and would each wait for memory several times.
+#[derive(Default)]
+struct Run<'a> {
+    torrents: Vec<Torrent<'a>>,
+    info_hashes: Vec<InfoHash>,
+}
+
+impl<'a> Run<'a> {
+    /// Replaces the run by the next torrents of a content. Returns false where that cannot be read.
+    fn take(&mut self, family: Family, content: &mut &'a [u8]) -> bool {
+        self.torrents.clear();
+        self.info_hashes.clear();
+        let mut peers = 0;
+        while !content.is_empty() && self.torrents.len() < TORRENTS_PER_RUN && peers < PEERS_PER_RUN {
+            let Ok(torrent) = Torrent::take(family, content) else { return false };
+            peers += torrent.saved.peers;
+            self.info_hashes.push(torrent.saved.info_hash);
+            self.torrents.push(torrent);
+        }
+        true
     }
 }
