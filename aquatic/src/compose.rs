@@ -61,7 +61,7 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
         .udp
         .then(|| {
             let sections = (&config.udp, &config.network, &config.rate_limits);
-            UdpService::bind(sections, &engine, &seed, &blocked)
+            UdpService::bind(sections, &mut engine, &seed, &blocked)
         })
         .transpose()?;
     let tcp = (protocols.http || protocols.ws)

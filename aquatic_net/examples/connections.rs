@@ -33,7 +33,7 @@ fn start() -> anyhow::Result<()> {
         anyhow::bail!("usage: connections ADDRESS CORES [CERTIFICATE KEY]");
     };
     let address: SocketAddr = address.parse()?;
-    let engine = Engine::prepare(EngineConfig { workers: cores.parse()?, ..EngineConfig::default() })?;
+    let mut engine = Engine::prepare(EngineConfig { workers: cores.parse()?, ..EngineConfig::default() })?;
     let tls = match files {
         [certificate, key] => {
             Some(Tls::load(TlsFiles { certificate: certificate.into(), private_key: key.into() })?)
@@ -59,7 +59,7 @@ fn start() -> anyhow::Result<()> {
     };
     let kind = if settings.tls.is_some() { ListenerKind::Tls } else { ListenerKind::Plain };
     let mut listeners = Listeners::new(engine.cores())?;
-    listeners.add(address, kind, &ListenOptions::default())?;
+    listeners.add(address, kind, &ListenOptions::default(), engine.listeners())?;
     let services = listeners.split().into_iter();
     let services = services.map(|listeners| Constant { listeners, settings: settings.clone() });
     engine.run(services.collect())?;

@@ -18,6 +18,7 @@ use crate::health::Health;
 use crate::housekeeping::{Housekeeper, Periodic, StatisticsInterval};
 use crate::kept::{self, Kept};
 use crate::large_pages::LargePages;
+use crate::listeners::{ListenSocket, ListenSockets};
 use crate::mailbox::{self, MailboxSender};
 use crate::notify::Notifier;
 use crate::privileges;
@@ -163,6 +164,7 @@ pub struct Engine {
     side_threads: Vec<(String, Work)>,
     before_stop: Vec<StopHook>,
     notifier: Notifier,
+    listeners: ListenSockets,
 }
 
 impl fmt::Debug for Engine {
@@ -178,6 +180,8 @@ impl Engine {
     /// # Errors
     /// Anything that would keep the tracker from running, with its remedy.
     pub fn prepare(config: EngineConfig) -> Result<Self, EngineError> {
+        // First, while no descriptor of this process can be taken for a passed one.
+        let mut listeners = ListenSockets::from_service_manager();
         sys::map_large_allocations();
         let supervisor = Supervisor::new();
         let state = match &config.state_directory {
@@ -192,6 +196,7 @@ impl Engine {
             .map_err(|error| EngineError::System("signals cannot be caught", error))?;
         let plan = cores::plan_for_this_process(config.workers, &config.cpus)?;
         let count = plan.cpus.len();
+        listeners.set_cores(count);
         if let Some(quota) = plan.throttled_to {
             log::warn!(
                 "workers = {count}, but the control group of this process may use the time of {quota} processor(s) \
@@ -216,6 +221,7 @@ impl Engine {
             side_threads: Vec::new(),
             before_stop: Vec::new(),
             notifier: Notifier::from_environment(),
+            listeners,
         })
     }
 
@@ -241,6 +247,11 @@ impl Engine {
     #[must_use]
     pub fn state_directory(&self) -> Option<&StateDirectory> {
         self.state.as_ref()
+    }
+
+    /// Listening sockets that were passed to this process. Those in use are to be [kept](ListenSockets::keep).
+    pub fn listeners(&mut self) -> &mut ListenSockets {
+        &mut self.listeners
     }
 
     /// Where counters are registered, for each core.
@@ -304,6 +315,7 @@ impl Engine {
         if services.len() != self.cores() {
             return Err(EngineError::Services(services.len(), self.cores()));
         }
+        let listeners = std::mem::take(&mut self.listeners).finish();
         privileges::drop_privileges(&self.config.privileges).map_err(ConfigurationError::new)?;
         if self.config.privileges.drop_privileges {
             // What was allowed to root may be forbidden to the user it has become.
@@ -335,7 +347,7 @@ impl Engine {
         let housekeeper = Housekeeper::new(epoch, statistics, &registry, process, health)
             .with_periodic(periodic)
             .with_notifier(notifier);
-        supervise(housekeeper, &supervisor, early, (&control, before_stop))
+        supervise(housekeeper, &supervisor, early, (&control, before_stop), listeners)
     }
 }
 
@@ -415,8 +427,10 @@ fn supervise(
     supervisor: &Supervisor,
     early: Vec<Event>,
     (control, before_stop): (&[MailboxSender<Control>], Vec<StopHook>),
+    listeners: Vec<ListenSocket>,
 ) -> Result<(), EngineError> {
     let mut early = early.into_iter();
+    housekeeper.notifier().store(&listeners);
     housekeeper.notifier().ready();
     loop {
         let next = early.next().map_or_else(
@@ -436,6 +450,8 @@ fn supervise(
     log::info!("stopping");
     housekeeper.notifier().stopping();
     run_before_stop(&mut housekeeper, supervisor, before_stop)?;
+    // From now on nobody but the cores has them open, and perhaps the service manager.
+    drop(listeners);
     stop_cores(&housekeeper, supervisor, control)?;
     log::info!("stopped");
     Ok(())

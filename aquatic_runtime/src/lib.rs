@@ -13,6 +13,7 @@
 //! - [`cores`]: which processors to use. [`startup`]: what the machine must allow. [`privileges`]: what is
 //!   given up once sockets are bound. All of them explain themselves with a remedy. [`secrets`]: the source
 //!   of all keys. [`state_directory`]: what is kept for the next process; `kept`: secret and epoch.
+//!   [`listeners`]: sockets that the service manager has passed, and those to pass on.
 //!
 //! In the main thread, afterwards:
 //! - [`supervise`]: threads, panics and signals. `notify`: messages to the service manager. `housekeeping`:
@@ -56,6 +57,7 @@ pub mod health;
 mod housekeeping;
 mod kept;
 mod large_pages;
+pub mod listeners;
 pub mod mailbox;
 pub mod memory;
 mod notifier;
@@ -79,6 +81,7 @@ pub use core_state::{CoreState, CoreStates};
 pub use engine::{Engine, EngineError};
 pub use health::Health;
 pub use housekeeping::{Periodic, StatisticsInterval};
+pub use listeners::{ListenAddress, ListenSockets, PassedSockets};
 pub use mailbox::{Broadcast, MailboxReceiver, MailboxSender, broadcast, mailbox, mailboxes};
 pub use secrets::Secrets;
 pub use state_directory::{StateDirectory, StateDirectoryError};

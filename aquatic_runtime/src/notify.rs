@@ -3,16 +3,32 @@
 //! The protocol is a datagram of `NAME=value` lines to the unix socket in `NOTIFY_SOCKET`. The socket is
 //! connected at start, so it stays reachable after the root directory has changed. Without the variable
 //! nothing is sent.
+//!
+//! Descriptors go along with a message. The service manager keeps those of listening sockets while the
+//! process is restarted (`FileDescriptorStoreMax=`), and passes them to the next one, see
+//! [`listeners`](crate::listeners).
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::time::Timespec;
+
+use crate::listeners::ListenSocket;
+
 /// Time that the service manager is asked to wait for the end, from each message on.
 const STOP_EXTENSION: Duration = Duration::from_secs(15);
+
+/// Longest wait for the service manager to have read what was sent before, or to have room for more.
+const MANAGER_DEADLINE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// Period in which the process can show that it is alive.
 const SHORTEST_WATCHDOG: Duration = Duration::from_secs(3);
@@ -42,7 +58,6 @@ impl Notifier {
                 return Self::default();
             }
         };
-        let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|_| is_ours).map(Duration::from_micros);
         if let Some(watchdog) = watchdog.filter(|watchdog| *watchdog < SHORTEST_WATCHDOG) {
@@ -83,6 +98,61 @@ impl Notifier {
         }
     }
 
+    /// Has the service manager keep listening sockets for the next process, if the unit says so
+    /// (`FileDescriptorStoreMax=`). Unix sockets are left out: their file is made anew.
+    pub(crate) fn store(&mut self, sockets: &[ListenSocket]) {
+        let most = number("FDSTORE").unwrap_or(0);
+        let sockets: Vec<&ListenSocket> = sockets.iter().filter(|socket| !socket.is_unix()).collect();
+        if self.socket.is_none() || most == 0 {
+            return;
+        }
+        if (sockets.len() as u64) > most {
+            log::warn!(
+                "there are {} listening sockets, but the service manager keeps {most} only, so it is given none; set \
+                 FileDescriptorStoreMax={} in the unit",
+                sockets.len(),
+                sockets.len()
+            );
+            return;
+        }
+        for socket in &sockets {
+            self.send_with(&format!("FDSTORE=1\nFDNAME={}", socket.name()), Some(socket.as_fd()));
+        }
+        log::info!(
+            "the service manager keeps {} listening socket(s) while the tracker restarts",
+            sockets.len()
+        );
+    }
+
+    /// Has the service manager close the descriptors that it keeps by these names, and waits until it has.
+    pub(crate) fn forget<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        for name in names.filter(|name| !name.is_empty()) {
+            self.send_with(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None);
+        }
+        let Ok((reading, writing)) = pipe_with(PipeFlags::CLOEXEC) else { return };
+        self.send_with("BARRIER=1", Some(writing.as_fd()));
+        drop(writing);
+        // The other end is closed once all messages before have been read; without a service manager at once.
+        let _ = poll(&mut [PollFd::new(&reading, PollFlags::empty())], Some(&MANAGER_DEADLINE));
+    }
+
+    /// Sends a message, if need be once there is room for it.
+    fn send_with(&mut self, message: &str, descriptor: Option<BorrowedFd<'_>>) {
+        let Some(socket) = &self.socket else { return };
+        let sent = loop {
+            match send_message(socket, message, descriptor) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => break sent,
+            }
+            if poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&MANAGER_DEADLINE)) != Ok(1) {
+                break Err(io::ErrorKind::TimedOut.into());
+            }
+        };
+        if let Err(error) = sent {
+            log::warn!("the service manager does not take a message ({message:?}): {error}");
+        }
+    }
+
     fn send(&mut self, message: &str) {
         let Some(socket) = &self.socket else { return };
         let sent = socket.send(message.as_bytes());
@@ -91,6 +161,21 @@ impl Notifier {
         }
         self.failed = sent.is_err();
     }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+fn send_message(socket: &UnixDatagram, message: &str, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors: Vec<BorrowedFd<'_>> = descriptor.into_iter().collect();
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    }
+    sendmsg(socket, &[IoSlice::new(message.as_bytes())], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
 }
 
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {

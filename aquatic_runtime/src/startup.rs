@@ -322,7 +322,8 @@ pub fn allow_connections(wanted: usize, cores: usize, listeners: usize) -> Resul
 /// Number of files that are open without any connection. Each core has so many listening sockets.
 #[must_use]
 pub fn own_files(cores: usize, listeners: usize) -> u64 {
-    FILES_OF_PROCESS + cores as u64 * (FILES_PER_CORE + listeners as u64)
+    // Of each listening socket there is a duplicate, to be passed on.
+    FILES_OF_PROCESS + cores as u64 * (FILES_PER_CORE + 2 * listeners as u64)
 }
 
 fn judge_connections(allowed: Option<u64>, wanted: usize, own: u64) -> Result<usize, Unsupported> {
@@ -405,7 +406,7 @@ mod tests {
 
     #[test]
     fn connections_are_as_many_as_there_are_files_for() {
-        assert_eq!(own_files(2, 3), 32 + 2 * (32 + 3));
+        assert_eq!(own_files(2, 3), 32 + 2 * (32 + 2 * 3));
         assert_eq!(judge_connections(None, 1_000_000, 70), Ok(1_000_000));
         assert_eq!(judge_connections(Some(1070), 1000, 70), Ok(1000));
         assert_eq!(judge_connections(Some(1069), 1000, 70), Ok(999));

@@ -3,8 +3,9 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_int, sigset_t};
 use rustix::io::Errno;
@@ -106,6 +107,30 @@ pub(crate) fn give_memory_back() -> bool {
     #[cfg(not(target_env = "gnu"))]
     let given = false;
     given
+}
+
+/// The descriptors behind standard error that were open when the process started, at most `count` of them, in
+/// their order. They are not passed on to programs that this process starts. Empty at every later call.
+pub(crate) fn descriptors_of_start(count: usize) -> Vec<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Vec::new();
+    }
+    let numbers = (FIRST_PASSED..).take(count);
+    numbers.map_while(own_descriptor).collect()
+}
+
+/// The number of the first descriptor that a service manager passes.
+const FIRST_PASSED: RawFd = 3;
+
+fn own_descriptor(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: the number is borrowed for the two calls below only, which a closed descriptor makes fail.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_getfd(borrowed).ok()?;
+    rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC).ok()?;
+    // SAFETY: it is open, was so before the program started, and so belongs to no other value; the caller sees
+    // to it that it is taken once.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ impl UdpService {
     /// An address that cannot be listened on, with what to do about it.
     pub fn bind(
         (config, network, rates): (&UdpConfig, &NetworkConfig, &RateLimitsConfig),
-        engine: &Engine,
+        engine: &mut Engine,
         seed: &TrackerSeed,
         blocked: &Arc<BlockList>,
     ) -> anyhow::Result<(Vec<Self>, Broadcast<UdpSettings>)> {
@@ -110,7 +110,7 @@ impl UdpService {
             BindOptions { receive_buffer: config.socket_recv_buffer_size, steering: config.steering };
         let mut listeners = 0;
         for (_, address) in network.addresses() {
-            let group = match bind_group(address, &options, seed.steering()) {
+            let group = match bind_group(address, &options, seed.steering(), engine.listeners()) {
                 Ok(group) => group,
                 Err(error) if network.may_skip(address) && error.family_unavailable() => {
                     log::warn!("{error}; serving IPv4 only");

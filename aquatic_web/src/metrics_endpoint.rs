@@ -15,7 +15,7 @@ use aquatic_metrics::exposition::Format;
 use aquatic_metrics::{ProcessFigures, Registry, names};
 use aquatic_net::listen::BindError;
 use aquatic_runtime::clock::Epoch;
-use aquatic_runtime::{Engine, Health};
+use aquatic_runtime::{Engine, Health, ListenAddress, ListenSockets, PassedSockets};
 
 /// Maximum number of connections served at the same time; each has a thread. Further ones are closed at once,
 /// and counted.
@@ -46,7 +46,9 @@ pub fn open(config: &MetricsConfig, engine: &mut Engine) -> anyhow::Result<()> {
     if !config.enable {
         return Ok(());
     }
-    let listener = bind(config.address).map_err(BindError::classified).context("metrics endpoint")?;
+    let listener = bind(config.address, engine.listeners())
+        .map_err(BindError::classified)
+        .context("metrics endpoint")?;
     let sources = MetricsSources {
         registry: engine.registry().clone(),
         process: engine.process_figures(),
@@ -58,8 +60,19 @@ pub fn open(config: &MetricsConfig, engine: &mut Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).map_err(|error| BindError::new("TCP", address, &error))
+/// Returns a socket that was passed to the process, or a new one, and keeps a duplicate to be passed on.
+fn bind(address: SocketAddr, sockets: &mut ListenSockets) -> Result<TcpListener, BindError> {
+    let explain = |error: io::Error| BindError::new("TCP", address, &error);
+    let passed = match sockets.take(&ListenAddress::Stream(address)) {
+        PassedSockets::None => None,
+        PassedSockets::Shared(fd) => Some(fd),
+        PassedSockets::PerCore(fds) => fds.into_iter().next(),
+    };
+    let listener = passed.map_or_else(|| TcpListener::bind(address), |fd| Ok(fd.into())).map_err(explain)?;
+    let bound = listener.local_addr().map_err(explain)?;
+    listener.set_nonblocking(false).map_err(explain)?;
+    sockets.keep(ListenAddress::Stream(bound), 0, &listener).map_err(explain)?;
+    Ok(listener)
 }
 
 /// Serves for as long as the process runs.

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use aquatic_common::config::ListenerKind;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use aquatic_runtime::{Broadcast, MailboxReceiver, broadcast};
+use aquatic_runtime::{Broadcast, ListenAddress, ListenSockets, MailboxReceiver, PassedSockets, broadcast};
 
 use super::accept::TcpSettings;
 use super::balancer::{ConnectionBalancer, Handoff};
@@ -68,7 +68,8 @@ pub struct Listeners {
     handoffs: Vec<MailboxReceiver<Handoff>>,
     changes: (Broadcast<Arc<TcpSettings>>, Vec<MailboxReceiver<Arc<TcpSettings>>>),
     cores: Vec<Vec<ListenSocket>>,
-    unix: usize,
+    /// Number of sockets that one core accepts for all.
+    shared: usize,
 }
 
 /// One core's listening sockets, on their way to that core.
@@ -90,7 +91,7 @@ impl Listeners {
         let balancer = Arc::new(balancer);
         let changes = broadcast(cores.max(1), MAX_CHANGES)?;
         let cores = (0..cores.max(1)).map(|_| Vec::new()).collect();
-        Ok(Self { balancer, handoffs, changes, cores, unix: 0 })
+        Ok(Self { balancer, handoffs, changes, cores, shared: 0 })
     }
 
     /// Sends changed settings to all cores. Limits, deadlines and proxies are applied, the rest stays.
@@ -99,7 +100,8 @@ impl Listeners {
         self.changes.0.clone()
     }
 
-    /// Listens on an address. Returns it with the port the kernel chose if that was 0.
+    /// Listens on an address, with sockets that were passed to the process or new ones, of which duplicates
+    /// are kept to be passed on. Returns it with the port the kernel chose if that was 0.
     ///
     /// # Errors
     /// A [`BindError`] that says what to do about it.
@@ -108,38 +110,94 @@ impl Listeners {
         address: SocketAddr,
         kind: ListenerKind,
         options: &ListenOptions,
+        passed: &mut ListenSockets,
     ) -> Result<SocketAddr, BindError> {
+        let explain = |error: io::Error| BindError::new("TCP", address, &error);
+        let sockets = match passed.take(&ListenAddress::Stream(address)) {
+            PassedSockets::None => self.bind_each(address, options)?,
+            PassedSockets::PerCore(fds) => {
+                fds.into_iter().map(|fd| adopt(fd, options).map_err(explain)).collect::<Result<_, _>>()?
+            }
+            PassedSockets::Shared(fd) => {
+                let socket = adopt(fd, options).map_err(explain)?;
+                let bound = address_of(&socket, address).map_err(explain)?;
+                let core = self.push_shared(ListenSocket { fd: socket.into(), kind, local: false });
+                self.keep(core, ListenAddress::Stream(bound), passed).map_err(explain)?;
+                return Ok(bound);
+            }
+        };
+        let mut bound = address;
+        for (core, socket) in sockets.into_iter().enumerate().take(self.cores.len()) {
+            bound = address_of(&socket, address).map_err(explain)?;
+            self.cores[core].push(ListenSocket { fd: socket.into(), kind, local: false });
+            self.keep(core, ListenAddress::Stream(bound), passed).map_err(explain)?;
+        }
+        Ok(bound)
+    }
+
+    /// Binds a socket for each core.
+    fn bind_each(&self, address: SocketAddr, options: &ListenOptions) -> Result<Vec<Socket>, BindError> {
         let explain = |error: io::Error| BindError::new("TCP", address, &error);
         // With SO_REUSEPORT a second tracker of the same user would silently share the port. A trial without
         // it tells.
         drop(bind_one(address, options, false).map_err(explain)?);
         let mut bound = address;
-        for sockets in &mut self.cores {
+        let mut sockets = Vec::with_capacity(self.cores.len());
+        for _ in &self.cores {
             let socket = bind_one(bound, options, true).map_err(explain)?;
-            bound = socket.local_addr().map_err(explain)?.as_socket().unwrap_or(bound);
-            sockets.push(ListenSocket { fd: socket.into(), kind, local: false });
+            bound = address_of(&socket, bound).map_err(explain)?;
+            sockets.push(socket);
         }
         // Only when all of them are bound, so that none gets connections that it keeps to itself.
-        for sockets in &self.cores {
-            if let Some(socket) = sockets.last() {
-                rustix::net::listen(socket, options.backlog.into()).map_err(|error| explain(error.into()))?;
-            }
+        for socket in &sockets {
+            socket.listen(options.backlog.into()).map_err(explain)?;
         }
-        Ok(bound)
+        Ok(sockets)
     }
 
-    /// Listens on a unix socket, for proxies on the same machine. The file gets these permissions; a file
-    /// left behind by a process that has ended is replaced.
+    /// Listens on a unix socket, for proxies on the same machine: one that was passed to the process, or a
+    /// new one, whose file gets these permissions; a file left behind by a process that has ended is
+    /// replaced.
     ///
     /// # Errors
     /// A [`UnixBindError`] that says what to do about it.
-    pub fn add_unix(&mut self, path: &Path, mode: u32, options: &ListenOptions) -> Result<(), UnixBindError> {
-        let fd = bind_unix(path, mode, options)?;
-        // One core accepts, and hands off whatever other cores should have.
-        let core = self.unix % self.cores.len();
-        self.unix += 1;
-        self.cores[core].push(ListenSocket { fd, kind: ListenerKind::Plain, local: true });
-        Ok(())
+    pub fn add_unix(
+        &mut self,
+        path: &Path,
+        mode: u32,
+        options: &ListenOptions,
+        passed: &mut ListenSockets,
+    ) -> Result<UnixOrigin, UnixBindError> {
+        let explain = |error: io::Error| UnixBindError::new(path, error);
+        let (fd, origin) = match passed.take(&ListenAddress::Unix(path.to_owned())) {
+            PassedSockets::None => (bind_unix(path, mode, options)?, UnixOrigin::Bound),
+            PassedSockets::Shared(fd) => (fd, UnixOrigin::Passed),
+            PassedSockets::PerCore(fds) => {
+                let fd = fds.into_iter().next().ok_or_else(|| explain(io::ErrorKind::NotFound.into()))?;
+                (fd, UnixOrigin::Passed)
+            }
+        };
+        SockRef::from(&fd).set_nonblocking(true).map_err(explain)?;
+        let core = self.push_shared(ListenSocket { fd, kind: ListenerKind::Plain, local: true });
+        self.keep(core, ListenAddress::Unix(path.to_owned()), passed).map_err(explain)?;
+        Ok(origin)
+    }
+
+    /// Gives a socket to one core, which accepts, and hands off whatever other cores should have. Returns the
+    /// core.
+    fn push_shared(&mut self, socket: ListenSocket) -> usize {
+        let core = self.shared % self.cores.len();
+        self.shared += 1;
+        self.cores[core].push(socket);
+        core
+    }
+
+    /// Keeps a duplicate of the last socket of a core.
+    fn keep(&self, core: usize, address: ListenAddress, sockets: &mut ListenSockets) -> io::Result<()> {
+        match self.cores.get(core).and_then(|sockets| sockets.last()) {
+            Some(socket) => sockets.keep(address, core, socket),
+            None => Ok(()),
+        }
     }
 
     /// Each core's sockets, in core order.
@@ -156,9 +214,38 @@ impl Listeners {
     }
 }
 
+/// Who has made a unix socket, and so removes its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnixOrigin {
+    /// This process.
+    Bound,
+    /// Another process, which has passed it.
+    Passed,
+}
+
+fn address_of(socket: &Socket, otherwise: SocketAddr) -> io::Result<SocketAddr> {
+    Ok(socket.local_addr()?.as_socket().unwrap_or(otherwise))
+}
+
+/// Sets up a socket that another process listens on.
+fn adopt(fd: OwnedFd, options: &ListenOptions) -> io::Result<Socket> {
+    let socket = Socket::from(fd);
+    set_options(&socket)?;
+    socket.listen(options.backlog.into())?;
+    Ok(socket)
+}
+
+/// Sets what accepted sockets inherit.
+fn set_options(socket: &Socket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    sys::defer_accept(socket, DEFERRED)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)
+}
+
 fn bind_one(address: SocketAddr, options: &ListenOptions, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
     // Connections of an earlier process that the kernel still remembers are no reason not to listen.
     socket.set_reuse_address(true)?;
     if shared {
@@ -167,11 +254,7 @@ fn bind_one(address: SocketAddr, options: &ListenOptions, shared: bool) -> io::R
     if address.is_ipv6() {
         socket.set_only_v6(options.only_ipv6)?;
     }
-    // Accepted sockets inherit these.
-    socket.set_tcp_nodelay(true)?;
-    sys::defer_accept(&socket, DEFERRED)?;
-    socket.set_send_buffer_size(SOCKET_BUFFER)?;
-    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    set_options(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }

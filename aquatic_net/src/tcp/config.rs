@@ -13,7 +13,7 @@ use aquatic_common::{ConfigurationError, Family};
 use aquatic_runtime::{Broadcast, Engine, startup};
 
 use super::accept::{SourceSettings, TcpSettings};
-use super::bind::{CoreListeners, ListenOptions, Listeners};
+use super::bind::{CoreListeners, ListenOptions, Listeners, UnixOrigin};
 use super::counters::Protocols;
 use super::deadlines::Deadlines;
 use super::handshakes::HandshakeLimits;
@@ -243,7 +243,7 @@ impl TcpConfig<'_> {
         let mut listeners = Listeners::new(engine.cores()).context("cannot make what wakes other cores")?;
         let mut bound = 0;
         for (address, kind) in self.listeners() {
-            match listeners.add(address, kind, &options) {
+            match listeners.add(address, kind, &options, engine.listeners()) {
                 Ok(address) => names.iter().for_each(|name| name.announce(address, kind)),
                 Err(error) if network.may_skip(address) && error.family_unavailable() => {
                     log::warn!("{error}; serving {} only", Family::V4.name());
@@ -256,8 +256,12 @@ impl TcpConfig<'_> {
         if network.has_unix_socket() {
             let path = &network.unix_socket_path;
             let mode = network.unix_socket_permissions().context(NetworkConfig::unix_socket_mode)?;
-            listeners.add_unix(path, mode, &options).map_err(UnixBindError::classified)?;
-            engine.add_periodic(SocketFile::new(path)?);
+            let origin = listeners
+                .add_unix(path, mode, &options, engine.listeners())
+                .map_err(UnixBindError::classified)?;
+            if origin == UnixOrigin::Bound {
+                engine.add_periodic(SocketFile::new(path)?);
+            }
             for ServiceName { name, .. } in names {
                 log::info!("{name} tracker listening for proxies on the unix socket {}", path.display());
             }

@@ -39,7 +39,7 @@ mod unix_socket;
 mod validity;
 
 pub use accept::{SourceSettings, TcpBreakers, TcpSettings, serve_tcp};
-pub use bind::{CoreListeners, ListenOptions, ListenerKind, Listeners};
+pub use bind::{CoreListeners, ListenOptions, ListenerKind, Listeners, UnixOrigin};
 pub use connection::{Connection, Peer};
 pub use counters::Protocols;
 pub use deadlines::{DeadlineHandle, Deadlines, Phase, SWEEP_INTERVAL};

@@ -143,6 +143,10 @@ pub struct UnixBindError {
 }
 
 impl UnixBindError {
+    pub(super) fn new(path: &Path, error: io::Error) -> Self {
+        Self { path: path.to_owned(), reason: Reason::of(path, error) }
+    }
+
     /// Whether only a change of the configuration, or of the directory it names, helps.
     #[must_use]
     pub fn is_misconfiguration(&self) -> bool {

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aquatic_common::Family;
+use aquatic_runtime::{ListenAddress, ListenSockets, PassedSockets};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::drop_filter::DropFilter;
@@ -78,24 +79,42 @@ impl UdpSocket {
 
     fn bind(address: SocketAddr, options: &BindOptions) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_nonblocking(true)?;
         socket.set_reuse_port(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
-        } else {
-            sys::never_fragment(socket.as_fd())?;
         }
-        if options.receive_buffer > 0 {
-            listen::set_receive_buffer(&socket, options.receive_buffer)?;
-        }
-        let packet_info = address.ip().is_unspecified();
-        if packet_info {
-            sys::enable_packet_info(socket.as_fd(), address.is_ipv6())?;
-        }
+        let packet_info = set_options(&socket, address, options)?;
         socket.bind(&address.into())?;
         let bound = socket.local_addr()?.as_socket();
         Ok(Self { socket, address: bound.unwrap_or(address), packet_info })
     }
+
+    /// A socket that another process has bound.
+    fn adopt(fd: OwnedFd, address: SocketAddr, options: &BindOptions) -> io::Result<Self> {
+        let socket = Socket::from(fd);
+        // A filter of that process may still be attached.
+        let _none_there = sys::detach_filter(socket.as_fd());
+        let address = socket.local_addr()?.as_socket().unwrap_or(address);
+        let packet_info = set_options(&socket, address, options)?;
+        Ok(Self { socket, address, packet_info })
+    }
+}
+
+/// Sets what can be set before and after a socket is bound to an address. Returns whether the local address
+/// has to be noted for each datagram.
+fn set_options(socket: &Socket, address: SocketAddr, options: &BindOptions) -> io::Result<bool> {
+    socket.set_nonblocking(true)?;
+    if address.is_ipv4() {
+        sys::never_fragment(socket.as_fd())?;
+    }
+    if options.receive_buffer > 0 {
+        listen::set_receive_buffer(socket, options.receive_buffer)?;
+    }
+    let packet_info = address.ip().is_unspecified();
+    if packet_info {
+        sys::enable_packet_info(socket.as_fd(), address.is_ipv6())?;
+    }
+    Ok(packet_info)
 }
 
 /// State of a socket's receive buffer.
@@ -115,8 +134,9 @@ impl AsFd for UdpSocket {
     }
 }
 
-/// Binds one socket per core to an address, in core order, and attaches the steering program. Port 0 becomes
-/// the same free port for all of them.
+/// Returns one socket per core for an address, in core order, with the steering program attached: those that
+/// were passed to the process, or new ones. Port 0 becomes the same free port for all of them. Duplicates of
+/// them are kept to be passed on.
 ///
 /// # Errors
 /// A [`BindError`] that says what to do about it. A kernel that refuses the steering program is no error: it
@@ -125,18 +145,41 @@ pub fn bind_group(
     address: SocketAddr,
     options: &BindOptions,
     steering: &Steering,
+    listeners: &mut ListenSockets,
 ) -> Result<Vec<UdpSocket>, BindError> {
-    refuse_if_taken(address)?;
-    let mut sockets: Vec<UdpSocket> = Vec::with_capacity(steering.cores());
-    for _ in 0..steering.cores() {
-        let address = sockets.first().map_or(address, |first| first.address);
-        let socket =
-            UdpSocket::bind(address, options).map_err(|error| BindError::new("UDP", address, &error))?;
-        sockets.push(socket);
+    let sockets = bind_or_adopt(address, options, steering, listeners)?;
+    for (core, socket) in sockets.iter().enumerate() {
+        listeners
+            .keep(ListenAddress::Datagram(socket.address), core, socket)
+            .map_err(|error| BindError::new("UDP", address, &error))?;
     }
+    Ok(sockets)
+}
+
+fn bind_or_adopt(
+    address: SocketAddr,
+    options: &BindOptions,
+    steering: &Steering,
+    listeners: &mut ListenSockets,
+) -> Result<Vec<UdpSocket>, BindError> {
+    let cores = steering.cores();
+    let explain = |error: io::Error| BindError::new("UDP", address, &error);
+    let adopt = |fd| UdpSocket::adopt(fd, address, options).map_err(explain);
+    let sockets = match listeners.take(&ListenAddress::Datagram(address)) {
+        PassedSockets::PerCore(fds) => fds.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?,
+        PassedSockets::Shared(fd) => {
+            log::warn!(
+                "UDP {address}: one socket was passed for {cores} workers, which share it at some cost. List its \
+                 address {cores} times in the socket unit, with ReusePort=yes, for a socket each"
+            );
+            let share = |_| fd.try_clone().map_err(explain).and_then(adopt);
+            return (0..cores).map(share).collect();
+        }
+        PassedSockets::None => bind_new(address, options, cores)?,
+    };
     if let Some(first) = sockets.first()
         && options.steering
-        && steering.cores() > 1
+        && cores > 1
         && let Err(error) = sys::attach_steering(first.as_fd(), &steering_program::program(steering))
     {
         log::warn!(
@@ -144,6 +187,18 @@ pub fn bind_group(
              process, which costs some speed and nothing else",
             first.address
         );
+    }
+    Ok(sockets)
+}
+
+fn bind_new(address: SocketAddr, options: &BindOptions, cores: usize) -> Result<Vec<UdpSocket>, BindError> {
+    refuse_if_taken(address)?;
+    let mut sockets: Vec<UdpSocket> = Vec::with_capacity(cores);
+    for _ in 0..cores {
+        let address = sockets.first().map_or(address, |first| first.address);
+        let socket =
+            UdpSocket::bind(address, options).map_err(|error| BindError::new("UDP", address, &error))?;
+        sockets.push(socket);
     }
     Ok(sockets)
 }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdSocket};
 use std::time::Duration;
 
 use aquatic_common::InfoHash;
+use aquatic_runtime::ListenSockets;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -14,7 +15,8 @@ const OPTIONS: BindOptions = BindOptions { receive_buffer: 4_000_000, steering: 
 
 fn group(address: &str, cores: usize) -> (Vec<UdpSocket>, Steering) {
     let steering = Steering::new(cores, [3; 8]);
-    let sockets = bind_group(address.parse().unwrap(), &OPTIONS, &steering).unwrap();
+    let sockets =
+        bind_group(address.parse().unwrap(), &OPTIONS, &steering, &mut ListenSockets::default()).unwrap();
     (sockets, steering)
 }
 
@@ -114,7 +116,9 @@ fn kernel_steers_announces_to_their_owner() {
 fn kernel_drops_are_visible() {
     let steering = Steering::new(1, [5; 8]);
     let options = BindOptions { receive_buffer: 4096, steering: true };
-    let sockets = bind_group("127.0.0.1:0".parse().unwrap(), &options, &steering).unwrap();
+    let sockets =
+        bind_group("127.0.0.1:0".parse().unwrap(), &options, &steering, &mut ListenSockets::default())
+            .unwrap();
     let client = client("127.0.0.1:0");
     for _ in 0..100 {
         client.send_to(&[0; 1000], sockets[0].address()).unwrap();
@@ -128,6 +132,7 @@ fn kernel_drops_are_visible() {
 #[test]
 fn a_taken_port_is_refused() {
     let (sockets, steering) = group("127.0.0.1:0", 1);
-    let error = bind_group(sockets[0].address(), &OPTIONS, &steering).err().unwrap();
+    let error =
+        bind_group(sockets[0].address(), &OPTIONS, &steering, &mut ListenSockets::default()).err().unwrap();
     assert!(error.to_string().contains(&sockets[0].address().to_string()), "{error}");
 }

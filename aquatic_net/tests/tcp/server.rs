@@ -59,10 +59,10 @@ fn start() -> anyhow::Result<()> {
     let options = ListenOptions { only_ipv6: setting("BOTH_FAMILIES").is_none(), ..ListenOptions::default() };
     for address in setting("LISTEN").unwrap_or_else(|| "127.0.0.1:0".to_owned()).split(',') {
         let address: SocketAddr = address.parse()?;
-        eprintln!("listening on {}", listeners.add(address, kind, &options)?);
+        eprintln!("listening on {}", listeners.add(address, kind, &options, engine.listeners())?);
     }
     if let Some(path) = setting("UNIX") {
-        listeners.add_unix(Path::new(&path), 0o640, &options)?;
+        listeners.add_unix(Path::new(&path), 0o640, &options, engine.listeners())?;
     }
     let tls = setting("TLS_DIRECTORY").map(|directory| {
         let path = |name| Path::new(&directory).join(name);
