@@ -358,6 +358,12 @@ pub const ACCEPT_ERRORS: Metric =
     metric("aquatic_accept_errors", Kind::Loss, "Failed attempts to accept a connection");
 /// TLS handshakes, by protocol and outcome.
 pub const HANDSHAKES: Metric = metric("aquatic_tls_handshakes", Kind::Counter, "TLS handshakes, by outcome");
+/// Faults of TLS clients, by protocol and reason.
+pub const TLS_FAULTS: Metric = metric(
+    "aquatic_tls_faults",
+    Kind::Counter,
+    "TLS handshakes that failed, and connections that TLS ended, because of what the client sent, by reason",
+);
 /// TLS handshakes under way or waiting for their turn, by protocol.
 pub const HANDSHAKING: Metric =
     metric("aquatic_tls_handshakes_open", Kind::Gauge, "TLS handshakes in progress or waiting");

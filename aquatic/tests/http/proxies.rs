@@ -193,6 +193,22 @@ fn the_proxy_protocol_names_the_client_of_a_connection() {
         let expected = if expected == "127.0.0.2" { "6.6.6.6" } else { expected };
         assert_eq!(client_of(&mut proxy, fields), ip(expected));
         assert_eq!(proxy.get("/health").status(), 200);
+        // The same byte by byte, and with the beginning of the request in its last piece.
+        let target = announce(&torrent(1), 1000, "");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+        for length in [1, 5, header.len() - 1, header.len() + 20] {
+            let mut proxy = Plain::connect_from("127.0.0.2", tracker.address());
+            let all = [header, request.as_bytes()].concat();
+            for piece in all.chunks(length) {
+                proxy.send(piece);
+                std::thread::yield_now();
+            }
+            assert_eq!(
+                Ok(proxy.response().announce().external_ip.unwrap()),
+                ip(expected),
+                "pieces of {length}"
+            );
+        }
     }
     let mut stranger = Plain::connect_from("127.0.0.1", tracker.address());
     assert_eq!(client_of(&mut stranger, ""), ip("127.0.0.1"), "strangers speak HTTP");

@@ -1,7 +1,7 @@
 //! HTTPS.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rustls::{
 use tempfile::TempDir;
 
 use crate::client::{Client, Plain, announce, command, request, scrape, start, torrent};
-use crate::support::{REPLY, Tracker};
+use crate::support::{REPLY, Tracker, eventually, metric};
 
 type Secure = Client<StreamOwned<ClientConnection, TcpStream>>;
 
@@ -104,6 +104,106 @@ fn both_versions_serve_and_say_goodbye() {
         client.ends();
     }
     assert_eq!(version::TLS12.version, ProtocolVersion::TLSv1_2);
+}
+
+/// A socket that sends and receives a few bytes at a time.
+struct InPieces {
+    stream: TcpStream,
+    most: usize,
+}
+
+impl Read for InPieces {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = self.most.min(buffer.len());
+        self.stream.read(&mut buffer[..most])
+    }
+}
+
+impl Write for InPieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.write(&bytes[..self.most.min(bytes.len())])
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+#[test]
+fn messages_of_tls_may_come_in_pieces_and_in_many_records() {
+    let pair = pair();
+    let tracker = Files::new(&pair).start(&[]);
+    for version in [&version::TLS12, &version::TLS13] {
+        for (bytes_per_write, bytes_per_record) in
+            [(1, None), (7, Some(32)), (100_000, Some(32)), (40, Some(64))]
+        {
+            let mut config = Arc::unwrap_or_clone(trusting(&[pair.cert.der()], version));
+            config.max_fragment_size = bytes_per_record;
+            let name = ServerName::try_from("localhost").unwrap();
+            let session = ClientConnection::new(Arc::new(config), name).unwrap();
+            let stream = TcpStream::connect(tracker.address()).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.set_read_timeout(Some(REPLY)).unwrap();
+            let pieces = InPieces { stream, most: bytes_per_write };
+            let mut client = Client::over(StreamOwned::new(session, pieces));
+            for number in 0..3 {
+                let reply = client.get(&announce(&torrent(number), 1, ""));
+                assert_eq!(reply.announce().incomplete, Some(1), "{bytes_per_write}, {bytes_per_record:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn faults_of_tls_clients_are_counted_by_reason() {
+    let pair = pair();
+    let metrics = ["metrics.enable=true", "metrics.address=127.0.0.1:0"];
+    let tracker = Files::new(&pair).start(&metrics);
+    let faults = |reason: &str| {
+        metric(
+            tracker.metrics.unwrap(),
+            &format!("aquatic_tls_faults_total{{protocol=\"http\",reason=\"{reason}\"}}"),
+        )
+    };
+    let address = tracker.address();
+    let hello = || {
+        let config = trusting(&[pair.cert.der()], &version::TLS13);
+        let mut session = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
+        let mut bytes = Vec::new();
+        session.write_tls(&mut bytes).unwrap();
+        bytes
+    };
+    let send = |bytes: &[u8]| {
+        let mut client = Plain::connect(address);
+        client.send(bytes);
+        client
+    };
+    // Half a message, and then the end.
+    drop(send(&hello()[..100]));
+    eventually(|| faults("closed"), |count| *count == 1.0);
+    // A record of a type that there is not, behind a whole first message.
+    let _unknown = send(&[&hello()[..], &[0x77; 50]].concat());
+    eventually(|| faults("not_tls"), |count| *count == 1.0);
+    // A first message whose lengths are wrong.
+    let mut damaged = hello();
+    damaged[43] = 0xff;
+    let _damaged = send(&damaged);
+    eventually(|| faults("malformed"), |count| *count == 1.0);
+    // A record that is encrypted with no key.
+    let forged = [0x17, 3, 3, 0, 32].into_iter().chain([7; 32]).collect::<Vec<u8>>();
+    let _forged = send(&[hello(), forged.clone()].concat());
+    eventually(|| faults("decryption"), |count| *count == 1.0);
+    // The same on a connection that was served before.
+    let config = trusting(&[pair.cert.der()], &version::TLS13);
+    let mut client = connect(&config, address);
+    assert_eq!(client.get("/health").status(), 200);
+    client.stream.sock.write_all(&forged).unwrap();
+    eventually(|| faults("decryption"), |count| *count == 2.0);
+    // A client that does not trust the certificate says so.
+    let stranger = self::pair();
+    let mut client = connect(&trusting(&[stranger.cert.der()], &version::TLS13), address);
+    assert!(client.stream.write_all(b"x").is_err());
+    eventually(|| faults("alert"), |count| *count == 1.0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::client::{Got, Plain, peer, start, tcp, torrent};
-use crate::support::{fetch, metric};
+use crate::support::{eventually, fetch, metric};
 
 /// Returns all bytes received in response, up to the end of the connection.
 fn exchange(tracker: SocketAddr, bytes: &[u8]) -> String {
@@ -56,6 +56,48 @@ fn upgrades_may_arrive_in_pieces_or_with_the_first_frames() {
     let answer = exchange(tracker.address(), &[UPGRADE.as_bytes(), &frames].concat());
     assert!(answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
     assert!(answer.as_bytes().windows(4).any(|pong| pong[1..] == [2, b'h', b'i']), "{answer:?}");
+}
+
+#[test]
+fn handshakes_that_are_none_are_refused_and_counted() {
+    let settings = [
+        "metrics.enable=true",
+        "metrics.address=127.0.0.1:0",
+        "ws.allowed_origins=[\"https://example.org\"]",
+    ];
+    let tracker = start(&settings);
+    let refused = |reason: &str| {
+        let series = format!("aquatic_refused_total{{protocol=\"ws\",reason=\"{reason}\"}}");
+        metric(tracker.metrics.unwrap(), &series)
+    };
+    let with = |what: &str, other: &str| UPGRADE.replace(what, other);
+    let key = "dGhlIHNhbXBsZSBub25jZQ==";
+    let origin = |origin: &str| with("Host: x", &format!("Host: x\r\nOrigin: {origin}"));
+    for (request, status, reason) in [
+        (with(key, "dGhlIHNhbXBsZSBub25j"), "400", Some("malformed")),
+        (with(key, "dGhlIHNhbXBsZSBub25jZQAA"), "400", Some("malformed")),
+        (with(&format!("Sec-WebSocket-Key: {key}\r\n"), ""), "400", Some("malformed")),
+        (with("HTTP/1.1", "HTTP/1.0"), "426", Some("no_upgrade")),
+        (with("Version: 13", "Version: 12"), "426", Some("version")),
+        (origin("https://example.com"), "403", Some("origin")),
+        (origin("https://example.org.example.com"), "403", Some("origin")),
+        (origin("null"), "403", Some("origin")),
+        (origin("https://example.org"), "101", None),
+        (UPGRADE.to_owned(), "101", None),
+    ] {
+        let before = reason.map(&refused);
+        let mut stream = tcp("127.0.0.1", tracker.address());
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head[9..], status.as_bytes(), "{request}");
+        if let Some(reason) = reason {
+            // And the connection is not one for WebSocket.
+            let mut rest = Vec::new();
+            assert!(stream.read_to_end(&mut rest).is_ok(), "{request}");
+            eventually(|| Some(refused(reason)), |now| *now == before.map(|count| count + 1.0));
+        }
+    }
 }
 
 #[test]

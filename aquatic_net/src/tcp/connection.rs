@@ -13,6 +13,7 @@ use futures_rustls::server::TlsStream;
 use super::counters::Refused;
 use super::deadlines::{DeadlineHandle, Phase};
 use super::stream::{Socket, Stream};
+use super::tls_fault::TlsFault;
 use aquatic_runtime::readiness::Direction;
 
 /// Most bytes taken in between the last reply and the end of the connection.
@@ -226,7 +227,14 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
+            Transport::Tls(stream) => {
+                let read = Pin::new(stream.as_mut()).poll_read(context, buffer);
+                if let Poll::Ready(Err(error)) = &read {
+                    let counters = &stream.get_ref().0.deadline().deadlines().counters;
+                    counters.tls_fault(TlsFault::of(error));
+                }
+                read
+            }
         }
     }
 }

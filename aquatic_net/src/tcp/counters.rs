@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::deadlines::Phase;
+use super::tls_fault::TlsFault;
 use aquatic_common::Family;
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
 
@@ -92,6 +93,7 @@ pub(super) struct Counters {
     pub(super) handshakes: Counter,
     pub(super) resumed: Counter,
     pub(super) handshake_errors: Counter,
+    tls_faults: [Counter; TlsFault::ALL.len()],
     pub(super) handshaking: Gauge,
     /// Connections ended to make room for others.
     pub(super) evicted_connections: Counter,
@@ -134,6 +136,7 @@ impl Counters {
             evicted_connections: counter(&names::CONNECTIONS_EVICTED, "reason", "limit"),
             evicted_handshakes: counter(&names::CONNECTIONS_EVICTED, "reason", "handshakes"),
             evicted_for_address: counter(&names::CONNECTIONS_EVICTED, "reason", "limit_per_address"),
+            tls_faults: TlsFault::ALL.map(|(_, name)| counter(&names::TLS_FAULTS, "reason", name)),
             handshaking: metrics.gauge(&names::HANDSHAKING, &[protocol]),
             proxy_unused: metrics.counter(&names::PROXY_UNUSED, &[protocol]),
             above_in_dry_run: metrics.counter(&names::RATE_LIMIT_DRY_RUN, &[protocol]),
@@ -156,6 +159,13 @@ impl Counters {
             for gauges in &self.overloaded {
                 gauges[family.index()].set(was_rejected.into());
             }
+        }
+    }
+
+    /// Counts why a handshake failed or TLS ended a connection, if it is known.
+    pub(super) fn tls_fault(&self, fault: Option<TlsFault>) {
+        if let Some(fault) = fault {
+            self.tls_faults[fault as usize].add(1);
         }
     }
 

@@ -39,6 +39,7 @@ use super::hello;
 use super::indexed_queue::{IndexedQueue, QueueKey};
 use super::stream::Stream;
 use super::tls::{BUFFER_LIMIT, Tls};
+use super::tls_fault::TlsFault;
 use aquatic_runtime::Core;
 use aquatic_runtime::readiness::Direction;
 
@@ -178,9 +179,13 @@ impl Handshakes {
             Ok(()) => self.compute(core, stream, tls, (source, lane)).await,
             Err(error) => Err(error),
         };
-        let Ok(stream) = shaken else {
-            counters.handshake_errors.add(1);
-            return None;
+        let stream = match shaken {
+            Ok(stream) => stream,
+            Err(error) => {
+                counters.handshake_errors.add(1);
+                counters.tls_fault(TlsFault::of_handshake(&error));
+                return None;
+            }
         };
         let (_, session) = stream.get_ref();
         match session.handshake_kind() {

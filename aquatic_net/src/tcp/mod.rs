@@ -35,6 +35,7 @@ mod reserve;
 mod socket_file;
 mod stream;
 mod tls;
+mod tls_fault;
 mod unix_socket;
 mod validity;
 
