@@ -249,7 +249,8 @@ impl Engine {
         self.state.as_ref()
     }
 
-    /// Listening sockets that were passed to this process. Those in use are to be [kept](ListenSockets::keep).
+    /// Listening sockets that were passed to this process. Those in use are to be
+    /// [kept](ListenSockets::keep).
     pub fn listeners(&mut self) -> &mut ListenSockets {
         &mut self.listeners
     }

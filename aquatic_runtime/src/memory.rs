@@ -14,8 +14,8 @@ pub fn available() -> Option<u64> {
     of(&meminfo, &memberships, Path::new(CGROUP_MOUNT))
 }
 
-/// As [`available`], for a process: from the texts of `/proc/meminfo` and `/proc/PID/cgroup`, with the control
-/// groups that are mounted below `mount`.
+/// As [`available`], for a process: from the texts of `/proc/meminfo` and `/proc/PID/cgroup`, with the
+/// control groups that are mounted below `mount`.
 #[must_use]
 pub fn of(meminfo: &str, memberships: &str, mount: &Path) -> Option<u64> {
     total(meminfo).into_iter().chain(limit_of_groups(memberships, mount)).min()

@@ -128,8 +128,8 @@ fn own_descriptor(number: RawFd) -> Option<OwnedFd> {
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     rustix::io::fcntl_getfd(borrowed).ok()?;
     rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC).ok()?;
-    // SAFETY: it is open, was so before the program started, and so belongs to no other value; the caller sees
-    // to it that it is taken once.
+    // SAFETY: it is open, was so before the program started, and so belongs to no other value; the caller
+    // sees to it that it is taken once.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

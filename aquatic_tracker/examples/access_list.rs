@@ -67,7 +67,10 @@ fn main() {
     let (mut meanwhile, mut otherwise) = (Pauses::default(), Pauses::default());
     for _ in 0..reloads {
         let begin = Instant::now();
-        meanwhile.add(&pauses_during(&list, &hits, || drop(list.reload().unwrap())));
+        let reload = || {
+            list.reload().unwrap();
+        };
+        meanwhile.add(&pauses_during(&list, &hits, reload));
         let took = begin.elapsed();
         elapsed += took;
         otherwise.add(&pauses_during(&list, &hits, || thread::sleep(took)));
