@@ -2,40 +2,56 @@
 //! what they ask for. Pure: batches, times and the state of the receive buffer in, decisions and a filter for
 //! the kernel out.
 //!
-//! A listener is overloaded when its receive buffer was never empty for an interval, holds more than a few
-//! milliseconds of work, and grows. From then on the core charges what it receives to networks of several
+//! A listener is overloaded when its receive buffer overflows for some intervals in a row without being empty
+//! in between: requests are lost anyway, and the question is whose. Clients that wait for their replies can
+//! keep the buffer filled for as long as they like; nothing of theirs is lost, so that is no overload. From
+//! then on the core charges what it receives to networks of several
 //! sizes ([`LoadTable`]) and lists those that ask for more than a hundredth of its capacity. In each interval
 //! it works out how much of the capacity is left once everybody else is served, and the one level that
 //! divides this among the listed: networks below it are served, the others are cut down to it. The kernel
 //! drops the rest by a filter, which costs the core nothing, so what waits in the receive buffer stays short.
 //! Datagrams that came before the filter did are dropped unread while the buffer is too full.
 //!
-//! Where the rest alone is too much, connects are next: anybody can send them with any address, and a client
-//! that got no reply repeats them.
+//! Where the rest alone is too much because it comes from thousands of networks, those that send more than a
+//! rate are flagged, and the kernel drops a share of what they send, too ([`Crowd`]). Connects are next:
+//! anybody can send them with any address, and a client that got no reply repeats them.
+
+mod crowd;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use aquatic_common::load_table::{LEVELS, LoadTable, Loads, lengths};
 use aquatic_common::{Family, Prefix};
-use aquatic_net::udp::{DropFilter, MAX_NETWORKS, QueueState, Ranges, Share};
+use aquatic_net::udp::{BATCH, Buckets, DropFilter, MAX_NETWORKS, QueueState, Ranges, Share};
+
+use crowd::Crowd;
 
 /// Interval of control.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Work in the receive buffer above which a listener is overloaded.
-const MAX_QUEUE: f64 = 0.005;
+/// Intervals in a row, all without an empty receive buffer, in which it must overflow for an overload to
+/// begin: one overflow is a burst, or a pause of the core.
+const OVERFLOWS: u32 = 5;
+
+/// Work in the receive buffer that is wanted at most during an overload, in seconds.
+const WANTED_QUEUE: f64 = 0.004;
+
+/// Work in the receive buffer above which it is drained, in seconds, and least number of datagrams: what
+/// comes together is served together.
+const MAX_QUEUE: f64 = 0.008;
+const MAX_QUEUE_LEAST: f64 = 3.0 * BATCH as f64;
 
 /// Memory that the kernel counts for a short datagram.
 const DATAGRAM_BYTES: f64 = 768.0;
 
-/// Speed at which the loads of networks decay: they count for a tenth of a second.
-const DECAY_PER_SECOND: f64 = 10.0;
+/// Speed at which the loads of networks decay: they count for a third of a second.
+const DECAY_PER_SECOND: f64 = 3.0;
 
-/// Binary logarithm of the number of lines of the table: 64 KiB.
-const TABLE_LINES_LOG2: u32 = 10;
+/// Binary logarithm of the number of lines of the table, which is there during an overload: 256 KiB.
+const TABLE_LINES_LOG2: u32 = 12;
 
-/// Price of a datagram in the table: up to ten million per second can be told apart.
+/// Price of a datagram in the table: up to three million per second can be told apart.
 const PRICE: u32 = 4096;
 
 /// Share of the capacity above which a network is listed.
@@ -43,13 +59,15 @@ const LISTED_SHARE: f64 = 0.01;
 
 /// Bounds of the share of the capacity that is filled. It may be above 1: what passes is not exactly what was
 /// to pass.
-const FILLED: std::ops::RangeInclusive<f64> = 0.3..=1.2;
+const FILLED: std::ops::RangeInclusive<f64> = 0.5..=1.2;
 
-/// Change of that share per interval: up while the core waits for more than [`IDLE_SHARE`] of the time, down
-/// while the receive buffer is never empty, and down faster while it holds too much.
+/// Change of that share per interval: up while the core waits for more than [`IDLE_SHARE`] of the time, less
+/// up while the receive buffer holds no more than is wanted, down while it does, and down faster while it
+/// holds too much.
 const FILL: f64 = 0.01;
-const SPILL: f64 = 0.002;
-const SPILL_FAST: f64 = 0.03;
+const FILL_SLOWLY: f64 = 0.002;
+const SPILL: f64 = 0.003;
+const SPILL_FAST: f64 = 0.01;
 
 /// Share of the time that a core may wait during an overload.
 const IDLE_SHARE: f64 = 0.02;
@@ -63,17 +81,39 @@ const LEAST_SHARE: f64 = 0.002;
 /// What networks of each prefix length may have, the longest first, as multiples of the level.
 const WEIGHTS: [f64; LEVELS] = [1.0, 2.0, 4.0];
 
-/// Time without anything to drop after which an overload has ended.
-const CALM: Duration = Duration::from_secs(1);
+/// Share of the capacity up to which what is asked for counts as servable, on average: clients that send again
+/// when their requests are lost ask for a little more than they get, as long as anything is dropped.
+const SERVABLE: f64 = 1.1;
+
+/// Maximum of what is taken into that average, so that it falls soon after a large overload.
+const MAX_LOAD: f64 = 1.5;
+
+/// Weight of the last interval in that average: it forgets within a third of a second.
+const LOAD_SMOOTHING: f64 = 0.03;
+
+/// Time after which an overload has ended if nothing has to be dropped, or what is asked for is servable. It
+/// is doubled, up to a maximum, each time another one follows within [`RETURNS_WITHIN`].
+const CALM: Duration = Duration::from_millis(300);
+const MAX_CALM: Duration = Duration::from_secs(10);
+const RETURNS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Time without an overload after which its end is told. Until then another one is the same.
+const END_TOLD_AFTER: Duration = Duration::from_secs(5);
 
 /// Age of an overload at which it is told: by then it is known who sends most.
 const TOLD_AFTER: Duration = Duration::from_millis(50);
 
 /// Time in which the table forgets what a network that is listed by now had sent.
-const SETTLED: Duration = Duration::from_millis(500);
+const SETTLED: Duration = Duration::from_millis(1500);
+
+/// Time for which a network stays listed although it sends little.
+const LISTED_FOR: Duration = Duration::from_secs(1);
 
 /// Shortest time between two changes of the shares in the kernel; each costs it some 50 us.
 const FILTER_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Shortest time between two changes of the crowd in the kernel; each costs it some hundred us.
+const BUCKETS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Change of a share that is worth a new filter.
 const WORTHWHILE: f64 = 0.02;
@@ -95,6 +135,17 @@ pub(crate) struct Activity {
     pub(crate) idle: Duration,
     /// Whether the receive buffer was empty at some time.
     pub(crate) was_empty: bool,
+    /// Least memory of the receive buffer that the kernel showed. It counts what was received lately as well,
+    /// up to a quarter of the buffer, until it has taken the next datagrams out of its queue together: so the
+    /// least is what waits.
+    pub(crate) least_bytes: Option<u32>,
+}
+
+impl Activity {
+    /// Takes in what the receive buffer holds.
+    pub(crate) fn observe(&mut self, queue: QueueState) {
+        self.least_bytes = Some(self.least_bytes.map_or(queue.bytes, |least| least.min(queue.bytes)));
+    }
 }
 
 /// What is told about an overload.
@@ -147,28 +198,55 @@ struct Overload {
     last: Duration,
     /// Datagrams that have arrived since the beginning.
     arrived: f64,
-    is_told: bool,
+}
+
+/// What has been told about an overload, which may come and go.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    since: Duration,
+    /// When there was an overload last.
+    last: Duration,
 }
 
 /// Overload control of one listener on one core.
 pub(crate) struct OverloadControl {
     family: Family,
-    table: LoadTable,
+    key: [u8; 16],
+    /// Loads of all networks that are not listed, during an overload.
+    table: Option<LoadTable>,
     heavy: Vec<Heavy>,
     ranges: Ranges,
     candidates: [Vec<(Prefix, u32)>; LEVELS],
     connects: Heavy,
+    crowd: Crowd,
+    /// What the networks of the crowd send together.
+    flagged: Heavy,
+    /// The crowd as the kernel knows it.
+    buckets: Option<Buckets>,
     others: u32,
+    /// Datagrams per second that all unlisted networks send which are not of the crowd.
+    others_rate: f64,
+    /// What is asked for as a share of the capacity, on average.
+    load: f64,
+    /// Time without need after which the overload ends, and when the last one did.
+    calm: Duration,
+    ended: Option<Duration>,
     /// Datagrams per second that can be served.
     capacity: f64,
     /// Share of it that is filled.
     filled: f64,
     overload: Option<Overload>,
+    told: Option<Told>,
+    /// Intervals in a row in which the receive buffer overflowed.
+    overflows: u32,
     /// Whether the receive buffer holds too much.
     is_draining: bool,
-    /// Whether the kernel takes filters.
+    /// Whether the kernel takes filters, and large ones.
     has_filter: bool,
+    has_buckets: bool,
     filter_changed: Duration,
+    /// Time from which on all that is received has passed the filter of now.
+    filtered_from: Duration,
     is_stale: bool,
     /// Seconds of traffic that the loads of the table stand for.
     window: f64,
@@ -182,18 +260,30 @@ impl OverloadControl {
         let everything = Prefix::of(IpAddr::from([0, 0, 0, 0]), 0);
         Self {
             family,
-            table: LoadTable::new(TABLE_LINES_LOG2, key, DECAY_PER_SECOND),
+            key,
+            table: None,
             heavy: Vec::with_capacity(MAX_NETWORKS),
             ranges: Ranges::default(),
             candidates: std::array::from_fn(|_| Vec::new()),
             connects: Heavy::new(everything, 1.0, 0.0, Duration::ZERO),
+            crowd: Crowd::new(key),
+            flagged: Heavy::new(everything, 1.0, 0.0, Duration::ZERO),
+            buckets: None,
             others: 0,
+            others_rate: 0.0,
+            load: 0.0,
+            calm: CALM,
+            ended: None,
             capacity: 0.0,
             filled: 1.0,
             overload: None,
+            told: None,
+            overflows: 0,
             is_draining: false,
             has_filter: true,
+            has_buckets: true,
             filter_changed: Duration::ZERO,
+            filtered_from: Duration::ZERO,
             is_stale: false,
             window: 1.0 / DECAY_PER_SECOND,
             last: None,
@@ -213,9 +303,16 @@ impl OverloadControl {
         self.last.is_none_or(|last| now.saturating_sub(last) >= INTERVAL)
     }
 
-    /// The kernel does not take filters: what has to be dropped is dropped by the core.
-    pub(crate) fn go_without_filter(&mut self) {
-        self.has_filter = false;
+    /// The kernel does not take filters, or only small ones: what has to be dropped is dropped by the core.
+    /// Returns whether small ones are left to be tried.
+    pub(crate) fn go_without_filter(&mut self) -> bool {
+        let was_small = self.buckets.is_none();
+        self.has_filter &= !was_small;
+        self.has_buckets = false;
+        self.buckets = None;
+        self.crowd.clear();
+        self.is_stale = true;
+        !was_small
     }
 
     /// Whether a datagram is to be dropped unread.
@@ -224,9 +321,22 @@ impl OverloadControl {
         if let Some(heavy) = self.ranges.find(source).and_then(|at| self.heavy.get_mut(at)) {
             return heavy.drops(is_draining, has_filter);
         }
-        self.others = self.others.saturating_add(1);
-        let loads = self.table.add(source, now.as_millis() as u64, [PRICE; LEVELS]);
+        let Some(table) = &mut self.table else { return false };
+        let network = Crowd::network(source);
+        let flagged = self.crowd.find(network);
+        // What arrives is a sample of what is sent.
+        let sampled = if flagged == Some(true) { self.flagged.in_kernel } else { 1.0 };
+        let price = (f64::from(PRICE) / sampled) as u32;
+        let loads = table.add(source, now.as_millis() as u64, [price; LEVELS]);
         self.consider(source, loads);
+        if has_filter && self.has_buckets {
+            let rate = f64::from(loads[crowd::LEVEL]) / f64::from(PRICE) / self.window;
+            self.crowd.observe(network, rate, now);
+        }
+        if flagged == Some(true) {
+            return self.flagged.drops(is_draining, has_filter);
+        }
+        self.others = self.others.saturating_add(1);
         is_connect && self.connects.drops(is_draining, has_filter)
     }
 
@@ -261,37 +371,61 @@ impl OverloadControl {
         let before = self.queue;
         self.queue = queue.unwrap_or(QueueState { bytes: 0, ..before });
         let dropped = self.queue.dropped.wrapping_sub(before.dropped);
-        let waiting = f64::from(self.queue.bytes) / DATAGRAM_BYTES;
-        let is_too_long = !activity.was_empty && waiting > self.capacity * MAX_QUEUE;
         if self.overload.is_none() {
-            let is_growing = dropped > 0 || self.queue.bytes >= before.bytes;
-            if is_too_long && is_growing && self.capacity > 0.0 {
-                self.begin(now);
-            }
-            return Change::default();
+            self.count_overflows(now, dropped > 0, activity);
+            return Change { event: self.end_told(now), ..Change::default() };
         }
-        let grown = (f64::from(self.queue.bytes) - f64::from(before.bytes)) / DATAGRAM_BYTES;
+        self.queue.bytes =
+            if activity.was_empty { 0 } else { activity.least_bytes.unwrap_or(self.queue.bytes) };
+        let waiting = f64::from(self.queue.bytes) / DATAGRAM_BYTES;
+        let is_too_long = waiting > (self.capacity * MAX_QUEUE).max(MAX_QUEUE_LEAST);
+        let grown = waiting - f64::from(before.bytes) / DATAGRAM_BYTES;
         let received = f64::from(activity.received);
         let offered = (received + f64::from(dropped) + grown).max(received / 2.0) / passed;
         let missed = if self.is_draining { offered * passed / received.max(1.0) } else { 1.0 };
-        let others = self.measure(passed, offered);
+        let others = self.measure(now, passed, offered);
         self.list_candidates(now, missed);
-        let step = match (activity.was_empty, is_too_long) {
-            (true, _) if busy < passed * (1.0 - IDLE_SHARE) => FILL,
-            (true, _) => 0.0,
-            (false, false) => -SPILL,
-            (false, true) => -SPILL_FAST,
+        let step = if is_too_long {
+            -SPILL_FAST
+        } else if waiting > (self.capacity * WANTED_QUEUE).max(MAX_QUEUE_LEAST / 2.0) {
+            -SPILL
+        } else if busy < passed * (1.0 - IDLE_SHARE) {
+            FILL
+        } else {
+            FILL_SLOWLY
         };
         self.filled = (self.filled + step).clamp(*FILLED.start(), *FILLED.end());
-        let is_dropping = self.divide(self.capacity * self.filled, others);
+        let is_dropping = self.divide(now, self.capacity * self.filled, others);
         self.is_draining = is_too_long;
-        self.follow(now, is_dropping || is_too_long, offered * passed)
+        let load = (self.asked() / self.capacity).min(MAX_LOAD);
+        self.load += (load - self.load) * LOAD_SMOOTHING;
+        let is_needed = is_dropping && self.load > SERVABLE;
+        self.follow(now, is_needed, offered * passed)
+    }
+
+    /// Begins an overload if the receive buffer has overflowed for long enough. Whether it did is only known
+    /// of intervals in which it was never empty.
+    fn count_overflows(&mut self, now: Duration, has_overflowed: bool, activity: Activity) {
+        if activity.was_empty {
+            self.overflows = 0;
+        } else if has_overflowed {
+            self.overflows += 1;
+        }
+        if self.overflows >= OVERFLOWS && self.capacity > 0.0 {
+            self.begin(now);
+        }
     }
 
     fn begin(&mut self, now: Duration) {
-        self.overload = Some(Overload { since: now, last: now, arrived: 0.0, is_told: false });
+        self.overload = Some(Overload { since: now, last: now, arrived: 0.0 });
+        self.overflows = 0;
+        self.table = Some(LoadTable::new(TABLE_LINES_LOG2, self.key, DECAY_PER_SECOND));
         self.is_draining = true;
         self.others = 0;
+        self.others_rate = 0.0;
+        self.load = MAX_LOAD;
+        let has_returned = self.ended.is_some_and(|ended| now.saturating_sub(ended) < RETURNS_WITHIN);
+        self.calm = if has_returned { (self.calm * 2).min(MAX_CALM) } else { CALM };
         self.window = INTERVAL.as_secs_f64();
         self.filled = 1.0;
     }
@@ -308,22 +442,41 @@ impl OverloadControl {
 
     /// Takes the rates of the interval and returns that of all unlisted networks. What is received from a
     /// full buffer is a sample of what is offered.
-    fn measure(&mut self, passed: f64, offered: f64) -> f64 {
+    fn measure(&mut self, now: Duration, passed: f64, offered: f64) -> f64 {
         let has_filter = self.has_filter;
+        if now.saturating_sub(Duration::from_secs_f64(passed)) < self.filtered_from {
+            let all = self.heavy.iter_mut().chain([&mut self.connects, &mut self.flagged]);
+            all.for_each(|heavy| heavy.seen = 0);
+            self.others = 0;
+            return self.others_rate;
+        }
         let others = f64::from(std::mem::take(&mut self.others)) / passed;
         let rate_of = |heavy: &mut Heavy| {
             let share = if has_filter { heavy.in_kernel } else { 1.0 };
             f64::from(std::mem::take(&mut heavy.seen)) / share / passed
         };
         let connects = rate_of(&mut self.connects);
+        let flagged = rate_of(&mut self.flagged);
         let rates: Vec<f64> = self.heavy.iter_mut().map(rate_of).collect();
-        let sum = rates.iter().sum::<f64>() + others;
-        let scale = if self.is_draining && sum > 0.0 { offered / sum } else { 1.0 };
+        let sum = rates.iter().sum::<f64>() + others + flagged;
+        // Later, what the kernel drops is what the filter drops.
+        let is_filtering =
+            self.heavy.iter().chain([&self.connects, &self.flagged]).any(|heavy| heavy.in_kernel < 1.0);
+        let scale = if self.is_draining && !is_filtering && sum > 0.0 { offered / sum } else { 1.0 };
         self.connects.rate = average(self.connects.rate, connects * scale);
+        self.flagged.rate = average(self.flagged.rate, flagged * scale);
         for (heavy, rate) in self.heavy.iter_mut().zip(rates) {
             heavy.rate = average(heavy.rate, rate * scale);
         }
+        self.others_rate = average(self.others_rate, others * scale);
         others * scale
+    }
+
+    /// Datagrams per second that are asked for.
+    fn asked(&self) -> f64 {
+        let listed: f64 = self.heavy.iter().chain([&self.flagged]).map(|heavy| heavy.rate).sum();
+        let filtered_connects = self.connects.rate * (1.0 - self.connects.in_kernel);
+        listed + self.others_rate + filtered_connects
     }
 
     /// Lists the candidates of the interval, the longest prefixes first: networks around them are judged by
@@ -333,7 +486,7 @@ impl OverloadControl {
         // As they are quiet, others may take their place.
         let before = self.heavy.len();
         self.heavy.retain(|heavy| {
-            heavy.share < 1.0 || heavy.rate > enough / 4.0 || now.saturating_sub(heavy.listed) < CALM
+            heavy.share < 1.0 || heavy.rate > enough / 4.0 || now.saturating_sub(heavy.listed) < LISTED_FOR
         });
         let mut is_changed = before != self.heavy.len();
         for (level, weight) in WEIGHTS.into_iter().enumerate() {
@@ -359,20 +512,23 @@ impl OverloadControl {
     }
 
     /// Divides the capacity: sets the shares of networks and connects. Returns whether anything is dropped.
-    fn divide(&mut self, capacity: f64, others: f64) -> bool {
+    fn divide(&mut self, now: Duration, capacity: f64, others: f64) -> bool {
         let connects_seen = self.connects.rate * if self.has_filter { self.connects.in_kernel } else { 1.0 };
         let without_connects = (others - connects_seen).max(0.0);
         let least = capacity * LEAST;
-        let heavy: f64 = self.heavy.iter().map(|heavy| heavy.rate).sum();
+        self.flagged.weight = self.crowd.len().max(1) as f64;
+        let heavy: f64 = self.heavy.iter().chain([&self.flagged]).map(|heavy| heavy.rate).sum();
         let for_connects = (capacity - without_connects - heavy.min(least)).max(least);
         let connects = self.connects.rate.min(for_connects);
         self.connects.share = share_of(for_connects, self.connects.rate);
         let for_heavy = (capacity - without_connects - connects).max(least);
-        let level = level(&self.heavy, for_heavy);
-        for heavy in &mut self.heavy {
+        let level = level(self.heavy.iter().chain([&self.flagged]), for_heavy);
+        let most = self.capacity * LISTED_SHARE;
+        self.crowd.adapt(now, without_connects, (level, self.capacity), most);
+        for heavy in self.heavy.iter_mut().chain([&mut self.flagged]) {
             heavy.share = share_of(level * heavy.weight, heavy.rate);
         }
-        self.heavy.iter().chain([&self.connects]).any(|heavy| heavy.share < 1.0)
+        self.heavy.iter().chain([&self.connects, &self.flagged]).any(|heavy| heavy.share < 1.0)
     }
 
     /// Works out what the interval changes outside.
@@ -386,13 +542,17 @@ impl OverloadControl {
         let offered = overload.arrived / now.saturating_sub(overload.since).as_secs_f64().max(0.001);
         let age = now.saturating_sub(overload.since) + INTERVAL;
         self.window = (1.0 - (-DECAY_PER_SECOND * age.as_secs_f64()).exp()) / DECAY_PER_SECOND;
-        if now.saturating_sub(overload.last) >= CALM {
+        if now.saturating_sub(overload.last) >= self.calm {
             return self.stop(now);
         }
-        if !overload.is_told && is_dropping && now.saturating_sub(overload.since) >= TOLD_AFTER {
-            overload.is_told = true;
-            let (capacity, heaviest) = (self.capacity, heaviest(&self.heavy));
-            change.event = Some(Event::Began { offered, capacity, heaviest });
+        match &mut self.told {
+            Some(told) => told.last = now,
+            None if is_dropping && now.saturating_sub(overload.since) >= TOLD_AFTER => {
+                self.told = Some(Told { since: overload.since, last: now });
+                let (capacity, heaviest) = (self.capacity, heaviest(&self.heavy));
+                change.event = Some(Event::Began { offered, capacity, heaviest });
+            }
+            None => {}
         }
         change.filter = self.new_filter(now);
         change
@@ -400,12 +560,20 @@ impl OverloadControl {
 
     /// Ends an overload at once, if there is one: nothing is dropped from now on.
     pub(crate) fn stop(&mut self, now: Duration) -> Change {
-        let Some(overload) = self.overload else { return Change::default() };
-        self.end();
-        Change {
-            event: overload.is_told.then(|| Event::Ended(now.saturating_sub(overload.since))),
-            filter: Some(DropFilter::new(self.family, &[], Share::MAX)),
+        if self.overload.is_none() {
+            return Change::default();
         }
+        self.end();
+        self.ended = Some(now);
+        Change { event: self.end_told(now), filter: Some(DropFilter::nothing(self.family)) }
+    }
+
+    /// The end of an overload that was told, if it is due.
+    fn end_told(&mut self, now: Duration) -> Option<Event> {
+        let Told { since, last } =
+            self.told.filter(|told| now.saturating_sub(told.last) >= END_TOLD_AFTER)?;
+        self.told = None;
+        Some(Event::Ended(last.saturating_sub(since)))
     }
 
     fn end(&mut self) {
@@ -414,6 +582,10 @@ impl OverloadControl {
         self.heavy.clear();
         self.ranges = Ranges::default();
         self.connects = Heavy::new(self.connects.prefix, 1.0, 0.0, Duration::ZERO);
+        self.flagged = self.connects.clone();
+        self.crowd.clear();
+        self.buckets = None;
+        self.table = None;
     }
 
     /// A filter with the shares of now, if it differs enough from the one that the kernel has.
@@ -422,18 +594,30 @@ impl OverloadControl {
         let differs = |heavy: &Heavy| {
             (heavy.share - heavy.in_kernel).abs() > WORTHWHILE * heavy.share.min(heavy.in_kernel)
         };
-        let is_needed = self.is_stale || is_due && self.heavy.iter().chain([&self.connects]).any(differs);
+        if self.crowd.rebuild(now, BUCKETS_INTERVAL) {
+            self.buckets = self.crowd.buckets();
+            self.is_stale = true;
+        }
+        let all = || self.heavy.iter().chain([&self.connects, &self.flagged]);
+        let is_needed = self.is_stale || is_due && all().any(differs);
         if !self.has_filter || !is_needed {
             return None;
         }
         self.is_stale = false;
         self.filter_changed = now;
-        for heavy in self.heavy.iter_mut().chain([&mut self.connects]) {
+        // What waits has come before. Longer than until the next change that is never so.
+        let waiting = f64::from(self.queue.bytes) / DATAGRAM_BYTES / self.capacity;
+        self.filtered_from = now + Duration::from_secs_f64(waiting).min(FILTER_INTERVAL / 2);
+        for heavy in self.heavy.iter_mut().chain([&mut self.connects, &mut self.flagged]) {
             heavy.in_kernel = heavy.share;
         }
         let networks: Vec<(Prefix, Share)> =
             self.heavy.iter().map(|heavy| (heavy.prefix, in_kernel_units(heavy.share))).collect();
-        Some(DropFilter::new(self.family, &networks, in_kernel_units(self.connects.share)))
+        let filter = DropFilter::new(self.family, &networks, in_kernel_units(self.connects.share));
+        Some(match &self.buckets {
+            Some(buckets) => filter.with_crowd(buckets.clone(), in_kernel_units(self.flagged.share)),
+            None => filter,
+        })
     }
 }
 
@@ -447,8 +631,8 @@ impl Heavy {
         if self.share >= 1.0 {
             return false;
         }
-        if is_draining || has_filter {
-            return is_draining;
+        if has_filter && !is_draining {
+            return false;
         }
         self.credit += self.share;
         let passes = self.credit >= 1.0;
@@ -468,8 +652,8 @@ fn heaviest(heavy: &[Heavy]) -> Option<(Prefix, f64)> {
 }
 
 /// The level at which networks that are cut down to it, times their weights, ask for this much together.
-fn level(heavy: &[Heavy], available: f64) -> f64 {
-    let mut left: Vec<&Heavy> = heavy.iter().collect();
+fn level<'a>(heavy: impl Iterator<Item = &'a Heavy>, available: f64) -> f64 {
+    let mut left: Vec<&Heavy> = heavy.collect();
     // The first that is above the level stays above it, and so do all behind it.
     left.sort_unstable_by(|a, b| (a.rate / a.weight).total_cmp(&(b.rate / b.weight)));
     let mut weights: f64 = left.iter().map(|heavy| heavy.weight).sum();

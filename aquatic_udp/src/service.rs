@@ -302,6 +302,11 @@ impl State {
         activity.received += batch.len() as u32;
         activity.shed += dropped.count_ones();
         activity.was_empty |= !batch.is_full();
+        if control.is_active()
+            && let Some(queue) = self.read_queue(index, listener)
+        {
+            activity.observe(queue);
+        }
         if control.is_due(now) && self.controls_overload.get() {
             let queue = if activity.was_empty && !control.is_active() {
                 None
@@ -357,13 +362,14 @@ impl State {
         };
         match result {
             Ok(()) => listener.has_filter.set(!filter.is_open()),
-            Err(error) => {
-                log::warn!(
-                    "UDP: the kernel refused a socket filter ({error}); requests that are not to be served are \
-                     dropped by this process, which takes more of its time"
-                );
-                control.go_without_filter();
-            }
+            Err(error) if control.go_without_filter() => log::warn!(
+                "UDP: the kernel refused a large socket filter ({error}); during an overload from thousands of \
+                 networks requests are lost at random. sysctl net.core.optmem_max=131072 allows such filters"
+            ),
+            Err(error) => log::warn!(
+                "UDP: the kernel refused a socket filter ({error}); requests that are not to be served are \
+                 dropped by this process, which takes more of its time"
+            ),
         }
     }
 

@@ -42,10 +42,9 @@ crate::settings! {
         /// Maximum rate of UDP connect requests that are answered, of all sources together; 0 for no limit.
         /// As their source may be forged, none is limited by it: above the rate every fourth is answered.
         pub udp_connects: u32 = 0, unit "requests per second", in 0..=100_000_000;
-        /// While more arrives over UDP than a worker can serve, serve light networks first and let the kernel
-        /// drop a part of what the heaviest send.
-        /// Off by default: it still takes a few busy clients for overload.
-        pub udp_overload_control: bool = false;
+        /// While more arrives over UDP than a worker can serve, so that its receive buffer overflows, let the
+        /// kernel drop a part of what the heaviest networks send, instead of requests at random.
+        pub udp_overload_control: bool = true;
         /// Rate of TCP connections that a source may open; 0 for no limit. Trusted proxies are exempt.
         pub tcp_connections: u32 = 500, unit "connections per second", in 0..=1_000_000;
         /// Number of TCP connections that a source may open at once.

@@ -12,18 +12,20 @@ use libc::{
     BPF_W, sock_filter,
 };
 
-/// Maximum number of networks.
-pub const MAX_NETWORKS: usize = 64;
+use super::buckets::Buckets;
+
+/// Maximum number of networks. With the largest crowd they fit into a program of 4096 instructions.
+pub const MAX_NETWORKS: usize = 48;
 
 /// Offset from which the network header can be read (`SKF_NET_OFF`).
-const NETWORK_HEADER: u32 = (-0x10_0000_i32) as u32;
+pub(super) const NETWORK_HEADER: u32 = (-0x10_0000_i32) as u32;
 
 /// Where a random number can be read (`SKF_AD_OFF + SKF_AD_RANDOM`).
 const RANDOM: u32 = (-0x1000_i32 + 56) as u32;
 
 /// Offsets of the source address in the headers of IPv4 and IPv6.
-const SOURCE_V4: u32 = 12;
-const SOURCE_V6: u32 = 8;
+pub(super) const SOURCE_V4: u32 = 12;
+pub(super) const SOURCE_V6: u32 = 8;
 
 /// Length of a connect request (BEP 15) with the header of UDP.
 const CONNECT_LENGTH: u32 = 8 + 16;
@@ -40,6 +42,8 @@ pub struct DropFilter {
     family: Family,
     /// Networks of that family, at most [`MAX_NETWORKS`]. The longest prefix decides.
     networks: Vec<(Prefix, Share)>,
+    /// Networks besides these, and their share.
+    crowd: Option<(Buckets, Share)>,
     /// For connect requests from elsewhere.
     connects: Share,
 }
@@ -50,7 +54,13 @@ impl DropFilter {
     #[must_use]
     pub fn new(family: Family, networks: &[(Prefix, Share)], connects: Share) -> Self {
         let of_family = networks.iter().filter(|(prefix, _)| prefix.family() == family).copied();
-        Self { family, networks: of_family.take(MAX_NETWORKS).collect(), connects }
+        Self { family, networks: of_family.take(MAX_NETWORKS).collect(), crowd: None, connects }
+    }
+
+    /// The same with a share for all networks of a set that are not among the others.
+    #[must_use]
+    pub fn with_crowd(self, crowd: Buckets, share: Share) -> Self {
+        Self { crowd: Some((crowd, share)), ..self }
     }
 
     /// A filter that lets nothing through.
@@ -72,7 +82,10 @@ impl DropFilter {
     /// Whether everything passes.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.connects == Share::MAX && self.networks.iter().all(|&(_, share)| share == Share::MAX)
+        let has_crowd = self.crowd.as_ref().is_some_and(|(_, share)| *share != Share::MAX);
+        self.connects == Share::MAX
+            && !has_crowd
+            && self.networks.iter().all(|&(_, share)| share == Share::MAX)
     }
 
     /// The share that passes of what a source, with an address of the filter's family, sends.
@@ -81,8 +94,11 @@ impl DropFilter {
         let holding = self.networks.iter().filter(|(prefix, _)| prefix.contains(source));
         match holding.max_by_key(|(prefix, _)| prefix.length()) {
             Some(&(_, share)) => share,
-            None if is_connect => self.connects,
-            None => Share::MAX,
+            None => match &self.crowd {
+                Some((crowd, share)) if crowd.contains(source) => *share,
+                Some(_) | None if is_connect => self.connects,
+                Some(_) | None => Share::MAX,
+            },
         }
     }
 
@@ -90,6 +106,9 @@ impl DropFilter {
     pub(super) fn program(&self) -> Vec<sock_filter> {
         let ranges = Ranges::new(self.networks.iter().map(|&(prefix, _)| prefix));
         let mut tail = Vec::new();
+        if let Some((crowd, share)) = &self.crowd {
+            tail.extend(crowd.program(self.family, &chance(*share)));
+        }
         if self.connects != Share::MAX {
             tail.push(statement(BPF_LD | BPF_W | BPF_LEN, 0));
             tail.push(jump(BPF_JEQ, CONNECT_LENGTH, 1, 0));
@@ -233,11 +252,11 @@ fn chance(share: Share) -> [sock_filter; 4] {
     ]
 }
 
-fn statement(operation: u32, k: u32) -> sock_filter {
+pub(super) fn statement(operation: u32, k: u32) -> sock_filter {
     jump_code(operation, k, 0, 0)
 }
 
-fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+pub(super) fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     jump_code(BPF_JMP | condition | BPF_K, k, jt, jf)
 }
 

@@ -1,6 +1,7 @@
 //! Overload control over a simulated core, receive buffer and kernel.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::Ipv4Addr;
 
 use aquatic_net::udp::BATCH;
@@ -9,22 +10,29 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
-/// Seconds that a datagram takes the core: served, dropped unread; and a batch beside that.
-const SERVED: f64 = 4.5e-6;
-const DROPPED: f64 = 0.4e-6;
-const BATCH_COST: f64 = 8e-6;
+/// A quarter of the speed of a usual core, to spare the tests time. Seconds that a datagram takes the core: served, dropped unread; and a batch beside that.
+const SERVED: f64 = 18e-6;
+const DROPPED: f64 = 1.6e-6;
+const BATCH_COST: f64 = 32e-6;
 
 /// Datagrams per second that the core can serve.
 const CAPACITY: f64 = 1.0 / (SERVED + BATCH_COST / BATCH as f64);
 
-/// Datagrams that the receive buffer holds.
-const BUFFER: usize = 5000;
+/// Memory of the receive buffer: a quarter of what the kernel makes of the default.
+const BUFFER_BYTES: usize = 1_000_000;
+
+/// Seconds after which clients that wait for a reply send again.
+const TIMEOUT: f64 = 0.25;
+
+/// Memory that the kernel counts for a datagram.
+const DATAGRAM: usize = 768;
 
 struct Source {
     ip: IpAddr,
     rate: f64,
     connects: bool,
-    credit: f64,
+    /// The share of what it sends that passes the filter with this number.
+    share: (u64, Share),
     /// What it sent, what was served, and the times until then.
     sent: u32,
     served: u32,
@@ -37,8 +45,19 @@ struct Simulation {
     takes_filters: bool,
     sources: Vec<Source>,
     queue: VecDeque<(usize, f64)>,
+    /// Datagrams that the kernel hands out without a lock: it takes all that wait when it has none left.
+    taken: usize,
+    /// Memory of datagrams that were received, which the kernel has not given back yet.
+    deficit: usize,
+    /// How many times longer than usual everything takes the core.
+    slowness: f64,
     now: f64,
-    arrived_up_to: f64,
+    /// Nanoseconds at which sources send next.
+    arrivals: BinaryHeap<Reverse<(u64, usize)>>,
+    filters: u64,
+    /// Nanoseconds at which clients in a closed loop send next, and the first of their sources.
+    closed: BinaryHeap<Reverse<u64>>,
+    closed_sources: usize,
     dropped: u32,
     activity: Activity,
     events: Vec<Event>,
@@ -53,8 +72,14 @@ impl Simulation {
             takes_filters: true,
             sources: Vec::new(),
             queue: VecDeque::new(),
+            taken: 0,
+            deficit: 0,
+            slowness: 1.0,
             now: 1.0,
-            arrived_up_to: 1.0,
+            arrivals: BinaryHeap::new(),
+            filters: 0,
+            closed: BinaryHeap::new(),
+            closed_sources: usize::MAX,
             dropped: 0,
             activity: Activity::default(),
             events: Vec::new(),
@@ -68,9 +93,13 @@ impl Simulation {
         let start = self.sources.len();
         for number in 0..count {
             let ip = Ipv4Addr::from_bits(first.to_bits() + number).into();
-            let credit = self.rng.random();
             let (sent, served, delays) = (0, 0, Vec::new());
-            self.sources.push(Source { ip, rate, connects, credit, sent, served, delays });
+            if rate > 0.0 {
+                let first = self.now + self.rng.random::<f64>() / rate;
+                self.arrivals.push(Reverse(((first * 1e9) as u64, self.sources.len())));
+            }
+            let share = (u64::MAX, Share::MAX);
+            self.sources.push(Source { ip, rate, connects, share, sent, served, delays });
         }
         start..self.sources.len()
     }
@@ -85,29 +114,68 @@ impl Simulation {
     }
 
     fn arrive(&mut self) {
-        let passed = self.now - self.arrived_up_to;
-        self.arrived_up_to = self.now;
-        let mut arrived = Vec::new();
-        for (at, source) in self.sources.iter_mut().enumerate() {
-            source.credit += source.rate * passed;
-            while source.credit >= 1.0 {
-                source.credit -= 1.0;
-                source.sent += 1;
-                arrived.push((at, self.now - self.rng.random::<f64>() * passed));
-            }
+        while let Some(&Reverse(time)) = self.closed.peek()
+            && time as f64 <= self.now * 1e9
+        {
+            self.closed.pop();
+            let at = self.closed_sources + self.rng.random_range(0..4);
+            self.send(at, time);
         }
-        arrived.sort_by(|a, b| a.1.total_cmp(&b.1));
-        for (at, time) in arrived {
-            let source = &self.sources[at];
-            let share =
-                self.filter.as_ref().map_or(Share::MAX, |filter| filter.share(source.ip, source.connects));
-            let passes = share == Share::MAX || self.rng.random::<u32>() < share;
-            if passes && self.queue.len() < BUFFER {
-                self.queue.push_back((at, time));
-            } else {
-                self.dropped += 1;
+        while let Some(&Reverse((time, at))) = self.arrivals.peek()
+            && time as f64 <= self.now * 1e9
+        {
+            self.arrivals.pop();
+            let source = &mut self.sources[at];
+            if source.rate == 0.0 {
+                continue;
             }
+            source.sent += 1;
+            let gap = (0.5 + self.rng.random::<f64>()) / source.rate;
+            self.arrivals.push(Reverse((time + (gap * 1e9) as u64, at)));
+            self.send(at, time);
         }
+    }
+
+    /// Lets a datagram arrive: it passes the filter and finds room, or is dropped.
+    fn send(&mut self, at: usize, time: u64) {
+        let source = &mut self.sources[at];
+        if source.share.0 != self.filters {
+            let share = self.filter.as_ref().map(|filter| filter.share(source.ip, source.connects));
+            source.share = (self.filters, share.unwrap_or(Share::MAX));
+        }
+        let share = source.share.1;
+        let passes = share == Share::MAX || self.rng.random::<u32>() < share;
+        if passes && self.memory() < BUFFER_BYTES {
+            self.queue.push_back((at, time as f64 / 1e9));
+        } else {
+            self.dropped += 1;
+            self.finish(at, TIMEOUT);
+        }
+    }
+
+    /// Has a client in a closed loop send again, after a timeout if its request was lost.
+    fn finish(&mut self, at: usize, timeout: f64) {
+        if at >= self.closed_sources {
+            self.closed.push(Reverse(((self.now + timeout) * 1e9) as u64));
+        }
+    }
+
+    /// Memory that the kernel counts.
+    fn memory(&self) -> usize {
+        self.queue.len() * DATAGRAM + self.deficit
+    }
+
+    /// Takes a datagram out of the receive buffer, as the kernel does it.
+    fn receive(&mut self) -> (usize, f64) {
+        if self.taken == 0 {
+            self.taken = self.queue.len();
+        }
+        self.taken -= 1;
+        self.deficit += DATAGRAM;
+        if self.taken == 0 || self.deficit >= BUFFER_BYTES / 4 {
+            self.deficit = 0;
+        }
+        self.queue.pop_front().unwrap()
     }
 
     fn time(&self) -> Duration {
@@ -127,27 +195,37 @@ impl Simulation {
         let time = self.time();
         self.activity.was_empty |= count < BATCH;
         self.activity.received += count as u32;
-        self.now += BATCH_COST;
+        self.now += BATCH_COST * self.slowness;
         for _ in 0..count {
-            let (at, arrived) = self.queue.pop_front().unwrap();
+            let (at, arrived) = self.receive();
             let source = &mut self.sources[at];
             if self.control.is_active() && self.control.drops(source.ip, source.connects, time) {
                 self.activity.shed += 1;
-                self.now += DROPPED;
+                self.now += DROPPED * self.slowness;
+                self.finish(at, TIMEOUT);
             } else {
-                self.now += SERVED;
+                self.now += SERVED * self.slowness;
                 source.served += 1;
                 source.delays.push(self.now - arrived);
+                self.finish(at, 0.0);
             }
         }
+        let queue = QueueState { bytes: self.memory() as u32, dropped: self.dropped };
+        if self.control.is_active() {
+            self.activity.observe(queue);
+        }
         if self.control.is_due(time) {
-            let queue = QueueState { bytes: (self.queue.len() * 768) as u32, dropped: self.dropped };
             let activity = std::mem::take(&mut self.activity);
             let change = self.control.interval(time, activity, Some(queue));
             self.events.extend(change.event);
             match change.filter {
-                Some(_) if !self.takes_filters => self.control.go_without_filter(),
-                Some(filter) => self.filter = Some(filter),
+                Some(_) if !self.takes_filters => {
+                    self.control.go_without_filter();
+                }
+                Some(filter) => {
+                    self.filters += 1;
+                    self.filter = Some(filter);
+                }
                 None => {}
             }
         }
@@ -169,7 +247,8 @@ impl Simulation {
 
     /// Served per second, as a share of the capacity.
     fn goodput(&self, seconds: f64) -> f64 {
-        self.sources.iter().map(|source| f64::from(source.served)).sum::<f64>() / seconds / CAPACITY
+        let served = self.sources.iter().map(|source| f64::from(source.served)).sum::<f64>();
+        served / seconds / CAPACITY * self.slowness
     }
 
     /// The share of requests that some sources lost, and the 99th percentile of their delays.
@@ -189,7 +268,7 @@ impl Simulation {
         self.run(2.0);
         let (goodput, (lost, p99)) = (self.goodput(2.0), self.fate(polite));
         assert!(goodput >= least_goodput, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
-        assert!(lost < 0.01 && p99 < 0.01, "lost {lost:.4}, p99 {p99:.4}");
+        assert!(lost < 0.01 && p99 < 0.012, "lost {lost:.4}, p99 {p99:.4}");
     }
 }
 
@@ -279,7 +358,7 @@ fn a_pause_of_the_core_is_no_overload() {
 }
 
 #[test]
-fn an_overload_ends_a_second_after_the_flood() {
+fn an_overload_ends_soon_after_the_flood() {
     let mut simulation = Simulation::new(1);
     let polite = simulation.add_polite();
     let flood = simulation.add("192.0.2.0", 16, CAPACITY * 5.0 / 16.0, false);
@@ -288,29 +367,105 @@ fn an_overload_ends_a_second_after_the_flood() {
         source.rate = 0.0;
     }
     simulation.forget();
+    simulation.run(0.5);
+    assert!(!simulation.control.is_active());
+    assert!(simulation.filter.as_ref().is_some_and(DropFilter::is_open));
     simulation.run(1.5);
     let (lost, p99) = simulation.fate(polite);
     assert!(lost < 0.01 && p99 < 0.001, "{lost} {p99}");
-    assert!(!simulation.control.is_active());
-    assert!(simulation.filter.as_ref().is_some_and(DropFilter::is_open));
+    assert_eq!(simulation.events.len(), 1, "the end is told later, unless another overload follows");
+    simulation.run(5.0);
     assert!(
-        matches!(simulation.events[..], [Event::Began { .. }, Event::Ended(lasted)] if lasted.as_secs() <= 3)
+        matches!(simulation.events[..], [Event::Began { .. }, Event::Ended(lasted)] if lasted.as_secs() <= 2)
     );
+}
+
+/// Keeps requests of four sources in flight: the next one follows each reply, or a timeout. Returns what was
+/// served per second, as a share of the capacity.
+fn closed_loop(simulation: &mut Simulation, window: usize, seconds: f64) -> f64 {
+    if simulation.closed_sources == usize::MAX {
+        simulation.closed_sources = simulation.add("192.0.2.0", 4, 0.0, false).start;
+        let now = (simulation.now * 1e9) as u64;
+        simulation.closed.extend((0..window as u64).map(|number| Reverse(now + number)));
+    }
+    simulation.forget();
+    simulation.run(seconds);
+    simulation.goodput(seconds)
 }
 
 #[test]
 fn requests_in_flight_of_few_clients_are_no_overload() {
-    // A closed loop: the next request follows each reply, so the buffer is never empty but short.
-    let mut simulation = Simulation::new(1);
-    simulation.add("192.0.2.0", 4, 0.0, false);
-    for number in 0..256 {
-        simulation.queue.push_back((number % 4, 1.0));
+    // The receive buffer is never empty, and what the kernel counts is up to twice of what waits.
+    for (window, slowness) in [(256, 1.0), (512, 0.25), (900, 0.25), (512, 4.0)] {
+        let mut simulation = Simulation::new(1);
+        simulation.slowness = slowness;
+        let goodput = closed_loop(&mut simulation, window, 3.0);
+        assert!(!simulation.control.is_active() && simulation.events.is_empty(), "{window}");
+        assert!(goodput > 0.99, "{window}: {goodput}");
     }
-    while simulation.now < 3.0 {
-        simulation.step();
-        while simulation.queue.len() < 256 {
-            simulation.queue.push_back((simulation.queue.len() % 4, simulation.now));
+}
+
+#[test]
+fn requests_in_flight_are_served_soon_after_a_flood() {
+    let mut simulation = Simulation::new(1);
+    let flood = simulation.add("198.51.100.0", 16, CAPACITY * 5.0 / 16.0, false);
+    simulation.run(1.0);
+    assert!(simulation.control.is_active());
+    for source in &mut simulation.sources[flood] {
+        source.rate = 0.0;
+    }
+    closed_loop(&mut simulation, 512, 2.0);
+    let goodput = closed_loop(&mut simulation, 512, 1.0);
+    let OverloadControl { filled, load, heavy, capacity, calm, .. } = &simulation.control;
+    assert!(!simulation.control.is_active(), "{goodput} {filled} {load} {capacity} {calm:?} {heavy:?}");
+    assert!(goodput > 0.99, "{goodput}");
+}
+
+#[test]
+fn a_slow_core_sheds_a_flood_as_well() {
+    let mut simulation = Simulation::new(1);
+    simulation.slowness = 4.0;
+    let polite = simulation.add_polite();
+    simulation.add("192.0.2.0", 16, CAPACITY / 4.0 * 5.0 / 16.0, false);
+    simulation.run(2.0);
+    simulation.forget();
+    simulation.run(2.0);
+    let (goodput, (lost, p99)) = (simulation.goodput(2.0), simulation.fate(polite));
+    assert!(goodput > 0.9 && lost < 0.01 && p99 < 0.02, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
+}
+
+#[test]
+fn a_crowd_of_thousands_of_networks_cannot_crowd_out_others() {
+    for (seed, factor) in [(1, 2.0), (2, 5.0)] {
+        let mut simulation = Simulation::new(seed);
+        let polite = simulation.add_polite();
+        for number in 0..1024_u32 {
+            let first = Ipv4Addr::from_bits(0xAC00_0000 + (number << 12)).to_string();
+            simulation.add(&first, 1, CAPACITY * factor / 1024.0, false);
         }
+        simulation.run(1.5);
+        simulation.forget();
+        simulation.run(2.0);
+        let (goodput, (lost, p99)) = (simulation.goodput(2.0), simulation.fate(polite));
+        assert!(goodput > 0.9, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
+        assert!(lost < 0.05 && p99 < 0.015, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
+    }
+}
+
+#[test]
+fn bursts_of_a_closed_crowd_are_no_overload() {
+    // Every 200 ms a burst that the buffer cannot hold: what is lost is lost, but nobody sends too much.
+    let mut simulation = Simulation::new(1);
+    let burst = simulation.add("192.0.2.0", 16, 0.0, false);
+    for _ in 0..10 {
+        for _ in 0..2000 {
+            if simulation.memory() < BUFFER_BYTES {
+                simulation.queue.push_back((burst.start, simulation.now));
+            } else {
+                simulation.dropped += 1;
+            }
+        }
+        simulation.run(0.2);
     }
     assert!(!simulation.control.is_active() && simulation.events.is_empty());
 }
@@ -323,8 +478,8 @@ fn the_level_divides_what_is_available() {
         };
         rates.iter().map(of).collect()
     };
-    assert_eq!(level(&heavy(&[]), 5.0), f64::INFINITY);
-    assert_eq!(level(&heavy(&[(1.0, 1.0), (2.0, 1.0)]), 3.0), f64::INFINITY);
-    assert_eq!(level(&heavy(&[(10.0, 1.0), (2.0, 1.0)]), 6.0), 4.0);
-    assert_eq!(level(&heavy(&[(100.0, 1.0), (100.0, 2.0), (3.0, 4.0)]), 33.0), 10.0);
+    assert_eq!(level(heavy(&[]).iter(), 5.0), f64::INFINITY);
+    assert_eq!(level(heavy(&[(1.0, 1.0), (2.0, 1.0)]).iter(), 3.0), f64::INFINITY);
+    assert_eq!(level(heavy(&[(10.0, 1.0), (2.0, 1.0)]).iter(), 6.0), 4.0);
+    assert_eq!(level(heavy(&[(100.0, 1.0), (100.0, 2.0), (3.0, 4.0)]).iter(), 33.0), 10.0);
 }

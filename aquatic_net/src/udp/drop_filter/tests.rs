@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use libc::{BPF_ALU, BPF_AND, BPF_IMM, BPF_JSET, BPF_MISC, BPF_MUL, BPF_RSH, BPF_TAX, BPF_X, BPF_XOR};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -12,7 +13,7 @@ use super::*;
 
 /// Runs the operations the program is made of, as the kernel does. Returns whether the packet passes.
 fn passes(program: &[sock_filter], source: IpAddr, len: u32, random: u32) -> bool {
-    let (mut a, mut memory, mut at) = (0_u32, [0_u32; 16], 0);
+    let (mut a, mut x, mut memory, mut at) = (0_u32, 0_u32, [0_u32; 16], 0);
     let word = |offset: u32| match source {
         IpAddr::V4(v4) if offset == SOURCE_V4 => v4.to_bits(),
         IpAddr::V6(v6) if offset == SOURCE_V6 => (v6.to_bits() >> 96) as u32,
@@ -33,6 +34,15 @@ fn passes(program: &[sock_filter], source: IpAddr, len: u32, random: u32) -> boo
             op if op == BPF_JMP | BPF_JGE | BPF_K => branch(a >= step.k),
             op if op == BPF_JMP | BPF_JGT | BPF_K => branch(a > step.k),
             op if op == BPF_JMP | BPF_JEQ | BPF_K => branch(a == step.k),
+            op if op == BPF_LD | BPF_IMM => a = step.k,
+            op if op == BPF_MISC | BPF_TAX => x = a,
+            op if op == BPF_ALU | BPF_XOR | BPF_K => a ^= step.k,
+            op if op == BPF_ALU | BPF_XOR | BPF_X => a ^= x,
+            op if op == BPF_ALU | BPF_MUL | BPF_K => a = a.wrapping_mul(step.k),
+            op if op == BPF_ALU | BPF_AND | BPF_K => a &= step.k,
+            op if op == BPF_ALU | BPF_RSH | BPF_K => a >>= step.k,
+            op if op == BPF_ALU | BPF_RSH | BPF_X => a >>= x,
+            op if op == BPF_JMP | BPF_JSET | BPF_K => branch(a & step.k != 0),
             op if op == BPF_RET | BPF_K => return step.k != DROP,
             op => panic!("unexpected operation {op:#x}"),
         }
@@ -198,6 +208,77 @@ fn the_kernel_takes_the_largest_filters() {
             filter.networks[5].1 = 0;
             sys::attach_filter(receiver.as_fd(), &filter.program()).unwrap();
             assert_eq!(arrive(&receiver, "::1", &[0; 98], 20), 0);
+        }
+    }
+}
+
+/// Networks of a crowd, and the set of them.
+fn crowd(rng: &mut SmallRng, family: Family, count: usize) -> (Vec<IpAddr>, Buckets) {
+    let sources: Vec<IpAddr> = (0..count)
+        .map(|_| match family {
+            Family::V4 => Ipv4Addr::from_bits(rng.random()).into(),
+            Family::V6 => Ipv6Addr::from_bits(rng.random()).into(),
+        })
+        .collect();
+    let mut buckets = Buckets::new(rng.random());
+    sources.iter().for_each(|&source| buckets.add(source));
+    (sources, buckets)
+}
+
+#[test]
+fn a_program_with_a_crowd_agrees_with_the_definition() {
+    let mut rng = SmallRng::seed_from_u64(2);
+    for (family, count) in Family::ALL.into_iter().flat_map(|family| [0, 5, 1000, 8192].map(|n| (family, n)))
+    {
+        let networks = random_networks(&mut rng, family);
+        let (sources, buckets) = crowd(&mut rng, family, count);
+        let (connects, share) = (rng.random(), rng.random());
+        let filter = DropFilter::new(family, &networks, connects).with_crowd(buckets, share);
+        let program = filter.program();
+        assert!(program.len() <= 4096, "{} instructions", program.len());
+        let others: Vec<IpAddr> = (0..300).map(|_| crowd(&mut rng, family, 1).0[0]).collect();
+        for &source in sources.iter().take(300).chain(&others) {
+            let (len, random) = ([CONNECT_LENGTH, 106][rng.random_range(0..2)], rng.random());
+            let expected = filter.share(source, len == CONNECT_LENGTH);
+            let passes_by_share = expected == Share::MAX || random < expected;
+            assert_eq!(passes(&program, source, len, random), passes_by_share, "{source} {expected}");
+        }
+    }
+}
+
+#[test]
+fn few_others_are_taken_for_a_crowd() {
+    let mut rng = SmallRng::seed_from_u64(3);
+    for (count, most) in [(500, 0.005), (2048, 0.02), (4096, 0.06), (8192, 0.2)] {
+        for family in Family::ALL {
+            let (sources, buckets) = crowd(&mut rng, family, count);
+            assert!(sources.iter().all(|&source| buckets.contains(source)));
+            let (others, _) = crowd(&mut rng, family, 20_000);
+            let share = others.iter().filter(|&&other| buckets.contains(other)).count() as f64 / 20_000.0;
+            assert!(share < most, "{count}: {share}");
+        }
+    }
+}
+
+#[test]
+fn the_kernel_drops_a_crowd() {
+    let mut rng = SmallRng::seed_from_u64(8);
+    for (family, address, own) in [(Family::V4, "127.0.0.1:0", "127.3.2.1"), (Family::V6, "[::1]:0", "::1")] {
+        let Ok(receiver) = UdpSocket::bind(address) else { continue };
+        receiver.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let networks = random_networks(&mut rng, family);
+        for (is_flagged, expected) in [(true, 0), (false, 20)] {
+            let (_, mut buckets) = crowd(&mut rng, family, 1000);
+            if is_flagged {
+                buckets.add(own.parse().unwrap());
+            }
+            let filter = DropFilter::new(family, &networks, Share::MAX).with_crowd(buckets, 0);
+            match sys::attach_filter(receiver.as_fd(), &filter.program()) {
+                // net.core.optmem_max is too low, as it was by default before Linux 6.7.
+                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => return,
+                attached => attached.unwrap(),
+            }
+            assert_eq!(arrive(&receiver, own, &[0; 98], 20), expected, "{own} {is_flagged}");
         }
     }
 }

@@ -1,0 +1,147 @@
+//! Floods from thousands of networks, none of which sends enough to be listed: networks that send more than a
+//! rate are flagged, and share what is left to them. The rate falls while the others alone are too much.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use aquatic_common::Prefix;
+use aquatic_common::load_table::lengths;
+use aquatic_net::udp::{BucketKey, Buckets};
+use siphasher::sip::SipHasher13;
+
+/// Position of the prefix length by which networks are flagged: IPv4 /24, IPv6 /56.
+pub(super) const LEVEL: usize = 1;
+
+/// Maximum number of networks. With so many, a sixth of all others are taken for one of them at a time.
+const MAX_NETWORKS: usize = 8192;
+
+/// Least rate at which a network is flagged, in datagrams per second.
+const LEAST_RATE: f64 = 20.0;
+
+/// Share of the capacity that the others should take at most.
+const MOST_OTHERS: f64 = 0.6;
+
+/// Change of the rate, and the time between two changes: the kernel knows what follows from the last one.
+const FALL: f64 = 0.4;
+const RISE: f64 = 1.1;
+const ADAPT_INTERVAL: Duration = Duration::from_millis(120);
+
+/// Time after which a network that is not above half of the rate any more is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
+
+/// Time after which the buckets get another key, so that nobody is taken for a flagged network for long.
+const REKEY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Networks that send more than most.
+pub(super) struct Crowd {
+    hasher: SipHasher13,
+    keys: u64,
+    /// When each network was above half of the rate last, and whether the kernel knows it.
+    networks: HashMap<Prefix, (Duration, bool)>,
+    /// Rate from which on a network is flagged.
+    rate: f64,
+    adapted: Duration,
+    built: Duration,
+    has_changed: bool,
+}
+
+impl Crowd {
+    pub(super) fn new(key: [u8; 16]) -> Self {
+        Self {
+            hasher: SipHasher13::new_with_key(&key),
+            keys: 0,
+            networks: HashMap::new(),
+            rate: f64::INFINITY,
+            adapted: Duration::ZERO,
+            built: Duration::ZERO,
+            has_changed: false,
+        }
+    }
+
+    /// The network around a source.
+    pub(super) fn network(source: IpAddr) -> Prefix {
+        Prefix::of(source, lengths(source)[LEVEL])
+    }
+
+    /// Number of networks that are flagged.
+    pub(super) fn len(&self) -> usize {
+        self.networks.len()
+    }
+
+    /// Whether a network is flagged, and in the kernel's buckets.
+    pub(super) fn find(&self, network: Prefix) -> Option<bool> {
+        if self.networks.is_empty() { None } else { self.networks.get(&network).map(|&(_, known)| known) }
+    }
+
+    /// Takes in the rate of a network.
+    pub(super) fn observe(&mut self, network: Prefix, rate: f64, now: Duration) {
+        if rate < self.rate / 2.0 {
+            return;
+        }
+        if let Some((last, _)) = self.networks.get_mut(&network) {
+            *last = now;
+        } else if rate >= self.rate && self.networks.len() < MAX_NETWORKS {
+            self.networks.insert(network, (now, false));
+            self.has_changed = true;
+        }
+    }
+
+    /// Adapts the rate to what all others send, and to what each flagged network is left. `most` is the
+    /// largest rate of interest.
+    pub(super) fn adapt(&mut self, now: Duration, others: f64, (level, capacity): (f64, f64), most: f64) {
+        if now.saturating_sub(self.adapted) < ADAPT_INTERVAL {
+            return;
+        }
+        self.adapted = now;
+        self.rate = self.rate.min(most);
+        if others > capacity * MOST_OTHERS {
+            self.rate = (self.rate * FALL).max(LEAST_RATE);
+        } else if self.rate < level {
+            self.rate = (self.rate * RISE).min(most);
+        }
+    }
+
+    /// The networks as the kernel should know them, if that is not as it does. `interval` is the shortest
+    /// time between two changes.
+    pub(super) fn rebuild(&mut self, now: Duration, interval: Duration) -> bool {
+        let age = now.saturating_sub(self.built);
+        if age < interval || !(self.has_changed || !self.networks.is_empty() && age >= REKEY_INTERVAL) {
+            return false;
+        }
+        self.networks.retain(|_, (last, _)| now.saturating_sub(*last) < FORGOTTEN_AFTER);
+        self.has_changed = false;
+        self.built = now;
+        true
+    }
+
+    /// Buckets of all networks, under a new key; `None` without any.
+    pub(super) fn buckets(&mut self) -> Option<Buckets> {
+        if self.networks.is_empty() {
+            return None;
+        }
+        self.keys += 1;
+        let word = |number: u64| self.hasher.hash(&(self.keys << 8 | number).to_le_bytes()) as u32;
+        let key: BucketKey = [word(0), word(1), word(2), word(3)];
+        let mut buckets = Buckets::new(key);
+        for (network, (_, known)) in &mut self.networks {
+            *known = true;
+            buckets.add(first_address(network));
+        }
+        Some(buckets)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.networks = HashMap::new();
+        self.rate = f64::INFINITY;
+        self.has_changed = false;
+    }
+}
+
+fn first_address(network: &Prefix) -> IpAddr {
+    let (first, _) = network.range();
+    match network.family() {
+        aquatic_common::Family::V4 => IpAddr::V4((first as u32).into()),
+        aquatic_common::Family::V6 => IpAddr::V6(first.into()),
+    }
+}
