@@ -108,11 +108,12 @@ pub const KERNEL_FILTERED: Metric = metric(
     Kind::Counter,
     "Packets of the heaviest networks dropped by the kernel during an overload",
 );
-/// Listeners that drop a part of what the heaviest networks send, by protocol and family.
+/// Listeners that drop a part of what the heaviest networks send, or reject TLS handshakes, by protocol and
+/// family.
 pub const OVERLOADED: Metric = metric(
     "aquatic_overloaded",
     Kind::Gauge,
-    "Cores on which more arrives than they can serve, so that the heaviest networks get less",
+    "Cores on which more arrives than they can serve: heavy networks get less, or TLS handshakes are rejected",
 );
 /// Breakers that are open, by protocol and family.
 pub const BREAKER_OPEN: Metric = metric(
@@ -123,11 +124,11 @@ pub const BREAKER_OPEN: Metric = metric(
 /// Times a breaker opened, by protocol, family and cause.
 pub const BREAKER_OPENED: Metric =
     metric("aquatic_breaker_opened", Kind::Counter, "Times a breaker opened, by hand or by overload");
-/// Cores on which sources are above their rate limit, by protocol.
+/// Rate limits of cores that sources are above, by protocol.
 pub const RATE_LIMITING: Metric = metric(
     "aquatic_rate_limiting",
     Kind::Gauge,
-    "Cores on which sources were above their rate limit within the last 10 seconds",
+    "Rate limits of cores that sources were above within the last 10 seconds",
 );
 /// Requests above a rate limit that were served because limits are only tried out, by protocol.
 pub const RATE_LIMIT_DRY_RUN: Metric = metric(

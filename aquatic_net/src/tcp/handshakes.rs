@@ -9,9 +9,11 @@
 //!    client are limited, too, because of their memory: above the limit the oldest is closed. A client that
 //!    continues needs one round trip, so the oldest is one whose client has stalled.
 //!
-//! The time that handshakes take is charged to their sources and the networks around them. Those of sources
-//! that have taken little lately go first, and the others have a shorter queue: whoever floods waits for
-//! himself.
+//! The time that handshakes take is charged to their sources and the networks around them, and a part of it
+//! for those that are rejected. There are three lanes: sources that have asked for next to nothing lately go
+//! first, together with handshakes whose client has answered; then those that have taken little; and those
+//! that have taken much, which have a shorter queue. So whoever floods waits for himself, and a client that
+//! comes once does not wait for thousands that come again and again.
 //!
 //! Invariants: no slot is held while waiting for a client. A slot is released by its drop, and goes to the
 //! handshake that has waited longest. A handshake that stops waiting leaves nothing behind, a slot that has
@@ -51,8 +53,15 @@ const COMPUTE_SLOTS: usize = 4;
 /// queued behind those of others, in microseconds: some 60 handshakes of a source.
 const LIGHT: Loads = [20_000, 80_000, 160_000];
 
-/// Share of the queue that these handshakes may fill: a quarter.
-const HEAVY_QUEUE_DIVISOR: usize = 4;
+/// Time of a core per second up to which the handshakes of a source, and of the networks around it, go before
+/// all others, in microseconds: some 3 handshakes of a source.
+const NEW: Loads = [1000, 4000, 16_000];
+
+/// What a handshake is charged when it asks to begin, whatever becomes of it.
+const ATTEMPT: Duration = Duration::from_micros(100);
+
+/// Share of the queue that handshakes of the lanes beside [`Lane::Light`] may fill: a quarter each.
+const QUEUE_DIVISOR: usize = 4;
 
 /// Price of a microsecond in the table of loads, which has room for 16 s.
 const PRICE: u32 = 256;
@@ -63,7 +72,9 @@ const TABLE_LINES_LOG2: u32 = 10;
 /// Which queue a handshake waits in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
-    /// Of sources that have taken little time lately: goes first.
+    /// Of sources that have asked for next to nothing lately: goes first.
+    New,
+    /// Of sources that have taken little time lately.
     Light,
     /// Of the others.
     Heavy,
@@ -92,7 +103,7 @@ pub(super) struct Handshakes {
     limits: Cell<HandshakeLimits>,
     free: Cell<usize>,
     /// Those that wait for a slot, by lane.
-    queues: [RefCell<IndexedQueue<Rc<Waiter>>>; 2],
+    queues: [RefCell<IndexedQueue<Rc<Waiter>>>; 3],
     /// Processor time of sources.
     loads: RefCell<LoadTable>,
     /// Those that wait for their client, in the order in which they began.
@@ -124,10 +135,17 @@ impl Handshakes {
 
     /// The queue for a source.
     fn lane(&self, source: Option<IpAddr>, now: Duration) -> Lane {
-        let Some(source) = source else { return Lane::Light };
+        let Some(source) = source else { return Lane::New };
         let loads = self.loads.borrow_mut().loads(source, now.as_millis() as u64);
-        let is_light = loads.into_iter().zip(LIGHT).all(|(load, light)| load / PRICE <= light);
-        if is_light { Lane::Light } else { Lane::Heavy }
+        let is_within =
+            |limits: Loads| loads.into_iter().zip(limits).all(|(load, most)| load / PRICE <= most);
+        if is_within(NEW) && !self.is_full(Lane::New) {
+            Lane::New
+        } else if is_within(LIGHT) {
+            Lane::Light
+        } else {
+            Lane::Heavy
+        }
     }
 
     /// Charges processor time to a source.
@@ -141,14 +159,15 @@ impl Handshakes {
         let queued = self.limits.get().queued;
         let most = match lane {
             Lane::Light => queued,
-            Lane::Heavy => queued.div_ceil(HEAVY_QUEUE_DIVISOR),
+            Lane::New | Lane::Heavy => queued.div_ceil(QUEUE_DIVISOR),
         };
         self.queue(lane).borrow().len() >= most
     }
 
     fn queue(&self, lane: Lane) -> &RefCell<IndexedQueue<Rc<Waiter>>> {
-        let [light, heavy] = &self.queues;
+        let [new, light, heavy] = &self.queues;
         match lane {
+            Lane::New => new,
             Lane::Light => light,
             Lane::Heavy => heavy,
         }
@@ -168,10 +187,11 @@ impl Handshakes {
         let come = poll_fn(|context| poll_hello(&stream, context)).await;
         stream.deadline().client_has_sent();
         let lane = self.lane(source, core.time());
+        self.charge(source, core.time(), ATTEMPT);
         let shaken = match come {
             Ok(()) if self.is_full(lane) => {
                 counters.refuse(Refused::Handshakes);
-                if let (Lane::Light, Some(source)) = (lane, source) {
+                if let (Lane::New | Lane::Light, Some(source)) = (lane, source) {
                     counters.reject_light_handshake(Family::of(source));
                 }
                 return None;
@@ -225,7 +245,7 @@ impl Handshakes {
             deadline.wait();
             until_woken().await;
             deadline.client_has_sent();
-            slot = self.enter(deadline.clone(), lane).await?;
+            slot = self.enter(deadline.clone(), Lane::New).await?;
         }
     }
 
@@ -410,20 +430,23 @@ mod tests {
     }
 
     #[test]
-    fn light_sources_go_first_and_heavy_ones_have_a_shorter_queue() {
+    fn sources_go_by_what_they_have_asked_for_and_heavy_ones_have_a_shorter_queue() {
         let (deadlines, handshakes) = (deadlines(), handshakes(1));
         let enter = |lane| handshakes.enter(deadlines.open(), lane);
         let mut slots: Vec<_> = (0..COMPUTE_SLOTS).map(|_| slot(enter(Lane::Light))).collect();
         let mut heavy: Vec<_> = (0..3).map(|_| enter(Lane::Heavy)).collect();
         assert!(handshakes.is_full(Lane::Heavy) && !handshakes.is_full(Lane::Light));
-        let mut light = enter(Lane::Light);
+        let (mut light, mut new) = (enter(Lane::Light), enter(Lane::New));
+        slots.pop();
+        assert!(poll(&mut heavy[0]).is_pending() && poll(&mut light).is_pending());
+        slots.push(slot_of(&mut new));
         slots.pop();
         assert!(poll(&mut heavy[0]).is_pending());
         slots.push(slot_of(&mut light));
         slots.pop();
         slots.push(slot_of(&mut heavy[0]));
         assert!(poll(&mut heavy[1]).is_pending());
-        drop((slots, heavy, light));
+        drop((slots, heavy, light, new));
         assert_eq!((handshakes.len(), handshakes.free.get()), (0, COMPUTE_SLOTS));
     }
 
@@ -439,16 +462,19 @@ mod tests {
         let source = |number: u32| Some(IpAddr::from(Ipv4Addr::from_bits(0xC000_0200 + number)));
         let charge =
             |number, count| (0..count).for_each(|_| handshakes.charge(source(number), now, handshake));
-        charge(1, 39);
+        assert_eq!(handshakes.lane(source(1), now), Lane::New);
+        charge(1, 2);
+        assert_eq!(handshakes.lane(source(1), now), Lane::New);
+        charge(1, 37);
         assert_eq!(handshakes.lane(source(1), now), Lane::Light);
         charge(1, 5);
         assert_eq!(handshakes.lane(source(1), now), Lane::Heavy);
-        assert_eq!(handshakes.lane(source(2), now), Lane::Light);
+        assert_eq!(handshakes.lane(source(2), now), Lane::Light, "its network is not new");
         (3..100).for_each(|number| charge(number, 2));
         assert_eq!(handshakes.lane(source(2), now), Lane::Heavy, "its network is heavy");
-        assert_eq!(handshakes.lane(source(300), now), Lane::Light);
-        assert_eq!(handshakes.lane(None, now), Lane::Light);
-        assert_eq!(handshakes.lane(source(1), now * 2), Lane::Light, "five seconds later");
+        assert_eq!(handshakes.lane(source(0x1_0000), now), Lane::New);
+        assert_eq!(handshakes.lane(None, now), Lane::New);
+        assert_eq!(handshakes.lane(source(1), now * 2), Lane::New, "five seconds later");
     }
 
     #[test]
