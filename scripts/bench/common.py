@@ -5,10 +5,12 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import re
 import resource
 import shutil
 import signal
+import socket
 import ssl
 import statistics
 import subprocess
@@ -211,6 +213,17 @@ def opentracker_command(opentracker, tester, directory, port, settings):
     with (directory / "whitelist").open("wb") as whitelist:
         subprocess.run([tester, *setting_flags(settings), "--print-info-hashes"], stdout=whitelist, check=True)
     return [opentracker, *where, "-w", "whitelist"]
+
+
+def free_ports(count):
+    """The first of so many consecutive ports of 127.0.0.1 that nobody uses, neither over UDP nor over TCP."""
+    for first in range(random.randrange(20_000, 30_000), 32_000):
+        with contextlib.ExitStack() as sockets, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                    sockets.enter_context(socket.socket(socket.AF_INET, kind)).bind(("127.0.0.1", port))
+            return first
+    raise SystemExit("there are no free ports")
 
 
 def most_files():
