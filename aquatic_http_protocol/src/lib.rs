@@ -63,8 +63,8 @@ pub use head::{DEFAULT_MAX_HEAD_LENGTH, Head, Headers, MAX_HEADERS};
 pub use refusal::{FailureReason, Fault, HttpFault, Refusal, Refused};
 pub use request::{AnnounceRequest, Request, ScrapeRequest};
 pub use response::{
-    ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, FailureReply, HeaderField, PlainReply, Retry, ScrapeFile,
-    ScrapeReply, Status,
+    ANNOUNCE_REPLY_OVERHEAD, AnnounceReply, FailureReply, HeaderField, PlainReply, ResponseHead, Retry,
+    ScrapeFile, ScrapeReply, Status,
 };
 pub use route::TrackerRoute;
 pub use wire::Parsed;

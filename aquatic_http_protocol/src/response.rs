@@ -16,8 +16,12 @@ pub const ANNOUNCE_REPLY_OVERHEAD: usize = 345;
 pub enum Status {
     /// 200
     Ok,
+    /// 304
+    NotModified,
     /// 400
     BadRequest,
+    /// 401
+    Unauthorized,
     /// 403
     Forbidden,
     /// 404
@@ -40,7 +44,9 @@ impl Status {
     fn line(self) -> &'static str {
         match self {
             Self::Ok => "HTTP/1.1 200 OK",
+            Self::NotModified => "HTTP/1.1 304 Not Modified",
             Self::BadRequest => "HTTP/1.1 400 Bad Request",
+            Self::Unauthorized => "HTTP/1.1 401 Unauthorized",
             Self::Forbidden => "HTTP/1.1 403 Forbidden",
             Self::NotFound => "HTTP/1.1 404 Not Found",
             Self::MethodNotAllowed => "HTTP/1.1 405 Method Not Allowed",
@@ -83,23 +89,74 @@ impl<B: Message> Message for Framed<'_, B> {
         sink.bytes(self.content_type.as_bytes());
         sink.bytes(b"\r\nContent-Length: ");
         sink.number(length(self.body) as u64);
-        for (name, value) in self.headers {
-            sink.bytes(b"\r\n");
-            sink.bytes(name.as_bytes());
-            sink.bytes(b": ");
-            sink.bytes(value.as_bytes());
-        }
-        if self.framing.no_store {
-            sink.bytes(b"\r\nCache-Control: no-store");
-        }
-        match self.framing.persistence {
-            Persistence::Default => sink.bytes(b"\r\n\r\n"),
-            Persistence::KeepAlive => sink.bytes(b"\r\nConnection: keep-alive\r\n\r\n"),
-            Persistence::Close => sink.bytes(b"\r\nConnection: close\r\n\r\n"),
-        }
+        write_fields(self.headers, sink);
+        write_end(self.framing, sink);
         if self.framing.body {
             self.body.write(sink);
         }
+    }
+}
+
+#[inline]
+fn write_fields(fields: &[HeaderField<'_>], sink: &mut impl Sink) {
+    for (name, value) in fields {
+        sink.bytes(b"\r\n");
+        sink.bytes(name.as_bytes());
+        sink.bytes(b": ");
+        sink.bytes(value.as_bytes());
+    }
+}
+
+/// Writes the header fields about framing and the end of the head.
+#[inline]
+fn write_end(framing: Framing, sink: &mut impl Sink) {
+    if framing.no_store {
+        sink.bytes(b"\r\nCache-Control: no-store");
+    }
+    match framing.persistence {
+        Persistence::Default => sink.bytes(b"\r\n\r\n"),
+        Persistence::KeepAlive => sink.bytes(b"\r\nConnection: keep-alive\r\n\r\n"),
+        Persistence::Close => sink.bytes(b"\r\nConnection: close\r\n\r\n"),
+    }
+}
+
+/// Head of a response whose body is sent by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseHead<'a> {
+    /// Status of the response.
+    pub status: Status,
+    /// Header fields, except those about framing.
+    pub headers: &'a [HeaderField<'a>],
+    /// Length of the body; `None` if it ends with the connection, or if there is none.
+    pub content_length: Option<usize>,
+}
+
+impl ResponseHead<'_> {
+    /// Writes the head to the front of a buffer and returns its length. A body of unknown length needs a
+    /// framing that closes the connection.
+    ///
+    /// # Errors
+    /// When the buffer is too small.
+    pub fn encode(&self, framing: Framing, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        put(&FramedHead { head: *self, framing }, buffer)
+    }
+}
+
+struct FramedHead<'a> {
+    head: ResponseHead<'a>,
+    framing: Framing,
+}
+
+impl Message for FramedHead<'_> {
+    fn write(&self, sink: &mut impl Sink) {
+        let ResponseHead { status, headers, content_length } = self.head;
+        sink.bytes(status.line().as_bytes());
+        if let Some(length) = content_length {
+            sink.bytes(b"\r\nContent-Length: ");
+            sink.number(length as u64);
+        }
+        write_fields(headers, sink);
+        write_end(self.framing, sink);
     }
 }
 

@@ -9,6 +9,7 @@ use aquatic_http_protocol::{Framing, Persistence, PlainReply, Refused, Status, T
 use aquatic_metrics::SampledHistogram;
 use aquatic_runtime::Health;
 
+use crate::pages::{Body, PageRequest, Pages};
 use crate::session::Session;
 use crate::site::{AfterReply, Outcome, Site, Upgrade, UpgradeOutcome, WebRequest};
 use crate::transport::{Runtime, Transport};
@@ -35,6 +36,7 @@ pub struct FrontSettings {
 pub(crate) struct Shared<S, U> {
     pub(crate) site: Option<S>,
     pub(crate) upgrade: Option<U>,
+    pages: Option<Rc<dyn Pages>>,
     pub(crate) input: Box<[u8]>,
     pub(crate) output: Box<[u8]>,
     pub(crate) longest_reply: usize,
@@ -45,6 +47,8 @@ pub(crate) struct Shared<S, U> {
 /// What a request comes to, whoever has answered it.
 pub(crate) enum Routed<W, A> {
     Reply(usize, AfterReply),
+    /// The head has been written.
+    Body(usize, Body, AfterReply),
     Wait(W),
     Upgrade(usize, A),
 }
@@ -80,6 +84,7 @@ impl<S: Site, U, R: Runtime> Front<S, U, R> {
         let shared = Shared {
             site,
             upgrade,
+            pages: None,
             input: vec![0; settings.max_request_size + READ_SIZE].into_boxed_slice(),
             output: vec![0; longest_reply + REPLIES_SIZE].into_boxed_slice(),
             longest_reply,
@@ -94,6 +99,13 @@ impl<S: Site, U, R: Runtime> Front<S, U, R> {
         let mut shared = self.shared.borrow_mut();
         let shared = &mut *shared;
         act(shared.site.as_mut(), shared.upgrade.as_mut());
+    }
+
+    /// The same front, with pages for what is not a request of the tracker protocol.
+    #[must_use]
+    pub fn with_pages(self, pages: Option<Rc<dyn Pages>>) -> Self {
+        self.shared.borrow_mut().pages = pages;
+        self
     }
 
     /// Changes settings of the sites of this core, and makes room for their longest replies. Must not be
@@ -144,7 +156,16 @@ impl<S: Site, U> Shared<S, U> {
                 UpgradeOutcome::Reply(written, after) => Routed::Reply(written, after),
             };
         }
-        if TrackerRoute::classify(request.head.path, request.head.query) == TrackerRoute::Health {
+        let route = TrackerRoute::classify(request.head.path, request.head.query);
+        if route == TrackerRoute::Other
+            && let Some(pages) = &self.pages
+        {
+            let WebRequest { head, framing, peer, .. } = *request;
+            if let Some(page) = pages.respond(&PageRequest { head, framing, peer }, reply) {
+                return Routed::Body(page.written, page.body, page.after);
+            }
+        }
+        if route == TrackerRoute::Health {
             match (&self.site, &self.upgrade) {
                 (Some(site), _) => site.count_health(),
                 (None, Some(upgrade)) => upgrade.count_health(),

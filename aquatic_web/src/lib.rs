@@ -4,7 +4,9 @@
 //! - [`Site`]: what answers requests: the tracker, status pages. [`Upgrade`]: what takes connections over.
 //! - [`Front`]: the sites and buffers of one core. `session`: one connection, from its first byte to its end.
 //! - [`Transport`]: what a session needs of a connection; tests script one.
-//! - [`metrics_endpoint`]: metrics and health on an address of their own, on a thread beside the cores.
+//! - [`Pages`]: replies whose bodies many clients share, and streams of events.
+//! - [`metrics_endpoint`]: metrics and health on an address of their own, on a thread beside the cores;
+//!   [`side_listener`]: its connections.
 //!
 //! What belongs here: heads, pipelining, order of replies, plain replies, routing. What does not: sockets,
 //! TLS and deadlines (`aquatic_net`), the meaning of a request (the sites).
@@ -14,11 +16,14 @@
 
 mod front;
 pub mod metrics_endpoint;
+mod pages;
 mod session;
+pub mod side_listener;
 mod site;
 mod transport;
 
 pub use front::{Front, FrontSettings, reply_to_plain};
+pub use pages::{Body, Events, PageReply, PageRequest, Pages};
 pub use site::{
     AfterReply, NoUpgrade, Outcome, Site, Upgrade, UpgradeOutcome, Upgraded, Waiting, WebRequest,
 };

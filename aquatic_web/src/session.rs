@@ -16,6 +16,7 @@ use aquatic_http_protocol::{Framing, Head, HttpFault, Parsed, Persistence, Refus
 use aquatic_net::tcp::Phase;
 
 use crate::front::{Front, READ_SIZE, Routed, Shared};
+use crate::pages::{Body, Events};
 use crate::site::{AfterReply, Site, Upgrade, Upgraded, Waiting, WebRequest};
 use crate::transport::{Runtime, Transport};
 
@@ -68,6 +69,8 @@ enum Next<W, A> {
     Continue,
     /// A reply that has to be waited for.
     Wait(W),
+    /// A body behind the head that has been written.
+    Body(Body, AfterReply),
     /// The connection is handed over.
     Upgrade(A),
     /// The connection is closed.
@@ -118,7 +121,7 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
                 self.connection.close_lingering().await;
                 None
             }
-            Next::End(_) | Next::Continue | Next::Wait(_) => {
+            Next::End(_) | Next::Continue | Next::Wait(_) | Next::Body(..) => {
                 self.connection.close().await;
                 None
             }
@@ -132,6 +135,11 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
             let after = match next {
                 Next::Continue => AfterReply::KeepAlive,
                 Next::Wait(waiting) => self.finish(waiting, measured).await?,
+                Next::Body(body, after) => {
+                    // In memory of its own, so that connections without pages do not have its size.
+                    Box::pin(self.send_body(body)).await?;
+                    after
+                }
                 end @ (Next::Upgrade(_) | Next::End(_)) => return Ok(end),
             };
             if after != AfterReply::KeepAlive {
@@ -288,6 +296,10 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
                 served.written += written;
                 Next::after(after)
             }
+            Routed::Body(written, body, after) => {
+                served.written += written;
+                Next::Body(body, after)
+            }
             Routed::Wait(waiting) => Next::Wait(waiting),
             Routed::Upgrade(written, accepted) => {
                 served.written += written;
@@ -330,7 +342,42 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
     async fn send_rest(&mut self, unsent: Option<Vec<u8>>) -> io::Result<()> {
         let Some(unsent) = unsent else { return Ok(()) };
         self.enter(Phase::Answer);
-        let mut rest = unsent.as_slice();
+        self.send_all(&unsent).await
+    }
+
+    /// Sends what follows a head.
+    async fn send_body(&mut self, body: Body) -> io::Result<()> {
+        match body {
+            Body::Empty => Ok(()),
+            Body::Shared(bytes) => {
+                self.enter(Phase::Answer);
+                self.send_shared(&bytes).await
+            }
+            Body::Events(events) => self.send_events(events).await,
+        }
+    }
+
+    /// Sends events until the stream ends or the process stops. The client has the time of a reply to take
+    /// each. That it has gone shows when the next is sent.
+    async fn send_events(&mut self, mut events: Box<dyn Events>) -> io::Result<()> {
+        loop {
+            self.enter(Phase::Answer);
+            let Some(bytes) = poll_fn(|context| events.poll_next(context)).await else { return Ok(()) };
+            if self.connection.is_stopping() {
+                return Ok(());
+            }
+            self.send_shared(&bytes).await?;
+        }
+    }
+
+    async fn send_shared(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.send_all(bytes).await?;
+        self.front.shared.borrow().count_bytes(0, bytes.len());
+        Ok(())
+    }
+
+    async fn send_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
         poll_fn(|context| {
             while !rest.is_empty() {
                 match ready!(Pin::new(&mut self.connection).poll_write(context, rest))? {

@@ -20,8 +20,8 @@ use aquatic_net::tcp::Phase;
 use aquatic_runtime::Health;
 use aquatic_runtime::clock::Epoch;
 use aquatic_web::{
-    AfterReply, Front, FrontSettings, Outcome, Runtime, Site, Transport, Upgrade, UpgradeOutcome, Upgraded,
-    Waiting, WebRequest,
+    AfterReply, Body, Events, Front, FrontSettings, Outcome, PageReply, PageRequest, Pages, Runtime, Site,
+    Transport, Upgrade, UpgradeOutcome, Upgraded, Waiting, WebRequest,
 };
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite};
 
@@ -226,6 +226,49 @@ pub(crate) struct Log {
     /// Waiting replies that have been dropped before they were finished.
     pub(crate) given_up: Cell<usize>,
     pub(crate) upgraded: RefCell<Option<(String, Vec<u8>)>>,
+    /// Events that have not been sent; empty ones end the stream.
+    pub(crate) events: RefCell<VecDeque<Arc<[u8]>>>,
+}
+
+/// Body of `/page`, larger than the buffers of a front.
+pub(crate) fn page() -> Arc<[u8]> {
+    b"page ".repeat(20_000).into()
+}
+
+/// Replies to `/page` and `/events`.
+struct FakePages(Rc<Log>);
+
+impl Pages for FakePages {
+    fn respond(&self, request: &PageRequest<'_>, reply: &mut [u8]) -> Option<PageReply> {
+        let head = b"head\r\n\r\n";
+        let body = match request.head.path {
+            b"/page" if request.framing.body => Body::Shared(page()),
+            b"/page" => Body::Empty,
+            b"/events" => Body::Events(Box::new(FakeEvents(Rc::clone(&self.0)))),
+            _ => return None,
+        };
+        reply[..head.len()].copy_from_slice(head);
+        let after = match body {
+            Body::Events(_) => AfterReply::Close,
+            Body::Empty | Body::Shared(_) => AfterReply::of(request.framing),
+        };
+        Some(PageReply { written: head.len(), body, after })
+    }
+}
+
+struct FakeEvents(Rc<Log>);
+
+impl Events for FakeEvents {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Arc<[u8]>>> {
+        let event = self.0.events.borrow_mut().pop_front();
+        event.map_or(Poll::Pending, |event| Poll::Ready((!event.is_empty()).then_some(event)))
+    }
+}
+
+impl Drop for FakeEvents {
+    fn drop(&mut self) {
+        self.0.given_up.set(self.0.given_up.get() + 1);
+    }
 }
 
 /// Replies with the path, or with much more if that begins with `/big`. Replies to `/wait` have to be waited
@@ -396,6 +439,7 @@ impl Served {
             Health::new(1, Epoch::start()),
             FrontSettings { max_request_size: MAX_REQUEST_SIZE },
         );
+        let front = front.with_pages(Some(Rc::new(FakePages(Rc::clone(&log)))));
         Self { task: Box::pin(front.serve(wire.clone())), wire, log, runtime }
     }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use aquatic_http_protocol::{Framing, HttpFault, Persistence, PlainReply, Refusal, Status};
 use aquatic_net::tcp::Phase;
 
-use fakes::{Closed, MAX_REQUEST_SIZE, Read, SWITCHING, Served, Sites, text_of};
+use fakes::{Closed, MAX_REQUEST_SIZE, Read, SWITCHING, Served, Sites, page, text_of};
 use properties::check_bytes;
 
 fn get(path: &str) -> String {
@@ -337,6 +337,48 @@ fn empty_lines_in_front_of_a_request_are_parsed_a_bounded_number_of_times() {
     assert_eq!((served.sent(), served.wire().closed), (refusal(), Some(Closed::Lingering)));
     let left = served.wire().reads.len();
     assert!(left > 70, "after 32 bytes and some more, not {} lines", 100 - left);
+}
+
+#[test]
+fn bodies_that_are_shared_keep_their_position_and_wait_for_the_client() {
+    let requests = [get("/nth"), get("/page"), get("/nth")].concat();
+    let mut served = Served::new(Sites::Both, [bytes(&requests)]);
+    served.wire().room = 1000;
+    assert!(!served.run());
+    assert_eq!(served.wire().phases.last(), Some(&Phase::Answer), "the client has a deadline to receive");
+    assert_eq!(served.wire().sent.len(), 1000);
+    served.wire().room = usize::MAX;
+    assert!(!served.run());
+    let page = String::from_utf8(page().to_vec()).unwrap();
+    let nth = |text| plain(Status::Ok, text, Persistence::Default);
+    assert_eq!(served.sent(), [nth("1"), format!("head\r\n\r\n{page}"), nth("2")].concat());
+    assert_eq!(served.log.bytes.get(), (requests.len(), served.sent().len()));
+    let (served, _) = serve([bytes(get("/page").replace("GET", "HEAD"))]);
+    assert_eq!(served.sent(), "head\r\n\r\n");
+}
+
+#[test]
+fn events_are_sent_until_either_end_has_enough() {
+    for is_stopping in [false, true] {
+        let (mut served, ended) = serve([bytes(get("/events"))]);
+        assert!(!ended && served.sent() == "head\r\n\r\n");
+        served.log.events.borrow_mut().push_back(b"one".as_slice().into());
+        assert!(!served.run());
+        assert_eq!((served.sent().as_str(), served.log.given_up.get()), ("head\r\n\r\none", 0));
+        let next: &[u8] = if is_stopping { b"two" } else { b"" };
+        served.wire().stopping = is_stopping;
+        served.log.events.borrow_mut().push_back(next.into());
+        assert!(served.run());
+        assert_eq!((served.sent().as_str(), served.wire().closed), ("head\r\n\r\none", Some(Closed::AtOnce)));
+        assert_eq!(served.log.given_up.get(), 1);
+    }
+}
+
+#[test]
+fn pages_are_served_where_there_are_only_sockets() {
+    let mut served = Served::new(Sites::OnlySockets, [bytes(get("/page") + &get("/else"))]);
+    assert!(served.run());
+    assert!(served.sent().starts_with("head\r\n\r\npage ") && served.sent().ends_with("sockets only"));
 }
 
 fn corpus() -> Vec<Vec<u8>> {
