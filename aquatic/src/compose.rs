@@ -14,6 +14,7 @@ use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::config::{Opened, ServiceName, TcpChanges};
 use aquatic_net::tcp::{CoreListeners, Protocols, TcpBreakers, TcpSettings, serve_tcp};
 use aquatic_runtime::{Core, CoreService, Engine, Health, MailboxReceiver, broadcast};
+use aquatic_status::CoreStatus;
 use aquatic_tracker::snapshot::{self, CoreSnapshots};
 use aquatic_tracker::{LocalTracker, TrackerSeed};
 use aquatic_udp::{UdpService, UdpSettings};
@@ -24,6 +25,7 @@ use crate::config::{self, Mode, TrackerConfig};
 use crate::environment;
 use crate::memory::MemoryPlan;
 use crate::reload::ConfigReloader;
+use crate::status;
 
 /// Labels of TCP connections in metrics: with both services, one is of HTTP until it is upgraded.
 fn protocol_labels(http: bool, ws: bool) -> Protocols {
@@ -88,34 +90,44 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
         interval.set(config.statistics.interval);
         Ok(Vec::new())
     });
+    let pages = status::open(config, (protocols, memory), &mut engine, &mut reloader)?;
     let (changes, receivers) = broadcast(engine.cores(), MAX_CHANGES).context("cannot make the mailboxes")?;
     reloader.add(move |config| Ok(changes.send(&Arc::new(config.clone()))));
     let seed = (protocols.udp || protocols.http).then_some(seed);
-    let snapshots = match &seed {
-        Some(seed) => snapshot::prepare(&mut engine, seed, config.snapshot_interval)?,
-        None => None,
-    };
-    let snapshots = snapshots.map(|(snapshots, interval)| {
-        reloader.add(move |config| {
-            interval.set(config.snapshot_interval);
-            Ok(Vec::new())
-        });
-        snapshots
-    });
+    let snapshots = prepare_snapshots(config, seed.as_ref(), &mut engine, &mut reloader)?;
     engine.add_periodic(reloader);
     let (mut udp, mut tcp) = (udp.into_iter().flatten(), tcp.into_iter().flatten());
-    let mut snapshots = snapshots.into_iter().flatten();
+    let (mut snapshots, mut pages) = (snapshots.into_iter().flatten(), pages.into_iter());
     let on_core = |(changes, breakers)| CoreServices {
         seed: seed.clone(),
         snapshots: snapshots.next(),
         udp: udp.next(),
         tcp: tcp.next(),
+        pages: pages.next(),
         changes,
         breakers,
     };
     let services = receivers.into_iter().zip(breaker_receivers).map(on_core).collect();
     engine.run(services)?;
     Ok(())
+}
+
+/// Each core's part in snapshots; none where there is nothing to save, or no state directory.
+fn prepare_snapshots(
+    config: &TrackerConfig,
+    seed: Option<&TrackerSeed>,
+    engine: &mut Engine,
+    reloader: &mut ConfigReloader,
+) -> anyhow::Result<Option<Vec<CoreSnapshots>>> {
+    let Some(seed) = seed else { return Ok(None) };
+    let snapshots = snapshot::prepare(engine, seed, config.snapshot_interval)?;
+    Ok(snapshots.map(|(snapshots, interval)| {
+        reloader.add(move |config| {
+            interval.set(config.snapshot_interval);
+            Ok(Vec::new())
+        });
+        snapshots
+    }))
 }
 
 /// Makes the breakers of the protocols that are served, and what tells each core.
@@ -135,7 +147,10 @@ fn open_breakers(
 }
 
 /// The configuration with no more connections than the memory budget allows.
-fn with_affordable_connections(config: &TrackerConfig, memory: Option<MemoryPlan>) -> TrackerConfig {
+pub(crate) fn with_affordable_connections(
+    config: &TrackerConfig,
+    memory: Option<MemoryPlan>,
+) -> TrackerConfig {
     let mut config = config.clone();
     let wanted = config.connections.max_connections;
     config.connections.max_connections = memory.map_or(wanted, |memory| memory.connections.min(wanted));
@@ -149,6 +164,7 @@ struct CoreServices {
     snapshots: Option<CoreSnapshots>,
     udp: Option<UdpService>,
     tcp: Option<TcpServices>,
+    pages: Option<CoreStatus>,
     /// Changed settings.
     changes: MailboxReceiver<Arc<TrackerConfig>>,
     breakers: MailboxReceiver<OpenBreakers>,
@@ -178,7 +194,7 @@ impl CoreService for CoreServices {
         let breakers =
             CoreBreakers::attach(self.breakers, &core).context("cannot wait for changes of the breakers")?;
         let tcp = match self.tcp {
-            Some(tcp) => Some(tcp.start(&core, tracker.as_ref(), &breakers).await),
+            Some(tcp) => Some(tcp.start(&core, tracker.as_ref(), &breakers, self.pages).await?),
             None => None,
         };
         let changing = (tracker.clone(), tcp.as_ref().map(|tcp| tcp.front.clone()));
@@ -249,7 +265,8 @@ impl TcpServices {
         core: &Rc<Core>,
         tracker: Option<&Rc<LocalTracker>>,
         breakers: &CoreBreakers,
-    ) -> StartedTcp {
+        pages: Option<CoreStatus>,
+    ) -> anyhow::Result<StartedTcp> {
         let Self { listeners, settings, forwarded, http, ws, health, http_rules } = self;
         let served = [(http.is_some(), Protocol::Http), (ws.is_some(), Protocol::Ws)];
         let protocols =
@@ -265,11 +282,14 @@ impl TcpServices {
             Some(seed) => Some(WsTracker::start(core, seed, breakers.clone()).await),
             None => None,
         };
-        let front = Front::new(Rc::clone(core), (site, upgrade), health, FrontSettings { max_request_size });
+        let pages =
+            pages.map(|pages| pages.start(core)).transpose().context("cannot start the status page")?;
+        let front = Front::new(Rc::clone(core), (site, upgrade), health, FrontSettings { max_request_size })
+            .with_pages(pages);
         let reporting = (Rc::clone(core), front.clone());
         core.spawn(async move { report_rates(&reporting.0, &reporting.1).await });
         let breakers = TcpBreakers { breakers: breakers.clone(), protocols };
-        StartedTcp { listeners, settings, breakers, front }
+        Ok(StartedTcp { listeners, settings, breakers, front })
     }
 }
 

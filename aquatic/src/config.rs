@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use aquatic_common::config::{
     AccessListConfig, CleaningConfig, ConnectionsConfig, LimitsConfig, LogLevel, MetricsConfig,
     NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig, RateLimitsConfig, StatisticsConfig,
-    Transports,
+    Transports, overlap,
 };
 use aquatic_common::processors::Processors;
 use aquatic_common::settings::{Configuration, FormerKey, Problem, Scope};
 use aquatic_http::HttpConfig;
 use aquatic_net::tcp::config::TcpConfig;
 use aquatic_runtime::EngineConfig;
+use aquatic_status::StatusConfig;
 use aquatic_tracker::{IntervalPolicy, PeerRules, Stretch, TrackerSettings};
 use aquatic_udp::UdpConfig;
 use aquatic_ws::WsConfig;
@@ -57,6 +58,7 @@ aquatic_common::settings! {
         pub privileges: PrivilegesConfig;
         pub metrics: MetricsConfig;
         pub statistics: StatisticsConfig;
+        pub status: StatusConfig;
         pub udp: UdpConfig;
         pub http: HttpConfig;
         pub ws: WsConfig;
@@ -249,6 +251,7 @@ impl TrackerConfig {
         }
         self.check_workers(problems);
         self.network.check(Transports { udp, tcp: http || ws }, &self.metrics, problems);
+        self.check_status(http || ws, problems);
         self.privileges.check(problems);
         self.rate_limits.check(problems);
         if http || ws {
@@ -265,6 +268,26 @@ impl TrackerConfig {
         }
         if ws {
             self.ws.check(problems);
+        }
+    }
+
+    fn check_status(&self, tcp: bool, problems: &mut Vec<Problem>) {
+        let status = &self.status;
+        status.check(problems);
+        if !status.enable || !status.own_address {
+            return;
+        }
+        if tcp {
+            self.network.check_endpoint(StatusConfig::address, status.address, problems);
+        }
+        if self.metrics.enable && overlap(status.address, self.metrics.address) {
+            let text = format!(
+                "{} conflicts with {}; the status page serves /metrics to operators as well, so one of the two \
+                 may do",
+                status.address,
+                MetricsConfig::address
+            );
+            problems.push(Problem::new(StatusConfig::address, text));
         }
     }
 

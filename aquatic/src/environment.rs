@@ -11,6 +11,7 @@ use aquatic_net::block_list::BlockList;
 use aquatic_net::tcp::{TlsError, TlsFiles, check_unix_socket};
 use aquatic_runtime::cores::{self, CorePlanError};
 use aquatic_runtime::{privileges, state_directory};
+use aquatic_status::StatusConfig;
 use aquatic_tracker::SharedAccessList;
 
 use crate::config::{Mode, TrackerConfig};
@@ -98,12 +99,15 @@ fn check_addresses(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Proble
     let network = &config.network;
     let has_tls = config.serves_tls(mode);
     let metrics = Addresses(vec![config.metrics.address]);
+    let status = Addresses(vec![config.status.address]);
+    let has_status = config.status.enable && config.status.own_address;
     for (key, addresses, is_used) in [
         (NetworkConfig::address_ipv4, &network.address_ipv4, network.use_ipv4),
         (NetworkConfig::address_ipv6, &network.address_ipv6, network.use_ipv6),
         (NetworkConfig::tls_address_ipv4, &network.tls_address_ipv4, network.use_ipv4 && has_tls),
         (NetworkConfig::tls_address_ipv6, &network.tls_address_ipv6, network.use_ipv6 && has_tls),
         (MetricsConfig::address, &metrics, config.metrics.enable),
+        (StatusConfig::address, &status, has_status),
     ] {
         for &address in addresses.0.iter().filter(|address| is_used && !network.may_skip(**address)) {
             let port = if address.port() < 1024 { address.port() } else { 0 };

@@ -9,6 +9,7 @@ mod config;
 mod environment;
 mod memory;
 mod reload;
+mod status;
 
 use std::process::ExitCode;
 

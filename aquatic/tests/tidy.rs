@@ -20,7 +20,7 @@ const MIN_CRATE_DOC_LINES: usize = 2;
 
 /// Which members each member may use: those below it. Protocol codecs and the store know nothing of the
 /// tracker around them, and nothing knows the services but the program.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     (
         "aquatic",
         &[
@@ -31,6 +31,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "aquatic_metrics",
             "aquatic_net",
             "aquatic_runtime",
+            "aquatic_status",
             "aquatic_tracker",
             "aquatic_udp",
             "aquatic_web",
@@ -79,6 +80,17 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "aquatic_tracker",
             "aquatic_web",
             "aquatic_ws_protocol",
+        ],
+    ),
+    (
+        "aquatic_status",
+        &[
+            "aquatic_common",
+            "aquatic_http_protocol",
+            "aquatic_metrics",
+            "aquatic_net",
+            "aquatic_runtime",
+            "aquatic_web",
         ],
     ),
     (

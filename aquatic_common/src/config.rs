@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use connections::{ConnectionsConfig, OnMissingClient, ProxiesConfig};
-pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports};
+pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports, overlap};
 pub use rate_limits::{RateLimitMode, RateLimitsConfig};
 
 use crate::access_list::AccessListMode;

@@ -315,6 +315,40 @@ pub const METRICS_UNSERVED: Metric = metric(
     Kind::Loss,
     "Connections to the metrics endpoint that were closed at once, because of its limit or an error",
 );
+/// Connections to the status page's own address that were closed at once.
+pub const STATUS_UNSERVED: Metric = metric(
+    "aquatic_status_unserved",
+    Kind::Loss,
+    "Connections to the status page's own address closed at once, because of its limit or an error",
+);
+/// Requests for the status page and its figures.
+pub const STATUS_REQUESTS: Metric =
+    metric("aquatic_status_requests", Kind::Counter, "Requests for the status page, its files and figures");
+/// Requests for the operator's view by others.
+pub const STATUS_DENIED: Metric = metric(
+    "aquatic_status_denied",
+    Kind::Counter,
+    "Requests for the operator's view of the status page without the token, from elsewhere",
+);
+/// Bytes of the status page and its figures.
+pub const STATUS_SENT: Metric =
+    metric("aquatic_status_sent", Kind::Counter, "Status page, its files and figures sent")
+        .in_unit(Unit::Bytes);
+/// Streams of the status page that are open.
+pub const STATUS_STREAMS: Metric =
+    metric("aquatic_status_streams", Kind::Gauge, "Viewers of the status page with a stream of figures");
+/// Streams of the status page that were refused.
+pub const STATUS_STREAMS_REFUSED: Metric = metric(
+    "aquatic_status_streams_refused",
+    Kind::Counter,
+    "Streams of the status page refused because of status.max_streams",
+);
+/// Streams of the status page that were ended.
+pub const STATUS_STREAMS_SLOW: Metric = metric(
+    "aquatic_status_streams_slow",
+    Kind::Counter,
+    "Streams of the status page ended because their viewer did not receive them",
+);
 /// Start of the process.
 pub const PROCESS_START: Metric =
     metric("process_start_time", Kind::Gauge, "Start time of the process in seconds since 1970-01-01 UTC")

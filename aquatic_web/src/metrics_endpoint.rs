@@ -29,8 +29,9 @@ pub fn open(config: &MetricsConfig, engine: &mut Engine) -> anyhow::Result<()> {
     if !config.enable {
         return Ok(());
     }
-    let listener =
-        SideListener::bind(config.address, engine.listeners()).map_err(BindError::classified).context("metrics endpoint")?;
+    let listener = SideListener::bind(config.address, engine.listeners())
+        .map_err(BindError::classified)
+        .context("metrics endpoint")?;
     log::info!("metrics: http://{}/metrics", listener.address());
     listener.serve(engine, ("metrics", &names::METRICS_UNSERVED), Arc::new(MetricsSources::new(engine)));
     Ok(())

@@ -345,35 +345,30 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
         self.send_all(&unsent).await
     }
 
-    /// Sends what follows a head.
+    /// Sends what follows a head. It does not count as sent by the site.
     async fn send_body(&mut self, body: Body) -> io::Result<()> {
         match body {
             Body::Empty => Ok(()),
             Body::Shared(bytes) => {
                 self.enter(Phase::Answer);
-                self.send_shared(&bytes).await
+                self.send_all(&bytes).await
             }
             Body::Events(events) => self.send_events(events).await,
         }
     }
 
     /// Sends events until the stream ends or the process stops. The client has the time of a reply to take
-    /// each. That it has gone shows when the next is sent.
+    /// each; in between, the connection is idle. That the client has gone shows when the next is sent.
     async fn send_events(&mut self, mut events: Box<dyn Events>) -> io::Result<()> {
         loop {
-            self.enter(Phase::Answer);
             let Some(bytes) = poll_fn(|context| events.poll_next(context)).await else { return Ok(()) };
             if self.connection.is_stopping() {
                 return Ok(());
             }
-            self.send_shared(&bytes).await?;
+            self.enter(Phase::Answer);
+            self.send_all(&bytes).await?;
+            self.enter(Phase::Idle);
         }
-    }
-
-    async fn send_shared(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.send_all(bytes).await?;
-        self.front.shared.borrow().count_bytes(0, bytes.len());
-        Ok(())
     }
 
     async fn send_all(&mut self, bytes: &[u8]) -> io::Result<()> {

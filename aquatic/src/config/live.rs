@@ -47,6 +47,7 @@ pub(super) const APPLIES: &[(&str, Applies)] = &[
     ("privileges", OnRestart),
     ("metrics", OnRestart),
     (StatisticsConfig::interval, OnReload),
+    ("status", OnRestart),
     ("udp", OnRestart),
     (UdpConfig::max_response_peers, OnReload),
     (UdpConfig::max_scrape_torrents, OnReload),

@@ -92,7 +92,7 @@ fn a_subcommand_prints_the_sections_that_it_reads() {
         assert_eq!(printed.contains("enable_tls"), mode != Mode::Udp);
         table.into_iter().filter(|(_, value)| value.is_table()).map(|(name, _)| name).collect::<Vec<_>>()
     };
-    let common = ["access_list", "metrics", "network", "privileges", "rate_limits", "statistics"];
+    let common = ["access_list", "metrics", "network", "privileges", "rate_limits", "statistics", "status"];
     let with = |more: &[&'static str]| {
         let mut all = [&common, more].concat();
         all.sort_unstable();
@@ -124,6 +124,17 @@ fn a_subcommand_checks_what_it_reads() {
         ("ws.client.max_message_rate = 2000", "ws.client.max_message_burst", [true, false, false, true]),
         ("network.accept_plain = true", "network.accept_plain", [true, false, true, true]),
         ("proxies.proxy_protocol = true", "proxies.proxy_protocol", [true, false, true, true]),
+        ("status.path = '/status'", "status.path", [true; 4]),
+        (
+            "status.own_address = true\nstatus.address = '0.0.0.0:6969'",
+            "status.address",
+            [true, false, true, true],
+        ),
+        (
+            "status.own_address = true\nmetrics.enable = true\nmetrics.address = '127.0.0.1:6970'",
+            "status.address",
+            [true; 4],
+        ),
         ("privileges.user = 'tracker'", "privileges.drop_privileges", [true; 4]),
         ("network.address_ipv4 = []", "network.address_ipv4", [true; 4]),
         ("cpus = '0-1'\nworkers = 3", "workers", [true; 4]),

@@ -10,7 +10,7 @@ fn pages_other_than_the_tracker_s() {
     let mut client = Plain::connect(tracker.address());
     let health = client.get("/health");
     assert_eq!((health.status(), health.text()), (200, "ok\n"));
-    for path in ["/", "/stats", "/announcex", "/a", "/scrapes", "*", "/announce/x"] {
+    for path in ["/index.html", "/stats/x", "/announcex", "/a", "/scrapes", "*", "/announce/x"] {
         let response = client.get(path);
         let text = "not found; try /announce or /scrape\n";
         assert_eq!((response.status(), response.text()), (404, text), "{path}");

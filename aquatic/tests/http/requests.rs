@@ -278,7 +278,7 @@ fn requests_and_refusals_are_counted() {
     (0..40).for_each(|number| drop(client.get(&announce(&torrent(number), 1, ""))));
     (0..3).for_each(|_| drop(client.get(&scrape(&[torrent(1), torrent(2), torrent(3)]))));
     (0..5).for_each(|_| drop(client.get("/scrape")));
-    (0..2).for_each(|_| drop(client.get("/")));
+    (0..2).for_each(|_| drop(client.get("/nothing")));
     client.get("/health");
     let count = |name: &str, labels: &[&str]| -> f64 {
         let page = crate::support::fetch(metrics, "/metrics");

@@ -27,7 +27,7 @@ fn exchange(tracker: SocketAddr, bytes: &[u8]) -> String {
 fn plain_requests_are_answered() {
     let tracker = start(&[]);
     assert_eq!(fetch(tracker.address(), "/health"), "ok\n");
-    let visit = exchange(tracker.address(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let visit = exchange(tracker.address(), b"GET /announce HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(
         visit.starts_with("HTTP/1.1 426 Upgrade Required\r\n") && visit.contains("WebTorrent"),
         "{visit}"

@@ -246,12 +246,17 @@ impl NetworkConfig {
     }
 
     fn check_metrics(&self, metrics: &MetricsConfig, problems: &mut Vec<Problem>) {
+        if metrics.enable {
+            self.check_endpoint(MetricsConfig::address, metrics.address, problems);
+        }
+    }
+
+    /// Reports the address of an endpoint, the value of a key, that is a listening address of TCP.
+    pub fn check_endpoint(&self, key: &str, address: SocketAddr, problems: &mut Vec<Problem>) {
         let listeners = self.tcp_listeners();
-        let taken =
-            listeners.iter().find(|(address, _)| metrics.enable && overlap(*address, metrics.address));
-        if let Some((address, _)) = taken {
-            let text = format!("{} conflicts with the listening address {address}", metrics.address);
-            problems.push(Problem::new(MetricsConfig::address, text));
+        if let Some((taken, _)) = listeners.iter().find(|(taken, _)| overlap(*taken, address)) {
+            problems
+                .push(Problem::new(key, format!("{address} conflicts with the listening address {taken}")));
         }
     }
 }
@@ -278,7 +283,8 @@ fn overlapping(addresses: &[SocketAddr]) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 /// Whether two addresses cannot both be listened on. For port 0 the kernel chooses a free one.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+#[must_use]
+pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.is_ipv4() == other.is_ipv4() && same_ip && one.port() == other.port() && one.port() != 0
 }
