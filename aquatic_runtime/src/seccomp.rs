@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use aquatic_common::config::PrivilegesConfig;
 use libc::c_long;
@@ -183,17 +183,18 @@ impl SyscallFilterError {
     /// The error, with what the operator can do about it.
     pub(crate) fn advice(&self) -> String {
         format!(
-            "system calls are not filtered: {self}. The kernel needs seccomp (CONFIG_SECCOMP_FILTER); \
-             {} = false turns this warning off",
+            "system calls are not filtered: {self}. The kernel needs seccomp (CONFIG_SECCOMP_FILTER), and a systemd \
+             unit or container has to allow it (SystemCallFilter=seccomp); {} = false turns this warning off",
             PrivilegesConfig::filter_system_calls
         )
     }
 }
 
-/// Sets the filter for the calling thread, if there is one. A thread without it works on, after a warning.
+/// Sets the filter for the calling thread, if there is one. A thread without it works on; the first one warns.
 pub(crate) fn apply(filter: Option<&SyscallFilter>, phase: Phase) {
+    static WARNING: Once = Once::new();
     if let Some(Err(error)) = filter.map(|filter| filter.apply(phase)) {
-        log::warn!("{}", error.advice());
+        WARNING.call_once(|| log::warn!("{}", error.advice()));
     }
 }
 
