@@ -190,7 +190,8 @@ impl SyscallFilterError {
     }
 }
 
-/// Sets the filter for the calling thread, if there is one. A thread without it works on; the first one warns.
+/// Sets the filter for the calling thread, if there is one. A thread without it works on; the first one
+/// warns.
 pub(crate) fn apply(filter: Option<&SyscallFilter>, phase: Phase) {
     static WARNING: Once = Once::new();
     if let Some(Err(error)) = filter.map(|filter| filter.apply(phase)) {

@@ -43,8 +43,8 @@ impl TlsFault {
         error.get_ref()?.downcast_ref().map(Self::of_tls)
     }
 
-    /// Returns the fault that an error during a handshake is about. `None` for deadlines, which are counted as
-    /// such.
+    /// Returns the fault that an error during a handshake is about. `None` for deadlines, which are counted
+    /// as such.
     pub(super) fn of_handshake(error: &io::Error) -> Option<Self> {
         let is_closed = matches!(
             error.kind(),
