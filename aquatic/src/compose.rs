@@ -19,13 +19,15 @@ use aquatic_tracker::snapshot::{self, CoreSnapshots};
 use aquatic_tracker::{LocalTracker, TrackerSeed};
 use aquatic_udp::{UdpService, UdpSettings};
 use aquatic_web::{Front, FrontSettings, metrics_endpoint, reply_to_plain};
-use aquatic_ws::{WsSeed, WsTracker};
+use aquatic_ws::{WsOverview, WsSeed, WsTracker};
 
 use crate::config::{self, Mode, TrackerConfig};
+use crate::control::{self, Controlled, CoreControl, CoreParts};
 use crate::environment;
 use crate::memory::MemoryPlan;
 use crate::reload::ConfigReloader;
 use crate::status;
+use crate::summary;
 
 /// Labels of TCP connections in metrics: with both services, one is of HTTP until it is upgraded.
 fn protocol_labels(http: bool, ws: bool) -> Protocols {
@@ -82,6 +84,7 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
     });
     let (breakers, breaker_receivers) = open_breakers(config, protocols, &mut engine)?;
     let access_list = Arc::clone(seed.access_list());
+    let mut controlled = Controlled::of(mode, &engine, (&seed, &blocked, &breakers), reloader.report());
     let interval = engine.statistics_interval();
     reloader.add(move |config| {
         access_list.configure(&config.access_list);
@@ -94,13 +97,17 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
     let (changes, receivers) = broadcast(engine.cores(), MAX_CHANGES).context("cannot make the mailboxes")?;
     reloader.add(move |config| Ok(changes.send(&Arc::new(config.clone()))));
     let seed = (protocols.udp || protocols.http).then_some(seed);
-    let snapshots = prepare_snapshots(config, seed.as_ref(), &mut engine, &mut reloader)?;
+    let snapshots = open_snapshots(&mut engine, seed.as_ref(), config, (&mut reloader, &mut controlled))?;
     engine.add_periodic(reloader);
+    let control = control::open(config, controlled, &mut engine)?;
     let (mut udp, mut tcp) = (udp.into_iter().flatten(), tcp.into_iter().flatten());
-    let (mut snapshots, mut pages) = (snapshots.into_iter().flatten(), pages.into_iter());
+    let (mut snapshots, mut pages) = (snapshots.into_iter(), pages.into_iter());
+    let mut control = control.into_iter().flatten();
     let on_core = |(changes, breakers)| CoreServices {
         seed: seed.clone(),
         snapshots: snapshots.next(),
+        control: control.next(),
+        log_requests: config.log_requests,
         udp: udp.next(),
         tcp: tcp.next(),
         pages: pages.next(),
@@ -108,26 +115,29 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
         breakers,
     };
     let services = receivers.into_iter().zip(breaker_receivers).map(on_core).collect();
+    summary::log(config, mode, engine.cores());
     engine.run(services)?;
     Ok(())
 }
 
-/// Each core's part in snapshots; none where there is nothing to save, or no state directory.
-fn prepare_snapshots(
-    config: &TrackerConfig,
-    seed: Option<&TrackerSeed>,
+/// Has torrents saved and loaded, if they are served and there is a state directory. Returns each core's part.
+fn open_snapshots(
     engine: &mut Engine,
-    reloader: &mut ConfigReloader,
-) -> anyhow::Result<Option<Vec<CoreSnapshots>>> {
-    let Some(seed) = seed else { return Ok(None) };
-    let snapshots = snapshot::prepare(engine, seed, config.snapshot_interval)?;
-    Ok(snapshots.map(|(snapshots, interval)| {
-        reloader.add(move |config| {
-            interval.set(config.snapshot_interval);
-            Ok(Vec::new())
-        });
-        snapshots
-    }))
+    seed: Option<&TrackerSeed>,
+    config: &TrackerConfig,
+    (reloader, controlled): (&mut ConfigReloader, &mut Controlled),
+) -> anyhow::Result<Vec<CoreSnapshots>> {
+    let prepared = match seed {
+        Some(seed) => snapshot::prepare(engine, seed, config.snapshot_interval)?,
+        None => None,
+    };
+    let Some(snapshot::Prepared { cores, interval, trigger }) = prepared else { return Ok(Vec::new()) };
+    reloader.add(move |config| {
+        interval.set(config.snapshot_interval);
+        Ok(Vec::new())
+    });
+    controlled.snapshots = Some(trigger);
+    Ok(cores)
 }
 
 /// Makes the breakers of the protocols that are served, and what tells each core.
@@ -162,6 +172,9 @@ struct CoreServices {
     /// The tracker that UDP and HTTP share; `None` where neither is served.
     seed: Option<TrackerSeed>,
     snapshots: Option<CoreSnapshots>,
+    control: Option<CoreControl>,
+    /// One of so many requests is logged; 0 for none.
+    log_requests: u32,
     udp: Option<UdpService>,
     tcp: Option<TcpServices>,
     pages: Option<CoreStatus>,
@@ -188,6 +201,9 @@ impl CoreService for CoreServices {
             Some(seed) => Some(LocalTracker::start(&core, seed).await),
             None => None,
         };
+        if let Some(tracker) = &tracker {
+            tracker.state().requests().log_one_of(self.log_requests);
+        }
         if let (Some(snapshots), Some(tracker)) = (self.snapshots, &tracker) {
             snapshots.attach(&core, tracker)?;
         }
@@ -197,6 +213,10 @@ impl CoreService for CoreServices {
             Some(tcp) => Some(tcp.start(&core, tracker.as_ref(), &breakers, self.pages).await?),
             None => None,
         };
+        if let Some(control) = self.control {
+            let ws = tcp.as_ref().and_then(|tcp| tcp.overview.clone());
+            control.attach(CoreParts { core: Rc::clone(&core), tracker: tracker.clone(), ws })?;
+        }
         let changing = (tracker.clone(), tcp.as_ref().map(|tcp| tcp.front.clone()));
         let cores = core.count();
         self.changes
@@ -282,6 +302,7 @@ impl TcpServices {
             Some(seed) => Some(WsTracker::start(core, seed, breakers.clone()).await),
             None => None,
         };
+        let overview = upgrade.as_ref().map(WsTracker::overview);
         let pages =
             pages.map(|pages| pages.start(core)).transpose().context("cannot start the status page")?;
         let front = Front::new(Rc::clone(core), (site, upgrade), health, FrontSettings { max_request_size })
@@ -289,7 +310,7 @@ impl TcpServices {
         let reporting = (Rc::clone(core), front.clone());
         core.spawn(async move { report_rates(&reporting.0, &reporting.1).await });
         let breakers = TcpBreakers { breakers: breakers.clone(), protocols };
-        Ok(StartedTcp { listeners, settings, breakers, front })
+        Ok(StartedTcp { listeners, settings, breakers, front, overview })
     }
 }
 
@@ -302,12 +323,14 @@ struct StartedTcp {
     settings: TcpSettings,
     breakers: TcpBreakers,
     front: CoreFront,
+    /// What WebTorrent swarms tell about themselves.
+    overview: Option<WsOverview>,
 }
 
 impl StartedTcp {
     /// Serves connections until the process stops.
     async fn serve(self, core: &Rc<Core>) -> anyhow::Result<()> {
-        let Self { listeners, settings, breakers, front } = self;
+        let Self { listeners, settings, breakers, front, .. } = self;
         let handler = move |connection| front.clone().serve(connection);
         serve_tcp(Rc::clone(core), listeners, settings, breakers, handler).await
     }
@@ -335,6 +358,7 @@ fn reconfigure(
     let rates = &config.rate_limits;
     if let Some(tracker) = tracker {
         tracker.reconfigure(&config.tracker());
+        tracker.state().requests().log_one_of(config.log_requests);
     }
     // Networks that cannot be parsed have been reported by the check of the configuration.
     let (Some(front), Ok(forwarded)) = (front, config.tcp().forwarded()) else { return };

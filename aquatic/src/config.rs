@@ -6,9 +6,9 @@ mod live;
 use std::path::PathBuf;
 
 use aquatic_common::config::{
-    AccessListConfig, CleaningConfig, ConnectionsConfig, LimitsConfig, LogLevel, MetricsConfig,
-    NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig, RateLimitsConfig, StatisticsConfig,
-    Transports, overlap,
+    AccessListConfig, CleaningConfig, ConnectionsConfig, ControlConfig, LimitsConfig, LogFormat,
+    MetricsConfig, NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig, RateLimitsConfig,
+    StatisticsConfig, Transports, overlap,
 };
 use aquatic_common::processors::Processors;
 use aquatic_common::settings::{Configuration, FormerKey, Problem, Scope};
@@ -22,6 +22,7 @@ use aquatic_ws::WsConfig;
 
 use crate::environment;
 
+pub(crate) use aquatic_common::config::LogLevel;
 pub(crate) use live::{Applies, applies};
 
 aquatic_common::settings! {
@@ -35,6 +36,13 @@ aquatic_common::settings! {
         pub cpus: Processors = Processors::default();
         /// Level of the log. Addresses of clients are logged at "debug" and "trace" only.
         pub log_level: LogLevel = LogLevel::Info;
+        /// Format of the log: "text" has time, level and message, "json" an object per line, "journal" a
+        /// priority and the message for the journal of systemd, which adds the time. "auto" is "journal" if
+        /// standard error is connected to the journal, else "text".
+        pub log_format: LogFormat = LogFormat::Auto;
+        /// Log one of this number of UDP and HTTP requests, at level "info", with the network of the client
+        /// (/24 or /48) in place of its address; 0 for none. A worker logs at most 400 a second.
+        pub log_requests: u32 = 0, unit "requests", in 0..=1_000_000_000;
         /// Reload when the configuration file, the access list or the TLS certificate changes, as on SIGHUP.
         /// A change is noticed within about two seconds. Replace files by renaming complete ones over them.
         pub reload_on_change: bool = false;
@@ -57,6 +65,7 @@ aquatic_common::settings! {
         pub access_list: AccessListConfig;
         pub privileges: PrivilegesConfig;
         pub metrics: MetricsConfig;
+        pub control: ControlConfig;
         pub statistics: StatisticsConfig;
         pub status: StatusConfig;
         pub udp: UdpConfig;
@@ -76,6 +85,18 @@ pub(crate) enum Mode {
     Http,
     /// WebTorrent.
     Ws,
+}
+
+impl Mode {
+    /// Name of the subcommand.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Udp => "udp",
+            Self::Http => "http",
+            Self::Ws => "ws",
+        }
+    }
 }
 
 /// A set of protocols.
@@ -103,6 +124,7 @@ impl Protocols {
 /// The sections and keys that only some protocols read. The longest name that contains a key decides; keys
 /// without any are read by all protocols. What no protocol reads is read by [`Mode::All`] only.
 const READERS: &[(&str, Protocols)] = &[
+    ("log_requests", Protocols::SWARM),
     (NetworkConfig::only_ipv6, Protocols::TCP),
     (NetworkConfig::unix_socket_path, Protocols::TCP),
     (NetworkConfig::unix_socket_mode, Protocols::TCP),
@@ -170,6 +192,10 @@ impl Configuration for TrackerConfig {
 
     fn log_level(&self) -> LogLevel {
         self.log_level
+    }
+
+    fn log_format(&self) -> LogFormat {
+        self.log_format
     }
 
     fn former_keys() -> &'static [FormerKey] {

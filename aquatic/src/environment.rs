@@ -15,6 +15,7 @@ use aquatic_status::StatusConfig;
 use aquatic_tracker::SharedAccessList;
 
 use crate::config::{Mode, TrackerConfig};
+use crate::control;
 
 /// The files that are read at start and at a reload, with what they are.
 pub(crate) fn files(
@@ -68,6 +69,7 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
         check_tls(&config.network, problems);
     }
     check_addresses(config, mode, problems);
+    control::check(config, problems);
     if config.serves_tcp(mode)
         && config.network.has_unix_socket()
         && let Err(error) = check_unix_socket(&config.network.unix_socket_path)

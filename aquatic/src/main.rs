@@ -6,10 +6,12 @@
 mod commands;
 mod compose;
 mod config;
+mod control;
 mod environment;
 mod memory;
 mod reload;
 mod status;
+mod summary;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aquatic_cli_helpers::changes::{Change, adopt, changes};
@@ -19,6 +20,31 @@ use crate::environment;
 /// Applies a configuration to a part of the tracker. Returns the cores that could not be told.
 type Target = Box<dyn FnMut(&TrackerConfig) -> anyhow::Result<Vec<usize>> + Send>;
 
+/// What came of the last reload; copies share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReloadReport(Arc<Mutex<Report>>);
+
+#[derive(Clone, Debug, Default)]
+struct Report {
+    reloads: u64,
+    /// What has changed, or why nothing has.
+    outcome: Option<Result<String, String>>,
+}
+
+impl ReloadReport {
+    /// Number of reloads so far, and what came of the last one.
+    pub(crate) fn get(&self) -> (u64, Option<Result<String, String>>) {
+        let Report { reloads, outcome } = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (reloads, outcome)
+    }
+
+    fn set(&self, outcome: Result<String, String>) {
+        let mut report = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        report.reloads += 1;
+        report.outcome = Some(outcome);
+    }
+}
+
 /// The configuration in effect, and what has to be told when it changes. In the main thread.
 pub(crate) struct ConfigReloader {
     flags: ConfigFlags,
@@ -29,6 +55,9 @@ pub(crate) struct ConfigReloader {
     failed: Counter,
     trigger: ReloadTrigger,
     watch: Watch,
+    report: ReloadReport,
+    /// What the report is going to say once the other files have been read.
+    outcome: Option<Result<String, String>>,
 }
 
 impl fmt::Debug for ConfigReloader {
@@ -51,6 +80,8 @@ impl ConfigReloader {
             failed: outcome("failed"),
             trigger: engine.reload_trigger(),
             watch: Watch::default(),
+            report: ReloadReport::default(),
+            outcome: None,
         };
         // With a new root directory, other files will have these paths.
         if config.privileges.chroot_path.as_os_str().is_empty() {
@@ -67,8 +98,13 @@ impl ConfigReloader {
         self.targets.push(Box::new(apply));
     }
 
-    /// Reads the configuration again and applies it. After an error, nothing has changed.
-    fn try_reload(&mut self) -> anyhow::Result<()> {
+    /// What came of the last reload.
+    pub(crate) fn report(&self) -> ReloadReport {
+        self.report.clone()
+    }
+
+    /// Reads the configuration again and applies it. Returns what has changed. After an error, nothing has.
+    fn try_reload(&mut self) -> anyhow::Result<String> {
         let new = load(self.flags.config.as_deref(), &self.flags.set, &self.mode)?;
         let mut changes = changes(&self.current, &new)?;
         changes.retain(|change| self.mode.reads(&change.key));
@@ -97,15 +133,14 @@ impl ConfigReloader {
         for Change { key, .. } in &restart {
             log::warn!("{key} has changed; restart to apply");
         }
-        match (live.len(), restart.len()) {
-            (0, 0) => log::info!("configuration reloaded: no changes"),
-            (live, restart) => {
-                log::info!("configuration reloaded: {live} applied, {restart} to be applied by a restart");
-            }
-        }
+        let outcome = match (live.len(), restart.len()) {
+            (0, 0) => "no changes".to_owned(),
+            (live, restart) => format!("{live} applied, {restart} to be applied by a restart"),
+        };
+        log::info!("configuration reloaded: {outcome}");
         logger::set_level(next.log_level);
         self.current = next;
-        Ok(())
+        Ok(outcome)
     }
 
     fn apply(&mut self, next: &TrackerConfig) {
@@ -138,14 +173,25 @@ impl Periodic for ConfigReloader {
     fn reload_configuration(&mut self) {
         // Before they are read: a change after that is noticed.
         let watched = Watch::of(self.files());
-        match self.try_reload() {
-            Ok(()) => self.done.add(1),
+        self.outcome = Some(match self.try_reload() {
+            Ok(outcome) => {
+                self.done.add(1);
+                Ok(outcome)
+            }
             Err(error) => {
                 self.failed.add(1);
                 log::error!("configuration not reloaded, the previous one stays in effect: {error:#}");
+                Err(format!("{error:#}"))
             }
-        }
+        });
         self.watch = watched;
+    }
+
+    /// Called after the other files have been read, as this was added last.
+    fn reload(&mut self) {
+        if let Some(outcome) = self.outcome.take() {
+            self.report.set(outcome);
+        }
     }
 }
 

@@ -47,6 +47,7 @@ mod exit;
 mod expected;
 mod flags;
 mod load;
+mod log_format;
 mod log_queue;
 pub mod logger;
 mod nearest;

@@ -21,6 +21,9 @@ struct State {
     writing: bool,
 }
 
+/// The line about a number of lost lines.
+type Notice = fn(u64) -> Vec<u8>;
+
 /// Handle of the queue; copies share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogQueue(Arc<Shared>);
@@ -32,14 +35,15 @@ struct Shared {
 }
 
 impl LogQueue {
-    /// A queue with a thread that writes what is queued.
+    /// A queue with a thread that writes what is queued, and `notice` where lines were lost.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn start(out: impl Write + Send + 'static, notice: Notice) -> io::Result<Self> {
         let queue = Self::default();
         let writer = queue.clone();
-        thread::Builder::new().name("aquatic-log".to_owned()).spawn(move || writer.write_all_to(out))?;
+        let write = move || writer.write_all_to(out, notice);
+        thread::Builder::new().name("aquatic-log".to_owned()).spawn(write)?;
         Ok(queue)
     }
 
@@ -66,7 +70,7 @@ impl LogQueue {
     }
 
     /// Writes batches for as long as the process runs.
-    fn write_all_to(&self, mut out: impl Write) -> ! {
+    fn write_all_to(&self, mut out: impl Write, notice: Notice) -> ! {
         loop {
             let idle = |state: &mut State| state.waiting.is_empty();
             let waited = self.0.changed.wait_while(self.lock(), idle);
@@ -76,8 +80,7 @@ impl LogQueue {
             state.writing = true;
             drop(state);
             if lost > 0 {
-                let notice = format!("WARN  {lost} log lines were lost: standard error was not read\n");
-                batch.extend_from_slice(notice.as_bytes());
+                batch.extend_from_slice(&notice(lost));
             }
             // Nothing can be reported where the report would have to be written.
             let _ = write_batch(&mut out, &batch);
@@ -124,9 +127,13 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(10);
 
+    fn notice(lost: u64) -> Vec<u8> {
+        format!("WARN  {lost} log lines were lost\n").into_bytes()
+    }
+
     fn queue_into_pipe() -> (LogQueue, PipeReader) {
         let (reader, writer) = pipe().unwrap();
-        (LogQueue::start(writer).unwrap(), reader)
+        (LogQueue::start(writer, notice).unwrap(), reader)
     }
 
     fn read_until(reader: &mut PipeReader, wanted: &str) -> String {
@@ -167,7 +174,7 @@ mod tests {
     #[test]
     fn a_full_device_is_no_reason_to_wait() {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let queue = LogQueue::start(full).unwrap();
+        let queue = LogQueue::start(full, notice).unwrap();
         queue.push(b"nowhere to go\n");
         assert!(queue.flush(LONG));
     }

@@ -1,14 +1,15 @@
-//! Log: one line per message on standard error, with time and level. A thread of its own writes
-//! (`log_queue`).
+//! Log on standard error, in a format for people, programs or the journal (`log_format`). A thread of its own
+//! writes (`log_queue`).
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use aquatic_common::config::LogLevel;
+use aquatic_common::config::{LogFormat, LogLevel};
 use env_logger::{Builder, Logger, Target, WriteStyle};
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::log_format::{Format, Message};
 use crate::log_queue::LogQueue;
 
 /// Longest wait for the reader of standard error when the process ends.
@@ -23,8 +24,8 @@ const NOT_FOR_OPERATORS: &str = "glommio::sys::uring";
 /// errors are let through, whatever the level, because their lower levels are written for their authors.
 ///
 /// A second call changes the level only.
-pub fn start(level: LogLevel) {
-    let mut builder = builder();
+pub fn start(level: LogLevel, format: LogFormat) {
+    let mut builder = builder(*FORMAT.get_or_init(|| Format::of(format)));
     if let Some(queue) = queue() {
         builder.target(Target::Pipe(Box::new(queue.clone())));
     }
@@ -35,6 +36,14 @@ pub fn start(level: LogLevel) {
     }
 }
 
+/// Format of everything that is written to standard error from now on.
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
+/// The format in use, or the one that would be if none is configured.
+fn format() -> Format {
+    FORMAT.get().copied().unwrap_or_else(|| Format::of(LogFormat::Auto))
+}
+
 /// Changes the level.
 pub fn set_level(level: LogLevel) {
     log::set_max_level(filter(level));
@@ -43,18 +52,31 @@ pub fn set_level(level: LogLevel) {
 /// Queue of everything that is written to standard error; `None` if its thread cannot be started.
 fn queue() -> Option<&'static LogQueue> {
     static QUEUE: OnceLock<Option<LogQueue>> = OnceLock::new();
-    QUEUE.get_or_init(|| LogQueue::start(io::stderr()).ok()).as_ref()
+    QUEUE.get_or_init(|| LogQueue::start(io::stderr(), lost_lines).ok()).as_ref()
 }
 
-/// Writes a line to standard error, behind all messages, and waits a moment until it is written.
-pub(crate) fn write_last(line: &str) {
+/// What is written in place of lines that were lost.
+fn lost_lines(count: u64) -> Vec<u8> {
+    let text = format!("{count} log lines were lost: standard error was not read");
+    Message::now(Level::Warn, module_path!(), &text).line(format())
+}
+
+/// Writes why the program ends to standard error, behind all messages, and waits a moment until it is
+/// written.
+pub(crate) fn write_last(text: &str) {
+    let line = match format() {
+        Format::Text => format!("error: {text}\n").into_bytes(),
+        format @ (Format::Json | Format::Journal) => {
+            Message::now(Level::Error, module_path!(), text).line(format)
+        }
+    };
     match queue() {
         Some(queue) => {
-            queue.push(line.as_bytes());
+            queue.push(&line);
             flush();
         }
         None => {
-            let _ = io::stderr().write_all(line.as_bytes());
+            let _ = io::stderr().write_all(&line);
         }
     }
 }
@@ -84,25 +106,34 @@ impl Log for QueuedLogger {
 }
 
 /// A logger that passes everything an operator can use; the level is applied before messages reach it.
-fn builder() -> Builder {
+fn builder(format: Format) -> Builder {
     let mut builder = Builder::new();
     builder
         .filter_level(LevelFilter::Warn)
         .filter_module("aquatic", LevelFilter::Trace)
         .filter_module(NOT_FOR_OPERATORS, LevelFilter::Error)
         .target(Target::Stderr)
-        .write_style(if io::stderr().is_terminal() { WriteStyle::Always } else { WriteStyle::Never })
-        .format(|out, record| {
-            let level_style = out.default_level_style(record.level());
+        .write_style(if has_colors() { WriteStyle::Always } else { WriteStyle::Never })
+        .format(move |out, record| {
             let level = record.level();
-            writeln!(
-                out,
-                "{} {level_style}{level:<5}{level_style:#} {}",
-                out.timestamp_seconds(),
-                record.args()
-            )
+            match format {
+                Format::Text => {
+                    let style = out.default_level_style(level);
+                    let time = out.timestamp_seconds();
+                    writeln!(out, "{time} {style}{level:<5}{style:#} {}", record.args())
+                }
+                Format::Json | Format::Journal => {
+                    let text = record.args().to_string();
+                    out.write_all(&Message::now(level, record.target(), &text).line(format))
+                }
+            }
         });
     builder
+}
+
+/// Whether the log is coloured: on a terminal, unless that is not wanted (<https://no-color.org>).
+fn has_colors() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
@@ -118,15 +149,13 @@ fn filter(level: LogLevel) -> LevelFilter {
 
 #[cfg(test)]
 mod tests {
-    use log::{Level, Record};
-
     use super::*;
 
     #[test]
     fn libraries_only_speak_of_what_operators_can_use() {
         let passes = |level: LogLevel, target: &str, said: Level| {
             let record = Record::builder().target(target).level(said).build();
-            said <= filter(level) && builder().build().matches(&record)
+            said <= filter(level) && builder(Format::Text).build().matches(&record)
         };
         for (target, said, expected) in [
             ("aquatic_udp::service", Level::Debug, [true, false]),

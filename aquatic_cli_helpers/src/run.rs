@@ -58,7 +58,7 @@ fn start<C: Configuration>(
         let prefix = if flags.print_parsed_config { "# " } else { "" };
         return print_to_stdout(format!("{prefix}configuration is valid\n").as_bytes());
     }
-    logger::start(config.log_level());
+    logger::start(config.log_level(), config.log_format());
     match service(config) {
         Ok(()) => {
             logger::flush();
@@ -105,5 +105,5 @@ pub fn print_to_stdout(text: &[u8]) -> ExitStatus {
 
 /// Writes an error to standard error. If that fails, the exit code still reports the failure.
 pub fn complain(error: &dyn fmt::Display) {
-    logger::write_last(&format!("error: {error}\n"));
+    logger::write_last(&error.to_string());
 }

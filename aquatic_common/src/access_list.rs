@@ -2,6 +2,8 @@
 
 mod parser;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::identity::InfoHash;
@@ -23,22 +25,45 @@ pub enum AccessListMode {
 }
 
 /// A set of info hashes, and whether these or all others are served.
+///
+/// What has been decided by hand about single torrents goes over that. A copy shares the set.
 #[derive(Clone, Debug, Default)]
 pub struct AccessList {
     mode: AccessListMode,
-    info_hashes: InfoHashSet,
+    info_hashes: Arc<InfoHashSet>,
+    /// Decisions by hand, in the order of the info hashes.
+    by_hand: Vec<(InfoHash, bool)>,
 }
 
 impl AccessList {
     /// An access list of these info hashes.
     #[must_use]
     pub fn new(mode: AccessListMode, info_hashes: InfoHashSet) -> Self {
-        Self { mode, info_hashes }
+        Self { mode, info_hashes: Arc::new(info_hashes), by_hand: Vec::new() }
+    }
+
+    /// The list with these decisions by hand, of which there should be few, in place of its own: torrents,
+    /// and whether they are served.
+    #[must_use]
+    pub fn with_decisions(&self, mut by_hand: Vec<(InfoHash, bool)>) -> Self {
+        by_hand.sort_unstable();
+        Self { by_hand, ..self.clone() }
+    }
+
+    /// Whether every torrent is served.
+    #[must_use]
+    pub fn allows_all(&self) -> bool {
+        self.mode == AccessListMode::Off && self.by_hand.is_empty()
     }
 
     /// Whether the tracker serves this torrent.
     #[must_use]
     pub fn allows(&self, info_hash: &InfoHash) -> bool {
+        if !self.by_hand.is_empty()
+            && let Ok(at) = self.by_hand.binary_search_by_key(info_hash, |(decided, _)| *decided)
+        {
+            return self.by_hand.get(at).is_some_and(|(_, allowed)| *allowed);
+        }
         match self.mode {
             AccessListMode::Off => true,
             AccessListMode::Allow => self.info_hashes.contains(info_hash),
@@ -85,5 +110,20 @@ mod tests {
         assert_eq!(served(AccessListMode::Off), (true, true));
         assert_eq!(served(AccessListMode::Allow), (true, false));
         assert_eq!(served(AccessListMode::Deny), (false, true));
+    }
+
+    #[test]
+    fn decisions_by_hand_go_over_the_list() {
+        let (listed, other) = (InfoHash([1; 20]), InfoHash([7; 20]));
+        for mode in [AccessListMode::Off, AccessListMode::Allow, AccessListMode::Deny] {
+            let list = AccessList::new(mode, [listed].into_iter().collect());
+            let plain = (list.allows(&listed), list.allows(&other));
+            let turned = list.with_decisions(vec![(other, !plain.1), (listed, !plain.0)]);
+            assert_eq!((turned.allows(&listed), turned.allows(&other)), (!plain.0, !plain.1), "{mode:?}");
+            assert!(!turned.allows_all());
+            let again = turned.with_decisions(Vec::new());
+            assert_eq!((again.allows(&listed), again.allows(&other)), plain, "{mode:?}");
+            assert_eq!(again.allows_all(), mode == AccessListMode::Off);
+        }
     }
 }

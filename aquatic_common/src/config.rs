@@ -40,6 +40,22 @@ crate::choice! {
     }
 }
 
+crate::choice! {
+    /// Format of the log on standard error.
+    #[derive(Default)]
+    pub enum LogFormat {
+        /// As the journal wants it if standard error is connected to it, otherwise as text.
+        #[default]
+        Auto = "auto",
+        /// Time, level and message.
+        Text = "text",
+        /// A JSON object per line.
+        Json = "json",
+        /// A priority and the message, for the journal of systemd, which adds the time.
+        Journal = "journal",
+    }
+}
+
 crate::settings! {
     /// Torrents that are served. SIGHUP reloads the list.
     pub struct AccessListConfig, section "access_list" {
@@ -85,6 +101,21 @@ crate::settings! {
         /// Address and port of the endpoint. It has no access control.
         pub address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9000));
     }
+}
+
+crate::settings! {
+    /// Socket for `aquatic ctl`, which asks the running tracker and commands it.
+    pub struct ControlConfig, section "control" {
+        /// Path of the unix socket. A relative one is in state_directory; without that, the default means
+        /// that there is no socket. If empty, there is none. Only the user that the tracker runs as, and
+        /// root, can use it.
+        pub socket_path: PathBuf = PathBuf::from(ControlConfig::DEFAULT_NAME);
+    }
+}
+
+impl ControlConfig {
+    /// Name of the socket in the state directory.
+    pub const DEFAULT_NAME: &str = "control.sock";
 }
 
 crate::settings! {

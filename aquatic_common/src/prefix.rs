@@ -181,6 +181,22 @@ impl PrefixSet {
         if bad.count == 0 { Ok(prefixes.into_iter().collect()) } else { Err(bad) }
     }
 
+    /// The set with further networks.
+    #[must_use]
+    pub fn with(&self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
+        let mut more: Self = prefixes.into_iter().collect();
+        more.v4.extend_from_slice(&self.v4);
+        more.v6.extend_from_slice(&self.v6);
+        Self::merged(more.v4, more.v6)
+    }
+
+    fn merged(v4: Vec<(u32, u32)>, v6: Vec<(u128, u128)>) -> Self {
+        Self {
+            v4: merged(v4, |last, first| last.checked_add(1).is_none_or(|next| first <= next)),
+            v6: merged(v6, |last, first| last.checked_add(1).is_none_or(|next| first <= next)),
+        }
+    }
+
     /// Whether an address, in canonical form, belongs to one of the networks.
     #[inline]
     #[must_use]
@@ -215,10 +231,7 @@ impl FromIterator<Prefix> for PrefixSet {
                 v4.push((first as u32, last as u32));
             }
         }
-        Self {
-            v4: merged(v4, |last, first| last.checked_add(1).is_none_or(|next| first <= next)),
-            v6: merged(v6, |last, first| last.checked_add(1).is_none_or(|next| first <= next)),
-        }
+        Self::merged(v4, v6)
     }
 }
 
@@ -325,6 +338,14 @@ mod tests {
         assert!(PrefixSet::default().is_empty() && !PrefixSet::default().contains(ip("::")));
         let everything = PrefixSet::parse(&["0.0.0.0/0", "::/0"]).unwrap();
         assert!(everything.contains(ip("255.255.255.255")) && everything.contains(ip("ffff::")));
+    }
+
+    #[test]
+    fn a_set_with_further_networks_is_merged() {
+        let set = PrefixSet::parse(&["10.0.0.0/9", "2001:db8::/32"]).unwrap();
+        let wider = set.with(["10.128.0.0/9", "::1"].map(|text| text.parse().unwrap()));
+        assert_eq!(wider, PrefixSet::parse(&["10.0.0.0/8", "2001:db8::/32", "::1"]).unwrap());
+        assert_eq!(set.with([]), set);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::access_list::AccessListMode;
-use crate::config::LogLevel;
+use crate::config::{LogFormat, LogLevel};
 use crate::memory_limit::MemoryLimit;
 use crate::ports::Ports;
 use crate::processors::Processors;
@@ -134,6 +134,12 @@ pub trait Configuration: Settings {
     #[must_use]
     fn log_level(&self) -> LogLevel {
         LogLevel::default()
+    }
+
+    /// Format of the log. A configuration with a key `log_format` returns it here.
+    #[must_use]
+    fn log_format(&self) -> LogFormat {
+        LogFormat::default()
     }
 
     /// Keys and sections of earlier programs and versions, for the error about an unknown key.

@@ -15,6 +15,7 @@ use aquatic_http_protocol::{
 use aquatic_net::breaker::{CoreBreakers, Protocol};
 use aquatic_net::proxy::{Client, ForwardedHeaders, NoClient};
 use aquatic_swarm::{Announce, Announced, Families, FamilySet, PeerBuffers, SwarmCounts};
+use aquatic_tracker::requests::{self, Requests};
 use aquatic_tracker::{AdmissionRequest, NotAdmitted, OwnerResponse, Reason, RouteError, Tracker};
 use rand::RngExt;
 
@@ -202,9 +203,37 @@ impl Handler {
             Ok(Request::Health) => Ok(Handled::Reply(0)),
             Err(refusal) => Err(Unserved::Bad(refusal)),
         };
+        if tracker.requests().are_wanted() {
+            self.note(incoming, handled.as_ref().err().copied(), tracker.requests());
+        }
         handled.unwrap_or_else(|unserved| {
             Handled::Reply(self.fail(unserved, (incoming.peer, framing), tracker, reply))
         })
+    }
+
+    /// Notes a request for the samples of this core.
+    #[cold]
+    fn note(&self, incoming: Incoming<'_>, unserved: Option<Unserved>, requests: &Requests) {
+        let headers = incoming.head.headers.iter();
+        let headers = headers.map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value));
+        let source = match self.forwarded.client(incoming.peer, headers) {
+            Client::Known(ip) | Client::Proxy(ip, _) => ip,
+            Client::Refused(_) => return,
+        };
+        let (action, announce) = match decode(incoming.head) {
+            Ok(Request::Announce(request)) => ("announce", Some((request.info_hash, request.peer_id))),
+            Ok(Request::Scrape(_)) => ("scrape", None),
+            Ok(Request::Health) => ("health", None),
+            Err(_) => ("unknown", None),
+        };
+        requests.note(requests::Request {
+            protocol: "http",
+            action,
+            source,
+            info_hash: announce.as_ref().map(|(info_hash, _)| info_hash),
+            peer_id: announce.as_ref().and_then(|(_, peer_id)| peer_id.as_ref()),
+            outcome: unserved.map_or("served", |unserved| unserved.reason().name()),
+        });
     }
 
     /// Framing of the reply: what goes through a proxy must not be stored by a cache, which would answer the

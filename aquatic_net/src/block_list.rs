@@ -7,12 +7,12 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aquatic_common::PrefixSet;
 use aquatic_common::config::RateLimitsConfig;
 use aquatic_common::prefix::BadPrefixLines;
+use aquatic_common::{Prefix, PrefixSet};
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::Periodic;
 use arc_swap::ArcSwap;
@@ -25,10 +25,35 @@ const MAX_BYTES: u64 = 8 * 1024 * 1024;
 pub struct BlockList {
     /// Path for the next reload; empty for none.
     path: Mutex<PathBuf>,
+    /// What is blocked by file and by hand. Held while the list is replaced.
+    sources: Mutex<Sources>,
     /// Spares the cores a read of the list.
     is_empty: AtomicBool,
     current: ArcSwap<PrefixSet>,
 }
+
+/// Where the list comes from.
+#[derive(Debug, Default)]
+struct Sources {
+    file: Arc<PrefixSet>,
+    bans: Vec<Ban>,
+}
+
+/// A network that has been blocked by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// The network.
+    pub prefix: Prefix,
+    /// Time since the epoch at which it ends; `None` for the end of the process.
+    pub until: Option<Duration>,
+}
+
+/// Maximum number of networks that can be blocked by hand.
+pub const MAX_BANS: usize = 10_000;
+
+/// So many networks have been blocked by hand that there is no room for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyBans;
 
 /// Why a block list cannot be used.
 #[derive(Debug)]
@@ -86,9 +111,70 @@ impl BlockList {
         let path = self.path.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let list = if path.as_os_str().is_empty() { PrefixSet::default() } else { read(path)? };
         let len = list.len();
-        self.current.store(Arc::new(list));
-        self.is_empty.store(len == 0, Ordering::Relaxed);
+        let mut sources = self.sources();
+        sources.file = Arc::new(list);
+        self.replace(&sources);
         Ok(len)
+    }
+
+    /// Blocks a network by hand, besides those of the file, or changes when that ends. Returns whether it was
+    /// blocked by hand before.
+    ///
+    /// # Errors
+    /// There are [`MAX_BANS`] already.
+    pub fn ban(&self, ban: Ban) -> Result<bool, TooManyBans> {
+        let mut sources = self.sources();
+        let is_full = sources.bans.len() >= MAX_BANS;
+        let known = sources.bans.iter_mut().find(|known| known.prefix == ban.prefix);
+        let was_known = known.is_some();
+        match known {
+            Some(known) => *known = ban,
+            None if is_full => return Err(TooManyBans),
+            None => sources.bans.push(ban),
+        }
+        self.replace(&sources);
+        Ok(was_known)
+    }
+
+    /// Ends the block of a network by hand. Returns whether there was one.
+    pub fn unban(&self, prefix: Prefix) -> bool {
+        self.retain(|ban| ban.prefix != prefix)
+    }
+
+    /// Ends the blocks whose time is over.
+    pub fn expire(&self, now: Duration) {
+        self.retain(|ban| ban.until.is_none_or(|until| until > now));
+    }
+
+    fn retain(&self, keep: impl FnMut(&Ban) -> bool) -> bool {
+        let mut sources = self.sources();
+        let before = sources.bans.len();
+        sources.bans.retain(keep);
+        let changed = sources.bans.len() != before;
+        if changed {
+            self.replace(&sources);
+        }
+        changed
+    }
+
+    /// What is blocked by hand.
+    #[must_use]
+    pub fn bans(&self) -> Vec<Ban> {
+        self.sources().bans.clone()
+    }
+
+    fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, sources: &Sources) {
+        let list = match sources.bans.as_slice() {
+            [] => Arc::clone(&sources.file),
+            bans => Arc::new(sources.file.with(bans.iter().map(|ban| ban.prefix))),
+        };
+        let is_empty = list.is_empty();
+        self.current.store(list);
+        self.is_empty.store(is_empty, Ordering::Relaxed);
     }
 
     /// Whether nothing is blocked.
@@ -142,7 +228,9 @@ impl BlockListReloader {
 }
 
 impl Periodic for BlockListReloader {
-    fn tick(&mut self, _now: Duration) {}
+    fn tick(&mut self, now: Duration) {
+        self.list.expire(now);
+    }
 
     fn reload(&mut self) {
         let was_empty = self.list.is_empty();
@@ -191,6 +279,30 @@ mod tests {
         list.configure(Path::new(""));
         assert_eq!(list.reload().unwrap(), 0);
         assert!(list.is_empty() && !list.blocks(other));
+    }
+
+    #[test]
+    fn networks_blocked_by_hand_outlast_a_reload_and_end_in_time() {
+        let list = BlockList::load(Path::new("")).unwrap();
+        let at = Duration::from_secs;
+        let ban = |text: &str, until| Ban { prefix: text.parse().unwrap(), until };
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(list.ban(ban("192.0.2.0/24", Some(at(5)))), Ok(false));
+        assert_eq!(list.ban(ban("2001:db8::/32", None)), Ok(false));
+        list.reload().unwrap();
+        list.expire(at(4));
+        assert!(list.blocks(ip("192.0.2.9")) && list.blocks(ip("2001:db8::1")) && !list.is_empty());
+        assert_eq!(list.ban(ban("192.0.2.0/24", Some(at(9)))), Ok(true), "it ends later");
+        list.expire(at(5));
+        assert!(list.blocks(ip("192.0.2.9")));
+        list.expire(at(9));
+        assert!(!list.blocks(ip("192.0.2.9")) && list.blocks(ip("2001:db8::1")));
+        assert!(list.unban("2001:db8::/32".parse().unwrap()) && list.is_empty());
+        assert!(!list.unban("2001:db8::/32".parse().unwrap()));
+        let many = |number: usize| ban(&std::net::Ipv4Addr::from_bits(number as u32).to_string(), None);
+        list.sources().bans = (0..MAX_BANS).map(many).collect();
+        assert_eq!(list.ban(many(MAX_BANS)), Err(TooManyBans));
+        assert_eq!(list.ban(many(1)), Ok(true));
     }
 
     #[test]

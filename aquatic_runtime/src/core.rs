@@ -46,6 +46,7 @@ pub struct Core {
     metrics: CoreMetrics,
     counts: Counts,
     stop: StopFlag,
+    drain: StopFlag,
     timers: Timers,
     /// Polls of this core's tasks so far.
     polls: Rc<Cell<u64>>,
@@ -101,6 +102,7 @@ impl Core {
             counts: Counts::new(&metrics),
             metrics,
             stop: StopFlag::default(),
+            drain: StopFlag::default(),
             timers: Timers::default(),
             polls: Rc::default(),
             channels,
@@ -168,7 +170,22 @@ impl Core {
         self.stop.wait()
     }
 
+    /// Whether no new connections should be taken on, because the process drains or is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_set()
+    }
+
+    /// Completes when the process begins to drain or to stop.
+    pub fn draining(&self) -> Stopping<'_> {
+        self.drain.wait()
+    }
+
+    pub(crate) fn drain(&self) {
+        self.drain.set();
+    }
+
     pub(crate) fn stop(&self) {
+        self.drain.set();
         self.stop.set();
     }
 

@@ -13,6 +13,7 @@ use crate::clock::{Epoch, Moment, calendar_seconds};
 use crate::config::EngineConfig;
 use crate::core::CoreService;
 use crate::cores::{self, CorePlan, CorePlanError};
+use crate::drain::{Drain, DrainStep};
 use crate::executor::{self, Control, CoreSetup};
 use crate::health::Health;
 use crate::housekeeping::{Housekeeper, Periodic, StatisticsInterval};
@@ -27,7 +28,7 @@ use crate::secrets::Secrets;
 use crate::spare_memory::SpareMemory;
 use crate::startup::{self, Unsupported};
 use crate::state_directory::{StateDirectory, StateDirectoryError};
-use crate::supervise::{Event, ReloadTrigger, StopHold, Supervisor};
+use crate::supervise::{DrainTrigger, Event, ReloadTrigger, StopHold, Supervisor};
 use crate::sys;
 
 /// Longest time a core may take to come up.
@@ -285,6 +286,12 @@ impl Engine {
         self.supervisor.reload_trigger()
     }
 
+    /// Has the process drain and stop.
+    #[must_use]
+    pub fn drain_trigger(&self) -> DrainTrigger {
+        self.supervisor.drain_trigger()
+    }
+
     /// Adds to what the main thread does about once a second, and on a reload.
     pub fn add_periodic(&mut self, periodic: impl Periodic + 'static) {
         self.periodic.push(Box::new(periodic));
@@ -411,7 +418,13 @@ fn until_started(index: usize, supervisor: &Supervisor, early: &mut Vec<Event>) 
             Ok(Event::CoreStarted(Ok(()))) => return Ok(()),
             Ok(Event::CoreStarted(Err(why))) => return Err(EngineError::Core(index, why)),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
-            Ok(event @ (Event::Stop | Event::Reload | Event::CoreStopped(_) | Event::StopReleased)) => {
+            Ok(
+                event @ (Event::Stop
+                | Event::Reload
+                | Event::Drain(_)
+                | Event::CoreStopped(_)
+                | Event::StopReleased),
+            ) => {
                 early.push(event);
             }
             Err(_) => {
@@ -428,9 +441,10 @@ fn supervise(
     supervisor: &Supervisor,
     early: Vec<Event>,
     (control, before_stop): (&[MailboxSender<Control>], Vec<StopHook>),
-    listeners: Vec<ListenSocket>,
+    mut listeners: Vec<ListenSocket>,
 ) -> Result<(), EngineError> {
     let mut early = early.into_iter();
+    let mut drain = None;
     housekeeper.notifier().store(&listeners);
     housekeeper.notifier().ready();
     loop {
@@ -441,9 +455,17 @@ fn supervise(
         match next {
             Ok(Event::Stop) => break,
             Ok(Event::Reload) => housekeeper.reload(),
+            Ok(Event::Drain(plan)) => drain = Some(housekeeper.begin_to_drain(plan)),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
             Ok(Event::CoreStarted(_) | Event::CoreStopped(_) | Event::StopReleased) => {}
-            Err(RecvTimeoutError::Timeout) => housekeeper.tick(),
+            Err(RecvTimeoutError::Timeout) => {
+                housekeeper.tick();
+                if let Some(drain) = &mut drain
+                    && has_drained(&mut housekeeper, drain, control, &mut listeners)
+                {
+                    break;
+                }
+            }
             // The supervisor itself holds a sender, so the channel stays open.
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -456,6 +478,33 @@ fn supervise(
     stop_cores(&housekeeper, supervisor, control)?;
     log::info!("stopped");
     Ok(())
+}
+
+/// Goes on with a drain. Returns whether it is time to stop.
+fn has_drained(
+    housekeeper: &mut Housekeeper,
+    drain: &mut Drain,
+    control: &[MailboxSender<Control>],
+    listeners: &mut Vec<ListenSocket>,
+) -> bool {
+    match drain.step(housekeeper.now(), housekeeper.connections()) {
+        DrainStep::Wait => return false,
+        DrainStep::Close => {
+            log::info!("draining: no new connections are accepted");
+            for core in control {
+                // Without room, the core has stalled, and accepts nothing either.
+                let _ = core.try_send(Control::Drain);
+            }
+            // Nobody else may keep them open either: clients would connect and wait.
+            let names: Vec<String> =
+                listeners.extract_if(.., |socket| socket.is_stream()).map(|socket| socket.name()).collect();
+            housekeeper.notifier().forget(names.iter().map(String::as_str));
+            return false;
+        }
+        DrainStep::Drained => log::info!("drained: no connection is left"),
+        DrainStep::TimedOut(left) => log::warn!("{left} connections are left after the time to drain"),
+    }
+    true
 }
 
 /// Does what is to be done before the cores stop.
@@ -480,7 +529,9 @@ fn run_before_stop(
         match supervisor.events.recv_timeout(housekeeper.until_next(HOUSEKEEPING_INTERVAL)) {
             Ok(Event::StopReleased) => holds -= 1,
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
-            Ok(Event::Stop | Event::Reload | Event::CoreStarted(_) | Event::CoreStopped(_)) => {}
+            Ok(
+                Event::Stop | Event::Reload | Event::Drain(_) | Event::CoreStarted(_) | Event::CoreStopped(_),
+            ) => {}
             Err(RecvTimeoutError::Timeout) => {
                 housekeeper.notifier().still_stopping();
                 housekeeper.tick();
@@ -508,7 +559,9 @@ fn stop_cores(
         match supervisor.events.recv_timeout(deadline.saturating_sub(housekeeper.now())) {
             Ok(Event::CoreStopped(index)) => running.retain(|&core| core != index),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
-            Ok(Event::Stop | Event::Reload | Event::CoreStarted(_) | Event::StopReleased) => {}
+            Ok(
+                Event::Stop | Event::Reload | Event::Drain(_) | Event::CoreStarted(_) | Event::StopReleased,
+            ) => {}
             Err(_) => {
                 log::warn!("core(s) {running:?} did not finish within {} s", STOP_DEADLINE.as_secs());
                 break;

@@ -31,6 +31,8 @@ const NEVER: Duration = Duration::from_secs(365 * 86_400);
 /// What the main thread tells a core.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Control {
+    /// No new connections are taken on.
+    Drain,
     /// The process stops.
     Stop,
 }
@@ -108,6 +110,7 @@ async fn serve<S: CoreService>(setup: CoreSetup<S>) {
     let core = Rc::new(Core::new(parts));
     let stopping = Rc::clone(&core);
     let attached = control.attach(&core, move |command| match command {
+        Control::Drain => stopping.drain(),
         Control::Stop => stopping.stop(),
     });
     if let Err(error) = attached {

@@ -1,7 +1,7 @@
 //! Noticing a core that has stalled: each core leaves the time at every tick, and the main thread compares.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Epoch;
@@ -46,6 +46,7 @@ impl Heartbeats {
 /// Whether the cores respond, for whoever wants to know: `/health`, the log.
 #[derive(Clone, Debug)]
 pub struct Health {
+    draining: Arc<AtomicBool>,
     pub(crate) heartbeats: Heartbeats,
     pub(crate) epoch: Epoch,
 }
@@ -54,7 +55,27 @@ impl Health {
     /// The health of this many cores, none of which has started.
     #[must_use]
     pub fn new(cores: usize, epoch: Epoch) -> Self {
-        Self { heartbeats: Heartbeats::new(cores), epoch }
+        Self { draining: Arc::default(), heartbeats: Heartbeats::new(cores), epoch }
+    }
+
+    /// Whether the process is about to end and wants no new clients.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin_to_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Why the process should get no new clients, for load balancers; `None` if it should.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        if self.is_draining() {
+            return Some("draining: the tracker is about to stop\n".to_owned());
+        }
+        let (core, time) = self.first_stalled()?;
+        Some(format!("core {core} has not responded for {} s\n", time.as_secs()))
     }
 
     /// The first core that has stalled, and for how long; `None` while all respond.

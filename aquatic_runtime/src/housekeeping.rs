@@ -9,8 +9,10 @@ use std::time::Duration;
 use aquatic_metrics::{Counter, LossLog, ProcessFigures, Registry, Sample, Statistics, names};
 
 use crate::clock::{Epoch, Moment};
+use crate::drain::Drain;
 use crate::health::{Health, Watchdog};
 use crate::notify::Notifier;
+use crate::supervise::DrainPlan;
 
 /// Periodic work of the main thread. It must not take long.
 pub trait Periodic: fmt::Debug + Send {
@@ -157,6 +159,23 @@ impl Housekeeper {
             periodic.reload();
         }
         self.notifier.ready();
+    }
+
+    /// Tells load balancers that the process is about to stop.
+    pub(crate) fn begin_to_drain(&self, plan: DrainPlan) -> Drain {
+        let DrainPlan { notice, limit } = plan;
+        log::info!(
+            "draining: new connections are accepted for {} s, then those there are have {} s to end",
+            notice.as_secs(),
+            limit.as_secs()
+        );
+        self.health.begin_to_drain();
+        Drain::begin(plan, self.now())
+    }
+
+    /// Open connections of all cores.
+    pub(crate) fn connections(&self) -> u64 {
+        self.registry.sum(&names::CONNECTIONS)
     }
 
     /// Writes a report if one is due. After a change of the interval, rates are taken since the change.

@@ -16,7 +16,7 @@
 //!   [`listeners`]: sockets that the service manager has passed, and those to pass on.
 //!
 //! In the main thread, afterwards:
-//! - [`supervise`]: threads, panics and signals. `notify`: messages to the service manager. `housekeeping`:
+//! - [`supervise`]: threads, panics and signals. `drain`: getting rid of clients before a stop. `notify`: messages to the service manager. `housekeeping`:
 //!   statistics, losses, and what services have registered as [`Periodic`]. [`health`]: stalled cores.
 //!   `large_pages`: fewer misses of the TLB. `spare_memory`: memory that connections leave behind.
 //!
@@ -50,6 +50,7 @@ pub mod config;
 pub mod core;
 mod core_state;
 pub mod cores;
+mod drain;
 pub mod engine;
 mod event_loop;
 mod executor;
@@ -85,4 +86,4 @@ pub use listeners::{ListenAddress, ListenSockets, PassedSockets};
 pub use mailbox::{Broadcast, MailboxReceiver, MailboxSender, broadcast, mailbox, mailboxes};
 pub use secrets::Secrets;
 pub use state_directory::{StateDirectory, StateDirectoryError};
-pub use supervise::{ReloadTrigger, StopHold};
+pub use supervise::{DrainPlan, DrainTrigger, ReloadTrigger, StopHold};

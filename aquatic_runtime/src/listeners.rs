@@ -125,6 +125,14 @@ impl ListenSocket {
         matches!(self.address, ListenAddress::Unix(_))
     }
 
+    /// Whether connections are accepted from it.
+    pub(crate) fn is_stream(&self) -> bool {
+        match self.address {
+            ListenAddress::Stream(_) | ListenAddress::Unix(_) => true,
+            ListenAddress::Datagram(_) => false,
+        }
+    }
+
     /// Name by which the service manager keeps it.
     pub(crate) fn name(&self) -> String {
         format!("{}-{}", self.address.kind(), self.core)

@@ -106,7 +106,8 @@ pub fn unreadable_after_drop(config: &PrivilegesConfig, file: &Path) -> Option<S
 
 /// User and group that the process is going to be; `None` if it stays what it is, or if they are unknown,
 /// which ends the start with an error of its own.
-pub(crate) fn heir(config: &PrivilegesConfig) -> Option<(u32, u32)> {
+#[must_use]
+pub fn heir(config: &PrivilegesConfig) -> Option<(u32, u32)> {
     let user = User::from_name(&config.user).ok().flatten().filter(|_| config.drop_privileges)?;
     let group = Group::from_name(&config.group).ok().flatten()?;
     Some((user.uid.as_raw(), group.gid.as_raw()))

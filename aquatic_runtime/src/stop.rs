@@ -32,7 +32,7 @@ impl StopFlag {
     }
 }
 
-/// Completes when the process begins to stop.
+/// Completes when the process begins to stop, or to drain.
 #[derive(Debug)]
 pub struct Stopping<'a> {
     flag: &'a StopFlag,

@@ -39,6 +39,8 @@ pub(crate) enum Event {
     Stop,
     /// SIGHUP or SIGUSR1.
     Reload,
+    /// No new connections are wanted, and then the process stops.
+    Drain(DrainPlan),
     /// What had to be done before the process stops has been done.
     StopReleased,
     /// A core's executor runs, or could not be set up.
@@ -73,6 +75,27 @@ impl ReloadTrigger {
     }
 }
 
+/// How a process gets rid of its clients before it stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainPlan {
+    /// Time in which new connections are still accepted, so that load balancers learn of it first.
+    pub notice: Duration,
+    /// Longest time for the connections to end after that.
+    pub limit: Duration,
+}
+
+/// Has the process drain and stop.
+#[derive(Clone, Debug)]
+pub struct DrainTrigger(Sender<Event>);
+
+impl DrainTrigger {
+    /// Begins. A second call replaces the plan of the first.
+    pub fn begin(&self, plan: DrainPlan) {
+        // Without a receiver the process is ending.
+        let _ = self.0.send(Event::Drain(plan));
+    }
+}
+
 /// Delays the stop of the process until it is dropped, or a deadline has passed.
 #[derive(Debug)]
 pub struct StopHold(Sender<Event>);
@@ -94,6 +117,11 @@ impl Supervisor {
     /// What requests reloads.
     pub(crate) fn reload_trigger(&self) -> ReloadTrigger {
         ReloadTrigger(self.sender())
+    }
+
+    /// What has the process drain.
+    pub(crate) fn drain_trigger(&self) -> DrainTrigger {
+        DrainTrigger(self.sender())
     }
 
     /// Makes panics fatal.

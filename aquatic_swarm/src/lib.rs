@@ -68,6 +68,7 @@ mod linear;
 mod order;
 mod payload;
 mod peer_format;
+mod ranking;
 mod restoring;
 mod sample;
 mod saving;
@@ -80,6 +81,7 @@ mod tests;
 mod tick;
 mod types;
 
+pub use ranking::{RankBy, RankCursor, TopTorrents};
 pub use restoring::Restored;
 pub use saving::{MAX_PEERS_PER_PART, SaveStep, SaveSwarms, SavedPeer, SavedTorrent};
 pub use shard::Shard;

@@ -187,6 +187,14 @@ impl Shard {
         self.v6.for_each_peer(&mut visit);
     }
 
+    pub(crate) fn v4(&self) -> &Store<V4> {
+        &self.v4
+    }
+
+    pub(crate) fn v6(&self) -> &Store<V6> {
+        &self.v6
+    }
+
     /// Begins to hand out the whole content, see [`Self::save`]. A pass in progress is abandoned.
     pub fn begin_saving(&mut self) {
         (self.v4.saving, self.v6.saving) = (Some(SaveCursor::default()), Some(SaveCursor::default()));

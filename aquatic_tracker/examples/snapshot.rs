@@ -1,4 +1,5 @@
-//! Measures saving and loading a snapshot: time, size, and the longest step of a core.
+//! Measures saving and loading a snapshot: time, size, and the longest step of a core. Besides, the same of
+//! ranking torrents for `aquatic ctl top torrents`.
 //!
 //! ```text
 //! cargo run --release -p aquatic_tracker --example snapshot -- FILE [TORRENTS [PEERS]]
@@ -16,7 +17,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use aquatic_common::config::LimitsConfig;
 use aquatic_common::{AnnounceEvent, InfoHash, Seconds};
-use aquatic_swarm::{Announce, Families, HashKey, PeerBuffers, Restored, SavedPeer, Shard, ShardLimits};
+use aquatic_swarm::{
+    Announce, Families, HashKey, PeerBuffers, RankBy, RankCursor, Restored, SavedPeer, Shard, ShardLimits,
+    TopTorrents,
+};
 use aquatic_tracker::snapshot::format::{Header, Torrent};
 use aquatic_tracker::snapshot::stream::{Chunks, Reader, Writer};
 use rand::rngs::SmallRng;
@@ -38,6 +42,7 @@ fn main() -> anyhow::Result<()> {
     fill(&mut shard, torrents, peers, &mut rng);
     let stats = shard.stats().v4;
     println!("{} torrents, {} peers", stats.torrents, stats.seeders + stats.leechers);
+    rank(&shard);
     save(&mut shard, &path)?;
     drop(shard);
     for (key, whose) in KEYS.into_iter().zip(["the same", "other"]) {
@@ -95,6 +100,20 @@ impl Steps {
             at(1.0)
         );
     }
+}
+
+fn rank(shard: &Shard) {
+    let (mut cursor, mut top) = (RankCursor::default(), TopTorrents::new(RankBy::Peers, 200));
+    let (mut steps, mut ended) = (Steps::default(), false);
+    while !ended {
+        let begin = Instant::now();
+        while !ended && begin.elapsed() < STEP {
+            ended = shard.rank(&mut cursor, SLICE, &mut top);
+        }
+        steps.all.push(begin.elapsed());
+    }
+    println!("the largest torrent has {} peers", top.into_sorted().first().map_or(0, |(count, _)| *count));
+    steps.print("ranking");
 }
 
 fn save(shard: &mut Shard, path: &str) -> anyhow::Result<()> {

@@ -5,13 +5,14 @@
 //! reload. Cores never wait for a reload, never free a list, and hold one for the duration of a
 //! [batch](SharedAccessList::current) only, so that there are never more than two lists in memory.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -37,10 +38,19 @@ const RELOAD_NICENESS: i32 = 19;
 pub struct SharedAccessList {
     /// The settings for the next reload.
     config: Mutex<AccessListConfig>,
-    /// Whether the mode of the current list is "off". Spares the cores a read of the list.
+    /// What has been decided by hand since the start. Held while the list is replaced.
+    by_hand: Mutex<BTreeMap<InfoHash, bool>>,
+    /// Whether the current list lets everything in. Spares the cores a read of the list.
     is_off: AtomicBool,
     current: ArcSwap<AccessList>,
 }
+
+/// Maximum number of torrents that can be decided on by hand.
+pub const MAX_DECISIONS: usize = 10_000;
+
+/// So many torrents have been decided on by hand that there is no room for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyDecisions;
 
 /// Why an access list file cannot be used.
 #[derive(Debug)]
@@ -97,7 +107,8 @@ impl SharedAccessList {
         let current = read(config)?;
         Ok(Arc::new(Self {
             config: Mutex::new(config.clone()),
-            is_off: AtomicBool::new(current.mode() == AccessListMode::Off),
+            by_hand: Mutex::default(),
+            is_off: AtomicBool::new(current.allows_all()),
             current: ArcSwap::from_pointee(current),
         }))
     }
@@ -118,15 +129,53 @@ impl SharedAccessList {
     /// A file that cannot be read or is not an access list; the old list then stays.
     pub fn reload(&self) -> Result<Reloaded, AccessListError> {
         let new = read(&self.config())?;
-        let is_off = new.mode() == AccessListMode::Off;
         let reloaded = Reloaded { len: new.len(), change: new.change_since(&self.current.load()) };
+        let by_hand = self.by_hand();
+        self.replace(&new, &by_hand);
+        Ok(reloaded)
+    }
+
+    /// Serves a torrent or not, whatever the list says of it, until the process ends; with `None`, follows
+    /// the list again. Returns what was decided before. Blocks until no core uses the former decisions, so it
+    /// must not be called on a core.
+    ///
+    /// # Errors
+    /// There are [`MAX_DECISIONS`] already.
+    pub fn decide(&self, info_hash: InfoHash, serve: Option<bool>) -> Result<Option<bool>, TooManyDecisions> {
+        let mut by_hand = self.by_hand();
+        let before = match serve {
+            Some(_) if by_hand.len() >= MAX_DECISIONS && !by_hand.contains_key(&info_hash) => {
+                return Err(TooManyDecisions);
+            }
+            Some(serve) => by_hand.insert(info_hash, serve),
+            None => by_hand.remove(&info_hash),
+        };
+        let current = AccessList::clone(&self.current.load());
+        self.replace(&current, &by_hand);
+        Ok(before)
+    }
+
+    /// What has been decided by hand about torrents, in the order of their info hashes.
+    #[must_use]
+    pub fn decisions(&self) -> Vec<(InfoHash, bool)> {
+        self.by_hand().iter().map(|(&info_hash, &serve)| (info_hash, serve)).collect()
+    }
+
+    fn by_hand(&self) -> MutexGuard<'_, BTreeMap<InfoHash, bool>> {
+        self.by_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the current list, and waits until no core uses the old one.
+    fn replace(&self, list: &AccessList, by_hand: &BTreeMap<InfoHash, bool>) {
+        let decisions = by_hand.iter().map(|(&info_hash, &serve)| (info_hash, serve)).collect();
+        let new = list.with_decisions(decisions);
+        let is_off = new.allows_all();
         let old = self.current.swap(Arc::new(new));
         self.is_off.store(is_off, Ordering::Relaxed);
         while Arc::strong_count(&old) > 1 {
             #[allow(clippy::disallowed_methods, reason = "never called on a core")]
             thread::sleep(RELEASE_POLL_INTERVAL);
         }
-        Ok(reloaded)
     }
 
     /// Whether the tracker serves this torrent.
@@ -364,6 +413,40 @@ mod tests {
         let change = SetChange { added: 0, removed: 1 };
         assert_eq!(list.reload().unwrap(), Reloaded { len: 1, change });
         assert_eq!(allows(&list), (false, true));
+    }
+
+    #[test]
+    fn decisions_by_hand_outlast_a_reload() {
+        let file = Fixture::new(A);
+        let list = SharedAccessList::load(&file.config).unwrap();
+        let b: InfoHash = B.parse().unwrap();
+        assert_eq!(list.decide(b, Some(true)), Ok(None));
+        assert_eq!(list.decide(A.parse().unwrap(), Some(false)), Ok(None));
+        assert_eq!(allows(&list), (false, true));
+        list.reload().unwrap();
+        assert_eq!((allows(&list), list.len()), ((false, true), 1));
+        assert_eq!(list.decide(b, None), Ok(Some(true)));
+        assert_eq!(allows(&list), (false, false));
+        assert_eq!(list.decisions(), [(A.parse().unwrap(), false)]);
+        for number in 1..MAX_DECISIONS {
+            let mut hash = [9; 20];
+            hash[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            list.by_hand().insert(InfoHash(hash), false);
+        }
+        assert_eq!(list.decide(b, Some(true)), Err(TooManyDecisions));
+        assert_eq!(list.decide(A.parse().unwrap(), Some(true)), Ok(Some(false)), "a known one can change");
+    }
+
+    #[test]
+    fn a_decision_works_without_a_list() {
+        let config = AccessListConfig { mode: AccessListMode::Off, ..AccessListConfig::default() };
+        let list = SharedAccessList::load(&config).unwrap();
+        list.decide(A.parse().unwrap(), Some(false)).unwrap();
+        assert_eq!(allows(&list), (false, true));
+        list.reload().unwrap();
+        assert_eq!(allows(&list), (false, true));
+        list.decide(A.parse().unwrap(), None).unwrap();
+        assert!(list.is_off.load(Ordering::Relaxed) && allows(&list) == (true, true));
     }
 
     #[test]

@@ -30,13 +30,15 @@ pub mod messages;
 mod owners;
 mod peer_rules;
 pub mod reason;
+pub mod requests;
 mod seed;
 pub mod snapshot;
 pub mod stretch;
 mod tracker;
 
-pub use access_list::{AccessListError, SharedAccessList};
+pub use access_list::{AccessListError, MAX_DECISIONS, SharedAccessList, TooManyDecisions};
 pub use admission::{Admission, AdmissionRequest, NotAdmitted};
+pub use aquatic_swarm::{RankBy, RankCursor, SwarmCounts, TopTorrents};
 pub use expiry::ExpirySettings;
 pub use forward::{Forward, OwnerParts};
 pub use gather::{Gather, RequestId, RouteError};

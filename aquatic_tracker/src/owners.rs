@@ -137,6 +137,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
         let mut tracker = self.trackers.own();
         tracker.check_memory();
         tracker.update_gauges();
+        tracker.requests().tick();
     }
 
     /// Has the owner of the torrent, another core, apply an admitted announce. `room` is the number of bytes

@@ -5,8 +5,8 @@ use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
 use aquatic_swarm::{
-    Announce, Announced, FamilySet, PeerBuffers, SaveStep, SaveSwarms, SavedPeer, Shard, ShardLimits, Stored,
-    SwarmCounts,
+    Announce, Announced, FamilySet, PeerBuffers, RankCursor, SaveStep, SaveSwarms, SavedPeer, Shard,
+    ShardLimits, Stored, SwarmCounts, TopTorrents,
 };
 use rand::rngs::SmallRng;
 
@@ -14,6 +14,7 @@ use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
 use crate::interval::IntervalPolicy;
 use crate::memory::Degradation;
 use crate::peer_rules::{PeerFault, PeerRules};
+use crate::requests::Requests;
 use crate::snapshot::format::Torrent;
 use crate::snapshot::{Loaded, Loading};
 use crate::stretch::{GivenOut, Load, Stretch};
@@ -38,6 +39,7 @@ pub struct Tracker {
     degradation: Degradation,
     /// Peers added since memory was last checked.
     added: u32,
+    requests: Requests,
     /// What is remembered while a snapshot is taken in.
     loading: Option<Box<Loading>>,
 }
@@ -125,6 +127,7 @@ impl Tracker {
             store_budget: None,
             degradation: Degradation::None,
             added: 0,
+            requests: Requests::default(),
             loading: None,
         }
     }
@@ -134,6 +137,13 @@ impl Tracker {
     pub fn with_store_budget(self, bytes: Option<u64>) -> Self {
         self.counters.store_budget.set(bytes.unwrap_or_default());
         Self { store_budget: bytes, ..self }
+    }
+
+    /// The samples of this core's requests.
+    #[inline]
+    #[must_use]
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// Index of this core.
@@ -253,6 +263,17 @@ impl Tracker {
             Ok(()) => self.shard.scrape(info_hash, families),
             Err(_) => SwarmCounts::default(),
         }
+    }
+
+    /// Counts of a torrent that this core owns, of each family, whether it is served or not.
+    #[must_use]
+    pub fn counts(&self, info_hash: &InfoHash) -> [SwarmCounts; 2] {
+        Family::ALL.map(|family| self.shard.scrape(info_hash, FamilySet::One(family)))
+    }
+
+    /// Looks for the largest torrents, see [`Shard::rank`].
+    pub fn rank(&self, cursor: &mut RankCursor, budget: u64, top: &mut TopTorrents) -> bool {
+        self.shard.rank(cursor, budget, top)
     }
 
     /// The announce interval for the reply to one announce, in seconds: stretched by this core's load and the

@@ -26,6 +26,7 @@ use crate::config::UdpConfig;
 use crate::connection_id::ConnectionIds;
 use crate::counters::{Action, Counters};
 use crate::forwarded::{Forwarded, ForwardedAnnounce, ForwardedScrape, MAX_SCRAPE};
+use crate::noted::Noted;
 
 /// Limits of replies.
 #[derive(Clone, Copy, Debug)]
@@ -190,7 +191,11 @@ impl Handler {
     ) {
         let count = packets.count().min(BATCH);
         for at in 0..count {
+            let noted = if tracker.requests().are_wanted() { Noted::of(packets, at) } else { None };
             let step = self.begin(packets, at, listener, (tracker, now), forwarded);
+            if let Some(noted) = noted {
+                noted.note(step.as_ref().err().map(|refused| refused.reason), tracker.requests());
+            }
             self.steps[at] = step.unwrap_or_else(|refused| {
                 self.refuse(packets, at, listener.family, &refused);
                 Step::Done

@@ -11,6 +11,7 @@ mod connection_id;
 mod counters;
 mod forwarded;
 mod handler;
+mod noted;
 mod overload;
 mod service;
 mod socket_counters;

@@ -237,12 +237,10 @@ pub fn reply_to_plain() -> Vec<u8> {
     response
 }
 
-/// Whether the cores respond, in the same words everywhere. Returns the length of the reply.
+/// Whether the cores respond and the tracker goes on, in the same words everywhere. Returns the length of the reply.
 fn health(health: &Health, framing: Framing, reply: &mut [u8]) -> usize {
-    let stalled = health
-        .first_stalled()
-        .map(|(core, time)| format!("core {core} has not responded for {} s\n", time.as_secs()));
-    let plain = match &stalled {
+    let fault = health.fault();
+    let plain = match &fault {
         None => PlainReply::HEALTHY,
         Some(text) => PlainReply::text(Status::Unavailable, text),
     };

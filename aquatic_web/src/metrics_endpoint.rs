@@ -67,12 +67,9 @@ impl MetricsSources {
     /// Whether the cores respond.
     #[must_use]
     pub fn health(&self, framing: Framing) -> Vec<u8> {
-        match self.health.first_stalled() {
+        match self.health.fault() {
             None => encode(&PlainReply::HEALTHY, framing),
-            Some((core, still)) => {
-                let text = format!("core {core} has not responded for {} s\n", still.as_secs());
-                encode(&PlainReply::text(Status::Unavailable, &text), framing)
-            }
+            Some(text) => encode(&PlainReply::text(Status::Unavailable, &text), framing),
         }
     }
 }

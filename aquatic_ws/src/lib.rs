@@ -31,5 +31,5 @@ mod upgrade;
 pub use config::{WsCleaningConfig, WsClientConfig, WsConfig, WsLimitsConfig};
 pub use connections::End;
 pub use forwarding::ForwardedBatch;
-pub use service::{UpgradedClient, WsSeed, WsTracker};
+pub use service::{UpgradedClient, WsOverview, WsSeed, WsTracker};
 pub use tracker::{Ended, RequestContext, Tracker};

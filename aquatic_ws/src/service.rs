@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquatic_common::{Family, SourceRules, Steering};
+use aquatic_common::{Family, InfoHash, SourceRules, Steering};
 use aquatic_http_protocol::Refused;
 use aquatic_metrics::CoreMetrics;
 use aquatic_net::breaker::CoreBreakers;
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::Connection;
 use aquatic_runtime::{Core, Outbox, Secrets};
-use aquatic_tracker::{Admission, Forward, SharedAccessList, expiry};
+use aquatic_tracker::{Admission, Forward, SharedAccessList, TopTorrents, expiry};
 use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
 use crate::config::WsConfig;
@@ -20,6 +20,7 @@ use crate::connections::End;
 use crate::counters::{Counters, SWARMS_OF_BOTH_FAMILIES};
 use crate::forwarding::ForwardedBatch;
 use crate::session::{CoreState, serve};
+use crate::swarm::Counts;
 use crate::tracker::{Keys, Tracker};
 use crate::upgrade::{self, Decision, NotUpgraded};
 
@@ -138,8 +139,31 @@ impl WsTracker {
         tracker.set_source_rules(rules);
     }
 
+    /// What the swarms of this core tell about themselves.
+    #[must_use]
+    pub fn overview(&self) -> WsOverview {
+        WsOverview(Rc::clone(&self.state))
+    }
+
     fn count(&self, plain: NotUpgraded) {
         self.state.tracker.borrow().counters.not_upgraded(plain);
+    }
+}
+
+/// What the WebTorrent swarms of a core tell about themselves.
+#[derive(Clone)]
+pub struct WsOverview(Rc<CoreState>);
+
+impl WsOverview {
+    /// Counts of a torrent; zeros unless this core owns it.
+    #[must_use]
+    pub fn counts(&self, info_hash: &InfoHash) -> Counts {
+        self.0.tracker.borrow().swarms().scrape(info_hash)
+    }
+
+    /// Offers the next `most` torrents, from a position on. Returns the next position; `None` at the end.
+    pub fn rank(&self, from: usize, most: usize, top: &mut TopTorrents) -> Option<usize> {
+        self.0.tracker.borrow().swarms().rank(from, most, top)
     }
 }
 

@@ -2,6 +2,7 @@
 //! and what it does.
 
 mod completions;
+mod ctl;
 mod doctor;
 mod import_config;
 mod manual;
@@ -25,6 +26,8 @@ pub(crate) enum Command {
     Http(ConfigFlags),
     /// Introduce browsers to each other over WebSocket (WebTorrent)
     Ws(ConfigFlags),
+    /// Ask a running tracker and command it
+    Ctl(ctl::Ctl),
     /// Convert a configuration of aquatic 0.9 or opentracker
     ImportConfig(import_config::ImportConfig),
     /// Say what is wrong with this machine for the tracker, and what mends it
@@ -45,6 +48,7 @@ impl Command {
             Self::Udp(flags) => serve(&flags, Mode::Udp),
             Self::Http(flags) => serve(&flags, Mode::Http),
             Self::Ws(flags) => serve(&flags, Mode::Ws),
+            Self::Ctl(ctl) => ctl.run().into(),
             Self::ImportConfig(import) => import.run().into(),
             Self::Doctor(doctor) => doctor.run(),
             Self::Completions(completions) => completions.run().into(),

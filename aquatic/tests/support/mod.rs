@@ -45,7 +45,9 @@ impl Tracker {
             let start = seen.len();
             assert_ne!(log.read_line(&mut seen).unwrap(), 0, "the tracker ended: {seen}");
             let urls = seen[start..].split_whitespace().filter_map(|word| word.split_once("://"));
-            let address = urls.filter_map(|(_, rest)| rest.strip_suffix("/announce")).next();
+            // In the format of JSON, the line ends behind it.
+            let rests = urls.map(|(_, rest)| rest.trim_end_matches(['"', '}']));
+            let address = rests.filter_map(|rest| rest.strip_suffix("/announce")).next();
             addresses.extend(address.map(|address| address.parse::<SocketAddr>().unwrap()));
         }
         let metrics = seen.split_once("metrics: http://").and_then(|(_, rest)| rest.split_once("/metrics"));

@@ -122,8 +122,8 @@ struct Server<H> {
     handler: Rc<H>,
 }
 
-/// Accepts connections on this core and runs `handler` for each, until the process stops: then connections
-/// without a request end at once, and this returns when the others have ended, too.
+/// Accepts connections on this core and runs `handler` for each, until the process drains: then connections
+/// without a request end at once. When the process stops, this returns once the others have ended, too.
 ///
 /// # Errors
 /// A listening socket that cannot be waited for.
@@ -167,6 +167,11 @@ where
             core.readiness().register(socket, Mode::Edge).context("cannot wait for a listening socket")?;
         core.spawn(accept(Rc::clone(&server), socket));
     }
+    let draining = (Rc::clone(&core), Rc::clone(&deadlines));
+    core.spawn(async move {
+        draining.0.draining().await;
+        draining.1.drain();
+    });
     let sweeping = async {
         loop {
             core.sleep_to_tick(deadlines.until_sweep(core.tick())).await;
@@ -185,14 +190,14 @@ where
     Ok(())
 }
 
-/// One listening socket's loop. It ends, and the socket is closed, when the process stops.
+/// One listening socket's loop. It ends, and the socket is closed, when the process drains or stops.
 async fn accept<H, F>(server: Rc<Server<H>>, listener: Source<ListenSocket>)
 where
     H: Fn(Connection) -> F + 'static,
     F: Future<Output = ()> + 'static,
 {
     let mut pause = PAUSE.0;
-    while !server.core.is_stopping() {
+    while !server.core.is_draining() {
         match server.accept_some(&listener) {
             AcceptOutcome::More => {
                 pause = PAUSE.0;
@@ -201,7 +206,7 @@ where
             AcceptOutcome::Drained => {
                 pause = PAUSE.0;
                 let waited = futures_lite::future::or(listener.readable(), async {
-                    server.core.stopping().await;
+                    server.core.draining().await;
                     Ok(())
                 });
                 if waited.await.is_err() {

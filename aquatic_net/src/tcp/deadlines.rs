@@ -301,6 +301,12 @@ impl DeadlineTable {
         (self.swept.get() + SWEEP_INTERVAL).saturating_sub(time)
     }
 
+    /// Ends what is idle now; the others end with what they are about.
+    pub(super) fn drain(&self) {
+        self.stopping.set(true);
+        self.end(|record| record.phase == Phase::Idle);
+    }
+
     /// Ends what is idle now and whatever becomes idle later; everything else has little time left.
     pub(super) fn stop(&self) {
         let latest = due(self.now.get(), STOP_LIMIT);

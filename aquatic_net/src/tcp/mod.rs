@@ -45,6 +45,7 @@ pub use connection::{Connection, Peer};
 pub use counters::Protocols;
 pub use deadlines::{DeadlineHandle, Deadlines, Phase, SWEEP_INTERVAL};
 pub use handshakes::HandshakeLimits;
+pub use socket_file::SocketFile;
 pub use tls::{Tls, TlsError, TlsFiles, TlsReloader};
-pub use unix_socket::{UnixBindError, check_unix_socket};
+pub use unix_socket::{LocalListener, UnixBindError, check_unix_socket};
 pub use validity::{Validity, Verdict};

@@ -11,7 +11,7 @@ use aquatic_runtime::Periodic;
 /// Removes the file of a unix socket when dropped, unless another file has taken its name. The main thread
 /// owns it until the process has stopped ([`Engine::add_periodic`](aquatic_runtime::Engine::add_periodic)).
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
 }

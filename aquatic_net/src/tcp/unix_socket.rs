@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use aquatic_common::ConfigurationError;
@@ -14,6 +14,7 @@ use rustix::fs::Access;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::bind::ListenOptions;
+use super::socket_file::SocketFile;
 
 /// Makes a listening unix socket whose file has these permissions. A file left behind by a process that has
 /// ended is replaced.
@@ -25,6 +26,40 @@ pub(super) fn bind_unix(path: &Path, mode: u32, options: &ListenOptions) -> Resu
         .and_then(|()| bind(path, mode, options).map_err(|error| Reason::of(path, error)))
         .map_err(|reason| UnixBindError { path: path.to_owned(), reason })
 }
+
+/// A listening unix socket of this process alone, and the file that is removed with it.
+#[derive(Debug)]
+pub struct LocalListener {
+    /// The socket. Accepting from it does not block.
+    pub socket: UnixListener,
+    /// The file, to be dropped when the process ends.
+    pub file: SocketFile,
+}
+
+impl LocalListener {
+    /// Makes a listening socket whose file only its owner may use: the user and group with these ids, or
+    /// whoever makes it. The socket of a process that has ended is replaced, and with `replace` also that of a
+    /// process that still listens.
+    ///
+    /// # Errors
+    /// A [`UnixBindError`] that says what to do about it.
+    pub fn bind(path: &Path, owner: Option<(u32, u32)>, replace: bool) -> Result<Self, UnixBindError> {
+        let failed = |error| UnixBindError { path: path.to_owned(), reason: Reason::of(path, error) };
+        if replace && is_socket(path) {
+            std::fs::remove_file(path).map_err(failed)?;
+        }
+        let options = ListenOptions { backlog: LOCAL_BACKLOG, ..ListenOptions::default() };
+        let socket = bind_unix(path, 0o600, &options)?.into();
+        let file = SocketFile::new(path).map_err(failed)?;
+        if let Some((user, group)) = owner {
+            std::os::unix::fs::lchown(path, Some(user), Some(group)).map_err(failed)?;
+        }
+        Ok(Self { socket, file })
+    }
+}
+
+/// Connections that wait to be accepted from a [`LocalListener`].
+const LOCAL_BACKLOG: u16 = 16;
 
 fn bind(path: &Path, mode: u32, options: &ListenOptions) -> io::Result<OwnedFd> {
     remove_leftover(path)?;
@@ -198,11 +233,9 @@ impl std::error::Error for UnixBindError {}
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use std::fs;
     use std::os::unix::ffi::OsStringExt;
-    use std::os::unix::net::UnixListener;
-
-    use super::*;
 
     fn bound(path: &Path) -> Result<OwnedFd, UnixBindError> {
         bind_unix(path, 0o600, &ListenOptions::default())
@@ -235,6 +268,23 @@ mod tests {
                 assert!(error.to_string().contains(text), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn a_local_listener_is_its_owners_and_goes_with_its_file() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let first = LocalListener::bind(&path, Some(own), false).unwrap();
+        assert!(LocalListener::bind(&path, Some(own), false).unwrap_err().to_string().contains("another"));
+        let listener = LocalListener::bind(&path, Some(own), true).unwrap();
+        drop(first);
+        let data = fs::metadata(&path).unwrap();
+        assert_eq!((data.mode() & 0o777, data.uid(), data.gid()), (0o600, own.0, own.1));
+        UnixStream::connect(&path).unwrap();
+        drop(listener);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -16,4 +16,4 @@ mod thread;
 pub use self::core::CoreSnapshots;
 pub(crate) use self::core::Loaded;
 pub(crate) use self::loading::Loading;
-pub use self::thread::{SnapshotInterval, prepare};
+pub use self::thread::{Prepared, SnapshotInterval, SnapshotTrigger, prepare};

@@ -65,17 +65,46 @@ impl SnapshotInterval {
     }
 }
 
+/// Requests snapshots; can be used by any thread.
+#[derive(Clone, Debug)]
+pub struct SnapshotTrigger {
+    requests: Sender<Request>,
+    busy: Arc<AtomicBool>,
+}
+
+impl SnapshotTrigger {
+    /// Requests a snapshot. Returns whether the thread can begin at once; otherwise it is loading or saving
+    /// one, and nothing has been requested.
+    #[must_use]
+    pub fn request(&self) -> bool {
+        !self.busy.swap(true, Ordering::Relaxed) && self.requests.send(Request::Save).is_ok()
+    }
+
+    /// Whether a snapshot is being loaded or saved.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+}
+
+/// What has been prepared for snapshots: each core's part, in core order, and what any thread can change and
+/// request.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Parts of the cores.
+    pub cores: Vec<CoreSnapshots>,
+    /// Time between two snapshots.
+    pub interval: SnapshotInterval,
+    /// Requests snapshots.
+    pub trigger: SnapshotTrigger,
+}
+
 /// Has the engine load the snapshot of the previous process, save one when it stops, and in between at an
-/// interval in seconds, unless that is 0. Returns each core's part, in core order. `None` without a state
-/// directory.
+/// interval in seconds, unless that is 0. `None` without a state directory.
 ///
 /// # Errors
 /// Too many open files.
-pub fn prepare(
-    engine: &mut Engine,
-    seed: &TrackerSeed,
-    interval: u32,
-) -> anyhow::Result<Option<(Vec<CoreSnapshots>, SnapshotInterval)>> {
+pub fn prepare(engine: &mut Engine, seed: &TrackerSeed, interval: u32) -> anyhow::Result<Option<Prepared>> {
     let Some(directory) = engine.state_directory().cloned() else { return Ok(None) };
     let (cores, receivers) =
         mailboxes(engine.cores(), MAX_COMMANDS).context("cannot make the mailboxes of snapshots")?;
@@ -96,15 +125,18 @@ pub fn prepare(
     };
     engine.add_side_thread("aquatic-state", move || thread.run());
     let interval = SnapshotInterval(Arc::new(AtomicU32::new(interval)));
+    let trigger = SnapshotTrigger { requests: sender.clone(), busy: Arc::clone(&busy) };
     engine.add_periodic(Schedule { interval: interval.clone(), requests: sender.clone(), busy, last: None });
     engine.before_stop(move |hold| {
         stopping.store(true, Ordering::Relaxed);
         // Without the thread there is nothing to wait for: the hold is dropped.
         let _ = sender.send(Request::SaveAndStop(hold));
     });
-    Ok(Some((receivers.into_iter().map(CoreSnapshots).collect(), interval)))
+    let cores = receivers.into_iter().map(CoreSnapshots).collect();
+    Ok(Some(Prepared { cores, interval, trigger }))
 }
 
+#[derive(Debug)]
 enum Request {
     Save,
     SaveAndStop(StopHold),

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{InfoHash, PeerId, Seconds};
+use aquatic_tracker::TopTorrents;
 use indexmap::IndexMap;
 use rand::Rng;
 use siphasher::sip::SipHasher13;
@@ -295,6 +296,17 @@ impl Swarms {
     #[must_use]
     pub fn scrape(&self, info_hash: &InfoHash) -> Counts {
         self.torrents.get(info_hash).map_or_else(Counts::default, counts)
+    }
+
+    /// Offers the torrents at `most` positions from `from` on. Returns the next position; `None` at the end. A
+    /// torrent that is moved meanwhile may be missed.
+    pub(crate) fn rank(&self, from: usize, most: usize, top: &mut TopTorrents) -> Option<usize> {
+        let end = (from + most).min(self.torrents.len());
+        for (info_hash, torrent) in self.torrents.get_range(from..end).into_iter().flatten() {
+            let Counts { complete, incomplete, .. } = counts(torrent);
+            top.offer(complete, incomplete, || *info_hash);
+        }
+        (end < self.torrents.len()).then_some(end)
     }
 
     /// Visits peers of the torrent at the cursor, and advances the cursor.

@@ -1,0 +1,170 @@
+//! The client's end of the control socket.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aquatic_common::config::ControlConfig;
+use serde_json::Value;
+
+use crate::control::Request;
+
+/// Longest wait for a reply; a snapshot of 25 M peers takes seconds.
+const DEADLINE: Duration = Duration::from_secs(150);
+
+/// Maximum size of a reply in bytes.
+const MAX_REPLY: u64 = 16 * 1024 * 1024;
+
+/// A connection to a tracker.
+#[derive(Debug)]
+pub(super) struct Client {
+    path: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+/// Why a tracker has not done what it was asked for.
+#[derive(Debug)]
+pub(super) enum ClientError {
+    /// The socket cannot be connected to.
+    Unreachable(PathBuf, io::Error),
+    /// The connection has ended without a reply.
+    Broken(PathBuf, io::Error),
+    /// What came back is no reply.
+    Nonsense(PathBuf),
+    /// The tracker has said no.
+    Refused(Value),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = ControlConfig::socket_path;
+        match self {
+            Self::Unreachable(path, error) => {
+                let remedy = match error.kind() {
+                    io::ErrorKind::NotFound => format!(
+                        "there is no socket. Is the tracker running, with a state_directory or {key}? Name its \
+                         configuration with -c or its socket with -s"
+                    ),
+                    io::ErrorKind::PermissionDenied => {
+                        let owner = owner(path).map_or_else(
+                            || "the user that the tracker runs as".to_owned(),
+                            |uid| format!("the user with the id {uid}"),
+                        );
+                        format!("permission denied. Only {owner} and root can use it; try sudo")
+                    }
+                    io::ErrorKind::ConnectionRefused => {
+                        "nobody listens there any more: the tracker has ended. Start it and try again"
+                            .to_owned()
+                    }
+                    _ => error.to_string(),
+                };
+                write!(f, "cannot reach the tracker at {}: {remedy}", path.display())
+            }
+            Self::Broken(path, error) => write!(
+                f,
+                "the tracker at {} has not replied: {error}. It may have stopped; its log tells why",
+                path.display()
+            ),
+            Self::Nonsense(path) => {
+                write!(
+                    f,
+                    "what listens at {} is no tracker of this version: {key} says where it is",
+                    path.display()
+                )
+            }
+            Self::Refused(reply) => {
+                f.write_str(reply["error"]["message"].as_str().unwrap_or("the tracker gives no reason"))
+            }
+        }
+    }
+}
+
+/// The user that a socket belongs to, if its directory may be read.
+fn owner(path: &Path) -> Option<u32> {
+    std::fs::symlink_metadata(path).ok().map(|data| data.uid())
+}
+
+impl Client {
+    /// Connects to the socket at a path.
+    pub(super) fn connect(path: &Path) -> Result<Self, ClientError> {
+        let connect = || {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(DEADLINE))?;
+            stream.set_write_timeout(Some(DEADLINE))?;
+            Ok(stream)
+        };
+        let stream = connect().map_err(|error| ClientError::Unreachable(path.to_owned(), error))?;
+        Ok(Self { path: path.to_owned(), stream: BufReader::new(stream) })
+    }
+
+    /// Sends a request and returns the reply, if the tracker has done what it asks for.
+    pub(super) fn ask(&mut self, request: &Request) -> Result<Value, ClientError> {
+        let broken = |path: &Path, error| ClientError::Broken(path.to_owned(), error);
+        let mut line = serde_json::to_vec(request).map_err(|error| broken(&self.path, error.into()))?;
+        line.push(b'\n');
+        // A tracker that has no room replies at once, and ends the connection before it has read anything.
+        let sent = self.stream.get_mut().write_all(&line);
+        let mut text = Vec::new();
+        let read = self.stream.by_ref().take(MAX_REPLY).read_until(b'\n', &mut text);
+        if text.is_empty() {
+            let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
+            return Err(broken(&self.path, read.err().or_else(|| sent.err()).unwrap_or_else(ended)));
+        }
+        let reply: Value =
+            serde_json::from_slice(&text).map_err(|_| ClientError::Nonsense(self.path.clone()))?;
+        match reply["ok"].as_bool() {
+            Some(true) => Ok(reply),
+            Some(false) => Err(ClientError::Refused(reply)),
+            None => Err(ClientError::Nonsense(self.path.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_reached_is_explained() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let error = Client::connect(&path).unwrap_err().to_string();
+        assert!(error.contains("there is no socket") && error.contains("-s"), "{error}");
+        drop(UnixListener::bind(&path).unwrap());
+        let error = Client::connect(&path).unwrap_err().to_string();
+        assert!(error.contains("the tracker has ended"), "{error}");
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let uid = rustix::process::getuid().as_raw();
+        let error = ClientError::Unreachable(path, denied).to_string();
+        assert!(error.contains(&format!("id {uid} and root")), "{error}");
+    }
+
+    #[test]
+    fn replies_are_told_from_refusals_and_from_nonsense() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = thread::spawn(move || {
+            for reply in ["{\"ok\":true}\n", "{\"ok\":false,\"error\":{\"message\":\"no\"}}\n", "hello\n", ""]
+            {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = String::new();
+                BufReader::new(stream.try_clone().unwrap()).read_line(&mut request).unwrap();
+                assert_eq!(request, "{\"command\":\"status\"}\n");
+                stream.write_all(reply.as_bytes()).unwrap();
+            }
+        });
+        let ask = || Client::connect(&path).unwrap().ask(&Request::Status {});
+        assert_eq!(ask().unwrap()["ok"], true);
+        assert_eq!(ask().unwrap_err().to_string(), "no");
+        assert!(ask().unwrap_err().to_string().contains("no tracker of this version"));
+        assert!(ask().unwrap_err().to_string().contains("has not replied"));
+        server.join().unwrap();
+    }
+}

@@ -1,0 +1,26 @@
+//! The control socket: `aquatic ctl` asks the running tracker and commands it. The protocol is documented in
+//! `docs/control.md`.
+//!
+//! - `request`, `reply`, `line`: the protocol. Pure.
+//! - `server`: the side thread with the socket and its connections.
+//! - `controller`: what each command does; `status`: what the tracker tells about itself.
+//! - `core`: a core's part, in steps that are too short to delay requests.
+//! - `socket`: where the socket is.
+
+mod controller;
+mod core;
+mod line;
+mod reply;
+mod request;
+mod server;
+mod socket;
+mod status;
+
+pub(crate) use self::controller::Controlled;
+pub(crate) use self::core::{CoreControl, CoreParts};
+pub(crate) use self::request::{
+    BadArgument, BreakerFamily, BreakerProtocol, BreakerSetting, DEFAULT_COUNTING, MAX_COUNTING, MAX_TOP,
+    RankedBy, Request, TopOf, parse_duration, parse_info_hash,
+};
+pub(crate) use self::server::open;
+pub(crate) use self::socket::{Place, check, place};
