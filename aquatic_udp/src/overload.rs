@@ -81,8 +81,8 @@ const LEAST_SHARE: f64 = 0.002;
 /// What networks of each prefix length may have, the longest first, as multiples of the level.
 const WEIGHTS: [f64; LEVELS] = [1.0, 2.0, 4.0];
 
-/// Share of the capacity up to which what is asked for counts as servable, on average: clients that send again
-/// when their requests are lost ask for a little more than they get, as long as anything is dropped.
+/// Share of the capacity up to which what is asked for counts as servable, on average: clients that send
+/// again when their requests are lost ask for a little more than they get, as long as anything is dropped.
 const SERVABLE: f64 = 1.1;
 
 /// Maximum of what is taken into that average, so that it falls soon after a large overload.

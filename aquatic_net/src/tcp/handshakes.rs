@@ -54,8 +54,8 @@ const COMPUTE_SLOTS: usize = 4;
 const LIGHT: Loads = [20_000, 80_000, 160_000];
 
 /// Time of a core per second up to which the handshakes of a source, and of the networks around it, go before
-/// all others, in microseconds: some 3 handshakes of a source.
-const NEW: Loads = [1000, 4000, 16_000];
+/// all others, in microseconds: those of a source that has not asked for one within about two seconds.
+const NEW: Loads = [50, 500, 2000];
 
 /// What a handshake is charged when it asks to begin, whatever becomes of it.
 const ATTEMPT: Duration = Duration::from_micros(100);
@@ -463,9 +463,10 @@ mod tests {
         let charge =
             |number, count| (0..count).for_each(|_| handshakes.charge(source(number), now, handshake));
         assert_eq!(handshakes.lane(source(1), now), Lane::New);
-        charge(1, 2);
-        assert_eq!(handshakes.lane(source(1), now), Lane::New);
-        charge(1, 37);
+        charge(1, 1);
+        assert_eq!(handshakes.lane(source(1), now), Lane::Light);
+        assert_eq!(handshakes.lane(source(2), now), Lane::New);
+        charge(1, 38);
         assert_eq!(handshakes.lane(source(1), now), Lane::Light);
         charge(1, 5);
         assert_eq!(handshakes.lane(source(1), now), Lane::Heavy);
@@ -474,7 +475,7 @@ mod tests {
         assert_eq!(handshakes.lane(source(2), now), Lane::Heavy, "its network is heavy");
         assert_eq!(handshakes.lane(source(0x1_0000), now), Lane::New);
         assert_eq!(handshakes.lane(None, now), Lane::New);
-        assert_eq!(handshakes.lane(source(1), now * 2), Lane::New, "five seconds later");
+        assert_eq!(handshakes.lane(source(1), now * 4), Lane::New, "fifteen seconds later");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
-/// A quarter of the speed of a usual core, to spare the tests time. Seconds that a datagram takes the core: served, dropped unread; and a batch beside that.
+/// A quarter of the speed of a usual core, to spare the tests time. Seconds that a datagram takes the core:
+/// served, dropped unread; and a batch beside that.
 const SERVED: f64 = 18e-6;
 const DROPPED: f64 = 1.6e-6;
 const BATCH_COST: f64 = 32e-6;
