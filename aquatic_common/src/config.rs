@@ -173,8 +173,8 @@ crate::settings! {
         /// Maximum number of peers per torrent and IPv4 address, or IPv6 /64 network. The default suffices
         /// for a NAT with hundreds of clients in the same torrent: 300 lose 2 % to the division by ports on
         /// which the limit is based. Further clients of the address are answered but not found by others.
-        /// Independently of this limit, replies prefer peers of other addresses where one address has more
-        /// than about a quarter of a torrent's peers.
+        /// Independently of this limit, where one address has more than about a quarter of a torrent's peers,
+        /// replies to clients of other addresses have few of them.
         pub max_peers_per_address: u32 = 512, unit "peers", in 1..=1_000_000;
         /// Maximum memory of the process: a size such as "512MiB" or "2GiB", or a share such as "80%" of the
         /// memory that the machine has, or that the control group of the process (container, MemoryMax= of a
