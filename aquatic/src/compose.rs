@@ -120,7 +120,8 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
     Ok(())
 }
 
-/// Has torrents saved and loaded, if they are served and there is a state directory. Returns each core's part.
+/// Has torrents saved and loaded, if they are served and there is a state directory. Returns each core's
+/// part.
 fn open_snapshots(
     engine: &mut Engine,
     seed: Option<&TrackerSeed>,

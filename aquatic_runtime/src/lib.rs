@@ -16,9 +16,10 @@
 //!   [`listeners`]: sockets that the service manager has passed, and those to pass on.
 //!
 //! In the main thread, afterwards:
-//! - [`supervise`]: threads, panics and signals. `drain`: getting rid of clients before a stop. `notify`: messages to the service manager. `housekeeping`:
-//!   statistics, losses, and what services have registered as [`Periodic`]. [`health`]: stalled cores.
-//!   `large_pages`: fewer misses of the TLB. `spare_memory`: memory that connections leave behind.
+//! - [`supervise`]: threads, panics and signals. `drain`: getting rid of clients before a stop. `notify`:
+//!   messages to the service manager. `housekeeping`: statistics, losses, and what services have registered
+//!   as [`Periodic`]. [`health`]: stalled cores. `large_pages`: fewer misses of the TLB. `spare_memory`:
+//!   memory that connections leave behind.
 //!
 //! On each core:
 //! - [`core`]: the per-core context. `executor`: how it is started. `event_loop`: how it waits, with

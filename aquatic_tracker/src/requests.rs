@@ -1,6 +1,6 @@
-//! Samples of the requests that a core serves: a few for the log, and for an operator who asks who sends most,
-//! counts by network and client over some seconds. Both are off unless wanted, and then cost a request one
-//! comparison.
+//! Samples of the requests that a core serves: a few for the log, and for an operator who asks who sends
+//! most, counts by network and client over some seconds. Both are off unless wanted, and then cost a request
+//! one comparison.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

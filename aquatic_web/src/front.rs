@@ -237,7 +237,8 @@ pub fn reply_to_plain() -> Vec<u8> {
     response
 }
 
-/// Whether the cores respond and the tracker goes on, in the same words everywhere. Returns the length of the reply.
+/// Whether the cores respond and the tracker goes on, in the same words everywhere. Returns the length of the
+/// reply.
 fn health(health: &Health, framing: Framing, reply: &mut [u8]) -> usize {
     let fault = health.fault();
     let plain = match &fault {

@@ -400,7 +400,8 @@ impl Controller {
         })))
     }
 
-    /// Sets breakers if a mode is named, of all protocols and families unless some are named, and tells of all.
+    /// Sets breakers if a mode is named, of all protocols and families unless some are named, and tells of
+    /// all.
     fn breaker(
         &self,
         protocol: Option<BreakerProtocol>,

@@ -38,8 +38,8 @@ pub struct LocalListener {
 
 impl LocalListener {
     /// Makes a listening socket whose file only its owner may use: the user and group with these ids, or
-    /// whoever makes it. The socket of a process that has ended is replaced, and with `replace` also that of a
-    /// process that still listens.
+    /// whoever makes it. The socket of a process that has ended is replaced, and with `replace` also that of
+    /// a process that still listens.
     ///
     /// # Errors
     /// A [`UnixBindError`] that says what to do about it.

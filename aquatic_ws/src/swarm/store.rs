@@ -298,8 +298,8 @@ impl Swarms {
         self.torrents.get(info_hash).map_or_else(Counts::default, counts)
     }
 
-    /// Offers the torrents at `most` positions from `from` on. Returns the next position; `None` at the end. A
-    /// torrent that is moved meanwhile may be missed.
+    /// Offers the torrents at `most` positions from `from` on. Returns the next position; `None` at the end.
+    /// A torrent that is moved meanwhile may be missed.
     pub(crate) fn rank(&self, from: usize, most: usize, top: &mut TopTorrents) -> Option<usize> {
         let end = (from + most).min(self.torrents.len());
         for (info_hash, torrent) in self.torrents.get_range(from..end).into_iter().flatten() {
