@@ -43,23 +43,22 @@ impl fmt::Display for ClientError {
         let key = ControlConfig::socket_path;
         match self {
             Self::Unreachable(path, error) => {
-                let remedy = match error.kind() {
-                    io::ErrorKind::NotFound => format!(
+                let is = |kind| error.kind() == kind;
+                let remedy = if is(io::ErrorKind::NotFound) {
+                    format!(
                         "there is no socket. Is the tracker running, with a state_directory or {key}? Name its \
                          configuration with -c or its socket with -s"
-                    ),
-                    io::ErrorKind::PermissionDenied => {
-                        let owner = owner(path).map_or_else(
-                            || "the user that the tracker runs as".to_owned(),
-                            |uid| format!("the user with the id {uid}"),
-                        );
-                        format!("permission denied. Only {owner} and root can use it; try sudo")
-                    }
-                    io::ErrorKind::ConnectionRefused => {
-                        "nobody listens there any more: the tracker has ended. Start it and try again"
-                            .to_owned()
-                    }
-                    _ => error.to_string(),
+                    )
+                } else if is(io::ErrorKind::PermissionDenied) {
+                    let owner = owner(path).map_or_else(
+                        || "the user that the tracker runs as".to_owned(),
+                        |uid| format!("the user with the id {uid}"),
+                    );
+                    format!("permission denied. Only {owner} and root can use it; try sudo")
+                } else if is(io::ErrorKind::ConnectionRefused) {
+                    "nobody listens there any more: the tracker has ended. Start it and try again".to_owned()
+                } else {
+                    error.to_string()
                 };
                 write!(f, "cannot reach the tracker at {}: {remedy}", path.display())
             }
