@@ -30,6 +30,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
             "aquatic_http",
             "aquatic_metrics",
             "aquatic_net",
+            "aquatic_probe",
             "aquatic_runtime",
             "aquatic_status",
             "aquatic_tracker",
@@ -107,6 +108,16 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("aquatic_ws_protocol", &["aquatic_common"]),
     ("aquatic_cli_helpers", &["aquatic_common"]),
     ("aquatic_doctor", &["aquatic_cli_helpers", "aquatic_common", "aquatic_net", "aquatic_runtime"]),
+    (
+        "aquatic_probe",
+        &[
+            "aquatic_cli_helpers",
+            "aquatic_common",
+            "aquatic_http_protocol",
+            "aquatic_udp_protocol",
+            "aquatic_ws_protocol",
+        ],
+    ),
     ("aquatic_load_engine", &["aquatic_common"]),
     (
         "aquatic_udp_load_test",

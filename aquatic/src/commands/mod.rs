@@ -6,6 +6,7 @@ mod ctl;
 mod doctor;
 mod import_config;
 mod manual;
+mod probe;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     ImportConfig(import_config::ImportConfig),
     /// Say what is wrong with this machine for the tracker, and what mends it
     Doctor(doctor::Doctor),
+    /// Say what clients, list sites and browsers think of trackers
+    Probe(probe::Probe),
     /// Print the completions for a shell
     #[command(hide = true)]
     Completions(completions::Completions),
@@ -51,6 +54,7 @@ impl Command {
             Self::Ctl(ctl) => ctl.run().into(),
             Self::ImportConfig(import) => import.run().into(),
             Self::Doctor(doctor) => doctor.run(),
+            Self::Probe(probe) => probe.run(),
             Self::Completions(completions) => completions.run().into(),
             Self::Man(manual) => manual.run().into(),
         }
