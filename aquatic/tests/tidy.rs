@@ -20,7 +20,7 @@ const MIN_CRATE_DOC_LINES: usize = 2;
 
 /// Which members each member may use: those below it. Protocol codecs and the store know nothing of the
 /// tracker around them, and nothing knows the services but the program.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 22] = [
     (
         "aquatic",
         &[

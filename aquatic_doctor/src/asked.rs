@@ -55,8 +55,8 @@ pub struct Asked {
     pub cpus: Processors,
     /// Listening addresses of clients.
     pub listeners: Vec<Listener>,
-    /// Address of the metrics.
-    pub metrics: Option<SocketAddr>,
+    /// Addresses of metrics and of the status page.
+    pub endpoints: Vec<SocketAddr>,
     /// Whether there is a unix socket.
     pub unix_socket: bool,
     /// Size of the receive buffer of each UDP socket, in bytes; 0 for that of the system.

@@ -1,5 +1,6 @@
 //! `aquatic doctor`: what is wrong with this machine for the tracker, and the command that mends it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -7,6 +8,7 @@ use aquatic_cli_helpers::report::{Report, Row, Verdict};
 use aquatic_cli_helpers::{Override, load};
 use aquatic_common::settings::WithEnvironment;
 use aquatic_doctor::{Asked, Listener, Machine, MemoryAsked, Transport, Trials};
+use aquatic_probe::Target;
 use aquatic_runtime::{clock, cores, memory, startup};
 use clap::{Args, ValueEnum};
 
@@ -20,7 +22,7 @@ Examples:
   sudo aquatic doctor -c tracker.toml --json
 
 Run it as root to see firewall rules and the owners of ports. It changes nothing
-and sends no packets, but for the look-up of --host.
+and sends no packets, but for the look-up of hosts.
 
 Exit codes: 0 no fault, 1 at least one fault, 2 command line, 3 failure.";
 
@@ -40,7 +42,7 @@ pub(crate) struct Doctor {
     #[arg(long, value_name = "SUBCOMMAND", default_value = "all")]
     service: Service,
 
-    /// Host of an announce URL, whose addresses and certificate are compared; may be repeated
+    /// Host of an announce URL, besides those of status.announce_urls; may be repeated
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
 
@@ -77,7 +79,10 @@ impl Doctor {
         let root = Path::new("/");
         let listeners = listeners(&config, mode);
         let tracker = aquatic_doctor::running_tracker(root, &listeners);
-        let machine = Machine::read(root, tracker, &listeners, self.trials());
+        let endpoints = endpoints(&config).into_iter();
+        let endpoints = endpoints.map(|address| Listener { transport: Transport::Tcp, address });
+        let all: Vec<Listener> = listeners.iter().copied().chain(endpoints).collect();
+        let machine = Machine::read(root, tracker, &all, self.trials(&config));
         rows.extend(aquatic_doctor::diagnose(&machine, &asked(&config, mode, listeners)));
         let title = format!(
             "aquatic {} on Linux {}, configuration: {}",
@@ -115,13 +120,26 @@ impl Doctor {
         }
     }
 
-    fn trials(&self) -> Trials {
+    /// Hosts of announce URLs: those of the command line and of the configuration, each once.
+    fn hosts(&self, config: &TrackerConfig) -> Vec<String> {
+        let urls = config.status.announce_urls.iter();
+        let configured = urls.filter_map(|url| url.parse::<Target>().ok()).map(|target| target.host);
+        let mut hosts = Vec::new();
+        for host in self.host.iter().cloned().chain(configured) {
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        hosts
+    }
+
+    fn trials(&self, config: &TrackerConfig) -> Trials {
         Trials {
             io_uring: startup::check_io_uring().err().map(|error| error.to_string()),
             clock: aquatic_doctor::clock(),
             now: clock::calendar_seconds(),
             firewall: aquatic_doctor::read_rules(),
-            names: self.host.iter().map(|host| aquatic_doctor::resolve(host)).collect(),
+            names: self.hosts(config).iter().map(|host| aquatic_doctor::resolve(host)).collect(),
         }
     }
 }
@@ -140,6 +158,13 @@ fn listeners(config: &TrackerConfig, mode: Mode) -> Vec<Listener> {
     listeners
 }
 
+/// The addresses of metrics and of the status page, if they have their own.
+fn endpoints(config: &TrackerConfig) -> Vec<SocketAddr> {
+    let metrics = config.metrics.enable.then_some(config.metrics.address);
+    let status = (config.status.enable && config.status.own_address).then_some(config.status.address);
+    metrics.into_iter().chain(status).collect()
+}
+
 fn asked(config: &TrackerConfig, mode: Mode, listeners: Vec<Listener>) -> Asked {
     let cores = cores::plan_for_this_process(config.workers, &config.cpus).map_or(1, |plan| plan.cpus.len());
     let plan = memory::available()
@@ -149,7 +174,7 @@ fn asked(config: &TrackerConfig, mode: Mode, listeners: Vec<Listener>) -> Asked 
         workers: config.workers,
         cpus: config.cpus.clone(),
         listeners,
-        metrics: config.metrics.enable.then_some(config.metrics.address),
+        endpoints: endpoints(config),
         unix_socket: config.serves_tcp(mode) && network.has_unix_socket(),
         receive_buffer: config.udp.socket_recv_buffer_size as u64,
         backlog: network.tcp_backlog.into(),

@@ -68,7 +68,7 @@ fn ports(machine: &Machine, asked: &Asked, rows: &mut Rows) {
 fn ephemeral(machine: &Machine, asked: &Asked, rows: &mut Rows) {
     let Some(span) = machine.ephemeral else { return };
     let mut ports: Vec<u16> = asked.ports().into_iter().map(|(_, port)| port).collect();
-    ports.extend(asked.metrics.map(|address| address.port()).filter(|&port| port != 0));
+    ports.extend(asked.endpoints.iter().map(|address| address.port()).filter(|&port| port != 0));
     ports.sort_unstable();
     ports.dedup();
     let is_reserved = |port: u64| machine.reserved.iter().any(|span| span.contains(port));
