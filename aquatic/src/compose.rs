@@ -15,6 +15,7 @@ use aquatic_net::tcp::config::{Opened, ServiceName, TcpChanges};
 use aquatic_net::tcp::{CoreListeners, Protocols, TcpBreakers, TcpSettings, serve_tcp};
 use aquatic_runtime::{Core, CoreService, Engine, Health, MailboxReceiver, broadcast};
 use aquatic_status::CoreStatus;
+use aquatic_tracker::export::{self, CoreExports, TorrentCounts};
 use aquatic_tracker::snapshot::{self, CoreSnapshots};
 use aquatic_tracker::{LocalTracker, TrackerSeed};
 use aquatic_udp::{UdpService, UdpSettings};
@@ -76,7 +77,8 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
         .transpose()?;
     let udp = udp.map(|(services, changes)| {
         reloader.add(move |config| Ok(changes.send(&UdpSettings::new(&config.udp, &config.rate_limits))));
-        services
+        let counts_clients = config.statistics.clients;
+        services.into_iter().map(move |service| service.counting_clients(counts_clients))
     });
     let tcp = tcp.map(|(services, mut changes)| {
         reloader.add(move |config| changes.apply(&with_affordable_connections(config, memory).tcp()));
@@ -98,6 +100,7 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
     reloader.add(move |config| Ok(changes.send(&Arc::new(config.clone()))));
     let seed = (protocols.udp || protocols.http).then_some(seed);
     let snapshots = open_snapshots(&mut engine, seed.as_ref(), config, (&mut reloader, &mut controlled))?;
+    let mut exports = open_exports(config, &mut engine)?.into_iter();
     engine.add_periodic(reloader);
     let control = control::open(config, controlled, &mut engine)?;
     let (mut udp, mut tcp) = (udp.into_iter().flatten(), tcp.into_iter().flatten());
@@ -108,6 +111,7 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
         snapshots: snapshots.next(),
         control: control.next(),
         log_requests: config.log_requests,
+        exports: exports.next(),
         udp: udp.next(),
         tcp: tcp.next(),
         pages: pages.next(),
@@ -139,6 +143,12 @@ fn open_snapshots(
     });
     controlled.snapshots = Some(trigger);
     Ok(cores)
+}
+
+/// Each core's part in exports; none if nothing is to be exported.
+fn open_exports(config: &TrackerConfig, engine: &mut Engine) -> anyhow::Result<Vec<CoreExports>> {
+    let exports = export::prepare(engine, (&config.exports, &config.statistics), &config.privileges)?;
+    Ok(exports.unwrap_or_default())
 }
 
 /// Makes the breakers of the protocols that are served, and what tells each core.
@@ -176,6 +186,7 @@ struct CoreServices {
     control: Option<CoreControl>,
     /// One of so many requests is logged; 0 for none.
     log_requests: u32,
+    exports: Option<CoreExports>,
     udp: Option<UdpService>,
     tcp: Option<TcpServices>,
     pages: Option<CoreStatus>,
@@ -194,6 +205,7 @@ struct TcpServices {
     health: Health,
     /// Limits of HTTP requests by source, and the key of their table.
     http_rules: (SourceRules, [u8; 16]),
+    counts_clients: bool,
 }
 
 impl CoreService for CoreServices {
@@ -217,6 +229,11 @@ impl CoreService for CoreServices {
         if let Some(control) = self.control {
             let ws = tcp.as_ref().and_then(|tcp| tcp.overview.clone());
             control.attach(CoreParts { core: Rc::clone(&core), tracker: tracker.clone(), ws })?;
+        }
+        if let Some(exports) = self.exports {
+            let own = tracker.clone().map(|tracker| tracker as Rc<dyn TorrentCounts>);
+            let of_ws = tcp.as_ref().and_then(|tcp| tcp.ws_counts.clone());
+            exports.attach(&core, own.into_iter().chain(of_ws).collect())?;
         }
         let changing = (tracker.clone(), tcp.as_ref().map(|tcp| tcp.front.clone()));
         let cores = core.count();
@@ -264,6 +281,7 @@ impl TcpServices {
         let ws = ws.then(|| {
             WsSeed::new(&config.ws, &forwarded, *seed.steering(), seed.access_list(), engine.secrets())
                 .with_source_rules(config.rate_limits.ws_rules(engine.cores()))
+                .counting_clients(config.statistics.clients)
         });
         let http_rules =
             (config.rate_limits.http_rules(engine.cores()), engine.secrets().derive("aquatic HTTP loads 1"));
@@ -276,6 +294,7 @@ impl TcpServices {
             ws: ws.clone(),
             health: health.clone(),
             http_rules: http_rules.clone(),
+            counts_clients: config.statistics.clients,
         };
         Ok((listeners.into_iter().map(part).collect(), changes))
     }
@@ -288,7 +307,7 @@ impl TcpServices {
         breakers: &CoreBreakers,
         pages: Option<CoreStatus>,
     ) -> anyhow::Result<StartedTcp> {
-        let Self { listeners, settings, forwarded, http, ws, health, http_rules } = self;
+        let Self { listeners, settings, forwarded, http, ws, health, http_rules, counts_clients } = self;
         let served = [(http.is_some(), Protocol::Http), (ws.is_some(), Protocol::Ws)];
         let protocols =
             served.into_iter().filter_map(|(is_served, protocol)| is_served.then_some(protocol)).collect();
@@ -297,13 +316,15 @@ impl TcpServices {
             let (rules, key) = http_rules;
             let limit = SourceLimit::new(rules, key);
             let sources = Sources { limit, breakers: breakers.clone(), ..Sources::default() };
-            HttpTracker::new(&http, forwarded, (sources, Counters::new(core.metrics())), Rc::clone(tracker))
+            let counters = Counters::new(core.metrics()).counting_clients(core.metrics(), counts_clients);
+            HttpTracker::new(&http, forwarded, (sources, counters), Rc::clone(tracker))
         });
         let upgrade = match ws {
             Some(seed) => Some(WsTracker::start(core, seed, breakers.clone()).await),
             None => None,
         };
         let overview = upgrade.as_ref().map(WsTracker::overview);
+        let ws_counts = upgrade.as_ref().map(|ws| Rc::new(ws.counts()) as Rc<dyn TorrentCounts>);
         let pages =
             pages.map(|pages| pages.start(core)).transpose().context("cannot start the status page")?;
         let front = Front::new(Rc::clone(core), (site, upgrade), health, FrontSettings { max_request_size })
@@ -311,7 +332,7 @@ impl TcpServices {
         let reporting = (Rc::clone(core), front.clone());
         core.spawn(async move { report_rates(&reporting.0, &reporting.1).await });
         let breakers = TcpBreakers { breakers: breakers.clone(), protocols };
-        Ok(StartedTcp { listeners, settings, breakers, front, overview })
+        Ok(StartedTcp { listeners, settings, breakers, front, overview, ws_counts })
     }
 }
 
@@ -326,6 +347,7 @@ struct StartedTcp {
     front: CoreFront,
     /// What WebTorrent swarms tell about themselves.
     overview: Option<WsOverview>,
+    ws_counts: Option<Rc<dyn TorrentCounts>>,
 }
 
 impl StartedTcp {

@@ -6,9 +6,9 @@ mod live;
 use std::path::PathBuf;
 
 use aquatic_common::config::{
-    AccessListConfig, CleaningConfig, ConnectionsConfig, ControlConfig, LimitsConfig, LogFormat,
-    MetricsConfig, NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig, RateLimitsConfig,
-    StatisticsConfig, Transports, overlap,
+    AccessListConfig, CleaningConfig, ConnectionsConfig, ControlConfig, ExportsConfig, LimitsConfig,
+    LogFormat, MetricsConfig, NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig,
+    RateLimitsConfig, StatisticsConfig, Transports, overlap,
 };
 use aquatic_common::processors::Processors;
 use aquatic_common::settings::{Configuration, FormerKey, Problem, Scope};
@@ -68,6 +68,7 @@ aquatic_common::settings! {
         pub control: ControlConfig;
         pub statistics: StatisticsConfig;
         pub status: StatusConfig;
+        pub exports: ExportsConfig;
         pub udp: UdpConfig;
         pub http: HttpConfig;
         pub ws: WsConfig;
@@ -280,6 +281,7 @@ impl TrackerConfig {
         self.check_status(http || ws, problems);
         self.privileges.check(problems);
         self.rate_limits.check(problems);
+        self.exports.check(problems);
         if http || ws {
             self.tcp().check(problems);
         }

@@ -2,6 +2,7 @@
 //! operators: a section has the same meaning for every service.
 
 mod connections;
+mod exports;
 mod network;
 mod rate_limits;
 
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use connections::{ConnectionsConfig, OnMissingClient, ProxiesConfig};
+pub use exports::{ExportCompression, ExportFormat, ExportsConfig};
 pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports, overlap};
 pub use rate_limits::{RateLimitMode, RateLimitsConfig};
 
@@ -119,10 +121,17 @@ impl ControlConfig {
 }
 
 crate::settings! {
-    /// Statistics in the log.
+    /// Statistics in the log, and those for the metrics that cost something.
     pub struct StatisticsConfig, section "statistics" {
         /// Time between two reports; 0 for no reports.
         pub interval: u32 = 0, unit "seconds", in 0..=86_400;
+        /// Time between two counts of the torrents by their number of peers (aquatic_torrents_by_peers); 0
+        /// for none. A count takes about 0.15 s of the cores together for a million torrents, in steps of 0.2
+        /// ms between requests.
+        pub torrent_sizes_interval: u32 = 0, unit "seconds", in 0..=86_400;
+        /// Count announces by the program of the client, as its peer id tells (aquatic_announces_by_client).
+        /// Takes some 10 ns of each announce.
+        pub clients: bool = false;
     }
 }
 

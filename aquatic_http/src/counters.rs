@@ -1,12 +1,14 @@
 //! What is counted on each core about requests. What is counted about connections belongs to `aquatic_net`.
 
-use aquatic_common::Family;
+use aquatic_common::{Family, PeerId};
 use aquatic_http_protocol::{Fault, HttpFault, Refusal};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, SampledHistogram, names};
 use aquatic_net::proxy::NoClient;
-use aquatic_tracker::{Reason, ReasonCounters};
+use aquatic_tracker::{ClientCounters, Reason, RefusalCounters};
 
 const PROTOCOL: Label = ("protocol", "http");
+/// Connections of a proxy have clients of both families.
+const BOTH_FAMILIES: Label = ("family", names::BOTH_FAMILIES);
 
 /// Kinds of requests that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +89,8 @@ pub(crate) fn reason_of(refusal: Refusal) -> Reason {
 pub struct Counters {
     requests: [[Counter; 2]; 2],
     responses: [[Counter; 2]; 2],
-    refused: ReasonCounters,
-    pub(crate) health: Counter,
+    refused: RefusalCounters,
+    health: [Counter; 2],
     pub(crate) forwarded: Counter,
     /// Requests above a rate limit that were served all the same.
     pub(crate) above_in_dry_run: Counter,
@@ -98,6 +100,7 @@ pub struct Counters {
     received: Counter,
     sent: Counter,
     pub(crate) durations: SampledHistogram,
+    clients: Option<ClientCounters>,
 }
 
 impl Counters {
@@ -117,15 +120,31 @@ impl Counters {
         Self {
             requests: by_family_and_action(&names::REQUESTS),
             responses: by_family_and_action(&names::RESPONSES),
-            refused: ReasonCounters::new(metrics, &names::REFUSED, &[PROTOCOL], &REASONS),
-            health: metrics.counter(&names::REQUESTS, &[PROTOCOL, ("action", "health")]),
+            refused: RefusalCounters::new(metrics, PROTOCOL, &REASONS),
+            health: [&names::REQUESTS, &names::RESPONSES]
+                .map(|metric| metrics.counter(metric, &[PROTOCOL, BOTH_FAMILIES, ("action", "health")])),
             forwarded: metrics.counter(&names::FORWARDED, &[PROTOCOL]),
             above_in_dry_run: metrics.counter(&names::RATE_LIMIT_DRY_RUN, &[PROTOCOL]),
             rate_limiting: metrics.gauge(&names::RATE_LIMITING, &[PROTOCOL]),
             no_client: NoClient::ALL.map(no_client),
-            received: metrics.counter(&names::RECEIVED_BYTES, &[PROTOCOL]),
-            sent: metrics.counter(&names::SENT_BYTES, &[PROTOCOL]),
+            received: metrics.counter(&names::RECEIVED_BYTES, &[PROTOCOL, BOTH_FAMILIES]),
+            sent: metrics.counter(&names::SENT_BYTES, &[PROTOCOL, BOTH_FAMILIES]),
+            clients: None,
             durations: SampledHistogram::new(metrics.histogram(&names::REQUEST_DURATION, &[PROTOCOL])),
+        }
+    }
+
+    /// Counts announces by the program of the client as well, or not.
+    #[must_use]
+    pub fn counting_clients(self, metrics: &CoreMetrics, counts_clients: bool) -> Self {
+        let clients = counts_clients.then(|| ClientCounters::new(metrics, PROTOCOL));
+        Self { clients, ..self }
+    }
+
+    /// Counts the program of a client that announces.
+    pub(crate) fn client(&self, peer_id: &PeerId) {
+        if let Some(clients) = &self.clients {
+            clients.add(peer_id);
         }
     }
 
@@ -147,8 +166,18 @@ impl Counters {
         self.no_client[why as usize].add(1);
     }
 
-    pub(crate) fn refuse(&self, reason: Reason) {
-        self.refused.add(reason);
+    /// Counts a request to `/health`, which is always answered.
+    pub(crate) fn health(&self) {
+        self.health.iter().for_each(|counter| counter.add(1));
+    }
+
+    /// Counts a request that is refused: one that has been counted as an announce or scrape, or another one.
+    pub(crate) fn refuse(&self, family: Option<Family>, reason: Reason, is_counted: bool) {
+        if is_counted {
+            self.refused.refuse(family, reason);
+        } else {
+            self.refused.refuse_other(family, reason);
+        }
     }
 
     /// Requests of a kind so far.

@@ -88,6 +88,11 @@ pub(crate) enum Unserved {
 }
 
 impl Unserved {
+    /// Whether the request has been counted as an announce or scrape.
+    fn is_counted(self) -> bool {
+        matches!(self, Self::NotAdmitted(_) | Self::Route(_))
+    }
+
     fn reason(self) -> Reason {
         match self {
             Self::Bad(refusal) => crate::counters::reason_of(refusal),
@@ -253,6 +258,9 @@ impl Handler {
     ) -> Result<Announce, Unserved> {
         let ip = self.client(incoming.head, incoming.peer)?;
         self.counters.request(Family::of(ip), Action::Announce);
+        if let Some(peer_id) = &request.peer_id {
+            self.counters.client(peer_id);
+        }
         tracker.admit(AdmissionRequest::of(&request.info_hash)).map_err(Unserved::NotAdmitted)?;
         let most = self.config.max_response_peers;
         let announce = Announce {
@@ -465,7 +473,7 @@ impl Handler {
             Some(peer) => log::trace!("http: request from {peer} refused: {}", reason.name()),
             None => log::trace!("http: request refused: {}", reason.name()),
         }
-        self.counters.refuse(reason);
+        self.counters.refuse(peer.map(Family::of), reason, unserved.is_counted());
         // Some clients wait as long as the interval says after a failure, too; others look for "retry in".
         let encode = |reason: &str, seconds: u32, reply: &mut [u8]| {
             let retry = Some(Retry::Minutes(seconds.div_ceil(60)));

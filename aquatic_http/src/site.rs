@@ -132,7 +132,7 @@ impl Site for HttpTracker {
     }
 
     fn count_health(&self) {
-        self.handler.counters().health.add(1);
+        self.handler.counters().health();
     }
 
     fn durations(&self) -> Option<&SampledHistogram> {

@@ -126,6 +126,13 @@ impl Format {
     }
 }
 
+/// Name of a metric as it is scraped, with unit and `_total`. Series of a histogram have further suffixes.
+#[must_use]
+pub fn exposed_name(metric: &Metric) -> String {
+    let (unit, total) = suffixes(metric);
+    format!("{}{unit}{total}", metric.name)
+}
+
 /// Quality of the first media range in one element of an `Accept` field, if its type is the wanted one.
 fn preference(range: &str, wanted: &str) -> Option<f32> {
     let mut parts = range.split(';').map(str::trim);
@@ -138,7 +145,8 @@ fn preference(range: &str, wanted: &str) -> Option<f32> {
 }
 
 /// Type of a metric, in the words of both formats.
-fn type_of(kind: Kind) -> &'static str {
+#[must_use]
+pub fn type_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Counter | Kind::CounterPerCore | Kind::Loss => "counter",
         Kind::Gauge | Kind::GaugePerCore => "gauge",
@@ -150,6 +158,7 @@ fn type_of(kind: Kind) -> &'static str {
 fn suffixes(metric: &Metric) -> (&'static str, &'static str) {
     let unit = match metric.unit {
         None => "",
+        Some(Unit::Thousandths) => "_ratio",
         Some(Unit::Bytes) => "_bytes",
         Some(Unit::Seconds | Unit::Microseconds | Unit::Nanoseconds) => "_seconds",
     };
@@ -178,6 +187,7 @@ fn labels_and(text: &mut String, labels: &[Label], another: Option<(&str, &str)>
 fn value(text: &mut String, sample: &Sample) -> fmt::Result {
     match sample.metric.unit {
         Some(Unit::Microseconds) => writeln!(text, " {}", sample.value as f64 / 1e6),
+        Some(Unit::Thousandths) => writeln!(text, " {}", sample.value as f64 / 1e3),
         Some(Unit::Nanoseconds) => writeln!(text, " {}", sample.value as f64 / 1e9),
         Some(Unit::Bytes | Unit::Seconds) | None => writeln!(text, " {}", sample.value),
     }
@@ -211,7 +221,7 @@ mod tests {
     fn the_text_format_describes_counters_by_their_full_name() {
         let text = Format::Text.render(&samples(), &[]);
         let expected = "\
-# HELP aquatic_requests_total Requests received and understood.
+# HELP aquatic_requests_total Requests received.
 # TYPE aquatic_requests_total counter
 aquatic_requests_total{protocol=\"udp\",action=\"announce\"} 7
 aquatic_requests_total{protocol=\"udp\",action=\"scrape\"} 8

@@ -7,7 +7,10 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::names::{self, Metric};
-use crate::registry::Sample;
+use crate::registry::{Label, Sample};
+
+/// All members of the workspace have one version.
+const VERSION: Label = ("version", env!("CARGO_PKG_VERSION"));
 
 /// Reads figures of the process. Made before privileges are dropped: afterwards `/proc` may be out of reach.
 #[derive(Debug)]
@@ -37,23 +40,25 @@ impl ProcessFigures {
     #[must_use]
     pub fn samples(&self) -> Vec<Sample> {
         let sample = |metric: &'static Metric, value| Sample { metric, labels: [].into(), core: None, value };
-        [
+        let build = Sample { labels: [VERSION].into(), ..sample(&names::BUILD_INFO, 1) };
+        let figures = [
             (&names::CORES, Some(self.cores as u64)),
             (&names::PROCESS_START, Some(self.started)),
             (&names::PROCESS_CPU, cpu_microseconds()),
-            (&names::PROCESS_MEMORY, self.resident_memory()),
+            (&names::PROCESS_MEMORY, self.memory(Statm::Resident)),
+            (&names::PROCESS_VIRTUAL_MEMORY, self.memory(Statm::Virtual)),
             (&names::PROCESS_OPEN_FDS, self.open_descriptors()),
             (&names::PROCESS_MAX_FDS, getrlimit(Resource::Nofile).current),
         ]
         .into_iter()
-        .filter_map(|(metric, value)| Some(sample(metric, value?)))
-        .collect()
+        .filter_map(|(metric, value)| Some(sample(metric, value?)));
+        figures.chain([build]).collect()
     }
 
-    fn resident_memory(&self) -> Option<u64> {
+    fn memory(&self, field: Statm) -> Option<u64> {
         let mut text = [0; 128];
         let len = self.memory.as_ref()?.read_at(&mut text, 0).ok()?;
-        parse_statm(text.get(..len)?)?.checked_mul(rustix::param::page_size() as u64)
+        parse_statm(text.get(..len)?, field)?.checked_mul(rustix::param::page_size() as u64)
     }
 
     /// Linux 6.2 and later show the number of descriptors as the size of their directory, others show 0.
@@ -71,9 +76,15 @@ fn cpu_microseconds() -> Option<u64> {
     u64::try_from(microseconds).ok()
 }
 
-/// The second field is the resident set in pages.
-fn parse_statm(text: &[u8]) -> Option<u64> {
-    str::from_utf8(text).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+/// Fields of `/proc/self/statm`, in pages.
+#[derive(Clone, Copy, Debug)]
+enum Statm {
+    Virtual,
+    Resident,
+}
+
+fn parse_statm(text: &[u8], field: Statm) -> Option<u64> {
+    str::from_utf8(text).ok()?.split_ascii_whitespace().nth(field as usize)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -82,8 +93,9 @@ mod tests {
 
     #[test]
     fn figures_of_this_process_are_read() {
-        assert_eq!(parse_statm(b"5120 321 200 1 0 99 0\n"), Some(321));
-        assert_eq!(parse_statm(b"5120"), None);
+        assert_eq!(parse_statm(b"5120 321 200 1 0 99 0\n", Statm::Resident), Some(321));
+        assert_eq!(parse_statm(b"5120 321 200 1 0 99 0\n", Statm::Virtual), Some(5120));
+        assert_eq!(parse_statm(b"5120", Statm::Resident), None);
         let samples = ProcessFigures::new(3, 1_700_000_000).try_clone().samples();
         let value = |metric: &Metric| {
             samples.iter().find(|sample| sample.metric == metric).map(|sample| sample.value)

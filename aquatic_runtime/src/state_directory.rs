@@ -24,6 +24,9 @@ pub const KEY: &str = "state_directory";
 /// Suffix of a file that is being written.
 const UNFINISHED: &str = ".new";
 
+/// Suffix of a file that is only used meanwhile.
+const SCRATCH: &str = ".scratch";
+
 /// Reason why a state directory cannot be used.
 #[derive(Debug)]
 pub enum StateDirectoryError {
@@ -80,6 +83,8 @@ pub struct StateDirectory {
     path: PathBuf,
     /// Owner of new files, if it is not the user that makes them.
     owner: Option<(u32, u32)>,
+    /// Mode of new files.
+    mode: Mode,
 }
 
 impl StateDirectory {
@@ -94,6 +99,16 @@ impl StateDirectory {
             Err(Errno::WOULDBLOCK) => Err(StateDirectoryError::InUse(path.to_owned())),
             Err(error) => Err(StateDirectoryError::Unusable(path.to_owned(), error.into())),
         }
+    }
+
+    /// Opens a directory without locking it: what is in it belongs to others as well, and files that are
+    /// made are readable for everyone.
+    ///
+    /// # Errors
+    /// It does not exist, or may not be written to by the user that the process is going to be.
+    pub fn open_shared(path: &Path, privileges: &PrivilegesConfig) -> Result<Self, StateDirectoryError> {
+        let directory = Self::open_unlocked(path, privileges)?;
+        Ok(Self { mode: directory.mode | Mode::RGRP | Mode::ROTH, ..directory })
     }
 
     fn open_unlocked(path: &Path, privileges: &PrivilegesConfig) -> Result<Self, StateDirectoryError> {
@@ -117,7 +132,7 @@ impl StateDirectory {
         if let Err(error) = accessat(&fd, ".", needed, AtFlags::EACCESS) {
             return Err(not_writable("this user", error.to_string()));
         }
-        Ok(Self { fd: Arc::new(fd), path: path.to_owned(), owner: heir })
+        Ok(Self { fd: Arc::new(fd), path: path.to_owned(), owner: heir, mode: Mode::RUSR | Mode::WUSR })
     }
 
     /// Path of the directory, as configured.
@@ -155,8 +170,8 @@ impl StateDirectory {
         Ok(Some(file))
     }
 
-    /// Replaces a file as a whole, readable for its owner only. The previous one stays until the new one is
-    /// complete and on disk.
+    /// Replaces a file as a whole, readable for its owner only unless the directory is shared. The previous
+    /// one stays until the new one is complete and on disk.
     ///
     /// # Errors
     /// Those of writing, and those of `write`; the previous file is still there.
@@ -189,13 +204,25 @@ impl StateDirectory {
         Ok(renameat_with(&*self.fd, from, &*self.fd, to, RenameFlags::empty())?)
     }
 
+    /// A file to write to and to read from, that nobody else sees and that is gone once it is closed. The
+    /// name is that of the file it is used for.
+    ///
+    /// # Errors
+    /// Those of making a file.
+    pub fn scratch_file(&self, name: &str) -> io::Result<File> {
+        let name = format!("{name}{SCRATCH}");
+        let file = self.create(&name)?;
+        unlinkat(&*self.fd, &*name, AtFlags::empty())?;
+        Ok(file)
+    }
+
     fn create(&self, name: &str) -> io::Result<File> {
         match unlinkat(&*self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&*self.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&*self.fd, name, flags, self.mode)?;
         // Once privileges have been dropped, the owner is the right one.
         if let Some((user, group)) = self.owner
             && rustix::process::geteuid().is_root()

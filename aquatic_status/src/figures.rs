@@ -152,7 +152,7 @@ impl Figures {
             let slot = self.connections.get_mut(usize::from(protocol == Some("ws")));
             slot.into_iter().for_each(|slot| *slot = Some(slot.unwrap_or_default() + value));
         } else if is(&names::DEGRADATION) {
-            let step = sample.label("without").unwrap_or_default();
+            let step = sample.label("step").unwrap_or_default();
             self.degraded.extend((value > 0).then_some((step, value)));
         } else if is(&names::BREAKER_OPEN) {
             let labels =
@@ -281,8 +281,8 @@ mod tests {
             show(&names::PEERS, &[web, ("family", "ipv4"), ("role", "leecher")], 7);
             show(&names::CONNECTIONS, &[("protocol", "ws")], 9);
             count(&names::CORE_BUSY_TIME, &[], 500 * (1 + core as u64));
-            show(&names::DEGRADATION, &[("without", "old_peers")], core as u64);
-            show(&names::DEGRADATION, &[("without", "new_peers")], 0);
+            show(&names::DEGRADATION, &[("step", "old_peers")], core as u64);
+            show(&names::DEGRADATION, &[("step", "new_peers")], 0);
             show(&names::BREAKER_OPEN, &[("protocol", "ws"), ("family", "ipv6")], core as u64);
             show(&names::BREAKER_OPEN, &udp4, 0);
         }

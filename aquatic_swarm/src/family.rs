@@ -75,6 +75,8 @@ pub(crate) struct Store<K: PeerFormat> {
     pub(crate) cursor: Cursor,
     /// Position of the pass that saves the content, if there is one.
     pub(crate) saving: Option<SaveCursor>,
+    /// Pass that hands out counts.
+    pub(crate) counting: Option<SaveCursor>,
 }
 
 fn apply_moves<P: Copy>(peers: &mut [P], moves: Moves) {
@@ -93,6 +95,7 @@ impl<K: PeerFormat> Store<K> {
             leechers: 0,
             cursor: Cursor::default(),
             saving: None,
+            counting: None,
         }
     }
 
@@ -251,8 +254,9 @@ impl<K: PeerFormat> Store<K> {
             self.release(payload);
             return Outcome::without_peer(Stored::RefusedTorrents, None);
         };
-        if let (Some(cursor), true) = (&mut self.saving, self.table.pages() > pages) {
-            cursor.note_split(pages + 1);
+        if self.table.pages() > pages {
+            let passes = self.saving.iter_mut().chain(&mut self.counting);
+            passes.for_each(|cursor| cursor.note_split(pages + 1));
         }
         self.count(K::stamp(peer), true);
         Outcome { stored: Stored::Added, torrent: Some(slot), position: Some(0) }

@@ -10,7 +10,7 @@
 //! ```text
 //! Shard                     limits, both families                                   shard.rs
 //!  └ Store (IPv4 and IPv6)  the torrents of one family                              family.rs, expiry.rs,
-//!     │                                                                             saving.rs, restoring.rs
+//!     │                                                                             saving.rs, counting.rs, restoring.rs
 //!     ├ Table               info hash, completed count, payload: 32 bytes           table.rs, linear.rs
 //!     │                     payload: only peer (IPv4), list or large swarm          payload.rs, peer_format.rs
 //!     ├ Slab of lists       up to 128 peers in one block, seeders first             slab.rs, order.rs
@@ -58,6 +58,7 @@
 #![warn(missing_docs)]
 
 mod accesses;
+mod counting;
 mod crowd;
 mod eligible;
 mod expiry;
@@ -81,6 +82,7 @@ mod tests;
 mod tick;
 mod types;
 
+pub use counting::CountedTorrent;
 pub use ranking::{RankBy, RankCursor, TopTorrents};
 pub use restoring::Restored;
 pub use saving::{MAX_PEERS_PER_PART, SaveStep, SaveSwarms, SavedPeer, SavedTorrent};

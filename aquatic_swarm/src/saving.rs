@@ -100,6 +100,20 @@ struct Visit {
 const PEERS_PER_UNIT: u64 = 8;
 
 impl SaveCursor {
+    pub(crate) fn page(&self) -> u32 {
+        self.page
+    }
+
+    /// Whether the content of the page has been visited where it was before a split.
+    pub(crate) fn has_visited(&self) -> bool {
+        self.visited.binary_search(&self.page).is_ok()
+    }
+
+    pub(crate) fn next_page(&mut self) {
+        self.page += 1;
+        self.entries = None;
+    }
+
     /// Notes that the last of `pages` has been added.
     pub(crate) fn note_split(&mut self, pages: u32) {
         let buddy = linear::buddy(pages);
@@ -120,8 +134,7 @@ impl<K: PeerFormat> Store<K> {
                 return SaveStep { work, ended: false };
             }
             if self.save_page(&mut cursor, time, &mut work, out) {
-                cursor.page += 1;
-                cursor.entries = None;
+                cursor.next_page();
             }
         }
         SaveStep { work, ended: true }
@@ -137,7 +150,7 @@ impl<K: PeerFormat> Store<K> {
     ) -> bool {
         let page = cursor.page;
         *work += 1;
-        if cursor.visited.binary_search(&page).is_ok() {
+        if cursor.has_visited() {
             return true;
         }
         let len = self.table.page_len(page);

@@ -7,6 +7,7 @@ use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, canonical};
 use rand::Rng;
 use siphasher::sip::SipHasher13;
 
+use crate::counting::CountedTorrent;
 use crate::crowd::{Groups, ReplySize};
 use crate::eligible::Eligible;
 use crate::family::{Capacity, Outcome, Store};
@@ -43,6 +44,12 @@ impl Shard {
         let groups = Groups::new(limits.max_peers_per_address);
         let (v4, v6) = (Store::new(hasher, groups), Store::new(hasher, groups));
         Self { limits, intake: Intake::All, v4, v6, expiring: Family::V4 }
+    }
+
+    /// The limits that apply.
+    #[must_use]
+    pub fn limits(&self) -> ShardLimits {
+        self.limits
     }
 
     /// Replaces the limits, which are lowered as in [`Self::new`], except for `max_peers_per_address`, by
@@ -218,6 +225,27 @@ impl Shard {
             return SaveStep { ended: false, ..first };
         }
         let second = self.v6.save(time, budget - first.work, out);
+        SaveStep { work: first.work + second.work, ended: second.ended }
+    }
+
+    /// Begins a pass over the counts of all torrents.
+    pub fn begin_counting(&mut self) {
+        (self.v4.counting, self.v6.counting) = (Some(SaveCursor::default()), Some(SaveCursor::default()));
+    }
+
+    /// Ends a pass over the counts before its time.
+    pub fn abandon_counting(&mut self) {
+        (self.v4.counting, self.v6.counting) = (None, None);
+    }
+
+    /// Hands out the counts of the next torrents, with a budget as in [`save`](Self::save). What is stored
+    /// from the beginning to the end of the pass is handed out, rarely twice.
+    pub fn count_torrents(&mut self, budget: u64, out: &mut impl FnMut(CountedTorrent)) -> SaveStep {
+        let first = self.v4.count_torrents(budget, out);
+        if !first.ended || first.work >= budget {
+            return SaveStep { ended: false, ..first };
+        }
+        let second = self.v6.count_torrents(budget - first.work, out);
         SaveStep { work: first.work + second.work, ended: second.ended }
     }
 

@@ -20,7 +20,9 @@
 
 pub mod access_list;
 pub mod admission;
+mod clients;
 pub mod expiry;
+pub mod export;
 pub mod forward;
 pub mod gather;
 pub mod interval;
@@ -39,6 +41,7 @@ mod tracker;
 pub use access_list::{AccessListError, MAX_DECISIONS, SharedAccessList, TooManyDecisions};
 pub use admission::{Admission, AdmissionRequest, NotAdmitted};
 pub use aquatic_swarm::{RankBy, RankCursor, SwarmCounts, TopTorrents};
+pub use clients::ClientCounters;
 pub use expiry::ExpirySettings;
 pub use forward::{Forward, OwnerParts};
 pub use gather::{Gather, RequestId, RouteError};
@@ -47,7 +50,7 @@ pub use local::LocalTracker;
 pub use memory::Degradation;
 pub use owners::{OwnerResponse, Owners, Respond, Trackers, Waiter};
 pub use peer_rules::{PeerFault, PeerRules};
-pub use reason::{Reason, ReasonCounters};
+pub use reason::{OTHER, Reason, ReasonCounters, RefusalCounters};
 pub use seed::{TrackerSeed, TrackerSettings};
 pub use stretch::Stretch;
 pub use tracker::Tracker;

@@ -1,7 +1,8 @@
 //! Why requests are not served: one list for all protocols, so that a reason has the same name in the metrics
 //! of each.
 
-use aquatic_metrics::{CoreMetrics, Counter, Label, Metric};
+use aquatic_common::Family;
+use aquatic_metrics::{CoreMetrics, Counter, Label, Metric, names};
 
 use crate::admission::NotAdmitted;
 use crate::gather::RouteError;
@@ -186,9 +187,66 @@ impl ReasonCounters {
     }
 }
 
+/// Requests that are refused, by reason and by the family of the client if it is known.
+#[derive(Debug)]
+pub struct RefusalCounters {
+    refused: [ReasonCounters; 3],
+    /// Requests refused before their kind was known.
+    other: [Counter; 3],
+}
+
+impl RefusalCounters {
+    const FAMILIES: [&'static str; 3] = [Family::V4.name(), Family::V6.name(), names::BOTH_FAMILIES];
+
+    /// Counters that start at zero, for the reasons that a protocol has.
+    #[must_use]
+    pub fn new(metrics: &CoreMetrics, protocol: Label, reasons: &[Reason]) -> Self {
+        let labels = Self::FAMILIES.map(|family| [protocol, ("family", family)]);
+        Self {
+            refused: labels.map(|labels| ReasonCounters::new(metrics, &names::REFUSED, &labels, reasons)),
+            other: labels.map(|[protocol, family]| {
+                metrics.counter(&names::REQUESTS, &[protocol, family, ("action", OTHER)])
+            }),
+        }
+    }
+
+    /// Counts a request that has been counted by its kind.
+    pub fn refuse(&self, family: Option<Family>, reason: Reason) {
+        if let Some(counters) = self.refused.get(index_of(family)) {
+            counters.add(reason);
+        }
+    }
+
+    /// Counts a request that was refused before its kind was known.
+    pub fn refuse_other(&self, family: Option<Family>, reason: Reason) {
+        self.note_other(family);
+        self.refuse(family, reason);
+    }
+
+    /// Counts a request that was refused or dropped before its kind was known, without the reason.
+    pub fn note_other(&self, family: Option<Family>) {
+        if let Some(counter) = self.other.get(index_of(family)) {
+            counter.add(1);
+        }
+    }
+
+    /// Requests refused for a reason so far.
+    #[must_use]
+    pub fn get(&self, reason: Reason) -> u64 {
+        self.refused.iter().map(|counters| counters.get(reason)).sum()
+    }
+}
+
+/// Value of the label `action` for requests that are refused or dropped before their kind is known.
+pub const OTHER: &str = "other";
+
+fn index_of(family: Option<Family>) -> usize {
+    family.map_or(2, Family::index)
+}
+
 #[cfg(test)]
 mod tests {
-    use aquatic_metrics::{Registry, names};
+    use aquatic_metrics::Registry;
 
     use super::*;
 

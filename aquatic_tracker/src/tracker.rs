@@ -5,8 +5,8 @@ use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
 use aquatic_swarm::{
-    Announce, Announced, FamilySet, PeerBuffers, RankCursor, SaveStep, SaveSwarms, SavedPeer, Shard,
-    ShardLimits, Stored, SwarmCounts, TopTorrents,
+    Announce, Announced, CountedTorrent, FamilySet, PeerBuffers, RankCursor, SaveStep, SaveSwarms, SavedPeer,
+    Shard, ShardLimits, Stored, SwarmCounts, TopTorrents,
 };
 use rand::rngs::SmallRng;
 
@@ -60,6 +60,8 @@ struct Counters {
     faulty: [[Counter; PeerFault::ALL.len()]; 2],
     /// By family: torrents, seeders, leechers, bytes.
     swarms: [[Gauge; 4]; 2],
+    /// Torrents and peers: their maxima, and how many there are.
+    limits: [(Gauge, Gauge); 2],
     store_budget: Gauge,
     /// In the order of [`DEGRADATIONS`].
     degradation: [Gauge; 3],
@@ -93,11 +95,14 @@ impl Counters {
                 metrics.gauge(&names::STORE, &[SWARMS, family]),
             ]
         });
-        let degradation =
-            DEGRADATIONS.map(|(_, name)| metrics.gauge(&names::DEGRADATION, &[("without", name)]));
+        let degradation = DEGRADATIONS.map(|(_, name)| metrics.gauge(&names::DEGRADATION, &[("step", name)]));
+        let limits = ["limits.max_torrents", "limits.max_peers"].map(|limit| {
+            let gauge = |metric| metrics.gauge(metric, &[("limit", limit)]);
+            (gauge(&names::LIMIT), gauge(&names::LIMIT_IN_USE))
+        });
         let store_budget = metrics.gauge(&names::STORE_BUDGET, &[]);
         let busy = metrics.gauge(&names::CORE_BUSY, &[]);
-        Self { not_stored, faulty, swarms, store_budget, degradation, busy }
+        Self { not_stored, faulty, swarms, limits, store_budget, degradation, busy }
     }
 }
 
@@ -343,6 +348,26 @@ impl Tracker {
         self.shard.save(now, ago, budget, out)
     }
 
+    /// Begins to hand out the counts of all torrents.
+    pub(crate) fn begin_counting(&mut self) {
+        self.shard.begin_counting();
+    }
+
+    /// Ends a pass over the counts before its time.
+    pub(crate) fn abandon_counting(&mut self) {
+        self.shard.abandon_counting();
+    }
+
+    /// Hands out the counts of the next torrents that are served, see [`Shard::count_torrents`].
+    pub(crate) fn count_torrents(&mut self, budget: u64, out: &mut impl FnMut(CountedTorrent)) -> SaveStep {
+        let Self { shard, admission, .. } = self;
+        shard.count_torrents(budget, &mut |torrent| {
+            if admission.check(AdmissionRequest::of(&torrent.info_hash)).is_ok() {
+                out(torrent);
+            }
+        })
+    }
+
     /// Begins to take in a snapshot.
     pub(crate) fn begin_loading(&mut self) {
         self.loading = Some(Box::default());
@@ -400,6 +425,14 @@ impl Tracker {
             for (gauge, value) in self.counters.swarms[family.index()].iter().zip(values) {
                 gauge.set(value);
             }
+        }
+        let limits = self.shard.limits();
+        let peers = stats.v4.seeders + stats.v4.leechers + stats.v6.seeders + stats.v6.leechers;
+        let in_use = [stats.v4.torrents + stats.v6.torrents, peers];
+        let maxima = [limits.max_torrents, limits.max_peers];
+        for ((maximum, used), gauges) in maxima.into_iter().zip(in_use).zip(&self.counters.limits) {
+            gauges.0.set(maximum);
+            gauges.1.set(used);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What is counted on each core about packets and requests.
 
-use aquatic_common::Family;
+use aquatic_common::{Family, PeerId};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, Metric, names};
-use aquatic_tracker::{Reason, ReasonCounters};
+use aquatic_tracker::{ClientCounters, OTHER, Reason, ReasonCounters};
 
 const PROTOCOL: Label = ("protocol", "udp");
 
@@ -68,11 +68,13 @@ pub struct Counters {
     pub(crate) above_in_dry_run: Counter,
     /// Whether sources are above their rate limit.
     pub(crate) rate_limiting: Gauge,
+    clients: Option<ClientCounters>,
 }
 
 #[derive(Debug)]
 struct FamilyCounters {
     requests: [Counter; Action::ALL.len()],
+    other: Counter,
     responses: [Counter; Action::ALL.len()],
     errors: Counter,
     dropped: ReasonCounters,
@@ -88,6 +90,7 @@ impl FamilyCounters {
             |metric: &'static Metric, label: Label| metrics.counter(metric, &[labels[0], labels[1], label]);
         Self {
             requests: Action::ALL.map(|action| with(&names::REQUESTS, ("action", action.name()))),
+            other: with(&names::REQUESTS, ("action", OTHER)),
             responses: Action::ALL.map(|action| with(&names::RESPONSES, ("action", action.name()))),
             errors: with(&names::RESPONSES, ("action", "error")),
             dropped: ReasonCounters::new(metrics, &names::DROPPED, &labels, &SILENT),
@@ -107,6 +110,21 @@ impl Counters {
             forwarded: metrics.counter(&names::FORWARDED, &[PROTOCOL]),
             above_in_dry_run: metrics.counter(&names::RATE_LIMIT_DRY_RUN, &[PROTOCOL]),
             rate_limiting: metrics.gauge(&names::RATE_LIMITING, &[PROTOCOL]),
+            clients: None,
+        }
+    }
+
+    /// Counts announces by the program of the client as well, or not.
+    #[must_use]
+    pub fn counting_clients(self, metrics: &CoreMetrics, counts_clients: bool) -> Self {
+        let clients = counts_clients.then(|| ClientCounters::new(metrics, PROTOCOL));
+        Self { clients, ..self }
+    }
+
+    /// Counts the program of a client that announces.
+    pub(crate) fn client(&self, peer_id: &PeerId) {
+        if let Some(clients) = &self.clients {
+            clients.add(peer_id);
         }
     }
 
@@ -122,6 +140,11 @@ impl Counters {
     /// Counts a well-formed request with a valid connection id.
     pub(crate) fn request(&self, family: Family, action: Action) {
         self.family(family).requests[action as usize].add(1);
+    }
+
+    /// Counts a request that is refused or dropped before it has been counted by its action.
+    pub(crate) fn other_request(&self, family: Family) {
+        self.family(family).other.add(1);
     }
 
     /// Counts a reply and its bytes.

@@ -127,12 +127,14 @@ enum Admitted<'a> {
 /// A request that is not served, and how to tell the client, if it may be told.
 struct Refused {
     reason: Reason,
+    /// Whether the request has been counted by its action.
+    is_counted: bool,
     reply: Option<(TransactionId, &'static str)>,
 }
 
 impl Refused {
     fn silent(reason: Reason) -> Self {
-        Self { reason, reply: None }
+        Self { reason, is_counted: false, reply: None }
     }
 }
 
@@ -292,6 +294,7 @@ impl Handler {
                 self.check_id(request.connection_id(), client)?;
                 self.check_rate(client)?;
                 self.counters.request(family, Action::Announce);
+                self.counters.client(request.peer_id());
                 let announce = self.admit_announce(request, client, tracker)?;
                 Ok(Admitted::Announce(request.transaction_id(), announce))
             }
@@ -310,7 +313,10 @@ impl Handler {
         client: Client,
         tracker: &Tracker,
     ) -> Result<Announce, Refused> {
-        let refuse = |reason, text| Refused { reason, reply: Some((request.transaction_id(), text)) };
+        let refuse = |reason, text| {
+            let reply = Some((request.transaction_id(), text));
+            Refused { reason, is_counted: true, reply }
+        };
         if request.port() == 0 {
             return Err(refuse(Reason::PortZero, "port must not be 0"));
         }
@@ -363,7 +369,11 @@ impl Handler {
                     Fault::ScrapeTooShort => Reason::ShortScrape,
                 };
                 let reply = Some((transaction_id, fault.text()));
-                self.check_id(connection_id, client).err().unwrap_or(Refused { reason, reply })
+                self.check_id(connection_id, client).err().unwrap_or(Refused {
+                    reason,
+                    is_counted: false,
+                    reply,
+                })
             }
         }
     }
@@ -502,6 +512,9 @@ impl Handler {
 
     fn refuse(&self, packets: &mut impl Datagrams, at: usize, family: Family, refused: &Refused) {
         log::trace!("udp: request of {} refused: {}", named(packets.source(at)), refused.reason.name());
+        if !refused.is_counted {
+            self.counters.other_request(family);
+        }
         let Some((transaction_id, text)) = refused.reply else {
             return self.counters.drop_request(family, refused.reason);
         };

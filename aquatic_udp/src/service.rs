@@ -77,6 +77,7 @@ pub struct UdpService {
     blocked: Arc<BlockList>,
     /// Key of the tables of loads.
     load_key: [u8; 16],
+    counts_clients: bool,
 }
 
 impl UdpService {
@@ -104,6 +105,7 @@ impl UdpService {
             ids: ids.clone(),
             blocked: Arc::clone(blocked),
             load_key,
+            counts_clients: false,
         };
         let mut services: Vec<Self> = receivers.into_iter().map(part).collect();
         let options =
@@ -130,6 +132,12 @@ impl UdpService {
             NetworkConfig::use_ipv4
         );
         Ok((services, setting_changes))
+    }
+
+    /// Counts announces by the program of the client, or not.
+    #[must_use]
+    pub fn counting_clients(self, counts_clients: bool) -> Self {
+        Self { counts_clients, ..self }
     }
 
     /// Serves until the process stops.
@@ -160,8 +168,9 @@ impl UdpService {
         let UdpSettings { replies, rates } = &self.settings;
         let mut sources = Sources { blocked: self.blocked, ..Sources::unlimited(self.load_key) };
         sources.configure(rates, core.count());
+        let counters = Counters::new(core.metrics()).counting_clients(core.metrics(), self.counts_clients);
         let state = Rc::new(State {
-            handler: RefCell::new(Handler::new(*replies, self.ids, sources, Counters::new(core.metrics()))),
+            handler: RefCell::new(Handler::new(*replies, self.ids, sources, counters)),
             controls_overload: Cell::new(rates.udp_overload_control),
             breakers,
             listeners,

@@ -1,11 +1,11 @@
 //! Metrics of each core about messages and swarms. Those about connections before their upgrade belong to
 //! `aquatic_net::tcp`.
 
-use aquatic_common::Family;
 use aquatic_common::config::Limit;
+use aquatic_common::{Family, PeerId};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, SampledHistogram, names};
 use aquatic_net::proxy::NoClient;
-use aquatic_tracker::{Reason, ReasonCounters};
+use aquatic_tracker::{ClientCounters, Reason, RefusalCounters};
 use aquatic_ws_protocol::Fault;
 
 use crate::connections::End;
@@ -15,10 +15,12 @@ use crate::upgrade::NotUpgraded;
 
 /// Label of all metrics of the service.
 const PROTOCOL: Label = ("protocol", "ws");
+/// Label of what is not told apart by family.
+const BOTH_FAMILIES: Label = ("family", names::BOTH_FAMILIES);
 /// Label of the swarms of browsers.
 const SWARMS: Label = ("swarms", names::WEBTORRENT);
 /// Labels of what is not told apart by family, since the peers of a torrent may be of both.
-pub(crate) const SWARMS_OF_BOTH_FAMILIES: [Label; 2] = [SWARMS, ("family", names::BOTH_FAMILIES)];
+pub(crate) const SWARMS_OF_BOTH_FAMILIES: [Label; 2] = [SWARMS, BOTH_FAMILIES];
 
 labels! {
     /// Kind of a message from a client.
@@ -112,10 +114,10 @@ labels! {
 pub(crate) struct Counters {
     requests: [[Counter; Request::ALL.len()]; 2],
     responses: [[Counter; Response::ALL.len()]; 2],
-    refused: ReasonCounters,
+    refused: RefusalCounters,
     pub(crate) dropped: [Counter; DropReason::ALL.len()],
     ended: [Counter; End::ALL.len()],
-    health: Counter,
+    health: [Counter; 2],
     no_client: [Counter; NoClient::ALL.len()],
     pub(crate) upgrades: Counter,
     pub(crate) contested: Counter,
@@ -132,10 +134,13 @@ pub(crate) struct Counters {
     pub(crate) sent: Counter,
     pub(crate) durations: SampledHistogram,
     torrents: Gauge,
+    /// Torrents and peers: their maxima, and how many there are.
+    limits: [(Gauge, Gauge); 2],
     store: Gauge,
     peers: [[Gauge; 2]; 2],
     offers: Gauge,
     scrapes_pending: Gauge,
+    clients: Option<ClientCounters>,
 }
 
 impl Counters {
@@ -158,10 +163,13 @@ impl Counters {
                 .map(|family| Request::ALL.map(|kind| by_family(family, &names::REQUESTS, kind.name()))),
             responses: Family::ALL
                 .map(|family| Response::ALL.map(|kind| by_family(family, &names::RESPONSES, kind.name()))),
-            refused: ReasonCounters::new(metrics, &names::REFUSED, &[PROTOCOL], &REFUSED),
-            dropped: DropReason::ALL.map(|reason| counter(&names::DROPPED, "reason", reason.name())),
+            refused: RefusalCounters::new(metrics, PROTOCOL, &REFUSED),
+            dropped: DropReason::ALL.map(|reason| {
+                metrics.counter(&names::DROPPED, &[PROTOCOL, BOTH_FAMILIES, ("reason", reason.name())])
+            }),
             ended: End::ALL.map(|reason| counter(&names::CONNECTIONS_ENDED, "reason", reason.name())),
-            health: counter(&names::REQUESTS, "action", "health"),
+            health: [&names::REQUESTS, &names::RESPONSES]
+                .map(|metric| metrics.counter(metric, &[PROTOCOL, BOTH_FAMILIES, ("action", "health")])),
             no_client: NoClient::ALL.map(|why| counter(&names::PROXY_CLIENT_MISSING, "reason", why.name())),
             upgrades: plain(&names::UPGRADES),
             contested: plain(&names::CONTESTED_PEERS),
@@ -171,14 +179,33 @@ impl Counters {
             forwarded: plain(&names::FORWARDED),
             not_stored: Family::ALL.map(|family| Limit::WEBTORRENT.map(|limit| not_stored(family, limit))),
             offers_evicted: plain(&names::OFFERS_FORGOTTEN),
-            received: plain(&names::RECEIVED_BYTES),
-            sent: plain(&names::SENT_BYTES),
+            received: metrics.counter(&names::RECEIVED_BYTES, &[PROTOCOL, BOTH_FAMILIES]),
+            sent: metrics.counter(&names::SENT_BYTES, &[PROTOCOL, BOTH_FAMILIES]),
             durations: SampledHistogram::new(metrics.histogram(&names::REQUEST_DURATION, &[PROTOCOL])),
+            limits: ["ws.limits.max_torrents", "ws.limits.max_peers"].map(|limit| {
+                let gauge = |metric| metrics.gauge(metric, &[("limit", limit)]);
+                (gauge(&names::LIMIT), gauge(&names::LIMIT_IN_USE))
+            }),
             torrents: metrics.gauge(&names::TORRENTS, &SWARMS_OF_BOTH_FAMILIES),
             store: metrics.gauge(&names::STORE, &SWARMS_OF_BOTH_FAMILIES),
             peers: Family::ALL.map(peers),
             offers: metrics.gauge(&names::OFFERS_WAITING, &[PROTOCOL]),
             scrapes_pending: metrics.gauge(&names::OWNER_REQUESTS_PENDING, &[]),
+            clients: None,
+        }
+    }
+
+    /// Counts announces by the program of the client as well, or not.
+    #[must_use]
+    pub(crate) fn counting_clients(self, metrics: &CoreMetrics, counts_clients: bool) -> Self {
+        let clients = counts_clients.then(|| ClientCounters::new(metrics, PROTOCOL));
+        Self { clients, ..self }
+    }
+
+    /// Counts the program of a client that announces.
+    pub(crate) fn client(&self, peer_id: &PeerId) {
+        if let Some(clients) = &self.clients {
+            clients.add(peer_id);
         }
     }
 
@@ -190,12 +217,24 @@ impl Counters {
         self.responses[family.index()][response as usize].add(1);
     }
 
-    pub(crate) fn refuse(&self, reason: Reason) {
-        self.refused.add(reason);
+    /// Counts a refused message that has been counted as a request.
+    pub(crate) fn refuse(&self, family: Option<Family>, reason: Reason) {
+        self.refused.refuse(family, reason);
+    }
+
+    /// Counts a refused message or request for an upgrade whose kind was not known.
+    pub(crate) fn refuse_other(&self, family: Option<Family>, reason: Reason) {
+        self.refused.refuse_other(family, reason);
     }
 
     pub(crate) fn not_stored(&self, family: Family, limit: Limit) {
         self.not_stored[family.index()][limit as usize].add(1);
+    }
+
+    /// Counts a dropped message of a client whose kind is not known.
+    pub(crate) fn drop_unread(&self, reason: DropReason) {
+        self.refused.note_other(None);
+        self.drop_one(reason);
     }
 
     pub(crate) fn drop_one(&self, reason: DropReason) {
@@ -212,12 +251,12 @@ impl Counters {
 
     pub(crate) fn not_upgraded(&self, why: NotUpgraded) {
         match why {
-            NotUpgraded::Health => self.health.add(1),
-            NotUpgraded::NoUpgrade => self.refuse(Reason::NoUpgrade),
-            NotUpgraded::Origin => self.refuse(Reason::Origin),
-            NotUpgraded::Breaker => self.refuse(Reason::Breaker),
-            NotUpgraded::Version => self.refuse(Reason::Version),
-            NotUpgraded::Malformed => self.refuse(Reason::Malformed),
+            NotUpgraded::Health => self.health.iter().for_each(|counter| counter.add(1)),
+            NotUpgraded::NoUpgrade => self.refuse_other(None, Reason::NoUpgrade),
+            NotUpgraded::Origin => self.refuse_other(None, Reason::Origin),
+            NotUpgraded::Breaker => self.refuse_other(None, Reason::Breaker),
+            NotUpgraded::Version => self.refuse_other(None, Reason::Version),
+            NotUpgraded::Malformed => self.refuse_other(None, Reason::Malformed),
             NotUpgraded::NoClient(why) => self.no_client(why),
             // Counted by the connection layer.
             NotUpgraded::TooManyConnections => {}
@@ -234,6 +273,12 @@ impl Counters {
         self.torrents.set(stats.torrents as u64);
         self.offers.set(stats.offers as u64);
         self.store.set(stats.bytes as u64);
+        let peers = stats.peers.iter().flatten().sum::<usize>();
+        let values = [(stats.max_torrents, stats.torrents), (stats.max_peers, peers)];
+        for ((maximum, used), gauges) in values.into_iter().zip(&self.limits) {
+            gauges.0.set(maximum as u64);
+            gauges.1.set(used as u64);
+        }
         for (gauges, numbers) in self.peers.iter().zip(stats.peers) {
             gauges.iter().zip(numbers).for_each(|(gauge, number)| gauge.set(number as u64));
         }
@@ -272,7 +317,7 @@ mod tests {
             (Fault::FullScrape, "full_scrape"),
         ] {
             let counters = Counters::new(&Registry::default().core(0));
-            counters.refuse(reason_of(fault));
+            counters.refuse(None, reason_of(fault));
             let counted: Vec<_> =
                 REFUSED.into_iter().filter(|&reason| counters.refused.get(reason) > 0).collect();
             assert_eq!(counted.iter().map(|reason| reason.name()).collect::<Vec<_>>(), [name], "{fault:?}");

@@ -17,6 +17,7 @@
 mod config;
 mod connections;
 mod counters;
+mod counts;
 mod forwarding;
 pub mod frames;
 mod labels;
@@ -30,6 +31,7 @@ mod upgrade;
 
 pub use config::{WsCleaningConfig, WsClientConfig, WsConfig, WsLimitsConfig};
 pub use connections::End;
+pub use counts::WsCounts;
 pub use forwarding::ForwardedBatch;
 pub use service::{UpgradedClient, WsOverview, WsSeed, WsTracker};
 pub use tracker::{Ended, RequestContext, Tracker};

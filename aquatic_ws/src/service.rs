@@ -18,6 +18,7 @@ use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 use crate::config::WsConfig;
 use crate::connections::End;
 use crate::counters::{Counters, SWARMS_OF_BOTH_FAMILIES};
+use crate::counts::WsCounts;
 use crate::forwarding::ForwardedBatch;
 use crate::session::{CoreState, serve};
 use crate::swarm::Counts;
@@ -39,6 +40,7 @@ pub struct WsSeed {
     access_list: Arc<SharedAccessList>,
     keys: Keys,
     source_rules: SourceRules,
+    counts_clients: bool,
 }
 
 impl WsSeed {
@@ -62,6 +64,7 @@ impl WsSeed {
                 sources: secrets.derive("aquatic WebTorrent loads 1"),
             },
             source_rules: SourceRules::default(),
+            counts_clients: false,
         }
     }
 }
@@ -73,6 +76,12 @@ impl WsSeed {
         Self { source_rules, ..self }
     }
 
+    /// Counts announces by the program of the client, or not.
+    #[must_use]
+    pub fn counting_clients(self, counts_clients: bool) -> Self {
+        Self { counts_clients, ..self }
+    }
+
     /// Returns the tracker of one core, without connections. `forward` is its way to the other cores.
     #[must_use]
     pub fn tracker<F: Forward<ForwardedBatch>>(
@@ -81,8 +90,8 @@ impl WsSeed {
         metrics: &CoreMetrics,
         forward: F,
     ) -> Tracker<F> {
-        let mut tracker =
-            Tracker::new(&self.config, (core, self.steering), self.keys, Counters::new(metrics), forward);
+        let counters = Counters::new(metrics).counting_clients(metrics, self.counts_clients);
+        let mut tracker = Tracker::new(&self.config, (core, self.steering), self.keys, counters, forward);
         tracker.set_source_rules(self.source_rules.clone());
         tracker
     }
@@ -127,6 +136,12 @@ impl WsTracker {
             expiry::run(&expiring.core, (interval, max_peer_age), &SWARMS_OF_BOTH_FAMILIES, store).await;
         });
         Self { state, forwarded, allowed_origins: config.allowed_origins, breakers }
+    }
+
+    /// Returns the counts of the torrents of this core.
+    #[must_use]
+    pub fn counts(&self) -> WsCounts {
+        WsCounts::new(Rc::clone(&self.state))
     }
 
     /// Replaces the settings, except those of pending offers and of the interval of expiry. Open connections

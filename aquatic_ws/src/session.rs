@@ -40,7 +40,7 @@ pub(crate) type CoreTracker = Tracker<Outbox<ForwardedBatch>>;
 pub(crate) struct CoreState {
     pub(crate) core: Rc<Core>,
     pub(crate) tracker: RefCell<CoreTracker>,
-    admission: Admission,
+    pub(crate) admission: Admission,
     input: RefCell<Box<[u8]>>,
 }
 

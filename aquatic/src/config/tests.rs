@@ -92,8 +92,17 @@ fn a_subcommand_prints_the_sections_that_it_reads() {
         assert_eq!(printed.contains("enable_tls"), mode != Mode::Udp);
         table.into_iter().filter(|(_, value)| value.is_table()).map(|(name, _)| name).collect::<Vec<_>>()
     };
-    let common =
-        ["access_list", "control", "metrics", "network", "privileges", "rate_limits", "statistics", "status"];
+    let common = [
+        "access_list",
+        "control",
+        "exports",
+        "metrics",
+        "network",
+        "privileges",
+        "rate_limits",
+        "statistics",
+        "status",
+    ];
     let with = |more: &[&'static str]| {
         let mut all = [&common, more].concat();
         all.sort_unstable();

@@ -12,11 +12,13 @@
 mod configuration;
 mod connections;
 mod cores;
+mod exports;
 #[allow(dead_code, reason = "shared with the tests of aquatic http")]
 #[path = "../http/client.rs"]
 mod http;
 mod log;
 mod matrix;
+mod metrics;
 mod peers;
 #[path = "../support/mod.rs"]
 mod support;

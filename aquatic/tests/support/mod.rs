@@ -179,11 +179,21 @@ pub(crate) fn eventually<T: std::fmt::Debug>(read: impl Fn() -> T, holds: impl F
     panic!("not within {STOP:?}: {:?}", read())
 }
 
-/// The value of a metric, summed over the series that begin like this.
+/// The value of a metric, summed over its series that have these labels: `name{label="value",...`.
 pub(crate) fn metric(address: SocketAddr, series: &str) -> f64 {
-    let page = fetch(address, "/metrics");
-    let values = page.lines().filter(|line| line.starts_with(series));
-    values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    sum_of(&fetch(address, "/metrics"), series)
+}
+
+/// The same on a page that has been fetched.
+pub(crate) fn sum_of(page: &str, series: &str) -> f64 {
+    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+    let wanted = |line: &&str| {
+        let rest = line.strip_prefix(name).unwrap_or_default();
+        rest.starts_with(['{', ' '])
+            && labels.trim_end_matches('}').split(',').all(|label| rest.contains(label))
+    };
+    let values = page.lines().filter(wanted).map(|line| line.rsplit(' ').next().unwrap());
+    values.map(|value| value.parse::<f64>().unwrap()).sum()
 }
 
 /// The body of a page of plain HTTP.

@@ -156,6 +156,7 @@ where
         handler: Rc::new(handler),
         core: Rc::clone(&core),
     });
+    server.show_limit(&settings);
     let receiving = Rc::clone(&server);
     handoffs.attach(&core, move |handoff| receiving.open(handoff)).context("cannot wait for other cores")?;
     let changing = Rc::clone(&server);
@@ -240,10 +241,18 @@ where
     /// Applies changed limits, deadlines and proxies; the rest of the settings stays.
     fn reconfigure(&self, settings: &TcpSettings) {
         self.balancer.limit(settings.max_connections, settings.max_connections_per_address);
+        self.show_limit(settings);
         self.deadlines.set_limits(settings.deadlines);
         self.connection_rates.borrow_mut().set_rules(settings.sources.connections.clone());
         let preamble = self.preamble.borrow().reconfigured(settings);
         self.preamble.replace(Rc::new(preamble));
+    }
+
+    /// Shows the maximum number of connections, once for all cores.
+    fn show_limit(&self, settings: &TcpSettings) {
+        if self.core.index() == 0 {
+            self.deadlines.counters.limit.set(settings.max_connections as u64);
+        }
     }
 
     fn accept_some(&self, listener: &Source<ListenSocket>) -> AcceptOutcome {

@@ -109,6 +109,10 @@ pub(super) struct Counters {
     /// Whether handshakes of sources that take little are rejected, by protocol and family.
     overloaded: Vec<[Gauge; 2]>,
     rejected: [Cell<bool>; 2],
+    /// Maximum number of connections of all cores; shown by one of them.
+    pub(super) limit: Gauge,
+    /// Connections of this core.
+    pub(super) in_use: Gauge,
 }
 
 impl Counters {
@@ -123,6 +127,7 @@ impl Counters {
                 metrics.gauge(&names::OVERLOADED, &labels)
             })
         };
+        let limit = |metric| metrics.gauge(metric, &[("limit", "connections.max_connections")]);
         Self {
             accepted: metrics.counter(&names::CONNECTIONS_ACCEPTED, &[protocol]),
             handed_off: metrics.counter(&names::CONNECTIONS_MOVED, &[protocol]),
@@ -143,6 +148,8 @@ impl Counters {
             rate_limiting: metrics.gauge(&names::RATE_LIMITING, &[protocol]),
             overloaded: all.iter().map(overloaded).collect(),
             rejected: Default::default(),
+            limit: limit(&names::LIMIT),
+            in_use: limit(&names::LIMIT_IN_USE),
         }
     }
 

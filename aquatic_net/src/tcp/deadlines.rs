@@ -195,6 +195,7 @@ impl DeadlineTable {
         let upgraded = self.upgraded.get();
         self.counters.protocol.open.set((open - upgraded) as u64);
         self.counters.upgraded.open.set(upgraded as u64);
+        self.counters.in_use.set(open as u64);
     }
 
     fn due(&self, limit: Duration) -> Tick {

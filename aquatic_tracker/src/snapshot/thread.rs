@@ -126,7 +126,9 @@ pub fn prepare(engine: &mut Engine, seed: &TrackerSeed, interval: u32) -> anyhow
     engine.add_side_thread("aquatic-state", move || thread.run());
     let interval = SnapshotInterval(Arc::new(AtomicU32::new(interval)));
     let trigger = SnapshotTrigger { requests: sender.clone(), busy: Arc::clone(&busy) };
-    engine.add_periodic(Schedule { interval: interval.clone(), requests: sender.clone(), busy, last: None });
+    let shown = engine.registry().main_thread().gauge(&names::SNAPSHOT_INTERVAL, &[]);
+    let requests = sender.clone();
+    engine.add_periodic(Schedule { interval: interval.clone(), shown, requests, busy, last: None });
     engine.before_stop(move |hold| {
         stopping.store(true, Ordering::Relaxed);
         // Without the thread there is nothing to wait for: the hold is dropped.
@@ -146,6 +148,7 @@ enum Request {
 #[derive(Debug)]
 struct Schedule {
     interval: SnapshotInterval,
+    shown: Gauge,
     requests: Sender<Request>,
     /// Whether the thread is loading or saving.
     busy: Arc<AtomicBool>,
@@ -155,6 +158,7 @@ struct Schedule {
 impl Periodic for Schedule {
     fn tick(&mut self, now: Duration) {
         let interval = self.interval.get();
+        self.shown.set(interval.as_secs());
         let last = *self.last.get_or_insert(now);
         if interval.is_zero() || now.saturating_sub(last) < interval {
             return;

@@ -148,6 +148,10 @@ pub enum AnswerFault {
 pub struct Stats {
     /// Number of torrents with at least one peer.
     pub torrents: usize,
+    /// Maximum number of torrents.
+    pub max_torrents: usize,
+    /// Maximum number of peers.
+    pub max_peers: usize,
     /// Number of peers by family, leechers before seeders.
     pub peers: [[usize; 2]; 2],
     /// Number of pending offers.

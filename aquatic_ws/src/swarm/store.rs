@@ -309,6 +309,23 @@ impl Swarms {
         (end < self.torrents.len()).then_some(end)
     }
 
+    /// Hands out the counts of at most `most` torrents that have not been visited in a pass, of which there
+    /// are `unvisited`: all, when it begins. Returns how many are left. What is there during the whole pass
+    /// is handed out, rarely twice: a removed torrent is replaced by the last one.
+    pub fn count_torrents(
+        &self,
+        unvisited: usize,
+        most: usize,
+        mut out: impl FnMut(&InfoHash, Counts),
+    ) -> usize {
+        let unvisited = unvisited.min(self.torrents.len());
+        let left = unvisited.saturating_sub(most);
+        for (info_hash, torrent) in self.torrents.get_range(left..unvisited).into_iter().flatten() {
+            out(info_hash, counts(torrent));
+        }
+        left
+    }
+
     /// Visits peers of the torrent at the cursor, and advances the cursor.
     fn expire_torrent(&mut self, now: Seconds, max_peer_age: u32, budget: u64, expired: &mut Expired) {
         let torrent = self.cursor.torrents - 1;
@@ -368,6 +385,8 @@ impl Swarms {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
+            max_torrents: self.limits.max_torrents,
+            max_peers: self.limits.max_peers,
             torrents: self.torrents.len(),
             peers: self.peers.0,
             offers: self.offers.len(),

@@ -63,7 +63,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         self.connections.frame_received(id, incoming.completes_message());
         let is_message = matches!(incoming, Incoming::Text(_) | Incoming::Binary(_));
         if is_message && !self.admit_source(id, context.time) {
-            self.counters.drop_one(DropReason::RateLimit);
+            self.counters.drop_unread(DropReason::RateLimit);
             return None;
         }
         match *incoming {

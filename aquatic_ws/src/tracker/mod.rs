@@ -197,6 +197,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         match message {
             ClientMessage::Announce(message) => {
                 self.counters.request(family, Request::Announce);
+                self.counters.client(&message.peer_id);
                 announce::serve(self, from, family, &message, context);
             }
             ClientMessage::Answer(message) => {
@@ -218,7 +219,8 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     pub(crate) fn refuse_malformed(&mut self, from: ConnectionId, refused: &Refused) {
         let reason = reason_of(refused.fault);
         log::trace!("ws: connection {from}: message refused: {}", reason.name());
-        self.counters.refuse(reason);
+        let family = self.connections.get(from).map(|connection| connection.family);
+        self.counters.refuse_other(family, reason);
         self.text.clear();
         refused.encode(&mut self.text);
         self.send(from, Response::Error);
@@ -228,7 +230,8 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     fn refuse(&mut self, to: ConnectionId, action: Action, info_hash: Option<InfoHash>, refusal: Refusal) {
         let reason = refusal.reason();
         log::trace!("ws: connection {to}: message refused: {}", reason.name());
-        self.counters.refuse(reason);
+        let family = self.connections.get(to).map(|connection| connection.family);
+        self.counters.refuse(family, reason);
         self.text.clear();
         FailureReply { action, info_hash, reason: refusal.text().into() }.encode(&mut self.text);
         self.send(to, Response::Error);
