@@ -59,7 +59,7 @@ const LISTED_SHARE: f64 = 0.01;
 
 /// Bounds of the share of the capacity that is filled. It may be above 1: what passes is not exactly what was
 /// to pass.
-const FILLED: std::ops::RangeInclusive<f64> = 0.5..=1.2;
+const FILLED: std::ops::RangeInclusive<f64> = 0.1..=1.2;
 
 /// Change of that share per interval: up while the core waits for more than [`IDLE_SHARE`] of the time, less
 /// up while the receive buffer holds no more than is wanted, down while it does, and down faster while it
