@@ -216,13 +216,15 @@ impl<K: Copy + Eq + Hash + Ord> HeavyHitters<K> {
 mod tests {
     use super::*;
 
+    const PEER_ID: PeerId = PeerId(*b"-TR4060-abcdefghijkl");
+
     fn request(source: &str) -> Request<'static> {
         Request {
             protocol: "udp",
             action: "announce",
             source: source.parse().unwrap(),
             info_hash: None,
-            peer_id: Some(&PeerId(*b"-TR4060-abcdefghijkl")),
+            peer_id: Some(&PEER_ID),
             outcome: "served",
         }
     }
