@@ -260,7 +260,7 @@ mod tests {
         };
         assert_eq!((lines(2), lines(1), lines(9)), (0, 1, 3));
         assert_eq!(lines(3000), LINES_PER_TICK - 4);
-        assert_eq!(requests.left_out.get(), 900 + 4 + 0 - u64::from(LINES_PER_TICK) + 100);
+        assert_eq!(requests.left_out.get(), 900 + 4 - u64::from(LINES_PER_TICK) + 100);
         requests.tick();
         assert_eq!(lines(3), 1);
         (0..TICKS_PER_NOTICE).for_each(|_| requests.tick());
