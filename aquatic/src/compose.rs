@@ -13,7 +13,7 @@ use aquatic_net::breaker::{BreakerWatch, Breakers, CoreBreakers, OpenBreakers, P
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::config::{Opened, ServiceName, TcpChanges};
 use aquatic_net::tcp::{CoreListeners, Protocols, TcpBreakers, TcpSettings, serve_tcp};
-use aquatic_runtime::{Core, CoreService, Engine, Health, MailboxReceiver, broadcast};
+use aquatic_runtime::{Core, CoreService, Engine, Health, MailboxReceiver, broadcast, handover};
 use aquatic_status::CoreStatus;
 use aquatic_tracker::export::{self, CoreExports, TorrentCounts};
 use aquatic_tracker::snapshot::{self, CoreSnapshots};
@@ -52,6 +52,10 @@ const RATE_REPORTS: Duration = Duration::from_secs(1);
 /// # Errors
 /// Whatever keeps the tracker from starting or running, with what to do about it.
 pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Result<()> {
+    serve(config, mode, flags).inspect_err(|error| handover::refuse(&format!("{error:#}")))
+}
+
+fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Result<()> {
     let protocols = config.protocols(mode);
     let mut engine = Engine::prepare(config.engine())?;
     environment::warn_of_unreadable(config, mode, flags.config.as_deref());
@@ -132,16 +136,14 @@ fn open_snapshots(
     config: &TrackerConfig,
     (reloader, controlled): (&mut ConfigReloader, &mut Controlled),
 ) -> anyhow::Result<Vec<CoreSnapshots>> {
-    let prepared = match seed {
-        Some(seed) => snapshot::prepare(engine, seed, config.snapshot_interval)?,
-        None => None,
-    };
-    let Some(snapshot::Prepared { cores, interval, trigger }) = prepared else { return Ok(Vec::new()) };
+    let Some(seed) = seed else { return Ok(Vec::new()) };
+    let snapshot::Prepared { cores, interval, trigger } =
+        snapshot::prepare(engine, seed, config.snapshot_interval)?;
     reloader.add(move |config| {
         interval.set(config.snapshot_interval);
         Ok(Vec::new())
     });
-    controlled.snapshots = Some(trigger);
+    controlled.snapshots = trigger;
     Ok(cores)
 }
 

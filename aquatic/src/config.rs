@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use aquatic_common::config::{
     AccessListConfig, CleaningConfig, ConnectionsConfig, ControlConfig, ExportsConfig, LimitsConfig,
     LogFormat, MetricsConfig, NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig,
-    RateLimitsConfig, StatisticsConfig, Transports, overlap,
+    RateLimitsConfig, StatisticsConfig, Transports, UpgradeConfig, overlap,
 };
 use aquatic_common::processors::Processors;
 use aquatic_common::settings::{Configuration, FormerKey, Problem, Scope};
@@ -66,6 +66,7 @@ aquatic_common::settings! {
         pub privileges: PrivilegesConfig;
         pub metrics: MetricsConfig;
         pub control: ControlConfig;
+        pub upgrade: UpgradeConfig;
         pub statistics: StatisticsConfig;
         pub status: StatusConfig;
         pub exports: ExportsConfig;
@@ -233,6 +234,7 @@ impl TrackerConfig {
             cpus: self.cpus.clone(),
             state_directory: self.state_directory.clone(),
             privileges: self.privileges.clone(),
+            upgrade: self.upgrade.clone(),
             statistics: self.statistics.clone(),
         }
     }

@@ -121,6 +121,19 @@ impl ControlConfig {
 }
 
 crate::settings! {
+    /// Upgrade while clients are served (`aquatic upgrade`, SIGUSR2): the program is started anew, and takes
+    /// over from the running process.
+    pub struct UpgradeConfig, section "upgrade" {
+        /// Maximum time until the new process has received the state. After that it is ended, and the running
+        /// one goes on. 25 million peers take about 10 seconds on an idle machine.
+        pub timeout: u32 = 600, unit "seconds", in 1..=86_400;
+        /// Time over which the replaced process ends its connections, so that their clients do not all
+        /// reconnect at once.
+        pub drain_time: u32 = 30, unit "seconds", in 0..=3600;
+    }
+}
+
+crate::settings! {
     /// Statistics in the log, and those for the metrics that cost something.
     pub struct StatisticsConfig, section "statistics" {
         /// Time between two reports; 0 for no reports.

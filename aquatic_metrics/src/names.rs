@@ -333,6 +333,12 @@ pub const STATE_WRITE_FAILURES: Metric = metric(
     "Failed attempts to write a file of the state directory",
 )
 .labelled(&["file"]);
+/// Upgrades that failed.
+pub const UPGRADE_FAILURES: Metric = metric(
+    "aquatic_upgrade_failures",
+    Kind::Counter,
+    "Upgrades that failed, after which this process went on serving",
+);
 /// Snapshots that were saved.
 pub const SNAPSHOTS_SAVED: Metric = metric("aquatic_snapshots_saved", Kind::Counter, "Snapshots saved");
 /// Moment of the last snapshot that was saved or loaded.

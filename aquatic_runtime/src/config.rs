@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aquatic_common::config::{PrivilegesConfig, StatisticsConfig};
+use aquatic_common::config::{PrivilegesConfig, StatisticsConfig, UpgradeConfig};
 use aquatic_common::processors::Processors;
 
 /// The sections and keys that the engine reads.
@@ -16,6 +16,8 @@ pub struct EngineConfig {
     pub state_directory: PathBuf,
     /// Section `[privileges]`.
     pub privileges: PrivilegesConfig,
+    /// Section `[upgrade]`.
+    pub upgrade: UpgradeConfig,
     /// Section `[statistics]`.
     pub statistics: StatisticsConfig,
 }

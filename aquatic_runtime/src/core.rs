@@ -18,6 +18,7 @@ use rand::rngs::SmallRng;
 use crate::channel::{Batch, Channel, Channels, Inbox, Received};
 use crate::clock::Clock;
 use crate::core_state::Shared;
+use crate::intake::Intake;
 use crate::notifier::Notifier;
 use crate::readiness::Readiness;
 use crate::stop::StopFlag;
@@ -47,6 +48,9 @@ pub struct Core {
     counts: Counts,
     stop: StopFlag,
     drain: StopFlag,
+    /// Time over which connections are ended, if another process serves.
+    drain_time: Cell<Option<Duration>>,
+    intake: Rc<Intake>,
     timers: Timers,
     /// Polls of this core's tasks so far.
     polls: Rc<Cell<u64>>,
@@ -88,11 +92,12 @@ pub(crate) struct Parts {
     pub(crate) readiness: Readiness,
     pub(crate) metrics: CoreMetrics,
     pub(crate) channels: Channels,
+    pub(crate) intake: Rc<Intake>,
 }
 
 impl Core {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { index, count, clock, readiness, metrics, channels } = parts;
+        let Parts { index, count, clock, readiness, metrics, channels, intake } = parts;
         Self {
             index,
             count,
@@ -103,6 +108,8 @@ impl Core {
             metrics,
             stop: StopFlag::default(),
             drain: StopFlag::default(),
+            drain_time: Cell::new(None),
+            intake,
             timers: Timers::default(),
             polls: Rc::default(),
             channels,
@@ -184,8 +191,22 @@ impl Core {
         self.drain.set();
     }
 
-    pub(crate) fn stop(&self) {
-        self.drain.set();
+    /// Time over which connections are to be ended, if the process stops because another one serves. `None`
+    /// if they are to be ended at once.
+    pub fn drain_time(&self) -> Option<Duration> {
+        self.drain_time.get()
+    }
+
+    /// Whether datagrams and connections are taken in. Each task that does so joins it.
+    pub fn intake(&self) -> &Rc<Intake> {
+        &self.intake
+    }
+
+    pub(crate) fn stop(&self, drain_time: Option<Duration>) {
+        self.drain_time.set(drain_time);
+        if drain_time.is_none() {
+            self.drain.set();
+        }
         self.stop.set();
     }
 

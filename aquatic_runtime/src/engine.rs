@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::sync::mpsc::RecvTimeoutError;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use aquatic_common::ConfigurationError;
@@ -13,18 +15,20 @@ use crate::clock::{Epoch, Moment, calendar_seconds};
 use crate::config::EngineConfig;
 use crate::core::CoreService;
 use crate::cores::{self, CorePlan, CorePlanError};
-use crate::drain::{Drain, DrainStep};
 use crate::executor::{self, Control, CoreSetup};
+use crate::handover::{Offer, StateHook, StateReceived, StateReceiver, StateSender, Takeover};
 use crate::health::Health;
 use crate::housekeeping::{Housekeeper, Periodic, StatisticsInterval};
 use crate::kept::{self, Kept};
 use crate::large_pages::LargePages;
 use crate::listeners::{ListenSocket, ListenSockets};
 use crate::mailbox::{self, MailboxSender};
+use crate::main_loop::{MainLoop, Upgrades};
 use crate::notify::Notifier;
 use crate::privileges;
 use crate::seccomp::{self, Phase, SyscallFilter};
 use crate::secrets::Secrets;
+use crate::serving::Serving;
 use crate::spare_memory::SpareMemory;
 use crate::startup::{self, Unsupported};
 use crate::state_directory::{StateDirectory, StateDirectoryError};
@@ -40,9 +44,6 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Longest time that work before the stop may take, see [`Engine::before_stop`].
 pub const BEFORE_STOP_DEADLINE: Duration = Duration::from_secs(60);
-
-/// Period of the main thread's housekeeping.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Commands for a core that have not been received yet.
 const CONTROL_CAPACITY: usize = 16;
@@ -71,6 +72,8 @@ pub enum EngineError {
         /// Why.
         why: String,
     },
+    /// This process was started to take over from another one, and cannot.
+    HandOver(String),
     /// Not one service for each core was handed over: a bug in the caller. Holds both numbers.
     Services(usize, usize),
 }
@@ -90,6 +93,7 @@ impl fmt::Display for EngineError {
             ),
             Self::System(what, error) => write!(f, "{what}: {error}"),
             Self::Ended { who, why } => write!(f, "{who} has stopped working, so the tracker ends: {why}"),
+            Self::HandOver(why) => write!(f, "cannot take over from the tracker that runs: {why}"),
             Self::Services(services, cores) => write!(f, "{services} services for {cores} cores"),
         }
     }
@@ -106,6 +110,7 @@ impl std::error::Error for EngineError {
             | Self::Thread(_)
             | Self::System(..)
             | Self::Ended { .. }
+            | Self::HandOver(_)
             | Self::Services(..) => None,
         }
     }
@@ -147,7 +152,7 @@ impl From<StateDirectoryError> for EngineError {
 }
 
 type Work = Box<dyn FnOnce() + Send>;
-type StopHook = Box<dyn FnOnce(StopHold) + Send>;
+pub(crate) type StopHook = Box<dyn FnOnce(StopHold) + Send>;
 
 /// An engine whose machine has been checked, ready for sockets to be bound.
 pub struct Engine {
@@ -166,6 +171,18 @@ pub struct Engine {
     before_stop: Vec<StopHook>,
     notifier: Notifier,
     listeners: ListenSockets,
+    serving: Serving,
+    program: io::Result<PathBuf>,
+    state_hook: Option<StateHook>,
+    /// The process that this one takes over from.
+    predecessor: Option<Predecessor>,
+}
+
+/// The process that this one takes over from.
+struct Predecessor {
+    offer: Offer,
+    /// What becomes of its state.
+    state: Option<Receiver<StateReceived>>,
 }
 
 impl fmt::Debug for Engine {
@@ -183,21 +200,30 @@ impl Engine {
     pub fn prepare(config: EngineConfig) -> Result<Self, EngineError> {
         // First, while no descriptor of this process can be taken for a passed one.
         let mut listeners = ListenSockets::from_service_manager();
+        let mut offer = Offer::receive().map_err(EngineError::HandOver)?;
+        if let Some(offer) = &mut offer {
+            log::info!("taking over from process {}", offer.pid);
+            listeners.add_passed(std::mem::take(&mut offer.sockets));
+        }
+        // Before the root directory changes.
+        let program = std::env::current_exe();
         sys::map_large_allocations();
         let supervisor = Supervisor::new();
-        let state = match &config.state_directory {
-            none if none.as_os_str().is_empty() => None,
-            path => Some(StateDirectory::open(path, &config.privileges)?),
-        };
+        let state = open_state_directory(&config, offer.as_mut())?;
         let registry = Registry::default();
-        let (secrets, epoch) = keys(state.as_ref(), &registry)
-            .map_err(|error| EngineError::System("the system's random numbers cannot be read", error))?;
+        let (secrets, epoch) = keys(state.as_ref(), &registry, offer.as_ref())?;
         supervisor
             .listen_to_signals(epoch)
             .map_err(|error| EngineError::System("signals cannot be caught", error))?;
         let plan = cores::plan_for_this_process(config.workers, &config.cpus)?;
         let count = plan.cpus.len();
         listeners.set_cores(count);
+        if let Some(offer) = offer.as_ref().filter(|offer| offer.cores != count) {
+            return Err(EngineError::HandOver(format!(
+                "it has {} worker(s), and this configuration {count}; restart the tracker to change the number",
+                offer.cores
+            )));
+        }
         if let Some(quota) = plan.throttled_to {
             log::warn!(
                 "workers = {count}, but the control group of this process may use the time of {quota} processor(s) \
@@ -223,6 +249,11 @@ impl Engine {
             before_stop: Vec::new(),
             notifier: Notifier::from_environment(),
             listeners,
+            serving: Serving::new(offer.is_some())
+                .map_err(|error| EngineError::System("an eventfd could not be made", error))?,
+            program,
+            state_hook: None,
+            predecessor: offer.map(|offer| Predecessor { offer, state: None }),
         })
     }
 
@@ -254,6 +285,27 @@ impl Engine {
     /// [kept](ListenSockets::keep).
     pub fn listeners(&mut self) -> &mut ListenSockets {
         &mut self.listeners
+    }
+
+    /// Begin and end of serving, for side threads with sockets of their own.
+    #[must_use]
+    pub fn serving(&self) -> Serving {
+        self.serving.clone()
+    }
+
+    /// Sets what hands the state of a service over to a successor. `begin` is called for each hand-over and
+    /// must not take long; the work is done by a side thread.
+    pub fn on_hand_over(&mut self, begin: impl Fn(StateSender) + Send + Sync + 'static) {
+        self.state_hook = Some(Arc::new(begin));
+    }
+
+    /// Removes what the state of the predecessor is received with, if there is one.
+    pub fn take_state_receiver(&mut self) -> Option<StateReceiver> {
+        let predecessor = self.predecessor.as_mut()?;
+        let stream = predecessor.offer.stream.take()?;
+        let (reports, received) = channel();
+        predecessor.state = Some(received);
+        Some(StateReceiver { stream, reports })
     }
 
     /// Where counters are registered, for each core.
@@ -323,8 +375,16 @@ impl Engine {
         if services.len() != self.cores() {
             return Err(EngineError::Services(services.len(), self.cores()));
         }
-        let listeners = std::mem::take(&mut self.listeners).finish();
-        privileges::drop_privileges(&self.config.privileges).map_err(ConfigurationError::new)?;
+        let listeners = Arc::new(std::mem::take(&mut self.listeners).finish());
+        let predecessor = self.predecessor.take();
+        if predecessor.as_ref().is_some_and(|predecessor| predecessor.offer.stream.is_some()) {
+            let why = "it hands over peers, and this configuration serves no protocol that has them";
+            return Err(EngineError::HandOver(why.to_owned()));
+        }
+        // A predecessor has done so, and this process is the same user's.
+        if predecessor.is_none() || rustix::process::geteuid().is_root() {
+            privileges::drop_privileges(&self.config.privileges).map_err(ConfigurationError::new)?;
+        }
         if self.config.privileges.drop_privileges {
             // What was allowed to root may be forbidden to the user it has become.
             startup::check_io_uring()?;
@@ -338,24 +398,75 @@ impl Engine {
             };
             self.supervisor.spawn(&name, work).map_err(EngineError::Thread)?;
         }
-        let (control, early) = start_cores(&self, services, filter.as_ref())?;
-        let Self {
-            statistics,
-            epoch,
-            registry,
-            health,
-            process,
-            supervisor,
-            mut periodic,
-            before_stop,
-            notifier,
-            ..
-        } = self;
+        let (control, early) = start_cores(&self, services, filter.as_ref(), predecessor.is_none())?;
+        let has_predecessor = predecessor.is_some();
+        if let Some(predecessor) = predecessor {
+            self.begin_takeover(predecessor, &control, filter)?;
+        }
+        self.into_main_loop(listeners, control, has_predecessor).run(early)
+    }
+
+    /// Has a thread lead the rest of the hand-over.
+    fn begin_takeover(
+        &self,
+        Predecessor { offer, state }: Predecessor,
+        control: &[MailboxSender<Control>],
+        filter: Option<SyscallFilter>,
+    ) -> Result<(), EngineError> {
+        let takeover = Takeover {
+            pid: offer.pid,
+            connection: offer.into_connection(),
+            state,
+            control: control.to_vec(),
+            events: self.supervisor.sender(),
+        };
+        let work = move || {
+            seccomp::apply(filter.as_ref(), Phase::Serving);
+            takeover.run();
+        };
+        self.supervisor.spawn("aquatic-predecessor", work).map_err(EngineError::Thread)
+    }
+
+    fn into_main_loop(
+        self,
+        listeners: Arc<Vec<ListenSocket>>,
+        control: Vec<MailboxSender<Control>>,
+        has_predecessor: bool,
+    ) -> MainLoop {
+        let Self { statistics, epoch, registry, health, process, supervisor, before_stop, .. } = self;
+        let (mut periodic, mut notifier) = (self.periodic, self.notifier);
         periodic.push(Box::new(SpareMemory::new(&registry)));
-        let housekeeper = Housekeeper::new(epoch, statistics, &registry, process, health)
-            .with_periodic(periodic)
-            .with_notifier(notifier);
-        supervise(housekeeper, &supervisor, early, (&control, before_stop), listeners)
+        if has_predecessor {
+            notifier.mute();
+        }
+        let seconds = |number: u32| Duration::from_secs(number.into());
+        let upgrades = Upgrades {
+            program: self.program,
+            arguments: std::env::args_os().skip(1).collect(),
+            secrets: self.secrets,
+            epoch,
+            state: self.state_hook,
+            timeout: seconds(self.config.upgrade.timeout),
+            drain_time: seconds(self.config.upgrade.drain_time),
+            failures: registry.main_thread().counter(&names::UPGRADE_FAILURES, &[]),
+            has_new_root: !self.config.privileges.chroot_path.as_os_str().is_empty()
+                && self.config.privileges.drop_privileges,
+        };
+        MainLoop {
+            housekeeper: Housekeeper::new(epoch, statistics, &registry, process, health)
+                .with_periodic(periodic)
+                .with_notifier(notifier),
+            supervisor,
+            control,
+            before_stop,
+            listeners,
+            directory: self.state,
+            upgrades,
+            serving: self.serving,
+            cancel: None,
+            drain: None,
+            has_predecessor,
+        }
     }
 }
 
@@ -367,11 +478,37 @@ fn system_call_filter(wanted: bool) -> Option<SyscallFilter> {
     SyscallFilter::new().inspect_err(|error| log::warn!("{}", error.advice())).ok()
 }
 
-/// Secret and epoch: those of the previous process, if a directory has kept them.
-fn keys(state: Option<&StateDirectory>, registry: &Registry) -> io::Result<(Secrets, Epoch)> {
-    let Some(directory) = state else { return Ok((Secrets::generate()?, Epoch::start())) };
+/// The state directory of the configuration: that of the predecessor, which is locked, if it is the same.
+fn open_state_directory(
+    config: &EngineConfig,
+    offer: Option<&mut Offer>,
+) -> Result<Option<StateDirectory>, EngineError> {
+    let path = &config.state_directory;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    match offer.and_then(|offer| offer.directory.take()) {
+        Some((same, fd)) if same == *path => Ok(Some(StateDirectory::adopt(fd, same, &config.privileges))),
+        _ => Ok(Some(StateDirectory::open(path, &config.privileges)?)),
+    }
+}
+
+/// Secret and epoch: those of the predecessor, or of the previous process, if a directory has kept them.
+fn keys(
+    state: Option<&StateDirectory>,
+    registry: &Registry,
+    offer: Option<&Offer>,
+) -> Result<(Secrets, Epoch), EngineError> {
+    let no_random = |error| EngineError::System("the system's random numbers cannot be read", error);
+    let kept = match (offer, state) {
+        (Some(offer), state) => {
+            kept::take_over(&offer.keys, state, Moment::now()).map_err(EngineError::HandOver)?
+        }
+        (None, Some(directory)) => kept::resume(directory, Moment::now()).map_err(no_random)?,
+        (None, None) => return Ok((Secrets::generate().map_err(no_random)?, Epoch::start())),
+    };
+    let Kept { secrets, elapsed, written } = kept;
     let failures = registry.main_thread().counter(&names::STATE_WRITE_FAILURES, &[("file", "keys")]);
-    let Kept { secrets, elapsed, written } = kept::resume(directory, Moment::now())?;
     failures.add((!written).into());
     Ok((secrets, Epoch::resume_at(elapsed)))
 }
@@ -382,6 +519,7 @@ fn start_cores<S: CoreService>(
     engine: &Engine,
     services: Vec<S>,
     filter: Option<&SyscallFilter>,
+    takes_in: bool,
 ) -> Result<(Vec<MailboxSender<Control>>, Vec<Event>), EngineError> {
     let mut early = Vec::new();
     let count = engine.cores();
@@ -402,6 +540,7 @@ fn start_cores<S: CoreService>(
             control,
             events: engine.supervisor.sender(),
             filter: filter.cloned(),
+            takes_in,
         };
         engine
             .supervisor
@@ -418,155 +557,11 @@ fn until_started(index: usize, supervisor: &Supervisor, early: &mut Vec<Event>) 
             Ok(Event::CoreStarted(Ok(()))) => return Ok(()),
             Ok(Event::CoreStarted(Err(why))) => return Err(EngineError::Core(index, why)),
             Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
-            Ok(
-                event @ (Event::Stop
-                | Event::Reload
-                | Event::Drain(_)
-                | Event::CoreStopped(_)
-                | Event::StopReleased),
-            ) => {
-                early.push(event);
-            }
+            Ok(event) => early.push(event),
             Err(_) => {
                 let why = format!("no sign of life within {} s", START_DEADLINE.as_secs());
                 return Err(EngineError::Core(index, why));
             }
         }
     }
-}
-
-/// The main thread's work once everything runs.
-fn supervise(
-    mut housekeeper: Housekeeper,
-    supervisor: &Supervisor,
-    early: Vec<Event>,
-    (control, before_stop): (&[MailboxSender<Control>], Vec<StopHook>),
-    mut listeners: Vec<ListenSocket>,
-) -> Result<(), EngineError> {
-    let mut early = early.into_iter();
-    let mut drain = None;
-    housekeeper.notifier().store(&listeners);
-    housekeeper.notifier().ready();
-    loop {
-        let next = early.next().map_or_else(
-            || supervisor.events.recv_timeout(housekeeper.until_next(HOUSEKEEPING_INTERVAL)),
-            Ok,
-        );
-        match next {
-            Ok(Event::Stop) => break,
-            Ok(Event::Reload) => housekeeper.reload(),
-            Ok(Event::Drain(plan)) => drain = Some(housekeeper.begin_to_drain(plan)),
-            Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
-            Ok(Event::CoreStarted(_) | Event::CoreStopped(_) | Event::StopReleased) => {}
-            Err(RecvTimeoutError::Timeout) => {
-                housekeeper.tick();
-                if let Some(drain) = &mut drain
-                    && has_drained(&mut housekeeper, drain, control, &mut listeners)
-                {
-                    break;
-                }
-            }
-            // The supervisor itself holds a sender, so the channel stays open.
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    log::info!("stopping");
-    housekeeper.notifier().stopping();
-    run_before_stop(&mut housekeeper, supervisor, before_stop)?;
-    // From now on nobody but the cores has them open, and perhaps the service manager.
-    drop(listeners);
-    stop_cores(&housekeeper, supervisor, control)?;
-    log::info!("stopped");
-    Ok(())
-}
-
-/// Goes on with a drain. Returns whether it is time to stop.
-fn has_drained(
-    housekeeper: &mut Housekeeper,
-    drain: &mut Drain,
-    control: &[MailboxSender<Control>],
-    listeners: &mut Vec<ListenSocket>,
-) -> bool {
-    match drain.step(housekeeper.now(), housekeeper.connections()) {
-        DrainStep::Wait => return false,
-        DrainStep::Close => {
-            log::info!("draining: no new connections are accepted");
-            for core in control {
-                // Without room, the core has stalled, and accepts nothing either.
-                let _ = core.try_send(Control::Drain);
-            }
-            // Nobody else may keep them open either: clients would connect and wait.
-            let names: Vec<String> =
-                listeners.extract_if(.., |socket| socket.is_stream()).map(|socket| socket.name()).collect();
-            housekeeper.notifier().forget(names.iter().map(String::as_str));
-            return false;
-        }
-        DrainStep::Drained => log::info!("drained: no connection is left"),
-        DrainStep::TimedOut(left) => log::warn!("{left} connections are left after the time to drain"),
-    }
-    true
-}
-
-/// Does what is to be done before the cores stop.
-fn run_before_stop(
-    housekeeper: &mut Housekeeper,
-    supervisor: &Supervisor,
-    before_stop: Vec<StopHook>,
-) -> Result<(), EngineError> {
-    let mut holds = before_stop.len();
-    for begin in before_stop {
-        begin(StopHold::new(supervisor.sender()));
-    }
-    let deadline = housekeeper.now() + BEFORE_STOP_DEADLINE;
-    while holds > 0 {
-        if housekeeper.now() >= deadline {
-            log::error!(
-                "what is saved before a stop is not finished after {} s, so it is abandoned",
-                BEFORE_STOP_DEADLINE.as_secs()
-            );
-            break;
-        }
-        match supervisor.events.recv_timeout(housekeeper.until_next(HOUSEKEEPING_INTERVAL)) {
-            Ok(Event::StopReleased) => holds -= 1,
-            Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
-            Ok(
-                Event::Stop | Event::Reload | Event::Drain(_) | Event::CoreStarted(_) | Event::CoreStopped(_),
-            ) => {}
-            Err(RecvTimeoutError::Timeout) => {
-                housekeeper.notifier().still_stopping();
-                housekeeper.tick();
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    Ok(())
-}
-
-/// Has the cores finish what they have begun.
-fn stop_cores(
-    housekeeper: &Housekeeper,
-    supervisor: &Supervisor,
-    control: &[MailboxSender<Control>],
-) -> Result<(), EngineError> {
-    for core in control {
-        // A core that has not received its last commands would not hear of this one either; the deadline ends
-        // it.
-        let _ = core.try_send(Control::Stop);
-    }
-    let deadline = housekeeper.now() + STOP_DEADLINE;
-    let mut running: Vec<usize> = (0..control.len()).collect();
-    while !running.is_empty() {
-        match supervisor.events.recv_timeout(deadline.saturating_sub(housekeeper.now())) {
-            Ok(Event::CoreStopped(index)) => running.retain(|&core| core != index),
-            Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
-            Ok(
-                Event::Stop | Event::Reload | Event::Drain(_) | Event::CoreStarted(_) | Event::StopReleased,
-            ) => {}
-            Err(_) => {
-                log::warn!("core(s) {running:?} did not finish within {} s", STOP_DEADLINE.as_secs());
-                break;
-            }
-        }
-    }
-    Ok(())
 }

@@ -14,6 +14,7 @@ use crate::core::{Core, CoreService, Parts, TICK};
 use crate::cores;
 use crate::event_loop::EventLoop;
 use crate::health::Heartbeats;
+use crate::intake::Intake;
 use crate::mailbox::MailboxReceiver;
 use crate::readiness::Readiness;
 use crate::seccomp::{self, Phase, SyscallFilter};
@@ -29,12 +30,18 @@ const IO_MEMORY: usize = 64 * 1024;
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// What the main thread tells a core.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Control {
     /// No new connections are taken on.
     Drain,
     /// The process stops.
     Stop,
+    /// Another process serves: connections are ended over this time.
+    Leave(Duration),
+    /// Take nothing in, and send the index of the core once that is so.
+    Pause(Sender<usize>),
+    /// Take something in.
+    Resume,
 }
 
 /// Everything a core starts with.
@@ -50,6 +57,8 @@ pub(crate) struct CoreSetup<S: CoreService> {
     pub(crate) control: MailboxReceiver<Control>,
     pub(crate) events: Sender<Event>,
     pub(crate) filter: Option<SyscallFilter>,
+    /// Whether anything is taken in from the start.
+    pub(crate) takes_in: bool,
 }
 
 /// The whole life of a core's thread. Returns only if the executor could not be made.
@@ -98,20 +107,38 @@ fn explain(error: &GlommioError<()>) -> String {
 }
 
 async fn serve<S: CoreService>(setup: CoreSetup<S>) {
-    let CoreSetup { index, count, service, channels, epoch, metrics, heartbeats, control, events, .. } =
-        setup;
+    let CoreSetup {
+        index,
+        count,
+        service,
+        channels,
+        epoch,
+        metrics,
+        heartbeats,
+        control,
+        events,
+        takes_in,
+        ..
+    } = setup;
     let who = format!("core {index}");
     let readiness = match Readiness::new() {
         Ok(readiness) => readiness,
         Err(error) => return fail(&events, who, "cannot make an epoll set", &error).await,
     };
     let tick_lag = metrics.gauge(&names::TICK_LAG, &[]);
-    let parts = Parts { index, count, clock: Clock::new(epoch), readiness, metrics, channels };
+    let clock = Clock::new(epoch);
+    let parts = Parts { index, count, clock, readiness, metrics, channels, intake: Intake::new(takes_in) };
     let core = Rc::new(Core::new(parts));
     let stopping = Rc::clone(&core);
     let attached = control.attach(&core, move |command| match command {
         Control::Drain => stopping.drain(),
-        Control::Stop => stopping.stop(),
+        Control::Stop => stopping.stop(None),
+        Control::Leave(time) => stopping.stop(Some(time)),
+        Control::Pause(paused) => stopping.intake().close(move || {
+            // Without a receiver it has taken too long.
+            let _ = paused.send(index);
+        }),
+        Control::Resume => stopping.intake().open(),
     });
     if let Err(error) = attached {
         return fail(&events, who, "cannot wait for the main thread's commands", &error).await;

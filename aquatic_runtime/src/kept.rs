@@ -25,8 +25,11 @@ use crate::state_directory::StateDirectory;
 /// Name of the file in the state directory.
 const NAME: &str = "keys";
 
+/// Length of secret, time and moment as they are written, in bytes.
+pub(crate) const RECORD_LENGTH: usize = 112;
+
 const MAGIC: [u8; 8] = *b"aquatic\x01";
-const LENGTH: usize = 112;
+const LENGTH: usize = RECORD_LENGTH;
 const CHECKSUM_AT: usize = 80;
 
 /// Longest time since the epoch that is resumed. Times are counted in 32 bits of seconds, and a calendar that
@@ -180,6 +183,32 @@ pub(crate) fn resume(directory: &StateDirectory, now: Moment) -> io::Result<Kept
         );
     }
     Ok(Kept { secrets, elapsed, written: written.is_ok() })
+}
+
+/// Secret and time since the epoch at a moment, for a successor, as the file has them.
+pub(crate) fn record_of(secrets: &Secrets, elapsed: Duration, at: Moment) -> [u8; RECORD_LENGTH] {
+    Record { secret: secrets.to_bytes(), elapsed, at }.encode()
+}
+
+/// Takes over secret and epoch of a predecessor, and keeps them for the next process.
+///
+/// # Errors
+/// Why they cannot be used.
+pub(crate) fn take_over(
+    record: &[u8; RECORD_LENGTH],
+    directory: Option<&StateDirectory>,
+    now: Moment,
+) -> Result<Kept, String> {
+    let unusable = |why: Unusable| format!("the keys of the predecessor are not used: {why}");
+    let record = Record::decode(record).map_err(unusable)?;
+    let elapsed = record.elapsed_at(&now).map_err(unusable)?;
+    let record = Record { elapsed, at: now, ..record };
+    let written = directory.map(|directory| directory.replace(NAME, |file| file.write_all(&record.encode())));
+    let written = written.transpose();
+    if let Err(error) = &written {
+        log::error!("the keys of the tracker cannot be written to the state directory: {error}");
+    }
+    Ok(Kept { secrets: Secrets::from_bytes(record.secret), elapsed, written: written.is_ok() })
 }
 
 #[cfg(test)]

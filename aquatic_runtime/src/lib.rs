@@ -16,6 +16,8 @@
 //!   [`listeners`]: sockets that the service manager has passed, and those to pass on.
 //!
 //! In the main thread, afterwards:
+//! - `main_loop`: what the main thread does. [`handover`]: how another process takes over; [`serving`]: which
+//!   of the two serves.
 //! - [`supervise`]: threads, panics and signals. `drain`: getting rid of clients before a stop. `notify`:
 //!   messages to the service manager. `housekeeping`: statistics, losses, and what services have registered
 //!   as [`Periodic`]. [`health`]: stalled cores. `large_pages`: fewer misses of the TLB. `spare_memory`:
@@ -23,7 +25,8 @@
 //!
 //! On each core:
 //! - [`core`]: the per-core context. `executor`: how it is started. `event_loop`: how it waits, with
-//!   `timers` for deadlines and `notifier` for what comes from other cores.
+//!   `timers` for deadlines and `notifier` for what comes from other cores. [`intake`]: whether anything is
+//!   taken in.
 //! - [`readiness`]: waiting for descriptors. [`channel`]: typed channels between cores. [`mod@mailbox`]: from
 //!   any thread to one core. [`clock`]: the time.
 //!
@@ -55,12 +58,15 @@ mod drain;
 pub mod engine;
 mod event_loop;
 mod executor;
+pub mod handover;
 pub mod health;
 mod housekeeping;
+pub mod intake;
 mod kept;
 mod large_pages;
 pub mod listeners;
 pub mod mailbox;
+mod main_loop;
 pub mod memory;
 mod notifier;
 mod notify;
@@ -68,6 +74,7 @@ pub mod privileges;
 pub mod readiness;
 mod seccomp;
 pub mod secrets;
+pub mod serving;
 mod spare_memory;
 pub mod startup;
 pub mod state_directory;
@@ -86,5 +93,6 @@ pub use housekeeping::{Periodic, StatisticsInterval};
 pub use listeners::{ListenAddress, ListenSockets, PassedSockets};
 pub use mailbox::{Broadcast, MailboxReceiver, MailboxSender, broadcast, mailbox, mailboxes};
 pub use secrets::Secrets;
+pub use serving::Serving;
 pub use state_directory::{StateDirectory, StateDirectoryError};
 pub use supervise::{DrainPlan, DrainTrigger, ReloadTrigger, StopHold};

@@ -22,6 +22,9 @@ use crate::sys;
 /// Maximum number of descriptors that are taken from the service manager.
 const MAX_PASSED: usize = 4096;
 
+/// Who passes sockets in a hand-over.
+const PREDECESSOR: &str = "the predecessor";
+
 /// What a listening socket is and where it listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
@@ -140,12 +143,19 @@ impl ListenSocket {
 }
 
 /// Listening sockets that were passed to this process, and duplicates of those in use.
-#[derive(Default)]
 pub struct ListenSockets {
     passed: Vec<Passed>,
+    /// Who has passed them.
+    origin: &'static str,
     kept: Vec<ListenSocket>,
     /// Number of cores, which decides whether there is a socket for each.
     cores: usize,
+}
+
+impl Default for ListenSockets {
+    fn default() -> Self {
+        Self { passed: Vec::new(), origin: "the service manager", kept: Vec::new(), cores: 0 }
+    }
 }
 
 impl fmt::Debug for ListenSockets {
@@ -176,11 +186,24 @@ impl ListenSockets {
             match ListenAddress::of(&fd) {
                 Some(address) => sockets.passed.push(Passed { address, name, fd }),
                 None => log::warn!(
-                    "a descriptor that the service manager has passed ({name}) is no listening socket, so it is closed"
+                    "a descriptor that was passed ({name}) is no listening socket, so it is closed"
                 ),
             }
         }
         sockets
+    }
+
+    /// Adds sockets of a predecessor, with their cores.
+    pub(crate) fn add_passed(&mut self, sockets: Vec<(usize, OwnedFd)>) {
+        let named = sockets.into_iter().map(|(core, fd)| (fd, format!("socket-{core}"))).collect();
+        self.passed.append(&mut Self::of(named).passed);
+        self.origin = PREDECESSOR;
+    }
+
+    /// Whether they come from a predecessor, and this process is to do with them as with its own.
+    #[must_use]
+    pub fn are_handed_over(&self) -> bool {
+        self.origin == PREDECESSOR
     }
 
     /// Sets the number of cores, which decides whether there is a socket for each.
@@ -200,7 +223,7 @@ impl ListenSockets {
         self.passed = rest;
         // Stable, so those without a number keep their order.
         group.sort_by_key(Passed::core);
-        log::info!("{address}: using {} socket(s) passed by the service manager", group.len());
+        log::info!("{address}: using {} socket(s) passed by {}", group.len(), self.origin);
         if group.len() == self.cores {
             return PassedSockets::PerCore(group.into_iter().map(|passed| passed.fd).collect());
         }

@@ -40,6 +40,8 @@ pub(crate) struct Notifier {
     /// Time within which the service manager wants to hear from the process.
     watchdog: Option<Duration>,
     failed: bool,
+    /// Another process speaks to the service manager.
+    muted: bool,
 }
 
 impl Notifier {
@@ -67,7 +69,22 @@ impl Notifier {
                 SHORTEST_WATCHDOG.as_secs()
             );
         }
-        Self { socket: Some(socket), watchdog, failed: false }
+        Self { socket: Some(socket), watchdog, failed: false, muted: false }
+    }
+
+    /// Sends nothing from now on, until this process takes over.
+    pub(crate) fn mute(&mut self) {
+        self.muted = true;
+    }
+
+    pub(crate) fn unmute(&mut self) {
+        self.muted = false;
+    }
+
+    /// Another process is the main one from now on.
+    pub(crate) fn give_up_to(&mut self, pid: u32) {
+        self.send(&format!("MAINPID={pid}"));
+        self.mute();
     }
 
     /// All cores serve, or serve with what has been reloaded.
@@ -103,7 +120,7 @@ impl Notifier {
     pub(crate) fn store(&mut self, sockets: &[ListenSocket]) {
         let most = number("FDSTORE").unwrap_or(0);
         let sockets: Vec<&ListenSocket> = sockets.iter().filter(|socket| !socket.is_unix()).collect();
-        if self.socket.is_none() || most == 0 {
+        if self.socket.is_none() || self.muted || most == 0 {
             return;
         }
         if (sockets.len() as u64) > most {
@@ -154,7 +171,7 @@ impl Notifier {
     }
 
     fn send(&mut self, message: &str) {
-        let Some(socket) = &self.socket else { return };
+        let Some(socket) = self.socket.as_ref().filter(|_| !self.muted) else { return };
         let sent = socket.send(message.as_bytes());
         if let (Err(error), false) = (&sent, self.failed) {
             log::warn!("the service manager cannot be told what the tracker is doing: {error}");

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,6 +87,9 @@ pub struct StateDirectory {
     mode: Mode,
 }
 
+/// Mode of files that only this program reads.
+const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
+
 impl StateDirectory {
     /// Opens and locks a directory that the user the process is going to be may write to.
     ///
@@ -111,6 +114,11 @@ impl StateDirectory {
         Ok(Self { mode: directory.mode | Mode::RGRP | Mode::ROTH, ..directory })
     }
 
+    /// The directory that a predecessor has opened and locked, and passed on: the lock is the same.
+    pub(crate) fn adopt(fd: OwnedFd, path: PathBuf, privileges: &PrivilegesConfig) -> Self {
+        Self { fd: Arc::new(fd), path, owner: privileges::heir(privileges), mode: PRIVATE }
+    }
+
     fn open_unlocked(path: &Path, privileges: &PrivilegesConfig) -> Result<Self, StateDirectoryError> {
         let unusable = |error: Errno| StateDirectoryError::Unusable(path.to_owned(), error.into());
         let fd = open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -132,7 +140,7 @@ impl StateDirectory {
         if let Err(error) = accessat(&fd, ".", needed, AtFlags::EACCESS) {
             return Err(not_writable("this user", error.to_string()));
         }
-        Ok(Self { fd: Arc::new(fd), path: path.to_owned(), owner: heir, mode: Mode::RUSR | Mode::WUSR })
+        Ok(Self { fd: Arc::new(fd), path: path.to_owned(), owner: heir, mode: PRIVATE })
     }
 
     /// Path of the directory, as configured.
@@ -241,6 +249,12 @@ pub fn check(path: &Path, privileges: &PrivilegesConfig, problems: &mut Vec<Prob
     }
     if let Err(error) = StateDirectory::open_unlocked(path, privileges) {
         problems.push(Problem::new(KEY, error.to_string()));
+    }
+}
+
+impl AsFd for StateDirectory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

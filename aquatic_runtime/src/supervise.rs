@@ -12,10 +12,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::clock::Epoch;
+use crate::handover::Successor;
 use crate::sys;
 
 /// The exit code after a panic, as Rust programs have it.
@@ -26,7 +27,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Signals the process reacts to. All threads but one block them, so that no system call of a core is
 /// interrupted.
-const SIGNALS: [i32; 4] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1];
+const SIGNALS: [i32; 5] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// A second signal to stop this soon after the first is the same one: terminals and programs like `timeout`
 /// signal both the process and its group.
@@ -41,6 +42,12 @@ pub(crate) enum Event {
     Reload,
     /// No new connections are wanted, and then the process stops.
     Drain(DrainPlan),
+    /// SIGUSR2.
+    Upgrade,
+    /// A successor has taken over, or why not.
+    UpgradeEnded(Result<Successor, String>),
+    /// This process has taken over from the process with this number.
+    TookOver(u32),
     /// What had to be done before the process stops has been done.
     StopReleased,
     /// A core's executor runs, or could not be set up.
@@ -168,6 +175,7 @@ impl Supervisor {
                 let now = epoch.elapsed();
                 let event = match (signal, told_to_stop) {
                     (SIGHUP | SIGUSR1, _) => Event::Reload,
+                    (SIGUSR2, _) => Event::Upgrade,
                     (_, None) => {
                         told_to_stop = Some(now);
                         Event::Stop

@@ -14,7 +14,9 @@ use aquatic_metrics::{Counter, Gauge, ProcessFigures, Registry, names};
 use aquatic_net::listen::BindError;
 use aquatic_net::proxy::TrustedProxies;
 use aquatic_runtime::clock::{Epoch, calendar_seconds};
-use aquatic_runtime::{Core, Engine, MailboxReceiver, MailboxSender, StateDirectory, StopHold, mailboxes};
+use aquatic_runtime::{
+    Core, Engine, MailboxReceiver, MailboxSender, Serving, StateDirectory, StopHold, mailboxes,
+};
 use aquatic_web::metrics_endpoint::MetricsSources;
 use aquatic_web::side_listener::{Responder, SideListener, SideReply, encode};
 use aquatic_web::{PageRequest, Pages};
@@ -228,6 +230,7 @@ struct Sampler {
     registry: Registry,
     process: ProcessFigures,
     epoch: Epoch,
+    serving: Serving,
     started: Duration,
     last: Duration,
     history: History,
@@ -257,6 +260,7 @@ impl Sampler {
             registry: engine.registry().clone(),
             process: engine.process_figures(),
             epoch: engine.epoch(),
+            serving: engine.serving(),
             started: now,
             last: now,
             history: state.as_ref().map(load).unwrap_or_default(),
@@ -392,7 +396,8 @@ impl Sampler {
 
     fn save(&mut self) {
         self.saved = calendar();
-        let Some(state) = &self.state else { return };
+        // During an upgrade, the file belongs to the process that serves.
+        let Some(state) = self.state.as_ref().filter(|_| !self.serving.is_elsewhere()) else { return };
         let bytes = file::encode(&self.history);
         let result = state.replace(FILE, |file| file.write_all(&bytes));
         if let Err(error) = &result {

@@ -16,6 +16,7 @@ use crate::memory::Degradation;
 use crate::peer_rules::{PeerFault, PeerRules};
 use crate::requests::Requests;
 use crate::snapshot::format::Torrent;
+use crate::snapshot::records::Recording;
 use crate::snapshot::{Loaded, Loading};
 use crate::stretch::{GivenOut, Load, Stretch};
 
@@ -40,8 +41,26 @@ pub struct Tracker {
     /// Peers added since memory was last checked.
     added: u32,
     requests: Requests,
-    /// What is remembered while a snapshot is taken in.
-    loading: Option<Box<Loading>>,
+    /// What is remembered of announces while a snapshot is taken in, or the state is handed over.
+    observing: Option<Box<Observing>>,
+}
+
+/// What is remembered of announces.
+#[derive(Debug, Default)]
+struct Observing {
+    loading: Option<Loading>,
+    recording: Option<Recording>,
+}
+
+impl Observing {
+    fn observe(&mut self, announce: &Announce, stored: Stored) {
+        if let Some(loading) = &mut self.loading {
+            loading.observe(announce, stored);
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.observe(announce, stored);
+        }
+    }
 }
 
 /// Peers that are added between two checks of the memory, at most: 500 KiB.
@@ -133,7 +152,7 @@ impl Tracker {
             degradation: Degradation::None,
             added: 0,
             requests: Requests::default(),
-            loading: None,
+            observing: None,
         }
     }
 
@@ -214,8 +233,8 @@ impl Tracker {
                 self.check_memory();
             }
         }
-        if let Some(loading) = &mut self.loading {
-            loading.observe(announce, announced.stored);
+        if let Some(observing) = &mut self.observing {
+            observing.observe(announce, announced.stored);
         }
         announced
     }
@@ -370,7 +389,7 @@ impl Tracker {
 
     /// Begins to take in a snapshot.
     pub(crate) fn begin_loading(&mut self) {
-        self.loading = Some(Box::default());
+        self.observing.get_or_insert_default().loading = Some(Loading::default());
     }
 
     /// Takes in a torrent of a snapshot that was made `gap` seconds ago.
@@ -386,14 +405,15 @@ impl Tracker {
             loaded.not_admitted += u64::from(saved.peers);
             return loaded;
         }
-        let Self { shard, rng, loading, rules, .. } = self;
+        let Self { shard, rng, observing, rules, .. } = self;
+        let loading = observing.as_ref().and_then(|observing| observing.loading.as_ref());
         let peers = torrent.peers().filter_map(|peer| {
             let age = peer.age.saturating_add(gap);
             if age > max_peer_age {
                 loaded.too_old += 1;
                 return None;
             }
-            if loading.as_ref().is_some_and(|loading| loading.has_stopped(saved.info_hash, peer.address)) {
+            if loading.is_some_and(|loading| loading.has_stopped(saved.info_hash, peer.address)) {
                 loaded.stopped += 1;
                 return None;
             }
@@ -413,7 +433,39 @@ impl Tracker {
 
     /// Ends taking in a snapshot.
     pub(crate) fn end_loading(&mut self) {
-        self.loading = None;
+        self.observe_no_longer(|observing| observing.loading = None);
+    }
+
+    /// Begins to note the announces that are applied.
+    pub(crate) fn begin_recording(&mut self) {
+        self.observing.get_or_insert_default().recording = Some(Recording::default());
+    }
+
+    /// Removes the notes about announces from peers of a family, if there are any.
+    pub(crate) fn take_records(&mut self, family: Family) -> Option<Vec<u8>> {
+        self.observing.as_mut()?.recording.as_mut()?.take(family)
+    }
+
+    /// Whether announces were left out, because too many had been noted.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        let recording = self.observing.as_ref().and_then(|observing| observing.recording.as_ref());
+        recording.is_some_and(Recording::has_overflowed)
+    }
+
+    /// Ends noting announces. Returns whether some were left out.
+    pub(crate) fn end_recording(&mut self) -> bool {
+        let overflowed = self.has_overflowed();
+        self.observe_no_longer(|observing| observing.recording = None);
+        overflowed
+    }
+
+    fn observe_no_longer(&mut self, end: impl FnOnce(&mut Observing)) {
+        if let Some(observing) = &mut self.observing {
+            end(observing);
+            if observing.loading.is_none() && observing.recording.is_none() {
+                self.observing = None;
+            }
+        }
     }
 
     /// Brings the gauges of torrents, peers and memory up to date.

@@ -15,6 +15,7 @@ use aquatic_net::listen;
 use aquatic_net::udp::{
     Batch, BindOptions, DropFilter, QueueState, ReturnPath, SendErrors, UdpSocket, bind_group,
 };
+use aquatic_runtime::intake::IntakeTask;
 use aquatic_runtime::readiness::{Mode, Source};
 use aquatic_runtime::{Broadcast, Core, Engine, MailboxReceiver, Outbox, broadcast};
 use aquatic_swarm::SwarmCounts;
@@ -233,6 +234,18 @@ struct ListenerState {
 
 /// All datagrams of a batch, as bits.
 const ALL: u64 = u64::MAX;
+
+impl ListenerState {
+    /// Has the kernel filter nothing, for whoever uses the socket next.
+    fn remove_filter(&self) {
+        self.refuses_all.set(false);
+        if self.has_filter.replace(false)
+            && let Err(error) = self.socket.get_ref().remove_filter()
+        {
+            log::warn!("UDP: a socket filter cannot be removed: {error}");
+        }
+    }
+}
 
 impl State {
     fn configure(&self, UdpSettings { replies, rates }: &UdpSettings) {
@@ -548,13 +561,21 @@ async fn listen(state: &Rc<State>, index: usize) {
     let mut batch = Batch::new();
     let mut forwarded = Forwarded::default();
     let mut activity = Activity::default();
+    let intake = state.core.intake().join();
     loop {
+        if intake.is_closed() {
+            listener.remove_filter();
+            intake.opened().await;
+        }
         let mut waited = false;
         for _ in 0..BATCHES_PER_YIELD {
+            if intake.is_closed() {
+                break;
+            }
             match batch.receive(socket) {
                 Ok(0) => {
                     waited = true;
-                    wait_idle(state, listener, &mut activity).await;
+                    wait_idle(state, listener, (&intake, &mut activity)).await;
                 }
                 Ok(received) => {
                     let at = state.core.tick();
@@ -571,7 +592,7 @@ async fn listen(state: &Rc<State>, index: usize) {
                     state.count_served(received - left, at);
                     if received < PROBABLY_ALL {
                         waited = true;
-                        wait_idle(state, listener, &mut activity).await;
+                        wait_idle(state, listener, (&intake, &mut activity)).await;
                     }
                 }
                 Err(error) => wait(state, Err(error)).await,
@@ -585,10 +606,14 @@ async fn listen(state: &Rc<State>, index: usize) {
 }
 
 /// Waits for datagrams, with an empty receive buffer.
-async fn wait_idle(state: &State, listener: &ListenerState, activity: &mut Activity) {
+async fn wait_idle(
+    state: &State,
+    listener: &ListenerState,
+    (intake, activity): (&IntakeTask, &mut Activity),
+) {
     activity.was_empty = true;
     let since = state.core.time();
-    wait(state, listener.socket.readable().await).await;
+    wait(state, intake.unless_closed(listener.socket.readable()).await.unwrap_or(Ok(()))).await;
     activity.idle += state.core.tick().saturating_sub(since);
 }
 

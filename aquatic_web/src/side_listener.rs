@@ -13,7 +13,7 @@ use aquatic_http_protocol::{Framing, Head, Parsed, PlainReply, Refusal, Status};
 use aquatic_metrics::{Counter, Metric};
 use aquatic_net::listen::BindError;
 use aquatic_runtime::clock::Epoch;
-use aquatic_runtime::{Engine, ListenAddress, ListenSockets, PassedSockets};
+use aquatic_runtime::{Engine, ListenAddress, ListenSockets, PassedSockets, Serving};
 
 use crate::pages::PageRequest;
 
@@ -83,7 +83,7 @@ impl SideListener {
         let listener =
             passed.map_or_else(|| TcpListener::bind(address), |fd| Ok(fd.into())).map_err(explain)?;
         let address = listener.local_addr().map_err(explain)?;
-        listener.set_nonblocking(false).map_err(explain)?;
+        listener.set_nonblocking(true).map_err(explain)?;
         sockets.keep(ListenAddress::Stream(address), 0, &listener).map_err(explain)?;
         Ok(Self { listener, address })
     }
@@ -104,8 +104,9 @@ impl SideListener {
     ) {
         let unserved = engine.registry().main_thread().counter(unserved, &[]);
         let side = Side { endpoint, responder, epoch: engine.epoch() };
+        let serving = engine.serving();
         engine.add_side_thread(&format!("aquatic-{endpoint}"), move || {
-            serve(&self.listener, &Arc::new(side), &unserved);
+            serve(self.listener, (&Arc::new(side), &serving), &unserved);
         });
     }
 }
@@ -117,23 +118,28 @@ struct Side {
     epoch: Epoch,
 }
 
-/// Serves for as long as the process runs.
-fn serve(listener: &TcpListener, side: &Arc<Side>, unserved: &Counter) -> ! {
+/// Serves for as long as the process does.
+fn serve(listener: TcpListener, (side, serving): (&Arc<Side>, &Serving), unserved: &Counter) -> ! {
     let connections = Arc::new(AtomicUsize::new(0));
-    loop {
+    serving.until_begun();
+    while serving.until_readable(&listener) {
         match listener.accept() {
             Ok((stream, peer)) => {
                 if !accept(stream, peer.ip().to_canonical(), side, &connections) {
                     unserved.add(1);
                 }
             }
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) if [ErrorKind::ConnectionAborted, ErrorKind::WouldBlock].contains(&error.kind()) => {}
             Err(error) => {
                 log::debug!("{} endpoint: cannot accept a connection: {error}", side.endpoint);
                 unserved.add(1);
                 pause();
             }
         }
+    }
+    drop(listener);
+    loop {
+        thread::park();
     }
 }
 

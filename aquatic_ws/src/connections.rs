@@ -399,6 +399,16 @@ impl Connections {
         }
     }
 
+    /// Ends one of so many connections.
+    pub(crate) fn end_share(&mut self, of: usize, end: End) {
+        let open = self.slots.iter().filter(|(_, connection)| connection.end.is_none()).count();
+        let open_slots = self.slots.iter_mut().filter(|(_, connection)| connection.end.is_none());
+        for (_, connection) in open_slots.take(open.div_ceil(of.max(1))) {
+            connection.end = Some(end);
+            connection.wake();
+        }
+    }
+
     /// Ends all connections.
     pub(crate) fn end_all(&mut self, end: End) {
         for (_, connection) in &mut self.slots {

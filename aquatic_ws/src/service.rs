@@ -239,13 +239,21 @@ fn put(response: &[u8], reply: &mut [u8]) -> usize {
 async fn run_maintenance(state: &CoreState) {
     let checks_per_tick = (TICK.as_millis() / STOP_CHECK.as_millis()).max(1) as u32;
     let mut checks = 0_u32;
+    let mut checks_left = None;
     loop {
         state.core.sleep_to_tick(STOP_CHECK).await;
         state.core.tick();
         checks = checks.wrapping_add(1);
         state.with(|tracker, context| {
-            if state.core.is_stopping() {
-                tracker.connections.end_all(End::Stop);
+            match state.core.drain_time() {
+                Some(time) => {
+                    let all = u32::try_from(time.as_millis() / STOP_CHECK.as_millis()).unwrap_or(u32::MAX);
+                    let left = checks_left.get_or_insert_with(|| all.max(1));
+                    tracker.connections.end_share(*left as usize, End::Stop);
+                    *left = (*left - 1).max(1);
+                }
+                None if state.core.is_stopping() => tracker.connections.end_all(End::Stop),
+                None => {}
             }
             if checks.is_multiple_of(checks_per_tick) {
                 tracker.tick(context.time);

@@ -7,6 +7,7 @@ mod doctor;
 mod import_config;
 mod manual;
 mod probe;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Ws(ConfigFlags),
     /// Ask a running tracker and command it
     Ctl(ctl::Ctl),
+    /// Replace the running process while clients are served
+    Upgrade(upgrade::Upgrade),
     /// Convert a configuration of aquatic 0.9 or opentracker
     ImportConfig(import_config::ImportConfig),
     /// Say what is wrong with this machine for the tracker, and what mends it
@@ -52,6 +55,7 @@ impl Command {
             Self::Http(flags) => serve(&flags, Mode::Http),
             Self::Ws(flags) => serve(&flags, Mode::Ws),
             Self::Ctl(ctl) => ctl.run().into(),
+            Self::Upgrade(upgrade) => upgrade.run().into(),
             Self::ImportConfig(import) => import.run().into(),
             Self::Doctor(doctor) => doctor.run(),
             Self::Probe(probe) => probe.run(),

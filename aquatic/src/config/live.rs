@@ -49,6 +49,7 @@ pub(super) const APPLIES: &[(&str, Applies)] = &[
     ("privileges", OnRestart),
     ("metrics", OnRestart),
     ("control", OnRestart),
+    ("upgrade", OnRestart),
     (StatisticsConfig::interval, OnReload),
     (StatisticsConfig::torrent_sizes_interval, OnRestart),
     (StatisticsConfig::clients, OnRestart),

@@ -10,7 +10,7 @@ use anyhow::Context;
 use aquatic_common::config::ControlConfig;
 use aquatic_net::tcp::LocalListener;
 use aquatic_runtime::privileges::heir;
-use aquatic_runtime::{Engine, mailboxes};
+use aquatic_runtime::{Engine, Serving, mailboxes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::controller::{Answer, Controlled, Controller, Pending};
@@ -64,9 +64,12 @@ pub(crate) fn open(
     let is_own = config.control.socket_path.is_relative();
     let (cores, receivers) =
         mailboxes(engine.cores(), MAX_COMMANDS).context("cannot make the mailboxes of the control socket")?;
-    let LocalListener { socket, file } = LocalListener::bind(&path, heir(&config.privileges), is_own)
-        .map_err(aquatic_net::tcp::UnixBindError::classified)
-        .with_context(|| format!("{} cannot be used", ControlConfig::socket_path))?;
+    let serving = engine.serving();
+    let sockets = (engine.listeners(), serving);
+    let LocalListener { socket, file } =
+        LocalListener::bind(&path, heir(&config.privileges), is_own, sockets)
+            .map_err(aquatic_net::tcp::UnixBindError::classified)
+            .with_context(|| format!("{} cannot be used", ControlConfig::socket_path))?;
     engine.add_periodic(file);
     log::info!("control socket: {}, for \"aquatic ctl\"", path.display());
     let server = Server {
@@ -74,6 +77,7 @@ pub(crate) fn open(
         connections: Vec::new(),
         controller: Controller::new(parts, cores),
         cannot_accept: false,
+        serving: engine.serving(),
     };
     engine.add_side_thread("aquatic-control", move || server.run());
     Ok(Some(receivers.into_iter().map(CoreControl).collect()))
@@ -85,19 +89,29 @@ struct Server {
     controller: Controller,
     /// Whether the last accept has failed for want of descriptors.
     cannot_accept: bool,
+    serving: Serving,
 }
 
 impl Server {
-    /// Serves connections for as long as the process runs.
+    /// Serves connections for as long as the process serves.
     fn run(mut self) {
+        self.serving.until_begun();
         loop {
             self.wait();
+            if self.serving.is_elsewhere() {
+                break;
+            }
             let now = self.controller.now();
             self.accept(now);
             for connection in self.connections.iter_mut().filter(|connection| !connection.ended) {
                 connection.advance(now, &mut |request| self.controller.execute(request));
             }
             self.connections.retain(|connection| !connection.ended);
+        }
+        // Their clients find the process that has taken over behind the same path.
+        drop((self.listener, self.connections));
+        loop {
+            std::thread::park();
         }
     }
 

@@ -72,7 +72,7 @@ fn peers_survive_restarts_with_any_number_of_cores() {
     }
     let names: Vec<_> =
         fs::read_dir(home.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(names.len(), 3, "keys, snapshot and pid: {names:?}");
 }
 
 #[test]

@@ -183,9 +183,17 @@ where
         }
     };
     futures_lite::future::or(sweeping, core.stopping()).await;
-    deadlines.stop();
+    let mut is_leaving = core.drain_time().is_some();
+    match core.drain_time() {
+        Some(time) => deadlines.end_over(time, || core.rng().random()),
+        None => deadlines.stop(),
+    }
     while deadlines.len() > 0 {
         core.sleep(DRAIN_INTERVAL).await;
+        if is_leaving && core.drain_time().is_none() {
+            is_leaving = false;
+            deadlines.stop();
+        }
         deadlines.sweep(core.tick());
     }
     Ok(())
@@ -198,7 +206,12 @@ where
     F: Future<Output = ()> + 'static,
 {
     let mut pause = PAUSE.0;
+    let intake = server.core.intake().join();
     while !server.core.is_draining() {
+        if intake.is_closed() {
+            futures_lite::future::or(intake.opened(), server.core.draining()).await;
+            continue;
+        }
         match server.accept_some(&listener) {
             AcceptOutcome::More => {
                 pause = PAUSE.0;
@@ -206,7 +219,8 @@ where
             }
             AcceptOutcome::Drained => {
                 pause = PAUSE.0;
-                let waited = futures_lite::future::or(listener.readable(), async {
+                let readable = async { intake.unless_closed(listener.readable()).await.unwrap_or(Ok(())) };
+                let waited = futures_lite::future::or(readable, async {
                     server.core.draining().await;
                     Ok(())
                 });

@@ -171,10 +171,10 @@ impl Listeners {
         let explain = |error: io::Error| UnixBindError::new(path, error);
         let (fd, origin) = match passed.take(&ListenAddress::Unix(path.to_owned())) {
             PassedSockets::None => (bind_unix(path, mode, options)?, UnixOrigin::Bound),
-            PassedSockets::Shared(fd) => (fd, UnixOrigin::Passed),
+            PassedSockets::Shared(fd) => (fd, UnixOrigin::of(passed)),
             PassedSockets::PerCore(fds) => {
                 let fd = fds.into_iter().next().ok_or_else(|| explain(io::ErrorKind::NotFound.into()))?;
-                (fd, UnixOrigin::Passed)
+                (fd, UnixOrigin::of(passed))
             }
         };
         SockRef::from(&fd).set_nonblocking(true).map_err(explain)?;
@@ -217,10 +217,16 @@ impl Listeners {
 /// Who has made a unix socket, and so removes its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnixOrigin {
-    /// This process.
+    /// This process, or the one that it takes over from.
     Bound,
-    /// Another process, which has passed it.
+    /// The service manager.
     Passed,
+}
+
+impl UnixOrigin {
+    fn of(passed: &ListenSockets) -> Self {
+        if passed.are_handed_over() { Self::Bound } else { Self::Passed }
+    }
 }
 
 fn address_of(socket: &Socket, otherwise: SocketAddr) -> io::Result<SocketAddr> {

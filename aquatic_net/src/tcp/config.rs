@@ -260,7 +260,8 @@ impl TcpConfig<'_> {
                 .add_unix(path, mode, &options, engine.listeners())
                 .map_err(UnixBindError::classified)?;
             if origin == UnixOrigin::Bound {
-                engine.add_periodic(SocketFile::new(path)?);
+                let file = SocketFile::new(path, engine.serving())?;
+                engine.add_periodic(file);
             }
             for ServiceName { name, .. } in names {
                 log::info!("{name} tracker listening for proxies on the unix socket {}", path.display());

@@ -29,6 +29,9 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest time anything may take once the process is stopping, so that the stop itself is in time.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 
+/// Time that upgraded connections have beyond that in which their protocol ends them.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
 /// Sweeps that a connection waits for its client before it may be evicted: somewhat more than a packet takes.
 const MIN_WAIT: Tick = 2;
 
@@ -136,6 +139,8 @@ pub(super) struct DeadlineTable {
     latest: Cell<Tick>,
     generation: Cell<u32>,
     stopping: Cell<bool>,
+    /// Each reply is the last one of its connection.
+    leaving: Cell<bool>,
     /// Number of deadlines whose connection has been upgraded.
     upgraded: Cell<usize>,
     table: RefCell<Slab<Record>>,
@@ -169,6 +174,7 @@ impl DeadlineTable {
             latest: Cell::new(Tick::MAX),
             generation: Cell::new(0),
             stopping: Cell::new(false),
+            leaving: Cell::new(false),
             upgraded: Cell::new(0),
             table: RefCell::default(),
             evict_idle_when_full,
@@ -185,10 +191,6 @@ impl DeadlineTable {
 
     pub(super) fn len(&self) -> usize {
         self.table.borrow().len()
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.get()
     }
 
     fn count_open(&self, open: usize) {
@@ -319,11 +321,28 @@ impl DeadlineTable {
         self.end(|record| record.phase == Phase::Idle);
     }
 
+    /// Ends all connections within this time: those that wait for a request at random moments, the others
+    /// after their next reply. Those that have been upgraded are left to their protocol, and have a second
+    /// more. `random` returns numbers from 0 to 1.
+    pub(super) fn end_over(&self, time: Duration, mut random: impl FnMut() -> f64) {
+        self.leaving.set(true);
+        self.latest.set(due(self.now.get(), time + DRAIN_GRACE));
+        for (_, record) in self.table.borrow_mut().iter_mut() {
+            let own = match record.phase {
+                Phase::Idle => due(self.now.get(), time.mul_f64(random())),
+                Phase::Handshake | Phase::Head | Phase::Answer | Phase::Linger | Phase::Upgraded => {
+                    self.latest.get()
+                }
+            };
+            record.deadline = record.deadline.min(own);
+        }
+    }
+
     fn end(&self, which: impl Fn(&Record) -> bool) {
         // Waking only notes the task in the executor's queue; nothing runs before this returns.
         for (_, record) in self.table.borrow_mut().iter_mut() {
             if !record.expired && which(record) {
-                record.expire(&self.counters, self.stopping.get());
+                record.expire(&self.counters, self.stopping.get() || self.leaving.get());
             }
         }
     }
@@ -396,7 +415,7 @@ impl DeadlineHandle {
     /// Begins a phase that may take another time than usual.
     pub fn enter_for(&self, phase: Phase, limit: Duration) {
         let deadline = self.deadlines.due(limit);
-        let stopping = self.deadlines.is_stopping();
+        let stopping = self.deadlines.stopping.get();
         let waits = match phase {
             Phase::Handshake => true,
             Phase::Idle | Phase::Head => self.deadlines.evict_idle_when_full,
@@ -445,10 +464,11 @@ impl DeadlineHandle {
         self.deadlines.counters.evicted_handshakes.add(1);
     }
 
-    /// Whether the process is stopping, so that this reply should be the connection's last.
+    /// Whether the process is stopping, or another one serves, so that this reply should be the connection's
+    /// last.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.deadlines.is_stopping()
+        self.deadlines.stopping.get() || self.deadlines.leaving.get()
     }
 
     /// Whether the connection has taken too long, or is gone.

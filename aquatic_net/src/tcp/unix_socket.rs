@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use aquatic_common::ConfigurationError;
 use aquatic_common::config::MAX_UNIX_PATH;
+use aquatic_runtime::{ListenAddress, ListenSockets, PassedSockets, Serving};
 use rustix::fs::Access;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -38,23 +39,49 @@ pub struct LocalListener {
 
 impl LocalListener {
     /// Makes a listening socket whose file only its owner may use: the user and group with these ids, or
-    /// whoever makes it. The socket of a process that has ended is replaced, and with `replace` also that of
-    /// a process that still listens.
+    /// whoever makes it. One that was passed to the process is used as it is. The socket of a process that
+    /// has ended is replaced, and with `replace` also that of a process that still listens.
     ///
     /// # Errors
     /// A [`UnixBindError`] that says what to do about it.
-    pub fn bind(path: &Path, owner: Option<(u32, u32)>, replace: bool) -> Result<Self, UnixBindError> {
-        let failed = |error| UnixBindError { path: path.to_owned(), reason: Reason::of(path, error) };
+    pub fn bind(
+        path: &Path,
+        owner: Option<(u32, u32)>,
+        replace: bool,
+        (listeners, serving): (&mut ListenSockets, Serving),
+    ) -> Result<Self, UnixBindError> {
+        let failed = |error| UnixBindError::new(path, error);
+        let address = ListenAddress::Unix(path.to_owned());
+        let passed = match listeners.take(&address) {
+            PassedSockets::None => None,
+            PassedSockets::Shared(fd) => Some(fd),
+            PassedSockets::PerCore(fds) => fds.into_iter().next(),
+        };
+        let socket = match passed {
+            Some(fd) => UnixListener::from(fd),
+            None => Self::bind_new(path, owner, replace)?,
+        };
+        socket.set_nonblocking(true).map_err(failed)?;
+        listeners.keep(address, 0, &socket).map_err(failed)?;
+        let file = SocketFile::new(path, serving).map_err(failed)?;
+        Ok(Self { socket, file })
+    }
+
+    fn bind_new(
+        path: &Path,
+        owner: Option<(u32, u32)>,
+        replace: bool,
+    ) -> Result<UnixListener, UnixBindError> {
+        let failed = |error| UnixBindError::new(path, error);
         if replace && is_socket(path) {
             std::fs::remove_file(path).map_err(failed)?;
         }
         let options = ListenOptions { backlog: LOCAL_BACKLOG, ..ListenOptions::default() };
         let socket = bind_unix(path, 0o600, &options)?.into();
-        let file = SocketFile::new(path).map_err(failed)?;
         if let Some((user, group)) = owner {
             std::os::unix::fs::lchown(path, Some(user), Some(group)).map_err(failed)?;
         }
-        Ok(Self { socket, file })
+        Ok(socket)
     }
 }
 
@@ -276,9 +303,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let first = LocalListener::bind(&path, Some(own), false).unwrap();
-        assert!(LocalListener::bind(&path, Some(own), false).unwrap_err().to_string().contains("another"));
-        let listener = LocalListener::bind(&path, Some(own), true).unwrap();
+        let bound = |replace| {
+            let serving = Serving::new(false).unwrap();
+            LocalListener::bind(&path, Some(own), replace, (&mut ListenSockets::default(), serving))
+        };
+        let first = bound(false).unwrap();
+        assert!(bound(false).unwrap_err().to_string().contains("another"));
+        let listener = bound(true).unwrap();
         drop(first);
         let data = fs::metadata(&path).unwrap();
         assert_eq!((data.mode() & 0o777, data.uid(), data.gid()), (0o600, own.0, own.1));

@@ -95,7 +95,10 @@ impl UdpSocket {
         // A filter of that process may still be attached.
         let _none_there = sys::detach_filter(socket.as_fd());
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
-        let packet_info = set_options(&socket, address, options)?;
+        // A process that may not go beyond the system's limit must not lower what another one was allowed.
+        let is_enough = socket.recv_buffer_size()? / 2 >= options.receive_buffer;
+        let receive_buffer = if is_enough { 0 } else { options.receive_buffer };
+        let packet_info = set_options(&socket, address, &BindOptions { receive_buffer, ..*options })?;
         Ok(Self { socket, address, packet_info })
     }
 }

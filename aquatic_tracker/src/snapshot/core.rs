@@ -1,6 +1,6 @@
 //! A core's part: hands its shard out, and takes torrents in, in steps that are too short to delay requests.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,10 +11,12 @@ use std::time::Duration;
 use anyhow::Context;
 use aquatic_common::{Family, InfoHash, Seconds};
 use aquatic_runtime::{Core, MailboxReceiver};
-use aquatic_swarm::Restored;
+use aquatic_swarm::{PeerBuffers, Restored};
 
-use super::format::Torrent;
+use super::format::{Kind, Torrent};
+use super::records::take_record;
 use super::stream::{Chunk, Chunks};
+use crate::admission::AdmissionRequest;
 use crate::local::LocalTracker;
 
 /// Longest time spent at a stretch, as in expiry. Afterwards the other tasks of the core run.
@@ -48,6 +50,39 @@ pub(super) enum Command {
     Load(Batch),
     /// All have been sent. Responds with what became of them.
     EndLoading(Sender<Loaded>),
+    /// Responds when what has been sent before has been taken in.
+    Settle(Sender<Loaded>),
+    /// Nothing more follows.
+    Close,
+    /// Hand out the content, and what changes, to a successor.
+    HandOver(Order),
+    /// Tell when all that has been applied has been handed out.
+    Mark,
+}
+
+/// Order to hand out the content and what changes.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    /// Moment that ages are counted to.
+    pub(super) at: Seconds,
+    pub(super) chunks: SyncSender<FromCore>,
+    /// Ends it.
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
+/// What a core hands out to a successor.
+#[derive(Debug)]
+pub(super) enum FromCore {
+    /// Torrents.
+    Chunk(Chunk),
+    /// Announces that it has applied.
+    Records(Family, Vec<u8>),
+    /// All torrents have been handed out.
+    Passed,
+    /// All that had been applied when the mark was asked for has been handed out.
+    Marked,
+    /// There are too many announces; some were left out.
+    Overflowed,
 }
 
 /// Order to hand out the content.
@@ -61,10 +96,10 @@ pub(super) struct Save {
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
-/// Torrents of one core, as they are written in a snapshot.
+/// Torrents or announces of one core, as they are written.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) family: Family,
+    pub(super) kind: Kind,
     pub(super) content: Vec<u8>,
     /// Batches of this core that have not been taken in yet.
     pub(super) waiting: Arc<AtomicUsize>,
@@ -113,6 +148,7 @@ impl CoreSnapshots {
     pub fn attach(self, core: &Rc<Core>, tracker: &Rc<LocalTracker>) -> anyhow::Result<()> {
         let (core_of_tasks, tracker) = (Rc::clone(core), Rc::clone(tracker));
         let loading = Rc::new(RefCell::new(VecDeque::new()));
+        let marks = Rc::new(Cell::new(0));
         let receive = move |command| match command {
             Command::Save(save) => {
                 let (core, tracker) = (Rc::clone(&core_of_tasks), Rc::clone(&tracker));
@@ -126,6 +162,15 @@ impl CoreSnapshots {
             }
             Command::Load(batch) => loading.borrow_mut().push_back(Queued::Batch(batch)),
             Command::EndLoading(sender) => loading.borrow_mut().push_back(Queued::End(sender)),
+            Command::Settle(sender) => loading.borrow_mut().push_back(Queued::Settle(sender)),
+            Command::Close => loading.borrow_mut().push_back(Queued::Close),
+            Command::HandOver(order) => {
+                let (core, tracker) = (Rc::clone(&core_of_tasks), Rc::clone(&tracker));
+                marks.set(0);
+                let marks = Rc::clone(&marks);
+                core_of_tasks.spawn(async move { run_hand_over(&core, &tracker, &order, &marks).await });
+            }
+            Command::Mark => marks.set(marks.get() + 1),
         };
         self.0.attach(core, receive).context("cannot wait for the snapshot thread")
     }
@@ -142,30 +187,93 @@ async fn run_save(core: &Rc<Core>, tracker: &LocalTracker, save: Save) {
             ended = tracker.state().save(core.now(), ago, SLICE, &mut chunks).ended;
         }
         while let Some(chunk) = chunks.pop_full() {
-            if !hand_over(core, &save, Some(chunk)).await {
+            if !give(core, (&save.chunks, &save.cancelled), Some(chunk)).await {
                 return tracker.state().abandon_saving();
             }
         }
         core.yield_now().await;
     }
     // Whether anybody still waits for them is the business of the one who waits.
-    let _ = hand_over(core, &save, Some(chunks.finish())).await && hand_over(core, &save, None).await;
+    let to = (&save.chunks, &*save.cancelled);
+    let _ = give(core, to, Some(chunks.finish())).await && give(core, to, None).await;
 }
 
-/// Hands a chunk to the side thread, waiting for room. Returns whether it has been taken.
-async fn hand_over(core: &Core, save: &Save, chunk: Option<Chunk>) -> bool {
-    let mut chunk = chunk;
+/// Gives something to the side thread, waiting for room. Returns whether it has been taken.
+async fn give<T>(core: &Core, (to, cancelled): (&SyncSender<T>, &AtomicBool), item: T) -> bool {
+    let mut item = item;
     loop {
-        if save.cancelled.load(Ordering::Relaxed) {
+        if cancelled.load(Ordering::Relaxed) {
             return false;
         }
-        match save.chunks.try_send(chunk) {
+        match to.try_send(item) {
             Ok(()) => return true,
             Err(TrySendError::Disconnected(_)) => return false,
-            Err(TrySendError::Full(back)) => chunk = back,
+            Err(TrySendError::Full(back)) => item = back,
         }
         core.sleep(RETRY).await;
     }
+}
+
+/// Hands out the content and what changes, until that is cancelled or the process ends.
+async fn run_hand_over(core: &Rc<Core>, tracker: &LocalTracker, order: &Order, marks: &Cell<u32>) {
+    let to = (&order.chunks, &*order.cancelled);
+    tracker.state().begin_recording();
+    tracker.state().begin_saving();
+    if pass(core, tracker, order).await {
+        while give_changes(core, tracker, order, marks).await {
+            core.sleep(RETRY).await;
+        }
+    } else {
+        tracker.state().abandon_saving();
+    }
+    if tracker.state().end_recording() {
+        let _ = give(core, to, FromCore::Overflowed).await;
+    }
+}
+
+/// Hands out the content once, in steps, and what changes meanwhile. Returns whether all was taken.
+async fn pass(core: &Rc<Core>, tracker: &LocalTracker, order: &Order) -> bool {
+    let to = (&order.chunks, &*order.cancelled);
+    let mut chunks = Chunks::default();
+    let mut ended = false;
+    while !ended {
+        let begin = core.tick();
+        while !ended && core.tick().saturating_sub(begin) < STEP {
+            let ago = core.now().0.saturating_sub(order.at.0);
+            ended = tracker.state().save(core.now(), ago, SLICE, &mut chunks).ended;
+        }
+        while let Some(chunk) = chunks.pop_full() {
+            if !give(core, to, FromCore::Chunk(chunk)).await {
+                return false;
+            }
+        }
+        // Few at a time, and at once: the successor is to have little left to do in the end.
+        if !give_changes(core, tracker, order, &Cell::new(0)).await {
+            return false;
+        }
+        core.yield_now().await;
+    }
+    give(core, to, FromCore::Chunk(chunks.finish())).await && give(core, to, FromCore::Passed).await
+}
+
+/// Hands out what has changed, and the marks that were asked for. Returns whether all was taken.
+async fn give_changes(core: &Core, tracker: &LocalTracker, order: &Order, marks: &Cell<u32>) -> bool {
+    let to = (&order.chunks, &*order.cancelled);
+    let wanted = marks.take();
+    for family in Family::ALL {
+        let records = tracker.state().take_records(family);
+        if let Some(records) = records
+            && !give(core, to, FromCore::Records(family, records)).await
+        {
+            return false;
+        }
+    }
+    for _ in 0..wanted {
+        if !give(core, to, FromCore::Marked).await {
+            return false;
+        }
+    }
+    !order.cancelled.load(Ordering::Relaxed) && !tracker.state().has_overflowed()
 }
 
 /// What waits to be taken in.
@@ -173,6 +281,8 @@ async fn hand_over(core: &Core, save: &Save, chunk: Option<Chunk>) -> bool {
 enum Queued {
     Batch(Batch),
     End(Sender<Loaded>),
+    Settle(Sender<Loaded>),
+    Close,
 }
 
 async fn run_load(core: &Rc<Core>, tracker: &LocalTracker, snapshot: i64, queue: &RefCell<VecDeque<Queued>>) {
@@ -181,13 +291,22 @@ async fn run_load(core: &Rc<Core>, tracker: &LocalTracker, snapshot: i64, queue:
         let next = queue.borrow_mut().pop_front();
         match next {
             None => core.sleep(RETRY).await,
-            Some(Queued::Batch(batch)) => load_batch(core, tracker, snapshot, &batch, &mut loaded).await,
+            Some(Queued::Batch(batch)) => match batch.kind {
+                Kind::Torrents(family) => {
+                    load_batch(core, tracker, (snapshot, family), &batch.content, &mut loaded).await;
+                }
+                Kind::Announces(family) => apply_batch(core, tracker, family, &batch.content).await,
+                Kind::End | Kind::Passed | Kind::Mark | Kind::Unknown(_) => {}
+            },
             Some(Queued::End(sender)) => {
                 tracker.state().end_loading();
                 // Without a receiver the process is stopping.
                 let _ = sender.send(loaded);
-                return;
             }
+            Some(Queued::Settle(sender)) => {
+                let _ = sender.send(Loaded::default());
+            }
+            Some(Queued::Close) => return,
         }
     }
 }
@@ -195,11 +314,10 @@ async fn run_load(core: &Rc<Core>, tracker: &LocalTracker, snapshot: i64, queue:
 async fn load_batch(
     core: &Rc<Core>,
     tracker: &LocalTracker,
-    snapshot: i64,
-    batch: &Batch,
+    (snapshot, family): (i64, Family),
+    mut content: &[u8],
     loaded: &mut Loaded,
 ) {
-    let mut content = batch.content.as_slice();
     let mut run = Run::default();
     while !content.is_empty() {
         let begin = core.tick();
@@ -208,13 +326,36 @@ async fn load_batch(
         let max_peer_age = tracker.max_peer_age();
         while core.tick().saturating_sub(begin) < STEP && !content.is_empty() {
             // The side thread has verified that the content can be read to its end.
-            if !run.take(batch.family, &mut content) {
+            if !run.take(family, &mut content) {
                 return;
             }
             let mut state = tracker.state();
-            state.prefetch_scrape(batch.family, &run.info_hashes);
+            state.prefetch_scrape(family, &run.info_hashes);
             for torrent in run.torrents.drain(..) {
                 loaded.add(state.load(torrent, (gap, max_peer_age), core.now()));
+            }
+        }
+        core.yield_now().await;
+    }
+}
+
+/// Applies announces that the predecessor has applied.
+async fn apply_batch(core: &Rc<Core>, tracker: &LocalTracker, family: Family, mut content: &[u8]) {
+    let mut run = Vec::with_capacity(TORRENTS_PER_RUN);
+    while !content.is_empty() {
+        let begin = core.tick();
+        while core.tick().saturating_sub(begin) < STEP && !content.is_empty() {
+            while run.len() < TORRENTS_PER_RUN && !content.is_empty() {
+                // The side thread has verified the length.
+                let Ok(announce) = take_record(family, &mut content) else { return };
+                run.push(announce);
+            }
+            let mut state = tracker.state();
+            state.prefetch(family, &run);
+            for announce in run.drain(..) {
+                if state.admit(AdmissionRequest::of(&announce.info_hash)).is_ok() {
+                    let _ = state.announce(&announce, core.now(), PeerBuffers::default());
+                }
             }
         }
         core.yield_now().await;

@@ -8,7 +8,8 @@
 //!           8  moment of the snapshot: seconds since the epoch,
 //!           8  and seconds since 1970
 //!          32  BLAKE3 of all before
-//! section   4  kind: 1 torrents with IPv4 peers, 2 torrents with IPv6 peers, 3 end
+//! section   4  kind: 1 torrents with IPv4 peers, 2 torrents with IPv6 peers, 3 end;
+//!              in a stream to a successor also 4 and 5 announces by family, 6 all torrents were there, 7 mark
 //!           4  length of the content
 //!           8  number of the section, from 0
 //!          32  BLAKE3 of the 16 bytes before and the content
@@ -133,6 +134,12 @@ pub enum Kind {
     Torrents(Family),
     /// The last section.
     End,
+    /// Announces from peers of one family that were applied while the stream was written.
+    Announces(Family),
+    /// All that was stored when the stream began has been written.
+    Passed,
+    /// All that had been applied has been written.
+    Mark,
     /// A kind of a later version.
     Unknown(u32),
 }
@@ -143,6 +150,10 @@ impl Kind {
             Self::Torrents(Family::V4) => 1,
             Self::Torrents(Family::V6) => 2,
             Self::End => 3,
+            Self::Announces(Family::V4) => 4,
+            Self::Announces(Family::V6) => 5,
+            Self::Passed => 6,
+            Self::Mark => 7,
             Self::Unknown(number) => number,
         }
     }
@@ -152,6 +163,10 @@ impl Kind {
             1 => Self::Torrents(Family::V4),
             2 => Self::Torrents(Family::V6),
             3 => Self::End,
+            4 => Self::Announces(Family::V4),
+            5 => Self::Announces(Family::V6),
+            6 => Self::Passed,
+            7 => Self::Mark,
             number => Self::Unknown(number),
         }
     }
@@ -328,7 +343,7 @@ fn read_peer(family: Family, mut bytes: &[u8]) -> Result<SavedPeer, Malformed> {
 }
 
 /// The first bytes of a slice, which are removed from it.
-fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Malformed> {
+pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Malformed> {
     let (first, rest) = bytes.split_first_chunk().ok_or(Malformed::Content)?;
     *bytes = rest;
     Ok(*first)

@@ -10,6 +10,7 @@ use super::format::{
     HEADER_LENGTH, Header, Kind, Malformed, SECTION_HEADER_LENGTH, SectionHeader, Torrent, Totals,
     write_peer, write_torrent,
 };
+use super::records::record_length;
 
 /// Length of content from which on a chunk is full, in bytes. A chunk exceeds it by less than one part of a
 /// torrent.
@@ -102,6 +103,22 @@ impl<W: Write> Writer<W> {
         self.totals.torrents += chunk.totals.torrents;
         self.totals.peers += chunk.totals.peers;
         self.section(Kind::Torrents(family), &chunk.content)
+    }
+
+    /// Writes announces as a section.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub(super) fn write_announces(&mut self, family: Family, records: &[u8]) -> io::Result<()> {
+        self.section(Kind::Announces(family), records)
+    }
+
+    /// Writes a section without content.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub(super) fn write_kind(&mut self, kind: Kind) -> io::Result<()> {
+        self.section(kind, &[])
     }
 
     /// Writes the last section and returns what has been written, and its length in bytes.
@@ -204,10 +221,24 @@ impl<R: Read> Reader<R> {
     /// Reads the next section with torrents that is intact, and returns their family and the content. `None`
     /// at the end, or where nothing more can be told apart.
     pub fn next_section(&mut self) -> Option<(Family, &[u8])> {
+        while let Some(kind) = self.next_kind() {
+            if let Kind::Torrents(family) = kind {
+                return Some((family, &self.content));
+            }
+        }
+        None
+    }
+
+    /// Reads the next section that is intact, of whatever kind, and returns kind and content.
+    pub(super) fn next_part(&mut self) -> Option<(Kind, &[u8])> {
+        let kind = self.next_kind()?;
+        Some((kind, &self.content))
+    }
+
+    fn next_kind(&mut self) -> Option<Kind> {
         while self.end.is_none() && !self.damage.truncated {
             match self.read_section() {
-                Ok(Kind::Torrents(family)) => return Some((family, &self.content)),
-                Ok(Kind::End | Kind::Unknown(_)) => {}
+                Ok(kind) => return Some(kind),
                 Err(Broken::Section) => {
                     self.damage.sections += 1;
                     self.next = self.next.saturating_add(1);
@@ -232,7 +263,10 @@ impl<R: Read> Reader<R> {
         match header.kind {
             Kind::Torrents(family) => check(family, &self.content).map_err(|_| Broken::Section)?,
             Kind::End => self.end = Some(Totals::decode(&self.content).map_err(|_| Broken::Section)?),
-            Kind::Unknown(_) => {}
+            Kind::Announces(family) if !self.content.len().is_multiple_of(record_length(family)) => {
+                return Err(Broken::Section);
+            }
+            Kind::Announces(_) | Kind::Passed | Kind::Mark | Kind::Unknown(_) => {}
         }
         self.damage.missing += header.number.saturating_sub(self.next);
         self.next = self.next.max(header.number).saturating_add(1);

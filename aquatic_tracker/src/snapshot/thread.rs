@@ -12,10 +12,11 @@ use anyhow::Context;
 use aquatic_common::{Family, Seconds, Steering};
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::clock::{Epoch, calendar_seconds};
+use aquatic_runtime::handover::{StateReceiver, StateSender};
 use aquatic_runtime::{Engine, MailboxSender, Periodic, StateDirectory, StopHold, mailboxes};
 
 use super::core::{Batch, Command, CoreSnapshots, Loaded, Save};
-use super::format::{Header, Torrent, Totals};
+use super::format::{Header, Kind, Torrent, Totals};
 use super::stream::{CHUNK_LENGTH, Chunk, Damage, ReadError, Reader, Writer};
 use crate::seed::TrackerSeed;
 
@@ -29,10 +30,10 @@ const UNUSABLE: &str = "snapshot.unusable";
 const MAX_WAITING: usize = 16;
 
 /// Commands for a core that it has not received yet: batches, and what begins and ends them.
-const MAX_COMMANDS: usize = MAX_WAITING + 4;
+const MAX_COMMANDS: usize = MAX_WAITING + 8;
 
 /// Full chunks that wait to be written, for each core.
-const MAX_CHUNKS_PER_CORE: usize = 4;
+pub(super) const MAX_CHUNKS_PER_CORE: usize = 4;
 
 /// Longest wait for a core to do a step.
 const CORE_DEADLINE: Duration = Duration::from_secs(20);
@@ -44,7 +45,7 @@ const POLL: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(1);
 
 /// Size of the buffer that snapshots are read into.
-const READ_BUFFER: usize = 256 * 1024;
+pub(super) const READ_BUFFER: usize = 256 * 1024;
 
 /// Scheduling priority of the thread, as of `nice`, while the tracker does not wait for it.
 const NICENESS: i32 = 10;
@@ -95,24 +96,26 @@ pub struct Prepared {
     pub cores: Vec<CoreSnapshots>,
     /// Time between two snapshots.
     pub interval: SnapshotInterval,
-    /// Requests snapshots.
-    pub trigger: SnapshotTrigger,
+    /// Requests snapshots; `None` without a state directory.
+    pub trigger: Option<SnapshotTrigger>,
 }
 
 /// Has the engine load the snapshot of the previous process, save one when it stops, and in between at an
-/// interval in seconds, unless that is 0. `None` without a state directory.
+/// interval in seconds, unless that is 0; all of it with a state directory only. Has it receive the state of
+/// a predecessor instead, if there is one, and hand it over to a successor. Returns each core's part, in core
+/// order.
 ///
 /// # Errors
 /// Too many open files.
-pub fn prepare(engine: &mut Engine, seed: &TrackerSeed, interval: u32) -> anyhow::Result<Option<Prepared>> {
-    let Some(directory) = engine.state_directory().cloned() else { return Ok(None) };
+pub fn prepare(engine: &mut Engine, seed: &TrackerSeed, interval: u32) -> anyhow::Result<Prepared> {
     let (cores, receivers) =
         mailboxes(engine.cores(), MAX_COMMANDS).context("cannot make the mailboxes of snapshots")?;
     let (sender, requests) = channel();
     let stopping = Arc::new(AtomicBool::new(false));
     let busy = Arc::new(AtomicBool::new(true));
     let thread = SnapshotThread {
-        directory,
+        directory: engine.state_directory().cloned(),
+        predecessor: engine.take_state_receiver(),
         steering: *seed.steering(),
         epoch_id: engine.secrets().derive("aquatic epoch 1"),
         epoch: engine.epoch(),
@@ -125,23 +128,33 @@ pub fn prepare(engine: &mut Engine, seed: &TrackerSeed, interval: u32) -> anyhow
     };
     engine.add_side_thread("aquatic-state", move || thread.run());
     let interval = SnapshotInterval(Arc::new(AtomicU32::new(interval)));
-    let trigger = SnapshotTrigger { requests: sender.clone(), busy: Arc::clone(&busy) };
-    let shown = engine.registry().main_thread().gauge(&names::SNAPSHOT_INTERVAL, &[]);
+    let trigger = engine
+        .state_directory()
+        .map(|_| SnapshotTrigger { requests: sender.clone(), busy: Arc::clone(&busy) });
+    if engine.state_directory().is_some() {
+        let shown = engine.registry().main_thread().gauge(&names::SNAPSHOT_INTERVAL, &[]);
+        let requests = sender.clone();
+        engine.add_periodic(Schedule { interval: interval.clone(), shown, requests, busy, last: None });
+    }
     let requests = sender.clone();
-    engine.add_periodic(Schedule { interval: interval.clone(), shown, requests, busy, last: None });
+    engine.on_hand_over(move |state| {
+        // Without the thread the state is dropped, which ends the hand-over.
+        let _ = requests.send(Request::HandOver(state));
+    });
     engine.before_stop(move |hold| {
         stopping.store(true, Ordering::Relaxed);
         // Without the thread there is nothing to wait for: the hold is dropped.
         let _ = sender.send(Request::SaveAndStop(hold));
     });
     let cores = receivers.into_iter().map(CoreSnapshots).collect();
-    Ok(Some(Prepared { cores, interval, trigger }))
+    Ok(Prepared { cores, interval, trigger })
 }
 
 #[derive(Debug)]
 enum Request {
     Save,
     SaveAndStop(StopHold),
+    HandOver(StateSender),
 }
 
 /// Requests snapshots at the interval.
@@ -216,12 +229,15 @@ impl Metrics {
     }
 }
 
-struct SnapshotThread {
-    directory: StateDirectory,
-    steering: Steering,
-    epoch_id: [u8; 16],
-    epoch: Epoch,
-    cores: Vec<MailboxSender<Command>>,
+pub(super) struct SnapshotThread {
+    /// `None` where nothing is kept, but state is handed over.
+    directory: Option<StateDirectory>,
+    pub(super) steering: Steering,
+    pub(super) epoch_id: [u8; 16],
+    pub(super) epoch: Epoch,
+    pub(super) cores: Vec<MailboxSender<Command>>,
+    /// Where the state of a predecessor comes from.
+    predecessor: Option<StateReceiver>,
     requests: Receiver<Request>,
     /// The process is stopping: no time for anything but the last snapshot.
     stopping: Arc<AtomicBool>,
@@ -232,11 +248,13 @@ struct SnapshotThread {
 }
 
 /// Why loading was not completed.
-enum LoadError {
+pub(super) enum LoadError {
     /// The process is stopping.
     Stopping,
     /// A core does not respond.
     Core(usize),
+    /// What the predecessor sends cannot be used.
+    Stream(String),
 }
 
 impl SnapshotThread {
@@ -244,15 +262,24 @@ impl SnapshotThread {
         if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
             log::debug!("the priority of the snapshot thread cannot be lowered: {error}");
         }
-        let is_loaded = self.load();
+        // What a predecessor could not send may be in its last snapshot.
+        let is_received = self.predecessor.take().is_some_and(|predecessor| self.receive_state(predecessor));
+        let is_loaded = is_received || self.load();
         self.busy.store(false, Ordering::Relaxed);
         while let Ok(request) = self.requests.recv() {
             let hold = match request {
                 Request::Save => None,
                 Request::SaveAndStop(hold) => Some(hold),
+                Request::HandOver(state) => {
+                    self.busy.store(true, Ordering::Relaxed);
+                    self.hand_over(state);
+                    self.busy.store(false, Ordering::Relaxed);
+                    continue;
+                }
             };
+            let Some(directory) = self.directory.clone() else { continue };
             if is_loaded {
-                self.save(hold.is_some());
+                self.save(&directory, hold.is_some());
             } else if hold.is_some() {
                 log::warn!(
                     "the tracker stops before it has loaded the snapshot, which therefore stays as it is: what has \
@@ -264,25 +291,26 @@ impl SnapshotThread {
     }
 
     fn path(&self) -> String {
-        self.directory.path().join(NAME).display().to_string()
+        let path = self.directory.as_ref().map(|directory| directory.path().join(NAME));
+        path.unwrap_or_default().display().to_string()
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
     /// Seconds since the epoch.
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.epoch.elapsed().as_secs()
     }
 
     /// Saves a snapshot, the last one or one of several.
-    fn save(&mut self, is_last: bool) {
+    fn save(&mut self, directory: &StateDirectory, is_last: bool) {
         let begin = self.epoch.elapsed();
         let calendar = calendar_seconds();
         let cancelled = Arc::new(AtomicBool::new(false));
         let written =
-            self.directory.replace(NAME, |file| self.write(file, (begin, calendar), is_last, &cancelled));
+            directory.replace(NAME, |file| self.write(file, (begin, calendar), is_last, &cancelled));
         cancelled.store(true, Ordering::Relaxed);
         match written {
             Ok((totals, bytes)) => {
@@ -362,7 +390,8 @@ impl SnapshotThread {
 
     /// Loads the snapshot of the previous process. Returns whether all that can be loaded has been.
     fn load(&mut self) -> bool {
-        let opened = match self.directory.open_file(NAME) {
+        let Some(directory) = self.directory.clone() else { return true };
+        let opened = match directory.open_file(NAME) {
             Ok(None) => {
                 log::info!("there is no snapshot in the state directory yet: the tracker starts empty");
                 return true;
@@ -374,7 +403,7 @@ impl SnapshotThread {
             Ok(reader) => reader,
             Err(error) => {
                 self.metrics.unusable.add(1);
-                let kept = match self.directory.rename(NAME, UNUSABLE) {
+                let kept = match directory.rename(NAME, UNUSABLE) {
                     Ok(()) => format!("It is kept as {UNUSABLE}"),
                     Err(error) => format!("The next one replaces it ({error})"),
                 };
@@ -394,7 +423,7 @@ impl SnapshotThread {
                 self.report(&loaded, &reader, self.epoch.elapsed().saturating_sub(begin));
                 true
             }
-            Err(LoadError::Stopping) => false,
+            Err(LoadError::Stopping | LoadError::Stream(_)) => false,
             Err(LoadError::Core(index)) => {
                 log::error!("the snapshot is not loaded completely: core {index} does not respond");
                 false
@@ -403,7 +432,7 @@ impl SnapshotThread {
     }
 
     /// Seconds from the epoch of this process to the moment of a snapshot.
-    fn moment_of(&self, header: &Header) -> i64 {
+    pub(super) fn moment_of(&self, header: &Header) -> i64 {
         let now = i64::try_from(self.now()).unwrap_or(i64::MAX);
         if header.epoch == self.epoch_id {
             return i64::try_from(header.since_epoch).unwrap_or(i64::MAX).min(now);
@@ -429,9 +458,10 @@ impl SnapshotThread {
                 let Some(lane) = lanes.get_mut(self.steering.owner(&torrent.saved.info_hash)) else {
                     continue;
                 };
-                if lane.family != family || lane.content.len() >= CHUNK_LENGTH {
+                let kind = Kind::Torrents(family);
+                if lane.kind != kind || lane.content.len() >= CHUNK_LENGTH {
                     self.flush(lane)?;
-                    lane.family = family;
+                    lane.kind = kind;
                 }
                 lane.content.extend_from_slice(torrent.bytes);
             }
@@ -442,10 +472,14 @@ impl SnapshotThread {
             self.send(lane, Command::EndLoading(sender.clone()))?;
         }
         drop(sender);
-        self.collect(&responses)
+        let loaded = self.collect(&responses)?;
+        for lane in &lanes {
+            self.send(lane, Command::Close)?;
+        }
+        Ok(loaded)
     }
 
-    fn collect(&self, responses: &Receiver<Loaded>) -> Result<Loaded, LoadError> {
+    pub(super) fn collect(&self, responses: &Receiver<Loaded>) -> Result<Loaded, LoadError> {
         let (mut all, mut count) = (Loaded::default(), 0);
         while count < self.cores.len() {
             match responses.recv_timeout(POLL) {
@@ -460,7 +494,7 @@ impl SnapshotThread {
         Ok(all)
     }
 
-    fn flush(&self, lane: &mut Lane<'_>) -> Result<(), LoadError> {
+    pub(super) fn flush(&self, lane: &mut Lane<'_>) -> Result<(), LoadError> {
         if lane.content.is_empty() {
             return Ok(());
         }
@@ -469,7 +503,7 @@ impl SnapshotThread {
         self.wait_for_room(lane)?;
         lane.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Arc::clone(&lane.waiting);
-        self.send(lane, Command::Load(Batch { family: lane.family, content, waiting }))
+        self.send(lane, Command::Load(Batch { kind: lane.kind, content, waiting }))
     }
 
     #[allow(clippy::disallowed_methods, reason = "this is a side thread")]
@@ -494,7 +528,7 @@ impl SnapshotThread {
     }
 
     /// Sends a command for which there is always room, unless the core does not receive any.
-    fn send(&self, lane: &Lane<'_>, command: Command) -> Result<(), LoadError> {
+    pub(super) fn send(&self, lane: &Lane<'_>, command: Command) -> Result<(), LoadError> {
         lane.core.try_send(command).map_err(|_| LoadError::Core(self.index_of(lane)))
     }
 
@@ -531,16 +565,16 @@ impl SnapshotThread {
 }
 
 /// Torrents on their way to one core.
-struct Lane<'a> {
+pub(super) struct Lane<'a> {
     core: &'a MailboxSender<Command>,
-    family: Family,
-    content: Vec<u8>,
+    pub(super) kind: Kind,
+    pub(super) content: Vec<u8>,
     /// Batches that the core has not taken in yet.
     waiting: Arc<AtomicUsize>,
 }
 
 impl<'a> Lane<'a> {
-    fn new(core: &'a MailboxSender<Command>) -> Self {
-        Self { core, family: Family::V4, content: Vec::new(), waiting: Arc::default() }
+    pub(super) fn new(core: &'a MailboxSender<Command>) -> Self {
+        Self { core, kind: Kind::Torrents(Family::V4), content: Vec::new(), waiting: Arc::default() }
     }
 }

@@ -131,6 +131,28 @@ fn a_stop_ends_what_is_idle_and_hurries_the_rest() {
     assert!(deadlines.counters.protocol.timeouts[Phase::Idle as usize].get() == 0, "a stop is no timeout");
 }
 #[test]
+fn leaving_spreads_the_ends_of_idle_connections_and_leaves_requests_alone() {
+    let deadlines = deadlines();
+    let handles: Vec<_> = (0..9).map(|_| deadlines.open()).collect();
+    handles[..8].iter().for_each(|handle| handle.enter_for(Phase::Idle, seconds(1000)));
+    handles[8].enter_for(Phase::Answer, seconds(1000));
+    let mut shares = (0..8).map(|nth| f64::from(nth) / 8.0);
+    deadlines.end_over(seconds(8), || shares.next().unwrap());
+    assert!(handles.iter().all(|handle| handle.is_stopping() && !handle.expired()));
+    for second in 0..8 {
+        pass(&deadlines, seconds(1));
+        let ended = handles[..8].iter().filter(|handle| handle.expired()).count();
+        assert!(ended == second + 1 || ended == second, "{ended} after {second} s");
+    }
+    let late = deadlines.open();
+    late.enter(Phase::Idle);
+    assert!(!late.expired() && !handles[8].expired());
+    pass(&deadlines, seconds(3));
+    assert!(late.expired() && handles[8].expired());
+    assert!(deadlines.counters.protocol.timeouts[Phase::Idle as usize].get() == 0);
+}
+
+#[test]
 fn the_longest_wait_is_evicted_first() {
     let deadlines = deadlines();
     let handles: Vec<_> = (0..6).map(|_| deadlines.open()).collect();

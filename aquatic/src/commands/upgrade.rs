@@ -1,0 +1,147 @@
+//! `aquatic upgrade`: has a running tracker start its successor, and waits for the outcome.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use aquatic_cli_helpers::{ExitStatus, Override, complain, load, print_to_stdout};
+use aquatic_common::settings::Whole;
+use aquatic_runtime::handover::{OUTCOME_FILE, PID_FILE};
+use clap::Args;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::config::TrackerConfig;
+
+/// Time between two looks at the outcome.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Looks after the process has ended, for an outcome that it has left.
+const LAST_LOOKS: u32 = 100;
+
+/// Flags of `aquatic upgrade`.
+#[derive(Debug, Args)]
+#[command(disable_version_flag = true)]
+pub(crate) struct Upgrade {
+    /// Configuration of the running tracker, which names its state directory
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Set one key, as when the tracker was started: --set state_directory=/var/lib/aquatic
+    #[arg(short, long = "set", value_name = "KEY=VALUE")]
+    set: Vec<Override>,
+
+    /// Number of the running process, if it has no state directory
+    #[arg(long, value_name = "PID")]
+    pid: Option<i32>,
+}
+
+impl Upgrade {
+    /// Requests the upgrade and waits until it has succeeded or failed.
+    pub(crate) fn run(&self) -> ExitStatus {
+        let config = match load::<TrackerConfig>(self.config.as_deref(), &self.set, &Whole) {
+            Ok(config) => config,
+            Err(error) => {
+                complain(&error);
+                return ExitStatus::BadConfiguration;
+            }
+        };
+        let directory = Some(config.state_directory).filter(|path| !path.as_os_str().is_empty());
+        match self.request(directory.as_deref()) {
+            Ok(text) => print_to_stdout(format!("{text}\n").as_bytes()),
+            Err(error) => {
+                complain(&error);
+                ExitStatus::Failure
+            }
+        }
+    }
+
+    fn request(&self, directory: Option<&Path>) -> Result<String, String> {
+        let number = match (self.pid, directory) {
+            (Some(pid), _) => pid,
+            (None, Some(directory)) => read_pid(&directory.join(PID_FILE))?,
+            (None, None) => {
+                return Err(
+                    "name the configuration of the running tracker (-c FILE), if it has a state_directory, \
+                            or its process (--pid PID)"
+                        .to_owned(),
+                );
+            }
+        };
+        let pid = Pid::from_raw(number).ok_or_else(|| format!("{number} is not the number of a process"))?;
+        if !catches_signal(pid)? {
+            return Err(format!("process {number} is no tracker that can be upgraded; restart it instead"));
+        }
+        let outcome = directory.map(|directory| directory.join(OUTCOME_FILE));
+        let before = outcome.as_deref().and_then(stamp);
+        kill_process(pid, Signal::USR2).map_err(|error| {
+            format!("process {number} cannot be signalled: {error}. Run this as its user, or as root")
+        })?;
+        match outcome {
+            Some(path) => wait(pid, &path, before),
+            None => Ok(format!(
+                "process {number} has been told to upgrade. Without a state_directory only its log tells the outcome"
+            )),
+        }
+    }
+}
+
+fn read_pid(path: &Path) -> Result<i32, String> {
+    let text = fs::read_to_string(path);
+    let text = text.map_err(|error| {
+        format!(
+            "the running tracker is unknown: {}: {error}. Is one running? --pid names its process",
+            path.display()
+        )
+    })?;
+    text.trim().parse().map_err(|_| format!("{} holds no process number", path.display()))
+}
+
+/// Whether a process has a handler for the signal, which would end any other.
+fn catches_signal(pid: Pid) -> Result<bool, String> {
+    let number = pid.as_raw_nonzero();
+    let status = fs::read_to_string(format!("/proc/{number}/status"));
+    let status = status.map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            format!("there is no process {number}; start the tracker")
+        } else {
+            format!("process {number} cannot be inspected: {error}")
+        }
+    })?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    Ok(caught >> (Signal::USR2.as_raw() - 1) & 1 == 1)
+}
+
+/// What distinguishes a file from its former contents.
+fn stamp(path: &Path) -> Option<(u64, i64, i64)> {
+    let data = fs::metadata(path).ok()?;
+    Some((data.ino(), data.mtime(), data.mtime_nsec()))
+}
+
+#[allow(clippy::disallowed_methods, reason = "this program waits for another one")]
+fn wait(pid: Pid, path: &Path, before: Option<(u64, i64, i64)>) -> Result<String, String> {
+    let number = pid.as_raw_nonzero();
+    let mut looks = LAST_LOOKS;
+    while looks > 0 {
+        if stamp(path) != before {
+            let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            return match text.trim_end().split_once(' ') {
+                Some(("done", successor)) => {
+                    Ok(format!("process {successor} has taken over from process {number}"))
+                }
+                Some(("failed", why)) => Err(format!("not upgraded, process {number} goes on: {why}")),
+                _ => Err(format!("{} holds no outcome", path.display())),
+            };
+        }
+        if test_kill_process(pid).is_err() {
+            looks -= 1;
+        }
+        thread::sleep(POLL);
+    }
+    Err(format!(
+        "process {number} has ended, and nothing tells whether another one has taken over; look at its log"
+    ))
+}
