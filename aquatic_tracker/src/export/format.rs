@@ -164,6 +164,6 @@ mod tests {
         let mut file = Vec::new();
         let exporter = Exporter::begin(&mut file, ExportFormat::Bencode, ExportCompression::None).unwrap();
         assert_eq!(exporter.finish().unwrap(), 0);
-        assert_eq!(file, b"d5:filesdeee");
+        assert_eq!(file, b"d5:filesdee");
     }
 }
