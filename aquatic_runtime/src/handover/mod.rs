@@ -10,8 +10,8 @@
 //! Whatever goes wrong before the successor has said that it serves leaves the predecessor in charge. If the
 //! predecessor dies in the midst, the successor takes over with what it has.
 //!
-//! - [`message`]: the bytes, and which message may follow which. Pure. [`connection`]: sending and receiving.
-//! - [`predecessor`], [`successor`]: the two sides.
+//! - `message`: the bytes, and which message may follow which. Pure. `connection`: sending and receiving.
+//! - `predecessor`, `successor`: the two sides.
 
 mod connection;
 mod message;
