@@ -102,6 +102,7 @@ fn a_subcommand_prints_the_sections_that_it_reads() {
         "rate_limits",
         "statistics",
         "status",
+        "upgrade",
     ];
     let with = |more: &[&'static str]| {
         let mut all = [&common, more].concat();

@@ -47,6 +47,7 @@ pub const ALL: &[&Metric] = &[
     &super::WATCHED_FDS,
     &super::CONFIG_RELOADS,
     &super::STATE_WRITE_FAILURES,
+    &super::UPGRADE_FAILURES,
     &super::SNAPSHOTS_SAVED,
     &super::SNAPSHOT_TIME,
     &super::SNAPSHOT_INTERVAL,
