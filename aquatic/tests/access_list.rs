@@ -93,7 +93,7 @@ fn a_bad_file_never_replaces_a_good_list() {
     assert!(line.contains("access list reloaded: 1 info hashes, 1 added, 1 removed"), "{line}");
     assert!(fixture.serves(DENIED) && !fixture.serves(&other));
     assert_eq!((fixture.reloads("failed"), fixture.reloads("done")), (6.0, 1.0));
-    assert_eq!(metric(fixture.metrics, "aquatic_access_list "), 1.0);
+    assert_eq!(metric(fixture.metrics, "aquatic_access_list"), 1.0);
 }
 
 #[test]
