@@ -35,3 +35,4 @@ mod text;
 pub use config::StatusConfig;
 pub use sampler::{CoreStatus, Limits, Settings, SharedLimits, open};
 pub use streams::CorePages;
+pub use text::duration;

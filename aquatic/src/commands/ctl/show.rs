@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use aquatic_status::duration;
 use serde_json::Value;
 
 use crate::control::{Request, TopOf};
@@ -66,17 +67,6 @@ pub(super) fn number(value: &Value, key: &str) -> u64 {
 /// The elements of a member that is a list.
 pub(super) fn rows<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     value[key].as_array().into_iter().flatten()
-}
-
-/// A time in its two largest units.
-pub(super) fn duration(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
-        (0, _, _) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
-    }
 }
 
 /// A size in its largest unit.

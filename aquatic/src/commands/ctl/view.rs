@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use aquatic_status::duration;
 use serde_json::Value;
 
-use super::show::{bytes, duration, grouped, labels, number, rows, text};
+use super::show::{bytes, grouped, labels, number, rows, text};
 
 /// Seconds that the curve of requests covers.
 const HISTORY: usize = 60;
