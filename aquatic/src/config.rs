@@ -331,4 +331,6 @@ impl TrackerConfig {
 }
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

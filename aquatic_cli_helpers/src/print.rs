@@ -116,8 +116,9 @@ impl Printer<'_> {
     }
 }
 
-/// What values a key takes, in words: `From 60 to 172800 seconds`.
-fn range_text(meta: &Meta) -> Option<String> {
+/// Valid values of a key in words: `From 60 to 172800 seconds`.
+#[must_use]
+pub fn range_text(meta: &Meta) -> Option<String> {
     if !meta.choices.is_empty() {
         return Some(format!("One of {}", choices_text(meta.choices)));
     }
