@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 pub use connections::{ConnectionsConfig, OnMissingClient, ProxiesConfig};
 pub use exports::{ExportCompression, ExportFormat, ExportsConfig};
-pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports, overlap};
+pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports, XdpMode, overlap};
 pub use rate_limits::{RateLimitMode, RateLimitsConfig};
 
 use crate::access_list::AccessListMode;

@@ -72,6 +72,12 @@ impl Prefix {
         (self.bits, self.bits | mask)
     }
 
+    /// First address.
+    #[must_use]
+    pub fn first(&self) -> IpAddr {
+        self.address(self.bits)
+    }
+
     fn address(&self, bits: u128) -> IpAddr {
         if self.is_v6 {
             IpAddr::V6(Ipv6Addr::from_bits(bits))
@@ -207,6 +213,21 @@ impl PrefixSet {
         }
     }
 
+    /// The least number of networks that have the same addresses.
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> {
+        let v4 = self.v4.iter().map(|&(first, last)| (false, u128::from(first), u128::from(last)));
+        let v6 = self.v6.iter().map(|&(first, last)| (true, first, last));
+        v4.chain(v6).flat_map(|(is_v6, first, last)| {
+            let mut rest = Some(first);
+            std::iter::from_fn(move || {
+                let bits = rest?;
+                let prefix = largest_at(is_v6, bits, last);
+                rest = prefix.range().1.checked_add(1).filter(|&next| next <= last);
+                Some(prefix)
+            })
+        })
+    }
+
     /// Whether there are no networks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -247,6 +268,16 @@ fn merged<T: Copy + Ord>(mut ranges: Vec<(T, T)>, touches: impl Fn(T, T) -> bool
     }
     joined.shrink_to_fit();
     joined
+}
+
+/// The largest network that begins at an address and does not go beyond another one.
+fn largest_at(is_v6: bool, bits: u128, last: u128) -> Prefix {
+    let width: u8 = if is_v6 { 128 } else { 32 };
+    // 2^128 addresses are one too many for their number.
+    let fits = |host: u32| 1_u128.checked_shl(host).map_or(last, |size| bits | (size - 1)) <= last;
+    let largest = bits.trailing_zeros().min(u32::from(width));
+    let host = (0..=largest).rev().find(|&host| fits(host)).unwrap_or(0);
+    Prefix { is_v6, bits, length: width - host as u8 }
 }
 
 fn holds<T: Copy + Ord>(ranges: &[(T, T)], address: T) -> bool {
@@ -308,6 +339,25 @@ mod tests {
         let all: Prefix = "::/0".parse().unwrap();
         assert!(!all.includes(&v4));
         assert!(all.contains(ip("ffff::")) && !all.contains(ip("0.0.0.1")));
+    }
+
+    #[test]
+    fn a_set_is_made_of_few_networks() {
+        let prefixes = |texts: &[&str]| {
+            let set = PrefixSet::parse(texts).unwrap();
+            set.prefixes().map(|prefix| prefix.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            prefixes(&["10.0.0.0/9", "10.128.0.0/9", "11.0.0.0/8", "12.0.0.0"]),
+            "10.0.0.0/7 12.0.0.0/32"
+        );
+        assert_eq!(prefixes(&["192.0.2.1", "192.0.2.2/31"]), "192.0.2.1/32 192.0.2.2/31");
+        assert_eq!(prefixes(&["0.0.0.0/0", "::/0"]), "0.0.0.0/0 ::/0");
+        assert_eq!(
+            prefixes(&["255.255.255.255", "ffff::/16", "::1"]),
+            "255.255.255.255/32 ::1/128 ffff::/16"
+        );
+        assert_eq!(prefixes(&[]), "");
     }
 
     #[test]

@@ -177,6 +177,11 @@ impl BlockList {
         self.is_empty.store(is_empty, Ordering::Relaxed);
     }
 
+    /// What is blocked now. The same value as long as nothing changes.
+    pub(crate) fn current(&self) -> Arc<PrefixSet> {
+        self.current.load_full()
+    }
+
     /// Whether nothing is blocked.
     #[inline]
     #[must_use]

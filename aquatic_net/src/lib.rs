@@ -5,6 +5,7 @@
 //!   forwarded headers); pure.
 //! - [`udp`]: groups of sockets that are read and written in batches, and the program that steers packets to
 //!   cores.
+//! - [`xdp`]: datagrams of an interface that bypass the network stack.
 //! - [`block_list`], [`breaker`]: who is not served, and which protocols.
 //! - [`listen`]: why an address cannot be bound, and what to do about it.
 
@@ -17,3 +18,4 @@ pub mod proxy;
 mod sys;
 pub mod tcp;
 pub mod udp;
+pub mod xdp;

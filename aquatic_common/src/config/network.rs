@@ -10,6 +10,25 @@ use crate::settings::{Addresses, Problem};
 /// Maximum length of the path of a unix socket in bytes: `sun_path` without its final zero (unix(7)).
 pub const MAX_UNIX_PATH: usize = 107;
 
+crate::choice! {
+    /// How UDP datagrams come from an interface past the network stack.
+    #[derive(Default)]
+    pub enum XdpMode {
+        /// The first of the others that works.
+        #[default]
+        Auto = "auto",
+        /// The network card writes into the memory of the process.
+        ZeroCopy = "zero_copy",
+        /// The driver runs the program, and the kernel copies.
+        Native = "native",
+        /// The kernel runs the program, and copies.
+        Generic = "generic",
+    }
+}
+
+/// Maximum length of the name of a network interface in bytes: `IFNAMSIZ` without its final zero.
+const MAX_INTERFACE_NAME: usize = 15;
+
 crate::settings! {
     /// Listening addresses and TLS. UDP and TCP (HTTP and WebTorrent) use the same addresses and port
     /// numbers.
@@ -34,6 +53,13 @@ crate::settings! {
         /// Maximum number of connections that wait in the kernel to be accepted, per worker and address. The
         /// sysctl net.core.somaxconn limits it further.
         pub tcp_backlog: u16 = 4096, unit "connections", in 1..=65_535;
+        /// Network interface whose UDP requests bypass the network stack of the kernel (AF_XDP); empty for
+        /// none. They are then invisible to tcpdump and the firewall. Needs root or capabilities at the
+        /// start; see docs/xdp.md.
+        pub xdp_interface: String = String::new();
+        /// "auto" uses the first mode that works: "zero_copy" (the network card writes into the memory of the
+        /// tracker), "native" (the driver runs the program, the kernel copies) or "generic" (any interface).
+        pub xdp_mode: XdpMode = XdpMode::Auto;
         /// Encrypt TCP connections with TLS 1.2 or 1.3.
         pub enable_tls: bool = false;
         /// Address and port for TLS over IPv4, or a list of them. If both lists are empty, TLS is used on
@@ -131,6 +157,9 @@ impl NetworkConfig {
     /// listening address of TCP.
     pub fn check(&self, transports: Transports, metrics: &MetricsConfig, problems: &mut Vec<Problem>) {
         self.check_addresses(transports, problems);
+        if transports.udp {
+            self.check_xdp(problems);
+        }
         if transports.tcp {
             self.check_dual_stack(problems);
             self.check_unix_socket(problems);
@@ -160,6 +189,21 @@ impl NetworkConfig {
                 Self::use_ipv6
             );
             problems.push(Problem::new(Self::use_ipv4, text));
+        }
+    }
+
+    fn check_xdp(&self, problems: &mut Vec<Problem>) {
+        let name = &self.xdp_interface;
+        let is_name = name.len() <= MAX_INTERFACE_NAME
+            && !matches!(name.as_str(), "." | "..")
+            && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':');
+        if !is_name {
+            let text = format!("{name:?} is not the name of a network interface (ip link show)");
+            problems.push(Problem::new(Self::xdp_interface, text));
+        }
+        if name.is_empty() && self.xdp_mode != XdpMode::Auto {
+            let text = format!("has no effect unless {} names an interface", Self::xdp_interface);
+            problems.push(Problem::new(Self::xdp_mode, text));
         }
     }
 
@@ -358,6 +402,24 @@ mod tests {
         network.check(both, &MetricsConfig::default(), &mut problems);
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].key, "network.use_ipv4", "a unix socket does not serve UDP");
+    }
+
+    #[test]
+    fn interfaces_have_short_names() {
+        let xdp = |name: &str, xdp_mode| {
+            let network =
+                NetworkConfig { xdp_interface: name.to_owned(), xdp_mode, ..NetworkConfig::default() };
+            let mut problems = Vec::new();
+            let transports = Transports { udp: true, tcp: false };
+            network.check(transports, &MetricsConfig::default(), &mut problems);
+            problems.into_iter().map(|problem| problem.key).collect::<Vec<_>>()
+        };
+        assert_eq!(xdp("eth0", XdpMode::Native), [""; 0]);
+        assert_eq!(xdp("", XdpMode::Auto), [""; 0]);
+        for name in ["sixteen-letters.", "..", "../mem", "eth 0", "eth0:1"] {
+            assert_eq!(xdp(name, XdpMode::Auto), ["network.xdp_interface"], "{name}");
+        }
+        assert_eq!(xdp("", XdpMode::Generic), ["network.xdp_mode"]);
     }
 
     #[test]

@@ -48,6 +48,12 @@ impl ReturnPath {
     pub fn to(address: SocketAddr) -> Self {
         Self(Envelope::to(address))
     }
+
+    /// A return path to an address, from the address that was contacted.
+    #[must_use]
+    pub fn between(local: SocketAddr, source: SocketAddr) -> Self {
+        Self(Envelope::between(local.ip(), source))
+    }
 }
 
 impl Default for Batch {

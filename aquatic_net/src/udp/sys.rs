@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, c_uint, c_void, socklen_t};
@@ -87,6 +87,32 @@ impl Control {
     const EMPTY: Self = Self { bytes: [0; CONTROL_SIZE], len: 0 };
     const HEADER: usize = size_of::<libc::cmsghdr>();
 
+    /// What is sent with a reply that is to leave from an address. Link-local addresses need an interface as
+    /// well, and have none here.
+    fn leave_from(local: IpAddr) -> Self {
+        let mut control = Self::EMPTY;
+        let (level, kind, size) = match local {
+            IpAddr::V4(v4) => {
+                control.bytes[Self::HEADER + 4..Self::HEADER + 8].copy_from_slice(&v4.octets());
+                (libc::IPPROTO_IP, libc::IP_PKTINFO, size_of::<libc::in_pktinfo>())
+            }
+            IpAddr::V6(v6) => {
+                control.bytes[Self::HEADER..Self::HEADER + 16].copy_from_slice(&v6.octets());
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, size_of::<libc::in6_pktinfo>())
+            }
+        };
+        let end = Self::HEADER + size;
+        control.bytes[..size_of::<usize>()].copy_from_slice(&end.to_ne_bytes());
+        control.set(mem::offset_of!(libc::cmsghdr, cmsg_level), level);
+        control.set(mem::offset_of!(libc::cmsghdr, cmsg_type), kind);
+        control.len = end.next_multiple_of(size_of::<usize>());
+        control
+    }
+
+    fn set(&mut self, at: usize, number: c_int) {
+        self.bytes[at..at + size_of::<c_int>()].copy_from_slice(&number.to_ne_bytes());
+    }
+
     /// Turns what was received into what must be sent so that the reply leaves from the address the packet
     /// came to. Anything that is not packet information is dropped, and the kernel then chooses the source.
     fn received_to_sent(&mut self) {
@@ -144,6 +170,11 @@ impl Envelope {
     /// An envelope for a datagram that answers none; the kernel chooses the source address.
     pub(super) fn to(address: SocketAddr) -> Self {
         Self { address: RawAddress::encode(address), ..Self::EMPTY }
+    }
+
+    /// An envelope for a datagram from a local address.
+    pub(super) fn between(local: IpAddr, address: SocketAddr) -> Self {
+        Self { control: Control::leave_from(local), ..Self::to(address) }
     }
 }
 

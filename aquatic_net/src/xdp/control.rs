@@ -1,0 +1,183 @@
+//! What the main thread does for the program: endpoints, blocked networks and the size of packets are kept up
+//! to date.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use aquatic_common::PrefixSet;
+use aquatic_runtime::Periodic;
+
+use super::endpoints::{Endpoint, LocalAddress, endpoints, network_key, tags_of};
+use super::program::{NETWORK_KEY, SWITCH_BLOCKS};
+use super::queue::Shared;
+use super::setup::{MAX_BLOCKED, Maps};
+use super::sys::interface::{self, Asker};
+use crate::block_list::BlockList;
+
+/// Time between two looks at the addresses of the interfaces.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// Keeps the program attached and its maps up to date.
+pub struct XdpControl {
+    interface: String,
+    asker: Asker,
+    maps: Maps,
+    shared: Shared,
+    endpoints: BTreeSet<Endpoint>,
+    block_list: Arc<BlockList>,
+    /// The list that the map was last brought up to.
+    blocked: Arc<PrefixSet>,
+    /// The networks in the map.
+    networks: BTreeSet<[u8; NETWORK_KEY]>,
+    next_refresh: Duration,
+    /// A map could not be changed, which has been told.
+    has_failed: bool,
+    /// The addresses could not be read, which has been told.
+    is_blind: bool,
+    /// The program is attached while both are open.
+    _attached: (OwnedFd, OwnedFd),
+}
+
+impl fmt::Debug for XdpControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("XdpControl").field("interface", &self.interface).finish_non_exhaustive()
+    }
+}
+
+impl XdpControl {
+    pub(super) fn new(
+        (interface, asker): (&str, Asker),
+        (maps, program, link): (Maps, OwnedFd, OwnedFd),
+        shared: Shared,
+        block_list: Arc<BlockList>,
+    ) -> Self {
+        let mut control = Self {
+            interface: interface.to_owned(),
+            asker,
+            maps,
+            shared,
+            endpoints: BTreeSet::new(),
+            block_list,
+            blocked: Arc::default(),
+            networks: BTreeSet::new(),
+            next_refresh: Duration::ZERO,
+            has_failed: false,
+            is_blind: false,
+            _attached: (program, link),
+        };
+        control.refresh();
+        control.follow_block_list();
+        if control.endpoints.is_empty() {
+            log::warn!(
+                "AF_XDP: no address that UDP listens on is an address of {interface}, of its VLANs, or of the \
+                 loopback interface, so the sockets serve everything until there is one"
+            );
+        }
+        control
+    }
+
+    /// Brings endpoints and the size of packets up to date.
+    fn refresh(&mut self) {
+        if let Ok(size) = self.asker.max_packet(&self.interface) {
+            self.shared.max_packet.store(size, Ordering::Relaxed);
+        }
+        let addresses = match self.local_addresses() {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_blind, true) {
+                    log::warn!(
+                        "AF_XDP: the addresses of the interfaces cannot be read ({error}), so what was known stays. A \
+                         systemd unit has to allow it: RestrictAddressFamilies=AF_NETLINK"
+                    );
+                }
+                return;
+            }
+        };
+        let wanted = endpoints(&self.shared.listeners, &addresses);
+        if wanted == self.endpoints {
+            return;
+        }
+        let map = &self.maps.endpoints;
+        let added = wanted.difference(&self.endpoints).map(|endpoint| map.set(&endpoint.key(), &[0; 4]));
+        let removed = self.endpoints.difference(&wanted).map(|endpoint| map.remove(&endpoint.key()));
+        let result = added.chain(removed).fold(Ok(()), io::Result::and);
+        self.endpoints = wanted;
+        self.note(result);
+    }
+
+    /// The addresses that frames of the interface are for.
+    fn local_addresses(&self) -> io::Result<Vec<LocalAddress>> {
+        let mut found = Vec::new();
+        for address in interface::addresses()? {
+            let tags = if address.is_loopback {
+                // Service addresses, such as those of anycast.
+                (!address.ip.is_loopback()).then(Default::default)
+            } else {
+                tags_of(&self.interface, &address.interface, |name| self.asker.vlan(name))
+            };
+            found.extend(tags.map(|tags| LocalAddress { ip: address.ip, tags }));
+        }
+        Ok(found)
+    }
+
+    /// Brings the blocked networks up to date.
+    fn follow_block_list(&mut self) {
+        let list = self.block_list.current();
+        if Arc::ptr_eq(&list, &self.blocked) {
+            return;
+        }
+        let mut wanted: BTreeSet<_> = list.prefixes().take(MAX_BLOCKED + 1).map(network_key).collect();
+        if wanted.len() > MAX_BLOCKED {
+            log::info!(
+                "AF_XDP: more than {MAX_BLOCKED} networks are blocked; their requests are dropped by the cores"
+            );
+            wanted.clear();
+        }
+        self.blocked = list;
+        // Nothing is dropped by a list that is half of one and half of the other.
+        self.switch_blocks(false);
+        let map = &self.maps.blocked;
+        let removed = self.networks.difference(&wanted).map(|key| map.remove(key));
+        let removed = removed.fold(Ok(()), io::Result::and);
+        let added = wanted.difference(&self.networks).map(|key| map.set(key, &[0; 4]));
+        let result = added.fold(removed, io::Result::and);
+        let is_complete = result.is_ok();
+        self.networks = wanted;
+        self.note(result);
+        self.switch_blocks(is_complete && !self.networks.is_empty());
+    }
+
+    fn switch_blocks(&self, is_on: bool) {
+        for queue in 0..self.maps.queues {
+            self.shared.switches.set(queue, SWITCH_BLOCKS, is_on);
+        }
+    }
+
+    /// Tells once that a map could not be changed.
+    fn note(&mut self, result: io::Result<()>) {
+        if let Err(error) = result
+            && !std::mem::replace(&mut self.has_failed, true)
+        {
+            log::warn!(
+                "AF_XDP: an eBPF map cannot be changed ({error}): new addresses of the interface are served by \
+                 sockets, and blocked networks are dropped by the cores. Before Linux 5.19, this needs sysctl \
+                 kernel.unprivileged_bpf_disabled=0, or CAP_BPF; a restart applies what has changed"
+            );
+        }
+    }
+}
+
+impl Periodic for XdpControl {
+    fn tick(&mut self, now: Duration) {
+        self.follow_block_list();
+        if now >= self.next_refresh {
+            self.next_refresh = now + REFRESH;
+            self.refresh();
+        }
+    }
+}
