@@ -181,6 +181,32 @@ pub const BATCH_SIZE: Metric = metric(
     "Packets received together by one system call",
 )
 .labelled(&["protocol", "family"]);
+/// Queues of a network interface that are received from by AF_XDP, by mode.
+pub const XDP_QUEUES: Metric = metric(
+    "aquatic_xdp_queues",
+    Kind::Gauge,
+    "Queues of network.xdp_interface whose requests bypass the network stack, by mode",
+)
+.labelled(&["mode"]);
+/// Replies sent through AF_XDP.
+pub const XDP_RESPONSES: Metric = metric(
+    "aquatic_xdp_responses",
+    Kind::Counter,
+    "Replies over UDP that bypassed the network stack; all others went through sockets",
+);
+/// Frames for the tracker that AF_XDP lost, by reason.
+pub const XDP_DROPS: Metric = metric(
+    "aquatic_xdp_drops",
+    Kind::Loss,
+    "Requests and replies that were lost between network.xdp_interface and the tracker",
+)
+.labelled(&["reason"]);
+/// Frames of blocked sources that the XDP program dropped.
+pub const XDP_BLOCKED: Metric = metric(
+    "aquatic_xdp_blocked",
+    Kind::Counter,
+    "Requests of blocked networks dropped before the network stack; they count nowhere else",
+);
 /// Requests that arrived on a core that does not own their torrent, by protocol and family.
 pub const FORWARDED: Metric = metric(
     "aquatic_forwarded",

@@ -10,6 +10,9 @@ const ANNOUNCE_HEAD: usize = 20;
 const SCRAPE_HEAD: usize = 8;
 const SCRAPE_TORRENT: usize = 12;
 
+/// Largest reply that can be configured: with its headers it fills an Ethernet frame.
+pub(crate) const MAX_REPLY_SIZE: usize = 1472;
+
 aquatic_common::settings! {
     /// UDP (BEP 15).
     pub struct UdpConfig, section "udp" {
@@ -22,7 +25,7 @@ aquatic_common::settings! {
         pub socket_recv_buffer_size: usize = 2_000_000, unit "bytes", in 0..=2_000_000_000;
         /// Maximum size of a reply. 1232 bytes fit every IPv6 path. Larger replies are not fragmented and may
         /// be lost.
-        pub max_reply_size: usize = 1232, unit "bytes of payload", in 512..=1472;
+        pub max_reply_size: usize = 1232, unit "bytes of payload", in 512..=MAX_REPLY_SIZE as u64;
         /// Let the kernel deliver each announce to the worker that owns the torrent. If false, workers
         /// forward announces to each other, which is slower. Meant for tests and for kernels on which
         /// steering fails.

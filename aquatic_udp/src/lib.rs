@@ -9,6 +9,7 @@
 mod config;
 mod connection_id;
 mod counters;
+mod fast_path;
 mod forwarded;
 mod handler;
 mod noted;

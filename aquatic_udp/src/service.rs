@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aquatic_common::config::{NetworkConfig, RateLimitsConfig};
-use aquatic_common::{Family, Prefix};
+use aquatic_common::{ConfigurationError, Family, Prefix};
 use aquatic_net::block_list::BlockList;
 use aquatic_net::breaker::{CoreBreakers, Protocol};
 use aquatic_net::listen;
 use aquatic_net::udp::{
-    Batch, BindOptions, DropFilter, QueueState, ReturnPath, SendErrors, UdpSocket, bind_group,
+    Batch, BindOptions, Datagrams, DropFilter, QueueState, ReturnPath, SendErrors, UdpSocket, bind_group,
 };
 use aquatic_runtime::intake::IntakeTask;
 use aquatic_runtime::readiness::{Mode, Source};
@@ -25,13 +25,14 @@ use slab::Slab;
 use crate::config::UdpConfig;
 use crate::connection_id::ConnectionIds;
 use crate::counters::Counters;
+use crate::fast_path::{self, CoreQueues, ServedQueues};
 use crate::forwarded::{Forwarded, ForwardedAnnounce, ForwardedScrape};
 use crate::handler::{Handler, Listener, ReplyLimits, Sources};
 use crate::overload::{Activity, Change, Event, OverloadControl};
 use crate::socket_counters::SocketCounters;
 
 /// Full batches served before the other tasks of the core run.
-const BATCHES_PER_YIELD: usize = 8;
+pub(crate) const BATCHES_PER_YIELD: usize = 8;
 
 /// A batch smaller than this has probably emptied the socket: to wait costs less than to ask for more, and is
 /// over at once if there is more.
@@ -72,6 +73,7 @@ impl UdpSettings {
 /// One core's part of a UDP tracker.
 pub struct UdpService {
     sockets: Vec<UdpSocket>,
+    queues: Option<CoreQueues>,
     settings: UdpSettings,
     changes: MailboxReceiver<UdpSettings>,
     ids: ConnectionIds,
@@ -101,6 +103,7 @@ impl UdpService {
         let load_key = engine.secrets().derive("aquatic UDP loads 1");
         let part = |changes| Self {
             sockets: Vec::new(),
+            queues: None,
             settings: settings.clone(),
             changes,
             ids: ids.clone(),
@@ -132,6 +135,9 @@ impl UdpService {
             "no address to listen on is left; set {} = true",
             NetworkConfig::use_ipv4
         );
+        let sockets = services.first().map_or(&[][..], |service| &service.sockets);
+        let queues = fast_path::open(network, sockets, blocked, engine).map_err(ConfigurationError::new)?;
+        services.iter_mut().zip(queues).for_each(|(service, queues)| service.queues = Some(queues));
         Ok((services, setting_changes))
     }
 
@@ -191,9 +197,12 @@ impl UdpService {
             let listening = Rc::clone(&state);
             core.spawn(async move { listen(&listening, index).await });
         }
+        let queues = self.queues.map(|queues| ServedQueues::start(&state, queues)).transpose();
+        let queues = queues.context("cannot watch a queue of the network interface")?;
         let reporting = async {
             loop {
                 core.sleep_to_tick(REPORT_INTERVAL).await;
+                queues.iter().for_each(ServedQueues::report);
                 state.report_kernel_drops();
                 state.report_rates();
                 state.follow_breakers();
@@ -206,22 +215,22 @@ impl UdpService {
 }
 
 /// What the tasks of one core share. Borrowed only between two awaits.
-struct State {
-    core: Rc<Core>,
+pub(crate) struct State {
+    pub(crate) core: Rc<Core>,
     tracker: Rc<LocalTracker>,
-    handler: RefCell<Handler>,
+    pub(crate) handler: RefCell<Handler>,
     /// Whether the heaviest networks get less while more arrives than can be served.
     controls_overload: Cell<bool>,
-    breakers: CoreBreakers,
-    listeners: Vec<ListenerState>,
-    counters: RefCell<SocketCounters>,
+    pub(crate) breakers: CoreBreakers,
+    pub(crate) listeners: Vec<ListenerState>,
+    pub(crate) counters: RefCell<SocketCounters>,
     /// Announces on their way to the owners of their torrents.
     outbox: Outbox<Vec<ForwardedAnnounce>>,
     /// Scrapes that wait for other cores; the keys are the tokens of their waiters.
     scrapes: RefCell<Slab<ForwardedScrape>>,
 }
 
-struct ListenerState {
+pub(crate) struct ListenerState {
     socket: Source<UdpSocket>,
     /// Replies to requests that other cores received, or that had to ask other cores.
     replies: RefCell<Batch>,
@@ -233,7 +242,7 @@ struct ListenerState {
 }
 
 /// All datagrams of a batch, as bits.
-const ALL: u64 = u64::MAX;
+pub(crate) const ALL: u64 = u64::MAX;
 
 impl ListenerState {
     /// Has the kernel filter nothing, for whoever uses the socket next.
@@ -395,9 +404,19 @@ impl State {
         }
     }
 
+    /// The family of a listener's clients.
+    pub(crate) fn family(&self, listener: usize) -> Family {
+        self.listeners.get(listener).map_or(Family::V4, |listener| listener.socket.get_ref().family())
+    }
+
     /// Serves a received batch: everything between receiving and sending it. Returns the number of requests
     /// left to other cores.
-    fn serve_batch(&self, about: Listener, batch: &mut Batch, forwarded: &mut Forwarded) -> usize {
+    pub(crate) fn serve_batch(
+        &self,
+        about: Listener,
+        batch: &mut impl Datagrams,
+        forwarded: &mut Forwarded,
+    ) -> usize {
         let mut tracker = self.tracker.state();
         let mut handler = self.handler.borrow_mut();
         handler.sources().now = self.core.time();
@@ -420,7 +439,7 @@ impl State {
     }
 
     /// Counts requests received at a time whose replies have been sent.
-    fn count_served(&self, requests: usize, received: Duration) {
+    pub(crate) fn count_served(&self, requests: usize, received: Duration) {
         let time = self.core.tick().saturating_sub(received);
         self.counters.borrow().served(requests, time);
     }
@@ -439,7 +458,7 @@ impl State {
     }
 
     /// Asks the owners of the torrents of scrapes.
-    fn ask_owners(self: &Rc<Self>, forwarded: &mut Forwarded) {
+    pub(crate) fn ask_owners(self: &Rc<Self>, forwarded: &mut Forwarded) {
         for scrape in forwarded.scrapes.drain(..) {
             if self.scrapes.borrow().len() >= MAX_PENDING_SCRAPES {
                 self.handler.borrow().give_up(scrape.family, Reason::Overflow);
@@ -470,7 +489,7 @@ impl State {
     }
 
     /// Writes a reply that is not part of a received batch. `encode` returns its length.
-    fn reply_apart(
+    pub(crate) fn reply_apart(
         &self,
         listener: usize,
         path: ReturnPath,
@@ -494,7 +513,7 @@ impl State {
         }
     }
 
-    fn flush_replies(&self) {
+    pub(crate) fn flush_replies(&self) {
         for listener in &self.listeners {
             let mut replies = listener.replies.borrow_mut();
             if !replies.is_empty() {
@@ -629,7 +648,7 @@ async fn send(state: &State, listener: &ListenerState, batch: &mut Batch) {
 }
 
 /// Counts an error of the socket and pauses. The engine logs counts of this kind when they grow.
-async fn wait(state: &State, result: io::Result<()>) {
+pub(crate) async fn wait(state: &State, result: io::Result<()>) {
     if let Err(error) = result {
         log::debug!("UDP socket: {error}");
         state.counters.borrow().receive_errors.add(1);
