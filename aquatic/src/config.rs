@@ -131,6 +131,8 @@ const READERS: &[(&str, Protocols)] = &[
     (NetworkConfig::unix_socket_path, Protocols::TCP),
     (NetworkConfig::unix_socket_mode, Protocols::TCP),
     (NetworkConfig::tcp_backlog, Protocols::TCP),
+    (NetworkConfig::xdp_interface, Protocols::UDP),
+    (NetworkConfig::xdp_mode, Protocols::UDP),
     (NetworkConfig::enable_tls, Protocols::TCP),
     (NetworkConfig::tls_address_ipv4, Protocols::TCP),
     (NetworkConfig::tls_address_ipv6, Protocols::TCP),
