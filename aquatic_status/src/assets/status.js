@@ -225,7 +225,11 @@
     stream.onmessage = (event) => {
       const data = JSON.parse(event.data);
       // Not what has been loaded already; but a clock may have been set back.
-      if (data.time >= lastSecond || data.time < lastSecond - 60) add(data);
+      if (data.time < lastSecond && data.time >= lastSecond - 60) return;
+      // What has been loaded may be seconds old, if nobody had asked for it: by now it is up to date.
+      const isBehind = points.length && data.newest[range][0] > points.at(-1)[0] + step;
+      if (isBehind) load().catch(() => add(data));
+      else add(data);
     };
     stream.onerror = () => {
       if (stream?.readyState === EventSource.CLOSED) {
