@@ -10,6 +10,9 @@ use crate::addr::Family;
 /// Maximum number of faults that the error about a list names.
 const NAMED_FAULTS: usize = 3;
 
+/// Number of leading bits that all IPv4-mapped IPv6 addresses have in common.
+const MAPPED_LENGTH: u8 = 96;
+
 /// A network of IPv4 or IPv6 addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
@@ -108,7 +111,8 @@ impl fmt::Debug for Prefix {
 impl FromStr for Prefix {
     type Err = BadPrefix;
 
-    /// Reads a network ("192.0.2.0/24", "2001:db8::/32") or an address.
+    /// Reads a network ("192.0.2.0/24", "2001:db8::/32") or an address. One of IPv4-mapped IPv6 addresses is
+    /// that of the IPv4 addresses, as which clients are known.
     fn from_str(text: &str) -> Result<Self, BadPrefix> {
         let bad = || BadPrefix(text.chars().take(60).collect());
         let (ip, length) = match text.split_once('/') {
@@ -117,14 +121,18 @@ impl FromStr for Prefix {
         };
         let ip: IpAddr = ip.parse().map_err(|_| bad())?;
         let width = if ip.is_ipv4() { 32 } else { 128 };
-        let length = match length {
+        let length: u8 = match length {
             None => width,
             Some(length) if length.bytes().all(|byte| byte.is_ascii_digit()) => {
                 length.parse().ok().filter(|&length| length <= width).ok_or_else(bad)?
             }
             Some(_) => return Err(bad()),
         };
-        Ok(Self::of(ip, length))
+        let mapped = match ip {
+            IpAddr::V6(v6) => v6.to_ipv4_mapped().zip(length.checked_sub(MAPPED_LENGTH)),
+            IpAddr::V4(_) => None,
+        };
+        Ok(mapped.map_or_else(|| Self::of(ip, length), |(v4, length)| Self::of(v4.into(), length)))
     }
 }
 
@@ -319,6 +327,9 @@ mod tests {
             ("2001:db8:1:2:3::4/48", "2001:db8:1::/48"),
             ("::/0", "::/0"),
             ("::1", "::1/128"),
+            ("::ffff:192.0.2.1", "192.0.2.1/32"),
+            ("::ffff:192.0.2.1/120", "192.0.2.0/24"),
+            ("::ffff:192.0.2.1/95", "::fffe:0:0/95"),
         ] {
             assert_eq!(text.parse::<Prefix>().unwrap().to_string(), shown);
         }
