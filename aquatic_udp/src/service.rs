@@ -581,6 +581,9 @@ async fn listen(state: &Rc<State>, index: usize) {
     let mut forwarded = Forwarded::default();
     let mut activity = Activity::default();
     let intake = state.core.intake().join();
+    intake.opened().await;
+    // A process that had the socket before may have been killed. One that still serves needs its filter.
+    let _none_there = socket.remove_filter();
     loop {
         if intake.is_closed() {
             listener.remove_filter();

@@ -89,11 +89,9 @@ impl UdpSocket {
         Ok(Self { socket, address: bound.unwrap_or(address), packet_info })
     }
 
-    /// A socket that another process has bound.
+    /// A socket that another process has bound. A filter of that process may still be attached.
     fn adopt(fd: OwnedFd, address: SocketAddr, options: &BindOptions) -> io::Result<Self> {
         let socket = Socket::from(fd);
-        // A filter of that process may still be attached.
-        let _none_there = sys::detach_filter(socket.as_fd());
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
         // A process that may not go beyond the system's limit must not lower what another one was allowed.
         let is_enough = socket.recv_buffer_size()? / 2 >= options.receive_buffer;
