@@ -44,6 +44,12 @@ impl Intake {
         IntakeTask { intake: Rc::clone(self), key }
     }
 
+    /// Whether nothing may be taken in now.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
     pub(crate) fn open(&self) {
         self.closed.set(false);
         self.when_idle.borrow_mut().clear();
@@ -95,7 +101,7 @@ impl IntakeTask {
     /// Whether nothing may be taken in now.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.intake.closed.get()
+        self.intake.is_closed()
     }
 
     /// Completes when something may be taken in. Until then the task counts as one that takes nothing in.

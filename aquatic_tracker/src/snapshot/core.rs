@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aquatic_common::{Family, InfoHash, Seconds};
+use aquatic_runtime::clock::thread_cpu_time;
 use aquatic_runtime::{Core, MailboxReceiver};
 use aquatic_swarm::{PeerBuffers, Restored};
 
@@ -34,6 +35,12 @@ const PEERS_PER_RUN: u32 = 256;
 
 /// Pause while chunks or batches have to be waited for.
 const RETRY: Duration = Duration::from_millis(1);
+
+/// How many times as long as another thread has kept the processor a core waits that receives the state of a
+/// predecessor, and how long at most: the predecessor serves on the same processor, and a core that always
+/// has something to do would get half of it.
+const BACKOFF: u32 = 4;
+const MAX_BACKOFF: Duration = Duration::from_millis(10);
 
 /// What the side thread asks of a core.
 #[derive(Debug)]
@@ -321,6 +328,7 @@ async fn load_batch(
     let mut run = Run::default();
     while !content.is_empty() {
         let begin = core.tick();
+        let used = thread_cpu_time();
         let since = i64::from(core.now().0).saturating_sub(snapshot);
         let gap = u32::try_from(since.max(0)).unwrap_or(u32::MAX);
         let max_peer_age = tracker.max_peer_age();
@@ -336,7 +344,21 @@ async fn load_batch(
             }
         }
         core.yield_now().await;
+        if core.intake().is_closed() {
+            let passed = core.tick().saturating_sub(begin);
+            let backoff = backoff(passed, thread_cpu_time().saturating_sub(used));
+            if !backoff.is_zero() {
+                core.sleep(backoff).await;
+            }
+        }
     }
+}
+
+/// How long to wait after a step that took some time, of which the thread used a part of the processor's.
+fn backoff(passed: Duration, used: Duration) -> Duration {
+    let waited = passed.saturating_sub(used);
+    // Reading both clocks takes time, too.
+    if waited < STEP / 10 { Duration::ZERO } else { (waited * BACKOFF).min(MAX_BACKOFF) }
 }
 
 /// Applies announces that the predecessor has applied.
