@@ -136,6 +136,14 @@ impl BlockList {
         Ok(was_known)
     }
 
+    /// Replaces all that is blocked by hand. Of more than [`MAX_BANS`] the first are blocked.
+    pub fn replace_bans(&self, mut bans: Vec<Ban>) {
+        bans.truncate(MAX_BANS);
+        let mut sources = self.sources();
+        sources.bans = bans;
+        self.replace(&sources);
+    }
+
     /// Ends the block of a network by hand. Returns whether there was one.
     pub fn unban(&self, prefix: Prefix) -> bool {
         self.retain(|ban| ban.prefix != prefix)

@@ -16,7 +16,7 @@ use crate::config::EngineConfig;
 use crate::core::CoreService;
 use crate::cores::{self, CorePlan, CorePlanError};
 use crate::executor::{self, Control, CoreSetup};
-use crate::handover::{Offer, StateHook, StateReceived, StateReceiver, StateSender, Takeover};
+use crate::handover::{DecidedByHand, Offer, StateHook, StateReceived, StateReceiver, StateSender, Takeover};
 use crate::health::Health;
 use crate::housekeeping::{Housekeeper, Periodic, StatisticsInterval};
 use crate::kept::{self, Kept};
@@ -174,6 +174,7 @@ pub struct Engine {
     serving: Serving,
     program: io::Result<PathBuf>,
     state_hook: Option<StateHook>,
+    by_hand: Option<Arc<dyn DecidedByHand>>,
     /// The process that this one takes over from.
     predecessor: Option<Predecessor>,
 }
@@ -253,6 +254,7 @@ impl Engine {
                 .map_err(|error| EngineError::System("an eventfd could not be made", error))?,
             program,
             state_hook: None,
+            by_hand: None,
             predecessor: offer.map(|offer| Predecessor { offer, state: None }),
         })
     }
@@ -297,6 +299,11 @@ impl Engine {
     /// must not take long; the work is done by a side thread.
     pub fn on_hand_over(&mut self, begin: impl Fn(StateSender) + Send + Sync + 'static) {
         self.state_hook = Some(Arc::new(begin));
+    }
+
+    /// Sets what the operator decides while the process runs, which a successor takes over.
+    pub fn hand_over_by_hand(&mut self, by_hand: Arc<dyn DecidedByHand>) {
+        self.by_hand = Some(by_hand);
     }
 
     /// Removes what the state of the predecessor is received with, if there is one.
@@ -417,6 +424,7 @@ impl Engine {
             pid: offer.pid,
             connection: offer.into_connection(),
             state,
+            by_hand: self.by_hand.clone(),
             control: control.to_vec(),
             events: self.supervisor.sender(),
         };
@@ -446,6 +454,7 @@ impl Engine {
             secrets: self.secrets,
             epoch,
             state: self.state_hook,
+            by_hand: self.by_hand,
             timeout: seconds(self.config.upgrade.timeout),
             drain_time: seconds(self.config.upgrade.drain_time),
             failures: registry.main_thread().counter(&names::UPGRADE_FAILURES, &[]),

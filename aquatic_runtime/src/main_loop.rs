@@ -15,7 +15,7 @@ use crate::clock::Epoch;
 use crate::drain::{Drain, DrainStep};
 use crate::engine::{BEFORE_STOP_DEADLINE, EngineError, STOP_DEADLINE, StopHook};
 use crate::executor::Control;
-use crate::handover::{HandOver, OUTCOME_FILE, PID_FILE, StateHook, Successor};
+use crate::handover::{DecidedByHand, HandOver, OUTCOME_FILE, PID_FILE, StateHook, Successor};
 use crate::housekeeping::Housekeeper;
 use crate::listeners::ListenSocket;
 use crate::mailbox::MailboxSender;
@@ -41,6 +41,7 @@ pub(crate) struct Upgrades {
     pub(crate) secrets: Secrets,
     pub(crate) epoch: Epoch,
     pub(crate) state: Option<StateHook>,
+    pub(crate) by_hand: Option<Arc<dyn DecidedByHand>>,
     /// Longest time until the successor has the state.
     pub(crate) timeout: Duration,
     /// Time over which connections are ended.
@@ -181,6 +182,7 @@ impl MainLoop {
             epoch: upgrades.epoch,
             control: self.control.clone(),
             state: upgrades.state.clone(),
+            by_hand: upgrades.by_hand.clone(),
             timeout: upgrades.timeout,
             cancelled: Arc::clone(&cancelled),
             events: self.supervisor.sender(),

@@ -155,6 +155,15 @@ impl SharedAccessList {
         Ok(before)
     }
 
+    /// Replaces all that has been decided by hand. Of more than [`MAX_DECISIONS`] the first are followed.
+    /// Blocks as [`decide`](Self::decide) does.
+    pub fn replace_decisions(&self, decisions: impl IntoIterator<Item = (InfoHash, bool)>) {
+        let mut by_hand = self.by_hand();
+        *by_hand = decisions.into_iter().take(MAX_DECISIONS).collect();
+        let current = AccessList::clone(&self.current.load());
+        self.replace(&current, &by_hand);
+    }
+
     /// What has been decided by hand about torrents, in the order of their info hashes.
     #[must_use]
     pub fn decisions(&self) -> Vec<(InfoHash, bool)> {

@@ -16,9 +16,10 @@ use aquatic_runtime::clock::Epoch;
 use aquatic_runtime::{DrainPlan, DrainTrigger, Engine, Health, MailboxSender, ReloadTrigger};
 use aquatic_tracker::requests::{CLIENT_LENGTH, Counts, HeavyHitters};
 use aquatic_tracker::snapshot::SnapshotTrigger;
-use aquatic_tracker::{MAX_DECISIONS, RankBy, SharedAccessList, TooManyDecisions, TrackerSeed};
+use aquatic_tracker::{MAX_DECISIONS, RankBy, TooManyDecisions, TrackerSeed};
 use serde_json::{Value, json};
 
+use super::by_hand::ByHand;
 use super::core::{CoreCommand, Ranked, Ranking, TorrentCounts};
 use super::reply::{ErrorCode, Failure, Outcome, members};
 use super::request::{
@@ -52,9 +53,7 @@ pub(crate) struct Controlled {
     pub(crate) health: Health,
     pub(crate) epoch: Epoch,
     pub(crate) steering: Steering,
-    pub(crate) access_list: Arc<SharedAccessList>,
-    pub(crate) block_list: Arc<BlockList>,
-    pub(crate) breakers: Breakers,
+    pub(crate) by_hand: ByHand,
     pub(crate) reload: (ReloadTrigger, ReloadReport),
     pub(crate) drain: DrainTrigger,
     /// `None` without a state directory.
@@ -76,9 +75,12 @@ impl Controlled {
             health: engine.health(),
             epoch: engine.epoch(),
             steering: *seed.steering(),
-            access_list: Arc::clone(seed.access_list()),
-            block_list: Arc::clone(block_list),
-            breakers: breakers.clone(),
+            by_hand: ByHand::new(
+                Arc::clone(seed.access_list()),
+                Arc::clone(block_list),
+                breakers.clone(),
+                engine.epoch(),
+            ),
             reload: (engine.reload_trigger(), reloads),
             drain: engine.drain_trigger(),
             snapshots: None,
@@ -152,7 +154,8 @@ impl Controller {
     }
 
     fn status(&self) -> Value {
-        let Controlled { mode, registry, process, health, access_list, block_list, .. } = &self.parts;
+        let Controlled { mode, registry, process, health, by_hand, .. } = &self.parts;
+        let ByHand { access_list, block_list, .. } = by_hand;
         let state = if health.is_draining() {
             "draining"
         } else if health.first_stalled().is_some() {
@@ -251,7 +254,7 @@ impl Controller {
         let (reply, receiver) = channel();
         let core = self.cores.get(owner).ok_or_else(no_response)?;
         core.try_send(CoreCommand::Torrent(info_hash, reply)).map_err(|_| no_response())?;
-        let list = Arc::clone(&self.parts.access_list);
+        let list = Arc::clone(&self.parts.by_hand.access_list);
         let mut gathered = Gathered::new(1, receiver, self.now() + CORE_DEADLINE);
         Ok(Answer::Later(Box::new(move |now| {
             let counts = match gathered.poll(now)? {
@@ -277,7 +280,8 @@ impl Controller {
             }
             time => time.map(|time| self.now() + time),
         };
-        let was_known = self.parts.block_list.ban(Ban { prefix, until }).map_err(|TooManyBans| {
+        let _change = self.parts.by_hand.change()?;
+        let was_known = self.parts.by_hand.block_list.ban(Ban { prefix, until }).map_err(|TooManyBans| {
             let text = format!(
                 "{MAX_BANS} networks are blocked by hand already; put networks into the file that \
                  rate_limits.block_list_path names"
@@ -293,7 +297,8 @@ impl Controller {
 
     fn unban(&self, text: &str) -> Result<Answer, Failure> {
         let prefix = parse_network(text)?;
-        if !self.parts.block_list.unban(prefix) {
+        let _change = self.parts.by_hand.change()?;
+        if !self.parts.by_hand.block_list.unban(prefix) {
             let text = format!(
                 "{prefix} is not blocked by hand. \"aquatic ctl bans\" lists what is; networks of the block list \
                  file are removed there"
@@ -308,6 +313,7 @@ impl Controller {
         let now = self.now();
         let networks: Vec<Value> = self
             .parts
+            .by_hand
             .block_list
             .bans()
             .into_iter()
@@ -317,7 +323,7 @@ impl Controller {
             })
             .collect();
         let (allowed, denied): (Vec<_>, Vec<_>) =
-            self.parts.access_list.decisions().into_iter().partition(|(_, serve)| *serve);
+            self.parts.by_hand.access_list.decisions().into_iter().partition(|(_, serve)| *serve);
         let names = |decisions: Vec<(InfoHash, bool)>| -> Value {
             decisions.into_iter().map(|(info_hash, _)| info_hash.to_string()).collect()
         };
@@ -326,7 +332,8 @@ impl Controller {
 
     fn decide(&self, text: &str, serve: Option<bool>) -> Result<Answer, Failure> {
         let info_hash = parse_info_hash(text)?;
-        let list = &self.parts.access_list;
+        let _change = self.parts.by_hand.change()?;
+        let list = &self.parts.by_hand.access_list;
         let before = list.decide(info_hash, serve).map_err(|TooManyDecisions| {
             let text = format!(
                 "{MAX_DECISIONS} torrents are decided on by hand already; put torrents into the file that \
@@ -356,7 +363,7 @@ impl Controller {
         let registry = self.parts.registry.clone();
         let (before, _) = report.get();
         let counted = ReloadCounts::of(&registry.samples());
-        let waits_for_list = self.parts.access_list.mode() != AccessListMode::Off;
+        let waits_for_list = self.parts.by_hand.access_list.mode() != AccessListMode::Off;
         let deadline = self.now() + RELOAD_DEADLINE;
         trigger.request();
         Box::new(move |now| {
@@ -408,8 +415,9 @@ impl Controller {
         family: Option<BreakerFamily>,
         mode: Option<BreakerSetting>,
     ) -> Result<Answer, Failure> {
-        let breakers = &self.parts.breakers;
+        let breakers = &self.parts.by_hand.breakers;
         if let Some(mode) = mode {
+            let _change = self.parts.by_hand.change()?;
             let mut set: Vec<(Protocol, Family)> = match protocol.map(Protocol::from) {
                 Some(protocol) => Family::ALL.map(|family| (protocol, family)).into(),
                 None => breakers.status().iter().map(|status| (status.protocol, status.family)).collect(),

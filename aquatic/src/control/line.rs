@@ -68,6 +68,14 @@ mod tests {
     }
 
     #[test]
+    fn corpus_of_the_fuzz_target() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/control_lines");
+        let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(files.len() >= 5, "only {} files", files.len());
+        files.iter().for_each(|file| super::super::properties::check_bytes(&std::fs::read(file).unwrap()));
+    }
+
+    #[test]
     fn any_input_in_any_pieces_gives_the_same_lines() {
         for seed in 0..500 {
             let mut rng = SmallRng::seed_from_u64(seed);

@@ -2,14 +2,18 @@
 //! `docs/control.md`.
 //!
 //! - `request`, `reply`, `line`: the protocol. Pure.
+//! - `by_hand`: what commands decide, which a successor takes over.
 //! - `server`: the side thread with the socket and its connections.
 //! - `controller`: what each command does; `status`: what the tracker tells about itself.
 //! - `core`: a core's part, in steps that are too short to delay requests.
 //! - `socket`: where the socket is.
 
+mod by_hand;
 mod controller;
 mod core;
 mod line;
+#[cfg(test)]
+mod properties;
 mod reply;
 mod request;
 mod server;

@@ -135,6 +135,27 @@ pub(crate) enum BreakerSetting {
     Closed,
 }
 
+impl BreakerProtocol {
+    /// That of a protocol.
+    pub(crate) fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Udp => Self::Udp,
+            Protocol::Http => Self::Http,
+            Protocol::Ws => Self::Ws,
+        }
+    }
+}
+
+impl BreakerFamily {
+    /// That of a family.
+    pub(crate) fn of(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::Ipv4,
+            Family::V6 => Self::Ipv6,
+        }
+    }
+}
+
 impl From<BreakerProtocol> for Protocol {
     fn from(protocol: BreakerProtocol) -> Self {
         match protocol {

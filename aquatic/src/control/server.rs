@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -39,8 +40,8 @@ const PENDING_POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 /// Bytes received at once.
 const READ_SIZE: usize = MAX_LINE;
 
-/// Opens the control socket, if the configuration wants one, and has the engine serve it. Returns each core's
-/// part, in core order.
+/// Opens the control socket, if the configuration wants one, and has the engine serve it. Has it hand over
+/// what is decided by hand, in any case. Returns each core's part, in core order.
 ///
 /// # Errors
 /// A socket that cannot be made, with what to do about it.
@@ -49,6 +50,7 @@ pub(crate) fn open(
     parts: Controlled,
     engine: &mut Engine,
 ) -> anyhow::Result<Option<Vec<CoreControl>>> {
+    engine.hand_over_by_hand(Arc::new(parts.by_hand.clone()));
     let path = match place(config) {
         Place::At(path) => path,
         Place::Off => return Ok(None),

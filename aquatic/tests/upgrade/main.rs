@@ -7,10 +7,13 @@
     reason = "a test that finds anything else has failed"
 )]
 
+mod by_hand;
 mod failures;
+mod kills;
 mod load;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 #[allow(dead_code, reason = "shared with the tests of aquatic all")]
 #[path = "../all/udp.rs"]
 mod udp;

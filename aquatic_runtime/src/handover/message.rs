@@ -16,10 +16,12 @@
 //! 7 serving      the successor has received that, and serves
 //! 8 done         the predecessor has given up its place
 //! 9 refused   …  reason, in UTF-8
+//! 10 by hand  1  1 if it is the last part, 0 otherwise
+//!             …  part of what the operator has decided by hand; nothing is sent if there is nothing
 //! ```
 //!
-//! The first byte is the kind; numbers are little-endian. 1, 2, 3, 6 and 8 come from the predecessor, 4, 5
-//! and 7 from the successor, 9 from either.
+//! The first byte is the kind; numbers are little-endian. 1, 2, 3, 6, 8 and 10 come from the predecessor, 4,
+//! 5 and 7 from the successor, 9 from either. 10 comes between 5 and 6.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -35,6 +37,9 @@ pub(crate) const VERSION: u32 = 1;
 
 /// Maximum length of a message in bytes.
 pub(crate) const MAX_MESSAGE: usize = 8192;
+
+/// Maximum length of a part of what was decided by hand, in bytes.
+pub(crate) const MAX_PART: usize = MAX_MESSAGE - 2;
 
 /// Maximum number of descriptors with a message.
 pub(crate) const MAX_DESCRIPTORS: usize = 64;
@@ -67,6 +72,7 @@ pub(crate) enum Message {
     Serving,
     Done,
     Refused(String),
+    ByHand { is_last: bool, part: Vec<u8> },
 }
 
 /// Why bytes are no message.
@@ -123,6 +129,10 @@ impl Message {
                 out.extend_from_slice(reason.as_bytes());
                 out.truncate(MAX_MESSAGE);
             }
+            Self::ByHand { is_last, part } => {
+                out.extend([10, u8::from(*is_last)]);
+                out.extend_from_slice(part);
+            }
         }
         out
     }
@@ -145,6 +155,10 @@ impl Message {
             7 => Self::Serving,
             8 => Self::Done,
             9 => return Ok(Self::Refused(String::from_utf8_lossy(rest).into_owned())),
+            10 => {
+                let [is_last @ (0 | 1)] = take(&mut rest)? else { return Err(BadMessage::Malformed) };
+                return Ok(Self::ByHand { is_last: is_last == 1, part: rest.to_vec() });
+            }
             _ => return Err(BadMessage::Malformed),
         };
         if rest.is_empty() { Ok(message) } else { Err(BadMessage::Malformed) }
@@ -244,6 +258,7 @@ mod tests {
             Message::Serving,
             Message::Done,
             Message::Refused("no".to_owned()),
+            Message::ByHand { is_last: true, part: b"ban".to_vec() },
         ]
     }
 
@@ -267,6 +282,14 @@ mod tests {
         for byte in 0..=255 {
             let _ = Message::decode(&[byte; 4000]);
         }
+    }
+
+    #[test]
+    fn corpus_of_the_fuzz_target() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/handover_message");
+        let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(files.len() >= 5, "only {} files", files.len());
+        files.iter().for_each(|file| super::super::properties::check_bytes(&std::fs::read(file).unwrap()));
     }
 
     #[test]

@@ -16,6 +16,8 @@
 mod connection;
 mod message;
 mod predecessor;
+#[cfg(test)]
+mod properties;
 mod successor;
 
 use std::os::unix::net::UnixStream;
@@ -66,6 +68,22 @@ pub struct StateSender {
 
 /// Begins to hand over the state of a service, without waiting.
 pub(crate) type StateHook = Arc<dyn Fn(StateSender) + Send + Sync>;
+
+/// What an operator has decided while the process ran, of whatever kind. It goes over as a whole, in a few
+/// megabytes at most.
+pub trait DecidedByHand: Send + Sync {
+    /// Keeps it from changing until [`release`](Self::release), and returns it; empty for nothing.
+    fn hold(&self) -> Vec<u8>;
+
+    /// Lets it change again, because the hand-over has failed.
+    fn release(&self);
+
+    /// Takes over what [`hold`](Self::hold) of the predecessor has returned.
+    ///
+    /// # Errors
+    /// It cannot be understood; says what.
+    fn take_over(&self, bytes: &[u8]) -> Result<(), String>;
+}
 
 /// What the side that receives the state reports. If it is gone before, the stream has ended.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use std::time::Duration;
 use rustix::net::{Shutdown, shutdown};
 
 use super::connection::{Connection, Incoming};
-use super::message::{Awaited, Hello, MAX_DESCRIPTORS, Message};
-use super::{StateHook, StateRequest, StateSender, StateSent, VARIABLE};
+use super::message::{Awaited, Hello, MAX_DESCRIPTORS, MAX_PART, Message};
+use super::{DecidedByHand, StateHook, StateRequest, StateSender, StateSent, VARIABLE};
 use crate::clock::{Epoch, Moment};
 use crate::executor::Control;
 use crate::kept;
@@ -48,6 +48,7 @@ pub(crate) struct HandOver {
     pub(crate) epoch: Epoch,
     pub(crate) control: Vec<MailboxSender<Control>>,
     pub(crate) state: Option<StateHook>,
+    pub(crate) by_hand: Option<Arc<dyn DecidedByHand>>,
     /// Longest time until the successor has the state.
     pub(crate) timeout: Duration,
     /// The process is stopping.
@@ -125,6 +126,9 @@ impl HandOver {
         for core in &self.control {
             let _ = core.try_send(Control::Resume);
         }
+        if let Some(by_hand) = &self.by_hand {
+            by_hand.release();
+        }
     }
 
     fn lead(
@@ -152,8 +156,7 @@ impl HandOver {
                 pid = number;
                 state = stream.take().and_then(|stream| self.begin_state(stream));
             } else if message == Message::Loaded {
-                self.switch(connection, state.as_ref()).map_err(|why| explain(why, awaited, child))?;
-                awaited = self.until_serving(connection, child)?;
+                awaited = self.give_up_place(connection, child, state.as_ref())?;
             }
             if awaited == Awaited::Nothing {
                 return Ok((pid, state));
@@ -204,6 +207,36 @@ impl HandOver {
             return Err(format!("the successor was still {doing} after {seconds} s"));
         }
         Ok(())
+    }
+
+    /// Sends what has been decided by hand, which then no longer changes.
+    fn send_by_hand(&self, connection: &Connection) -> io::Result<()> {
+        let Some(by_hand) = &self.by_hand else { return Ok(()) };
+        let bytes = by_hand.hold();
+        let mut parts = bytes.chunks(MAX_PART).peekable();
+        while let Some(part) = parts.next() {
+            let message = Message::ByHand { is_last: parts.peek().is_none(), part: part.to_vec() };
+            connection.send(&message, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Has the successor serve instead of this process.
+    fn give_up_place(
+        &self,
+        connection: &Connection,
+        child: &mut Child,
+        state: Option<&State>,
+    ) -> Result<Awaited, String> {
+        let awaited = Awaited::Serving;
+        self.send_by_hand(connection)
+            .map_err(|error| explain(format!("the successor has gone: {error}"), awaited, child))?;
+        let begin = self.epoch.elapsed();
+        self.switch(connection, state).map_err(|why| explain(why, awaited, child))?;
+        let awaited = self.until_serving(connection, child)?;
+        let waited = self.epoch.elapsed().saturating_sub(begin);
+        log::info!("upgrade: requests have waited in the sockets for {waited:.1?}");
+        Ok(awaited)
     }
 
     /// Stops taking anything in, and tells the successor once it can have all that was applied.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rustix::net::sockopt::socket_type;
 
 use super::connection::{Connection, Incoming};
 use super::message::{Hello, Message};
-use super::{StateReceived, VARIABLE};
+use super::{DecidedByHand, StateReceived, VARIABLE};
 use crate::executor::Control;
 use crate::kept::RECORD_LENGTH;
 use crate::mailbox::MailboxSender;
@@ -26,6 +27,9 @@ const SWITCH_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Longest wait before the other source of news is looked at.
 const POLL: Duration = Duration::from_millis(20);
+
+/// Maximum length of what was decided by hand, in bytes.
+const MAX_BY_HAND: usize = 16 * 1024 * 1024;
 
 /// Maximum number of sockets.
 const MAX_SOCKETS: usize = 65_536;
@@ -127,6 +131,7 @@ pub(crate) struct Takeover {
     pub(crate) pid: u32,
     /// What has become of the state; `None` if none comes along.
     pub(crate) state: Option<Receiver<StateReceived>>,
+    pub(crate) by_hand: Option<Arc<dyn DecidedByHand>>,
     pub(crate) control: Vec<MailboxSender<Control>>,
     pub(crate) events: Sender<Event>,
 }
@@ -178,11 +183,15 @@ impl Takeover {
         if !self.until_loaded()? || self.connection.send(&Message::Loaded, &[]).is_err() {
             return Ok(Outcome::Orphaned);
         }
+        let mut by_hand = Vec::new();
         loop {
             match self.connection.receive(Duration::from_secs(60)) {
                 Ok(Incoming::Nothing) => {}
                 Ok(Incoming::End) => return Ok(Outcome::Orphaned),
                 Ok(Incoming::Message(Message::Switch, _)) => break,
+                Ok(Incoming::Message(Message::ByHand { is_last, part }, _)) => {
+                    self.take_by_hand(&mut by_hand, (is_last, &part))?;
+                }
                 Ok(Incoming::Message(message, _)) => return Err(unexpected(&message)),
                 Err(error) => return Err(format!("the predecessor cannot be understood: {error}")),
             }
@@ -205,6 +214,19 @@ impl Takeover {
                 _ => Err("the predecessor no longer waits".to_owned()),
             },
         }
+    }
+
+    /// Takes in a part of what was decided by hand, and applies all of it with the last part, while the
+    /// predecessor still serves.
+    fn take_by_hand(&self, bytes: &mut Vec<u8>, (is_last, part): (bool, &[u8])) -> Result<(), String> {
+        bytes.extend_from_slice(part);
+        if bytes.len() > MAX_BY_HAND {
+            return Err("what has been decided by hand is too long".to_owned());
+        }
+        if let Some(by_hand) = self.by_hand.as_ref().filter(|_| is_last) {
+            by_hand.take_over(&std::mem::take(bytes))?;
+        }
+        Ok(())
     }
 
     /// Waits for the state. Returns false if the predecessor has gone.

@@ -1,0 +1,128 @@
+//! Either process is killed at each step of a hand-over: the other one serves.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use aquatic_common::AnnounceEvent;
+
+use crate::support::{Tracker, eventually};
+use crate::udp::Client;
+use crate::{Home, is_running, on_loopback, torrent, until_ended};
+
+/// Messages of the hand-over, by their numbers: those of the predecessor,
+const BEGIN: u8 = 3;
+const SWITCH: u8 = 6;
+const DONE: u8 = 8;
+const BY_HAND: u8 = 10;
+/// and of the successor.
+const STARTED: u8 = 4;
+const LOADED: u8 = 5;
+const SERVING: u8 = 7;
+
+/// A tracker whose successors can be started through a go-between.
+struct Relayed {
+    home: Home,
+    /// Log of all processes.
+    tracker: Tracker,
+    /// Name of the file of the process that serves.
+    program: String,
+    number: u32,
+}
+
+impl Relayed {
+    fn start() -> Self {
+        // So that there is something to hand over that was decided by hand.
+        let home = Home::new(&on_loopback(None, "workers = 1\n[upgrade]\ndrain_time = 0"));
+        let tracker = home.start("udp", 1);
+        let relayed = Self { home, tracker, program: "aquatic".to_owned(), number: 0 };
+        relayed.home.command_by_hand("ban 192.0.2.0/24");
+        Client::connect(relayed.tracker.address()).announce(torrent(1), 1000, AnnounceEvent::None);
+        relayed
+    }
+
+    /// Puts the real program and a go-between in place. Returns the name of the real one.
+    fn prepare(&mut self, step: &str) -> String {
+        self.number += 1;
+        let real = format!("aquatic.{}", self.number);
+        let program = env!("CARGO_BIN_EXE_aquatic");
+        if fs::hard_link(program, self.home.path(&real)).is_err() {
+            fs::copy(program, self.home.path(&real)).unwrap();
+        }
+        fs::write(self.home.path("step"), step).unwrap();
+        fs::write(self.home.path("next"), &real).unwrap();
+        let text = format!("#!/usr/bin/env python3\n{}", include_str!("relay.py"));
+        fs::write(self.home.path("relay"), text).unwrap();
+        fs::set_permissions(self.home.path("relay"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(self.home.path("relay"), self.home.path(&self.program)).unwrap();
+        real
+    }
+
+    /// Checks that clients are served, by which process, and what was decided by hand.
+    fn check(&self, pid: u32, step: &str) -> u32 {
+        assert_eq!(self.home.pid(), pid, "{step}");
+        assert!(is_running(pid), "{step}");
+        assert!(self.home.command_by_hand("bans").contains("192.0.2.0/24"), "{step}");
+        Client::connect(self.tracker.address()).leechers(torrent(1))
+    }
+}
+
+#[test]
+fn a_successor_that_is_killed_at_any_step_changes_nothing() {
+    let mut relayed = Relayed::start();
+    let pid = relayed.tracker.id();
+    for (when, message) in [
+        ("before", BEGIN),
+        ("after", BEGIN),
+        ("before", STARTED),
+        ("after", STARTED),
+        ("before", LOADED),
+        ("after", LOADED),
+        ("before", BY_HAND),
+        ("after", BY_HAND),
+        ("before", SWITCH),
+        ("after", SWITCH),
+        ("before", SERVING),
+    ] {
+        let step = format!("successor {when} {message}");
+        relayed.prepare(&step);
+        let (upgraded, text) = relayed.home.upgrade();
+        assert!(!upgraded && text.contains("the successor has ended"), "{step}: {text}");
+        assert_eq!(relayed.check(pid, &step), 1, "{step}");
+    }
+}
+
+#[test]
+fn a_predecessor_that_is_killed_at_any_step_leaves_a_successor_that_serves() {
+    let mut relayed = Relayed::start();
+    for (when, message) in [
+        ("after", BEGIN),
+        ("before", STARTED),
+        ("after", STARTED),
+        ("before", LOADED),
+        ("after", LOADED),
+        ("before", SWITCH),
+        ("after", SWITCH),
+        ("before", SERVING),
+        ("after", SERVING),
+        ("before", DONE),
+    ] {
+        let step = format!("predecessor {when} {message}");
+        let real = relayed.prepare(&step);
+        let old = relayed.home.pid();
+        relayed.home.signal("USR2");
+        until_ended(old);
+        let pid = eventually(|| relayed.home.pid(), |pid| *pid != old);
+        relayed.program = real;
+        let client = Client::connect(relayed.tracker.address());
+        if client.leechers(torrent(1)) == 0 {
+            // It had not been sent. What is announced from now on counts.
+            assert!([BEGIN, STARTED, LOADED].contains(&message), "{step}");
+            client.announce(torrent(1), 1000, AnnounceEvent::None);
+        }
+        if !relayed.home.command_by_hand("bans").contains("192.0.2.0/24") {
+            assert!(![SERVING, DONE].contains(&message), "{step}");
+            relayed.home.command_by_hand("ban 192.0.2.0/24");
+        }
+        assert_eq!(relayed.check(pid, &step), 1, "{step}");
+    }
+}
