@@ -47,6 +47,14 @@ pub fn load<C: Configuration>(
     check::config(&text, overrides, scope).map_err(|found| fail(Reason::Wrong(found)))
 }
 
+/// Reads a configuration from a text, which is checked as [`load`] does.
+///
+/// # Errors
+/// All faults of the configuration.
+pub fn load_text<C: Configuration>(text: &str, scope: &impl Scope<C>) -> Result<C, LoadError> {
+    check::config(text, &[], scope).map_err(|found| LoadError { path: None, reason: Reason::Wrong(found) })
+}
+
 fn read(path: &Path) -> Result<String, Reason> {
     let file = File::open(path).map_err(Reason::Unreadable)?;
     let mut bytes = Vec::new();

@@ -1,0 +1,310 @@
+//! What holds for the sessions of several clients, whatever bytes they send, however slowly they receive, and
+//! whenever they end. For the tests and the fuzz target `ws_sessions`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use aquatic_common::config::AccessListConfig;
+use aquatic_common::{Family, Seconds, Steering};
+use aquatic_metrics::Registry;
+use aquatic_net::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
+use aquatic_runtime::channel::OutboxFull;
+use aquatic_runtime::{Batch, Secrets};
+use aquatic_tracker::{Admission, Forward, SharedAccessList};
+use aquatic_ws::frames::Reader;
+use aquatic_ws::swarm::ConnectionId;
+use aquatic_ws::{End, ForwardedBatch, RequestContext, Tracker, WsConfig, WsSeed};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+const CORES: usize = 2;
+
+/// Clients, each on the core of its number modulo [`CORES`].
+const CLIENTS: usize = 4;
+
+/// Batches by sender and receiver.
+type Network = Rc<RefCell<BTreeMap<(usize, usize), ForwardedBatch>>>;
+
+/// One core's way to the others.
+struct Link {
+    core: usize,
+    network: Network,
+}
+
+impl Forward<ForwardedBatch> for Link {
+    fn add(&self, core: usize, push: impl FnOnce(&mut ForwardedBatch)) -> Result<(), OutboxFull> {
+        let waiting = self.network.borrow().get(&(self.core, core)).map_or(0, Batch::size);
+        if waiting >= ForwardedBatch::MAX_WAITING {
+            return Err(OutboxFull);
+        }
+        self.add_always(core, push);
+        Ok(())
+    }
+
+    fn add_always(&self, core: usize, push: impl FnOnce(&mut ForwardedBatch)) {
+        assert_ne!(self.core, core, "no core sends to itself");
+        push(self.network.borrow_mut().entry((self.core, core)).or_default());
+    }
+
+    fn flush(&self) {}
+}
+
+#[derive(Default)]
+struct Client {
+    id: Option<ConnectionId>,
+    reader: Reader,
+    /// Sent by the tracker, from the last whole frame on.
+    received: Vec<u8>,
+}
+
+struct Cores {
+    config: WsConfig,
+    trackers: Vec<Tracker<Link>>,
+    network: Network,
+    admission: Admission,
+    rng: SmallRng,
+    time: Duration,
+    clients: [Client; CLIENTS],
+}
+
+/// Runs a script of operations. The lowest three bits of the first byte of each say what is done, the next
+/// two by which client.
+pub(crate) fn check_bytes(mut script: &[u8]) {
+    let mut cores = Cores::new();
+    while let Some((&operation, rest)) = script.split_first() {
+        script = rest;
+        let client = usize::from(operation >> 3) % CLIENTS;
+        match operation & 7 {
+            0 => {
+                let bytes = take(&mut script);
+                cores.send(client, bytes.to_vec());
+            }
+            1 | 2 => {
+                let payload = take(&mut script);
+                cores.send(client, frame(0x80 | (operation & 7), payload));
+            }
+            3 | 4 => {
+                let numbers = take(&mut script);
+                let message = message(numbers);
+                cores.send(client, frame(0x81, message.as_bytes()));
+            }
+            5 => {
+                let most = usize::from(next(&mut script));
+                cores.receive(client, most);
+            }
+            6 => cores.close(client, End::Broken),
+            _ => cores.pass_time(next(&mut script)),
+        }
+        if operation & 0x20 == 0 {
+            cores.settle();
+        }
+    }
+    cores.end();
+}
+
+/// A message in which few values differ, so that clients meet in torrents and answer each other's offers.
+fn message(numbers: &[u8]) -> String {
+    let at = |index: usize| numbers.get(index).copied().unwrap_or_default();
+    let id = |number: u8| char::from(b'a' + number % 3).to_string().repeat(20);
+    let (torrent, peer) = (id(at(0)), id(at(0) >> 2));
+    let common = format!(r#""info_hash":"{torrent}","peer_id":"{peer}""#);
+    match at(0) >> 4 & 3 {
+        0 => format!(r#"{{"action":"scrape","info_hash":["{torrent}","{peer}"]}}"#),
+        1 => {
+            let (to, offer) = (id(at(1)), at(1) >> 2 & 7);
+            format!(
+                r#"{{"action":"announce",{common},"to_peer_id":"{to}","offer_id":"{offer}","answer":{{"sdp":"x"}}}}"#
+            )
+        }
+        _ => {
+            let offer = |number: u8| format!(r#"{{"offer":{{"sdp":"x"}},"offer_id":"{number}"}}"#);
+            let offers: Vec<String> = (0..at(1) % 8).map(offer).collect();
+            let (offers, left) = (offers.join(","), at(1) >> 3 & 1);
+            let event = ["started", "stopped", "completed", "update"][usize::from(at(1) >> 4 & 3)];
+            format!(r#"{{"action":"announce",{common},"left":{left},"event":"{event}","offers":[{offers}]}}"#)
+        }
+    }
+}
+
+/// Takes as many bytes as the first one says, or what is left.
+fn take<'a>(script: &mut &'a [u8]) -> &'a [u8] {
+    let len = usize::from(next(script)).min(script.len());
+    let (taken, rest) = script.split_at(len);
+    *script = rest;
+    taken
+}
+
+fn next(script: &mut &[u8]) -> u8 {
+    let Some((&first, rest)) = script.split_first() else { return 0 };
+    *script = rest;
+    first
+}
+
+/// A frame of a client, with a mask of zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match u8::try_from(payload.len()) {
+        Ok(length @ ..126) => frame.push(0x80 | length),
+        _ => {
+            frame.push(0x80 | 126);
+            frame.extend((payload.len() as u16).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+impl Cores {
+    fn new() -> Self {
+        let config = WsConfig::default();
+        let no_proxies = ForwardedHeaders {
+            names: Vec::new(),
+            trusted: TrustedProxies::parse::<&str>(&[]).expect("there are none"),
+            on_bad: OnBadHeader::Refuse,
+        };
+        let access_list = SharedAccessList::load(&AccessListConfig::default()).expect("there is none");
+        let secrets = Secrets::from_bytes([7; 32]);
+        let steering = Steering::new(CORES, [6; 8]);
+        let seed = WsSeed::new(&config, &no_proxies, steering, &access_list, &secrets);
+        let (registry, network) = (Registry::default(), Network::default());
+        let tracker =
+            |core| seed.tracker(core, &registry.core(core), Link { core, network: Rc::clone(&network) });
+        Self {
+            config,
+            trackers: (0..CORES).map(tracker).collect(),
+            network,
+            admission: Admission::new(access_list),
+            rng: SmallRng::seed_from_u64(1),
+            time: Duration::ZERO,
+            clients: Default::default(),
+        }
+    }
+
+    fn with<R>(
+        &mut self,
+        core: usize,
+        act: impl FnOnce(&mut Tracker<Link>, &mut RequestContext<'_>) -> R,
+    ) -> R {
+        let (admission, time) = (&self.admission, self.time);
+        let mut context =
+            RequestContext { admission, now: Seconds(time.as_secs() as u32), time, rng: &mut self.rng };
+        act(&mut self.trackers[core], &mut context)
+    }
+
+    fn send(&mut self, client: usize, mut bytes: Vec<u8>) {
+        let core = client % CORES;
+        let id = match self.clients[client].id {
+            Some(id) => id,
+            None => self.trackers[core].open(Family::ALL[client / CORES % 2]),
+        };
+        self.clients[client].id = Some(id);
+        let mut reader = std::mem::take(&mut self.clients[client].reader);
+        let ended =
+            self.with(core, |tracker, context| tracker.receive_bytes(id, &mut reader, &mut bytes, context));
+        self.clients[client].reader = reader;
+        if let Some(ended) = ended {
+            self.close(client, ended.end);
+        }
+        self.close_ended();
+    }
+
+    /// Has a client receive so many bytes.
+    fn receive(&mut self, client: usize, most: usize) {
+        let Some(id) = self.clients[client].id else { return };
+        let tracker = &mut self.trackers[client % CORES];
+        let unsent = tracker.unsent(id);
+        let length = unsent.len();
+        assert!(length <= 2 * self.config.client.max_unsent_bytes, "{length} bytes are queued");
+        let sent = unsent[..length.min(most)].to_vec();
+        tracker.sent(id, sent.len());
+        self.clients[client].received.extend(sent);
+        self.clients[client].check_frames();
+    }
+
+    fn close(&mut self, client: usize, end: End) {
+        let Some(id) = self.clients[client].id.take() else { return };
+        let unsent = self.trackers[client % CORES].close(id, end).expect("it was open");
+        let closed = &mut self.clients[client];
+        closed.received.extend(unsent);
+        closed.check_frames();
+        assert!(closed.received.is_empty(), "what is queued ends with a whole frame");
+        *closed = Client::default();
+    }
+
+    /// Closes the connections that the tracker has ended.
+    fn close_ended(&mut self) {
+        for client in 0..CLIENTS {
+            let Some(id) = self.clients[client].id else { continue };
+            if let Some(end) = self.trackers[client % CORES].end(id) {
+                self.close(client, end);
+            }
+        }
+    }
+
+    fn pass_time(&mut self, seconds: u8) {
+        self.time += Duration::from_secs(seconds.into());
+        let time = self.time;
+        self.trackers.iter_mut().for_each(|tracker| tracker.tick(time));
+        self.close_ended();
+    }
+
+    /// Delivers messages between cores until there are none.
+    fn settle(&mut self) {
+        loop {
+            let batches = std::mem::take(&mut *self.network.borrow_mut());
+            if batches.is_empty() {
+                return self.close_ended();
+            }
+            for ((from, to), mut batch) in batches {
+                self.with(to, |tracker, context| tracker.receive_batch(from, &mut batch, context));
+            }
+        }
+    }
+
+    /// Ends all connections, after which nothing is left of them.
+    fn end(mut self) {
+        self.settle();
+        for client in 0..CLIENTS {
+            self.receive(client, usize::MAX);
+            self.close(client, End::Client);
+        }
+        self.settle();
+        for tracker in &self.trackers {
+            assert_eq!(tracker.swarms().stats().peers, [[0; 2]; 2]);
+        }
+    }
+}
+
+impl Client {
+    /// Takes whole frames off what was received: unmasked, and text of JSON unless they are control frames.
+    fn check_frames(&mut self) {
+        loop {
+            let [first, length, rest @ ..] = &self.received[..] else { return };
+            assert!(first & 0x70 == 0 && length & 0x80 == 0, "{first:x} {length:x}");
+            let (length, payload) = match (length, rest) {
+                (126, [high, low, rest @ ..]) => (usize::from(*high) << 8 | usize::from(*low), rest),
+                (127, [_, _, _, _, bytes @ ..]) if bytes.len() >= 4 => {
+                    let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                    (length as usize, &bytes[4..])
+                }
+                (126 | 127, _) => return,
+                (length, rest) => (usize::from(*length), rest),
+            };
+            let Some(payload) = payload.get(..length) else { return };
+            match first {
+                0x81 => {
+                    let text = str::from_utf8(payload).expect("texts are UTF-8");
+                    let message: Result<serde_json::Value, _> = serde_json::from_str(text);
+                    assert!(message.is_ok_and(|message| message.is_object()), "{text}");
+                }
+                0x88..=0x8a => assert!(length <= 125),
+                _ => panic!("unexpected frame {first:x}"),
+            }
+            let end = payload.as_ptr() as usize + length - self.received.as_ptr() as usize;
+            self.received.drain(..end);
+        }
+    }
+}
