@@ -1,14 +1,15 @@
 //! Loads of sources in fixed memory: how much each address, and each network around it, has asked for lately.
 //!
 //! A [`LoadTable`] remembers heavy sources and forgets light ones. It consists of lines of one cache line
-//! with seven slots each. A slot holds a fingerprint and a load; the loads of a line decay together when it
-//! is next used. A key (a prefix length and the bits of the prefix) may be in any slot of two lines that a
-//! keyed hash names. A new key takes the slot with the smallest load and starts at zero: whatever others do,
-//! a source is never charged for what it did not ask for. A source that is heavy enough to matter keeps its
-//! slot, because the newcomers evict each other.
+//! with eight slots each. A slot holds a fingerprint and a load. A key (a prefix length and the bits of the
+//! prefix) may be in any slot of the line that a keyed hash names. A new key takes the slot with the smallest
+//! load and starts at zero: whatever others do, a source is never charged for what it did not ask for. A
+//! source that is heavy enough to matter keeps its slot, because the newcomers evict each other.
 //!
 //! One call charges an address at several prefix lengths ([`LENGTHS_V4`], [`LENGTHS_V6`]). The method is that
-//! of a leaky bucket with exponential decay: a load is proportional to the rate of a source.
+//! of a leaky bucket with exponential decay: a load is proportional to the rate of a source. Loads that are
+//! stored do not decay one by one. Prices grow instead, and so does the limit; when they have doubled, they
+//! and all loads are halved.
 
 use std::net::IpAddr;
 
@@ -23,17 +24,18 @@ pub const LENGTHS_V4: [u8; LEVELS] = [32, 24, 20];
 /// Prefix lengths of IPv6, the longest first: a household has a /64 or more.
 pub const LENGTHS_V6: [u8; LEVELS] = [64, 56, 48];
 
-/// Load of a key, or the price of a request, at each prefix length, the longest first.
+/// Load of a key, or the price of a request, at each prefix length, the longest first. At most [`MAX_LOAD`].
 pub type Loads = [u32; LEVELS];
 
-/// Number of slots in a line.
-const SLOTS: usize = 7;
+/// Maximum of a load. Stored loads are up to twice as large.
+pub const MAX_LOAD: u32 = 1 << MAX_LOAD_LOG2;
+const MAX_LOAD_LOG2: u32 = 31;
 
-/// Maximum of the binary logarithm of the number of lines: two indices are taken from 32 bits of a hash.
+/// Number of slots in a line. A power of two, as ranks hold the position of a slot in their lowest bits.
+const SLOTS: usize = 8;
+
+/// Maximum of the binary logarithm of the number of lines. All of them are halved at once.
 const MAX_LINES_LOG2: u32 = 16;
-
-/// Milliseconds after which a line that was not used is empty.
-const FORGOTTEN_AFTER: u64 = 1 << 18;
 
 /// The prefix lengths for the family of an address.
 #[must_use]
@@ -44,54 +46,91 @@ pub fn lengths(ip: IpAddr) -> [u8; LEVELS] {
     }
 }
 
-/// One cache line: the time of its last decay in milliseconds, and slots of a fingerprint (high half) and a
-/// load (low half). A load of zero marks a free slot.
+/// One cache line of slots. A load of zero marks a free one.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 struct Line {
-    updated: u64,
-    slots: [u64; SLOTS],
+    fingerprints: [u32; SLOTS],
+    loads: [u32; SLOTS],
 }
 
-const _: () = assert!(size_of::<Line>() == 64, "one look touches two cache lines per prefix length");
+const _: () = assert!(size_of::<Line>() == 64, "a key is looked for in one cache line");
 
-/// What is left of a load after a time, as shares of 2^32.
-#[derive(Clone, Debug)]
-struct Decay {
-    /// For 0 to 63 milliseconds.
-    fine: [u64; 64],
-    /// For multiples of 64 milliseconds.
-    medium: [u64; 64],
-    /// For multiples of 4096 milliseconds.
-    coarse: [u64; 64],
-}
+impl Line {
+    const EMPTY: Self = Self { fingerprints: [0; SLOTS], loads: [0; SLOTS] };
 
-impl Decay {
-    fn new(per_second: f64) -> Self {
-        let powers = |step: f64| {
-            std::array::from_fn(|count| {
-                let share = (-per_second * step * count as f64 / 1000.0).exp();
-                // At most 2^32, for a share of 1.
-                (share * (1_u64 << 32) as f64) as u64
-            })
-        };
-        Self { fine: powers(1.0), medium: powers(64.0), coarse: powers(4096.0) }
-    }
-
-    /// The share of 2^32 that is left after some milliseconds.
+    /// The slot of a key and its load, or the slot with about the smallest load and 0. Without branches, so
+    /// that compilers look at several slots at once.
     #[inline]
-    fn after(&self, milliseconds: u64) -> u64 {
-        if milliseconds >= FORGOTTEN_AFTER {
-            return 0;
+    fn find(&self, fingerprint: u32) -> (usize, u32) {
+        const POSITION: i32 = SLOTS as i32 - 1;
+        let mut first = i32::MAX;
+        for slot in 0..SLOTS {
+            // Halved, it has no sign.
+            let rank = ((self.loads[slot] >> 1) as i32).max(POSITION + 1) & !POSITION;
+            let rank = if self.fingerprints[slot] == fingerprint { 0 } else { rank };
+            first = first.min(rank | slot as i32);
         }
-        let fine = self.fine[(milliseconds & 63) as usize];
-        if milliseconds < 64 {
-            return fine;
-        }
-        let medium = self.medium[(milliseconds >> 6 & 63) as usize];
-        let coarse = self.coarse[(milliseconds >> 12 & 63) as usize];
-        ((((u128::from(fine) * u128::from(medium)) >> 32) * u128::from(coarse)) >> 32) as u64
+        let slot = (first & POSITION) as usize;
+        let load = if first <= POSITION { self.loads[slot] } else { 0 };
+        (slot, load)
     }
+}
+
+/// The scale of stored loads, which grows from 1 to 2 while what they stand for halves.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    halvings_per_ms: f64,
+    /// Latest time, in milliseconds.
+    now: u64,
+    /// Part of a halving that has passed: the binary logarithm of the scale.
+    passed: f64,
+    /// The scale times [`MAX_LOAD`], which is the limit of stored loads, and its inverse.
+    limit: u32,
+    inverse: f64,
+}
+
+impl Scale {
+    fn new(decay_per_second: f64) -> Self {
+        let halvings_per_ms = halvings_per_ms(decay_per_second);
+        Self { halvings_per_ms, now: 0, passed: 0.0, limit: MAX_LOAD, inverse: 1.0 }
+    }
+
+    /// Goes on to a time and returns by how many halvings stored loads have to be brought up to it. A clock
+    /// that stands still, or goes back, changes nothing.
+    #[inline]
+    fn advance(&mut self, now: u64) -> u32 {
+        if now <= self.now { 0 } else { self.advance_by(now - self.now) }
+    }
+
+    fn advance_by(&mut self, milliseconds: u64) -> u32 {
+        self.now += milliseconds;
+        let passed = self.passed + milliseconds as f64 * self.halvings_per_ms;
+        let halvings = passed.floor();
+        self.passed = passed - halvings;
+        // Both conversions saturate.
+        self.limit = (self.passed.exp2() * f64::from(MAX_LOAD)) as u32;
+        self.inverse = f64::from(MAX_LOAD) / f64::from(self.limit);
+        halvings as u32
+    }
+
+    /// What a price adds to a stored load.
+    #[inline]
+    fn scaled(&self, price: u32) -> u32 {
+        let scaled = (u64::from(price) * u64::from(self.limit)) >> MAX_LOAD_LOG2;
+        u32::try_from(scaled).unwrap_or(u32::MAX)
+    }
+
+    /// The load that a stored one stands for.
+    #[inline]
+    fn unscaled(&self, stored: u32) -> u32 {
+        (f64::from(stored) * self.inverse + 0.5) as u32
+    }
+}
+
+/// Halvings in a millisecond, for loads that fall by the factor *e* in 1 / `decay_per_second` seconds.
+fn halvings_per_ms(decay_per_second: f64) -> f64 {
+    decay_per_second * std::f64::consts::LOG2_E / 1000.0
 }
 
 /// Position of a key: line and slot.
@@ -99,8 +138,8 @@ impl Decay {
 struct Place {
     line: usize,
     slot: usize,
-    fingerprint: u64,
-    /// The load of the key; 0 if the slot is another's or free.
+    fingerprint: u32,
+    /// The stored load of the key; 0 if the slot is another's or free.
     load: u32,
 }
 
@@ -109,7 +148,7 @@ struct Place {
 pub struct LoadTable {
     lines: Box<[Line]>,
     hasher: SipHasher13,
-    decay: Decay,
+    scale: Scale,
 }
 
 impl LoadTable {
@@ -119,15 +158,15 @@ impl LoadTable {
     pub fn new(lines_log2: u32, key: [u8; 16], decay_per_second: f64) -> Self {
         let lines = 1 << lines_log2.min(MAX_LINES_LOG2);
         Self {
-            lines: vec![Line { updated: 0, slots: [0; SLOTS] }; lines].into_boxed_slice(),
+            lines: vec![Line::EMPTY; lines].into_boxed_slice(),
             hasher: SipHasher13::new_with_key(&key),
-            decay: Decay::new(decay_per_second),
+            scale: Scale::new(decay_per_second),
         }
     }
 
     /// Replaces the speed of decay. The loads stay.
     pub fn set_decay(&mut self, per_second: f64) {
-        self.decay = Decay::new(per_second);
+        self.scale.halvings_per_ms = halvings_per_ms(per_second);
     }
 
     /// Size in bytes, which never changes.
@@ -141,9 +180,10 @@ impl LoadTable {
     pub fn add(&mut self, source: IpAddr, now: u64, prices: Loads) -> Loads {
         let places = self.places(source, now);
         std::array::from_fn(|level| {
-            let load = places[level].load.saturating_add(prices[level]);
+            let price = self.scale.scaled(prices[level]);
+            let load = places[level].load.saturating_add(price).min(self.scale.limit);
             self.put(places[level], load);
-            load
+            self.scale.unscaled(load)
         })
     }
 
@@ -156,7 +196,8 @@ impl LoadTable {
         let places = self.places(source, now);
         let mut loads = [0; LEVELS];
         for (level, load) in loads.iter_mut().enumerate() {
-            *load = places[level].load.checked_add(prices[level]).ok_or(level)?;
+            let sum = places[level].load.checked_add(self.scale.scaled(prices[level]));
+            *load = sum.filter(|&sum| sum <= self.scale.limit).ok_or(level)?;
         }
         places.into_iter().zip(loads).for_each(|(place, load)| self.put(place, load));
         Ok(())
@@ -165,76 +206,74 @@ impl LoadTable {
     /// The loads of a source at each prefix length.
     #[must_use]
     pub fn loads(&mut self, source: IpAddr, now: u64) -> Loads {
-        self.places(source, now).map(|place| place.load)
+        self.places(source, now).map(|place| self.scale.unscaled(place.load))
     }
 
     #[inline]
     fn places(&mut self, source: IpAddr, now: u64) -> [Place; LEVELS] {
-        let hashes = keys(source).map(|key| self.hasher.hash(&key.to_le_bytes()));
+        let halvings = self.scale.advance(now);
+        if halvings > 0 {
+            self.halve(halvings);
+        }
         // Where two prefix lengths take the same slot, which is that of a light key, the shorter one keeps
         // it.
-        hashes.map(|hash| self.place(hash, now))
+        let [long, middle, short] = self.hashes(source);
+        [self.place(long), self.place(middle), self.place(short)]
+    }
+
+    #[cold]
+    fn halve(&mut self, times: u32) {
+        for line in &mut self.lines {
+            for load in &mut line.loads {
+                *load = load.checked_shr(times).unwrap_or(0);
+            }
+        }
+    }
+
+    /// Hashes of a source at each prefix length. That of the shortest prefix is by SipHash, and it is the
+    /// secret multiplier for longer ones in it: networks cannot be made to collide, nor can the addresses in
+    /// one.
+    #[inline]
+    fn hashes(&self, source: IpAddr) -> [u64; LEVELS] {
+        /// Any numbers, so that a prefix and a longer one with the same bits are different keys.
+        const DIFFERENT: [u64; 2] = [0xA076_1D64_78BD_642F, 0xE703_7ED1_A0B4_28DB];
+        let [long, middle, short] = prefixes(source);
+        let hash = self.hasher.hash(&short.to_le_bytes());
+        let multiplied = |prefix: u64| {
+            let product = u128::from(prefix) * u128::from(hash | 1);
+            (product >> 64) as u64 ^ product as u64
+        };
+        [multiplied(long ^ DIFFERENT[0]), multiplied(middle ^ DIFFERENT[1]), hash]
     }
 
     /// The slot of a key, or the one that it may take.
     #[inline]
-    fn place(&mut self, hash: u64, now: u64) -> Place {
-        let mask = self.lines.len() - 1;
-        let fingerprint = hash >> 32;
-        let lines = [hash as usize & 0xFFFF & mask, (hash >> 16) as usize & 0xFFFF & mask];
-        let mut lightest = Place { line: lines[0], slot: 0, fingerprint, load: 0 };
-        let mut least = u32::MAX;
-        for line in lines {
-            self.bring_up_to(line, now);
-            for (slot, &word) in self.lines[line].slots.iter().enumerate() {
-                let load = word as u32;
-                if word >> 32 == fingerprint && load > 0 {
-                    return Place { line, slot, fingerprint, load };
-                }
-                if load < least {
-                    least = load;
-                    (lightest.line, lightest.slot) = (line, slot);
-                }
-            }
-        }
-        lightest
-    }
-
-    /// Lets the loads of a line decay. A clock that stands still, or goes back, changes nothing.
-    #[inline]
-    fn bring_up_to(&mut self, line: usize, now: u64) {
-        let line = &mut self.lines[line];
-        let passed = now.saturating_sub(line.updated);
-        if passed == 0 {
-            return;
-        }
-        line.updated = now;
-        let left = self.decay.after(passed);
-        for word in &mut line.slots {
-            let load = ((*word & u64::from(u32::MAX)) * left) >> 32;
-            *word = *word >> 32 << 32 | load;
-        }
+    fn place(&self, hash: u64) -> Place {
+        let line = hash as usize & (self.lines.len() - 1);
+        let fingerprint = (hash >> 32) as u32;
+        let (slot, load) = self.lines[line].find(fingerprint);
+        Place { line, slot, fingerprint, load }
     }
 
     #[inline]
     fn put(&mut self, place: Place, load: u32) {
-        self.lines[place.line].slots[place.slot] = place.fingerprint << 32 | u64::from(load);
+        let line = &mut self.lines[place.line];
+        line.fingerprints[place.slot] = place.fingerprint;
+        line.loads[place.slot] = load;
     }
 }
 
-/// What is hashed for a source at each prefix length: family and length in the highest byte, and the bits of
-/// the prefix, of which there are at most 64.
+/// The bits of a source's prefix at each prefix length, the highest first. The lowest bit of the shortest is
+/// the family.
 #[inline]
-fn keys(source: IpAddr) -> [u128; LEVELS] {
-    let bits = match source {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()) << 32,
-        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+fn prefixes(source: IpAddr) -> [u64; LEVELS] {
+    let (bits, family) = match source {
+        IpAddr::V4(v4) => (u64::from(v4.to_bits()) << 32, 0),
+        IpAddr::V6(v6) => ((v6.to_bits() >> 64) as u64, 1),
     };
-    let family = u128::from(source.is_ipv6()) << 127;
-    lengths(source).map(|length| {
-        let prefix = bits >> (64 - length) << (64 - length);
-        family | u128::from(length) << 64 | u128::from(prefix)
-    })
+    let [long, middle, short] = lengths(source);
+    let prefix = |length: u8| bits >> (64 - length) << (64 - length);
+    [prefix(long), prefix(middle), prefix(short) | family]
 }
 
 /// A rate of requests and the number of them that may come at once.
@@ -264,7 +303,7 @@ impl Allowance {
         const TICK: f64 = 0.001;
         self.multiples.map(|multiple| {
             let (rate, burst) = (self.rate * f64::from(multiple), self.burst * f64::from(multiple));
-            (f64::from(u32::MAX) / (burst + 1.0 + 2.0 * rate * TICK)) as u32
+            (f64::from(MAX_LOAD) / (burst + 1.0 + 2.0 * rate * TICK)) as u32
         })
     }
 }

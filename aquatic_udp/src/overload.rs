@@ -52,7 +52,7 @@ const DECAY_PER_SECOND: f64 = 3.0;
 const TABLE_LINES_LOG2: u32 = 12;
 
 /// Price of a datagram in the table: up to three million per second can be told apart.
-const PRICE: u32 = 4096;
+const PRICE: u32 = 2048;
 
 /// Share of the capacity above which a network is listed.
 const LISTED_SHARE: f64 = 0.01;

@@ -149,13 +149,46 @@ fn networks_are_limited_at_multiples() {
 
 #[test]
 fn loads_decay_right_over_any_pause() {
-    let decay = Decay::new(0.1);
-    for pause in [1_u32, 63, 64, 65, 1000, 4095, 4096, 10_000, 60_000, 200_000] {
-        let expected = (-0.1 * f64::from(pause) / 1000.0).exp();
-        let left = decay.after(u64::from(pause)) as f64 / 2_f64.powi(32);
-        assert!((left - expected).abs() < 1e-6, "{pause}: {left} {expected}");
+    let source = Random(1).v4();
+    for pause in [1_u32, 63, 64, 65, 1000, 4095, 4096, 10_000, 60_000, 100_000] {
+        let mut table = LoadTable::new(LINES, [1; 16], 0.1);
+        let before = f64::from(table.add(source, 5, [MAX_LOAD / 3; LEVELS])[0]);
+        let expected = before * (-0.1 * f64::from(pause) / 1000.0).exp();
+        let left = f64::from(table.loads(source, 5 + u64::from(pause))[0]);
+        assert!((left - expected).abs() < expected * 1e-6 + 2.0, "{pause}: {left} {expected}");
     }
-    assert_eq!((decay.after(0), decay.after(FORGOTTEN_AFTER), decay.after(u64::MAX)), (1 << 32, 0, 0));
+}
+
+#[test]
+fn loads_do_not_decay_at_speed_zero_and_vanish_at_a_high_one() {
+    let source = Random(1).v4();
+    let mut table = LoadTable::new(LINES, [1; 16], 0.0);
+    let loads = table.add(source, 5, [1 << 20; LEVELS]);
+    assert_eq!(table.loads(source, 1 << 40), loads);
+    table.set_decay(1e6);
+    assert_eq!(table.loads(source, 1 << 40), loads);
+    assert_eq!(table.loads(source, (1 << 40) + 1), [0; LEVELS]);
+    table.set_decay(f64::MAX);
+    let _ = table.add(source, 1 << 50, [1 << 20; LEVELS]);
+    assert_eq!(table.loads(source, u64::MAX), [0; LEVELS]);
+}
+
+/// A change of the scale is seen by nobody but who asks.
+#[test]
+fn loads_are_the_same_before_and_after_a_halving() {
+    let mut random = Random(3);
+    let sources: Vec<IpAddr> = (0..30).map(|_| random.ip()).collect();
+    // Half of a load is left after 693 ms.
+    let mut table = LoadTable::new(LINES, [1; 16], 1.0);
+    for (number, source) in sources.iter().enumerate() {
+        table.add(*source, 600, [1 << 20 | (number as u32) << 12; LEVELS]);
+    }
+    let loads = |table: &mut LoadTable, now| -> Vec<f64> {
+        sources.iter().map(|source| f64::from(table.loads(*source, now)[0])).collect()
+    };
+    let before = loads(&mut table, 693);
+    let after = loads(&mut table, 694);
+    assert!(before.iter().zip(&after).all(|(before, after)| (before * 0.999 - after).abs() < 10.0));
 }
 
 #[test]
@@ -182,7 +215,8 @@ fn a_clock_that_stands_still_or_goes_back_changes_nothing() {
         assert_eq!(table.loads(source, now), loads);
     }
     assert_eq!(table.loads(source, u64::MAX), [0; LEVELS], "a very long pause");
-    assert_eq!(table.add(source, 0, [3; LEVELS]), [3; LEVELS]);
+    let fresh = table.add(source, 0, [3000; LEVELS]);
+    assert!(fresh.iter().all(|load| (2998..=3000).contains(load)), "{fresh:?}");
 }
 
 #[test]
@@ -190,9 +224,10 @@ fn loads_end_at_their_maximum() {
     let mut table = LoadTable::new(LINES, [1; 16], 1.0);
     let source = Random(1).v4();
     for _ in 0..3 {
-        table.add(source, 0, [u32::MAX / 2; LEVELS]);
+        table.add(source, 0, [MAX_LOAD / 2; LEVELS]);
     }
-    assert_eq!(table.loads(source, 0), [u32::MAX; LEVELS]);
+    assert_eq!(table.loads(source, 0), [MAX_LOAD; LEVELS]);
+    assert_eq!(table.add(source, 0, [u32::MAX; LEVELS]), [MAX_LOAD; LEVELS]);
     assert_eq!(table.try_add(source, 0, [1; LEVELS]), Err(0));
 }
 
@@ -210,10 +245,40 @@ fn memory_is_fixed() {
 
 #[test]
 fn families_and_lengths_have_keys_of_their_own() {
-    let v4: IpAddr = "0.0.0.0".parse().unwrap();
-    let v6: IpAddr = "::".parse().unwrap();
-    let mut all: Vec<u128> = [keys(v4), keys(v6)].concat();
+    let table = LoadTable::new(LINES, [1; 16], 1.0);
+    let of = |ip: &str| table.hashes(ip.parse().unwrap());
+    let mut all = [of("0.0.0.0"), of("::"), of("0:0:0:1::"), of("0.0.0.1")].concat();
     all.sort_unstable();
     all.dedup();
-    assert_eq!(all.len(), 2 * LEVELS);
+    assert_eq!(all.len(), 2 * LEVELS + 2, "the last two are in networks of the first two");
+}
+
+/// Neighbours, as an attacker would choose them, are spread over lines and fingerprints like random numbers.
+#[test]
+fn neighbours_are_spread_whatever_the_key() {
+    let v4 = |number: u64| IpAddr::from(Ipv4Addr::from_bits(10 << 24 | number as u32));
+    let v6 = |number: u64| Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(number) << 64).into();
+    // Level, and distance of neighbours in it.
+    let (v4_levels, v6_levels) = ([(0, 1), (1, 1 << 8), (2, 1 << 12)], [(0, 1), (1, 1 << 8), (2, 1 << 16)]);
+    for seed in 0..20 {
+        let table = LoadTable::new(12, [seed; 16], 1.0);
+        for (level, step) in v4_levels {
+            check_spread(|number| table.hashes(v4(number * step))[level]);
+        }
+        for (level, step) in v6_levels {
+            check_spread(|number| table.hashes(v6(number * step))[level]);
+        }
+    }
+}
+
+fn check_spread(hash: impl Fn(u64) -> u64) {
+    let hashes: Vec<u64> = (0..4096).map(hash).collect();
+    let mut lines = [0_u32; 4096];
+    hashes.iter().for_each(|hash| lines[*hash as usize & 4095] += 1);
+    let most = lines.iter().max().unwrap();
+    assert!(*most <= 12, "{most} in one line");
+    let mut fingerprints: Vec<u32> = hashes.iter().map(|hash| (hash >> 32) as u32).collect();
+    fingerprints.sort_unstable();
+    fingerprints.dedup();
+    assert!(fingerprints.len() > 4090, "{} fingerprints", fingerprints.len());
 }

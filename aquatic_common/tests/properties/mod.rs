@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use aquatic_common::load_table::{LEVELS, LoadTable, Loads, lengths};
+use aquatic_common::load_table::{LEVELS, LoadTable, Loads, MAX_LOAD, lengths};
 
 /// Load that rounding and colliding fingerprints may not explain.
 const TOLERANCE: f64 = 1.0;
@@ -34,7 +34,7 @@ impl Model {
 
     fn add(&mut self, source: IpAddr, (now, latest): (u64, u64), prices: Loads) {
         for (length, price) in lengths(source).into_iter().zip(prices) {
-            let load = (self.load(source, length, now) + f64::from(price)).min(f64::from(u32::MAX));
+            let load = (self.load(source, length, now) + f64::from(price)).min(f64::from(MAX_LOAD));
             self.loads.insert(Self::key(source, length), (latest, load));
         }
     }
@@ -110,7 +110,7 @@ fn check_request(
         Ok(()) => model.add(source, (now, latest), prices),
         Err(level) => {
             let wanted = before[level] + f64::from(prices[level]);
-            assert!(wanted >= f64::from(u32::MAX), "limited at {wanted}");
+            assert!(wanted >= f64::from(MAX_LOAD), "limited at {wanted}");
         }
     }
 }
