@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use aquatic_common::load_table::{LEVELS, LoadTable, Loads, lengths};
 use aquatic_common::{Family, Prefix};
-use aquatic_net::udp::{BATCH, Buckets, DropFilter, MAX_NETWORKS, QueueState, Ranges, Share};
+use aquatic_net::udp::{BATCH, DropFilter, MAX_NETWORKS, NetworkSet, QueueState, Ranges, Share};
 
 use crowd::Crowd;
 
@@ -113,7 +113,7 @@ const LISTED_FOR: Duration = Duration::from_secs(1);
 const FILTER_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Shortest time between two changes of the crowd in the kernel; each costs it some hundred us.
-const BUCKETS_INTERVAL: Duration = Duration::from_millis(100);
+const CROWD_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Change of a share that is worth a new filter.
 const WORTHWHILE: f64 = 0.02;
@@ -222,7 +222,7 @@ pub(crate) struct OverloadControl {
     /// What the networks of the crowd send together.
     flagged: Heavy,
     /// The crowd as the kernel knows it.
-    buckets: Option<Buckets>,
+    known: Option<NetworkSet>,
     others: u32,
     /// Datagrams per second that all unlisted networks send which are not of the crowd.
     others_rate: f64,
@@ -243,7 +243,7 @@ pub(crate) struct OverloadControl {
     is_draining: bool,
     /// Whether the kernel takes filters, and large ones.
     has_filter: bool,
-    has_buckets: bool,
+    has_large_filter: bool,
     filter_changed: Duration,
     /// Time from which on all that is received has passed the filter of now.
     filtered_from: Duration,
@@ -268,7 +268,7 @@ impl OverloadControl {
             connects: Heavy::new(everything, 1.0, 0.0, Duration::ZERO),
             crowd: Crowd::new(key),
             flagged: Heavy::new(everything, 1.0, 0.0, Duration::ZERO),
-            buckets: None,
+            known: None,
             others: 0,
             others_rate: 0.0,
             load: 0.0,
@@ -281,7 +281,7 @@ impl OverloadControl {
             overflows: 0,
             is_draining: false,
             has_filter: true,
-            has_buckets: true,
+            has_large_filter: true,
             filter_changed: Duration::ZERO,
             filtered_from: Duration::ZERO,
             is_stale: false,
@@ -306,10 +306,10 @@ impl OverloadControl {
     /// The kernel does not take filters, or only small ones: what has to be dropped is dropped by the core.
     /// Returns whether small ones are left to be tried.
     pub(crate) fn go_without_filter(&mut self) -> bool {
-        let was_small = self.buckets.is_none();
+        let was_small = self.known.is_none();
         self.has_filter &= !was_small;
-        self.has_buckets = false;
-        self.buckets = None;
+        self.has_large_filter = false;
+        self.known = None;
         self.crowd.clear();
         self.is_stale = true;
         !was_small
@@ -329,7 +329,7 @@ impl OverloadControl {
         let price = (f64::from(PRICE) / sampled) as u32;
         let loads = table.add(source, now.as_millis() as u64, [price; LEVELS]);
         self.consider(source, loads);
-        if has_filter && self.has_buckets {
+        if has_filter && self.has_large_filter {
             let rate = f64::from(loads[crowd::LEVEL]) / f64::from(PRICE) / self.window;
             self.crowd.observe(network, rate, now);
         }
@@ -584,7 +584,7 @@ impl OverloadControl {
         self.connects = Heavy::new(self.connects.prefix, 1.0, 0.0, Duration::ZERO);
         self.flagged = self.connects.clone();
         self.crowd.clear();
-        self.buckets = None;
+        self.known = None;
         self.table = None;
     }
 
@@ -594,8 +594,8 @@ impl OverloadControl {
         let differs = |heavy: &Heavy| {
             (heavy.share - heavy.in_kernel).abs() > WORTHWHILE * heavy.share.min(heavy.in_kernel)
         };
-        if self.crowd.rebuild(now, BUCKETS_INTERVAL) {
-            self.buckets = self.crowd.buckets();
+        if self.crowd.rebuild(now, CROWD_INTERVAL) {
+            self.known = self.crowd.set(self.family);
             self.is_stale = true;
         }
         let all = || self.heavy.iter().chain([&self.connects, &self.flagged]);
@@ -614,8 +614,8 @@ impl OverloadControl {
         let networks: Vec<(Prefix, Share)> =
             self.heavy.iter().map(|heavy| (heavy.prefix, in_kernel_units(heavy.share))).collect();
         let filter = DropFilter::new(self.family, &networks, in_kernel_units(self.connects.share));
-        Some(match &self.buckets {
-            Some(buckets) => filter.with_crowd(buckets.clone(), in_kernel_units(self.flagged.share)),
+        Some(match &self.known {
+            Some(known) => filter.with_crowd(known.clone(), in_kernel_units(self.flagged.share)),
             None => filter,
         })
     }

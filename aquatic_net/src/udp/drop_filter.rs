@@ -12,7 +12,7 @@ use libc::{
     BPF_W, sock_filter,
 };
 
-use super::buckets::Buckets;
+use super::network_set::NetworkSet;
 
 /// Maximum number of networks. With the largest crowd they fit into a program of 4096 instructions.
 pub const MAX_NETWORKS: usize = 48;
@@ -43,7 +43,7 @@ pub struct DropFilter {
     /// Networks of that family, at most [`MAX_NETWORKS`]. The longest prefix decides.
     networks: Vec<(Prefix, Share)>,
     /// Networks besides these, and their share.
-    crowd: Option<(Buckets, Share)>,
+    crowd: Option<(NetworkSet, Share)>,
     /// For connect requests from elsewhere.
     connects: Share,
 }
@@ -59,7 +59,7 @@ impl DropFilter {
 
     /// The same with a share for all networks of a set that are not among the others.
     #[must_use]
-    pub fn with_crowd(self, crowd: Buckets, share: Share) -> Self {
+    pub fn with_crowd(self, crowd: NetworkSet, share: Share) -> Self {
         Self { crowd: Some((crowd, share)), ..self }
     }
 
@@ -107,7 +107,7 @@ impl DropFilter {
         let ranges = Ranges::new(self.networks.iter().map(|&(prefix, _)| prefix));
         let mut tail = Vec::new();
         if let Some((crowd, share)) = &self.crowd {
-            tail.extend(crowd.program(self.family, &chance(*share)));
+            tail.extend(crowd.program(&chance(*share)));
         }
         if self.connects != Share::MAX {
             tail.push(statement(BPF_LD | BPF_W | BPF_LEN, 0));
@@ -252,15 +252,15 @@ fn chance(share: Share) -> [sock_filter; 4] {
     ]
 }
 
-pub(super) fn statement(operation: u32, k: u32) -> sock_filter {
+pub(super) const fn statement(operation: u32, k: u32) -> sock_filter {
     jump_code(operation, k, 0, 0)
 }
 
-pub(super) fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+pub(super) const fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     jump_code(BPF_JMP | condition | BPF_K, k, jt, jf)
 }
 
-fn jump_code(operation: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+const fn jump_code(operation: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code: operation as u16, jt, jf, k }
 }
 

@@ -6,9 +6,9 @@
 //! service.
 
 mod batch;
-mod buckets;
 mod datagrams;
 mod drop_filter;
+mod network_set;
 mod socket;
 mod steering_program;
 mod sys;
@@ -16,7 +16,7 @@ mod sys;
 mod tests;
 
 pub use batch::{BATCH, Batch, REPLY_CAPACITY, REQUEST_CAPACITY, ReturnPath, SendErrors};
-pub use buckets::{BucketKey, Buckets};
 pub use datagrams::Datagrams;
 pub use drop_filter::{DropFilter, MAX_NETWORKS, Ranges, Share};
+pub use network_set::{NetworkSet, SetKey};
 pub use socket::{BindOptions, QueueState, UdpSocket, bind_group};

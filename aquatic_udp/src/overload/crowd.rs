@@ -5,15 +5,16 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use aquatic_common::Prefix;
 use aquatic_common::load_table::lengths;
-use aquatic_net::udp::{BucketKey, Buckets};
+use aquatic_common::{Family, Prefix};
+use aquatic_net::udp::{NetworkSet, SetKey};
 use siphasher::sip::SipHasher13;
 
 /// Position of the prefix length by which networks are flagged: IPv4 /24, IPv6 /56.
 pub(super) const LEVEL: usize = 1;
 
-/// Maximum number of networks. With so many, a sixth of all others are taken for one of them at a time.
+/// Maximum number of networks. With so many, a sixth of all others are taken for one of them at a time; with
+/// up to some three thousand none are.
 const MAX_NETWORKS: usize = 8192;
 
 /// Least rate at which a network is flagged, in datagrams per second.
@@ -30,7 +31,7 @@ const ADAPT_INTERVAL: Duration = Duration::from_millis(120);
 /// Time after which a network that is not above half of the rate any more is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
 
-/// Time after which the buckets get another key, so that nobody is taken for a flagged network for long.
+/// Time after which the set gets another key, so that nobody is taken for a flagged network for long.
 const REKEY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Networks that send more than most.
@@ -69,7 +70,7 @@ impl Crowd {
         self.networks.len()
     }
 
-    /// Whether a network is flagged, and in the kernel's buckets.
+    /// Whether a network is flagged, and the kernel knows it.
     pub(super) fn find(&self, network: Prefix) -> Option<bool> {
         if self.networks.is_empty() { None } else { self.networks.get(&network).map(|&(_, known)| known) }
     }
@@ -115,20 +116,16 @@ impl Crowd {
         true
     }
 
-    /// Buckets of all networks, under a new key; `None` without any.
-    pub(super) fn buckets(&mut self) -> Option<Buckets> {
+    /// All networks, under a new key; `None` without any.
+    pub(super) fn set(&mut self, family: Family) -> Option<NetworkSet> {
         if self.networks.is_empty() {
             return None;
         }
         self.keys += 1;
         let word = |number: u64| self.hasher.hash(&(self.keys << 8 | number).to_le_bytes()) as u32;
-        let key: BucketKey = [word(0), word(1), word(2), word(3)];
-        let mut buckets = Buckets::new(key);
-        for (network, (_, known)) in &mut self.networks {
-            *known = true;
-            buckets.add(first_address(network));
-        }
-        Some(buckets)
+        let key: SetKey = [word(0), word(1), word(2), word(3)];
+        self.networks.values_mut().for_each(|(_, known)| *known = true);
+        Some(NetworkSet::new(family, key, self.networks.keys().map(first_address)))
     }
 
     pub(super) fn clear(&mut self) {
@@ -141,7 +138,7 @@ impl Crowd {
 fn first_address(network: &Prefix) -> IpAddr {
     let (first, _) = network.range();
     match network.family() {
-        aquatic_common::Family::V4 => IpAddr::V4((first as u32).into()),
-        aquatic_common::Family::V6 => IpAddr::V6(first.into()),
+        Family::V4 => IpAddr::V4((first as u32).into()),
+        Family::V6 => IpAddr::V6(first.into()),
     }
 }
