@@ -17,6 +17,7 @@
 //! anybody can send them with any address, and a client that got no reply repeats them.
 
 mod crowd;
+mod heavy;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use aquatic_common::{Family, Prefix};
 use aquatic_net::udp::{BATCH, DropFilter, MAX_NETWORKS, NetworkSet, QueueState, Ranges, Share};
 
 use crowd::Crowd;
+use heavy::{Heavy, heaviest, in_kernel_units, level, share_of};
 
 /// Interval of control.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(10);
@@ -34,7 +36,8 @@ pub(crate) const INTERVAL: Duration = Duration::from_millis(10);
 /// begin: one overflow is a burst, or a pause of the core.
 const OVERFLOWS: u32 = 5;
 
-/// Work in the receive buffer that is wanted at most during an overload, in seconds.
+/// Work in the receive buffer that is wanted during an overload, in seconds, but at least half of
+/// [`MAX_QUEUE_LEAST`].
 const WANTED_QUEUE: f64 = 0.004;
 
 /// Work in the receive buffer above which it is drained, in seconds, and least number of datagrams: what
@@ -58,25 +61,26 @@ const PRICE: u32 = 2048;
 const LISTED_SHARE: f64 = 0.01;
 
 /// Bounds of the share of the capacity that is filled. It may be above 1: what passes is not exactly what was
-/// to pass.
-const FILLED: std::ops::RangeInclusive<f64> = 0.1..=1.2;
+/// to pass, and the capacity is not exactly known.
+const FILLED: std::ops::RangeInclusive<f64> = 0.1..=2.5;
 
-/// Change of that share per interval: up while the core waits for more than [`IDLE_SHARE`] of the time, less
-/// up while the receive buffer holds no more than is wanted, down while it does, and down faster while it
-/// holds too much.
+/// Change of that share per interval while the core waits for more than [`IDLE_SHARE`] of the time, and while
+/// the receive buffer holds too much.
 const FILL: f64 = 0.01;
-const FILL_SLOWLY: f64 = 0.002;
-const SPILL: f64 = 0.003;
-const SPILL_FAST: f64 = 0.01;
+const SPILL: f64 = 0.01;
+
+/// Its change otherwise, per interval and second of work that the receive buffer holds less than wanted.
+const FILL_BY_QUEUE: f64 = 0.25;
+
+/// Time in which the receive buffer is to hold what is wanted, in seconds: until then as much more or less is
+/// filled. The kernel has a new filter, and its effect is measured, in a third of that.
+const QUEUE_TIME: f64 = 0.2;
 
 /// Share of the time that a core may wait during an overload.
 const IDLE_SHARE: f64 = 0.02;
 
 /// Share of the capacity that listed networks keep together, and connects, when the rest is too much.
 const LEAST: f64 = 0.03;
-
-/// Least share of a network's or of all connects' datagrams that passes: a measure of the rest.
-const LEAST_SHARE: f64 = 0.002;
 
 /// What networks of each prefix length may have, the longest first, as multiples of the level.
 const WEIGHTS: [f64; LEVELS] = [1.0, 2.0, 4.0];
@@ -174,23 +178,6 @@ pub(crate) struct Change {
     pub(crate) event: Option<Event>,
 }
 
-/// A network that asks for much.
-#[derive(Clone, Debug)]
-struct Heavy {
-    prefix: Prefix,
-    weight: f64,
-    /// Datagrams per second that it sends, as far as is known.
-    rate: f64,
-    /// Datagrams received since the last interval.
-    seen: u32,
-    /// Share that is to pass, and the one that the kernel lets pass.
-    share: f64,
-    in_kernel: f64,
-    /// Fraction of a datagram that may pass where this core drops by itself.
-    credit: f64,
-    listed: Duration,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Overload {
     since: Duration,
@@ -239,8 +226,9 @@ pub(crate) struct OverloadControl {
     told: Option<Told>,
     /// Intervals in a row in which the receive buffer overflowed.
     overflows: u32,
-    /// Whether the receive buffer holds too much.
+    /// Whether the receive buffer holds too much, and the number of datagrams that are to be dropped unread.
     is_draining: bool,
+    to_drain: u32,
     /// Whether the kernel takes filters, and large ones.
     has_filter: bool,
     has_large_filter: bool,
@@ -280,6 +268,7 @@ impl OverloadControl {
             told: None,
             overflows: 0,
             is_draining: false,
+            to_drain: 0,
             has_filter: true,
             has_large_filter: true,
             filter_changed: Duration::ZERO,
@@ -317,7 +306,13 @@ impl OverloadControl {
 
     /// Whether a datagram is to be dropped unread.
     pub(crate) fn drops(&mut self, source: IpAddr, is_connect: bool, now: Duration) -> bool {
-        let (is_draining, has_filter) = (self.is_draining, self.has_filter);
+        let drops = self.has_to_drop(source, is_connect, now);
+        self.to_drain -= u32::from(drops && self.to_drain > 0);
+        drops
+    }
+
+    fn has_to_drop(&mut self, source: IpAddr, is_connect: bool, now: Duration) -> bool {
+        let (is_draining, has_filter) = (self.to_drain > 0, self.has_filter);
         if let Some(heavy) = self.ranges.find(source).and_then(|at| self.heavy.get_mut(at)) {
             return heavy.drops(is_draining, has_filter);
         }
@@ -385,22 +380,39 @@ impl OverloadControl {
         let missed = if self.is_draining { offered * passed / received.max(1.0) } else { 1.0 };
         let others = self.measure(now, passed, offered);
         self.list_candidates(now, missed);
-        let step = if is_too_long {
-            -SPILL_FAST
-        } else if waiting > (self.capacity * WANTED_QUEUE).max(MAX_QUEUE_LEAST / 2.0) {
-            -SPILL
-        } else if busy < passed * (1.0 - IDLE_SHARE) {
-            FILL
-        } else {
-            FILL_SLOWLY
-        };
-        self.filled = (self.filled + step).clamp(*FILLED.start(), *FILLED.end());
-        let is_dropping = self.divide(now, self.capacity * self.filled, others);
+        let wanted = (self.capacity * WANTED_QUEUE).max(MAX_QUEUE_LEAST / 2.0);
+        let lacking = (wanted - waiting) / self.capacity;
+        let is_idle = busy < passed * (1.0 - IDLE_SHARE);
+        let filled = self.fill(lacking, is_idle, is_too_long, others);
+        let is_dropping = self.divide(now, self.capacity * filled, others);
         self.is_draining = is_too_long;
+        self.to_drain = match (is_too_long, grown > received / 4.0) {
+            (false, _) => 0,
+            // What comes next is too much as well.
+            (true, true) => u32::MAX,
+            (true, false) => (-lacking * self.capacity) as u32,
+        };
         let load = (self.asked() / self.capacity).min(MAX_LOAD);
         self.load += (load - self.load) * LOAD_SMOOTHING;
         let is_needed = is_dropping && self.load > SERVABLE;
         self.follow(now, is_needed, offered * passed)
+    }
+
+    /// Adjusts the share of the capacity that is filled to what the receive buffer lacks, in seconds of work,
+    /// and returns what is to be filled until the next interval.
+    fn fill(&mut self, lacking: f64, is_idle: bool, is_too_long: bool, others: f64) -> f64 {
+        let step = if others > self.capacity {
+            // Who sends all this is not known yet.
+            0.0
+        } else if is_too_long {
+            -SPILL
+        } else if is_idle {
+            FILL
+        } else {
+            lacking * FILL_BY_QUEUE
+        };
+        self.filled = (self.filled + step).clamp(*FILLED.start(), *FILLED.end());
+        (self.filled + lacking / QUEUE_TIME).max(*FILLED.start())
     }
 
     /// Begins an overload if the receive buffer has overflowed for long enough. Whether it did is only known
@@ -420,7 +432,7 @@ impl OverloadControl {
         self.overload = Some(Overload { since: now, last: now, arrived: 0.0 });
         self.overflows = 0;
         self.table = Some(LoadTable::new(TABLE_LINES_LOG2, self.key, DECAY_PER_SECOND));
-        self.is_draining = true;
+        (self.is_draining, self.to_drain) = (true, u32::MAX);
         self.others = 0;
         self.others_rate = 0.0;
         self.load = MAX_LOAD;
@@ -619,62 +631,6 @@ impl OverloadControl {
             None => filter,
         })
     }
-}
-
-impl Heavy {
-    fn new(prefix: Prefix, weight: f64, rate: f64, listed: Duration) -> Self {
-        Self { prefix, weight, rate, seen: 0, share: 1.0, in_kernel: 1.0, credit: 0.0, listed }
-    }
-
-    fn drops(&mut self, is_draining: bool, has_filter: bool) -> bool {
-        self.seen = self.seen.saturating_add(1);
-        if self.share >= 1.0 {
-            return false;
-        }
-        if has_filter && !is_draining {
-            return false;
-        }
-        self.credit += self.share;
-        let passes = self.credit >= 1.0;
-        if passes {
-            self.credit -= 1.0;
-        }
-        !passes
-    }
-}
-
-/// The heaviest network among those that logs may name, and the datagrams per second it sends.
-fn heaviest(heavy: &[Heavy]) -> Option<(Prefix, f64)> {
-    let of = |shown: Prefix| heavy.iter().filter(move |heavy| shown.includes(&heavy.prefix));
-    let shown = heavy.iter().map(|heavy| heavy.prefix.shown());
-    let sums = shown.map(|shown| (shown, of(shown).map(|heavy| heavy.rate).sum::<f64>()));
-    sums.max_by(|(_, a), (_, b)| a.total_cmp(b))
-}
-
-/// The level at which networks that are cut down to it, times their weights, ask for this much together.
-fn level<'a>(heavy: impl Iterator<Item = &'a Heavy>, available: f64) -> f64 {
-    let mut left: Vec<&Heavy> = heavy.collect();
-    // The first that is above the level stays above it, and so do all behind it.
-    left.sort_unstable_by(|a, b| (a.rate / a.weight).total_cmp(&(b.rate / b.weight)));
-    let mut weights: f64 = left.iter().map(|heavy| heavy.weight).sum();
-    let mut available = available;
-    for heavy in left {
-        let level = available / weights;
-        if heavy.rate > level * heavy.weight {
-            return level;
-        }
-        available -= heavy.rate;
-        weights -= heavy.weight;
-    }
-    f64::INFINITY
-}
-
-fn share_of(allowed: f64, rate: f64) -> f64 {
-    if rate <= allowed { 1.0 } else { (allowed / rate).max(LEAST_SHARE) }
-}
-
-fn in_kernel_units(share: f64) -> Share {
-    if share >= 1.0 { Share::MAX } else { (share * f64::from(Share::MAX)) as Share }
 }
 
 fn average(before: f64, now: f64) -> f64 {
