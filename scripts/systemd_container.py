@@ -1,0 +1,129 @@
+"""A container with systemd as its first process, above the file system of this machine.
+
+Needs root and systemd-nspawn (Debian's package systemd-container). What is written in the container goes to an overlay
+that is thrown away; its network is its own.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+BOOT = 30.0
+"""Longest time until systemd has started, in seconds."""
+
+
+class Broken(Exception):
+    """Something that must hold does not."""
+
+
+class Unavailable(Exception):
+    """This machine cannot run the container."""
+
+
+def check(holds: bool, what: str) -> None:
+    if not holds:
+        raise Broken(what)
+
+
+class Container:
+    """A running container; commands are run in it as root."""
+
+    def __init__(self, init: int) -> None:
+        self.init = init
+
+    def run(self, *command: str, text: str = "") -> str:
+        done = subprocess.run(
+            ["nsenter", "--target", str(self.init), "--all", *command],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return done.stdout + done.stderr
+
+    def show(self, name: str) -> str:
+        return self.run("systemctl", "show", "aquatic", "--property", name, "--value").strip()
+
+    def status(self, field: str) -> str:
+        """A field of the tracker's status in /proc."""
+        match = re.search(rf"^{field}:\s+(\S+)", self.run("cat", f"/proc/{self.show('MainPID')}/status"), re.MULTILINE)
+        check(match is not None, f"the tracker has no {field}")
+        assert match
+        return match[1]
+
+    def signal(self, name: str) -> None:
+        self.run("kill", f"-{name}", self.show("MainPID"))
+
+    def journal(self) -> str:
+        return self.run("journalctl", "--unit", "aquatic", "--no-pager", "--output", "cat")
+
+
+def wait_for(what: str, holds: Callable[[], bool], seconds: float) -> float:
+    begin = time.monotonic()
+    while not holds():
+        check(time.monotonic() - begin < seconds, f"{what}: not within {seconds:.0f} s")
+        time.sleep(0.1)
+    return time.monotonic() - begin
+
+
+@contextlib.contextmanager
+def container(read_only: dict[Path, str]) -> Iterator[Container]:
+    """Starts a container in which files and directories of this machine are at other places, too."""
+    if shutil.which("systemd-nspawn") is None:
+        raise Unavailable("systemd-nspawn is missing: apt-get install systemd-container")
+    with tempfile.TemporaryDirectory(prefix="aquatic-container-") as directory:
+        root = Path(directory) / "root"
+        root.mkdir()
+        subprocess.run(["mount", "--bind", "/", root], check=True)
+        command = [
+            "systemd-nspawn",
+            "--quiet",
+            "--register=no",
+            "--keep-unit",
+            "--link-journal=no",
+            "--volatile=overlay",
+            "--private-network",
+            "--console=pipe",
+            "--boot",
+            f"--uuid={uuid.uuid4()}",
+            f"--machine=aquatic-test-{os.getpid()}",
+            f"--directory={root}",
+            *(f"--bind-ro={source}:{place}" for source, place in read_only.items()),
+            # Calls that containers do not have by default.
+            "--system-call-filter=io_uring_setup io_uring_enter io_uring_register",
+            "--",
+            "systemd.unit=basic.target",
+        ]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        inside = None
+        try:
+            inside = until_started(process)
+            yield inside
+        finally:
+            if inside is not None:
+                # The first process of the container; with it, all others end.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(inside.init, 9)
+            process.terminate()
+            process.communicate()
+            subprocess.run(["umount", "--lazy", root], check=True)
+
+
+def until_started(process: subprocess.Popen[bytes]) -> Container:
+    deadline = time.monotonic() + BOOT
+    while time.monotonic() < deadline and process.poll() is None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if children and Container(int(children[0])).run("systemctl", "is-system-running").strip() == "running":
+            return Container(int(children[0]))
+        time.sleep(0.2)
+    process.terminate()
+    output = process.communicate()[0].decode(errors="replace")
+    raise Unavailable(f"systemd does not start in a container: {output[-500:]}")
