@@ -38,16 +38,27 @@ For packages: `aquatic completions bash|zsh|fish` and `aquatic man DIRECTORY`.
 
 Exit codes: 0 success, 1 configuration, 2 command line, 3 failure, 101 a bug.";
 
+/// Version, and what the program was built from.
+const BUILD: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("AQUATIC_BUILD_COMMIT"),
+    "\nfeatures: ",
+    env!("AQUATIC_BUILD_FEATURES"),
+    "\ntarget: ",
+    env!("AQUATIC_BUILD_TARGET"),
+);
+
 /// A BitTorrent tracker: tells the clients of a torrent about each other.
 #[derive(Debug, Parser)]
-#[command(name = "aquatic", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "aquatic", version, long_version = BUILD, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = EXAMPLES, after_long_help = MORE)]
 #[command(disable_help_subcommand = true, disable_version_flag = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Print the version and exit
+    /// Print the version and exit; --version also prints commit, features and target
     #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
     version: Option<bool>,
 }

@@ -238,8 +238,15 @@ fn help_and_version_go_to_stdout() {
         for args in [&[flag][..], &["udp", flag]] {
             let run = aquatic(args);
             assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-            assert!(run.stdout.starts_with("aquatic"), "{}", run.stdout);
-            assert!(run.stdout.trim_end().ends_with(env!("CARGO_PKG_VERSION")), "{}", run.stdout);
+            let mut lines = run.stdout.lines();
+            let first = lines.next().unwrap();
+            assert!(first.starts_with("aquatic"), "{}", run.stdout);
+            assert!(first.ends_with(env!("CARGO_PKG_VERSION")), "{}", run.stdout);
+            let build: Vec<_> = lines.filter_map(|line| line.split_once(": ")).collect();
+            let keys: Vec<_> = build.iter().map(|(key, _)| *key).collect();
+            let expected: &[&str] = if flag == "--version" { &["commit", "features", "target"] } else { &[] };
+            assert_eq!(keys, expected, "{}", run.stdout);
+            assert!(build.iter().all(|(_, value)| !value.is_empty()), "{}", run.stdout);
         }
     }
 }

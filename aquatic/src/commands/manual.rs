@@ -43,7 +43,9 @@ impl Manual {
 }
 
 /// Name and text of each page.
-fn pages(mut program: clap::Command) -> io::Result<Vec<(String, Vec<u8>)>> {
+fn pages(program: clap::Command) -> io::Result<Vec<(String, Vec<u8>)>> {
+    // What the program was built from belongs to a build, not to the manual.
+    let mut program = program.long_version(None::<&str>);
     program.build();
     let mut pages = Vec::new();
     let mut commands = vec![program];
