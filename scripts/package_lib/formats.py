@@ -65,11 +65,13 @@ def rpm(made: Release, tree: Path) -> tuple[str, bytes]:
         licences.mkdir(parents=True)
         shutil.copyfile(REPOSITORY / "LICENSE", licences / "LICENSE")
         normalise(copied)
+        users = (PACKAGING / "sysusers.d/aquatic.conf").read_text().splitlines()
         macros = {
             "_topdir": f"{directory}/build",
             "_buildhost": "localhost",
             "_binary_payload": "w12.zstdio",
             "aquatic_date": datetime.fromtimestamp(made.epoch, UTC).strftime("%a %b %d %Y"),
+            "aquatic_user": next(line for line in users if line.startswith("u ")),
             "aquatic_version": made.version,
             "build_mtime_policy": "clamp_to_source_date_epoch",
             "clamp_mtime_to_source_date_epoch": "1",
