@@ -13,6 +13,7 @@ use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
 use aquatic_net::block_list::BlockList;
 use aquatic_net::breaker::Protocol;
 use aquatic_net::udp::{Datagrams, REPLY_CAPACITY, UdpSocket};
+use aquatic_net::xdp::frame::Headers;
 use aquatic_net::xdp::{self, MIN_REPLY_ROOM, Mode, Opened, QueueLosses, XdpError, XdpOptions, XdpQueue};
 use aquatic_runtime::Engine;
 use aquatic_runtime::readiness::{Mode as WatchMode, Source};
@@ -108,6 +109,8 @@ impl QueueCounters {
 pub(crate) struct ServedQueues {
     queues: Vec<Rc<Queue>>,
     counters: Rc<QueueCounters>,
+    /// Replies have been written that the kernel has not been told of.
+    has_written: Cell<bool>,
 }
 
 impl ServedQueues {
@@ -123,7 +126,8 @@ impl ServedQueues {
             let queue = Rc::new(Queue {
                 watched,
                 counters: Rc::clone(&counters),
-                work: RefCell::new(Work { queue, forwarded: Forwarded::default() }),
+                queue: RefCell::new(queue),
+                forwarded: RefCell::default(),
                 losses: Cell::default(),
                 has_failed: Cell::default(),
             });
@@ -131,9 +135,40 @@ impl ServedQueues {
             let serving = Rc::clone(state);
             state.core.spawn(async move { queue.listen(&serving).await });
         }
-        let served = Self { queues: served, counters };
+        let served = Self { queues: served, counters, has_written: Cell::default() };
         served.report();
         Ok(served)
+    }
+
+    /// Writes a reply to a request that is not part of a batch. `encode` writes it and returns its length. A
+    /// reply that is too long for the interface is handed to `elsewhere`; if there is no queue or buffer,
+    /// `encode` is handed to `without`.
+    pub(crate) fn reply<E: FnOnce(&mut [u8]) -> usize>(
+        &self,
+        headers: &Headers,
+        encode: E,
+        elsewhere: impl FnOnce(&[u8]),
+        without: impl FnOnce(E),
+    ) {
+        let works = self.queues.iter().filter(|queue| !queue.has_failed.get());
+        let mut queues = works.filter_map(|queue| queue.queue.try_borrow_mut().ok());
+        match queues.find(|queue| queue.has_spare()) {
+            Some(mut queue) => {
+                let was_sent = queue.reply(headers, encode, elsewhere);
+                self.counters.responses.add(was_sent.into());
+                self.has_written.set(true);
+            }
+            None => without(encode),
+        }
+    }
+
+    /// Has the kernel send what [`reply`](Self::reply) has written.
+    pub(crate) fn flush(&self) {
+        if self.has_written.take() {
+            self.queues.iter().filter_map(|queue| queue.queue.try_borrow_mut().ok()).for_each(|mut queue| {
+                queue.flush();
+            });
+        }
     }
 
     /// Counts losses, and what works. To be called about twice a second.
@@ -149,16 +184,13 @@ struct Queue {
     watched: Source<OwnedFd>,
     counters: Rc<QueueCounters>,
     /// Borrowed only between two awaits.
-    work: RefCell<Work>,
+    queue: RefCell<XdpQueue>,
+    /// Empty, but for its memory.
+    forwarded: RefCell<Forwarded>,
     /// Losses that have been counted.
     losses: Cell<QueueLosses>,
     /// The interface is gone.
     has_failed: Cell<bool>,
-}
-
-struct Work {
-    queue: XdpQueue,
-    forwarded: Forwarded,
 }
 
 impl Queue {
@@ -176,35 +208,40 @@ impl Queue {
                 intake.opened().await;
                 self.set_open(true);
             }
+            let mut waited = false;
             for _ in 0..BATCHES_PER_YIELD {
                 if intake.is_closed() {
                     break;
                 }
-                if self.serve(state) == 0
-                    && let Some(Err(error)) = intake.unless_closed(self.watched.readable()).await
-                {
-                    wait(state, Err(error)).await;
+                if self.serve(state) == 0 {
+                    waited = true;
+                    if let Some(Err(error)) = intake.unless_closed(self.watched.readable()).await {
+                        wait(state, Err(error)).await;
+                    }
                 }
+            }
+            if !waited {
+                self.watched.leave();
             }
             state.core.yield_now().await;
         }
     }
 
     fn set_open(&self, is_open: bool) {
-        self.work.borrow().queue.set_open(is_open);
+        self.queue.borrow().set_open(is_open);
     }
 
     /// Receives a batch, serves it and sends the replies. Returns the number of frames.
     fn serve(&self, state: &Rc<State>) -> usize {
-        let mut work = self.work.borrow_mut();
-        let Work { queue, forwarded } = &mut *work;
+        let mut queue = self.queue.borrow_mut();
         let received = queue.receive();
         if received == 0 {
             queue.retry();
             return 0;
         }
         let at = state.core.tick();
-        let (mut requests, mut left) = (0, 0);
+        let mut forwarded = self.forwarded.take();
+        let mut requests = 0;
         for index in 0..state.listeners.len() {
             let about = Listener { index, family: state.family(index) };
             let mut batch = queue.of_listener(index);
@@ -216,41 +253,40 @@ impl Queue {
             state.counters.borrow().batch(index, count);
             let dropped = if state.breakers.is_open(Protocol::Udp, about.family) { ALL } else { 0 };
             state.handler.borrow_mut().drop_unread(dropped, Reason::Breaker);
-            left += state.serve_batch(about, &mut batch, forwarded);
-            state.ask_owners(forwarded);
+            state.handle(about, &mut batch, &mut forwarded);
         }
-        let mut elsewhere = 0;
         let sent = queue.send(|listener, path, reply| {
-            elsewhere += 1;
-            state.reply_apart(listener, path, |_, buffer| copy(buffer, reply));
+            state.reply_by_socket(listener, path, |_, buffer| copy(buffer, reply));
         });
-        if elsewhere > 0 {
-            state.flush_replies();
-        }
+        // Replies to what is passed on may leave through this queue.
+        drop(queue);
         self.counters.responses.add(sent as u64);
+        let left = state.pass_on(&mut forwarded);
+        state.ask_owners(&mut forwarded);
+        self.forwarded.replace(forwarded);
         state.count_served(requests - left, at);
         received
     }
 
     fn report(&self) {
-        let mut work = self.work.borrow_mut();
-        work.queue.retry();
-        if let Ok(losses) = work.queue.losses() {
+        let mut queue = self.queue.borrow_mut();
+        queue.retry();
+        if let Ok(losses) = queue.losses() {
             self.counters.losses(losses, self.losses.replace(losses));
         }
-        if let Some(error) = work.queue.take_error() {
+        if let Some(error) = queue.take_error() {
             self.has_failed.set(true);
             log::warn!(
                 "AF_XDP: queue {} does not work any longer ({error}), sockets serve its requests. If the interface \
                  was removed and is back, restart the tracker to use it again",
-                work.queue.index()
+                queue.index()
             );
         }
     }
 }
 
 /// Copies a reply and returns its length.
-fn copy(buffer: &mut [u8], reply: &[u8]) -> usize {
+pub(crate) fn copy(buffer: &mut [u8], reply: &[u8]) -> usize {
     let len = reply.len().min(buffer.len());
     buffer.iter_mut().zip(reply).for_each(|(to, from)| *to = *from);
     len

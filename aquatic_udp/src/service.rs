@@ -1,6 +1,6 @@
 //! The handler, connected to sockets, to the other cores and to the metrics.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -182,6 +182,7 @@ impl UdpService {
             breakers,
             listeners,
             counters: RefCell::new(SocketCounters::new(core.metrics(), families)),
+            queues: OnceCell::new(),
             outbox: Outbox::new(channel.clone()),
             scrapes: RefCell::default(),
             core: Rc::clone(&core),
@@ -197,12 +198,15 @@ impl UdpService {
             let listening = Rc::clone(&state);
             core.spawn(async move { listen(&listening, index).await });
         }
-        let queues = self.queues.map(|queues| ServedQueues::start(&state, queues)).transpose();
-        let queues = queues.context("cannot watch a queue of the network interface")?;
+        if let Some(queues) = self.queues {
+            let served = ServedQueues::start(&state, queues)
+                .context("cannot watch a queue of the network interface")?;
+            let _is_first = state.queues.set(served);
+        }
         let reporting = async {
             loop {
                 core.sleep_to_tick(REPORT_INTERVAL).await;
-                queues.iter().for_each(ServedQueues::report);
+                state.queues.get().into_iter().for_each(ServedQueues::report);
                 state.report_kernel_drops();
                 state.report_rates();
                 state.follow_breakers();
@@ -224,6 +228,8 @@ pub(crate) struct State {
     pub(crate) breakers: CoreBreakers,
     pub(crate) listeners: Vec<ListenerState>,
     pub(crate) counters: RefCell<SocketCounters>,
+    /// Queues of a network interface, if there are any.
+    queues: OnceCell<ServedQueues>,
     /// Announces on their way to the owners of their torrents.
     outbox: Outbox<Vec<ForwardedAnnounce>>,
     /// Scrapes that wait for other cores; the keys are the tokens of their waiters.
@@ -411,26 +417,31 @@ impl State {
 
     /// Serves a received batch: everything between receiving and sending it. Returns the number of requests
     /// left to other cores.
-    pub(crate) fn serve_batch(
-        &self,
-        about: Listener,
-        batch: &mut impl Datagrams,
-        forwarded: &mut Forwarded,
-    ) -> usize {
+    fn serve_batch(&self, about: Listener, batch: &mut Batch, forwarded: &mut Forwarded) -> usize {
+        self.handle(about, batch, forwarded);
+        self.pass_on(forwarded)
+    }
+
+    /// Has the handler serve a batch.
+    pub(crate) fn handle(&self, about: Listener, batch: &mut impl Datagrams, forwarded: &mut Forwarded) {
         let mut tracker = self.tracker.state();
         let mut handler = self.handler.borrow_mut();
         handler.sources().now = self.core.time();
         handler.handle(batch, about, (&mut tracker, self.core.now()), forwarded);
-        drop(handler);
-        drop(tracker);
+    }
+
+    /// Passes announces on to the owners of their torrents. Returns the number of requests left to other
+    /// cores.
+    pub(crate) fn pass_on(&self, forwarded: &mut Forwarded) -> usize {
         let mut left = forwarded.scrapes.len();
         for (owner, announce) in forwarded.announces.drain(..) {
             if self.serve_for_sleeping(owner, &announce) {
                 continue;
             }
             left += 1;
+            let family = self.family(announce.listener);
             if self.outbox.add(owner, |batch| batch.push(announce)).is_err() {
-                self.handler.borrow().give_up(about.family, Reason::Overflow);
+                self.handler.borrow().give_up(family, Reason::Overflow);
             }
         }
         self.outbox.flush();
@@ -489,7 +500,28 @@ impl State {
     }
 
     /// Writes a reply that is not part of a received batch. `encode` returns its length.
-    pub(crate) fn reply_apart(
+    fn reply_apart(
+        &self,
+        listener: usize,
+        path: ReturnPath,
+        encode: impl FnOnce(&Handler, &mut [u8]) -> usize,
+    ) {
+        if let Some(headers) = path.headers()
+            && let Some(queues) = self.queues.get()
+        {
+            let encode = |buffer: &mut [u8]| encode(&self.handler.borrow(), buffer);
+            let elsewhere = |reply: &[u8]| {
+                self.reply_by_socket(listener, path, |_, buffer| fast_path::copy(buffer, reply));
+            };
+            return queues.reply(headers, encode, elsewhere, |encode| {
+                self.reply_by_socket(listener, path, |_, buffer| encode(buffer));
+            });
+        }
+        self.reply_by_socket(listener, path, encode);
+    }
+
+    /// As [`reply_apart`](Self::reply_apart), through the socket in any case.
+    pub(crate) fn reply_by_socket(
         &self,
         listener: usize,
         path: ReturnPath,
@@ -514,6 +546,9 @@ impl State {
     }
 
     pub(crate) fn flush_replies(&self) {
+        if let Some(queues) = self.queues.get() {
+            queues.flush();
+        }
         for listener in &self.listeners {
             let mut replies = listener.replies.borrow_mut();
             if !replies.is_empty() {

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use super::socket::UdpSocket;
-use super::sys::{Envelope, Headers};
+use super::sys;
+use super::sys::Envelope;
+use crate::xdp::frame::Headers;
 
 /// Most datagrams handled between two system calls. Larger batches no longer save time: the cost of the calls
 /// themselves is spread thin, and the buffers of a batch should stay in the second-level cache.
@@ -29,7 +31,7 @@ const CACHE_LINE: usize = 64;
 /// received, by [`push`](Self::push); then replies are written and [`send`](Self::send) hands them to the
 /// kernel.
 pub struct Batch {
-    headers: Headers<BATCH>,
+    headers: sys::Headers<BATCH>,
     envelopes: Box<[Envelope]>,
     requests: Box<[[u8; REQUEST_CAPACITY]]>,
     replies: Box<[[u8; REPLY_CAPACITY]]>,
@@ -40,19 +42,49 @@ pub struct Batch {
 
 /// Where a reply goes and which local address it must leave from.
 #[derive(Clone, Copy)]
-pub struct ReturnPath(Envelope);
+pub struct ReturnPath(Path);
+
+#[derive(Clone, Copy)]
+enum Path {
+    Socket(Envelope),
+    /// The request came past the network stack.
+    Frame(Headers),
+}
+
+/// What is forwarded does not grow by frames.
+const _: () = assert!(size_of::<ReturnPath>() == size_of::<Envelope>());
 
 impl ReturnPath {
     /// A return path to an address; the kernel chooses the local address.
     #[must_use]
     pub fn to(address: SocketAddr) -> Self {
-        Self(Envelope::to(address))
+        Self(Path::Socket(Envelope::to(address)))
     }
 
-    /// A return path to an address, from the address that was contacted.
+    /// The way back for what came in a frame.
     #[must_use]
-    pub fn between(local: SocketAddr, source: SocketAddr) -> Self {
-        Self(Envelope::between(local.ip(), source))
+    pub fn by_frame(headers: Headers) -> Self {
+        Self(Path::Frame(headers))
+    }
+
+    /// The headers of the request, if it came past the network stack.
+    #[must_use]
+    pub fn headers(&self) -> Option<&Headers> {
+        match &self.0 {
+            Path::Socket(_) => None,
+            Path::Frame(headers) => Some(headers),
+        }
+    }
+
+    /// What a socket needs to reply.
+    fn envelope(&self) -> Envelope {
+        match self.0 {
+            Path::Socket(envelope) => envelope,
+            // Frames without addresses have not been taken.
+            Path::Frame(headers) => headers
+                .addresses()
+                .map_or(Envelope::EMPTY, |(source, local)| Envelope::between(local.ip(), source)),
+        }
     }
 }
 
@@ -67,7 +99,7 @@ impl Batch {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            headers: Headers::new(),
+            headers: sys::Headers::new(),
             envelopes: vec![Envelope::EMPTY; BATCH].into_boxed_slice(),
             requests: vec![[0; REQUEST_CAPACITY]; BATCH].into_boxed_slice(),
             replies: vec![[0; REPLY_CAPACITY]; BATCH].into_boxed_slice(),
@@ -138,14 +170,14 @@ impl Batch {
     /// How to answer the datagram from elsewhere.
     #[must_use]
     pub fn return_path(&self, at: usize) -> ReturnPath {
-        ReturnPath(self.envelopes[at])
+        ReturnPath(Path::Socket(self.envelopes[at]))
     }
 
     /// Adds a datagram that was received elsewhere, without its bytes; `None` if the batch is full. Returns
     /// its position.
     pub fn push(&mut self, path: ReturnPath) -> Option<usize> {
         let at = self.len;
-        *self.envelopes.get_mut(at)? = path.0;
+        *self.envelopes.get_mut(at)? = path.envelope();
         self.len += 1;
         Some(at)
     }

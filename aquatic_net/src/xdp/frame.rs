@@ -129,6 +129,66 @@ fn parse_v6(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     Some((address(8)?.into(), address(24)?.into()))
 }
 
+/// What is in front of the payload of a request: all that a reply from another buffer needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    bytes: [u8; MAX_HEADERS],
+    family: Family,
+    network: u8,
+    payload: u8,
+}
+
+const _: () = assert!(MAX_HEADERS <= 255, "offsets have 8 bits");
+
+impl Headers {
+    /// The headers of a frame whose datagram has been found.
+    #[must_use]
+    pub fn of(frame: &[u8], layout: &Layout) -> Self {
+        let mut bytes = [0; MAX_HEADERS];
+        bytes.iter_mut().zip(frame.iter().take(layout.payload)).for_each(|(to, from)| *to = *from);
+        Self { bytes, family: layout.family, network: layout.network as u8, payload: layout.payload as u8 }
+    }
+
+    /// Where the payload is.
+    fn layout(&self) -> Layout {
+        let (network, payload) = (usize::from(self.network), usize::from(self.payload));
+        Layout { family: self.family, network, payload, length: 0 }
+    }
+
+    /// Writes a reply into a buffer: `write` its payload, this the rest. Returns where it is, and its length;
+    /// `None` if there is no room.
+    pub fn reply(
+        &self,
+        buffer: &mut [u8],
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Option<(Layout, usize)> {
+        let layout = self.layout();
+        let (headers, room) = buffer.split_at_mut_checked(layout.payload)?;
+        headers.copy_from_slice(self.bytes.get(..layout.payload)?);
+        let written = write(room).min(room.len());
+        if written > 0 {
+            reply(buffer, &layout, written)?;
+        }
+        Some((layout, written))
+    }
+
+    /// Who sent the request, and the address that it was sent to.
+    #[must_use]
+    pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let packet = self.bytes.get(usize::from(self.network)..usize::from(self.payload))?;
+        let (source, local) = match self.family {
+            Family::V4 => parse_v4(packet)?,
+            Family::V6 => parse_v6(packet)?,
+        };
+        let at = usize::from(self.payload).checked_sub(UDP)?;
+        let [source_high, source_low, local_high, local_low] = *self.bytes.get(at..)?.first_chunk()?;
+        Some((
+            SocketAddr::new(source, u16::from_be_bytes([source_high, source_low])),
+            SocketAddr::new(local, u16::from_be_bytes([local_high, local_low])),
+        ))
+    }
+}
+
 /// Turns the frame of a request into that of the reply, whose payload stands where that of the request did.
 /// Returns the length of the frame; `None` if the payload is too long for the buffer or for UDP.
 pub fn reply(buffer: &mut [u8], layout: &Layout, payload: usize) -> Option<usize> {

@@ -68,9 +68,9 @@ fn network_order(number: u16) -> i32 {
     i32::from(number.to_be())
 }
 
-/// The program. `otherwise` is the verdict for frames of a queue that has no socket: [`PASS`], other than in
-/// tests.
-pub(super) fn program(maps: MapDescriptors, otherwise: u32) -> Vec<Instruction> {
+/// The program for an interface with this hardware address. `otherwise` is the verdict for frames of a queue
+/// that has no socket: [`PASS`], other than in tests.
+pub(super) fn program(maps: MapDescriptors, hardware_address: [u8; 6], otherwise: u32) -> Vec<Instruction> {
     let mut assembler = Assembler::default();
     let labels = Labels {
         pass: assembler.label(),
@@ -78,7 +78,7 @@ pub(super) fn program(maps: MapDescriptors, otherwise: u32) -> Vec<Instruction> 
         v6: assembler.label(),
         known: assembler.label(),
     };
-    check_ethernet(&mut assembler, &labels);
+    check_ethernet(&mut assembler, &labels, hardware_address);
     check_v4(&mut assembler, &labels);
     check_v6(&mut assembler, &labels);
     look_up(&mut assembler, &labels, maps, otherwise);
@@ -109,7 +109,7 @@ const VLAN: u16 = 0x8100;
 const PROVIDER_VLAN: u16 = 0x88a8;
 
 /// From the beginning of the frame to its IP header.
-fn check_ethernet(assembler: &mut Assembler, labels: &Labels) {
+fn check_ethernet(assembler: &mut Assembler, labels: &Labels, hardware_address: [u8; 6]) {
     assembler.copy(CONTEXT, R1);
     assembler.load(Size::Word, DATA, (R1, CONTEXT_DATA));
     assembler.load(Size::Word, END, (R1, CONTEXT_DATA_END));
@@ -119,11 +119,14 @@ fn check_ethernet(assembler: &mut Assembler, labels: &Labels) {
     assembler.add_number(R2, MAX_FRAME as i32);
     assembler.jump_if_register(R2, If::Less, END, labels.pass);
     need(assembler, ETHERNET, labels.pass);
-    for address in [0, 6] {
-        // Broadcast and multicast.
-        assembler.load(Size::Byte, R3, (DATA, address));
-        assembler.jump_if(R3, If::AnyBit, 1, labels.pass);
+    // For others, as an interface in promiscuous mode sees them; broadcast and multicast.
+    for (at, bytes) in (0..).step_by(2).zip(hardware_address.as_chunks::<2>().0) {
+        assembler.load(Size::Half, R3, (DATA, at));
+        assembler.jump_if(R3, If::Different, network_order(u16::from_be_bytes(*bytes)), labels.pass);
     }
+    // From a group.
+    assembler.load(Size::Byte, R3, (DATA, 6));
+    assembler.jump_if(R3, If::AnyBit, 1, labels.pass);
     assembler.load(Size::Half, R3, (DATA, IP - 2));
     let untagged = assembler.label();
     for tag in 0..MAX_TAGS as i16 {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::endpoints::listener_of;
-use super::frame::{self, Datagram, MAX_FRAME, MAX_HEADERS};
+use super::frame::{self, Datagram, Headers, MAX_FRAME, MAX_HEADERS};
 use super::program::{SWITCH_ON, SWITCH_SIZE};
 use super::sys::bpf::Numbers;
 use super::sys::socket::{BUFFER, XdpSocket};
@@ -153,7 +153,7 @@ impl XdpQueue {
         let mut sent = 0;
         for at in 0..self.requests.len() {
             let Some(Some(request)) = self.requests.get_mut(at) else { continue };
-            let Request { datagram: Datagram { layout, source, local }, listener, reply } = *request;
+            let Request { datagram: Datagram { layout, .. }, listener, reply } = *request;
             if reply == 0 {
                 continue;
             }
@@ -161,8 +161,9 @@ impl XdpQueue {
             request.reply = 0;
             let buffer = self.socket.frame_mut(at);
             if payload - layout.network + reply > max_packet {
+                let headers = Headers::of(buffer, &layout);
                 let bytes = buffer.get(payload..payload + reply).unwrap_or_default();
-                elsewhere(listener, ReturnPath::between(local, source), bytes);
+                elsewhere(listener, ReturnPath::by_frame(headers), bytes);
             } else if let Some(length) = frame::reply(buffer, &layout, reply) {
                 request.reply = length;
                 sent += 1;
@@ -172,6 +173,46 @@ impl XdpQueue {
         self.socket.finish(|at| requests.get(at).copied().flatten().map_or(0, |request| request.reply));
         self.requests.clear();
         sent
+    }
+
+    /// Writes a reply to a request that another core received, with its headers. `write` writes the payload
+    /// and returns its length. A reply that is too long for the interface is handed to `elsewhere`.
+    /// [`flush`](Self::flush) has the kernel send it. Returns whether it will be sent here. Needs a
+    /// [spare](Self::has_spare) buffer.
+    pub fn reply(
+        &mut self,
+        headers: &Headers,
+        write: impl FnOnce(&mut [u8]) -> usize,
+        elsewhere: impl FnOnce(&[u8]),
+    ) -> bool {
+        let max_packet = self.shared.max_packet.load(Ordering::Relaxed) as usize;
+        let mut is_sent = false;
+        self.socket.send_new(|buffer| {
+            let frame = buffer.get_mut(..MAX_FRAME).unwrap_or_default();
+            let Some((layout, payload)) = headers.reply(frame, write).filter(|(_, payload)| *payload > 0)
+            else {
+                return 0;
+            };
+            let end = layout.payload + payload;
+            if end - layout.network > max_packet {
+                elsewhere(frame.get(layout.payload..end).unwrap_or_default());
+                return 0;
+            }
+            is_sent = true;
+            end
+        });
+        is_sent
+    }
+
+    /// Whether there is a buffer for a reply.
+    #[must_use]
+    pub fn has_spare(&self) -> bool {
+        self.socket.has_spare()
+    }
+
+    /// Has the kernel send what has been written by [`reply`](Self::reply).
+    pub fn flush(&mut self) {
+        self.socket.hand_over();
     }
 
     /// Has the kernel go on with replies that it could not send.
@@ -243,11 +284,10 @@ impl Datagrams for XdpBatch<'_> {
     }
 
     fn return_path(&self, at: usize) -> ReturnPath {
-        let nowhere = SocketAddr::from(([0; 4], 0));
-        self.datagram(at).map_or_else(
-            || ReturnPath::to(nowhere),
-            |datagram| ReturnPath::between(datagram.local, datagram.source),
-        )
+        let Some(Datagram { layout, .. }) = self.datagram(at) else {
+            return ReturnPath::to(SocketAddr::from(([0; 4], 0)));
+        };
+        ReturnPath::by_frame(Headers::of(self.queue.socket.frame(self.place(at)), layout))
     }
 
     fn reply_buffer(&mut self, at: usize) -> &mut [u8] {

@@ -193,7 +193,12 @@ pub fn open(options: XdpOptions<'_>, blocked: &Arc<BlockList>) -> Result<Opened,
     let interface = asker.index(name).map_err(|_| XdpError::NoInterface(name.to_owned()))?;
     let all_queues = asker.queues(name).map_or(1, |queues| queues as usize).clamp(1, MAX_QUEUES);
     let maps = Maps::new(all_queues).map_err(|error| XdpError::of("make eBPF maps", &error))?;
-    let code = program::program(maps.descriptors(), PASS);
+    let hardware_address = asker.hardware_address(name).map_err(|error| {
+        XdpError::Refused(format!(
+            "{name} is no Ethernet interface: {error}. Name one that is (ip link show)"
+        ))
+    })?;
+    let code = program::program(maps.descriptors(), hardware_address, PASS);
     let program = bpf::load(&code).map_err(|error| XdpError::of("load an eBPF program", &error))?;
     let Attached { link, first, mode, refusals } = attach(&program, (name, interface), options.mode)?;
     let switches = maps.switches.map_numbers().map_err(|error| XdpError::of("map an eBPF map", &error))?;

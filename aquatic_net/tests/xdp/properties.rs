@@ -1,7 +1,7 @@
 //! What holds for every frame: also used by the fuzz target `xdp_frame`.
 
 use aquatic_common::Family;
-use aquatic_net::xdp::frame::{self, Datagram, MAX_FRAME, UDP, V4, V6};
+use aquatic_net::xdp::frame::{self, Datagram, Headers, MAX_FRAME, UDP, V4, V6};
 
 /// Ones' complement sum of 16-bit words, the slow way.
 fn sum(bytes: &[u8]) -> u32 {
@@ -31,6 +31,8 @@ pub(crate) fn check_frame(frame: &[u8], reply: usize) {
     assert_eq!(source.is_ipv4(), layout.family == Family::V4);
     assert_eq!(source.is_ipv4(), local.is_ipv4());
     assert!(layout.payload + layout.length <= frame.len(), "the payload is in the frame");
+    let headers = Headers::of(frame, &layout);
+    assert_eq!(headers.addresses(), Some((source, local)));
     let mut buffer = frame.to_vec();
     buffer.resize(frame.len().max(MAX_FRAME), 0x5a);
     buffer[layout.payload..].fill(0xa5);
@@ -48,4 +50,11 @@ pub(crate) fn check_frame(frame: &[u8], reply: usize) {
     assert_eq!((parsed.layout.payload, parsed.layout.length), (layout.payload, reply));
     assert!(checksums_are_right(&answer[layout.network..], layout.family), "{answer:?}");
     assert!(length >= layout.network + UDP);
+    let mut other = vec![0; MAX_FRAME.max(length)];
+    let written = headers.reply(&mut other, |room| {
+        room[..reply].fill(0xa5);
+        reply
+    });
+    assert_eq!(written.map(|(to, len)| (to.payload, len)), Some((layout.payload, reply)));
+    assert!(reply == 0 || other[..length] == *answer, "the same reply in another buffer");
 }

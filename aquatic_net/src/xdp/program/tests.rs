@@ -13,6 +13,8 @@ const TAKEN: u32 = 3;
 
 const V4_TO: [u8; 4] = [192, 0, 2, 1];
 const PORT: u16 = 6969;
+/// Hardware address of the interface.
+const HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 struct Loaded {
     program: OwnedFd,
@@ -29,7 +31,7 @@ fn load() -> Option<Loaded> {
             return None;
         }
     };
-    let program = bpf::load(&program(maps.descriptors(), TAKEN)).unwrap();
+    let program = bpf::load(&program(maps.descriptors(), HARDWARE, TAKEN)).unwrap();
     let listeners: Vec<SocketAddr> =
         [format!("0.0.0.0:{PORT}"), format!("[::]:{PORT}")].map(|text| text.parse().unwrap()).to_vec();
     let local = |ip: &str, tags| LocalAddress { ip: ip.parse().unwrap(), tags };
@@ -60,7 +62,7 @@ impl Loaded {
 
 /// An Ethernet header with tags.
 fn ethernet(tags: &[(u16, u16)], ethertype: u16) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    let mut frame = [HARDWARE, [2, 0, 0, 0, 0, 2]].concat();
     for (kind, tag) in tags {
         frame.extend(kind.to_be_bytes());
         frame.extend(tag.to_be_bytes());
@@ -129,6 +131,9 @@ fn what_is_for_others_is_passed() {
     pass("TCP", with(v6(16), 20, &[6]));
     pass("ARP", with(v4(16), 12, &[8, 6]));
     pass("broadcast", with(v4(16), 0, &[0xff; 6]));
+    for (at, byte) in HARDWARE.into_iter().enumerate() {
+        pass("other interface", with(v4(16), at, &[byte ^ 0x10]));
+    }
     pass("from a group", with(v4(16), 6, &[1]));
 }
 
@@ -224,7 +229,7 @@ fn a_closed_switch_passes_everything() {
 #[test]
 fn frames_of_a_queue_without_a_socket_are_passed() {
     let Some(Loaded { maps, .. }) = load() else { return };
-    let program = bpf::load(&program(maps.descriptors(), PASS)).unwrap();
+    let program = bpf::load(&program(maps.descriptors(), HARDWARE, PASS)).unwrap();
     assert_eq!(bpf::run(&program, &v4(16)).unwrap(), PASS);
 }
 

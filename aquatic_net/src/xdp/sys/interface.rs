@@ -78,7 +78,7 @@ const NAME: usize = libc::IFNAMSIZ;
 struct Request {
     name: [u8; NAME],
     number: c_int,
-    _rest: [u8; 24],
+    rest: [u8; 24],
 }
 
 impl Request {
@@ -87,7 +87,7 @@ impl Request {
         let bytes = interface.as_bytes();
         let place = name.get_mut(..bytes.len()).filter(|place| place.len() < NAME);
         place.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(bytes);
-        Ok(Self { name, number: 0, _rest: [0; 24] })
+        Ok(Self { name, number: 0, rest: [0; 24] })
     }
 
     fn ask(&mut self, socket: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<c_int> {
@@ -125,6 +125,22 @@ impl Asker {
     /// ENODEV if there is none.
     pub(in crate::xdp) fn max_packet(&self, interface: &str) -> io::Result<u32> {
         Ok(Request::about(interface)?.ask(self.0.as_fd(), libc::SIOCGIFMTU as libc::Ioctl)?.unsigned_abs())
+    }
+
+    /// Hardware address of an Ethernet interface.
+    ///
+    /// # Errors
+    /// ENODEV if there is none, EOPNOTSUPP for interfaces of other kinds.
+    pub(in crate::xdp) fn hardware_address(&self, interface: &str) -> io::Result<[u8; 6]> {
+        let mut request = Request::about(interface)?;
+        let number = request.ask(self.0.as_fd(), libc::SIOCGIFHWADDR as libc::Ioctl)?;
+        // A `struct sockaddr`: the kind of hardware, then the address.
+        let [kind_low, kind_high, first, second] = number.to_ne_bytes();
+        if u16::from_ne_bytes([kind_low, kind_high]) != libc::ARPHRD_ETHER {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        let [third, fourth, fifth, sixth, ..] = request.rest;
+        Ok([first, second, third, fourth, fifth, sixth])
     }
 
     /// Number of an interface's receive queues; `None` where the driver does not tell.

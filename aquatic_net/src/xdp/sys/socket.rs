@@ -27,6 +27,9 @@ const RING: u32 = BUFFERS;
 /// Memory that each socket locks, in bytes, besides its rings.
 pub(in crate::xdp) const LOCKED: usize = BUFFER * BUFFERS as usize;
 
+/// Buffers that are kept for replies to requests that another core received.
+const SPARE: usize = 256;
+
 /// Wake-ups in a row after which the rest of the TX ring waits for the next one. Kernels send 32 frames for
 /// each, unless they may send more.
 const WAKEUPS: usize = 4;
@@ -221,7 +224,26 @@ impl XdpSocket {
         self.hand_over();
     }
 
-    /// The caller has taken the buffer from the batch.
+    /// Sends a frame that `write` writes into a spare buffer; it returns the length. Returns whether there
+    /// was a buffer. [`hand_over`](Self::hand_over) has the kernel see it.
+    pub(in crate::xdp) fn send_new(&mut self, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
+        let Some(start) = self.spare.pop() else { return false };
+        let Some(address) = self.umem.at::<u8>(start) else { return false };
+        // SAFETY: the buffer is inside the UMEM; it is spare, so this socket alone uses it.
+        let buffer = unsafe { slice::from_raw_parts_mut(address.as_ptr(), BUFFER) };
+        match write(buffer).min(BUFFER) {
+            0 => self.spare.push(start),
+            len => self.send(start, len),
+        }
+        true
+    }
+
+    /// Whether there is a spare buffer.
+    pub(in crate::xdp) fn has_spare(&self) -> bool {
+        !self.spare.is_empty()
+    }
+
+    /// The caller has taken the buffer from the batch or from the spare ones.
     fn send(&mut self, start: usize, len: usize) {
         let entry = libc::xdp_desc { addr: start as u64, len: len as u32, options: 0 };
         if self.tx.push(entry) {
@@ -248,10 +270,12 @@ impl XdpSocket {
         self.give_back();
     }
 
-    /// Gives spare buffers to the kernel to be filled.
+    /// Gives spare buffers to the kernel to be filled, all but some.
     fn give_back(&mut self) {
         let mut given = false;
-        while let Some(start) = self.spare.pop() {
+        while self.spare.len() > SPARE
+            && let Some(start) = self.spare.pop()
+        {
             if !self.fill.push(start as u64) {
                 self.spare.push(start);
                 break;
