@@ -57,7 +57,7 @@ impl Client<'_> {
         let exchange = |mut connection: Connection| {
             connection.extend(self.options.timeout);
             connection.write_all(request).and_then(|()| connection.flush())?;
-            response::receive(&mut connection).map(|response| (connection, response))
+            response::receive(&mut connection, response::BodyOf::Reply).map(|response| (connection, response))
         };
         // The tracker may have closed a connection that was kept open; clients then open another one.
         let kept = self.connection.take().and_then(|kept| exchange(kept).ok());

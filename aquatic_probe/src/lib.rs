@@ -8,6 +8,8 @@
 //! Trackers are not trusted: what is read is bounded in size and time, and what is printed has no control
 //! characters. Blocking sockets and one exchange at a time: latencies are then those of the tracker alone.
 //!
+//! [`https`] is what remains of it for servers that are no trackers.
+//!
 //! Out of scope: load, which the load tests make, and this machine, which `aquatic_doctor` examines.
 
 #![forbid(unsafe_code)]
@@ -16,8 +18,9 @@
 mod clock;
 mod facts;
 mod http;
+pub mod https;
 mod identity;
-mod response;
+pub mod response;
 mod target;
 mod tls;
 mod transport;
@@ -102,6 +105,10 @@ pub(crate) struct Failed {
 impl Failed {
     pub(crate) fn new(check: &'static str, text: impl Into<String>) -> Self {
         Self { check, verdict: Verdict::Fault, text: text.into() }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 }
 

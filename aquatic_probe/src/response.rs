@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use flate2::read::GzDecoder;
 
 /// Maximum size of a response's head and body in bytes. newTrackon reads as much.
-pub(crate) const MAX_BODY: usize = 1 << 20;
+const MAX_BODY: usize = 1 << 20;
 const MAX_HEAD: usize = 16 << 10;
 
 /// Maximum number of header fields.
@@ -15,15 +15,28 @@ const MAX_HEADERS: usize = 64;
 
 /// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Response {
-    pub(crate) status: u16,
+pub struct Response {
+    /// Status code.
+    pub status: u16,
     /// Whether the body was compressed.
     pub(crate) gzip: bool,
     /// Whether the connection can be used again.
     pub(crate) keep_alive: bool,
     /// Where the client is sent instead.
     pub(crate) location: Option<String>,
-    pub(crate) body: Vec<u8>,
+    /// Names and values of the header fields, as they were received.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The body, unpacked.
+    pub body: Vec<u8>,
+}
+
+/// Whether the request was one whose reply has a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyOf {
+    /// It has one, if the head says so.
+    Reply,
+    /// It was a HEAD request.
+    Nothing,
 }
 
 /// How the end of a body is found.
@@ -45,7 +58,7 @@ fn bad(text: &str) -> io::Error {
 }
 
 /// Reads a response from a connection. Bytes behind it are lost: requests are not pipelined.
-pub(crate) fn receive(stream: &mut impl Read) -> io::Result<Response> {
+pub(crate) fn receive(stream: &mut impl Read, expected: BodyOf) -> io::Result<Response> {
     let mut buffer = Vec::new();
     let head = loop {
         if let Some(head) = head(&buffer)? {
@@ -63,6 +76,9 @@ pub(crate) fn receive(stream: &mut impl Read) -> io::Result<Response> {
             return Err(bad(text));
         }
     };
+    if expected == BodyOf::Nothing {
+        return Ok(head.response);
+    }
     buffer.drain(..head.length);
     let body = match head.framing {
         Framing::Length(length) if length > MAX_BODY => return Err(too_long()),
@@ -112,10 +128,12 @@ fn head(buffer: &[u8]) -> io::Result<Option<Head>> {
         gzip: false,
         keep_alive: parsed.version == Some(1),
         location: None,
+        headers: Vec::with_capacity(parsed.headers.len()),
         body: Vec::new(),
     };
     let mut framing = Framing::UntilEnd;
     for header in &*parsed.headers {
+        response.headers.push((header.name.to_owned(), header.value.to_vec()));
         let text = String::from_utf8_lossy(header.value).trim().to_lowercase();
         match header.name.to_lowercase().as_str() {
             "content-length" if framing != Framing::Chunked => {
@@ -196,7 +214,7 @@ mod tests {
     }
 
     fn body(response: &[u8]) -> Result<String, String> {
-        let read = receive(&mut Slowly(response)).map_err(|error| error.to_string())?;
+        let read = receive(&mut Slowly(response), BodyOf::Reply).map_err(|error| error.to_string())?;
         Ok(String::from_utf8_lossy(&read.body).into_owned())
     }
 
@@ -206,6 +224,14 @@ mod tests {
         assert_eq!(body(b"HTTP/1.0 200 OK\r\n\r\ndefg").unwrap(), "defg");
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nde\r\n1\r\nf\r\n0\r\n\r\n";
         assert_eq!(body(chunked).unwrap(), "def");
+    }
+
+    #[test]
+    fn the_head_is_all_that_follows_head_requests() {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nReplay-Nonce: Ab\r\n\r\n";
+        let response = receive(&mut Slowly(head), BodyOf::Nothing).unwrap();
+        assert_eq!((response.status, response.body.len()), (200, 0));
+        assert_eq!(response.headers[1], ("Replay-Nonce".to_owned(), b"Ab".to_vec()));
     }
 
     #[test]
@@ -228,7 +254,7 @@ mod tests {
     fn what_never_ends_is_refused() {
         let endless = |head: &[u8]| {
             let mut stream = head.chain(io::repeat(b'a'));
-            receive(&mut stream).unwrap_err().to_string()
+            receive(&mut stream, BodyOf::Reply).unwrap_err().to_string()
         };
         assert_eq!(endless(b""), "the response is not HTTP");
         assert!(endless(b"HTTP/1.1 200 OK\r\nA: ").contains("longer than 16 KiB"));

@@ -51,7 +51,7 @@ impl Judge {
 }
 
 /// What an error means for an operator.
-fn explain(error: &Error) -> String {
+pub(crate) fn explain(error: &Error) -> String {
     let Error::InvalidCertificate(fault) = error else { return error.to_string() };
     use CertificateError as Fault;
     if matches!(fault, Fault::UnknownIssuer) {

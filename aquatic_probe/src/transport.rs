@@ -15,12 +15,16 @@ use crate::{Facts, Failed, Options, Rows};
 
 /// A socket whose reads and writes together have to be done by a deadline, however few bytes each brings.
 #[derive(Debug)]
-struct Timed {
+pub(crate) struct Timed {
     socket: TcpStream,
     deadline: Deadline,
 }
 
 impl Timed {
+    pub(crate) fn new(socket: TcpStream, deadline: Deadline) -> Self {
+        Self { socket, deadline }
+    }
+
     /// Sets the timeouts of the socket to what is left.
     fn limit(&self) -> io::Result<()> {
         let left = self.deadline.left()?;
@@ -101,6 +105,14 @@ impl Connection {
         }
         facts.connected.get_or_insert_with(|| watch.elapsed());
         Ok(connection)
+    }
+
+    /// Completes the handshake of a TLS session over a socket.
+    pub(crate) fn with_tls(mut socket: Timed, mut tls: ClientConnection) -> io::Result<Self> {
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket)?;
+        }
+        Ok(Self { socket, tls: Some(Box::new(tls)) })
     }
 
     /// Completes the TLS handshake and returns the version of the protocol.
