@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use aquatic_acme::{Acme, AcmeReport};
 use aquatic_cli_helpers::ConfigFlags;
+use aquatic_common::config::NetworkConfig;
 use aquatic_common::{ConfigurationError, SourceLimit, SourceRules};
 use aquatic_http::{Counters, HttpConfig, HttpTracker, Sources};
 use aquatic_net::block_list::{BlockList, BlockListReloader};
@@ -19,7 +21,7 @@ use aquatic_tracker::export::{self, CoreExports, TorrentCounts};
 use aquatic_tracker::snapshot::{self, CoreSnapshots};
 use aquatic_tracker::{LocalTracker, TrackerSeed};
 use aquatic_udp::{UdpService, UdpSettings};
-use aquatic_web::{Front, FrontSettings, metrics_endpoint, reply_to_plain};
+use aquatic_web::{Front, FrontSettings, HttpChallenges, metrics_endpoint, reply_to_plain};
 use aquatic_ws::{WsOverview, WsSeed, WsTracker};
 
 use crate::config::{self, Mode, TrackerConfig};
@@ -73,20 +75,12 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
             UdpService::bind(sections, &mut engine, &seed, &blocked)
         })
         .transpose()?;
-    let tcp = (protocols.http || protocols.ws)
-        .then(|| {
-            let config = with_affordable_connections(config, memory);
-            TcpServices::open(&config, (protocols.http, protocols.ws), &mut engine, (&seed, &blocked))
-        })
-        .transpose()?;
+    let shared = (&seed, &blocked);
+    let (tcp, certificate) = open_tcp(config, (mode, memory), shared, &mut engine, &mut reloader)?;
     let udp = udp.map(|(services, changes)| {
         reloader.add(move |config| Ok(changes.send(&UdpSettings::new(&config.udp, &config.rate_limits))));
         let counts_clients = config.statistics.clients;
         services.into_iter().map(move |service| service.counting_clients(counts_clients))
-    });
-    let tcp = tcp.map(|(services, mut changes)| {
-        reloader.add(move |config| changes.apply(&with_affordable_connections(config, memory).tcp()));
-        services
     });
     let (breakers, breaker_receivers) = open_breakers(config, protocols, &mut engine)?;
     let access_list = Arc::clone(seed.access_list());
@@ -99,7 +93,8 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
         interval.set(config.statistics.interval);
         Ok(Vec::new())
     });
-    let pages = status::open(config, (protocols, memory), &mut engine, &mut reloader)?;
+    controlled.certificate.clone_from(&certificate);
+    let pages = status::open(config, (protocols, memory, certificate), &mut engine, &mut reloader)?;
     let (changes, receivers) = broadcast(engine.cores(), MAX_CHANGES).context("cannot make the mailboxes")?;
     reloader.add(move |config| Ok(changes.send(&Arc::new(config.clone()))));
     let seed = (protocols.udp || protocols.http).then_some(seed);
@@ -107,7 +102,7 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
     let mut exports = open_exports(config, &mut engine)?.into_iter();
     engine.add_periodic(reloader);
     let control = control::open(config, controlled, &mut engine)?;
-    let (mut udp, mut tcp) = (udp.into_iter().flatten(), tcp.into_iter().flatten());
+    let (mut udp, mut tcp) = (udp.into_iter().flatten(), tcp.into_iter());
     let (mut snapshots, mut pages) = (snapshots.into_iter(), pages.into_iter());
     let mut control = control.into_iter().flatten();
     let on_core = |(changes, breakers)| CoreServices {
@@ -126,6 +121,44 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
     summary::log(config, mode, engine.cores());
     engine.run(services)?;
     Ok(())
+}
+
+/// Opens what serves TCP, and has changed settings applied to it. Returns each core's part, none if nothing
+/// does, and what there is to say about the certificate, if the tracker obtains it.
+fn open_tcp(
+    config: &TrackerConfig,
+    (mode, memory): (Mode, Option<MemoryPlan>),
+    (seed, blocked): (&TrackerSeed, &Arc<BlockList>),
+    engine: &mut Engine,
+    reloader: &mut ConfigReloader,
+) -> anyhow::Result<(Vec<TcpServices>, Option<AcmeReport>)> {
+    let config::Protocols { http, ws, .. } = config.protocols(mode);
+    if !http && !ws {
+        return Ok((Vec::new(), None));
+    }
+    let acme = open_acme(config, engine, reloader)?;
+    let affordable = with_affordable_connections(config, memory);
+    let shared = (seed, blocked, acme.as_ref());
+    let (services, mut changes) = TcpServices::open(&affordable, (http, ws), engine, shared)?;
+    reloader.add(move |config| changes.apply(&with_affordable_connections(config, memory).tcp()));
+    Ok((services, acme.map(|acme| acme.report)))
+}
+
+/// Has a certificate obtained and renewed, if names for it are configured. Their list cannot become empty, or
+/// stop being so, while the tracker runs.
+fn open_acme(
+    config: &TrackerConfig,
+    engine: &mut Engine,
+    reloader: &mut ConfigReloader,
+) -> anyhow::Result<Option<Acme>> {
+    let acme = Acme::open(&config.network, &config.acme, engine)?;
+    let changes = acme.as_ref().map(Acme::changes);
+    reloader.add(move |config| match &changes {
+        Some(changes) => changes.apply(&config.network, &config.acme).map(|()| Vec::new()),
+        None if config.network.acme.is_empty() => Ok(Vec::new()),
+        None => anyhow::bail!("{} has had no names so far; restart to apply", NetworkConfig::acme),
+    });
+    Ok(acme)
 }
 
 /// Has torrents saved and loaded, if they are served and there is a state directory. Returns each core's
@@ -208,6 +241,8 @@ struct TcpServices {
     /// Limits of HTTP requests by source, and the key of their table.
     http_rules: (SourceRules, [u8; 16]),
     counts_clients: bool,
+    /// Replies to the challenges of a certificate authority.
+    challenges: Option<HttpChallenges>,
 }
 
 impl CoreService for CoreServices {
@@ -269,14 +304,18 @@ impl TcpServices {
         config: &TrackerConfig,
         (http, ws): (bool, bool),
         engine: &mut Engine,
-        (seed, blocked): (&TrackerSeed, &Arc<BlockList>),
+        (seed, blocked, acme): (&TrackerSeed, &Arc<BlockList>, Option<&Acme>),
     ) -> anyhow::Result<(Vec<Self>, TcpChanges)> {
         let names: Vec<ServiceName> = [(http, HTTP), (ws, WS)]
             .into_iter()
             .filter_map(|(serves, name)| serves.then_some(name))
             .collect();
-        let Opened { listeners, settings, forwarded, changes } =
-            config.tcp().open(engine, protocol_labels(http, ws), &names, blocked)?;
+        let Opened { listeners, settings, forwarded, changes } = config.tcp().open(
+            engine,
+            protocol_labels(http, ws),
+            &names,
+            (blocked, acme.map(|acme| &acme.tls)),
+        )?;
         // WebSocket connections are never idle in this sense.
         let settings =
             TcpSettings { evict_idle_when_full: true, reply_to_plain: reply_to_plain(), ..settings };
@@ -297,6 +336,7 @@ impl TcpServices {
             health: health.clone(),
             http_rules: http_rules.clone(),
             counts_clients: config.statistics.clients,
+            challenges: acme.map(|acme| acme.http.clone()),
         };
         Ok((listeners.into_iter().map(part).collect(), changes))
     }
@@ -309,7 +349,8 @@ impl TcpServices {
         breakers: &CoreBreakers,
         pages: Option<CoreStatus>,
     ) -> anyhow::Result<StartedTcp> {
-        let Self { listeners, settings, forwarded, http, ws, health, http_rules, counts_clients } = self;
+        let Self { listeners, settings, forwarded, http, ws, health, http_rules, counts_clients, challenges } =
+            self;
         let served = [(http.is_some(), Protocol::Http), (ws.is_some(), Protocol::Ws)];
         let protocols =
             served.into_iter().filter_map(|(is_served, protocol)| is_served.then_some(protocol)).collect();
@@ -330,7 +371,8 @@ impl TcpServices {
         let pages =
             pages.map(|pages| pages.start(core)).transpose().context("cannot start the status page")?;
         let front = Front::new(Rc::clone(core), (site, upgrade), health, FrontSettings { max_request_size })
-            .with_pages(pages);
+            .with_pages(pages)
+            .with_challenges(challenges);
         let reporting = (Rc::clone(core), front.clone());
         core.spawn(async move { report_rates(&reporting.0, &reporting.1).await });
         let breakers = TcpBreakers { breakers: breakers.clone(), protocols };

@@ -6,8 +6,8 @@ mod live;
 use std::path::PathBuf;
 
 use aquatic_common::config::{
-    AccessListConfig, CleaningConfig, ConnectionsConfig, ControlConfig, ExportsConfig, LimitsConfig,
-    LogFormat, MetricsConfig, NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig,
+    AccessListConfig, AcmeConfig, CleaningConfig, ConnectionsConfig, ControlConfig, ExportsConfig,
+    LimitsConfig, LogFormat, MetricsConfig, NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig,
     RateLimitsConfig, StatisticsConfig, Transports, UpgradeConfig, overlap,
 };
 use aquatic_common::processors::Processors;
@@ -47,8 +47,8 @@ aquatic_common::settings! {
         /// A change is noticed within about two seconds. Replace files by renaming complete ones over them.
         pub reload_on_change: bool = false;
         /// Directory in which the tracker keeps what the next process needs: the secret behind UDP connection
-        /// ids, and a snapshot of UDP and HTTP peers. It must exist and be writable for the user that the
-        /// tracker runs as, and for nobody else. If empty, nothing is kept.
+        /// ids, a snapshot of UDP and HTTP peers, and the certificate of network.acme. It must exist and be
+        /// writable for the user that the tracker runs as, and for nobody else. If empty, nothing is kept.
         pub state_directory: PathBuf = PathBuf::new();
         /// Time between two snapshots, for the case that the tracker is killed; 0 to save one only when it
         /// stops.
@@ -56,6 +56,7 @@ aquatic_common::settings! {
 
         // Sections without documentation here have that of their type.
         pub network: NetworkConfig;
+        pub acme: AcmeConfig;
         pub connections: ConnectionsConfig;
         pub proxies: ProxiesConfig;
         pub protocol: ProtocolConfig;
@@ -134,6 +135,8 @@ const READERS: &[(&str, Protocols)] = &[
     (NetworkConfig::xdp_interface, Protocols::UDP),
     (NetworkConfig::xdp_mode, Protocols::UDP),
     (NetworkConfig::enable_tls, Protocols::TCP),
+    (NetworkConfig::acme, Protocols::TCP),
+    ("acme", Protocols::TCP),
     (NetworkConfig::tls_address_ipv4, Protocols::TCP),
     (NetworkConfig::tls_address_ipv6, Protocols::TCP),
     (NetworkConfig::accept_plain, Protocols::TCP),
@@ -224,9 +227,21 @@ impl TrackerConfig {
         http || ws
     }
 
+    /// Path of the file with the certificate, if TLS connections are served.
+    pub(crate) fn certificate(&self, mode: Mode) -> Option<PathBuf> {
+        if !self.serves_tls(mode) {
+            return None;
+        }
+        Some(if self.network.acme.is_empty() {
+            self.network.tls_certificate_path.clone()
+        } else {
+            self.state_directory.join(aquatic_acme::CERTIFICATE_FILE)
+        })
+    }
+
     /// Whether a subcommand serves TLS connections.
     pub(crate) fn serves_tls(&self, mode: Mode) -> bool {
-        self.serves_tcp(mode) && self.network.enable_tls
+        self.serves_tcp(mode) && self.network.serves_tls()
     }
 
     /// The sections and keys that the engine reads.
@@ -288,6 +303,7 @@ impl TrackerConfig {
         self.exports.check(problems);
         if http || ws {
             self.tcp().check(problems);
+            self.acme.check(&self.network, !self.state_directory.as_os_str().is_empty(), problems);
         }
         if udp || http {
             self.protocol.check(&self.cleaning, problems);

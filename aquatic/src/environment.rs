@@ -5,7 +5,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use aquatic_common::AccessListMode;
-use aquatic_common::config::{AccessListConfig, MetricsConfig, NetworkConfig, RateLimitsConfig};
+use aquatic_common::config::{
+    AccessListConfig, AcmeConfig, ListenerKind, MetricsConfig, NetworkConfig, RateLimitsConfig,
+};
 use aquatic_common::settings::{Addresses, Problem};
 use aquatic_net::block_list::BlockList;
 use aquatic_net::tcp::{TlsError, TlsFiles, check_unix_socket};
@@ -31,7 +33,7 @@ pub(crate) fn files(
     if !config.rate_limits.block_list_path.as_os_str().is_empty() {
         files.push(("block list", config.rate_limits.block_list_path.clone()));
     }
-    if config.serves_tls(mode) {
+    if config.serves_tls(mode) && config.network.acme.is_empty() {
         files.push(("TLS certificate", config.network.tls_certificate_path.clone()));
         files.push(("TLS private key", config.network.tls_private_key_path.clone()));
     }
@@ -65,8 +67,14 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
     if let Err(error) = BlockList::load(&config.rate_limits.block_list_path) {
         problems.push(Problem::new(RateLimitsConfig::block_list_path, error.to_string()));
     }
-    if config.serves_tls(mode) {
+    if config.serves_tls(mode) && config.network.acme.is_empty() {
         check_tls(&config.network, problems);
+    }
+    if config.serves_tls(mode)
+        && !config.network.acme.is_empty()
+        && let Err(error) = aquatic_acme::check_roots(&config.acme)
+    {
+        problems.push(Problem::new(AcmeConfig::root_certificates_path, error.to_string()));
     }
     check_addresses(config, mode, problems);
     control::check(config, problems);
@@ -100,6 +108,9 @@ fn check_tls(network: &NetworkConfig, problems: &mut Vec<Problem>) {
 fn check_addresses(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Problem>) {
     let network = &config.network;
     let has_tls = config.serves_tls(mode);
+    let implied = network.tcp_listeners().into_iter().filter(|(_, kind)| *kind != ListenerKind::Plain);
+    let implied: Addresses =
+        Addresses(implied.map(|(address, _)| address).filter(|_| network.implies_tls_port()).collect());
     let metrics = Addresses(vec![config.metrics.address]);
     let status = Addresses(vec![config.status.address]);
     let has_status = config.status.enable && config.status.own_address;
@@ -108,6 +119,7 @@ fn check_addresses(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Proble
         (NetworkConfig::address_ipv6, &network.address_ipv6, network.use_ipv6),
         (NetworkConfig::tls_address_ipv4, &network.tls_address_ipv4, network.use_ipv4 && has_tls),
         (NetworkConfig::tls_address_ipv6, &network.tls_address_ipv6, network.use_ipv6 && has_tls),
+        (NetworkConfig::acme, &implied, has_tls),
         (MetricsConfig::address, &metrics, config.metrics.enable),
         (StatusConfig::address, &status, has_status),
     ] {

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use aquatic_acme::AcmeReport;
 use aquatic_common::config::ListenerKind;
 use aquatic_net::proxy::TrustedProxies;
 use aquatic_runtime::Engine;
-use aquatic_status::{CoreStatus, Limits, Settings};
+use aquatic_runtime::clock::calendar_seconds;
+use aquatic_status::{CertificateReport, CertificateSource, CoreStatus, Limits, Settings, duration};
 
 use crate::compose::with_affordable_connections;
 use crate::config::{Protocols, TrackerConfig};
@@ -19,7 +21,7 @@ use crate::reload::ConfigReloader;
 /// What keeps its address from being bound.
 pub(crate) fn open(
     config: &TrackerConfig,
-    (protocols, memory): (Protocols, Option<MemoryPlan>),
+    (protocols, memory, certificate): (Protocols, Option<MemoryPlan>, Option<AcmeReport>),
     engine: &mut Engine,
     reloader: &mut ConfigReloader,
 ) -> anyhow::Result<Vec<CoreStatus>> {
@@ -30,6 +32,7 @@ pub(crate) fn open(
         announce_urls: announce_urls(config, protocols),
         limits: limits_of(config),
         trusted_proxies: TrustedProxies::parse(&config.proxies.trusted_proxies)?,
+        certificate: certificate.map(certificate_source),
     };
     let opened = aquatic_status::open(settings, protocols.http || protocols.ws, engine)?;
     let Some((cores, limits)) = opened else { return Ok(Vec::new()) };
@@ -43,6 +46,15 @@ pub(crate) fn open(
         log::info!("status page: {url}; for operators: {url}?view=operator");
     }
     Ok(cores)
+}
+
+/// What the page shows of the certificate that the tracker obtains.
+fn certificate_source(report: AcmeReport) -> CertificateSource {
+    CertificateSource::new(move || {
+        let status = report.get();
+        let (text, warn) = status.text(calendar_seconds(), duration);
+        CertificateReport { expires: status.expires, text, warn }
+    })
 }
 
 /// Address of the page on a port of HTTP or WebTorrent; `None` without one, or if the kernel chooses it.

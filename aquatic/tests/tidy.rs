@@ -20,10 +20,11 @@ const MIN_CRATE_DOC_LINES: usize = 2;
 
 /// Which members each member may use: those below it. Protocol codecs and the store know nothing of the
 /// tracker around them, and nothing knows the services but the program.
-const ARROWS: [(&str, &[&str]); 22] = [
+const ARROWS: [(&str, &[&str]); 23] = [
     (
         "aquatic",
         &[
+            "aquatic_acme",
             "aquatic_cli_helpers",
             "aquatic_common",
             "aquatic_doctor",
@@ -90,6 +91,18 @@ const ARROWS: [(&str, &[&str]); 22] = [
             "aquatic_http_protocol",
             "aquatic_metrics",
             "aquatic_net",
+            "aquatic_runtime",
+            "aquatic_web",
+        ],
+    ),
+    (
+        "aquatic_acme",
+        &[
+            "aquatic_common",
+            "aquatic_metrics",
+            "aquatic_net",
+            // Its blocking client of HTTPS.
+            "aquatic_probe",
             "aquatic_runtime",
             "aquatic_web",
         ],

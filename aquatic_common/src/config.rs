@@ -1,6 +1,7 @@
 //! Sections of settings that several services read. Their names and keys are part of the interface to
 //! operators: a section has the same meaning for every service.
 
+mod acme;
 mod connections;
 mod exports;
 mod network;
@@ -9,6 +10,7 @@ mod rate_limits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use acme::{AcmeChallenges, AcmeConfig, ChallengeKind, LETS_ENCRYPT, normal_name};
 pub use connections::{ConnectionsConfig, OnMissingClient, ProxiesConfig};
 pub use exports::{ExportCompression, ExportFormat, ExportsConfig};
 pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports, XdpMode, overlap};

@@ -71,6 +71,19 @@ pub struct Asked {
     pub memory: Option<MemoryAsked>,
     /// File with the certificate, if TLS is served.
     pub certificate: Option<PathBuf>,
+    /// How the tracker obtains that certificate, if it does.
+    pub acme: Option<AcmeAsked>,
+}
+
+/// How the tracker obtains its certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AcmeAsked {
+    /// Names and addresses that it is for.
+    pub names: Vec<String>,
+    /// Ports on which the authority verifies them.
+    pub ports: Vec<u16>,
+    /// Why the last order failed; `None` if it did not.
+    pub failure: Option<String>,
 }
 
 impl Asked {

@@ -21,7 +21,7 @@ mod trust;
 
 use aquatic_cli_helpers::report::Row;
 
-pub use asked::{Asked, Listener, MemoryAsked, Transport};
+pub use asked::{AcmeAsked, Asked, Listener, MemoryAsked, Transport};
 pub use firewall::read_rules;
 pub use machine::{Machine, NetworkCard, Process, Span, Trials, running_tracker};
 pub use names::{Name, resolve};

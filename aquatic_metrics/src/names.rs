@@ -563,6 +563,24 @@ pub const CERTIFICATE_NOT_AFTER: Metric = metric(
     "Expiry time of the TLS certificate in use in seconds since 1970-01-01 UTC",
 )
 .in_unit(Unit::Seconds);
+/// Orders of certificates over ACME, by outcome: "done", "tested" in the directory for tests, or why they
+/// failed.
+pub const ACME_ORDERS: Metric =
+    metric("aquatic_acme_orders", Kind::Counter, "Orders of certificates over ACME, by outcome")
+        .labelled(&["outcome"]);
+/// Orders that have failed since the last one that did not.
+pub const ACME_FAILURES_IN_A_ROW: Metric = metric(
+    "aquatic_acme_failures_in_a_row",
+    Kind::Gauge,
+    "Orders of certificates that have failed since the last one that was fulfilled",
+);
+/// When the next order is made.
+pub const ACME_NEXT_ORDER: Metric = metric(
+    "aquatic_acme_next_order_timestamp",
+    Kind::Gauge,
+    "Time of the next order of a certificate in seconds since 1970-01-01 UTC",
+)
+.in_unit(Unit::Seconds);
 /// Connections of trusted proxies without a usable PROXY protocol header whose own address was used, by
 /// protocol.
 pub const PROXY_UNUSED: Metric = metric(

@@ -33,6 +33,7 @@ mod streams;
 mod text;
 
 pub use config::StatusConfig;
-pub use sampler::{CoreStatus, Limits, Settings, SharedLimits, open};
+pub use report::CertificateReport;
+pub use sampler::{CertificateSource, CoreStatus, Limits, Settings, SharedLimits, open};
 pub use streams::CorePages;
 pub use text::duration;

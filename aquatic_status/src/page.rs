@@ -477,7 +477,13 @@ fn limits(html: &mut String, operator: &OperatorReport) {
     } else {
         "note warn"
     };
-    put(html, format_args!("<p class=\"{class}\" id=\"degraded\">{}</p></section>", degraded(operator)));
+    put(html, format_args!("<p class=\"{class}\" id=\"degraded\">{}</p>", degraded(operator)));
+    if let Some(certificate) = &operator.certificate {
+        let class = if certificate.warn { "note warn" } else { "note" };
+        let text = text::escape(&certificate.text);
+        put(html, format_args!("<p class=\"{class}\" id=\"certificate\">{text}</p>"));
+    }
+    html.push_str("</section>");
 }
 
 /// What the tracker does not do at the moment.

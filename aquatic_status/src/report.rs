@@ -60,6 +60,19 @@ pub(crate) struct Moment<'a> {
     /// Viewers with a stream, and their maximum.
     pub(crate) streams: (usize, usize),
     pub(crate) announce_urls: &'a [String],
+    /// The certificate, if the tracker obtains it.
+    pub(crate) certificate: Option<CertificateReport>,
+}
+
+/// State of the certificate that the tracker obtains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CertificateReport {
+    /// End of the one in use in seconds since 1970; `None` without one that clients trust.
+    pub expires: Option<i64>,
+    /// What there is to say about it.
+    pub text: String,
+    /// Whether the operator has something to do about it.
+    pub warn: bool,
 }
 
 /// A count of events.
@@ -185,6 +198,8 @@ pub(crate) struct OperatorReport {
     pub(crate) rate_limiting_cores: u64,
     pub(crate) open_breakers: Vec<OpenBreaker>,
     pub(crate) degradation: Vec<Degradation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<CertificateReport>,
     pub(crate) cores: Vec<CoreReport>,
     pub(crate) limits: Vec<LimitReport>,
     pub(crate) losses: Vec<LossReport>,
@@ -400,6 +415,7 @@ impl Moment<'_> {
                 .iter()
                 .map(|(without, cores)| Degradation { without, cores: *cores })
                 .collect(),
+            certificate: self.certificate.clone(),
             cores: figures.cores.iter().zip(busy).enumerate().map(core).collect(),
             limits: self.limits(),
             losses: figures.losses.iter().map(|loss| self.loss(loss)).collect(),

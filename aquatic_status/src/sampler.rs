@@ -1,6 +1,7 @@
 //! The thread that reads the metrics once a second and makes what viewers get.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +31,7 @@ use crate::history::{self, History, Sampled, Values};
 use crate::latency;
 use crate::opentracker;
 use crate::page;
-use crate::report::{Moment, View};
+use crate::report::{CertificateReport, Moment, View};
 use crate::site::{Answer, Assets, Site};
 use crate::streams::{CorePages, SideStreams};
 
@@ -89,6 +90,25 @@ pub struct Settings<'a> {
     pub limits: Limits,
     /// Proxies whose requests are not of this machine.
     pub trusted_proxies: TrustedProxies,
+    /// What tells the state of the certificate, if the tracker obtains it.
+    pub certificate: Option<CertificateSource>,
+}
+
+/// Tells the state of the certificate.
+#[derive(Clone)]
+pub struct CertificateSource(Arc<dyn Fn() -> CertificateReport + Send + Sync>);
+
+impl CertificateSource {
+    /// Asks a function, once a second.
+    pub fn new(source: impl Fn() -> CertificateReport + Send + Sync + 'static) -> Self {
+        Self(Arc::new(source))
+    }
+}
+
+impl fmt::Debug for CertificateSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificateSource").finish_non_exhaustive()
+    }
 }
 
 /// A core's part of the status page.
@@ -118,7 +138,7 @@ pub fn open(
     serves_tcp: bool,
     engine: &mut Engine,
 ) -> anyhow::Result<Option<(Vec<CoreStatus>, SharedLimits)>> {
-    let Settings { config, announce_urls, limits, trusted_proxies } = settings;
+    let Settings { config, announce_urls, limits, trusted_proxies, certificate } = settings;
     if !config.enable || !(serves_tcp || config.own_address) {
         return Ok(None);
     }
@@ -137,6 +157,7 @@ pub fn open(
     let mut sampler = Sampler {
         announce_urls: if given.is_empty() { announce_urls } else { given.clone() },
         limits: limits.clone(),
+        certificate,
         page,
         cores,
         side,
@@ -242,6 +263,7 @@ struct Sampler {
     latency: latency::Window,
     announce_urls: Vec<String>,
     limits: SharedLimits,
+    certificate: Option<CertificateSource>,
     page: page::Page,
     cores: Vec<MailboxSender<()>>,
     side: Arc<SideStreams>,
@@ -272,6 +294,7 @@ impl Sampler {
             latency: latency::Window::default(),
             announce_urls: Vec::new(),
             limits: SharedLimits(Arc::default()),
+            certificate: None,
             page: page::Page::default(),
             cores: Vec::new(),
             side: Arc::default(),
@@ -363,6 +386,7 @@ impl Sampler {
             limits: self.limits.get(),
             streams: (self.shared.streams.load(Ordering::Relaxed), self.shared.max_streams),
             announce_urls: &self.announce_urls,
+            certificate: self.certificate.as_ref().map(|CertificateSource(source)| source()),
         };
         let previous = self.shared.published.load_full();
         let json = View::ALL.map(|view| json_of(&moment, view));

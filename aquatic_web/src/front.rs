@@ -9,6 +9,7 @@ use aquatic_http_protocol::{Framing, Persistence, PlainReply, Refused, Status, T
 use aquatic_metrics::SampledHistogram;
 use aquatic_runtime::Health;
 
+use crate::http_challenges::HttpChallenges;
 use crate::pages::{Body, PageRequest, Pages};
 use crate::session::Session;
 use crate::site::{AfterReply, Outcome, Site, Upgrade, UpgradeOutcome, WebRequest};
@@ -37,6 +38,7 @@ pub(crate) struct Shared<S, U> {
     pub(crate) site: Option<S>,
     pub(crate) upgrade: Option<U>,
     pages: Option<Rc<dyn Pages>>,
+    challenges: Option<HttpChallenges>,
     pub(crate) input: Box<[u8]>,
     pub(crate) output: Box<[u8]>,
     pub(crate) longest_reply: usize,
@@ -85,6 +87,7 @@ impl<S: Site, U, R: Runtime> Front<S, U, R> {
             site,
             upgrade,
             pages: None,
+            challenges: None,
             input: vec![0; settings.max_request_size + READ_SIZE].into_boxed_slice(),
             output: vec![0; longest_reply + REPLIES_SIZE].into_boxed_slice(),
             longest_reply,
@@ -105,6 +108,13 @@ impl<S: Site, U, R: Runtime> Front<S, U, R> {
     #[must_use]
     pub fn with_pages(self, pages: Option<Rc<dyn Pages>>) -> Self {
         self.shared.borrow_mut().pages = pages;
+        self
+    }
+
+    /// The same front, with replies to the challenges of an authority.
+    #[must_use]
+    pub fn with_challenges(self, challenges: Option<HttpChallenges>) -> Self {
+        self.shared.borrow_mut().challenges = challenges;
         self
     }
 
@@ -157,6 +167,12 @@ impl<S: Site, U> Shared<S, U> {
             };
         }
         let route = TrackerRoute::classify(request.head.path, request.head.query);
+        if route == TrackerRoute::Other
+            && let Some(challenges) = &self.challenges
+            && let Some(written) = challenges.respond(request.head.path, request.framing, reply)
+        {
+            return Routed::Reply(written, AfterReply::of(request.framing));
+        }
         if route == TrackerRoute::Other
             && let Some(pages) = &self.pages
         {

@@ -7,6 +7,7 @@
 //! - [`Pages`]: replies whose bodies many clients share, and streams of events.
 //! - [`metrics_endpoint`]: metrics and health on an address of their own, on a thread beside the cores;
 //!   [`side_listener`]: its connections.
+//! - [`HttpChallenges`]: replies to the challenges of a certificate authority.
 //!
 //! What belongs here: heads, pipelining, order of replies, plain replies, routing. What does not: sockets,
 //! TLS and deadlines (`aquatic_net`), the meaning of a request (the sites).
@@ -15,6 +16,7 @@
 #![warn(missing_docs)]
 
 mod front;
+mod http_challenges;
 pub mod metrics_endpoint;
 mod pages;
 mod session;
@@ -23,6 +25,7 @@ mod site;
 mod transport;
 
 pub use front::{Front, FrontSettings, reply_to_plain};
+pub use http_challenges::HttpChallenges;
 pub use pages::{Body, Events, PageReply, PageRequest, Pages};
 pub use site::{
     AfterReply, NoUpgrade, Outcome, Site, Upgrade, UpgradeOutcome, Upgraded, Waiting, WebRequest,

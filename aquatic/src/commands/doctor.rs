@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use aquatic_cli_helpers::report::{Report, Row, Verdict};
 use aquatic_cli_helpers::{Override, load};
+use aquatic_common::config::{ChallengeKind, normal_name};
 use aquatic_common::settings::WithEnvironment;
-use aquatic_doctor::{Asked, Listener, Machine, MemoryAsked, Transport, Trials};
+use aquatic_doctor::{AcmeAsked, Asked, Listener, Machine, MemoryAsked, Transport, Trials};
 use aquatic_probe::Target;
 use aquatic_runtime::{clock, cores, memory, startup};
 use clap::{Args, ValueEnum};
@@ -124,8 +125,9 @@ impl Doctor {
     fn hosts(&self, config: &TrackerConfig) -> Vec<String> {
         let urls = config.status.announce_urls.iter();
         let configured = urls.filter_map(|url| url.parse::<Target>().ok()).map(|target| target.host);
+        let certified = config.network.acme.iter().filter_map(|name| normal_name(name).ok());
         let mut hosts = Vec::new();
-        for host in self.host.iter().cloned().chain(configured) {
+        for host in self.host.iter().cloned().chain(configured).chain(certified) {
             if !hosts.contains(&host) {
                 hosts.push(host);
             }
@@ -185,7 +187,12 @@ fn asked(config: &TrackerConfig, mode: Mode, listeners: Vec<Listener>) -> Asked 
             least: plan.least,
             connections: plan.connections as u64,
         }),
-        certificate: config.serves_tls(mode).then(|| network.tls_certificate_path.clone()),
+        certificate: config.certificate(mode),
+        acme: (config.serves_tls(mode) && !network.acme.is_empty()).then(|| AcmeAsked {
+            names: network.acme.clone(),
+            ports: config.acme.challenge_kinds(network).into_iter().map(ChallengeKind::port).collect(),
+            failure: aquatic_acme::last_failure(&config.state_directory).map(|failure| failure.text),
+        }),
     }
 }
 

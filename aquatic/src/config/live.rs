@@ -1,7 +1,8 @@
 //! Which settings a reload changes.
 
 use aquatic_common::config::{
-    AccessListConfig, CleaningConfig, LimitsConfig, NetworkConfig, ProtocolConfig, StatisticsConfig,
+    AccessListConfig, AcmeConfig, CleaningConfig, LimitsConfig, NetworkConfig, ProtocolConfig,
+    StatisticsConfig,
 };
 use aquatic_http::HttpConfig;
 use aquatic_udp::UdpConfig;
@@ -29,8 +30,11 @@ pub(super) const APPLIES: &[(&str, Applies)] = &[
     ("state_directory", OnRestart),
     ("snapshot_interval", OnReload),
     ("network", OnRestart),
+    (NetworkConfig::acme, OnReload),
     (NetworkConfig::tls_certificate_path, OnReload),
     (NetworkConfig::tls_private_key_path, OnReload),
+    ("acme", OnReload),
+    (AcmeConfig::root_certificates_path, OnRestart),
     ("connections", OnReload),
     ("proxies", OnReload),
     (ProtocolConfig::peer_announce_interval, OnReload),

@@ -69,7 +69,7 @@ fn documentation_names_existing_keys() {
     let sections: BTreeSet<&str> = names.iter().filter_map(|name| name.split('.').next()).collect();
     for (name, entry) in entries() {
         let doc = entry.meta().doc.join(" ");
-        let words = doc.split(|letter: char| !letter.is_ascii_alphanumeric() && !"._".contains(letter));
+        let words = doc.split(|letter: char| !letter.is_ascii_alphanumeric() && !"._/".contains(letter));
         for word in words.map(|word| word.trim_end_matches('.')) {
             let is_key = word.split_once('.').is_some_and(|(section, _)| sections.contains(section));
             assert!(!is_key || names.contains(word), "{name} refers to {word}");
@@ -110,9 +110,9 @@ fn a_subcommand_prints_the_sections_that_it_reads() {
         all
     };
     assert_eq!(sections(Mode::Udp), with(&["protocol", "cleaning", "limits", "udp"]));
-    let http = ["connections", "proxies", "protocol", "cleaning", "limits", "http"];
+    let http = ["acme", "connections", "proxies", "protocol", "cleaning", "limits", "http"];
     assert_eq!(sections(Mode::Http), with(&http));
-    assert_eq!(sections(Mode::Ws), with(&["connections", "proxies", "ws"]));
+    assert_eq!(sections(Mode::Ws), with(&["acme", "connections", "proxies", "ws"]));
     assert_eq!(sections(Mode::All), with(&[&http[..], &["udp", "ws"]].concat()));
 }
 
@@ -135,6 +135,7 @@ fn a_subcommand_checks_what_it_reads() {
         ("ws.client.max_message_rate = 2000", "ws.client.max_message_burst", [true, false, false, true]),
         ("network.accept_plain = true", "network.accept_plain", [true, false, true, true]),
         ("proxies.proxy_protocol = true", "proxies.proxy_protocol", [true, false, true, true]),
+        ("network.acme = ['a.org']", "network.acme", [true, false, true, true]),
         ("status.path = '/status'", "status.path", [true; 4]),
         (
             "status.own_address = true\nstatus.address = '0.0.0.0:6969'",

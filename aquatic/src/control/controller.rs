@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
+use aquatic_acme::AcmeReport;
 use aquatic_cli_helpers::logger;
 use aquatic_common::{AccessListMode, Family, InfoHash, Prefix, Steering};
 use aquatic_metrics::{ProcessFigures, Registry, Sample, names};
@@ -58,6 +59,8 @@ pub(crate) struct Controlled {
     pub(crate) drain: DrainTrigger,
     /// `None` without a state directory.
     pub(crate) snapshots: Option<SnapshotTrigger>,
+    /// The certificate, if the tracker obtains it.
+    pub(crate) certificate: Option<AcmeReport>,
 }
 
 impl Controlled {
@@ -84,6 +87,7 @@ impl Controlled {
             reload: (engine.reload_trigger(), reloads),
             drain: engine.drain_trigger(),
             snapshots: None,
+            certificate: None,
         }
     }
 }
@@ -178,6 +182,9 @@ impl Controller {
             },
             "bans": block_list.bans().len(),
         });
+        if let Some(certificate) = &self.parts.certificate {
+            status["certificate"] = status::certificate(&certificate.get());
+        }
         let counts = status::counts(&registry.samples(), &process.samples(), self.now());
         status.as_object_mut().into_iter().for_each(|status| status.extend(members(counts.clone())));
         status

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use aquatic_acme::AcmeStatus;
 use aquatic_metrics::{Metric, Sample, names};
+use aquatic_runtime::clock::calendar_seconds;
 use serde_json::{Map, Value, json};
 
 /// The series of a metric, each with its labels and its value under this name. Series that show 0 are left
@@ -76,6 +78,14 @@ pub(super) fn counts(samples: &[Sample], process: &[Sample], now: Duration) -> V
         "dropped": series(samples, &names::DROPPED, "count"),
         "kernel_drops": sum(samples, &names::KERNEL_DROPS, None),
     })
+}
+
+/// The certificate that the tracker obtains.
+pub(super) fn certificate(status: &AcmeStatus) -> Value {
+    let (text, _) = status.text(calendar_seconds(), aquatic_status::duration);
+    let mut value = json!(status);
+    value["text"] = text.into();
+    value
 }
 
 /// What is known about connections over TCP.

@@ -33,6 +33,8 @@ fn impossible_settings_are_named_before_anything_starts() {
             &["proxies.proxy_protocol: has no effect because no proxy is trusted"],
         ),
         (&["proxies.trusted_proxies=[\"proxy\"]"], &["proxies.trusted_proxies", "10.0.0.0/8"]),
+        (&["network.acme=[\"a.example\"]"], &["network.acme: needs state_directory"]),
+        (&["network.acme=[\"*.example\"]"], &["network.acme: \"*.example\" is a wildcard"]),
         (&["network.use_ipv4=false"], &["network.use_ipv4: is false", "no address to listen on"]),
         (&["network.unix_socket_mode=rw"], &["network.unix_socket_mode", "660"]),
         (&["cleaning.max_connection_idle=5"], &["it was replaced by connections.max_connection_idle"]),

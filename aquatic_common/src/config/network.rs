@@ -1,6 +1,6 @@
 //! Section `[network]`: listening addresses of all protocols, and TLS.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::{DEFAULT_PORT, MetricsConfig};
@@ -28,6 +28,9 @@ crate::choice! {
 
 /// Maximum length of the name of a network interface in bytes: `IFNAMSIZ` without its final zero.
 const MAX_INTERFACE_NAME: usize = 15;
+
+/// Port that TLS is served on unless addresses say otherwise.
+pub(super) const TLS_PORT: u16 = 443;
 
 crate::settings! {
     /// Listening addresses and TLS. UDP and TCP (HTTP and WebTorrent) use the same addresses and port
@@ -62,6 +65,12 @@ crate::settings! {
         pub xdp_mode: XdpMode = XdpMode::Auto;
         /// Encrypt TCP connections with TLS 1.2 or 1.3.
         pub enable_tls: bool = false;
+        /// Names and IP addresses of the tracker, for which a certificate is obtained from Let's Encrypt, or
+        /// the authority of acme.directory, and renewed: ["tracker.example.org"]. By naming them you agree to
+        /// the terms of service of that authority. Needs state_directory, and port 443 or 80 of each name to
+        /// lead to the tracker. Implies TLS: on port 443, unless enable_tls is true or there are addresses
+        /// for TLS. See docs/acme.md.
+        pub acme: Vec<String> = Vec::new();
         /// Address and port for TLS over IPv4, or a list of them. If both lists are empty, TLS is used on
         /// address_ipv4 and address_ipv6. Otherwise TCP connections to those are not encrypted.
         pub tls_address_ipv4: Addresses = Addresses(Vec::new());
@@ -106,10 +115,30 @@ impl NetworkConfig {
 
     /// The additional addresses for TLS, with their families, IPv4 first.
     fn tls_addresses(&self) -> impl Iterator<Item = (Family, SocketAddr)> {
-        self.of_families(&self.tls_address_ipv4, &self.tls_address_ipv6)
+        if self.has_tls_addresses() || !self.implies_tls_port() {
+            return self.of_families(&self.tls_address_ipv4, &self.tls_address_ipv6);
+        }
+        let port = |ip: IpAddr| Addresses(vec![SocketAddr::new(ip, TLS_PORT)]);
+        self.of_families(&port(Ipv4Addr::UNSPECIFIED.into()), &port(Ipv6Addr::UNSPECIFIED.into()))
     }
 
-    fn of_families(&self, v4: &Addresses, v6: &Addresses) -> impl Iterator<Item = (Family, SocketAddr)> {
+    /// Whether TLS is served.
+    #[must_use]
+    pub fn serves_tls(&self) -> bool {
+        self.enable_tls || !self.acme.is_empty()
+    }
+
+    /// Whether TLS is served on its usual port because of the names for a certificate alone.
+    #[must_use]
+    pub fn implies_tls_port(&self) -> bool {
+        !self.enable_tls && !self.acme.is_empty() && !self.has_tls_addresses()
+    }
+
+    fn of_families(
+        &self,
+        v4: &Addresses,
+        v6: &Addresses,
+    ) -> impl Iterator<Item = (Family, SocketAddr)> + use<> {
         let of = |family, is_used: bool, addresses: &Addresses| {
             let addresses = if is_used { addresses.0.clone() } else { Vec::new() };
             addresses.into_iter().map(move |address| (family, address))
@@ -124,7 +153,8 @@ impl NetworkConfig {
         let encrypted = if self.accept_plain { ListenerKind::TlsOrPlain } else { ListenerKind::Tls };
         let shared =
             if self.enable_tls && !self.has_tls_addresses() { encrypted } else { ListenerKind::Plain };
-        let tls = self.tls_addresses().filter(|_| self.enable_tls).map(|(_, address)| (address, encrypted));
+        let serves_tls = self.serves_tls();
+        let tls = self.tls_addresses().filter(|_| serves_tls).map(|(_, address)| (address, encrypted));
         self.addresses().map(|(_, address)| (address, shared)).chain(tls).collect()
     }
 
@@ -242,12 +272,13 @@ impl NetworkConfig {
     }
 
     fn check_tls_addresses(&self, problems: &mut Vec<Problem>) {
-        let requires_tls = format!("has no effect unless {} is true", Self::enable_tls);
+        let requires_tls =
+            format!("has no effect unless {} is true or {} has names", Self::enable_tls, Self::acme);
         for (family, key, addresses) in [
             (Family::V4, Self::tls_address_ipv4, &self.tls_address_ipv4),
             (Family::V6, Self::tls_address_ipv6, &self.tls_address_ipv6),
         ] {
-            if !self.enable_tls && !addresses.0.is_empty() {
+            if !self.serves_tls() && !addresses.0.is_empty() {
                 problems.push(Problem::new(key, requires_tls.clone()));
             }
             check_list(family, key, addresses, problems);
@@ -260,10 +291,10 @@ impl NetworkConfig {
                 }
             }
         }
-        if !self.enable_tls && self.accept_plain {
+        if !self.serves_tls() && self.accept_plain {
             problems.push(Problem::new(Self::accept_plain, requires_tls));
         }
-        if self.enable_tls && self.has_tls_addresses() && self.tls_addresses().next().is_none() {
+        if self.serves_tls() && self.has_tls_addresses() && self.tls_addresses().next().is_none() {
             let text =
                 "is true, but the families of the TLS addresses are switched off, so nothing is encrypted";
             problems.push(Problem::new(Self::enable_tls, text));
@@ -275,9 +306,22 @@ impl NetworkConfig {
             (Self::tls_certificate_path, &self.tls_certificate_path),
             (Self::tls_private_key_path, &self.tls_private_key_path),
         ] {
-            match (self.enable_tls, path.as_os_str().is_empty()) {
+            let is_empty = path.as_os_str().is_empty();
+            if !self.acme.is_empty() {
+                if !is_empty {
+                    let text =
+                        format!("has no effect because {} has names; leave one of the two out", Self::acme);
+                    problems.push(Problem::new(key, text));
+                }
+                continue;
+            }
+            match (self.enable_tls, is_empty) {
                 (true, true) => {
-                    let text = format!("is required when {} is true", Self::enable_tls);
+                    let text = format!(
+                        "is required when {} is true, unless {} has names",
+                        Self::enable_tls,
+                        Self::acme
+                    );
                     problems.push(Problem::new(key, text));
                 }
                 (false, false) => {
@@ -458,6 +502,33 @@ mod tests {
         };
         assert_eq!(keys(named), files, "a certificate without TLS is a mistake");
         assert_eq!(keys(enable_tls), [""; 0]);
+    }
+
+    #[test]
+    fn names_for_a_certificate_imply_tls() {
+        let named = |network: &mut NetworkConfig| network.acme = vec!["a.org".to_owned()];
+        assert_eq!(keys(named), [""; 0]);
+        let with_files = |network: &mut NetworkConfig| {
+            enable_tls(network);
+            named(network);
+        };
+        assert_eq!(keys(with_files), ["network.tls_certificate_path", "network.tls_private_key_path"]);
+        let ports = |change: &dyn Fn(&mut NetworkConfig)| {
+            let mut network = NetworkConfig { use_ipv6: false, ..NetworkConfig::default() };
+            named(&mut network);
+            change(&mut network);
+            network.tcp_listeners().iter().map(|(address, kind)| (address.port(), *kind)).collect::<Vec<_>>()
+        };
+        use ListenerKind::{Plain, Tls};
+        assert_eq!(ports(&|_| ()), [(6969, Plain), (443, Tls)]);
+        assert_eq!(ports(&|network| network.enable_tls = true), [(6969, Tls)]);
+        let elsewhere = |network: &mut NetworkConfig| network.tls_address_ipv4 = addresses(&["0.0.0.0:8443"]);
+        assert_eq!(ports(&elsewhere), [(6969, Plain), (8443, Tls)]);
+        let taken = |network: &mut NetworkConfig| {
+            named(network);
+            network.address_ipv4 = addresses(&["0.0.0.0:443"]);
+        };
+        assert_eq!(keys(taken), ["network.tls_address_ipv4"]);
     }
 
     #[test]

@@ -177,8 +177,8 @@ impl TcpConfig<'_> {
         }
     }
 
-    /// Binds all addresses, reads the certificate, has the engine keep it up to date, and logs where the
-    /// service can be reached.
+    /// Binds all addresses, reads the certificate unless one is `installed`, has the engine keep it up to
+    /// date, and logs where the service can be reached.
     ///
     /// # Errors
     /// What keeps the service from listening, with what to do about it.
@@ -187,16 +187,19 @@ impl TcpConfig<'_> {
         engine: &mut Engine,
         protocols: Protocols,
         names: &[ServiceName],
-        blocked: &Arc<BlockList>,
+        (blocked, installed): (&Arc<BlockList>, Option<&Arc<Tls>>),
     ) -> anyhow::Result<Opened> {
         let network = self.network;
-        let tls = if network.enable_tls {
-            let tls = Tls::load(TlsFiles::of(network)).map_err(ConfigurationError::new)?;
-            engine.add_periodic(tls.reloader(engine.registry()));
-            Some(tls)
-        } else {
-            None
+        let tls = match installed {
+            Some(tls) => Some(Arc::clone(tls)),
+            None if network.enable_tls => {
+                Some(Tls::load(TlsFiles::of(network)).map_err(ConfigurationError::new)?)
+            }
+            None => None,
         };
+        if let Some(tls) = &tls {
+            engine.add_periodic(tls.reloader(engine.registry()));
+        }
         let listeners = self.listeners().len() + usize::from(network.has_unix_socket());
         let max_connections =
             startup::allow_connections(self.connections.max_connections, engine.cores(), listeners)?;

@@ -21,6 +21,7 @@
 //!   own.
 
 mod accept;
+mod alpn_challenge;
 mod balancer;
 mod bind;
 pub mod config;
@@ -46,6 +47,6 @@ pub use counters::Protocols;
 pub use deadlines::{DeadlineHandle, Deadlines, Phase, SWEEP_INTERVAL};
 pub use handshakes::HandshakeLimits;
 pub use socket_file::SocketFile;
-pub use tls::{Tls, TlsError, TlsFiles, TlsReloader};
+pub use tls::{Tls, TlsError, TlsFiles, TlsPair, TlsReloader};
 pub use unix_socket::{LocalListener, UnixBindError, check_unix_socket};
 pub use validity::{Validity, Verdict};

@@ -3,6 +3,9 @@
 //! Invariants: whatever is in use has been read completely and fits together; a bad new certificate changes
 //! nothing. Connections keep the configuration they began with. Session tickets are made with one set of keys
 //! for all cores and all certificates of the process, so a client may resume anywhere.
+//!
+//! A certificate comes from files, or from whoever [installs](Tls::install) it, who may also have handshakes
+//! for challenges answered ([`alpn_challenge`](super::alpn_challenge)).
 
 use std::fmt;
 use std::fs;
@@ -16,10 +19,11 @@ use aquatic_common::config::{NetworkConfig, PrivilegesConfig};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, ServerConfig};
 
+use super::alpn_challenge::{ACME_ALPN, ChallengeCertificates, WithChallenges};
 use super::validity::{Validity, Verdict};
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::Periodic;
@@ -146,8 +150,8 @@ impl std::error::Error for TlsError {}
 
 /// The certificate in use, for all cores.
 pub struct Tls {
-    /// The files for the next reload.
-    files: Mutex<TlsFiles>,
+    /// The files for the next reload; `None` if certificates are installed.
+    files: Mutex<Option<TlsFiles>>,
     /// The files as they were before they were read for the first time.
     first_read: [Stamp; 2],
     provider: Arc<CryptoProvider>,
@@ -155,10 +159,23 @@ pub struct Tls {
     current: Mutex<Loaded>,
 }
 
+/// Certificate and key, for [`Tls::install`].
+#[derive(Debug)]
+pub struct TlsPair {
+    /// The certificate and those between it and the root, in this order.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub key: PrivateKeyDer<'static>,
+    /// File that it is kept in, for the log; `None` if it is only used until there is another one: clients do
+    /// not trust it.
+    pub path: Option<PathBuf>,
+}
+
 /// A certificate as it is used.
 struct Loaded {
     /// The certificate's file.
     path: PathBuf,
+    certified: Arc<CertifiedKey>,
     config: Arc<ServerConfig>,
     /// Unknown if the certificate cannot be understood; rustls and the clients decide whether it can be used.
     validity: Option<Validity>,
@@ -180,18 +197,67 @@ impl Tls {
         let ticketer = ring::Ticketer::new().map_err(|error| TlsError::Setup(error.to_string()))?;
         let first_read = stamps(&files);
         let loaded = read(&files, &provider, &ticketer)?;
-        let (files, current) = (Mutex::new(files), Mutex::new(loaded));
+        let (files, current) = (Mutex::new(Some(files)), Mutex::new(loaded));
         let tls = Self { files, first_read, provider, ticketer, current };
         tls.tell_validity();
         Ok(Arc::new(tls))
     }
 
-    /// Replaces the files. They are used from the next [`reload`](Self::reload) that succeeds.
-    pub fn configure(&self, files: TlsFiles) {
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    /// Begins with a certificate that is replaced by [`install`](Self::install) only, not from files.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn installed(pair: TlsPair) -> Result<Arc<Self>, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let ticketer = ring::Ticketer::new().map_err(|error| TlsError::Setup(error.to_string()))?;
+        let loaded = load_pair(pair, &provider, &ticketer)?;
+        let (files, current) = (Mutex::new(None), Mutex::new(loaded));
+        let tls = Self { files, first_read: [None; 2], provider, ticketer, current };
+        tls.tell_validity();
+        Ok(Arc::new(tls))
     }
 
-    fn files(&self) -> TlsFiles {
+    /// Takes another certificate into use, as a reload does. Challenges end.
+    ///
+    /// # Errors
+    /// What is wrong with it; the one in use stays.
+    pub fn install(&self, pair: TlsPair) -> Result<(), TlsError> {
+        let new = load_pair(pair, &self.provider, &self.ticketer)?;
+        drop(self.with_current(|current| std::mem::replace(current, new)));
+        self.tell_validity();
+        Ok(())
+    }
+
+    /// Answers handshakes of the TLS-ALPN-01 challenge with these certificates, by the name that is asked
+    /// for, until they are replaced. Other handshakes are not affected.
+    ///
+    /// # Errors
+    /// A key that cannot be used.
+    pub fn set_challenges(
+        &self,
+        pairs: Vec<(String, CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> Result<(), TlsError> {
+        let mut challenges = ChallengeCertificates::new();
+        for (name, certificate, key) in pairs {
+            let key = self.provider.key_provider.load_private_key(key);
+            let key = key.map_err(|error| TlsError::Setup(error.to_string()))?;
+            challenges.insert(name, Arc::new(CertifiedKey::new(vec![certificate], key)));
+        }
+        let certified = self.with_current(|current| Arc::clone(&current.certified));
+        let config = server_config(&certified, challenges, &self.provider, &self.ticketer)?;
+        // Whoever sets challenges is whoever installs certificates, so it is still the same one.
+        drop(self.with_current(|current| std::mem::replace(&mut current.config, config)));
+        Ok(())
+    }
+
+    /// Replaces the files. They are used from the next [`reload`](Self::reload) that succeeds. Without effect
+    /// if certificates are installed.
+    pub fn configure(&self, files: TlsFiles) {
+        let mut current = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = current.take().map(|_| files);
+    }
+
+    fn files(&self) -> Option<TlsFiles> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -208,6 +274,12 @@ impl Tls {
         let Some(validity) = self.validity() else { return };
         let path = self.with_current(|current| current.path.clone());
         let verdict = validity.at(calendar_seconds());
+        if self.files().is_none()
+            && let Verdict::Good(days) | Verdict::EndsSoon(days) = verdict
+        {
+            log::info!("the TLS certificate in {} is valid for {days} more day(s)", path.display());
+            return;
+        }
         let level = if matches!(verdict, Verdict::Good(_)) { log::Level::Info } else { log::Level::Warn };
         log::log!(level, "the TLS certificate in {} {verdict}", path.display());
     }
@@ -217,12 +289,14 @@ impl Tls {
         self.with_current(|current| Arc::clone(&current.config))
     }
 
-    /// Reads certificate and key again; connections that are open are not affected.
+    /// Reads certificate and key again; connections that are open are not affected. Without effect if
+    /// certificates are installed.
     ///
     /// # Errors
     /// What is wrong with them; those in use stay in use.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let new = read(&self.files(), &self.provider, &self.ticketer)?;
+        let Some(files) = self.files() else { return Ok(()) };
+        let new = read(&files, &self.provider, &self.ticketer)?;
         drop(self.with_current(|current| std::mem::replace(current, new)));
         self.tell_validity();
         Ok(())
@@ -255,31 +329,74 @@ fn read(
 ) -> Result<Loaded, TlsError> {
     let TlsFiles { certificate, private_key } = files;
     let chain = read_chain(certificate)?;
+    let key = read_key(private_key)?;
+    load(chain, key, (certificate, private_key), (provider, ticketer))
+}
+
+fn load_pair(
+    TlsPair { chain, key, path }: TlsPair,
+    provider: &Arc<CryptoProvider>,
+    ticketer: &Arc<dyn ProducesTickets>,
+) -> Result<Loaded, TlsError> {
+    let is_for_now = path.is_none();
+    let path = path.unwrap_or_default();
+    let loaded = load(chain, key, (&path, &path), (provider, ticketer))?;
+    // Nobody is to wait for the end of a certificate that nobody trusts.
+    Ok(Loaded { validity: loaded.validity.filter(|_| !is_for_now), ..loaded })
+}
+
+/// Puts certificate and key together. The paths are those that errors name.
+fn load(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    (certificate, private_key): (&Path, &Path),
+    (provider, ticketer): (&Arc<CryptoProvider>, &Arc<dyn ProducesTickets>),
+) -> Result<Loaded, TlsError> {
     let validity = chain.first().and_then(|certificate| Validity::of(certificate));
     let key = provider
         .key_provider
-        .load_private_key(read_key(private_key)?)
-        .map_err(|error| TlsError::BadKey(private_key.clone(), error.to_string()))?;
+        .load_private_key(key)
+        .map_err(|error| TlsError::BadKey(private_key.to_owned(), error.to_string()))?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
         Err(Error::InconsistentKeys(_)) => {
-            return Err(TlsError::Mismatch(certificate.clone(), private_key.clone()));
+            return Err(TlsError::Mismatch(certificate.to_owned(), private_key.to_owned()));
         }
-        Err(error) => return Err(TlsError::BadCertificate(certificate.clone(), error.to_string())),
+        Err(error) => return Err(TlsError::BadCertificate(certificate.to_owned(), error.to_string())),
     }
+    let certified = Arc::new(certified);
+    let config = server_config(&certified, ChallengeCertificates::new(), provider, ticketer)?;
+    Ok(Loaded { path: certificate.to_owned(), certified, config, validity })
+}
+
+fn server_config(
+    certified: &Arc<CertifiedKey>,
+    challenges: ChallengeCertificates,
+    provider: &Arc<CryptoProvider>,
+    ticketer: &Arc<dyn ProducesTickets>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let has_challenges = !challenges.is_empty();
+    let resolver: Arc<dyn ResolvesServerCert> = if has_challenges {
+        Arc::new(WithChallenges { usual: Arc::clone(certified), challenges })
+    } else {
+        Arc::new(SingleCertAndKey::from(CertifiedKey::clone(certified)))
+    };
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Setup(error.to_string()))?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        .with_cert_resolver(resolver);
     config.alpn_protocols = vec![ALPN.to_vec()];
+    if has_challenges {
+        config.alpn_protocols.push(ACME_ALPN.to_vec());
+    }
     config.ticketer = Arc::clone(ticketer);
     // Sessions are in the tickets; a store would be a lock that all cores share.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // Clients of a tracker seldom open several connections at the same time.
     config.send_tls13_tickets = 1;
-    Ok(Loaded { path: certificate.clone(), config: Arc::new(config), validity })
+    Ok(Arc::new(config))
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -315,6 +432,10 @@ fn stamp(path: &Path) -> Stamp {
     Some((data.dev(), data.ino(), data.mtime(), data.mtime_nsec(), data.len()))
 }
 
+fn stamps_of(files: Option<&TlsFiles>) -> [Stamp; 2] {
+    files.map_or([None; 2], stamps)
+}
+
 fn stamps(files: &TlsFiles) -> [Stamp; 2] {
     [stamp(&files.certificate), stamp(&files.private_key)]
 }
@@ -339,7 +460,7 @@ impl TlsReloader {
 
     fn try_reload(&mut self) {
         // Before they are read: a change during that is seen the next time.
-        let files = self.tls.files();
+        let Some(files) = self.tls.files() else { return };
         self.stamps = stamps(&files);
         match self.tls.reload() {
             Ok(()) => {
@@ -359,9 +480,10 @@ impl Periodic for TlsReloader {
     fn tick(&mut self, now: Duration) {
         if now >= self.next {
             self.next = now + FILE_INTERVAL;
-            if stamps(&self.tls.files()) != self.stamps {
+            if stamps_of(self.tls.files().as_ref()) != self.stamps {
                 self.try_reload();
             }
+            self.show_end();
         }
         if now >= self.next_calendar {
             self.next_calendar = now + CALENDAR_INTERVAL;

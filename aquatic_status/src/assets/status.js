@@ -83,6 +83,11 @@
     const element = one("#degraded");
     write(element, degraded.join("") || "Nothing is degraded");
     element.classList.toggle("warn", degraded.length > 0);
+    if (data.certificate) {
+      const certificate = one("#certificate");
+      write(certificate, data.certificate.text);
+      certificate.classList.toggle("warn", data.certificate.warn);
+    }
     const body = one("#losses tbody");
     body.replaceChildren(...data.losses.map((loss) => {
       const row = document.createElement("tr");

@@ -144,6 +144,9 @@ fn status(reply: &Value) -> String {
     ] {
         let _ = writeln!(out, "{name:<16} {value}");
     }
+    if reply["certificate"].is_object() {
+        let _ = writeln!(out, "{:<16} {}", "certificate", text(&reply["certificate"], "text"));
+    }
     for row in rows(reply, "swarms") {
         let _ = writeln!(
             out,
@@ -303,6 +306,7 @@ mod tests {
             "requests": [{"protocol": "udp", "family": "ipv4", "action": "announce", "count": 123_456_789_012_u64}],
             "dropped": [{"protocol": "udp", "family": "ipv6", "reason": "bad_connection_id", "count": 7}],
             "kernel_drops": 3,
+            "certificate": {"expires": 1_800_000_000, "text": "The certificate for a.org expires in 9 d 3 h."},
         });
         let torrent = json!({
             "info_hash": hash, "served": false, "by_hand": "deny", "core": 1,
@@ -312,6 +316,7 @@ mod tests {
         let top_request: Request = serde_json::from_str(r#"{"command":"top","of":"torrents"}"#).unwrap();
         for (request, value, part) in [
             (Request::Status {}, &status, "10,000,000 torrents, 15,000,000 seeders"),
+            (Request::Status {}, &status, "certificate      The certificate for a.org expires in 9 d 3 h."),
             (Request::Torrent { info_hash: hash.clone() }, &torrent, "not served, denied by hand; on core 1"),
             (top_request, &top, "3,000,000"),
             (Request::Bans {}, &json!({}), "nothing is blocked"),

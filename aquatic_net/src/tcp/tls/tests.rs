@@ -131,3 +131,121 @@ fn changed_files_are_noticed_and_bad_ones_reported_once() {
     reloader.reload();
     assert_eq!(reloader.done.get(), 3, "a signal reads them in any case");
 }
+
+/// The certificate that a client sees that offers these protocols and asks for a name; `None` if the
+/// handshake fails.
+fn seen(tls: &Tls, protocols: &[&[u8]], name: &str) -> Option<(CertificateDer<'static>, Option<Vec<u8>>)> {
+    let provider = Arc::new(ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anything(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let name = name.to_owned().try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut server = rustls::ServerConnection::new(tls.config()).unwrap();
+    for _ in 0..4 {
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).unwrap();
+        }
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            server.read_tls(&mut rest).unwrap();
+            server.process_new_packets().ok()?;
+        }
+        let mut bytes = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut bytes).unwrap();
+        }
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            client.read_tls(&mut rest).unwrap();
+            client.process_new_packets().ok()?;
+        }
+    }
+    let certificate = client.peer_certificates()?.first()?.clone().into_owned();
+    Some((certificate, client.alpn_protocol().map(<[u8]>::to_vec)))
+}
+
+/// Trusts every certificate: what is looked at is which one it is.
+#[derive(Debug)]
+struct Anything(Arc<CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for Anything {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn pair(name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let pair = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    (pair.cert.der().clone(), PrivateKeyDer::Pkcs8(pair.signing_key.serialize_der().into()))
+}
+
+#[test]
+fn only_handshakes_of_a_challenge_get_its_certificate() {
+    let ((usual, key), (challenge, challenge_key)) = (pair("a.org"), pair("a.org"));
+    let tls = Tls::installed(TlsPair { chain: vec![usual.clone()], key, path: None }).unwrap();
+    let (http, acme): (&[u8], &[u8]) = (b"http/1.1", b"acme-tls/1");
+    let usual_over_http = Some((usual.clone(), Some(http.to_vec())));
+    assert_eq!(seen(&tls, &[http], "a.org"), usual_over_http);
+    assert_eq!(seen(&tls, &[acme], "a.org"), None, "no challenge is under way");
+    tls.set_challenges(vec![("a.org".to_owned(), challenge.clone(), challenge_key)]).unwrap();
+    assert_eq!(seen(&tls, &[http], "a.org"), usual_over_http);
+    assert_eq!(seen(&tls, &[acme, http], "a.org"), usual_over_http);
+    assert_eq!(seen(&tls, &[], "a.org"), Some((usual, None)));
+    assert_eq!(seen(&tls, &[acme], "A.org"), Some((challenge, Some(acme.to_vec()))));
+    assert_eq!(seen(&tls, &[acme], "b.org"), None, "another name");
+    tls.set_challenges(Vec::new()).unwrap();
+    assert_eq!(seen(&tls, &[acme], "a.org"), None);
+}
+
+#[test]
+fn an_installed_certificate_replaces_a_placeholder_and_bad_ones_nothing() {
+    let ((first, key), (second, second_key), (third, _)) = (pair("a.org"), pair("a.org"), pair("a.org"));
+    let tls = Tls::installed(TlsPair { chain: vec![first], key, path: None }).unwrap();
+    assert_eq!(tls.validity(), None, "nobody waits for its end");
+    let path = Some(PathBuf::from("/state/certificate.pem"));
+    tls.install(TlsPair { chain: vec![second.clone()], key: second_key.clone_key(), path: path.clone() })
+        .unwrap();
+    assert!(tls.validity().is_some());
+    let mismatch = tls.install(TlsPair { chain: vec![third], key: second_key, path });
+    assert!(matches!(mismatch, Err(TlsError::Mismatch(..))));
+    tls.configure(TlsFiles { certificate: "/none".into(), private_key: "/none".into() });
+    tls.reload().unwrap();
+    assert_eq!(seen(&tls, &[], "a.org").unwrap().0, second);
+}

@@ -1,0 +1,185 @@
+//! Certificates over ACME (RFC 8555): for the names in the configuration, obtained and renewed without help.
+//!
+//! [`plan`] decides what to do next, as a pure function of time and state, with tests that run for years. One
+//! thread beside the cores does it: [`order`] talks to the authority with blocking calls, [`store`] keeps
+//! files in the state directory. Cores see nothing of it: a new certificate is taken into use as by a reload
+//! ([`Tls::install`]), and challenges are answered by what is there for other reasons, the certificate
+//! resolver of TLS and the routing of HTTP.
+//!
+//! The tracker never waits for a certificate. Until the first one is there, TLS clients get one that nobody
+//! trusts.
+//!
+//! What the authority sends is not trusted: replies are bounded in size and time, and its words get into the
+//! log without control characters.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod challenge;
+mod client;
+mod failure;
+mod order;
+mod pause;
+mod plan;
+mod service;
+mod status;
+mod store;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use aquatic_common::ConfigurationError;
+use aquatic_common::config::{AcmeConfig, NetworkConfig, normal_name};
+use aquatic_net::tcp::{Tls, TlsPair};
+use aquatic_runtime::Engine;
+use aquatic_web::HttpChallenges;
+
+use crate::client::Client;
+use crate::plan::Wanted;
+use crate::service::{Counters, Service};
+use crate::store::Store;
+
+pub use status::{AcmeFailure, AcmeReport, AcmeStatus};
+
+/// Name of the file with certificate and key in the state directory.
+pub const CERTIFICATE_FILE: &str = "acme-certificate.pem";
+
+/// What the thread works with, from the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) config: AcmeConfig,
+    pub(crate) wanted: Wanted,
+}
+
+impl Settings {
+    fn of(network: &NetworkConfig, config: &AcmeConfig) -> Self {
+        let wanted = Wanted {
+            // Others have been reported by the check of the configuration.
+            names: network.acme.iter().filter_map(|name| normal_name(name).ok()).collect(),
+            directory: config.directory.clone(),
+            staging: config.staging().map(str::to_owned),
+            challenges: config.challenge_kinds(network),
+        };
+        Self { config: config.clone(), wanted }
+    }
+}
+
+/// What the tracker needs of it.
+pub struct Acme {
+    /// The certificate in use.
+    pub tls: Arc<Tls>,
+    /// Replies to challenges over HTTP.
+    pub http: HttpChallenges,
+    /// What there is to say about it.
+    pub report: AcmeReport,
+    settings: Sender<Settings>,
+}
+
+impl fmt::Debug for Acme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acme").field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
+/// Changes what a running tracker asks for.
+#[derive(Clone, Debug)]
+pub struct AcmeChanges(Sender<Settings>);
+
+impl Acme {
+    /// Takes the last certificate into use, or a placeholder, and has the engine run the thread that obtains
+    /// and renews it. `None` if no names are configured.
+    ///
+    /// # Errors
+    /// Settings or files that cannot be used. That the authority cannot be reached is none.
+    pub fn open(
+        network: &NetworkConfig,
+        config: &AcmeConfig,
+        engine: &mut Engine,
+    ) -> anyhow::Result<Option<Self>> {
+        if network.acme.is_empty() {
+            return Ok(None);
+        }
+        let settings = Settings::of(network, config);
+        let Some(directory) = engine.state_directory() else {
+            anyhow::bail!("{} needs state_directory", NetworkConfig::acme);
+        };
+        let store = Store(directory.clone());
+        let client = Client::new(config).map_err(ConfigurationError::new)?;
+        let stored = store.certificate();
+        let facts = stored.as_ref().map(|stored| stored.facts.clone());
+        let pair = match stored {
+            Some(stored) => stored.pair,
+            None => {
+                log::warn!(
+                    "ACME: there is no certificate for {} yet; TLS clients get one that they do not trust until there \
+                     is",
+                    service::list(&settings.wanted.names)
+                );
+                let names: Vec<String> = settings.wanted.names.iter().cloned().collect();
+                let (certificate, key) = challenge::placeholder(&names)?;
+                TlsPair { chain: vec![certificate], key, path: None }
+            }
+        };
+        let tls = Tls::installed(pair).map_err(ConfigurationError::new)?;
+        let (http, report) = (HttpChallenges::default(), AcmeReport::default());
+        let (sender, updates) = channel();
+        let service = Service {
+            client,
+            store,
+            tls: Arc::clone(&tls),
+            http: http.clone(),
+            serving: engine.serving(),
+            settings,
+            updates,
+            record: plan::Record::default(),
+            certificate: facts,
+            counters: Counters::new(engine.registry()),
+            report: report.clone(),
+        };
+        service.show_start();
+        engine.add_side_thread("aquatic-acme", move || service.run());
+        Ok(Some(Self { tls, http, report, settings: sender }))
+    }
+
+    /// What changes the names later.
+    #[must_use]
+    pub fn changes(&self) -> AcmeChanges {
+        AcmeChanges(self.settings.clone())
+    }
+}
+
+impl AcmeChanges {
+    /// Has a certificate obtained for changed names, or in another way.
+    ///
+    /// # Errors
+    /// A change that needs a restart.
+    pub fn apply(&self, network: &NetworkConfig, config: &AcmeConfig) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !network.acme.is_empty(),
+            "{} is empty; the certificate stays in use until a restart",
+            NetworkConfig::acme
+        );
+        // Without a receiver the process is ending.
+        let _ = self.0.send(Settings::of(network, config));
+        Ok(())
+    }
+}
+
+/// Reads the certificates that the authority is verified with.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_roots(config: &AcmeConfig) -> anyhow::Result<()> {
+    Client::new(config).map(drop)
+}
+
+/// What the last process, or the one that runs, has left in a state directory about failures; `None` if the
+/// last order was fulfilled or nothing is known.
+#[must_use]
+pub fn last_failure(state_directory: &Path) -> Option<AcmeFailure> {
+    let text = std::fs::read_to_string(state_directory.join(store::RECORD_FILE)).ok()?;
+    let record: plan::Record = serde_json::from_str(&text).ok()?;
+    record.last_failure.map(AcmeFailure::from)
+}
