@@ -249,7 +249,7 @@ impl Service {
 
     fn keep_record(&self) {
         if let Err(fault) = self.store.keep_record(&self.record) {
-            log::error!("ACME: {}", fault.text);
+            log::error!("ACME: pauses and failures are not kept for a restart: {}", fault.text);
         }
     }
 
