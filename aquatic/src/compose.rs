@@ -323,6 +323,7 @@ impl TcpServices {
             WsSeed::new(&config.ws, &forwarded, *seed.steering(), seed.access_list(), engine.secrets())
                 .with_source_rules(config.rate_limits.ws_rules(engine.cores()))
                 .counting_clients(config.statistics.clients)
+                .logging_one_of(config.log_requests)
         });
         let http_rules =
             (config.rate_limits.http_rules(engine.cores()), engine.secrets().derive("aquatic HTTP loads 1"));
@@ -435,6 +436,7 @@ fn reconfigure(
         }
         if let Some(upgrade) = upgrade {
             upgrade.reconfigure(&config.ws, forwarded, rates.ws_rules(cores));
+            upgrade.log_one_of(config.log_requests);
         }
     });
 }

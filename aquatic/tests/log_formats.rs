@@ -88,6 +88,51 @@ fn some_requests_are_logged_with_their_network() {
 }
 
 #[test]
+fn webtorrent_messages_are_logged_and_their_senders_ranked() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("control");
+    let path = format!("control.socket_path={}", socket.display());
+    let mut tracker = Tracker::start(1, &mut service("ws", &settings(&["log_requests=2", &path])));
+    let address = tracker.addresses[0];
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(REPLY)).unwrap();
+    let (mut websocket, _) = tungstenite::client(format!("ws://{address}/"), stream).unwrap();
+    let mut ask = |message: String| {
+        websocket.send(tungstenite::Message::text(message)).unwrap();
+        websocket.read().unwrap().into_text().unwrap().to_string()
+    };
+    let hash = "a".repeat(20);
+    let peer_id = "-WW0208-abcdefghijkl";
+    let announce = format!(
+        "{{\"action\":\"announce\",\"info_hash\":\"{hash}\",\"peer_id\":\"{peer_id}\",\"left\":1,\"numwant\":0}}"
+    );
+    ask("{}".into());
+    assert!(ask(announce.clone()).contains("interval"));
+    let line = tracker.wait_for_log("request: ");
+    let expected = format!("request: ws announce from 127.0.0.0/24 torrent {}: served\n", "61".repeat(20));
+    assert!(line.ends_with(&expected), "{line}");
+    ask(announce.clone());
+    assert!(ask("{}".into()).contains("failure reason"));
+    let line = tracker.wait_for_log("request: ");
+    assert!(line.contains("request: ws unknown from 127.0.0.0/24: "), "{line}");
+    let ctl = |of: &'static str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aquatic"));
+        command.args(["ctl", "-s"]).arg(&socket).args(["top", of, "--seconds", "2", "--json"]);
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let [prefixes, clients] = ["prefixes", "clients"].map(|of| {
+        let mut ranking = ctl(of);
+        while ranking.try_wait().unwrap().is_none() {
+            ask(announce.clone());
+        }
+        let output = ranking.wait_with_output().unwrap().stdout;
+        serde_json::from_slice::<Value>(&output).unwrap()
+    });
+    assert_eq!(prefixes["prefixes"][0]["network"], "127.0.0.0/24", "{prefixes}");
+    assert_eq!(clients["clients"][0]["client"], "-WW0208-", "{clients}");
+}
+
+#[test]
 fn a_start_ends_with_what_to_do_next() {
     let mut tracker = Tracker::start(1, &mut service("udp", &settings(&[])));
     let lines: Vec<String> = ["serving UDP with 1 core", "limits: 100000000 torrents", "set state_directory"]

@@ -140,6 +140,14 @@ fn figures_are_those_of_the_metrics() {
     for part in ["<announce>5</announce>", "<seeds>\n    <count>1</count>", "<count_mutex>1</count_mutex>"] {
         assert!(xml.contains(part), "no {part} in {xml}");
     }
+    let peer = "info_hash=bbbbbbbbbbbbbbbbbbbb&peer_id=-TR4060-abcdefghijkl&port=7001";
+    for role in ["left=1", "left=0&event=completed"] {
+        assert!(fetch(address, &format!("/announce?{peer}&{role}")).contains("interval"));
+    }
+    eventually(
+        || fetch(address, "/stats?mode=everything"),
+        |xml| xml.contains("<completed>\n    <count>1</count>"),
+    );
     let page = fetch(address, "/metrics");
     assert!(page.contains("not found"), "metrics are not for everybody: {page}");
 }

@@ -244,6 +244,13 @@ pub const ANNOUNCES_BY_CLIENT: Metric = metric(
 /// Peers, by swarms, family and role.
 pub const PEERS: Metric =
     metric("aquatic_peers", Kind::Gauge, "Peers in the store").labelled(&["swarms", "family", "role"]);
+/// Completed downloads, by family.
+pub const COMPLETED: Metric = metric(
+    "aquatic_completed_downloads",
+    Kind::Counter,
+    "Downloads of UDP and HTTP peers that have been completed, as scrapes count them",
+)
+.labelled(&["swarms", "family"]);
 /// Memory of the store, by swarms and family.
 pub const STORE: Metric = metric("aquatic_store", Kind::Gauge, "Memory used by torrents and peers")
     .in_unit(Unit::Bytes)

@@ -88,6 +88,8 @@ pub(crate) struct Figures {
     /// Open connections of HTTP and of WebTorrent; `None` where that is not served.
     pub(crate) connections: [Option<u64>; 2],
     pub(crate) accepted: u64,
+    /// Completed downloads.
+    pub(crate) completed: u64,
     pub(crate) cores: Vec<CoreFigures>,
     pub(crate) store: u64,
     pub(crate) store_budget: u64,
@@ -167,10 +169,11 @@ impl Figures {
 
     /// The number that is the sum of all series of a metric.
     fn sum(&mut self, metric: &Metric) -> Option<&mut u64> {
-        let sums: [(&Metric, &mut u64); 12] = [
+        let sums: [(&Metric, &mut u64); 13] = [
             (&names::RECEIVED_BYTES, &mut self.received),
             (&names::SENT_BYTES, &mut self.sent),
             (&names::CONNECTIONS_ACCEPTED, &mut self.accepted),
+            (&names::COMPLETED, &mut self.completed),
             (&names::STORE, &mut self.store),
             (&names::STORE_BUDGET, &mut self.store_budget),
             (&names::OVERLOADED, &mut self.overloaded),

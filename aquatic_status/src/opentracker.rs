@@ -15,7 +15,7 @@ pub(crate) fn everything(moment: &Moment<'_>) -> String {
          <version>aquatic</version>\n  <uptime>{uptime}</uptime>\n  <torrents>\n    \
          <count_mutex>{torrents}</count_mutex>\n    <count_iterator>{torrents}</count_iterator>\n  </torrents>\n  \
          <peers>\n    <count>{peers}</count>\n  </peers>\n  <seeds>\n    <count>{seeders}</count>\n  </seeds>\n  \
-         <completed>\n    <count>0</count>\n  </completed>\n  <connections>\n    <tcp>\n      \
+         <completed>\n    <count>{completed}</count>\n  </completed>\n  <connections>\n    <tcp>\n      \
          <accept>{accept}</accept>\n      <announce>{tcp_announces}</announce>\n      \
          <scrape>{tcp_scrapes}</scrape>\n    </tcp>\n    <udp>\n      <overall>{overall}</overall>\n      \
          <connect>{connects}</connect>\n      <announce>{announces}</announce>\n      <scrape>{scrapes}</scrape>\n      \
@@ -23,6 +23,7 @@ pub(crate) fn everything(moment: &Moment<'_>) -> String {
          </connections>\n  <debug>\n    <renew>\n    </renew>\n    <http_error>\n    </http_error>\n    \
          <mutex_stall>\n      <count>0</count>\n    </mutex_stall>\n  </debug>\n</stats>\n",
         uptime = moment.uptime,
+        completed = figures.completed,
         accept = figures.accepted,
         tcp_announces = tcp.announces,
         tcp_scrapes = tcp.scrapes,

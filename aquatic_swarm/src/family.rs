@@ -72,6 +72,8 @@ pub(crate) struct Store<K: PeerFormat> {
     pub(crate) large: LargeSwarms<K>,
     pub(crate) seeders: u64,
     pub(crate) leechers: u64,
+    /// Downloads that have been completed.
+    pub(crate) completed: u64,
     pub(crate) cursor: Cursor,
     /// Position of the pass that saves the content, if there is one.
     pub(crate) saving: Option<SaveCursor>,
@@ -93,6 +95,7 @@ impl<K: PeerFormat> Store<K> {
             large: LargeSwarms::new(PeerHasher { sip: hasher, groups }),
             seeders: 0,
             leechers: 0,
+            completed: 0,
             cursor: Cursor::default(),
             saving: None,
             counting: None,
@@ -349,6 +352,7 @@ impl<K: PeerFormat> Store<K> {
             let (_, completes) = stamp.after(old);
             if completes {
                 self.table.count_completed(slot);
+                self.completed += 1;
             }
         }
         at
@@ -609,6 +613,7 @@ impl<K: PeerFormat> Store<K> {
             torrents: self.table.len(),
             seeders: self.seeders,
             leechers: self.leechers,
+            completed: self.completed,
             bytes: (self.table.bytes() + self.lists.bytes() + self.large.bytes()) as u64,
         }
     }

@@ -87,6 +87,7 @@ impl<K: PeerFormat> Store<K> {
             let (stamp, completes) = current.after(saved);
             if completes && !current.completion_counted() {
                 self.table.count_completed(slot);
+                self.completed += 1;
             }
             if stamp != current {
                 self.restamp(slot, self.content(slot), at, stamp, rng);

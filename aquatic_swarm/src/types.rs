@@ -263,6 +263,8 @@ pub struct FamilyStats {
     pub seeders: u64,
     /// Leechers of all torrents.
     pub leechers: u64,
+    /// Downloads that have been completed since the store was made.
+    pub completed: u64,
     /// Approximate number of bytes allocated. Some may not have been written yet and thus not be resident.
     pub bytes: u64,
 }

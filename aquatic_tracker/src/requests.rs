@@ -67,6 +67,14 @@ pub struct Counts {
     pub clients: HeavyHitters<[u8; CLIENT_LENGTH]>,
 }
 
+impl Counts {
+    /// Adds what another core, or another protocol of this one, has counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.networks.merge(&other.networks);
+        self.clients.merge(&other.clients);
+    }
+}
+
 impl Requests {
     /// Whether requests are to be noted.
     #[inline]

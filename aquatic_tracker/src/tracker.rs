@@ -79,6 +79,8 @@ struct Counters {
     faulty: [[Counter; PeerFault::ALL.len()]; 2],
     /// By family: torrents, seeders, leechers, bytes.
     swarms: [[Gauge; 4]; 2],
+    /// Completed downloads by family.
+    completed: [Counter; 2],
     /// Torrents and peers: their maxima, and how many there are.
     limits: [(Gauge, Gauge); 2],
     store_budget: Gauge,
@@ -114,6 +116,7 @@ impl Counters {
                 metrics.gauge(&names::STORE, &[SWARMS, family]),
             ]
         });
+        let completed = labels.map(|family| metrics.counter(&names::COMPLETED, &[SWARMS, family]));
         let degradation = DEGRADATIONS.map(|(_, name)| metrics.gauge(&names::DEGRADATION, &[("step", name)]));
         let limits = ["limits.max_torrents", "limits.max_peers"].map(|limit| {
             let gauge = |metric| metrics.gauge(metric, &[("limit", limit)]);
@@ -121,7 +124,7 @@ impl Counters {
         });
         let store_budget = metrics.gauge(&names::STORE_BUDGET, &[]);
         let busy = metrics.gauge(&names::CORE_BUSY, &[]);
-        Self { not_stored, faulty, swarms, limits, store_budget, degradation, busy }
+        Self { not_stored, faulty, swarms, completed, limits, store_budget, degradation, busy }
     }
 }
 
@@ -477,6 +480,8 @@ impl Tracker {
             for (gauge, value) in self.counters.swarms[family.index()].iter().zip(values) {
                 gauge.set(value);
             }
+            let completed = &self.counters.completed[family.index()];
+            completed.add(stats.completed.saturating_sub(completed.get()));
         }
         let limits = self.shard.limits();
         let peers = stats.v4.seeders + stats.v4.leechers + stats.v6.seeders + stats.v6.leechers;

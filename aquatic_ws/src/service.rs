@@ -12,6 +12,7 @@ use aquatic_net::breaker::CoreBreakers;
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::Connection;
 use aquatic_runtime::{Core, Outbox, Secrets};
+use aquatic_tracker::requests;
 use aquatic_tracker::{Admission, Forward, SharedAccessList, TopTorrents, expiry};
 use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
@@ -41,6 +42,7 @@ pub struct WsSeed {
     keys: Keys,
     source_rules: SourceRules,
     counts_clients: bool,
+    log_requests: u32,
 }
 
 impl WsSeed {
@@ -65,6 +67,7 @@ impl WsSeed {
             },
             source_rules: SourceRules::default(),
             counts_clients: false,
+            log_requests: 0,
         }
     }
 }
@@ -82,6 +85,12 @@ impl WsSeed {
         Self { counts_clients, ..self }
     }
 
+    /// Logs one of so many messages; 0 for none.
+    #[must_use]
+    pub fn logging_one_of(self, log_requests: u32) -> Self {
+        Self { log_requests, ..self }
+    }
+
     /// Returns the tracker of one core, without connections. `forward` is its way to the other cores.
     #[must_use]
     pub fn tracker<F: Forward<ForwardedBatch>>(
@@ -93,6 +102,7 @@ impl WsSeed {
         let counters = Counters::new(metrics).counting_clients(metrics, self.counts_clients);
         let mut tracker = Tracker::new(&self.config, (core, self.steering), self.keys, counters, forward);
         tracker.set_source_rules(self.source_rules.clone());
+        tracker.requests().log_one_of(self.log_requests);
         tracker
     }
 }
@@ -154,6 +164,11 @@ impl WsTracker {
         tracker.set_source_rules(rules);
     }
 
+    /// Logs one of so many messages from now on; 0 for none.
+    pub fn log_one_of(&self, every: u32) {
+        self.state.tracker.borrow().requests().log_one_of(every);
+    }
+
     /// What the swarms of this core tell about themselves.
     #[must_use]
     pub fn overview(&self) -> WsOverview {
@@ -170,6 +185,16 @@ impl WsTracker {
 pub struct WsOverview(Rc<CoreState>);
 
 impl WsOverview {
+    /// Begins to count messages by network and client.
+    pub fn begin_counting(&self) {
+        self.0.tracker.borrow().requests().begin_counting();
+    }
+
+    /// Ends counting and returns what has been counted.
+    pub fn end_counting(&self) -> requests::Counts {
+        self.0.tracker.borrow().requests().end_counting()
+    }
+
     /// Counts of a torrent; zeros unless this core owns it.
     #[must_use]
     pub fn counts(&self, info_hash: &InfoHash) -> Counts {
@@ -255,6 +280,7 @@ async fn run_maintenance(state: &CoreState) {
                 None if state.core.is_stopping() => tracker.connections.end_all(End::Stop),
                 None => {}
             }
+            tracker.requests().tick();
             if checks.is_multiple_of(checks_per_tick) {
                 tracker.tick(context.time);
                 if let Some(event) = tracker.rate_event(context.time) {

@@ -231,11 +231,6 @@ impl Controller {
     }
 
     fn top_sources(&self, of: TopOf, count: usize, seconds: u64) -> Result<Answer, Failure> {
-        if self.parts.mode == Mode::Ws.name() {
-            let text =
-                "requests are counted by network and client over UDP and HTTP only, which are not served";
-            return Err(Failure::new(ErrorCode::Unavailable, text));
-        }
         if !(1..=MAX_COUNTING).contains(&seconds) {
             let text = format!("{seconds} seconds are out of bounds, choose from 1 to {MAX_COUNTING}");
             return Err(Failure::new(ErrorCode::BadArgument, text));

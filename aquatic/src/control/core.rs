@@ -111,11 +111,18 @@ impl CoreParts {
     }
 
     async fn count_requests(&self, time: Duration, reply: Sender<Counts>) {
-        let Some(tracker) = &self.tracker else { return };
-        tracker.state().requests().begin_counting();
+        if let Some(tracker) = &self.tracker {
+            tracker.state().requests().begin_counting();
+        }
+        if let Some(ws) = &self.ws {
+            ws.begin_counting();
+        }
         self.core.sleep(time).await;
-        let counts = tracker.state().requests().end_counting();
-        let _ = reply.send(counts);
+        let mut counts = self.tracker.as_ref().map(|tracker| tracker.state().requests().end_counting());
+        if let Some(ws) = self.ws.as_ref().map(WsOverview::end_counting) {
+            counts.get_or_insert_default().merge(&ws);
+        }
+        let _ = reply.send(counts.unwrap_or_default());
     }
 
     async fn rank(&self, ranking: Ranking) {

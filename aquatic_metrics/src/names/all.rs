@@ -31,6 +31,7 @@ pub const ALL: &[&Metric] = &[
     &super::TORRENTS_BY_PEERS,
     &super::ANNOUNCES_BY_CLIENT,
     &super::PEERS,
+    &super::COMPLETED,
     &super::STORE,
     &super::STORE_BUDGET,
     &super::DEGRADATION,

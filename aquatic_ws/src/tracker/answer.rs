@@ -24,8 +24,14 @@ pub(super) fn serve(
             encode(message, &mut tracker.text);
             route(tracker, answer, context.now);
         }
-        Err(reason) => tracker.counters.drop_one(reason),
+        Err(reason) => drop_answer(tracker, reason),
     }
+}
+
+/// Counts an answer of a client of this core that cannot be relayed.
+fn drop_answer(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, reason: DropReason) {
+    tracker.refused = Some(reason.name());
+    tracker.counters.drop_one(reason);
 }
 
 /// Checks the admission policy.
@@ -60,13 +66,13 @@ fn route(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, answer: swarm::Ans
                 let frame = text_frame(&tracker.text);
                 tracker.forward_relay(to, Relay::Answer, frame);
             }
-            Err(reason) => tracker.counters.drop_one(reason),
+            Err(reason) => drop_answer(tracker, reason),
         },
         Owner::Core(owner) => {
             tracker.counters.forwarded.add(1);
             let forwarded = ForwardedAnswer { answer, frame: text_frame(&tracker.text) };
             if tracker.router.forward(owner, Forwarded::Answer(Box::new(forwarded))).is_err() {
-                tracker.counters.drop_one(DropReason::Overflow);
+                drop_answer(tracker, DropReason::Overflow);
             }
         }
     }

@@ -26,6 +26,7 @@ use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{Family, InfoHash, PeerId, RateEvent, Seconds, SourceLimit, SourceRules, Steering};
 use aquatic_runtime::channel::OutboxFull;
 use aquatic_tracker::forward::take;
+use aquatic_tracker::requests::{self, Requests};
 use aquatic_tracker::{Admission, Forward, Gather, IntervalPolicy, NotAdmitted, OwnerParts, Reason};
 use aquatic_ws_protocol::{Action, ClientMessage, FailureReply, Limits, OfferId, Refused};
 use rand::rngs::SmallRng;
@@ -124,6 +125,10 @@ pub struct Tracker<F> {
     /// Limits of messages by source.
     sources: SourceLimit,
     pub(crate) counters: Counters,
+    /// Samples of the messages.
+    requests: Requests,
+    /// Why the message that is served is refused or dropped; `None` if it is not, so far.
+    refused: Option<&'static str>,
     router: Router<F>,
     swarms: Swarms,
     scrapes: Gather<WaitingScrape, Counts>,
@@ -155,6 +160,8 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
             connections: Connections::new(core as u16, ConnectionLimits::new(config)),
             sources: SourceLimit::new(SourceRules::default(), keys.sources),
             counters,
+            requests: Requests::default(),
+            refused: None,
             swarms: Swarms::new(config.swarm_limits(steering.cores()), keys.swarms),
             router: Router::new(core, steering, forward),
             scrapes: Gather::default(),
@@ -179,6 +186,11 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         self.max_peer_age
     }
 
+    /// Returns the samples of the messages of this core.
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
     /// Returns the swarms of the torrents that this core owns.
     #[must_use]
     pub fn swarms(&self) -> &Swarms {
@@ -188,10 +200,15 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     /// Serves a message from a client.
     pub(crate) fn receive(&mut self, from: ConnectionId, text: &str, context: &mut RequestContext<'_>) {
         let Some(family) = self.connections.get(from).map(|connection| connection.family) else { return };
+        self.refused = None;
         let message = match self.decode(text) {
             Ok(message) => message,
-            Err(refused) => return self.refuse_malformed(from, &refused),
+            Err(refused) => {
+                self.refuse_malformed(from, &refused);
+                return self.note(from, ("unknown", None));
+            }
         };
+        let noted = if self.requests.are_wanted() { Some(summary(&message)) } else { None };
         self.connections.request_received(from);
         log::trace!("ws: connection {from}: {message:?}");
         match message {
@@ -209,6 +226,23 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
                 scrape::serve(self, from, message, context);
             }
         }
+        if let Some(noted) = noted {
+            self.note(from, noted);
+        }
+    }
+
+    /// Notes a message for the samples of this core, unless nobody wants them.
+    fn note(&mut self, from: ConnectionId, (action, announce): Summary) {
+        let source = self.connections.get(from).and_then(|connection| connection.source);
+        let (true, Some(source)) = (self.requests.are_wanted(), source) else { return };
+        self.requests.note(requests::Request {
+            protocol: "ws",
+            action,
+            source,
+            info_hash: announce.as_ref().map(|(info_hash, _)| info_hash),
+            peer_id: announce.as_ref().map(|(_, peer_id)| peer_id),
+            outcome: self.refused.unwrap_or("served"),
+        });
     }
 
     fn decode<'a>(&self, text: &'a str) -> Result<ClientMessage<'a>, Refused> {
@@ -219,6 +253,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     pub(crate) fn refuse_malformed(&mut self, from: ConnectionId, refused: &Refused) {
         let reason = reason_of(refused.fault);
         log::trace!("ws: connection {from}: message refused: {}", reason.name());
+        self.refused = Some(reason.name());
         let family = self.connections.get(from).map(|connection| connection.family);
         self.counters.refuse_other(family, reason);
         self.text.clear();
@@ -230,6 +265,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     fn refuse(&mut self, to: ConnectionId, action: Action, info_hash: Option<InfoHash>, refusal: Refusal) {
         let reason = refusal.reason();
         log::trace!("ws: connection {to}: message refused: {}", reason.name());
+        self.refused = Some(reason.name());
         let family = self.connections.get(to).map(|connection| connection.family);
         self.counters.refuse(family, reason);
         self.text.clear();
@@ -414,6 +450,18 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
             self.refuse(connection, Action::Scrape, None, Refusal::Timeout);
         }
         self.counters.report(&self.swarms.stats(), self.scrapes.len());
+    }
+}
+
+/// What is noted of a message: what it asks for, and for an announce or answer, of which torrent and peer.
+type Summary = (&'static str, Option<(InfoHash, PeerId)>);
+
+#[cold]
+fn summary(message: &ClientMessage<'_>) -> Summary {
+    match message {
+        ClientMessage::Announce(message) => ("announce", Some((message.info_hash, message.peer_id))),
+        ClientMessage::Answer(message) => ("answer", Some((message.info_hash, message.peer_id))),
+        ClientMessage::Scrape(_) => ("scrape", None),
     }
 }
 
