@@ -113,7 +113,7 @@ impl TcpBreakers {
 /// What the tasks of one core share.
 struct Server<H> {
     core: Rc<Core>,
-    balancer: Arc<ConnectionBalancer>,
+    balancer: &'static ConnectionBalancer,
     deadlines: Rc<DeadlineTable>,
     connection_rates: RefCell<SourceLimit>,
     blocked: Arc<BlockList>,
@@ -144,7 +144,7 @@ where
     let deadlines = DeadlineTable::new(settings.deadlines, settings.evict_idle_when_full, counters);
     let deadlines = Rc::new(deadlines);
     let server = Rc::new(Server {
-        balancer: Arc::clone(&balancer),
+        balancer,
         deadlines: Rc::clone(&deadlines),
         connection_rates: RefCell::new(SourceLimit::new(
             settings.sources.connections.clone(),

@@ -17,7 +17,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aquatic_runtime::mailbox::MailboxFull;
 use aquatic_runtime::{MailboxReceiver, MailboxSender, mailbox};
@@ -63,8 +63,10 @@ impl fmt::Debug for ConnectionBalancer {
 }
 
 impl ConnectionBalancer {
-    /// A balancer, and each core's receiver of connections, in core order.
-    pub(super) fn new(cores: usize) -> io::Result<(Self, Vec<MailboxReceiver<Handoff>>)> {
+    /// A balancer, and each core's receiver of connections, in core order. It is never freed, as permits refer
+    /// to it until the process ends: to count references would have all cores write to one number at each
+    /// connection.
+    pub(super) fn new(cores: usize) -> io::Result<(&'static Self, Vec<MailboxReceiver<Handoff>>)> {
         let mut receivers = Vec::new();
         let slot = |_| {
             let (handoffs, receiver) = mailbox(MAX_HANDOFFS)?;
@@ -78,7 +80,7 @@ impl ConnectionBalancer {
             reserve: Reserve::new(cores.max(1)),
             cores: slots,
         };
-        Ok((balancer, receivers))
+        Ok((Box::leak(Box::new(balancer)), receivers))
     }
 
     /// Sets the limits. Every core sets the same.
@@ -111,24 +113,24 @@ impl ConnectionBalancer {
     }
 
     /// A permit for a connection on a core, if that core has not reached its limit.
-    pub(super) fn acquire(self: &Arc<Self>, core: usize) -> Option<ConnectionPermit> {
+    pub(super) fn acquire(&'static self, core: usize) -> Option<ConnectionPermit> {
         let open = &self.cores[core].open;
-        let permit = ConnectionPermit { balancer: Arc::clone(self), core, address: None };
+        let permit = ConnectionPermit { balancer: self, core, address: None };
         // The permit is released by its drop, also here if there is none left.
         let before = open.fetch_add(1, Ordering::Relaxed);
         (before < self.max_per_core.load(Ordering::Relaxed)).then_some(permit)
     }
 
     /// A permit for a connection on whichever core has one left, on this one if it has.
-    pub(super) fn acquire_any(self: &Arc<Self>, here: usize) -> Option<ConnectionPermit> {
+    pub(super) fn acquire_any(&'static self, here: usize) -> Option<ConnectionPermit> {
         let cores = self.cores.len();
         (0..cores).find_map(|step| self.acquire((here + step) % cores))
     }
 
     /// A permit beyond a core's limit: another connection there is evicted.
-    pub(super) fn acquire_over_limit(self: &Arc<Self>, core: usize) -> ConnectionPermit {
+    pub(super) fn acquire_over_limit(&'static self, core: usize) -> ConnectionPermit {
         self.cores[core].open.fetch_add(1, Ordering::Relaxed);
-        ConnectionPermit { balancer: Arc::clone(self), core, address: None }
+        ConnectionPermit { balancer: self, core, address: None }
     }
 
     /// Hands a connection to the core its permit is for; gives it back if too many are waiting there.
@@ -145,7 +147,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One connection's share of the limits.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
-    balancer: Arc<ConnectionBalancer>,
+    balancer: &'static ConnectionBalancer,
     core: usize,
     address: Option<AddressKey>,
 }
@@ -274,8 +276,8 @@ mod tests {
 
     use super::*;
 
-    fn balancer(cores: usize, connections: usize, per_address: u32) -> Arc<ConnectionBalancer> {
-        let balancer = Arc::new(ConnectionBalancer::new(cores).unwrap().0);
+    fn balancer(cores: usize, connections: usize, per_address: u32) -> &'static ConnectionBalancer {
+        let (balancer, _) = ConnectionBalancer::new(cores).unwrap();
         balancer.limit(connections, per_address);
         balancer
     }

@@ -64,7 +64,7 @@ impl AsFd for ListenSocket {
 /// All listening sockets of a service.
 #[derive(Debug)]
 pub struct Listeners {
-    balancer: Arc<ConnectionBalancer>,
+    balancer: &'static ConnectionBalancer,
     handoffs: Vec<MailboxReceiver<Handoff>>,
     changes: (Broadcast<Arc<TcpSettings>>, Vec<MailboxReceiver<Arc<TcpSettings>>>),
     cores: Vec<Vec<ListenSocket>>,
@@ -75,7 +75,7 @@ pub struct Listeners {
 /// One core's listening sockets, on their way to that core.
 #[derive(Debug)]
 pub struct CoreListeners {
-    pub(super) balancer: Arc<ConnectionBalancer>,
+    pub(super) balancer: &'static ConnectionBalancer,
     pub(super) sockets: Vec<ListenSocket>,
     pub(super) handoffs: MailboxReceiver<Handoff>,
     pub(super) changes: MailboxReceiver<Arc<TcpSettings>>,
@@ -88,7 +88,6 @@ impl Listeners {
     /// Too many open files.
     pub fn new(cores: usize) -> io::Result<Self> {
         let (balancer, handoffs) = ConnectionBalancer::new(cores)?;
-        let balancer = Arc::new(balancer);
         let changes = broadcast(cores.max(1), MAX_CHANGES)?;
         let cores = (0..cores.max(1)).map(|_| Vec::new()).collect();
         Ok(Self { balancer, handoffs, changes, cores, shared: 0 })
@@ -205,7 +204,7 @@ impl Listeners {
     pub fn split(self) -> Vec<CoreListeners> {
         let balancer = self.balancer;
         let each = |((sockets, handoffs), changes)| CoreListeners {
-            balancer: Arc::clone(&balancer),
+            balancer,
             sockets,
             handoffs,
             changes,
