@@ -1,9 +1,9 @@
 //! Tells the program what it is built from: commit, features and target.
 //!
-//! A working tree changes without a commit and gets commits without a change, so a build there names none, and
-//! committing rebuilds nothing. The commit is known where the sources cannot change: in `AQUATIC_COMMIT`, which
-//! `scripts/package` sets, in an archive that git has made, and in cargo's checkout for `cargo install --git`.
-//! Nothing here needs git.
+//! A working tree changes without a commit and gets commits without a change, so a build there names none,
+//! and committing rebuilds nothing. The commit is known where the sources cannot change: in `AQUATIC_COMMIT`,
+//! which `scripts/package` sets, in an archive that git has made, and in cargo's checkout for `cargo install
+//! --git`. Nothing here needs git.
 
 use std::env;
 use std::fs;

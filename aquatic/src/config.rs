@@ -40,9 +40,9 @@ aquatic_common::settings! {
         /// priority and the message for the journal of systemd, which adds the time. "auto" is "journal" if
         /// standard error is connected to the journal, else "text".
         pub log_format: LogFormat = LogFormat::Auto;
-        /// Log one of this number of requests, at level "info", with the network of the client (/24 or /48) in
-        /// place of its address; 0 for none. A worker logs at most 400 a second of UDP and HTTP, and as many of
-        /// WebTorrent. Those of unknown clients behind a proxy are not logged.
+        /// Log one of this number of requests, at level "info", with the network of the client (/24 or /48)
+        /// in place of its address; 0 for none. A worker logs at most 400 a second of UDP and HTTP, and as
+        /// many of WebTorrent. Those of unknown clients behind a proxy are not logged.
         pub log_requests: u32 = 0, unit "requests", in 0..=1_000_000_000;
         /// Reload when the configuration file, the access list or the TLS certificate changes, as on SIGHUP.
         /// A change is noticed within about two seconds. Replace files by renaming complete ones over them.

@@ -63,9 +63,9 @@ impl fmt::Debug for ConnectionBalancer {
 }
 
 impl ConnectionBalancer {
-    /// A balancer, and each core's receiver of connections, in core order. It is never freed, as permits refer
-    /// to it until the process ends: to count references would have all cores write to one number at each
-    /// connection.
+    /// A balancer, and each core's receiver of connections, in core order. It is never freed, as permits
+    /// refer to it until the process ends: to count references would have all cores write to one number at
+    /// each connection.
     pub(super) fn new(cores: usize) -> io::Result<(&'static Self, Vec<MailboxReceiver<Handoff>>)> {
         let mut receivers = Vec::new();
         let slot = |_| {

@@ -203,12 +203,7 @@ impl Listeners {
     #[must_use]
     pub fn split(self) -> Vec<CoreListeners> {
         let balancer = self.balancer;
-        let each = |((sockets, handoffs), changes)| CoreListeners {
-            balancer,
-            sockets,
-            handoffs,
-            changes,
-        };
+        let each = |((sockets, handoffs), changes)| CoreListeners { balancer, sockets, handoffs, changes };
         self.cores.into_iter().zip(self.handoffs).zip(self.changes.1).map(each).collect()
     }
 }
