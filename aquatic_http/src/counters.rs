@@ -31,7 +31,7 @@ impl Action {
 }
 
 /// Reasons that requests are refused for.
-const REASONS: [Reason; 24] = [
+const REASONS: [Reason; 25] = [
     Reason::InfoHashMissing,
     Reason::InfoHashLength,
     Reason::PortMissing,
@@ -54,6 +54,7 @@ const REASONS: [Reason; 24] = [
     Reason::ClientUnusable,
     Reason::RateLimit,
     Reason::Breaker,
+    Reason::Blocked,
     Reason::Overflow,
     Reason::Timeout,
 ];

@@ -83,6 +83,8 @@ pub(crate) enum Unserved {
     RateLimit,
     /// The breaker for the family of the client is open.
     Breaker,
+    /// The client is behind a proxy and on the block list.
+    Blocked,
     /// The owner of the torrent did not respond.
     Route(RouteError),
 }
@@ -102,6 +104,7 @@ impl Unserved {
             Self::NoClient(NoClient::Unusable) => Reason::ClientUnusable,
             Self::RateLimit => Reason::RateLimit,
             Self::Breaker => Reason::Breaker,
+            Self::Blocked => Reason::Blocked,
             Self::Route(error) => error.into(),
         }
     }
@@ -159,7 +162,7 @@ impl Handler {
     /// Replaces the settings. Afterwards replies may be longer than before.
     pub fn reconfigure(&mut self, config: &HttpConfig, forwarded: ForwardedHeaders) {
         self.config = config.clone();
-        self.forwarded = forwarded;
+        self.forwarded.reconfigure(forwarded);
         self.v4 = vec![0; 6 * config.max_response_peers].into_boxed_slice();
         self.v6 = vec![0; 18 * config.max_response_peers].into_boxed_slice();
         self.info_hashes = vec![InfoHash([0; 20]); config.max_scrape_torrents].into_boxed_slice();
@@ -222,7 +225,7 @@ impl Handler {
         let headers = incoming.head.headers.iter();
         let headers = headers.map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value));
         let source = match self.forwarded.client(incoming.peer, headers) {
-            Client::Known(ip) | Client::Proxy(ip, _) => ip,
+            Client::Known(ip) | Client::Proxy(ip, _) | Client::Blocked(ip) => ip,
             Client::Refused(_) => return,
         };
         let (action, announce) = match decode(incoming.head) {
@@ -281,6 +284,7 @@ impl Handler {
             head.headers.iter().map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value));
         match self.forwarded.client(peer, headers) {
             Client::Known(ip) => self.check_source(ip).map(|()| ip),
+            Client::Blocked(_) => Err(Unserved::Blocked),
             Client::Proxy(ip, missing) => {
                 self.counters.no_client(missing);
                 self.check_breaker(ip).map(|()| ip)
@@ -493,6 +497,7 @@ impl Handler {
                 encode("the proxy in front of this tracker does not name the client", usual, reply)
             }
             // Fast, and with the time to wait: clients repeat what gets no reply, and other statuses.
+            Unserved::Blocked => encode("this tracker does not serve clients of your network", usual, reply),
             Unserved::RateLimit => encode("too many requests from your address or network", usual, reply),
             Unserved::Breaker => {
                 let text = "this tracker does not serve HTTP over this address family at present";

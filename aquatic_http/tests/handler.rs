@@ -84,6 +84,7 @@ impl Rig {
             names: vec!["X-Forwarded-For".to_owned()],
             trusted: TrustedProxies::parse(&["10.0.0.1"]).unwrap(),
             on_bad: OnBadHeader::Refuse,
+            blocked: Arc::default(),
         };
         let counters = Counters::new(&Registry::default().core(0));
         let handler = Handler::new(&HttpConfig::default(), forwarded, counters);

@@ -45,9 +45,10 @@ labels! {
 }
 
 /// Reasons for which messages and requests are refused.
-const REFUSED: [Reason; 21] = [
+const REFUSED: [Reason; 22] = [
     Reason::Origin,
     Reason::Breaker,
+    Reason::Blocked,
     Reason::NoUpgrade,
     Reason::Version,
     Reason::Malformed,
@@ -255,6 +256,7 @@ impl Counters {
             NotUpgraded::NoUpgrade => self.refuse_other(None, Reason::NoUpgrade),
             NotUpgraded::Origin => self.refuse_other(None, Reason::Origin),
             NotUpgraded::Breaker => self.refuse_other(None, Reason::Breaker),
+            NotUpgraded::Blocked => self.refuse_other(None, Reason::Blocked),
             NotUpgraded::Version => self.refuse_other(None, Reason::Version),
             NotUpgraded::Malformed => self.refuse_other(None, Reason::Malformed),
             NotUpgraded::NoClient(why) => self.no_client(why),

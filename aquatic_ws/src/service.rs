@@ -157,7 +157,7 @@ impl WsTracker {
     /// Replaces the settings, except those of pending offers and of the interval of expiry. Open connections
     /// keep what they have beyond new limits.
     pub fn reconfigure(&mut self, config: &WsConfig, forwarded: ForwardedHeaders, rules: SourceRules) {
-        self.forwarded = forwarded;
+        self.forwarded.reconfigure(forwarded);
         self.allowed_origins.clone_from(&config.allowed_origins);
         let mut tracker = self.state.tracker.borrow_mut();
         tracker.reconfigure(config);

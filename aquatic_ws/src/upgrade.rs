@@ -47,6 +47,8 @@ pub(crate) enum NotUpgraded {
     NoUpgrade,
     /// Upgrade while the breaker for the family of the client is open.
     Breaker,
+    /// Upgrade of a client behind a proxy that is on the block list.
+    Blocked,
     /// Upgrade by a web page whose origin is not allowed.
     Origin,
     /// Upgrade to an unsupported version of WebSocket.
@@ -98,6 +100,10 @@ pub(crate) fn decide(
         Client::Known(ip) if !(request.charge_address)(ip) => {
             let text = "too many connections from one address\n";
             return plain(Status::Unavailable, &[], text, NotUpgraded::TooManyConnections);
+        }
+        Client::Blocked(_) => {
+            let text = "clients of this network are not served\n";
+            return plain(Status::Forbidden, &[], text, NotUpgraded::Blocked);
         }
         Client::Known(ip) => (Some(ip), None),
         Client::Proxy(ip, why) => (Some(ip), Some(why)),
@@ -165,7 +171,12 @@ mod tests {
 
     fn forwarded(on_bad: OnBadHeader) -> ForwardedHeaders {
         let trusted = TrustedProxies::parse(&["10.0.0.1"]).unwrap();
-        ForwardedHeaders { names: vec!["X-Forwarded-For".to_owned()], trusted, on_bad }
+        ForwardedHeaders {
+            names: vec!["X-Forwarded-For".to_owned()],
+            trusted,
+            on_bad,
+            blocked: std::sync::Arc::default(),
+        }
     }
 
     fn decide_from(peer: &str, request: &str) -> Decision {

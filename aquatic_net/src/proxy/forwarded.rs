@@ -6,8 +6,10 @@
 //! everything to its left may be forged.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::{OnBadHeader, TrustedProxies};
+use crate::block_list::BlockList;
 
 /// Longest node identifier that is parsed: `[` IPv6 `]:` port has 47 bytes.
 const LONGEST_NODE: usize = 64;
@@ -51,6 +53,8 @@ pub struct ForwardedHeaders {
     pub trusted: TrustedProxies,
     /// What happens when they do not.
     pub on_bad: OnBadHeader,
+    /// Clients that are not served. Those without a proxy are rejected when they connect.
+    pub blocked: Arc<BlockList>,
 }
 
 /// Client that a request comes from.
@@ -62,9 +66,16 @@ pub enum Client {
     Proxy(IpAddr, NoClient),
     /// The request is to be refused. To be counted.
     Refused(NoClient),
+    /// A client behind a proxy that is on the block list. The request is to be refused.
+    Blocked(IpAddr),
 }
 
 impl ForwardedHeaders {
+    /// Replaces everything but the block list.
+    pub fn reconfigure(&mut self, new: Self) {
+        *self = Self { blocked: Arc::clone(&self.blocked), ..new };
+    }
+
     /// Returns the client that a request comes from. `peer` is the other end of the connection, `None` for a
     /// unix socket, which is always trusted. `headers` are the request's names and values in their order.
     pub fn client<'a>(
@@ -79,6 +90,7 @@ impl ForwardedHeaders {
             return Client::Known(ip);
         }
         match (self.named(headers), self.on_bad, peer) {
+            (Ok(ip), _, _) if self.blocked.blocks(ip) => Client::Blocked(ip),
             (Ok(ip), _, _) => Client::Known(ip),
             (Err(why), OnBadHeader::UseSocketAddress, Some(ip)) => Client::Proxy(ip, why),
             (Err(why), OnBadHeader::UseSocketAddress | OnBadHeader::Refuse, _) => Client::Refused(why),
@@ -257,12 +269,14 @@ mod tests {
     use proptest::prelude::{any, proptest};
 
     use super::*;
+    use crate::block_list::Ban;
 
     fn headers(on_bad: OnBadHeader) -> ForwardedHeaders {
         ForwardedHeaders {
             names: ["Forwarded", "X-Forwarded-For", "x-real-ip"].map(str::to_owned).to_vec(),
             trusted: TrustedProxies::parse(&["10.0.0.0/8", "192.0.2.1", "fd00::/8"]).unwrap(),
             on_bad,
+            blocked: Arc::default(),
         }
     }
 
@@ -419,6 +433,20 @@ mod tests {
             "a unix socket has no address"
         );
         assert_eq!(client(fall_back, None, &spoofed), Client::Known("6.6.6.6".parse().unwrap()));
+    }
+
+    #[test]
+    fn clients_behind_proxies_can_be_blocked() {
+        let mut settings = headers(OnBadHeader::Refuse);
+        let (blocked, other) = ("6.6.6.6".parse().unwrap(), "6.6.6.7".parse().unwrap());
+        settings.blocked.ban(Ban { prefix: "6.6.6.6".parse().unwrap(), until: None }).unwrap();
+        let proxy = Some("10.0.0.1".parse().unwrap());
+        let names = |line: &'static [u8]| [("X-Forwarded-For", line)].into_iter();
+        assert_eq!(settings.client(proxy, names(b"6.6.6.6")), Client::Blocked(blocked));
+        assert_eq!(settings.client(None, names(b"6.6.6.6")), Client::Blocked(blocked));
+        assert_eq!(settings.client(proxy, names(b"6.6.6.7")), Client::Known(other));
+        settings.reconfigure(headers(OnBadHeader::Refuse));
+        assert_eq!(settings.client(proxy, names(b"6.6.6.6")), Client::Blocked(blocked));
     }
 
     proptest! {

@@ -203,7 +203,7 @@ impl TcpConfig<'_> {
         let listeners = self.listeners().len() + usize::from(network.has_unix_socket());
         let max_connections =
             startup::allow_connections(self.connections.max_connections, engine.cores(), listeners)?;
-        let forwarded = self.forwarded()?;
+        let forwarded = ForwardedHeaders { blocked: Arc::clone(blocked), ..self.forwarded()? };
         let bound = self.bind(engine, names)?;
         let (changes, cores) = (bound.changes(), engine.cores());
         let max = (self.connections.max_connections, max_connections);
@@ -228,7 +228,7 @@ impl TcpConfig<'_> {
         })
     }
 
-    /// Which headers of which proxies name clients.
+    /// Which headers of which proxies name clients, with an empty block list.
     ///
     /// # Errors
     /// Networks of proxies that cannot be parsed, which the check of the configuration reports.
@@ -237,6 +237,7 @@ impl TcpConfig<'_> {
             names: self.proxies.client_headers.clone(),
             trusted: TrustedProxies::parse(&self.proxies.trusted_proxies)?,
             on_bad: self.proxies.on_missing_client.into(),
+            blocked: Arc::default(),
         })
     }
 

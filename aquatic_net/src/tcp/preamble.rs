@@ -21,6 +21,7 @@ use super::counters::{Counters, Refused};
 use super::handshakes::Handshakes;
 use super::stream::{Socket, Stream};
 use super::tls::Tls;
+use crate::block_list::BlockList;
 use crate::proxy::{Header, LONGEST_V2, OnBadHeader, Source, TrustedProxies, parse};
 
 /// First byte of a TLS connection: the content type of handshake records (RFC 8446, section 5.1).
@@ -31,6 +32,7 @@ const TLS_HANDSHAKE: u8 = 22;
 pub(super) struct Preamble {
     trusted: TrustedProxies,
     proxy_protocol: Option<OnBadHeader>,
+    blocked: Arc<BlockList>,
     tls: Option<Arc<Tls>>,
     handshakes: Rc<Handshakes>,
     reply_to_plain: Vec<u8>,
@@ -41,6 +43,7 @@ impl Preamble {
         Self {
             trusted: settings.trusted_proxies.clone(),
             proxy_protocol: settings.proxy_protocol,
+            blocked: Arc::clone(&settings.sources.blocked),
             tls: settings.tls.clone(),
             handshakes: Rc::new(Handshakes::new(settings.handshakes, settings.sources.key)),
             reply_to_plain: settings.reply_to_plain.clone(),
@@ -53,6 +56,7 @@ impl Preamble {
         Self {
             trusted: settings.trusted_proxies.clone(),
             proxy_protocol: settings.proxy_protocol,
+            blocked: Arc::clone(&self.blocked),
             tls: self.tls.clone(),
             handshakes: Rc::clone(&self.handshakes),
             reply_to_plain: self.reply_to_plain.clone(),
@@ -137,10 +141,13 @@ impl Preamble {
             (Ok(Header::Complete { source: Source::Client(client), .. }), _)
                 if self.trusted.may_name(client.ip()) =>
             {
-                if stream.charge_address(client.ip()) {
+                if self.blocked.blocks(client.ip().to_canonical()) {
+                    refuse(Refused::Blocked);
+                } else if stream.charge_address(client.ip()) {
                     return Some(Peer::Address(client));
+                } else {
+                    refuse(Refused::Address);
                 }
-                refuse(Refused::Address);
             }
             (Ok(Header::Complete { source: Source::Proxy, .. }), _) => return Some(peer),
             (

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each fuzz target uses one of them")]
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use aquatic_net::proxy::{ForwardedHeaders, Header, LONGEST_V2, OnBadHeader, TrustedProxies, parse};
 
@@ -27,6 +28,7 @@ pub(crate) fn check_forwarded(sent: &[u8]) {
         names: vec!["Forwarded".to_owned(), "X-Forwarded-For".to_owned()],
         trusted: TrustedProxies::parse(&["10.0.0.0/8"]).expect("a network"),
         on_bad: OnBadHeader::Refuse,
+        blocked: Arc::default(),
     };
     let appended: IpAddr = "203.0.113.7".parse().expect("an address");
     for (name, suffix) in

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aquatic_common::config::AccessListConfig;
@@ -164,6 +165,7 @@ impl Cores {
             names: Vec::new(),
             trusted: TrustedProxies::parse::<&str>(&[]).expect("there are none"),
             on_bad: OnBadHeader::Refuse,
+            blocked: Arc::default(),
         };
         let access_list = SharedAccessList::load(&AccessListConfig::default()).expect("there is none");
         let secrets = Secrets::from_bytes([7; 32]);
