@@ -72,7 +72,8 @@ impl fmt::Display for Unsupported {
             Self::NoIoUring => write!(
                 f,
                 "the kernel has no io_uring. Either it was built without CONFIG_IO_URING, or a sandbox (gVisor, some \
-                 container services) or a seccomp filter hides it. Run the tracker on a kernel that has it"
+                 container services) or the seccomp filter of a container hides it. With Docker or Podman allow it \
+                 with a profile (--security-opt seccomp=PROFILE.json), elsewhere run the tracker on a kernel that has it"
             ),
             Self::IoUringDisabled(1) => write!(
                 f,
@@ -180,18 +181,24 @@ pub fn check_machine(cores: usize) -> Result<(), Unsupported> {
 /// Why not.
 pub fn check_io_uring() -> Result<(), Unsupported> {
     let release = kernel_release();
-    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    judge_io_uring(&release, disabled.trim().parse().unwrap_or(0), sys::probe_io_uring())
+    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
+    let disabled = disabled.and_then(|text| text.trim().parse().ok());
+    judge_io_uring(&release, disabled, sys::probe_io_uring())
 }
 
-fn judge_io_uring(release: &str, disabled: u32, trial: io::Result<()>) -> Result<(), Unsupported> {
+/// `disabled` is the value of the sysctl, which kernels with io_uring have as of Linux 6.6.
+fn judge_io_uring(release: &str, disabled: Option<u32>, trial: io::Result<()>) -> Result<(), Unsupported> {
     if parse_release(release).is_some_and(|version| version < OLDEST_KERNEL) {
         return Err(Unsupported::OldKernel(release.to_owned()));
     }
     trial.map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOSYS) => Unsupported::NoIoUring,
-        Some(libc::EPERM | libc::EACCES) if disabled > 0 => Unsupported::IoUringDisabled(disabled),
-        Some(libc::EPERM | libc::EACCES) => Unsupported::IoUringFiltered,
+        Some(libc::ENOSYS) if disabled.is_none() => Unsupported::NoIoUring,
+        // Podman's profile answers as a kernel without the call would.
+        Some(libc::ENOSYS) => Unsupported::IoUringFiltered,
+        Some(libc::EPERM | libc::EACCES) => match disabled {
+            Some(value) if value > 0 => Unsupported::IoUringDisabled(value),
+            _ => Unsupported::IoUringFiltered,
+        },
         _ => Unsupported::IoUringFailed(error.to_string()),
     })
 }
@@ -351,13 +358,16 @@ impl fmt::Display for Limit {
 mod tests {
     use super::*;
 
-    fn refused(errno: i32, disabled: u32) -> Unsupported {
-        judge_io_uring("6.1.0", disabled, Err(io::Error::from_raw_os_error(errno))).unwrap_err()
+    fn refused(errno: i32, disabled: impl Into<Option<u32>>) -> Unsupported {
+        judge_io_uring("6.1.0", disabled.into(), Err(io::Error::from_raw_os_error(errno))).unwrap_err()
     }
 
     #[test]
     fn each_way_to_forbid_io_uring_has_its_own_remedy() {
-        assert_eq!(refused(libc::ENOSYS, 0), Unsupported::NoIoUring);
+        assert_eq!(refused(libc::ENOSYS, None), Unsupported::NoIoUring);
+        assert!(refused(libc::ENOSYS, None).to_string().contains("--security-opt seccomp="));
+        assert_eq!(refused(libc::ENOSYS, 0), Unsupported::IoUringFiltered);
+        assert_eq!(refused(libc::EPERM, None), Unsupported::IoUringFiltered);
         assert_eq!(refused(libc::EPERM, 0), Unsupported::IoUringFiltered);
         assert!(refused(libc::EPERM, 0).to_string().contains("seccomp"));
         assert_eq!(refused(libc::EPERM, 2), Unsupported::IoUringDisabled(2));
@@ -368,11 +378,11 @@ mod tests {
 
     #[test]
     fn old_kernels_are_refused_by_their_release() {
-        let old = judge_io_uring("4.19.0-27-amd64", 0, Ok(())).unwrap_err();
+        let old = judge_io_uring("4.19.0-27-amd64", None, Ok(())).unwrap_err();
         assert!(old.to_string().contains("4.19.0-27-amd64"), "{old}");
-        assert_eq!(judge_io_uring("5.8.0", 0, Ok(())), Ok(()));
-        assert_eq!(judge_io_uring("6.18.44-fc", 0, Ok(())), Ok(()));
-        assert_eq!(judge_io_uring("unheard of", 0, Ok(())), Ok(()));
+        assert_eq!(judge_io_uring("5.8.0", None, Ok(())), Ok(()));
+        assert_eq!(judge_io_uring("6.18.44-fc", Some(0), Ok(())), Ok(()));
+        assert_eq!(judge_io_uring("unheard of", None, Ok(())), Ok(()));
     }
 
     #[test]

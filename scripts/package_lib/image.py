@@ -83,7 +83,7 @@ def configuration(made: Release, created: str, layer: bytes) -> dict[str, Any]:
                 "org.opencontainers.image.licenses": "Apache-2.0",
             },
             "StopSignal": "SIGTERM",
-            # Not in the OCI's specification; Docker and Podman read it here. Times are in nanoseconds.
+            # Not in the OCI's specification. Docker reads it here, Podman does not. Times are in nanoseconds.
             "Healthcheck": {
                 "Test": ["CMD", "/usr/bin/aquatic", "ctl", "status"],
                 "Interval": 30 * 10**9,
