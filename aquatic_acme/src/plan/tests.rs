@@ -246,9 +246,11 @@ impl Simulation {
 
     fn step(&mut self) {
         self.steps += 1;
-        // As after each restart.
-        let text = serde_json::to_string(&self.record).unwrap();
-        self.record = serde_json::from_str(&text).unwrap();
+        if self.steps.is_multiple_of(16) {
+            // As after a restart.
+            let text = serde_json::to_string(&self.record).unwrap();
+            self.record = serde_json::from_str(&text).unwrap();
+        }
         let wanted = wanted();
         self.record.adopt(&wanted);
         if self.now >= self.outage && self.random.random_bool(0.02) {
