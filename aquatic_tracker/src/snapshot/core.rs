@@ -36,9 +36,11 @@ const PEERS_PER_RUN: u32 = 256;
 /// Pause while chunks or batches have to be waited for.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// How many times as long as another thread has kept the processor a core waits that receives the state of a
-/// predecessor, and how long at most: the predecessor serves on the same processor, and a core that always
-/// has something to do would get half of it.
+/// How many times as long as requests have taken a hand-over waits after a step, and how long at most.
+///
+/// The successor waits after another thread has had its processor, which the predecessor serves on: a core
+/// that always has something to do would get half of it. The predecessor waits after its other tasks had
+/// something to do.
 const BACKOFF: u32 = 4;
 const MAX_BACKOFF: Duration = Duration::from_millis(10);
 
@@ -258,7 +260,9 @@ async fn pass(core: &Rc<Core>, tracker: &LocalTracker, order: &Order) -> bool {
         if !give_changes(core, tracker, order, &Cell::new(0)).await {
             return false;
         }
+        let used = thread_cpu_time();
         core.yield_now().await;
+        back_off(core, thread_cpu_time().saturating_sub(used)).await;
     }
     give(core, to, FromCore::Chunk(chunks.finish())).await && give(core, to, FromCore::Passed).await
 }
@@ -346,19 +350,22 @@ async fn load_batch(
         core.yield_now().await;
         if core.intake().is_closed() {
             let passed = core.tick().saturating_sub(begin);
-            let backoff = backoff(passed, thread_cpu_time().saturating_sub(used));
-            if !backoff.is_zero() {
-                core.sleep(backoff).await;
-            }
+            back_off(core, passed.saturating_sub(thread_cpu_time().saturating_sub(used))).await;
         }
     }
 }
 
-/// How long to wait after a step that took some time, of which the thread used a part of the processor's.
-fn backoff(passed: Duration, used: Duration) -> Duration {
-    let waited = passed.saturating_sub(used);
-    // Reading both clocks takes time, too.
-    if waited < STEP / 10 { Duration::ZERO } else { (waited * BACKOFF).min(MAX_BACKOFF) }
+/// Waits after a step of a hand-over, if requests have taken some time.
+async fn back_off(core: &Core, taken: Duration) {
+    let time = backoff(taken);
+    if !time.is_zero() {
+        core.sleep(time).await;
+    }
+}
+
+fn backoff(taken: Duration) -> Duration {
+    // A turn of the event loop and reading the clocks take time, too.
+    if taken < STEP / 10 { Duration::ZERO } else { (taken * BACKOFF).min(MAX_BACKOFF) }
 }
 
 /// Applies announces that the predecessor has applied.
@@ -405,5 +412,17 @@ impl<'a> Run<'a> {
             self.torrents.push(torrent);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hand_over_steps_back_for_requests_only() {
+        assert_eq!(backoff(Duration::from_micros(15)), Duration::ZERO);
+        assert_eq!(backoff(Duration::from_micros(200)), Duration::from_micros(800));
+        assert_eq!(backoff(Duration::from_secs(1)), MAX_BACKOFF);
     }
 }
