@@ -69,6 +69,9 @@ pub struct BreakerRules {
     pub open_after: Option<Duration>,
     /// Time that it stays open before a trial; doubled for each trial that failed, up to 16 times.
     pub pause: Duration,
+    /// Share of its time, in per cent, from which on a core that is busy counts as overloaded; `None` if it
+    /// does not, however busy it is.
+    pub busy_percent: Option<u32>,
 }
 
 /// What has to be told about a breaker.
@@ -252,7 +255,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn rules(open_after: u64, pause: u64) -> BreakerRules {
-        BreakerRules { open_after: Some(SECOND * open_after as u32), pause: SECOND * pause as u32 }
+        BreakerRules {
+            open_after: Some(SECOND * open_after as u32),
+            pause: SECOND * pause as u32,
+            busy_percent: None,
+        }
     }
 
     /// Observes once a second and returns what was told, with the second.

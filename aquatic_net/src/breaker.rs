@@ -4,6 +4,8 @@
 //! [`Breakers`] is the handle for any thread. [`BreakerWatch`] has the main thread judge the load, from the
 //! gauges of the cores. [`CoreBreakers`] is what the services of a core ask.
 
+mod busy;
+
 use std::cell::Cell;
 use std::fmt;
 use std::io;
@@ -16,11 +18,13 @@ use aquatic_common::{Breaker, BreakerEvent, BreakerMode, BreakerRules, BreakerSt
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::{Broadcast, Core, MailboxReceiver, Periodic, broadcast};
 
+use busy::BusyCores;
+
 /// Changes that a core has not received yet.
 const MAX_CHANGES: usize = 16;
 
 /// A protocol with a breaker for each family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// UDP.
     Udp,
@@ -173,6 +177,7 @@ impl Entry {
 
 struct State {
     entries: Vec<Entry>,
+    rules: BreakerRules,
     now: Duration,
     /// Whether a core has not been told of the last change, because its mailbox was full.
     is_unsent: bool,
@@ -220,7 +225,7 @@ impl Breakers {
         };
         let entries =
             protocols.iter().flat_map(|&protocol| Family::ALL.map(|family| entry(protocol, family)));
-        let state = State { entries: entries.collect(), now: Duration::ZERO, is_unsent: false };
+        let state = State { entries: entries.collect(), rules, now: Duration::ZERO, is_unsent: false };
         let (cores, receivers) = broadcast(cores, MAX_CHANGES)?;
         Ok((Self(Arc::new(Shared { state: Mutex::new(state), cores })), receivers))
     }
@@ -260,7 +265,15 @@ impl Breakers {
 
     /// Replaces the rules of all breakers.
     pub fn set_rules(&self, rules: BreakerRules) {
-        self.state().entries.iter_mut().for_each(|entry| entry.breaker.set_rules(rules));
+        let mut state = self.state();
+        state.rules = rules;
+        state.entries.iter_mut().for_each(|entry| entry.breaker.set_rules(rules));
+    }
+
+    /// Share of its time at which a core counts as overloaded; `None` if it does not.
+    fn busy_percent(&self) -> Option<u32> {
+        let rules = self.state().rules;
+        rules.busy_percent.filter(|_| rules.open_after.is_some())
     }
 
     /// Takes in the time and what is overloaded.
@@ -292,13 +305,19 @@ pub struct BreakerWatch {
     breakers: Breakers,
     registry: Registry,
     cores: u64,
+    busy: BusyCores,
 }
 
 impl BreakerWatch {
     /// A watch over these breakers.
     #[must_use]
     pub fn new(breakers: &Breakers, registry: &Registry, cores: usize) -> Self {
-        Self { breakers: breakers.clone(), registry: registry.clone(), cores: cores as u64 }
+        Self {
+            breakers: breakers.clone(),
+            registry: registry.clone(),
+            cores: cores as u64,
+            busy: BusyCores::default(),
+        }
     }
 }
 
@@ -307,6 +326,13 @@ impl Periodic for BreakerWatch {
         let samples = self.registry.samples();
         let overloaded: Vec<_> =
             samples.iter().filter(|sample| sample.metric.name == names::OVERLOADED.name).collect();
+        let keeps_busy = match self.breakers.busy_percent() {
+            Some(percent) => self.busy.observe(now, &samples, percent, self.cores),
+            None => {
+                self.busy.clear();
+                None
+            }
+        };
         self.breakers.observe(now, |protocol, family| {
             let of = overloaded.iter().filter(|sample| {
                 sample.label("protocol") == Some(protocol.name())
@@ -314,7 +340,7 @@ impl Periodic for BreakerWatch {
             });
             let cores: u64 = of.map(|sample| sample.value).sum();
             // Several listeners of a core may be overloaded.
-            cores > 0 && cores * 2 >= self.cores
+            cores > 0 && cores * 2 >= self.cores || keeps_busy == Some((protocol, family))
         });
     }
 }
@@ -326,7 +352,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn rules() -> BreakerRules {
-        BreakerRules { open_after: Some(SECOND * 5), pause: SECOND * 30 }
+        BreakerRules { open_after: Some(SECOND * 5), pause: SECOND * 30, busy_percent: Some(90) }
     }
 
     #[test]
@@ -387,6 +413,31 @@ mod tests {
         let mut watch = BreakerWatch::new(&breakers, &registry, 3);
         (0..100).for_each(|at| watch.tick(SECOND * at));
         assert_eq!(registry.sum(&names::BREAKER_OPEN), 0);
+    }
+
+    #[test]
+    fn cores_that_are_busy_with_http_open_its_breaker() {
+        let registry = Registry::default();
+        let served = [Protocol::Udp, Protocol::Http];
+        let (breakers, _receivers) = Breakers::new(&served, rules(), &registry, 1).unwrap();
+        let busy = registry.core(0).counter(&names::CORE_BUSY_TIME, &[]);
+        let labels = [("protocol", "http"), ("family", "ipv4"), ("action", "announce")];
+        let requests = registry.core(0).counter(&names::REQUESTS, &labels);
+        let mut watch = BreakerWatch::new(&breakers, &registry, 1);
+        let mut run = |seconds: std::ops::Range<u32>, percent: u64| {
+            for at in seconds {
+                busy.add(percent * 10_000_000);
+                requests.add(1000);
+                watch.tick(SECOND * at);
+            }
+            breakers.status().into_iter().filter(|status| status.state == BreakerState::Open).count()
+        };
+        assert_eq!(run(0..20, 89), 0);
+        assert_eq!(run(20..24, 100), 0, "not for long enough");
+        assert_eq!(run(24..30, 100), 1, "only that of the family that asks");
+        assert_eq!(run(30..120, 20), 0, "closed again");
+        breakers.set_rules(BreakerRules { busy_percent: None, ..rules() });
+        assert_eq!(run(120..200, 100), 0);
     }
 
     #[test]

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn by_hand(protocols: &[Protocol]) -> ByHand {
-        let rules = BreakerRules { open_after: None, pause: Duration::from_secs(1) };
+        let rules = BreakerRules { pause: Duration::from_secs(1), ..BreakerRules::default() };
         let (breakers, _) = Breakers::new(protocols, rules, &Registry::default(), 1).unwrap();
         let access_list = SharedAccessList::load(&AccessListConfig::default()).unwrap();
         ByHand::new(access_list, Arc::default(), breakers, Epoch::start())

@@ -66,6 +66,12 @@ crate::settings! {
         /// WebTorrent are TLS handshakes that have to be rejected, on at least half of the workers. Without
         /// this, an overloaded protocol is served as well as it can be.
         pub breaker_after: u32 = 0, unit "seconds", in 0..=86_400;
+        /// Share of its time that a worker is busy from which on it counts as overloaded as well, for the
+        /// protocol and family with most requests, unless that is UDP; 0 for never. It has to be so on at
+        /// least half of the workers for rate_limits.breaker_after, and ends 10 percentage points below. A
+        /// worker may well be busy all the time while its clients get their replies, so this is off by
+        /// default.
+        pub breaker_busy: u32 = 0, unit "percent", in 0..=100;
         /// Time for which it is then not served. It is longer, up to 16 times, if the overload returns as
         /// soon as the protocol is served again.
         pub breaker_pause: u32 = 60, unit "seconds", in 1..=86_400;
@@ -83,8 +89,13 @@ crate::settings! {
 const MULTIPLES: [u32; 3] = [1, 16, 64];
 
 impl RateLimitsConfig {
-    /// Reports networks that cannot be read.
+    /// Reports networks that cannot be read, and settings that need another one.
     pub fn check(&self, problems: &mut Vec<Problem>) {
+        if self.breaker_busy > 0 && self.breaker_after == 0 {
+            let remedy =
+                format!("has no effect without {}; set that to the seconds to wait", Self::breaker_after);
+            problems.push(Problem::new(Self::breaker_busy, remedy));
+        }
         if let Err(error) = PrefixSet::parse(&self.exempt) {
             problems.push(Problem::new(Self::exempt, error.to_string()));
         }
@@ -137,6 +148,7 @@ impl RateLimitsConfig {
         BreakerRules {
             open_after: (self.breaker_after > 0).then(|| seconds(self.breaker_after)),
             pause: seconds(self.breaker_pause),
+            busy_percent: (self.breaker_busy > 0).then_some(self.breaker_busy),
         }
     }
 
@@ -162,6 +174,20 @@ mod tests {
         assert_eq!((off.udp_rules(4).allowance, off.connects_per_core(4)), (None, None));
         let dry = RateLimitsConfig { mode: RateLimitMode::DryRun, udp_requests: 0, ..config };
         assert!(dry.udp_rules(1).is_dry_run && dry.udp_rules(1).allowance.is_none());
+    }
+
+    #[test]
+    fn a_busy_share_needs_a_duration() {
+        let busy = RateLimitsConfig { breaker_busy: 95, ..RateLimitsConfig::default() };
+        let mut problems = Vec::new();
+        busy.check(&mut problems);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].key, "rate_limits.breaker_busy");
+        let both = RateLimitsConfig { breaker_after: 30, ..busy };
+        problems.clear();
+        both.check(&mut problems);
+        assert_eq!((problems.len(), both.breaker_rules().busy_percent), (0, Some(95)));
+        assert_eq!(RateLimitsConfig::default().breaker_rules().busy_percent, None);
     }
 
     #[test]
