@@ -107,6 +107,7 @@ pub(crate) fn no_proxies() -> ForwardedHeaders {
         names: Vec::new(),
         trusted: TrustedProxies::parse::<&str>(&[]).unwrap(),
         on_bad: OnBadHeader::Refuse,
+        blocked: std::sync::Arc::default(),
     }
 }
 
