@@ -28,9 +28,10 @@ struct Counts {
 }
 
 impl BusyCores {
-    /// Takes in what the cores have counted. Returns the protocol and family of which most requests came since
-    /// the last look, if at least half of the cores were busy for this percentage of the time. UDP is never
-    /// returned: it has overload control, and is served as well as possible by a core that is always busy.
+    /// Takes in what the cores have counted. Returns the protocol and family of which most requests came
+    /// since the last look, if at least half of the cores were busy for this percentage of the time. UDP is
+    /// never returned: it has overload control, and is served as well as possible by a core that is always
+    /// busy.
     pub(super) fn observe(
         &mut self,
         now: Duration,
@@ -93,8 +94,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Cores that are busy for some per cent of each second, while requests of some protocols come. Returns for
-    /// each second what they are kept busy by, if its breaker opens at 90 %.
+    /// Cores that are busy for some per cent of each second, while requests of some protocols come. Returns
+    /// for each second what they are kept busy by, if its breaker opens at 90 %.
     fn run(
         seconds: &[[u64; 2]],
         requests: &[(&'static str, &'static str, u64)],
