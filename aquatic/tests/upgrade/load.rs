@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use aquatic_common::AnnounceEvent;
 
-use crate::support::{REPLY, fetch, metric};
+use crate::support::{REPLY, eventually, fetch, metric};
 use crate::udp::Client;
 use crate::{Home, is_running, on_loopback, signal, torrent, until_ended};
 
@@ -141,6 +141,9 @@ fn a_predecessor_that_is_killed_while_it_drains_is_not_needed() {
     kept.announce(2, 1000);
     assert!(kept.stream.is_none(), "the reply was the last one");
     kept.announce(3, 1000);
+    // The reply of the old process may come before the new one knows of it.
+    let known = || scrape(tracker.address(), &[1, 2, 3]).matches("10:incompletei1e").count();
+    eventually(known, |known| *known == 3);
     signal("KILL", old);
     until_ended(old);
     let page = scrape(tracker.address(), &[1, 2, 3]);
