@@ -12,6 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
@@ -246,6 +247,15 @@ fn wait_for(port: u16) {
     eventually(|| std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(), |is_there| *is_there);
 }
 
+/// Waits until a connect request over UDP (BEP 15) is answered: trackers open their sockets one after another.
+fn wait_for_udp(port: u16) {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let connect = [&0x0417_2710_1980_u64.to_be_bytes()[..], &[0; 4], &7_u32.to_be_bytes()].concat();
+    eventually(|| socket.send(&connect).is_ok() && socket.recv(&mut [0; 64]).is_ok(), |is_there| *is_there);
+}
+
 #[test]
 fn opentracker_is_understood() {
     if !Path::new("/usr/bin/opentracker").exists() {
@@ -264,6 +274,7 @@ fn opentracker_is_understood() {
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let _other = Other(child);
     wait_for(port);
+    wait_for_udp(port);
     for scheme in ["udp", "http"] {
         let url = format!("{scheme}://127.0.0.1:{port}/announce");
         let (_, report) = probe(None, &["--info-hash", info_hash, &url]);
@@ -293,6 +304,7 @@ fn bittorrent_tracker_is_understood() {
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let _other = Other(child);
     wait_for(port);
+    wait_for_udp(port);
     for scheme in ["udp", "http", "ws"] {
         let (_, report) = probe(None, &["-4", &format!("{scheme}://127.0.0.1:{port}/announce")]);
         let target = &report["targets"][0];

@@ -97,7 +97,6 @@ impl HandOver {
         let streams = self.state.as_ref().map(|_| UnixStream::pair()).transpose();
         let streams = streams.map_err(|error| error.to_string())?;
         let mut child = self.start(theirs)?;
-        log::info!("upgrade: process {} has been started to take over", child.id());
         match self.lead(&connection, &mut child, streams) {
             Ok((pid, state)) => Ok(Successor { pid, connection, _state: state.map(|state| state.requests) }),
             Err(why) => {
@@ -140,6 +139,8 @@ impl HandOver {
         let (ours, theirs) = streams.unzip();
         self.offer(connection, theirs)
             .map_err(|error| format!("the successor cannot be reached: {error}"))?;
+        // From here on it has what it needs, also if this process is killed.
+        log::info!("upgrade: process {} has been started to take over", child.id());
         let deadline = self.epoch.elapsed() + self.timeout;
         let mut awaited = Awaited::Started;
         let (mut pid, mut stream, mut state) = (0, ours, None);
