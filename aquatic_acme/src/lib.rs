@@ -1,7 +1,7 @@
 //! Certificates over ACME (RFC 8555): for the names in the configuration, obtained and renewed without help.
 //!
-//! [`plan`] decides what to do next, as a pure function of time and state, with tests that run for years. One
-//! thread beside the cores does it: [`order`] talks to the authority with blocking calls, [`store`] keeps
+//! `plan` decides what to do next, as a pure function of time and state, with tests that run for years. One
+//! thread beside the cores does it: `order` talks to the authority with blocking calls, `store` keeps
 //! files in the state directory. Cores see nothing of it: a new certificate is taken into use as by a reload
 //! ([`Tls::install`]), and challenges are answered by what is there for other reasons, the certificate
 //! resolver of TLS and the routing of HTTP.

@@ -1,4 +1,4 @@
-//! The thread that does what [`plan`](crate::plan) decides.
+//! The thread that does what [`plan`] decides.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
