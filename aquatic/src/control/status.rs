@@ -63,7 +63,13 @@ pub(super) fn counts(samples: &[Sample], process: &[Sample], now: Duration) -> V
     let busy: Vec<Value> = samples
         .iter()
         .filter(|sample| sample.metric.name == names::CORE_BUSY.name)
-        .map(|sample| json!({"core": sample.core, "busy_percent": sample.value as f64 / 10.0}))
+        .map(|sample| {
+            let of_core =
+                |time: &&Sample| time.metric.name == names::CORE_BUSY_TIME.name && time.core == sample.core;
+            let seconds = samples.iter().find(of_core).map_or(0.0, |time| time.value as f64 / 1e9);
+            // An average over a minute, and a counter for what is shorter.
+            json!({"core": sample.core, "busy_percent": sample.value as f64 / 10.0, "busy_seconds": seconds})
+        })
         .collect();
     json!({
         "time_seconds": now.as_secs_f64(),
@@ -118,6 +124,7 @@ mod tests {
         core.gauge(&names::TORRENTS, &swarms).set(3);
         core.gauge(&names::PEERS, &[swarms[0], swarms[1], ("role", "seeder")]).set(5);
         core.gauge(&names::CORE_BUSY, &[]).set(123);
+        core.counter(&names::CORE_BUSY_TIME, &[]).add(2_500_000_000);
         let counts = counts(&registry.samples(), &[], Duration::from_millis(1500));
         assert_eq!(
             counts["requests"],
@@ -127,7 +134,7 @@ mod tests {
             counts["swarms"],
             json!([{"swarms": "bittorrent", "family": "ipv6", "torrents": 3, "seeders": 5, "leechers": 0}])
         );
-        assert_eq!(counts["cores"], json!([{"core": 0, "busy_percent": 12.3}]));
+        assert_eq!(counts["cores"], json!([{"core": 0, "busy_percent": 12.3, "busy_seconds": 2.5}]));
         assert_eq!(counts["time_seconds"], 1.5);
     }
 }

@@ -74,6 +74,17 @@ fn curve(values: impl Iterator<Item = f64>, highest: f64, unicode: bool) -> Stri
     values.map(mark).collect()
 }
 
+/// Share of the time since the last reply in which each core was busy; before there is one, of the last minute.
+fn busy_shares(reply: &Value, last: &Value, passed: f64) -> Vec<f64> {
+    let figure = |core: &Value, key: &str| core[key].as_f64().unwrap_or_default();
+    let pairs = rows(reply, "cores").zip(rows(last, "cores"));
+    let share = |(now, before): (&Value, &Value)| {
+        let busy = figure(now, "busy_seconds") - figure(before, "busy_seconds");
+        if passed > 0.0 { (busy / passed).clamp(0.0, 1.0) } else { figure(now, "busy_percent") / 100.0 }
+    };
+    pairs.map(share).collect()
+}
+
 impl View {
     /// Takes in a reply to `status`.
     pub(super) fn update(&mut self, reply: Value, look: Look) {
@@ -94,7 +105,8 @@ impl View {
         }
         self.screen.clear();
         let cpu = if passed > 0.0 { since("cpu_seconds") / passed * 100.0 } else { 0.0 };
-        self.head(&reply, cpu, look);
+        let busy = busy_shares(&reply, &last, passed);
+        self.head(&reply, cpu, &busy, look);
         self.requests(&reply, &last, requests, &per_second, look);
         self.swarms(&reply);
         self.losses(&reply, &last, &per_second);
@@ -105,7 +117,7 @@ impl View {
         self.screen.push((tone, text.into()));
     }
 
-    fn head(&mut self, reply: &Value, cpu: f64, look: Look) {
+    fn head(&mut self, reply: &Value, cpu: f64, cores: &[f64], look: Look) {
         let state = text(reply, "state");
         let tone = if state == "serving" { Tone::Good } else { Tone::Bad };
         self.line(
@@ -118,15 +130,13 @@ impl View {
                 reply["pid"]
             ),
         );
-        let cores: Vec<f64> =
-            rows(reply, "cores").map(|core| core["busy_percent"].as_f64().unwrap_or_default()).collect();
         let per_line = (look.width / 38).max(1);
         for (at, line) in cores.chunks(per_line).take(8).enumerate() {
             let gauges: Vec<String> = line
                 .iter()
                 .enumerate()
                 .map(|(nth, busy)| {
-                    format!("core {:<2}[{}] {busy:>3.0} %", at * per_line + nth, bar(busy / 100.0, 20))
+                    format!("core {:<2}[{}] {:>3.0} %", at * per_line + nth, bar(*busy, 20), busy * 100.0)
                 })
                 .collect();
             self.line(Tone::Plain, gauges.join("   "));
@@ -278,7 +288,8 @@ mod tests {
         json!({
             "version": "0.1.0", "mode": "all", "state": "serving", "uptime_seconds": 275_000, "pid": 4711,
             "time_seconds": time, "cpu_seconds": time / 2.0, "memory_bytes": 661_000_000,
-            "cores": [{"core": 0, "busy_percent": 43.0}, {"core": 1, "busy_percent": 100.0}],
+            "cores": [{"core": 0, "busy_percent": 3.0, "busy_seconds": time * 0.43},
+                {"core": 1, "busy_percent": 7.0, "busy_seconds": time * 1.01}],
             "connections": [{"protocol": "http", "open": 1234}, {"protocol": "ws", "open": 56}],
             "swarms": [{"swarms": "bittorrent", "family": "ipv4", "torrents": 10_000_000,
                 "seeders": 15_000_000, "leechers": 10_000_000}],
