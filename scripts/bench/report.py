@@ -21,6 +21,8 @@ Made by `scripts/bench/all`, from runs on one machine: each tracker has one core
 alternate between the trackers, each with a fresh process, and the figures are medians. Compare figures of one table
 with each other, not with those of other machines; on a virtual machine with two processors, differences of a few
 percent are noise. What each benchmark does, and what makes it fair, is at the head of its script.
+
+Earlier figures of a faster machine are in [Benchmarks on a Xeon](benchmarks-xeon.md).
 """
 
 
@@ -53,6 +55,7 @@ def write(measured: dict[str, Json], output: Path) -> list[Path]:
             part = measured[name]
             document.text(f"\n## {title}\n\n`{part['command']}`")
             section(document, part["results"])
+    document.text("\n" + (Path(__file__).resolve().parent / "report.md").read_text())
     path = output / "benchmarks.md"
     path.write_text(document.markdown())
     return [path, *document.written]
@@ -165,10 +168,15 @@ def runs_by_kind(document: Document, results: Json) -> None:
     half(document, results["half"])
 
 
+def or_dash(figure: float) -> str:
+    return f"{figure:,.0f}" if figure else "-"
+
+
 def series(results: Json, key: str) -> Iterator[tuple[str, list[float], list[float]]]:
     """For each tracker, rates and medians of a figure."""
     for name in next(iter(results.values())):
         points = [(int(rate), median_of(by_name[name], key)) for rate, by_name in results.items()]
+        points = [(rate, figure) for rate, figure in points if figure > 0]
         yield name_of(name), [rate for rate, _ in points], [figure for _, figure in points]
 
 
@@ -180,7 +188,8 @@ def by_rate(document: Document, name: str, results: Json) -> None:
                 f"{median_of(runs, 'answered'):,.0f}",
                 f"{median_of(runs, 'busy'):.1f}",
                 f"{median_of(runs, 'per_response'):.1f}",
-                *(f"{median_of(runs, key):,.0f}" for key in ("p50", "p99", "p999")),
+                # A tracker that answered nothing in the measured time has no latency.
+                *(or_dash(median_of(runs, key)) for key in ("p50", "p99", "p999")),
             ]
     header = ("requests/s", "answered/s", "core busy %", "µs of processor/response", "p50 µs", "p99 µs", "p99.9 µs")
     document.table(header, rows)
