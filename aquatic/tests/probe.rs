@@ -247,7 +247,8 @@ fn wait_for(port: u16) {
     eventually(|| std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(), |is_there| *is_there);
 }
 
-/// Waits until a connect request over UDP (BEP 15) is answered: trackers open their sockets one after another.
+/// Waits until a connect request over UDP (BEP 15) is answered: trackers open their sockets one after
+/// another.
 fn wait_for_udp(port: u16) {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.connect((Ipv4Addr::LOCALHOST, port)).unwrap();

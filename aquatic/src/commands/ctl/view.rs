@@ -74,7 +74,8 @@ fn curve(values: impl Iterator<Item = f64>, highest: f64, unicode: bool) -> Stri
     values.map(mark).collect()
 }
 
-/// Share of the time since the last reply in which each core was busy; before there is one, of the last minute.
+/// Share of the time since the last reply in which each core was busy; before there is one, of the last
+/// minute.
 fn busy_shares(reply: &Value, last: &Value, passed: f64) -> Vec<f64> {
     let figure = |core: &Value, key: &str| core[key].as_f64().unwrap_or_default();
     let pairs = rows(reply, "cores").zip(rows(last, "cores"));
