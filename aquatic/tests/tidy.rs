@@ -20,12 +20,13 @@ const MIN_CRATE_DOC_LINES: usize = 2;
 
 /// Which members each member may use: those below it. Protocol codecs and the store know nothing of the
 /// tracker around them, and nothing knows the services but the program.
-const ARROWS: [(&str, &[&str]); 23] = [
+const ARROWS: [(&str, &[&str]); 24] = [
     (
         "aquatic",
         &[
             "aquatic_acme",
             "aquatic_cli_helpers",
+            "aquatic_cluster",
             "aquatic_common",
             "aquatic_doctor",
             "aquatic_http",
@@ -111,6 +112,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
         "aquatic_web",
         &["aquatic_common", "aquatic_http_protocol", "aquatic_metrics", "aquatic_net", "aquatic_runtime"],
     ),
+    ("aquatic_cluster", &["aquatic_common", "aquatic_metrics", "aquatic_runtime", "aquatic_tracker"]),
     ("aquatic_net", &["aquatic_common", "aquatic_metrics", "aquatic_runtime"]),
     ("aquatic_tracker", &["aquatic_common", "aquatic_metrics", "aquatic_runtime", "aquatic_swarm"]),
     ("aquatic_runtime", &["aquatic_common", "aquatic_metrics"]),

@@ -1,0 +1,1 @@
+//! Monotonic counters of nodes, and totals of the cluster.

@@ -1,0 +1,1 @@
+//! Hellos: what a node says of itself every two seconds.

@@ -1,0 +1,1 @@
+//! Parts of the hash space, and the nodes that hold each.

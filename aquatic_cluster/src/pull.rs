@@ -1,0 +1,1 @@
+//! Pulls: a node asks another for peers, chunk by chunk with credit.

@@ -1,0 +1,1 @@
+//! Streams of batches with sequence numbers: duplicates, reordering and gaps.
