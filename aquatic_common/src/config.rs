@@ -155,7 +155,7 @@ crate::settings! {
     /// WebTorrent clients have their own one in [ws].
     pub struct ProtocolConfig, section "protocol" {
         /// Time that clients are asked to wait between two announces.
-        pub peer_announce_interval: u32 = 1800, unit "seconds", in 60..=86_400;
+        pub peer_announce_interval: u32 = 1800, unit "seconds", in 60..=43_200;
         /// Maximum share by which the interval is shortened at random, so that clients that started together
         /// do not announce together.
         pub announce_interval_jitter: u32 = 10, unit "percent", in 0..=50;
@@ -163,7 +163,7 @@ crate::settings! {
         /// for more than 70 % of its time, averaged over a minute, and reaches it at 95 %. Peers are then
         /// remembered for twice as long as they were asked to wait, if that is longer than
         /// cleaning.max_peer_age. At or below protocol.peer_announce_interval, the interval does not grow.
-        pub max_announce_interval: u32 = 3600, unit "seconds", in 60..=86_400;
+        pub max_announce_interval: u32 = 3600, unit "seconds", in 60..=43_200;
         /// Number of peers of a torrent from which on its clients get the longest interval; it grows in
         /// proportion below. 0 if the size does not matter.
         pub max_interval_swarm_size: u32 = 0, unit "peers", in 0..=10_000_000;
@@ -175,7 +175,7 @@ crate::settings! {
     pub struct CleaningConfig, section "cleaning" {
         /// Time after its last announce at which a peer is removed. Must be at least twice
         /// protocol.peer_announce_interval.
-        pub max_peer_age: u32 = 3600, unit "seconds", in 60..=172_800;
+        pub max_peer_age: u32 = 3600, unit "seconds", in 60..=86_400;
         /// Time between two checks of the same torrent. The checks are spread evenly over it.
         pub interval: u32 = 120, unit "seconds", in 1..=3600;
     }

@@ -69,7 +69,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
-    use crate::{Announce, Families, FamilySet, HashKey, PeerBuffers, Shard, ShardLimits};
+    use crate::{Announce, Families, FamilySet, HashKey, PeerBuffers, SavePass, Shard, ShardLimits};
 
     fn hash(number: u32) -> InfoHash {
         let mut bytes = [0; 20];
@@ -139,7 +139,7 @@ mod tests {
         let mut rng = SmallRng::seed_from_u64(2);
         let mut shard = Shard::new(ShardLimits::default(), HashKey([2; 16]));
         (0..3000).for_each(|torrent| announce(&mut shard, torrent, 1, &mut rng));
-        shard.begin_saving();
+        shard.begin_saving(SavePass::Snapshot);
         let mut next = 10_000;
         let counted = count(&mut shard, |shard| {
             for _ in 0..20 {

@@ -58,7 +58,8 @@ impl<K: PeerFormat> Store<K> {
                 // Pages are merged only here, because that could move entries from the part still ahead to
                 // the part already visited. A pass that hands out the content must not miss any either.
                 done.work += 8;
-                if self.saving.is_some() || self.counting.is_some() || !self.table.shrink() {
+                if self.saving.iter().any(Option::is_some) || self.counting.is_some() || !self.table.shrink()
+                {
                     self.cursor.running = false;
                     done.pass_ended = true;
                     break;

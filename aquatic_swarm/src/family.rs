@@ -2,7 +2,6 @@
 //! (IPv4), a list of up to 128 peers in a block of a slab, or the number of a large swarm.
 
 use std::hint::black_box;
-use std::net::SocketAddr;
 
 use aquatic_common::InfoHash;
 use rand::Rng;
@@ -16,7 +15,7 @@ use crate::large::{LargeSwarm, LargeSwarms};
 use crate::order::{Moves, PeerOrder};
 use crate::payload::{self, Content, LARGE_TO_LIST, LIST_MAX, class_of};
 use crate::peer_format::PeerFormat;
-use crate::saving::SaveCursor;
+use crate::saving::{SaveCursor, SavePass};
 use crate::slab::{CACHE_LINE, Slab};
 use crate::table::{PREFETCH_BATCH, Slot, Table, TorrentKey};
 use crate::tick::Stamp;
@@ -53,11 +52,17 @@ pub(crate) struct Outcome {
     pub(crate) torrent: Option<Slot>,
     /// Position of the announcing peer, if it is in the swarm.
     pub(crate) position: Option<u32>,
+    /// Stamp of a known peer before.
+    pub(crate) previous: Stamp,
 }
 
 impl Outcome {
     pub(crate) fn without_peer(stored: Stored, torrent: Option<Slot>) -> Self {
-        Self { stored, torrent, position: None }
+        Self { stored, torrent, position: None, previous: Stamp::default() }
+    }
+
+    fn added(torrent: Slot, at: u32) -> Self {
+        Self { stored: Stored::Added, torrent: Some(torrent), position: Some(at), previous: Stamp::default() }
     }
 }
 
@@ -72,11 +77,13 @@ pub(crate) struct Store<K: PeerFormat> {
     pub(crate) large: LargeSwarms<K>,
     pub(crate) seeders: u64,
     pub(crate) leechers: u64,
+    /// Peers of both roles that another node heard last.
+    pub(crate) remote: u64,
     /// Downloads that have been completed.
     pub(crate) completed: u64,
     pub(crate) cursor: Cursor,
-    /// Position of the pass that saves the content, if there is one.
-    pub(crate) saving: Option<SaveCursor>,
+    /// Positions of the passes that save the content.
+    pub(crate) saving: [Option<SaveCursor>; SavePass::COUNT],
     /// Pass that hands out counts.
     pub(crate) counting: Option<SaveCursor>,
 }
@@ -95,9 +102,10 @@ impl<K: PeerFormat> Store<K> {
             large: LargeSwarms::new(PeerHasher { sip: hasher, groups }),
             seeders: 0,
             leechers: 0,
+            remote: 0,
             completed: 0,
             cursor: Cursor::default(),
-            saving: None,
+            saving: Default::default(),
             counting: None,
         }
     }
@@ -126,7 +134,7 @@ impl<K: PeerFormat> Store<K> {
         self.order_of(self.content(slot))
     }
 
-    fn order_of(&self, content: Content<K::Peer>) -> PeerOrder {
+    pub(crate) fn order_of(&self, content: Content<K::Peer>) -> PeerOrder {
         match content {
             Content::One(peer) => PeerOrder::of_one(K::stamp(peer).seeder()),
             Content::List { order, .. } => order,
@@ -191,6 +199,22 @@ impl<K: PeerFormat> Store<K> {
             return self.put_first(key, peer, capacity);
         };
         let content = self.content(slot);
+        let (position, group) = self.locate_and_probe(content, peer, rng);
+        if let Some(at) = position {
+            let (previous, at) = self.restamp(slot, content, at, K::stamp(peer), rng);
+            return Outcome { stored: Stored::Updated, torrent: Some(slot), position: Some(at), previous };
+        }
+        self.put_another(slot, content, (peer, group), capacity, rng)
+    }
+
+    /// Returns what [`Self::locate`] does, and finds out whether the network of the peer crowds the swarm.
+    #[inline]
+    pub(crate) fn locate_and_probe(
+        &mut self,
+        content: Content<K::Peer>,
+        peer: K::Peer,
+        rng: &mut impl Rng,
+    ) -> (Option<u32>, u32) {
         let (position, group) = self.locate(content, peer);
         if group >= SUSPICIOUS_GROUP
             && let Content::Large(number) = content
@@ -198,15 +222,11 @@ impl<K: PeerFormat> Store<K> {
         {
             swarm.probe(peer, rng);
         }
-        if let Some(at) = position {
-            let at = self.restamp(slot, content, at, K::stamp(peer), rng);
-            return Outcome { stored: Stored::Updated, torrent: Some(slot), position: Some(at) };
-        }
-        self.put_another(slot, content, (peer, group), capacity, rng)
+        (position, group)
     }
 
     /// Adds a peer to a torrent that does not have it. `group` is what [`Self::locate`] returned.
-    fn put_another(
+    pub(crate) fn put_another(
         &mut self,
         slot: Slot,
         content: Content<K::Peer>,
@@ -232,13 +252,13 @@ impl<K: PeerFormat> Store<K> {
         match self.add(slot, content, (peer, of_network), rng) {
             Some(at) => {
                 self.count(K::stamp(peer), true);
-                Outcome { stored: Stored::Added, torrent: Some(slot), position: Some(at) }
+                Outcome::added(slot, at)
             }
             None => Outcome::without_peer(Stored::RefusedPeersPerTorrent, Some(slot)),
         }
     }
 
-    fn put_first(&mut self, key: TorrentKey, peer: K::Peer, capacity: Capacity) -> Outcome {
+    pub(crate) fn put_first(&mut self, key: TorrentKey, peer: K::Peer, capacity: Capacity) -> Outcome {
         if !capacity.torrents {
             return Outcome::without_peer(Stored::RefusedTorrents, None);
         }
@@ -258,11 +278,11 @@ impl<K: PeerFormat> Store<K> {
             return Outcome::without_peer(Stored::RefusedTorrents, None);
         };
         if self.table.pages() > pages {
-            let passes = self.saving.iter_mut().chain(&mut self.counting);
+            let passes = self.saving.iter_mut().flatten().chain(&mut self.counting);
             passes.for_each(|cursor| cursor.note_split(pages + 1));
         }
         self.count(K::stamp(peer), true);
-        Outcome { stored: Stored::Added, torrent: Some(slot), position: Some(0) }
+        Outcome::added(slot, 0)
     }
 
     /// Returns the payload of a torrent with a single peer.
@@ -286,6 +306,8 @@ impl<K: PeerFormat> Store<K> {
     pub(crate) fn count(&mut self, stamp: Stamp, up: bool) {
         let counter = if stamp.seeder() { &mut self.seeders } else { &mut self.leechers };
         *counter = if up { *counter + 1 } else { *counter - 1 };
+        let remote = u64::from(stamp.is_remote());
+        self.remote = if up { self.remote + remote } else { self.remote - remote };
     }
 
     /// Returns the position of a peer, and of an unknown peer of a large swarm the number of peers of its
@@ -321,7 +343,7 @@ impl<K: PeerFormat> Store<K> {
         }
     }
 
-    /// Updates the stamp of the peer at a position. Returns its new position.
+    /// Updates the stamp of the peer at a position. Returns its previous stamp and its new position.
     #[inline]
     pub(crate) fn restamp(
         &mut self,
@@ -330,7 +352,7 @@ impl<K: PeerFormat> Store<K> {
         at: u32,
         stamp: Stamp,
         rng: &mut impl Rng,
-    ) -> u32 {
+    ) -> (Stamp, u32) {
         let (old, at) = match content {
             Content::One(peer) => {
                 if let Some(payload) = K::to_payload(K::restamped(peer, stamp)) {
@@ -346,7 +368,7 @@ impl<K: PeerFormat> Store<K> {
                 None => (stamp, at),
             },
         };
-        if old.seeder() != stamp.seeder() {
+        if !stamp.counts_like(old) {
             self.count(old, false);
             self.count(stamp, true);
             let (_, completes) = stamp.after(old);
@@ -355,7 +377,7 @@ impl<K: PeerFormat> Store<K> {
                 self.completed += 1;
             }
         }
-        at
+        (old, at)
     }
 
     pub(crate) fn stamp_at(&self, slot: Slot, at: u32) -> Option<Stamp> {
@@ -456,7 +478,7 @@ impl<K: PeerFormat> Store<K> {
     pub(crate) fn look_up(&self, key: TorrentKey, peer: K::Peer, stored: Stored) -> Outcome {
         let torrent = self.find(key);
         let position = torrent.and_then(|slot| self.locate(self.content(slot), peer).0);
-        Outcome { stored, torrent, position }
+        Outcome { stored, torrent, position, previous: Stamp::default() }
     }
 
     /// Removes a peer, if it is known. Also returns its torrent, if that still has peers.
@@ -613,60 +635,9 @@ impl<K: PeerFormat> Store<K> {
             torrents: self.table.len(),
             seeders: self.seeders,
             leechers: self.leechers,
+            remote: self.remote,
             completed: self.completed,
             bytes: (self.table.bytes() + self.lists.bytes() + self.large.bytes()) as u64,
         }
-    }
-
-    pub(crate) fn for_each_peer(&self, visit: &mut impl FnMut(InfoHash, SocketAddr, bool)) {
-        let mut visit_peer = |info_hash, peer| visit(info_hash, K::address(peer), K::stamp(peer).seeder());
-        self.table.for_each(|info_hash, payload| match Content::from_payload::<K>(payload) {
-            Content::One(peer) => visit_peer(info_hash, peer),
-            Content::List { block, order, .. } => {
-                let peers = &self.lists.get(block)[..order.len as usize];
-                peers.iter().for_each(|peer| visit_peer(info_hash, *peer));
-            }
-            Content::Large(number) => {
-                let Some(swarm) = self.large.get(number) else { return };
-                (0..swarm.order().len).for_each(|at| visit_peer(info_hash, swarm.get(at)));
-            }
-        });
-    }
-
-    /// Verifies counts, block sizes and the order of roles.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let (mut seeders, mut leechers, mut lists, mut large) = (0, 0, 0, 0);
-        let mut wrong = None;
-        self.table.check()?;
-        self.table.for_each(|info_hash, payload| {
-            let content = Content::from_payload::<K>(payload);
-            let order = self.order_of(content);
-            match content {
-                Content::One(_) => {}
-                Content::List { block, .. } => {
-                    lists += 1;
-                    let peers = self.lists.get(block);
-                    let in_role_range =
-                        |at: usize| K::stamp(peers[at]).seeder() == (at < order.seeders as usize);
-                    if peers.len() != payload::CAPACITIES[class_of(order.len)] as usize
-                        || !(0..order.len as usize).all(in_role_range)
-                    {
-                        wrong = Some(format!("list of {info_hash}: {order:?} in a block of {}", peers.len()));
-                    }
-                }
-                Content::Large(_) => large += 1,
-            }
-            if order.len == 0 {
-                wrong = Some(format!("{info_hash} has no peers"));
-            }
-            seeders += u64::from(order.seeders);
-            leechers += u64::from(order.leechers());
-        });
-        self.large.check()?;
-        let counted = (self.seeders, self.leechers, self.lists.blocks(), self.large.count());
-        if (seeders, leechers, lists, large) != counted {
-            return Err(format!("{:?} counted as {counted:?}", (seeders, leechers, lists, large)));
-        }
-        wrong.map_or(Ok(()), Err)
     }
 }

@@ -96,7 +96,7 @@ impl<K: PeerFormat> LargeSwarm<K> {
 
     /// Returns the `len` peers from a position on, all of one role, as the contiguous slices they are stored
     /// in.
-    pub(crate) fn slices(&self, at: u32, len: u32) -> impl Iterator<Item = &[K::Peer]> {
+    pub(crate) fn slices(&self, at: u32, len: u32) -> impl Iterator<Item = &[K::Peer]> + Clone {
         match at.checked_sub(self.seeders.len()) {
             None => self.seeders.slices(at, len),
             Some(at) => self.leechers.slices(at, len),

@@ -10,7 +10,8 @@
 //! ```text
 //! Shard                     limits, both families                                   shard.rs
 //!  └ Store (IPv4 and IPv6)  the torrents of one family                              family.rs, expiry.rs,
-//!     │                                                                             saving.rs, counting.rs, restoring.rs
+//!     │                                                                             saving.rs, counting.rs,
+//!     │                                                                             restoring.rs, changes.rs
 //!     ├ Table               info hash, completed count, payload: 32 bytes           table.rs, linear.rs
 //!     │                     payload: only peer (IPv4), list or large swarm          payload.rs, peer_format.rs
 //!     ├ Slab of lists       up to 128 peers in one block, seeders first             slab.rs, order.rs
@@ -58,6 +59,8 @@
 #![warn(missing_docs)]
 
 mod accesses;
+mod changes;
+mod checking;
 mod counting;
 mod crowd;
 mod eligible;
@@ -67,6 +70,7 @@ mod index;
 mod large;
 mod linear;
 mod order;
+mod parts;
 mod payload;
 mod peer_format;
 mod ranking;
@@ -82,13 +86,15 @@ mod tests;
 mod tick;
 mod types;
 
+pub use changes::{Applied, Change, ChangeKind, Completion};
 pub use counting::CountedTorrent;
+pub use parts::{PARTS, PartHasher, PartSet};
 pub use ranking::{RankBy, RankCursor, TopTorrents};
-pub use restoring::Restored;
-pub use saving::{MAX_PEERS_PER_PART, SaveStep, SaveSwarms, SavedPeer, SavedTorrent};
+pub use restoring::{Origin, Restored};
+pub use saving::{MAX_PEERS_PER_PART, SaveFilter, SavePass, SaveStep, SaveSwarms, SavedPeer, SavedTorrent};
 pub use shard::Shard;
 pub use types::{
     Announce, Announced, Families, FamilySet, FamilyStats, HashKey, Intake, MAX_NUMWANT, MAX_PEER_AGE,
-    MAX_PEERS_PER_ADDRESS, MAX_PEERS_PER_TORRENT, MAX_PER_SHARD, PeerBuffers, ShardLimits, ShardStats,
-    Stored, SwarmCounts,
+    MAX_PEERS_PER_ADDRESS, MAX_PEERS_PER_TORRENT, MAX_PER_SHARD, PeerBuffers, Previous, ShardLimits,
+    ShardStats, Stored, SwarmCounts,
 };

@@ -12,6 +12,16 @@ use crate::table::TorrentKey;
 use crate::tick::{Stamp, Tick};
 use crate::types::Stored;
 
+/// Whose peers are taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Those of this node's own past: a snapshot, or the predecessor of the process. They are remote if they
+    /// were then. Completed downloads are added to those that are known.
+    Own,
+    /// Those of another node, to which they belong. Completed downloads are the higher number of both.
+    Other,
+}
+
 /// What became of saved peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
@@ -49,11 +59,16 @@ impl Restored {
     }
 }
 
-/// Returns the stamp that a saved peer has now.
-pub(crate) fn stamp_of(peer: &SavedPeer, now: Seconds) -> Stamp {
+/// Returns the stamp of a peer that announced some seconds ago.
+pub(crate) fn stamp_of_age(age: u32, seeder: bool, now: Seconds) -> Stamp {
     // Ticks are counted modulo a divisor of 2^32 seconds, so the time before the epoch has its tick, too.
-    let seen = Tick::at(Seconds(now.0.wrapping_sub(peer.age)));
-    Stamp::restored(seen, peer.seeder, peer.completion_counted)
+    Stamp::new(Tick::at(Seconds(now.0.wrapping_sub(age))), seeder)
+}
+
+/// Returns the stamp that a saved peer has now.
+pub(crate) fn stamp_of(peer: &SavedPeer, origin: Origin, now: Seconds) -> Stamp {
+    let stamp = stamp_of_age(peer.age, peer.seeder, now).with_completion_counted(peer.completion_counted);
+    if peer.remote || origin == Origin::Other { stamp.remote() } else { stamp }
 }
 
 /// Returns whether a peer can be stored under this address.
@@ -70,11 +85,14 @@ impl<K: PeerFormat> Store<K> {
     pub(crate) fn restore_peer(
         &mut self,
         key: TorrentKey,
-        peer: K::Peer,
+        (peer, origin): (K::Peer, Origin),
         now: Tick,
         capacity: Capacity,
         rng: &mut impl Rng,
     ) -> Stored {
+        if origin == Origin::Other {
+            return self.put_remote(key, (peer, false), now, capacity, rng);
+        }
         let find = |slot| Some((slot, self.locate(self.content(slot), peer).0?));
         let Some((slot, at)) = self.find(key).and_then(find) else {
             return self.put(key, peer, capacity, rng).stored;
@@ -96,9 +114,11 @@ impl<K: PeerFormat> Store<K> {
         Stored::Updated
     }
 
-    /// Adds to the number of completed downloads of a torrent, if it is known.
-    pub(crate) fn restore_downloaded(&mut self, key: TorrentKey, downloaded: u32) {
-        if let (true, Some(slot)) = (downloaded > 0, self.find(key)) {
+    /// Takes in the number of completed downloads of a torrent, if it is known.
+    pub(crate) fn restore_downloaded(&mut self, key: TorrentKey, downloaded: u32, origin: Origin) {
+        if origin == Origin::Other {
+            self.raise_downloaded(key, downloaded);
+        } else if let (true, Some(slot)) = (downloaded > 0, self.find(key)) {
             self.table.add_completed(slot, downloaded);
         }
     }

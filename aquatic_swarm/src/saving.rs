@@ -13,10 +13,11 @@ use aquatic_common::{Family, InfoHash};
 
 use crate::family::Store;
 use crate::linear;
+use crate::parts::PartSet;
 use crate::payload::Content;
 use crate::peer_format::PeerFormat;
 use crate::table::Slot;
-use crate::tick::Tick;
+use crate::tick::{Stamp, Tick};
 
 /// A torrent of one family as it is saved, or a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,46 @@ pub struct SavedPeer {
     pub seeder: bool,
     /// Whether its completion has been counted.
     pub completion_counted: bool,
+    /// Whether another node heard it last.
+    pub remote: bool,
+}
+
+/// Passes that can go on at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SavePass {
+    /// For a snapshot, or for the successor of the process.
+    Snapshot,
+    /// For another node.
+    FirstPull,
+    /// For a second one.
+    SecondPull,
+}
+
+impl SavePass {
+    pub(crate) const COUNT: usize = 3;
+}
+
+/// What a pass hands out.
+#[derive(Clone, Copy, Debug)]
+pub enum SaveFilter<'a> {
+    /// Everything.
+    All,
+    /// The peers that this node heard last, as far as they were not older at the moment of the snapshot.
+    Own {
+        /// Seconds.
+        max_age: u32,
+    },
+    /// The torrents of these parts.
+    Parts(&'a PartSet),
+}
+
+impl SaveFilter<'_> {
+    fn has_torrent(&self, info_hash: impl FnOnce() -> InfoHash) -> bool {
+        match self {
+            Self::All | Self::Own { .. } => true,
+            Self::Parts(parts) => parts.contains(&info_hash()),
+        }
+    }
 }
 
 /// Maximum number of peers that are handed out as one part.
@@ -65,11 +106,25 @@ pub struct SaveStep {
     pub ended: bool,
 }
 
-/// The present, and how long ago the moment of the snapshot was, in seconds.
+/// The present, how long ago the moment of the snapshot was in seconds, and what is handed out.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SaveTime {
+pub(crate) struct SaveScope<'a> {
     pub(crate) now: Tick,
     pub(crate) ago: u32,
+    pub(crate) filter: SaveFilter<'a>,
+}
+
+impl SaveScope<'_> {
+    fn age(&self, stamp: Stamp) -> u32 {
+        stamp.age(self.now).saturating_sub(self.ago)
+    }
+
+    fn has_peer(&self, stamp: Stamp) -> bool {
+        match self.filter {
+            SaveFilter::All | SaveFilter::Parts(_) => true,
+            SaveFilter::Own { max_age } => !stamp.is_remote() && self.age(stamp) <= max_age,
+        }
+    }
 }
 
 /// Position at which a pass continues.
@@ -125,15 +180,23 @@ impl SaveCursor {
 
 impl<K: PeerFormat> Store<K> {
     /// Works until `budget` units are done or the pass ends. A pass that has not begun has ended.
-    pub(crate) fn save(&mut self, time: SaveTime, budget: u64, out: &mut impl SaveSwarms) -> SaveStep {
-        let Some(mut cursor) = self.saving.take() else { return SaveStep { work: 0, ended: true } };
+    pub(crate) fn save(
+        &mut self,
+        pass: SavePass,
+        scope: SaveScope<'_>,
+        budget: u64,
+        out: &mut impl SaveSwarms,
+    ) -> SaveStep {
+        let Some(mut cursor) = self.saving[pass as usize].take() else {
+            return SaveStep { work: 0, ended: true };
+        };
         let mut work = 0;
         while cursor.page < self.table.pages() {
             if work >= budget {
-                self.saving = Some(cursor);
+                self.saving[pass as usize] = Some(cursor);
                 return SaveStep { work, ended: false };
             }
-            if self.save_page(&mut cursor, time, &mut work, out) {
+            if self.save_page(&mut cursor, scope, &mut work, out) {
                 cursor.next_page();
             }
         }
@@ -144,7 +207,7 @@ impl<K: PeerFormat> Store<K> {
     fn save_page(
         &self,
         cursor: &mut SaveCursor,
-        time: SaveTime,
+        scope: SaveScope<'_>,
         work: &mut u64,
         out: &mut impl SaveSwarms,
     ) -> bool {
@@ -159,14 +222,16 @@ impl<K: PeerFormat> Store<K> {
         while left > 0 {
             let slot = self.table.slot_at(page, left - 1);
             *work += 2;
-            if let Content::Large(number) = self.content(slot) {
-                if !self.save_large(slot, number, cursor, time, work, out) {
+            if !scope.filter.has_torrent(|| self.table.info_hash(slot)) {
+                cursor.large = None;
+            } else if let Content::Large(number) = self.content(slot) {
+                if !self.save_large(slot, number, cursor, scope, work, out) {
                     cursor.entries = Some(left);
                     return false;
                 }
                 cursor.large = None;
             } else {
-                *work += self.save_torrent(slot, time, out);
+                *work += self.save_torrent(slot, scope, out);
             }
             left -= 1;
         }
@@ -174,12 +239,14 @@ impl<K: PeerFormat> Store<K> {
     }
 
     /// Hands out a torrent that is no large swarm and returns the work.
-    fn save_torrent(&self, slot: Slot, time: SaveTime, out: &mut impl SaveSwarms) -> u64 {
+    fn save_torrent(&self, slot: Slot, scope: SaveScope<'_>, out: &mut impl SaveSwarms) -> u64 {
         match self.content(slot) {
-            Content::One(peer) => self.save_peers(slot, true, [peer].iter(), 1, time, out),
+            Content::One(peer) => {
+                self.save_peers(slot, true, [peer].iter(), scope, out);
+            }
             Content::List { block, order, .. } => {
                 let peers = self.lists.get(block).iter().take(order.len as usize);
-                self.save_peers(slot, true, peers, order.len, time, out);
+                self.save_peers(slot, true, peers, scope, out);
             }
             Content::Large(_) => return 0,
         }
@@ -192,7 +259,7 @@ impl<K: PeerFormat> Store<K> {
         slot: Slot,
         number: u32,
         cursor: &mut SaveCursor,
-        time: SaveTime,
+        scope: SaveScope<'_>,
         work: &mut u64,
         out: &mut impl SaveSwarms,
     ) -> bool {
@@ -210,24 +277,29 @@ impl<K: PeerFormat> Store<K> {
         *work += 1 + u64::from(part) / PEERS_PER_UNIT;
         if part > 0 {
             let peers = swarm.slices(first + visit.left, part).flatten();
-            self.save_peers(slot, !visit.begun, peers, part, time, out);
-            visit.begun = true;
+            visit.begun |= self.save_peers(slot, !visit.begun, peers, scope, out);
         }
         cursor.large = Some(visit);
         visit.seeders && visit.left == 0
     }
 
+    /// Hands out those of the peers that the pass is about. Returns whether there were any.
     fn save_peers<'a>(
         &self,
         slot: Slot,
         is_first: bool,
-        peers: impl Iterator<Item = &'a K::Peer>,
-        len: u32,
-        time: SaveTime,
+        peers: impl Iterator<Item = &'a K::Peer> + Clone,
+        scope: SaveScope<'_>,
         out: &mut impl SaveSwarms,
-    ) where
+    ) -> bool
+    where
         K::Peer: 'a,
     {
+        let peers = peers.filter(|peer| scope.has_peer(K::stamp(**peer)));
+        let len = peers.clone().count() as u32;
+        if len == 0 {
+            return false;
+        }
         out.torrent(SavedTorrent {
             family: K::FAMILY,
             info_hash: self.table.info_hash(slot),
@@ -238,10 +310,12 @@ impl<K: PeerFormat> Store<K> {
             let stamp = K::stamp(peer);
             out.peer(SavedPeer {
                 address: K::address(peer),
-                age: stamp.age(time.now).saturating_sub(time.ago),
+                age: scope.age(stamp),
                 seeder: stamp.seeder(),
                 completion_counted: stamp.completion_counted(),
+                remote: stamp.is_remote(),
             });
         }
+        true
     }
 }

@@ -65,7 +65,7 @@ impl<T: Copy, const N: usize> SegmentedVec<T, N> {
 
     /// Returns the `len` elements from a position on, as the contiguous slices they are stored in.
     #[inline]
-    pub(crate) fn slices(&self, at: u32, len: u32) -> impl Iterator<Item = &[T]> {
+    pub(crate) fn slices(&self, at: u32, len: u32) -> impl Iterator<Item = &[T]> + Clone {
         let (mut at, end) = (at as usize, at as usize + len as usize);
         iter::from_fn(move || {
             let segment = (N - at % N).min(end - at);

@@ -7,20 +7,23 @@ use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, canonical};
 use rand::Rng;
 use siphasher::sip::SipHasher13;
 
+use crate::changes::{Applied, Change, ChangeKind, Completion};
 use crate::counting::CountedTorrent;
 use crate::crowd::{Groups, ReplySize};
 use crate::eligible::Eligible;
 use crate::family::{Capacity, Outcome, Store};
 use crate::order::PeerOrder;
 use crate::peer_format::{PeerFormat, V4, V6};
-use crate::restoring::{self, Restored};
+use crate::restoring::{self, Origin, Restored};
 use crate::sample;
-use crate::saving::{SaveCursor, SaveStep, SaveSwarms, SaveTime, SavedPeer, SavedTorrent};
+use crate::saving::{
+    SaveCursor, SaveFilter, SavePass, SaveScope, SaveStep, SaveSwarms, SavedPeer, SavedTorrent,
+};
 use crate::table::{Slot, TorrentKey};
 use crate::tick::{Cutoff, Stamp, Tick};
 use crate::types::{
-    Announce, Announced, Families, FamilySet, HashKey, Intake, MAX_NUMWANT, PeerBuffers, ShardLimits,
-    ShardStats, Stored, SwarmCounts,
+    Announce, Announced, Families, FamilySet, HashKey, Intake, MAX_NUMWANT, MAX_PEER_AGE, PeerBuffers,
+    Previous, ShardLimits, ShardStats, Stored, SwarmCounts,
 };
 
 /// The torrents of one core.
@@ -32,6 +35,8 @@ pub struct Shard {
     v6: Store<V6>,
     /// The family that the current expiry pass has reached.
     expiring: Family,
+    /// Seconds by which the peers of other nodes expire later.
+    remote_grace: u32,
 }
 
 impl Shard {
@@ -43,7 +48,7 @@ impl Shard {
         let limits = limits.capped();
         let groups = Groups::new(limits.max_peers_per_address);
         let (v4, v6) = (Store::new(hasher, groups), Store::new(hasher, groups));
-        Self { limits, intake: Intake::All, v4, v6, expiring: Family::V4 }
+        Self { limits, intake: Intake::All, v4, v6, expiring: Family::V4, remote_grace: 0 }
     }
 
     /// The limits that apply.
@@ -62,6 +67,12 @@ impl Shard {
     /// Chooses which new peers are stored from now on.
     pub fn set_intake(&mut self, intake: Intake) {
         self.intake = intake;
+    }
+
+    /// Sets by how many seconds the peers of other nodes expire later than those of this one: another node
+    /// does not tell of each announce.
+    pub fn set_remote_grace(&mut self, seconds: u32) {
+        self.remote_grace = seconds;
     }
 
     /// Stores, updates or removes the announcing peer, and writes a sample of the other peers to `out`.
@@ -148,8 +159,21 @@ impl Shard {
     /// nothing. Most effective with the 32 to 64 announces that follow. Announces of the other family are
     /// ignored.
     pub fn prefetch<'a>(&self, family: Family, announces: impl IntoIterator<Item = &'a Announce>) {
-        let none = Stamp::new(Tick::at(Seconds(0)), false);
         let announces = announces.into_iter().map(|announce| (&announce.info_hash, announce.address));
+        self.prefetch_peers(family, announces);
+    }
+
+    /// Loads what these changes need into the cache. See [`Self::prefetch`].
+    pub fn prefetch_changes(&self, family: Family, changes: &[Change]) {
+        self.prefetch_peers(family, changes.iter().map(|change| (&change.info_hash, change.address)));
+    }
+
+    fn prefetch_peers<'a>(
+        &self,
+        family: Family,
+        announces: impl Iterator<Item = (&'a InfoHash, SocketAddr)>,
+    ) {
+        let none = Stamp::default();
         match family {
             Family::V4 => self.v4.prefetch(announces.filter_map(|(info_hash, address)| match address {
                 SocketAddr::V4(v4) => Some((info_hash, V4::peer(*v4.ip(), v4.port(), none))),
@@ -190,6 +214,13 @@ impl Shard {
     /// content; meant for tests.
     #[doc(hidden)]
     pub fn for_each_peer(&self, mut visit: impl FnMut(InfoHash, SocketAddr, bool)) {
+        self.for_each_stamp(|info_hash, address, previous| visit(info_hash, address, previous.is_seeder()));
+    }
+
+    /// Visits every peer, with its torrent and all that is known of it. Meant for tests.
+    #[doc(hidden)]
+    pub fn for_each_stamp(&self, mut visit: impl FnMut(InfoHash, SocketAddr, Previous)) {
+        let mut visit = |info_hash, address, stamp| visit(info_hash, address, Previous(stamp));
         self.v4.for_each_peer(&mut visit);
         self.v6.for_each_peer(&mut visit);
     }
@@ -202,29 +233,36 @@ impl Shard {
         &self.v6
     }
 
-    /// Begins to hand out the whole content, see [`Self::save`]. A pass in progress is abandoned.
-    pub fn begin_saving(&mut self) {
-        (self.v4.saving, self.v6.saving) = (Some(SaveCursor::default()), Some(SaveCursor::default()));
+    /// Begins to hand out the content, see [`Self::save`]. The same pass in progress is abandoned.
+    pub fn begin_saving(&mut self, pass: SavePass) {
+        let begin = || Some(SaveCursor::default());
+        (self.v4.saving[pass as usize], self.v6.saving[pass as usize]) = (begin(), begin());
     }
 
     /// Ends a pass before its time.
-    pub fn abandon_saving(&mut self) {
-        (self.v4.saving, self.v6.saving) = (None, None);
+    pub fn abandon_saving(&mut self, pass: SavePass) {
+        (self.v4.saving[pass as usize], self.v6.saving[pass as usize]) = (None, None);
     }
 
-    /// Hands out the next part of the content. Exceeds the budget by less than the work on a page of the
-    /// table without large swarms, 2,000 units in practice. Ages are those at the moment of the snapshot,
-    /// which was `ago` seconds ago.
+    /// Hands out the next part of the content, as far as the filter has it, which must be the same during a
+    /// pass. Exceeds the budget by less than the work on a page of the table without large swarms, 2,000
+    /// units in practice. Ages are those at the moment of the snapshot, which was `ago` seconds ago.
     ///
     /// Announces and expiry may go on between two calls. What is stored from the beginning to the end of the
     /// pass is handed out, with rare exceptions in swarms of thousands; what comes or goes meanwhile may be.
-    pub fn save(&mut self, now: Seconds, ago: u32, budget: u64, out: &mut impl SaveSwarms) -> SaveStep {
-        let time = SaveTime { now: Tick::at(now), ago };
-        let first = self.v4.save(time, budget, out);
+    pub fn save(
+        &mut self,
+        (pass, filter): (SavePass, SaveFilter<'_>),
+        (now, ago): (Seconds, u32),
+        budget: u64,
+        out: &mut impl SaveSwarms,
+    ) -> SaveStep {
+        let scope = SaveScope { now: Tick::at(now), ago, filter };
+        let first = self.v4.save(pass, scope, budget, out);
         if !first.ended || first.work >= budget {
             return SaveStep { ended: false, ..first };
         }
-        let second = self.v6.save(time, budget - first.work, out);
+        let second = self.v6.save(pass, scope, budget - first.work, out);
         SaveStep { work: first.work + second.work, ended: second.ended }
     }
 
@@ -250,11 +288,11 @@ impl Shard {
     }
 
     /// Stores peers that were saved, as far as limits allow. Their ages are those of now. Peers that have
-    /// announced since then stay as they are, except that a saved leecher that is a seeder now counts as
-    /// completed. Peers of another family than the torrent's are left out.
+    /// announced since then stay as they are, except that a saved leecher of this node that is a seeder now
+    /// counts as completed. Peers of another family than the torrent's are left out.
     pub fn restore(
         &mut self,
-        torrent: &SavedTorrent,
+        (torrent, origin): (&SavedTorrent, Origin),
         peers: impl IntoIterator<Item = SavedPeer>,
         now: Seconds,
         rng: &mut impl Rng,
@@ -264,26 +302,55 @@ impl Shard {
         let (key, tick) = (self.v4.key(info_hash), Tick::at(now));
         for peer in peers {
             let capacity = self.capacity();
-            let stamp = restoring::stamp_of(&peer, now);
+            let stamp = restoring::stamp_of(&peer, origin, now);
             let stored = match (family, peer.address) {
                 _ if !restoring::is_valid(peer.address) => Stored::RefusedPort,
                 (Family::V4, SocketAddr::V4(v4)) => {
                     let peer = V4::peer(*v4.ip(), v4.port(), stamp);
-                    self.v4.restore_peer(key, peer, tick, capacity, rng)
+                    self.v4.restore_peer(key, (peer, origin), tick, capacity, rng)
                 }
                 (Family::V6, SocketAddr::V6(v6)) => {
                     let peer = V6::peer(*v6.ip(), v6.port(), stamp);
-                    self.v6.restore_peer(key, peer, tick, capacity, rng)
+                    self.v6.restore_peer(key, (peer, origin), tick, capacity, rng)
                 }
                 (Family::V4, SocketAddr::V6(_)) | (Family::V6, SocketAddr::V4(_)) => Stored::RefusedPort,
             };
             restored.count(stored);
         }
         match family {
-            Family::V4 => self.v4.restore_downloaded(key, *downloaded),
-            Family::V6 => self.v6.restore_downloaded(key, *downloaded),
+            Family::V4 => self.v4.restore_downloaded(key, *downloaded, origin),
+            Family::V6 => self.v6.restore_downloaded(key, *downloaded, origin),
         }
         restored
+    }
+
+    /// Applies what another node has heard `age` seconds ago. Also returns what was known of the peer, if it
+    /// stopped there. Limits are those of announces.
+    pub fn apply_change(
+        &mut self,
+        change: &Change,
+        age: u32,
+        now: Seconds,
+        rng: &mut impl Rng,
+    ) -> (Applied, Previous) {
+        if !restoring::is_valid(change.address) {
+            return (Applied::Refused, Previous::default());
+        }
+        if age > MAX_PEER_AGE {
+            return (Applied::Older, Previous::default());
+        }
+        match change.address {
+            SocketAddr::V4(v4) => {
+                let peer = |stamp| V4::peer(*v4.ip(), v4.port(), stamp);
+                let capacity = self.capacity();
+                apply_change(&mut self.v4, (change, peer), (age, now), capacity, rng)
+            }
+            SocketAddr::V6(v6) => {
+                let peer = |stamp| V6::peer(*v6.ip(), v6.port(), stamp);
+                let capacity = self.capacity();
+                apply_change(&mut self.v6, (change, peer), (age, now), capacity, rng)
+            }
+        }
     }
 
     fn capacity(&self) -> Capacity {
@@ -314,7 +381,7 @@ impl Expire for Shard {
     /// pass. Passes also compact sparse chunks of memory so that they can be freed, so they are useful even
     /// when nothing is expired.
     fn expire(&mut self, now: Seconds, max_peer_age: u32, budget: u64) -> Expired {
-        let cutoff = Cutoff::new(now, max_peer_age);
+        let cutoff = Cutoff::new(now, max_peer_age, self.remote_grace);
         let budget = budget.max(1);
         let mut done = Expired::default();
         if self.expiring == Family::V4 {
@@ -354,6 +421,29 @@ enum Action {
     Remove,
     /// Leave the store as it is, with this result.
     Ignore(Stored),
+}
+
+fn apply_change<K: PeerFormat>(
+    store: &mut Store<K>,
+    (change, peer): (&Change, impl FnOnce(Stamp) -> K::Peer),
+    (age, now): (u32, Seconds),
+    capacity: Capacity,
+    rng: &mut impl Rng,
+) -> (Applied, Previous) {
+    let (key, tick) = (store.key(&change.info_hash), Tick::at(now));
+    match change.kind {
+        ChangeKind::Present { seeder, completion } => {
+            let counted = completion != Completion::None;
+            let stamp = restoring::stamp_of_age(age, seeder, now).with_completion_counted(counted).remote();
+            let completes = completion == Completion::Now;
+            let stored = store.put_remote(key, (peer(stamp), completes), tick, capacity, rng);
+            (Applied::of(stored), Previous::default())
+        }
+        ChangeKind::Left => {
+            let stamp = restoring::stamp_of_age(age, false, now);
+            store.remove_remote(key, peer(stamp), tick)
+        }
+    }
 }
 
 fn apply<K: PeerFormat>(
@@ -444,6 +534,7 @@ impl Request {
             incomplete: counts.incomplete,
             downloaded: counts.downloaded,
             stored: self.outcome.stored,
+            previous: Previous(self.outcome.previous),
         }
     }
 }

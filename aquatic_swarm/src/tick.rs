@@ -1,4 +1,5 @@
-//! Time of a peer's last announce, in 16 bits together with its role and whether its completion was counted.
+//! Time of a peer's last announce, in 16 bits together with its role, whether its completion was counted, and
+//! whether another node heard it.
 
 use aquatic_common::Seconds;
 
@@ -8,19 +9,20 @@ use crate::types::MAX_PEER_AGE;
 /// remove peers noticeably earlier.
 const TICK: u32 = 16;
 /// Ticks are counted modulo this.
-const WRAP: u32 = 1 << 14;
+const WRAP: u32 = 1 << TIME_BITS;
+const TIME_BITS: u32 = 13;
 
 // A peer of the maximum age must still look old, not young, when an expiry pass reaches it. Passes may
-// therefore take up to a day.
-const _: () = assert!(MAX_PEER_AGE / TICK + 86_400 / TICK < WRAP);
+// therefore take up to twelve hours.
+const _: () = assert!(MAX_PEER_AGE / TICK + 43_200 / TICK < WRAP);
 
-/// Time in ticks, modulo 73 hours.
+/// Time in ticks, modulo 36 hours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tick(u16);
 
 impl Tick {
     pub(crate) fn at(now: Seconds) -> Self {
-        // Lossless: always below 2^14.
+        // Lossless: always below 2^13.
         Self(((now.0 / TICK) % WRAP) as u16)
     }
 
@@ -30,18 +32,36 @@ impl Tick {
     }
 }
 
-/// Time of a peer's last announce, whether it was a seeder, and whether its completion was counted. From the
-/// most significant bit: 14 bits of time, completion, role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Time of a peer's last announce, whether another node heard it, whether its completion was counted, and
+/// whether it was a seeder. From the most significant bit: 13 bits of time, origin, completion, role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Stamp(pub(crate) u16);
 
 const SEEDER: u16 = 1;
 const COMPLETION_COUNTED: u16 = 1 << 1;
+const REMOTE: u16 = 1 << 2;
+const FLAG_BITS: u32 = 3;
+
+const _: () = assert!(TIME_BITS + FLAG_BITS == u16::BITS);
 
 impl Stamp {
-    /// Creates the stamp of an announce. Its completion is not counted yet.
+    /// Creates the stamp of an announce to this node. Its completion is not counted yet.
     pub(crate) fn new(seen: Tick, seeder: bool) -> Self {
-        Self(seen.0 << 2 | u16::from(seeder))
+        Self(seen.0 << FLAG_BITS | u16::from(seeder))
+    }
+
+    /// Returns the stamp of an announce that another node heard.
+    pub(crate) fn remote(self) -> Self {
+        Self(self.0 | REMOTE)
+    }
+
+    pub(crate) fn is_remote(self) -> bool {
+        self.0 & REMOTE != 0
+    }
+
+    /// Returns whether both are of the same role and origin, so that they count alike.
+    pub(crate) fn counts_like(self, other: Self) -> bool {
+        (self.0 ^ other.0) & (SEEDER | REMOTE) == 0
     }
 
     pub(crate) fn seeder(self) -> bool {
@@ -49,32 +69,32 @@ impl Stamp {
     }
 
     /// Returns the stamp of a known peer that announces again, given its previous stamp, and whether the
-    /// announce counts as a completion: the peer was a leecher, is a seeder, and was not counted before.
+    /// announce counts as a completion: the peer was a leecher, is a seeder, and was not counted before. The
+    /// completions of announces that other nodes heard are counted there.
     #[inline]
     pub(crate) fn after(self, previous: Self) -> (Self, bool) {
         let counted = previous.0 & COMPLETION_COUNTED;
-        let completes = self.seeder() && !previous.seeder() && counted == 0;
+        let completes = self.0 & (SEEDER | REMOTE) == SEEDER && !previous.seeder() && counted == 0;
         let counted = if completes { COMPLETION_COUNTED } else { counted };
         (Self(self.0 | counted), completes)
     }
 
-    /// Creates the stamp of a saved peer.
-    pub(crate) fn restored(seen: Tick, seeder: bool, completion_counted: bool) -> Self {
-        let Self(stamp) = Self::new(seen, seeder);
-        Self(if completion_counted { stamp | COMPLETION_COUNTED } else { stamp })
+    /// Returns the stamp of a peer whose completion has been counted, or may have been.
+    pub(crate) fn with_completion_counted(self, counted: bool) -> Self {
+        Self(if counted { self.0 | COMPLETION_COUNTED } else { self.0 })
     }
 
     pub(crate) fn completion_counted(self) -> bool {
         self.0 & COMPLETION_COUNTED != 0
     }
 
-    /// Returns the age in seconds, a multiple of a tick, modulo 73 hours.
+    /// Returns the age in seconds, a multiple of a tick, modulo 36 hours.
     pub(crate) fn age(self, now: Tick) -> u32 {
         u32::from(now.since(self.seen())) * TICK
     }
 
     fn seen(self) -> Tick {
-        Tick(self.0 >> 2)
+        Tick(self.0 >> FLAG_BITS)
     }
 }
 
@@ -83,18 +103,22 @@ impl Stamp {
 pub(crate) struct Cutoff {
     now: Tick,
     max_age: u16,
+    max_remote_age: u16,
 }
 
 impl Cutoff {
     /// Creates a cutoff. Ages are rounded such that no peer expires before `max_peer_age` seconds, and each
-    /// at most two ticks later.
-    pub(crate) fn new(now: Seconds, max_peer_age: u32) -> Self {
-        let ticks = max_peer_age.min(MAX_PEER_AGE).div_ceil(TICK);
-        Self { now: Tick::at(now), max_age: ticks as u16 }
+    /// at most two ticks later. The peers of other nodes have `remote_grace` seconds more.
+    pub(crate) fn new(now: Seconds, max_peer_age: u32, remote_grace: u32) -> Self {
+        let ticks = |age: u32| age.min(MAX_PEER_AGE).div_ceil(TICK) as u16;
+        let max_remote_age = ticks(max_peer_age.saturating_add(remote_grace));
+        Self { now: Tick::at(now), max_age: ticks(max_peer_age), max_remote_age }
     }
 
+    #[inline]
     pub(crate) fn is_expired(self, stamp: Stamp) -> bool {
-        self.now.since(stamp.seen()) > self.max_age
+        let max_age = if stamp.is_remote() { self.max_remote_age } else { self.max_age };
+        self.now.since(stamp.seen()) > max_age
     }
 }
 
@@ -104,12 +128,26 @@ mod tests {
 
     fn expired(seen: u32, now: u32, max_age: u32) -> bool {
         let stamp = Stamp::new(Tick::at(Seconds(seen)), true);
-        Cutoff::new(Seconds(now), max_age).is_expired(stamp)
+        let cutoff = |grace| Cutoff::new(Seconds(now), max_age, grace);
+        assert_eq!(cutoff(1 << 30).is_expired(stamp), cutoff(0).is_expired(stamp));
+        assert_eq!(cutoff(0).is_expired(stamp.remote()), cutoff(0).is_expired(stamp));
+        cutoff(0).is_expired(stamp)
+    }
+
+    #[test]
+    fn peers_of_other_nodes_expire_later_but_within_the_maximum() {
+        for (age, grace, longest) in [(3600, 1800, 5400), (80_000, 6400, 86_400), (86_400, 9999, 86_400)] {
+            for seen in [0, 131_000, 131_071] {
+                let stamp = Stamp::new(Tick::at(Seconds(seen)), false).remote();
+                let expired = |after| Cutoff::new(Seconds(seen + after), age, grace).is_expired(stamp);
+                assert!(!expired(longest) && expired(longest + 2 * TICK) && expired(longest + 40_000));
+            }
+        }
     }
 
     #[test]
     fn peers_expire_between_the_maximum_age_and_two_ticks_later() {
-        for seen in [0, 5, 15, 16, 262_128, 262_144, 1_000_003] {
+        for seen in [0, 5, 15, 16, 131_056, 131_072, 1_000_003] {
             for age in [60, 61, 63, 64, 3600, MAX_PEER_AGE] {
                 assert!(!expired(seen, seen + age, age), "seen {seen}, age {age}");
                 assert!(expired(seen, seen + age + 2 * TICK, age), "seen {seen}, age {age}");
@@ -118,27 +156,44 @@ mod tests {
     }
 
     #[test]
-    fn peers_stay_expired_for_a_day_across_the_wrap() {
-        for seen in [0, 200_000, 262_143] {
-            for late in [100, 40_000, 86_400] {
+    fn peers_stay_expired_for_half_a_day_across_the_wrap() {
+        for seen in [0, 100_000, 131_071] {
+            for late in [100, 20_000, 43_200] {
                 assert!(expired(seen, seen + MAX_PEER_AGE + late, MAX_PEER_AGE));
             }
         }
     }
 
     #[test]
-    fn stamps_keep_the_role() {
-        assert!(Stamp::new(Tick::at(Seconds(262_143)), true).seeder());
-        assert!(!Stamp::new(Tick::at(Seconds(262_143)), false).seeder());
+    fn stamps_keep_role_and_origin() {
+        for seeder in [false, true] {
+            let stamp = Stamp::new(Tick::at(Seconds(131_071)), seeder);
+            assert_eq!((stamp.seeder(), stamp.is_remote()), (seeder, false));
+            let remote = stamp.remote();
+            assert_eq!((remote.seeder(), remote.is_remote()), (seeder, true));
+            assert_eq!(remote.seen(), stamp.seen());
+            assert!(!stamp.counts_like(remote) && remote.counts_like(remote.remote()));
+        }
+    }
+
+    #[test]
+    fn announces_take_over_the_origin_and_only_those_of_this_node_complete() {
+        let stamp = |seeder| Stamp::new(Tick::at(Seconds(800)), seeder);
+        let (taken, completes) = stamp(true).after(stamp(false).remote());
+        assert!(completes && taken.completion_counted() && !taken.is_remote());
+        let (given, completes) = stamp(true).remote().after(stamp(false));
+        assert!(!completes && !given.completion_counted() && given.is_remote());
+        let (kept, completes) = stamp(false).remote().after(taken);
+        assert!(!completes && kept.completion_counted() && kept.is_remote());
     }
 
     #[test]
     fn restored_stamps_have_the_age_role_and_completion_that_were_saved() {
-        for now in [0_u32, 100, 262_144] {
+        for now in [0_u32, 100, 131_072] {
             for age in [0_u32, 16, 48_000, MAX_PEER_AGE] {
                 let seen = Tick::at(Seconds(now.wrapping_sub(age)));
                 for (seeder, counted) in [(false, false), (false, true), (true, false), (true, true)] {
-                    let stamp = Stamp::restored(seen, seeder, counted);
+                    let stamp = Stamp::new(seen, seeder).with_completion_counted(counted);
                     assert_eq!((stamp.seeder(), stamp.completion_counted()), (seeder, counted));
                     assert_eq!(stamp.age(Tick::at(Seconds(now))), age, "{age} s before {now}");
                 }
@@ -149,7 +204,7 @@ mod tests {
     #[test]
     fn a_completion_is_counted_once_and_remembered() {
         let stamp = |now, seeder| Stamp::new(Tick::at(Seconds(now)), seeder);
-        for start in [0, 262_143] {
+        for start in [0, 131_071] {
             let mut peer = stamp(start, false);
             let mut completions = 0;
             for (nth, seeder) in [false, true, true, false, true, false, false, true].into_iter().enumerate()

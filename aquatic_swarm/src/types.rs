@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use aquatic_common::config::{Limit, LimitsConfig};
-use aquatic_common::{AnnounceEvent, Family, InfoHash};
+use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds};
+
+use crate::tick::{Stamp, Tick};
 
 /// Maximum number of peers per reply, whatever [`Announce::numwant`] is.
 pub const MAX_NUMWANT: usize = 1024;
@@ -19,7 +21,7 @@ pub const MAX_PEERS_PER_ADDRESS: u32 = 1_000_000;
 pub const MAX_PER_SHARD: u64 = 1_000_000_000;
 
 /// Maximum peer age that the stored time stamps can represent, in seconds.
-pub const MAX_PEER_AGE: u32 = 172_800;
+pub const MAX_PEER_AGE: u32 = 86_400;
 
 /// Secret key of the hash functions. Clients choose info hashes, addresses and ports; without the key they
 /// cannot choose them to collide.
@@ -231,6 +233,38 @@ pub struct Announced {
     pub downloaded: u32,
     /// What happened to the announcing peer.
     pub stored: Stored,
+    /// What was known of the announcing peer before, if it is [`Stored::Updated`].
+    pub previous: Previous,
+}
+
+/// What was known of a peer before something was applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Previous(pub(crate) Stamp);
+
+impl Previous {
+    /// Whether it was a seeder.
+    #[must_use]
+    pub fn is_seeder(self) -> bool {
+        self.0.seeder()
+    }
+
+    /// Whether its completion had been counted.
+    #[must_use]
+    pub fn completion_counted(self) -> bool {
+        self.0.completion_counted()
+    }
+
+    /// Whether another node heard it last.
+    #[must_use]
+    pub fn is_remote(self) -> bool {
+        self.0.is_remote()
+    }
+
+    /// Returns the seconds since it was heard last, rounded to 16.
+    #[must_use]
+    pub fn age(self, now: Seconds) -> u32 {
+        self.0.age(Tick::at(now))
+    }
 }
 
 /// Counts of one torrent, as in scrape replies (BEP 48).
@@ -263,6 +297,8 @@ pub struct FamilyStats {
     pub seeders: u64,
     /// Leechers of all torrents.
     pub leechers: u64,
+    /// Peers of both roles that another node heard last.
+    pub remote: u64,
     /// Downloads that have been completed since the store was made.
     pub completed: u64,
     /// Approximate number of bytes allocated. Some may not have been written yet and thus not be resident.

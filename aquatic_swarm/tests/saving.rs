@@ -8,11 +8,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use aquatic_common::expiry::Expire;
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds};
 use aquatic_swarm::{
-    Announce, Families, FamilySet, HashKey, MAX_PEERS_PER_PART, PeerBuffers, Restored, SaveSwarms, SavedPeer,
-    SavedTorrent, Shard, ShardLimits,
+    Announce, Families, FamilySet, HashKey, MAX_PEER_AGE, MAX_PEERS_PER_PART, Origin, PeerBuffers, Restored,
+    SaveFilter, SavePass, SaveSwarms, SavedPeer, SavedTorrent, Shard, ShardLimits,
 };
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
+
+const EVERYTHING: (SavePass, SaveFilter<'_>) = (SavePass::Snapshot, SaveFilter::All);
 
 /// Everything that has been handed out.
 #[derive(Default)]
@@ -70,10 +72,10 @@ impl Fixture {
     /// Saves with this budget for each step; something may happen in between.
     fn save(&mut self, budget: u64, mut meanwhile: impl FnMut(&mut Self)) -> Saved {
         let mut saved = Saved::default();
-        self.shard.begin_saving();
+        self.shard.begin_saving(SavePass::Snapshot);
         let begin = self.now;
         loop {
-            let step = self.shard.save(self.now, self.now.0 - begin.0, budget, &mut saved);
+            let step = self.shard.save(EVERYTHING, (self.now, self.now.0 - begin.0), budget, &mut saved);
             assert!(step.work < budget + 2000, "{step:?}");
             if step.ended {
                 return saved;
@@ -86,7 +88,7 @@ impl Fixture {
         let mut restored = Restored::default();
         for (torrent, peers) in &saved.0 {
             let peers = peers.iter().map(|peer| SavedPeer { age: peer.age + gap, ..*peer });
-            restored.add(self.shard.restore(torrent, peers, self.now, &mut self.rng));
+            restored.add(self.shard.restore((torrent, Origin::Own), peers, self.now, &mut self.rng));
         }
         self.shard.check_invariants().unwrap();
         restored
@@ -165,7 +167,7 @@ fn what_stays_during_a_pass_is_handed_out_whatever_else_happens() {
                 shard.announce(torrent, address(number, Family::V4), rng.random(), event);
             }
             shard.now = Seconds(shard.now.0 + 1);
-            shard.shard.expire(shard.now, 172_800, 100);
+            shard.shard.expire(shard.now, MAX_PEER_AGE, 100);
         });
         let handed_out: BTreeMap<(InfoHash, SocketAddr), u32> =
             saved.0.iter().fold(BTreeMap::new(), |mut all, (torrent, peers)| {
@@ -188,9 +190,9 @@ fn ages_count_from_the_moment_of_the_snapshot() {
     old.now = Seconds(old.now.0 + 1600);
     old.announce(2, address(2, Family::V6), true, AnnounceEvent::None);
     let mut saved = Saved::default();
-    old.shard.begin_saving();
+    old.shard.begin_saving(SavePass::Snapshot);
     old.now = Seconds(old.now.0 + 320);
-    assert!(old.shard.save(old.now, 320, 1000, &mut saved).ended);
+    assert!(old.shard.save(EVERYTHING, (old.now, 320), 1000, &mut saved).ended);
     let ages: Vec<u32> = saved.0.iter().map(|(_, peers)| peers[0].age).collect();
     assert_eq!(ages, [1600, 0]);
 
@@ -247,7 +249,8 @@ fn limits_hold_and_impossible_addresses_are_left_out() {
     let mut invalid = Fixture::new(3);
     saved.0.truncate(1);
     let torrent = SavedTorrent { family: Family::V6, ..saved.0[0].0 };
-    let peer = SavedPeer { address: a_v6(0x1), age: 0, seeder: true, completion_counted: false };
+    let peer =
+        SavedPeer { address: a_v6(0x1), age: 0, seeder: true, completion_counted: false, remote: false };
     let mapped = SavedPeer { address: a_v6(0xffff_0102_0304), ..peer };
     let v4 = SavedPeer { address: address(1, Family::V4), ..peer };
     let no_port = SavedPeer { address: SocketAddr::new(peer.address.ip(), 0), ..peer };

@@ -18,8 +18,8 @@ use anyhow::Context;
 use aquatic_common::config::LimitsConfig;
 use aquatic_common::{AnnounceEvent, InfoHash, Seconds};
 use aquatic_swarm::{
-    Announce, Families, HashKey, PeerBuffers, RankBy, RankCursor, Restored, SavedPeer, Shard, ShardLimits,
-    TopTorrents,
+    Announce, Families, HashKey, Origin, PeerBuffers, RankBy, RankCursor, Restored, SaveFilter, SavePass,
+    SavedPeer, Shard, ShardLimits, TopTorrents,
 };
 use aquatic_tracker::snapshot::format::{Header, Torrent};
 use aquatic_tracker::snapshot::stream::{Chunks, Reader, Writer};
@@ -123,11 +123,11 @@ fn save(shard: &mut Shard, path: &str) -> anyhow::Result<()> {
     let mut file = File::create(path)?;
     let mut writer = Writer::begin(&mut file, &header)?;
     let (mut chunks, mut steps, mut ended) = (Chunks::default(), Steps::default(), false);
-    shard.begin_saving();
+    shard.begin_saving(SavePass::Snapshot);
     while !ended {
         let begin = Instant::now();
         while !ended && begin.elapsed() < STEP {
-            ended = shard.save(NOW, 0, SLICE, &mut chunks).ended;
+            ended = shard.save((SavePass::Snapshot, SaveFilter::All), (NOW, 0), SLICE, &mut chunks).ended;
         }
         steps.all.push(begin.elapsed());
         while let Some(chunk) = chunks.pop_full() {
@@ -166,7 +166,7 @@ fn load(path: &str, key: HashKey, rng: &mut SmallRng) -> anyhow::Result<()> {
                 shard.prefetch_scrape(family, &hashes);
                 for torrent in torrents {
                     let peers = torrent.peers().map(|peer| SavedPeer { age: peer.age + 30, ..peer });
-                    restored.add(shard.restore(&torrent.saved, peers, NOW, rng));
+                    restored.add(shard.restore((&torrent.saved, Origin::Own), peers, NOW, rng));
                 }
             }
             steps.all.push(begin.elapsed());

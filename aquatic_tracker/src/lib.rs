@@ -11,7 +11,7 @@
 //!   cores.
 //! - [`access_list`]: which torrents are served. [`interval`], [`stretch`]: when clients come back.
 //!   [`expiry`]: background removal of silent peers. [`snapshot`]: what the next process goes on
-//!   from.
+//!   from. [`replication`]: what nodes tell each other.
 //!
 //! It knows neither sockets nor protocols.
 
@@ -32,6 +32,7 @@ pub mod messages;
 mod owners;
 mod peer_rules;
 pub mod reason;
+pub mod replication;
 pub mod requests;
 mod seed;
 pub mod snapshot;
@@ -40,7 +41,7 @@ mod tracker;
 
 pub use access_list::{AccessListError, MAX_DECISIONS, SharedAccessList, TooManyDecisions};
 pub use admission::{Admission, AdmissionRequest, NotAdmitted};
-pub use aquatic_swarm::{RankBy, RankCursor, SwarmCounts, TopTorrents};
+pub use aquatic_swarm::{Origin, RankBy, RankCursor, SaveFilter, SavePass, SwarmCounts, TopTorrents};
 pub use clients::ClientCounters;
 pub use expiry::ExpirySettings;
 pub use forward::{Forward, OwnerParts};

@@ -5,8 +5,9 @@ use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
 use aquatic_swarm::{
-    Announce, Announced, CountedTorrent, FamilySet, PeerBuffers, RankCursor, SaveStep, SaveSwarms, SavedPeer,
-    Shard, ShardLimits, Stored, SwarmCounts, TopTorrents,
+    Announce, Announced, Applied, Change, ChangeKind, CountedTorrent, FamilySet, MAX_PEER_AGE, Origin,
+    PeerBuffers, Previous, RankCursor, SaveFilter, SavePass, SaveStep, SaveSwarms, SavedPeer, Shard,
+    ShardLimits, Stored, SwarmCounts, TopTorrents,
 };
 use rand::rngs::SmallRng;
 
@@ -14,6 +15,7 @@ use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
 use crate::interval::IntervalPolicy;
 use crate::memory::Degradation;
 use crate::peer_rules::{PeerFault, PeerRules};
+use crate::replication::{Published, Publishing, remote_grace};
 use crate::requests::Requests;
 use crate::snapshot::format::Torrent;
 use crate::snapshot::records::Recording;
@@ -41,8 +43,11 @@ pub struct Tracker {
     /// Peers added since memory was last checked.
     added: u32,
     requests: Requests,
-    /// What is remembered of announces while a snapshot is taken in, or the state is handed over.
+    /// What is remembered of announces while a snapshot is taken in, the state is handed over, or other nodes
+    /// are told of them.
     observing: Option<Box<Observing>>,
+    /// Seconds by which the peers of other nodes expire later.
+    remote_grace: u32,
 }
 
 /// What is remembered of announces.
@@ -50,16 +55,36 @@ pub struct Tracker {
 struct Observing {
     loading: Option<Loading>,
     recording: Option<Recording>,
+    publishing: Option<Publishing>,
 }
 
 impl Observing {
-    fn observe(&mut self, announce: &Announce, stored: Stored) {
+    fn observe(&mut self, announce: &Announce, announced: &Announced, now: Seconds) {
+        if let Some(publishing) = &mut self.publishing {
+            publishing.observe(announce, announced, now);
+        }
         if let Some(loading) = &mut self.loading {
-            loading.observe(announce, stored);
+            loading.observe(announce, announced.stored);
         }
         if let Some(recording) = &mut self.recording {
-            recording.observe(announce, stored);
+            recording.observe(announce, announced.stored);
         }
+    }
+
+    fn observe_change(&mut self, change: &Change, result: (Applied, Previous), now: Seconds) {
+        if let Some(publishing) = &mut self.publishing {
+            publishing.observe_change(change, result, now);
+        }
+        if let Some(loading) = &mut self.loading {
+            loading.observe_change(change, result.0);
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.observe_change(change, result.0);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.loading.is_none() && self.recording.is_none() && self.publishing.is_none()
     }
 }
 
@@ -156,6 +181,7 @@ impl Tracker {
             added: 0,
             requests: Requests::default(),
             observing: None,
+            remote_grace: 0,
         }
     }
 
@@ -231,13 +257,10 @@ impl Tracker {
             self.counters.not_stored[family.index()][limit as usize].add(1);
         }
         if announced.stored == Stored::Added {
-            self.added += 1;
-            if self.added >= ADDED_PER_CHECK {
-                self.check_memory();
-            }
+            self.note_added(1);
         }
         if let Some(observing) = &mut self.observing {
-            observing.observe(announce, announced.stored);
+            observing.observe(announce, &announced, now);
         }
         announced
     }
@@ -349,25 +372,86 @@ impl Tracker {
         &mut self.rng
     }
 
-    /// Begins to hand out the whole content.
-    pub(crate) fn begin_saving(&mut self) {
-        self.shard.begin_saving();
+    /// Has changes noted for other nodes from now on, see [`replication`](crate::replication). Their peers
+    /// expire later than those of this node, by what follows from the age in seconds at which those do. To be
+    /// called again when that changes.
+    pub fn begin_publishing(&mut self, max_peer_age: u32) {
+        self.remote_grace = remote_grace(max_peer_age);
+        self.shard.set_remote_grace(self.remote_grace);
+        let publishing = &mut self.observing.get_or_insert_default().publishing;
+        publishing.get_or_insert_default().set_max_peer_age(max_peer_age);
+    }
+
+    /// Removes the oldest changes that were noted for other nodes. To be called until there are none.
+    pub fn take_published(&mut self, now: Seconds) -> Option<Published> {
+        self.observing.as_mut()?.publishing.as_mut()?.take(now)
+    }
+
+    /// Returns how many changes were dropped since the last call because too many had not been removed.
+    pub fn take_dropped(&mut self) -> u64 {
+        let publishing = self.observing.as_mut().and_then(|observing| observing.publishing.as_mut());
+        publishing.map_or(0, Publishing::take_dropped)
+    }
+
+    /// Loads what changes of other nodes will touch.
+    pub fn prefetch_changes(&self, family: Family, changes: &[Change]) {
+        self.shard.prefetch_changes(family, changes);
+    }
+
+    /// Applies what another node has heard `age` seconds ago of a torrent that this core owns, and what it has
+    /// heard is not told again.
+    pub fn apply_change(&mut self, change: &Change, age: u32, now: Seconds) -> Applied {
+        let is_present = matches!(change.kind, ChangeKind::Present { .. });
+        if is_present
+            && (self.admit(AdmissionRequest::of(&change.info_hash)).is_err()
+                || self.rules.check(change.address).is_err())
+        {
+            return Applied::Refused;
+        }
+        let result = self.shard.apply_change(change, age, now, &mut self.rng);
+        if result.0 == Applied::Added {
+            self.note_added(1);
+        }
+        if let Some(observing) = &mut self.observing {
+            observing.observe_change(change, result, now);
+        }
+        result.0
+    }
+
+    /// Returns how many peers of a family this node heard last, and how many other nodes did.
+    #[must_use]
+    pub fn peers_by_owner(&self, family: Family) -> (u64, u64) {
+        let stats = self.shard.stats();
+        let stats = stats.family(family);
+        ((stats.seeders + stats.leechers).saturating_sub(stats.remote), stats.remote)
+    }
+
+    fn note_added(&mut self, peers: u64) {
+        self.added = self.added.saturating_add(u32::try_from(peers).unwrap_or(u32::MAX));
+        if self.added >= ADDED_PER_CHECK {
+            self.check_memory();
+        }
+    }
+
+    /// Begins to hand out the content. The same pass in progress is abandoned.
+    pub fn begin_saving(&mut self, pass: SavePass) {
+        self.shard.begin_saving(pass);
     }
 
     /// Ends a pass that hands out the content before its time.
-    pub(crate) fn abandon_saving(&mut self) {
-        self.shard.abandon_saving();
+    pub fn abandon_saving(&mut self, pass: SavePass) {
+        self.shard.abandon_saving(pass);
     }
 
-    /// Hands out the next part of the content, see [`Shard::save`].
-    pub(crate) fn save(
+    /// Hands out the next part of the content, with the ages of some seconds ago, see [`Shard::save`].
+    pub fn save(
         &mut self,
-        now: Seconds,
-        ago: u32,
+        pass: (SavePass, SaveFilter<'_>),
+        (now, ago): (Seconds, u32),
         budget: u64,
         out: &mut impl SaveSwarms,
     ) -> SaveStep {
-        self.shard.save(now, ago, budget, out)
+        self.shard.save(pass, (now, ago), budget, out)
     }
 
     /// Begins to hand out the counts of all torrents.
@@ -390,17 +474,18 @@ impl Tracker {
         })
     }
 
-    /// Begins to take in a snapshot.
-    pub(crate) fn begin_loading(&mut self) {
-        self.observing.get_or_insert_default().loading = Some(Loading::default());
+    /// Begins to take in a snapshot, or what another node has stored.
+    pub fn begin_loading(&mut self) {
+        self.observing.get_or_insert_default().loading.get_or_insert_default().begin();
     }
 
-    /// Takes in a torrent of a snapshot that was made `gap` seconds ago.
-    pub(crate) fn load(
+    /// Takes in a torrent of a snapshot that was made `gap` seconds ago, by this node or by another one.
+    pub fn load(
         &mut self,
         torrent: Torrent<'_>,
         (gap, max_peer_age): (u32, u32),
         now: Seconds,
+        origin: Origin,
     ) -> Loaded {
         let mut loaded = Loaded::default();
         let saved = torrent.saved;
@@ -408,11 +493,13 @@ impl Tracker {
             loaded.not_admitted += u64::from(saved.peers);
             return loaded;
         }
-        let Self { shard, rng, observing, rules, .. } = self;
+        let Self { shard, rng, observing, rules, remote_grace, .. } = self;
         let loading = observing.as_ref().and_then(|observing| observing.loading.as_ref());
         let peers = torrent.peers().filter_map(|peer| {
             let age = peer.age.saturating_add(gap);
-            if age > max_peer_age {
+            let is_remote = peer.remote || origin == Origin::Other;
+            let grace = if is_remote { *remote_grace } else { 0 };
+            if age > max_peer_age.saturating_add(grace).min(MAX_PEER_AGE) {
                 loaded.too_old += 1;
                 return None;
             }
@@ -426,17 +513,16 @@ impl Tracker {
             }
             Some(SavedPeer { age, ..peer })
         });
-        let restored = shard.restore(&saved, peers, now, rng);
-        self.added = self.added.saturating_add(u32::try_from(restored.added).unwrap_or(u32::MAX));
-        if self.added >= ADDED_PER_CHECK {
-            self.check_memory();
-        }
+        let restored = shard.restore((&saved, origin), peers, now, rng);
+        self.note_added(restored.added);
         Loaded { restored, ..loaded }
     }
 
     /// Ends taking in a snapshot.
-    pub(crate) fn end_loading(&mut self) {
-        self.observe_no_longer(|observing| observing.loading = None);
+    pub fn end_loading(&mut self) {
+        self.observe_no_longer(|observing| {
+            observing.loading.take_if(Loading::end);
+        });
     }
 
     /// Begins to note the announces that are applied.
@@ -465,7 +551,7 @@ impl Tracker {
     fn observe_no_longer(&mut self, end: impl FnOnce(&mut Observing)) {
         if let Some(observing) = &mut self.observing {
             end(observing);
-            if observing.loading.is_none() && observing.recording.is_none() {
+            if observing.is_idle() {
                 self.observing = None;
             }
         }

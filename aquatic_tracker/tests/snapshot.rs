@@ -41,6 +41,7 @@ fn random_torrent(rng: &mut impl Rng) -> (SavedTorrent, Vec<SavedPeer>) {
             age: rng.random_range(0..1 << 24),
             seeder: rng.random(),
             completion_counted: rng.random(),
+            remote: rng.random(),
         })
         .collect();
     let downloaded = rng.random::<u32>() >> rng.random_range(0..32);

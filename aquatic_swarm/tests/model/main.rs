@@ -67,7 +67,7 @@ impl Sequence {
         let limits = random_limits(&mut rng, limited);
         let key = HashKey(rng.random());
         // Some sequences start shortly before the time stamps wrap around.
-        let now = [0, 262_144 - 200 * TICK][rng.random_range(0..2)];
+        let now = [0, 131_072 - 200 * TICK][rng.random_range(0..2)];
         Self {
             limited,
             torrents: [1, 3, 60, 3000][rng.random_range(0..4)],

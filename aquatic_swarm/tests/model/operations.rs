@@ -35,7 +35,7 @@ const INTAKE: [Intake; 8] = [
 ];
 const MAX_PEERS_PER_ADDRESS: [u32; 8] = [1_000_000, 512, 3, 16, 1_000_000, 1, 6, 100];
 const RESERVED: [u32; 4] = [0, 10, 50, 100];
-const AGES: [u32; 8] = [0, 1, 2, 30, 100, 450, 2000, 172_800 / TICK];
+const AGES: [u32; 8] = [0, 1, 2, 30, 100, 450, 2000, 86_400 / TICK];
 const STEPS: [u32; 8] = [1, 2, 5, 10, 31, 100, 451, 2001];
 const BUDGETS: [u64; 8] = [0, 1, 2, 7, 30, 100, 700, 5000];
 const NUMWANT: [usize; 4] = [0, 3, 50, usize::MAX];

@@ -12,16 +12,19 @@ use anyhow::Context;
 use aquatic_common::{Family, InfoHash, Seconds};
 use aquatic_runtime::clock::thread_cpu_time;
 use aquatic_runtime::{Core, MailboxReceiver};
-use aquatic_swarm::{PeerBuffers, Restored};
+use aquatic_swarm::{Origin, PeerBuffers, Restored, SaveFilter, SavePass};
 
 use super::format::{Kind, Torrent};
-use super::records::take_record;
+use super::records::{Record, take_record};
 use super::stream::{Chunk, Chunks};
 use crate::admission::AdmissionRequest;
 use crate::local::LocalTracker;
 
 /// Longest time spent at a stretch, as in expiry. Afterwards the other tasks of the core run.
 const STEP: Duration = Duration::from_micros(200);
+
+/// The pass of snapshots and hand-overs.
+const PASS: (SavePass, SaveFilter<'_>) = (SavePass::Snapshot, SaveFilter::All);
 
 /// Units of work between two looks at the clock.
 const SLICE: u64 = 256;
@@ -122,20 +125,22 @@ impl Drop for Batch {
 
 /// What a core has taken in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Loaded {
-    pub(crate) restored: Restored,
+pub struct Loaded {
+    /// Peers that reached the store.
+    pub restored: Restored,
     /// Peers left out because they are too old by now.
-    pub(crate) too_old: u64,
+    pub too_old: u64,
     /// Peers left out because they have stopped since.
-    pub(crate) stopped: u64,
+    pub stopped: u64,
     /// Peers left out because their torrent is not served any more.
-    pub(crate) not_admitted: u64,
+    pub not_admitted: u64,
     /// Peers left out because the settings refuse their address or port.
-    pub(crate) refused: u64,
+    pub refused: u64,
 }
 
 impl Loaded {
-    pub(super) fn add(&mut self, other: Self) {
+    /// Adds other numbers to these.
+    pub fn add(&mut self, other: Self) {
         let Self { restored, too_old, stopped, not_admitted, refused } = other;
         self.restored.add(restored);
         self.too_old += too_old;
@@ -187,17 +192,17 @@ impl CoreSnapshots {
 
 async fn run_save(core: &Rc<Core>, tracker: &LocalTracker, save: Save) {
     let mut chunks = Chunks::default();
-    tracker.state().begin_saving();
+    tracker.state().begin_saving(SavePass::Snapshot);
     let mut ended = false;
     while !ended {
         let begin = core.tick();
         while !ended && core.tick().saturating_sub(begin) < STEP {
             let ago = core.now().0.saturating_sub(save.at.0);
-            ended = tracker.state().save(core.now(), ago, SLICE, &mut chunks).ended;
+            ended = tracker.state().save(PASS, (core.now(), ago), SLICE, &mut chunks).ended;
         }
         while let Some(chunk) = chunks.pop_full() {
             if !give(core, (&save.chunks, &save.cancelled), Some(chunk)).await {
-                return tracker.state().abandon_saving();
+                return tracker.state().abandon_saving(SavePass::Snapshot);
             }
         }
         core.yield_now().await;
@@ -227,13 +232,13 @@ async fn give<T>(core: &Core, (to, cancelled): (&SyncSender<T>, &AtomicBool), it
 async fn run_hand_over(core: &Rc<Core>, tracker: &LocalTracker, order: &Order, marks: &Cell<u32>) {
     let to = (&order.chunks, &*order.cancelled);
     tracker.state().begin_recording();
-    tracker.state().begin_saving();
+    tracker.state().begin_saving(SavePass::Snapshot);
     if pass(core, tracker, order).await {
         while give_changes(core, tracker, order, marks).await {
             core.sleep(RETRY).await;
         }
     } else {
-        tracker.state().abandon_saving();
+        tracker.state().abandon_saving(SavePass::Snapshot);
     }
     if tracker.state().end_recording() {
         let _ = give(core, to, FromCore::Overflowed).await;
@@ -249,7 +254,7 @@ async fn pass(core: &Rc<Core>, tracker: &LocalTracker, order: &Order) -> bool {
         let begin = core.tick();
         while !ended && core.tick().saturating_sub(begin) < STEP {
             let ago = core.now().0.saturating_sub(order.at.0);
-            ended = tracker.state().save(core.now(), ago, SLICE, &mut chunks).ended;
+            ended = tracker.state().save(PASS, (core.now(), ago), SLICE, &mut chunks).ended;
         }
         while let Some(chunk) = chunks.pop_full() {
             if !give(core, to, FromCore::Chunk(chunk)).await {
@@ -344,7 +349,7 @@ async fn load_batch(
             let mut state = tracker.state();
             state.prefetch_scrape(family, &run.info_hashes);
             for torrent in run.torrents.drain(..) {
-                loaded.add(state.load(torrent, (gap, max_peer_age), core.now()));
+                loaded.add(state.load(torrent, (gap, max_peer_age), core.now(), Origin::Own));
             }
         }
         core.yield_now().await;
@@ -368,7 +373,7 @@ fn backoff(taken: Duration) -> Duration {
     if taken < STEP / 10 { Duration::ZERO } else { (taken * BACKOFF).min(MAX_BACKOFF) }
 }
 
-/// Applies announces that the predecessor has applied.
+/// Applies announces that the predecessor has applied, and what other nodes have told it of.
 async fn apply_batch(core: &Rc<Core>, tracker: &LocalTracker, family: Family, mut content: &[u8]) {
     let mut run = Vec::with_capacity(TORRENTS_PER_RUN);
     while !content.is_empty() {
@@ -376,14 +381,25 @@ async fn apply_batch(core: &Rc<Core>, tracker: &LocalTracker, family: Family, mu
         while core.tick().saturating_sub(begin) < STEP && !content.is_empty() {
             while run.len() < TORRENTS_PER_RUN && !content.is_empty() {
                 // The side thread has verified the length.
-                let Ok(announce) = take_record(family, &mut content) else { return };
-                run.push(announce);
+                let Ok(record) = take_record(family, &mut content) else { return };
+                run.push(record);
             }
             let mut state = tracker.state();
-            state.prefetch(family, &run);
-            for announce in run.drain(..) {
-                if state.admit(AdmissionRequest::of(&announce.info_hash)).is_ok() {
-                    let _ = state.announce(&announce, core.now(), PeerBuffers::default());
+            let announces = run.iter().filter_map(|record| match record {
+                Record::Announce(announce) => Some(announce),
+                Record::Change(_) => None,
+            });
+            state.prefetch(family, announces);
+            for record in run.drain(..) {
+                match record {
+                    Record::Announce(announce) => {
+                        if state.admit(AdmissionRequest::of(&announce.info_hash)).is_ok() {
+                            let _ = state.announce(&announce, core.now(), PeerBuffers::default());
+                        }
+                    }
+                    Record::Change(change) => {
+                        let _ = state.apply_change(&change, change.age.into(), core.now());
+                    }
                 }
             }
         }

@@ -21,7 +21,7 @@
 //! peer   4/16  address
 //!           2  port
 //!           3  seconds from its last announce to the moment of the snapshot
-//!           1  flags: 1 seeder, 2 completion counted; readers ignore others
+//!           1  flags: 1 seeder, 2 completion counted, 4 heard by another node; readers ignore others
 //! end       8  number of torrents, or parts of them
 //!           8  number of peers
 //! ```
@@ -55,6 +55,7 @@ const CHECKSUM: usize = 32;
 /// Flags of a peer.
 const SEEDER: u8 = 1;
 const COMPLETION_COUNTED: u8 = 2;
+const REMOTE: u8 = 4;
 
 /// Maximum age that can be written, in seconds: 194 days.
 const MAX_AGE: u32 = (1 << 24) - 1;
@@ -276,7 +277,8 @@ pub fn write_peer(peer: &SavedPeer, out: &mut Vec<u8>) {
     let [age_low, age_middle, age_high, _] = peer.age.min(MAX_AGE).to_le_bytes();
     let [port_low, port_high] = peer.address.port().to_le_bytes();
     let counted = if peer.completion_counted { COMPLETION_COUNTED } else { 0 };
-    let flags = counted | if peer.seeder { SEEDER } else { 0 };
+    let remote = if peer.remote { REMOTE } else { 0 };
+    let flags = remote | counted | if peer.seeder { SEEDER } else { 0 };
     out.extend_from_slice(&[port_low, port_high, age_low, age_middle, age_high, flags]);
 }
 
@@ -339,11 +341,12 @@ fn read_peer(family: Family, mut bytes: &[u8]) -> Result<SavedPeer, Malformed> {
         age: u32::from_le_bytes([low, middle, high, 0]),
         seeder: flags & SEEDER != 0,
         completion_counted: flags & COMPLETION_COUNTED != 0,
+        remote: flags & REMOTE != 0,
     })
 }
 
 /// The first bytes of a slice, which are removed from it.
-pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Malformed> {
+pub(crate) fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Malformed> {
     let (first, rest) = bytes.split_first_chunk().ok_or(Malformed::Content)?;
     *bytes = rest;
     Ok(*first)
@@ -408,7 +411,8 @@ mod tests {
             SavedTorrent { family: Family::V4, info_hash: InfoHash([9; 20]), downloaded: 300, peers: 1 };
         write_torrent(&torrent, &mut out);
         let address = "192.0.2.7:6881".parse().unwrap();
-        let peer = SavedPeer { address, age: 0x01_02_03, seeder: true, completion_counted: true };
+        let peer =
+            SavedPeer { address, age: 0x01_02_03, seeder: true, completion_counted: true, remote: false };
         write_peer(&peer, &mut out);
         assert_eq!(out[..20], [9; 20]);
         assert_eq!(out[20..], [0xac, 2, 1, 192, 0, 2, 7, 0xe1, 0x1a, 3, 2, 1, 3]);
@@ -416,5 +420,8 @@ mod tests {
         let read = Torrent::take(Family::V4, &mut content).unwrap();
         assert_eq!((read.saved, read.bytes, content), (torrent, out.as_slice(), &[][..]));
         assert_eq!(read.peers().collect::<Vec<_>>(), [peer]);
+        let mut remote = Vec::new();
+        write_peer(&SavedPeer { remote: true, ..peer }, &mut remote);
+        assert_eq!((remote[..9].to_vec(), remote[9]), (out[23..32].to_vec(), 7));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use aquatic_common::InfoHash;
-use aquatic_swarm::{Announce, Stored};
+use aquatic_swarm::{Announce, Applied, Change, Stored};
 
 /// Maximum number of peers that are remembered: 5 MB. Beyond it, a peer that stops may come back with the
 /// snapshot, and then expires.
@@ -13,19 +13,46 @@ const MAX_STOPPED: usize = 65_536;
 /// What is remembered of announces while a snapshot is taken in.
 #[derive(Debug, Default)]
 pub(crate) struct Loading {
+    /// Number of snapshots, and of what other nodes have stored, that are taken in at the same time.
+    running: u32,
     stopped: HashSet<(InfoHash, SocketAddr)>,
 }
 
 impl Loading {
+    /// Begins to take in one more.
+    pub(crate) fn begin(&mut self) {
+        self.running += 1;
+    }
+
+    /// Ends taking in one. Returns whether that was the last.
+    pub(crate) fn end(&mut self) -> bool {
+        self.running = self.running.saturating_sub(1);
+        self.running == 0
+    }
+
     /// Notes what an announce has done.
     pub(crate) fn observe(&mut self, announce: &Announce, stored: Stored) {
         let peer = (announce.info_hash, announce.address);
         if matches!(stored, Stored::Removed | Stored::Absent) {
-            if self.stopped.len() < MAX_STOPPED {
-                self.stopped.insert(peer);
-            }
+            self.note_stopped(peer);
         } else if !self.stopped.is_empty() && matches!(stored, Stored::Added | Stored::Updated) {
             self.stopped.remove(&peer);
+        }
+    }
+
+    /// Notes what a change that another node has told of has done.
+    pub(crate) fn observe_change(&mut self, change: &Change, applied: Applied) {
+        let peer = (change.info_hash, change.address);
+        if matches!(applied, Applied::Removed | Applied::Absent) {
+            self.note_stopped(peer);
+        } else if !self.stopped.is_empty() && matches!(applied, Applied::Added | Applied::Updated) {
+            self.stopped.remove(&peer);
+        }
+    }
+
+    fn note_stopped(&mut self, peer: (InfoHash, SocketAddr)) {
+        if self.stopped.len() < MAX_STOPPED {
+            self.stopped.insert(peer);
         }
     }
 
@@ -41,6 +68,14 @@ mod tests {
     use aquatic_swarm::Families;
 
     use super::*;
+
+    #[test]
+    fn several_end_with_the_last() {
+        let mut loading = Loading::default();
+        loading.begin();
+        loading.begin();
+        assert!(!loading.end() && loading.end() && loading.end());
+    }
 
     #[test]
     fn peers_that_stop_are_remembered_until_they_come_back() {

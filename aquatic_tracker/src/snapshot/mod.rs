@@ -17,7 +17,6 @@ pub(crate) mod records;
 pub mod stream;
 mod thread;
 
-pub use self::core::CoreSnapshots;
-pub(crate) use self::core::Loaded;
+pub use self::core::{CoreSnapshots, Loaded};
 pub(crate) use self::loading::Loading;
 pub use self::thread::{Prepared, SnapshotInterval, SnapshotTrigger, prepare};

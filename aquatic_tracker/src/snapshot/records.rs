@@ -1,16 +1,20 @@
-//! Changes of the store as a stream carries them to a successor: announces that have been applied.
+//! Changes of the store as a stream carries them to a successor: announces that have been applied, and those
+//! that other nodes have told of.
 //!
 //! ```text
 //! record   20  info hash
 //!        4/16  address, in network order
 //!           2  port, little-endian
-//!           1  flags: 1 seeder, 2 stopped, 4 completed, 8 paused; readers ignore others
+//!           1  flags: 1 seeder, 2 stopped, 4 completed, 8 paused; 16 heard by another node, with 32 if its
+//!              completion has been counted, and 4 if with this announce; readers ignore others
 //! ```
+//!
+//! What another node has heard counts as heard when it was applied, which is seconds later at most.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
-use aquatic_swarm::{Announce, Families, Stored};
+use aquatic_swarm::{Announce, Applied, Change, ChangeKind, Completion, Families, Stored};
 
 use super::format::{Malformed, take};
 
@@ -18,6 +22,8 @@ const SEEDER: u8 = 1;
 const STOPPED: u8 = 2;
 const COMPLETED: u8 = 4;
 const PAUSED: u8 = 8;
+const REMOTE: u8 = 16;
+const COUNTED: u8 = 32;
 
 /// Maximum number of bytes of records of a core that have not been sent: of some 2.5 M announces. More means
 /// that the successor cannot follow.
@@ -37,12 +43,42 @@ impl Recording {
         if !matches!(stored, Stored::Added | Stored::Updated | Stored::Removed | Stored::Absent) {
             return;
         }
-        let out = &mut self.records[Family::of(announce.address.ip()).index()];
+        let event = match announce.event {
+            AnnounceEvent::Stopped => STOPPED,
+            AnnounceEvent::Completed => COMPLETED,
+            AnnounceEvent::Paused => PAUSED,
+            AnnounceEvent::None | AnnounceEvent::Started => 0,
+        };
+        let flags = event | if announce.seeder { SEEDER } else { 0 };
+        self.note(&announce.info_hash, announce.address, flags);
+    }
+
+    /// Notes what a change that another node has told of has done.
+    pub(crate) fn observe_change(&mut self, change: &Change, applied: Applied) {
+        if !matches!(applied, Applied::Added | Applied::Updated | Applied::Removed | Applied::Absent) {
+            return;
+        }
+        let flags = match change.kind {
+            ChangeKind::Left => STOPPED,
+            ChangeKind::Present { seeder, completion } => {
+                let counted = match completion {
+                    Completion::None => 0,
+                    Completion::Counted => COUNTED,
+                    Completion::Now => COUNTED | COMPLETED,
+                };
+                counted | if seeder { SEEDER } else { 0 }
+            }
+        };
+        self.note(&change.info_hash, change.address, REMOTE | flags);
+    }
+
+    fn note(&mut self, info_hash: &InfoHash, address: SocketAddr, flags: u8) {
+        let out = &mut self.records[Family::of(address.ip()).index()];
         if out.len() >= MAX_UNSENT {
             self.overflowed = true;
             return;
         }
-        write_record(announce, out);
+        write_record(info_hash, address, flags, out);
     }
 
     /// Removes the records of a family, if there are any.
@@ -57,20 +93,14 @@ impl Recording {
     }
 }
 
-fn write_record(announce: &Announce, out: &mut Vec<u8>) {
-    out.extend_from_slice(&announce.info_hash.0);
-    match announce.address {
+fn write_record(info_hash: &InfoHash, address: SocketAddr, flags: u8, out: &mut Vec<u8>) {
+    out.extend_from_slice(&info_hash.0);
+    match address {
         SocketAddr::V4(v4) => out.extend_from_slice(&v4.ip().octets()),
         SocketAddr::V6(v6) => out.extend_from_slice(&v6.ip().octets()),
     }
-    out.extend_from_slice(&announce.address.port().to_le_bytes());
-    let event = match announce.event {
-        AnnounceEvent::Stopped => STOPPED,
-        AnnounceEvent::Completed => COMPLETED,
-        AnnounceEvent::Paused => PAUSED,
-        AnnounceEvent::None | AnnounceEvent::Started => 0,
-    };
-    out.push(event | if announce.seeder { SEEDER } else { 0 });
+    out.extend_from_slice(&address.port().to_le_bytes());
+    out.push(flags);
 }
 
 /// Length of a record in bytes.
@@ -81,32 +111,46 @@ pub(crate) fn record_length(family: Family) -> usize {
     }
 }
 
-/// Reads the first record of a content and removes it from there. The announce wants no peers.
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// An announce that wants no peers.
+    Announce(Announce),
+    /// What another node has told of.
+    Change(Change),
+}
+
+/// Reads the first record of a content and removes it from there.
 ///
 /// # Errors
 /// The content ends early.
-pub(crate) fn take_record(family: Family, content: &mut &[u8]) -> Result<Announce, Malformed> {
+pub(crate) fn take_record(family: Family, content: &mut &[u8]) -> Result<Record, Malformed> {
     let info_hash = InfoHash(take(content)?);
     let ip = match family {
         Family::V4 => Ipv4Addr::from(take::<4>(content)?).into(),
         Family::V6 => Ipv6Addr::from(take::<16>(content)?).into(),
     };
-    let port = u16::from_le_bytes(take(content)?);
+    let address = SocketAddr::new(ip, u16::from_le_bytes(take(content)?));
     let [flags] = take(content)?;
+    let seeder = flags & SEEDER != 0;
+    if flags & REMOTE != 0 {
+        let completion = match flags & (COUNTED | COMPLETED) {
+            0 => Completion::None,
+            COUNTED => Completion::Counted,
+            _ => Completion::Now,
+        };
+        let present = ChangeKind::Present { seeder, completion };
+        let kind = if flags & STOPPED != 0 { ChangeKind::Left } else { present };
+        return Ok(Record::Change(Change { info_hash, address, kind, age: 0 }));
+    }
     let event = match flags & (STOPPED | COMPLETED | PAUSED) {
         0 => AnnounceEvent::None,
         COMPLETED => AnnounceEvent::Completed,
         PAUSED => AnnounceEvent::Paused,
         _ => AnnounceEvent::Stopped,
     };
-    Ok(Announce {
-        info_hash,
-        address: SocketAddr::new(ip, port),
-        seeder: flags & SEEDER != 0,
-        event,
-        numwant: 0,
-        families: Families::Own,
-    })
+    let families = Families::Own;
+    Ok(Record::Announce(Announce { info_hash, address, seeder, event, numwant: 0, families }))
 }
 
 #[cfg(test)]
@@ -136,7 +180,7 @@ mod tests {
                     let bytes = recording.take(family).unwrap();
                     assert!(bytes.len() == record_length(family) && recording.take(family).is_none());
                     let mut content = bytes.as_slice();
-                    let read = take_record(family, &mut content).unwrap();
+                    let Ok(Record::Announce(read)) = take_record(family, &mut content) else { panic!() };
                     assert_eq!((read.info_hash, read.address), (written.info_hash, written.address));
                     assert_eq!((read.seeder, read.event), (seeder, event));
                     assert!(content.is_empty());
@@ -144,6 +188,28 @@ mod tests {
                         assert!(take_record(family, &mut &bytes[..len]).is_err());
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn changes_of_other_nodes_round_trip() {
+        let present = |(seeder, completion)| ChangeKind::Present { seeder, completion };
+        let completions = [Completion::None, Completion::Counted, Completion::Now];
+        let of_roles = [false, true].map(|seeder| completions.map(|completion| (seeder, completion)));
+        let kinds: Vec<_> = of_roles.into_iter().flatten().map(present).chain([ChangeKind::Left]).collect();
+        for (family, address) in [(Family::V4, "192.0.2.1:6881"), (Family::V6, "[2001:db8::1]:1")] {
+            for &kind in &kinds {
+                let address = address.parse().unwrap();
+                let change = Change { info_hash: InfoHash([4; 20]), address, kind, age: 0 };
+                let mut recording = Recording::default();
+                recording.observe_change(&change, Applied::Older);
+                recording.observe_change(&change, Applied::Refused);
+                recording.observe_change(&change, Applied::Updated);
+                let bytes = recording.take(family).unwrap();
+                let mut content = bytes.as_slice();
+                assert_eq!(take_record(family, &mut content), Ok(Record::Change(change)));
+                assert!(content.is_empty());
             }
         }
     }

@@ -30,6 +30,19 @@ impl Chunk {
     pub fn is_empty(&self) -> bool {
         self.content.is_empty()
     }
+
+    /// Family of the peers, unless the chunk is empty, and the torrents as sections have them.
+    #[must_use]
+    pub fn into_content(self) -> Option<(Family, Vec<u8>)> {
+        let family = self.family.filter(|_| !self.content.is_empty())?;
+        Some((family, self.content))
+    }
+
+    /// Numbers of torrents, or parts of them, and peers.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
 }
 
 /// Gathers what a shard hands out into chunks.

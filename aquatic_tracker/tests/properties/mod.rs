@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use aquatic_common::{Family, InfoHash, Seconds};
-use aquatic_swarm::{HashKey, Shard, ShardLimits};
+use aquatic_swarm::{HashKey, Origin, SaveFilter, SavePass, Shard, ShardLimits};
 use aquatic_tracker::snapshot::format::{
     HEADER_LENGTH, Header, Kind, SectionHeader, Torrent, write_peer, write_torrent,
 };
@@ -67,7 +67,7 @@ fn check_file(bytes: &[u8]) {
         while !content.is_empty() {
             let torrent = Torrent::take(family, &mut content).unwrap();
             check_torrent(&torrent);
-            let _ = shard.restore(&torrent.saved, torrent.peers(), NOW, &mut rng);
+            let _ = shard.restore((&torrent.saved, Origin::Own), torrent.peers(), NOW, &mut rng);
         }
     }
     assert!(read <= bytes.len(), "nothing is read twice");
@@ -88,12 +88,13 @@ fn check_torrent(torrent: &Torrent<'_>) {
     assert!(again.peers().eq(peers));
 }
 
-type Peers = BTreeSet<(InfoHash, SocketAddr, bool)>;
+type Peers = BTreeSet<(InfoHash, SocketAddr, bool, bool)>;
 
 fn check_saved(shard: &mut Shard) {
     let mut chunks = Chunks::default();
-    shard.begin_saving();
-    while !shard.save(NOW, 0, 1000, &mut chunks).ended {}
+    let pass = (SavePass::Snapshot, SaveFilter::All);
+    shard.begin_saving(pass.0);
+    while !shard.save(pass, (NOW, 0), 1000, &mut chunks).ended {}
     let mut file = Vec::new();
     let mut writer = Writer::begin(&mut file, &HEADER).unwrap();
     while let Some(chunk) = chunks.pop_full() {
@@ -108,12 +109,12 @@ fn check_saved(shard: &mut Shard) {
         while !content.is_empty() {
             let torrent = Torrent::take(family, &mut content).unwrap();
             let info_hash = torrent.saved.info_hash;
-            saved.extend(torrent.peers().map(|peer| (info_hash, peer.address, peer.seeder)));
+            saved.extend(torrent.peers().map(|peer| (info_hash, peer.address, peer.seeder, peer.remote)));
         }
     }
     assert_eq!(reader.damage(), Damage::default());
-    shard.for_each_peer(|info_hash, address, seeder| {
-        stored.insert((info_hash, address, seeder));
+    shard.for_each_stamp(|info_hash, address, known| {
+        stored.insert((info_hash, address, known.is_seeder(), known.is_remote()));
     });
     assert_eq!(stored, saved);
 }

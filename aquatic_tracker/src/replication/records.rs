@@ -1,0 +1,116 @@
+//! Changes as bytes. Numbers are in network order.
+//!
+//! ```text
+//! record   20  info hash
+//!        4/16  address
+//!           2  port
+//!           1  flags: 1 seeder, 2 completion counted, 4 left, 8 completed with this announce;
+//!              readers ignore others
+//!           1  age in seconds; 255 also stands for more
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use aquatic_common::{Family, InfoHash};
+use aquatic_swarm::{Change, ChangeKind, Completion};
+
+use crate::snapshot::format::{Malformed, take};
+
+const SEEDER: u8 = 1;
+const COUNTED: u8 = 2;
+const LEFT: u8 = 4;
+const COMPLETED: u8 = 8;
+
+/// Length of a record in bytes.
+#[must_use]
+pub const fn record_length(family: Family) -> usize {
+    match family {
+        Family::V4 => 28,
+        Family::V6 => 40,
+    }
+}
+
+/// Appends a record.
+pub fn write_record(change: &Change, out: &mut Vec<u8>) {
+    let flags = match change.kind {
+        ChangeKind::Left => LEFT,
+        ChangeKind::Present { seeder, completion } => {
+            let completion = match completion {
+                Completion::None => 0,
+                Completion::Counted => COUNTED,
+                Completion::Now => COUNTED | COMPLETED,
+            };
+            completion | if seeder { SEEDER } else { 0 }
+        }
+    };
+    let [port_high, port_low] = change.address.port().to_be_bytes();
+    out.extend_from_slice(&change.info_hash.0);
+    match change.address.ip() {
+        IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+    }
+    out.extend_from_slice(&[port_high, port_low, flags, change.age]);
+}
+
+/// Reads the first record and removes it from there.
+///
+/// # Errors
+/// The records end early.
+pub fn take_record(family: Family, records: &mut &[u8]) -> Result<Change, Malformed> {
+    let info_hash = InfoHash(take(records)?);
+    let ip = match family {
+        Family::V4 => Ipv4Addr::from(take::<4>(records)?).into(),
+        Family::V6 => Ipv6Addr::from(take::<16>(records)?).into(),
+    };
+    let address = SocketAddr::new(ip, u16::from_be_bytes(take(records)?));
+    let [flags, age] = take(records)?;
+    let completion = match flags & (COUNTED | COMPLETED) {
+        0 => Completion::None,
+        COUNTED => Completion::Counted,
+        _ => Completion::Now,
+    };
+    let present = ChangeKind::Present { seeder: flags & SEEDER != 0, completion };
+    let kind = if flags & LEFT != 0 { ChangeKind::Left } else { present };
+    Ok(Change { info_hash, address, kind, age })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds() -> Vec<ChangeKind> {
+        let completions = [Completion::None, Completion::Counted, Completion::Now];
+        let present = |seeder| completions.map(|completion| ChangeKind::Present { seeder, completion });
+        [present(false), present(true)].into_iter().flatten().chain([ChangeKind::Left]).collect()
+    }
+
+    #[test]
+    fn records_round_trip_and_cut_ones_are_noticed() {
+        for (family, address) in [(Family::V4, "192.0.2.1:6881"), (Family::V6, "[2001:db8::1]:1")] {
+            for kind in kinds() {
+                let address = address.parse().unwrap();
+                let change = Change { info_hash: InfoHash([4; 20]), address, kind, age: 200 };
+                let mut bytes = Vec::new();
+                write_record(&change, &mut bytes);
+                assert_eq!(bytes.len(), record_length(family));
+                let mut rest = bytes.as_slice();
+                assert_eq!((take_record(family, &mut rest), rest.len()), (Ok(change), 0));
+                for len in 0..bytes.len() {
+                    assert!(take_record(family, &mut &bytes[..len]).is_err());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn records_are_written_as_documented() {
+        let kind = ChangeKind::Present { seeder: true, completion: Completion::Now };
+        let address = "192.0.2.7:6881".parse().unwrap();
+        let mut bytes = Vec::new();
+        write_record(&Change { info_hash: InfoHash([9; 20]), address, kind, age: 3 }, &mut bytes);
+        assert_eq!(
+            (bytes[..20].to_vec(), &bytes[20..]),
+            (vec![9; 20], &[192, 0, 2, 7, 0x1a, 0xe1, 11, 3][..])
+        );
+    }
+}
