@@ -6,9 +6,9 @@ mod live;
 use std::path::PathBuf;
 
 use aquatic_common::config::{
-    AccessListConfig, AcmeConfig, CleaningConfig, ConnectionsConfig, ControlConfig, ExportsConfig,
-    LimitsConfig, LogFormat, MetricsConfig, NetworkConfig, PrivilegesConfig, ProtocolConfig, ProxiesConfig,
-    RateLimitsConfig, StatisticsConfig, Transports, UpgradeConfig, overlap,
+    AccessListConfig, AcmeConfig, CleaningConfig, ClusterConfig, ConnectionsConfig, ControlConfig,
+    ExportsConfig, LimitsConfig, LogFormat, MetricsConfig, NetworkConfig, PrivilegesConfig, ProtocolConfig,
+    ProxiesConfig, RateLimitsConfig, StatisticsConfig, Transports, UpgradeConfig, overlap,
 };
 use aquatic_common::processors::Processors;
 use aquatic_common::settings::{Configuration, FormerKey, Problem, Scope};
@@ -72,6 +72,7 @@ aquatic_common::settings! {
         pub statistics: StatisticsConfig;
         pub status: StatusConfig;
         pub exports: ExportsConfig;
+        pub cluster: ClusterConfig;
         pub udp: UdpConfig;
         pub http: HttpConfig;
         pub ws: WsConfig;
@@ -301,6 +302,7 @@ impl TrackerConfig {
         self.privileges.check(problems);
         self.rate_limits.check(problems);
         self.exports.check(problems);
+        self.cluster.check(problems);
         if http || ws {
             self.tcp().check(problems);
             self.acme.check(&self.network, !self.state_directory.as_os_str().is_empty(), problems);

@@ -2,6 +2,7 @@
 //! operators: a section has the same meaning for every service.
 
 mod acme;
+mod cluster;
 mod connections;
 mod exports;
 mod network;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use acme::{AcmeChallenges, AcmeConfig, ChallengeKind, LETS_ENCRYPT, normal_name};
+pub use cluster::{ClusterConfig, ClusterMode, NATS_PORT, NatsServer};
 pub use connections::{ConnectionsConfig, OnMissingClient, ProxiesConfig};
 pub use exports::{ExportCompression, ExportFormat, ExportsConfig};
 pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports, XdpMode, overlap};

@@ -58,6 +58,7 @@ pub(super) const APPLIES: &[(&str, Applies)] = &[
     (StatisticsConfig::torrent_sizes_interval, OnRestart),
     (StatisticsConfig::clients, OnRestart),
     ("exports", OnRestart),
+    ("cluster", OnRestart),
     ("status", OnRestart),
     ("udp", OnRestart),
     (UdpConfig::max_response_peers, OnReload),

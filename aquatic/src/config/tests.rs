@@ -94,6 +94,7 @@ fn a_subcommand_prints_the_sections_that_it_reads() {
     };
     let common = [
         "access_list",
+        "cluster",
         "control",
         "exports",
         "metrics",
