@@ -159,6 +159,13 @@ impl Handler {
         self.limits = limits;
     }
 
+    /// Adopts the calendar, in seconds since 1970, for the connection ids of a cluster.
+    pub fn follow_calendar(&mut self, now: Seconds, calendar: impl FnOnce() -> i64) {
+        if self.ids.uses_calendar() {
+            self.ids.follow_calendar(now, calendar());
+        }
+    }
+
     /// Drops some datagrams of the next batch unread: those whose bits are set.
     pub fn drop_unread(&mut self, datagrams: u64, reason: Reason) {
         self.unread = (datagrams, reason);

@@ -15,6 +15,7 @@ use aquatic_net::listen;
 use aquatic_net::udp::{
     Batch, BindOptions, Datagrams, DropFilter, QueueState, ReturnPath, SendErrors, UdpSocket, bind_group,
 };
+use aquatic_runtime::clock::calendar_seconds;
 use aquatic_runtime::intake::IntakeTask;
 use aquatic_runtime::readiness::{Mode, Source};
 use aquatic_runtime::{Broadcast, Core, Engine, MailboxReceiver, Outbox, broadcast};
@@ -147,6 +148,12 @@ impl UdpService {
         Self { counts_clients, ..self }
     }
 
+    /// Makes and accepts the connection ids of a cluster, all of whose nodes have this secret.
+    #[must_use]
+    pub fn in_cluster(self, max_connection_age: u32, secret: &[u8; 32]) -> Self {
+        Self { ids: ConnectionIds::of_cluster(max_connection_age, *secret), ..self }
+    }
+
     /// Serves until the process stops.
     ///
     /// # Errors
@@ -190,6 +197,7 @@ impl UdpService {
         });
         let receiving = Rc::clone(&state);
         channel.receive(move |_from, announces| receiving.answer_forwarded(announces));
+        state.follow_calendar();
         let changing = Rc::clone(&state);
         self.changes
             .attach(&core, move |settings| changing.configure(&settings))
@@ -208,6 +216,7 @@ impl UdpService {
                 core.sleep_to_tick(REPORT_INTERVAL).await;
                 state.queues.get().into_iter().for_each(ServedQueues::report);
                 state.report_kernel_drops();
+                state.follow_calendar();
                 state.report_rates();
                 state.follow_breakers();
             }
@@ -276,6 +285,10 @@ impl State {
                 self.apply_change(index, listener, &mut control, change);
             }
         }
+    }
+
+    fn follow_calendar(&self) {
+        self.handler.borrow_mut().follow_calendar(self.core.now(), calendar_seconds);
     }
 
     /// Logs when sources begin to be above their rate limit, and when that is over.
