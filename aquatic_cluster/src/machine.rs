@@ -145,6 +145,17 @@ pub enum Action {
         /// Number of the session.
         session: u32,
     },
+    /// Have all cores remember the peers that stop from now on, so that no [`Action::Load`] brings them back.
+    /// Several pulls may run at the same time.
+    BeginLoading {
+        /// Number of the pull.
+        pull: u32,
+    },
+    /// Have all cores forget them: the pull is over. Comes once after each [`Action::BeginLoading`].
+    EndLoading {
+        /// Number of the pull.
+        pull: u32,
+    },
     /// Have the owners load torrents, and call [`Cluster::loaded`] when all have. What is wrong with them is
     /// to be counted by the one who reads them.
     Load {

@@ -55,7 +55,8 @@ impl Stream {
     /// Notes a message.
     pub fn arrive(&mut self, sequence: u64, now: Millis) -> Arrival {
         let arrival = match sequence.checked_sub(self.next) {
-            Some(u64::MAX) => Arrival::Duplicate,
+            // It has no successor.
+            Some(_) if sequence == u64::MAX => Arrival::Duplicate,
             Some(skipped) => {
                 let lost = self.advance(skipped).saturating_add(self.advance(1));
                 self.received |= 1;

@@ -100,6 +100,7 @@ impl Cluster {
         self.next_pull = self.next_pull.wrapping_add(1);
         let name = self.name_of(node.1);
         self.actions.extend(name.map(|name| Action::Notice(Notice::PullStarted { name, what })));
+        self.actions.push_back(Action::BeginLoading { pull: self.next_pull });
         self.pulls.push(Puller::new(self.next_pull, node, what, now));
     }
 
@@ -176,6 +177,7 @@ impl Cluster {
         let Some(at) = self.pulls.iter().position(|own| own.pull == pull) else { return };
         let pull = self.pulls.remove(at);
         self.counts.pulls[outcome_index(outcome)] += 1;
+        self.actions.push_back(Action::EndLoading { pull: pull.pull });
         if let Some(session) = pull.session() {
             self.send_to_run(pull.donor, &PullMessage::Done { session });
         }
