@@ -12,6 +12,7 @@ use crate::config::WsConfig;
 use crate::frames::write_ping;
 use crate::labels::labels;
 use crate::memberships::{MembershipLimits, Memberships};
+use crate::nodes::offers::NodeOffers;
 use crate::send_queue::{SendQueue, SendQueueLimits};
 use crate::swarm::ConnectionId;
 
@@ -154,6 +155,8 @@ pub(crate) struct Connection {
     is_paused: bool,
     pub(crate) send_queue: SendQueue,
     pub(crate) memberships: Memberships,
+    /// Offers that clients of other nodes made to it.
+    pub(crate) node_offers: Option<Box<NodeOffers>>,
     waker: Option<Waker>,
     pub(crate) end: Option<End>,
     /// Number of frames that may be received before the next tick. Negative if one read contained more.
@@ -234,6 +237,7 @@ impl Connections {
             is_paused: false,
             send_queue: SendQueue::default(),
             memberships: Memberships::default(),
+            node_offers: None,
             waker: None,
             end: None,
             tokens: self.limits.burst.into(),

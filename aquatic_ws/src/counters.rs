@@ -107,6 +107,14 @@ labels! {
         Overflow => "overflow",
         /// A message of a source that sends more than its rate limit allows.
         RateLimit => "rate_limit",
+        /// A message to another node, for which too much waits.
+        NodeOverflow => "node_overflow",
+        /// A message to another node that is longer than one may be.
+        NodeTooLong => "node_too_long",
+        /// A message to another node that is gone.
+        NodeGone => "node_gone",
+        /// A message from another node that cannot be decoded, or is not for this core.
+        NodeMalformed => "node_malformed",
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! Pure: [`swarm`] (peers of each torrent and pending offers), [`frames`] (WebSocket framing), `upgrade`
 //! (opening handshake), `send_queue` and `memberships` (state of one connection), `connections` (those of one
-//! core), `forwarding` (messages between cores), and `tracker`, which combines them.
+//! core), `forwarding` (messages between cores), [`nodes`] (those between nodes of a cluster), and `tracker`,
+//! which combines them.
 //!
 //! With I/O: `session` (one connection) and `service` (all else).
 
@@ -22,6 +23,7 @@ mod forwarding;
 pub mod frames;
 mod labels;
 mod memberships;
+pub mod nodes;
 mod send_queue;
 mod service;
 mod session;

@@ -71,6 +71,11 @@ impl Memberships {
         }
     }
 
+    /// Returns whether the connection has announced a peer.
+    pub(crate) fn contains(&self, peer: &(InfoHash, PeerId)) -> bool {
+        self.find(peer).is_ok()
+    }
+
     /// Returns all peers.
     pub(crate) fn peers(&self) -> impl Iterator<Item = (InfoHash, PeerId)> + '_ {
         self.entries.iter().map(|entry| entry.peer)

@@ -15,7 +15,18 @@
 //! - Pending offers are removed with the peer that made them.
 //! - Seeders precede leechers, so that each role can be sampled without visiting the other.
 //! - A torrent has at least one peer.
+//!
+//! # Other nodes
+//!
+//! Peers of other nodes of a cluster are entries like those of this one. They stay until their node tells
+//! that they left, until it is gone, or until they were not refreshed in time. Their connections are told
+//! apart by [`ConnectionId::is_remote`].
+//!
+//! A peer id that is in use on several nodes is one peer on each. A connection of this node precedes those
+//! of other nodes, so that a client that uses two nodes can be reached over both; among other nodes, the
+//! first precedes. What does not precede is a pending claimant, but never replaces one of this node.
 
+mod node;
 mod offers;
 mod sample;
 mod store;
@@ -26,12 +37,13 @@ use std::fmt;
 pub use aquatic_common::config::Limit;
 use aquatic_common::{Family, InfoHash, PeerId, Seconds};
 
+pub use node::{NodeConnection, NodeNumber};
 pub use store::Swarms;
 
-/// Identity of a connection, never reused while the process runs.
+/// Identity of a connection, never reused while its process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId {
-    /// Core that serves the connection.
+    /// Core that serves the connection. Above 32,767 for connections of other nodes.
     pub core: u16,
     /// Slot in the table of that core.
     pub slot: u32,
@@ -143,6 +155,59 @@ pub enum AnswerFault {
     UnknownOffer,
 }
 
+/// Change of a peer that a node publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Info hash of the torrent (BEP 3).
+    pub info_hash: InfoHash,
+    /// Id of the peer.
+    pub peer_id: PeerId,
+    /// Connection that announced the peer, as its node names it.
+    pub connection: NodeConnection,
+    /// Address family of the client.
+    pub family: Family,
+    /// What happened.
+    pub kind: ChangeKind,
+    /// Seconds since the peer announced, at most 65,535.
+    pub age: u16,
+}
+
+/// Kind of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The peer is in the swarm.
+    Present {
+        /// Whether the peer is a seeder.
+        seeder: bool,
+        /// Whether the torrent's `downloaded` count includes the peer.
+        completed: bool,
+    },
+    /// The connection left the swarm.
+    Left,
+}
+
+/// What became of a change of another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The peer was added.
+    Added,
+    /// The peer was known from this connection, or that of a node that is gone.
+    Updated,
+    /// Another connection has the peer id. If it is one of this node and the claim is new, the caller should
+    /// probe whether it is still alive.
+    Claims(Option<ConnectionId>),
+    /// The peer, or the pending claimant, was removed.
+    Removed,
+    /// There was no such peer to be removed.
+    Absent,
+    /// The peer would have expired.
+    TooOld,
+    /// The node is gone.
+    NodeGone,
+    /// The peer was not added, because of a limit.
+    LimitReached(Limit),
+}
+
 /// Totals of the swarms of one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -154,6 +219,8 @@ pub struct Stats {
     pub max_peers: usize,
     /// Number of peers by family, leechers before seeders.
     pub peers: [[usize; 2]; 2],
+    /// Number of peers that are connected to other nodes.
+    pub remote_peers: usize,
     /// Number of pending offers.
     pub offers: usize,
     /// Number of offers evicted so far because of a limit.

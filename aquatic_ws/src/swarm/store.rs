@@ -1,5 +1,7 @@
 //! All torrents of one core.
 
+mod replication;
+
 use std::hash::{BuildHasher, Hasher};
 
 use aquatic_common::expiry::{Expire, Expired};
@@ -15,6 +17,7 @@ use super::{
     Announce, Announced, Answer, AnswerFault, ConnectionId, Counts, Limit, OfferDigest, Outcome,
     Registration, Stats, SwarmLimits,
 };
+use replication::Replication;
 
 /// Minimum number of expired offers that one call of [`Expire::expire`] removes, however small its budget is.
 /// It takes about 100 microseconds.
@@ -45,12 +48,14 @@ pub struct Swarms {
     torrent_bytes: usize,
     offers: Offers,
     cursor: Cursor,
+    /// What the other nodes of the cluster have to be told, and know; `None` without a cluster.
+    replication: Option<Box<Replication>>,
     // Used within one call each, and kept to avoid allocations.
     sampled: Vec<usize>,
     numbers: Vec<u64>,
 }
 
-/// Position at which a pass of expiry continues. It proceeds from the end to the beginning, because the last
+/// Position at which a pass over all peers continues. It proceeds from the end to the beginning, because the last
 /// torrent, and the last peer of a torrent, replace those that are removed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cursor {
@@ -60,17 +65,43 @@ struct Cursor {
     peers: Option<usize>,
 }
 
-/// Numbers of peers by family, leechers before seeders.
+impl Cursor {
+    /// Returns the position at which a pass over so many torrents begins.
+    fn start(torrents: usize) -> Self {
+        Self { torrents, peers: None }
+    }
+
+    /// Handles that a torrent is replaced by the last one.
+    fn torrent_removed(&mut self, torrent: usize, last: usize) {
+        // Another torrent takes the position at which the pass continues.
+        if torrent + 1 == self.torrents || last < self.torrents {
+            *self = Self::start(self.torrents.min(last));
+        }
+    }
+}
+
+/// Numbers of peers: of this node and of others, by family, leechers before seeders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct PeerCounts([[usize; 2]; 2]);
+struct PeerCounts([[[usize; 2]; 2]; 2]);
 
 impl PeerCounts {
     fn of(&mut self, registration: &Registration) -> &mut usize {
-        &mut self.0[registration.family.index()][usize::from(registration.seeder)]
+        let Registration { connection, family, seeder, .. } = registration;
+        &mut self.0[usize::from(connection.is_remote())][family.index()][usize::from(*seeder)]
     }
 
     fn total(&self) -> usize {
-        self.0.iter().flatten().sum()
+        self.0.iter().flatten().flatten().sum()
+    }
+
+    fn of_all_nodes(&self) -> [[usize; 2]; 2] {
+        let [own, others] = self.0;
+        [0, 1].map(|family| [0, 1].map(|role| own[family][role] + others[family][role]))
+    }
+
+    fn of_other_nodes(&self) -> usize {
+        let [_, others] = self.0;
+        others.iter().flatten().sum()
     }
 }
 
@@ -92,6 +123,7 @@ impl Swarms {
                 max_total: limits.max_offers,
             }),
             cursor: Cursor::default(),
+            replication: None,
             sampled: Vec::new(),
             numbers: Vec::new(),
         }
@@ -148,27 +180,54 @@ impl Swarms {
         let known = torrent.and_then(|at| self.torrents[at].find(&announce.peer_id, &self.hasher));
         if let (Some(torrent), Some(at)) = (torrent, known) {
             let peer = self.torrents[torrent].peer_mut(at);
-            if peer.connection != announce.connection {
+            let before = peer.registration();
+            if before.connection != announce.connection {
+                // A connection of this node precedes those of others.
+                let (holder, claimant) = if before.connection.is_remote() {
+                    (registration, before)
+                } else {
+                    (before, registration)
+                };
                 peer.has_claimant = true;
-                let current = peer.connection;
-                self.claimants.insert((announce.info_hash, announce.peer_id), registration);
-                return (Some(torrent), Outcome::Contested(current), Some(at));
+                self.claimants.insert((announce.info_hash, announce.peer_id), claimant);
+                if holder.connection != announce.connection {
+                    return (Some(torrent), Outcome::Contested(holder.connection), Some(at));
+                }
+                let at = self.update(torrent, at, registration);
+                self.note_present(torrent, at);
+                return (Some(torrent), Outcome::Stored, Some(at));
             }
-            self.torrents[torrent].count_completion(at, registration.seeder);
+            let completed = self.torrents[torrent].count_completion(at, registration.seeder);
             let at = self.update(torrent, at, registration);
+            if self.replication.is_some() {
+                self.note_announce(torrent, at, &before, completed);
+            }
             return (Some(torrent), Outcome::Stored, Some(at));
         }
-        if let Err(limit) = self.check_limits(torrent) {
-            return (torrent, Outcome::LimitReached(limit), None);
+        match self.add(torrent, (announce.info_hash, announce.peer_id), registration) {
+            Ok((torrent, at)) => {
+                self.note_present(torrent, at);
+                (Some(torrent), Outcome::Stored, Some(at))
+            }
+            Err(limit) => (torrent, Outcome::LimitReached(limit), None),
         }
-        let torrent =
-            torrent.unwrap_or_else(|| self.torrents.insert_full(announce.info_hash, Torrent::default()).0);
+    }
+
+    /// Adds a peer, unless a limit is reached. Returns the positions of torrent and peer.
+    fn add(
+        &mut self,
+        torrent: Option<usize>,
+        (info_hash, peer_id): (InfoHash, PeerId),
+        registration: Registration,
+    ) -> Result<(usize, usize), Limit> {
+        self.check_limits(torrent)?;
+        let torrent = torrent.unwrap_or_else(|| self.torrents.insert_full(info_hash, Torrent::default()).0);
         *self.peers.of(&registration) += 1;
         let swarm = &mut self.torrents[torrent];
         let before = swarm.heap_bytes();
-        let at = swarm.add(announce.peer_id, registration, &self.hasher);
+        let at = swarm.add(peer_id, registration, &self.hasher);
         self.torrent_bytes += swarm.heap_bytes() - before;
-        (Some(torrent), Outcome::Stored, Some(at))
+        Ok((torrent, at))
     }
 
     fn check_limits(&self, torrent: Option<usize>) -> Result<(), Limit> {
@@ -219,6 +278,13 @@ impl Swarms {
         }
     }
 
+    /// Returns the peer that the last announce has sampled for one of its offers.
+    #[must_use]
+    pub(crate) fn receiver(&self, info_hash: &InfoHash, offer: usize) -> Option<PeerId> {
+        let (torrent, &at) = (self.torrents.get(info_hash)?, self.sampled.get(offer)?);
+        (at < torrent.len()).then(|| torrent.peer(at).id)
+    }
+
     /// Removes the pending offer that is answered, and returns the connection to which the answer is relayed.
     ///
     /// # Errors
@@ -246,12 +312,22 @@ impl Swarms {
             self.release(torrent, at);
             return true;
         }
-        let key = (info_hash, *peer_id);
-        if !peer.has_claimant || self.claimants.get(&key).is_none_or(|other| other.connection != connection) {
+        self.withdraw_claim((torrent, at), &(info_hash, *peer_id), connection)
+    }
+
+    /// Removes the pending claimant of a peer if it is this connection. Returns whether it was.
+    fn withdraw_claim(
+        &mut self,
+        (torrent, at): (usize, usize),
+        key: &(InfoHash, PeerId),
+        connection: ConnectionId,
+    ) -> bool {
+        let peer = self.torrents[torrent].peer_mut(at);
+        if !peer.has_claimant || self.claimants.get(key).is_none_or(|other| other.connection != connection) {
             return false;
         }
         peer.has_claimant = false;
-        self.claimants.swap_remove(&key);
+        self.claimants.swap_remove(key);
         true
     }
 
@@ -261,12 +337,16 @@ impl Swarms {
         let Some((&info_hash, swarm)) = self.torrents.get_index_mut(torrent) else { return false };
         let peer = swarm.peer_mut(at);
         self.offers.remove_all(&mut peer.offers);
+        if let Some(replication) = &mut self.replication {
+            replication.note_left(&info_hash, &peer.id, &peer.registration());
+        }
         if peer.has_claimant
             && let Some(claimant) = self.claimants.swap_remove(&(info_hash, peer.id))
         {
             // Not counted as a download: nothing shows that it is the same peer.
             peer.has_claimant = false;
-            self.update(torrent, at, claimant);
+            let at = self.update(torrent, at, claimant);
+            self.note_present(torrent, at);
             return false;
         }
         *self.peers.of(&peer.registration()) -= 1;
@@ -281,11 +361,10 @@ impl Swarms {
     }
 
     fn remove_torrent(&mut self, torrent: usize) {
-        let Cursor { torrents: unvisited, .. } = self.cursor;
         let last = self.torrents.len() - 1;
-        // Another torrent takes the position at which the pass continues.
-        if torrent + 1 == unvisited || last < unvisited {
-            self.cursor = Cursor { torrents: unvisited.min(last), peers: None };
+        self.cursor.torrent_removed(torrent, last);
+        if let Some(replication) = &mut self.replication {
+            replication.torrent_removed(torrent, last);
         }
         if let Some((_, removed)) = self.torrents.swap_remove_index(torrent) {
             self.torrent_bytes -= removed.heap_bytes();
@@ -331,7 +410,7 @@ impl Swarms {
         let torrent = self.cursor.torrents - 1;
         while let Some(left) = self.cursor.peers {
             let Some(at) = left.checked_sub(1) else {
-                self.cursor = Cursor { torrents: torrent, peers: None };
+                self.cursor = Cursor::start(torrent);
                 return;
             };
             if expired.work >= budget.max(1) {
@@ -345,7 +424,7 @@ impl Swarms {
                 if self.release(torrent, at) {
                     expired.torrents += 1;
                     // The torrent that takes its position was visited.
-                    self.cursor = Cursor { torrents: torrent, peers: None };
+                    self.cursor = Cursor::start(torrent);
                 }
             }
         }
@@ -357,13 +436,13 @@ impl Swarms {
         let peer = swarm.peer_mut(at);
         if peer.has_claimant {
             let key = (info_hash, peer.id);
-            let is_old = |claimant: &Registration| now - claimant.last_seen > max_peer_age;
+            let is_old = |claimant: &Registration| is_over(&self.replication, claimant, now, max_peer_age);
             if self.claimants.get(&key).is_none_or(is_old) {
                 peer.has_claimant = false;
                 self.claimants.swap_remove(&key);
             }
         }
-        if now - peer.registration().last_seen > max_peer_age {
+        if is_over(&self.replication, &peer.registration(), now, max_peer_age) {
             return true;
         }
         self.offers.expire_peer(&mut peer.offers, now);
@@ -371,7 +450,10 @@ impl Swarms {
     }
 
     fn end_pass(&mut self) {
-        self.cursor = Cursor { torrents: self.torrents.len(), peers: None };
+        self.cursor = Cursor::start(self.torrents.len());
+        if let Some(replication) = &mut self.replication {
+            replication.end_pass();
+        }
         self.offers.shrink();
         if self.torrents.len() <= self.torrents.capacity() / 4 {
             self.torrents.shrink_to(self.torrents.len() * 2);
@@ -388,7 +470,8 @@ impl Swarms {
             max_torrents: self.limits.max_torrents,
             max_peers: self.limits.max_peers,
             torrents: self.torrents.len(),
-            peers: self.peers.0,
+            peers: self.peers.of_all_nodes(),
+            remote_peers: self.peers.of_other_nodes(),
             offers: self.offers.len(),
             offers_evicted: self.offers.evicted(),
             bytes: map_bytes(&self.torrents)
@@ -451,6 +534,22 @@ impl Expire for Swarms {
             self.expire_torrent(now, max_peer_age, budget, &mut expired);
         }
         expired
+    }
+}
+
+/// Returns whether a peer or claimant has expired: because of its age, or because its node is gone.
+fn is_over(
+    replication: &Option<Box<Replication>>,
+    registration: &Registration,
+    now: Seconds,
+    max_peer_age: u32,
+) -> bool {
+    let age = now - registration.last_seen;
+    match replication {
+        Some(replication) if registration.connection.is_remote() => {
+            replication.is_over(registration.connection, age, max_peer_age)
+        }
+        _ => age > max_peer_age,
     }
 }
 

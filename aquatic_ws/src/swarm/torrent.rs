@@ -25,7 +25,7 @@ pub(super) struct Peer {
     /// Whether another connection has announced the same peer id.
     pub(super) has_claimant: bool,
     /// Whether the torrent's `downloaded` count includes the peer.
-    completion_counted: bool,
+    pub(super) completion_counted: bool,
 }
 
 const _: () = assert!(size_of::<Peer>() == 44);
@@ -121,13 +121,20 @@ impl Torrent {
         at
     }
 
-    /// Counts a download, if a known leecher becomes a seeder for the first time.
-    pub(super) fn count_completion(&mut self, at: usize, seeder: bool) {
+    /// Counts a download, if a known leecher becomes a seeder for the first time. Returns whether it did.
+    pub(super) fn count_completion(&mut self, at: usize, seeder: bool) -> bool {
+        seeder && !self.peers[at].seeder && self.count_download(at)
+    }
+
+    /// Counts a download, unless one of the peer has been counted. Returns whether it did.
+    pub(super) fn count_download(&mut self, at: usize) -> bool {
         let peer = &mut self.peers[at];
-        if seeder && !peer.seeder && !peer.completion_counted {
+        let is_first = !peer.completion_counted;
+        if is_first {
             peer.completion_counted = true;
             self.downloaded = self.downloaded.saturating_add(1);
         }
+        is_first
     }
 
     /// Removes a peer.

@@ -8,7 +8,7 @@ use aquatic_ws_protocol::{Action, Announce, AnnounceReply, Offer, OfferRelays, O
 use rand::rngs::SmallRng;
 
 use super::router::Owner;
-use super::{Refusal, RequestContext, Tracker};
+use super::{Refusal, RequestContext, Tracker, nodes};
 use crate::connections::PROBE_TIMEOUT;
 use crate::counters::{DropReason, Response};
 use crate::forwarding::{Forwarded, ForwardedAnnounce, ForwardedBatch, Frame, Relay};
@@ -131,7 +131,8 @@ fn apply(
     announced
 }
 
-fn probe(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, connection: ConnectionId) {
+/// Probes a connection of this or another core.
+pub(super) fn probe(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, connection: ConnectionId) {
     if tracker.router.is_local(connection) {
         tracker.connections.probe(connection);
     } else {
@@ -178,11 +179,13 @@ fn relay_offers<'a>(
     }
     let relays = OfferRelays::new(announce.info_hash, announce.peer_id);
     let receivers = std::mem::take(&mut tracker.receivers);
-    for (&to, offer) in receivers.iter().zip(offers) {
+    for (at, (&to, offer)) in receivers.iter().zip(offers).enumerate() {
         let offer = offer.borrow();
         if tracker.router.is_local(to) {
             let length = relays.length(offer);
             tracker.send_text(to, Response::Offer, length, |out| relays.encode(offer, out));
+        } else if let Some(node) = to.node() {
+            nodes::send_offer(tracker, node, (at, to), announce, offer);
         } else {
             tracker.forward_relay(to, Relay::Offer, offer_frame(&relays, offer));
         }

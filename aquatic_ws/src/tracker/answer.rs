@@ -5,7 +5,7 @@ use aquatic_tracker::{AdmissionRequest, Forward, NotAdmitted};
 use aquatic_ws_protocol::{Answer, AnswerRelay};
 
 use super::router::Owner;
-use super::{RequestContext, Tracker};
+use super::{RequestContext, Tracker, nodes};
 use crate::counters::{DropReason, Response};
 use crate::forwarding::{Forwarded, ForwardedAnswer, ForwardedBatch, Frame, Relay};
 use crate::frames::{frame_length, write_text_header};
@@ -21,6 +21,9 @@ pub(super) fn serve(
 ) {
     match admit(tracker, from, message, context) {
         Ok(answer) => {
+            if let Some(node) = nodes::take_offer(tracker, from, message, context.now) {
+                return nodes::send_answer(tracker, node, from, message);
+            }
             encode(message, &mut tracker.text);
             route(tracker, answer, context.now);
         }
@@ -35,7 +38,7 @@ fn drop_answer(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, reason: Drop
 }
 
 /// Checks the admission policy.
-fn admit(
+pub(super) fn admit(
     tracker: &Tracker<impl Forward<ForwardedBatch>>,
     from: ConnectionId,
     message: &Answer<'_>,
@@ -50,7 +53,7 @@ fn admit(
 }
 
 /// Encodes the message for the peer that made the offer.
-fn encode(message: &Answer<'_>, out: &mut String) {
+pub(super) fn encode(message: &Answer<'_>, out: &mut String) {
     let Answer { info_hash, peer_id, ref offer_id, answer, .. } = *message;
     out.clear();
     AnswerRelay { info_hash, peer_id, answer, offer_id: offer_id.clone() }.encode(out);
@@ -60,14 +63,11 @@ fn encode(message: &Answer<'_>, out: &mut String) {
 /// last.
 fn route(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, answer: swarm::Answer, now: Seconds) {
     match tracker.router.owner(&answer.info_hash) {
-        Owner::Here => match apply(tracker, &answer, now) {
-            Ok(to) if tracker.router.is_local(to) => tracker.send(to, Response::Answer),
-            Ok(to) => {
-                let frame = text_frame(&tracker.text);
-                tracker.forward_relay(to, Relay::Answer, frame);
+        Owner::Here => {
+            if let Err(reason) = apply_and_send(tracker, &answer, now) {
+                drop_answer(tracker, reason);
             }
-            Err(reason) => drop_answer(tracker, reason),
-        },
+        }
         Owner::Core(owner) => {
             tracker.counters.forwarded.add(1);
             let forwarded = ForwardedAnswer { answer, frame: text_frame(&tracker.text) };
@@ -76,6 +76,22 @@ fn route(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, answer: swarm::Ans
             }
         }
     }
+}
+
+/// Applies an answer on this core, and sends the message encoded last.
+pub(super) fn apply_and_send(
+    tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
+    answer: &swarm::Answer,
+    now: Seconds,
+) -> Result<(), DropReason> {
+    let to = apply(tracker, answer, now)?;
+    if tracker.router.is_local(to) {
+        tracker.send(to, Response::Answer);
+    } else {
+        let frame = text_frame(&tracker.text);
+        tracker.forward_relay(to, Relay::Answer, frame);
+    }
+    Ok(())
 }
 
 /// Serves an answer that another core forwarded to this one, the owner of the torrent.

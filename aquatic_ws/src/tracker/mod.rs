@@ -15,6 +15,7 @@
 mod announce;
 mod answer;
 mod bytes;
+mod nodes;
 mod router;
 mod scrape;
 
@@ -37,6 +38,7 @@ use crate::connections::{ConnectionLimits, Connections, End, QueueError};
 use crate::counters::{Counters, DropReason, Request, Response, reason_of};
 use crate::forwarding::{Forwarded, ForwardedBatch, Frame, Relay};
 use crate::frames::{frame_length, write_text_header};
+use crate::nodes::Nodes;
 use crate::swarm::{ConnectionId, Counts, OfferDigest, Swarms};
 pub use bytes::Ended;
 use router::{Owner, Router};
@@ -120,6 +122,8 @@ fn interval(config: &WsConfig) -> IntervalPolicy {
 pub struct Tracker<F> {
     interval: IntervalPolicy,
     max_peer_age: u32,
+    /// Of offers from other nodes.
+    max_offer_age: u32,
     limits: Limits,
     pub(crate) connections: Connections,
     /// Limits of messages by source.
@@ -133,6 +137,8 @@ pub struct Tracker<F> {
     swarms: Swarms,
     scrapes: Gather<WaitingScrape, Counts>,
     offer_hasher: SipHasher13,
+    /// Messages to other nodes; `None` without a cluster.
+    nodes: Option<Box<Nodes>>,
     // Used within one call each, and kept to avoid allocations.
     text: String,
     digests: Vec<OfferDigest>,
@@ -156,6 +162,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         Self {
             interval: interval(config),
             max_peer_age: config.cleaning.max_peer_age,
+            max_offer_age: config.max_offer_age,
             limits: message_limits(config),
             connections: Connections::new(core as u16, ConnectionLimits::new(config)),
             sources: SourceLimit::new(SourceRules::default(), keys.sources),
@@ -166,6 +173,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
             router: Router::new(core, steering, forward),
             scrapes: Gather::default(),
             offer_hasher: SipHasher13::new_with_key(&keys.offers),
+            nodes: None,
             text: String::new(),
             digests: Vec::new(),
             receivers: Vec::new(),
@@ -179,6 +187,10 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         self.swarms.set_limits(config.swarm_limits(self.router.cores()));
         self.interval = interval(config);
         self.max_peer_age = config.cleaning.max_peer_age;
+        self.max_offer_age = config.max_offer_age;
+        if self.nodes.is_some() {
+            self.swarms.replicate(self.max_peer_age);
+        }
     }
 
     /// Returns the maximum age of peers in seconds.

@@ -369,3 +369,5 @@ fn messages_of_a_source_are_limited_over_all_its_connections() {
     assert!(matches!(tracker.rate_event(Duration::from_secs(6)), Some(RateEvent::Began { .. })));
     assert_eq!(tracker.counters.rate_limiting.get(), 1);
 }
+
+mod nodes;

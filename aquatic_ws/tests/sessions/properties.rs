@@ -1,5 +1,5 @@
-//! What holds for the sessions of several clients, whatever bytes they send, however slowly they receive, and
-//! whenever they end. For the tests and the fuzz target `ws_sessions`.
+//! What holds for the sessions of several clients, whatever bytes they and other nodes send, however slowly
+//! they receive, and whenever they end. For the tests and the fuzz target `ws_sessions`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,15 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquatic_common::config::AccessListConfig;
-use aquatic_common::{Family, Seconds, Steering};
+use aquatic_common::{Family, InfoHash, PeerId, Seconds, Steering};
 use aquatic_metrics::Registry;
 use aquatic_net::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
 use aquatic_runtime::channel::OutboxFull;
 use aquatic_runtime::{Batch, Secrets};
 use aquatic_tracker::{Admission, Forward, SharedAccessList};
 use aquatic_ws::frames::Reader;
-use aquatic_ws::swarm::ConnectionId;
+use aquatic_ws::nodes::changes::{self, read_record, write_record};
+use aquatic_ws::nodes::messages::{Exchange, NodeMessage, Receiver, split};
+use aquatic_ws::swarm::{Change, ChangeKind, ConnectionId, NodeConnection, NodeNumber};
 use aquatic_ws::{End, ForwardedBatch, RequestContext, Tracker, WsConfig, WsSeed};
+use aquatic_ws_protocol::{Description, OfferId};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -96,6 +99,11 @@ pub(crate) fn check_bytes(mut script: &[u8]) {
                 cores.receive(client, most);
             }
             6 => cores.close(client, End::Broken),
+            _ if operation & 0x80 != 0 => {
+                let kind = next(&mut script);
+                let bytes = take(&mut script);
+                cores.receive_from_node(client as u8, kind, bytes);
+            }
             _ => cores.pass_time(next(&mut script)),
         }
         if operation & 0x20 == 0 {
@@ -127,6 +135,40 @@ fn message(numbers: &[u8]) -> String {
             format!(r#"{{"action":"announce",{common},"left":{left},"event":"{event}","offers":[{offers}]}}"#)
         }
     }
+}
+
+/// Records and messages of other nodes in which few values differ, so that they are about the peers and
+/// connections of the clients, and of other nodes.
+fn of_node(kind: u8, numbers: &[u8]) -> Vec<u8> {
+    let at = |index: usize| numbers.get(index).copied().unwrap_or_default();
+    let id = |number: u8| [b'a' + number % 3; 20];
+    let connection =
+        NodeConnection { core: at(1) % 3, slot: (at(1) >> 2 & 3).into(), generation: (at(1) >> 4).into() };
+    let (info_hash, peer_id) = (InfoHash(id(at(0))), PeerId(id(at(0) >> 2)));
+    let mut out = Vec::new();
+    if kind & 2 == 0 {
+        let kind = match at(2) & 3 {
+            0 => ChangeKind::Left,
+            some => ChangeKind::Present { seeder: some == 1, completed: at(2) & 4 == 0 },
+        };
+        let (family, age) = (Family::ALL[usize::from(at(2) >> 3 & 1)], at(3).into());
+        write_record(&Change { info_hash, peer_id, connection, family, kind, age }, &mut out);
+        return out;
+    }
+    let exchange = Exchange {
+        receiver: Receiver { connection, info_hash, peer_id },
+        maker: PeerId(id(at(2))),
+        offer_id: OfferId::new(&(at(2) >> 2 & 7).to_string()).expect("it is short"),
+        description: Description::parse(r#"{"sdp":"x"}"#).expect("it is an object"),
+    };
+    let message = match kind >> 2 & 3 {
+        0 => NodeMessage::Offer(exchange),
+        1 => NodeMessage::Answer(exchange),
+        2 => NodeMessage::NoSuchPeer(exchange.receiver),
+        _ => NodeMessage::Resend,
+    };
+    message.write(&mut out).expect("it is short");
+    out
 }
 
 /// Takes as many bytes as the first one says, or what is left.
@@ -266,9 +308,56 @@ impl Cores {
         }
     }
 
+    /// Has the cores receive what a node sends: these bytes, or what they stand for.
+    fn receive_from_node(&mut self, node: u8, kind: u8, bytes: &[u8]) {
+        self.trackers.iter_mut().for_each(Tracker::join_cluster);
+        let made = of_node(kind, bytes);
+        let bytes = if kind & 1 == 0 { bytes } else { &made };
+        let node = NodeNumber::new(node).expect("there are few");
+        let mut parts: [Vec<u8>; CORES] = Default::default();
+        let steering = Steering::new(CORES, [6; 8]);
+        match kind & 2 {
+            0 => changes::split(bytes, &steering, |core, record| parts[core].extend_from_slice(record)),
+            _ => {
+                split(bytes, &steering, |core, message| parts[core].extend_from_slice(message));
+            }
+        }
+        for (core, part) in parts.iter().enumerate() {
+            self.with(core, |tracker, context| match kind & 2 {
+                0 => tracker.apply_changes(node, part, u32::from(kind) >> 4, context),
+                _ => tracker.receive_node_messages(node, part, context),
+            });
+        }
+        self.send_to_nodes();
+    }
+
+    /// Takes what the cores have for other nodes, and checks that these can read it.
+    fn send_to_nodes(&mut self) {
+        for core in 0..CORES {
+            let mut records = Vec::new();
+            self.with(core, |tracker, context| {
+                tracker.advance_cluster(context.now);
+                while tracker.publish(context.now, &mut records) > 0 {}
+            });
+            let (records, rest) = records.as_chunks();
+            assert!(rest.is_empty() && records.iter().all(|record| read_record(record).is_ok()));
+            while let Some((_, messages)) = self.trackers[core].take_node_messages() {
+                let mut rest = messages.as_slice();
+                while !rest.is_empty() {
+                    NodeMessage::take(&mut rest).expect("nodes send what nodes can read");
+                }
+            }
+        }
+    }
+
     /// Ends all connections, after which nothing is left of them.
     fn end(mut self) {
         self.settle();
+        // Other nodes end, too.
+        for tracker in &mut self.trackers {
+            (0..CLIENTS as u8).filter_map(NodeNumber::new).for_each(|node| tracker.forget_node(node));
+            (0..6).for_each(|_| tracker.advance_cluster(Seconds(0)));
+        }
         for client in 0..CLIENTS {
             self.receive(client, usize::MAX);
             self.close(client, End::Client);
