@@ -1,7 +1,7 @@
 """A container with systemd as its first process, above the file system of this machine.
 
 Needs root and systemd-nspawn (Debian's package systemd-container). What is written in the container goes to an overlay
-that is thrown away; its network is its own.
+that is thrown away; its network is its own. Control groups are of version 2, whatever this machine uses.
 """
 
 import contextlib
@@ -17,6 +17,14 @@ from pathlib import Path
 
 BOOT = 30.0
 """Longest time until systemd has started, in seconds."""
+
+ENTER_GROUP = """
+umount -R -l /sys/fs/cgroup
+mount -t cgroup2 none /sys/fs/cgroup
+echo $$ > "/sys/fs/cgroup/$0/cgroup.procs"
+exec "$@"
+"""
+"""Runs a command in a mount namespace where control groups are of version 2, in the group $0."""
 
 
 class Broken(Exception):
@@ -75,15 +83,46 @@ def wait_for(what: str, holds: Callable[[], bool], seconds: float) -> float:
 
 
 @contextlib.contextmanager
+def mounted(path: Path, *arguments: str) -> Iterator[None]:
+    """A directory where something is mounted meanwhile."""
+    path.mkdir()
+    if subprocess.run(["mount", *arguments, path], check=False).returncode != 0:
+        raise Unavailable(f"this machine does not allow: mount {' '.join(arguments)}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@contextlib.contextmanager
+def control_group(groups: Path, name: str) -> Iterator[None]:
+    """Makes a control group of version 2, and removes it with all below it."""
+    group = groups / name
+    group.mkdir()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Broken):
+            wait_for("the end", lambda: "populated 0" in (group / "cgroup.events").read_text(), BOOT)
+        # Deepest first.
+        for path in [*sorted(group.rglob("*/"), reverse=True), group]:
+            path.rmdir()
+
+
+@contextlib.contextmanager
 def container(read_only: dict[Path, str]) -> Iterator[Container]:
     """Starts a container in which files and directories of this machine are at other places, too."""
     if shutil.which("systemd-nspawn") is None:
         raise Unavailable("systemd-nspawn is missing: apt-get install systemd-container")
-    with tempfile.TemporaryDirectory(prefix="aquatic-container-") as directory:
-        root = Path(directory) / "root"
-        root.mkdir()
-        subprocess.run(["mount", "--bind", "/", root], check=True)
+    name = f"aquatic-test-{os.getpid()}"
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aquatic-container-")))
+        root, groups = directory / "root", directory / "groups"
+        stack.enter_context(mounted(root, "--bind", "/"))
+        stack.enter_context(mounted(groups, "-t", "cgroup2", "none"))
+        stack.enter_context(control_group(groups, name))
         command = [
+            *("unshare", "--mount", "sh", "-ec", ENTER_GROUP, name),
             "systemd-nspawn",
             "--quiet",
             "--register=no",
@@ -94,7 +133,7 @@ def container(read_only: dict[Path, str]) -> Iterator[Container]:
             "--console=pipe",
             "--boot",
             f"--uuid={uuid.uuid4()}",
-            f"--machine=aquatic-test-{os.getpid()}",
+            f"--machine={name}",
             f"--directory={root}",
             *(f"--bind-ro={source}:{place}" for source, place in read_only.items()),
             # Calls that containers do not have by default.
@@ -102,7 +141,10 @@ def container(read_only: dict[Path, str]) -> Iterator[Container]:
             "--",
             "systemd.unit=basic.target",
         ]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        environment = os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+        )
         inside = None
         try:
             inside = until_started(process)
@@ -114,7 +156,6 @@ def container(read_only: dict[Path, str]) -> Iterator[Container]:
                     os.kill(inside.init, 9)
             process.terminate()
             process.communicate()
-            subprocess.run(["umount", "--lazy", root], check=True)
 
 
 def until_started(process: subprocess.Popen[bytes]) -> Container:
