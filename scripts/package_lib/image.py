@@ -1,4 +1,7 @@
-"""The OCI image: the program, the libraries it needs and nothing else, as an archive of an image layout."""
+"""The OCI image: the program, the libraries it needs and nothing else, as an archive of an image layout.
+
+The archive also has the list of parts that Docker wants.
+"""
 
 import hashlib
 import json
@@ -112,6 +115,10 @@ class Layout:
         (self.blobs / digest).write_bytes(content)
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
 
+    def path(self, part: dict[str, Any]) -> str:
+        """Path of a part in the archive."""
+        return f"blobs/{part['digest'].replace(':', '/')}"
+
     def add_object(self, media_type: str, content: dict[str, Any]) -> dict[str, Any]:
         return self.add(media_type, json.dumps(content, indent=1).encode())
 
@@ -125,21 +132,27 @@ def make(made: Release, tree: Path) -> bytes:
         file_system(root, tree)
         layer = pack(root, made.epoch, owned={STATE: USER})
         layout = Layout(Path(directory) / "layout")
+        config = layout.add_object(CONFIG, configuration(made, created, layer))
+        compressed = layout.add(LAYER, compress(layer))
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": layout.add_object(CONFIG, configuration(made, created, layer)),
-            "layers": [layout.add(LAYER, compress(layer))],
+            "config": config,
+            "layers": [compressed],
             "annotations": {"org.opencontainers.image.created": created},
         }
         reference = layout.add_object(MANIFEST, manifest)
         # The reference's name is what `docker load` and `podman load` call the image.
+        name = f"localhost/aquatic:{made.version}"
         reference["annotations"] = {
-            "io.containerd.image.name": f"localhost/aquatic:{made.version}",
+            "io.containerd.image.name": name,
             "org.opencontainers.image.ref.name": made.version,
         }
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [reference]}
         (layout.root / "index.json").write_text(json.dumps(index, indent=1))
+        # Docker loads nothing else, unless its images are stored by containerd.
+        legacy = {"Config": layout.path(config), "RepoTags": [name], "Layers": [layout.path(compressed)]}
+        (layout.root / "manifest.json").write_text(json.dumps([legacy], indent=1))
         for path in layout.root.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
         return pack(layout.root, made.epoch)
