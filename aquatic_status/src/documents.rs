@@ -23,22 +23,24 @@ const MIN_COMPRESSED: usize = 512;
 pub(crate) struct Document {
     pub(crate) content_type: &'static str,
     pub(crate) plain: Arc<[u8]>,
-    /// Compressed by gzip.
+    /// Compressed by gzip, if anybody is likely to ask for it.
     pub(crate) gzip: Option<Arc<[u8]>>,
     /// Weak entity tag, the same for both forms.
     pub(crate) tag: String,
 }
 
 impl Document {
-    pub(crate) fn new(content_type: &'static str, bytes: Vec<u8>, level: Compression) -> Self {
+    /// A document that is compressed if there is a level for that, and if it is worth it.
+    pub(crate) fn new(content_type: &'static str, bytes: Vec<u8>, level: Option<Compression>) -> Self {
         let hash = blake3::hash(&bytes).to_hex();
         let tag = format!("W/\"{}\"", hash.get(..16).unwrap_or_default());
-        let gzip = if bytes.len() < MIN_COMPRESSED { None } else { compress(&bytes, level) };
+        let level = level.filter(|_| bytes.len() >= MIN_COMPRESSED);
+        let gzip = level.and_then(|level| compress(&bytes, level));
         Self { content_type, plain: bytes.into(), gzip, tag }
     }
 
     fn empty() -> Arc<Self> {
-        Arc::new(Self::new("text/plain", Vec::new(), Compression::none()))
+        Arc::new(Self::new("text/plain", Vec::new(), None))
     }
 }
 
@@ -101,6 +103,13 @@ pub(crate) struct Published {
     pub(crate) opentracker: Arc<Document>,
 }
 
+impl Published {
+    /// The second of the documents.
+    fn second(&self) -> u64 {
+        self.events.back().map_or(0, |event| event.id)
+    }
+}
+
 impl Default for Published {
     fn default() -> Self {
         let empty = Document::empty();
@@ -119,6 +128,8 @@ pub(crate) struct Shared {
     pub(crate) published: ArcSwap<Published>,
     /// When each slot was last asked for, in seconds since 1970.
     asked: [AtomicU64; Slot::COUNT],
+    /// When a document without a slot was last asked for.
+    summary_asked: AtomicU64,
     /// Viewers with a stream.
     pub(crate) streams: AtomicUsize,
     pub(crate) max_streams: usize,
@@ -139,6 +150,7 @@ impl Shared {
         Arc::new(Self {
             published: ArcSwap::default(),
             asked: [const { AtomicU64::new(0) }; Slot::COUNT],
+            summary_asked: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
             max_streams,
             requests: AtomicU64::new(0),
@@ -152,11 +164,22 @@ impl Shared {
     /// The document of a slot. It is made again every second for as long as it is asked for.
     pub(crate) fn slot(&self, slot: Slot) -> Option<Arc<Document>> {
         let published = self.published.load();
-        let second = published.events.back().map_or(0, |event| event.id);
         if let Some(asked) = self.asked.get(slot.index()) {
-            asked.store(second, Ordering::Relaxed);
+            asked.store(published.second(), Ordering::Relaxed);
         }
         published.slots.get(slot.index()).cloned()
+    }
+
+    /// What has no slot. It is compressed for as long as it is asked for.
+    pub(crate) fn summary(&self) -> Arc<Published> {
+        let published = self.published.load_full();
+        self.summary_asked.store(published.second(), Ordering::Relaxed);
+        published
+    }
+
+    /// When a document without a slot was last asked for.
+    pub(crate) fn summary_asked(&self) -> u64 {
+        self.summary_asked.load(Ordering::Relaxed)
     }
 
     /// When a slot was last asked for.
@@ -180,14 +203,15 @@ mod tests {
     #[test]
     fn documents_are_the_same_in_both_forms() {
         let text = "requests ".repeat(100).into_bytes();
-        let document = Document::new("text/plain", text.clone(), Compression::fast());
+        let document = Document::new("text/plain", text.clone(), Some(Compression::fast()));
+        assert!(Document::new("text/plain", text.clone(), None).gzip.is_none());
         let gzip = document.gzip.unwrap();
         let mut unpacked = Vec::new();
         flate2::read::GzDecoder::new(&*gzip).read_to_end(&mut unpacked).unwrap();
         assert_eq!((unpacked, &*document.plain), (text.clone(), &*text));
         assert!(gzip.len() < 100, "{}", gzip.len());
         assert!(document.tag.starts_with("W/\"") && document.tag.len() == 20, "{}", document.tag);
-        let other = Document::new("text/plain", b"x".to_vec(), Compression::fast());
+        let other = Document::new("text/plain", b"x".to_vec(), Some(Compression::fast()));
         assert!(other.gzip.is_none() && other.tag != document.tag);
     }
 }

@@ -44,10 +44,12 @@ const UNUSABLE: &str = "status.unusable";
 /// Seconds between two times that the file is written: what a tracker that is killed forgets at most.
 const SAVE_INTERVAL: u64 = 60;
 
-/// Seconds for which a document is made every second after it was asked for.
+/// Seconds for which a document is made every second, and compressed, after it was asked for. Compressing the
+/// documents that have no slot would take more time than all else that the thread does in a second.
 const WANTED: u64 = 10;
 
-/// Seconds after which a document is made again that nobody asks for.
+/// Seconds after which a document is made again that nobody asks for. Each has a second of its own, so that
+/// they are not all made at once.
 const STALE: u64 = 15;
 
 /// Seconds between two comments in a stream, so that proxies do not take it for idle.
@@ -268,8 +270,6 @@ struct Sampler {
     cores: Vec<MailboxSender<()>>,
     side: Arc<SideStreams>,
     counts: Counts,
-    /// When each document was made.
-    made: [u64; Slot::COUNT],
 }
 
 impl Sampler {
@@ -307,7 +307,6 @@ impl Sampler {
                 slow: metrics.counter(&names::STATUS_STREAMS_SLOW, &[]),
                 failures: metrics.counter(&names::STATE_WRITE_FAILURES, &[("file", FILE)]),
             },
-            made: [0; Slot::COUNT],
         }
     }
 
@@ -391,22 +390,25 @@ impl Sampler {
         let previous = self.shared.published.load_full();
         let json = View::ALL.map(|view| json_of(&moment, view));
         let mut slots = previous.slots.clone();
+        // At first, cores are still adding their metrics.
+        let level = |asked: u64| {
+            let is_wanted = moment.time <= asked.saturating_add(WANTED) || moment.uptime < WANTED;
+            is_wanted.then(Compression::fast)
+        };
         for (slot, document) in Slot::all().zip(&mut slots) {
-            let made = &mut self.made[slot.index()];
-            let is_wanted = moment.time <= self.shared.asked(slot).saturating_add(WANTED);
-            // At first, cores are still adding their metrics.
-            if is_wanted || moment.uptime < WANTED || made.abs_diff(moment.time) >= STALE {
-                *made = moment.time;
-                *document = Arc::new(slot_document(&moment, slot, &self.page));
+            let level = level(self.shared.asked(slot));
+            if level.is_some() || (moment.time + slot.index() as u64).is_multiple_of(STALE) {
+                *document = Arc::new(slot_document(&moment, slot, (&self.page, level)));
             }
         }
+        let level = level(self.shared.summary_asked());
         let xml = opentracker::everything(&moment).into_bytes();
         let id = previous.events.back().map_or(moment.time, |last| moment.time.max(last.id + 1));
         let published = Published {
             events: with_event(&previous.events, id, &json),
-            json: json.map(|json| Arc::new(Document::new("application/json", json, Compression::fast()))),
+            json: json.map(|json| Arc::new(Document::new("application/json", json, level))),
             slots,
-            opentracker: Arc::new(Document::new("text/xml; charset=utf-8", xml, Compression::fast())),
+            opentracker: Arc::new(Document::new("text/xml; charset=utf-8", xml, level)),
         };
         self.shared.published.store(Arc::new(published));
         self.side.send();
@@ -513,16 +515,20 @@ fn json_of(moment: &Moment<'_>, view: View) -> Vec<u8> {
     serde_json::to_vec(&moment.report(view, None)).unwrap_or_default()
 }
 
-fn slot_document(moment: &Moment<'_>, slot: Slot, page: &page::Page) -> Document {
+fn slot_document(
+    moment: &Moment<'_>,
+    slot: Slot,
+    (page, level): (&page::Page, Option<Compression>),
+) -> Document {
     let report = moment.report(slot.view, Some(slot.range));
     match slot.kind {
         Kind::Page => {
             let html = page.render(&report, slot.range, slot.view);
-            Document::new("text/html; charset=utf-8", html.into_bytes(), Compression::fast())
+            Document::new("text/html; charset=utf-8", html.into_bytes(), level)
         }
         Kind::History => {
             let json = serde_json::to_vec(&report).unwrap_or_default();
-            Document::new("application/json", json, Compression::fast())
+            Document::new("application/json", json, level)
         }
     }
 }

@@ -168,7 +168,7 @@ pub(crate) struct Assets {
 impl Assets {
     pub(crate) fn new() -> Arc<Self> {
         let document = |content_type, text: &str| {
-            Arc::new(Document::new(content_type, text.as_bytes().to_vec(), Compression::best()))
+            Arc::new(Document::new(content_type, text.as_bytes().to_vec(), Some(Compression::best())))
         };
         Arc::new(Self {
             style: document("text/css; charset=utf-8", page::STYLE),
@@ -333,8 +333,8 @@ impl Site {
             (b"stats", _) if parameter(query, b"mode") != Some(b"everything") => {
                 return Answer::Text(NO_MODE);
             }
-            (b"stats", _) => Some(Arc::clone(&self.shared.published.load().opentracker)),
-            (b"stats.json", None) => self.shared.published.load().json.get(view as usize).cloned(),
+            (b"stats", _) => Some(Arc::clone(&self.shared.summary().opentracker)),
+            (b"stats.json", None) => self.shared.summary().json.get(view as usize).cloned(),
             (b"stats.json", Some(range)) => slot(Kind::History, range),
             (_, range) => slot(Kind::Page, range.unwrap_or(Range::Hour)),
         };
