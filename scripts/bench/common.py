@@ -238,12 +238,13 @@ def most_connections(wanted):
     return count
 
 
-def make_certificates(directory):
-    """A certificate that names itself, for ECDSA with P-256."""
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+def make_certificates(directory, key="ecdsa"):
+    """A certificate that names itself, for ECDSA with P-256 or RSA with 2,048 bits."""
+    kinds = {"ecdsa": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"], "rsa": ["-newkey", "rsa:2048"]}
+    kind = [*kinds[key], "-nodes"]
     where = ["-keyout", directory / "key.pem", "-out", directory / "certificate.pem"]
     name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "30"]
-    subprocess.run(["openssl", "req", "-x509", *curve, *where, *name], check=True, capture_output=True)
+    subprocess.run(["openssl", "req", "-x509", *kind, *where, *name], check=True, capture_output=True)
     for file in directory.iterdir():
         file.chmod(0o644)
 
