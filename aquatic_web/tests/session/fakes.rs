@@ -1,7 +1,7 @@
 //! A connection whose reads and writes follow a script, a site that echoes paths, and an executor for one
 //! task.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -220,7 +220,8 @@ pub(crate) struct Log {
     pub(crate) refusals: RefCell<Vec<Refusal>>,
     pub(crate) health: Cell<usize>,
     pub(crate) bytes: Cell<(usize, usize)>,
-    pub(crate) durations: Durations,
+    /// Only there where a test asks for it: metrics live as long as the process.
+    pub(crate) durations: OnceCell<Durations>,
     /// Whether what is waited for has come.
     pub(crate) released: Cell<bool>,
     /// Waiting replies that have been dropped before they were finished.
@@ -347,7 +348,7 @@ impl Site for Echo {
     }
 
     fn durations(&self) -> Option<&SampledHistogram> {
-        Some(&self.0.durations.sampled)
+        self.0.durations.get().map(|durations| &durations.sampled)
     }
 
     fn count_bytes(&self, received: usize, sent: usize) {
