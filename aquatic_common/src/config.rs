@@ -129,7 +129,7 @@ crate::settings! {
     /// over from the running process.
     pub struct UpgradeConfig, section "upgrade" {
         /// Maximum time until the new process has received the state. After that it is ended, and the running
-        /// one goes on. 25 million peers take about 10 seconds on an idle machine.
+        /// one goes on. 25 million peers take 10 to 20 seconds.
         pub timeout: u32 = 600, unit "seconds", in 1..=86_400;
         /// Time over which the replaced process ends its connections, so that their clients do not all
         /// reconnect at once.
