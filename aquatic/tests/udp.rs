@@ -19,7 +19,7 @@ use aquatic_udp_protocol::{
     encode_scrape_request,
 };
 
-use support::{REPLY, Tracker, eventually, in_own_network, metric, skip, udp};
+use support::{REPLY, Tracker, eventually, in_own_network, metric, skip, torrent, udp};
 
 /// A client at an address of its own, with one connection id.
 struct Client {
@@ -94,13 +94,6 @@ impl Client {
             other => panic!("not a scrape reply: {other:?}"),
         }
     }
-}
-
-/// A different torrent for each number, spread over all cores.
-fn torrent(number: u32) -> InfoHash {
-    let mut bytes = [9; 20];
-    bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
-    InfoHash(bytes)
 }
 
 /// Two cores serve as one tracker, whether the kernel hands packets to their owners or the cores do.

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use aquatic_common::AnnounceEvent;
 
-use crate::http::{self, torrent};
-use crate::support::{STOP, Tracker, service};
+use crate::http;
+use crate::support::{STOP, Tracker, service, torrent};
 use crate::tracker::Certificate;
 use crate::{udp, ws};
 

@@ -10,7 +10,7 @@ use tungstenite::WebSocket;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::Role;
 
-use crate::support::{REPLY, STOP, Tracker, metric};
+use crate::support::{REPLY, STOP, Tracker, metric, torrent};
 use crate::tracker::{Certificate, start, start_all};
 use crate::{http, udp, ws};
 
@@ -32,7 +32,7 @@ fn websocket_is_accepted_on_any_path_of_the_announce_port() {
     let (_tracker, addresses) = start_all(Some(&certificate), &["workers=2"]);
     for path in ["/", "/announce", "/scrape", "/health", "/any/thing?at=all&info_hash=x", "//"] {
         let request = || format!("ws://tracker.example{path}").into_client_request().unwrap();
-        let torrent = ws::torrent(1);
+        let torrent = torrent(1);
         let mut plain = ws::Client::over(ws::tcp("127.0.0.1", addresses.tcp_v4), request());
         assert_eq!(plain.announce(torrent, ws::peer(1), 1, &[]).counts(), (0, 1), "{path}");
         let mut encrypted = ws::Client::over(certificate.connect(addresses.tcp_v6), request());
@@ -50,7 +50,7 @@ fn plain_requests_to_a_port_with_tls_only_are_told_so() {
     // UDP, https and wss for each family.
     let tracker = start("all", 6, &settings);
     let tcp = tracker.addresses[2];
-    for request in [http::request("/health"), http::request(&http::announce(&http::torrent(1), 1, ""))] {
+    for request in [http::request("/health"), http::request(&http::announce(&torrent(1), 1, ""))] {
         let mut plain = http::Plain::connect(tcp);
         plain.send(request);
         let response = plain.response();
@@ -60,7 +60,7 @@ fn plain_requests_to_a_port_with_tls_only_are_told_so() {
     }
     assert_eq!(http::Client::over(certificate.connect(tcp)).get("/health").status(), 200);
     let mut browser = ws::Client::over(certificate.connect(tcp), ws::request());
-    assert_eq!(browser.announce(ws::torrent(1), ws::peer(1), 1, &[]).counts(), (0, 1));
+    assert_eq!(browser.announce(torrent(1), ws::peer(1), 1, &[]).counts(), (0, 1));
 }
 
 /// The frame of a client's text with the masking key 0.
@@ -73,7 +73,7 @@ fn frame(text: &str) -> Vec<u8> {
 fn announce_text(number: u32) -> String {
     let mut text = String::new();
     ClientMessage::Announce(Announce {
-        info_hash: ws::torrent(number),
+        info_hash: torrent(number),
         peer_id: ws::peer(1),
         left: Some(1),
         event: AnnounceEvent::Started,
@@ -86,15 +86,15 @@ fn announce_text(number: u32) -> String {
 
 /// Sends requests over HTTP, an upgrade and a message, all at once, and asserts that they are answered in
 /// order.
-fn pipeline<S: Read + Write>(stream: S, torrent: u32) -> ws::Client<S> {
+fn pipeline<S: Read + Write>(stream: S, first: u32) -> ws::Client<S> {
     let mut client = http::Client::over(stream);
-    let info_hashes = [0, 1, 2].map(|number| http::torrent(torrent + number));
+    let info_hashes = [0, 1, 2].map(|number| torrent(first + number));
     let announces = info_hashes.map(|info_hash| http::request(&http::announce(&info_hash, 1, "")));
     let upgrade = "GET /announce HTTP/1.1\r\nHost: tracker\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let requests =
         [announces.concat(), http::request(&http::scrape(&info_hashes)), upgrade.to_owned()].concat();
-    client.send([requests.as_bytes(), &frame(&announce_text(torrent))].concat());
+    client.send([requests.as_bytes(), &frame(&announce_text(first))].concat());
     for _ in info_hashes {
         assert_eq!(client.response().announce().incomplete, Some(1));
     }
@@ -176,7 +176,7 @@ fn sigterm_ends_all_protocols_in_time() {
     let certificate = Certificate::new();
     let (tracker, addresses) = start_all(Some(&certificate), &["workers=2"]);
     let over_udp = udp::Client::connect(addresses.udp_v4);
-    over_udp.announce(http::torrent(1), 1, AnnounceEvent::Started);
+    over_udp.announce(torrent(1), 1, AnnounceEvent::Started);
     let mut idle = http::Plain::connect(addresses.tcp_v4);
     idle.get("/health");
     let mut cut = http::Plain::connect(addresses.tcp_v6);
@@ -187,9 +187,9 @@ fn sigterm_ends_all_protocols_in_time() {
     let mut handshaking = http::Plain::connect(addresses.tcp_v4);
     handshaking.send([0x16, 3, 1, 2, 0, 1, 0]);
     let mut browser = ws::Plain::connect(addresses.tcp_v4);
-    browser.announce(ws::torrent(1), ws::peer(1), 1, &[]);
+    browser.announce(torrent(1), ws::peer(1), 1, &[]);
     let mut secure_browser = ws::Client::over(certificate.connect(addresses.tcp_v6), ws::request());
-    secure_browser.announce(ws::torrent(2), ws::peer(2), 1, &[]);
+    secure_browser.announce(torrent(2), ws::peer(2), 1, &[]);
 
     assert_stops(tracker);
     for end in [browser.next(), secure_browser.next()] {

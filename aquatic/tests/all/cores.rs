@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use aquatic_common::{AnnounceEvent, InfoHash};
 
-use crate::http::{self, torrent};
-use crate::support::metric;
+use crate::http;
+use crate::support::{metric, torrent};
 use crate::tracker::start_all;
 use crate::udp;
 

@@ -8,7 +8,7 @@ use std::{fs, thread};
 
 use aquatic_common::{AnnounceEvent, InfoHash};
 
-use crate::support::{eventually, metric};
+use crate::support::{eventually, metric, torrent};
 use crate::tracker::start_all;
 use crate::{http, udp, ws};
 
@@ -97,7 +97,7 @@ fn all_torrents_of_all_protocols_are_exported_while_requests_are_served() {
         ["workers=2", "exports.interval=1", "statistics.torrent_sizes_interval=1", "statistics.clients=true"];
     let (tracker, addresses) = start_all(None, &[&settings[..], &[&setting]].concat());
     let metrics = tracker.metrics.unwrap();
-    let (shared, own) = (http::torrent(1), many(MANY));
+    let (shared, own) = (torrent(1), many(MANY));
     let over_udp = udp::Client::connect(addresses.udp_v4);
     (1..=3).for_each(|port| drop(over_udp.announce(shared, port, AnnounceEvent::None)));
     udp::Client::connect(addresses.udp_v6).announce(shared, 4, AnnounceEvent::None);
@@ -152,8 +152,8 @@ fn text_has_a_line_per_torrent_and_a_directory_that_is_gone_is_reported_once() {
     let settings = ["exports.interval=1", "exports.format=text", "exports.compression=none", &setting];
     let (mut tracker, addresses) = start_all(None, &settings);
     let metrics = tracker.metrics.unwrap();
-    udp::Client::connect(addresses.udp_v4).announce(http::torrent(7), 1, AnnounceEvent::None);
-    let hash: String = http::torrent(7).0.iter().map(|byte| format!("{byte:02x}")).collect();
+    udp::Client::connect(addresses.udp_v4).announce(torrent(7), 1, AnnounceEvent::None);
+    let hash: String = torrent(7).0.iter().map(|byte| format!("{byte:02x}")).collect();
     let line = format!("{hash}\t0\t1\t0\n");
     eventually(|| fs::read_to_string(&path).unwrap_or_default(), |text| *text == line);
 

@@ -2,13 +2,14 @@
 
 use aquatic_common::AnnounceEvent;
 
+use crate::support::torrent;
 use crate::tracker::start_all;
 use crate::{http, udp, ws};
 
 #[test]
 fn at_level_trace_every_request_and_refusal_is_logged() {
     let (mut tracker, addresses) = start_all(None, &["log_level=trace", "workers=1"]);
-    let torrent = http::torrent(1);
+    let torrent = torrent(1);
 
     let client = udp::Client::connect(addresses.udp_v4);
     client.announce(torrent, 1000, AnnounceEvent::Started);

@@ -5,9 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
 
-use crate::http::torrent;
 use crate::peers::{Peer, Route, peer_id};
-use crate::support::STOP;
+use crate::support::{STOP, torrent};
 use crate::tracker::{Certificate, start_all};
 
 /// Torrents per pair, so that both cores own some of them.

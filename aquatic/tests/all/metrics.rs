@@ -10,7 +10,7 @@ use aquatic_common::AnnounceEvent;
 use aquatic_metrics::exposition::exposed_name;
 use aquatic_metrics::{Kind, names};
 
-use crate::support::{Tracker, eventually, fetch, skip, sum_of};
+use crate::support::{Tracker, eventually, fetch, skip, sum_of, torrent};
 use crate::tracker::{Addresses, start_all};
 use crate::{http, udp, ws};
 
@@ -83,7 +83,7 @@ fn send_over_udp(tracker: SocketAddr) -> u32 {
     let client = udp::Client::connect(tracker);
     let mut sent = 1;
     for round in 0..ROUNDS {
-        let announce = client.announce_request(http::torrent(round % 60), 1000, AnnounceEvent::None);
+        let announce = client.announce_request(torrent(round % 60), 1000, AnnounceEvent::None);
         let mut forged = announce;
         forged[0] ^= 1;
         let mut without_port = announce;
@@ -109,7 +109,7 @@ fn send_over_udp(tracker: SocketAddr) -> u32 {
 fn send_over_http(tracker: SocketAddr) -> u32 {
     let mut client = http::Plain::connect(tracker);
     for round in 0..ROUNDS {
-        let torrents = [http::torrent(round % 60), http::torrent(round % 7)];
+        let torrents = [torrent(round % 60), torrent(round % 7)];
         let pages = [
             http::announce(&torrents[0], 1000, ""),
             http::scrape(&torrents),
@@ -130,8 +130,8 @@ fn send_over_http(tracker: SocketAddr) -> u32 {
 fn send_over_ws(tracker: SocketAddr) -> u32 {
     let mut client = ws::Client::connect(tracker);
     for round in 0..ROUNDS {
-        client.announce(ws::torrent(round % 60), ws::peer(1), 1, &[]);
-        client.scrape(&[ws::torrent(1), ws::torrent(2)]);
+        client.announce(torrent(round % 60), ws::peer(1), 1, &[]);
+        client.scrape(&[torrent(1), torrent(2)]);
         client.send_text("{\"action\":\"nonsense\"}");
         client.next();
     }

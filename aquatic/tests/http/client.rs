@@ -191,13 +191,6 @@ pub(crate) fn scrape(info_hashes: &[InfoHash]) -> String {
     format!("/scrape?{}", parameters.join("&"))
 }
 
-/// A different torrent for each number, spread over all cores.
-pub(crate) fn torrent(number: u32) -> InfoHash {
-    let mut bytes = [9; 20];
-    bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
-    InfoHash(bytes)
-}
-
 /// `aquatic http` with settings, on an address of IPv4 loopback and up to two cores.
 pub(crate) fn command(settings: &[&str]) -> Command {
     let workers = thread::available_parallelism().map_or(1, |cores| cores.get().min(2));

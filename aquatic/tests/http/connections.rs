@@ -5,11 +5,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
-use crate::client::{
-    Client, Plain, announce, command, pause, request, scrape, seconds_until, start, torrent,
-};
+use crate::client::{Client, Plain, announce, command, pause, request, scrape, seconds_until, start};
 use crate::proxies::ALL_HEADERS;
-use crate::support::{REPLY, Tracker, metric};
+use crate::support::{REPLY, Tracker, metric, torrent};
 
 #[test]
 fn connections_are_limited_in_all_and_per_address() {

@@ -2,7 +2,8 @@
 
 use std::net::Shutdown;
 
-use crate::client::{Plain, announce, request, scrape, start, torrent};
+use crate::client::{Plain, announce, request, scrape, start};
+use crate::support::torrent;
 
 #[test]
 fn pages_other_than_the_tracker_s() {

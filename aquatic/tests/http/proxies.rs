@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::client::{Plain, announce, start, torrent};
-use crate::support::{Tracker, metric};
+use crate::client::{Plain, announce, start};
+use crate::support::{Tracker, metric, torrent};
 
 const NO_CLIENT: &str = "the proxy in front of this tracker does not name the client";
 

@@ -7,8 +7,8 @@ use aquatic_common::InfoHash;
 use aquatic_http_protocol::Retry;
 use socket2::SockRef;
 
-use crate::client::{Client, Plain, announce, coded, command, pause, request, scrape, start, torrent};
-use crate::support::{Tracker, metric};
+use crate::client::{Client, Plain, announce, coded, command, pause, request, scrape, start};
+use crate::support::{Tracker, metric, torrent};
 
 #[test]
 fn two_cores_are_one_tracker() {

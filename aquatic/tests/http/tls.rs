@@ -15,8 +15,8 @@ use rustls::{
 };
 use tempfile::TempDir;
 
-use crate::client::{Client, Plain, announce, command, request, scrape, start, torrent};
-use crate::support::{REPLY, Tracker, eventually, metric};
+use crate::client::{Client, Plain, announce, command, request, scrape, start};
+use crate::support::{REPLY, Tracker, eventually, metric, torrent};
 
 type Secure = Client<StreamOwned<ClientConnection, TcpStream>>;
 

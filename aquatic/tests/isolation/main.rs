@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use aquatic_common::AnnounceEvent;
 use tungstenite::client;
 
-use http::torrent;
+use support::torrent;
 use tracker::{Addresses, start_all};
 
 /// Requests of the polite client, and the time between two.

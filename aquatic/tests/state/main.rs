@@ -19,17 +19,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use aquatic_common::InfoHash;
 use tempfile::TempDir;
 
-use support::Tracker;
-
-/// A different torrent for each number, spread over all cores.
-fn torrent(number: u32) -> InfoHash {
-    let mut bytes = [7; 20];
-    bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
-    InfoHash(bytes)
-}
+use support::{Tracker, torrent};
 
 /// A state directory, and how to start trackers with it on one address.
 struct Home {

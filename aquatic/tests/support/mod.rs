@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use aquatic_common::InfoHash;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Longest time a tracker may take to stop.
@@ -123,6 +124,13 @@ impl Drop for Tracker {
 fn kill(signal: &str, pid: u32) -> bool {
     let pid = pid.to_string();
     Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid]).status().unwrap().success()
+}
+
+/// A different torrent for each number, spread over all cores, with bytes of all values.
+pub(crate) fn torrent(number: u32) -> InfoHash {
+    let mut bytes = [200; 20];
+    bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
+    InfoHash(bytes)
 }
 
 /// `aquatic udp` with settings, each `KEY=VALUE`.

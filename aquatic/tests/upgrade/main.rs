@@ -23,17 +23,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use aquatic_common::InfoHash;
 use tempfile::TempDir;
 
-use support::{Tracker, eventually};
-
-/// A different torrent for each number, spread over all cores.
-fn torrent(number: u32) -> InfoHash {
-    let mut bytes = [7; 20];
-    bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
-    InfoHash(bytes)
-}
+use support::{Tracker, eventually, torrent};
 
 /// A program of its own that can be replaced, its configuration and its state directory. Ends the tracker
 /// that serves, whichever it is, when dropped.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, Got, Plain, peer, start, torrent};
+use crate::client::{Client, Got, Plain, peer, start};
+use crate::support::torrent;
 
 #[test]
 fn all_peers_of_a_connection_are_removed_with_it() {

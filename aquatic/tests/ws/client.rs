@@ -280,13 +280,6 @@ pub(crate) fn answer_text() -> String {
     r#"{"type":"answer","sdp":"v=0\r\n","unknown":[1,{"a":null}]}"#.to_owned()
 }
 
-/// Returns a different torrent for each number, spread over all cores.
-pub(crate) fn torrent(number: u32) -> InfoHash {
-    let mut bytes = [200; 20];
-    bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
-    InfoHash(bytes)
-}
-
 /// Returns a different peer id for each number, with bytes of all values.
 pub(crate) fn peer(number: u8) -> PeerId {
     PeerId(std::array::from_fn(|at| number.wrapping_add((at as u8).wrapping_mul(13))))

@@ -8,8 +8,8 @@ use tungstenite::Message;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::client::{Got, Plain, peer, start, tcp, torrent};
-use crate::support::{eventually, fetch, metric};
+use crate::client::{Got, Plain, peer, start, tcp};
+use crate::support::{eventually, fetch, metric, torrent};
 
 /// Returns all bytes received in response, up to the end of the connection.
 fn exchange(tracker: SocketAddr, bytes: &[u8]) -> String {

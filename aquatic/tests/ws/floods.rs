@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::client::{Got, Plain, peer, start, torrent};
-use crate::support::metric;
+use crate::client::{Got, Plain, peer, start};
+use crate::support::{metric, torrent};
 
 #[test]
 fn floods_of_answers_and_pings_are_not_relayed() {

@@ -6,8 +6,8 @@ use aquatic_common::AnnounceEvent;
 use aquatic_ws_protocol::{ClientMessage, Scrape};
 use socket2::SockRef;
 
-use crate::client::{Client, Got, Plain, peer, request, start, tcp, torrent};
-use crate::support::{Tracker, metric};
+use crate::client::{Client, Got, Plain, peer, request, start, tcp};
+use crate::support::{Tracker, metric, torrent};
 
 fn start_with_metrics(settings: &[&str]) -> (Tracker, impl Fn(&str) -> f64) {
     let tracker = start(&[&["metrics.enable=true", "metrics.address=127.0.0.1:0"], settings].concat());

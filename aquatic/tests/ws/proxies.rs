@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::client::{Client, Plain, peer, request, start, tcp, torrent};
-use crate::support::{Tracker, metric};
+use crate::client::{Client, Plain, peer, request, start, tcp};
+use crate::support::{Tracker, metric, torrent};
 
 fn behind_proxy(settings: &[&str]) -> (Tracker, impl Fn(&str) -> f64) {
     let trusted = "proxies.trusted_proxies=[\"127.0.0.2\"]";

@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use aquatic_common::AnnounceEvent;
 use aquatic_ws_protocol::{Description, OfferId};
 
-use crate::client::{Client, Got, Plain, answer_text, peer, sdp, start, torrent};
-use crate::support::{Tracker, service};
+use crate::client::{Client, Got, Plain, answer_text, peer, sdp, start};
+use crate::support::{Tracker, service, torrent};
 
 #[test]
 fn an_offer_reaches_a_peer_and_its_answer_comes_back() {
@@ -64,7 +64,7 @@ fn only_the_receiver_of_an_offer_can_answer_it() {
         other.answer(torrent, peer(3), from, &id);
         other.answer(torrent, peer(2), from, &id);
         two.answer(torrent, peer(9), from, &id);
-        two.answer(crate::client::torrent(99), peer(2), from, &id);
+        two.answer(crate::support::torrent(99), peer(2), from, &id);
         other.assert_quiet();
         two.answer(torrent, peer(2), from, &id);
         assert!(matches!(one.next(), Got::Answer { from, .. } if from == peer(2)));

@@ -7,7 +7,8 @@ use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::client::{Client, Got, peer, request, start, tcp, torrent};
+use crate::client::{Client, Got, peer, request, start, tcp};
+use crate::support::torrent;
 
 type Secure = Client<StreamOwned<ClientConnection, TcpStream>>;
 

@@ -1,51 +1,26 @@
 //! Simulation of several cores in one thread. Messages between cores are delivered by [`Cores::settle`].
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+#[path = "../../tests/link/mod.rs"]
+mod link;
+
 use std::rc::Rc;
 
 use aquatic_common::config::AccessListConfig;
 use aquatic_common::load_table::Allowance;
 use aquatic_metrics::Registry;
-use aquatic_runtime::Batch;
 use aquatic_tracker::SharedAccessList;
 use aquatic_tracker::gather::RESPONSE_DEADLINE;
 use aquatic_ws_protocol::{Answer, Description, TrackerMessage};
 use rand::SeedableRng;
 
 use super::*;
+use link::{Link, Network};
 
 const CORES: usize = 3;
 
-/// Batches by sender and receiver.
-type Network = Rc<RefCell<BTreeMap<(usize, usize), ForwardedBatch>>>;
-
-/// One core's way to the others.
-struct Link {
-    core: usize,
-    network: Network,
-}
-
-impl Forward<ForwardedBatch> for Link {
-    fn add(&self, core: usize, push: impl FnOnce(&mut ForwardedBatch)) -> Result<(), OutboxFull> {
-        let waiting = self.network.borrow().get(&(self.core, core)).map_or(0, Batch::size);
-        if waiting >= ForwardedBatch::MAX_WAITING {
-            return Err(OutboxFull);
-        }
-        self.add_always(core, push);
-        Ok(())
-    }
-
-    fn add_always(&self, core: usize, push: impl FnOnce(&mut ForwardedBatch)) {
-        push(self.network.borrow_mut().entry((self.core, core)).or_default());
-    }
-
-    fn flush(&self) {}
-}
-
 struct Cores {
-    trackers: Vec<Tracker<Link>>,
-    network: Network,
+    trackers: Vec<Tracker<Link<ForwardedBatch>>>,
+    network: Network<ForwardedBatch>,
     admission: Admission,
     rng: SmallRng,
     now: Seconds,
@@ -58,7 +33,7 @@ impl Cores {
         let steering = Steering::new(CORES, [6; 8]);
         let registry = Registry::default();
         let keys = Keys { swarms: [1; 16], offers: [2; 16], sources: [3; 16] };
-        let network = Network::default();
+        let network = Network::<ForwardedBatch>::default();
         let tracker = |core| {
             let (counters, link) =
                 (Counters::new(&registry.core(core)), Link { core, network: Rc::clone(&network) });
@@ -353,12 +328,12 @@ fn messages_of_a_source_are_limited_over_all_its_connections() {
     tracker.set_source_rules(SourceRules { allowance, ..SourceRules::default() });
     let addresses = ["192.0.2.1", "192.0.2.1", "198.51.100.1"].map(|ip| ip.parse().unwrap());
     ids.iter().zip(addresses).for_each(|(&id, ip)| tracker.limit_source(id, ip));
-    let admitted = |tracker: &mut Tracker<Link>, id, seconds| {
+    let admitted = |tracker: &mut Tracker<Link<ForwardedBatch>>, id, seconds| {
         (0..100).filter(|_| tracker.admit_source(id, Duration::from_secs(seconds))).count()
     };
     assert!((20..=21).contains(&admitted(tracker, ids[0], 5)));
     assert_eq!(admitted(tracker, ids[1], 5), 0, "another connection of the same source");
-    let may_read = |tracker: &mut Tracker<Link>| {
+    let may_read = |tracker: &mut Tracker<Link<ForwardedBatch>>| {
         ids.iter().map(|&id| tracker.connections.get(id).unwrap().may_read()).collect::<Vec<_>>()
     };
     assert_eq!(may_read(tracker), [false, false, true]);

@@ -1,8 +1,9 @@
 //! What holds for the sessions of several clients, whatever bytes they and other nodes send, however slowly
 //! they receive, and whenever they end. For the tests and the fuzz target `ws_sessions`.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+#[path = "../link/mod.rs"]
+mod link;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,8 @@ use aquatic_common::config::AccessListConfig;
 use aquatic_common::{Family, InfoHash, PeerId, Seconds, Steering};
 use aquatic_metrics::Registry;
 use aquatic_net::proxy::{ForwardedHeaders, OnBadHeader, TrustedProxies};
-use aquatic_runtime::channel::OutboxFull;
-use aquatic_runtime::{Batch, Secrets};
-use aquatic_tracker::{Admission, Forward, SharedAccessList};
+use aquatic_runtime::Secrets;
+use aquatic_tracker::{Admission, SharedAccessList};
 use aquatic_ws::frames::Reader;
 use aquatic_ws::nodes::changes::{self, read_record, write_record};
 use aquatic_ws::nodes::messages::{Exchange, NodeMessage, Receiver, split};
@@ -23,37 +23,12 @@ use aquatic_ws_protocol::{Description, OfferId};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use link::{Link, Network};
+
 const CORES: usize = 2;
 
 /// Clients, each on the core of its number modulo [`CORES`].
 const CLIENTS: usize = 4;
-
-/// Batches by sender and receiver.
-type Network = Rc<RefCell<BTreeMap<(usize, usize), ForwardedBatch>>>;
-
-/// One core's way to the others.
-struct Link {
-    core: usize,
-    network: Network,
-}
-
-impl Forward<ForwardedBatch> for Link {
-    fn add(&self, core: usize, push: impl FnOnce(&mut ForwardedBatch)) -> Result<(), OutboxFull> {
-        let waiting = self.network.borrow().get(&(self.core, core)).map_or(0, Batch::size);
-        if waiting >= ForwardedBatch::MAX_WAITING {
-            return Err(OutboxFull);
-        }
-        self.add_always(core, push);
-        Ok(())
-    }
-
-    fn add_always(&self, core: usize, push: impl FnOnce(&mut ForwardedBatch)) {
-        assert_ne!(self.core, core, "no core sends to itself");
-        push(self.network.borrow_mut().entry((self.core, core)).or_default());
-    }
-
-    fn flush(&self) {}
-}
 
 #[derive(Default)]
 struct Client {
@@ -65,8 +40,8 @@ struct Client {
 
 struct Cores {
     config: WsConfig,
-    trackers: Vec<Tracker<Link>>,
-    network: Network,
+    trackers: Vec<Tracker<Link<ForwardedBatch>>>,
+    network: Network<ForwardedBatch>,
     admission: Admission,
     rng: SmallRng,
     time: Duration,
@@ -213,7 +188,7 @@ impl Cores {
         let secrets = Secrets::from_bytes([7; 32]);
         let steering = Steering::new(CORES, [6; 8]);
         let seed = WsSeed::new(&config, &no_proxies, steering, &access_list, &secrets);
-        let (registry, network) = (Registry::default(), Network::default());
+        let (registry, network) = (Registry::default(), Network::<ForwardedBatch>::default());
         let tracker =
             |core| seed.tracker(core, &registry.core(core), Link { core, network: Rc::clone(&network) });
         Self {
@@ -230,7 +205,7 @@ impl Cores {
     fn with<R>(
         &mut self,
         core: usize,
-        act: impl FnOnce(&mut Tracker<Link>, &mut RequestContext<'_>) -> R,
+        act: impl FnOnce(&mut Tracker<Link<ForwardedBatch>>, &mut RequestContext<'_>) -> R,
     ) -> R {
         let (admission, time) = (&self.admission, self.time);
         let mut context =

@@ -144,30 +144,28 @@ fn seen(tls: &Tls, protocols: &[&[u8]], name: &str) -> Option<(CertificateDer<'s
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let name = name.to_owned().try_into().unwrap();
-    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut server = rustls::ServerConnection::new(tls.config()).unwrap();
+    let mut client = rustls::Connection::from(rustls::ClientConnection::new(Arc::new(config), name).unwrap());
+    let mut server = rustls::Connection::from(rustls::ServerConnection::new(tls.config()).unwrap());
     for _ in 0..4 {
-        let mut bytes = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut bytes).unwrap();
-        }
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            server.read_tls(&mut rest).unwrap();
-            server.process_new_packets().ok()?;
-        }
-        let mut bytes = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut bytes).unwrap();
-        }
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            client.read_tls(&mut rest).unwrap();
-            client.process_new_packets().ok()?;
-        }
+        carry(&mut client, &mut server)?;
+        carry(&mut server, &mut client)?;
     }
     let certificate = client.peer_certificates()?.first()?.clone().into_owned();
     Some((certificate, client.alpn_protocol().map(<[u8]>::to_vec)))
+}
+
+/// Takes what one side sends to the other; `None` if that does not accept it.
+fn carry(from: &mut rustls::Connection, to: &mut rustls::Connection) -> Option<()> {
+    let mut bytes = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut bytes).unwrap();
+    }
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        to.read_tls(&mut rest).unwrap();
+        to.process_new_packets().ok()?;
+    }
+    Some(())
 }
 
 /// Trusts every certificate: what is looked at is which one it is.
