@@ -65,18 +65,20 @@ pub enum Applied {
     Removed,
     /// The peer stopped, but is not in the swarm.
     Absent,
-    /// The peer stopped, but has announced to this node within the same 16 seconds: it stays.
+    /// The peer has announced to this node since, or within the same 16 seconds, and stays as it is. Other
+    /// nodes may have to be told again: they have heard of the change, and perhaps not of that announce.
     Reasserted,
     /// The peer is not stored: a limit is reached, memory is short, or it may not be stored.
     Refused,
 }
 
 impl Applied {
-    /// Returns what became of a peer that is present.
-    pub(crate) fn of(stored: Stored) -> Self {
+    /// Returns what became of a peer that is present in some role.
+    pub(crate) fn of_present(seeder: bool, (stored, previous): (Stored, Previous)) -> Self {
         match stored {
             Stored::Added => Self::Added,
             Stored::Updated => Self::Updated,
+            Stored::Ignored if !previous.is_remote() && previous.is_seeder() != seeder => Self::Reasserted,
             Stored::Ignored => Self::Older,
             Stored::Removed => Self::Removed,
             Stored::Absent => Self::Absent,
@@ -98,7 +100,8 @@ fn wins(theirs: Stamp, known: Stamp, now: Tick) -> bool {
 
 impl<K: PeerFormat> Store<K> {
     /// Stores a peer that another node has heard, or updates a known one. `completes` is whether that node
-    /// has counted its completion with this announce. [`Stored::Ignored`] if what is known is younger.
+    /// has counted its completion with this announce. [`Stored::Ignored`] if what is known is younger; that is
+    /// then also returned.
     pub(crate) fn put_remote(
         &mut self,
         key: TorrentKey,
@@ -106,7 +109,7 @@ impl<K: PeerFormat> Store<K> {
         now: Tick,
         capacity: Capacity,
         rng: &mut impl Rng,
-    ) -> Stored {
+    ) -> (Stored, Previous) {
         let theirs = K::stamp(peer);
         let outcome = if let Some(slot) = self.find(key) {
             let content = self.content(slot);
@@ -124,7 +127,7 @@ impl<K: PeerFormat> Store<K> {
                 if stamp != known {
                     self.restamp(slot, content, at, stamp, rng);
                 }
-                return if is_younger { Stored::Updated } else { Stored::Ignored };
+                return (if is_younger { Stored::Updated } else { Stored::Ignored }, Previous(known));
             }
             self.put_another(slot, content, (peer, group), capacity, rng)
         } else {
@@ -136,7 +139,7 @@ impl<K: PeerFormat> Store<K> {
         {
             self.table.count_completed(slot);
         }
-        outcome.stored
+        (outcome.stored, Previous::default())
     }
 
     /// Removes a peer that stopped at another node, unless it has announced since. Also returns what was
@@ -150,10 +153,10 @@ impl<K: PeerFormat> Store<K> {
             return (Applied::Absent, Previous::default());
         };
         let (age, known_age) = (K::stamp(peer).age(now), known.age(now));
-        let applied = if known_age < age {
-            Applied::Older
-        } else if known_age == age && !known.is_remote() {
+        let applied = if known_age <= age && !known.is_remote() {
             Applied::Reasserted
+        } else if known_age < age {
+            Applied::Older
         } else {
             self.remove_at(slot, at);
             Applied::Removed

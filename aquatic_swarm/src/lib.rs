@@ -93,6 +93,7 @@ pub use ranking::{RankBy, RankCursor, TopTorrents};
 pub use restoring::{Origin, Restored};
 pub use saving::{MAX_PEERS_PER_PART, SaveFilter, SavePass, SaveStep, SaveSwarms, SavedPeer, SavedTorrent};
 pub use shard::Shard;
+pub use tick::TICK;
 pub use types::{
     Announce, Announced, Families, FamilySet, FamilyStats, HashKey, Intake, MAX_NUMWANT, MAX_PEER_AGE,
     MAX_PEERS_PER_ADDRESS, MAX_PEERS_PER_TORRENT, MAX_PER_SHARD, PeerBuffers, Previous, ShardLimits,

@@ -91,7 +91,7 @@ impl<K: PeerFormat> Store<K> {
         rng: &mut impl Rng,
     ) -> Stored {
         if origin == Origin::Other {
-            return self.put_remote(key, (peer, false), now, capacity, rng);
+            return self.put_remote(key, (peer, false), now, capacity, rng).0;
         }
         let find = |slot| Some((slot, self.locate(self.content(slot), peer).0?));
         let Some((slot, at)) = self.find(key).and_then(find) else {

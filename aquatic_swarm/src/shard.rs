@@ -325,7 +325,7 @@ impl Shard {
     }
 
     /// Applies what another node has heard `age` seconds ago. Also returns what was known of the peer, if it
-    /// stopped there. Limits are those of announces.
+    /// was. Limits are those of announces.
     pub fn apply_change(
         &mut self,
         change: &Change,
@@ -436,8 +436,8 @@ fn apply_change<K: PeerFormat>(
             let counted = completion != Completion::None;
             let stamp = restoring::stamp_of_age(age, seeder, now).with_completion_counted(counted).remote();
             let completes = completion == Completion::Now;
-            let stored = store.put_remote(key, (peer(stamp), completes), tick, capacity, rng);
-            (Applied::of(stored), Previous::default())
+            let result = store.put_remote(key, (peer(stamp), completes), tick, capacity, rng);
+            (Applied::of_present(seeder, result), result.1)
         }
         ChangeKind::Left => {
             let stamp = restoring::stamp_of_age(age, false, now);

@@ -5,9 +5,9 @@ use aquatic_common::Seconds;
 
 use crate::types::MAX_PEER_AGE;
 
-/// Seconds per tick. Expiry passes visit a torrent every two minutes by default, so finer ticks would not
-/// remove peers noticeably earlier.
-const TICK: u32 = 16;
+/// Seconds per tick, to which the times of announces are rounded. Expiry passes visit a torrent every two
+/// minutes by default, so finer ticks would not remove peers noticeably earlier.
+pub const TICK: u32 = 16;
 /// Ticks are counted modulo this.
 const WRAP: u32 = 1 << TIME_BITS;
 const TIME_BITS: u32 = 13;

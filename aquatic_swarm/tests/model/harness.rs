@@ -6,13 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds};
 use aquatic_swarm::{
-    Announce, Announced, Families, FamilySet, HashKey, Intake, PeerBuffers, Shard, ShardLimits, Stored,
-    SwarmCounts,
+    Announce, Announced, Applied, Change, Families, FamilySet, HashKey, Intake, MAX_PEER_AGE, PeerBuffers,
+    Shard, ShardLimits, Stored, SwarmCounts,
 };
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use crate::reference::Model;
+use crate::reference::{Known, Model};
 
 /// Times and ages are multiples of a tick of the store, so that the model knows to the second when a peer
 /// expires.
@@ -23,6 +23,16 @@ const MAX_NUMWANT: usize = 1024;
 
 /// Value of the bytes of a reply buffer that are not written.
 const UNTOUCHED: u8 = 0xee;
+
+/// Seconds by which the peers of other nodes expire later.
+pub(crate) const REMOTE_GRACE: u32 = 7 * TICK;
+
+/// Peers of a shard: whether they are seeders, and whether another node heard them last.
+type Content = BTreeMap<(InfoHash, SocketAddr), (bool, bool)>;
+
+fn max_age(known: Known, max_peer_age: u32) -> u32 {
+    if known.remote { (max_peer_age + REMOTE_GRACE).min(MAX_PEER_AGE) } else { max_peer_age }
+}
 
 pub(crate) struct Harness {
     shard: Shard,
@@ -36,8 +46,10 @@ pub(crate) struct Harness {
 
 impl Harness {
     pub(crate) fn new(limits: ShardLimits, key: HashKey, seed: u64, now: u32) -> Self {
+        let mut shard = Shard::new(limits, key);
+        shard.set_remote_grace(REMOTE_GRACE);
         Self {
-            shard: Shard::new(limits, key),
+            shard,
             model: Model::new(limits),
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             now,
@@ -94,6 +106,23 @@ impl Harness {
         assert!((least..=most).contains(&got), "{got} instead of {least} to {most}: {announce:?}");
     }
 
+    /// Applies what another node heard some seconds ago, a multiple of [`TICK`] or before all that is stored.
+    pub(crate) fn apply_change(&mut self, change: &Change, age: u32) {
+        let Some(seen) = self.now.checked_sub(age) else { return };
+        let (applied, _) = self.shard.apply_change(change, age, Seconds(self.now), &mut self.rng);
+        assert_eq!(applied, self.model.apply_change(change, seen), "{age} s ago: {change:?}");
+        self.reached.insert(match applied {
+            Applied::Added => "change: added",
+            Applied::Updated => "change: updated",
+            Applied::Older => "change: older",
+            Applied::Removed => "change: removed",
+            Applied::Absent => "change: absent",
+            Applied::Reasserted => "change: reasserted",
+            Applied::Refused => "change: refused",
+        });
+        self.scrape(&change.info_hash, FamilySet::Both);
+    }
+
     pub(crate) fn scrape(&self, info_hash: &InfoHash, families: FamilySet) {
         assert_eq!(self.shard.scrape(info_hash, families), self.model.counts(info_hash, families));
     }
@@ -125,7 +154,7 @@ impl Harness {
         let (peers, torrents, now) = (self.model.peers(), self.model.torrents(), self.now);
         self.model.retain(|info_hash, address, known| {
             let kept = content.contains_key(&(info_hash, address));
-            let expired = now - known.seen > max_peer_age;
+            let expired = now - known.seen > max_age(known, max_peer_age);
             assert!(kept || expired, "{address} of {info_hash} was removed early");
             kept
         });
@@ -138,19 +167,20 @@ impl Harness {
         done
     }
 
-    fn content(&self) -> BTreeMap<(InfoHash, SocketAddr), bool> {
+    fn content(&self) -> Content {
         let mut content = BTreeMap::new();
-        self.shard.for_each_peer(|info_hash, address, seeder| {
-            assert_eq!(content.insert((info_hash, address), seeder), None, "{address} is there twice");
+        self.shard.for_each_stamp(|info_hash, address, known| {
+            let known = (known.is_seeder(), known.is_remote());
+            assert_eq!(content.insert((info_hash, address), known), None, "{address} is there twice");
         });
         content
     }
 
-    fn compare(&self, content: &BTreeMap<(InfoHash, SocketAddr), bool>) {
+    fn compare(&self, content: &Content) {
         assert_eq!(content.len() as u64, self.model.peers());
         for (info_hash, swarm) in self.model.swarms.iter().flatten() {
             for (address, known) in &swarm.peers {
-                assert_eq!(content.get(&(*info_hash, *address)), Some(&known.seeder));
+                assert_eq!(content.get(&(*info_hash, *address)), Some(&(known.seeder, known.remote)));
             }
         }
     }
@@ -164,9 +194,10 @@ impl Harness {
             let known = swarms.values().flat_map(|swarm| swarm.peers.values());
             let seeders = known.clone().filter(|known| known.seeder).count() as u64;
             let leechers = known.count() as u64 - seeders;
+            let remote = swarms.values().flat_map(|swarm| swarm.peers.values()).filter(|known| known.remote);
             assert_eq!(
-                (stats.torrents, stats.seeders, stats.leechers),
-                (swarms.len() as u64, seeders, leechers)
+                (stats.torrents, stats.seeders, stats.leechers, stats.remote),
+                (swarms.len() as u64, seeders, leechers, remote.count() as u64)
             );
         }
     }
@@ -175,7 +206,7 @@ impl Harness {
     pub(crate) fn finish(&mut self, max_peer_age: u32) {
         self.check();
         self.run_passes(max_peer_age);
-        self.now += max_peer_age + TICK;
+        self.now += max_peer_age + REMOTE_GRACE + TICK;
         self.run_passes(max_peer_age);
         assert_eq!(self.model.peers(), 0);
         self.check();
@@ -190,7 +221,7 @@ impl Harness {
         let (content, now) = (self.content(), self.now);
         self.model.retain(|info_hash, address, known| {
             let kept = content.contains_key(&(info_hash, address));
-            assert_eq!(kept, now - known.seen <= max_peer_age, "{address} of {info_hash}");
+            assert_eq!(kept, now - known.seen <= max_age(known, max_peer_age), "{address} of {info_hash}");
             kept
         });
         self.compare(&content);
@@ -215,9 +246,16 @@ fn name(stored: Stored) -> &'static str {
 
 /// Everything that [`Harness::reached`] can contain.
 #[allow(dead_code, reason = "the fuzz target does not need it")]
-pub(crate) const OUTCOMES: [&str; 14] = [
+pub(crate) const OUTCOMES: [&str; 21] = [
     "absent",
     "added",
+    "change: absent",
+    "change: added",
+    "change: older",
+    "change: reasserted",
+    "change: refused",
+    "change: removed",
+    "change: updated",
     "downloaded",
     "expired",
     "expired in part",

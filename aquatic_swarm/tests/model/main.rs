@@ -17,7 +17,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
-use aquatic_swarm::{Announce, Families, FamilySet, HashKey, Intake, ShardLimits};
+use aquatic_swarm::{
+    Announce, Change, ChangeKind, Completion, Families, FamilySet, HashKey, Intake, ShardLimits,
+};
 use harness::{Harness, OUTCOMES, TICK};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
@@ -37,6 +39,7 @@ struct Phase {
     seeder_percent: u32,
     step_percent: u32,
     expiry_percent: u32,
+    changes_percent: u32,
 }
 
 struct Sequence {
@@ -86,6 +89,7 @@ impl Sequence {
                 seeder_percent: [5, 50, 95][self.rng.random_range(0..3)],
                 step_percent: [0, 1, 10][self.rng.random_range(0..3)],
                 expiry_percent: [0, 1, 3][self.rng.random_range(0..3)],
+                changes_percent: [0, 30, 80][self.rng.random_range(0..3)],
             };
             for _ in 0..self.rng.random_range(200..1500) {
                 self.operation += 1;
@@ -110,6 +114,8 @@ impl Sequence {
             self.harness.expire(MAX_AGE, budget);
         } else if self.rng.random_range(0..10) == 0 {
             self.scrape();
+        } else if self.rng.random_range(0..100) < phase.changes_percent {
+            self.apply_change(phase);
         } else {
             let announce = self.random_announce(phase);
             let fit = [0, 1, 3, 202, 1024, 2000][self.rng.random_range(0..6)];
@@ -151,11 +157,31 @@ impl Sequence {
         }
     }
 
+    fn apply_change(&mut self, phase: Phase) {
+        let seeder = self.rng.random_range(0..100) < phase.seeder_percent;
+        let completion = match self.rng.random_range(0..8) {
+            0 => Completion::Counted,
+            1 if seeder => Completion::Now,
+            _ => Completion::None,
+        };
+        let left = self.rng.random_range(0..100) < phase.stopped_percent;
+        let present = ChangeKind::Present { seeder, completion };
+        let kind = if left { ChangeKind::Left } else { present };
+        let change = Change { info_hash: self.info_hash(), address: self.address(), kind, age: 0 };
+        self.harness.apply_change(&change, [0, 0, 1, 2, 5][self.rng.random_range(0..5)] * TICK);
+    }
+
     fn scrape(&mut self) {
         let info_hash = self.info_hash();
         let families = [FamilySet::Both, FamilySet::One(Family::V4), FamilySet::One(Family::V6)];
         self.harness.scrape(&info_hash, families[self.rng.random_range(0..3)]);
-        let phase = Phase { stopped_percent: 0, seeder_percent: 50, step_percent: 0, expiry_percent: 0 };
+        let phase = Phase {
+            stopped_percent: 0,
+            seeder_percent: 50,
+            step_percent: 0,
+            expiry_percent: 0,
+            changes_percent: 0,
+        };
         let announces: Vec<Announce> =
             (0..self.rng.random_range(0..130)).map(|_| self.random_announce(phase)).collect();
         self.harness.prefetch(&announces);

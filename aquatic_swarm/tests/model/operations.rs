@@ -8,7 +8,9 @@
 use std::collections::BTreeSet;
 
 use aquatic_common::{AnnounceEvent, Family};
-use aquatic_swarm::{Announce, Families, FamilySet, HashKey, Intake, ShardLimits};
+use aquatic_swarm::{
+    Announce, Change, ChangeKind, Completion, Families, FamilySet, HashKey, Intake, ShardLimits,
+};
 
 use crate::harness::{Harness, TICK, address, info_hash};
 
@@ -16,8 +18,8 @@ use crate::harness::{Harness, TICK, address, info_hash};
 const MAX_COST: u64 = 15_000;
 
 /// Bound on the time per sequence, in seconds, with which no time stamp can wrap around: together with the
-/// largest age it is below 2^18 seconds.
-const MAX_TIME: u32 = 80_000;
+/// largest age it is below 2^17 seconds.
+const MAX_TIME: u32 = 40_000;
 
 const TORRENTS: [u32; 4] = [1, 3, 50, 300];
 const MAX_TORRENTS: [u64; 8] = [0, 1, 2, 7, 40, 300, 1_000_000, 1_000_000];
@@ -36,6 +38,7 @@ const INTAKE: [Intake; 8] = [
 const MAX_PEERS_PER_ADDRESS: [u32; 8] = [1_000_000, 512, 3, 16, 1_000_000, 1, 6, 100];
 const RESERVED: [u32; 4] = [0, 10, 50, 100];
 const AGES: [u32; 8] = [0, 1, 2, 30, 100, 450, 2000, 86_400 / TICK];
+const CHANGE_AGES: [u32; 4] = [0, 1, 3, 40];
 const STEPS: [u32; 8] = [1, 2, 5, 10, 31, 100, 451, 2001];
 const BUDGETS: [u64; 8] = [0, 1, 2, 7, 30, 100, 700, 5000];
 const NUMWANT: [usize; 4] = [0, 3, 50, usize::MAX];
@@ -81,7 +84,7 @@ impl Sequence {
     fn new(bytes: &mut impl Iterator<Item = u8>) -> Option<Self> {
         let (seed, space, start) = (bytes.next()?, bytes.next()?, bytes.next()?);
         let limits = limits(bytes)?;
-        let now = if start & 1 == 0 { 0 } else { (1 << 18) - u32::from(start) * TICK };
+        let now = if start & 1 == 0 { 0 } else { (1 << 17) - u32::from(start) * TICK };
         Some(Self {
             harness: Harness::new(limits, HashKey([seed; 16]), seed.into(), now),
             torrents: pick(TORRENTS, space),
@@ -125,6 +128,7 @@ impl Sequence {
     fn control(&mut self, argument: u8, bytes: &mut impl Iterator<Item = u8>) -> Option<()> {
         self.cost += self.harness.model.peers();
         match argument & 3 {
+            0 if argument & 4 != 0 => self.changes(argument, bytes)?,
             0 => {
                 let limits = limits(bytes)?;
                 let intake = pick(INTAKE, bytes.next()?);
@@ -142,6 +146,33 @@ impl Sequence {
                 self.harness.prefetch(&others);
             }
             _ => self.harness.check(),
+        }
+        Some(())
+    }
+
+    /// Changes that another node has heard of, of one peer or of as many as a large swarm has.
+    fn changes(&mut self, argument: u8, bytes: &mut impl Iterator<Item = u8>) -> Option<()> {
+        let Decoded { announce, number, .. } = self.announce(bytes)?;
+        let (how, age) = (bytes.next()?, pick(CHANGE_AGES, argument >> 3) * TICK);
+        let seeder = announce.seeder;
+        let completion = match how & 3 {
+            0 | 1 => Completion::None,
+            2 => Completion::Counted,
+            _ => Completion::Now,
+        };
+        let left = announce.event == AnnounceEvent::Stopped;
+        let present = ChangeKind::Present { seeder, completion };
+        let kind = if left { ChangeKind::Left } else { present };
+        let family = Family::of(announce.address.ip());
+        let change = Change { info_hash: announce.info_hash, address: announce.address, kind, age: 0 };
+        self.harness.apply_change(&change, age);
+        for nth in 1..=u32::from(how >> 2) * 4 {
+            if self.cost >= MAX_COST {
+                break;
+            }
+            self.cost += 1 + self.harness.model.torrents() / 16;
+            let change = Change { address: address(number + nth, family), ..change };
+            self.harness.apply_change(&change, age);
         }
         Some(())
     }

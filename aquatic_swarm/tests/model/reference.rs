@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash};
-use aquatic_swarm::{Announce, Families, FamilySet, Intake, ShardLimits, Stored, SwarmCounts};
+use aquatic_swarm::{
+    Announce, Applied, Change, ChangeKind, Completion, Families, FamilySet, Intake, ShardLimits, Stored,
+    SwarmCounts,
+};
 
 /// Number of peers from which on a swarm may be a large one.
 const LARGE: usize = 79;
@@ -18,6 +21,8 @@ pub(crate) struct Known {
     pub(crate) seeder: bool,
     /// Whether the peer was counted as a download.
     counted: bool,
+    /// Whether another node heard it last.
+    pub(crate) remote: bool,
     /// Time of the last announce, in seconds.
     pub(crate) seen: u32,
 }
@@ -29,6 +34,16 @@ pub(crate) struct ModelSwarm {
     /// Whether replies may have fewer peers than were asked for, because many are of one network.
     pub(crate) may_be_crowded: bool,
     pub(crate) peers: BTreeMap<SocketAddr, Known>,
+}
+
+impl ModelSwarm {
+    fn add(&mut self, address: SocketAddr, known: Known) {
+        self.peers.insert(address, known);
+        let of_network = |other: &&SocketAddr| network(**other) == network(address);
+        let (of_network, len) = (self.peers.keys().filter(of_network).count(), self.peers.len());
+        // In large swarms this is estimated from the third peer of a network on.
+        self.may_be_crowded |= of_network > 4 && of_network * 4 > len || len >= LARGE && of_network >= 3;
+    }
 }
 
 /// Expected content of a shard.
@@ -59,9 +74,9 @@ impl Model {
             return Stored::RefusedPort;
         }
         if announce.event == AnnounceEvent::Stopped {
-            return self.remove(announce);
+            return self.remove(&announce.info_hash, announce.address);
         }
-        let refused = self.refusal(announce);
+        let refused = self.refusal(&announce.info_hash, announce.address);
         let seeder = is_seeder(announce);
         let swarms = &mut self.swarms[Family::of(announce.address.ip()).index()];
         if let Some(swarm) = swarms.get_mut(&announce.info_hash)
@@ -69,34 +84,75 @@ impl Model {
         {
             let completes = seeder && !known.seeder && !known.counted;
             swarm.downloaded += u32::from(completes);
-            *known = Known { seeder, counted: known.counted || completes, seen: now };
+            *known = Known { seeder, counted: known.counted || completes, remote: false, seen: now };
             return Stored::Updated;
         }
         refused.unwrap_or_else(|| {
             let swarm = swarms.entry(announce.info_hash).or_default();
-            swarm.peers.insert(announce.address, Known { seeder, counted: false, seen: now });
-            let of_network = |other: &&SocketAddr| network(**other) == network(announce.address);
-            let (of_network, len) = (swarm.peers.keys().filter(of_network).count(), swarm.peers.len());
-            // In large swarms this is estimated from the third peer of a network on.
-            swarm.may_be_crowded |= of_network > 4 && of_network * 4 > len || len >= LARGE && of_network >= 3;
+            swarm.add(announce.address, Known { seeder, counted: false, remote: false, seen: now });
             Stored::Added
         })
     }
 
-    fn remove(&mut self, announce: &Announce) -> Stored {
-        let swarms = &mut self.swarms[Family::of(announce.address.ip()).index()];
-        let Some(swarm) = swarms.get_mut(&announce.info_hash) else { return Stored::Absent };
-        let removed = swarm.peers.remove(&announce.address).is_some();
+    /// Applies what another node heard at some time. Returns the expected result.
+    pub(crate) fn apply_change(&mut self, change: &Change, seen: u32) -> Applied {
+        let Change { info_hash, address, kind, age: _ } = *change;
+        if address.port() == 0 {
+            return Applied::Refused;
+        }
+        let refused = self.refusal(&info_hash, address);
+        let swarms = &mut self.swarms[Family::of(address.ip()).index()];
+        let known = swarms.get_mut(&info_hash).and_then(|swarm| swarm.peers.get_mut(&address));
+        match (kind, known) {
+            (ChangeKind::Left, None) => Applied::Absent,
+            (ChangeKind::Left, Some(known)) if known.seen >= seen && !known.remote => Applied::Reasserted,
+            (ChangeKind::Left, Some(known)) if known.seen > seen => Applied::Older,
+            (ChangeKind::Left, Some(_)) => {
+                self.remove(&info_hash, address);
+                Applied::Removed
+            }
+            (ChangeKind::Present { seeder, completion }, Some(known)) => {
+                let wins = (seen, seeder) > (known.seen, known.seeder);
+                let completes = completion == Completion::Now && !known.counted;
+                known.counted |= completion != Completion::None;
+                let contradicts = !known.remote && known.seeder != seeder;
+                if wins {
+                    *known = Known { seeder, remote: true, seen, ..*known };
+                }
+                if let Some(swarm) = swarms.get_mut(&info_hash) {
+                    swarm.downloaded += u32::from(completes);
+                }
+                match (wins, contradicts) {
+                    (true, _) => Applied::Updated,
+                    (false, true) => Applied::Reasserted,
+                    (false, false) => Applied::Older,
+                }
+            }
+            (ChangeKind::Present { .. }, None) if refused.is_some() => Applied::Refused,
+            (ChangeKind::Present { seeder, completion }, None) => {
+                let swarm = swarms.entry(info_hash).or_default();
+                let counted = completion != Completion::None;
+                swarm.add(address, Known { seeder, counted, remote: true, seen });
+                swarm.downloaded += u32::from(completion == Completion::Now);
+                Applied::Added
+            }
+        }
+    }
+
+    fn remove(&mut self, info_hash: &InfoHash, address: SocketAddr) -> Stored {
+        let swarms = &mut self.swarms[Family::of(address.ip()).index()];
+        let Some(swarm) = swarms.get_mut(info_hash) else { return Stored::Absent };
+        let removed = swarm.peers.remove(&address).is_some();
         if swarm.peers.is_empty() {
-            swarms.remove(&announce.info_hash);
+            swarms.remove(info_hash);
         }
         if removed { Stored::Removed } else { Stored::Absent }
     }
 
     /// Returns the limit that keeps a new peer of a torrent from being stored.
-    fn refusal(&self, announce: &Announce) -> Option<Stored> {
+    fn refusal(&self, info_hash: &InfoHash, address: SocketAddr) -> Option<Stored> {
         let limits = self.limits;
-        let swarm = self.swarms[Family::of(announce.address.ip()).index()].get(&announce.info_hash);
+        let swarm = self.swarms[Family::of(address.ip()).index()].get(info_hash);
         let len = swarm.map_or(0, |swarm| swarm.peers.len() as u64);
         if swarm.is_none() && self.torrents() >= limits.max_torrents {
             return Some(Stored::RefusedTorrents);
@@ -119,8 +175,7 @@ impl Model {
         }
         let (groups, max) = groups(limits.max_peers_per_address);
         let same_group = |other: &&SocketAddr| {
-            network(**other) == network(announce.address)
-                && group(**other, groups) == group(announce.address, groups)
+            network(**other) == network(address) && group(**other, groups) == group(address, groups)
         };
         let of_group = swarm.map_or(0, |swarm| swarm.peers.keys().filter(same_group).count());
         (of_group >= max as usize).then_some(Stored::RefusedPeersPerAddress)

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds};
 use aquatic_swarm::{
-    Announce, Announced, Applied, Change, ChangeKind, Completion, MAX_PEER_AGE, Previous, Stored,
+    Announce, Announced, Applied, Change, ChangeKind, Completion, MAX_PEER_AGE, Previous, Stored, TICK,
 };
 
 use super::records::{record_length, write_record};
@@ -17,8 +17,15 @@ pub const MAX_BATCH: usize = 64 << 10;
 /// exceeds it is dropped.
 pub const MAX_UNPUBLISHED: usize = 4 << 20;
 
-/// Longest time over which records are gathered for one batch, in seconds: ages are kept in a byte.
-const MAX_GATHERING: u32 = 128;
+/// Longest time over which records are gathered for one batch, in seconds.
+const MAX_GATHERING: u32 = 190;
+
+/// Age in seconds from which on a peer is not told of again although a change contradicts what is known of it:
+/// changes do not come so late.
+const MAX_REASSERTED_AGE: u32 = 64;
+
+// The times of records are kept in a byte until they are handed out.
+const _: () = assert!(MAX_GATHERING < 255);
 
 /// Seconds by which a change may be late: its time is rounded to 16 seconds at both ends, and it waits for its
 /// batch.
@@ -96,7 +103,7 @@ impl Publishing {
             | Stored::RefusedMemory => return,
         };
         let address = aquatic_common::canonical(announce.address);
-        self.note(Change { info_hash: announce.info_hash, address, kind, age: 0 }, now);
+        self.note(Change { info_hash: announce.info_hash, address, kind, age: 0 }, now, now);
     }
 
     /// Returns what other nodes have to know of a known peer that announced, if anything.
@@ -129,27 +136,31 @@ impl Publishing {
         };
         let mixed = (ip ^ u32::from(port) << 16 ^ u32::from_le_bytes([a, b, c, d])).wrapping_mul(0x9e37_79b1);
         let offset = (u64::from(mixed) * u64::from(self.refresh_interval)) >> 32;
-        let since = (u64::from(now.0) + offset).checked_rem(self.refresh_interval.into());
+        // Ages are rounded, so the time is, too.
+        let now = now.0 - now.0 % TICK;
+        let since = (u64::from(now) + offset).checked_rem(self.refresh_interval.into());
         since.is_none_or(|since| u64::from(age) > since)
     }
 
-    /// Notes what a change of another node has done: a peer that stays although it stopped there is told of
-    /// again.
+    /// Notes what a change of another node has done: a peer that stays as it is here is told of again. It is
+    /// told as heard a little later, so that it outlasts a change in the same 16 seconds.
     pub(crate) fn observe_change(
         &mut self,
         change: &Change,
         (applied, previous): (Applied, Previous),
         now: Seconds,
     ) {
-        if applied == Applied::Reasserted {
+        let age = previous.age(now).saturating_sub(TICK);
+        if applied == Applied::Reasserted && age < MAX_REASSERTED_AGE {
             let counted = previous.completion_counted();
             let completion = if counted { Completion::Counted } else { Completion::None };
             let kind = ChangeKind::Present { seeder: previous.is_seeder(), completion };
-            self.note(Change { kind, age: 0, ..*change }, now);
+            self.note(Change { kind, ..*change }, Seconds(now.0.saturating_sub(age)), now);
         }
     }
 
-    fn note(&mut self, change: Change, now: Seconds) {
+    /// Notes a change that has been heard of at some time.
+    fn note(&mut self, change: Change, heard: Seconds, now: Seconds) {
         let family = Family::of(change.address.ip());
         let length = record_length(family);
         if self.bytes + length > MAX_UNPUBLISHED {
@@ -158,19 +169,22 @@ impl Publishing {
         }
         let batches = &mut self.batches[family.index()];
         let takes_more = |batch: &&mut Gathering| {
-            batch.records.len() + length <= MAX_BATCH && now.0.saturating_sub(batch.begun.0) < MAX_GATHERING
+            let since = now.0.saturating_sub(batch.begun.0);
+            batch.records.len() + length <= MAX_BATCH && since < MAX_GATHERING
         };
+        // Records of the past stand in batches of the past.
+        let begun = Seconds(now.0.saturating_sub(MAX_REASSERTED_AGE));
         let capacity = (self.usual + self.usual / 4).clamp(FIRST_CAPACITY, MAX_BATCH);
         let batch = match batches.back_mut().filter(takes_more) {
             Some(batch) => batch,
             None => {
-                batches.push_back(Gathering { begun: now, records: Vec::with_capacity(capacity) });
+                batches.push_back(Gathering { begun, records: Vec::with_capacity(capacity) });
                 let Some(batch) = batches.back_mut() else { return };
                 batch
             }
         };
         // Lossless: see `MAX_GATHERING`.
-        let since = now.0.saturating_sub(batch.begun.0) as u8;
+        let since = heard.0.saturating_sub(batch.begun.0) as u8;
         write_record(&Change { age: since, ..change }, &mut batch.records);
         self.bytes += length;
     }
