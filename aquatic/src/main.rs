@@ -15,6 +15,7 @@ mod summary;
 
 use std::process::ExitCode;
 
+use aquatic_runtime::handover;
 use clap::{ArgAction, Parser};
 
 use crate::commands::Command;
@@ -64,7 +65,7 @@ pub(crate) struct Cli {
 }
 
 fn main() -> ExitCode {
-    Cli::parse().command.run()
+    handover::keep_successor().unwrap_or_else(|| Cli::parse().command.run())
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ use crate::config::EngineConfig;
 use crate::core::CoreService;
 use crate::cores::{self, CorePlan, CorePlanError};
 use crate::executor::{self, Control, CoreSetup};
-use crate::handover::{DecidedByHand, Offer, StateHook, StateReceived, StateReceiver, StateSender, Takeover};
+use crate::handover::{
+    self, DecidedByHand, Offer, StateHook, StateReceived, StateReceiver, StateSender, Takeover,
+};
 use crate::health::Health;
 use crate::housekeeping::{Housekeeper, Periodic, StatisticsInterval};
 use crate::kept::{self, Kept};
@@ -432,6 +434,7 @@ impl Engine {
             seccomp::apply(filter.as_ref(), Phase::Serving);
             takeover.run();
         };
+        handover::leave_keeper();
         self.supervisor.spawn("aquatic-predecessor", work).map_err(EngineError::Thread)
     }
 

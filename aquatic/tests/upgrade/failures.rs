@@ -132,9 +132,22 @@ fn the_service_manager_learns_the_new_process() {
     };
     assert!(next().starts_with("READY=1"));
     let old = home.pid();
+    home.configure("nonsense = 1");
+    let (upgraded, text) = home.upgrade();
+    assert!(!upgraded && text.contains("has ended while starting (exit status: 1)"), "{text}");
+    home.configure(&on_loopback(None, ""));
     assert!(home.upgrade().0);
     assert_eq!(next(), format!("MAINPID={}", home.pid()));
+    // A process that has another parent than the service manager would be killed at once when it is stopped.
+    assert_ne!(parent(home.pid()), old);
     assert!(next().starts_with("READY=1"), "nothing is sent by the old process, or too early");
     assert_eq!(next(), "WATCHDOG=1", "the watchdog of the process that was replaced is that of the new one");
     until_ended(old);
+}
+
+/// Number of the process that waits for the end of another one.
+fn parent(pid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    line.unwrap().trim().parse().unwrap()
 }

@@ -11,9 +11,11 @@
 //! predecessor dies in the midst, the successor takes over with what it has.
 //!
 //! - `message`: the bytes, and which message may follow which. Pure. `connection`: sending and receiving.
+//! - `keeper`: the parent of the successor meanwhile, where there is a service manager.
 //! - `predecessor`, `successor`: the two sides.
 
 mod connection;
+mod keeper;
 mod message;
 mod predecessor;
 #[cfg(test)]
@@ -24,6 +26,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
+pub use keeper::keep_successor;
+pub(crate) use keeper::leave_keeper;
 pub(crate) use predecessor::{HandOver, Successor};
 pub use successor::refuse;
 pub(crate) use successor::{Offer, Takeover};

@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::net::{Shutdown, shutdown};
 
 use super::connection::{Connection, Incoming};
+use super::keeper;
 use super::message::{Awaited, Hello, MAX_DESCRIPTORS, MAX_PART, Message};
 use super::{DecidedByHand, StateHook, StateRequest, StateSender, StateSent, VARIABLE};
 use crate::clock::{Epoch, Moment};
@@ -35,8 +36,9 @@ const PAUSE_DEADLINE: Duration = Duration::from_secs(2);
 /// Longest time from then until the successor serves. Clients wait meanwhile.
 const SWITCH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Variables of a service manager that concern one process.
-const OWN_VARIABLES: [&str; 4] = ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// Variables that concern one process.
+const OWN_VARIABLES: [&str; 5] =
+    ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", keeper::VARIABLE];
 
 /// All that a hand-over needs of the process.
 pub(crate) struct HandOver {
@@ -98,7 +100,10 @@ impl HandOver {
         let streams = streams.map_err(|error| error.to_string())?;
         let mut child = self.start(theirs)?;
         match self.lead(&connection, &mut child, streams) {
-            Ok((pid, state)) => Ok(Successor { pid, connection, _state: state.map(|state| state.requests) }),
+            Ok((pid, state)) => {
+                keeper::end_keeper(&mut child, pid);
+                Ok(Successor { pid, connection, _state: state.map(|state| state.requests) })
+            }
             Err(why) => {
                 self.abandon(&connection, &mut child, &why);
                 Err(why)
@@ -119,7 +124,8 @@ impl HandOver {
     /// Ends the successor and opens the intake again.
     fn abandon(&self, connection: &Connection, child: &mut Child, why: &str) {
         let _ = connection.send(&Message::Refused(why.to_owned()), &[]);
-        // It may have ended already. Another process that it has started learns it from the message.
+        // It may have ended already. Another process that it has started learns it from the message, or ends
+        // with its keeper.
         let _ = child.kill();
         let _ = child.wait();
         for core in &self.control {

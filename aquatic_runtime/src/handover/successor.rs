@@ -53,6 +53,11 @@ fn connection() -> Option<Connection> {
     (socket_type(&stdin).ok()? == SocketType::SEQPACKET).then(|| Connection::of(stdin))
 }
 
+/// Whether another process has started this one to take over.
+pub(super) fn has_predecessor() -> bool {
+    connection().is_some()
+}
+
 /// Tells the predecessor, if there is one, why this process does not take over.
 pub fn refuse(reason: &str) {
     if let Some(connection) = connection() {
