@@ -27,15 +27,18 @@ use crate::counters::Counters;
 use crate::donor::Donor;
 use crate::hello::{Hello, MAX_CORES, NodeName, StreamId, StreamKind};
 use crate::nodes::{GONE_AFTER, Node, Nodes};
+use crate::parts::Bitmap;
 use crate::pull::{PullMessage, Totals, What};
 use crate::puller::{Outcome, Puller};
 use crate::seal::Secret;
 use crate::wire::{Batch, Header, Kind, MAX_BODY, MAX_RECORDS, Run};
 
+mod holding;
 mod joining;
 mod pulls;
 mod receiving;
 
+pub use holding::{DROP_AFTER, Holder, MEMBER_AFTER};
 use joining::Join;
 pub use joining::{JOIN_AGAIN_AFTER, JOIN_TIMEOUT, LISTEN, LISTEN_ALONE};
 pub(crate) use pulls::Heal;
@@ -47,6 +50,9 @@ pub const TICK: Millis = 100;
 
 /// Period of hellos, in milliseconds.
 pub const HELLO_PERIOD: Millis = 2_000;
+
+/// Time after which a command is not obeyed any more, in milliseconds: it may be a copy.
+pub const MAX_CONTROL_AGE: Millis = 60_000;
 
 /// Pulls of this node that run at the same time, at most. Each has four chunks of 256 KiB under way.
 pub const MAX_PULLS: usize = 4;
@@ -62,7 +68,8 @@ pub struct Settings {
     pub secret: Secret,
     /// Number of cores, [`MAX_CORES`] at most.
     pub cores: u16,
-    /// Whether this node holds some parts of the hash space only.
+    /// Whether this node holds some parts of the hash space only, see [`Cluster::with_replicas`], which sets
+    /// it.
     pub partition: bool,
     /// Version of the program.
     pub version: String,
@@ -179,6 +186,10 @@ pub enum Action {
         /// Its content, which is authentic.
         body: Vec<u8>,
     },
+    /// Other nodes hold parts now, or this node others: see [`Cluster::holders`] and [`Cluster::own_parts`].
+    HoldersChanged,
+    /// Have the cores drop the torrents of these parts, a few at a time: other nodes hold them.
+    DropParts(Bitmap),
     /// Log something, and count it where it has a metric.
     Notice(Notice),
 }
@@ -272,6 +283,8 @@ pub struct Cluster {
     settings: Settings,
     rng: SmallRng,
     began: Millis,
+    /// Time of the last tick.
+    ticked: Millis,
     connected: bool,
     disconnected_at: Millis,
     status: Status,
@@ -279,6 +292,7 @@ pub struct Cluster {
     again_due: Millis,
     nodes: Nodes,
     join: Join,
+    holding: Option<holding::Holding>,
     pulls: Vec<Puller>,
     next_pull: u32,
     donor: Donor,
@@ -298,6 +312,7 @@ impl Cluster {
         Self {
             rng: SmallRng::seed_from_u64(seed),
             began: now,
+            ticked: now,
             connected: false,
             disconnected_at: now,
             status: Status::default(),
@@ -305,6 +320,7 @@ impl Cluster {
             again_due: now,
             nodes: Nodes::default(),
             join: Join::new(now),
+            holding: None,
             pulls: Vec::new(),
             next_pull: 0,
             donor: Donor::default(),
@@ -333,12 +349,14 @@ impl Cluster {
     /// hello says.
     pub fn tick(&mut self, now: Millis, status: &Status) {
         self.status = *status;
+        self.ticked = now;
         self.check_nodes(now);
         if self.connected {
             if now >= self.hello_due {
                 self.send_hello(now, false);
             }
             self.step_joining(now);
+            self.step_holding(now);
             self.step_healing(now);
         }
         self.step_pulls(now);
@@ -405,8 +423,10 @@ impl Cluster {
     }
 
     /// Sends a command to all nodes. Returns whether it is on its way.
-    pub fn send_control(&mut self, body: &[u8]) -> bool {
-        self.send_other(Subject::Control, Kind::Control, None, body)
+    pub fn send_control(&mut self, command: &[u8]) -> bool {
+        let clock = self.ticked.saturating_sub(self.began);
+        let body = [&clock.to_le_bytes(), command].concat();
+        self.send_other(Subject::Control, Kind::Control, None, &body)
     }
 
     /// Says goodbye, so that other nodes need not wait for this one.

@@ -184,11 +184,11 @@ impl Node {
     pub fn name(&self) -> &NodeName {
         &self.hello.name
     }
+}
 
-    /// When the run began, in milliseconds of this process; negative if before its own beginning.
-    fn began(&self) -> i128 {
-        self.transit.least[0].min(self.transit.least[1])
-    }
+/// When the run began by its own calendar, in milliseconds since 1970.
+fn began(hello: &Hello) -> i128 {
+    i128::from(hello.calendar) * 1000 - i128::from(hello.clock)
 }
 
 /// Index of a kind of stream in counts.
@@ -309,11 +309,11 @@ impl Nodes {
     }
 
     fn join(&mut self, run: Run, sequence: u64, hello: Hello, now: Millis, ahead: i64) -> Greeted {
-        let began = difference(now, hello.clock);
         let same_name = |node: &&Node| node.hello.name == hello.name;
-        // Two runs that began within a second cannot be told apart by that: the one seen first stays while it
-        // lives.
-        let younger = |node: &Node| !node.gone && node.began() + 1000 > began;
+        // A copy of an old hello looks young to those who have started since, but not by its calendar. A run
+        // whose calendar was set back waits until the other one is gone, and so does one that began within a
+        // second.
+        let younger = |node: &Node| !node.gone && began(&node.hello) + 1000 > began(&hello);
         if self.nodes.iter().filter(same_name).any(younger) {
             return Greeted::Replaced;
         }

@@ -22,6 +22,12 @@ impl Bitmap {
         self.0[usize::from(part / 8)] & (1 << (part % 8)) != 0
     }
 
+    /// Parts of either set.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|index| self.0[index] | other.0[index]))
+    }
+
     /// Parts of this set that are not in the other.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {

@@ -19,8 +19,8 @@ pub const LISTEN_ALONE: Millis = 3_000;
 /// Time after which a node that cannot pull everything pulls each node's own peers instead, in milliseconds.
 pub const JOIN_TIMEOUT: Millis = 120_000;
 
-/// Time without NATS after which a node joins again, in milliseconds: others may have ended meanwhile, and
-/// nobody owns what they had heard.
+/// Time without NATS after which a node pulls everything again, in milliseconds, if a node is missing then:
+/// nobody owns what it had heard.
 pub const JOIN_AGAIN_AFTER: Millis = 600_000;
 
 /// Donors that are not asked again until all were tried.
@@ -32,6 +32,8 @@ pub(super) struct Join {
     state: State,
     began: Millis,
     tried: Vec<Run>,
+    /// Whether it knew that before it was without NATS.
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -44,13 +46,15 @@ enum State {
 impl Join {
     pub(super) fn new(now: Millis) -> Self {
         let state = State::Listening { since: now, until: now.saturating_add(LISTEN) };
-        Self { state, began: now, tried: Vec::new() }
+        Self { state, began: now, tried: Vec::new(), again: false }
     }
 
     pub(super) fn connected(&mut self, now: Millis, away: Millis) {
         match self.state {
-            State::Listening { .. } => *self = Self::new(now),
-            State::Complete { .. } if away >= JOIN_AGAIN_AFTER => *self = Self::new(now),
+            State::Listening { .. } => *self = Self { again: self.again, ..Self::new(now) },
+            State::Complete { .. } if away >= JOIN_AGAIN_AFTER => {
+                *self = Self { again: true, ..Self::new(now) };
+            }
             State::Pulling | State::Complete { .. } => {}
         }
     }
@@ -73,8 +77,16 @@ impl Cluster {
         if now < until {
             return;
         }
+        if self.join.again && self.nodes.iter().all(|node| !node.gone) {
+            return self.complete_again(now);
+        }
         if now.saturating_sub(self.join.began) >= JOIN_TIMEOUT {
             return self.complete_without_donor(now);
+        }
+        if self.holding.is_some() {
+            // Parts are pulled from their holders.
+            self.nodes.iter_mut().for_each(|node| node.known_until = Some(now));
+            return self.complete(now, false);
         }
         let complete = self.nodes.live().filter(|node| node.hello.complete.is_some());
         let untried = complete.filter(|node| !self.join.tried.contains(&node.run));
@@ -119,7 +131,16 @@ impl Cluster {
         self.complete(now, false);
     }
 
+    /// Goes on with what is known: each node is asked for what it has heard meanwhile.
+    fn complete_again(&mut self, now: Millis) {
+        for node in self.nodes.iter_mut().filter(|node| node.known_until.is_none()) {
+            node.heal.want(StreamKind::Changes);
+        }
+        self.complete(now, false);
+    }
+
     fn complete(&mut self, now: Millis, pulled: bool) {
+        self.join.again = false;
         self.join.state = State::Complete { since: now };
         self.join.tried.clear();
         self.actions.push_back(Action::Notice(Notice::Complete { pulled }));

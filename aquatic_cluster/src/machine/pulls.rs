@@ -188,7 +188,7 @@ impl Cluster {
         match pull.what {
             What::All => self.end_joining(now, &pull, outcome),
             What::Own { .. } => self.end_healing(now, &pull, outcome),
-            What::Parts(_) => {}
+            What::Parts(_) => self.end_moving(now, &pull, outcome),
         }
     }
 

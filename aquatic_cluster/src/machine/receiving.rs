@@ -1,13 +1,13 @@
 //! What a node does with messages.
 
-use super::{Action, Cluster, HELLO_PERIOD, Notice, seconds};
+use super::{Action, Cluster, HELLO_PERIOD, MAX_CONTROL_AGE, Notice, seconds};
 use crate::Millis;
 use crate::hello::{Hello, MAX_CORES, StreamId, StreamKind};
 use crate::nodes::Greeted;
 use crate::pull::PullMessage;
 use crate::seal::NotOpened;
 use crate::streams::Arrival;
-use crate::wire::{Batch, Header, Kind, NotOurs, Run};
+use crate::wire::{Batch, Header, Kind, NotOurs, Reader, Run};
 
 /// Reason why a message was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,11 +107,28 @@ impl Cluster {
             Kind::Pull => self.receive_pull(now, &header, body),
             Kind::Relay | Kind::Parts | Kind::Control => {
                 let node = self.first(now, &header)?;
-                let body = body.to_vec();
+                let body = match header.kind {
+                    Kind::Control => self.command(now, node, body)?.to_vec(),
+                    Kind::Changes
+                    | Kind::WebTorrent
+                    | Kind::Hello
+                    | Kind::Pull
+                    | Kind::Relay
+                    | Kind::Parts => body.to_vec(),
+                };
                 self.actions.push_back(Action::Deliver { node, kind: header.kind, body });
                 Ok(())
             }
         }
+    }
+
+    /// The command in a message, unless it is so old that this node may have obeyed it before it was started
+    /// again.
+    fn command<'a>(&self, now: Millis, node: u8, body: &'a [u8]) -> Result<&'a [u8], Refusal> {
+        let mut reader = Reader(body);
+        let clock = reader.u64().map_err(|_| Refusal::Malformed)?;
+        let age = self.nodes.by_number(node).map(|node| node.since_clock(now, clock));
+        if age.is_some_and(|age| age <= MAX_CONTROL_AGE) { Ok(reader.0) } else { Err(Refusal::Duplicate) }
     }
 
     /// Number of the sender of a message that was not received before.

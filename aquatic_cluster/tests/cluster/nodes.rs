@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use aquatic_cluster::counters::Counters;
 use aquatic_cluster::hello::{StreamId, StreamKind};
-use aquatic_cluster::machine::{JOIN_AGAIN_AFTER, Refusal, TICK};
+use aquatic_cluster::machine::{Holder, JOIN_AGAIN_AFTER, Refusal, TICK};
 use aquatic_cluster::nodes::MAX_NODES;
+use aquatic_cluster::parts::Bitmap;
 use aquatic_cluster::pull::{Totals, What};
 use aquatic_cluster::puller::Outcome;
 use aquatic_cluster::seal::Secret;
@@ -29,6 +30,7 @@ struct Bus {
     passes: Vec<(u8, What)>,
     notices: BTreeMap<u8, Vec<Notice>>,
     again: u32,
+    dropped: Vec<(u8, Bitmap)>,
     /// Messages of streams that are lost.
     lossy: bool,
 }
@@ -45,6 +47,7 @@ impl Bus {
             passes: Vec::new(),
             notices: BTreeMap::new(),
             again: 0,
+            dropped: Vec::new(),
             lossy: false,
         }
     }
@@ -117,7 +120,8 @@ impl Bus {
             Action::Notice(notice) => self.notices.entry(run).or_default().push(notice),
             Action::BeginLoading { .. } => *self.loading.entry(run).or_default() += 1,
             Action::EndLoading { .. } => *self.loading.entry(run).or_default() -= 1,
-            Action::EndPass { .. } | Action::Deliver { .. } => {}
+            Action::DropParts(parts) => self.dropped.push((run, parts)),
+            Action::EndPass { .. } | Action::Deliver { .. } | Action::HoldersChanged => {}
         }
     }
 
@@ -275,12 +279,63 @@ fn an_outage_is_healed_from_when_it_began_and_a_long_one_by_joining_again() {
         bus.passes
     );
     assert!(bus.has_noticed(1, |notice| matches!(notice, Notice::NodeReturned { .. })));
-    let now = bus.now;
-    bus.of(2).disconnected(now - JOIN_AGAIN_AFTER);
-    bus.of(2).connected(now);
-    bus.passes.clear();
-    bus.run(20_000);
+    // After a long one all is well if nobody is missing.
+    let long_outage = |bus: &mut Bus| {
+        let now = bus.now;
+        bus.of(2).disconnected(now - JOIN_AGAIN_AFTER);
+        bus.of(2).connected(now);
+        bus.passes.clear();
+        bus.run(20_000);
+    };
+    long_outage(&mut bus);
+    assert_eq!(bus.passes, []);
+    bus.start(3, "c");
+    bus.run(10_000);
+    bus.nodes.remove(&3);
+    bus.run(15_000);
+    long_outage(&mut bus);
     assert_eq!(bus.passes, [(1, What::All)]);
+    assert!(bus.of(2).complete_since().is_some());
+}
+
+#[test]
+fn commands_are_obeyed_once_and_soon() {
+    let mut bus = Bus::pair();
+    let now = bus.now;
+    assert!(bus.of(1).send_control(b"deny"));
+    let Some(Action::Send { subject: Subject::Control, message }) = bus.of(1).next_action() else {
+        panic!("it is sent");
+    };
+    assert_eq!(bus.of(2).receive(now, &mut message.clone()), Ok(()));
+    let Some(Action::Deliver { kind: Kind::Control, body, .. }) = bus.of(2).next_action() else {
+        panic!("it is delivered");
+    };
+    assert_eq!(body, b"deny");
+    assert_eq!(bus.of(2).receive(now, &mut message.clone()), Err(Refusal::Duplicate));
+    // A node that was started since cannot know.
+    bus.nodes.remove(&2);
+    bus.start(3, "b");
+    bus.run(61_000);
+    let now = bus.now;
+    assert_eq!(bus.of(3).receive(now, &mut message.clone()), Err(Refusal::Duplicate));
+}
+
+#[test]
+fn a_copy_of_a_hello_does_not_replace_a_node() {
+    let mut bus = Bus::new();
+    bus.start(1, "b");
+    let (now, status) = (bus.now, bus.status(1));
+    bus.of(1).tick(now, &status);
+    let Some(Action::Send { message, .. }) = bus.of(1).next_action() else { panic!("a hello is due") };
+    bus.nodes.remove(&1);
+    bus.run(60_000);
+    bus.start(2, "b");
+    bus.run(5_000);
+    bus.start(3, "c");
+    bus.run(5_000);
+    let now = bus.now;
+    assert_eq!(bus.of(3).receive(now, &mut message.clone()), Err(Refusal::EndedRun));
+    assert!(bus.of(3).nodes().live().all(|node| node.run == Run([2; 16])));
 }
 
 #[test]
@@ -414,4 +469,54 @@ fn the_table_of_nodes_is_bounded() {
     bus.start(200, "late");
     bus.run(1_000);
     assert!(bus.of(0).nodes().live().any(|node| node.name().as_str() == "late"), "gone ones make room");
+}
+
+#[test]
+fn parts_move_to_and_from_nodes_that_come_and_go() {
+    let mut bus = Bus::new();
+    let start = |bus: &mut Bus, run: u8, name: &str| {
+        let mut started = node(run, name, bus.now).with_replicas(2);
+        started.connected(bus.now);
+        bus.nodes.insert(run, started);
+    };
+    start(&mut bus, 1, "a");
+    start(&mut bus, 2, "b");
+    bus.run(20_000);
+    assert_eq!((bus.of(1).own_parts().len(), bus.of(2).own_parts().len()), (256, 256));
+    bus.passes.clear();
+    start(&mut bus, 3, "c");
+    bus.run(20_000);
+    let pulled = |bus: &Bus, run: u8| {
+        let of_parts = bus.passes.iter().filter(|(donor, _)| *donor == run);
+        of_parts.fold(Bitmap::default(), |all, (_, what)| match what {
+            What::Parts(parts) => all.with(&Bitmap(*parts)),
+            What::All | What::Own { .. } => all,
+        })
+    };
+    let own = bus.of(3).own_parts();
+    assert!((130..210).contains(&own.len()), "two of three hold a part: {}", own.len());
+    assert_eq!(pulled(&bus, 1).with(&pulled(&bus, 2)), own, "what it holds is pulled");
+    for part in 0..=u8::MAX {
+        let holders: Vec<Holder> = bus.of(1).holders(part).collect();
+        assert_eq!(holders.len(), 2);
+        assert_eq!(holders.contains(&Holder::Own), bus.of(1).own_parts().contains(part));
+    }
+    assert!(bus.dropped.is_empty(), "not yet");
+    bus.run(60_000);
+    let all = bus.of(1).own_parts().with(&bus.of(2).own_parts()).with(&own);
+    assert_eq!((bus.dropped.len(), all.len()), (2, 256));
+    for (run, dropped) in bus.dropped.clone() {
+        assert_eq!(dropped.without(&bus.of(run).own_parts()), dropped, "nothing is dropped that is held");
+        assert_eq!(dropped.with(&bus.of(run).own_parts()).len(), 256);
+    }
+    bus.passes.clear();
+    let (now, before) = (bus.now, bus.of(1).own_parts());
+    bus.of(2).leave(now);
+    bus.settle();
+    bus.nodes.remove(&2);
+    bus.run(20_000);
+    let both = bus.of(1).own_parts();
+    assert_eq!(both.len(), 256);
+    let missing = (both.without(&own), both.without(&before));
+    assert_eq!((pulled(&bus, 1), pulled(&bus, 3)), missing, "only what was missing moves");
 }

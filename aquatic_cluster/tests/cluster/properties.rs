@@ -171,6 +171,8 @@ fn check_bounds(node: &mut Cluster, sessions: &mut Vec<u32>, pulls: &mut Vec<u32
             | Action::Apply { .. }
             | Action::ApplyWebTorrent { .. }
             | Action::PublishAgain
+            | Action::HoldersChanged
+            | Action::DropParts(_)
             | Action::BeginLoading { .. }
             | Action::EndLoading { .. }
             | Action::EndPass { .. }
