@@ -112,7 +112,17 @@ const ARROWS: [(&str, &[&str]); 24] = [
         "aquatic_web",
         &["aquatic_common", "aquatic_http_protocol", "aquatic_metrics", "aquatic_net", "aquatic_runtime"],
     ),
-    ("aquatic_cluster", &["aquatic_common", "aquatic_metrics", "aquatic_runtime", "aquatic_tracker"]),
+    (
+        "aquatic_cluster",
+        &[
+            "aquatic_common",
+            "aquatic_metrics",
+            "aquatic_runtime",
+            "aquatic_tracker",
+            // For the simulation of a whole cluster.
+            "aquatic_swarm",
+        ],
+    ),
     ("aquatic_net", &["aquatic_common", "aquatic_metrics", "aquatic_runtime"]),
     ("aquatic_tracker", &["aquatic_common", "aquatic_metrics", "aquatic_runtime", "aquatic_swarm"]),
     ("aquatic_runtime", &["aquatic_common", "aquatic_metrics"]),

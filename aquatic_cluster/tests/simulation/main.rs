@@ -1,0 +1,127 @@
+//! A cluster in one process: the real state machine and codec, real trackers, clients that move between
+//! nodes, and a network that loses, delays, repeats and reorders. Nodes end and start again, lose their
+//! connection, and are divided. What nodes store is compared with a naive model.
+//!
+//! A failure prints its seed; `AQUATIC_CLUSTER_SEED=… cargo test -p aquatic_cluster --test simulation`
+//! repeats it. `AQUATIC_CLUSTER_SEEDS=100` runs that many seeds of up to 50 nodes, which takes minutes in a
+//! release build.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds anything else has failed")]
+
+mod node;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use world::{Plan, World};
+
+/// Seeds of simulations that once failed come first.
+const SEEDS: [u64; 3] = [1, 2, 3];
+
+const MINUTE: u64 = 60_000;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().unwrap())
+}
+
+fn plan(seed: u64, nodes: usize) -> Plan {
+    Plan {
+        seed,
+        nodes,
+        clients: 200,
+        torrents: 10,
+        max_peer_age: 600,
+        interval: 4 * MINUTE,
+        habits: [150, 100, 100, 50],
+        lost: 20,
+        repeated: 20,
+        delayed: 10,
+        failures: true,
+        step: 100,
+    }
+}
+
+/// Everything fails for a while; then nothing does, and all nodes come to know what is true.
+fn survive(plan: Plan, minutes: u64) {
+    let mut world = World::new(plan);
+    for _ in 0..minutes {
+        world.run(MINUTE);
+        world.check_always();
+    }
+    world.calm();
+    // Every client announces once more, and what is missing is pulled.
+    world.run(plan.interval + 3 * MINUTE);
+    world.check_always();
+    world.check_converged();
+    let (counted, completed) = world.downloads();
+    // A pull brings the number of another node, and a batch that is under way meanwhile can add to it again.
+    let most = completed + completed / 10 + 2;
+    assert!(counted.iter().all(|counted| *counted <= most), "{counted:?} of {completed} downloads");
+    world.end_clients();
+    world.plan.step = 1000;
+    world.run(u64::from(2 * plan.max_peer_age) * 1000);
+    assert_eq!(world.stored(), 0, "nobody keeps peers that are gone");
+}
+
+fn with_seed(seed: u64, run: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+        eprintln!("AQUATIC_CLUSTER_SEED={seed}");
+        resume_unwind(panic);
+    }
+}
+
+#[test]
+fn nodes_converge_whatever_fails() {
+    if let Some(seed) = number("AQUATIC_CLUSTER_SEED") {
+        return survive(plan(seed, seed_nodes(seed)), 10);
+    }
+    for seed in SEEDS {
+        with_seed(seed, || survive(plan(seed, 4), 5));
+    }
+    for seed in 1000..1000 + number("AQUATIC_CLUSTER_SEEDS").unwrap_or(0) {
+        with_seed(seed, || survive(plan(seed, seed_nodes(seed)), 10));
+    }
+}
+
+/// Two to fifty nodes.
+fn seed_nodes(seed: u64) -> usize {
+    if seed < 1000 { 4 } else { 2 + (seed * seed % 49) as usize }
+}
+
+/// With a network that loses nothing, nodes agree exactly, within seconds.
+#[test]
+fn nodes_agree_within_seconds_if_nothing_is_lost() {
+    for seed in 0..2 {
+        with_seed(seed, || {
+            let calm =
+                Plan { lost: 0, delayed: 0, failures: false, habits: [150, 100, 100, 0], ..plan(seed, 5) };
+            let mut world = World::new(calm);
+            for _ in 0..15 {
+                world.run(MINUTE);
+                world.check_always();
+                let others = world.check_converged();
+                // Those that have stopped within the last second may still be known.
+                assert!(others.iter().all(|others| *others <= 2), "{others:?}");
+            }
+            world.end_clients();
+            world.run(6_000);
+            let (counted, completed) = world.downloads();
+            assert!(completed > 20);
+            assert_eq!(counted, vec![completed; 5], "each download is counted once, by everybody");
+        });
+    }
+}
+
+/// What is published follows what changes, not what is announced, and does not depend on the number of nodes.
+#[test]
+fn traffic_of_a_node_grows_with_its_own_changes_only() {
+    let per_announce = [2, 6].map(|nodes| {
+        let quiet = Plan { lost: 0, delayed: 0, failures: false, clients: 40 * nodes, ..plan(7, nodes) };
+        let mut world = World::new(quiet);
+        world.run(20 * MINUTE);
+        let (traffic, announces) = world.traffic();
+        assert!(traffic.changes > 0 && traffic.changes <= announces, "{traffic:?}");
+        traffic.changes as f64 / announces as f64
+    });
+    assert!((per_announce[0] / per_announce[1] - 1.0).abs() < 0.15, "{per_announce:?}");
+}
