@@ -95,11 +95,14 @@ impl Site for HttpTracker {
         let question = match handled {
             Handled::Reply(written) => return Outcome::Reply(written, AfterReply::of(framing)),
             Handled::Announce(forwarded) => {
-                let owner = self.tracker.state().owner(&forwarded.announce.info_hash);
-                let written = self.tracker.with_sleeping(owner, |tracker| {
-                    self.handler.apply_forwarded(&forwarded, (tracker, now), reply)
-                });
-                if let Some(written) = written {
+                let (owner, is_held) = {
+                    let (tracker, info_hash) = (self.tracker.state(), &forwarded.announce.info_hash);
+                    (tracker.owner(info_hash), tracker.holds(info_hash))
+                };
+                let mut apply =
+                    |tracker: &mut _| self.handler.apply_forwarded(&forwarded, (tracker, now), reply);
+                let written = is_held.then(|| self.tracker.with_sleeping(owner, &mut apply));
+                if let Some(written) = written.flatten() {
                     return Outcome::Reply(written, AfterReply::of(framing));
                 }
                 Question::Announce(forwarded)

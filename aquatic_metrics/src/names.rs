@@ -316,6 +316,16 @@ pub const OWNER_REQUESTS_FAILED: Metric = metric(
     "Requests to the core that owns a torrent that failed",
 )
 .labelled(&["reason"]);
+/// Requests for parts of the info hashes that other nodes hold, and theirs, by outcome.
+pub const PART_REQUESTS: Metric =
+    metric("aquatic_part_requests", Kind::Counter, "Requests between nodes for parts of the info hashes")
+        .labelled(&["outcome"]);
+/// Announces that wait for a node that holds their part.
+pub const PART_ANNOUNCES_WAITING: Metric = metric(
+    "aquatic_part_announces_waiting",
+    Kind::Gauge,
+    "Announces that were answered without peers and are waiting for a node that holds their part",
+);
 /// Requests to the core that owns a torrent that wait for a response.
 pub const OWNER_REQUESTS_PENDING: Metric = metric(
     "aquatic_owner_requests_pending",

@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 
 use aquatic_common::expiry::Expire;
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds};
-use aquatic_swarm::{Announce, Families, HashKey, PeerBuffers, Shard, ShardLimits};
+use aquatic_swarm::{
+    Announce, Change, ChangeKind, Completion, Families, HashKey, PeerBuffers, Shard, ShardLimits,
+};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 use rustix::time::{ClockId, clock_gettime};
@@ -248,6 +250,50 @@ fn full(arguments: &Arguments, bench: &mut Benchmark, now: Seconds, batch: usize
     );
 }
 
+/// Changes of other nodes in batches: known peers that were heard again, or new ones that come and go. Reports
+/// the median of several rounds.
+fn changes(arguments: &Arguments, bench: &mut Benchmark, now: Seconds, batch: usize, is_new: bool) {
+    const CALLS: usize = 1 << 17;
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(batch as u64);
+    let mut times: Vec<f64> = (0..arguments.rounds as u32)
+        .map(|round| {
+            let first = if is_new { arguments.peers + round * CALLS as u32 } else { 0 };
+            let change = |nth: usize| {
+                let peer = if is_new { first + nth as u32 } else { rng.random_range(0..arguments.peers) };
+                let Announce { address, seeder, .. } = announce(arguments, peer);
+                let kind = ChangeKind::Present { seeder, completion: Completion::None };
+                let info_hash = info_hash(torrent_of(arguments, peer));
+                Change { info_hash, address, kind, age: 0 }
+            };
+            let mut changes: Vec<Change> = (0..CALLS).map(change).collect();
+            let mut time = Duration::ZERO;
+            for is_last in [false, true] {
+                let begin = cpu();
+                for changes in changes.chunks(batch) {
+                    bench.shard.prefetch_changes(Family::V4, changes);
+                    for change in changes {
+                        black_box(bench.shard.apply_change(change, 0, now + round * 16, &mut bench.rng));
+                    }
+                }
+                time += cpu() - begin;
+                if is_last || !is_new {
+                    break;
+                }
+                changes.iter_mut().for_each(|change| change.kind = ChangeKind::Left);
+            }
+            time.as_nanos() as f64 / (CALLS as f64 * if is_new { 2.0 } else { 1.0 })
+        })
+        .collect();
+    times.sort_unstable_by(f64::total_cmp);
+    println!(
+        "changes of {} peers, batch {batch:<3} {:>6.1} ns, from {:.1} to {:.1}",
+        if is_new { "new and gone" } else { "known" },
+        times[times.len() / 2],
+        times[0],
+        times[times.len() - 1]
+    );
+}
+
 /// Returns the rate of scrapes of `batch` torrents each.
 fn scrapes(arguments: &Arguments, bench: &Benchmark, batch: usize) -> f64 {
     const ROUNDS: usize = 1 << 20;
@@ -309,6 +355,9 @@ fn main() {
     memory("full", &bench, before);
     for (numwant, batch) in [(NUMWANT, 0), (NUMWANT, 16), (NUMWANT, 32), (NUMWANT, 64), (0, 0), (0, 32)] {
         full(&arguments, &mut bench, now, batch, numwant);
+    }
+    for (batch, is_new) in [(32, false), (64, false), (32, true)] {
+        changes(&arguments, &mut bench, now + 16, batch, is_new);
     }
     println!("torrents scraped one by one   {:>6.2} M/s", scrapes(&arguments, &bench, 1));
     println!("torrents scraped, 10 at once  {:>6.2} M/s", scrapes(&arguments, &bench, 10));

@@ -68,6 +68,8 @@ pub enum Applied {
     /// The peer has announced to this node since, or within the same 16 seconds, and stays as it is. Other
     /// nodes may have to be told again: they have heard of the change, and perhaps not of that announce.
     Reasserted,
+    /// The peer is not stored: this node does not hold the part of the torrent.
+    NotHeld,
     /// The peer is not stored: a limit is reached, memory is short, or it may not be stored.
     Refused,
 }

@@ -13,6 +13,7 @@ use crate::eligible::Eligible;
 use crate::expiry::Cursor;
 use crate::large::{LargeSwarm, LargeSwarms};
 use crate::order::{Moves, PeerOrder};
+use crate::parts::PartSet;
 use crate::payload::{self, Content, LARGE_TO_LIST, LIST_MAX, class_of};
 use crate::peer_format::PeerFormat;
 use crate::saving::{SaveCursor, SavePass};
@@ -82,6 +83,8 @@ pub(crate) struct Store<K: PeerFormat> {
     /// Downloads that have been completed.
     pub(crate) completed: u64,
     pub(crate) cursor: Cursor,
+    /// The parts whose torrents are kept; all, if there are none.
+    pub(crate) held: Option<PartSet>,
     /// Positions of the passes that save the content.
     pub(crate) saving: [Option<SaveCursor>; SavePass::COUNT],
     /// Pass that hands out counts.
@@ -105,6 +108,7 @@ impl<K: PeerFormat> Store<K> {
             remote: 0,
             completed: 0,
             cursor: Cursor::default(),
+            held: None,
             saving: Default::default(),
             counting: None,
         }

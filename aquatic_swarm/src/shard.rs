@@ -13,6 +13,7 @@ use crate::crowd::{Groups, ReplySize};
 use crate::eligible::Eligible;
 use crate::family::{Capacity, Outcome, Store};
 use crate::order::PeerOrder;
+use crate::parts::PartSet;
 use crate::peer_format::{PeerFormat, V4, V6};
 use crate::restoring::{self, Origin, Restored};
 use crate::sample;
@@ -73,6 +74,25 @@ impl Shard {
     /// does not tell of each announce.
     pub fn set_remote_grace(&mut self, seconds: u32) {
         self.remote_grace = seconds;
+    }
+
+    /// Sets the parts whose torrents are kept: the peers of others expire at once, which takes a pass. `None`
+    /// keeps all. Says nothing about what may be stored.
+    pub fn set_held(&mut self, held: Option<PartSet>) {
+        (self.v4.held, self.v6.held) = (held, held);
+    }
+
+    /// Whether some parts are not kept.
+    #[must_use]
+    pub fn is_divided(&self) -> bool {
+        self.v4.held.is_some()
+    }
+
+    /// Whether the part of a torrent is kept.
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, info_hash: &InfoHash) -> bool {
+        self.v4.held.as_ref().is_none_or(|held| held.contains(info_hash))
     }
 
     /// Stores, updates or removes the announcing peer, and writes a sample of the other peers to `out`.
@@ -153,6 +173,21 @@ impl Shard {
         }
         let key = self.v4.key(info_hash);
         scrape(&self.v4, key, families).plus(scrape(&self.v6, key, families))
+    }
+
+    /// Returns the seconds since a peer was heard last, rounded to 16.
+    #[must_use]
+    pub fn age(&self, (info_hash, address): (&InfoHash, SocketAddr), now: Seconds) -> Option<u32> {
+        fn stamp<K: PeerFormat>(store: &Store<K>, key: TorrentKey, peer: K::Peer) -> Option<Stamp> {
+            let slot = store.find(key)?;
+            store.stamp_at(slot, store.locate(store.content(slot), peer).0?)
+        }
+        let (key, none) = (self.v4.key(info_hash), Stamp::default());
+        let stamp = match canonical(address) {
+            SocketAddr::V4(v4) => stamp(&self.v4, key, V4::peer(*v4.ip(), v4.port(), none)),
+            SocketAddr::V6(v6) => stamp(&self.v6, key, V6::peer(*v6.ip(), v6.port(), none)),
+        };
+        Some(stamp?.age(Tick::at(now)))
     }
 
     /// Loads what these announces need into the cache, so that the cache misses of a batch overlap. Changes

@@ -102,23 +102,30 @@ impl Stamp {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cutoff {
     now: Tick,
-    max_age: u16,
-    max_remote_age: u16,
+    /// Ticks; below zero if all peers are expired.
+    max_age: i16,
+    max_remote_age: i16,
 }
 
 impl Cutoff {
     /// Creates a cutoff. Ages are rounded such that no peer expires before `max_peer_age` seconds, and each
     /// at most two ticks later. The peers of other nodes have `remote_grace` seconds more.
     pub(crate) fn new(now: Seconds, max_peer_age: u32, remote_grace: u32) -> Self {
-        let ticks = |age: u32| age.min(MAX_PEER_AGE).div_ceil(TICK) as u16;
+        // Lossless: the longest age has 5,400 ticks.
+        let ticks = |age: u32| age.min(MAX_PEER_AGE).div_ceil(TICK) as i16;
         let max_remote_age = ticks(max_peer_age.saturating_add(remote_grace));
         Self { now: Tick::at(now), max_age: ticks(max_peer_age), max_remote_age }
+    }
+
+    /// Returns the cutoff by which all peers are expired.
+    pub(crate) fn of_all(self) -> Self {
+        Self { max_age: -1, max_remote_age: -1, ..self }
     }
 
     #[inline]
     pub(crate) fn is_expired(self, stamp: Stamp) -> bool {
         let max_age = if stamp.is_remote() { self.max_remote_age } else { self.max_age };
-        self.now.since(stamp.seen()) > max_age
+        i32::from(self.now.since(stamp.seen())) > i32::from(max_age)
     }
 }
 

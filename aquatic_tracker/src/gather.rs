@@ -64,6 +64,21 @@ pub struct RequestId {
     generation: u32,
 }
 
+impl RequestId {
+    /// Returns the id as bytes.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 8] {
+        ((u64::from(self.slot) << 32) | u64::from(self.generation)).to_be_bytes()
+    }
+
+    /// Returns the id that bytes stand for. If they are no such id, no request has it.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 8]) -> Self {
+        let [a, b, c, d, generation @ ..] = bytes;
+        Self { slot: u32::from_be_bytes([a, b, c, d]), generation: u32::from_be_bytes(generation) }
+    }
+}
+
 struct Entry<W, C> {
     generation: u32,
     deadline: Duration,
@@ -129,13 +144,26 @@ impl<W, C: Copy + Default> Gather<W, C> {
         values: Vec<C>,
         missing: usize,
     ) -> Result<RequestId, W> {
+        self.begin_until(now + RESPONSE_DEADLINE, waiter, values, missing)
+    }
+
+    /// Begins a request with another deadline, see [`begin`](Self::begin).
+    ///
+    /// # Errors
+    /// The waiter, if there are [`MAX_PENDING`] requests.
+    pub fn begin_until(
+        &mut self,
+        deadline: Duration,
+        waiter: W,
+        values: Vec<C>,
+        missing: usize,
+    ) -> Result<RequestId, W> {
         let slot = match u32::try_from(self.entries.vacant_key()) {
             Ok(slot) if self.entries.len() < MAX_PENDING => slot,
             _ => return Err(waiter),
         };
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let deadline = now + RESPONSE_DEADLINE;
         self.entries.insert(Entry { generation, deadline, waiter, values, missing });
         Ok(RequestId { slot, generation })
     }
@@ -172,6 +200,11 @@ impl<W, C: Copy + Default> Gather<W, C> {
         self.entry(id)?;
         let Entry { waiter, values, .. } = self.entries.remove(id.slot as usize);
         Some((waiter, values))
+    }
+
+    /// The waiter of a request that is pending, to be changed.
+    pub fn waiter_mut(&mut self, id: RequestId) -> Option<&mut W> {
+        self.entry(id).map(|entry| &mut entry.waiter)
     }
 
     /// Ends a request before its time and returns its waiter, if it is still pending.

@@ -30,6 +30,7 @@ mod local;
 pub mod memory;
 pub mod messages;
 mod owners;
+pub mod partition;
 mod peer_rules;
 pub mod reason;
 pub mod replication;

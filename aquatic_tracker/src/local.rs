@@ -14,6 +14,7 @@ use rand::RngExt;
 use crate::expiry;
 use crate::messages::Messages;
 use crate::owners::{Owners, Waiter};
+use crate::partition::{Holders, NodeNumber};
 use crate::seed::{TrackerSeed, TrackerSettings};
 use crate::tracker::{SWARMS_OF_BOTH_FAMILIES, Tracker};
 
@@ -65,6 +66,7 @@ impl LocalTracker {
             let mut last = (ticking.core.tick(), thread_cpu_time());
             loop {
                 ticking.owners.tick(ticking.core.tick());
+                ticking.owners.send_late(ticking.core.now());
                 ticking.core.sleep_to_tick(TICK).await;
                 last = ticking.follow_load(last);
             }
@@ -117,6 +119,21 @@ impl LocalTracker {
     /// Has the owner of the torrent, another core, apply an admitted announce, see [`Owners::announce`].
     pub fn announce(&self, announce: &Announce, room: (u32, u32), waiter: Waiter) {
         self.owners.announce(self.core.time(), announce, room, waiter);
+    }
+
+    /// Replaces what is known of nodes that hold parts, see [`Owners::set_holders`].
+    pub fn set_holders(&self, holders: Option<Holders>) {
+        self.owners.set_holders(holders, self.core.metrics());
+    }
+
+    /// Removes a message to another node, see [`Owners::take_message`].
+    pub fn take_message(&self) -> Option<(NodeNumber, Vec<u8>)> {
+        self.owners.take_message()
+    }
+
+    /// Handles the items of another node's message that are for this core.
+    pub fn receive_message(&self, from: NodeNumber, items: &[u8]) {
+        self.owners.receive_message(from, items, self.core.time());
     }
 
     /// Counts torrents wherever they are owned, see [`Owners::scrape`].

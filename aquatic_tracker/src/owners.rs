@@ -14,9 +14,12 @@ use aquatic_runtime::channel::OutboxFull;
 use aquatic_swarm::{Announce, Announced, FamilySet, SwarmCounts};
 
 use crate::forward::{Forward, OwnerParts, take};
-use crate::gather::{Gather, RequestId, RouteError};
+use crate::gather::{Gather, RESPONSE_DEADLINE, RequestId, RouteError};
 use crate::messages::{Message, Messages};
+use crate::partition::{Asked, DEADLINE, Elsewhere};
 use crate::tracker::Tracker;
+
+mod parts;
 
 /// What an owner has responded to an announce.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +57,18 @@ pub struct Waiter {
 impl fmt::Debug for Waiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waiter").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
+/// Who waits for a response, and whether an announce is kept until it is there.
+struct Asking {
+    waiter: Waiter,
+    asked: Option<Asked>,
+}
+
+impl Asking {
+    fn cores(waiter: Waiter) -> Self {
+        Self { waiter, asked: None }
     }
 }
 
@@ -97,9 +112,11 @@ impl Trackers for Rc<CoreState<Tracker>> {
 /// The tracker of one core, and its requests to the owners of other torrents.
 pub struct Owners<T, F> {
     trackers: T,
-    pending: RefCell<Gather<Waiter, SwarmCounts>>,
+    pending: RefCell<Gather<Asking, SwarmCounts>>,
     forward: F,
     counters: Counters,
+    /// Requests for parts that other nodes hold, if nodes divide the torrents among themselves.
+    elsewhere: RefCell<Option<Box<Elsewhere>>>,
 }
 
 impl<T, F> fmt::Debug for Owners<T, F> {
@@ -112,7 +129,8 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     /// Returns the tracker of a core without pending requests.
     #[must_use]
     pub fn new(trackers: T, forward: F, metrics: &CoreMetrics) -> Self {
-        Self { trackers, pending: RefCell::default(), forward, counters: Counters::new(metrics) }
+        let counters = Counters::new(metrics);
+        Self { trackers, pending: RefCell::default(), forward, counters, elsewhere: RefCell::default() }
     }
 
     /// Returns the state of this core. The borrow must end before an owner is asked.
@@ -129,9 +147,13 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     /// Ends requests past their deadline and updates the gauges. To be called a few times a second.
     pub fn tick(&self, now: Duration) {
         let late = self.pending.borrow_mut().expire(now);
-        self.counters.timeouts.add(late.len() as u64);
-        for Waiter { respond, token } in late {
-            respond.failed(token, RouteError::Timeout);
+        for asking in late {
+            match asking.asked {
+                Some(asked) => {
+                    self.not_responded(now, (asked, &asking.waiter), |counters| &counters.timeout);
+                }
+                None => self.fail(&asking.waiter, RouteError::Timeout),
+            }
         }
         self.counters.pending.set(self.pending.borrow().len() as u64);
         let mut tracker = self.trackers.own();
@@ -140,14 +162,20 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
         tracker.requests().tick();
     }
 
-    /// Has the owner of the torrent, another core, apply an admitted announce. `room` is the number of bytes
-    /// of compact IPv4 and IPv6 peers that the reply can take.
+    /// Has the owner of the torrent, another core or another node, apply an admitted announce. `room` is the
+    /// number of bytes of compact IPv4 and IPv6 peers that the reply can take.
     pub fn announce(&self, now: Duration, announce: &Announce, room: (u32, u32), waiter: Waiter) {
-        let owner = self.trackers.own().owner(&announce.info_hash);
-        let begun = self.pending.borrow_mut().begin(now, waiter, Vec::new(), 1);
+        let (owner, is_held) = {
+            let tracker = self.trackers.own();
+            (tracker.owner(&announce.info_hash), tracker.holds(&announce.info_hash))
+        };
+        if !is_held {
+            return self.announce_elsewhere(now, announce, room, waiter);
+        }
+        let begun = self.pending.borrow_mut().begin(now, Asking::cores(waiter), Vec::new(), 1);
         let id = match begun {
             Ok(id) => id,
-            Err(waiter) => return self.overflow(&waiter),
+            Err(asking) => return self.fail(&asking.waiter, RouteError::Overflow),
         };
         let message = Message::Announce { id, announce: *announce, room };
         if self.forward.add(owner, |batch| batch.items.push(message)).is_err() {
@@ -159,11 +187,15 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     /// asked: this one owns the torrents, or their owners sleep.
     pub fn scrape(&self, now: Duration, info_hashes: &[InfoHash], families: FamilySet, waiter: Waiter) {
         let mut counts = self.pending.borrow_mut().spare();
-        let mut owners = OwnerParts::default();
+        let (mut owners, mut elsewhere) = (OwnerParts::default(), 0);
         {
             let tracker = self.trackers.own();
             counts.extend(info_hashes.iter().map(|info_hash| {
                 let owner = tracker.owner(info_hash);
+                if !tracker.holds(info_hash) {
+                    elsewhere += 1;
+                    return SwarmCounts::default();
+                }
                 if owner == tracker.index() {
                     return tracker.scrape(info_hash, families);
                 }
@@ -172,15 +204,20 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
             }));
         }
         let owners = self.count_sleeping(&owners, info_hashes, families, &mut counts);
-        if owners.is_empty() {
+        if owners.is_empty() && elsewhere == 0 {
             waiter.respond.scraped(waiter.token, &counts);
             return self.pending.borrow_mut().recycle(counts);
         }
-        let begun = self.pending.borrow_mut().begin(now, waiter, counts, owners.len());
+        let deadline = now + if elsewhere > 0 { DEADLINE } else { RESPONSE_DEADLINE };
+        let (asking, missing) = (Asking::cores(waiter), owners.len() + elsewhere);
+        let begun = self.pending.borrow_mut().begin_until(deadline, asking, counts, missing);
         let id = match begun {
             Ok(id) => id,
-            Err(waiter) => return self.overflow(&waiter),
+            Err(asking) => return self.fail(&asking.waiter, RouteError::Overflow),
         };
+        if elsewhere > 0 && !self.scrape_elsewhere(id, info_hashes, families) {
+            return self.cancel(id);
+        }
         for owner in owners.iter() {
             if self.send_part(owner, id, info_hashes, families).is_err() {
                 // The request has ended, so the other owners need not be asked.
@@ -223,20 +260,25 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
         let tracker = self.trackers.own();
         self.forward.add(owner, |batch| {
             let positioned = (0_u16..).zip(info_hashes.iter().copied());
-            let owned = positioned.filter(|(_, info_hash)| tracker.owner(info_hash) == owner);
+            let owned = positioned
+                .filter(|(_, info_hash)| tracker.owner(info_hash) == owner && tracker.holds(info_hash));
             batch.push_scrape(id, families, owned);
         })
     }
 
-    fn overflow(&self, waiter: &Waiter) {
-        self.counters.overflows.add(1);
-        waiter.respond.failed(waiter.token, RouteError::Overflow);
+    fn fail(&self, waiter: &Waiter, error: RouteError) {
+        let counter = match error {
+            RouteError::Overflow => &self.counters.overflows,
+            RouteError::Timeout => &self.counters.timeouts,
+        };
+        counter.add(1);
+        waiter.respond.failed(waiter.token, error);
     }
 
     fn cancel(&self, id: RequestId) {
         let cancelled = self.pending.borrow_mut().cancel(id);
-        if let Some(waiter) = cancelled {
-            self.overflow(&waiter);
+        if let Some(asking) = cancelled {
+            self.fail(&asking.waiter, RouteError::Overflow);
         }
     }
 
@@ -254,7 +296,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
                     let v4 = take(&mut peers, announced.v4_len);
                     let v6 = take(&mut peers, announced.v6_len);
                     let done = self.pending.borrow_mut().respond(id, []);
-                    if let Some((Waiter { respond, token }, _)) = done {
+                    if let Some((Asking { waiter: Waiter { respond, token }, .. }, _)) = done {
                         respond.announced(token, OwnerResponse { announced, v4, v6 });
                     }
                 }
@@ -263,15 +305,19 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
                 }
                 Message::Scraped { id, torrents: len } => {
                     let part = take(&mut counts, len.into());
-                    let done = self.pending.borrow_mut().respond(id, part.iter().copied());
-                    if let Some((Waiter { respond, token }, counts)) = done {
-                        respond.scraped(token, &counts);
-                        self.pending.borrow_mut().recycle(counts);
-                    }
+                    self.take_counts(id, part.iter().copied());
                 }
             }
         }
         self.forward.flush();
+    }
+
+    fn take_counts(&self, id: RequestId, part: impl Iterator<Item = (u16, SwarmCounts)>) {
+        let done = self.pending.borrow_mut().respond(id, part);
+        if let Some((Asking { waiter: Waiter { respond, token }, .. }, counts)) = done {
+            respond.scraped(token, &counts);
+            self.pending.borrow_mut().recycle(counts);
+        }
     }
 
     /// Applies another core's announce and writes the response. If there is no room for it, the asking core

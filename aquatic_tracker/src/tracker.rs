@@ -6,7 +6,7 @@ use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
 use aquatic_swarm::{
     Announce, Announced, Applied, Change, ChangeKind, CountedTorrent, FamilySet, MAX_PEER_AGE, Origin,
-    PeerBuffers, Previous, RankCursor, SaveFilter, SavePass, SaveStep, SaveSwarms, SavedPeer, Shard,
+    PartSet, PeerBuffers, Previous, RankCursor, SaveFilter, SavePass, SaveStep, SaveSwarms, SavedPeer, Shard,
     ShardLimits, Stored, SwarmCounts, TopTorrents,
 };
 use rand::rngs::SmallRng;
@@ -212,11 +212,29 @@ impl Tracker {
         self.steering.owner(info_hash)
     }
 
-    /// Whether this core owns a torrent.
+    /// Whether this core owns a torrent, and this node holds its part.
     #[inline]
     #[must_use]
     pub fn owns(&self, info_hash: &InfoHash) -> bool {
-        self.owner(info_hash) == self.index
+        self.owner(info_hash) == self.index && self.holds(info_hash)
+    }
+
+    /// Whether this node holds some parts only, see [`partition`](crate::partition).
+    #[must_use]
+    pub fn is_divided(&self) -> bool {
+        self.shard.is_divided()
+    }
+
+    /// Whether this node holds the part of a torrent, see [`partition`](crate::partition).
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, info_hash: &InfoHash) -> bool {
+        self.shard.holds(info_hash)
+    }
+
+    /// Sets the parts that this node holds: what is stored of others expires at once. `None`: all.
+    pub fn set_held(&mut self, held: Option<PartSet>) {
+        self.shard.set_held(held);
     }
 
     /// Decides whether a request for a torrent is served. For all cores' torrents, by the core that received
@@ -263,6 +281,16 @@ impl Tracker {
             observing.observe(announce, &announced, now);
         }
         announced
+    }
+
+    /// Applies an announce that was answered some seconds ago, and that has not reached the store. What the
+    /// peer has announced since stays.
+    pub(crate) fn announce_late(&mut self, announce: &Announce, age: u32, now: Seconds) {
+        let key = (&announce.info_hash, announce.address);
+        if self.shard.age(key, now).is_none_or(|known| known > age) {
+            let then = Seconds(now.0.saturating_sub(age));
+            let _ = self.announce(announce, then, PeerBuffers::default());
+        }
     }
 
     /// Compares the memory of torrents and peers with the budget, and takes the step of degradation that
@@ -402,6 +430,9 @@ impl Tracker {
     /// heard is not told again.
     pub fn apply_change(&mut self, change: &Change, age: u32, now: Seconds) -> Applied {
         let is_present = matches!(change.kind, ChangeKind::Present { .. });
+        if is_present && !self.holds(&change.info_hash) {
+            return Applied::NotHeld;
+        }
         if is_present
             && (self.admit(AdmissionRequest::of(&change.info_hash)).is_err()
                 || self.rules.check(change.address).is_err())
@@ -489,7 +520,7 @@ impl Tracker {
     ) -> Loaded {
         let mut loaded = Loaded::default();
         let saved = torrent.saved;
-        if self.admit(AdmissionRequest::of(&saved.info_hash)).is_err() {
+        if !self.holds(&saved.info_hash) || self.admit(AdmissionRequest::of(&saved.info_hash)).is_err() {
             loaded.not_admitted += u64::from(saved.peers);
             return loaded;
         }

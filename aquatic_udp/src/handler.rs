@@ -15,7 +15,7 @@ use aquatic_common::{
 use aquatic_net::block_list::BlockList;
 use aquatic_net::udp::{BATCH, Datagrams, ReturnPath};
 use aquatic_swarm::{Announce, Announced, Families, FamilySet, PeerBuffers, SwarmCounts};
-use aquatic_tracker::{AdmissionRequest, Reason, Tracker};
+use aquatic_tracker::{AdmissionRequest, OwnerResponse, Reason, Tracker};
 use aquatic_udp_protocol::{
     ANNOUNCE_HEAD_LENGTH, AnnounceHead, AnnounceRequest, BufferTooSmall, ConnectReply, ConnectionId,
     ErrorReply, Fault, ParseError, Request, ScrapeReply, ScrapeRequest, TorrentCounts, TransactionId,
@@ -479,6 +479,32 @@ impl Handler {
         let reply = self.answer(forwarded.transaction_id, &forwarded.announce, (tracker, now), buffer);
         let family = Family::of(forwarded.announce.address.ip());
         self.count_reply(family, Action::Announce, reply)
+    }
+
+    /// Replies to an announce for a part that another node holds. Returns the length of the reply.
+    pub fn finish_announce(
+        &self,
+        forwarded: &ForwardedAnnounce,
+        response: OwnerResponse<'_>,
+        tracker: &mut Tracker,
+        buffer: &mut [u8],
+    ) -> usize {
+        let family = Family::of(forwarded.announce.address.ip());
+        let (peers, size) = match family {
+            Family::V4 => (response.v4, 6),
+            Family::V6 => (response.v6, 18),
+        };
+        let len = self.limits.max_reply_size.min(buffer.len());
+        let buffer = buffer.get_mut(..len).unwrap_or_default();
+        let interval = tracker.next_interval(&response.announced);
+        let encode = |buffer: &mut [u8]| {
+            let area = AnnounceHead::peer_area(buffer)?;
+            let fitting = peers.len().min(area.len()) / size * size;
+            area.iter_mut().zip(peers).take(fitting).for_each(|(to, from)| *to = *from);
+            let announced = Announced { v4_len: fitting, v6_len: 0, ..response.announced };
+            Self::encode(forwarded.transaction_id, &announced, interval, buffer)
+        };
+        self.count_reply(family, Action::Announce, encode(buffer))
     }
 
     /// Replies to a scrape whose counts have come from other cores. Returns the length of the reply.

@@ -19,8 +19,7 @@ use aquatic_runtime::clock::calendar_seconds;
 use aquatic_runtime::intake::IntakeTask;
 use aquatic_runtime::readiness::{Mode, Source};
 use aquatic_runtime::{Broadcast, Core, Engine, MailboxReceiver, Outbox, broadcast};
-use aquatic_swarm::SwarmCounts;
-use aquatic_tracker::{LocalTracker, OwnerResponse, Reason, Respond, RouteError, TrackerSeed, Waiter};
+use aquatic_tracker::{LocalTracker, Reason, TrackerSeed};
 use slab::Slab;
 
 use crate::config::UdpConfig;
@@ -32,6 +31,8 @@ use crate::handler::{Handler, Listener, ReplyLimits, Sources};
 use crate::overload::{Activity, Change, Event, OverloadControl};
 use crate::socket_counters::SocketCounters;
 
+mod asking;
+
 /// Full batches served before the other tasks of the core run.
 pub(crate) const BATCHES_PER_YIELD: usize = 8;
 
@@ -41,9 +42,6 @@ const PROBABLY_ALL: usize = 4;
 
 /// Period of reading the kernel's drops.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Maximum number of scrapes of one core that wait for other cores, of 1.6 KB each.
-const MAX_PENDING_SCRAPES: usize = 16_384;
 
 /// Changed settings that a core has not received yet.
 const MAX_CHANGES: usize = 16;
@@ -192,6 +190,7 @@ impl UdpService {
             queues: OnceCell::new(),
             outbox: Outbox::new(channel.clone()),
             scrapes: RefCell::default(),
+            elsewhere: RefCell::default(),
             core: Rc::clone(&core),
             tracker,
         });
@@ -243,6 +242,8 @@ pub(crate) struct State {
     outbox: Outbox<Vec<ForwardedAnnounce>>,
     /// Scrapes that wait for other cores; the keys are the tokens of their waiters.
     scrapes: RefCell<Slab<ForwardedScrape>>,
+    /// Announces for parts that other nodes hold, which wait for the response.
+    elsewhere: RefCell<Slab<ForwardedAnnounce>>,
 }
 
 pub(crate) struct ListenerState {
@@ -430,7 +431,7 @@ impl State {
 
     /// Serves a received batch: everything between receiving and sending it. Returns the number of requests
     /// left to other cores.
-    fn serve_batch(&self, about: Listener, batch: &mut Batch, forwarded: &mut Forwarded) -> usize {
+    fn serve_batch(self: &Rc<Self>, about: Listener, batch: &mut Batch, forwarded: &mut Forwarded) -> usize {
         self.handle(about, batch, forwarded);
         self.pass_on(forwarded)
     }
@@ -445,9 +446,15 @@ impl State {
 
     /// Passes announces on to the owners of their torrents. Returns the number of requests left to other
     /// cores.
-    pub(crate) fn pass_on(&self, forwarded: &mut Forwarded) -> usize {
+    pub(crate) fn pass_on(self: &Rc<Self>, forwarded: &mut Forwarded) -> usize {
         let mut left = forwarded.scrapes.len();
+        let is_divided = !forwarded.announces.is_empty() && self.tracker.state().is_divided();
         for (owner, announce) in forwarded.announces.drain(..) {
+            if is_divided && !self.tracker.state().holds(&announce.announce.info_hash) {
+                left += 1;
+                self.ask_node(announce);
+                continue;
+            }
             if self.serve_for_sleeping(owner, &announce) {
                 continue;
             }
@@ -479,23 +486,6 @@ impl State {
             });
         });
         served.is_some()
-    }
-
-    /// Asks the owners of the torrents of scrapes.
-    pub(crate) fn ask_owners(self: &Rc<Self>, forwarded: &mut Forwarded) {
-        for scrape in forwarded.scrapes.drain(..) {
-            if self.scrapes.borrow().len() >= MAX_PENDING_SCRAPES {
-                self.handler.borrow().give_up(scrape.family, Reason::Overflow);
-                continue;
-            }
-            let slot = self.scrapes.borrow_mut().insert(scrape);
-            let waiter = Waiter { respond: Rc::clone(self) as Rc<dyn Respond>, token: slot as u32 };
-            self.tracker.scrape(scrape.info_hashes(), scrape.family.into(), waiter);
-        }
-    }
-
-    fn take_scrape(&self, token: u32) -> Option<ForwardedScrape> {
-        self.scrapes.borrow_mut().try_remove(token as usize)
     }
 
     /// Replies to what other cores received and this one owns.
@@ -579,26 +569,6 @@ impl State {
         }
         self.counters.borrow().send_errors(&errors);
         replies.clear();
-    }
-}
-
-impl Respond for State {
-    fn announced(&self, _token: u32, _response: OwnerResponse<'_>) {
-        debug_assert!(false, "owners reply to announces over UDP by themselves");
-    }
-
-    fn scraped(&self, token: u32, counts: &[SwarmCounts]) {
-        let Some(scrape) = self.take_scrape(token) else { return };
-        self.reply_apart(scrape.listener, scrape.path, |handler, buffer| {
-            handler.finish_scrape(&scrape, counts, buffer)
-        });
-        self.flush_replies();
-        self.count_served(1, scrape.received);
-    }
-
-    fn failed(&self, token: u32, error: RouteError) {
-        let Some(scrape) = self.take_scrape(token) else { return };
-        self.handler.borrow().give_up(scrape.family, error.into());
     }
 }
 

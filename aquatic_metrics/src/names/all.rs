@@ -44,6 +44,8 @@ pub const ALL: &[&Metric] = &[
     &super::CHANNEL_BATCHES,
     &super::OWNER_REQUESTS_FAILED,
     &super::OWNER_REQUESTS_PENDING,
+    &super::PART_REQUESTS,
+    &super::PART_ANNOUNCES_WAITING,
     &super::TICK_LAG,
     &super::CORE_BUSY_TIME,
     &super::CORE_BUSY,

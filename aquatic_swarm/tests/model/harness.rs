@@ -119,6 +119,7 @@ impl Harness {
             Applied::Absent => "change: absent",
             Applied::Reasserted => "change: reasserted",
             Applied::Refused => "change: refused",
+            Applied::NotHeld => panic!("all parts are held"),
         });
         self.scrape(&change.info_hash, FamilySet::Both);
     }

@@ -40,6 +40,7 @@ pub(crate) fn check_bytes(bytes: &[u8]) {
             Applied::Updated | Applied::Older | Applied::Absent | Applied::Reasserted | Applied::Refused => {
                 count
             }
+            Applied::NotHeld => panic!("all parts are held"),
         };
         assert_eq!(peers(&shard), expected, "{applied:?}");
         // What is applied twice is known then.
@@ -49,7 +50,9 @@ pub(crate) fn check_bytes(bytes: &[u8]) {
             Applied::Older => present || applied == Applied::Older,
             Applied::Absent => !present,
             Applied::Refused => applied == Applied::Refused,
-            Applied::Added | Applied::Updated | Applied::Removed | Applied::Reasserted => false,
+            Applied::Added | Applied::Updated | Applied::Removed | Applied::Reasserted | Applied::NotHeld => {
+                false
+            }
         };
         assert!(is_known, "{applied:?}, then {again:?}");
         now = now + u32::from(*how >> 3);
