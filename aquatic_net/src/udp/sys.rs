@@ -188,6 +188,7 @@ pub(super) struct Headers<const N: usize> {
 // SAFETY: the pointers inside are only followed by the kernel during a call that has just written them.
 unsafe impl<const N: usize> Send for Headers<N> {}
 
+#[allow(clippy::unnecessary_cast, reason = "lengths and flags have other types in musl")]
 impl<const N: usize> Headers<N> {
     pub(super) fn new() -> Self {
         // SAFETY: both are C structures of integers and pointers, for which all-zero bytes are a valid value.
@@ -215,7 +216,7 @@ impl<const N: usize> Headers<N> {
             header.msg_iov = vector;
             header.msg_iovlen = 1;
             header.msg_control = envelope.control.bytes.as_mut_ptr().cast();
-            header.msg_controllen = if want_control { CONTROL_SIZE } else { 0 };
+            header.msg_controllen = (if want_control { CONTROL_SIZE } else { 0 }) as _;
             header.msg_flags = 0;
         }
         // SAFETY: the first `count` headers point to buffers, envelopes and vectors that outlive the call,
@@ -225,7 +226,7 @@ impl<const N: usize> Headers<N> {
                 socket.as_raw_fd(),
                 self.messages.as_mut_ptr(),
                 count as c_uint,
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
         };
@@ -234,7 +235,7 @@ impl<const N: usize> Headers<N> {
         };
         for (message, envelope) in self.messages.iter().zip(envelopes.iter_mut()).take(received) {
             envelope.address.len = message.msg_hdr.msg_namelen.min(RawAddress::CAPACITY);
-            envelope.control.len = message.msg_hdr.msg_controllen.min(CONTROL_SIZE);
+            envelope.control.len = (message.msg_hdr.msg_controllen as usize).min(CONTROL_SIZE);
             envelope.len = (message.msg_len as usize).min(SIZE);
             envelope.truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
             envelope.control.received_to_sent();
@@ -266,7 +267,7 @@ impl<const N: usize> Headers<N> {
             } else {
                 envelope.control.bytes.as_ptr().cast_mut().cast()
             };
-            header.msg_controllen = envelope.control.len;
+            header.msg_controllen = envelope.control.len as _;
             header.msg_flags = 0;
             count += 1;
         }
@@ -277,7 +278,7 @@ impl<const N: usize> Headers<N> {
                 socket.as_raw_fd(),
                 self.messages.as_mut_ptr(),
                 count as c_uint,
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
             )
         };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
