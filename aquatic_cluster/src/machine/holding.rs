@@ -114,8 +114,8 @@ impl Cluster {
         self.holding = Some(holding);
     }
 
-    /// This node and the others whose runs have lasted for long enough, by name. Of two runs of one name there is
-    /// one.
+    /// This node and the others whose runs have lasted for long enough, by name. Of two runs of one name
+    /// there is one.
     fn members(&self, now: Millis) -> Vec<Member> {
         let lasts = |node: &&crate::nodes::Node| {
             let age = node.hello.clock.saturating_add(now.saturating_sub(node.heard));
