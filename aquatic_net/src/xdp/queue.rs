@@ -130,6 +130,28 @@ impl XdpQueue {
         count
     }
 
+    /// A datagram of the batch by its position, for those who ask instead of answering: the listener that it
+    /// was sent to and its payload; `None` for frames that are not taken.
+    #[must_use]
+    pub fn received(&self, at: usize) -> Option<(usize, &[u8])> {
+        let Request { datagram: Datagram { layout, .. }, listener, .. } = (*self.requests.get(at)?)?;
+        let payload = self.socket.frame(at).get(layout.payload..layout.payload + layout.length)?;
+        Some((listener, payload))
+    }
+
+    /// The headers of a datagram of the batch, for [replies](Self::reply) to its sender.
+    #[must_use]
+    pub fn headers(&self, at: usize) -> Option<Headers> {
+        let request = (*self.requests.get(at)?)?;
+        Some(Headers::of(self.socket.frame(at), &request.datagram.layout))
+    }
+
+    /// Gives the buffers of the batch back without a reply, and has the kernel send what has been written.
+    pub fn finish(&mut self) {
+        self.socket.finish(|_| 0);
+        self.requests.clear();
+    }
+
     /// The datagrams of the batch that a listener serves.
     pub fn of_listener(&mut self, listener: usize) -> XdpBatch<'_> {
         let mut positions = [0; BATCH];

@@ -59,6 +59,19 @@ impl Mapping {
             unsafe { self.start().add(offset) }.cast()
         })
     }
+
+    /// Has the processor load the cache line at an offset.
+    pub(super) fn prefetch(&self, offset: usize) {
+        let Some(address) = self.at::<u8>(offset) else { return };
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the address is inside the mapping, and loading a cache line changes nothing.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(address.as_ptr().cast_const().cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = address;
+    }
 }
 
 impl Drop for Mapping {
