@@ -146,7 +146,13 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("aquatic_load_engine", &["aquatic_common"]),
     (
         "aquatic_udp_load_test",
-        &["aquatic_cli_helpers", "aquatic_common", "aquatic_load_engine", "aquatic_udp_protocol"],
+        &[
+            "aquatic_cli_helpers",
+            "aquatic_common",
+            "aquatic_load_engine",
+            "aquatic_net",
+            "aquatic_udp_protocol",
+        ],
     ),
     (
         "aquatic_http_load_test",

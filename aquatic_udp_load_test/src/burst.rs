@@ -53,6 +53,24 @@ impl Burst {
         Ok(())
     }
 
+    /// Removes all requests, and has `send` send them one by one. Those that it did not send are passed to
+    /// `not_sent`.
+    pub(crate) fn send_by(
+        &mut self,
+        mut send: impl FnMut(&[u8]) -> bool,
+        mut not_sent: impl FnMut(TransactionId),
+    ) {
+        for row in &mut self.rows {
+            let packets = row.bytes.get(..row.used).unwrap_or_default().chunks_exact(row.length.max(1));
+            for (id, packet) in row.ids.drain(..).zip(packets) {
+                if !send(packet) {
+                    not_sent(id);
+                }
+            }
+            row.used = 0;
+        }
+    }
+
     /// Sends and removes all requests. Those that the kernel did not accept are passed to `not_sent`. Returns
     /// the last error, which does not stop other requests.
     pub(crate) fn send(

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use aquatic_common::config::LogLevel;
+use aquatic_common::config::{LogLevel, XdpMode};
 use aquatic_common::settings::{Configuration, Problem};
 use aquatic_load_engine::settings::{
     ArrivalsConfig, Mode, PopulationConfig, VerdictConfig, check_range, check_weights,
@@ -36,6 +36,12 @@ aquatic_common::settings! {
         pub segmentation_offload: bool = true;
         /// Size of the receive buffer of each socket; 0 for the default of the system.
         pub socket_recv_buffer_size: u32 = 1_000_000, unit "bytes", in 0..=1_000_000_000;
+        /// Network interface whose packets bypass the network stack (AF_XDP), so that a request costs less;
+        /// empty for none. Needs root. Replies that arrive as fragments count as lost.
+        pub xdp_interface: String = String::new();
+        /// How packets come from the interface: "auto", "zero_copy", "native" or "generic", as for the
+        /// tracker.
+        pub xdp_mode: XdpMode = XdpMode::Auto;
     }
 }
 
@@ -145,6 +151,10 @@ impl Configuration for Config {
         if self.duration == 0 && !self.prefill.enable {
             problems.push(Problem::new("duration", "0 requires prefill.enable: there is nothing to do"));
         }
+        if !self.network.xdp_interface.is_empty() && self.threads != 1 {
+            problems
+                .push(Problem::new("threads", "network.xdp_interface requires 1: replies come to any queue"));
+        }
         self.verdict.check_range(problems);
         self.sources().check(problems);
     }
@@ -205,6 +215,11 @@ mod tests {
         assert_eq!(problems(|config| config.network.source_addresses = 3), ["population.peers",]);
         assert_eq!(problems(|config| config.population.seeder_share = f64::NAN), ["population.seeder_share"]);
         assert_eq!(problems(|config| config.duration = 0), ["duration"]);
+        let two_threads = |config: &mut Config| {
+            config.network.xdp_interface = "eth0".to_owned();
+            config.threads = 2;
+        };
+        assert_eq!(problems(two_threads), ["threads"]);
         assert_eq!(
             problems(|config| config.server_address = "[::1]:6969".parse().unwrap()),
             ["population.peers"],

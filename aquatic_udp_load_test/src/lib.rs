@@ -7,6 +7,7 @@
 mod burst;
 pub mod config;
 mod counters;
+mod fast_path;
 mod in_flight;
 mod plan;
 mod reply_check;

@@ -11,6 +11,7 @@ use aquatic_load_engine::settings::Mode;
 
 use crate::config::{Config, OpenConfig};
 use crate::counters::Tally;
+use crate::fast_path::FastPath;
 use crate::plan::Plan;
 use crate::source;
 use crate::traffic::Traffic;
@@ -40,7 +41,8 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
     let mut workers = Vec::new();
     for thread in 0..config.threads {
         let sources = source::open(&plan, thread)?;
-        workers.push(Worker::new(Arc::clone(&plan), Arc::clone(&live), sources, thread));
+        let fast_path = FastPath::open(&config.network, &sources)?;
+        workers.push(Worker::new(Arc::clone(&plan), Arc::clone(&live), (sources, fast_path), thread));
     }
     let mut phases = Vec::new();
     for (step, name, extent) in steps(config) {

@@ -16,6 +16,7 @@ use aquatic_udp_protocol::{ConnectionId, Response, TransactionId};
 
 use crate::burst::Burst;
 use crate::counters::{Kind, Note, Tally, Violation};
+use crate::fast_path::FastPath;
 use crate::in_flight::{InFlight, Pending};
 use crate::plan::Plan;
 use crate::reply_check::ReplyChecker;
@@ -57,11 +58,21 @@ impl LoadModel {
 
 pub(crate) type Phase = phase::Phase<Traffic, LoadModel>;
 
+/// Where a received packet is, by its position in the batch.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// In a buffer of the receiver.
+    Buffer(usize),
+    /// In a frame that has come past the network stack.
+    Frame(usize),
+}
+
 pub(crate) struct Worker {
     thread: u32,
     plan: Arc<Plan>,
     live: Arc<LiveCounters>,
     sources: Vec<Source>,
+    fast_path: Option<FastPath>,
     /// Index of the next socket to send from, if it has a connection id.
     next_source: usize,
     /// Sockets with requests in flight, the longest waiting first.
@@ -77,7 +88,12 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(plan: Arc<Plan>, live: Arc<LiveCounters>, sources: Vec<Source>, thread: u32) -> Self {
+    pub(crate) fn new(
+        plan: Arc<Plan>,
+        live: Arc<LiveCounters>,
+        (sources, fast_path): (Vec<Source>, Option<FastPath>),
+        thread: u32,
+    ) -> Self {
         let offload = plan.config.network.segmentation_offload;
         Self {
             thread,
@@ -94,6 +110,7 @@ impl Worker {
             plan,
             live,
             sources,
+            fast_path,
         }
     }
 
@@ -147,7 +164,8 @@ impl Worker {
 
     /// Waits for packets, at most for `time`.
     fn wait(&self, time: Nanos) {
-        let waiting = self.expecting.iter().map(|number| self.sources[number as usize].socket.as_fd());
+        let sockets = self.expecting.iter().map(|number| self.sources[number as usize].socket.as_fd());
+        let waiting = sockets.chain(self.fast_path.iter().flat_map(FastPath::watched));
         if let Err(error) = wait_readable(waiting, time) {
             log::warn!("cannot wait for packets: {error}");
         }
@@ -243,9 +261,16 @@ impl Worker {
         });
         debug_assert!(added.is_ok(), "the buffers of a burst hold the longest requests");
         source.in_flight += 1;
-        self.expecting.push_back(number as u32);
+        if !self.is_fast(number) {
+            self.expecting.push_back(number as u32);
+        }
         tally.sent(planned.kind, intended);
         1
+    }
+
+    /// Whether requests of a source are sent, and replies expected, past the network stack.
+    fn is_fast(&self, number: usize) -> bool {
+        self.fast_path.as_ref().is_some_and(|path| path.serves(number))
     }
 
     /// Sends the burst.
@@ -255,7 +280,7 @@ impl Worker {
         }
         let source = &mut self.sources[number];
         let in_flight = &mut self.in_flight;
-        let result = self.burst.send(&source.socket, self.segment, |id| {
+        let not_sent = |id| {
             if let Some(pending) = in_flight.take(id, number as u32) {
                 source.in_flight -= 1;
                 tally.note(Note::NotSent);
@@ -266,7 +291,13 @@ impl Worker {
                     Kind::Scrape => {}
                 }
             }
-        });
+        };
+        if let Some(path) = self.fast_path.as_mut().filter(|path| path.serves(number)) {
+            self.burst.send_by(|packet| path.send(number, packet), not_sent);
+            path.flush();
+            return;
+        }
+        let result = self.burst.send(&source.socket, self.segment, not_sent);
         match result.map_err(|error| (error.kind(), error)) {
             Ok(()) | Err((io::ErrorKind::WouldBlock, _)) => {}
             Err((io::ErrorKind::ConnectionRefused, _)) => tally.note(Note::Refused),
@@ -280,7 +311,7 @@ impl Worker {
 
     /// Receives packets, from the longest waiting sockets first, and returns their number.
     fn receive(&mut self, phase: &mut Phase, tally: &mut Tally) -> usize {
-        let (mut total, mut empty) = (0, 0);
+        let (mut total, mut empty) = (self.receive_fast(phase, tally), 0);
         for _ in 0..self.expecting.len() {
             if empty >= MAX_EMPTY_SOCKETS || total >= MAX_RECEIVED {
                 break;
@@ -301,18 +332,44 @@ impl Worker {
                 empty += 1;
             } else {
                 let now = self.plan.topology.now();
-                (0..count).for_each(|index| self.handle(number, index, now, phase, tally));
+                (0..count).for_each(|index| self.handle(number, Place::Buffer(index), now, phase, tally));
                 total += count;
             }
-            if self.sources[number as usize].in_flight > 0 {
+            if self.sources[number as usize].in_flight > 0 && !self.is_fast(number as usize) {
                 self.expecting.push_back(number);
             }
         }
         total
     }
 
-    fn handle(&mut self, number: u32, index: usize, now: Nanos, phase: &mut Phase, tally: &mut Tally) {
-        let packet = self.receiver.packet(index);
+    /// Receives what has come past the network stack, and returns the number of packets.
+    fn receive_fast(&mut self, phase: &mut Phase, tally: &mut Tally) -> usize {
+        let mut total = 0;
+        while total < MAX_RECEIVED {
+            let count = self.fast_path.as_mut().map_or(0, FastPath::receive);
+            if count == 0 {
+                break;
+            }
+            let now = self.plan.topology.now();
+            for at in 0..count {
+                let packet = self.fast_path.as_ref().and_then(|path| path.packet(at));
+                if let Some((number, _)) = packet {
+                    self.handle(number, Place::Frame(at), now, phase, tally);
+                }
+            }
+            if let Some(path) = &mut self.fast_path {
+                path.finish();
+            }
+            total += count;
+        }
+        total
+    }
+
+    fn handle(&mut self, number: u32, place: Place, now: Nanos, phase: &mut Phase, tally: &mut Tally) {
+        let packet = match (place, &self.fast_path) {
+            (Place::Frame(at), Some(path)) => path.packet(at).map_or(&[][..], |(_, packet)| packet),
+            (Place::Buffer(at) | Place::Frame(at), _) => self.receiver.packet(at),
+        };
         let response = Response::parse(packet, self.plan.family);
         let id = match &response {
             Ok(response) => Some(response.transaction_id()),
