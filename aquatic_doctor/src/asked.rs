@@ -61,6 +61,8 @@ pub struct Asked {
     pub unix_socket: bool,
     /// Size of the receive buffer of each UDP socket, in bytes; 0 for that of the system.
     pub receive_buffer: u64,
+    /// Name of the interface whose UDP bypasses the network stack, if there is one.
+    pub xdp: Option<String>,
     /// Maximum number of connections that wait to be accepted.
     pub backlog: u64,
     /// Maximum number of connections.

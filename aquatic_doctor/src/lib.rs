@@ -23,7 +23,7 @@ use aquatic_cli_helpers::report::Row;
 
 pub use asked::{AcmeAsked, Asked, Listener, MemoryAsked, Transport};
 pub use firewall::read_rules;
-pub use machine::{Machine, NetworkCard, Process, Span, Trials, running_tracker};
+pub use machine::{Interface, Machine, NetworkCard, Process, Span, Trials, running_tracker};
 pub use names::{Name, resolve};
 pub use sockets::Holder;
 pub use sys::{Clock, clock};
@@ -35,6 +35,7 @@ pub fn diagnose(machine: &Machine, asked: &Asked) -> Vec<Row> {
     rows.extend(checks::processors::check(machine, asked));
     rows.extend(checks::memory::check(machine, asked));
     rows.extend(checks::udp::check(machine, asked));
+    rows.extend(checks::xdp::check(machine, asked));
     rows.extend(checks::tcp::check(machine, asked));
     rows.extend(checks::conntrack::check(machine, asked));
     rows.extend(checks::addresses::check(machine, asked));

@@ -19,6 +19,15 @@ const SYS_RESOURCE: u32 = 24;
 /// Bit of the capability to exceed `net.core.rmem_max`.
 const NET_ADMIN: u32 = 12;
 
+/// Bit of the capability to open sockets for frames.
+const NET_RAW: u32 = 13;
+
+/// Bit of the capability to exceed the limit of locked memory.
+const IPC_LOCK: u32 = 14;
+
+/// Bits of the capabilities either of which allows to load programs.
+const BPF: [u32; 2] = [39, 21];
+
 /// Name of the tracker's process.
 const TRACKER: &str = "aquatic";
 
@@ -69,6 +78,10 @@ pub struct Process {
     pub may_raise: bool,
     /// Whether it may exceed the maximum of socket buffers.
     pub may_exceed_buffers: bool,
+    /// Whether it may attach programs to interfaces.
+    pub may_attach: bool,
+    /// Whether it may lock any amount of memory.
+    pub may_lock: bool,
     /// Processors that it may run on.
     pub processors: Vec<usize>,
     /// Processor time that its control group may use.
@@ -86,6 +99,20 @@ pub struct NetworkCard {
     pub queues: usize,
     /// Whether the kernel spreads the packets of a queue over processors (RPS).
     pub spread: bool,
+}
+
+/// Network interface of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Name.
+    pub name: String,
+    /// Type of its hardware addresses (`ARPHRD_*`).
+    pub kind: Option<u64>,
+    /// Number of its receive queues.
+    pub queues: usize,
+    /// `napi_defer_hard_irqs` and `gro_flush_timeout`: how long it holds back interrupts
+    /// after packets, in nanoseconds.
+    pub hold_back: [u64; 2],
 }
 
 /// Snapshot of a machine. What could not be read is `None`.
@@ -139,6 +166,8 @@ pub struct Machine {
     pub ipv6_disabled: bool,
     /// Network interfaces that are up.
     pub cards: Vec<NetworkCard>,
+    /// All network interfaces.
+    pub interfaces: Vec<Interface>,
     /// Processes on the ports that are asked for.
     pub holders: Vec<Holder>,
 }
@@ -198,6 +227,7 @@ impl Machine {
         machine.read_conntrack(&files);
         machine.read_addresses(&files);
         machine.cards = cards(&files);
+        machine.interfaces = interfaces(&files);
         let proc = files.path("proc");
         machine.holders = sockets::holders(&sockets::read(&proc.join("net")), listeners, &proc);
         machine
@@ -218,6 +248,8 @@ impl Machine {
             locked_memory: parse::limit(&limits, "Max locked memory"),
             may_raise: has(SYS_RESOURCE),
             may_exceed_buffers: has(NET_ADMIN),
+            may_attach: has(NET_ADMIN) && has(NET_RAW) && BPF.into_iter().any(has),
+            may_lock: has(IPC_LOCK),
             processors: numbers.filter_map(|number| usize::try_from(number).ok()).collect(),
             quota: cores::quota_of(&memberships, &files.path("sys/fs/cgroup")),
             swapped: parse::kilobytes(&status, "VmSwap").unwrap_or(0),
@@ -287,17 +319,38 @@ impl Machine {
     }
 }
 
+/// Directories of an interface's receive queues.
+fn receive_queues(interface: &Path) -> Vec<PathBuf> {
+    let names = fs::read_dir(interface.join("queues")).into_iter().flatten().flatten();
+    names
+        .filter(|queue| queue.file_name().to_string_lossy().starts_with("rx-"))
+        .map(|queue| queue.path())
+        .collect()
+}
+
+/// All interfaces.
+fn interfaces(files: &Files<'_>) -> Vec<Interface> {
+    let entries = fs::read_dir(files.path("sys/class/net")).into_iter().flatten().flatten();
+    let interface = |entry: fs::DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let number = |file: &str| files.number(&format!("sys/class/net/{name}/{file}"));
+        Interface {
+            kind: number("type"),
+            queues: receive_queues(&entry.path()).len(),
+            hold_back: ["napi_defer_hard_irqs", "gro_flush_timeout"].map(|file| number(file).unwrap_or(0)),
+            name,
+        }
+    };
+    entries.map(interface).collect()
+}
+
 /// The interfaces that are up and are not loopback.
 fn cards(files: &Files<'_>) -> Vec<NetworkCard> {
     let mut cards = Vec::new();
     for entry in fs::read_dir(files.path("sys/class/net")).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_up = files.text(&format!("sys/class/net/{name}/operstate")).trim() == "up";
-        let names = fs::read_dir(entry.path().join("queues")).into_iter().flatten().flatten();
-        let queues: Vec<PathBuf> = names
-            .filter(|queue| queue.file_name().to_string_lossy().starts_with("rx-"))
-            .map(|q| q.path())
-            .collect();
+        let queues = receive_queues(&entry.path());
         let spreads = |queue: &PathBuf| {
             let mask = fs::read_to_string(queue.join("rps_cpus")).unwrap_or_default();
             mask.bytes().any(|digit| digit.is_ascii_hexdigit() && digit != b'0')

@@ -228,6 +228,40 @@ fn capabilities_count_as_what_they_allow() {
 }
 
 #[test]
+fn what_af_xdp_lacks_is_told() {
+    let capable = format!("CapEff:\t{:016x}\nCpus_allowed_list:\t0-1\n", 1_u64 << 39 | 1 << 13 | 1 << 12);
+    let little = "Max open files 1048576 1048576 files\nMax locked memory 1048576 1048576 bytes\n";
+    let verdict = |interface: &str, changes: &[(&str, &str)]| {
+        let root = tree(changes);
+        let asked = Asked { xdp: Some(interface.to_owned()), ..asked() };
+        let rows = rows(root.path(), &asked, trials());
+        let row = rows.iter().find(|row| row.check == "xdp").unwrap().clone();
+        (row.verdict, row.text)
+    };
+    let rights: &[(&str, &str)] = &[("proc/self/status", &capable), ("sys/class/net/eth0/type", "1\n")];
+    let with = |more: (&'static str, &'static str)| [rights, &[more]].concat();
+    let (ok, text) = verdict("eth0", rights);
+    assert!(ok == Verdict::Ok && text == "eth0, 2 queue(s), whose interrupts are not held back", "{text}");
+    let (fault, text) = verdict("eth7", rights);
+    assert!(fault == Verdict::Fault && text.contains("no such interface"), "{text}");
+    for (changes, expected) in [
+        (vec![], "may not attach"),
+        (with(("sys/class/net/eth0/type", "65534\n")), "no Ethernet"),
+        (with(("proc/sys/kernel/osrelease", "5.4.0-91-generic\n")), "too old"),
+        (with(("proc/self/limits", little)), "lock 8 MiB, but the limit is 1024 KiB"),
+    ] {
+        let (advice, text) = verdict("eth0", &changes);
+        assert!(advice == Verdict::Advice && text.contains(expected), "{expected}: {text}");
+    }
+    let held_back = [
+        ("sys/class/net/eth0/napi_defer_hard_irqs", "2\n"),
+        ("sys/class/net/eth0/gro_flush_timeout", "50000\n"),
+    ];
+    let (ok, text) = verdict("eth0", &[rights, &held_back].concat());
+    assert!(ok == Verdict::Ok && text.ends_with("are held back for 50 us"), "{text}");
+}
+
+#[test]
 fn queues_are_compared_with_the_workers() {
     let one_queue = |mask: &str| {
         let root = tree(&[("sys/class/net/eth0/queues/rx-0/rps_cpus", mask)]);

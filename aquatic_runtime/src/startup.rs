@@ -207,7 +207,9 @@ fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-fn parse_release(release: &str) -> Option<(u32, u32)> {
+/// Major and minor number of a kernel's release.
+#[must_use]
+pub fn parse_release(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }

@@ -179,6 +179,8 @@ fn asked(config: &TrackerConfig, mode: Mode, listeners: Vec<Listener>) -> Asked 
         endpoints: endpoints(config),
         unix_socket: config.serves_tcp(mode) && network.has_unix_socket(),
         receive_buffer: config.udp.socket_recv_buffer_size as u64,
+        xdp: (config.protocols(mode).udp && !network.xdp_interface.is_empty())
+            .then(|| network.xdp_interface.clone()),
         backlog: network.tcp_backlog.into(),
         max_connections: config.connections.max_connections as u64,
         proxied: config.serves_tcp(mode) && !config.proxies.trusted_proxies.is_empty(),

@@ -9,6 +9,7 @@ pub(crate) mod memory;
 pub(crate) mod processors;
 pub(crate) mod tcp;
 pub(crate) mod udp;
+pub(crate) mod xdp;
 
 use aquatic_cli_helpers::report::{Remedies, Row, Verdict};
 
