@@ -15,6 +15,7 @@
 mod core;
 mod model;
 mod network;
+mod nodes;
 mod webtorrent;
 mod ws_model;
 

@@ -366,7 +366,7 @@ impl Simulation {
 }
 
 /// Appends a masked frame.
-fn frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
     const MASK: [u8; 4] = [1, 2, 3, 4];
     out.push(first);
     match payload.len() {
@@ -381,7 +381,7 @@ fn frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Takes the first frame, once it is complete.
-fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+pub(crate) fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     let (header, length) = match *bytes.as_slice() {
         [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
         [_, length @ 0..=125, ..] => (2, usize::from(length)),

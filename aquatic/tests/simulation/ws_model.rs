@@ -18,6 +18,8 @@ struct Registration {
     client: Client,
     seeder: bool,
     seen: u32,
+    /// Whether the connection is one of another node.
+    remote: bool,
 }
 
 struct Peer {
@@ -54,6 +56,16 @@ pub(crate) struct WsAnswer {
     pub(crate) peer_id: PeerId,
     pub(crate) to: PeerId,
     pub(crate) offer: String,
+}
+
+/// What another node has told about one of its peers.
+pub(crate) struct WsChange {
+    pub(crate) client: Client,
+    pub(crate) info_hash: InfoHash,
+    pub(crate) peer_id: PeerId,
+    /// Whether it is a seeder, and counted as a download; `None` if it left.
+    pub(crate) present: Option<(bool, bool)>,
+    pub(crate) seen: u32,
 }
 
 /// What the reply to an announce has to say.
@@ -102,8 +114,12 @@ impl WsModel {
             self.leave(client, &info_hash, &peer_id);
         } else {
             let swarm = self.swarms.entry(info_hash).or_default();
-            let registration = Registration { client, seeder, seen: now };
+            let registration = Registration { client, seeder, seen: now, remote: false };
             match swarm.peers.get_mut(&peer_id) {
+                Some(peer) if peer.registration.remote => {
+                    peer.claimant = Some(peer.registration);
+                    peer.registration = registration;
+                }
                 Some(peer) if peer.registration.client != client => {
                     peer.claimant = Some(registration);
                     contested = true;
@@ -184,6 +200,58 @@ impl WsModel {
         self.swarms.retain(|_, swarm| !swarm.peers.is_empty());
     }
 
+    /// Applies what another node has told.
+    pub(crate) fn apply(&mut self, change: &WsChange, now: u32, max_age: u32) {
+        let WsChange { client, info_hash, peer_id, present, seen } = *change;
+        let Some((seeder, completed)) = present else {
+            return self.leave(client, &info_hash, &peer_id);
+        };
+        let registration = Registration { client, seeder, seen, remote: true };
+        if registration.is_old(now, max_age) {
+            return;
+        }
+        let swarm = self.swarms.entry(info_hash).or_default();
+        let new = Peer { registration, claimant: None, counted: false, pending: Vec::new() };
+        let peer = swarm.peers.entry(peer_id).or_insert(new);
+        if peer.registration.client != client {
+            if peer.claimant.is_none_or(|claimant| claimant.remote) {
+                peer.claimant = Some(registration);
+            }
+            return;
+        }
+        let seen = peer.registration.seen.max(seen);
+        peer.registration = Registration { seen, ..registration };
+        swarm.downloaded += u32::from(completed && !peer.counted);
+        peer.counted |= completed;
+    }
+
+    /// Removes all peers of connections.
+    pub(crate) fn forget(&mut self, gone: impl Fn(Client) -> bool) {
+        for swarm in self.swarms.values_mut() {
+            for peer in swarm.peers.values_mut() {
+                peer.claimant = peer.claimant.filter(|claimant| !gone(claimant.client));
+            }
+            let ids: Vec<_> = swarm.peers.iter().map(|(id, peer)| (*id, peer.registration.client)).collect();
+            for (id, _) in ids.iter().filter(|(_, client)| gone(*client)) {
+                swarm.release(id);
+            }
+        }
+        self.swarms.retain(|_, swarm| !swarm.peers.is_empty());
+    }
+
+    /// Notes that an offer does not reach its receiver, which has left.
+    pub(crate) fn lose_offer(&mut self, offer: &str) {
+        let (number, at) = offer.split_once('.').unwrap();
+        let offering = self.offerings.get_mut(&number.parse().unwrap()).unwrap();
+        let receiver = &mut offering.receivers[at.parse::<usize>().unwrap()];
+        assert_eq!(receiver.replace(usize::MAX), None, "offer {offer} was relayed");
+    }
+
+    /// The peer ids of a torrent.
+    pub(crate) fn peer_ids(&self, info_hash: &InfoHash) -> BTreeSet<PeerId> {
+        self.swarms.get(info_hash).into_iter().flat_map(|swarm| swarm.peers.keys().copied()).collect()
+    }
+
     /// Notes that nothing reaches a connection any more.
     pub(crate) fn close(&mut self, client: Client) {
         self.closed.insert(client);
@@ -199,7 +267,7 @@ impl WsModel {
     /// Removes claimants and peers that have not announced for `max_age` seconds.
     pub(crate) fn expire(&mut self, now: u32, max_age: u32, expires: impl Fn(&InfoHash) -> bool) {
         for (_, swarm) in self.swarms.iter_mut().filter(|(info_hash, _)| expires(info_hash)) {
-            let is_old = |registration: Registration| now - registration.seen > max_age;
+            let is_old = |registration: Registration| registration.is_old(now, max_age);
             let mut old = Vec::new();
             for (id, peer) in &mut swarm.peers {
                 peer.claimant = peer.claimant.filter(|claimant| !is_old(*claimant));
@@ -264,6 +332,13 @@ impl WsModel {
     /// Number of peers.
     pub(crate) fn peers(&self) -> usize {
         self.swarms.values().map(|swarm| swarm.peers.len()).sum()
+    }
+}
+
+impl Registration {
+    /// Whether it has expired: half of the time later if other nodes have to hear of it.
+    fn is_old(self, now: u32, max_age: u32) -> bool {
+        now - self.seen > max_age + if self.remote { max_age / 2 } else { 0 }
     }
 }
 

@@ -23,7 +23,7 @@ labels! {
 }
 
 /// Numbers since this process started.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NodeCounts {
     /// Changes that were published.
     pub(crate) published: u64,

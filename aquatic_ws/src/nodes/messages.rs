@@ -1,8 +1,7 @@
 //! Messages to one node: offers for its clients, the answers to offers of its clients, and errors.
 //!
 //! A message is its kind in one byte, the length of its body in four, big-endian, and the body. That of an
-//! offer and an answer is as in this table; that of "no such peer" ends before the second peer id, and "send
-//! your peers again" has none.
+//! offer and an answer is as in this table; that of "no such peer" ends before the second peer id.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -23,7 +22,7 @@ use aquatic_ws_protocol::{Description, OfferId};
 use crate::swarm::NodeConnection;
 
 /// Maximum length of a message in bytes. A longer offer or answer is not sent to other nodes.
-pub const MAX_LENGTH: usize = 256 << 10;
+pub const MAX_LENGTH: usize = 128 << 10;
 
 /// Length of kind and length.
 const HEAD: usize = 5;
@@ -31,7 +30,6 @@ const HEAD: usize = 5;
 const OFFER: u8 = 1;
 const ANSWER: u8 = 2;
 const NO_SUCH_PEER: u8 = 3;
-const RESEND: u8 = 4;
 
 /// Message from another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +40,6 @@ pub enum NodeMessage<'a> {
     Answer(Exchange<'a>),
     /// An offer could not be delivered, because its receiver is not in the swarm.
     NoSuchPeer(Receiver),
-    /// The other node lacks peers of this one.
-    Resend,
 }
 
 /// Peer that an offer is for, and its connection.
@@ -89,13 +85,11 @@ impl NodeMessage<'_> {
             Self::Offer(_) => OFFER,
             Self::Answer(_) => ANSWER,
             Self::NoSuchPeer(_) => NO_SUCH_PEER,
-            Self::Resend => RESEND,
         });
         out.extend_from_slice(&[0; 4]);
         match self {
             Self::Offer(exchange) | Self::Answer(exchange) => exchange.write(out),
             Self::NoSuchPeer(receiver) => receiver.write(out),
-            Self::Resend => {}
         }
         let length = out.len() - start;
         if length > MAX_LENGTH {
@@ -120,7 +114,6 @@ impl<'a> NodeMessage<'a> {
             OFFER => Self::Offer(Exchange::take(rest)?),
             ANSWER => Self::Answer(Exchange::take(rest)?),
             NO_SUCH_PEER => Self::NoSuchPeer(Receiver::take(rest)?),
-            RESEND => Self::Resend,
             _ => return Err(BadMessage),
         };
         if rest.is_empty() { Ok(message) } else { Err(BadMessage) }
@@ -176,8 +169,8 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Hands each of several messages to the cores that have to receive it. Returns the number of those that
-/// have none.
+/// Hands each of several messages to the core that has to receive it. Returns the number of those that have
+/// none.
 pub fn split(messages: &[u8], steering: &Steering, mut to: impl FnMut(usize, &[u8])) -> usize {
     let (mut rest, mut lost) = (messages, 0);
     while !rest.is_empty() {
@@ -190,7 +183,6 @@ pub fn split(messages: &[u8], steering: &Steering, mut to: impl FnMut(usize, &[u
                 Some(info_hash) => to(steering.owner(&InfoHash(*info_hash)), message),
                 None => lost += 1,
             },
-            (RESEND, _) => (0..steering.cores()).for_each(|core| to(core, message)),
             _ => lost += 1,
         }
     }
@@ -231,12 +223,11 @@ mod tests {
         }
     }
 
-    fn all() -> [NodeMessage<'static>; 4] {
+    fn all() -> [NodeMessage<'static>; 3] {
         [
             NodeMessage::Offer(exchange("é\u{1}", r#"{"sdp":"v=0"}"#)),
             NodeMessage::Answer(exchange("", "{}")),
             NodeMessage::NoSuchPeer(RECEIVER),
-            NodeMessage::Resend,
         ]
     }
 
@@ -270,11 +261,12 @@ mod tests {
 
     #[test]
     fn what_is_behind_a_bad_message_is_read() {
-        for bad in [&[9, 0, 0, 0, 1, 7][..], &[RESEND, 0, 0, 0, 1, 7], &[OFFER, 0, 0, 0, 2, 7, 7]] {
-            let bytes = [bad, &written([NodeMessage::Resend])].concat();
+        for bad in [&[9, 0, 0, 0, 1, 7][..], &[NO_SUCH_PEER, 0, 0, 0, 0], &[OFFER, 0, 0, 0, 2, 7, 7]] {
+            let good = NodeMessage::NoSuchPeer(RECEIVER);
+            let bytes = [bad, &written([good.clone()])].concat();
             let mut rest = bytes.as_slice();
             assert_eq!(NodeMessage::take(&mut rest), Err(BadMessage));
-            assert_eq!(NodeMessage::take(&mut rest), Ok(NodeMessage::Resend));
+            assert_eq!(NodeMessage::take(&mut rest), Ok(good));
         }
         let mut bytes = written([NodeMessage::Offer(exchange("a", "{}"))]);
         for flaw in [b'[', 0xff] {
@@ -293,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn every_message_reaches_its_cores() {
+    fn every_message_reaches_its_core() {
         let steering = Steering::new(3, [5; 8]);
         let bytes = written(all());
         let mut cores: [Vec<u8>; 3] = Default::default();
@@ -301,7 +293,7 @@ mod tests {
         assert_eq!(lost, 0);
         for (core, bytes) in cores.iter().enumerate() {
             let owns = steering.owner(&RECEIVER.info_hash) == core;
-            let kinds = [core == 1, owns, owns, true];
+            let kinds = [core == 1, owns, owns];
             let expected =
                 written(all().into_iter().zip(kinds).filter(|(_, here)| *here).map(|(one, _)| one));
             assert_eq!(*bytes, expected, "core {core}");

@@ -96,7 +96,7 @@ mod tests {
             added += 1;
         }
         assert!((550..570).contains(&added), "{added} of 30 KB are 16 MiB");
-        assert_eq!(outbox.push(two, &NodeMessage::Resend), Err(NotAdded::Full));
+        assert_eq!(outbox.push(two, &offer("{}")), Err(NotAdded::Full));
         let mut taken = 0;
         while let Some((node, messages)) = outbox.take() {
             assert_eq!(node, one);
@@ -118,7 +118,7 @@ mod tests {
             [70_000, 300_000].map(|length| format!(r#"{{"at":"{}"}}"#, "x".repeat(length)));
         for node in [one, two] {
             outbox.push(node, &offer(&long)).unwrap();
-            outbox.push(node, &NodeMessage::Resend).unwrap();
+            outbox.push(node, &offer("{}")).unwrap();
             assert_eq!(outbox.push(node, &offer(&too_long)), Err(NotAdded::TooLong));
         }
         outbox.forget(one);

@@ -54,6 +54,12 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         self.nodes.as_mut()?.outbox.take()
     }
 
+    /// Returns whether peers of gone nodes are left.
+    #[must_use]
+    pub fn is_forgetting(&self) -> bool {
+        self.swarms.is_forgetting()
+    }
+
     /// Continues to publish all peers again and to remove those of gone nodes. To be called a few times a
     /// second at least.
     pub fn advance_cluster(&mut self, now: Seconds) {
@@ -68,11 +74,6 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         self.swarms.resend();
     }
 
-    /// Asks a node to publish all of its peers again. To be called on one core.
-    pub fn request_peers(&mut self, of: NodeNumber) {
-        send(self, of, &NodeMessage::Resend);
-    }
-
     /// Removes the peers of a node that is gone, little by little, and what waits to be sent to it.
     pub fn forget_node(&mut self, node: NodeNumber) {
         self.swarms.forget_node(node);
@@ -81,7 +82,8 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         }
     }
 
-    /// Accepts the changes of a node that was gone.
+    /// Accepts the changes of a node that was gone, or of another one that has its number, once the peers of
+    /// the first are removed.
     pub fn readmit_node(&mut self, node: NodeNumber) {
         self.swarms.readmit_node(node);
     }
@@ -117,9 +119,9 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     }
 
     /// Returns how many changes of other nodes were served, by what became of them.
-    pub fn applied_changes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.nodes.as_ref().map(|nodes| nodes.counts.applied).unwrap_or_default();
-        ChangeOutcome::ALL.into_iter().map(ChangeOutcome::name).zip(counts)
+    pub fn applied_changes(&self) -> impl Iterator<Item = (&'static str, u64)> + use<F> {
+        let counts = self.nodes.as_ref().map(|nodes| nodes.counts).unwrap_or_default();
+        ChangeOutcome::ALL.into_iter().map(ChangeOutcome::name).zip(counts.applied)
     }
 
     fn count_change(&mut self, outcome: ChangeOutcome) {
@@ -170,7 +172,6 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
                 Ok(NodeMessage::NoSuchPeer(Receiver { connection, info_hash, peer_id })) => {
                     self.swarms.leave(&info_hash, &peer_id, connection.of(node));
                 }
-                Ok(NodeMessage::Resend) => self.resend_peers(),
                 Err(_) => self.counters.drop_one(DropReason::NodeMalformed),
             }
         }

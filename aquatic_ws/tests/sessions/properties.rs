@@ -139,8 +139,7 @@ fn of_node(kind: u8, numbers: &[u8]) -> Vec<u8> {
     let message = match kind >> 2 & 3 {
         0 => NodeMessage::Offer(exchange),
         1 => NodeMessage::Answer(exchange),
-        2 => NodeMessage::NoSuchPeer(exchange.receiver),
-        _ => NodeMessage::Resend,
+        _ => NodeMessage::NoSuchPeer(exchange.receiver),
     };
     message.write(&mut out).expect("it is short");
     out

@@ -20,7 +20,7 @@ const MAX_WAITING: usize = 65_536;
 
 /// Number of passes of expiry during which peers of a gone node are removed. One that is moved during a pass
 /// may be missed by it.
-const PASSES: usize = 4;
+const PASSES: u32 = 4;
 
 /// Work of one step of publishing all peers again, in units: one per visited peer or torrent.
 const RESEND_WORK: u32 = 4096;
@@ -50,8 +50,10 @@ pub(super) struct Replication {
     resend: Option<Cursor>,
     /// Whether all peers have to be published again, after the pass in progress.
     resend_wanted: bool,
-    /// Nodes that are gone, as bits, by the number of passes of expiry that have ended since.
-    gone: [u128; PASSES],
+    /// Nodes that are gone, as bits.
+    gone: u128,
+    /// Number of passes of expiry until the peers of all gone nodes are removed.
+    passes_left: u32,
 }
 
 impl Replication {
@@ -62,12 +64,13 @@ impl Replication {
             dropped: 0,
             resend: None,
             resend_wanted: true,
-            gone: [0; PASSES],
+            gone: 0,
+            passes_left: 0,
         }
     }
 
     fn is_gone(&self, node: NodeNumber) -> bool {
-        self.gone.iter().any(|nodes| nodes >> node.get() & 1 == 1)
+        self.gone >> node.get() & 1 == 1
     }
 
     /// Returns whether a peer of another node has expired.
@@ -109,8 +112,7 @@ impl Replication {
 
     /// Handles that a pass of expiry has ended.
     pub(super) fn end_pass(&mut self) {
-        self.gone.rotate_right(1);
-        self.gone[0] = 0;
+        self.passes_left = self.passes_left.saturating_sub(1);
     }
 }
 
@@ -178,6 +180,12 @@ impl Swarms {
         })
     }
 
+    /// Returns the number of peers that are connected to this node.
+    #[must_use]
+    pub fn own_peers(&self) -> usize {
+        self.peers.total() - self.peers.of_other_nodes()
+    }
+
     /// Returns the number of changes dropped so far because too many waited.
     #[must_use]
     pub fn dropped_changes(&self) -> u64 {
@@ -230,24 +238,27 @@ impl Swarms {
         self.replication.as_ref().is_some_and(|replication| replication.is_gone(node))
     }
 
-    /// Begins to remove the peers of a node that is gone. Its changes are ignored until they are removed.
+    /// Begins to remove the peers of a node that is gone, and ignores its changes until its number is used
+    /// again.
     pub fn forget_node(&mut self, node: NodeNumber) {
         if let Some(replication) = &mut self.replication {
-            replication.gone[0] |= 1 << node.get();
+            replication.gone |= 1 << node.get();
+            replication.passes_left = PASSES;
         }
     }
 
-    /// Accepts the changes of a node again, which keeps what has not been removed.
+    /// Accepts the changes of a node that was gone, which keeps its peers if it is the same run. Not to be
+    /// called for another one before the peers are removed.
     pub fn readmit_node(&mut self, node: NodeNumber) {
         if let Some(replication) = &mut self.replication {
-            replication.gone.iter_mut().for_each(|nodes| *nodes &= !(1 << node.get()));
+            replication.gone &= !(1 << node.get());
         }
     }
 
     /// Returns whether peers of gone nodes are left, so that the next passes of expiry should be quick.
     #[must_use]
     pub fn is_forgetting(&self) -> bool {
-        self.replication.as_ref().is_some_and(|replication| replication.gone != [0; PASSES])
+        self.replication.as_ref().is_some_and(|replication| replication.passes_left > 0)
     }
 
     /// Applies a change that a node published so many seconds ago. Nothing of it is published again.
