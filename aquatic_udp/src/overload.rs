@@ -125,6 +125,18 @@ const WORTHWHILE: f64 = 0.02;
 /// Weight of the last interval in averages.
 const SMOOTHING: f64 = 0.3;
 
+/// Share of what was offered lately below which senders pause: what an interval shows then is not what they
+/// send when they go on.
+const PAUSED: f64 = 0.7;
+
+/// Time in which what counts as offered lately falls by the factor *e* while less is offered, and time after
+/// which a pause is a change.
+const OFFERED_LATELY: f64 = 0.3;
+const MAX_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bounds of the factor by which rates in samples are brought up to what is offered.
+const SCALES: (f64, f64) = (0.25, 4.0);
+
 /// Maximum number of networks that are considered per interval and prefix length.
 const MAX_CANDIDATES: usize = 256;
 
@@ -211,6 +223,9 @@ pub(crate) struct OverloadControl {
     /// The crowd as the kernel knows it.
     known: Option<NetworkSet>,
     others: u32,
+    /// Datagrams per second that were offered lately, and when senders began to pause.
+    offered: f64,
+    paused_since: Option<Duration>,
     /// Datagrams per second that all unlisted networks send which are not of the crowd.
     others_rate: f64,
     /// What is asked for as a share of the capacity, on average.
@@ -258,6 +273,8 @@ impl OverloadControl {
             flagged: Heavy::new(everything, 1.0, 0.0, Duration::ZERO),
             known: None,
             others: 0,
+            offered: 0.0,
+            paused_since: None,
             others_rate: 0.0,
             load: 0.0,
             calm: CALM,
@@ -326,10 +343,17 @@ impl OverloadControl {
         self.consider(source, loads);
         if has_filter && self.has_large_filter {
             let rate = f64::from(loads[crowd::LEVEL]) / f64::from(PRICE) / self.window;
-            self.crowd.observe(network, rate, now);
+            // Connects give way before.
+            let datagrams = if is_connect { 0.0 } else { 1.0 / sampled };
+            self.crowd.observe(network, (rate, datagrams), now);
         }
         if flagged == Some(true) {
             return self.flagged.drops(is_draining, has_filter);
+        }
+        if flagged == Some(false) && is_draining && self.flagged.share < 1.0 {
+            // The kernel does not know it yet. Dropped, it makes room to find out about others.
+            self.others = self.others.saturating_add(1);
+            return true;
         }
         self.others = self.others.saturating_add(1);
         is_connect && self.connects.drops(is_draining, has_filter)
@@ -378,12 +402,13 @@ impl OverloadControl {
         let received = f64::from(activity.received);
         let offered = (received + f64::from(dropped) + grown).max(received / 2.0) / passed;
         let missed = if self.is_draining { offered * passed / received.max(1.0) } else { 1.0 };
-        let others = self.measure(now, passed, offered);
+        let is_paused = self.is_paused(now, passed, offered);
+        let others = self.measure(now, passed, offered, is_paused);
         self.list_candidates(now, missed);
         let wanted = (self.capacity * WANTED_QUEUE).max(MAX_QUEUE_LEAST / 2.0);
         let lacking = (wanted - waiting) / self.capacity;
         let is_idle = busy < passed * (1.0 - IDLE_SHARE);
-        let filled = self.fill(lacking, is_idle, is_too_long, others);
+        let filled = self.fill(lacking, is_idle && !is_paused, is_too_long, others);
         let is_dropping = self.divide(now, self.capacity * filled, others);
         self.is_draining = is_too_long;
         self.to_drain = match (is_too_long, grown > received / 4.0) {
@@ -392,8 +417,10 @@ impl OverloadControl {
             (true, true) => u32::MAX,
             (true, false) => (-lacking * self.capacity) as u32,
         };
-        let load = (self.asked() / self.capacity).min(MAX_LOAD);
-        self.load += (load - self.load) * LOAD_SMOOTHING;
+        let load = (self.asked().min(offered) / self.capacity).min(MAX_LOAD);
+        if !is_paused {
+            self.load += (load - self.load) * LOAD_SMOOTHING;
+        }
         let is_needed = is_dropping && self.load > SERVABLE;
         self.follow(now, is_needed, offered * passed)
     }
@@ -433,8 +460,11 @@ impl OverloadControl {
         self.overflows = 0;
         self.table = Some(LoadTable::new(TABLE_LINES_LOG2, self.key, DECAY_PER_SECOND));
         (self.is_draining, self.to_drain) = (true, u32::MAX);
+        self.crowd.begin(now);
         self.others = 0;
         self.others_rate = 0.0;
+        self.offered = 0.0;
+        self.paused_since = None;
         self.load = MAX_LOAD;
         let has_returned = self.ended.is_some_and(|ended| now.saturating_sub(ended) < RETURNS_WITHIN);
         self.calm = if has_returned { (self.calm * 2).min(MAX_CALM) } else { CALM };
@@ -452,11 +482,25 @@ impl OverloadControl {
         }
     }
 
+    /// Whether senders pause, so that rates of the interval say nothing. The kernel counts what it drops,
+    /// too, so what is offered is exact.
+    fn is_paused(&mut self, now: Duration, passed: f64, offered: f64) -> bool {
+        if offered >= self.offered * PAUSED {
+            self.offered = average(self.offered, offered);
+            self.paused_since = None;
+            return false;
+        }
+        self.offered *= (-passed / OFFERED_LATELY).exp();
+        let begin = now.saturating_sub(Duration::from_secs_f64(passed));
+        let since = *self.paused_since.get_or_insert(begin);
+        now.saturating_sub(since) < MAX_PAUSE
+    }
+
     /// Takes the rates of the interval and returns that of all unlisted networks. What is received from a
     /// full buffer is a sample of what is offered.
-    fn measure(&mut self, now: Duration, passed: f64, offered: f64) -> f64 {
+    fn measure(&mut self, now: Duration, passed: f64, offered: f64, is_paused: bool) -> f64 {
         let has_filter = self.has_filter;
-        if now.saturating_sub(Duration::from_secs_f64(passed)) < self.filtered_from {
+        if is_paused || now.saturating_sub(Duration::from_secs_f64(passed)) < self.filtered_from {
             let all = self.heavy.iter_mut().chain([&mut self.connects, &mut self.flagged]);
             all.for_each(|heavy| heavy.seen = 0);
             self.others = 0;
@@ -470,11 +514,9 @@ impl OverloadControl {
         let connects = rate_of(&mut self.connects);
         let flagged = rate_of(&mut self.flagged);
         let rates: Vec<f64> = self.heavy.iter_mut().map(rate_of).collect();
-        let sum = rates.iter().sum::<f64>() + others + flagged;
-        // Later, what the kernel drops is what the filter drops.
-        let is_filtering =
-            self.heavy.iter().chain([&self.connects, &self.flagged]).any(|heavy| heavy.in_kernel < 1.0);
-        let scale = if self.is_draining && !is_filtering && sum > 0.0 { offered / sum } else { 1.0 };
+        let sum = rates.iter().sum::<f64>() + others + flagged + connects * (1.0 - self.connects.in_kernel);
+        // What is received is a sample of all that is offered, also while more passes than is received.
+        let scale = if sum > 0.0 { (offered / sum).clamp(SCALES.0, SCALES.1) } else { 1.0 };
         self.connects.rate = average(self.connects.rate, connects * scale);
         self.flagged.rate = average(self.flagged.rate, flagged * scale);
         for (heavy, rate) in self.heavy.iter_mut().zip(rates) {
@@ -536,7 +578,7 @@ impl OverloadControl {
         let for_heavy = (capacity - without_connects - connects).max(least);
         let level = level(self.heavy.iter().chain([&self.flagged]), for_heavy);
         let most = self.capacity * LISTED_SHARE;
-        self.crowd.adapt(now, without_connects, (level, self.capacity), most);
+        self.crowd.adapt(now, (level, self.capacity), self.window, most);
         for heavy in self.heavy.iter_mut().chain([&mut self.flagged]) {
             heavy.share = share_of(level * heavy.weight, heavy.rate);
         }

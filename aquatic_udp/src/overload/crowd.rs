@@ -1,5 +1,6 @@
 //! Floods from thousands of networks, none of which sends enough to be listed: networks that send more than a
-//! rate are flagged, and share what is left to them. The rate falls while the others alone are too much.
+//! rate are flagged, and share what is left to them. The rate is the largest one at which the others alone
+//! are not too much. It is read from a histogram, so it falls at once; it rises slowly.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,10 +24,16 @@ const LEAST_RATE: f64 = 20.0;
 /// Share of the capacity that the others should take at most.
 const MOST_OTHERS: f64 = 0.6;
 
-/// Change of the rate, and the time between two changes: the kernel knows what follows from the last one.
-const FALL: f64 = 0.4;
+/// Rise of the rate, and the time between two changes.
 const RISE: f64 = 1.1;
-const ADAPT_INTERVAL: Duration = Duration::from_millis(120);
+const ADAPT_INTERVAL: Duration = Duration::from_millis(60);
+
+/// Datagrams of a network that have to be known, so that nobody is flagged who sends a few.
+const LEAST_SEEN: f64 = 4.0;
+
+/// Number of buckets of rates from [`LEAST_RATE`] on, and of those in which rates double.
+const BUCKETS: usize = 64;
+const BUCKETS_PER_DOUBLING: f64 = 4.0;
 
 /// Time after which a network that is not above half of the rate any more is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
@@ -42,6 +49,8 @@ pub(super) struct Crowd {
     networks: HashMap<Prefix, (Duration, bool)>,
     /// Rate from which on a network is flagged.
     rate: f64,
+    /// Datagrams since the rate was adapted last, by the rate of their networks.
+    histogram: [f64; BUCKETS],
     adapted: Duration,
     built: Duration,
     has_changed: bool,
@@ -54,6 +63,7 @@ impl Crowd {
             keys: 0,
             networks: HashMap::new(),
             rate: f64::INFINITY,
+            histogram: [0.0; BUCKETS],
             adapted: Duration::ZERO,
             built: Duration::ZERO,
             has_changed: false,
@@ -75,8 +85,15 @@ impl Crowd {
         if self.networks.is_empty() { None } else { self.networks.get(&network).map(|&(_, known)| known) }
     }
 
-    /// Takes in the rate of a network.
-    pub(super) fn observe(&mut self, network: Prefix, rate: f64, now: Duration) {
+    /// Begins with an overload.
+    pub(super) fn begin(&mut self, now: Duration) {
+        self.clear();
+        (self.adapted, self.built) = (now, now);
+    }
+
+    /// Takes in a datagram, which stands for `datagrams`, and the rate of its network.
+    pub(super) fn observe(&mut self, network: Prefix, (rate, datagrams): (f64, f64), now: Duration) {
+        self.histogram[bucket(rate)] += datagrams;
         if rate < self.rate / 2.0 {
             return;
         }
@@ -88,18 +105,22 @@ impl Crowd {
         }
     }
 
-    /// Adapts the rate to what all others send, and to what each flagged network is left. `most` is the
-    /// largest rate of interest.
-    pub(super) fn adapt(&mut self, now: Duration, others: f64, (level, capacity): (f64, f64), most: f64) {
-        if now.saturating_sub(self.adapted) < ADAPT_INTERVAL {
+    /// Adapts the rate to what the others send, and to what each flagged network is left. `window` are the
+    /// seconds for which rates were taken, and `most` is the largest rate of interest.
+    pub(super) fn adapt(&mut self, now: Duration, (level, capacity): (f64, f64), window: f64, most: f64) {
+        let passed = now.saturating_sub(self.adapted);
+        if passed < ADAPT_INTERVAL {
             return;
         }
         self.adapted = now;
+        let datagrams = std::mem::replace(&mut self.histogram, [0.0; BUCKETS]);
+        let least = LEAST_RATE.max(LEAST_SEEN / window).min(most);
+        let rate = rate_above(&datagrams, capacity * MOST_OTHERS * passed.as_secs_f64()).clamp(least, most);
         self.rate = self.rate.min(most);
-        if others > capacity * MOST_OTHERS {
-            self.rate = (self.rate * FALL).max(LEAST_RATE);
+        if rate < self.rate {
+            self.rate = rate;
         } else if self.rate < level {
-            self.rate = (self.rate * RISE).min(most);
+            self.rate = (self.rate * RISE).min(rate);
         }
     }
 
@@ -131,8 +152,25 @@ impl Crowd {
     pub(super) fn clear(&mut self) {
         self.networks = HashMap::new();
         self.rate = f64::INFINITY;
+        self.histogram = [0.0; BUCKETS];
         self.has_changed = false;
     }
+}
+
+fn bucket(rate: f64) -> usize {
+    // Below the least rate it is 0: the conversion saturates.
+    (((rate / LEAST_RATE).log2() * BUCKETS_PER_DOUBLING) as usize).min(BUCKETS - 1)
+}
+
+/// The largest rate below which there are at most `most` datagrams.
+fn rate_above(datagrams: &[f64; BUCKETS], most: f64) -> f64 {
+    let mut sum = 0.0;
+    let is_too_much = |&in_bucket: &f64| {
+        sum += in_bucket;
+        sum > most
+    };
+    let first = datagrams.iter().position(is_too_much);
+    first.map_or(f64::INFINITY, |first| LEAST_RATE * (first as f64 / BUCKETS_PER_DOUBLING).exp2())
 }
 
 fn first_address(network: &Prefix) -> IpAddr {

@@ -22,6 +22,9 @@ const CAPACITY: f64 = 1.0 / (SERVED + BATCH_COST / BATCH as f64);
 /// Memory of the receive buffer: a quarter of what the kernel makes of the default.
 const BUFFER_BYTES: usize = 1_000_000;
 
+/// Datagrams per second of a client that is polite.
+const POLITE_RATE: f64 = 20.0;
+
 /// Seconds after which clients that wait for a reply send again.
 const TIMEOUT: f64 = 0.25;
 
@@ -45,6 +48,11 @@ struct Simulation {
     filter: Option<DropFilter>,
     takes_filters: bool,
     sources: Vec<Source>,
+    /// Sources that send for some seconds and then pause for some.
+    pausing: std::ops::Range<usize>,
+    pauses: (f64, f64),
+    /// Datagrams that a source sends together.
+    burst: u32,
     queue: VecDeque<(usize, f64)>,
     /// Datagrams that the kernel hands out without a lock: it takes all that wait when it has none left.
     taken: usize,
@@ -72,6 +80,9 @@ impl Simulation {
             filter: None,
             takes_filters: true,
             sources: Vec::new(),
+            pausing: 0..0,
+            pauses: (1.0, 0.0),
+            burst: 1,
             queue: VecDeque::new(),
             taken: 0,
             deficit: 0,
@@ -109,7 +120,7 @@ impl Simulation {
     fn add_polite(&mut self) -> std::ops::Range<usize> {
         let start = self.sources.len();
         for number in 0..20 {
-            self.add(&format!("10.{number}.0.1"), 1, 20.0, false);
+            self.add(&format!("10.{number}.0.1"), 1, POLITE_RATE, false);
         }
         start..self.sources.len()
     }
@@ -130,10 +141,19 @@ impl Simulation {
             if source.rate == 0.0 {
                 continue;
             }
-            source.sent += 1;
-            let gap = (0.5 + self.rng.random::<f64>()) / source.rate;
+            let (sends, pauses) = self.pauses;
+            let phase = (time as f64 / 1e9) % (sends + pauses);
+            if self.pausing.contains(&at) && phase > sends {
+                let jitter = self.rng.random::<f64>() / source.rate;
+                let next = time + ((sends + pauses - phase + jitter) * 1e9) as u64;
+                self.arrivals.push(Reverse((next, at)));
+                continue;
+            }
+            let burst = if source.rate > POLITE_RATE { self.burst } else { 1 };
+            source.sent += burst;
+            let gap = (0.5 + self.rng.random::<f64>()) * f64::from(burst) / source.rate;
             self.arrivals.push(Reverse((time + (gap * 1e9) as u64, at)));
-            self.send(at, time);
+            (0..burst).for_each(|_| self.send(at, time));
         }
     }
 
@@ -269,7 +289,7 @@ impl Simulation {
         self.run(2.0);
         let (goodput, (lost, p99)) = (self.goodput(2.0), self.fate(polite));
         assert!(goodput >= least_goodput, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
-        assert!(lost < 0.01 && p99 < 0.012, "lost {lost:.4}, p99 {p99:.4}");
+        assert!(lost < 0.01 && p99 < 0.016, "lost {lost:.4}, p99 {p99:.4}");
     }
 }
 
@@ -279,7 +299,7 @@ fn a_few_addresses_cannot_crowd_out_others() {
         let mut simulation = Simulation::new(seed);
         let polite = simulation.add_polite();
         simulation.add("192.0.2.0", 16, CAPACITY * factor / 16.0, false);
-        simulation.flood(polite, 0.94);
+        simulation.flood(polite, 0.97);
         let Some(Event::Began { offered, capacity, heaviest }) = &simulation.events.first() else {
             panic!("{:?}", simulation.events)
         };
@@ -292,12 +312,23 @@ fn a_few_addresses_cannot_crowd_out_others() {
 }
 
 #[test]
+fn floods_that_pause_cannot_crowd_out_others() {
+    for (seed, sends, pauses) in [(1, 0.03, 0.02), (2, 0.05, 0.05), (3, 0.012, 0.008)] {
+        let mut simulation = Simulation::new(seed);
+        let polite = simulation.add_polite();
+        simulation.pausing = simulation.add("192.0.2.0", 16, CAPACITY * 5.0 / 16.0, false);
+        simulation.pauses = (sends, pauses);
+        simulation.flood(polite, 0.95 * sends / (sends + pauses));
+    }
+}
+
+#[test]
 fn many_light_addresses_of_one_network_cannot_either() {
     for (seed, factor) in [(1, 1.5), (2, 5.0)] {
         let mut simulation = Simulation::new(seed);
         let polite = simulation.add_polite();
         simulation.add("192.0.0.0", 4096, CAPACITY * factor / 4096.0, false);
-        simulation.flood(polite, 0.93);
+        simulation.flood(polite, 0.97);
     }
 }
 
@@ -330,7 +361,7 @@ fn connects_from_everywhere_give_way_to_announces() {
         simulation.add(&format!("172.{number}.0.1"), 8, CAPACITY * 5.0 / 1600.0, true);
     }
     let polite = simulation.add_polite();
-    simulation.flood(polite, 0.93);
+    simulation.flood(polite, 0.97);
 }
 
 #[test]
@@ -437,19 +468,20 @@ fn a_slow_core_sheds_a_flood_as_well() {
 
 #[test]
 fn a_crowd_of_thousands_of_networks_cannot_crowd_out_others() {
-    for (seed, factor) in [(1, 2.0), (2, 5.0)] {
+    for (seed, factor, burst) in [(1, 2.0, 1), (2, 5.0, 1), (3, 5.0, 32)] {
         let mut simulation = Simulation::new(seed);
+        simulation.burst = burst;
         let polite = simulation.add_polite();
         for number in 0..1024_u32 {
             let first = Ipv4Addr::from_bits(0xAC00_0000 + (number << 12)).to_string();
             simulation.add(&first, 1, CAPACITY * factor / 1024.0, false);
         }
-        simulation.run(1.5);
+        simulation.run(0.7);
         simulation.forget();
         simulation.run(2.0);
         let (goodput, (lost, p99)) = (simulation.goodput(2.0), simulation.fate(polite));
-        assert!(goodput > 0.9, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
-        assert!(lost < 0.05 && p99 < 0.015, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
+        assert!(goodput > 0.95, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
+        assert!(lost < 0.01 && p99 < 0.015, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
     }
 }
 
