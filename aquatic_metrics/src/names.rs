@@ -2,8 +2,14 @@
 //! and reason; their values are few and fixed, never taken from a client.
 
 mod all;
+mod cluster;
 
 pub use all::ALL;
+pub use cluster::{
+    CLUSTER_APPLIED, CLUSTER_BYTES, CLUSTER_COMPLETE, CLUSTER_CONNECTED, CLUSTER_DISCONNECTS,
+    CLUSTER_DROPPED, CLUSTER_GAPS, CLUSTER_LAG, CLUSTER_NODES, CLUSTER_OWN_PEERS, CLUSTER_PUBLISHED,
+    CLUSTER_PULLED_PEERS, CLUSTER_PULLS, CLUSTER_REFUSED, CLUSTER_TOTAL_REQUESTS,
+};
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -114,6 +114,21 @@ pub const ALL: &[&Metric] = &[
     &super::CONTESTED_PEERS,
     &super::OFFERS_WAITING,
     &super::OFFERS_FORGOTTEN,
+    &super::CLUSTER_NODES,
+    &super::CLUSTER_CONNECTED,
+    &super::CLUSTER_COMPLETE,
+    &super::CLUSTER_DISCONNECTS,
+    &super::CLUSTER_PUBLISHED,
+    &super::CLUSTER_APPLIED,
+    &super::CLUSTER_DROPPED,
+    &super::CLUSTER_REFUSED,
+    &super::CLUSTER_BYTES,
+    &super::CLUSTER_GAPS,
+    &super::CLUSTER_PULLS,
+    &super::CLUSTER_PULLED_PEERS,
+    &super::CLUSTER_LAG,
+    &super::CLUSTER_OWN_PEERS,
+    &super::CLUSTER_TOTAL_REQUESTS,
 ];
 
 #[cfg(test)]
@@ -124,8 +139,9 @@ mod tests {
 
     #[test]
     fn all_metrics_are_listed_once() {
-        let declared: BTreeSet<_> = include_str!("../names.rs")
-            .lines()
+        let declared: BTreeSet<_> = [include_str!("../names.rs"), include_str!("cluster.rs")]
+            .iter()
+            .flat_map(|text| text.lines())
             .filter_map(|line| line.strip_prefix("pub const ")?.split_once(": Metric"))
             .map(|(name, _)| name)
             .collect();
