@@ -24,6 +24,8 @@ use aquatic_common::Seconds;
 use aquatic_udp_protocol::ConnectionId;
 use siphasher::sip::SipHasher24;
 
+use crate::service::UdpService;
+
 /// Cores read their clocks at slightly different times: an id may be this much younger than now.
 const CLOCK_TOLERANCE: u32 = 4;
 
@@ -173,6 +175,14 @@ impl ConnectionIds {
             }
         };
         (u64::from(made as u16) << 48 | mac >> 16).to_be_bytes()
+    }
+}
+
+impl UdpService {
+    /// Makes and accepts the connection ids of a cluster, all of whose nodes have this secret.
+    #[must_use]
+    pub fn in_cluster(self, max_connection_age: u32, secret: &[u8; 32]) -> Self {
+        Self { ids: ConnectionIds::of_cluster(max_connection_age, *secret), ..self }
     }
 }
 

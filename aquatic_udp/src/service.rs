@@ -75,7 +75,7 @@ pub struct UdpService {
     queues: Option<CoreQueues>,
     settings: UdpSettings,
     changes: MailboxReceiver<UdpSettings>,
-    ids: ConnectionIds,
+    pub(crate) ids: ConnectionIds,
     blocked: Arc<BlockList>,
     /// Key of the tables of loads.
     load_key: [u8; 16],
@@ -146,12 +146,6 @@ impl UdpService {
         Self { counts_clients, ..self }
     }
 
-    /// Makes and accepts the connection ids of a cluster, all of whose nodes have this secret.
-    #[must_use]
-    pub fn in_cluster(self, max_connection_age: u32, secret: &[u8; 32]) -> Self {
-        Self { ids: ConnectionIds::of_cluster(max_connection_age, *secret), ..self }
-    }
-
     /// Serves until the process stops.
     ///
     /// # Errors
@@ -196,7 +190,7 @@ impl UdpService {
         });
         let receiving = Rc::clone(&state);
         channel.receive(move |_from, announces| receiving.answer_forwarded(announces));
-        state.follow_calendar();
+        state.handler.borrow_mut().follow_calendar(core.now(), calendar_seconds);
         let changing = Rc::clone(&state);
         self.changes
             .attach(&core, move |settings| changing.configure(&settings))
@@ -215,7 +209,7 @@ impl UdpService {
                 core.sleep_to_tick(REPORT_INTERVAL).await;
                 state.queues.get().into_iter().for_each(ServedQueues::report);
                 state.report_kernel_drops();
-                state.follow_calendar();
+                state.handler.borrow_mut().follow_calendar(core.now(), calendar_seconds);
                 state.report_rates();
                 state.follow_breakers();
             }
@@ -286,10 +280,6 @@ impl State {
                 self.apply_change(index, listener, &mut control, change);
             }
         }
-    }
-
-    fn follow_calendar(&self) {
-        self.handler.borrow_mut().follow_calendar(self.core.now(), calendar_seconds);
     }
 
     /// Logs when sources begin to be above their rate limit, and when that is over.
