@@ -29,6 +29,8 @@ pub struct LocalTracker {
     /// were given out.
     configured_peer_age: Cell<u32>,
     max_peer_age: Cell<u32>,
+    /// Whether changes are noted for other nodes.
+    publishes: Cell<bool>,
 }
 
 impl fmt::Debug for LocalTracker {
@@ -50,6 +52,7 @@ impl LocalTracker {
             owners: Owners::new(tracker, Outbox::new(channel.clone()), core.metrics()),
             configured_peer_age: Cell::new(seed.expiry().max_peer_age),
             max_peer_age: Cell::new(seed.expiry().max_peer_age),
+            publishes: Cell::new(false),
         });
         let receiving = Rc::clone(&local);
         channel.receive(move |from, messages| {
@@ -96,6 +99,15 @@ impl LocalTracker {
         self.state().reconfigure(limits, settings.interval, settings.rules.clone());
         self.state().set_stretch(settings.stretch);
         self.configured_peer_age.set(settings.cleaning.max_peer_age);
+        if self.publishes.get() {
+            self.state().begin_publishing(settings.cleaning.max_peer_age);
+        }
+    }
+
+    /// Begins to note changes for other nodes, see [`Tracker::begin_publishing`].
+    pub fn begin_publishing(&self) {
+        self.publishes.set(true);
+        self.state().begin_publishing(self.configured_peer_age.get());
     }
 
     /// Takes in how busy the core was since the last time, given as the time and this thread's processor
@@ -112,7 +124,7 @@ impl LocalTracker {
     }
 
     /// Age in seconds after which a peer that has not announced is removed, at present.
-    pub(crate) fn max_peer_age(&self) -> u32 {
+    pub fn max_peer_age(&self) -> u32 {
         self.state().max_peer_age(self.max_peer_age.get())
     }
 

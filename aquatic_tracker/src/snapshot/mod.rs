@@ -20,3 +20,4 @@ mod thread;
 pub use self::core::{CoreSnapshots, Loaded};
 pub(crate) use self::loading::Loading;
 pub use self::thread::{Prepared, SnapshotInterval, SnapshotTrigger, prepare};
+pub use aquatic_swarm::{SaveSwarms, SavedPeer, SavedTorrent};
