@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use aquatic_acme::{Acme, AcmeReport};
 use aquatic_cli_helpers::ConfigFlags;
+use aquatic_cluster::cores::CoreCluster;
+use aquatic_cluster::thread::Prepared;
 use aquatic_common::config::NetworkConfig;
 use aquatic_common::{ConfigurationError, SourceLimit, SourceRules};
 use aquatic_http::{Counters, HttpConfig, HttpTracker, Sources};
@@ -15,7 +17,7 @@ use aquatic_net::breaker::{BreakerWatch, Breakers, CoreBreakers, OpenBreakers, P
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_net::tcp::config::{Opened, ServiceName, TcpChanges};
 use aquatic_net::tcp::{CoreListeners, Protocols, TcpBreakers, TcpSettings, serve_tcp};
-use aquatic_runtime::{Core, CoreService, Engine, Health, MailboxReceiver, broadcast, handover};
+use aquatic_runtime::{Broadcast, Core, CoreService, Engine, Health, MailboxReceiver, broadcast, handover};
 use aquatic_status::CoreStatus;
 use aquatic_tracker::export::{self, CoreExports, TorrentCounts};
 use aquatic_tracker::snapshot::{self, CoreSnapshots};
@@ -24,6 +26,7 @@ use aquatic_udp::{UdpService, UdpSettings};
 use aquatic_web::{Front, FrontSettings, HttpChallenges, metrics_endpoint, reply_to_plain};
 use aquatic_ws::{WsOverview, WsSeed, WsTracker};
 
+use crate::cluster;
 use crate::config::{self, Mode, TrackerConfig};
 use crate::control::{self, Controlled, CoreControl, CoreParts};
 use crate::environment;
@@ -77,24 +80,14 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
         .transpose()?;
     let shared = (&seed, &blocked);
     let (tcp, certificate) = open_tcp(config, (mode, memory), shared, &mut engine, &mut reloader)?;
-    let udp = udp.map(|(services, changes)| {
-        reloader.add(move |config| Ok(changes.send(&UdpSettings::new(&config.udp, &config.rate_limits))));
-        let counts_clients = config.statistics.clients;
-        services.into_iter().map(move |service| service.counting_clients(counts_clients))
-    });
     let (breakers, breaker_receivers) = open_breakers(config, protocols, &mut engine)?;
-    let access_list = Arc::clone(seed.access_list());
     let mut controlled = Controlled::of(mode, &engine, (&seed, &blocked, &breakers), reloader.report());
-    let interval = engine.statistics_interval();
-    reloader.add(move |config| {
-        access_list.configure(&config.access_list);
-        blocked.configure(&config.rate_limits.block_list_path);
-        breakers.set_rules(config.rate_limits.breaker_rules());
-        interval.set(config.statistics.interval);
-        Ok(Vec::new())
-    });
+    let mut cluster = open_cluster(config, mode, &mut engine, (&seed, &blocked, &breakers), &mut controlled)?;
+    let udp = ready_udp(udp, config, cluster.as_ref(), &mut reloader);
+    reload_lists(&seed, blocked, breakers, &engine, &mut reloader);
     controlled.certificate.clone_from(&certificate);
-    let pages = status::open(config, (protocols, memory, certificate), &mut engine, &mut reloader)?;
+    let shown = (certificate, cluster.as_ref().map(|cluster| cluster.report.clone()));
+    let pages = status::open(config, (protocols, memory), shown, (&mut engine, &mut reloader))?;
     let (changes, receivers) = broadcast(engine.cores(), MAX_CHANGES).context("cannot make the mailboxes")?;
     reloader.add(move |config| Ok(changes.send(&Arc::new(config.clone()))));
     let seed = (protocols.udp || protocols.http).then_some(seed);
@@ -102,15 +95,17 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
     let mut exports = open_exports(config, &mut engine)?.into_iter();
     engine.add_periodic(reloader);
     let control = control::open(config, controlled, &mut engine)?;
-    let (mut udp, mut tcp) = (udp.into_iter().flatten(), tcp.into_iter());
+    let (mut udp, mut tcp) = (udp.into_iter(), tcp.into_iter());
     let (mut snapshots, mut pages) = (snapshots.into_iter(), pages.into_iter());
     let mut control = control.into_iter().flatten();
+    let mut nodes = cluster::parts(cluster.as_mut()).into_iter();
     let on_core = |(changes, breakers)| CoreServices {
         seed: seed.clone(),
         snapshots: snapshots.next(),
         control: control.next(),
         log_requests: config.log_requests,
         exports: exports.next(),
+        cluster: nodes.next(),
         udp: udp.next(),
         tcp: tcp.next(),
         pages: pages.next(),
@@ -121,6 +116,64 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
     summary::log(config, mode, engine.cores());
     engine.run(services)?;
     Ok(())
+}
+
+/// Has the engine run the thread of the cluster, if one is configured. It carries out what other nodes
+/// command.
+fn open_cluster(
+    config: &TrackerConfig,
+    mode: Mode,
+    engine: &mut Engine,
+    shared: (&TrackerSeed, &Arc<BlockList>, &Breakers),
+    controlled: &mut Controlled,
+) -> anyhow::Result<Option<Prepared>> {
+    let (_, report) = &controlled.reload;
+    let commanded = Controlled {
+        by_hand: controlled.by_hand.clone(),
+        ..Controlled::of(mode, engine, shared, report.clone())
+    };
+    let (seed, _, _) = shared;
+    let cluster = cluster::open(&config.cluster, seed.steering(), engine, commanded)?;
+    controlled.cluster = cluster.as_ref().map(|cluster| (cluster.report.clone(), cluster.commands.clone()));
+    Ok(cluster)
+}
+
+/// Has changed settings applied to UDP. Returns each core's part, none if UDP is not served.
+fn ready_udp(
+    udp: Option<(Vec<UdpService>, Broadcast<UdpSettings>)>,
+    config: &TrackerConfig,
+    cluster: Option<&Prepared>,
+    reloader: &mut ConfigReloader,
+) -> Vec<UdpService> {
+    let Some((services, changes)) = udp else { return Vec::new() };
+    reloader.add(move |config| Ok(changes.send(&UdpSettings::new(&config.udp, &config.rate_limits))));
+    let ready = |service: UdpService| {
+        let service = service.counting_clients(config.statistics.clients);
+        match cluster {
+            Some(cluster) => service.in_cluster(config.udp.max_connection_age, &cluster.connection_ids),
+            None => service,
+        }
+    };
+    services.into_iter().map(ready).collect()
+}
+
+/// Has changed lists, breakers and the interval of statistics applied.
+fn reload_lists(
+    seed: &TrackerSeed,
+    blocked: Arc<BlockList>,
+    breakers: Breakers,
+    engine: &Engine,
+    reloader: &mut ConfigReloader,
+) {
+    let access_list = Arc::clone(seed.access_list());
+    let interval = engine.statistics_interval();
+    reloader.add(move |config| {
+        access_list.configure(&config.access_list);
+        blocked.configure(&config.rate_limits.block_list_path);
+        breakers.set_rules(config.rate_limits.breaker_rules());
+        interval.set(config.statistics.interval);
+        Ok(Vec::new())
+    });
 }
 
 /// Opens what serves TCP, and has changed settings applied to it. Returns each core's part, none if nothing
@@ -222,6 +275,8 @@ struct CoreServices {
     /// One of so many requests is logged; 0 for none.
     log_requests: u32,
     exports: Option<CoreExports>,
+    /// The way to other nodes, if there are any.
+    cluster: Option<CoreCluster>,
     udp: Option<UdpService>,
     tcp: Option<TcpServices>,
     pages: Option<CoreStatus>,
@@ -271,6 +326,9 @@ impl CoreService for CoreServices {
             let own = tracker.clone().map(|tracker| tracker as Rc<dyn TorrentCounts>);
             let of_ws = tcp.as_ref().and_then(|tcp| tcp.ws_counts.clone());
             exports.attach(&core, own.into_iter().chain(of_ws).collect())?;
+        }
+        if let Some(cluster) = self.cluster {
+            cluster.attach(&core, tracker.as_ref(), |_event| ())?;
         }
         let changing = (tracker.clone(), tcp.as_ref().map(|tcp| tcp.front.clone()));
         let cores = core.count();

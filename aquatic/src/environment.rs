@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
+use aquatic_cluster::access::{Access, Unusable};
 use aquatic_common::AccessListMode;
 use aquatic_common::config::{
     AccessListConfig, AcmeConfig, ListenerKind, MetricsConfig, NetworkConfig, RateLimitsConfig,
@@ -75,6 +76,11 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
         && let Err(error) = aquatic_acme::check_roots(&config.acme)
     {
         problems.push(Problem::new(AcmeConfig::root_certificates_path, error.to_string()));
+    }
+    if config.cluster.is_enabled()
+        && let Err(Unusable { key, text }) = Access::read(&config.cluster)
+    {
+        problems.push(Problem::new(key, text));
     }
     check_addresses(config, mode, problems);
     control::check(config, problems);

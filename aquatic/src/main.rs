@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod commands;
 mod compose;
 mod config;

@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use aquatic_acme::AcmeReport;
+use aquatic_cluster::report::NodeStatus;
 use aquatic_common::config::ListenerKind;
 use aquatic_net::proxy::TrustedProxies;
 use aquatic_runtime::Engine;
 use aquatic_runtime::clock::calendar_seconds;
-use aquatic_status::{CertificateReport, CertificateSource, CoreStatus, Limits, Settings, duration};
+use aquatic_status::{
+    CertificateReport, CertificateSource, ClusterReport, ClusterSource, CoreStatus, Limits, NodeReport,
+    Settings, duration,
+};
 
 use crate::compose::with_affordable_connections;
 use crate::config::{Protocols, TrackerConfig};
@@ -21,9 +25,9 @@ use crate::reload::ConfigReloader;
 /// What keeps its address from being bound.
 pub(crate) fn open(
     config: &TrackerConfig,
-    (protocols, memory, certificate): (Protocols, Option<MemoryPlan>, Option<AcmeReport>),
-    engine: &mut Engine,
-    reloader: &mut ConfigReloader,
+    (protocols, memory): (Protocols, Option<MemoryPlan>),
+    (certificate, cluster): (Option<AcmeReport>, Option<aquatic_cluster::report::ClusterReport>),
+    (engine, reloader): (&mut Engine, &mut ConfigReloader),
 ) -> anyhow::Result<Vec<CoreStatus>> {
     let limits_of =
         move |config: &TrackerConfig| limits(&with_affordable_connections(config, memory), protocols);
@@ -33,6 +37,7 @@ pub(crate) fn open(
         limits: limits_of(config),
         trusted_proxies: TrustedProxies::parse(&config.proxies.trusted_proxies)?,
         certificate: certificate.map(certificate_source),
+        cluster: cluster.map(cluster_source),
     };
     let opened = aquatic_status::open(settings, protocols.http || protocols.ws, engine)?;
     let Some((cores, limits)) = opened else { return Ok(Vec::new()) };
@@ -54,6 +59,32 @@ fn certificate_source(report: AcmeReport) -> CertificateSource {
         let status = report.get();
         let (text, warn) = status.text(calendar_seconds(), duration);
         CertificateReport { expires: status.expires, text, warn }
+    })
+}
+
+/// What the page shows of the cluster.
+fn cluster_source(report: aquatic_cluster::report::ClusterReport) -> ClusterSource {
+    ClusterSource::new(move || {
+        let status = report.get();
+        let (text, warn) = status.text();
+        let node = |node: &NodeStatus| NodeReport {
+            name: node.name.clone(),
+            live: node.live,
+            lag_us: (node.lag_seconds * 1e6) as u64,
+            gaps: node.gaps,
+            own_peers: node.own_peers,
+            connections: node.connections.into(),
+            requests: node.announces.saturating_add(node.scrapes),
+        };
+        ClusterReport {
+            connected: status.connected,
+            complete: status.complete,
+            text,
+            warn,
+            nodes: status.nodes.iter().map(node).collect(),
+            requests: status.totals.announces.saturating_add(status.totals.scrapes),
+            completed: status.totals.completed,
+        }
     })
 }
 

@@ -75,6 +75,17 @@ pub struct Asked {
     pub certificate: Option<PathBuf>,
     /// How the tracker obtains that certificate, if it does.
     pub acme: Option<AcmeAsked>,
+    /// NATS servers of the cluster, and what came of trying them; empty without a cluster.
+    pub nats_servers: Vec<NatsServerAsked>,
+}
+
+/// NATS server of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsServerAsked {
+    /// Its URL.
+    pub url: String,
+    /// Its version, or why it cannot be used.
+    pub outcome: Result<String, String>,
 }
 
 /// How the tracker obtains its certificate.

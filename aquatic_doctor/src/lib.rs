@@ -21,7 +21,7 @@ mod trust;
 
 use aquatic_cli_helpers::report::Row;
 
-pub use asked::{AcmeAsked, Asked, Listener, MemoryAsked, Transport};
+pub use asked::{AcmeAsked, Asked, Listener, MemoryAsked, NatsServerAsked, Transport};
 pub use firewall::read_rules;
 pub use machine::{Interface, Machine, NetworkCard, Process, Span, Trials, running_tracker};
 pub use names::{Name, resolve};
@@ -40,6 +40,7 @@ pub fn diagnose(machine: &Machine, asked: &Asked) -> Vec<Row> {
     rows.extend(checks::conntrack::check(machine, asked));
     rows.extend(checks::addresses::check(machine, asked));
     rows.extend(checks::certificate::check(machine, asked));
+    rows.extend(checks::cluster::check(asked));
     rows.extend(checks::clock::check(machine));
     rows
 }

@@ -33,7 +33,7 @@ mod streams;
 mod text;
 
 pub use config::StatusConfig;
-pub use report::CertificateReport;
-pub use sampler::{CertificateSource, CoreStatus, Limits, Settings, SharedLimits, open};
+pub use report::{CertificateReport, ClusterReport, NodeReport};
+pub use sampler::{CertificateSource, ClusterSource, CoreStatus, Limits, Settings, SharedLimits, open};
 pub use streams::CorePages;
 pub use text::duration;

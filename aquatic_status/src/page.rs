@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::chart::{self, Extent, Paths};
 use crate::history::Range;
-use crate::report::{Events, OperatorReport, Report, Row, View};
+use crate::report::{ClusterReport, Events, OperatorReport, Report, Row, View};
 use crate::site::Assets;
 use crate::text;
 
@@ -456,7 +456,38 @@ fn operator_sections(html: &mut String, operator: &OperatorReport) {
     limits(html, operator);
     cores(html, operator);
     html.push_str("</div>\n");
+    if let Some(cluster) = &operator.cluster {
+        nodes(html, cluster);
+    }
     losses(html, operator);
+}
+
+fn nodes(html: &mut String, cluster: &ClusterReport) {
+    let headings = ["Node", "state", "delay", "gaps", "own peers", "connections", "requests"];
+    open_table(html, ("nodes", "Cluster"), &headings);
+    for node in &cluster.nodes {
+        let cells = [
+            if node.live { "live" } else { "gone" }.to_owned(),
+            text::microseconds(node.lag_us as f64),
+            text::number(node.gaps as f64),
+            text::number(node.own_peers as f64),
+            text::number(node.connections as f64),
+            text::number(node.requests as f64),
+        ];
+        row(html, &text::escape(&node.name), &cells);
+    }
+    html.push_str(CLOSE_TABLE);
+    let class = if cluster.warn { "note warn" } else { "note" };
+    let (about, path) = (text::escape(&cluster.text), "operator.cluster");
+    put(
+        html,
+        format_args!(
+            "<p class=\"{class}\" id=\"cluster\">{about}</p><p class=\"note\">All nodes: {} requests, {} completed \
+             downloads</p></section>\n",
+            field(&format!("{path}.requests"), Unit::Number, cluster.requests),
+            field(&format!("{path}.completed"), Unit::Number, cluster.completed),
+        ),
+    );
 }
 
 fn limits(html: &mut String, operator: &OperatorReport) {

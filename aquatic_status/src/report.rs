@@ -62,6 +62,8 @@ pub(crate) struct Moment<'a> {
     pub(crate) announce_urls: &'a [String],
     /// The certificate, if the tracker obtains it.
     pub(crate) certificate: Option<CertificateReport>,
+    /// The cluster, if this tracker is a node of one.
+    pub(crate) cluster: Option<ClusterReport>,
 }
 
 /// State of the certificate that the tracker obtains.
@@ -73,6 +75,44 @@ pub struct CertificateReport {
     pub text: String,
     /// Whether the operator has something to do about it.
     pub warn: bool,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NodeReport {
+    /// Name.
+    pub name: String,
+    /// Whether it is heard.
+    pub live: bool,
+    /// Microseconds that what it tells is under way, beyond the shortest such time.
+    pub lag_us: u64,
+    /// Gaps seen in what it tells.
+    pub gaps: u64,
+    /// Peers that it heard last.
+    pub own_peers: u64,
+    /// Live connections.
+    pub connections: u64,
+    /// Requests since its start.
+    pub requests: u64,
+}
+
+/// State of the cluster, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClusterReport {
+    /// Whether there is a connection to a NATS server.
+    pub connected: bool,
+    /// Whether this node knows what the others know.
+    pub complete: bool,
+    /// What there is to say about it.
+    pub text: String,
+    /// Whether the operator has something to do about it.
+    pub warn: bool,
+    /// All nodes, this one first.
+    pub nodes: Vec<NodeReport>,
+    /// Requests of all nodes while this one knew of them, and completed downloads.
+    pub requests: u64,
+    /// Completed downloads.
+    pub completed: u64,
 }
 
 /// A count of events.
@@ -200,6 +240,8 @@ pub(crate) struct OperatorReport {
     pub(crate) degradation: Vec<Degradation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) certificate: Option<CertificateReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<ClusterReport>,
     pub(crate) cores: Vec<CoreReport>,
     pub(crate) limits: Vec<LimitReport>,
     pub(crate) losses: Vec<LossReport>,
@@ -416,6 +458,7 @@ impl Moment<'_> {
                 .map(|(without, cores)| Degradation { without, cores: *cores })
                 .collect(),
             certificate: self.certificate.clone(),
+            cluster: self.cluster.clone(),
             cores: figures.cores.iter().zip(busy).enumerate().map(core).collect(),
             limits: self.limits(),
             losses: figures.losses.iter().map(|loss| self.loss(loss)).collect(),

@@ -31,7 +31,7 @@ use crate::history::{self, History, Sampled, Values};
 use crate::latency;
 use crate::opentracker;
 use crate::page;
-use crate::report::{CertificateReport, Moment, View};
+use crate::report::{CertificateReport, ClusterReport, Moment, View};
 use crate::site::{Answer, Assets, Site};
 use crate::streams::{CorePages, SideStreams};
 
@@ -94,6 +94,8 @@ pub struct Settings<'a> {
     pub trusted_proxies: TrustedProxies,
     /// What tells the state of the certificate, if the tracker obtains it.
     pub certificate: Option<CertificateSource>,
+    /// What tells the state of the cluster, if this tracker is a node of one.
+    pub cluster: Option<ClusterSource>,
 }
 
 /// Tells the state of the certificate.
@@ -110,6 +112,23 @@ impl CertificateSource {
 impl fmt::Debug for CertificateSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CertificateSource").finish_non_exhaustive()
+    }
+}
+
+/// Tells the state of the cluster.
+#[derive(Clone)]
+pub struct ClusterSource(Arc<dyn Fn() -> ClusterReport + Send + Sync>);
+
+impl ClusterSource {
+    /// Asks a function, once a second.
+    pub fn new(source: impl Fn() -> ClusterReport + Send + Sync + 'static) -> Self {
+        Self(Arc::new(source))
+    }
+}
+
+impl fmt::Debug for ClusterSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterSource").finish_non_exhaustive()
     }
 }
 
@@ -140,7 +159,7 @@ pub fn open(
     serves_tcp: bool,
     engine: &mut Engine,
 ) -> anyhow::Result<Option<(Vec<CoreStatus>, SharedLimits)>> {
-    let Settings { config, announce_urls, limits, trusted_proxies, certificate } = settings;
+    let Settings { config, announce_urls, limits, trusted_proxies, certificate, cluster } = settings;
     if !config.enable || !(serves_tcp || config.own_address) {
         return Ok(None);
     }
@@ -160,6 +179,7 @@ pub fn open(
         announce_urls: if given.is_empty() { announce_urls } else { given.clone() },
         limits: limits.clone(),
         certificate,
+        cluster,
         page,
         cores,
         side,
@@ -266,6 +286,7 @@ struct Sampler {
     announce_urls: Vec<String>,
     limits: SharedLimits,
     certificate: Option<CertificateSource>,
+    cluster: Option<ClusterSource>,
     page: page::Page,
     cores: Vec<MailboxSender<()>>,
     side: Arc<SideStreams>,
@@ -295,6 +316,7 @@ impl Sampler {
             announce_urls: Vec::new(),
             limits: SharedLimits(Arc::default()),
             certificate: None,
+            cluster: None,
             page: page::Page::default(),
             cores: Vec::new(),
             side: Arc::default(),
@@ -386,6 +408,7 @@ impl Sampler {
             streams: (self.shared.streams.load(Ordering::Relaxed), self.shared.max_streams),
             announce_urls: &self.announce_urls,
             certificate: self.certificate.as_ref().map(|CertificateSource(source)| source()),
+            cluster: self.cluster.as_ref().map(|ClusterSource(source)| source()),
         };
         let previous = self.shared.published.load_full();
         let json = View::ALL.map(|view| json_of(&moment, view));

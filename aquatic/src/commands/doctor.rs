@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use aquatic_cli_helpers::report::{Report, Row, Verdict};
 use aquatic_cli_helpers::{Override, load};
+use aquatic_cluster::trial::{ServerTrial, try_servers};
 use aquatic_common::config::{ChallengeKind, normal_name};
 use aquatic_common::settings::WithEnvironment;
-use aquatic_doctor::{AcmeAsked, Asked, Listener, Machine, MemoryAsked, Transport, Trials};
+use aquatic_doctor::{AcmeAsked, Asked, Listener, Machine, MemoryAsked, NatsServerAsked, Transport, Trials};
 use aquatic_probe::Target;
 use aquatic_runtime::{clock, cores, memory, startup};
 use clap::{Args, ValueEnum};
@@ -23,7 +24,8 @@ Examples:
   sudo aquatic doctor -c tracker.toml --json
 
 Run it as root to see firewall rules and the owners of ports. It changes nothing
-and sends no packets, but for the look-up of hosts.
+and sends no packets, but for the look-up of hosts and a trial of the NATS
+servers of a cluster.
 
 Exit codes: 0 no fault, 1 at least one fault, 2 command line, 3 failure.";
 
@@ -195,7 +197,17 @@ fn asked(config: &TrackerConfig, mode: Mode, listeners: Vec<Listener>) -> Asked 
             ports: config.acme.challenge_kinds(network).into_iter().map(ChallengeKind::port).collect(),
             failure: aquatic_acme::last_failure(&config.state_directory).map(|failure| failure.text),
         }),
+        nats_servers: nats_servers(config),
     }
+}
+
+/// What came of trying the NATS servers. Files that cannot be used are reported with the settings.
+fn nats_servers(config: &TrackerConfig) -> Vec<NatsServerAsked> {
+    if !config.cluster.is_enabled() {
+        return Vec::new();
+    }
+    let trials = try_servers(&config.cluster).unwrap_or_default().into_iter();
+    trials.map(|ServerTrial { url, outcome }| NatsServerAsked { url, outcome }).collect()
 }
 
 #[cfg(test)]

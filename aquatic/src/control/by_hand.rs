@@ -171,6 +171,7 @@ impl Decisions {
             | Request::Snapshot {}
             | Request::Connections {}
             | Request::Breaker { .. }
+            | Request::Cluster { .. }
             | Request::Drain { .. }) => return Err(BadArgument(format!("{other:?} is no decision"))),
         }
         Ok(())

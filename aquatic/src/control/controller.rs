@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use aquatic_acme::AcmeReport;
 use aquatic_cli_helpers::logger;
+use aquatic_cluster::report::ClusterReport;
+use aquatic_cluster::thread::Commands;
 use aquatic_common::{AccessListMode, Family, InfoHash, Prefix, Steering};
 use aquatic_metrics::{ProcessFigures, Registry, Sample, names};
 use aquatic_net::block_list::{Ban, BlockList, MAX_BANS, TooManyBans};
@@ -61,6 +63,8 @@ pub(crate) struct Controlled {
     pub(crate) snapshots: Option<SnapshotTrigger>,
     /// The certificate, if the tracker obtains it.
     pub(crate) certificate: Option<AcmeReport>,
+    /// The cluster, if this tracker is a node of one.
+    pub(crate) cluster: Option<(ClusterReport, Commands)>,
 }
 
 impl Controlled {
@@ -88,6 +92,7 @@ impl Controlled {
             drain: engine.drain_trigger(),
             snapshots: None,
             certificate: None,
+            cluster: None,
         }
     }
 }
@@ -123,6 +128,11 @@ impl Controller {
         Self { parts, cores, started, ranking: Arc::default() }
     }
 
+    /// What sends commands to other nodes; `None` without a cluster.
+    pub(super) fn commands(&self) -> Option<&Commands> {
+        self.parts.cluster.as_ref().map(|(_, commands)| commands)
+    }
+
     /// Time since the tracker's epoch.
     pub(super) fn now(&self) -> Duration {
         self.parts.epoch.elapsed()
@@ -153,6 +163,7 @@ impl Controller {
             }
             Request::Breaker { protocol, family, mode } => self.breaker(protocol, family, mode),
             Request::Drain { notice, limit } => self.drain(notice, limit),
+            Request::Cluster { request } => self.spread(*request),
         };
         answer.unwrap_or_else(|failure| Answer::Now(Err(failure)))
     }
@@ -184,6 +195,9 @@ impl Controller {
         });
         if let Some(certificate) = &self.parts.certificate {
             status["certificate"] = status::certificate(&certificate.get());
+        }
+        if let Some((cluster, _)) = &self.parts.cluster {
+            status["cluster"] = status::cluster(&cluster.get());
         }
         let counts = status::counts(&registry.samples(), &process.samples(), self.now());
         status.as_object_mut().into_iter().for_each(|status| status.extend(members(counts.clone())));

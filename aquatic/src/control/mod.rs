@@ -6,6 +6,7 @@
 //! - `server`: the side thread with the socket and its connections.
 //! - `controller`: what each command does; `status`: what the tracker tells about itself.
 //! - `core`: a core's part, in steps that are too short to delay requests.
+//! - `spreading`: commands for all nodes of a cluster.
 //! - `socket`: where the socket is.
 
 mod by_hand;
@@ -18,6 +19,7 @@ mod reply;
 mod request;
 mod server;
 mod socket;
+mod spreading;
 mod status;
 
 pub(crate) use self::controller::Controlled;
@@ -28,3 +30,4 @@ pub(crate) use self::request::{
 };
 pub(crate) use self::server::open;
 pub(crate) use self::socket::{Place, check, place};
+pub(crate) use self::spreading::receiver;

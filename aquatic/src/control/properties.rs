@@ -65,6 +65,7 @@ fn check_line(line: &[u8]) {
         | Request::Snapshot {}
         | Request::Connections {}
         | Request::Breaker { .. }
+        | Request::Cluster { .. }
         | Request::Drain { .. } => {}
     }
 }

@@ -74,6 +74,8 @@ pub(crate) enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mode: Option<BreakerSetting>,
     },
+    /// Have all nodes of the cluster carry out a command.
+    Cluster { request: Box<Self> },
     /// Get rid of clients and stop.
     Drain {
         /// Time in which new connections are still accepted.
@@ -421,6 +423,10 @@ mod tests {
                     mode: Some(BreakerSetting::Open),
                 },
                 r#"{"command":"breaker","protocol":"ws","family":"ipv6","mode":"open"}"#.to_owned(),
+            ),
+            (
+                Request::Cluster { request: Box::new(Request::Reload {}) },
+                r#"{"command":"cluster","request":{"command":"reload"}}"#.to_owned(),
             ),
             (
                 Request::Drain { notice: 1, limit: 2 },

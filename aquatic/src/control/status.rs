@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aquatic_acme::AcmeStatus;
+use aquatic_cluster::report::ClusterStatus;
 use aquatic_metrics::{Metric, Sample, names};
 use aquatic_runtime::clock::calendar_seconds;
 use serde_json::{Map, Value, json};
@@ -89,6 +90,14 @@ pub(super) fn counts(samples: &[Sample], process: &[Sample], now: Duration) -> V
 /// The certificate that the tracker obtains.
 pub(super) fn certificate(status: &AcmeStatus) -> Value {
     let (text, _) = status.text(calendar_seconds(), aquatic_status::duration);
+    let mut value = json!(status);
+    value["text"] = text.into();
+    value
+}
+
+/// The cluster, as this node sees it.
+pub(super) fn cluster(status: &ClusterStatus) -> Value {
+    let (text, _) = status.text();
     let mut value = json!(status);
     value["text"] = text.into();
     value

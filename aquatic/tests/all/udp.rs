@@ -37,6 +37,16 @@ impl Client {
         client
     }
 
+    /// A client with the connection id of another one, which asks another tracker from the same address.
+    #[allow(dead_code, reason = "for the tests of clusters")]
+    pub(crate) fn moved(other: &Self, tracker: SocketAddr) -> Self {
+        let local = SocketAddr::new(other.socket.local_addr().unwrap().ip(), 0);
+        let socket = UdpSocket::bind(local).unwrap();
+        socket.set_read_timeout(Some(REPLY)).unwrap();
+        socket.connect(tracker).unwrap();
+        Self { socket, id: other.id, family: other.family }
+    }
+
     /// A connect request.
     pub(crate) fn connect_request() -> [u8; 16] {
         let mut request = [0; 16];
@@ -54,6 +64,17 @@ impl Client {
 
     /// The announce of a leecher.
     pub(crate) fn announce_request(&self, info_hash: InfoHash, port: u16, event: AnnounceEvent) -> [u8; 98] {
+        self.request(info_hash, port, event, 1)
+    }
+
+    /// An announce of a peer that has as many bytes left.
+    pub(crate) fn request(
+        &self,
+        info_hash: InfoHash,
+        port: u16,
+        event: AnnounceEvent,
+        left: i64,
+    ) -> [u8; 98] {
         let fields = AnnounceFields {
             connection_id: self.id,
             transaction_id: TransactionId::from_number(2),
@@ -61,7 +82,7 @@ impl Client {
             peer_id: PeerId([1; 20]),
             uploaded: 0,
             downloaded: 0,
-            left: 1,
+            left,
             event,
             key: 0,
             numwant: None,
@@ -79,7 +100,18 @@ impl Client {
         port: u16,
         event: AnnounceEvent,
     ) -> (Vec<SocketAddr>, u32) {
-        let reply = self.exchange(&self.announce_request(info_hash, port, event));
+        self.announce_left(info_hash, port, event, 1)
+    }
+
+    /// The same for a peer that has as many bytes left.
+    pub(crate) fn announce_left(
+        &self,
+        info_hash: InfoHash,
+        port: u16,
+        event: AnnounceEvent,
+        left: i64,
+    ) -> (Vec<SocketAddr>, u32) {
+        let reply = self.exchange(&self.request(info_hash, port, event, left));
         match Response::parse(&reply, self.family).unwrap() {
             Response::Announce(announce) => {
                 let peers = match announce.peers {
@@ -94,11 +126,20 @@ impl Client {
 
     /// Returns the number of leechers of a torrent.
     pub(crate) fn leechers(&self, info_hash: InfoHash) -> u32 {
+        self.scrape(info_hash)[2]
+    }
+
+    /// Returns the numbers of seeders, completed downloads and leechers of a torrent.
+    pub(crate) fn scrape(&self, info_hash: InfoHash) -> [u32; 3] {
         let mut request = [0; 36];
         let transaction = TransactionId::from_number(3);
         let len = encode_scrape_request(self.id, transaction, &[info_hash], &mut request).unwrap();
         match Response::parse(&self.exchange(&request[..len]), self.family).unwrap() {
-            Response::Scrape(scrape) => scrape.counts[0].leechers().try_into().unwrap(),
+            Response::Scrape(scrape) => {
+                let counts = scrape.counts[0];
+                [counts.seeders(), counts.completed(), counts.leechers()]
+                    .map(|number| number.try_into().unwrap())
+            }
             other => panic!("not a scrape reply: {other:?}"),
         }
     }

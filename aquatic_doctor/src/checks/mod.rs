@@ -3,6 +3,7 @@
 pub(crate) mod addresses;
 pub(crate) mod certificate;
 pub(crate) mod clock;
+pub(crate) mod cluster;
 pub(crate) mod conntrack;
 pub(crate) mod limits;
 pub(crate) mod memory;

@@ -88,6 +88,19 @@
       write(certificate, data.certificate.text);
       certificate.classList.toggle("warn", data.certificate.warn);
     }
+    if (data.cluster && one("#cluster")) {
+      const about = one("#cluster");
+      write(about, data.cluster.text);
+      about.classList.toggle("warn", data.cluster.warn);
+      one("#nodes tbody").replaceChildren(...data.cluster.nodes.map((node) => {
+        const row = document.createElement("tr");
+        cell(row, "th", node.name);
+        cell(row, "td", node.live ? "live" : "gone");
+        cell(row, "td", microseconds(node.lag_us));
+        for (const key of ["gaps", "own_peers", "connections", "requests"]) cell(row, "td", number(node[key]));
+        return row;
+      }));
+    }
     const body = one("#losses tbody");
     body.replaceChildren(...data.losses.map((loss) => {
       const row = document.createElement("tr");

@@ -27,6 +27,7 @@ Examples:
   aquatic ctl -c tracker.toml top torrents -n 20
   aquatic ctl -c tracker.toml ban 192.0.2.0/24 for 2h
   aquatic ctl -c tracker.toml deny 0123456789abcdef0123456789abcdef01234567
+  aquatic ctl -c tracker.toml --cluster reload
 
 Exit codes: 0 done, 1 the configuration cannot be used, 2 the command line is
 wrong, 3 the tracker cannot be reached or has not done it.";
@@ -46,6 +47,10 @@ pub(crate) struct Ctl {
     /// Print the tracker's reply as JSON
     #[arg(long, global = true)]
     json: bool,
+
+    /// Have all nodes of the cluster do it: ban, unban, allow, deny, reset, reload, breaker
+    #[arg(long, global = true)]
+    cluster: bool,
 
     #[command(subcommand)]
     command: CtlCommand,
@@ -213,6 +218,7 @@ impl Ctl {
     /// Sends the command and prints what the tracker replies.
     pub(crate) fn run(&self) -> ExitStatus {
         let request = match self.command.request() {
+            Ok(request) if self.cluster => Request::Cluster { request: Box::new(request) },
             Ok(request) => request,
             Err(error) => {
                 complain(&error);

@@ -45,6 +45,7 @@ pub(super) fn reply(request: &Request, reply: &Value) -> String {
         ),
         Request::Connections {} => connections(reply),
         Request::Breaker { .. } => breakers(reply),
+        Request::Cluster { request } => format!("sent to all nodes; here: {}", self::reply(request, reply)),
         Request::Drain { .. } => format!(
             "draining {} connections: new ones are accepted for {}, then those there are have {}\n",
             number(reply, "connections"),
@@ -146,6 +147,9 @@ fn status(reply: &Value) -> String {
     }
     if reply["certificate"].is_object() {
         let _ = writeln!(out, "{:<16} {}", "certificate", text(&reply["certificate"], "text"));
+    }
+    if reply["cluster"].is_object() {
+        let _ = writeln!(out, "{:<16} {}", "cluster", text(&reply["cluster"], "text"));
     }
     for row in rows(reply, "swarms") {
         let _ = writeln!(
@@ -307,6 +311,7 @@ mod tests {
             "dropped": [{"protocol": "udp", "family": "ipv6", "reason": "bad_connection_id", "count": 7}],
             "kernel_drops": 3,
             "certificate": {"expires": 1_800_000_000, "text": "The certificate for a.org expires in 9 d 3 h."},
+            "cluster": {"text": "3 node(s) of the cluster aquatic are live."},
         });
         let torrent = json!({
             "info_hash": hash, "served": false, "by_hand": "deny", "core": 1,
@@ -316,6 +321,7 @@ mod tests {
         let top_request: Request = serde_json::from_str(r#"{"command":"top","of":"torrents"}"#).unwrap();
         for (request, value, part) in [
             (Request::Status {}, &status, "10,000,000 torrents, 15,000,000 seeders"),
+            (Request::Status {}, &status, "cluster          3 node(s) of the cluster aquatic are live."),
             (Request::Status {}, &status, "certificate      The certificate for a.org expires in 9 d 3 h."),
             (Request::Torrent { info_hash: hash.clone() }, &torrent, "not served, denied by hand; on core 1"),
             (top_request, &top, "3,000,000"),
