@@ -181,8 +181,9 @@ impl ConnectionIds {
 impl UdpService {
     /// Makes and accepts the connection ids of a cluster, all of whose nodes have this secret.
     #[must_use]
-    pub fn in_cluster(self, max_connection_age: u32, secret: &[u8; 32]) -> Self {
-        Self { ids: ConnectionIds::of_cluster(max_connection_age, *secret), ..self }
+    pub fn in_cluster(mut self, max_connection_age: u32, secret: &[u8; 32]) -> Self {
+        self.ids = ConnectionIds::of_cluster(max_connection_age, *secret);
+        self
     }
 }
 

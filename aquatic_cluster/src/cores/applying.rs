@@ -19,12 +19,15 @@ const RUN: usize = 32;
 /// Number of peers from which on no further torrent is added to those.
 const PEERS_PER_RUN: u32 = 256;
 
+/// Number of outcomes of a change.
+const OUTCOMES: usize = 8;
+
 /// One of the numbers of peers that were loaded.
 type NumberOf = fn(&Loaded) -> u64;
 
 /// What a core counts of other nodes.
 pub(super) struct Counters {
-    applied: [(Applied, Counter); 7],
+    applied: [(Applied, Counter); OUTCOMES],
     loaded: [(Counter, NumberOf); 6],
 }
 
@@ -38,17 +41,18 @@ fn label(applied: Applied) -> &'static str {
         Applied::Absent => "absent",
         Applied::Reasserted => "reasserted",
         Applied::Refused => "refused",
+        Applied::NotHeld => "not_held",
     }
 }
 
 impl Counters {
     pub(super) fn new(metrics: &CoreMetrics) -> Self {
-        use Applied::{Absent, Added, Older, Reasserted, Refused, Removed, Updated};
+        use Applied::{Absent, Added, NotHeld, Older, Reasserted, Refused, Removed, Updated};
         let applied =
             |applied| (applied, metrics.counter(&names::CLUSTER_APPLIED, &[("outcome", label(applied))]));
         let loaded = |outcome| metrics.counter(&names::CLUSTER_PULLED_PEERS, &[("outcome", outcome)]);
         Self {
-            applied: [Added, Updated, Older, Removed, Absent, Reasserted, Refused].map(applied),
+            applied: [Added, Updated, Older, Removed, Absent, Reasserted, NotHeld, Refused].map(applied),
             loaded: [
                 (loaded("stored"), |loaded| loaded.restored.added),
                 (loaded("known"), |loaded| loaded.restored.known),
@@ -62,7 +66,7 @@ impl Counters {
         }
     }
 
-    fn add(&self, outcomes: &[u64; 7]) {
+    fn add(&self, outcomes: &[u64; OUTCOMES]) {
         for ((_, counter), number) in self.applied.iter().zip(outcomes) {
             counter.add(*number);
         }
@@ -79,7 +83,7 @@ fn since(core: &Core, taken: i64) -> u32 {
 pub(super) async fn apply(core: &Rc<Core>, tracker: &LocalTracker, changes: &Waiting, counters: &Counters) {
     let mut content = changes.content.as_slice();
     let mut run: Vec<Change> = Vec::with_capacity(RUN);
-    let mut outcomes = [0; 7];
+    let mut outcomes = [0; OUTCOMES];
     while !content.is_empty() {
         let begin = core.tick();
         let ago = since(core, changes.taken);
