@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aquatic_common::load_table::{LEVELS, LoadTable, Loads, MAX_LOAD, lengths};
 
-/// Load that rounding and colliding fingerprints may not explain.
-const TOLERANCE: f64 = 1.0;
+/// Load that rounding may explain, of which the scale of stored loads adds up to a part in 2^31 each time.
+const TOLERANCE: f64 = 4.0;
 
 /// The maximum load of each key, by arithmetic without a table: the latest time at its last request, in
 /// milliseconds, and the load then. A table whose clock has gone back counts on from the latest time of each
