@@ -289,6 +289,8 @@ pub struct Cluster {
     disconnected_at: Millis,
     status: Status,
     hello_due: Millis,
+    /// Whether another node has missed WebTorrent peers of this one, and when all may be published again.
+    again_wanted: bool,
     again_due: Millis,
     nodes: Nodes,
     join: Join,
@@ -317,6 +319,7 @@ impl Cluster {
             disconnected_at: now,
             status: Status::default(),
             hello_due: now,
+            again_wanted: false,
             again_due: now,
             nodes: Nodes::default(),
             join: Join::new(now),
@@ -352,6 +355,11 @@ impl Cluster {
         self.ticked = now;
         self.check_nodes(now);
         if self.connected {
+            if self.again_wanted && now >= self.again_due {
+                self.again_wanted = false;
+                self.again_due = now.saturating_add(5 * HELLO_PERIOD);
+                self.actions.push_back(Action::PublishAgain);
+            }
             if now >= self.hello_due {
                 self.send_hello(now, false);
             }

@@ -1,6 +1,6 @@
 //! What a node does with messages.
 
-use super::{Action, Cluster, HELLO_PERIOD, MAX_CONTROL_AGE, Notice, seconds};
+use super::{Action, Cluster, MAX_CONTROL_AGE, Notice, seconds};
 use crate::Millis;
 use crate::hello::{Hello, MAX_CORES, StreamId, StreamKind};
 use crate::nodes::Greeted;
@@ -203,6 +203,10 @@ impl Cluster {
                     .map(|node| Notice::NodeReturned { node: node.number, name: node.name().clone() });
                 self.actions.extend(notice.map(Action::Notice));
                 self.hello_soon(now);
+                // Its WebTorrent peers were removed when it was gone.
+                if let Some(node) = self.nodes.by_run(run) {
+                    node.heal.want(StreamKind::WebTorrent);
+                }
             }
             Greeted::Known => {}
             Greeted::Duplicate => return Err(Refusal::Duplicate),
@@ -278,12 +282,7 @@ impl Cluster {
             | PullMessage::Next { .. }
             | PullMessage::Keep { .. }
             | PullMessage::Done { .. } => self.receive_request(now, header.run, &message),
-            PullMessage::Again { .. } => {
-                if now >= self.again_due {
-                    self.again_due = now.saturating_add(5 * HELLO_PERIOD);
-                    self.actions.push_back(Action::PublishAgain);
-                }
-            }
+            PullMessage::Again { .. } => self.again_wanted = true,
             PullMessage::Begun { .. }
             | PullMessage::Busy { .. }
             | PullMessage::Chunk(_)
