@@ -1,16 +1,57 @@
 //! The cluster that this tracker is a node of.
 
-use aquatic_cluster::cores::CoreCluster;
+use aquatic_cluster::cores::{Channel, ClusterLink, CoreCluster, FromCore, NodeEvent};
 use aquatic_cluster::thread::{self, Hooks, Prepared};
 use aquatic_common::Steering;
 use aquatic_common::config::ClusterConfig;
 use aquatic_runtime::Engine;
+use aquatic_ws::nodes::messages::split;
+use aquatic_ws::swarm::NodeNumber;
+use aquatic_ws::{NodeLink, WsNodes, WsTracker};
 
 use crate::control::{self, Controlled};
 
 /// What divides messages that nothing here receives: none.
 fn none(messages: &[u8], _steering: &Steering, _to: &mut dyn FnMut(usize, &[u8])) -> usize {
     usize::from(!messages.is_empty())
+}
+
+/// A core's way for peers, offers and answers of WebTorrent to other nodes.
+struct WebTorrentLink(ClusterLink);
+
+impl NodeLink for WebTorrentLink {
+    fn publish(&self, records: Vec<u8>) {
+        // What is dropped is counted, and other nodes see a gap.
+        self.0.send(FromCore::WebTorrent(records));
+    }
+
+    fn send(&self, to: NodeNumber, messages: Vec<u8>) {
+        // What is dropped is counted.
+        self.0.send(FromCore::Messages { to: to.get(), channel: Channel::Relay, body: messages });
+    }
+}
+
+/// Has the WebTorrent tracker of a core exchange peers, offers and answers with other nodes.
+pub(crate) fn join_webtorrent(tracker: &WsTracker, cluster: &CoreCluster) -> WsNodes {
+    tracker.join_cluster(WebTorrentLink(cluster.link()), cluster.interval())
+}
+
+/// Tells a core's WebTorrent tracker of other nodes.
+pub(crate) fn tell_webtorrent(nodes: &WsNodes, event: &NodeEvent) {
+    let number = |node: u8| NodeNumber::new(node);
+    match event {
+        NodeEvent::Joined(node) => number(*node).into_iter().for_each(|node| nodes.joined(node)),
+        NodeEvent::Left(node) => number(*node).into_iter().for_each(|node| nodes.gone(node)),
+        NodeEvent::PublishAgain => nodes.publish_again(),
+        NodeEvent::WebTorrent { from, age, records } => {
+            number(*from).into_iter().for_each(|from| nodes.apply(from, records, *age));
+        }
+        NodeEvent::Messages { from, channel: Channel::Relay, body } => {
+            number(*from).into_iter().for_each(|from| nodes.receive(from, body));
+        }
+        // The thread asks the node for what is missing.
+        NodeEvent::Missed(_) | NodeEvent::Messages { channel: Channel::Parts, .. } => {}
+    }
 }
 
 /// Has the engine run the thread of the cluster. `None` if none is configured.
@@ -23,7 +64,11 @@ pub(crate) fn open(
     engine: &mut Engine,
     parts: Controlled,
 ) -> anyhow::Result<Option<Prepared>> {
-    let hooks = Hooks { relay: none, parts: none, command: control::receiver(parts) };
+    let hooks = Hooks {
+        relay: |messages, steering, to| split(messages, steering, to),
+        parts: none,
+        command: control::receiver(parts),
+    };
     thread::prepare(engine, (config, steering), hooks)
 }
 

@@ -24,7 +24,7 @@ use aquatic_tracker::snapshot::{self, CoreSnapshots};
 use aquatic_tracker::{LocalTracker, TrackerSeed};
 use aquatic_udp::{UdpService, UdpSettings};
 use aquatic_web::{Front, FrontSettings, HttpChallenges, metrics_endpoint, reply_to_plain};
-use aquatic_ws::{WsOverview, WsSeed, WsTracker};
+use aquatic_ws::{WsNodes, WsOverview, WsSeed, WsTracker};
 
 use crate::cluster;
 use crate::config::{self, Mode, TrackerConfig};
@@ -315,7 +315,9 @@ impl CoreService for CoreServices {
         let breakers =
             CoreBreakers::attach(self.breakers, &core).context("cannot wait for changes of the breakers")?;
         let tcp = match self.tcp {
-            Some(tcp) => Some(tcp.start(&core, tracker.as_ref(), &breakers, self.pages).await?),
+            Some(tcp) => Some(
+                tcp.start((&core, self.cluster.as_ref()), tracker.as_ref(), &breakers, self.pages).await?,
+            ),
             None => None,
         };
         if let Some(control) = self.control {
@@ -327,8 +329,11 @@ impl CoreService for CoreServices {
             let of_ws = tcp.as_ref().and_then(|tcp| tcp.ws_counts.clone());
             exports.attach(&core, own.into_iter().chain(of_ws).collect())?;
         }
-        if let Some(cluster) = self.cluster {
-            cluster.attach(&core, tracker.as_ref(), |_event| ())?;
+        if let Some(end) = self.cluster {
+            let nodes = tcp.as_ref().and_then(|tcp| tcp.ws_nodes.clone());
+            end.attach(&core, tracker.as_ref(), move |event| {
+                nodes.iter().for_each(|nodes| cluster::tell_webtorrent(nodes, &event));
+            })?;
         }
         let changing = (tracker.clone(), tcp.as_ref().map(|tcp| tcp.front.clone()));
         let cores = core.count();
@@ -403,7 +408,7 @@ impl TcpServices {
     /// Makes the sites of a core. Completes when all cores have come this far.
     async fn start(
         self,
-        core: &Rc<Core>,
+        (core, cluster): (&Rc<Core>, Option<&CoreCluster>),
         tracker: Option<&Rc<LocalTracker>>,
         breakers: &CoreBreakers,
         pages: Option<CoreStatus>,
@@ -426,6 +431,8 @@ impl TcpServices {
             None => None,
         };
         let overview = upgrade.as_ref().map(WsTracker::overview);
+        let ws_nodes =
+            upgrade.as_ref().zip(cluster).map(|(ws, cluster)| cluster::join_webtorrent(ws, cluster));
         let ws_counts = upgrade.as_ref().map(|ws| Rc::new(ws.counts()) as Rc<dyn TorrentCounts>);
         let pages =
             pages.map(|pages| pages.start(core)).transpose().context("cannot start the status page")?;
@@ -435,7 +442,7 @@ impl TcpServices {
         let reporting = (Rc::clone(core), front.clone());
         core.spawn(async move { report_rates(&reporting.0, &reporting.1).await });
         let breakers = TcpBreakers { breakers: breakers.clone(), protocols };
-        Ok(StartedTcp { listeners, settings, breakers, front, overview, ws_counts })
+        Ok(StartedTcp { listeners, settings, breakers, front, overview, ws_counts, ws_nodes })
     }
 }
 
@@ -451,6 +458,8 @@ struct StartedTcp {
     /// What WebTorrent swarms tell about themselves.
     overview: Option<WsOverview>,
     ws_counts: Option<Rc<dyn TorrentCounts>>,
+    /// What has to hear of other nodes.
+    ws_nodes: Option<WsNodes>,
 }
 
 impl StartedTcp {

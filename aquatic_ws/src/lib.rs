@@ -10,7 +10,7 @@
 //! core), `forwarding` (messages between cores), [`nodes`] (those between nodes of a cluster), and `tracker`,
 //! which combines them.
 //!
-//! With I/O: `session` (one connection) and `service` (all else).
+//! With I/O: `session` (one connection), `exchange` (with other nodes) and `service` (all else).
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -19,6 +19,7 @@ mod config;
 mod connections;
 mod counters;
 mod counts;
+mod exchange;
 mod forwarding;
 pub mod frames;
 mod labels;
@@ -34,6 +35,7 @@ mod upgrade;
 pub use config::{WsCleaningConfig, WsClientConfig, WsConfig, WsLimitsConfig};
 pub use connections::End;
 pub use counts::WsCounts;
+pub use exchange::{NodeLink, WsNodes};
 pub use forwarding::ForwardedBatch;
 pub use service::{UpgradedClient, WsOverview, WsSeed, WsTracker};
 pub use tracker::{Ended, RequestContext, Tracker};

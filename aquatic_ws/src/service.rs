@@ -20,6 +20,7 @@ use crate::config::WsConfig;
 use crate::connections::End;
 use crate::counters::{Counters, SWARMS_OF_BOTH_FAMILIES};
 use crate::counts::WsCounts;
+use crate::exchange::{NodeLink, WsNodes};
 use crate::forwarding::ForwardedBatch;
 use crate::session::{CoreState, serve};
 use crate::swarm::Counts;
@@ -146,6 +147,12 @@ impl WsTracker {
             expiry::run(&expiring.core, (interval, max_peer_age), &SWARMS_OF_BOTH_FAMILIES, store).await;
         });
         Self { state, forwarded, allowed_origins: config.allowed_origins, breakers }
+    }
+
+    /// Begins to exchange peers, offers and answers with the other nodes of a cluster. Changes and messages
+    /// leave once per interval.
+    pub fn join_cluster(&self, link: impl NodeLink + 'static, interval: Duration) -> WsNodes {
+        WsNodes::start(&self.state, link, interval)
     }
 
     /// Returns the counts of the torrents of this core.

@@ -15,6 +15,10 @@ mod support;
 #[allow(dead_code, reason = "shared with the tests of aquatic all")]
 #[path = "../all/udp.rs"]
 mod udp;
+mod webtorrent;
+#[allow(dead_code, reason = "shared with the tests of aquatic ws")]
+#[path = "../ws/client.rs"]
+mod ws_client;
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -55,6 +59,10 @@ impl Cluster {
     }
 
     fn command(&self, node: &str, settings: &[&str]) -> Command {
+        self.command_for("udp", node, settings)
+    }
+
+    fn command_for(&self, service: &str, node: &str, settings: &[&str]) -> Command {
         let secret = nats::secret(self.directory.path(), "secret");
         let own = [
             "network.address_ipv4=127.0.0.1:0".to_owned(),
@@ -66,7 +74,7 @@ impl Cluster {
             format!("cluster.node={node}"),
         ];
         let all: Vec<&str> = own.iter().map(String::as_str).chain(settings.iter().copied()).collect();
-        support::udp(&all)
+        support::service(service, &all)
     }
 
     fn start(&self, node: &str, settings: &[&str]) -> Node {

@@ -48,8 +48,10 @@ fn label(applied: Applied) -> &'static str {
 impl Counters {
     pub(super) fn new(metrics: &CoreMetrics) -> Self {
         use Applied::{Absent, Added, NotHeld, Older, Reasserted, Refused, Removed, Updated};
-        let applied =
-            |applied| (applied, metrics.counter(&names::CLUSTER_APPLIED, &[("outcome", label(applied))]));
+        let applied = |applied| {
+            let labels = [("kind", "peers"), ("outcome", label(applied))];
+            (applied, metrics.counter(&names::CLUSTER_APPLIED, &labels))
+        };
         let loaded = |outcome| metrics.counter(&names::CLUSTER_PULLED_PEERS, &[("outcome", outcome)]);
         Self {
             applied: [Added, Updated, Older, Removed, Absent, Reasserted, NotHeld, Refused].map(applied),

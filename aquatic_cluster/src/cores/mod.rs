@@ -240,6 +240,12 @@ impl CoreCluster {
         self.link.clone()
     }
 
+    /// Time between two batches.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
     /// Takes part in the cluster on this core. `tracker` is `None` where only WebTorrent is served. `hear` is
     /// told of other nodes, and must neither block nor wait.
     ///

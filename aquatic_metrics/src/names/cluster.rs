@@ -24,13 +24,13 @@ pub const CLUSTER_DISCONNECTS: Metric =
 pub const CLUSTER_PUBLISHED: Metric =
     metric("aquatic_cluster_changes_published", Kind::Counter, "Changes of peers published to other nodes")
         .labelled(&["kind"]);
-/// Changes of other nodes by what became of them.
+/// Changes of other nodes by kind, and by what became of them.
 pub const CLUSTER_APPLIED: Metric = metric(
     "aquatic_cluster_changes_applied",
     Kind::Counter,
     "Changes of peers received from other nodes, by what became of them",
 )
-.labelled(&["outcome"]);
+.labelled(&["kind", "outcome"]);
 /// Messages of this node that were not sent, by reason.
 pub const CLUSTER_DROPPED: Metric = metric(
     "aquatic_cluster_messages_dropped",
