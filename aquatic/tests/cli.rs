@@ -172,7 +172,7 @@ fn a_number_out_of_bounds_is_refused_with_the_bounds() {
     let run = check("[protocol]\npeer_announce_interval = 1\n");
     assert_refused(
         &run,
-        &["line 2: protocol.peer_announce_interval: 1 is out of bounds, choose from 60 to 86400"],
+        &["line 2: protocol.peer_announce_interval: 1 is out of bounds, choose from 60 to 43200"],
     );
 }
 

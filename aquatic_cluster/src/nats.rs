@@ -1,7 +1,8 @@
 //! Connection to the NATS servers: subscriptions, publishing with bounded memory, and what happens to it.
 //!
-//! There is one connection, which `async-nats` makes again for as long as the process runs. While there is none,
-//! nothing is kept for it: what is published is dropped and counted, and receivers ask for what they lack.
+//! There is one connection, which `async-nats` makes again for as long as the process runs. While there is
+//! none, nothing is kept for it: what is published is dropped and counted, and receivers ask for what they
+//! lack.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -104,7 +105,8 @@ impl Counters {
     }
 }
 
-/// Subjects that a node subscribes to. Changes come first: they are what waits while the cores have enough to do.
+/// Subjects that a node subscribes to. Changes come first: they are what waits while the cores have enough to
+/// do.
 pub(crate) fn subscribed(prefix: &str, node: &str) -> Vec<String> {
     vec![
         format!("{prefix}.changes.*.*"),
@@ -329,8 +331,8 @@ impl Outgoing {
 }
 
 impl Incoming {
-    /// The next message. `reads_first` is whether the first subscription is read; otherwise its messages wait. May
-    /// be dropped at any time.
+    /// The next message. `reads_first` is whether the first subscription is read; otherwise its messages
+    /// wait. May be dropped at any time.
     pub(crate) async fn next(&mut self, reads_first: bool) -> Vec<u8> {
         let count = self.subscriptions.len();
         let payload = poll_fn(|context| {

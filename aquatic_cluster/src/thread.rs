@@ -1,7 +1,7 @@
 //! The side thread: carries out what the state machine decides, between NATS and the cores.
 //!
-//! It has one runtime on one thread, and reaches cores through their mailboxes only. It never keeps the tracker
-//! from starting, serving or stopping: without NATS the cores go on alone.
+//! It has one runtime on one thread, and reaches cores through their mailboxes only. It never keeps the
+//! tracker from starting, serving or stopping: without NATS the cores go on alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,7 +34,8 @@ use crate::wire::{Kind, Run};
 mod actions;
 mod notices;
 
-/// Bytes of changes and torrents that may wait for one core. Beyond it, nothing more is read until it has caught up.
+/// Bytes of changes and torrents that may wait for one core. Beyond it, nothing more is read until it has
+/// caught up.
 const MAX_WAITING: usize = 8 << 20;
 
 /// Pieces that wait to be sent, of all cores together.

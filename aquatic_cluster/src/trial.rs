@@ -1,4 +1,5 @@
-//! A trial of each NATS server, for `aquatic doctor`: whether this node can connect, and may do what it needs.
+//! A trial of each NATS server, for `aquatic doctor`: whether this node can connect, and may do what it
+//! needs.
 
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ pub struct ServerTrial {
     pub outcome: Result<String, String>,
 }
 
-/// Connects to each server and tries all that a node does there. Other nodes see an empty message, which they ignore.
+/// Connects to each server and tries all that a node does there. Other nodes see an empty message, which they
+/// ignore.
 ///
 /// # Errors
 /// Files that cannot be used.

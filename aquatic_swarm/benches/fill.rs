@@ -250,8 +250,8 @@ fn full(arguments: &Arguments, bench: &mut Benchmark, now: Seconds, batch: usize
     );
 }
 
-/// Changes of other nodes in batches: known peers that were heard again, or new ones that come and go. Reports
-/// the median of several rounds.
+/// Changes of other nodes in batches: known peers that were heard again, or new ones that come and go.
+/// Reports the median of several rounds.
 fn changes(arguments: &Arguments, bench: &mut Benchmark, now: Seconds, batch: usize, is_new: bool) {
     const CALLS: usize = 1 << 17;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(batch as u64);

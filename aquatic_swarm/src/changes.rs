@@ -1,6 +1,6 @@
-//! What other nodes have heard of peers, and how it is taken in. Of two announces the younger one wins, and of
-//! two in the same tick that of a seeder, so that all nodes come to the same result, in whatever order they
-//! hear of them.
+//! What other nodes have heard of peers, and how it is taken in. Of two announces the younger one wins, and
+//! of two in the same tick that of a seeder, so that all nodes come to the same result, in whatever order
+//! they hear of them.
 
 use std::net::SocketAddr;
 
@@ -102,8 +102,8 @@ fn wins(theirs: Stamp, known: Stamp, now: Tick) -> bool {
 
 impl<K: PeerFormat> Store<K> {
     /// Stores a peer that another node has heard, or updates a known one. `completes` is whether that node
-    /// has counted its completion with this announce. [`Stored::Ignored`] if what is known is younger; that is
-    /// then also returned.
+    /// has counted its completion with this announce. [`Stored::Ignored`] if what is known is younger; that
+    /// is then also returned.
     pub(crate) fn put_remote(
         &mut self,
         key: TorrentKey,

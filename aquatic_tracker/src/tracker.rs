@@ -426,8 +426,8 @@ impl Tracker {
         self.shard.prefetch_changes(family, changes);
     }
 
-    /// Applies what another node has heard `age` seconds ago of a torrent that this core owns, and what it has
-    /// heard is not told again.
+    /// Applies what another node has heard `age` seconds ago of a torrent that this core owns, and what it
+    /// has heard is not told again.
     pub fn apply_change(&mut self, change: &Change, age: u32, now: Seconds) -> Applied {
         let is_present = matches!(change.kind, ChangeKind::Present { .. });
         if is_present && !self.holds(&change.info_hash) {

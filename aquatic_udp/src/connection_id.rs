@@ -13,8 +13,8 @@
 //! address there is one owner. All cores share the secret, so an id made by one is accepted by all. Guessing
 //! takes 2^47 packets on average, all within the time an id is valid.
 //!
-//! The nodes of a cluster accept each other's ids: their times are seconds since 1970 by the calendar, and each
-//! day has a secret of its own, derived from that of the cluster. The calendars of nodes may differ by
+//! The nodes of a cluster accept each other's ids: their times are seconds since 1970 by the calendar, and
+//! each day has a secret of its own, derived from that of the cluster. The calendars of nodes may differ by
 //! [`CALENDAR_TOLERANCE`].
 
 use std::cmp::Ordering;

@@ -26,23 +26,23 @@ crate::choice! {
 }
 
 crate::settings! {
-    /// Cluster: trackers that tell each other their peers over NATS, so that a client of any of them meets the
-    /// clients of all. See docs/cluster.md. All nodes of a cluster have the same name, secret and mode, and
-    /// clocks that differ by less than five minutes.
+    /// Cluster: trackers that tell each other their peers over NATS, so that a client of any of them meets
+    /// the clients of all. See docs/cluster.md. All nodes of a cluster have the same name, secret and mode,
+    /// and clocks that differ by less than five minutes.
     pub struct ClusterConfig, section "cluster" {
-        /// URLs of the NATS servers, such as "tls://nats1.example.org:4222". One that can be reached is used, and
-        /// another one if it fails; until then the tracker serves alone. "tls" asks for TLS, "nats" uses it if
-        /// the server does. If empty, there is no cluster.
+        /// URLs of the NATS servers, such as "tls://nats1.example.org:4222". One that can be reached is used,
+        /// and another one if it fails; until then the tracker serves alone. "tls" asks for TLS, "nats" uses
+        /// it if the server does. If empty, there is no cluster.
         pub servers: Vec<String> = Vec::new();
-        /// Name of the cluster, for the subjects in NATS: letters, digits, "-" and "_". Clusters with different
-        /// names can share NATS servers.
+        /// Name of the cluster, for the subjects in NATS: letters, digits, "-" and "_". Clusters with
+        /// different names can share NATS servers.
         pub name: String = "aquatic".to_owned();
-        /// Name of this node, different from those of all other nodes: letters, digits, "-" and "_". If empty,
-        /// it is the name of the host.
+        /// Name of this node, different from those of all other nodes: letters, digits, "-" and "_". If
+        /// empty, it is the name of the host.
         pub node: String = String::new();
-        /// File with the secret that everything between the nodes is encrypted with, and that connection ids of
-        /// UDP are derived from: at least 32 random bytes, such as those of "openssl rand -base64 48", the same
-        /// on all nodes. Read before privileges are dropped.
+        /// File with the secret that everything between the nodes is encrypted with, and that connection ids
+        /// of UDP are derived from: at least 32 random bytes, such as those of "openssl rand -base64 48", the
+        /// same on all nodes. Read before privileges are dropped.
         pub secret_file: PathBuf = PathBuf::new();
         /// File with the user's JWT and seed (.creds) to log in to NATS with; empty for none. Read before
         /// privileges are dropped, as all files of this section.

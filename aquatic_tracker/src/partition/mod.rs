@@ -2,8 +2,8 @@
 //! them, and requests for other parts travel to a holder and back. Pure: what is sent is taken from here, and
 //! what has arrived is given here.
 //!
-//! A request for a part that is held elsewhere has [`DEADLINE`] to be responded to. Afterwards, or if there is
-//! no holder or no room, an announce is answered without peers and kept for a holder, and a scrape fails.
+//! A request for a part that is held elsewhere has [`DEADLINE`] to be responded to. Afterwards, or if there
+//! is no holder or no room, an announce is answered without peers and kept for a holder, and a scrape fails.
 //! A node that is asked for a part that it does not hold says so.
 
 mod elsewhere;
@@ -40,7 +40,7 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// Returns what a node sees that holds the parts of a set, and knows for each part whom to ask.
+    /// Returns what a node sees that holds the parts of a set, and knows which node to ask for each part.
     #[must_use]
     pub fn new(hasher: PartHasher, own: PartSet, ask: impl Fn(u8) -> Option<NodeNumber>) -> Self {
         let mut others = [None; PARTS];

@@ -2,11 +2,11 @@
 //! ([`write_record`], [`take_record`]), and what it takes in from them
 //! ([`Tracker::apply_change`](crate::Tracker::apply_change)).
 //!
-//! The node that heard a peer last owns its lifetime. It tells of a peer that is new, has changed its role, has
-//! completed, has stopped, or was another node's until now; and once in each interval of
-//! [`refresh_interval`] seconds in which the peer announces. So a living peer is told of at least once in that
-//! interval and its own, and the other nodes remember it by [`remote_grace`] longer than their own peers. That
-//! a peer has expired is not told.
+//! The node that heard a peer last owns its lifetime. It tells of a peer that is new, has changed its role,
+//! has completed, has stopped, or was another node's until now; and once in each interval of
+//! [`refresh_interval`] seconds in which the peer announces. So a living peer is told of at least once in
+//! that interval and its own, and the other nodes remember it by [`remote_grace`] longer than their own
+//! peers. That a peer has expired is not told.
 //!
 //! A change has the age of its announce in seconds, so clocks of nodes need not agree. All that is pure.
 

@@ -20,15 +20,15 @@ pub const MAX_UNPUBLISHED: usize = 4 << 20;
 /// Longest time over which records are gathered for one batch, in seconds.
 const MAX_GATHERING: u32 = 190;
 
-/// Age in seconds from which on a peer is not told of again although a change contradicts what is known of it:
-/// changes do not come so late.
+/// Age in seconds from which on a peer is not told of again although a change contradicts what is known of
+/// it: changes do not come so late.
 const MAX_REASSERTED_AGE: u32 = 64;
 
 // The times of records are kept in a byte until they are handed out.
 const _: () = assert!(MAX_GATHERING < 255);
 
-/// Seconds by which a change may be late: its time is rounded to 16 seconds at both ends, and it waits for its
-/// batch.
+/// Seconds by which a change may be late: its time is rounded to 16 seconds at both ends, and it waits for
+/// its batch.
 const LATENESS: u32 = 64;
 
 /// Memory that a new batch begins with.
@@ -41,8 +41,8 @@ pub fn refresh_interval(max_peer_age: u32) -> u32 {
     (max_peer_age / 2).min(MAX_PEER_AGE.saturating_sub(max_peer_age.saturating_add(LATENESS)))
 }
 
-/// Returns by how many seconds the peers of other nodes expire later than a node's own, given the age at which
-/// those do.
+/// Returns by how many seconds the peers of other nodes expire later than a node's own, given the age at
+/// which those do.
 #[must_use]
 pub fn remote_grace(max_peer_age: u32) -> u32 {
     (refresh_interval(max_peer_age) + LATENESS).min(MAX_PEER_AGE.saturating_sub(max_peer_age))

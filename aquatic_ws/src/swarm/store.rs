@@ -55,8 +55,8 @@ pub struct Swarms {
     numbers: Vec<u64>,
 }
 
-/// Position at which a pass over all peers continues. It proceeds from the end to the beginning, because the last
-/// torrent, and the last peer of a torrent, replace those that are removed.
+/// Position at which a pass over all peers continues. It proceeds from the end to the beginning, because the
+/// last torrent, and the last peer of a torrent, replace those that are removed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cursor {
     /// Number of torrents that were not visited in this pass.
