@@ -20,7 +20,10 @@ mod webtorrent;
 #[path = "../ws/client.rs"]
 mod ws_client;
 
-use std::net::SocketAddr;
+use std::fs::File;
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -101,7 +104,18 @@ impl Node {
     }
 
     fn metric(&self, series: &str) -> f64 {
-        metric(self.0.metrics.unwrap(), series)
+        let address = self.0.metrics.unwrap();
+        assert!(TcpStream::connect(address).is_ok(), "the tracker ended: {}", self.rest_of_log());
+        metric(address, series)
+    }
+
+    /// What a tracker that has ended wrote to its log.
+    fn rest_of_log(&self) -> String {
+        let log = self.0.log.as_ref().unwrap();
+        let mut rest = String::from_utf8_lossy(log.buffer()).into_owned();
+        let mut file = File::from(log.get_ref().as_fd().try_clone_to_owned().unwrap());
+        file.read_to_string(&mut rest).unwrap();
+        rest
     }
 
     fn wait_for(&self, series: &str, holds: impl Fn(f64) -> bool) {
