@@ -409,7 +409,7 @@ impl Expire for Shard {
     }
 
     /// Removes expired peers, see [`Expire::expire`]. Exceeds the budget by less than the work on one torrent
-    /// with 128 peers, 600 units. An age above [`MAX_PEER_AGE`](crate::MAX_PEER_AGE) counts as that.
+    /// with 128 peers, 600 units. An age above [`MAX_PEER_AGE`] counts as that.
     ///
     /// No peer is removed before the maximum age. An expired peer is removed at most 32 seconds and one pass
     /// later; one more pass for each time that another peer of its torrent was moved to its position during a
