@@ -2,22 +2,17 @@
 
 use std::rc::Rc;
 
-use aquatic_common::{Family, InfoHash};
 use aquatic_metrics::CoreMetrics;
 use aquatic_metrics::{Counter, names};
 use aquatic_runtime::Core;
 use aquatic_tracker::replication::{Applied, Change, take_record};
-use aquatic_tracker::snapshot::Loaded;
-use aquatic_tracker::snapshot::format::Torrent;
+use aquatic_tracker::snapshot::{Loaded, Run};
 use aquatic_tracker::{LocalTracker, Origin};
 
 use super::{STEP, Waiting};
 
-/// Changes or torrents whose places in the store are loaded together.
+/// Changes whose places in the store are loaded together.
 const RUN: usize = 32;
-
-/// Number of peers from which on no further torrent is added to those.
-const PEERS_PER_RUN: u32 = 256;
 
 /// Number of outcomes of a change.
 const OUTCOMES: usize = 8;
@@ -135,28 +130,5 @@ pub(super) async fn load(core: &Rc<Core>, tracker: &LocalTracker, torrents: &Wai
     }
     for (counter, number) in &counters.loaded {
         counter.add(number(&loaded));
-    }
-}
-
-/// Torrents whose places in the store are loaded together before they are taken in.
-#[derive(Default)]
-struct Run<'a> {
-    torrents: Vec<Torrent<'a>>,
-    info_hashes: Vec<InfoHash>,
-}
-
-impl<'a> Run<'a> {
-    /// Replaces the run by the next torrents of a content. Returns false where that cannot be read.
-    fn take(&mut self, family: Family, content: &mut &'a [u8]) -> bool {
-        self.torrents.clear();
-        self.info_hashes.clear();
-        let mut peers = 0;
-        while !content.is_empty() && self.torrents.len() < RUN && peers < PEERS_PER_RUN {
-            let Ok(torrent) = Torrent::take(family, content) else { return false };
-            peers += torrent.saved.peers;
-            self.info_hashes.push(torrent.saved.info_hash);
-            self.torrents.push(torrent);
-        }
-        true
     }
 }

@@ -9,13 +9,14 @@ use std::sync::mpsc::{Sender, SyncSender, TrySendError};
 use std::time::Duration;
 
 use anyhow::Context;
-use aquatic_common::{Family, InfoHash, Seconds};
+use aquatic_common::{Family, Seconds};
 use aquatic_runtime::clock::thread_cpu_time;
 use aquatic_runtime::{Core, MailboxReceiver};
 use aquatic_swarm::{Origin, PeerBuffers, Restored, SaveFilter, SavePass};
 
-use super::format::{Kind, Torrent};
+use super::format::Kind;
 use super::records::{Record, take_record};
+use super::run::{Run, TORRENTS_PER_RUN};
 use super::stream::{Chunk, Chunks};
 use crate::admission::AdmissionRequest;
 use crate::local::LocalTracker;
@@ -28,13 +29,6 @@ const PASS: (SavePass, SaveFilter<'_>) = (SavePass::Snapshot, SaveFilter::All);
 
 /// Units of work between two looks at the clock.
 const SLICE: u64 = 256;
-
-/// Torrents whose places in the store are loaded together.
-const TORRENTS_PER_RUN: usize = 32;
-
-/// Number of peers from which on no further torrent is added to those: a few hundred take as long as a step
-/// may be late.
-const PEERS_PER_RUN: u32 = 256;
 
 /// Pause while chunks or batches have to be waited for.
 const RETRY: Duration = Duration::from_millis(1);
@@ -404,30 +398,6 @@ async fn apply_batch(core: &Rc<Core>, tracker: &LocalTracker, family: Family, mu
             }
         }
         core.yield_now().await;
-    }
-}
-
-/// Torrents whose places in the store are loaded together before they are taken in. Those of another process
-/// or number of cores come in an order that is random here, and would each wait for memory several times.
-#[derive(Default)]
-struct Run<'a> {
-    torrents: Vec<Torrent<'a>>,
-    info_hashes: Vec<InfoHash>,
-}
-
-impl<'a> Run<'a> {
-    /// Replaces the run by the next torrents of a content. Returns false where that cannot be read.
-    fn take(&mut self, family: Family, content: &mut &'a [u8]) -> bool {
-        self.torrents.clear();
-        self.info_hashes.clear();
-        let mut peers = 0;
-        while !content.is_empty() && self.torrents.len() < TORRENTS_PER_RUN && peers < PEERS_PER_RUN {
-            let Ok(torrent) = Torrent::take(family, content) else { return false };
-            peers += torrent.saved.peers;
-            self.info_hashes.push(torrent.saved.info_hash);
-            self.torrents.push(torrent);
-        }
-        true
     }
 }
 

@@ -14,10 +14,12 @@ pub mod format;
 mod handing;
 mod loading;
 pub(crate) mod records;
+mod run;
 pub mod stream;
 mod thread;
 
 pub use self::core::{CoreSnapshots, Loaded};
 pub(crate) use self::loading::Loading;
+pub use self::run::Run;
 pub use self::thread::{Prepared, SnapshotInterval, SnapshotTrigger, prepare};
 pub use aquatic_swarm::{SaveSwarms, SavedPeer, SavedTorrent};
