@@ -57,7 +57,7 @@ crate::settings! {
         /// PEM file with the private key of cluster.certificate_file.
         pub key_file: PathBuf = PathBuf::new();
         /// "replicate": every node keeps all torrents. "partition": each torrent is kept by
-        /// cluster.replicas of the nodes, and others forward requests to them.
+        /// cluster.replicas of the nodes, and others forward requests to them; not available yet.
         pub mode: ClusterMode = ClusterMode::Replicate;
         /// Number of nodes that keep the same torrent, with mode "partition".
         pub replicas: u32 = 2, unit "nodes", in 1..=16;
