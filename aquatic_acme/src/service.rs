@@ -195,21 +195,24 @@ impl Service {
         let now = calendar_seconds();
         let used = match outcome {
             Ok(_) if is_test => {
-                log::info!("ACME: the test has succeeded");
                 self.counters.tested.add(1);
                 self.record.passed_staging(challenge, &self.settings.wanted, now);
-                Ok(())
+                Ok("the test has succeeded".to_owned())
             }
             Ok(text) => self.take_into_use(&text, challenge),
             Err(fault) => Err(fault),
         };
-        if let Err(fault) = used {
-            self.fail(fault, now);
-        }
+        let told = used.map_err(|fault| self.fail(fault, now));
+        // The log tells it last: who reads it there finds it in the files.
         self.keep_record();
+        match told {
+            Ok(text) => log::info!("ACME: {text}"),
+            Err(text) => log::error!("ACME: no certificate for {text}"),
+        }
     }
 
-    fn take_into_use(&mut self, text: &str, challenge: ChallengeKind) -> Result<(), Fault> {
+    /// What the log is to say.
+    fn take_into_use(&mut self, text: &str, challenge: ChallengeKind) -> Result<String, Fault> {
         let unusable =
             |error: String| Fault::new(Reason::Certificate, format!("it cannot be used: {error}."));
         let Stored { pair, facts } = store::parse(text, Some(self.store.path())).map_err(unusable)?;
@@ -218,18 +221,19 @@ impl Service {
             return Err(unusable(format!("it is for {}", list(&facts.names))));
         }
         self.tls.install(pair).map_err(|error| unusable(error.to_string()))?;
-        log::info!("ACME: the new certificate for {} is in use", list(&wanted.names));
         self.counters.done.add(1);
         self.record.succeeded(challenge, wanted);
+        let told = format!("the new certificate for {} is in use", list(&wanted.names));
         self.certificate = Some(facts);
         // It is in use even if it cannot be kept.
         if let Err(fault) = self.store.keep_certificate(text) {
             log::error!("ACME: after a restart there will be no certificate: {}", fault.text);
         }
-        Ok(())
+        Ok(told)
     }
 
-    fn fail(&mut self, fault: Fault, now: i64) {
+    /// What the log is to say after "no certificate for ".
+    fn fail(&mut self, fault: Fault, now: i64) -> String {
         if let Some((_, counter)) = self.counters.failed.iter().find(|(reason, _)| *reason == fault.reason) {
             counter.add(1);
         }
@@ -240,11 +244,11 @@ impl Service {
             Some(_) => "the one in use has expired, so clients refuse it".to_owned(),
             None => "clients refuse the placeholder in use".to_owned(),
         };
-        log::error!(
-            "ACME: no certificate for {}: {text} Next attempt in {}; {until}",
+        format!(
+            "{}: {text} Next attempt in {}; {until}",
             list(&self.settings.wanted.names),
             span(self.record.not_before - now)
-        );
+        )
     }
 
     fn keep_record(&self) {
