@@ -38,6 +38,8 @@ class Environment:
         self._stopping = stopping
         self._tracker: Tracker | None = None
         self._start_tracker: Callable[[], Tracker]
+        self._nodes: list[Tracker] = []
+        """Further trackers, of the same cluster."""
         self._clients: list[Client] = []
 
     def open(self, protocol: Protocol, family: Family, access_list: AccessList | None = None) -> None:
@@ -47,10 +49,19 @@ class Environment:
         if protocol.encrypted:
             certificates = Certificates.issue(self.directory, TRACKER_NAME, ADDRESSES[TRACKER].values())
         self.site = Site(hosts[TRACKER], hosts, family, certificates)
+        for process in protocol.start_before(self.site):
+            self.stack.callback(process.stop)
         self._start_tracker = lambda: Tracker(self._binary, protocol, self.site, access_list)
         own_url = self._run_tracker()
         self.url = protocol.prepare(self.stack, self.site, own_url)
         self.probe = protocol.probe(self.site, self.url)
+
+    def add_node(self, protocol: Protocol) -> Probe:
+        """Starts another tracker on the host of the first one, and returns a probe that asks it."""
+        node = Tracker(self._binary, protocol, self.site, None, f"node-{len(self._nodes) + 2}")
+        self.stack.callback(node.process.stop)
+        self._nodes.append(node)
+        return protocol.probe(self.site, self.wait("another node to log its announce URL", node.announce_url))
 
     def restart_tracker(self) -> None:
         """Stops the tracker in order and starts it again; it is where it was if its protocol chose the port."""
@@ -102,8 +113,8 @@ class Environment:
         """Lets time pass, unless something ends that must not."""
         if self._stopping.wait(seconds):
             raise Failure("interrupted")
-        if self._tracker is not None:
-            self._tracker.check_alive()
+        for tracker in self._trackers():
+            tracker.check_alive()
         for client in self._clients:
             client.check_alive()
 
@@ -111,5 +122,8 @@ class Environment:
         """Ends the tracker of a case that has passed so far: it must have run up to now and must stop in order."""
         for client in self._clients:
             client.conclude()
-        if self._tracker is not None:
-            self._tracker.stop()
+        for tracker in self._trackers():
+            tracker.stop()
+
+    def _trackers(self) -> list[Tracker]:
+        return ([] if self._tracker is None else [self._tracker]) + self._nodes

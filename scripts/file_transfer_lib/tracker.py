@@ -29,14 +29,17 @@ class AccessList:
 class Tracker:
     """A running tracker process with a configuration file that says no more than the case needs."""
 
-    def __init__(self, binary: Path, protocol: Protocol, site: Site, access_list: AccessList | None) -> None:
+    def __init__(
+        self, binary: Path, protocol: Protocol, site: Site, access_list: AccessList | None, name: str = "tracker"
+    ) -> None:
+        """`name` is that of its files."""
         configuration = protocol.configuration(site)
         if access_list is not None:
             configuration["access_list"] = _write_access_list(access_list, site.host.directory)
-        path = site.host.directory / "tracker.toml"
+        path = site.host.directory / f"{name}.toml"
         path.write_text(_toml(configuration))
         self._protocol = protocol
-        self.process = site.host.start("tracker", [str(binary), protocol.subcommand, "-c", str(path)])
+        self.process = site.host.start(name, [str(binary), protocol.subcommand, "-c", str(path)])
 
     def announce_url(self) -> str | None:
         """The announce URL from the start-up log, or None while the tracker is not listening yet."""

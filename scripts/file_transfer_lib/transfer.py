@@ -11,7 +11,8 @@ from .clients.base import PEER_PORT, Client, Torrent
 from .environment import Environment
 from .hosts import LEECHER, SEEDER, Failure, Family
 from .programs import Program
-from .protocols import Protocol
+from .protocols import Probe, Protocol
+from .protocols.cluster import NODES, Node
 from .protocols.everything import ALL, AllUrl
 from .protocols.udp import UDP
 from .torrent import Payload, sha256_of
@@ -124,6 +125,32 @@ class MixedTransfer(Transfer):
 
 
 @dataclass(frozen=True)
+class ClusterTransfer(MixedTransfer):
+    """A seeder and a leecher that use different nodes of a cluster."""
+
+    protocol: Protocol = NODES[0]
+    other: Node = NODES[1]
+    """The node of the leecher."""
+
+    def run(self, environment: Environment) -> None:
+        environment.open(self.protocol, self.family)
+        probe = environment.add_node(self.other)
+        payload = Payload.random("file")
+        of_seeder = environment.torrent(payload, self.seeder_url.of_tracker(), SEEDER)
+        of_leecher = environment.torrent(payload, self.leecher_url.of_tracker(self.other.port), LEECHER)
+        seeder = environment.client(self.seeder, SEEDER)
+        (seeder.data / payload.name).write_bytes(payload.content)
+        environment.start(seeder, [of_seeder])
+        _wait_for_seeder(environment, seeder, [of_seeder])
+        environment.wait("the other node to know the seeder", lambda: probe.seeders(payload.info_hash) or None)
+        leecher = environment.client(self.leecher, LEECHER)
+        environment.start(leecher, [of_leecher])
+        _wait_for_file(environment, leecher, of_leecher)
+        for each in (environment.probe, probe):
+            _check_addresses(environment, payload, each)
+
+
+@dataclass(frozen=True)
 class _Plan:
     """The torrents of a case and what is expected of them."""
 
@@ -175,14 +202,15 @@ def _complaint(client: Client, torrent: Torrent) -> str:
     return ""
 
 
-def _check_addresses(environment: Environment, payload: Payload) -> None:
+def _check_addresses(environment: Environment, payload: Payload, probe: Probe | None = None) -> None:
     """The tracker must hand out where the two clients are, and nothing else, such as the address of a proxy."""
+    probe = probe or environment.probe
     expected = {(environment.hosts[name].addresses[environment.site.family], PEER_PORT) for name in (SEEDER, LEECHER)}
     seen: set[tuple[str, int]] = set()
 
     def is_right() -> bool | None:
         nonlocal seen
-        peers = environment.probe.peers(payload.info_hash)
+        peers = probe.peers(payload.info_hash)
         seen = seen if peers is None else peers
         return peers is None or peers == expected or None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from ..certificates import Openssl
-from ..hosts import TRACKER_NAME, Failure, Family
+from ..hosts import TRACKER_NAME, Failure, Family, Process
 from ..programs import Program
 from ..sites import Configuration, Setting, Site
 
@@ -63,6 +63,10 @@ class Protocol(ABC):
         """The announce URL the tracker logs for its listener once it listens."""
         found = re.search(rf"\b{self.scheme}://[^\s/]+:[1-9]\d*/announce", log)
         return found.group() if found else None
+
+    def start_before(self, _site: Site) -> list[Process]:
+        """Starts what the tracker needs."""
+        return []
 
     def prepare(self, _stack: contextlib.ExitStack, _site: Site, announce_url: str) -> str:
         """Starts what has to stand between the clients and the tracker; returns the URL that clients are given.

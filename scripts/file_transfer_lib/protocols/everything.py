@@ -17,12 +17,13 @@ class AllUrl(Enum):
     HTTP = "HTTP"
     NGINX = "nginx"
     """HTTP by way of the proxy."""
+    WS = "WS"
 
-    def of_tracker(self) -> str:
-        """The URL."""
+    def of_tracker(self, port: int = EVERYWHERE_PORT) -> str:
+        """The URL, given the port of the tracker itself."""
         if self is AllUrl.NGINX:
             return f"http://{TRACKER_NAME}/announce"
-        return f"{self.value.lower()}://{TRACKER_NAME}:{EVERYWHERE_PORT}/announce"
+        return f"{self.value.lower()}://{TRACKER_NAME}:{port}/announce"
 
 
 class All(Http):
