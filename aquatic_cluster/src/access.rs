@@ -184,7 +184,9 @@ fn read_login(config: &ClusterConfig, warnings: &mut Vec<String>) -> Result<Logi
     };
     if !config.credentials_file.as_os_str().is_empty() {
         let (key, path) = (ClusterConfig::credentials_file, config.credentials_file.as_path());
-        let credentials = text(key, path, warnings)?;
+        let mut credentials = text(key, path, warnings)?;
+        // Without it, the last line would not be taken for the end of the seed.
+        credentials.push('\n');
         ConnectOptions::with_credentials(&credentials).map_err(|error| unusable(key, path, error))?;
         return Ok(Login::Credentials(credentials));
     }

@@ -34,6 +34,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Time without drops after which messages are received completely again.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// Time without a connection, where there was one, after which the reason is told.
+const REASON: Duration = Duration::from_secs(30);
+
 /// Shortest time between two log lines about the same kind of refusal.
 const REFUSALS: Duration = Duration::from_secs(60);
 
@@ -57,6 +60,11 @@ pub(crate) struct Nats {
     /// Since when there is none, once that has been said.
     said_away: Option<Duration>,
     away_since: Duration,
+    /// Whether it was told why there is no connection.
+    said_why: bool,
+    /// For another attempt, of which the reason of a failure is known.
+    access: Access,
+    node: String,
     /// When messages were last dropped because they were not read in time.
     slow_at: Option<Duration>,
     last_refusal: Option<Duration>,
@@ -131,6 +139,28 @@ fn pause(attempts: usize, random: u32) -> Duration {
     pause / 2 + pause.mul_f64(f64::from(random) / f64::from(u32::MAX)) / 2
 }
 
+/// The text of an error and of its causes, as far as they say something else.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Tries to connect once more, and returns why that fails. What the client tells of its own attempts lacks
+/// the causes.
+async fn why_not(access: &Access, node: &str) -> Option<String> {
+    let attempt =
+        async { access.options(node)?.connect(access.servers()).await.map_err(std::io::Error::other) };
+    attempt.await.err().map(|error| with_causes(&error))
+}
+
 impl Nats {
     /// Begins to connect, and subscribes. Does not wait for a server.
     ///
@@ -170,6 +200,9 @@ impl Nats {
             has_been: false,
             said_away: None,
             away_since: now,
+            said_why: false,
+            access: access.clone(),
+            node: node.to_owned(),
             slow_at: None,
             last_refusal: None,
             counters: Counters::new(metrics),
@@ -239,6 +272,7 @@ impl Nats {
         }
         self.has_been = true;
         self.said_away = None;
+        self.said_why = false;
     }
 
     fn disconnected(&mut self, now: Duration) {
@@ -255,15 +289,26 @@ impl Nats {
         );
     }
 
+    /// Says why there is no connection: at once if there never was one, and later in an outage, of which one
+    /// line has been logged.
     fn failed(&mut self, error: &ClientError, now: Duration) {
-        if self.is_connected || self.has_been || self.said_away.replace(now).is_some() {
-            log::debug!("cluster: no connection to NATS: {error}");
+        log::debug!("cluster: no connection to NATS: {error}");
+        let is_time = !self.has_been || now.saturating_sub(self.away_since) >= REASON;
+        if self.is_connected || self.said_why || !is_time {
             return;
         }
-        log::warn!(
-            "cluster: no NATS server can be used ({error}); this node serves alone and tries again. \"aquatic doctor\" says \
-             more"
-        );
+        self.said_why = true;
+        self.said_away.get_or_insert(now);
+        let (access, node) = (self.access.clone(), self.node.clone());
+        tokio::spawn(async move {
+            // There is one meanwhile, if that says nothing.
+            if let Some(why) = why_not(&access, &node).await {
+                log::warn!(
+                    "cluster: no NATS server can be used ({why}); this node serves alone and tries again. \"aquatic doctor\" \
+                     says more"
+                );
+            }
+        });
     }
 
     fn refused(&mut self, error: &ServerError, now: Duration) {

@@ -8,7 +8,7 @@ use async_nats::Event;
 use tokio::sync::mpsc;
 
 use crate::access::{Access, Unusable};
-use crate::nats::{prefix, subscribed};
+use crate::nats::{prefix, subscribed, with_causes};
 
 /// Longest time for the trial of one server.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -50,21 +50,17 @@ pub fn try_servers(config: &ClusterConfig) -> Result<Vec<ServerTrial>, Unusable>
 }
 
 async fn try_server(access: &Access, url: &str, name: &str, node: &str) -> Result<String, String> {
-    let text = |error: &dyn std::error::Error| match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
     let (sender, mut events) = mpsc::unbounded_channel();
-    let options = access.options(node).map_err(|error| text(&error))?;
+    let options = access.options(node).map_err(|error| with_causes(&error))?;
     let options = options.event_callback(move |event| {
         let _ = sender.send(event);
         std::future::ready(())
     });
-    let client = options.connect(url).await.map_err(|error| text(&error))?;
+    let client = options.connect(url).await.map_err(|error| with_causes(&error))?;
     let prefix = prefix(name);
     let mut subscriptions = Vec::new();
     for subject in subscribed(&prefix, node) {
-        subscriptions.push(client.subscribe(subject).await.map_err(|error| text(&error))?);
+        subscriptions.push(client.subscribe(subject).await.map_err(|error| with_causes(&error))?);
     }
     for subject in [
         format!("{prefix}.changes.{node}.0"),
@@ -75,9 +71,9 @@ async fn try_server(access: &Access, url: &str, name: &str, node: &str) -> Resul
         format!("{prefix}.ws.{node}"),
         format!("{prefix}.parts.{node}"),
     ] {
-        client.publish(subject, bytes::Bytes::new()).await.map_err(|error| text(&error))?;
+        client.publish(subject, bytes::Bytes::new()).await.map_err(|error| with_causes(&error))?;
     }
-    client.flush().await.map_err(|error| text(&error))?;
+    client.flush().await.map_err(|error| with_causes(&error))?;
     let version = client.server_info().version;
     let objection = tokio::time::timeout(OBJECTIONS, async {
         loop {

@@ -8,6 +8,7 @@
 )]
 
 mod failures;
+mod logins;
 mod nats;
 mod peers;
 #[path = "../support/mod.rs"]
