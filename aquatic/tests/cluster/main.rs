@@ -9,6 +9,7 @@
 
 mod failures;
 mod logins;
+mod messages;
 mod nats;
 mod peers;
 #[path = "../support/mod.rs"]
@@ -16,6 +17,7 @@ mod support;
 #[allow(dead_code, reason = "shared with the tests of aquatic all")]
 #[path = "../all/udp.rs"]
 mod udp;
+mod upgrades;
 mod webtorrent;
 #[allow(dead_code, reason = "shared with the tests of aquatic ws")]
 #[path = "../ws/client.rs"]
