@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::unwrap_in_result,
     clippy::wildcard_enum_match_arm,
     reason = "a test that finds anything else has failed"
 )]
