@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
@@ -90,12 +91,16 @@ impl Events {
 
     /// Waits for events, at most for `timeout`, and returns the number of events to take.
     pub fn wait(&mut self, timeout: Nanos) -> usize {
-        let timespec = Timespec {
-            tv_sec: i64::try_from(timeout / SECOND).unwrap_or(i64::MAX),
-            tv_nsec: i64::try_from(timeout % SECOND).unwrap_or(0),
-        };
+        if timeout > 0 {
+            let timespec = Timespec {
+                tv_sec: i64::try_from(timeout / SECOND).unwrap_or(i64::MAX),
+                tv_nsec: i64::try_from(timeout % SECOND).unwrap_or(0),
+            };
+            // epoll_wait(2) counts milliseconds: a request that is due sooner would be late. Errors show below.
+            let _ = poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&timespec));
+        }
         let mut space = [const { MaybeUninit::<epoll::Event>::uninit() }; MAX_EVENTS];
-        match epoll::wait(&self.epoll, space.as_mut_slice(), Some(&timespec)) {
+        match epoll::wait(&self.epoll, space.as_mut_slice(), Some(&Timespec::default())) {
             Ok((events, _)) => self.received.extend(events.iter().map(|event| {
                 // The kernel's structure is packed, so its fields are copied.
                 let (data, flags) = (event.data, event.flags);
@@ -119,3 +124,26 @@ impl Events {
 
 const READS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 const ENDS: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, MILLISECOND};
+
+    #[test]
+    fn waits_shorter_than_a_millisecond_are_exact() {
+        const WAIT: Nanos = MILLISECOND / 4;
+        let mut events = Events::new().unwrap();
+        let clock = Clock::start();
+        let mut shortest = Nanos::MAX;
+        // On a busy machine some are longer.
+        while shortest >= MILLISECOND && clock.now() < 10 * SECOND {
+            let begin = clock.now();
+            assert_eq!(events.wait(WAIT), 0);
+            let took = clock.now() - begin;
+            assert!(took >= WAIT, "{took} ns");
+            shortest = shortest.min(took);
+        }
+        assert!(shortest < MILLISECOND, "{shortest} ns");
+    }
+}
