@@ -113,7 +113,7 @@ impl<K: PeerFormat> Store<K> {
 
     /// Returns whether the visit is complete.
     fn visit_torrent(&mut self, slot: Slot, cutoff: Cutoff, budget: u64, done: &mut Expired) -> bool {
-        let is_kept = self.held.as_ref().is_none_or(|held| held.contains(&self.table.info_hash(slot)));
+        let is_kept = self.kept.as_ref().is_none_or(|kept| kept.contains(&self.table.info_hash(slot)));
         let cutoff = if is_kept { cutoff } else { cutoff.of_all() };
         match self.content(slot) {
             Content::One(peer) => {

@@ -84,7 +84,7 @@ pub(crate) struct Store<K: PeerFormat> {
     pub(crate) completed: u64,
     pub(crate) cursor: Cursor,
     /// The parts whose torrents are kept; all, if there are none.
-    pub(crate) held: Option<PartSet>,
+    pub(crate) kept: Option<PartSet>,
     /// Positions of the passes that save the content.
     pub(crate) saving: [Option<SaveCursor>; SavePass::COUNT],
     /// Pass that hands out counts.
@@ -108,7 +108,7 @@ impl<K: PeerFormat> Store<K> {
             remote: 0,
             completed: 0,
             cursor: Cursor::default(),
-            held: None,
+            kept: None,
             saving: Default::default(),
             counting: None,
         }

@@ -38,6 +38,8 @@ pub struct Shard {
     expiring: Family,
     /// Seconds by which the peers of other nodes expire later.
     remote_grace: u32,
+    /// Parts that this node answers for itself; all if there are none.
+    held: Option<PartSet>,
 }
 
 impl Shard {
@@ -49,7 +51,7 @@ impl Shard {
         let limits = limits.capped();
         let groups = Groups::new(limits.max_peers_per_address);
         let (v4, v6) = (Store::new(hasher, groups), Store::new(hasher, groups));
-        Self { limits, intake: Intake::All, v4, v6, expiring: Family::V4, remote_grace: 0 }
+        Self { limits, intake: Intake::All, v4, v6, expiring: Family::V4, remote_grace: 0, held: None }
     }
 
     /// The limits that apply.
@@ -76,23 +78,32 @@ impl Shard {
         self.remote_grace = seconds;
     }
 
-    /// Sets the parts whose torrents are kept: the peers of others expire at once, which takes a pass. `None`
-    /// keeps all. Says nothing about what may be stored.
-    pub fn set_held(&mut self, held: Option<PartSet>) {
-        (self.v4.held, self.v6.held) = (held, held);
+    /// Sets the parts that are held, and those whose torrents are kept, which are the same and perhaps those
+    /// that were held a minute ago. The peers of parts that are not kept expire at once, which takes a pass.
+    /// `None` stands for all parts. Says nothing about what may be stored.
+    pub fn set_held(&mut self, held: Option<PartSet>, kept: Option<PartSet>) {
+        self.held = held;
+        (self.v4.kept, self.v6.kept) = (kept, kept);
     }
 
-    /// Whether some parts are not kept.
+    /// Whether some parts are not held.
     #[must_use]
     pub fn is_divided(&self) -> bool {
-        self.v4.held.is_some()
+        self.held.is_some()
+    }
+
+    /// Whether the part of a torrent is held.
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, info_hash: &InfoHash) -> bool {
+        self.held.as_ref().is_none_or(|held| held.contains(info_hash))
     }
 
     /// Whether the part of a torrent is kept.
     #[inline]
     #[must_use]
-    pub fn holds(&self, info_hash: &InfoHash) -> bool {
-        self.v4.held.as_ref().is_none_or(|held| held.contains(info_hash))
+    pub fn keeps(&self, info_hash: &InfoHash) -> bool {
+        self.v4.kept.as_ref().is_none_or(|kept| kept.contains(info_hash))
     }
 
     /// Stores, updates or removes the announcing peer, and writes a sample of the other peers to `out`.

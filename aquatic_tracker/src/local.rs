@@ -69,7 +69,7 @@ impl LocalTracker {
             let mut last = (ticking.core.tick(), thread_cpu_time());
             loop {
                 ticking.owners.tick(ticking.core.tick());
-                ticking.owners.send_late(ticking.core.now());
+                ticking.owners.send_late(ticking.core.time());
                 ticking.core.sleep_to_tick(TICK).await;
                 last = ticking.follow_load(last);
             }

@@ -149,9 +149,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
         let late = self.pending.borrow_mut().expire(now);
         for asking in late {
             match asking.asked {
-                Some(asked) => {
-                    self.not_responded(now, (asked, &asking.waiter), |counters| &counters.timeout);
-                }
+                Some(asked) => self.timed_out(now, asked, &asking.waiter),
                 None => self.fail(&asking.waiter, RouteError::Timeout),
             }
         }
@@ -215,7 +213,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
             Ok(id) => id,
             Err(asking) => return self.fail(&asking.waiter, RouteError::Overflow),
         };
-        if elsewhere > 0 && !self.scrape_elsewhere(id, info_hashes, families) {
+        if elsewhere > 0 && !self.scrape_elsewhere((id, now), info_hashes, families) {
             return self.cancel(id);
         }
         for owner in owners.iter() {

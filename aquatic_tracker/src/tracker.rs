@@ -232,9 +232,18 @@ impl Tracker {
         self.shard.holds(info_hash)
     }
 
-    /// Sets the parts that this node holds: what is stored of others expires at once. `None`: all.
-    pub fn set_held(&mut self, held: Option<PartSet>) {
-        self.shard.set_held(held);
+    /// Whether the torrents of a torrent's part are kept: this node holds the part, or has held it a minute
+    /// ago.
+    #[inline]
+    #[must_use]
+    pub fn keeps(&self, info_hash: &InfoHash) -> bool {
+        self.shard.keeps(info_hash)
+    }
+
+    /// Sets the parts that this node holds, and those whose torrents it keeps: what is stored of others
+    /// expires at once. `None`: all.
+    pub fn set_held(&mut self, held: Option<PartSet>, kept: Option<PartSet>) {
+        self.shard.set_held(held, kept);
     }
 
     /// Decides whether a request for a torrent is served. For all cores' torrents, by the core that received
@@ -520,7 +529,7 @@ impl Tracker {
     ) -> Loaded {
         let mut loaded = Loaded::default();
         let saved = torrent.saved;
-        if !self.holds(&saved.info_hash) || self.admit(AdmissionRequest::of(&saved.info_hash)).is_err() {
+        if !self.keeps(&saved.info_hash) || self.admit(AdmissionRequest::of(&saved.info_hash)).is_err() {
             loaded.not_admitted += u64::from(saved.peers);
             return loaded;
         }

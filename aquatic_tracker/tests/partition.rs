@@ -17,7 +17,7 @@ use aquatic_runtime::channel::OutboxFull;
 use aquatic_swarm::{Announce, Families, FamilySet, HashKey, PARTS, Shard, ShardLimits, SwarmCounts};
 use aquatic_tracker::messages::Messages;
 use aquatic_tracker::partition::messages::split;
-use aquatic_tracker::partition::{DEADLINE, Holders, MAX_LATE, MAX_LATENESS, NodeNumber};
+use aquatic_tracker::partition::{DEADLINE, Holders, MAX_LATE, MAX_LATENESS, MAX_SILENCE, NodeNumber, PROBE};
 use aquatic_tracker::replication::{Applied, Change, ChangeKind, Completion, PartHasher, PartSet};
 use aquatic_tracker::{
     Admission, Forward, IntervalPolicy, OwnerResponse, Owners, PeerRules, Respond, RouteError,
@@ -151,6 +151,8 @@ struct Network {
     tokens: Cell<u32>,
     /// Messages are lost.
     is_cut: bool,
+    /// Messages to this node are lost.
+    silent: Option<NodeNumber>,
 }
 
 /// Each part is held by one node.
@@ -172,6 +174,7 @@ impl Network {
             now: Duration::from_secs(1000),
             tokens: Cell::new(0),
             is_cut: false,
+            silent: None,
         };
         (0..NODES).for_each(|node| network.set_holders(node, |part| Some(holder(part))));
         network
@@ -226,7 +229,7 @@ impl Network {
                 for core in &node.cores {
                     while let Some((to, body)) = core.take_message() {
                         is_done = false;
-                        if !self.is_cut {
+                        if !self.is_cut && self.silent != Some(to) {
                             self.deliver(from, to, &body);
                         }
                     }
@@ -247,7 +250,7 @@ impl Network {
         self.now += passed;
         for core in self.nodes.iter().flat_map(|node| &node.cores) {
             core.tick(self.now);
-            core.send_late(self.seconds());
+            core.send_late(self.now);
         }
         self.run();
     }
@@ -330,6 +333,12 @@ fn announces_that_are_lost_are_answered_in_time_and_arrive_later() {
     network.tick(Duration::from_millis(1));
     assert_eq!(network.answers.announced.borrow()[&token], (SwarmCounts::default(), 0));
     assert_eq!(network.answers.failed.borrow()[&scrape], RouteError::Timeout);
+    assert_eq!(network.count(&torrent), 0, "nothing was heard of the holder");
+    let of_the_same = (1..).map(self::torrent).find(|other| holder(hasher().part(other)) == 1);
+    let other = network.announce((0, 0), &leecher(of_the_same.unwrap(), 1));
+    network.run();
+    assert_eq!(network.answers.announced.borrow()[&other].0.incomplete, 1);
+    network.tick(Duration::from_millis(250));
     assert_eq!(network.count(&torrent), 1, "it has been sent again");
     let token = network.announce((2, 0), &leecher(torrent, 2));
     network.run();
@@ -392,6 +401,92 @@ fn what_waits_for_a_holder_is_bounded_in_number_and_time() {
     network.set_holders(0, |part| Some(holder(part)));
     network.tick(Duration::from_secs(1));
     assert_eq!(network.count(&other), 0, "that was too long ago");
+}
+
+#[test]
+fn another_holder_is_asked_while_the_first_is_silent() {
+    let mut network = Network::new();
+    let torrent = torrent_of(1);
+    // Two nodes hold each part, and nodes tell each other of changes by other means.
+    for node in 0..NODES {
+        let seen = &network.nodes[usize::from(node)];
+        let both = |part| [holder(part), (holder(part) + 1) % NODES];
+        let mut own = PartSet::new(hasher());
+        (0..=u8::MAX).filter(|part| both(*part).contains(&node)).for_each(|part| own.add(part));
+        let holders = Holders::new(hasher(), own, both);
+        seen.cores.iter().for_each(|core| core.set_holders(Some(holders.clone()), &seen.metrics));
+    }
+    let answered = |network: &Network, token| network.answers.announced.borrow().get(&token).copied();
+    let asked = |network: &Network, number| {
+        let token = network.announce((0, 0), &leecher(torrent, number));
+        network.run();
+        (token, answered(network, token))
+    };
+    assert_eq!(asked(&network, 1).1.unwrap().1, 0);
+    assert_eq!(asked(&network, 2).1.unwrap().1, 1, "by the same holder");
+    network.silent = Some(1);
+    network.tick(Duration::from_millis(10));
+    let (first, answer) = asked(&network, 3);
+    assert_eq!(answer, None);
+    network.tick(DEADLINE);
+    assert_eq!(answered(&network, first), Some((SwarmCounts::default(), 0)), "in time");
+    let (probe, answer) = asked(&network, 4);
+    assert_eq!(answer, None, "it is tried again, with one request");
+    assert_eq!(asked(&network, 5).1.unwrap().1, 1, "the other one knows the announce that was late");
+    assert_eq!(asked(&network, 7).1.unwrap().1, 2);
+    network.tick(DEADLINE);
+    assert!(answered(&network, probe).is_some());
+    network.tick(PROBE);
+    assert_eq!(asked(&network, 6).1, None, "and again");
+    assert_eq!(asked(&network, 8).1.unwrap().1, 4);
+    // It answers again, and is asked again.
+    network.silent = None;
+    network.tick(PROBE);
+    assert_eq!(asked(&network, 1).1.unwrap().1, 1, "the peer that it has heard before");
+    assert_eq!(asked(&network, 2).1.unwrap().1, 1);
+    // Without any request, nobody is silent for ever.
+    network.silent = Some(1);
+    network.tick(Duration::from_millis(10));
+    assert_eq!(asked(&network, 8).1, None);
+    network.tick(DEADLINE);
+    assert_eq!(asked(&network, 9).1, None);
+    assert_eq!(asked(&network, 10).1.unwrap().1, 6);
+    network.silent = None;
+    network.tick(MAX_SILENCE);
+    assert_eq!(asked(&network, 10).1.unwrap().1, 3, "with the one whose announce was kept for it");
+}
+
+#[test]
+fn a_part_that_moves_is_answered_for_until_it_is_dropped() {
+    let network = Network::new();
+    let torrent = torrent_of(1);
+    network.announce((0, 0), &leecher(torrent, 1));
+    network.run();
+    let moved = |part| Some(if holder(part) == 1 { 2 } else { holder(part) });
+    let seen = &network.nodes[1];
+    let mut kept = PartSet::new(hasher());
+    kept.add(hasher().part(&torrent));
+    let holders = holders_of(1, moved).keeping(kept);
+    seen.cores.iter().for_each(|core| core.set_holders(Some(holders.clone()), &seen.metrics));
+    // Another node does not know of the move yet.
+    let token = network.announce((0, 0), &leecher(torrent, 2));
+    network.run();
+    assert_eq!(network.answers.announced.borrow()[&token].1, 1);
+    for core in &seen.cores {
+        while !core.state().expire(network.seconds(), 3600, 1000).pass_ended {}
+        assert!(core.state().keeps(&torrent) && !core.state().holds(&torrent));
+    }
+    assert_eq!(network.count(&torrent), 2, "the new holder pulls them");
+    // Its own clients are answered by the new holder.
+    let token = network.announce((1, 0), &leecher(torrent, 3));
+    network.nodes[2].cores.iter().for_each(|core| {
+        core.set_holders(Some(holders_of(2, moved)), &network.nodes[2].metrics);
+    });
+    network.run();
+    assert_eq!(
+        network.answers.announced.borrow()[&token],
+        (SwarmCounts { incomplete: 1, ..Default::default() }, 0)
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::forward::Forward;
 use crate::gather::{RequestId, RouteError};
 use crate::messages::Messages;
 use crate::partition::messages::{Item, Request};
-use crate::partition::{Asked, DEADLINE, Elsewhere, Holders, NodeNumber, PartCounters};
+use crate::partition::{Asked, DEADLINE, Elsewhere, Holders, NodeNumber, PartCounters, seconds};
 
 impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     /// Has this core ask other nodes for the parts that they hold from now on, or takes in that other nodes
@@ -23,7 +23,9 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     pub fn set_holders(&self, holders: Option<Holders>, metrics: &CoreMetrics) {
         let index = {
             let mut tracker = self.trackers.own();
-            tracker.set_held(holders.as_ref().map(|holders| *holders.own()));
+            let sets = holders.as_ref().map(|holders| (*holders.own(), *holders.kept()));
+            let (held, kept) = sets.unzip();
+            tracker.set_held(held, kept);
             tracker.index()
         };
         let mut elsewhere = self.elsewhere.borrow_mut();
@@ -42,22 +44,27 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
 
     /// Sends the announces that were kept and for which there is a holder by now. To be called a few times a
     /// second.
-    pub fn send_late(&self, now: Seconds) {
+    pub fn send_late(&self, time: Duration) {
         let own = match self.elsewhere.borrow_mut().as_mut() {
             None => return,
             Some(elsewhere) => {
                 let own = elsewhere.take_own();
-                elsewhere.send_late(now);
+                elsewhere.send_late(time);
                 own
             }
         };
+        let now = seconds(time);
         for (announce, received) in own {
+            self.note(|counters| &counters.late);
             self.apply_late(&announce, now.0.saturating_sub(received.0), now);
         }
     }
 
     /// Handles the items of another node's message that are for this core.
     pub fn receive_message(&self, from: NodeNumber, mut items: &[u8], now: Duration) {
+        if let Some(elsewhere) = self.elsewhere.borrow_mut().as_mut() {
+            elsewhere.hear(from, now);
+        }
         while !items.is_empty() {
             let Ok(item) = Item::take(&mut items) else {
                 return self.note(|counters| &counters.malformed);
@@ -110,8 +117,8 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
                 return self.without_peers(now, asked, &asking.waiter);
             }
         };
-        let node = elsewhere_now.node(&announce.info_hash);
-        if node.is_some_and(|node| elsewhere_now.announce(node, id, announce, room)) {
+        let node = elsewhere_now.node(&announce.info_hash, now);
+        if node.is_some_and(|node| elsewhere_now.announce((node, now), id, asked)) {
             return;
         }
         drop(elsewhere);
@@ -124,7 +131,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     /// Asks nodes that hold the parts for counts. Returns whether there are such nodes, and room.
     pub(super) fn scrape_elsewhere(
         &self,
-        id: RequestId,
+        (id, now): (RequestId, Duration),
         info_hashes: &[InfoHash],
         families: FamilySet,
     ) -> bool {
@@ -133,7 +140,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
         let Some(elsewhere) = elsewhere.as_mut() else { return false };
         let positioned = (0_u16..).zip(info_hashes.iter().copied());
         positioned.filter(|(_, info_hash)| !tracker.holds(info_hash)).all(|torrent| {
-            let node = elsewhere.node(&torrent.1);
+            let node = elsewhere.node(&torrent.1, now);
             node.is_some_and(|node| elsewhere.scrape(node, id, torrent, families))
         })
     }
@@ -147,6 +154,14 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     ) {
         self.note(counter);
         self.without_peers(now, asked, waiter);
+    }
+
+    /// Ends an announce without a response at its deadline.
+    pub(super) fn timed_out(&self, now: Duration, asked: Asked, waiter: &Waiter) {
+        if let Some(elsewhere) = self.elsewhere.borrow_mut().as_mut() {
+            elsewhere.miss(asked, now);
+        }
+        self.not_responded(now, (asked, waiter), |counters| &counters.timeout);
     }
 
     /// Answers an announce without peers and keeps it for a holder.
@@ -201,7 +216,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
         let mut tracker = self.trackers.own();
         let mut elsewhere = self.elsewhere.borrow_mut();
         let Some(elsewhere) = elsewhere.as_mut() else { return };
-        if !tracker.holds(&announce.info_hash) {
+        if !tracker.keeps(&announce.info_hash) {
             elsewhere.send(from, &Item::NotHeld { request });
             return;
         }
@@ -235,7 +250,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
         let tracker = self.trackers.own();
         let mut elsewhere = self.elsewhere.borrow_mut();
         let Some(elsewhere) = elsewhere.as_mut() else { return };
-        let item = if tracker.holds(info_hash) {
+        let item = if tracker.keeps(info_hash) {
             elsewhere.counters.served.add(1);
             Item::Scraped { request, position, counts: tracker.scrape(info_hash, families) }
         } else {
@@ -244,18 +259,17 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
         let _ = elsewhere.send(from, &item);
     }
 
-    /// Applies an announce that has been answered some seconds ago, unless other nodes hold the part.
+    /// Applies an announce that has been answered some seconds ago, unless this node does not keep the part.
     fn apply_late(&self, announce: &Announce, age: u32, now: Seconds) {
         let mut tracker = self.trackers.own();
         let info_hash = &announce.info_hash;
-        if tracker.holds(info_hash) && tracker.admit(AdmissionRequest::of(info_hash)).is_ok() {
+        if !tracker.keeps(info_hash) {
+            return self.note(|counters| &counters.lost);
+        }
+        if tracker.admit(AdmissionRequest::of(info_hash)).is_ok() {
             tracker.announce_late(announce, age, now);
         }
     }
-}
-
-fn seconds(time: Duration) -> Seconds {
-    Seconds(u32::try_from(time.as_secs()).unwrap_or(u32::MAX))
 }
 
 /// Returns as many whole peers as there is room for, in bytes.

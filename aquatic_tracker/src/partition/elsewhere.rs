@@ -1,6 +1,7 @@
 //! Requests of one core for parts that other nodes hold.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use aquatic_common::{InfoHash, Seconds};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
@@ -8,7 +9,7 @@ use aquatic_swarm::{Announce, FamilySet};
 use slab::Slab;
 
 use super::messages::{Item, Request};
-use super::{Holders, MAX_LATE, MAX_LATENESS, MAX_OUTGOING, NodeNumber};
+use super::{Holders, MAX_LATE, MAX_LATENESS, MAX_OUTGOING, MAX_SILENCE, NodeNumber, PROBE};
 use crate::gather::RequestId;
 
 /// Length from which on a message is not added to, in bytes.
@@ -24,16 +25,16 @@ pub(crate) struct PartCounters {
     pub(crate) answered: Counter,
     /// Requests of this node that got no response in time.
     pub(crate) timeout: Counter,
-    /// Requests of this node for parts that nobody holds.
+    /// Requests of this node for parts that nobody holds, or whose holders are silent.
     no_holder: Counter,
     /// Requests of this node for which there was no room.
     overflow: Counter,
     /// Requests of this node to a node that does not hold the part any more.
     pub(crate) not_held: Counter,
-    /// Announces that were kept and sent later.
-    late: Counter,
+    /// Announces that were kept and sent later, or applied later by this node.
+    pub(crate) late: Counter,
     /// Announces that were kept in vain: there were too many, or there was no holder for too long.
-    lost: Counter,
+    pub(crate) lost: Counter,
     /// Requests of other nodes that were served.
     pub(crate) served: Counter,
     /// Messages of other nodes that could not be read.
@@ -62,15 +63,35 @@ impl PartCounters {
 /// Key of an announce that was sent to a holder.
 pub(crate) type Asked = usize;
 
+/// An announce without a response.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    announce: Announce,
+    /// Room for IPv4 and IPv6 peers in bytes.
+    room: (u32, u32),
+    /// Node that it was sent to, and when.
+    to: Option<(NodeNumber, Duration)>,
+}
+
+/// What a core knows of another node.
+#[derive(Debug, Default)]
+struct Contact {
+    /// Messages for it, of which the last may be added to.
+    outgoing: VecDeque<Vec<u8>>,
+    /// When it was last heard.
+    heard: Duration,
+    /// Since when it is silent, and when it is asked again.
+    silent: Option<(Duration, Duration)>,
+}
+
 /// What one core has to do with the parts that other nodes hold.
 #[derive(Debug)]
 pub(crate) struct Elsewhere {
     core: u16,
     holders: Holders,
-    /// Messages for each node, of which the last may be added to.
-    outgoing: BTreeMap<NodeNumber, VecDeque<Vec<u8>>>,
+    contacts: BTreeMap<NodeNumber, Contact>,
     /// Announces without a response.
-    asked: Slab<(Announce, (u32, u32))>,
+    asked: Slab<Sent>,
     /// Memory for the peers of a response.
     buffer: Vec<u8>,
     /// Announces for which there was no holder, and when they were received.
@@ -83,7 +104,7 @@ impl Elsewhere {
         Self {
             core: u16::try_from(core).unwrap_or(u16::MAX),
             holders,
-            outgoing: BTreeMap::new(),
+            contacts: BTreeMap::new(),
             asked: Slab::new(),
             buffer: Vec::new(),
             late: VecDeque::new(),
@@ -94,22 +115,55 @@ impl Elsewhere {
     /// Takes in that other nodes hold parts now. What waits for a node that is none any more is dropped, and
     /// its requests run into their deadline.
     pub(crate) fn set_holders(&mut self, holders: Holders) {
-        self.outgoing.retain(|node, _| holders.others.contains(&Some(*node)));
+        self.contacts.retain(|node, _| holders.has(*node));
         self.holders = holders;
     }
 
-    /// The node to ask for a torrent.
-    pub(crate) fn node(&self, info_hash: &InfoHash) -> Option<NodeNumber> {
-        let node = self.holders.node(info_hash);
-        if node.is_none() {
-            self.counters.no_holder.add(1);
+    /// The node to ask for a torrent: the best one that is not silent, or one that is to be asked again.
+    pub(crate) fn node(&mut self, info_hash: &InfoHash, now: Duration) -> Option<NodeNumber> {
+        for node in self.holders.nodes(info_hash) {
+            match self.contacts.get_mut(&node).and_then(|contact| contact.silent.as_mut()) {
+                Some((_, again)) if now < *again => {}
+                Some((_, again)) => {
+                    *again = now + PROBE;
+                    return Some(node);
+                }
+                None => return Some(node),
+            }
         }
-        node
+        self.counters.no_holder.add(1);
+        None
+    }
+
+    /// The best node that holds a torrent and is not silent.
+    fn heard_node(&self, info_hash: &InfoHash) -> Option<NodeNumber> {
+        let is_silent = |node: &_| self.contacts.get(node).is_some_and(|contact| contact.silent.is_some());
+        self.holders.nodes(info_hash).find(|node| !is_silent(node))
+    }
+
+    /// Notes that a node was heard.
+    pub(crate) fn hear(&mut self, node: NodeNumber, now: Duration) {
+        if let Some(contact) = self.contacts.get_mut(&node) {
+            contact.heard = now;
+            contact.silent = None;
+        }
+    }
+
+    /// Notes that there was no response to an announce: the node is silent, unless it was heard since.
+    pub(crate) fn miss(&mut self, asked: Asked, now: Duration) {
+        let Some((node, sent)) = self.asked.get(asked).and_then(|sent| sent.to) else { return };
+        let contact = self.contacts.get_mut(&node).filter(|contact| contact.heard < sent);
+        if let Some(contact) = contact
+            && contact.silent.is_none()
+        {
+            // One message may have been lost.
+            contact.silent = Some((now, now));
+        }
     }
 
     /// Keeps an announce until its response is there, with the room for IPv4 and IPv6 peers in bytes.
     pub(crate) fn keep(&mut self, announce: &Announce, room: (u32, u32)) -> Asked {
-        self.asked.insert((*announce, room))
+        self.asked.insert(Sent { announce: *announce, room, to: None })
     }
 
     /// Lends memory.
@@ -124,7 +178,7 @@ impl Elsewhere {
 
     /// Removes an announce whose response is there, or does not come.
     pub(crate) fn remove(&mut self, asked: Asked) -> Option<(Announce, (u32, u32))> {
-        self.asked.try_remove(asked)
+        self.asked.try_remove(asked).map(|sent| (sent.announce, sent.room))
     }
 
     /// Keeps an announce for when there is a holder.
@@ -136,17 +190,19 @@ impl Elsewhere {
         self.late.push_back((announce, now));
     }
 
-    /// Sends an announce. Returns whether there is room.
+    /// Sends an announce that is kept. Returns whether there is room.
     pub(crate) fn announce(
         &mut self,
-        node: NodeNumber,
+        (node, now): (NodeNumber, Duration),
         id: RequestId,
-        announce: &Announce,
-        room: (u32, u32),
+        asked: Asked,
     ) -> bool {
+        let Some(sent) = self.asked.get_mut(asked) else { return false };
+        sent.to = Some((node, now));
+        let (announce, room) = (sent.announce, sent.room);
         let peers = |bytes: u32, size: u32| u16::try_from(bytes / size).unwrap_or(u16::MAX);
         let room = (peers(room.0, 6), peers(room.1, 18));
-        self.request(node, &Item::Announce { request: self.request_of(id), announce: *announce, room })
+        self.request(node, &Item::Announce { request: self.request_of(id), announce, room })
     }
 
     /// Asks for the counts of a torrent. Returns whether there is room.
@@ -172,7 +228,7 @@ impl Elsewhere {
 
     /// Adds an item to the messages for a node. Returns whether there is room.
     pub(crate) fn send(&mut self, node: NodeNumber, item: &Item<'_>) -> bool {
-        let messages = self.outgoing.entry(node).or_default();
+        let messages = &mut self.contacts.entry(node).or_default().outgoing;
         if messages.len() >= MAX_OUTGOING / FULL {
             return false;
         }
@@ -187,16 +243,17 @@ impl Elsewhere {
 
     /// Removes a message and the node it is for.
     pub(crate) fn take(&mut self) -> Option<(NodeNumber, Vec<u8>)> {
-        let mut first = self.outgoing.first_entry()?;
-        let (node, message) = (*first.key(), first.get_mut().pop_front());
-        if first.get().is_empty() {
-            first.remove();
-        }
-        Some((node, message?))
+        self.contacts
+            .iter_mut()
+            .find_map(|(node, contact)| contact.outgoing.pop_front().map(|message| (*node, message)))
     }
 
     /// Sends announces that were kept, as far as there are holders now, and forgets those that are too old.
-    pub(crate) fn send_late(&mut self, now: Seconds) {
+    pub(crate) fn send_late(&mut self, time: Duration) {
+        for contact in self.contacts.values_mut() {
+            contact.silent.take_if(|(since, _)| time.saturating_sub(*since) >= MAX_SILENCE);
+        }
+        let now = seconds(time);
         for _ in 0..self.late.len().min(LATE_PER_TICK) {
             let Some((announce, received)) = self.late.pop_front() else { break };
             let age = now.0.saturating_sub(received.0);
@@ -204,7 +261,7 @@ impl Elsewhere {
                 self.counters.lost.add(1);
                 continue;
             };
-            match self.holders.node(&announce.info_hash) {
+            match self.heard_node(&announce.info_hash) {
                 Some(node) if self.send(node, &Item::Late { age, announce }) => self.counters.late.add(1),
                 Some(_) | None => self.late.push_back((announce, received)),
             }
@@ -214,10 +271,18 @@ impl Elsewhere {
 
     /// Removes announces that were kept for parts that this node holds itself by now.
     pub(crate) fn take_own(&mut self) -> VecDeque<(Announce, Seconds)> {
+        if self.late.is_empty() {
+            return VecDeque::new();
+        }
         let held = *self.holders.own();
         let is_own = |(announce, _): &(Announce, Seconds)| held.contains(&announce.info_hash);
         let (own, late) = std::mem::take(&mut self.late).into_iter().partition(is_own);
         self.late = late;
         own
     }
+}
+
+/// Whole seconds, as the store counts.
+pub(crate) fn seconds(time: Duration) -> Seconds {
+    Seconds(u32::try_from(time.as_secs()).unwrap_or(u32::MAX))
 }

@@ -13,7 +13,7 @@
 mod publishing;
 mod records;
 
-pub use aquatic_swarm::{Applied, Change, ChangeKind, Completion, PartHasher, PartSet};
+pub use aquatic_swarm::{Applied, Change, ChangeKind, Completion, HashKey, PartHasher, PartSet};
 
 pub(crate) use self::publishing::Publishing;
 pub use self::publishing::{MAX_BATCH, MAX_UNPUBLISHED, Published, refresh_interval, remote_grace};
