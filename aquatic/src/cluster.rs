@@ -11,11 +11,6 @@ use aquatic_ws::{NodeLink, WsNodes, WsTracker};
 
 use crate::control::{self, Controlled};
 
-/// What divides messages that nothing here receives: none.
-fn none(messages: &[u8], _steering: &Steering, _to: &mut dyn FnMut(usize, &[u8])) -> usize {
-    usize::from(!messages.is_empty())
-}
-
 /// A core's way for peers, offers and answers of WebTorrent to other nodes.
 struct WebTorrentLink(ClusterLink);
 
@@ -49,27 +44,27 @@ pub(crate) fn tell_webtorrent(nodes: &WsNodes, event: &NodeEvent) {
         NodeEvent::Messages { from, channel: Channel::Relay, body } => {
             number(*from).into_iter().for_each(|from| nodes.receive(from, body));
         }
-        // The thread asks the node for what is missing.
+        // The thread asks the node for what is missing. Requests for parts are for nodes with UDP or HTTP.
         NodeEvent::Missed(_) | NodeEvent::Messages { channel: Channel::Parts, .. } => {}
     }
 }
 
-/// Has the engine run the thread of the cluster. `None` if none is configured.
+/// Has the engine run the thread of the cluster. `None` if none is configured. Only a node that keeps peers
+/// of UDP and HTTP can hold parts.
 ///
 /// # Errors
 /// Files that cannot be used.
 pub(crate) fn open(
-    config: &ClusterConfig,
+    (config, keeps_peers): (&ClusterConfig, bool),
     steering: &Steering,
     engine: &mut Engine,
     parts: Controlled,
 ) -> anyhow::Result<Option<Prepared>> {
     let hooks = Hooks {
         relay: |messages, steering, to| split(messages, steering, to),
-        parts: none,
         command: control::receiver(parts),
     };
-    thread::prepare(engine, (config, steering), hooks)
+    thread::prepare(engine, (config, steering), keeps_peers, hooks)
 }
 
 /// Each core's part; none without a cluster.

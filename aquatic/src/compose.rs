@@ -133,7 +133,9 @@ fn open_cluster(
         ..Controlled::of(mode, engine, shared, report.clone())
     };
     let (seed, _, _) = shared;
-    let cluster = cluster::open(&config.cluster, seed.steering(), engine, commanded)?;
+    let config::Protocols { udp, http, .. } = config.protocols(mode);
+    let settings = (&config.cluster, udp || http);
+    let cluster = cluster::open(settings, seed.steering(), engine, commanded)?;
     controlled.cluster = cluster.as_ref().map(|cluster| (cluster.report.clone(), cluster.commands.clone()));
     Ok(cluster)
 }

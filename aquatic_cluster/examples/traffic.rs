@@ -34,6 +34,7 @@ fn measure(nodes: usize, max_peer_age: u32) {
         lost: 0,
         repeated: 0,
         delayed: 0,
+        replicas: None,
         failures: false,
         step: 1_000,
     });

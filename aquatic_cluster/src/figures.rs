@@ -10,6 +10,7 @@ use crate::hello::NodeName;
 use crate::machine::{Cluster, Refusal, Status};
 use crate::nodes::Node;
 use crate::puller::Outcome;
+use crate::report::PartsStatus;
 
 /// Maximum number of names of nodes with metrics of their own.
 const MAX_NAMES: usize = 256;
@@ -33,6 +34,8 @@ pub(crate) struct Figures {
     /// What has been counted of these so far.
     seen: [u64; Refusal::ALL.len()],
     malformed: Counter,
+    not_held: Counter,
+    parts: [Gauge; 2],
     dropped_queue: Counter,
     dropped_mailbox: Counter,
     dropped_unknown: Counter,
@@ -40,6 +43,7 @@ pub(crate) struct Figures {
     shown_totals: [u64; 3],
     of_nodes: HashMap<String, OfNode>,
     status: Status,
+    requests: PartsStatus,
 }
 
 impl Figures {
@@ -56,6 +60,9 @@ impl Figures {
             refused: Refusal::ALL.map(refused),
             seen: [0; Refusal::ALL.len()],
             malformed: metrics.counter(&names::CLUSTER_REFUSED, &[("reason", "malformed_records")]),
+            not_held: metrics.counter(&names::CLUSTER_APPLIED, &[("kind", "peers"), ("outcome", "not_held")]),
+            parts: ["held", "receiving"]
+                .map(|state| metrics.gauge(&names::CLUSTER_PARTS, &[("state", state)])),
             dropped_queue: dropped("queue"),
             dropped_mailbox: dropped("core"),
             dropped_unknown: dropped("unknown_node"),
@@ -63,6 +70,7 @@ impl Figures {
             shown_totals: [0; 3],
             of_nodes: HashMap::new(),
             status: Status::default(),
+            requests: PartsStatus::default(),
             metrics,
         }
     }
@@ -83,6 +91,21 @@ impl Figures {
                 published: sum(&names::CLUSTER_PUBLISHED, None),
             },
         };
+        let part = |outcome| sum(&names::PART_REQUESTS, Some(("outcome", outcome)));
+        self.requests = PartsStatus {
+            answered: part("answered"),
+            unanswered: ["timeout", "no_holder", "overflow", "not_held"].map(part).into_iter().sum(),
+            sent_later: part("sent_later"),
+            waiting: sum(&names::PART_ANNOUNCES_WAITING, None),
+            lost: part("lost"),
+            served: part("served"),
+            ..PartsStatus::default()
+        };
+    }
+
+    /// What has become of requests for parts.
+    pub(crate) fn requests(&self) -> PartsStatus {
+        self.requests
     }
 
     /// What this node says of itself.
@@ -94,6 +117,8 @@ impl Figures {
     pub(crate) fn show(&mut self, machine: &Cluster) {
         self.nodes.set(machine.nodes().live().count() as u64 + 1);
         self.complete.set(machine.complete_since().is_some().into());
+        let parts = [machine.answered_parts(), machine.missing_parts()];
+        self.parts.iter().zip(parts).for_each(|(gauge, parts)| gauge.set(parts.len().into()));
         let counted = machine.counts().refused;
         for ((counter, seen), now) in self.refused.iter().zip(&mut self.seen).zip(counted) {
             counter.add(now.saturating_sub(*seen));
@@ -158,6 +183,11 @@ impl Figures {
     /// Counts records that cannot be read although their sender knows the secret.
     pub(crate) fn malformed(&self) {
         self.malformed.add(1);
+    }
+
+    /// Counts changes of torrents that other nodes hold.
+    pub(crate) fn not_held(&self, number: u64) {
+        self.not_held.add(number);
     }
 
     /// Counts what cores could not hand to the thread.

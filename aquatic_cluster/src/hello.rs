@@ -91,8 +91,8 @@ pub struct Hello {
     pub calendar: u64,
     /// Whether the node knows all that others could tell it, and since how many seconds.
     pub complete: Option<u32>,
-    /// Whether it holds some parts of the hash space only.
-    pub partition: bool,
+    /// Number of nodes that hold each part of the hash space, if it holds some parts only.
+    pub replicas: Option<u8>,
     /// Whether this is its last hello.
     pub leaving: bool,
     /// Name of the node.
@@ -114,7 +114,7 @@ impl Hello {
     pub fn write(&self, out: &mut Vec<u8>) {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let flags = flag(self.complete.is_some(), COMPLETE)
-            | flag(self.partition, PARTITION)
+            | flag(self.replicas.is_some(), PARTITION)
             | flag(self.leaving, LEAVING);
         out.extend_from_slice(&self.clock.to_le_bytes());
         out.extend_from_slice(&self.calendar.to_le_bytes());
@@ -136,6 +136,7 @@ impl Hello {
             out.extend_from_slice(&id.core.to_le_bytes());
             out.extend_from_slice(&next.to_le_bytes());
         }
+        out.extend(self.replicas);
     }
 
     /// Reads a hello. Later versions may add bytes at its end.
@@ -146,11 +147,11 @@ impl Hello {
         let mut reader = Reader(body);
         let (clock, calendar, flags) = (reader.u64()?, reader.u64()?, reader.u8()?);
         let complete = reader.u32()?;
-        Ok(Self {
+        let mut hello = Self {
             clock,
             calendar,
             complete: (flags & COMPLETE != 0).then_some(complete),
-            partition: flags & PARTITION != 0,
+            replicas: None,
             leaving: flags & LEAVING != 0,
             name: NodeName::new(reader.text(MAX_NAME)?).ok_or(Malformed)?,
             version: reader.text(MAX_VERSION)?.to_owned(),
@@ -158,7 +159,11 @@ impl Hello {
             connections: reader.u32()?,
             counters: Counters::from_array([reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?]),
             streams: read_streams(&mut reader)?,
-        })
+        };
+        if flags & PARTITION != 0 {
+            hello.replicas = Some(reader.u8()?);
+        }
+        Ok(hello)
     }
 }
 

@@ -27,7 +27,6 @@ use crate::counters::Counters;
 use crate::donor::Donor;
 use crate::hello::{Hello, MAX_CORES, NodeName, StreamId, StreamKind};
 use crate::nodes::{GONE_AFTER, Node, Nodes};
-use crate::parts::Bitmap;
 use crate::pull::{PullMessage, Totals, What};
 use crate::puller::{Outcome, Puller};
 use crate::seal::Secret;
@@ -38,7 +37,7 @@ mod joining;
 mod pulls;
 mod receiving;
 
-pub use holding::{DROP_AFTER, Holder, MEMBER_AFTER};
+pub use holding::{DROP_AFTER, ESTABLISHED_AFTER, Holder, MEMBER_AFTER, SETTLE};
 use joining::Join;
 pub use joining::{JOIN_AGAIN_AFTER, JOIN_TIMEOUT, LISTEN, LISTEN_ALONE};
 pub(crate) use pulls::Heal;
@@ -68,9 +67,8 @@ pub struct Settings {
     pub secret: Secret,
     /// Number of cores, [`MAX_CORES`] at most.
     pub cores: u16,
-    /// Whether this node holds some parts of the hash space only, see [`Cluster::with_replicas`], which sets
-    /// it.
-    pub partition: bool,
+    /// Number of nodes that hold each part of the hash space; `None` if all nodes hold everything.
+    pub replicas: Option<u8>,
     /// Version of the program.
     pub version: String,
 }
@@ -186,10 +184,9 @@ pub enum Action {
         /// Its content, which is authentic.
         body: Vec<u8>,
     },
-    /// Other nodes hold parts now, or this node others: see [`Cluster::holders`] and [`Cluster::own_parts`].
+    /// Other nodes hold parts now, or this node holds or keeps others: see [`Cluster::holders`],
+    /// [`Cluster::asked`], [`Cluster::own_parts`] and [`Cluster::kept_parts`].
     HoldersChanged,
-    /// Have the cores drop the torrents of these parts, a few at a time: other nodes hold them.
-    DropParts(Bitmap),
     /// Log something, and count it where it has a metric.
     Notice(Notice),
 }
@@ -251,6 +248,24 @@ pub enum Notice {
         /// How long it took, in milliseconds.
         took: Millis,
     },
+    /// This node holds other parts than before.
+    PartsMoved {
+        /// Number of parts that it holds.
+        held: u32,
+        /// Number of parts that it holds from now on.
+        gained: u32,
+        /// Number of parts that it does not hold any more.
+        lost: u32,
+        /// Number of nodes that hold parts, with this one.
+        members: usize,
+    },
+    /// A node divides the torrents in another way than this one, or not at all.
+    OtherMode {
+        /// Its name.
+        name: NodeName,
+        /// Number of nodes that it has hold each part, if it divides them.
+        replicas: Option<u8>,
+    },
     /// This node knows what the others know, or is alone.
     Complete {
         /// Whether another node has told it.
@@ -286,6 +301,7 @@ pub struct Cluster {
     /// Time of the last tick.
     ticked: Millis,
     connected: bool,
+    connected_at: Millis,
     disconnected_at: Millis,
     status: Status,
     hello_due: Millis,
@@ -316,6 +332,7 @@ impl Cluster {
             began: now,
             ticked: now,
             connected: false,
+            connected_at: now,
             disconnected_at: now,
             status: Status::default(),
             hello_due: now,
@@ -323,7 +340,7 @@ impl Cluster {
             again_due: now,
             nodes: Nodes::default(),
             join: Join::new(now),
-            holding: None,
+            holding: holding::Holding::of(&settings, now),
             pulls: Vec::new(),
             next_pull: 0,
             donor: Donor::default(),
@@ -338,6 +355,7 @@ impl Cluster {
     /// The connection to NATS stands, and all subjects are subscribed to.
     pub fn connected(&mut self, now: Millis) {
         self.connected = true;
+        self.connected_at = now;
         self.hello_due = now;
         self.join.connected(now, now.saturating_sub(self.disconnected_at));
     }
@@ -364,7 +382,10 @@ impl Cluster {
                 self.send_hello(now, false);
             }
             self.step_joining(now);
-            self.step_holding(now);
+        }
+        // Without a connection the other nodes are gone after a while, and this one holds all parts.
+        self.step_holding(now);
+        if self.connected {
             self.step_healing(now);
         }
         self.step_pulls(now);
@@ -488,7 +509,7 @@ impl Cluster {
             clock: since(self.began),
             calendar: self.status.calendar,
             complete,
-            partition: self.settings.partition,
+            replicas: self.settings.replicas,
             leaving,
             name: self.settings.name.clone(),
             version: self.settings.version.clone(),

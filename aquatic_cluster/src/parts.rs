@@ -11,6 +11,9 @@ pub const MAX_REPLICAS: usize = 8;
 pub struct Bitmap(pub [u8; 32]);
 
 impl Bitmap {
+    /// All parts.
+    pub const ALL: Self = Self([u8::MAX; 32]);
+
     /// Adds a part.
     pub fn insert(&mut self, part: u8) {
         self.0[usize::from(part / 8)] |= 1 << (part % 8);

@@ -53,6 +53,48 @@ pub struct ClusterTotals {
     pub connections: u64,
 }
 
+/// Parts of the info hashes, of 256, if nodes divide them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PartsStatus {
+    /// Number of nodes that hold each part, if there are as many.
+    pub replicas: u8,
+    /// Number of nodes that hold parts, with this one.
+    pub members: usize,
+    /// Parts that this node answers for itself.
+    pub held: u32,
+    /// Those of them whose torrents it still receives.
+    pub receiving: u32,
+    /// Requests that were forwarded to a holder, which has responded.
+    pub answered: u64,
+    /// Requests that were answered without peers, or not at all, because no holder has responded.
+    pub unanswered: u64,
+    /// Announces among those that were sent to a holder later.
+    pub sent_later: u64,
+    /// Announces among those that wait for a holder.
+    pub waiting: u64,
+    /// Announces among those that were lost, because there was no holder for too long.
+    pub lost: u64,
+    /// Requests of other nodes that were served.
+    pub served: u64,
+}
+
+impl PartsStatus {
+    fn text(&self) -> String {
+        let Self { replicas, members, held, receiving, .. } = self;
+        let mut text = format!(
+            " It holds {held} of 256 parts of the torrents; {members} node(s) hold parts, {replicas} of them each."
+        );
+        if *receiving > 0 {
+            text.push_str(&format!(" It still receives the torrents of {receiving}."));
+        }
+        text.push_str(&format!(
+            " Requests forwarded: {} answered, {} not answered in time; announces sent later: {}, waiting: {}.",
+            self.answered, self.unanswered, self.sent_later, self.waiting
+        ));
+        text
+    }
+}
+
 /// State of the cluster, as this node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClusterStatus {
@@ -74,6 +116,8 @@ pub struct ClusterStatus {
     pub lost_batches: u64,
     /// Pulls after a start or a gap that were completed.
     pub pulls: u64,
+    /// Parts of the info hashes; `None` if every node keeps all torrents.
+    pub parts: Option<PartsStatus>,
 }
 
 impl ClusterStatus {
@@ -92,6 +136,9 @@ impl ClusterStatus {
         }
         if !self.complete {
             text.push_str(" This node still receives what the others know.");
+        }
+        if let Some(parts) = &self.parts {
+            text.push_str(&parts.text());
         }
         (text, !gone.is_empty())
     }
@@ -114,7 +161,13 @@ impl ClusterReport {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn update(&self, machine: &Cluster, (connected, now): (bool, u64), own: &Status) {
+    pub(crate) fn update(
+        &self,
+        machine: &Cluster,
+        (connected, now): (bool, u64),
+        own: (&Status, PartsStatus),
+    ) {
+        let (own, requests) = own;
         let mut status = self.get();
         status.connected = connected;
         status.complete = machine.complete_since().is_some();
@@ -127,6 +180,13 @@ impl ClusterReport {
         status.gaps = counts.gaps;
         status.lost_batches = counts.lost;
         status.pulls = counts.pulls[0];
+        status.parts = machine.replicas().map(|replicas| PartsStatus {
+            replicas,
+            members: machine.members(),
+            held: machine.answered_parts().len(),
+            receiving: machine.missing_parts().len(),
+            ..requests
+        });
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 }
@@ -183,5 +243,15 @@ mod tests {
         assert!(status.text().0.ends_with("what the others know.") && !status.text().1);
         status.complete = true;
         assert_eq!(status.text().0, "0 node(s) of the cluster aquatic are live.");
+        let parts = PartsStatus { replicas: 2, members: 3, held: 170, answered: 7, ..PartsStatus::default() };
+        status.parts = Some(parts);
+        let text = status.text().0;
+        assert!(
+            text.contains("It holds 170 of 256 parts") && text.contains("forwarded: 7 answered"),
+            "{text}"
+        );
+        assert!(!text.contains("still receives"));
+        status.parts = Some(PartsStatus { receiving: 5, ..parts });
+        assert!(status.text().0.contains("still receives the torrents of 5"));
     }
 }

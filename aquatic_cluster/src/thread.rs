@@ -15,6 +15,7 @@ use aquatic_common::{Seconds, Steering};
 use aquatic_metrics::Registry;
 use aquatic_runtime::clock::{Epoch, calendar_seconds};
 use aquatic_runtime::{Engine, MailboxSender, Serving, StopHold, mailboxes};
+use aquatic_tracker::replication::{HashKey, PartHasher, PartSet};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -33,6 +34,7 @@ use crate::wire::{Kind, Run};
 
 mod actions;
 mod notices;
+mod parts;
 
 /// Bytes of changes and torrents that may wait for one core. Beyond it, nothing more is read until it has
 /// caught up.
@@ -54,8 +56,6 @@ pub type CommandHook = Box<dyn FnMut(&str, &[u8]) + Send>;
 pub struct Hooks {
     /// Divides offers and answers of WebTorrent peers among the cores.
     pub relay: Splitter,
-    /// Divides requests for parts, and the replies, among the cores.
-    pub parts: Splitter,
     /// Carries out commands for all nodes.
     pub command: CommandHook,
 }
@@ -98,13 +98,15 @@ enum Request {
     Stop(StopHold),
 }
 
-/// Has the engine run the thread. `None` if no cluster is configured.
+/// Has the engine run the thread. `None` if no cluster is configured. A node that keeps no peers of UDP and
+/// HTTP holds no parts.
 ///
 /// # Errors
 /// Files that cannot be used, and too many open files. That no NATS server can be reached is none.
 pub fn prepare(
     engine: &mut Engine,
     (config, steering): (&ClusterConfig, &Steering),
+    keeps_peers: bool,
     hooks: Hooks,
 ) -> anyhow::Result<Option<Prepared>> {
     if !config.is_enabled() {
@@ -128,12 +130,13 @@ pub fn prepare(
     let cores: Vec<CoreCluster> = ends.collect();
     let report = ClusterReport::new(&config.name, &node);
     let connection_ids = access.secret.derive("connection ids");
+    let hasher = part_hasher(&access.secret.derive("parts"));
     let settings = Settings {
         name,
         run: Run(rand::random()),
         secret: access.secret.clone(),
         cores: u16::try_from(engine.cores()).unwrap_or(u16::MAX),
-        partition: config.mode == ClusterMode::Partition,
+        replicas: replicas(config).filter(|_| keeps_peers),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let start = Start {
@@ -147,6 +150,7 @@ pub fn prepare(
         requested,
         dropped,
         steering: *steering,
+        hasher,
         hooks,
         registry: engine.registry().clone(),
         report: report.clone(),
@@ -175,6 +179,7 @@ struct Start {
     requested: mpsc::UnboundedReceiver<Request>,
     dropped: Vec<Arc<Dropped>>,
     steering: Steering,
+    hasher: PartHasher,
     hooks: Hooks,
     registry: Registry,
     report: ClusterReport,
@@ -225,6 +230,9 @@ impl Start {
             dropped: self.dropped,
             sequences: [vec![0; cores], vec![0; cores]],
             steering: self.steering,
+            hasher: self.hasher,
+            held: None,
+            untold: Vec::new(),
             hooks: self.hooks,
             figures: Figures::new(&self.registry),
             report: self.report,
@@ -273,6 +281,11 @@ struct ClusterThread {
     /// Sequence number of the next batch of each core, by kind of stream.
     sequences: [Vec<u64>; 2],
     steering: Steering,
+    hasher: PartHasher,
+    /// Parts that this node answers for itself; all if there are none.
+    held: Option<PartSet>,
+    /// Cores that have not been told who holds parts since that has changed.
+    untold: Vec<usize>,
     hooks: Hooks,
     figures: Figures,
     report: ClusterReport,
@@ -374,11 +387,13 @@ impl ClusterThread {
         for core in 0..self.dropped.len() {
             self.skip_dropped(core);
         }
+        self.tell_holders();
         if time >= self.figures_due {
             self.figures_due = time + FIGURES_PERIOD;
             self.figures.read(calendar_seconds());
             self.figures.show(&self.machine);
-            self.report.update(&self.machine, (nats.is_connected(), now), self.figures.status());
+            let own = (self.figures.status(), self.figures.requests());
+            self.report.update(&self.machine, (nats.is_connected(), now), own);
         }
         self.machine.tick(now, self.figures.status());
     }
@@ -438,8 +453,7 @@ impl ClusterThread {
 
     /// Has the cores hand out torrents.
     fn start_pass(&mut self, session: u32, what: What) {
-        // Parts are handed out once there is a key that divides torrents into them.
-        if self.pass.is_some() || matches!(what, What::Parts(_)) {
+        if self.pass.is_some() {
             return self.machine.pass_refused(session);
         }
         let (sender, pieces) = mpsc::channel(MAX_PIECES);
@@ -448,7 +462,10 @@ impl ClusterThread {
         let at = Seconds(u32::try_from(self.epoch.elapsed().as_secs()).unwrap_or(u32::MAX));
         let order = HandOut {
             what,
-            parts: None,
+            parts: match what {
+                What::Parts(parts) => Some(PartSet::from_bitmap(self.hasher, &parts)),
+                What::All | What::Own { .. } => None,
+            },
             at,
             second: self.passes.is_multiple_of(2),
             pieces: sender,
@@ -514,6 +531,19 @@ async fn next_piece(pass: &mut Option<Pass>) -> Option<Piece> {
         Some(pass) => pass.pieces.recv().await,
         None => std::future::pending().await,
     }
+}
+
+/// Number of nodes that hold each part, if nodes divide the torrents.
+fn replicas(config: &ClusterConfig) -> Option<u8> {
+    match config.mode {
+        ClusterMode::Replicate => None,
+        ClusterMode::Partition => Some(u8::try_from(config.replicas).unwrap_or(u8::MAX)),
+    }
+}
+
+/// Division of the torrents into parts. All nodes have the same.
+fn part_hasher(key: &[u8; 32]) -> PartHasher {
+    PartHasher::new(&HashKey(std::array::from_fn(|at| key[at])))
 }
 
 fn millis(time: Duration) -> u64 {

@@ -2,10 +2,12 @@
 //! hands its torrents out, in steps that are too short to delay requests.
 
 mod applying;
+mod forwarding;
 mod handing;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,6 +18,7 @@ use aquatic_common::{Family, Seconds, Steering};
 use aquatic_metrics::{Gauge, names};
 use aquatic_runtime::{Core, MailboxReceiver};
 use aquatic_tracker::LocalTracker;
+use aquatic_tracker::partition::Holders;
 use aquatic_tracker::replication::{PartSet, record_length};
 use tokio::sync::mpsc;
 
@@ -90,7 +93,9 @@ pub enum ToCore {
     EndLoading,
     /// Hand out torrents.
     HandOut(HandOut),
-    /// What concerns WebTorrent or parts.
+    /// Other nodes hold parts now, or this one holds or keeps others.
+    Holders(Box<Holders>),
+    /// What concerns WebTorrent, and requests for parts.
     Event(NodeEvent),
 }
 
@@ -122,8 +127,43 @@ pub enum NodeEvent {
         /// What they are.
         channel: Channel,
         /// The messages.
-        body: Vec<u8>,
+        body: MessageBody,
     },
+}
+
+/// Messages on their way to a core, counted as long as they wait.
+#[derive(Debug)]
+pub struct MessageBody {
+    content: Vec<u8>,
+    /// Bytes that wait for the core.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl MessageBody {
+    pub(crate) fn new(content: Vec<u8>, waiting: &Arc<AtomicUsize>) -> Self {
+        waiting.fetch_add(content.len(), Ordering::Release);
+        Self { content, waiting: Arc::clone(waiting) }
+    }
+}
+
+impl Clone for MessageBody {
+    fn clone(&self) -> Self {
+        Self::new(self.content.clone(), &self.waiting)
+    }
+}
+
+impl Drop for MessageBody {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.content.len(), Ordering::Release);
+    }
+}
+
+impl Deref for MessageBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.content
+    }
 }
 
 /// Records or torrents on their way to a core, counted as long as they wait.
@@ -260,14 +300,19 @@ impl CoreCluster {
         let end = tracker.map(|tracker| End::new(core, tracker));
         if let Some(tracker) = tracker {
             tracker.begin_publishing();
-            let publishing = (Rc::clone(core), Rc::clone(tracker), self.link);
+            let publishing = (Rc::clone(core), Rc::clone(tracker), self.link.clone());
             let interval = self.interval;
             core.spawn(async move { publish(&publishing.0, &publishing.1, &publishing.2, interval).await });
         }
+        let link = self.link;
         let receive = move |message| match (message, &end) {
+            (ToCore::Event(NodeEvent::Messages { from, channel: Channel::Parts, body }), Some(end)) => {
+                end.0.tracker.receive_message(from.into(), &body);
+            }
             (ToCore::Event(event), _) => hear(event),
             (_, None) => {}
             (ToCore::HandOut(order), Some(end)) => end.hand_out(order),
+            (ToCore::Holders(holders), Some(end)) => end.hold(*holders, &link),
             (message, Some(end)) => end.queue(message),
         };
         self.receiver.attach(core, receive).context("cannot wait for the thread of the cluster")
@@ -312,6 +357,8 @@ struct Inner {
     queue: RefCell<VecDeque<ToCore>>,
     /// Whether a task works on the queue.
     is_running: Cell<bool>,
+    /// Whether a task sends requests to other nodes.
+    is_forwarding: Cell<bool>,
     counters: applying::Counters,
 }
 
@@ -328,6 +375,7 @@ impl End {
             tracker: Rc::clone(tracker),
             queue: RefCell::default(),
             is_running: Cell::new(false),
+            is_forwarding: Cell::new(false),
             counters: applying::Counters::new(core.metrics()),
         }))
     }
@@ -338,6 +386,15 @@ impl End {
         if !self.0.is_running.replace(true) {
             let inner = Rc::clone(&self.0);
             self.0.core.spawn(async move { inner.work().await });
+        }
+    }
+
+    /// Takes in who holds which parts.
+    fn hold(&self, holders: Holders, link: &ClusterLink) {
+        self.0.tracker.set_holders(Some(holders));
+        if !self.0.is_forwarding.replace(true) {
+            let (inner, link) = (Rc::clone(&self.0), link.clone());
+            self.0.core.spawn(async move { forwarding::run(&inner.core, &inner.tracker, &link).await });
         }
     }
 
@@ -364,7 +421,7 @@ impl Inner {
                     applying::load(&self.core, &self.tracker, &torrents, &self.counters).await;
                 }
                 Some(ToCore::EndLoading) => self.tracker.state().end_loading(),
-                Some(ToCore::HandOut(_) | ToCore::Event(_)) => {}
+                Some(ToCore::HandOut(_) | ToCore::Holders(_) | ToCore::Event(_)) => {}
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Which node holds which parts of the hash space, and how parts move when nodes come and go.
 
-use super::{Action, Cluster, MAX_PULLS};
+use super::{Action, Cluster, MAX_PULLS, Notice, Settings};
 use crate::Millis;
 use crate::hello::NodeName;
+use crate::nodes::Node;
 use crate::parts::{Bitmap, Holders};
 use crate::pull::What;
 use crate::puller::{Outcome, Puller};
@@ -11,8 +12,16 @@ use crate::wire::Run;
 /// Time that a run must have lasted before its node holds parts, in milliseconds.
 pub const MEMBER_AFTER: Millis = 5_000;
 
+/// Time after a connection was made before anything is concluded from the nodes that are there, in
+/// milliseconds: all have said hello by then.
+pub const SETTLE: Millis = 2_500;
+
+/// Time that a run must have lasted before its node is asked for parts rather than another holder, in
+/// milliseconds: a node that has just started still pulls them.
+pub const ESTABLISHED_AFTER: Millis = 60_000;
+
 /// Time after which a node drops the torrents of a part that it does not hold any more, in milliseconds: the
-/// new holders pull them meanwhile.
+/// new holders pull them meanwhile. Not while it hands torrents out.
 pub const DROP_AFTER: Millis = 60_000;
 
 /// Node that holds a part.
@@ -29,6 +38,8 @@ pub enum Holder {
 struct Member {
     name: NodeName,
     holder: Holder,
+    /// Whether it has been there for [`ESTABLISHED_AFTER`].
+    established: bool,
 }
 
 /// Parts of this node, and the other holders.
@@ -38,26 +49,33 @@ pub(super) struct Holding {
     key: [u8; 32],
     members: Vec<Member>,
     holders: Holders,
+    /// Members and holders before this node held other parts.
+    before: (Vec<Member>, Holders),
     own: Bitmap,
     /// Parts whose torrents have not been pulled.
     wanted: Bitmap,
     not_before: Millis,
-    /// Parts that this node held, and when their torrents are dropped.
+    /// Parts that this node may have torrents of although it does not hold them, and when they are dropped.
     dropping: Option<(Millis, Bitmap)>,
 }
 
 impl Holding {
-    pub(super) fn new(key: [u8; 32], replicas: u8) -> Self {
-        Self {
-            replicas: usize::from(replicas),
+    pub(super) fn of(settings: &Settings, now: Millis) -> Option<Self> {
+        let replicas = usize::from(settings.replicas?);
+        let key = settings.secret.derive("holders of parts");
+        let nobody = Holders::choose(&key, 0, &[]);
+        Some(Self {
+            replicas,
             key,
             members: Vec::new(),
-            holders: Holders::choose(&key, 0, &[]),
+            holders: nobody.clone(),
+            before: (Vec::new(), nobody),
             own: Bitmap::default(),
             wanted: Bitmap::default(),
             not_before: 0,
-            dropping: None,
-        }
+            // What it had before it was started.
+            dropping: Some((now.saturating_add(MEMBER_AFTER + DROP_AFTER), Bitmap::ALL)),
+        })
     }
 
     fn choose(&self, members: &[Member]) -> Holders {
@@ -72,22 +90,42 @@ impl Holding {
 }
 
 impl Cluster {
-    /// Has each part of the hash space held by this many nodes rather than by all.
+    /// Number of nodes that are to hold each part; `None` if all nodes hold everything.
     #[must_use]
-    pub fn with_replicas(mut self, replicas: u8) -> Self {
-        self.settings.partition = true;
-        let key = self.settings.secret.derive("holders of parts");
-        self.holding = Some(Holding::new(key, replicas));
-        self
+    pub fn replicas(&self) -> Option<u8> {
+        self.settings.replicas
     }
 
-    /// The nodes that hold a part, best first; none before this node is a member itself, and if all nodes
-    /// hold everything.
+    /// Number of nodes that hold parts, this one included if it does. None while this node does not know
+    /// any: it answers for all torrents then, as it does if all nodes hold everything.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.holding.as_ref().map_or(0, |holding| holding.members.len())
+    }
+
+    /// The nodes that hold a part, best first; none if there are no [`Self::members`].
     pub fn holders(&self, part: u8) -> impl Iterator<Item = Holder> {
         let holding = self.holding.as_ref();
         let members = holding.map(|holding| holding.holders.of(part)).unwrap_or_default();
         let member = move |at: &u16| holding?.members.get(usize::from(*at)).map(|member| member.holder);
         members.iter().filter_map(member)
+    }
+
+    /// Numbers of the other nodes that hold a part, in the order in which they are to be asked: those that
+    /// have just started come last.
+    #[must_use]
+    pub fn asked(&self, part: u8) -> Vec<u8> {
+        let Some(holding) = &self.holding else { return Vec::new() };
+        let members = holding.holders.of(part).iter();
+        let members = members.filter_map(|at| holding.members.get(usize::from(*at)));
+        let mut asked: Vec<(bool, u8)> = members
+            .filter_map(|member| match member.holder {
+                Holder::Node(number) => Some((!member.established, number)),
+                Holder::Own => None,
+            })
+            .collect();
+        asked.sort_by_key(|(is_new, _)| *is_new);
+        asked.into_iter().map(|(_, number)| number).collect()
     }
 
     /// The parts that this node holds.
@@ -96,19 +134,49 @@ impl Cluster {
         self.holding.as_ref().map_or_else(Bitmap::default, |holding| holding.own)
     }
 
+    /// The parts that this node answers for itself: those that it holds, and all while there are no
+    /// [`Self::members`].
+    #[must_use]
+    pub fn answered_parts(&self) -> Bitmap {
+        if self.members() > 0 { self.own_parts() } else { Bitmap::ALL }
+    }
+
+    /// The parts whose torrents this node keeps: those that it holds, and those that new holders may still
+    /// pull from it.
+    #[must_use]
+    pub fn kept_parts(&self) -> Bitmap {
+        let Some(holding) = &self.holding else { return Bitmap::ALL };
+        holding.dropping.map_or(holding.own, |(_, parts)| parts.with(&holding.own))
+    }
+
+    /// The parts that this node holds and whose torrents it still has to receive.
+    #[must_use]
+    pub fn missing_parts(&self) -> Bitmap {
+        let wanted = self.holding.as_ref().map_or_else(Bitmap::default, |holding| holding.wanted);
+        self.pulls.iter().fold(wanted, |missing, pull| match pull.what {
+            What::Parts(parts) => missing.with(&Bitmap(parts)),
+            What::All | What::Own { .. } => missing,
+        })
+    }
+
     pub(super) fn step_holding(&mut self, now: Millis) {
         let Some(mut holding) = self.holding.take() else { return };
-        let members = self.members(now);
+        let is_settled = !self.connected || now.saturating_sub(self.connected_at) >= SETTLE;
+        let members = if is_settled { self.current_members(now) } else { holding.members.clone() };
         if members != holding.members {
             self.move_parts(now, &mut holding, members);
         }
-        if let Some((_, parts)) = holding.dropping.take_if(|(until, _)| now >= *until) {
-            let parts = parts.without(&holding.own);
-            if !parts.is_empty() {
-                self.actions.push_back(Action::DropParts(parts));
-            }
+        if self.donor.sessions() > 0
+            && let Some((until, _)) = &mut holding.dropping
+        {
+            *until = (*until).max(now.saturating_add(DROP_AFTER / 6));
         }
-        if now >= holding.not_before {
+        if let Some((_, parts)) = holding.dropping.take_if(|(until, _)| now >= *until)
+            && !parts.without(&holding.own).is_empty()
+        {
+            self.actions.push_back(Action::HoldersChanged);
+        }
+        if self.connected && now >= holding.not_before {
             self.pull_parts(now, &mut holding);
         }
         self.holding = Some(holding);
@@ -116,21 +184,19 @@ impl Cluster {
 
     /// This node and the others whose runs have lasted for long enough, by name. Of two runs of one name
     /// there is one.
-    fn members(&self, now: Millis) -> Vec<Member> {
-        let lasts = |node: &&crate::nodes::Node| {
+    fn current_members(&self, now: Millis) -> Vec<Member> {
+        let member = |name: &NodeName, holder, age: Millis| {
+            let established = age >= ESTABLISHED_AFTER;
+            (age >= MEMBER_AFTER).then(|| Member { name: name.clone(), holder, established })
+        };
+        let own = member(&self.settings.name, Holder::Own, now.saturating_sub(self.began));
+        let others = self.nodes.live().filter(|node| node.hello.replicas == self.settings.replicas);
+        let others = others.filter_map(|node| {
             let age = node.hello.clock.saturating_add(now.saturating_sub(node.heard));
-            node.hello.partition && age >= MEMBER_AFTER
-        };
-        let others = self.nodes.live().filter(lasts);
-        let other = |node: &crate::nodes::Node| Member {
-            name: node.name().clone(),
-            holder: Holder::Node(node.number),
-        };
-        let mut members: Vec<Member> = others.map(other).collect();
-        if now.saturating_sub(self.began) >= MEMBER_AFTER {
-            members.push(Member { name: self.settings.name.clone(), holder: Holder::Own });
-        }
-        members.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            member(node.name(), Holder::Node(node.number), age)
+        });
+        let mut members: Vec<Member> = own.into_iter().chain(others).collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
         members.dedup_by(|a, b| a.name == b.name);
         members
     }
@@ -139,19 +205,46 @@ impl Cluster {
         let holders = holding.choose(&members);
         let own = Holding::held_by_this_node(&members, &holders);
         let (gained, lost) = (own.without(&holding.own), holding.own.without(&own));
-        holding.wanted = holding.wanted.with(&gained).without(&lost);
+        let is_alone = members.iter().all(|member| member.holder == Holder::Own);
+        let wanted = holding.wanted.with(&gained).without(&lost);
+        holding.wanted = if is_alone { Bitmap::default() } else { wanted };
         if !lost.is_empty() {
-            let before = holding.dropping.map_or_else(Bitmap::default, |(_, parts)| parts);
-            holding.dropping = Some((now.saturating_add(DROP_AFTER), before.with(&lost)));
+            let (until, parts) = holding.dropping.unwrap_or_default();
+            let until = until.max(now.saturating_add(DROP_AFTER));
+            holding.dropping = Some((until, parts.with(&lost)));
         }
         holding.own = own;
-        holding.holders = holders;
-        holding.members = members;
+        let held = std::mem::replace(&mut holding.holders, holders);
+        let before = std::mem::replace(&mut holding.members, members);
         self.actions.push_back(Action::HoldersChanged);
+        if !gained.is_empty() || !lost.is_empty() {
+            holding.before = (before, held);
+            self.actions.push_back(Action::Notice(Notice::PartsMoved {
+                held: own.len(),
+                gained: gained.len(),
+                lost: lost.len(),
+                members: holding.members.len(),
+            }));
+        }
     }
 
-    /// Begins to pull parts from those who held them: of the best other members of a part the one that has
-    /// been here for longest.
+    /// The live nodes among those that hold a part.
+    fn live_holders<'a>(
+        &'a self,
+        (members, holders): (&'a [Member], &'a Holders),
+        part: u8,
+    ) -> impl Iterator<Item = &'a Node> {
+        let members = holders.of(part).iter().filter_map(|at| members.get(usize::from(*at)));
+        members.filter_map(|member| match member.holder {
+            Holder::Node(number) => {
+                self.nodes.by_number(number).filter(|node| !node.gone && *node.name() == member.name)
+            }
+            Holder::Own => None,
+        })
+    }
+
+    /// Begins to pull parts from those who held them before, or from those who would hold them without this
+    /// node: from the one that has been here for longest.
     fn pull_parts(&mut self, now: Millis, holding: &mut Holding) {
         if holding.wanted.is_empty() {
             return;
@@ -161,12 +254,10 @@ impl Cluster {
         let holders = holding.choose(&others);
         let mut by_donor: Vec<((u8, Run), Bitmap)> = Vec::new();
         for part in (0..=u8::MAX).filter(|part| holding.wanted.contains(*part)) {
-            let numbers =
-                holders.of(part).iter().filter_map(|at| match others.get(usize::from(*at))?.holder {
-                    Holder::Node(number) => self.nodes.by_number(number),
-                    Holder::Own => None,
-                });
-            let Some(donor) = numbers.max_by_key(|node| node.hello.clock) else { continue };
+            let (members, held) = &holding.before;
+            let before = self.live_holders((members, held), part).max_by_key(|node| node.hello.clock);
+            let other = || self.live_holders((&others, &holders), part).max_by_key(|node| node.hello.clock);
+            let Some(donor) = before.or_else(other) else { continue };
             let donor = (donor.number, donor.run);
             match by_donor.iter_mut().find(|(known, _)| *known == donor) {
                 Some((_, parts)) => parts.insert(part),

@@ -83,10 +83,14 @@ impl Cluster {
         if now.saturating_sub(self.join.began) >= JOIN_TIMEOUT {
             return self.complete_without_donor(now);
         }
-        if self.holding.is_some() {
+        if self.holding.is_some() && !self.join.again {
             // Parts are pulled from their holders.
             self.nodes.iter_mut().for_each(|node| node.known_until = Some(now));
             return self.complete(now, false);
+        }
+        if self.holding.is_some() {
+            // No node knows all, so each tells what it has heard.
+            return self.complete_without_donor(now);
         }
         let complete = self.nodes.live().filter(|node| node.hello.complete.is_some());
         let untried = complete.filter(|node| !self.join.tried.contains(&node.run));

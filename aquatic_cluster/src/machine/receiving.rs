@@ -250,8 +250,12 @@ impl Cluster {
         if node.hello.streams.iter().any(|(id, next)| id.kind == StreamKind::WebTorrent && *next > 0) {
             node.heal.want(StreamKind::WebTorrent);
         }
-        let (node, name) = (node.number, node.name().clone());
-        self.actions.push_back(Action::Notice(Notice::NodeJoined { node, name }));
+        let (node, name, replicas) = (node.number, node.name().clone(), node.hello.replicas);
+        let is_other = replicas != self.settings.replicas;
+        self.actions.push_back(Action::Notice(Notice::NodeJoined { node, name: name.clone() }));
+        if is_other {
+            self.actions.push_back(Action::Notice(Notice::OtherMode { name, replicas }));
+        }
     }
 
     fn bid_farewell(&mut self, run: Run) {

@@ -7,8 +7,8 @@ use aquatic_common::{Family, InfoHash};
 use aquatic_tracker::replication::record_length;
 use aquatic_tracker::snapshot::format::Torrent;
 
-use super::{ClusterThread, NodeEvent, ToCore, Waiting};
-use crate::cores::{Channel, ChunkLoaded, WEBTORRENT_RECORD};
+use super::{ClusterThread, MAX_WAITING, NodeEvent, ToCore, Waiting};
+use crate::cores::{Channel, ChunkLoaded, MessageBody, Splitter, WEBTORRENT_RECORD};
 use crate::machine::{Action, Subject};
 use crate::nats::Nats;
 use crate::wire::Kind;
@@ -34,8 +34,7 @@ impl ClusterThread {
                 Action::EndLoading { .. } => self.send_all(|| ToCore::EndLoading),
                 Action::Load { pull, family, torrents, gap, .. } => self.load(pull, family, &torrents, gap),
                 Action::Deliver { node, kind, body } => self.deliver(node, kind, &body),
-                // Of mode "partition", which the check of the configuration refuses so far.
-                Action::HoldersChanged | Action::DropParts(_) => {}
+                Action::HoldersChanged => self.holders_changed(),
                 Action::Notice(notice) => self.notice(notice),
             }
         }
@@ -67,9 +66,11 @@ impl ClusterThread {
         }
         let taken = self.moment(age);
         let mut parts: Vec<Vec<u8>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
+        let mut not_held = 0;
         for record in records.chunks_exact(length) {
-            self.add(&mut parts, record, record);
+            not_held += u64::from(!self.add_held(&mut parts, record, record));
         }
+        self.figures.not_held(not_held);
         for (core, content) in parts.into_iter().enumerate() {
             self.give(core, (family, taken, content), None, ToCore::Changes);
         }
@@ -81,6 +82,15 @@ impl ClusterThread {
         if let Some(part) = parts.get_mut(self.steering.owner(&InfoHash(*info_hash))) {
             part.extend_from_slice(bytes);
         }
+    }
+
+    /// Like [`Self::add`], unless other nodes hold the torrent. Returns whether that is not so.
+    fn add_held(&self, parts: &mut [Vec<u8>], record: &[u8], bytes: &[u8]) -> bool {
+        let is_held = record.first_chunk().is_none_or(|info_hash| self.holds(&InfoHash(*info_hash)));
+        if is_held {
+            self.add(parts, record, bytes);
+        }
+        is_held
     }
 
     fn give(
@@ -127,7 +137,7 @@ impl ClusterThread {
                 self.figures.malformed();
                 break;
             };
-            self.add(&mut parts, torrent.bytes, torrent.bytes);
+            self.add_held(&mut parts, torrent.bytes, torrent.bytes);
         }
         for (core, content) in parts.into_iter().enumerate() {
             self.give(core, (family, taken, content), Some(&loading), ToCore::Load);
@@ -136,9 +146,9 @@ impl ClusterThread {
 
     /// Hands messages of another node to the cores or threads that they are for.
     fn deliver(&mut self, from: u8, kind: Kind, body: &[u8]) {
-        let (splitter, channel) = match kind {
+        let (splitter, channel): (Splitter, Channel) = match kind {
             Kind::Relay => (self.hooks.relay, Channel::Relay),
-            Kind::Parts => (self.hooks.parts, Channel::Parts),
+            Kind::Parts => (aquatic_tracker::partition::messages::split, Channel::Parts),
             Kind::Control => {
                 let name = self.names.get(&from).map_or("?", |name| name.as_str());
                 return (self.hooks.command)(name, body);
@@ -154,7 +164,14 @@ impl ClusterThread {
         if lost > 0 {
             self.figures.malformed();
         }
-        for (core, body) in parts.into_iter().enumerate().filter(|(_, body)| !body.is_empty()) {
+        for (core, content) in parts.into_iter().enumerate().filter(|(_, content)| !content.is_empty()) {
+            let Some(waiting) = self.waiting.get(core) else { return };
+            // They are worth nothing when the core comes to them.
+            if waiting.load(Ordering::Acquire) >= MAX_WAITING {
+                self.figures.dropped_mailbox();
+                continue;
+            }
+            let body = MessageBody::new(content, waiting);
             self.tell(core, NodeEvent::Messages { from, channel, body });
         }
     }

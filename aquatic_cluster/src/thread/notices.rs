@@ -6,6 +6,19 @@ use crate::machine::Notice;
 use crate::pull::What;
 use crate::puller::Outcome;
 
+/// Tells that a node divides the torrents in another way.
+fn other_mode(name: &NodeName, replicas: Option<u8>) {
+    let name = name.as_str();
+    let mode = match replicas {
+        Some(replicas) => format!("divides the torrents with cluster.replicas = {replicas}"),
+        None => "keeps all torrents, or serves WebTorrent only".to_owned(),
+    };
+    log::warn!(
+        "cluster: node {name} {mode}, unlike this one, so neither forwards requests to the other. Use the same \
+         cluster.mode and cluster.replicas on all nodes that serve UDP or HTTP"
+    );
+}
+
 impl ClusterThread {
     /// Logs and counts something, and tells the cores if they have to know.
     pub(super) fn notice(&mut self, notice: Notice) {
@@ -45,6 +58,11 @@ impl ClusterThread {
                 }
             },
             Notice::PullEnded { name, what, outcome, took } => self.pull_ended(&name, what, outcome, took),
+            Notice::PartsMoved { held, gained, lost, members } => log::info!(
+                "cluster: this node holds {held} of 256 parts of the torrents ({gained} more and {lost} fewer than \
+                 before); {members} node(s) hold parts"
+            ),
+            Notice::OtherMode { name, replicas } => other_mode(&name, replicas),
             Notice::Complete { pulled: true } => log::info!("cluster: this node knows what the others know"),
             Notice::Complete { pulled: false } => {
                 log::info!("cluster: this node is complete; no other one had anything to tell before");

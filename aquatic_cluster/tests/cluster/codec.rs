@@ -33,7 +33,7 @@ fn hello() -> Hello {
         clock: 5_000,
         calendar: 1_800_000_000,
         complete: Some(4),
-        partition: false,
+        replicas: None,
         leaving: true,
         name: NodeName::new("fra-1").unwrap(),
         version: "0.1.0".to_owned(),

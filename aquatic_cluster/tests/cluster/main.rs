@@ -4,6 +4,7 @@
 
 mod codec;
 mod nodes;
+mod parts;
 mod properties;
 mod sessions;
 mod streams;

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use aquatic_cluster::counters::Counters;
 use aquatic_cluster::hello::{StreamId, StreamKind};
-use aquatic_cluster::machine::{Holder, JOIN_AGAIN_AFTER, Refusal, TICK};
+use aquatic_cluster::machine::{JOIN_AGAIN_AFTER, Refusal, TICK};
 use aquatic_cluster::nodes::MAX_NODES;
-use aquatic_cluster::parts::Bitmap;
 use aquatic_cluster::pull::{Totals, What};
 use aquatic_cluster::puller::Outcome;
 use aquatic_cluster::seal::Secret;
@@ -20,23 +19,22 @@ const STREAM: StreamId = StreamId { kind: StreamKind::Changes, core: 1 };
 const CALENDAR: u64 = 1_800_000_000;
 
 /// Nodes, what was applied and loaded by each, and what each had to say.
-struct Bus {
-    now: u64,
-    nodes: BTreeMap<u8, Cluster>,
+pub(crate) struct Bus {
+    pub(crate) now: u64,
+    pub(crate) nodes: BTreeMap<u8, Cluster>,
     sequences: BTreeMap<u8, u64>,
     applied: BTreeMap<u8, Vec<Vec<u8>>>,
     loaded: BTreeMap<u8, u32>,
     loading: BTreeMap<u8, i32>,
-    passes: Vec<(u8, What)>,
-    notices: BTreeMap<u8, Vec<Notice>>,
+    pub(crate) passes: Vec<(u8, What)>,
+    pub(crate) notices: BTreeMap<u8, Vec<Notice>>,
     again: u32,
-    dropped: Vec<(u8, Bitmap)>,
     /// Messages of streams that are lost.
     lossy: bool,
 }
 
 impl Bus {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             now: 1_000_000,
             nodes: BTreeMap::new(),
@@ -47,7 +45,6 @@ impl Bus {
             passes: Vec::new(),
             notices: BTreeMap::new(),
             again: 0,
-            dropped: Vec::new(),
             lossy: false,
         }
     }
@@ -58,16 +55,16 @@ impl Bus {
         self.nodes.insert(run, started);
     }
 
-    fn of(&mut self, run: u8) -> &mut Cluster {
+    pub(crate) fn of(&mut self, run: u8) -> &mut Cluster {
         self.nodes.get_mut(&run).unwrap()
     }
 
-    fn status(&self, run: u8) -> Status {
+    pub(crate) fn status(&self, run: u8) -> Status {
         let counters = Counters { announces: u64::from(run) * 10, ..Counters::default() };
         Status { calendar: CALENDAR + self.now / 1000, counters, ..Status::default() }
     }
 
-    fn run(&mut self, millis: u64) {
+    pub(crate) fn run(&mut self, millis: u64) {
         for _ in 0..millis / TICK {
             self.now += TICK;
             for run in self.nodes.keys().copied().collect::<Vec<_>>() {
@@ -78,7 +75,7 @@ impl Bus {
         }
     }
 
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let mut busy = true;
         while std::mem::take(&mut busy) {
             for run in self.nodes.keys().copied().collect::<Vec<_>>() {
@@ -120,7 +117,6 @@ impl Bus {
             Action::Notice(notice) => self.notices.entry(run).or_default().push(notice),
             Action::BeginLoading { .. } => *self.loading.entry(run).or_default() += 1,
             Action::EndLoading { .. } => *self.loading.entry(run).or_default() -= 1,
-            Action::DropParts(parts) => self.dropped.push((run, parts)),
             Action::EndPass { .. } | Action::Deliver { .. } | Action::HoldersChanged => {}
         }
     }
@@ -469,54 +465,4 @@ fn the_table_of_nodes_is_bounded() {
     bus.start(200, "late");
     bus.run(1_000);
     assert!(bus.of(0).nodes().live().any(|node| node.name().as_str() == "late"), "gone ones make room");
-}
-
-#[test]
-fn parts_move_to_and_from_nodes_that_come_and_go() {
-    let mut bus = Bus::new();
-    let start = |bus: &mut Bus, run: u8, name: &str| {
-        let mut started = node(run, name, bus.now).with_replicas(2);
-        started.connected(bus.now);
-        bus.nodes.insert(run, started);
-    };
-    start(&mut bus, 1, "a");
-    start(&mut bus, 2, "b");
-    bus.run(20_000);
-    assert_eq!((bus.of(1).own_parts().len(), bus.of(2).own_parts().len()), (256, 256));
-    bus.passes.clear();
-    start(&mut bus, 3, "c");
-    bus.run(20_000);
-    let pulled = |bus: &Bus, run: u8| {
-        let of_parts = bus.passes.iter().filter(|(donor, _)| *donor == run);
-        of_parts.fold(Bitmap::default(), |all, (_, what)| match what {
-            What::Parts(parts) => all.with(&Bitmap(*parts)),
-            What::All | What::Own { .. } => all,
-        })
-    };
-    let own = bus.of(3).own_parts();
-    assert!((130..210).contains(&own.len()), "two of three hold a part: {}", own.len());
-    assert_eq!(pulled(&bus, 1).with(&pulled(&bus, 2)), own, "what it holds is pulled");
-    for part in 0..=u8::MAX {
-        let holders: Vec<Holder> = bus.of(1).holders(part).collect();
-        assert_eq!(holders.len(), 2);
-        assert_eq!(holders.contains(&Holder::Own), bus.of(1).own_parts().contains(part));
-    }
-    assert!(bus.dropped.is_empty(), "not yet");
-    bus.run(60_000);
-    let all = bus.of(1).own_parts().with(&bus.of(2).own_parts()).with(&own);
-    assert_eq!((bus.dropped.len(), all.len()), (2, 256));
-    for (run, dropped) in bus.dropped.clone() {
-        assert_eq!(dropped.without(&bus.of(run).own_parts()), dropped, "nothing is dropped that is held");
-        assert_eq!(dropped.with(&bus.of(run).own_parts()).len(), 256);
-    }
-    bus.passes.clear();
-    let (now, before) = (bus.now, bus.of(1).own_parts());
-    bus.of(2).leave(now);
-    bus.settle();
-    bus.nodes.remove(&2);
-    bus.run(20_000);
-    let both = bus.of(1).own_parts();
-    assert_eq!(both.len(), 256);
-    let missing = (both.without(&own), both.without(&before));
-    assert_eq!((pulled(&bus, 1), pulled(&bus, 3)), missing, "only what was missing moves");
 }

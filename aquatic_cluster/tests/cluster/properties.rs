@@ -39,12 +39,17 @@ pub(crate) fn check_message(bytes: &[u8]) {
 
 /// A node of a cluster of tests, which has this run and name.
 pub(crate) fn node(run: u8, name: &str, now: u64) -> Cluster {
+    divided_node(run, name, now, None)
+}
+
+/// A node of a cluster in which each part is held by so many nodes.
+pub(crate) fn divided_node(run: u8, name: &str, now: u64, replicas: Option<u8>) -> Cluster {
     let settings = Settings {
         name: NodeName::new(name).expect("it is a name"),
         run: Run([run; 16]),
         secret: Secret::new(&SECRET).expect("it is long enough"),
         cores: 2,
-        partition: false,
+        replicas,
         version: "0.1.0".to_owned(),
     };
     Cluster::new(settings, now, u64::from(run))
@@ -145,7 +150,7 @@ fn any_hello(bytes: &mut Bytes<'_>) -> Vec<u8> {
         clock: u64::from(bytes.byte()) * 1000,
         calendar: u64::from(bytes.byte()) * 20,
         complete: bytes.byte().is_multiple_of(2).then(|| bytes.byte().into()),
-        partition: bytes.byte().is_multiple_of(2),
+        replicas: Some(bytes.byte()).filter(|replicas| !replicas.is_multiple_of(2)),
         leaving: bytes.byte() % 8 == 1,
         name: NodeName::new(["a", "b", "c", "d"][usize::from(bytes.byte()) % 4]).expect("it is a name"),
         version: String::new(),
@@ -172,7 +177,6 @@ fn check_bounds(node: &mut Cluster, sessions: &mut Vec<u32>, pulls: &mut Vec<u32
             | Action::ApplyWebTorrent { .. }
             | Action::PublishAgain
             | Action::HoldersChanged
-            | Action::DropParts(_)
             | Action::BeginLoading { .. }
             | Action::EndLoading { .. }
             | Action::EndPass { .. }

@@ -36,6 +36,7 @@ fn plan(seed: u64, nodes: usize) -> Plan {
         lost: 20,
         repeated: 20,
         delayed: 10,
+        replicas: None,
         failures: true,
         step: 100,
     }
@@ -81,6 +82,75 @@ fn nodes_converge_whatever_fails() {
     for seed in 1000..1000 + number("AQUATIC_CLUSTER_SEEDS").unwrap_or(0) {
         with_seed(seed, || survive(plan(seed, seed_nodes(seed)), 10));
     }
+}
+
+/// Nodes that divide the torrents: whatever fails, afterwards each part is held by as many nodes as wanted,
+/// those have all living peers of it, and any node's clients are answered.
+fn survive_divided(plan: Plan, minutes: u64) {
+    let mut world = World::new(plan);
+    for _ in 0..minutes {
+        world.run(MINUTE);
+        world.check_always();
+    }
+    world.calm();
+    world.run(plan.interval + 4 * MINUTE);
+    world.check_always();
+    world.check_holders();
+    world.check_converged();
+    let before = world.forwarded();
+    world.run(2 * MINUTE);
+    let after = world.forwarded();
+    let (empty, counted) = (after[0] - before[0], after[1] - before[1]);
+    // Messages take up to 600 ms there and back, or seconds, and a request has 500 ms.
+    assert!(counted > 20 && counted > empty, "{empty} of {counted} announces were answered without counts");
+    world.end_clients();
+    world.plan.step = 1000;
+    world.run(u64::from(2 * plan.max_peer_age) * 1000);
+    assert_eq!(world.stored(), 0, "nobody keeps peers that are gone");
+}
+
+#[test]
+fn divided_nodes_converge_whatever_fails() {
+    let plan = |seed: u64| {
+        let nodes = if seed < 1000 { 5 } else { seed_nodes(seed) };
+        Plan { torrents: 60, replicas: Some(1 + (seed % 3) as u8), ..plan(seed, nodes) }
+    };
+    if let Some(seed) = number("AQUATIC_CLUSTER_SEED") {
+        return survive_divided(plan(seed), 10);
+    }
+    for seed in SEEDS {
+        with_seed(seed, || survive_divided(plan(seed), 5));
+    }
+    for seed in 1000..1000 + number("AQUATIC_CLUSTER_SEEDS").unwrap_or(0) {
+        with_seed(seed, || survive_divided(plan(seed), 10));
+    }
+}
+
+/// Without losses each peer is known to its holders at once, and nothing is asked of nodes that do not hold
+/// it.
+#[test]
+fn divided_nodes_agree_within_seconds_if_nothing_is_lost() {
+    let calm = Plan {
+        torrents: 60,
+        replicas: Some(2),
+        lost: 0,
+        delayed: 0,
+        failures: false,
+        habits: [150, 100, 100, 0],
+        ..plan(11, 5)
+    };
+    let mut world = World::new(calm);
+    for _ in 0..10 {
+        world.run(MINUTE);
+        world.check_always();
+        world.check_holders();
+        let others = world.check_converged();
+        assert!(others.iter().all(|others| *others <= 3), "{others:?}");
+    }
+    world.end_clients();
+    world.plan.step = 1000;
+    world.run(u64::from(2 * calm.max_peer_age) * 1000);
+    assert_eq!(world.stored(), 0);
 }
 
 /// Two to fifty nodes.

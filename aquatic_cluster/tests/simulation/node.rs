@@ -1,25 +1,33 @@
 //! One simulated node: the state machine of the cluster, and the trackers of two cores.
 
+use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
 
 use aquatic_cluster::counters::Counters;
 use aquatic_cluster::hello::{NodeName, StreamId, StreamKind};
 use aquatic_cluster::pull::{Totals, What};
 use aquatic_cluster::seal::Secret;
-use aquatic_cluster::wire::Run;
+use aquatic_cluster::wire::{Kind, Run};
 use aquatic_cluster::{Action, Cluster, Settings, Status, Subject};
 use aquatic_common::config::{AccessListConfig, LimitsConfig};
 use aquatic_common::expiry::Expire;
 use aquatic_common::{Family, InfoHash, Seconds, Steering};
-use aquatic_metrics::Registry;
+use aquatic_metrics::{CoreMetrics, Registry};
+use aquatic_runtime::channel::OutboxFull;
 use aquatic_swarm::{
-    Announce, Announced, HashKey, PeerBuffers, SaveSwarms, SavedPeer, SavedTorrent, Shard, ShardLimits,
+    Announce, Announced, PeerBuffers, SaveSwarms, SavedPeer, SavedTorrent, Shard, ShardLimits,
 };
-use aquatic_tracker::replication::{record_length, take_record};
+use aquatic_tracker::messages::Messages;
+use aquatic_tracker::partition::messages::split;
+use aquatic_tracker::partition::{Holders, NodeNumber};
+use aquatic_tracker::replication::{HashKey, PartHasher, PartSet, record_length, take_record};
 use aquatic_tracker::snapshot::format::{Torrent, write_peer, write_torrent};
 use aquatic_tracker::{
-    Admission, IntervalPolicy, Origin, PeerRules, SaveFilter, SavePass, SharedAccessList, Tracker,
+    Admission, Forward, IntervalPolicy, Origin, OwnerResponse, Owners, PeerRules, Respond, RouteError,
+    SaveFilter, SavePass, SharedAccessList, SwarmCounts, Tracker, Trackers, Waiter,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -39,6 +47,55 @@ pub(crate) struct StoredPeer {
     pub(crate) age: u32,
     pub(crate) seeder: bool,
     pub(crate) remote: bool,
+}
+
+/// Division of the torrents into parts, the same at all nodes.
+pub(crate) fn part_hasher() -> PartHasher {
+    PartHasher::new(&HashKey([8; 16]))
+}
+
+struct OwnTracker(RefCell<Tracker>);
+
+impl Trackers for OwnTracker {
+    fn own(&self) -> RefMut<'_, Tracker> {
+        self.0.borrow_mut()
+    }
+
+    fn with_sleeping<R>(&self, _core: usize, _act: impl FnOnce(&mut Tracker) -> R) -> Option<R> {
+        None
+    }
+}
+
+/// Clients ask the core that owns their torrent, so cores have nothing to tell each other.
+struct Apart;
+
+impl Forward<Messages> for Apart {
+    fn add(&self, _core: usize, _push: impl FnOnce(&mut Messages)) -> Result<(), OutboxFull> {
+        panic!("the core owns the torrent");
+    }
+
+    fn add_always(&self, _core: usize, _push: impl FnOnce(&mut Messages)) {
+        panic!("the core owns the torrent");
+    }
+
+    fn flush(&self) {}
+}
+
+/// Numbers of announces that were forwarded, by whether they were answered with counts.
+#[derive(Default)]
+pub(crate) struct Answers(pub(crate) RefCell<[u64; 2]>);
+
+impl Respond for Answers {
+    fn announced(&self, _token: u32, response: OwnerResponse<'_>) {
+        let counted = response.announced.complete + response.announced.incomplete > 0;
+        self.0.borrow_mut()[usize::from(counted)] += 1;
+    }
+
+    fn scraped(&self, _token: u32, _counts: &[SwarmCounts]) {}
+
+    fn failed(&self, _token: u32, error: RouteError) {
+        panic!("announces are answered in any case: {error}");
+    }
 }
 
 /// Peers that the cores collect for another node.
@@ -67,7 +124,9 @@ pub(crate) struct Node {
     pub(crate) name: usize,
     pub(crate) cluster: Cluster,
     pub(crate) connected: bool,
-    pub(crate) trackers: Vec<Tracker>,
+    cores: Vec<Owners<OwnTracker, Apart>>,
+    metrics: CoreMetrics,
+    pub(crate) forwarded: Rc<Answers>,
     pub(crate) announces: u64,
     pub(crate) traffic: Traffic,
     pub(crate) sent: Vec<(Subject, Vec<u8>)>,
@@ -82,11 +141,17 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(name: usize, max_peer_age: u32, now: u64, rng: &mut SmallRng) -> Self {
+    pub(crate) fn new(
+        name: usize,
+        (max_peer_age, replicas): (u32, Option<u8>),
+        now: u64,
+        rng: &mut SmallRng,
+    ) -> Self {
         let clocks = (rng.random_range(0..1 << 30), 1_800_000_000 + rng.random_range(0..600));
         let access_list = SharedAccessList::load(&AccessListConfig::default()).unwrap();
         let steering = Steering::new(CORES, rng.random());
-        let mut trackers = Vec::new();
+        let mut cores = Vec::new();
+        let metrics = Registry::default().core(0);
         for core in 0..CORES {
             let limits = LimitsConfig { reserved_for_small_torrents: 0, ..LimitsConfig::default() };
             let mut tracker = Tracker::new(
@@ -98,21 +163,23 @@ impl Node {
                 &Registry::default().core(core),
             );
             tracker.begin_publishing(max_peer_age);
-            trackers.push(tracker);
+            cores.push(Owners::new(OwnTracker(RefCell::new(tracker)), Apart, &metrics));
         }
         let settings = Settings {
             name: NodeName::new(&node_name(name)).unwrap(),
             run: Run(rng.random()),
             secret: Secret::new(&[42; 32]).unwrap(),
             cores: CORES as u16,
-            partition: false,
+            replicas,
             version: "0.1.0".to_owned(),
         };
         Self {
             name,
             cluster: Cluster::new(settings, now + clocks.0, rng.random()),
             connected: false,
-            trackers,
+            cores,
+            metrics,
+            forwarded: Rc::default(),
             announces: 0,
             traffic: Traffic::default(),
             sent: Vec::new(),
@@ -134,6 +201,40 @@ impl Node {
         Seconds(u32::try_from(self.millis(now) / 1000).unwrap())
     }
 
+    fn time(&self, now: u64) -> Duration {
+        Duration::from_millis(self.millis(now))
+    }
+
+    /// Sends requests for torrents that other nodes hold, and replies to theirs.
+    fn forward(&mut self, core: usize, now: u64) {
+        let time = self.time(now);
+        let core = &self.cores[core];
+        core.tick(time);
+        core.send_late(time);
+        while let Some((node, body)) = core.take_message() {
+            self.cluster.send_to(u8::try_from(node).unwrap(), Kind::Parts, &body);
+        }
+    }
+
+    fn deliver(&mut self, node: u8, body: &[u8], now: u64) {
+        let time = self.time(now);
+        let lost = split(body, &self.steering, &mut |core, items| {
+            self.cores[core].receive_message(node.into(), items, time);
+        });
+        assert_eq!(lost, 0);
+    }
+
+    fn set_holders(&self) {
+        if self.cluster.members() == 0 {
+            return;
+        }
+        let set = |parts: aquatic_cluster::parts::Bitmap| PartSet::from_bitmap(part_hasher(), &parts.0);
+        let asked = |part| self.cluster.asked(part).into_iter().map(NodeNumber::from);
+        let holders = Holders::new(part_hasher(), set(self.cluster.own_parts()), asked);
+        let holders = holders.keeping(set(self.cluster.kept_parts()));
+        self.cores.iter().for_each(|core| core.set_holders(Some(holders.clone()), &self.metrics));
+    }
+
     pub(crate) fn set_connected(&mut self, connected: bool, now: u64) {
         let millis = self.millis(now);
         match (self.connected, connected) {
@@ -144,12 +245,19 @@ impl Node {
         self.connected = connected;
     }
 
-    pub(crate) fn announce(&mut self, announce: &Announce, now: u64) -> Announced {
+    /// Nothing is returned if another node holds the torrent.
+    pub(crate) fn announce(&mut self, announce: &Announce, now: u64) -> Option<Announced> {
         self.announces += 1;
-        let now = self.seconds(now);
+        let (time, now) = (self.time(now), self.seconds(now));
         let (mut v4, mut v6) = ([0; 60], [0; 180]);
         let owner = self.steering.owner(&announce.info_hash);
-        self.trackers[owner].announce(announce, now, PeerBuffers { v4: &mut v4, v6: &mut v6 })
+        let core = &self.cores[owner];
+        if !core.state().owns(&announce.info_hash) {
+            let waiter = Waiter { respond: Rc::clone(&self.forwarded) as _, token: 0 };
+            core.announce(time, announce, (60, 180), waiter);
+            return None;
+        }
+        Some(core.state().announce(announce, now, PeerBuffers { v4: &mut v4, v6: &mut v6 }))
     }
 
     pub(crate) fn receive(&mut self, message: &[u8], now: u64) {
@@ -162,7 +270,10 @@ impl Node {
     pub(crate) fn tick(&mut self, now: u64) {
         let (millis, seconds) = (self.millis(now), self.seconds(now));
         for core in 0..CORES {
-            while let Some(published) = self.trackers[core].take_published(seconds) {
+            self.forward(core, now);
+            loop {
+                let published = self.cores[core].state().take_published(seconds);
+                let Some(published) = published else { break };
                 let stream = StreamId { kind: StreamKind::Changes, core: core as u16 };
                 let sequence = self.sequences[core];
                 self.sequences[core] += 1;
@@ -185,8 +296,8 @@ impl Node {
     /// Removes peers that are too old, at once.
     pub(crate) fn expire(&mut self, now: u64) {
         let (now, max_peer_age) = (self.seconds(now), self.max_peer_age);
-        for tracker in &mut self.trackers {
-            while !tracker.expire(now, max_peer_age, 1 << 20).pass_ended {}
+        for core in &self.cores {
+            while !core.state().expire(now, max_peer_age, 1 << 20).pass_ended {}
         }
     }
 
@@ -198,20 +309,19 @@ impl Node {
                 Action::StartPass { session, what } => self.start_pass(session, what, now),
                 Action::EndPass { session } => {
                     if self.pass.take_if(|pass| pass.session == session).is_some() {
-                        self.trackers.iter_mut().for_each(|core| core.abandon_saving(SavePass::FirstPull));
+                        self.cores.iter().for_each(|core| core.state().abandon_saving(SavePass::FirstPull));
                     }
                 }
-                Action::BeginLoading { .. } => self.trackers.iter_mut().for_each(Tracker::begin_loading),
-                Action::EndLoading { .. } => self.trackers.iter_mut().for_each(Tracker::end_loading),
+                Action::BeginLoading { .. } => {
+                    self.cores.iter().for_each(|core| core.state().begin_loading())
+                }
+                Action::EndLoading { .. } => self.cores.iter().for_each(|core| core.state().end_loading()),
                 Action::Load { pull, family, torrents, gap, .. } => {
                     self.loading.push_back((pull, family, torrents, gap));
                 }
-                Action::ApplyWebTorrent { .. }
-                | Action::PublishAgain
-                | Action::HoldersChanged
-                | Action::DropParts(_)
-                | Action::Deliver { .. }
-                | Action::Notice(_) => {}
+                Action::HoldersChanged => self.set_holders(),
+                Action::Deliver { node, body, .. } => self.deliver(node, &body, now),
+                Action::ApplyWebTorrent { .. } | Action::PublishAgain | Action::Notice(_) => {}
             }
         }
     }
@@ -235,7 +345,7 @@ impl Node {
         while !records.is_empty() {
             let change = take_record(family, &mut records).unwrap();
             let owner = self.steering.owner(&change.info_hash);
-            self.trackers[owner].apply_change(&change, age + u32::from(change.age), now);
+            self.cores[owner].state().apply_change(&change, age + u32::from(change.age), now);
         }
     }
 
@@ -243,7 +353,7 @@ impl Node {
         if self.pass.is_some() {
             return self.cluster.pass_refused(session);
         }
-        self.trackers.iter_mut().for_each(|core| core.begin_saving(SavePass::FirstPull));
+        self.cores.iter().for_each(|core| core.state().begin_saving(SavePass::FirstPull));
         let (started, millis) = (self.seconds(now), self.millis(now));
         let (chunks, totals) = (VecDeque::new(), Totals::default());
         self.pass = Some(Pass { session, what, core: 0, started, chunks, totals });
@@ -262,7 +372,7 @@ impl Node {
                 let totals = pass.totals;
                 self.pass = None;
                 self.cluster.pass_ended(session, totals);
-            } else if Self::step(&mut self.trackers[pass.core], pass, now) {
+            } else if Self::step(&mut self.cores[pass.core].state(), pass, now) {
                 pass.core += 1;
             }
         }
@@ -270,10 +380,14 @@ impl Node {
 
     /// Returns whether the core has no more.
     fn step(tracker: &mut Tracker, pass: &mut Pass, now: Seconds) -> bool {
+        let parts;
         let filter = match pass.what {
             What::All => SaveFilter::All,
             What::Own { max_age } => SaveFilter::Own { max_age },
-            What::Parts(_) => panic!("nothing is divided"),
+            What::Parts(bitmap) => {
+                parts = PartSet::from_bitmap(part_hasher(), &bitmap);
+                SaveFilter::Parts(&parts)
+            }
         };
         let mut collected = Collected::default();
         let mut ended = false;
@@ -299,7 +413,7 @@ impl Node {
             let torrent = Torrent::take(family, &mut rest).unwrap();
             let owner = self.steering.owner(&torrent.saved.info_hash);
             let (now, ages) = (self.seconds(now), (gap, self.max_peer_age));
-            self.trackers[owner].load(torrent, ages, now, Origin::Other);
+            self.cores[owner].state().load(torrent, ages, now, Origin::Other);
         }
         self.cluster.loaded(self.millis(now), pull);
     }
@@ -308,7 +422,8 @@ impl Node {
     pub(crate) fn content(&mut self, now: u64) -> (BTreeMap<PeerKey, StoredPeer>, BTreeMap<InfoHash, u32>) {
         let now = self.seconds(now);
         let mut all = Content::default();
-        for tracker in &mut self.trackers {
+        for core in &self.cores {
+            let mut tracker = core.state();
             tracker.begin_saving(SavePass::Snapshot);
             let pass = (SavePass::Snapshot, SaveFilter::All);
             while !tracker.save(pass, (now, 0), 1 << 20, &mut all).ended {}

@@ -7,12 +7,12 @@ use std::rc::Rc;
 
 use aquatic_cluster::Subject;
 use aquatic_common::{AnnounceEvent, InfoHash};
-use aquatic_swarm::{Announce, Families, Stored};
+use aquatic_swarm::{Announce, Announced, Families, Stored};
 use aquatic_tracker::replication::remote_grace;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::node::{Node, PeerKey, StoredPeer, Traffic, node_name};
+use crate::node::{Node, PeerKey, StoredPeer, Traffic, node_name, part_hasher};
 
 /// What a simulation is like.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) repeated: u32,
     /// Of a thousand messages, those that take seconds.
     pub(crate) delayed: u32,
+    /// Number of nodes that hold each part of the torrents; all hold everything if there is none.
+    pub(crate) replicas: Option<u8>,
     /// Whether nodes and network fail.
     pub(crate) failures: bool,
     /// Milliseconds between two looks at everything.
@@ -133,7 +135,7 @@ impl World {
 
     fn start(&mut self, at: usize) {
         self.starts[at] += 1;
-        let mut node = Node::new(at, self.plan.max_peer_age, self.now, &mut self.rng);
+        let mut node = Node::new(at, (self.plan.max_peer_age, self.plan.replicas), self.now, &mut self.rng);
         node.set_connected(true, self.now);
         self.nodes[at] = Some(node);
     }
@@ -302,10 +304,10 @@ impl World {
         let (info_hash, address) = key;
         let announce = Announce { info_hash, address, seeder, event, numwant: 10, families: Families::Own };
         let announced = self.nodes[home].as_mut().unwrap().announce(&announce, self.now);
-        assert!(
-            matches!(announced.stored, Stored::Added | Stored::Updated | Stored::Removed | Stored::Absent),
-            "{announced:?}"
-        );
+        let is_stored = |announced: Announced| {
+            matches!(announced.stored, Stored::Added | Stored::Updated | Stored::Removed | Stored::Absent)
+        };
+        assert!(announced.is_none_or(is_stored), "{announced:?}");
         *self.completed.entry(info_hash).or_default() += u32::from(completed);
         let last = if stopped { self.truth[&key].last } else { self.now };
         let truth = Truth { last, present: !stopped, seeder, home, start: self.starts[home] };
@@ -350,7 +352,9 @@ impl World {
     pub(crate) fn check_always(&mut self) {
         let longest = self.plan.max_peer_age + remote_grace(self.plan.max_peer_age);
         // Stamps are rounded at both ends, and old peers are removed every 30 seconds.
-        let longest = u64::from(longest + 32 + 31) * 1000;
+        // An announce that is forwarded may be on its way for five seconds.
+        let forwarding = if self.plan.replicas.is_some() { 6 } else { 0 };
+        let longest = u64::from(longest + 32 + 31 + forwarding) * 1000;
         let own = u64::from(self.plan.max_peer_age) * 1000;
         for at in 0..self.plan.nodes {
             let Some(node) = &mut self.nodes[at] else { continue };
@@ -358,6 +362,9 @@ impl World {
             for key in peers.keys() {
                 let age = self.now - self.truth[key].last;
                 assert!(age <= longest, "node {at} has {key:?} for {age} ms {:?}", peers[key]);
+            }
+            if self.plan.replicas.is_some() {
+                continue;
             }
             let mine = |truth: &Truth| truth.home == at && truth.start == self.starts[at] && truth.present;
             for (key, truth) in self.truth.iter().filter(|(_, truth)| mine(truth)) {
@@ -382,7 +389,12 @@ impl World {
         for node in self.nodes.iter_mut().flatten() {
             assert!(node.cluster.complete_since().is_some(), "node {} is complete", node.name);
             let (peers, _) = node.content(self.now);
-            for (key, truth) in &living {
+            let hasher = part_hasher();
+            let is_divided = self.plan.replicas.is_some();
+            let (held, kept) = (node.cluster.answered_parts(), node.cluster.kept_parts());
+            assert!(peers.keys().all(|(info_hash, _)| kept.contains(hasher.part(info_hash))));
+            let is_held = |info_hash| !is_divided || held.contains(hasher.part(info_hash));
+            for (key, truth) in living.iter().filter(|((info_hash, _), _)| is_held(info_hash)) {
                 let stored: Option<&StoredPeer> = peers.get(key);
                 assert!(stored.is_some(), "node {} misses {key:?} {truth:?} at {}", node.name, self.now);
                 assert_eq!(stored.unwrap().seeder, truth.seeder, "role of {key:?} at node {}", node.name);
@@ -404,6 +416,26 @@ impl World {
     pub(crate) fn stored(&mut self) -> usize {
         let now = self.now;
         self.nodes.iter_mut().flatten().map(|node| node.content(now).0.len()).sum()
+    }
+
+    /// Checks that each part is held by as many nodes as wanted, and that all nodes know by whom.
+    pub(crate) fn check_holders(&mut self) {
+        let nodes: Vec<&Node> = self.nodes.iter().flatten().collect();
+        let replicas = usize::from(self.plan.replicas.unwrap()).min(nodes.len());
+        for part in 0..=u8::MAX {
+            let holders = nodes.iter().filter(|node| node.cluster.own_parts().contains(part)).count();
+            assert_eq!(holders, replicas, "part {part}");
+            for node in &nodes {
+                let others = replicas - usize::from(node.cluster.own_parts().contains(part));
+                assert_eq!(node.cluster.asked(part).len(), others, "part {part} at {}", node.name);
+            }
+        }
+    }
+
+    /// Numbers of announces that were forwarded: answered without counts, and with.
+    pub(crate) fn forwarded(&self) -> [u64; 2] {
+        let forwarded = self.nodes.iter().flatten().map(|node| *node.forwarded.0.borrow());
+        forwarded.fold([0; 2], |sum, node| [sum[0] + node[0], sum[1] + node[1]])
     }
 
     /// Traffic of all nodes, and announces.

@@ -127,6 +127,7 @@ pub const ALL: &[&Metric] = &[
     &super::CLUSTER_PULLS,
     &super::CLUSTER_PULLED_PEERS,
     &super::CLUSTER_LAG,
+    &super::CLUSTER_PARTS,
     &super::CLUSTER_OWN_PEERS,
     &super::CLUSTER_TOTAL_REQUESTS,
 ];

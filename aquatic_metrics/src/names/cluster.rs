@@ -79,6 +79,14 @@ pub const CLUSTER_LAG: Metric = metric(
 )
 .in_unit(Unit::Microseconds)
 .labelled(&["node"]);
+/// Parts of the info hashes, of 256: those that this node answers for itself, and those of them whose
+/// torrents it still receives.
+pub const CLUSTER_PARTS: Metric = metric(
+    "aquatic_cluster_parts",
+    Kind::Gauge,
+    "Parts of the info hashes, of 256, that this node holds, and those that it is still receiving",
+)
+.labelled(&["state"]);
 /// Peers that this node heard last.
 pub const CLUSTER_OWN_PEERS: Metric = metric(
     "aquatic_cluster_own_peers",

@@ -1,0 +1,35 @@
+//! Sending requests for parts that other nodes hold, and the replies to theirs.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use aquatic_runtime::Core;
+use aquatic_tracker::LocalTracker;
+
+use super::{Channel, ClusterLink, FromCore};
+
+/// Time over which requests are collected.
+const BATCH: Duration = Duration::from_millis(1);
+
+/// The same while there are none.
+const IDLE_BATCH: Duration = Duration::from_millis(5);
+
+/// Time without requests after which there are none.
+const IDLE_AFTER: Duration = Duration::from_millis(100);
+
+/// Hands messages to the thread for as long as the process runs.
+pub(super) async fn run(core: &Rc<Core>, tracker: &LocalTracker, link: &ClusterLink) {
+    let mut sent = Duration::ZERO;
+    loop {
+        let is_idle = core.time().saturating_sub(sent) >= IDLE_AFTER;
+        core.sleep(if is_idle { IDLE_BATCH } else { BATCH }).await;
+        while let Some((to, body)) = tracker.take_message() {
+            sent = core.time();
+            // Numbers of nodes come from the thread, and what is dropped is counted: the request runs into
+            // its deadline.
+            if let Ok(to) = u8::try_from(to) {
+                link.send(FromCore::Messages { to, channel: Channel::Parts, body });
+            }
+        }
+    }
+}
