@@ -17,6 +17,7 @@ mod model;
 mod network;
 mod nodes;
 mod webtorrent;
+mod ws_client;
 mod ws_model;
 
 use std::collections::{BTreeMap, BTreeSet};

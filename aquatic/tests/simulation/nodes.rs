@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aquatic_common::config::AccessListConfig;
 use aquatic_common::expiry::Expire;
-use aquatic_common::{AnnounceEvent, Family, InfoHash, PeerId, Seconds, Steering};
+use aquatic_common::{Family, InfoHash, PeerId, Seconds, Steering};
 use aquatic_metrics::Registry;
 use aquatic_runtime::Secrets;
 use aquatic_tracker::{Admission, SharedAccessList};
@@ -19,14 +19,14 @@ use aquatic_ws::nodes::changes::{self, RECORD_LENGTH};
 use aquatic_ws::nodes::messages::{self, NodeMessage, Receiver};
 use aquatic_ws::swarm::{ChangeKind, ConnectionId, NodeNumber};
 use aquatic_ws::{End, RequestContext, Tracker, WsConfig, WsSeed};
-use aquatic_ws_protocol::{Announce, Answer, ClientMessage, Description, Offer, OfferId, TrackerMessage};
+use aquatic_ws_protocol::{ClientMessage, TrackerMessage};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::core::no_proxies;
 use crate::network::{Batch, Link, Network};
-use crate::webtorrent::{frame, next_frame};
-use crate::ws_model::{ExpectedReply, WsAnnounce, WsAnswer, WsChange, WsModel, offer_id};
+use crate::ws_client::{announce_message, answer_message, frame, next_frame, pong, reply_of};
+use crate::ws_model::{WsAnnounce, WsAnswer, WsChange, WsModel, offer_id};
 use crate::{CORES, Seed};
 
 const SEEDS: u64 = 8;
@@ -37,7 +37,6 @@ const CONNECTIONS: usize = 12;
 /// The default of the tracker.
 const MAX_AGE: u32 = 600;
 const MAX_OFFER_AGE: u32 = 120;
-const CLAIMANT_INTERVAL: u32 = 15;
 
 /// One run of a node.
 struct Node {
@@ -231,17 +230,6 @@ impl Cluster {
         let seeder = self.rng.random_range(0..3) == 0;
         let offers = (0..offers).map(|at| offer_id(number, at)).collect();
         let announce = WsAnnounce { client, info_hash, peer_id, seeder, stopped, offers };
-        let sdp = Description::parse(r#"{"type":"offer","sdp":"v=0"}"#).unwrap();
-        let message = ClientMessage::Announce(Announce {
-            info_hash,
-            peer_id,
-            left: Some(u64::from(!seeder)),
-            event: if stopped { AnnounceEvent::Stopped } else { AnnounceEvent::None },
-            offers: (announce.offers.iter())
-                .map(|id| Offer { offer: sdp, offer_id: OfferId::new(id).unwrap() })
-                .collect(),
-            bad_offers: 0,
-        });
         let torrents = &mut self.clients[client].torrents;
         if stopped {
             torrents.remove(&info_hash)
@@ -249,7 +237,7 @@ impl Cluster {
             torrents.insert(info_hash)
         };
         self.nodes[node].model.announce(number, &announce, self.now.0);
-        self.send(client, &message);
+        self.send(client, &announce_message(&announce));
     }
 
     /// Answers an offer, sometimes one of another client, or for the second time.
@@ -265,25 +253,18 @@ impl Cluster {
         let keep = wrong || self.rng.random_range(0..8) == 0;
         let (info_hash, to, offer) = if keep { offers[at].clone() } else { offers.remove(at) };
         let Client { node, peer_id, .. } = self.clients[client];
-        let message = ClientMessage::Answer(Answer {
-            info_hash,
-            peer_id,
-            to_peer_id: to,
-            offer_id: OfferId::new(&offer).unwrap(),
-            answer: Description::parse(r#"{"type":"answer","sdp":"v=0"}"#).unwrap(),
-        });
-        let (maker, run) = self.maker(&offer);
+        let answer = WsAnswer { client, info_hash, peer_id, to, offer };
+        let (maker, run) = self.maker(&answer.offer);
         if maker == node {
-            let answer = WsAnswer { client, info_hash, peer_id, to, offer };
             self.nodes[node].model.answer(&answer, self.now.0);
         } else {
-            let until = self.clients[client].answerable.remove(&offer);
+            let until = self.clients[client].answerable.remove(&answer.offer);
             let is_known = self.nodes[node].known.contains(&(run, false));
             if is_known && until.is_some_and(|until| self.now.0 <= until) {
-                self.due.insert((client, offer));
+                self.due.insert((client, answer.offer.clone()));
             }
         }
-        self.send(client, &message);
+        self.send(client, &answer_message(&answer));
     }
 
     /// The node of an offer, and its run.
@@ -352,9 +333,7 @@ impl Cluster {
                     0x81 => self.message(client, str::from_utf8(&payload).unwrap()),
                     0x89 if silent => {}
                     0x89 => {
-                        let mut pong = Vec::new();
-                        frame(0x8a, &payload, &mut pong);
-                        self.bytes(client, &mut pong);
+                        self.bytes(client, &mut pong(&payload));
                     }
                     other => panic!("frame {other:x}"),
                 }
@@ -366,10 +345,7 @@ impl Cluster {
         let node = self.clients[client].node;
         match TrackerMessage::parse(text).unwrap() {
             TrackerMessage::Announce(reply) => {
-                let contested = reply.interval <= CLAIMANT_INTERVAL;
-                let (complete, incomplete) = (reply.complete, reply.incomplete);
-                let reply_is = ExpectedReply { complete, incomplete, contested };
-                self.nodes[node].model.receive_reply(client, reply.info_hash, reply_is);
+                self.nodes[node].model.receive_reply(client, reply.info_hash, reply_of(&reply));
             }
             TrackerMessage::Offer(offer) => {
                 let id: String = offer.offer_id.characters().collect();

@@ -2,23 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aquatic_common::{AnnounceEvent, Family, InfoHash, PeerId};
+use aquatic_common::{Family, InfoHash, PeerId};
 use aquatic_ws::frames::Reader;
 use aquatic_ws::swarm::{ConnectionId, Counts};
 use aquatic_ws::{End, RequestContext};
-use aquatic_ws_protocol::{
-    Announce, Answer, ClientMessage, Description, Offer, OfferId, Scrape, TrackerMessage,
-};
+use aquatic_ws_protocol::{ClientMessage, Scrape, TrackerMessage};
 use rand::RngExt;
 
-use crate::ws_model::{ExpectedReply, WsAnnounce, WsAnswer, offer_id};
+use crate::ws_client::{announce_message, answer_message, frame, next_frame, pong, reply_of};
+use crate::ws_model::{WsAnnounce, WsAnswer, offer_id};
 use crate::{CORES, MAX_AGE, Simulation};
 
 /// Connections that are open at a time, about.
 const CONNECTIONS: usize = 9;
-
-/// Longest interval that a claimant is told.
-const CLAIMANT_INTERVAL: u32 = 15;
 
 /// A client with one connection, which uses one peer id for all torrents.
 pub(crate) struct WsClient {
@@ -108,17 +104,7 @@ impl Simulation {
         let seeder = self.rng.random_range(0..3) == 0;
         let offers = (0..self.rng.random_range(0..=4)).map(|at| offer_id(number, at)).collect();
         let announce = WsAnnounce { client, info_hash, peer_id, seeder, stopped, offers };
-        let sdp = Description::parse(r#"{"type":"offer","sdp":"v=0"}"#).unwrap();
-        let message = ClientMessage::Announce(Announce {
-            info_hash,
-            peer_id,
-            left: Some(u64::from(!seeder)),
-            event: if stopped { AnnounceEvent::Stopped } else { AnnounceEvent::None },
-            offers: (announce.offers.iter())
-                .map(|id| Offer { offer: sdp, offer_id: OfferId::new(id).unwrap() })
-                .collect(),
-            bad_offers: 0,
-        });
+        let message = announce.clone();
         if self.denied.contains(&info_hash) {
             self.ws_clients[client].refusals += 1;
             self.ws_operations.push(WsOperation::Announce(announce));
@@ -131,7 +117,7 @@ impl Simulation {
             };
             self.begin_ws(core, WsOperation::Announce(announce));
         }
-        self.ws_send(client, &message);
+        self.ws_send(client, &announce_message(&message));
     }
 
     /// Answers an offer, sometimes wrongly: one that is not this client's, or for the second time.
@@ -146,17 +132,11 @@ impl Simulation {
         let keep = wrong || self.rng.random_range(0..8) == 0;
         let (info_hash, to, offer) = if keep { offers[at].clone() } else { offers.swap_remove(at) };
         let WsClient { core, peer_id, .. } = self.ws_clients[client];
-        let message = ClientMessage::Answer(Answer {
-            info_hash,
-            peer_id,
-            to_peer_id: to,
-            offer_id: OfferId::new(&offer).unwrap(),
-            answer: Description::parse(r#"{"type":"answer","sdp":"v=0"}"#).unwrap(),
-        });
+        let answer = WsAnswer { client, info_hash, peer_id, to, offer };
         if !self.denied.contains(&info_hash) {
-            self.begin_ws(core, WsOperation::Answer(WsAnswer { client, info_hash, peer_id, to, offer }));
+            self.begin_ws(core, WsOperation::Answer(answer.clone()));
         }
-        self.ws_send(client, &message);
+        self.ws_send(client, &answer_message(&answer));
     }
 
     fn ws_scrape(&mut self, client: usize) {
@@ -274,9 +254,7 @@ impl Simulation {
                     0x81 => self.ws_message(client, str::from_utf8(&payload).unwrap()),
                     0x89 if silent => {}
                     0x89 => {
-                        let mut pong = Vec::new();
-                        frame(0x8a, &payload, &mut pong);
-                        self.ws_bytes(client, &mut pong);
+                        self.ws_bytes(client, &mut pong(&payload));
                     }
                     other => panic!("frame {other:x}"),
                 }
@@ -287,10 +265,7 @@ impl Simulation {
     fn ws_message(&mut self, client: usize, text: &str) {
         match TrackerMessage::parse(text).unwrap() {
             TrackerMessage::Announce(reply) => {
-                let contested = reply.interval <= CLAIMANT_INTERVAL;
-                let (complete, incomplete) = (reply.complete, reply.incomplete);
-                let reply_is = ExpectedReply { complete, incomplete, contested };
-                self.ws_model.receive_reply(client, reply.info_hash, reply_is);
+                self.ws_model.receive_reply(client, reply.info_hash, reply_of(&reply));
                 self.replies += 1;
             }
             TrackerMessage::Offer(offer) => {
@@ -363,34 +338,4 @@ impl Simulation {
         let state = self.cores[core].owners.state();
         self.ws_model.expire(self.now.0, MAX_AGE, |torrent| state.owns(torrent));
     }
-}
-
-/// Appends a masked frame.
-pub(crate) fn frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
-    const MASK: [u8; 4] = [1, 2, 3, 4];
-    out.push(first);
-    match payload.len() {
-        length @ 0..=125 => out.push(0x80 | length as u8),
-        length => {
-            out.push(0x80 | 126);
-            out.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
-        }
-    }
-    out.extend_from_slice(&MASK);
-    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-}
-
-/// Takes the first frame, once it is complete.
-pub(crate) fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
-    let (header, length) = match *bytes.as_slice() {
-        [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
-        [_, length @ 0..=125, ..] => (2, usize::from(length)),
-        _ => return None,
-    };
-    if bytes.len() < header + length {
-        return None;
-    }
-    let opcode = bytes[0];
-    let payload = bytes.drain(..header + length).skip(header).collect();
-    Some((opcode, payload))
 }
