@@ -12,7 +12,7 @@ use aquatic_common::config::NetworkConfig;
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
 use aquatic_net::block_list::BlockList;
 use aquatic_net::breaker::Protocol;
-use aquatic_net::udp::{Datagrams, REPLY_CAPACITY, UdpSocket};
+use aquatic_net::udp::{BATCH, Datagrams, REPLY_CAPACITY, UdpSocket};
 use aquatic_net::xdp::frame::Headers;
 use aquatic_net::xdp::{self, MIN_REPLY_ROOM, Mode, Opened, QueueLosses, XdpError, XdpOptions, XdpQueue};
 use aquatic_runtime::Engine;
@@ -22,7 +22,13 @@ use aquatic_tracker::Reason;
 use crate::config::MAX_REPLY_SIZE;
 use crate::forwarded::Forwarded;
 use crate::handler::Listener;
+use crate::overload::Change;
 use crate::service::{ALL, BATCHES_PER_YIELD, State, wait};
+use crate::socket_counters::Path;
+
+mod overload;
+
+use overload::QueueOverload;
 
 const _: () = assert!(MIN_REPLY_ROOM >= MAX_REPLY_SIZE, "every reply fits the frame of its request");
 const _: () = assert!(MIN_REPLY_ROOM <= REPLY_CAPACITY, "every reply fits a buffer of the sockets");
@@ -118,13 +124,19 @@ impl ServedQueues {
     ///
     /// # Errors
     /// A queue that cannot be waited for.
-    pub(crate) fn start(state: &Rc<State>, CoreQueues { queues, mode }: CoreQueues) -> io::Result<Self> {
+    pub(crate) fn start(
+        state: &Rc<State>,
+        CoreQueues { queues, mode }: CoreQueues,
+        load_key: [u8; 16],
+    ) -> io::Result<Self> {
         let counters = Rc::new(QueueCounters::new(state.core.metrics(), mode));
         let mut served = Vec::with_capacity(queues.len());
         for queue in queues {
             let watched = state.core.readiness().register(queue.watched()?, WatchMode::Level)?;
+            let families = (0..state.listeners.len()).map(|index| state.family(index));
             let queue = Rc::new(Queue {
                 watched,
+                overload: RefCell::new(QueueOverload::new(families, load_key)),
                 counters: Rc::clone(&counters),
                 queue: RefCell::new(queue),
                 forwarded: RefCell::default(),
@@ -187,6 +199,7 @@ struct Queue {
     queue: RefCell<XdpQueue>,
     /// Empty, but for its memory.
     forwarded: RefCell<Forwarded>,
+    overload: RefCell<QueueOverload>,
     /// Losses that have been counted.
     losses: Cell<QueueLosses>,
     /// The interface is gone.
@@ -215,9 +228,11 @@ impl Queue {
                 }
                 if self.serve(state) == 0 {
                     waited = true;
+                    let since = state.core.time();
                     if let Some(Err(error)) = intake.unless_closed(self.watched.readable()).await {
                         wait(state, Err(error)).await;
                     }
+                    self.overload.borrow_mut().waited(state.core.tick().saturating_sub(since));
                 }
             }
             if !waited {
@@ -240,6 +255,8 @@ impl Queue {
             return 0;
         }
         let at = state.core.tick();
+        let mut overload = self.overload.borrow_mut();
+        overload.received(received == BATCH, queue.waiting());
         let mut forwarded = self.forwarded.take();
         let mut requests = 0;
         for index in 0..state.listeners.len() {
@@ -251,21 +268,40 @@ impl Queue {
             }
             requests += count;
             state.counters.borrow().batch(index, count);
-            let dropped = if state.breakers.is_open(Protocol::Udp, about.family) { ALL } else { 0 };
-            state.handler.borrow_mut().drop_unread(dropped, Reason::Breaker);
+            let (dropped, reason) = if state.breakers.is_open(Protocol::Udp, about.family) {
+                (ALL, Reason::Breaker)
+            } else {
+                (overload.choose(index, &batch, at), Reason::Overload)
+            };
+            state.handler.borrow_mut().drop_unread(dropped, reason);
             state.handle(about, &mut batch, &mut forwarded);
         }
         let sent = queue.send(|listener, path, reply| {
             state.reply_by_socket(listener, path, |_, buffer| copy(buffer, reply));
         });
+        self.control_overload(state, &mut overload, &queue);
         // Replies to what is passed on may leave through this queue.
-        drop(queue);
+        drop((queue, overload));
         self.counters.responses.add(sent as u64);
         let left = state.pass_on(&mut forwarded);
         state.ask_owners(&mut forwarded);
         self.forwarded.replace(forwarded);
         state.count_served(requests - left, at);
         received
+    }
+
+    /// Ends an interval of overload control if one is due.
+    fn control_overload(&self, state: &State, overload: &mut QueueOverload, queue: &XdpQueue) {
+        let now = state.core.time();
+        let tell = |listener: usize, change: Change, is_overloaded: bool| {
+            state.counters.borrow().overloaded(listener, Path::Queue(queue.index()), is_overloaded);
+            state.tell_change(state.family(listener), change.event);
+        };
+        if state.controls_overload.get() {
+            overload.follow(now, || queue.losses().unwrap_or_default(), tell);
+        } else {
+            overload.stop(now, tell);
+        }
     }
 
     fn report(&self) {

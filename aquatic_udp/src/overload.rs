@@ -16,6 +16,7 @@
 //! rate are flagged, and the kernel drops a share of what they send, too ([`Crowd`]). Connects are next:
 //! anybody can send them with any address, and a client that got no reply repeats them.
 
+mod batch;
 mod crowd;
 mod heavy;
 
@@ -45,8 +46,12 @@ const WANTED_QUEUE: f64 = 0.004;
 const MAX_QUEUE: f64 = 0.008;
 const MAX_QUEUE_LEAST: f64 = 3.0 * BATCH as f64;
 
+/// Shares of the room of a queue that is shorter than that, at most.
+const WANTED_SHARE: f64 = 0.25;
+const MAX_SHARE: f64 = 0.5;
+
 /// Memory that the kernel counts for a short datagram.
-const DATAGRAM_BYTES: f64 = 768.0;
+pub(crate) const DATAGRAM_BYTES: f64 = 768.0;
 
 /// Speed at which the loads of networks decay: they count for a third of a second.
 const DECAY_PER_SECOND: f64 = 3.0;
@@ -255,6 +260,8 @@ pub(crate) struct OverloadControl {
     window: f64,
     last: Option<Duration>,
     queue: QueueState,
+    /// Datagrams that can wait.
+    room: f64,
 }
 
 impl OverloadControl {
@@ -294,7 +301,13 @@ impl OverloadControl {
             window: 1.0 / DECAY_PER_SECOND,
             last: None,
             queue: QueueState::default(),
+            room: f64::INFINITY,
         }
+    }
+
+    /// The same for a queue that no filter of the kernel precedes, with room for so many datagrams.
+    pub(crate) fn without_filter(self, room: u32) -> Self {
+        Self { has_filter: false, has_large_filter: false, room: room.into(), ..self }
     }
 
     /// Whether the listener is overloaded, so that [`drops`](Self::drops) has to be asked.
@@ -397,7 +410,8 @@ impl OverloadControl {
         self.queue.bytes =
             if activity.was_empty { 0 } else { activity.least_bytes.unwrap_or(self.queue.bytes) };
         let waiting = f64::from(self.queue.bytes) / DATAGRAM_BYTES;
-        let is_too_long = waiting > (self.capacity * MAX_QUEUE).max(MAX_QUEUE_LEAST);
+        let most = (self.capacity * MAX_QUEUE).max(MAX_QUEUE_LEAST).min(self.room * MAX_SHARE);
+        let is_too_long = waiting > most;
         let grown = waiting - f64::from(before.bytes) / DATAGRAM_BYTES;
         let received = f64::from(activity.received);
         let offered = (received + f64::from(dropped) + grown).max(received / 2.0) / passed;
@@ -405,7 +419,7 @@ impl OverloadControl {
         let is_paused = self.is_paused(now, passed, offered);
         let others = self.measure(now, passed, offered, is_paused);
         self.list_candidates(now, missed);
-        let wanted = (self.capacity * WANTED_QUEUE).max(MAX_QUEUE_LEAST / 2.0);
+        let wanted = (self.capacity * WANTED_QUEUE).max(MAX_QUEUE_LEAST / 2.0).min(self.room * WANTED_SHARE);
         let lacking = (wanted - waiting) / self.capacity;
         let is_idle = busy < passed * (1.0 - IDLE_SHARE);
         let filled = self.fill(lacking, is_idle && !is_paused, is_too_long, others);

@@ -29,7 +29,7 @@ use crate::fast_path::{self, CoreQueues, ServedQueues};
 use crate::forwarded::{Forwarded, ForwardedAnnounce, ForwardedScrape};
 use crate::handler::{Handler, Listener, ReplyLimits, Sources};
 use crate::overload::{Activity, Change, Event, OverloadControl};
-use crate::socket_counters::SocketCounters;
+use crate::socket_counters::{Path, SocketCounters};
 
 mod asking;
 
@@ -45,9 +45,6 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Changed settings that a core has not received yet.
 const MAX_CHANGES: usize = 16;
-
-/// Length of a connect request (BEP 15).
-const CONNECT_REQUEST_LENGTH: usize = 16;
 
 /// Pause after an error of a socket, so that a lasting one does not take the whole core.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
@@ -200,7 +197,7 @@ impl UdpService {
             core.spawn(async move { listen(&listening, index).await });
         }
         if let Some(queues) = self.queues {
-            let served = ServedQueues::start(&state, queues)
+            let served = ServedQueues::start(&state, queues, self.load_key)
                 .context("cannot watch a queue of the network interface")?;
             let _is_first = state.queues.set(served);
         }
@@ -226,7 +223,7 @@ pub(crate) struct State {
     tracker: Rc<LocalTracker>,
     pub(crate) handler: RefCell<Handler>,
     /// Whether the heaviest networks get less while more arrives than can be served.
-    controls_overload: Cell<bool>,
+    pub(crate) controls_overload: Cell<bool>,
     pub(crate) breakers: CoreBreakers,
     pub(crate) listeners: Vec<ListenerState>,
     pub(crate) counters: RefCell<SocketCounters>,
@@ -330,16 +327,7 @@ impl State {
         let Some(listener) = self.listeners.get(index) else { return 0 };
         let mut control = listener.overload.borrow_mut();
         let now = self.core.time();
-        let mut dropped = 0_u64;
-        if control.is_active() && self.controls_overload.get() {
-            for at in 0..batch.len() {
-                let is_connect = batch.request(at).len() == CONNECT_REQUEST_LENGTH;
-                let source = batch.source(at).map(|source| source.ip().to_canonical());
-                if source.is_some_and(|source| control.drops(source, is_connect, now)) {
-                    dropped |= 1 << at;
-                }
-            }
-        }
+        let dropped = if self.controls_overload.get() { control.choose(batch, now) } else { 0 };
         activity.received += batch.len() as u32;
         activity.shed += dropped.count_ones();
         activity.was_empty |= !batch.is_full();
@@ -370,9 +358,13 @@ impl State {
         if let Some(filter) = change.filter {
             self.apply_filter(index, listener, control, &filter);
         }
-        let family = listener.socket.get_ref().family();
-        self.counters.borrow().overloaded(index, control.is_active());
-        match change.event {
+        self.counters.borrow().overloaded(index, Path::Socket, control.is_active());
+        self.tell_change(listener.socket.get_ref().family(), change.event);
+    }
+
+    /// Logs that an overload has begun or ended.
+    pub(crate) fn tell_change(&self, family: Family, event: Option<Event>) {
+        match event {
             Some(Event::Began { offered, capacity, heaviest }) => {
                 tell_overload(self.core.index(), family, (offered, capacity), heaviest);
             }

@@ -1,5 +1,6 @@
 //! What is counted on each core about the sockets themselves: errors and the kernel's drops.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use aquatic_common::Family;
@@ -7,6 +8,24 @@ use aquatic_metrics::{CoreMetrics, Counter, Gauge, Histogram, Label, names};
 use aquatic_net::udp::{QueueState, SendErrors};
 
 const PROTOCOL: Label = ("protocol", "udp");
+
+/// How datagrams come to a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// Through the socket of the listener.
+    Socket,
+    /// Through a queue of the network interface, by its position.
+    Queue(usize),
+}
+
+impl Path {
+    fn bit(self) -> u64 {
+        match self {
+            Self::Socket => 1,
+            Self::Queue(queue) => 2 << (queue % 63),
+        }
+    }
+}
 
 /// The counters of one core's sockets.
 pub(crate) struct SocketCounters {
@@ -23,6 +42,8 @@ struct ListenerCounters {
     /// Dropped by a filter.
     filtered: Counter,
     overloaded: Gauge,
+    /// What is overloaded, as bits.
+    overloads: Cell<u64>,
     /// Packets received together.
     batch_sizes: Histogram,
     /// The kernel's figure that the counters were last brought up to.
@@ -37,6 +58,7 @@ impl SocketCounters {
                 drops: metrics.counter(&names::KERNEL_DROPS, &labels),
                 filtered: metrics.counter(&names::KERNEL_FILTERED, &labels),
                 overloaded: metrics.gauge(&names::OVERLOADED, &labels),
+                overloads: Cell::new(0),
                 batch_sizes: metrics.histogram(&names::BATCH_SIZE, &labels),
                 seen: 0,
             }
@@ -80,10 +102,12 @@ impl SocketCounters {
         counters.seen = queue.dropped;
     }
 
-    /// Shows whether a listener is overloaded.
-    pub(crate) fn overloaded(&self, listener: usize, is_overloaded: bool) {
-        if let Some(counters) = self.listeners.get(listener) {
-            counters.overloaded.set(is_overloaded.into());
-        }
+    /// Shows whether a listener is overloaded, by what comes this way or another.
+    pub(crate) fn overloaded(&self, listener: usize, path: Path, is_overloaded: bool) {
+        let Some(counters) = self.listeners.get(listener) else { return };
+        let bit = path.bit();
+        let others = counters.overloads.get() & !bit;
+        counters.overloads.set(if is_overloaded { others | bit } else { others });
+        counters.overloaded.set((counters.overloads.get() != 0).into());
     }
 }

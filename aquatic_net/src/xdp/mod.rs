@@ -18,5 +18,5 @@ mod setup;
 mod sys;
 
 pub use control::XdpControl;
-pub use queue::{MIN_REPLY_ROOM, QueueLosses, XdpBatch, XdpQueue};
+pub use queue::{MIN_REPLY_ROOM, QUEUE_ROOM, QueueLosses, XdpBatch, XdpQueue};
 pub use setup::{Mode, Opened, XdpError, XdpOptions, open};

@@ -10,13 +10,16 @@ use super::endpoints::listener_of;
 use super::frame::{self, Datagram, Headers, MAX_FRAME, MAX_HEADERS};
 use super::program::{SWITCH_ON, SWITCH_SIZE};
 use super::sys::bpf::Numbers;
-use super::sys::socket::{BUFFER, XdpSocket};
+use super::sys::socket::{BUFFER, RING, XdpSocket};
 use crate::udp::{BATCH, Datagrams, ReturnPath};
 
 /// Minimum room for a reply: what remains of a buffer behind the longest headers.
 pub const MIN_REPLY_ROOM: usize = MAX_FRAME - MAX_HEADERS;
 
 const _: () = assert!(MAX_FRAME < BUFFER, "the kernel needs room in front of a frame");
+
+/// Maximum number of frames that wait in a queue.
+pub const QUEUE_ROOM: u32 = RING;
 
 /// Numbers of a queue's entry in the map of switches.
 const SWITCH_NUMBERS: usize = SWITCH_SIZE / size_of::<u64>();
@@ -128,6 +131,12 @@ impl XdpQueue {
             self.requests.push(request);
         }
         count
+    }
+
+    /// Number of frames that have arrived and not been received.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.socket.waiting()
     }
 
     /// A datagram of the batch by its position, for those who ask instead of answering: the listener that it

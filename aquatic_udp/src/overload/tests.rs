@@ -31,6 +31,9 @@ const TIMEOUT: f64 = 0.25;
 /// Memory that the kernel counts for a datagram.
 const DATAGRAM: usize = 768;
 
+/// Datagrams that a queue of the interface has room for, at half of the speed of a usual core.
+const QUEUE: u32 = 1024;
+
 struct Source {
     ip: IpAddr,
     rate: f64,
@@ -51,6 +54,9 @@ struct Simulation {
     /// Sources that send for some seconds and then pause for some.
     pausing: std::ops::Range<usize>,
     pauses: (f64, f64),
+    /// Memory of the receive buffer, and seconds that it takes to drop a datagram.
+    room: usize,
+    drop_time: f64,
     /// Datagrams that a source sends together.
     burst: u32,
     queue: VecDeque<(usize, f64)>,
@@ -82,6 +88,8 @@ impl Simulation {
             sources: Vec::new(),
             pausing: 0..0,
             pauses: (1.0, 0.0),
+            room: BUFFER_BYTES,
+            drop_time: DROPPED,
             burst: 1,
             queue: VecDeque::new(),
             taken: 0,
@@ -166,7 +174,7 @@ impl Simulation {
         }
         let share = source.share.1;
         let passes = share == Share::MAX || self.rng.random::<u32>() < share;
-        if passes && self.memory() < BUFFER_BYTES {
+        if passes && self.memory() < self.room {
             self.queue.push_back((at, time as f64 / 1e9));
         } else {
             self.dropped += 1;
@@ -222,7 +230,7 @@ impl Simulation {
             let source = &mut self.sources[at];
             if self.control.is_active() && self.control.drops(source.ip, source.connects, time) {
                 self.activity.shed += 1;
-                self.now += DROPPED * self.slowness;
+                self.now += self.drop_time * self.slowness;
                 self.finish(at, TIMEOUT);
             } else {
                 self.now += SERVED * self.slowness;
@@ -352,6 +360,41 @@ fn without_filters_the_core_drops_by_itself() {
     simulation.add("192.0.2.0", 16, CAPACITY * 3.0 / 16.0, false);
     simulation.flood(polite, 0.6);
     assert_eq!(simulation.filter, None);
+}
+
+/// A simulation of a queue of the interface: it is short, no filter precedes it, and dropping is cheap.
+fn queue(seed: u64) -> Simulation {
+    let mut simulation = Simulation::new(seed);
+    let control = OverloadControl::new(Family::V4, [seed as u8; 16]).without_filter(QUEUE);
+    simulation.control = control;
+    simulation.slowness = 0.25;
+    simulation.room = QUEUE as usize * DATAGRAM;
+    simulation.drop_time = DROPPED * 0.5;
+    simulation
+}
+
+#[test]
+fn a_short_queue_without_a_filter_serves_those_who_are_polite() {
+    for (seed, factor) in [(1, 1.5), (2, 4.0)] {
+        let mut simulation = queue(seed);
+        let polite = simulation.add_polite();
+        simulation.add("192.0.2.0", 16, CAPACITY / simulation.slowness * factor / 16.0, false);
+        simulation.run(0.7);
+        simulation.forget();
+        simulation.run(1.0);
+        let (goodput, (lost, p99)) = (simulation.goodput(1.0), simulation.fate(polite));
+        assert!(goodput > 1.0 - 0.08 * factor, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
+        assert!(lost < 0.02 && p99 < 0.01, "{factor}: goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
+        assert_eq!(simulation.filter, None);
+    }
+}
+
+#[test]
+fn a_short_queue_that_is_kept_filled_is_no_overload() {
+    let mut simulation = queue(1);
+    let goodput = closed_loop(&mut simulation, 512, 1.0);
+    assert!(!simulation.control.is_active() && simulation.events.is_empty(), "{goodput}");
+    assert!(goodput > 0.99, "{goodput}");
 }
 
 #[test]

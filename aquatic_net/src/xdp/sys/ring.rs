@@ -137,6 +137,11 @@ impl<T: Entry> Consumer<T> {
         Ok(Self { ring: Ring::map(fd, offsets, size)?, read: 0, written: 0 })
     }
 
+    /// Number of entries that can be taken.
+    pub(super) fn len(&self) -> u32 {
+        self.ring.atomic(self.ring.producer).load(Ordering::Relaxed).wrapping_sub(self.read)
+    }
+
     /// Takes an entry, if there is one. The kernel uses its place again after [`publish`](Self::publish).
     pub(super) fn pop(&mut self) -> Option<T> {
         if self.read == self.written {

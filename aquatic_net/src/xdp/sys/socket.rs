@@ -22,7 +22,7 @@ pub(in crate::xdp) const BUFFER: usize = 2048;
 const BUFFERS: u32 = 2048;
 
 /// Entries of each ring: each has room for all buffers.
-const RING: u32 = BUFFERS;
+pub(in crate::xdp) const RING: u32 = BUFFERS;
 
 /// Memory that each socket locks, in bytes, besides its rings.
 pub(in crate::xdp) const LOCKED: usize = BUFFER * BUFFERS as usize;
@@ -197,6 +197,11 @@ impl XdpSocket {
             self.umem.prefetch(start + CACHE_LINE);
         }
         self.batch.len()
+    }
+
+    /// Number of frames that have arrived and not been received.
+    pub(in crate::xdp) fn waiting(&self) -> u32 {
+        self.rx.len()
     }
 
     /// A received frame.
