@@ -96,7 +96,8 @@ impl Events {
                 tv_sec: i64::try_from(timeout / SECOND).unwrap_or(i64::MAX),
                 tv_nsec: i64::try_from(timeout % SECOND).unwrap_or(0),
             };
-            // epoll_wait(2) counts milliseconds: a request that is due sooner would be late. Errors show below.
+            // epoll_wait(2) counts milliseconds: a request that is due sooner would be late. Errors show
+            // below.
             let _ = poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&timespec));
         }
         let mut space = [const { MaybeUninit::<epoll::Event>::uninit() }; MAX_EVENTS];
