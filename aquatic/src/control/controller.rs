@@ -283,6 +283,7 @@ impl Controller {
                 "served": list.allows(&info_hash),
                 "by_hand": decision.map(|(_, serve)| if serve { "allow" } else { "deny" }),
                 "core": owner,
+                "held": !counts.elsewhere,
                 "swarms": swarms(&counts),
             }))))
         })))

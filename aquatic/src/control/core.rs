@@ -55,6 +55,8 @@ pub(super) struct TorrentCounts {
     pub(super) bittorrent: Option<[SwarmCounts; 2]>,
     /// Of WebTorrent peers; `None` if they are not served.
     pub(super) webtorrent: Option<swarm::Counts>,
+    /// Whether other nodes of the cluster hold the UDP and HTTP peers.
+    pub(super) elsewhere: bool,
 }
 
 /// The largest torrents of a core.
@@ -107,6 +109,7 @@ impl CoreParts {
         TorrentCounts {
             bittorrent: self.tracker.as_ref().map(|tracker| tracker.state().counts(info_hash)),
             webtorrent: self.ws.as_ref().map(|ws| ws.counts(info_hash)),
+            elsewhere: self.tracker.as_ref().is_some_and(|tracker| !tracker.state().holds(info_hash)),
         }
     }
 

@@ -216,6 +216,9 @@ fn torrent(reply: &Value) -> String {
         (false, None) => "not served: the access list excludes it",
     };
     let _ = writeln!(out, "{served}; on core {}", reply["core"]);
+    if reply["held"] == false {
+        let _ = writeln!(out, "UDP and HTTP peers are held by other nodes of the cluster");
+    }
     let mut peers = 0;
     for row in rows(reply, "swarms") {
         let (seeders, leechers) = (number(row, "seeders"), number(row, "leechers"));
@@ -314,7 +317,7 @@ mod tests {
             "cluster": {"text": "3 node(s) of the cluster aquatic are live."},
         });
         let torrent = json!({
-            "info_hash": hash, "served": false, "by_hand": "deny", "core": 1,
+            "info_hash": hash, "served": false, "by_hand": "deny", "core": 1, "held": false,
             "swarms": [{"swarms": "webtorrent", "seeders": 0, "leechers": 0, "downloaded": 0}],
         });
         let top = json!({"torrents": [{"info_hash": hash, "seeders": 1_000_000, "leechers": 2_000_000}]});
@@ -324,6 +327,11 @@ mod tests {
             (Request::Status {}, &status, "cluster          3 node(s) of the cluster aquatic are live."),
             (Request::Status {}, &status, "certificate      The certificate for a.org expires in 9 d 3 h."),
             (Request::Torrent { info_hash: hash.clone() }, &torrent, "not served, denied by hand; on core 1"),
+            (
+                Request::Torrent { info_hash: hash.clone() },
+                &torrent,
+                "are held by other nodes of the cluster",
+            ),
             (top_request, &top, "3,000,000"),
             (Request::Bans {}, &json!({}), "nothing is blocked"),
         ] {
