@@ -77,6 +77,8 @@ pub struct Asked {
     pub acme: Option<AcmeAsked>,
     /// NATS servers of the cluster, and what came of trying them; empty without a cluster.
     pub nats_servers: Vec<NatsServerAsked>,
+    /// Number of nodes of the cluster that keep the same torrent, if nodes divide the torrents.
+    pub replicas: Option<u32>,
 }
 
 /// NATS server of the cluster.

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use aquatic_cli_helpers::report::{Report, Row, Verdict};
 use aquatic_cli_helpers::{Override, load};
 use aquatic_cluster::trial::{ServerTrial, try_servers};
-use aquatic_common::config::{ChallengeKind, normal_name};
+use aquatic_common::config::{ChallengeKind, ClusterMode, normal_name};
 use aquatic_common::settings::WithEnvironment;
 use aquatic_doctor::{AcmeAsked, Asked, Listener, Machine, MemoryAsked, NatsServerAsked, Transport, Trials};
 use aquatic_probe::Target;
 use aquatic_runtime::{clock, cores, memory, startup};
 use clap::{Args, ValueEnum};
 
-use crate::config::{Mode, TrackerConfig};
+use crate::config::{Mode, Protocols, TrackerConfig};
 use crate::memory::MemoryPlan;
 
 const EXAMPLES: &str = "\
@@ -198,7 +198,15 @@ fn asked(config: &TrackerConfig, mode: Mode, listeners: Vec<Listener>) -> Asked 
             failure: aquatic_acme::last_failure(&config.state_directory).map(|failure| failure.text),
         }),
         nats_servers: nats_servers(config),
+        replicas: replicas(config, mode),
     }
+}
+
+/// Number of nodes that keep the same torrent, if the nodes of the cluster divide them.
+fn replicas(config: &TrackerConfig, mode: Mode) -> Option<u32> {
+    let Protocols { udp, http, .. } = config.protocols(mode);
+    let divides = config.cluster.is_enabled() && config.cluster.mode == ClusterMode::Partition;
+    (divides && (udp || http)).then_some(config.cluster.replicas)
 }
 
 /// What came of trying the NATS servers. Files that cannot be used are reported with the settings.

@@ -56,10 +56,15 @@ impl Client {
 
     /// Sends a request and returns the reply.
     pub(crate) fn exchange(&self, request: &[u8]) -> Vec<u8> {
+        self.try_exchange(request).unwrap()
+    }
+
+    /// The same, if there is a reply in time.
+    fn try_exchange(&self, request: &[u8]) -> Option<Vec<u8>> {
         self.socket.send(request).unwrap();
         let mut reply = [0; 2048];
-        let len = self.socket.recv(&mut reply).unwrap();
-        reply[..len].to_vec()
+        let len = self.socket.recv(&mut reply).ok()?;
+        Some(reply[..len].to_vec())
     }
 
     /// The announce of a leecher.
@@ -131,14 +136,19 @@ impl Client {
 
     /// Returns the numbers of seeders, completed downloads and leechers of a torrent.
     pub(crate) fn scrape(&self, info_hash: InfoHash) -> [u32; 3] {
+        self.try_scrape(info_hash).unwrap()
+    }
+
+    /// The same, if there is a reply in time.
+    pub(crate) fn try_scrape(&self, info_hash: InfoHash) -> Option<[u32; 3]> {
         let mut request = [0; 36];
         let transaction = TransactionId::from_number(3);
         let len = encode_scrape_request(self.id, transaction, &[info_hash], &mut request).unwrap();
-        match Response::parse(&self.exchange(&request[..len]), self.family).unwrap() {
+        match Response::parse(&self.try_exchange(&request[..len])?, self.family).unwrap() {
             Response::Scrape(scrape) => {
                 let counts = scrape.counts[0];
-                [counts.seeders(), counts.completed(), counts.leechers()]
-                    .map(|number| number.try_into().unwrap())
+                let counts = [counts.seeders(), counts.completed(), counts.leechers()];
+                Some(counts.map(|number| number.try_into().unwrap()))
             }
             other => panic!("not a scrape reply: {other:?}"),
         }

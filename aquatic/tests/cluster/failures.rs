@@ -74,6 +74,7 @@ fn a_tracker_that_cannot_use_its_files_does_not_start() {
         ("cluster.node=a.b", "cluster.node"),
         ("cluster.nkey_file=/nonexistent", "cluster.nkey_file"),
         ("cluster.key_file=key.pem", "cluster.certificate_file"),
+        ("cluster.replicas=9", "cluster.replicas"),
     ] {
         let (code, log) = refused(&[setting]);
         assert!(code == Some(1) && log.contains(text), "{setting}: {log}");

@@ -9,9 +9,13 @@
 )]
 
 mod failures;
+#[allow(dead_code, reason = "shared with the tests of aquatic http")]
+#[path = "../http/client.rs"]
+mod http_client;
 mod logins;
 mod messages;
 mod nats;
+mod parts;
 mod peers;
 #[path = "../support/mod.rs"]
 mod support;

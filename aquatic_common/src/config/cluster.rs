@@ -56,11 +56,14 @@ crate::settings! {
         pub certificate_file: PathBuf = PathBuf::new();
         /// PEM file with the private key of cluster.certificate_file.
         pub key_file: PathBuf = PathBuf::new();
-        /// "replicate": every node keeps all torrents. "partition": each torrent is kept by
-        /// cluster.replicas of the nodes, and others forward requests to them; not available yet.
+        /// Which torrents a node keeps. "replicate": all, as every other node. "partition": those of the
+        /// parts that it holds, and requests for others are forwarded to a node that holds them. Use it if
+        /// one machine has not enough memory for all torrents; it costs a message there and back for most
+        /// requests. The same on all nodes. WebTorrent peers are known to all nodes in either mode.
         pub mode: ClusterMode = ClusterMode::Replicate;
-        /// Number of nodes that keep the same torrent, with mode "partition".
-        pub replicas: u32 = 2, unit "nodes", in 1..=16;
+        /// Number of nodes that hold the same part of the torrents, with mode "partition". With 1, peers are
+        /// lost with their node until they announce again. The same on all nodes.
+        pub replicas: u32 = 2, unit "nodes", in 1..=8;
         /// Time over which changed peers are collected before they are published.
         pub publish_interval: u32 = 25, unit "milliseconds", in 20..=50;
         /// Maximum number of bytes that wait for the NATS server. What exceeds it is dropped, and other nodes
@@ -210,9 +213,6 @@ impl ClusterConfig {
                         48\", and copy the file to all nodes"
                 .to_owned();
             add(Self::secret_file, text);
-        }
-        if self.mode == ClusterMode::Partition {
-            add(Self::mode, "\"partition\" is not available yet; choose \"replicate\"".to_owned());
         }
         let is_empty = |path: &PathBuf| path.as_os_str().is_empty();
         if !is_empty(&self.credentials_file) && !is_empty(&self.nkey_file) {

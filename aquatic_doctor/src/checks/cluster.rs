@@ -27,6 +27,17 @@ pub(crate) fn check(asked: &Asked) -> Vec<Row> {
             }
         };
     }
+    match asked.replicas {
+        None => {}
+        Some(..2) => {
+            let text = "each torrent is kept by one node, so peers are lost with it until they announce again; \
+                        with two nodes, on all nodes, they are not";
+            rows.advice("replicas", text).set("cluster.replicas = 2");
+        }
+        Some(replicas) => {
+            rows.ok("replicas", format!("each torrent is kept by {replicas} nodes, others forward requests"));
+        }
+    }
     rows.rows
 }
 
@@ -40,7 +51,20 @@ fn is_weak(version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use aquatic_cli_helpers::report::Verdict;
+
     use super::*;
+
+    #[test]
+    fn a_single_copy_is_advised_against() {
+        let verdicts = |replicas| {
+            let rows = check(&Asked { replicas, ..Asked::default() });
+            rows.into_iter().map(|row| row.verdict).collect::<Vec<_>>()
+        };
+        assert_eq!(verdicts(None), []);
+        assert_eq!(verdicts(Some(1)), [Verdict::Advice]);
+        assert_eq!(verdicts(Some(2)), [Verdict::Ok]);
+    }
 
     #[test]
     fn old_servers_are_told() {
