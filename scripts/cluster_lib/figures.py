@@ -15,9 +15,9 @@ from typing import Any
 
 from cluster_lib.nodes import PORT, Client, Machine, Node, check, run, torrent, until
 
-PAIRS = 5
+PAIRS = 9
 """Runs without and with the cluster, in turn."""
-SECONDS = 6
+SECONDS = 4
 """Duration of such a run."""
 CLIENTS = 30_000
 """WebTorrent clients of such a run."""
@@ -96,13 +96,15 @@ def compared(name: str, node: Node, settings: tuple[str, ...], program: Path | N
         return statistics.median(value(*pair) for pair in pairs)
 
     ratios = [within.rate / alone.rate for alone, within in pairs]
+    times = [within.time / alone.time for alone, within in pairs]
     return (
         f"{name}: {median(lambda alone, _: alone.rate):.0f} responses/s alone, "
         f"{median(lambda _, within: within.rate):.0f} in a cluster: ratio {statistics.median(ratios):.3f} "
         f"({min(ratios):.3f} to {max(ratios):.3f}); "
         f"processor time per response {median(lambda alone, _: alone.time):.3f} and "
-        f"{median(lambda _, within: within.time):.3f} us, of which {median(lambda _, within: within.thread):.3f} us "
-        f"of the cluster's thread; {median(lambda _, within: within.published):.2f} changes per response; "
+        f"{median(lambda _, within: within.time):.3f} us, ratio {statistics.median(times):.3f} ({min(times):.3f} to "
+        f"{max(times):.3f}), of which {median(lambda _, within: within.thread):.3f} us of the cluster's thread; "
+        f"{median(lambda _, within: within.published):.2f} changes per response; "
         f"the load test was idle for {median(lambda _, within: within.idle):.0%}"
     )
 
