@@ -11,6 +11,7 @@
 //! stored do not decay one by one. Prices grow instead, and so does the limit; when they have doubled, they
 //! and all loads are halved.
 
+use std::hint::black_box;
 use std::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
@@ -133,6 +134,21 @@ fn halvings_per_ms(decay_per_second: f64) -> f64 {
     decay_per_second * std::f64::consts::LOG2_E / 1000.0
 }
 
+/// What a table knows a source by: a hash at each prefix length. To be made for all sources of a batch before
+/// the first of them is charged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SourceKey([u64; LEVELS]);
+
+impl SourceKey {
+    /// Hash of the network around the source with the prefix length at this position in [`lengths`]. Without
+    /// the table's key nobody can tell which networks have the same.
+    #[must_use]
+    #[inline]
+    pub fn hash(&self, level: usize) -> u64 {
+        self.0.get(level).copied().unwrap_or(0)
+    }
+}
+
 /// Position of a key: line and slot.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -175,9 +191,25 @@ impl LoadTable {
         size_of_val(&*self.lines)
     }
 
+    /// The key of a source, whose address is in canonical form. Its lines are loaded into the cache
+    /// meanwhile.
+    #[must_use]
+    #[inline]
+    pub fn key(&self, source: IpAddr) -> SourceKey {
+        let hashes = self.hashes(source);
+        black_box(hashes.iter().fold(0, |sum, &hash| sum ^ self.lines[self.line(hash)].loads[0]));
+        SourceKey(hashes)
+    }
+
     /// Charges a source, whose address is in canonical form, and returns its loads at each prefix length,
     /// which end at their maximum. `now` is in milliseconds.
     pub fn add(&mut self, source: IpAddr, now: u64, prices: Loads) -> Loads {
+        self.add_by_key(SourceKey(self.hashes(source)), now, prices)
+    }
+
+    /// As [`add`](Self::add), for a source whose key is known.
+    #[inline]
+    pub fn add_by_key(&mut self, source: SourceKey, now: u64, prices: Loads) -> Loads {
         let places = self.places(source, now);
         std::array::from_fn(|level| {
             let price = self.scale.scaled(prices[level]);
@@ -193,6 +225,15 @@ impl LoadTable {
     /// The prefix length, as a position in [`lengths`], at which there is no room, the longest first.
     #[inline]
     pub fn try_add(&mut self, source: IpAddr, now: u64, prices: Loads) -> Result<(), usize> {
+        self.try_add_by_key(SourceKey(self.hashes(source)), now, prices)
+    }
+
+    /// As [`try_add`](Self::try_add), for a source whose key is known.
+    ///
+    /// # Errors
+    /// The same.
+    #[inline]
+    pub fn try_add_by_key(&mut self, source: SourceKey, now: u64, prices: Loads) -> Result<(), usize> {
         let places = self.places(source, now);
         let mut loads = [0; LEVELS];
         for (level, load) in loads.iter_mut().enumerate() {
@@ -206,18 +247,18 @@ impl LoadTable {
     /// The loads of a source at each prefix length.
     #[must_use]
     pub fn loads(&mut self, source: IpAddr, now: u64) -> Loads {
-        self.places(source, now).map(|place| self.scale.unscaled(place.load))
+        self.places(SourceKey(self.hashes(source)), now).map(|place| self.scale.unscaled(place.load))
     }
 
     #[inline]
-    fn places(&mut self, source: IpAddr, now: u64) -> [Place; LEVELS] {
+    fn places(&mut self, source: SourceKey, now: u64) -> [Place; LEVELS] {
         let halvings = self.scale.advance(now);
         if halvings > 0 {
             self.halve(halvings);
         }
         // Where two prefix lengths take the same slot, which is that of a light key, the shorter one keeps
         // it.
-        let [long, middle, short] = self.hashes(source);
+        let [long, middle, short] = source.0;
         [self.place(long), self.place(middle), self.place(short)]
     }
 
@@ -246,10 +287,16 @@ impl LoadTable {
         [multiplied(long ^ DIFFERENT[0]), multiplied(middle ^ DIFFERENT[1]), hash]
     }
 
+    /// Position of the line in which a key may be.
+    #[inline]
+    fn line(&self, hash: u64) -> usize {
+        hash as usize & (self.lines.len() - 1)
+    }
+
     /// The slot of a key, or the one that it may take.
     #[inline]
     fn place(&self, hash: u64) -> Place {
-        let line = hash as usize & (self.lines.len() - 1);
+        let line = self.line(hash);
         let fingerprint = (hash >> 32) as u32;
         let (slot, load) = self.lines[line].find(fingerprint);
         Place { line, slot, fingerprint, load }

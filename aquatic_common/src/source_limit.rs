@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::addr::Family;
-use crate::load_table::{Allowance, LoadTable, Loads, lengths};
+use crate::load_table::{Allowance, LoadTable, Loads, SourceKey, lengths};
 use crate::prefix::{Prefix, PrefixSet};
 
 /// Binary logarithm of the number of lines of a core's table: 256 KiB.
@@ -118,13 +118,37 @@ impl SourceLimit {
         self.rules = rules;
     }
 
+    /// Whether there is a limit.
+    #[inline]
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.rules.allowance.is_some()
+    }
+
+    /// The key of a source, whose address is in canonical form, for [`check_by_key`](Self::check_by_key). To
+    /// be made for all requests of a batch first.
+    #[inline]
+    #[must_use]
+    pub fn key(&self, source: IpAddr) -> SourceKey {
+        self.table.key(source)
+    }
+
     /// Charges a request to a source, whose address is in canonical form.
     #[inline]
     pub fn check(&mut self, source: IpAddr, now: Duration) -> RateVerdict {
-        if self.rules.allowance.is_none() {
+        if !self.is_on() {
             return RateVerdict::Within;
         }
-        match self.table.try_add(source, now.as_millis() as u64, self.prices) {
+        self.check_by_key((source, self.table.key(source)), now)
+    }
+
+    /// As [`check`](Self::check), for a source whose key is known.
+    #[inline]
+    pub fn check_by_key(&mut self, (source, key): (IpAddr, SourceKey), now: Duration) -> RateVerdict {
+        if !self.is_on() {
+            return RateVerdict::Within;
+        }
+        match self.table.try_add_by_key(key, now.as_millis() as u64, self.prices) {
             Ok(()) => RateVerdict::Within,
             Err(level) => self.above(source, level, now),
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquatic_common::config::RateLimitsConfig;
+use aquatic_common::load_table::SourceKey;
 use aquatic_common::{
     Budget, Family, InfoHash, RateEvent, RateVerdict, Seconds, SourceLimit, SourceRules, canonical,
 };
@@ -54,6 +55,8 @@ pub struct Handler {
     ids: ConnectionIds,
     limits: ReplyLimits,
     steps: Box<[Step; BATCH]>,
+    /// The keys of the sources, by which those of announces and scrapes are charged.
+    keys: Box<[SourceKey; BATCH]>,
     /// Datagrams of the next batch that are dropped unread, as bits, and why.
     unread: (u64, Reason),
     sources: Sources,
@@ -92,6 +95,9 @@ impl Sources {
     }
 }
 
+/// Length of a connect request (BEP 15).
+pub(crate) const CONNECT_REQUEST_LENGTH: usize = 16;
+
 const _: () = assert!(BATCH <= u64::BITS as usize, "one bit for each datagram of a batch");
 
 /// What is left to do for a packet once its batch has been admitted and routed.
@@ -114,6 +120,8 @@ pub struct Listener {
 #[derive(Clone, Copy)]
 struct Client {
     source: SocketAddr,
+    /// What the source is charged by.
+    key: SourceKey,
     now: Seconds,
 }
 
@@ -148,6 +156,7 @@ impl Handler {
             ids,
             limits,
             steps: Box::new([Step::Done; BATCH]),
+            keys: Box::new([SourceKey::default(); BATCH]),
             unread: (0, Reason::Overload),
             sources,
             counters,
@@ -199,6 +208,7 @@ impl Handler {
         forwarded: &mut Forwarded,
     ) {
         let count = packets.count().min(BATCH);
+        self.make_keys(packets, count);
         for at in 0..count {
             let noted = if tracker.requests().are_wanted() { Noted::of(packets, at) } else { None };
             let step = self.begin(packets, at, listener, (tracker, now), forwarded);
@@ -220,6 +230,21 @@ impl Handler {
             if let Step::Apply(transaction_id, announce) = self.steps[at] {
                 let reply = self.answer(transaction_id, &announce, (tracker, now), packets.reply_buffer(at));
                 self.finish(packets, at, listener.family, Action::Announce, reply);
+            }
+        }
+    }
+
+    /// Makes the keys of all sources that may be charged, if there is a limit, so that what the table needs
+    /// for them is computed and loaded at once.
+    fn make_keys(&mut self, packets: &impl Datagrams, count: usize) {
+        let Self { keys, sources, unread, .. } = self;
+        if !sources.limit.is_on() {
+            return;
+        }
+        for (at, key) in keys.iter_mut().enumerate().take(count) {
+            let is_charged = unread.0 >> at & 1 == 0 && packets.request(at).len() != CONNECT_REQUEST_LENGTH;
+            if is_charged && let Some(source) = packets.source(at) {
+                *key = sources.limit.key(source.ip().to_canonical());
             }
         }
     }
@@ -249,7 +274,7 @@ impl Handler {
         if self.sources.blocked.blocks(source.ip()) {
             return Err(Refused::silent(Reason::Blocked));
         }
-        let client = Client { source, now };
+        let client = Client { source, key: self.keys[at], now };
         let admitted = match decode(packets.request(at)) {
             Ok(request) => self.admit(request, client, listener.family, tracker)?,
             Err(error) => return Err(self.explain(error, client)),
@@ -353,7 +378,7 @@ impl Handler {
 
     /// Silence above the limit: clients repeat what is refused.
     fn check_rate(&mut self, client: Client) -> Result<(), Refused> {
-        match self.sources.limit.check(client.source.ip(), self.sources.now) {
+        match self.sources.limit.check_by_key((client.source.ip(), client.key), self.sources.now) {
             RateVerdict::Within => Ok(()),
             RateVerdict::Above => Err(Refused::silent(Reason::RateLimit)),
             RateVerdict::AboveInDryRun => {

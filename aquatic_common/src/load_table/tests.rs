@@ -282,3 +282,18 @@ fn check_spread(hash: impl Fn(u64) -> u64) {
     fingerprints.dedup();
     assert!(fingerprints.len() > 4090, "{} fingerprints", fingerprints.len());
 }
+
+#[test]
+fn keys_of_a_batch_may_be_made_before_it_is_charged() {
+    let allowance = allowance(10.0, 20.0);
+    let (mut one, mut other) = (table(1, &allowance), table(1, &allowance));
+    let mut random = Random(1);
+    for now in 0..1000 {
+        let sources: Vec<IpAddr> = (0..64).map(|_| random.ip()).collect();
+        let keys: Vec<SourceKey> = sources.iter().map(|&source| one.key(source)).collect();
+        for (&source, key) in sources.iter().zip(keys) {
+            let (prices, expected) = (allowance.prices(), other.add(source, now, allowance.prices()));
+            assert_eq!(one.add_by_key(key, now, prices), expected);
+        }
+    }
+}

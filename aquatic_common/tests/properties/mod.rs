@@ -41,7 +41,8 @@ impl Model {
 }
 
 /// Runs a sequence: a byte for the size of the table, one for the speed of decay, and then for each request a
-/// byte for what it is and how much later it comes, two for its source and one for its price.
+/// byte for what it is, whether its key is made first, and how much later it comes, two for its source and
+/// one for its price.
 pub(crate) fn check_bytes(bytes: &[u8]) {
     let [lines, decay, requests @ ..] = bytes else { return };
     let decay_per_second = f64::from(*decay) / 16.0;
@@ -100,13 +101,22 @@ fn check_request(
         return;
     }
     if what & 3 == 1 {
-        let loads = table.add(source, now, prices);
+        let loads = if what & 8 == 0 {
+            table.add(source, now, prices)
+        } else {
+            table.add_by_key(table.key(source), now, prices)
+        };
         model.add(source, (now, latest), prices);
         let after = at_most(model);
         assert!(loads.iter().zip(after).all(|(load, most)| f64::from(*load) <= most), "{loads:?} {after:?}");
         return;
     }
-    match table.try_add(source, now, prices) {
+    let charged = if what & 8 == 0 {
+        table.try_add(source, now, prices)
+    } else {
+        table.try_add_by_key(table.key(source), now, prices)
+    };
+    match charged {
         Ok(()) => model.add(source, (now, latest), prices),
         Err(level) => {
             let wanted = before[level] + f64::from(prices[level]);
