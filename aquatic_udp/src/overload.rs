@@ -16,6 +16,7 @@
 //! rate are flagged, and the kernel drops a share of what they send, too ([`Crowd`]). Connects are next:
 //! anybody can send them with any address, and a client that got no reply repeats them.
 
+mod activity;
 mod batch;
 mod crowd;
 mod heavy;
@@ -23,10 +24,12 @@ mod heavy;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use aquatic_common::load_table::{LEVELS, LoadTable, Loads, lengths};
+use aquatic_common::load_table::{LEVELS, LoadTable, Loads, SourceKey, lengths};
 use aquatic_common::{Family, Prefix};
 use aquatic_net::udp::{BATCH, DropFilter, MAX_NETWORKS, NetworkSet, QueueState, Ranges, Share};
 
+pub(crate) use activity::{Activity, Change, Event};
+use activity::{Overload, Told};
 use crowd::Crowd;
 use heavy::{Heavy, heaviest, in_kernel_units, level, share_of};
 
@@ -34,8 +37,9 @@ use heavy::{Heavy, heaviest, in_kernel_units, level, share_of};
 pub(crate) const INTERVAL: Duration = Duration::from_millis(10);
 
 /// Intervals in a row, all without an empty receive buffer, in which it must overflow for an overload to
-/// begin: one overflow is a burst, or a pause of the core.
-const OVERFLOWS: u32 = 5;
+/// begin: one overflow is a burst, or a pause of the core. What is received from the first one on is charged,
+/// so that it is known by then who sends most.
+const OVERFLOWS: u32 = 3;
 
 /// Work in the receive buffer that is wanted during an overload, in seconds, but at least half of
 /// [`MAX_QUEUE_LEAST`].
@@ -62,8 +66,10 @@ const TABLE_LINES_LOG2: u32 = 12;
 /// Price of a datagram in the table: up to three million per second can be told apart.
 const PRICE: u32 = 2048;
 
-/// Share of the capacity above which a network is listed.
+/// Share of the capacity above which a network is listed, and the number of datagrams that must be known of
+/// it: one call can send 128 together (`UDP_SEGMENT`), which says nothing about a rate.
 const LISTED_SHARE: f64 = 0.01;
+const LEAST_LISTED: f64 = 128.0;
 
 /// Bounds of the share of the capacity that is filled. It may be above 1: what passes is not exactly what was
 /// to pass, and the capacity is not exactly known.
@@ -118,14 +124,14 @@ const SETTLED: Duration = Duration::from_millis(1500);
 /// Time for which a network stays listed although it sends little.
 const LISTED_FOR: Duration = Duration::from_secs(1);
 
-/// Shortest time between two changes of the shares in the kernel; each costs it some 50 us.
+/// Shortest time between two changes of the shares in the kernel; each costs it some 50 us, and with a crowd,
+/// where small changes wait for longer, up to 2 ms.
 const FILTER_INTERVAL: Duration = Duration::from_millis(50);
+const CROWD_INTERVAL: Duration = Duration::from_millis(150);
 
-/// Shortest time between two changes of the crowd in the kernel; each costs it some hundred us.
-const CROWD_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Change of a share that is worth a new filter.
+/// Change of a share that is worth a new filter, and one that is large.
 const WORTHWHILE: f64 = 0.02;
+const LARGE: f64 = 0.2;
 
 /// Weight of the last interval in averages.
 const SMOOTHING: f64 = 0.3;
@@ -139,85 +145,21 @@ const PAUSED: f64 = 0.7;
 const OFFERED_LATELY: f64 = 0.3;
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bounds of the factor by which rates in samples are brought up to what is offered.
+/// Bounds of the factor by which rates in samples are brought up to what is offered, and the factor from
+/// which on the receive buffer overflows in spite of the filter.
 const SCALES: (f64, f64) = (0.25, 4.0);
+const LOSING: f64 = 1.25;
 
 /// Maximum number of networks that are considered per interval and prefix length.
 const MAX_CANDIDATES: usize = 256;
-
-/// What a listener has done since the last interval.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Activity {
-    /// Datagrams received.
-    pub(crate) received: u32,
-    /// Of these, dropped unread.
-    pub(crate) shed: u32,
-    /// Time spent waiting for datagrams.
-    pub(crate) idle: Duration,
-    /// Whether the receive buffer was empty at some time.
-    pub(crate) was_empty: bool,
-    /// Least memory of the receive buffer that the kernel showed. It counts what was received lately as well,
-    /// up to a quarter of the buffer, until it has taken the next datagrams out of its queue together: so the
-    /// least is what waits.
-    pub(crate) least_bytes: Option<u32>,
-}
-
-impl Activity {
-    /// Takes in what the receive buffer holds.
-    pub(crate) fn observe(&mut self, queue: QueueState) {
-        self.least_bytes = Some(self.least_bytes.map_or(queue.bytes, |least| least.min(queue.bytes)));
-    }
-}
-
-/// What is told about an overload.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Event {
-    /// It has begun.
-    Began {
-        /// Datagrams per second that arrive.
-        offered: f64,
-        /// Datagrams per second that can be served.
-        capacity: f64,
-        /// The heaviest network that may be named, and the datagrams per second it sends; `None` if none
-        /// stands out.
-        heaviest: Option<(Prefix, f64)>,
-    },
-    /// It has ended after this time.
-    Ended(Duration),
-}
-
-/// What follows from an interval.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Change {
-    /// The filter that the kernel should have from now on.
-    pub(crate) filter: Option<DropFilter>,
-    /// What has to be told.
-    pub(crate) event: Option<Event>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Overload {
-    since: Duration,
-    /// When something had to be dropped last.
-    last: Duration,
-    /// Datagrams that have arrived since the beginning.
-    arrived: f64,
-}
-
-/// What has been told about an overload, which may come and go.
-#[derive(Clone, Copy, Debug)]
-struct Told {
-    since: Duration,
-    /// When there was an overload last.
-    last: Duration,
-}
 
 /// Overload control of one listener on one core.
 pub(crate) struct OverloadControl {
     family: Family,
     key: [u8; 16],
-    /// Loads of all networks that are not listed, during an overload.
+    /// Loads of all networks that are not listed, from the first overflow on, and since when.
     table: Option<LoadTable>,
+    charged_since: Duration,
     heavy: Vec<Heavy>,
     ranges: Ranges,
     candidates: [Vec<(Prefix, u32)>; LEVELS],
@@ -233,6 +175,8 @@ pub(crate) struct OverloadControl {
     paused_since: Option<Duration>,
     /// Datagrams per second that all unlisted networks send which are not of the crowd.
     others_rate: f64,
+    /// What is offered as a multiple of what is known of it.
+    missed: f64,
     /// What is asked for as a share of the capacity, on average.
     load: f64,
     /// Time without need after which the overload ends, and when the last one did.
@@ -272,6 +216,7 @@ impl OverloadControl {
             family,
             key,
             table: None,
+            charged_since: Duration::ZERO,
             heavy: Vec::with_capacity(MAX_NETWORKS),
             ranges: Ranges::default(),
             candidates: std::array::from_fn(|_| Vec::new()),
@@ -283,6 +228,7 @@ impl OverloadControl {
             offered: 0.0,
             paused_since: None,
             others_rate: 0.0,
+            missed: 1.0,
             load: 0.0,
             calm: CALM,
             ended: None,
@@ -310,10 +256,22 @@ impl OverloadControl {
         Self { has_filter: false, has_large_filter: false, room: room.into(), ..self }
     }
 
-    /// Whether the listener is overloaded, so that [`drops`](Self::drops) has to be asked.
+    /// Whether the listener is overloaded.
     #[inline]
     pub(crate) fn is_active(&self) -> bool {
         self.overload.is_some()
+    }
+
+    /// Whether [`drops`](Self::drops) has to be asked: the listener is, or may soon be, overloaded.
+    #[inline]
+    pub(crate) fn is_charging(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// The key of a source for [`drops`](Self::drops), to be made for all datagrams of a batch first.
+    #[inline]
+    pub(crate) fn key(&self, source: IpAddr) -> SourceKey {
+        self.table.as_ref().map_or_else(SourceKey::default, |table| table.key(source))
     }
 
     /// Whether the next interval is due.
@@ -331,50 +289,52 @@ impl OverloadControl {
         self.known = None;
         self.crowd.clear();
         self.is_stale = true;
+        for heavy in self.heavy.iter_mut().chain([&mut self.connects, &mut self.flagged]) {
+            heavy.in_kernel = 1.0;
+        }
         !was_small
     }
 
     /// Whether a datagram is to be dropped unread.
-    pub(crate) fn drops(&mut self, source: IpAddr, is_connect: bool, now: Duration) -> bool {
+    pub(crate) fn drops(&mut self, source: (IpAddr, SourceKey), is_connect: bool, now: Duration) -> bool {
         let drops = self.has_to_drop(source, is_connect, now);
         self.to_drain -= u32::from(drops && self.to_drain > 0);
         drops
     }
 
-    fn has_to_drop(&mut self, source: IpAddr, is_connect: bool, now: Duration) -> bool {
+    fn has_to_drop(&mut self, source: (IpAddr, SourceKey), is_connect: bool, now: Duration) -> bool {
         let (is_draining, has_filter) = (self.to_drain > 0, self.has_filter);
-        if let Some(heavy) = self.ranges.find(source).and_then(|at| self.heavy.get_mut(at)) {
+        if let Some(heavy) = self.ranges.find(source.0).and_then(|at| self.heavy.get_mut(at)) {
             return heavy.drops(is_draining, has_filter);
         }
         let Some(table) = &mut self.table else { return false };
-        let network = Crowd::network(source);
-        let flagged = self.crowd.find(network);
+        let is_known = self.crowd.find(source.1);
         // What arrives is a sample of what is sent.
-        let sampled = if flagged == Some(true) { self.flagged.in_kernel } else { 1.0 };
+        let sampled = if is_known == Some(true) { self.flagged.passed } else { 1.0 };
         let price = (f64::from(PRICE) / sampled) as u32;
-        let loads = table.add(source, now.as_millis() as u64, [price; LEVELS]);
-        self.consider(source, loads);
-        if has_filter && self.has_large_filter {
-            let rate = f64::from(loads[crowd::LEVEL]) / f64::from(PRICE) / self.window;
-            // Connects give way before.
-            let datagrams = if is_connect { 0.0 } else { 1.0 / sampled };
-            self.crowd.observe(network, (rate, datagrams), now);
-        }
-        if flagged == Some(true) {
+        let loads = table.add_by_key(source.1, now.as_millis() as u64, [price; LEVELS]);
+        self.consider(source.0, loads, sampled);
+        let rate = f64::from(loads[crowd::LEVEL]) / f64::from(PRICE) / self.window;
+        // Connects give way before.
+        let datagrams = if is_connect { 0.0 } else { 1.0 / sampled };
+        let has_crowd = has_filter && self.has_large_filter;
+        let is_flagged = has_crowd && self.crowd.observe(source, (rate, datagrams), now);
+        if is_known == Some(true) {
             return self.flagged.drops(is_draining, has_filter);
         }
-        if flagged == Some(false) && is_draining && self.flagged.share < 1.0 {
+        if is_flagged {
             // The kernel does not know it yet. Dropped, it makes room to find out about others.
-            self.others = self.others.saturating_add(1);
-            return true;
+            self.flagged.seen += 1.0;
+            return is_draining;
         }
         self.others = self.others.saturating_add(1);
         is_connect && self.connects.drops(is_draining, has_filter)
     }
 
-    /// Notes the networks around a source that ask for much.
-    fn consider(&mut self, source: IpAddr, loads: Loads) {
-        let enough = (self.capacity * LISTED_SHARE * self.window * f64::from(PRICE)) as u32;
+    /// Notes the networks around a source that ask for much. What arrives is this share of what is sent.
+    fn consider(&mut self, source: IpAddr, loads: Loads, sampled: f64) {
+        let datagrams = (self.capacity * LISTED_SHARE * self.window).max(LEAST_LISTED / sampled);
+        let enough = (datagrams * f64::from(PRICE)) as u32;
         for ((length, load), candidates) in lengths(source).into_iter().zip(loads).zip(&mut self.candidates) {
             if load < enough {
                 continue;
@@ -404,7 +364,7 @@ impl OverloadControl {
         self.queue = queue.unwrap_or(QueueState { bytes: 0, ..before });
         let dropped = self.queue.dropped.wrapping_sub(before.dropped);
         if self.overload.is_none() {
-            self.count_overflows(now, dropped > 0, activity);
+            self.count_overflows(now, dropped, activity);
             return Change { event: self.end_told(now), ..Change::default() };
         }
         self.queue.bytes =
@@ -415,17 +375,18 @@ impl OverloadControl {
         let grown = waiting - f64::from(before.bytes) / DATAGRAM_BYTES;
         let received = f64::from(activity.received);
         let offered = (received + f64::from(dropped) + grown).max(received / 2.0) / passed;
-        let missed = if self.is_draining { offered * passed / received.max(1.0) } else { 1.0 };
         let is_paused = self.is_paused(now, passed, offered);
         let others = self.measure(now, passed, offered, is_paused);
-        self.list_candidates(now, missed);
+        self.list_candidates(now);
         let wanted = (self.capacity * WANTED_QUEUE).max(MAX_QUEUE_LEAST / 2.0).min(self.room * WANTED_SHARE);
         let lacking = (wanted - waiting) / self.capacity;
         let is_idle = busy < passed * (1.0 - IDLE_SHARE);
-        let filled = self.fill(lacking, is_idle && !is_paused, is_too_long, others);
+        let is_losing = grown > received / 4.0 || self.missed > LOSING;
+        let is_known = others <= self.capacity && self.missed <= LOSING;
+        let filled = self.fill(lacking, is_idle && !is_paused, is_too_long, is_known);
         let is_dropping = self.divide(now, self.capacity * filled, others);
         self.is_draining = is_too_long;
-        self.to_drain = match (is_too_long, grown > received / 4.0) {
+        self.to_drain = match (is_too_long, is_losing) {
             (false, _) => 0,
             // What comes next is too much as well.
             (true, true) => u32::MAX,
@@ -440,10 +401,10 @@ impl OverloadControl {
     }
 
     /// Adjusts the share of the capacity that is filled to what the receive buffer lacks, in seconds of work,
-    /// and returns what is to be filled until the next interval.
-    fn fill(&mut self, lacking: f64, is_idle: bool, is_too_long: bool, others: f64) -> f64 {
-        let step = if others > self.capacity {
-            // Who sends all this is not known yet.
+    /// and returns what is to be filled until the next interval. That share stays while it is not known who
+    /// sends too much.
+    fn fill(&mut self, lacking: f64, is_idle: bool, is_too_long: bool, is_known: bool) -> f64 {
+        let step = if !is_known {
             0.0
         } else if is_too_long {
             -SPILL
@@ -458,23 +419,39 @@ impl OverloadControl {
 
     /// Begins an overload if the receive buffer has overflowed for long enough. Whether it did is only known
     /// of intervals in which it was never empty.
-    fn count_overflows(&mut self, now: Duration, has_overflowed: bool, activity: Activity) {
+    fn count_overflows(&mut self, now: Duration, dropped: u32, activity: Activity) {
         if activity.was_empty {
+            if self.is_charging() {
+                self.end();
+            }
             self.overflows = 0;
-        } else if has_overflowed {
+        } else if dropped > 0 && self.capacity > 0.0 {
             self.overflows += 1;
+            if !self.is_charging() {
+                self.charge(now);
+            }
         }
-        if self.overflows >= OVERFLOWS && self.capacity > 0.0 {
+        self.follow_window(now);
+        let received = f64::from(activity.received.max(1));
+        let missed = (received + f64::from(dropped)) / received;
+        self.missed = average(self.missed, missed.min(SCALES.1));
+        if self.overflows >= OVERFLOWS {
             self.begin(now);
         }
+    }
+
+    /// Begins to charge what is received.
+    fn charge(&mut self, now: Duration) {
+        self.table = Some(LoadTable::new(TABLE_LINES_LOG2, self.key, DECAY_PER_SECOND));
+        self.charged_since = now;
+        self.crowd.begin(now);
+        self.missed = 1.0;
     }
 
     fn begin(&mut self, now: Duration) {
         self.overload = Some(Overload { since: now, last: now, arrived: 0.0 });
         self.overflows = 0;
-        self.table = Some(LoadTable::new(TABLE_LINES_LOG2, self.key, DECAY_PER_SECOND));
         (self.is_draining, self.to_drain) = (true, u32::MAX);
-        self.crowd.begin(now);
         self.others = 0;
         self.others_rate = 0.0;
         self.offered = 0.0;
@@ -482,8 +459,20 @@ impl OverloadControl {
         self.load = MAX_LOAD;
         let has_returned = self.ended.is_some_and(|ended| now.saturating_sub(ended) < RETURNS_WITHIN);
         self.calm = if has_returned { (self.calm * 2).min(MAX_CALM) } else { CALM };
-        self.window = INTERVAL.as_secs_f64();
         self.filled = 1.0;
+        self.adapt_crowd(now, f64::INFINITY);
+    }
+
+    /// Adapts from which rate on networks of a crowd are flagged. Each of them is left this level.
+    fn adapt_crowd(&mut self, now: Duration, level: f64) {
+        let most = self.capacity * LISTED_SHARE;
+        self.crowd.adapt(now, (level, self.capacity), (self.window, self.missed), most);
+    }
+
+    /// Seconds of traffic that the loads will stand for when the next interval ends.
+    fn follow_window(&mut self, now: Duration) {
+        let age = now.saturating_sub(self.charged_since) + INTERVAL;
+        self.window = (1.0 - (-DECAY_PER_SECOND * age.as_secs_f64()).exp()) / DECAY_PER_SECOND;
     }
 
     /// Learns from intervals in which the core was busy with full batches: smaller ones take more time for
@@ -513,24 +502,23 @@ impl OverloadControl {
     /// Takes the rates of the interval and returns that of all unlisted networks. What is received from a
     /// full buffer is a sample of what is offered.
     fn measure(&mut self, now: Duration, passed: f64, offered: f64, is_paused: bool) -> f64 {
-        let has_filter = self.has_filter;
-        if is_paused || now.saturating_sub(Duration::from_secs_f64(passed)) < self.filtered_from {
-            let all = self.heavy.iter_mut().chain([&mut self.connects, &mut self.flagged]);
-            all.for_each(|heavy| heavy.seen = 0);
-            self.others = 0;
-            return self.others_rate;
-        }
-        let others = f64::from(std::mem::take(&mut self.others)) / passed;
-        let rate_of = |heavy: &mut Heavy| {
-            let share = if has_filter { heavy.in_kernel } else { 1.0 };
-            f64::from(std::mem::take(&mut heavy.seen)) / share / passed
-        };
+        let rate_of = |heavy: &mut Heavy| std::mem::take(&mut heavy.seen) / passed;
         let connects = rate_of(&mut self.connects);
         let flagged = rate_of(&mut self.flagged);
         let rates: Vec<f64> = self.heavy.iter_mut().map(rate_of).collect();
-        let sum = rates.iter().sum::<f64>() + others + flagged + connects * (1.0 - self.connects.in_kernel);
+        let others = f64::from(std::mem::take(&mut self.others)) / passed;
+        let sum = rates.iter().sum::<f64>() + others + flagged + connects * (1.0 - self.connects.passed);
+        self.crowd.follow(now);
+        if now >= self.filtered_from {
+            let all = self.heavy.iter_mut().chain([&mut self.connects, &mut self.flagged]);
+            all.for_each(|heavy| heavy.passed = heavy.in_kernel);
+        }
+        if is_paused {
+            return self.others_rate;
+        }
         // What is received is a sample of all that is offered, also while more passes than is received.
         let scale = if sum > 0.0 { (offered / sum).clamp(SCALES.0, SCALES.1) } else { 1.0 };
+        self.missed = scale;
         self.connects.rate = average(self.connects.rate, connects * scale);
         self.flagged.rate = average(self.flagged.rate, flagged * scale);
         for (heavy, rate) in self.heavy.iter_mut().zip(rates) {
@@ -543,13 +531,13 @@ impl OverloadControl {
     /// Datagrams per second that are asked for.
     fn asked(&self) -> f64 {
         let listed: f64 = self.heavy.iter().chain([&self.flagged]).map(|heavy| heavy.rate).sum();
-        let filtered_connects = self.connects.rate * (1.0 - self.connects.in_kernel);
+        let filtered_connects = self.connects.rate * (1.0 - self.connects.passed);
         listed + self.others_rate + filtered_connects
     }
 
     /// Lists the candidates of the interval, the longest prefixes first: networks around them are judged by
-    /// what the others in them send. `missed` is what is offered as a multiple of what was received.
-    fn list_candidates(&mut self, now: Duration, missed: f64) {
+    /// what the others in them send.
+    fn list_candidates(&mut self, now: Duration) {
         let enough = self.capacity * LISTED_SHARE;
         // As they are quiet, others may take their place.
         let before = self.heavy.len();
@@ -567,7 +555,7 @@ impl OverloadControl {
                 if self.heavy.len() >= MAX_NETWORKS || !inner.iter().all(is_settled) {
                     continue;
                 }
-                let rate = f64::from(load) / f64::from(PRICE) / self.window * missed;
+                let rate = f64::from(load) / f64::from(PRICE) / self.window * self.missed;
                 self.heavy.push(Heavy::new(prefix, weight, rate, now));
                 is_changed = true;
             }
@@ -581,8 +569,7 @@ impl OverloadControl {
 
     /// Divides the capacity: sets the shares of networks and connects. Returns whether anything is dropped.
     fn divide(&mut self, now: Duration, capacity: f64, others: f64) -> bool {
-        let connects_seen = self.connects.rate * if self.has_filter { self.connects.in_kernel } else { 1.0 };
-        let without_connects = (others - connects_seen).max(0.0);
+        let without_connects = (others - self.connects.rate * self.connects.passed).max(0.0);
         let least = capacity * LEAST;
         self.flagged.weight = self.crowd.len().max(1) as f64;
         let heavy: f64 = self.heavy.iter().chain([&self.flagged]).map(|heavy| heavy.rate).sum();
@@ -591,8 +578,7 @@ impl OverloadControl {
         self.connects.share = share_of(for_connects, self.connects.rate);
         let for_heavy = (capacity - without_connects - connects).max(least);
         let level = level(self.heavy.iter().chain([&self.flagged]), for_heavy);
-        let most = self.capacity * LISTED_SHARE;
-        self.crowd.adapt(now, (level, self.capacity), self.window, most);
+        self.adapt_crowd(now, level);
         for heavy in self.heavy.iter_mut().chain([&mut self.flagged]) {
             heavy.share = share_of(level * heavy.weight, heavy.rate);
         }
@@ -601,6 +587,7 @@ impl OverloadControl {
 
     /// Works out what the interval changes outside.
     fn follow(&mut self, now: Duration, is_dropping: bool, arrived: f64) -> Change {
+        self.follow_window(now);
         let Some(overload) = &mut self.overload else { return Change::default() };
         let mut change = Change::default();
         if is_dropping {
@@ -608,8 +595,6 @@ impl OverloadControl {
         }
         overload.arrived += arrived;
         let offered = overload.arrived / now.saturating_sub(overload.since).as_secs_f64().max(0.001);
-        let age = now.saturating_sub(overload.since) + INTERVAL;
-        self.window = (1.0 - (-DECAY_PER_SECOND * age.as_secs_f64()).exp()) / DECAY_PER_SECOND;
         if now.saturating_sub(overload.last) >= self.calm {
             return self.stop(now);
         }
@@ -628,10 +613,11 @@ impl OverloadControl {
 
     /// Ends an overload at once, if there is one: nothing is dropped from now on.
     pub(crate) fn stop(&mut self, now: Duration) -> Change {
-        if self.overload.is_none() {
+        let was_active = self.is_active();
+        self.end();
+        if !was_active {
             return Change::default();
         }
-        self.end();
         self.ended = Some(now);
         Change { event: self.end_told(now), filter: Some(DropFilter::nothing(self.family)) }
     }
@@ -658,24 +644,28 @@ impl OverloadControl {
 
     /// A filter with the shares of now, if it differs enough from the one that the kernel has.
     fn new_filter(&mut self, now: Duration) -> Option<DropFilter> {
-        let is_due = now.saturating_sub(self.filter_changed) >= FILTER_INTERVAL;
+        let age = now.saturating_sub(self.filter_changed);
+        let waits = self.known.is_some() && age < CROWD_INTERVAL;
+        let worthwhile = if waits { LARGE } else { WORTHWHILE };
         let differs = |heavy: &Heavy| {
-            (heavy.share - heavy.in_kernel).abs() > WORTHWHILE * heavy.share.min(heavy.in_kernel)
+            (heavy.share - heavy.in_kernel).abs() > worthwhile * heavy.share.min(heavy.in_kernel)
         };
-        if self.crowd.rebuild(now, CROWD_INTERVAL) {
-            self.known = self.crowd.set(self.family);
+        // What waits has come before.
+        let waiting = f64::from(self.queue.bytes) / DATAGRAM_BYTES / self.capacity;
+        let filtered_from =
+            now + Duration::try_from_secs_f64(waiting).map_or(INTERVAL, |w| w.min(FILTER_INTERVAL));
+        if self.crowd.rebuild(now) {
+            self.known = self.crowd.set(self.family, filtered_from);
             self.is_stale = true;
         }
         let all = || self.heavy.iter().chain([&self.connects, &self.flagged]);
-        let is_needed = self.is_stale || is_due && all().any(differs);
+        let is_needed = self.is_stale || age >= FILTER_INTERVAL && all().any(differs);
         if !self.has_filter || !is_needed {
             return None;
         }
         self.is_stale = false;
         self.filter_changed = now;
-        // What waits has come before. Longer than until the next change that is never so.
-        let waiting = f64::from(self.queue.bytes) / DATAGRAM_BYTES / self.capacity;
-        self.filtered_from = now + Duration::from_secs_f64(waiting).min(FILTER_INTERVAL / 2);
+        self.filtered_from = filtered_from;
         for heavy in self.heavy.iter_mut().chain([&mut self.connects, &mut self.flagged]) {
             heavy.in_kernel = heavy.share;
         }

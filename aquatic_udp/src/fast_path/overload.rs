@@ -114,7 +114,7 @@ impl QueueOverload {
     /// Ends all overloads. `tell` is told what that changes for a listener.
     pub(super) fn stop(&mut self, now: Duration, mut tell: impl FnMut(usize, Change, bool)) {
         for (index, of_listener) in self.listeners.iter_mut().enumerate() {
-            if of_listener.control.is_active() {
+            if of_listener.control.is_charging() {
                 tell(index, of_listener.control.stop(now), false);
             }
         }

@@ -1,27 +1,30 @@
 //! What is dropped of a received batch.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use aquatic_net::udp::Datagrams;
+use aquatic_common::load_table::SourceKey;
+use aquatic_net::udp::{BATCH, Datagrams};
 
 use super::OverloadControl;
-
-/// Length of a connect request (BEP 15).
-const CONNECT_REQUEST_LENGTH: usize = 16;
+use crate::handler::CONNECT_REQUEST_LENGTH;
 
 impl OverloadControl {
     /// Datagrams of a batch that are to be dropped unread, as bits.
     pub(crate) fn choose(&mut self, batch: &impl Datagrams, now: Duration) -> u64 {
-        let mut dropped = 0;
-        if self.is_active() {
-            for at in 0..batch.count() {
-                let is_connect = batch.request(at).len() == CONNECT_REQUEST_LENGTH;
-                let source = batch.source(at).map(|source| source.ip().to_canonical());
-                if source.is_some_and(|source| self.drops(source, is_connect, now)) {
-                    dropped |= 1 << at;
-                }
-            }
+        if !self.is_charging() {
+            return 0;
         }
-        dropped
+        let mut sources = [None; BATCH];
+        for (at, source) in sources.iter_mut().enumerate().take(batch.count()) {
+            let ip = batch.source(at).map(|source| source.ip().to_canonical());
+            *source = ip.map(|ip| (ip, self.key(ip)));
+        }
+        let drops = |(at, source): (usize, &Option<(IpAddr, SourceKey)>)| {
+            let source = (*source)?;
+            let is_connect = batch.request(at).len() == CONNECT_REQUEST_LENGTH;
+            self.drops(source, is_connect, now).then_some(1_u64 << at)
+        };
+        sources.iter().enumerate().filter_map(drops).fold(0, |dropped, bit| dropped | bit)
     }
 }

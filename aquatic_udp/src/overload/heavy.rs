@@ -15,11 +15,13 @@ pub(super) struct Heavy {
     pub(super) weight: f64,
     /// Datagrams per second that it sends, as far as is known.
     pub(super) rate: f64,
-    /// Datagrams received since the last interval.
-    pub(super) seen: u32,
-    /// Share that is to pass, and the one that the kernel lets pass.
+    /// Datagrams sent since the last interval, as far as can be told from those received.
+    pub(super) seen: f64,
+    /// Share that is to pass, the one that the kernel lets pass, and the one that it had let pass of what is
+    /// received now, which may have waited.
     pub(super) share: f64,
     pub(super) in_kernel: f64,
+    pub(super) passed: f64,
     /// Fraction of a datagram that may pass where this core drops by itself.
     credit: f64,
     pub(super) listed: Duration,
@@ -28,12 +30,12 @@ pub(super) struct Heavy {
 impl Heavy {
     /// A network of which everything passes so far.
     pub(super) fn new(prefix: Prefix, weight: f64, rate: f64, listed: Duration) -> Self {
-        Self { prefix, weight, rate, seen: 0, share: 1.0, in_kernel: 1.0, credit: 0.0, listed }
+        Self { prefix, weight, rate, seen: 0.0, share: 1.0, in_kernel: 1.0, passed: 1.0, credit: 0.0, listed }
     }
 
     /// Whether a datagram is to be dropped by the core.
     pub(super) fn drops(&mut self, is_draining: bool, has_filter: bool) -> bool {
-        self.seen = self.seen.saturating_add(1);
+        self.seen += 1.0 / self.passed;
         if self.share >= 1.0 {
             return false;
         }
