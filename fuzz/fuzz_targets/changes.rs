@@ -2,6 +2,7 @@
 #![no_main]
 
 #[path = "../../aquatic_tracker/tests/replication/properties.rs"]
+#[allow(dead_code, reason = "the test uses the rest")]
 mod properties;
 
 use libfuzzer_sys::fuzz_target;

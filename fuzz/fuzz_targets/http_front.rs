@@ -3,6 +3,7 @@
 #![no_main]
 
 #[path = "../../aquatic_web/tests/session/fakes.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
 mod fakes;
 #[path = "../../aquatic_web/tests/session/properties.rs"]
 mod properties;
