@@ -22,7 +22,8 @@ pub(crate) fn check_bytes(bytes: &[u8]) {
             break;
         };
         assert_eq!(before.len() - records.len(), record_length(family));
-        assert_eq!(Family::of(change.address.ip()), family);
+        // The store refuses IPv4-mapped addresses.
+        assert_eq!(change.address.is_ipv6(), family == Family::V6);
         let mut written = Vec::new();
         write_record(&change, &mut written);
         assert_eq!(take_record(family, &mut written.as_slice()), Ok(change));
