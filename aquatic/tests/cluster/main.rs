@@ -34,7 +34,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aquatic_common::{AnnounceEvent, InfoHash};
 use tempfile::TempDir;
@@ -135,14 +135,16 @@ impl Node {
 #[allow(clippy::disallowed_methods, reason = "the test waits for another process")]
 fn wait<T: std::fmt::Debug>(what: &str, read: impl Fn() -> T, holds: impl Fn(&T) -> bool) -> T {
     const POLL: Duration = Duration::from_millis(20);
-    for _ in 0..ARRIVAL.as_millis() / POLL.as_millis() {
+    // Reading may take seconds, where no reply is what is read.
+    let begin = Instant::now();
+    loop {
         let value = read();
         if holds(&value) {
             return value;
         }
+        assert!(begin.elapsed() < ARRIVAL, "{what}: not within {ARRIVAL:?}: {value:?}");
         thread::sleep(POLL);
     }
-    panic!("{what}: not within {ARRIVAL:?}: {:?}", read())
 }
 
 /// Waits until a torrent has these numbers of seeders, completed downloads and leechers at a node.
