@@ -133,7 +133,7 @@ fn start_with_output(output: impl Into<Stdio>, errors: impl Into<Stdio>) -> Chil
     let settings =
         ["workers=1", "network.use_ipv6=false", "network.address_ipv4=127.0.0.1:0", &unix, "log_level=trace"];
     let child = service("http", &settings).stdout(output).stderr(errors).spawn().unwrap();
-    let deadline = Instant::now() + STOP;
+    let deadline = Instant::now() + 4 * STOP;
     while UnixStream::connect(&path).is_err() {
         assert!(Instant::now() < deadline, "the tracker does not listen");
         thread::sleep(Duration::from_millis(20));
@@ -144,7 +144,7 @@ fn start_with_output(output: impl Into<Stdio>, errors: impl Into<Stdio>) -> Chil
 fn ends_on_sigterm(mut child: Child) -> bool {
     let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
-    let deadline = Instant::now() + STOP;
+    let deadline = Instant::now() + 4 * STOP;
     while Instant::now() < deadline {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code() == Some(0);
@@ -175,7 +175,7 @@ fn it_serves_and_stops_when_its_log_cannot_be_written() {
 fn an_error_is_given_up_when_nobody_reads_it() {
     let (_reader, writer) = full_pipe();
     let mut child = command("192.0.2.1:6969").stdout(Stdio::null()).stderr(writer).spawn().unwrap();
-    let deadline = Instant::now() + STOP;
+    let deadline = Instant::now() + 4 * STOP;
     let code = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status.code();

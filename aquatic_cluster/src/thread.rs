@@ -232,6 +232,7 @@ impl Start {
             steering: self.steering,
             hasher: self.hasher,
             held: None,
+            kept: None,
             untold: Vec::new(),
             hooks: self.hooks,
             figures: Figures::new(&self.registry),
@@ -284,6 +285,8 @@ struct ClusterThread {
     hasher: PartHasher,
     /// Parts that this node answers for itself; all if there are none.
     held: Option<PartSet>,
+    /// Parts whose torrents are stored, which are those held and some that were; all if there are none.
+    kept: Option<PartSet>,
     /// Cores that have not been told who holds parts since that has changed.
     untold: Vec<usize>,
     hooks: Hooks,

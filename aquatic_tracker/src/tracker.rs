@@ -7,7 +7,7 @@ use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
 use aquatic_swarm::{
     Announce, Announced, Applied, Change, ChangeKind, CountedTorrent, FamilySet, MAX_PEER_AGE, Origin,
     PartSet, PeerBuffers, Previous, RankCursor, SaveFilter, SavePass, SaveStep, SaveSwarms, SavedPeer, Shard,
-    ShardLimits, Stored, SwarmCounts, TopTorrents,
+    ShardLimits, Stored, SwarmCounts, TICK, TopTorrents,
 };
 use rand::rngs::SmallRng;
 
@@ -296,7 +296,11 @@ impl Tracker {
     /// peer has announced since stays.
     pub(crate) fn announce_late(&mut self, announce: &Announce, age: u32, now: Seconds) {
         let key = (&announce.info_hash, announce.address);
-        if self.shard.age(key, now).is_none_or(|known| known > age) {
+        // Known ages are multiples of ticks. Who leaves or completes does so after what the same tick knows of it;
+        // anything else counts only if what is known is certainly older.
+        let ends = matches!(announce.event, AnnounceEvent::Stopped | AnnounceEvent::Completed);
+        let is_older = |known: u32| if ends { known + TICK > age } else { known >= age + TICK };
+        if self.shard.age(key, now).is_none_or(is_older) {
             let then = Seconds(now.0.saturating_sub(age));
             let _ = self.announce(announce, then, PeerBuffers::default());
         }

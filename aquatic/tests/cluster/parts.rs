@@ -36,9 +36,13 @@ fn wait_for_parts(nodes: &[&Node], replicas: u32) {
     for node in nodes {
         node.wait_for("aquatic_cluster_nodes", |live| live == nodes.len() as f64);
     }
-    let held = || nodes.iter().map(|node| node.metric(HELD)).sum::<f64>();
-    let all = f64::from(256 * replicas.min(nodes.len() as u32));
-    wait("parts", held, |held| *held == all);
+    let count = nodes.len() as u32;
+    let held = || nodes.iter().map(|node| node.metric(HELD)).collect::<Vec<_>>();
+    let all = f64::from(256 * replicas.min(count));
+    // Nodes become holders one after another, and show that once a second: the sum alone may be right in
+    // between. A node shows all parts before it knows a holder.
+    let is_settled = |parts: &f64| *parts > 0.0 && (*parts < 256.0 || replicas >= count);
+    wait("parts", held, |held| held.iter().all(is_settled) && held.iter().sum::<f64>() == all);
     for node in nodes {
         node.wait_for("aquatic_cluster_parts{state=\"receiving\"", |receiving| receiving == 0.0);
     }
@@ -96,9 +100,13 @@ fn any_node_answers_for_torrents_that_others_hold() {
         for client in [&a, &b, &c] {
             wait_for_counts(client, number, [0, 0, 4]);
         }
-        a.announce_left(torrent(number), 1000, AnnounceEvent::Completed, 0);
-        c.announce(torrent(number), 3000, AnnounceEvent::Stopped);
-        wait_for_counts(&b, number, [1, 1, 2]);
+        // Again, if a holder took too long and a request has been kept for later.
+        let finish = || {
+            a.announce_left(torrent(number), 1000, AnnounceEvent::Completed, 0);
+            c.announce(torrent(number), 3000, AnnounceEvent::Stopped);
+            b.try_scrape(torrent(number))
+        };
+        wait(&format!("counts of torrent {number}"), finish, |found| *found == Some([1, 1, 2]));
     }
     // Torrents of all nodes in one scrape.
     let all: Vec<_> = (0..TORRENTS).map(torrent).collect();
@@ -170,8 +178,8 @@ fn parts_move_when_a_node_is_killed_and_when_one_joins() {
     // The same parts as before, and no others.
     again.wait_for(HELD, |held| held == held_before);
     wait_for_parts(&[&a, &b, &again], 2);
-    let own = again.metric("aquatic_peers{swarms=\"bittorrent\"");
-    assert!(own > 0.0 && own < f64::from(2 * TORRENTS), "{own}");
+    let some = |own| own > 0.0 && own < f64::from(2 * TORRENTS);
+    again.wait_for("aquatic_peers{swarms=\"bittorrent\"", some);
     let at_c = again.client();
     for number in 0..TORRENTS {
         announce_udp(&at_c, number, 2000, &[1000]);
@@ -182,9 +190,11 @@ fn parts_move_when_a_node_is_killed_and_when_one_joins() {
 #[test]
 fn a_holder_that_does_not_respond_is_not_waited_for() {
     let Some(cluster) = Cluster::new() else { return };
+    // As many as are answered well within the 8 s after which the other node may be gone.
+    const ASKED: u32 = 10;
     let [a, b] = cluster.start_all_divided(["a", "b"], 1);
     let (at_a, http_a) = (a.client(), http(&a));
-    for number in 0..TORRENTS {
+    for number in 0..ASKED {
         announce_udp(&at_a, number, 1000, &[]);
     }
     b.0.signal("STOP");
@@ -196,14 +206,14 @@ fn a_holder_that_does_not_respond_is_not_waited_for() {
             http_a.borrow_mut().get(&target).peers().is_empty()
         }
     };
-    let elsewhere = (0..TORRENTS).filter(without_peers).count();
-    assert!((1..TORRENTS as usize).contains(&elsewhere), "{elsewhere}");
+    let elsewhere = (0..ASKED).filter(without_peers).count();
+    assert!((1..ASKED as usize).contains(&elsewhere), "{elsewhere}");
     let unanswered = ["timeout", "no_holder"].map(|outcome| requests(&a, outcome));
     assert!(unanswered[0] > 0.0 && unanswered.iter().sum::<f64>() >= elsewhere as f64, "{unanswered:?}");
     b.0.signal("CONT");
     a.wait_for("aquatic_part_requests_total{outcome=\"sent_later\"", |sent| sent > 0.0);
     let at_b = b.client();
-    for number in 0..TORRENTS {
+    for number in 0..ASKED {
         for client in [&at_a, &at_b] {
             wait_for_counts(client, number, [0, 0, 2]);
         }

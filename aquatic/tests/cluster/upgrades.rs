@@ -48,6 +48,8 @@ fn an_upgraded_node_stays_in_the_cluster_with_its_peers() {
         node.wait_for("aquatic_peers{", |peers| peers == 200.0);
     }
 
+    // The line of the first time, so that the next one is that of the successor.
+    b.0.wait_for_log("node a has joined");
     let before = wait("the pid", || serving.pid(), |pid| !pid.is_empty());
     let output =
         Command::new(env!("CARGO_BIN_EXE_aquatic")).args(["upgrade", "-s", &setting]).output().unwrap();

@@ -68,7 +68,13 @@ impl ClusterThread {
         let mut parts: Vec<Vec<u8>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
         let mut not_held = 0;
         for record in records.chunks_exact(length) {
-            not_held += u64::from(!self.add_held(&mut parts, record, record));
+            // Peers that leave while their part is only kept are not to be there when it is held again. The cores
+            // pass over the others.
+            if record.first_chunk().is_none_or(|info_hash| self.keeps(&InfoHash(*info_hash))) {
+                self.add(&mut parts, record, record);
+            } else {
+                not_held += 1;
+            }
         }
         self.figures.not_held(not_held);
         for (core, content) in parts.into_iter().enumerate() {

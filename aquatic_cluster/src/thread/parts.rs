@@ -11,6 +11,7 @@ impl ClusterThread {
     /// Has all cores told that other nodes hold parts now, or that this one holds or keeps others.
     pub(super) fn holders_changed(&mut self) {
         self.held = Some(self.set(self.machine.answered_parts()));
+        self.kept = (self.machine.members() > 0).then(|| self.set(self.machine.kept_parts()));
         self.untold = (0..self.mailboxes.len()).collect();
         self.tell_holders();
     }
@@ -40,6 +41,11 @@ impl ClusterThread {
 
     fn set(&self, parts: Bitmap) -> PartSet {
         PartSet::from_bitmap(self.hasher, &parts.0)
+    }
+
+    /// Whether this node stores torrents of the part of a torrent.
+    pub(super) fn keeps(&self, info_hash: &InfoHash) -> bool {
+        self.kept.as_ref().is_none_or(|kept| kept.contains(info_hash))
     }
 
     /// Whether this node holds the part of a torrent.

@@ -112,10 +112,11 @@ impl Elsewhere {
         }
     }
 
-    /// Takes in that other nodes hold parts now. What waits for a node that is none any more is dropped, and
-    /// its requests run into their deadline.
+    /// Takes in that other nodes hold parts now. Nodes that hold none, and for which nothing waits, are
+    /// forgotten.
     pub(crate) fn set_holders(&mut self, holders: Holders) {
-        self.contacts.retain(|node, _| holders.has(*node));
+        // Nodes that only ask wait for replies. What waits for one that is gone is dropped when it is sent.
+        self.contacts.retain(|node, contact| holders.has(*node) || !contact.outgoing.is_empty());
         self.holders = holders;
     }
 
