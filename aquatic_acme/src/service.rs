@@ -116,6 +116,11 @@ impl Service {
         self.record.adopt(&self.settings.wanted);
     }
 
+    fn next_order(&self) -> i64 {
+        let due = plan::due(&self.settings.wanted, &self.record, self.certificate.as_ref());
+        due.max(self.record.not_before)
+    }
+
     fn wait(&mut self, now: i64, until: i64) {
         let due = plan::due(&self.settings.wanted, &self.record, self.certificate.as_ref());
         self.show(Some(if due > now { due } else { until }));
@@ -203,8 +208,9 @@ impl Service {
             Err(fault) => Err(fault),
         };
         let told = used.map_err(|fault| self.fail(fault, now));
-        // The log tells it last: who reads it there finds it in the files.
+        // The log tells it last: who reads it there finds it in the files and the metrics.
         self.keep_record();
+        self.show(Some(self.next_order()));
         match told {
             Ok(text) => log::info!("ACME: {text}"),
             Err(text) => log::error!("ACME: no certificate for {text}"),

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aquatic_common::config::NetworkConfig;
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
@@ -148,7 +149,7 @@ impl ServedQueues {
             state.core.spawn(async move { queue.listen(&serving).await });
         }
         let served = Self { queues: served, counters, has_written: Cell::default() };
-        served.report();
+        served.report(state);
         Ok(served)
     }
 
@@ -184,8 +185,8 @@ impl ServedQueues {
     }
 
     /// Counts losses, and what works. To be called about twice a second.
-    pub(crate) fn report(&self) {
-        self.queues.iter().for_each(|queue| queue.report());
+    pub(crate) fn report(&self, state: &State) {
+        self.queues.iter().for_each(|queue| queue.report(state));
         let working = self.queues.iter().filter(|queue| !queue.has_failed.get()).count();
         self.counters.working.set(working as u64);
     }
@@ -304,9 +305,15 @@ impl Queue {
         }
     }
 
-    fn report(&self) {
+    fn report(&self, state: &State) {
         let mut queue = self.queue.borrow_mut();
         queue.retry();
+        if queue.waiting() == 0 {
+            // Without frames nothing else ends an overload.
+            let mut overload = self.overload.borrow_mut();
+            overload.waited(Duration::ZERO);
+            self.control_overload(state, &mut overload, &queue);
+        }
         if let Ok(losses) = queue.losses() {
             self.counters.losses(losses, self.losses.replace(losses));
         }

@@ -188,8 +188,9 @@ pub(crate) struct OverloadControl {
     filled: f64,
     overload: Option<Overload>,
     told: Option<Told>,
-    /// Intervals in a row in which the receive buffer overflowed.
+    /// Intervals in a row in which the receive buffer overflowed, and when it did last.
     overflows: u32,
+    overflowed: Duration,
     /// Whether the receive buffer holds too much, and the number of datagrams that are to be dropped unread.
     is_draining: bool,
     to_drain: u32,
@@ -237,6 +238,7 @@ impl OverloadControl {
             overload: None,
             told: None,
             overflows: 0,
+            overflowed: Duration::ZERO,
             is_draining: false,
             to_drain: 0,
             has_filter: true,
@@ -420,12 +422,15 @@ impl OverloadControl {
     /// Begins an overload if the receive buffer has overflowed for long enough. Whether it did is only known
     /// of intervals in which it was never empty.
     fn count_overflows(&mut self, now: Duration, dropped: u32, activity: Activity) {
-        if activity.was_empty {
+        // A buffer that is kept filled and does not overflow is no overload either.
+        let is_over = dropped == 0 && now.saturating_sub(self.overflowed) >= LISTED_FOR;
+        if activity.was_empty || is_over {
             if self.is_charging() {
                 self.end();
             }
             self.overflows = 0;
         } else if dropped > 0 && self.capacity > 0.0 {
+            self.overflowed = now;
             self.overflows += 1;
             if !self.is_charging() {
                 self.charge(now);
@@ -451,6 +456,8 @@ impl OverloadControl {
     fn begin(&mut self, now: Duration) {
         self.overload = Some(Overload { since: now, last: now, arrived: 0.0 });
         self.overflows = 0;
+        // The first interval begins now, whenever charging began.
+        (self.connects.seen, self.flagged.seen) = (0.0, 0.0);
         (self.is_draining, self.to_drain) = (true, u32::MAX);
         self.others = 0;
         self.others_rate = 0.0;
@@ -632,7 +639,8 @@ impl OverloadControl {
 
     fn end(&mut self) {
         self.overload = None;
-        self.is_draining = false;
+        (self.is_draining, self.to_drain) = (false, 0);
+        self.candidates.iter_mut().for_each(Vec::clear);
         self.heavy.clear();
         self.ranges = Ranges::default();
         self.connects = Heavy::new(self.connects.prefix, 1.0, 0.0, Duration::ZERO);

@@ -204,7 +204,7 @@ impl UdpService {
         let reporting = async {
             loop {
                 core.sleep_to_tick(REPORT_INTERVAL).await;
-                state.queues.get().into_iter().for_each(ServedQueues::report);
+                state.queues.get().into_iter().for_each(|queues| queues.report(&state));
                 state.report_kernel_drops();
                 state.handler.borrow_mut().follow_calendar(core.now(), calendar_seconds);
                 state.report_rates();

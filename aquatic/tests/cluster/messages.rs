@@ -93,7 +93,7 @@ fn foreign_altered_and_repeated_messages_do_no_harm() {
     wait_for_refused(&b, "foreign", 1.0 + 2.0 * 5.0);
 
     assert_eq!(at_b.leechers(torrent(1)), 0);
-    assert_eq!(b.metric("aquatic_cluster_nodes"), 2.0);
+    b.wait_for("aquatic_cluster_nodes", |nodes| nodes == 2.0);
     at_a.socket.set_read_timeout(Some(REPLY)).unwrap();
     at_a.announce(torrent(2), 1000, AnnounceEvent::Started);
     wait_for_counts(&at_b, torrent(2), [0, 0, 1]);

@@ -32,7 +32,7 @@ impl Server {
     /// Starts a server on a free port of loopback.
     pub(crate) fn start(program: &Path, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let (child, port) = spawn(program, -1, &arguments);
+        let (child, port) = try_spawn(program, -1, &arguments).expect("the server starts");
         Self { child, port, program: program.to_owned(), arguments }
     }
 
@@ -50,7 +50,10 @@ impl Server {
     /// Starts it again on the same port.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        (self.child, self.port) = spawn(&self.program, i32::from(self.port), &self.arguments);
+        // Somebody may have been given the port for a moment.
+        let again = || try_spawn(&self.program, i32::from(self.port), &self.arguments);
+        let started = std::iter::repeat_with(again).take(50).flatten().next();
+        (self.child, self.port) = started.expect("the port is free again");
     }
 }
 
@@ -60,7 +63,9 @@ impl Drop for Server {
     }
 }
 
-fn spawn(program: &Path, port: i32, arguments: &[String]) -> (Child, u16) {
+/// `None` if it ends before it is ready.
+#[allow(clippy::disallowed_methods, reason = "the test waits for another process")]
+fn try_spawn(program: &Path, port: i32, arguments: &[String]) -> Option<(Child, u16)> {
     let mut child = Command::new(program)
         .args(["-a", "127.0.0.1", "-p", &port.to_string()])
         .args(arguments)
@@ -80,9 +85,14 @@ fn spawn(program: &Path, port: i32, arguments: &[String]) -> (Child, u16) {
         }
         line.clear();
     }
+    let Some(port) = port else {
+        let _ = child.wait();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        return None;
+    };
     // The server must not wait for a reader of its log.
     std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-    (child, port.expect("the server does not say where it listens"))
+    Some((child, port))
 }
 
 /// A secret of a cluster in a file.
