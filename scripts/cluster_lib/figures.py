@@ -4,6 +4,7 @@ import json
 import random
 import signal
 import statistics
+import subprocess
 import tempfile
 import threading
 import time
@@ -327,7 +328,58 @@ def restarts(machine: Machine, number: int, rate: int, peers: int = 50_000) -> s
     )
 
 
-FIGURES = ("cost", "webtorrent", "join", "latency2", "latency3")
+# --- Slow consumer ----------------------------------------------------------------------------------------------------
+
+
+def resident(process: subprocess.Popen[bytes] | None) -> float:
+    """Resident memory of a process in MB."""
+    text = Path(f"/proc/{process.pid if process else 'self'}/status").read_text()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS")) / 1024
+
+
+def slow(machine: Machine, rate: int = 50_000, stopped: int = 30) -> Iterator[str]:
+    """A node stands still for half a minute while another one publishes, so that NATS ends its connection."""
+    a, b = machine.nodes[:2]
+    for node in (a, b):
+        node.settings = ["workers=1", "limits.max_peers_per_address=1000000"]
+    a.start_nats(False)
+    for node in (a, b):
+        node.start()
+    for node in (a, b):
+        until("it hears the other", partial(node.hears, 2))
+        until("it is complete", node.is_complete)
+    settings = ("mode=open", f"open.rate={rate}", "requests.peers_wanted=0", *NEW_PEERS, *ANNOUNCES)
+    loading = threading.Thread(target=lambda: load(a, stopped + 10, *settings))
+    loading.start()
+    time.sleep(4)
+    before = resident(a.nats)
+    assert b.tracker is not None
+    b.tracker.send_signal(signal.SIGSTOP)
+    most = 0.0
+    begin = time.monotonic()
+    while time.monotonic() - begin < stopped:
+        most = max(most, resident(a.nats))
+        time.sleep(0.5)
+    b.tracker.send_signal(signal.SIGCONT)
+    loading.join()
+    ended = time.monotonic()
+    time.sleep(1)
+    known = a.metric("aquatic_peers") or 0
+
+    def agree() -> bool:
+        return abs((b.metric("aquatic_peers") or 0) - known) <= known / 1000 and b.is_complete()
+
+    until("both know the same peers", agree, 120)
+    slow_consumers = (a.directory / f"nats-{a.name}.log").read_text().count("Slow Consumer")
+    yield (
+        f"{stopped} s without a reader at {rate} announces/s: told {slow_consumers} times by NATS, whose memory grew "
+        f"from {before:.0f} to {most:.0f} MB at most; {b.metric('aquatic_cluster_gaps_total') or 0:.0f} gaps; "
+        f"{b.metric('aquatic_peers'):.0f} of {known:.0f} peers {time.monotonic() - ended:.1f} s after the load; "
+        f"resident memory of the nodes {resident(a.tracker):.0f} and {resident(b.tracker):.0f} MB"
+    )
+
+
+FIGURES = ("cost", "webtorrent", "join", "latency2", "latency3", "slow")
 """What can be measured. Of `latency`, the number is that of the nodes."""
 
 
@@ -341,6 +393,7 @@ def figures(machine: Machine, names: list[str], peers: int, rates: list[int]) ->
         "join": lambda: join(machine, peers),
         "latency2": lambda: latencies(machine, 2, rates),
         "latency3": lambda: latencies(machine, 3, rates),
+        "slow": lambda: slow(machine),
     }
     for name in names or FIGURES:
         for line in measure[name]():
