@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::cell::{Cell, RefCell};
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -243,8 +244,30 @@ fn free_port() -> u16 {
     }
 }
 
-fn wait_for(port: u16) {
-    eventually(|| std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(), |is_there| *is_there);
+/// Starts a tracker of others on a free port. Should somebody take that before it does, on another one.
+fn start(command: impl Fn(u16) -> Command) -> (Other, u16) {
+    let mut told = String::new();
+    for _ in 0..5 {
+        let port = free_port();
+        let mut command = command(port);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut other = Other(command.spawn().unwrap());
+        let has_ended = Cell::new(false);
+        let child = RefCell::new(&mut other.0);
+        let is_there = || {
+            has_ended.set(child.borrow_mut().try_wait().unwrap().is_some());
+            has_ended.get() || std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+        };
+        eventually(is_there, |is_there| *is_there);
+        if !has_ended.get() {
+            wait_for_udp(port);
+            return (other, port);
+        }
+        told.clear();
+        let mut stderr = other.0.stderr.take().unwrap();
+        stderr.read_to_string(&mut told).unwrap();
+    }
+    panic!("it does not start: {told}");
 }
 
 /// Waits until a connect request over UDP (BEP 15) is answered: trackers open their sockets one after
@@ -262,20 +285,18 @@ fn opentracker_is_understood() {
     if !Path::new("/usr/bin/opentracker").exists() {
         return skip("opentracker");
     }
-    let port = free_port();
-    let mut command = Command::new("/usr/bin/opentracker");
-    let number = port.to_string();
     // Debian's has a list of allowed torrents.
     let directory = tempfile::tempdir().unwrap();
     let list = directory.path().join("list");
     let info_hash = "0123456789abcdef0123456789abcdef01234567";
     fs::write(&list, format!("{info_hash}\n")).unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
-    command.args(["-i", "127.0.0.1", "-p", &number, "-P", &number, "-d", "/", "-w"]).arg(&list);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let _other = Other(child);
-    wait_for(port);
-    wait_for_udp(port);
+    let (_other, port) = start(|port| {
+        let mut command = Command::new("/usr/bin/opentracker");
+        let number = port.to_string();
+        command.args(["-i", "127.0.0.1", "-p", &number, "-P", &number, "-d", "/", "-w"]).arg(&list);
+        command
+    });
     for scheme in ["udp", "http"] {
         let url = format!("{scheme}://127.0.0.1:{port}/announce");
         let (_, report) = probe(None, &["--info-hash", info_hash, &url]);
@@ -295,17 +316,15 @@ fn bittorrent_tracker_is_understood() {
     if !program.exists() {
         return skip("bittorrent-tracker of npm");
     }
-    let port = free_port();
-    let script = format!(
-        "import Server from '{}'; new Server({{ http: true, udp: true, ws: true, stats: false }}).listen({port})",
-        program.display()
-    );
-    let mut command = Command::new("node");
-    command.args(["--input-type=module", "--eval", &script]);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let _other = Other(child);
-    wait_for(port);
-    wait_for_udp(port);
+    let (_other, port) = start(|port| {
+        let script = format!(
+            "import Server from '{}'; new Server({{ http: true, udp: true, ws: true, stats: false }}).listen({port})",
+            program.display()
+        );
+        let mut command = Command::new("node");
+        command.args(["--input-type=module", "--eval", &script]);
+        command
+    });
     for scheme in ["udp", "http", "ws"] {
         let (_, report) = probe(None, &["-4", &format!("{scheme}://127.0.0.1:{port}/announce")]);
         let target = &report["targets"][0];

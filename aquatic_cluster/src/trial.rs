@@ -13,8 +13,8 @@ use crate::nats::{prefix, subscribed, with_causes};
 /// Longest time for the trial of one server.
 const LIMIT: Duration = Duration::from_secs(8);
 
-/// Time in which a server objects to what was asked. It may be far away or busy, and nothing tells that it has
-/// read that.
+/// Time in which a server objects to what was asked. It may be far away or busy, and nothing tells that it
+/// has read that.
 const OBJECTIONS: Duration = Duration::from_secs(2);
 
 /// What came of a trial.

@@ -296,8 +296,8 @@ impl Tracker {
     /// peer has announced since stays.
     pub(crate) fn announce_late(&mut self, announce: &Announce, age: u32, now: Seconds) {
         let key = (&announce.info_hash, announce.address);
-        // Known ages are multiples of ticks. Who leaves or completes does so after what the same tick knows of it;
-        // anything else counts only if what is known is certainly older.
+        // Known ages are multiples of ticks. Who leaves or completes does so after what the same tick knows
+        // of it; anything else counts only if what is known is certainly older.
         let ends = matches!(announce.event, AnnounceEvent::Stopped | AnnounceEvent::Completed);
         let is_older = |known: u32| if ends { known + TICK > age } else { known >= age + TICK };
         if self.shard.age(key, now).is_none_or(is_older) {

@@ -68,8 +68,8 @@ impl ClusterThread {
         let mut parts: Vec<Vec<u8>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
         let mut not_held = 0;
         for record in records.chunks_exact(length) {
-            // Peers that leave while their part is only kept are not to be there when it is held again. The cores
-            // pass over the others.
+            // Peers that leave while their part is only kept are not to be there when it is held again. The
+            // cores pass over the others.
             if record.first_chunk().is_none_or(|info_hash| self.keeps(&InfoHash(*info_hash))) {
                 self.add(&mut parts, record, record);
             } else {
