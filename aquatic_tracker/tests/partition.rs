@@ -379,6 +379,25 @@ fn without_a_holder_announces_wait_for_one() {
 }
 
 #[test]
+fn a_peer_that_stops_while_there_is_no_holder_is_gone_afterwards() {
+    let mut network = Network::new();
+    let torrent = torrent_of(1);
+    network.set_holders(0, |part| Some(holder(part)));
+    network.announce((0, 0), &leecher(torrent, 1));
+    network.run();
+    assert_eq!(network.count(&torrent), 1);
+    network.set_holders(0, |part| Some(holder(part)).filter(|node| *node != 1));
+    // The holder counts in ticks of 16 seconds, in which both announces may be.
+    let left = Announce { event: AnnounceEvent::Stopped, ..leecher(torrent, 1) };
+    network.announce((0, 0), &left);
+    network.tick(Duration::from_secs(1));
+    network.set_holders(0, |part| Some(holder(part)));
+    network.tick(Duration::from_secs(1));
+    network.run();
+    assert_eq!(network.count(&torrent), 0);
+}
+
+#[test]
 fn what_waits_for_a_holder_is_bounded_in_number_and_time() {
     let mut network = Network::new();
     let torrent = torrent_of(1);

@@ -114,6 +114,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
             Ok(id) => id,
             Err(asking) => {
                 drop(elsewhere);
+                self.note(|counters| &counters.overflow);
                 return self.without_peers(now, asked, &asking.waiter);
             }
         };

@@ -28,7 +28,7 @@ pub(crate) struct PartCounters {
     /// Requests of this node for parts that nobody holds, or whose holders are silent.
     no_holder: Counter,
     /// Requests of this node for which there was no room.
-    overflow: Counter,
+    pub(crate) overflow: Counter,
     /// Requests of this node to a node that does not hold the part any more.
     pub(crate) not_held: Counter,
     /// Announces that were kept and sent later, or applied later by this node.
