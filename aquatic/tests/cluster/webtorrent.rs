@@ -81,15 +81,13 @@ fn a_client_that_moves_is_found_at_its_new_node() {
     let [a, b] = cluster.start_webtorrent(["a", "b"]);
     let (mut first, other) = (a.webtorrent(), RefCell::new(a.webtorrent()));
     first.announce(torrent(1), peer(1), 1, &[]);
+    let own_peers = || a.metric("aquatic_cluster_own_peers{family=\"webtorrent\"");
+    wait("the peer of the first connection", own_peers, |own| *own == 1.0);
     // It has lost its connection, and the first node does not know yet.
     let mut moved = b.webtorrent();
     assert_eq!(moved.announce(torrent(1), peer(1), 1, &[]).counts(), (0, 1));
     drop(first);
-    wait(
-        "the peer of the other node",
-        || a.metric("aquatic_cluster_own_peers{family=\"webtorrent\""),
-        |own| *own == 0.0,
-    );
+    wait("the end of the first connection", own_peers, |own| *own == 0.0);
     wait_for(&other, 1, [0, 1, 0]);
     assert_eq!(other.borrow_mut().announce(torrent(1), peer(2), 0, &["here"]).counts(), (1, 1));
     let (from, id) = moved.next().offer();
