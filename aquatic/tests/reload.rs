@@ -83,7 +83,7 @@ impl Fixture {
 /// Polls until something holds.
 #[allow(clippy::disallowed_methods, reason = "the test waits for another process")]
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..6000 {
         if holds() {
             return;
         }

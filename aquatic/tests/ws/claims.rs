@@ -17,7 +17,7 @@ fn all_peers_of_a_connection_are_removed_with_it() {
     }
     drop(one);
     // The tracker receives the end of the connection after a moment.
-    let deadline = Instant::now() + Duration::from_secs(3);
+    let deadline = Instant::now() + Duration::from_secs(60);
     for number in 0..20 {
         while other.leechers(torrent(number)) != 1 {
             assert!(Instant::now() < deadline, "the peers of an ended connection are removed");
@@ -72,7 +72,7 @@ fn a_claimant_takes_over_when_the_old_connection_closes() {
         after.announce(torrent(number), peer(1), 1, &[]);
     }
     drop(before);
-    let deadline = Instant::now() + Duration::from_secs(3);
+    let deadline = Instant::now() + Duration::from_secs(60);
     for number in 0..6 {
         // Its offers are relayed once it is no pending claimant any more.
         other.announce(torrent(number), peer(2), 1, &[]);

@@ -107,7 +107,7 @@ fn incomplete_upgrade_requests_time_out() {
     for begun in ["", "GET / HT", &UPGRADE[..UPGRADE.len() - 2]] {
         assert_eq!(exchange(tracker.address(), begun.as_bytes()), "", "{begun}");
     }
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 #[test]

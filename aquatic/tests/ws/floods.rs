@@ -35,7 +35,7 @@ fn peers_of_closed_connections_are_removed() {
             let _ = guest.socket.close(None);
         }
     }
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(60);
     for number in 0..7 {
         while watcher.leechers(torrent(number)) != 0 {
             assert!(Instant::now() < deadline, "torrent {number}");
@@ -61,7 +61,7 @@ fn frames_that_complete_no_message_end_the_connection() {
         stream.write_all(begin).unwrap();
         let mut received = Vec::new();
         stream.set_nonblocking(true).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         // More than the bound, unless the tracker has ended the connection before.
         for _ in 0..100 {
             let _ = stream.write_all(&repeated.repeat(100));

@@ -85,7 +85,7 @@ fn flood(tracker: &Tracker, mut until: impl FnMut(&mut Plain) -> bool) {
     let mut reader = Plain::connect(tracker.address());
     reader.announce(torrent(1), peer(2), 1, &[]);
     let mut flood = Plain::connect(tracker.address());
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         assert!(Instant::now() < deadline);
         for _ in 0..200 {
@@ -181,7 +181,7 @@ fn the_access_list_applies_and_is_reloaded() {
     let mut tracker = tracker;
     tracker.signal("USR1");
     tracker.wait_for_log("access list");
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !matches!(client.announce(torrent(2), peer(1), 1, &[]), Got::Reply { .. }) {
         assert!(Instant::now() < deadline);
     }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::client::{Client, Plain, peer, request, start, tcp};
-use crate::support::{Tracker, metric, torrent};
+use crate::support::{Tracker, eventually, metric, torrent};
 
 fn behind_proxy(settings: &[&str]) -> (Tracker, impl Fn(&str) -> f64) {
     let trusted = "proxies.trusted_proxies=[\"127.0.0.2\"]";
@@ -89,9 +89,5 @@ fn clients_behind_a_proxy_have_their_limit_each() {
         2.0
     );
     clients.pop();
-    let again = || through(&tracker, "X-Forwarded-For: 192.0.2.2").is_ok();
-    assert!((0..50).any(|_| again() || {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        false
-    }));
+    eventually(|| through(&tracker, "X-Forwarded-For: 192.0.2.2").is_ok(), |&served| served);
 }
