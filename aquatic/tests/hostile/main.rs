@@ -45,7 +45,8 @@ const IDLE: Duration = Duration::from_secs(2);
 const EARLY: Duration = Duration::from_millis(20);
 
 /// What a healthy client may have to wait for an answer: in all but one case of a hundred, and at all. All
-/// tests of this file share the processor with the tracker, in the slow build.
+/// tests of this file share the processor with the tracker, in the slow build. On a machine with more to do,
+/// three times the longest wait before the attack.
 const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
 /// Memory the tracker may have kept for later, in KiB: lists that have grown once.
@@ -66,11 +67,12 @@ fn attacked(target: &Target, attack: impl FnOnce(&Target) -> Tally) -> Report {
 }
 
 fn checked(report: Report) -> Report {
-    let Report { before, after, under_attack, .. } = &report;
+    let Report { before, after, calm, under_attack, .. } = &report;
+    let busy = 3 * calm.worst;
     assert!(after.descriptors <= before.descriptors, "{report:?}");
     assert!(after.memory <= before.memory + GROWTH, "{report:?}");
     assert_eq!(under_attack.put_off, 0, "{report:?}");
-    assert!(under_attack.p99 <= WAIT.0 && under_attack.worst <= WAIT.1, "{report:?}");
+    assert!(under_attack.p99 <= WAIT.0.max(busy) && under_attack.worst <= WAIT.1.max(busy), "{report:?}");
     report
 }
 

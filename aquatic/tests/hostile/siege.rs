@@ -16,7 +16,7 @@ const PACE: Duration = Duration::from_millis(2);
 const CALM: Duration = Duration::from_millis(500);
 
 /// What the tracker may still be at when the attackers have gone: lingering ends.
-const AFTERMATH: Duration = Duration::from_secs(5);
+const AFTERMATH: Duration = Duration::from_secs(60);
 
 /// A client that asks again and again on the same connections.
 pub(crate) trait Healthy: Send + 'static {
@@ -132,7 +132,7 @@ fn settled(target: &Target, descriptors: usize) -> Figures {
     let begin = now();
     loop {
         let figures = target.figures();
-        if figures.descriptors <= descriptors || begin.elapsed() > Duration::from_secs(1) {
+        if figures.descriptors <= descriptors || begin.elapsed() > Duration::from_secs(10) {
             return figures;
         }
         pause(Duration::from_millis(20));
