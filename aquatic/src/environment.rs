@@ -4,10 +4,10 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use aquatic_cluster::access::{Access, Unusable};
+use aquatic_cluster::access::Access;
 use aquatic_common::AccessListMode;
 use aquatic_common::config::{
-    AccessListConfig, AcmeConfig, ListenerKind, MetricsConfig, NetworkConfig, RateLimitsConfig,
+    AccessListConfig, ListenerKind, MetricsConfig, NetworkConfig, RateLimitsConfig, Unusable,
 };
 use aquatic_common::settings::{Addresses, Problem};
 use aquatic_net::block_list::BlockList;
@@ -73,9 +73,9 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
     }
     if config.serves_tls(mode)
         && !config.network.acme.is_empty()
-        && let Err(error) = aquatic_acme::check_roots(&config.acme)
+        && let Err(Unusable { key, text }) = aquatic_acme::check_files(&config.acme)
     {
-        problems.push(Problem::new(AcmeConfig::root_certificates_path, error.to_string()));
+        problems.push(Problem::new(key, text));
     }
     if config.cluster.is_enabled()
         && let Err(Unusable { key, text }) = Access::read(&config.cluster)

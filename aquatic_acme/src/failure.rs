@@ -121,7 +121,8 @@ pub(crate) fn advice(kind: &str, port: u16) -> String {
             "Name hosts and addresses in network.acme that this authority grants certificates for".to_owned()
         }
         "externalAccountRequired" => {
-            "This authority wants an account that was made elsewhere; use another one in acme.directory"
+            "This authority grants certificates to its customers only: make an account on its website, and set \
+             acme.external_account_id and acme.external_account_key_path to what it shows"
                 .to_owned()
         }
         "invalidContact" | "unsupportedContact" => "Change acme.contact, or leave it empty".to_owned(),

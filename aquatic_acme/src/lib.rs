@@ -17,6 +17,7 @@
 
 mod challenge;
 mod client;
+mod external_account;
 mod failure;
 mod order;
 mod pause;
@@ -31,12 +32,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use aquatic_common::ConfigurationError;
-use aquatic_common::config::{AcmeConfig, NetworkConfig, normal_name};
+use aquatic_common::config::{AcmeConfig, NetworkConfig, Unusable, normal_name};
 use aquatic_net::tcp::{Tls, TlsPair};
 use aquatic_runtime::Engine;
 use aquatic_web::HttpChallenges;
 
 use crate::client::Client;
+use crate::external_account::ExternalAccount;
 use crate::plan::Wanted;
 use crate::service::{Counters, Service};
 use crate::store::Store;
@@ -107,6 +109,10 @@ impl Acme {
         };
         let store = Store(directory.clone());
         let client = Client::new(config).map_err(ConfigurationError::new)?;
+        let mut warnings = Vec::new();
+        let external_account =
+            ExternalAccount::read(config, &mut warnings).map_err(ConfigurationError::new)?;
+        warnings.iter().for_each(|text| log::warn!("{text}"));
         let stored = store.certificate();
         let facts = stored.as_ref().map(|stored| stored.facts.clone());
         let pair = match stored {
@@ -127,6 +133,7 @@ impl Acme {
         let (sender, updates) = channel();
         let service = Service {
             client,
+            external_account,
             store,
             tls: Arc::clone(&tls),
             http: http.clone(),
@@ -167,12 +174,15 @@ impl AcmeChanges {
     }
 }
 
-/// Reads the certificates that the authority is verified with.
+/// Reads the files that the configuration names: certificates that the authority is verified with, and the key
+/// of an external account.
 ///
 /// # Errors
-/// What is wrong with them.
-pub fn check_roots(config: &AcmeConfig) -> anyhow::Result<()> {
-    Client::new(config).map(drop)
+/// What is wrong with them, by key.
+pub fn check_files(config: &AcmeConfig) -> Result<(), Unusable> {
+    let key = AcmeConfig::root_certificates_path;
+    Client::new(config).map_err(|error| Unusable { key, text: error.to_string() })?;
+    ExternalAccount::read(config, &mut Vec::new()).map(drop)
 }
 
 /// What the last process, or the one that runs, has left in a state directory about failures; `None` if the

@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::challenge;
 use crate::client::{Client, Unreachable};
+use crate::external_account::ExternalAccount;
 use crate::failure::{Fault, Reason, advice, reason_of_problem};
 use crate::pause::sleep;
 use crate::store::Store;
@@ -33,6 +34,7 @@ const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Orders<'a> {
     pub(crate) client: &'a Client,
+    pub(crate) external_account: Option<&'a ExternalAccount>,
     pub(crate) store: &'a Store,
     pub(crate) config: &'a AcmeConfig,
     pub(crate) tls: &'a Tls,
@@ -85,8 +87,10 @@ impl Orders<'_> {
             terms_of_service_agreed: true,
             only_return_existing: false,
         };
-        let (account, credentials) =
-            block_on(builder().create(&new, directory.to_owned(), None)).map_err(|error| fault(&error, 0))?;
+        let external = self.external_account.filter(|_| directory == self.config.directory);
+        let key = external.map(ExternalAccount::key);
+        let (account, credentials) = block_on(builder().create(&new, directory.to_owned(), key.as_ref()))
+            .map_err(|error| fault(&error, 0))?;
         let text = serde_json::to_string(&credentials)
             .map_err(|error| Fault::new(Reason::Storage, format!("the account cannot be kept: {error}")))?;
         self.store.keep_account(directory, Some(text))?;

@@ -18,6 +18,7 @@ use aquatic_common::config::ChallengeKind;
 
 use crate::Settings;
 use crate::client::Client;
+use crate::external_account::ExternalAccount;
 use crate::failure::{Fault, Reason};
 use crate::order::{Orders, Wish, fault};
 use crate::plan::{self, Facts, Record, Step};
@@ -53,6 +54,7 @@ impl Counters {
 /// What the thread works with.
 pub(crate) struct Service {
     pub(crate) client: Client,
+    pub(crate) external_account: Option<ExternalAccount>,
     pub(crate) store: Store,
     pub(crate) tls: Arc<Tls>,
     pub(crate) http: HttpChallenges,
@@ -135,6 +137,7 @@ impl Service {
     fn orders(&self) -> Orders<'_> {
         Orders {
             client: &self.client,
+            external_account: self.external_account.as_ref(),
             store: &self.store,
             config: &self.settings.config,
             tls: &self.tls,

@@ -1,13 +1,11 @@
 //! What it takes to use the NATS servers and to read what other nodes send: read once, before privileges are
 //! dropped.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use aquatic_common::config::{ClusterConfig, NatsServer};
+pub use aquatic_common::config::Unusable;
+use aquatic_common::config::{ClusterConfig, NatsServer, read_secret_file};
 use async_nats::ConnectOptions;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,35 +13,12 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::seal::{MAX_SECRET, MIN_SECRET, Secret};
 
-/// Longest file that is read, in bytes.
-const MAX_FILE: u64 = 1 << 20;
-
 /// Longest time for a connection to a NATS server, with TLS and login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time between two signs of life that the server is asked for: a connection that has been dead for three of
 /// them is replaced.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Bits of the mode of a file that let everybody read it.
-const READABLE_FOR_ALL: u32 = 0o004;
-
-/// Why a file of the section cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusable {
-    /// Key that names it.
-    pub key: &'static str,
-    /// What is wrong, and what to do about it.
-    pub text: String,
-}
-
-impl std::fmt::Display for Unusable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.key, self.text)
-    }
-}
-
-impl std::error::Error for Unusable {}
 
 /// How to log in to a NATS server.
 #[derive(Clone)]
@@ -138,56 +113,28 @@ impl Access {
     }
 }
 
-fn unusable(key: &'static str, path: &Path, what: impl std::fmt::Display) -> Unusable {
-    Unusable { key, text: format!("{} cannot be used: {what}", path.display()) }
-}
-
-/// Reads a file that holds a secret, without white space at its end.
-fn read_private((key, path): (&'static str, &Path), warnings: &mut Vec<String>) -> Result<Vec<u8>, Unusable> {
-    let unreadable = |error: std::io::Error| {
-        let remedy = if error.kind() == ErrorKind::NotFound {
-            "; create it, or correct the path"
-        } else if error.kind() == ErrorKind::PermissionDenied {
-            "; make it readable for the user that starts the tracker"
-        } else {
-            ""
-        };
-        unusable(key, path, format!("{error}{remedy}"))
-    };
-    let about = fs::metadata(path).map_err(unreadable)?;
-    if about.len() > MAX_FILE {
-        return Err(unusable(key, path, format!("it has more than {MAX_FILE} bytes")));
-    }
-    if about.permissions().mode() & READABLE_FOR_ALL != 0 {
-        warnings.push(format!("{key} = {path:?}: every user of this machine can read it; chmod o= {path:?}"));
-    }
-    let mut content = fs::read(path).map_err(unreadable)?;
-    content.truncate(content.trim_ascii_end().len());
-    Ok(content)
-}
-
 fn read_secret(path: &Path, warnings: &mut Vec<String>) -> Result<Secret, Unusable> {
     let key = ClusterConfig::secret_file;
-    let content = read_private((key, path), warnings)?;
+    let content = read_secret_file((key, path), warnings)?;
     Secret::new(&content).map_err(|_| {
         let length = content.len();
         let remedy = "make one with \"openssl rand -base64 48\", and copy it to all nodes";
         let text = format!("it has {length} bytes, but {MIN_SECRET} to {MAX_SECRET} are needed; {remedy}");
-        unusable(key, path, text)
+        Unusable::new(key, path, text)
     })
 }
 
 fn read_login(config: &ClusterConfig, warnings: &mut Vec<String>) -> Result<Login, Unusable> {
     let text = |key, path: &Path, warnings: &mut Vec<String>| {
-        let content = read_private((key, path), warnings)?;
-        String::from_utf8(content).map_err(|_| unusable(key, path, "it is no text"))
+        let content = read_secret_file((key, path), warnings)?;
+        String::from_utf8(content).map_err(|_| Unusable::new(key, path, "it is no text"))
     };
     if !config.credentials_file.as_os_str().is_empty() {
         let (key, path) = (ClusterConfig::credentials_file, config.credentials_file.as_path());
         let mut credentials = text(key, path, warnings)?;
         // Without it, the last line would not be taken for the end of the seed.
         credentials.push('\n');
-        ConnectOptions::with_credentials(&credentials).map_err(|error| unusable(key, path, error))?;
+        ConnectOptions::with_credentials(&credentials).map_err(|error| Unusable::new(key, path, error))?;
         return Ok(Login::Credentials(credentials));
     }
     if !config.nkey_file.as_os_str().is_empty() {
@@ -195,8 +142,9 @@ fn read_login(config: &ClusterConfig, warnings: &mut Vec<String>) -> Result<Logi
         let seed = text(key, path, warnings)?;
         // Comments are allowed, as the tools of NATS write them.
         let seed = seed.lines().map(str::trim).find(|line| line.starts_with('S')).unwrap_or_default();
-        nkeys::KeyPair::from_seed(seed)
-            .map_err(|error| unusable(key, path, format!("it holds no seed of a user (\"SU…\"): {error}")))?;
+        nkeys::KeyPair::from_seed(seed).map_err(|error| {
+            Unusable::new(key, path, format!("it holds no seed of a user (\"SU…\"): {error}"))
+        })?;
         return Ok(Login::Nkey(seed.to_owned()));
     }
     Ok(Login::None)
@@ -209,7 +157,7 @@ fn read_tls(config: &ClusterConfig) -> Result<ClientConfig, Unusable> {
     } else {
         let (key, path) = (ClusterConfig::ca_file, config.ca_file.as_path());
         for certificate in read_certificates(key, path)? {
-            roots.add(certificate).map_err(|error| unusable(key, path, error))?;
+            roots.add(certificate).map_err(|error| Unusable::new(key, path, error))?;
         }
     }
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
@@ -222,22 +170,26 @@ fn read_tls(config: &ClusterConfig) -> Result<ClientConfig, Unusable> {
     }
     let chain = read_certificates(ClusterConfig::certificate_file, &config.certificate_file)?;
     let (key, path) = (ClusterConfig::key_file, config.key_file.as_path());
-    let private = PrivateKeyDer::from_pem_file(path).map_err(|error| unusable(key, path, error))?;
-    builder.with_client_auth_cert(chain, private).map_err(|error| unusable(key, path, error))
+    let private = PrivateKeyDer::from_pem_file(path).map_err(|error| Unusable::new(key, path, error))?;
+    builder.with_client_auth_cert(chain, private).map_err(|error| Unusable::new(key, path, error))
 }
 
 fn read_certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| unusable(key, path, error))?;
+    let certificates =
+        CertificateDer::pem_file_iter(path).map_err(|error| Unusable::new(key, path, error))?;
     let certificates: Result<Vec<_>, _> = certificates.collect();
-    let certificates = certificates.map_err(|error| unusable(key, path, error))?;
+    let certificates = certificates.map_err(|error| Unusable::new(key, path, error))?;
     if certificates.is_empty() {
-        return Err(unusable(key, path, "there is no certificate in it"));
+        return Err(Unusable::new(key, path, "there is no certificate in it"));
     }
     Ok(certificates)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn fault(change: impl FnOnce(&mut ClusterConfig, &Path)) -> Unusable {

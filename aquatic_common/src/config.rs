@@ -7,6 +7,7 @@ mod connections;
 mod exports;
 mod network;
 mod rate_limits;
+mod secret_file;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub use connections::{ConnectionsConfig, OnMissingClient, ProxiesConfig};
 pub use exports::{ExportCompression, ExportFormat, ExportsConfig};
 pub use network::{ListenerKind, MAX_UNIX_PATH, NetworkConfig, Transports, XdpMode, overlap};
 pub use rate_limits::{RateLimitMode, RateLimitsConfig};
+pub use secret_file::{Unusable, read_secret_file};
 
 use crate::access_list::AccessListMode;
 use crate::memory_limit::MemoryLimit;

@@ -35,6 +35,8 @@ pub(super) const APPLIES: &[(&str, Applies)] = &[
     (NetworkConfig::tls_private_key_path, OnReload),
     ("acme", OnReload),
     (AcmeConfig::root_certificates_path, OnRestart),
+    (AcmeConfig::external_account_id, OnRestart),
+    (AcmeConfig::external_account_key_path, OnRestart),
     ("connections", OnReload),
     ("proxies", OnReload),
     (ProtocolConfig::peer_announce_interval, OnReload),

@@ -77,6 +77,13 @@ crate::settings! {
         pub staging_directory: String = AUTO.to_owned();
         /// Mail address for the authority; empty for none.
         pub contact: String = String::new();
+        /// Identifier of an account that was made on the authority's website (RFC 8555, 7.3.4: key identifier
+        /// of an external account), for authorities that grant certificates to their customers only; empty
+        /// for none. Of no meaning for staging_directory.
+        pub external_account_id: String = String::new();
+        /// File with the HMAC key of that account, in base64url as the website shows it. Read once, to make
+        /// the account of the tracker.
+        pub external_account_key_path: PathBuf = PathBuf::new();
         /// Profile of the certificate. "auto" is "shortlived" if one of the names is an IP address and the
         /// authority offers it, as Let's Encrypt asks for, else that of the authority; empty for that of the
         /// authority in any case.
@@ -163,6 +170,15 @@ impl AcmeConfig {
                 Self::contact,
                 format!("{:?} is not a mail address such as \"admin@example.org\"", self.contact),
             );
+        }
+        let has_key = !self.external_account_key_path.as_os_str().is_empty();
+        let has_id = !self.external_account_id.is_empty();
+        if has_key != has_id {
+            let (missing, other) = match has_key {
+                true => (Self::external_account_id, Self::external_account_key_path),
+                false => (Self::external_account_key_path, Self::external_account_id),
+            };
+            add(missing, format!("is needed with {other}; the authority's website shows both"));
         }
         if self.challenge_kinds(network).is_empty() {
             let text = format!(
@@ -306,5 +322,14 @@ mod tests {
         assert_eq!(keys(&|acme| acme.staging_directory = String::new()), [""; 0]);
         assert_eq!(keys(&|acme| acme.contact = "me".to_owned()), ["acme.contact"]);
         assert_eq!(keys(&|acme| acme.contact = "me@example.org".to_owned()), [""; 0]);
+        let id = |acme: &mut AcmeConfig| acme.external_account_id = "kid-1".to_owned();
+        let path = |acme: &mut AcmeConfig| acme.external_account_key_path = "key".into();
+        assert_eq!(keys(&id), ["acme.external_account_key_path"]);
+        assert_eq!(keys(&path), ["acme.external_account_id"]);
+        let both = |acme: &mut AcmeConfig| {
+            id(acme);
+            path(acme);
+        };
+        assert_eq!(keys(&both), [""; 0]);
     }
 }
