@@ -69,10 +69,6 @@ def build(made: Release, sources: Path, target_directory: Path) -> Path:
     places = {str(sources): "/aquatic", cargo_home: "/cargo", sysroot: "/rust", str(target_directory): "/target"}
     mapping = [f"--remap-path-prefix={place}={name}" for place, name in places.items()]
     for_c = [f"-ffile-prefix-map={place}={name}" for place, name in places.items()]
-    if made.target.endswith("-musl"):
-        # musl-gcc knows no headers of the kernel, which the liburing in glommio needs; those of musl come first.
-        headers = ["-idirafter", f"/usr/include/{made.architecture}-linux-gnu", "-idirafter", "/usr/include"]
-        for_c += ["-D_GNU_SOURCE", *headers]
     environment = {
         "AQUATIC_COMMIT": made.commit,
         "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(mapping),
