@@ -13,6 +13,7 @@
 pub mod access;
 pub mod cores;
 pub mod counters;
+pub mod dividing;
 pub mod donor;
 mod figures;
 pub mod hello;

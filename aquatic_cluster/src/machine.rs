@@ -184,8 +184,7 @@ pub enum Action {
         /// Its content, which is authentic.
         body: Vec<u8>,
     },
-    /// Other nodes hold parts now, or this node holds or keeps others: see [`Cluster::holders`],
-    /// [`Cluster::asked`], [`Cluster::own_parts`] and [`Cluster::kept_parts`].
+    /// Other nodes hold parts now, or this node holds or keeps others: see [`Cluster::division`].
     HoldersChanged,
     /// Log something, and count it where it has a metric.
     Notice(Notice),

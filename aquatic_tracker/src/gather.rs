@@ -92,6 +92,8 @@ pub struct Gather<W, C> {
     entries: Slab<Entry<W, C>>,
     generation: u32,
     spare: Vec<Vec<C>>,
+    /// Slot at which the search for late requests goes on.
+    cursor: usize,
 }
 
 impl<W, C> fmt::Debug for Gather<W, C> {
@@ -102,7 +104,7 @@ impl<W, C> fmt::Debug for Gather<W, C> {
 
 impl<W, C> Default for Gather<W, C> {
     fn default() -> Self {
-        Self { entries: Slab::new(), generation: 0, spare: Vec::new() }
+        Self { entries: Slab::new(), generation: 0, spare: Vec::new(), cursor: 0 }
     }
 }
 
@@ -216,15 +218,27 @@ impl<W, C: Copy + Default> Gather<W, C> {
 
     /// Ends all requests whose deadline has passed, and returns their waiters.
     pub fn expire(&mut self, now: Duration) -> Vec<W> {
-        let late: Vec<usize> =
-            self.entries.iter().filter(|(_, entry)| entry.deadline <= now).map(|(slot, _)| slot).collect();
-        late.into_iter()
-            .map(|slot| {
-                let Entry { waiter, values, .. } = self.entries.remove(slot);
+        self.cursor = 0;
+        self.expire_some(now, usize::MAX).0
+    }
+
+    /// Ends some requests whose deadline has passed, and returns their waiters, and whether there may be
+    /// more: the next call goes on after them.
+    pub fn expire_some(&mut self, now: Duration, max: usize) -> (Vec<W>, bool) {
+        let mut late = Vec::new();
+        while self.cursor < self.entries.capacity() {
+            if late.len() >= max {
+                return (late, true);
+            }
+            if self.entries.get(self.cursor).is_some_and(|entry| entry.deadline <= now) {
+                let Entry { waiter, values, .. } = self.entries.remove(self.cursor);
                 self.recycle(values);
-                waiter
-            })
-            .collect()
+                late.push(waiter);
+            }
+            self.cursor += 1;
+        }
+        self.cursor = 0;
+        (late, false)
     }
 }
 
@@ -268,6 +282,24 @@ mod tests {
         assert_eq!(gather.cancel(id), Some("one"));
         assert_eq!(gather.cancel(id), None);
         assert!(gather.spare().capacity() >= 3, "memory is kept");
+    }
+
+    #[test]
+    fn late_requests_end_in_steps() {
+        let mut gather = Gather::default();
+        for waiter in ["a", "b", "c", "d", "e"] {
+            begin(&mut gather, waiter, 1);
+        }
+        assert_eq!(gather.expire_some(RESPONSE_DEADLINE, 2), (vec!["a", "b"], true));
+        let young = gather.begin(RESPONSE_DEADLINE, "young", Vec::new(), 1).unwrap();
+        assert_eq!(gather.expire_some(RESPONSE_DEADLINE, 2), (vec!["c", "d"], true));
+        assert_eq!(gather.expire_some(RESPONSE_DEADLINE, 2), (vec!["e"], false));
+        assert_eq!(
+            gather.expire_some(RESPONSE_DEADLINE * 2, 2),
+            (vec!["young"], false),
+            "from the beginning"
+        );
+        assert_eq!(gather.cancel(young), None);
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::tracker::{SWARMS_OF_BOTH_FAMILIES, Tracker};
 /// Period of looking for requests past their deadline, and of updating gauges.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Requests past their deadline that are ended without a pause.
+const LATE_PER_TURN: usize = 256;
+
 /// The tracker of one core, with the way to the owners of all torrents.
 pub struct LocalTracker {
     core: Rc<Core>,
@@ -68,8 +71,10 @@ impl LocalTracker {
         core.spawn(async move {
             let mut last = (ticking.core.tick(), thread_cpu_time());
             loop {
+                while ticking.owners.end_late(ticking.core.tick(), LATE_PER_TURN) {
+                    ticking.core.yield_now().await;
+                }
                 ticking.owners.tick(ticking.core.tick());
-                ticking.owners.send_late(ticking.core.time());
                 ticking.core.sleep_to_tick(TICK).await;
                 last = ticking.follow_load(last);
             }
@@ -143,9 +148,14 @@ impl LocalTracker {
         self.owners.take_message()
     }
 
-    /// Handles the items of another node's message that are for this core.
-    pub fn receive_message(&self, from: NodeNumber, items: &[u8]) {
-        self.owners.receive_message(from, items, self.core.time());
+    /// Handles some of the items of another node's message that are for this core, and removes them.
+    pub fn receive_message(&self, from: NodeNumber, items: &mut &[u8], max: usize) {
+        self.owners.receive_message(from, items, max, self.core.time());
+    }
+
+    /// Sends some of the announces that were kept, see [`Owners::send_late`].
+    pub fn send_late(&self, budget: usize) {
+        self.owners.send_late(self.core.time(), budget);
     }
 
     /// Counts torrents wherever they are owned, see [`Owners::scrape`].

@@ -33,6 +33,13 @@ pub enum Message {
         /// Counts and lengths.
         announced: Announced,
     },
+    /// An announce that has been answered some seconds ago, to be applied all the same.
+    Late {
+        /// The announce.
+        announce: Announce,
+        /// Seconds since it was received.
+        age: u32,
+    },
     /// To be counted by the receiver; its torrents are the next of the batch.
     Scrape {
         /// Request to respond to.

@@ -60,15 +60,26 @@ impl fmt::Debug for Waiter {
     }
 }
 
-/// Who waits for a response, and whether an announce is kept until it is there.
+/// Who waits for a response, and what other nodes were asked for.
 struct Asking {
     waiter: Waiter,
-    asked: Option<Asked>,
+    forwarded: Forwarded,
+}
+
+/// What is known of a request that other nodes were asked for.
+#[derive(Clone, Copy)]
+enum Forwarded {
+    /// Only cores of this node were asked.
+    Nothing,
+    /// An announce, which is kept until the response is there.
+    Announce(Asked),
+    /// Counts of some torrents.
+    Scrape(Asked),
 }
 
 impl Asking {
     fn cores(waiter: Waiter) -> Self {
-        Self { waiter, asked: None }
+        Self { waiter, forwarded: Forwarded::Nothing }
     }
 }
 
@@ -144,15 +155,23 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
         self.trackers.with_sleeping(owner, act)
     }
 
-    /// Ends requests past their deadline and updates the gauges. To be called a few times a second.
-    pub fn tick(&self, now: Duration) {
-        let late = self.pending.borrow_mut().expire(now);
-        for asking in late {
-            match asking.asked {
-                Some(asked) => self.timed_out(now, asked, &asking.waiter),
-                None => self.fail(&asking.waiter, RouteError::Timeout),
+    /// Ends some requests past their deadline. Returns whether there may be more.
+    pub fn end_late(&self, now: Duration, max: usize) -> bool {
+        let (late, has_more) = self.pending.borrow_mut().expire_some(now, max);
+        for Asking { waiter, forwarded } in late {
+            match forwarded {
+                Forwarded::Announce(asked) => self.timed_out(now, asked, &waiter),
+                Forwarded::Scrape(asked) => self.counts_timed_out(now, asked, &waiter),
+                Forwarded::Nothing => self.fail(&waiter, RouteError::Timeout),
             }
         }
+        has_more
+    }
+
+    /// Ends requests past their deadline and updates the gauges. To be called a few times a second, if there
+    /// may be many after [`Self::end_late`].
+    pub fn tick(&self, now: Duration) {
+        while self.end_late(now, usize::MAX) {}
         self.counters.pending.set(self.pending.borrow().len() as u64);
         let mut tracker = self.trackers.own();
         tracker.check_memory();
@@ -207,14 +226,17 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
             return self.pending.borrow_mut().recycle(counts);
         }
         let deadline = now + if elsewhere > 0 { DEADLINE } else { RESPONSE_DEADLINE };
-        let (asking, missing) = (Asking::cores(waiter), owners.len() + elsewhere);
+        let forwarded = if elsewhere > 0 { self.begin_counting(now) } else { Forwarded::Nothing };
+        let (asking, missing) = (Asking { waiter, forwarded }, owners.len() + elsewhere);
         let begun = self.pending.borrow_mut().begin_until(deadline, asking, counts, missing);
         let id = match begun {
             Ok(id) => id,
-            Err(asking) => return self.fail(&asking.waiter, RouteError::Overflow),
+            Err(asking) => return self.overflow(&asking),
         };
-        if elsewhere > 0 && !self.scrape_elsewhere((id, now), info_hashes, families) {
-            return self.cancel(id);
+        if let Forwarded::Scrape(asked) = forwarded
+            && !self.scrape_elsewhere((id, asked, now), info_hashes, families)
+        {
+            return self.cancel_counting(id);
         }
         for owner in owners.iter() {
             if self.send_part(owner, id, info_hashes, families).is_err() {
@@ -276,8 +298,14 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     fn cancel(&self, id: RequestId) {
         let cancelled = self.pending.borrow_mut().cancel(id);
         if let Some(asking) = cancelled {
-            self.fail(&asking.waiter, RouteError::Overflow);
+            self.overflow(&asking);
         }
+    }
+
+    /// Ends a request because there is no room for it, or for what an owner is asked.
+    fn overflow(&self, asking: &Asking) {
+        self.end_counting(asking.forwarded);
+        self.fail(&asking.waiter, RouteError::Overflow);
     }
 
     /// Handles a batch of another core: applies its requests, and hands its responses to those who wait.
@@ -298,6 +326,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
                         respond.announced(token, OwnerResponse { announced, v4, v6 });
                     }
                 }
+                Message::Late { ref announce, age } => self.apply_late(announce, age, now),
                 Message::Scrape { id, families, torrents: len } => {
                     self.count(from, id, families, take(&mut torrents, len.into()));
                 }
@@ -312,7 +341,8 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
 
     fn take_counts(&self, id: RequestId, part: impl Iterator<Item = (u16, SwarmCounts)>) {
         let done = self.pending.borrow_mut().respond(id, part);
-        if let Some((Asking { waiter: Waiter { respond, token }, .. }, counts)) = done {
+        if let Some((Asking { waiter: Waiter { respond, token }, forwarded }, counts)) = done {
+            self.end_counting(forwarded);
             respond.scraped(token, &counts);
             self.pending.borrow_mut().recycle(counts);
         }

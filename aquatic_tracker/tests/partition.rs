@@ -12,7 +12,7 @@ use std::time::Duration;
 use aquatic_common::config::AccessListConfig;
 use aquatic_common::expiry::Expire;
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, Steering};
-use aquatic_metrics::{CoreMetrics, Registry};
+use aquatic_metrics::{CoreMetrics, Metric, Registry, names};
 use aquatic_runtime::channel::OutboxFull;
 use aquatic_swarm::{Announce, Families, FamilySet, HashKey, PARTS, Shard, ShardLimits, SwarmCounts};
 use aquatic_tracker::messages::Messages;
@@ -103,6 +103,14 @@ impl Node {
             let Some((from, to, mut batch)) = next else { return };
             self.cores[to].receive(from, &mut batch, Seconds(now.as_secs() as u32));
         }
+    }
+
+    /// Sum of the series of a metric that have a label with this value.
+    fn metric(&self, metric: &Metric, label: &str) -> u64 {
+        let samples = self.metrics.registry().samples();
+        let of_metric = samples.iter().filter(|sample| sample.metric.name == metric.name);
+        let labelled = of_metric.filter(|sample| sample.labels.iter().any(|(_, value)| *value == label));
+        labelled.map(|sample| sample.value).sum()
     }
 
     fn peers(&self) -> usize {
@@ -240,8 +248,8 @@ impl Network {
 
     fn deliver(&self, from: NodeNumber, to: NodeNumber, body: &[u8]) {
         let node = &self.nodes[usize::from(to)];
-        let lost = split(body, &node.steering, &mut |core, items| {
-            node.cores[core].receive_message(from, items, self.now);
+        let lost = split(body, &node.steering, &mut |core, mut items| {
+            node.cores[core].receive_message(from, &mut items, usize::MAX, self.now);
         });
         assert_eq!(lost, 0);
     }
@@ -250,7 +258,7 @@ impl Network {
         self.now += passed;
         for core in self.nodes.iter().flat_map(|node| &node.cores) {
             core.tick(self.now);
-            core.send_late(self.now);
+            core.send_late(self.now, usize::MAX);
         }
         self.run();
     }
@@ -422,11 +430,8 @@ fn what_waits_for_a_holder_is_bounded_in_number_and_time() {
     assert_eq!(network.count(&other), 0, "that was too long ago");
 }
 
-#[test]
-fn another_holder_is_asked_while_the_first_is_silent() {
-    let mut network = Network::new();
-    let torrent = torrent_of(1);
-    // Two nodes hold each part, and nodes tell each other of changes by other means.
+/// Two nodes hold each part, and nodes tell each other of changes by other means.
+fn hold_twice(network: &Network) {
     for node in 0..NODES {
         let seen = &network.nodes[usize::from(node)];
         let both = |part| [holder(part), (holder(part) + 1) % NODES];
@@ -435,6 +440,125 @@ fn another_holder_is_asked_while_the_first_is_silent() {
         let holders = Holders::new(hasher(), own, both);
         seen.cores.iter().for_each(|core| core.set_holders(Some(holders.clone()), &seen.metrics));
     }
+}
+
+#[test]
+fn a_scrape_without_a_response_shows_that_its_holder_is_silent() {
+    let mut network = Network::new();
+    hold_twice(&network);
+    // Of two parts, the first of which is held by nodes 1 and 2, and the other by 2 and 0.
+    let torrents = [torrent_of(1), torrent_of(2)];
+    let counted = |network: &Network, torrents: &[InfoHash]| {
+        let token = network.scrape((0, 0), torrents);
+        network.run();
+        (token, network.answers.scraped.borrow().contains_key(&token))
+    };
+    assert!(counted(&network, &torrents).1);
+    network.silent = Some(1);
+    network.tick(Duration::from_millis(10));
+    let (first, is_answered) = counted(&network, &torrents);
+    assert!(!is_answered);
+    network.tick(DEADLINE);
+    assert_eq!(network.answers.failed.borrow()[&first], RouteError::Timeout);
+    let node = &network.nodes[0];
+    assert_eq!(node.metric(&names::PART_REQUESTS, "timeout"), 1, "of a node");
+    assert_eq!(node.metric(&names::OWNER_REQUESTS_FAILED, "timeout"), 0, "and of no core");
+    let (probe, is_answered) = counted(&network, &torrents[..1]);
+    assert!(!is_answered, "it is tried again, with one request");
+    assert!(counted(&network, &torrents).1, "by the other one");
+    let announce = network.announce((0, 0), &leecher(torrents[0], 1));
+    network.run();
+    assert!(network.answers.announced.borrow().contains_key(&announce), "announces know, too");
+    network.silent = None;
+    network.tick(DEADLINE);
+    assert_eq!(network.answers.failed.borrow()[&probe], RouteError::Timeout);
+    // Node 2 has responded, and is not taken for silent.
+    network.silent = Some(0);
+    assert!(counted(&network, &torrents[1..]).1);
+    // What nobody holds is no failure of a core either.
+    network.set_holders(0, |_| None);
+    let (nobody, _) = counted(&network, &torrents);
+    assert!(network.answers.failed.borrow().contains_key(&nobody));
+    let node = &network.nodes[0];
+    assert_eq!(node.metric(&names::PART_REQUESTS, "no_holder"), 1);
+    assert_eq!(node.metric(&names::OWNER_REQUESTS_FAILED, "overflow"), 0);
+}
+
+#[test]
+fn what_a_peer_has_announced_before_does_not_arrive_after_its_stop() {
+    let mut network = Network::new();
+    let torrent = torrent_of(1);
+    let gone = |part| Some(holder(part)).filter(|node| *node != 1);
+    let left = Announce { event: AnnounceEvent::Stopped, ..leecher(torrent, 1) };
+    // Both wait for a holder.
+    network.set_holders(0, gone);
+    network.announce((0, 0), &leecher(torrent, 1));
+    network.announce((0, 0), &leecher(torrent, 2));
+    network.announce((0, 0), &left);
+    network.tick(Duration::from_secs(40));
+    assert_eq!(network.nodes[0].metrics.registry().sum(&names::PART_ANNOUNCES_WAITING), 2);
+    network.set_holders(0, |part| Some(holder(part)));
+    network.tick(Duration::from_secs(40));
+    assert_eq!(network.count(&torrent), 1);
+    // There is a holder again when the peer stops.
+    network.set_holders(0, gone);
+    network.announce((0, 0), &leecher(torrent, 1));
+    network.set_holders(0, |part| Some(holder(part)));
+    network.announce((0, 0), &left);
+    network.run();
+    network.tick(Duration::from_secs(40));
+    assert_eq!(network.count(&torrent), 1);
+}
+
+#[test]
+fn what_waits_and_what_is_received_is_handled_in_steps() {
+    let network = Network::new();
+    let (torrent, other) = (torrent_of(1), torrent_of(2));
+    network.set_holders(0, |part| Some(holder(part)).filter(|node| *node != 1));
+    // A client of HTTP may be served by any core.
+    let other_core = 1 - network.nodes[0].steering.owner(&torrent);
+    let core = &network.nodes[0].cores[other_core];
+    for number in 0..1000 {
+        network.announce((0, other_core), &leecher(torrent, number));
+    }
+    core.send_late(network.now, 1000);
+    assert_eq!(core.take_message(), None, "there is no holder yet");
+    network.set_holders(0, |part| Some(holder(part)));
+    for step in 1..=3 {
+        core.send_late(network.now, 100);
+        network.run();
+        assert_eq!(network.count(&torrent), 100 * step);
+    }
+    // This node holds the rest itself by now.
+    network.set_holders(0, |part| Some(if holder(part) == 1 { 0 } else { holder(part) }));
+    core.send_late(network.now, 600);
+    network.run();
+    assert_eq!(network.count(&torrent), 900);
+    let owner = &network.nodes[0].cores[network.nodes[0].steering.owner(&torrent)];
+    let own: u32 = owner.state().counts(&torrent).iter().map(|counts| counts.incomplete).sum();
+    assert_eq!(own, 600, "at the core that owns the torrent");
+    core.send_late(network.now, 600);
+    network.run();
+    assert_eq!(network.count(&torrent), 1000);
+
+    for number in 0..100 {
+        network.announce((0, other_core), &leecher(other, number));
+    }
+    let (to, body) = core.take_message().unwrap();
+    let (holder, mut items) = (&network.nodes[usize::from(to)], body.as_slice());
+    let owner = &holder.cores[holder.steering.owner(&other)];
+    for step in 1..=4 {
+        owner.receive_message(0, &mut items, 25, network.now);
+        assert_eq!(network.count(&other), 25 * step);
+    }
+    assert!(items.is_empty());
+}
+
+#[test]
+fn another_holder_is_asked_while_the_first_is_silent() {
+    let mut network = Network::new();
+    let torrent = torrent_of(1);
+    hold_twice(&network);
     let answered = |network: &Network, token| network.answers.announced.borrow().get(&token).copied();
     let asked = |network: &Network, number| {
         let token = network.announce((0, 0), &leecher(torrent, number));
@@ -567,12 +691,12 @@ fn no_message_can_do_harm() {
         }
         body.truncate(rng.random_range(0..=body.len()));
         let node = &network.nodes[usize::from(to)];
-        split(&body, &node.steering, &mut |core, items| {
+        split(&body, &node.steering, &mut |core, mut items| {
             if let Some(core) = node.cores.get(core) {
-                core.receive_message(9, items, network.now);
+                core.receive_message(9, &mut items, usize::MAX, network.now);
             }
         });
-        node.cores[0].receive_message(0, &body, network.now);
+        node.cores[0].receive_message(0, &mut body.as_slice(), usize::MAX, network.now);
     }
     assert_eq!(PARTS, 256);
 }

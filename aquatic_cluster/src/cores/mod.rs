@@ -307,7 +307,7 @@ impl CoreCluster {
         let link = self.link;
         let receive = move |message| match (message, &end) {
             (ToCore::Event(NodeEvent::Messages { from, channel: Channel::Parts, body }), Some(end)) => {
-                end.0.tracker.receive_message(from.into(), &body);
+                end.serve(from, body);
             }
             (ToCore::Event(event), _) => hear(event),
             (_, None) => {}
@@ -359,6 +359,9 @@ struct Inner {
     is_running: Cell<bool>,
     /// Whether a task sends requests to other nodes.
     is_forwarding: Cell<bool>,
+    /// Messages of other nodes about torrents that nodes divide, and whether a task works on them.
+    messages: RefCell<VecDeque<(NodeNumber, MessageBody)>>,
+    is_serving: Cell<bool>,
     counters: applying::Counters,
 }
 
@@ -376,6 +379,8 @@ impl End {
             queue: RefCell::default(),
             is_running: Cell::new(false),
             is_forwarding: Cell::new(false),
+            messages: RefCell::default(),
+            is_serving: Cell::new(false),
             counters: applying::Counters::new(core.metrics()),
         }))
     }
@@ -395,6 +400,15 @@ impl End {
         if !self.0.is_forwarding.replace(true) {
             let (inner, link) = (Rc::clone(&self.0), link.clone());
             self.0.core.spawn(async move { forwarding::run(&inner.core, &inner.tracker, &link).await });
+        }
+    }
+
+    /// Has requests of another node served, and its responses passed on, after those before them.
+    fn serve(&self, from: NodeNumber, body: MessageBody) {
+        self.0.messages.borrow_mut().push_back((from, body));
+        if !self.0.is_serving.replace(true) {
+            let inner = Rc::clone(&self.0);
+            self.0.core.spawn(async move { forwarding::serve(&inner).await });
         }
     }
 

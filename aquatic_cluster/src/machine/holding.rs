@@ -1,5 +1,8 @@
 //! Which node holds which parts of the hash space, and how parts move when nodes come and go.
 
+use aquatic_tracker::partition::{self, NodeNumber};
+use aquatic_tracker::replication::{PartHasher, PartSet};
+
 use super::{Action, Cluster, MAX_PULLS, Notice, Settings};
 use crate::Millis;
 use crate::hello::NodeName;
@@ -141,12 +144,23 @@ impl Cluster {
         if self.members() > 0 { self.own_parts() } else { Bitmap::ALL }
     }
 
-    /// The parts whose torrents this node keeps: those that it holds, and those that new holders may still
-    /// pull from it.
+    /// The parts whose torrents this node keeps: those that it answers for, and those that new holders may
+    /// still pull from it.
     #[must_use]
     pub fn kept_parts(&self) -> Bitmap {
         let Some(holding) = &self.holding else { return Bitmap::ALL };
-        holding.dropping.map_or(holding.own, |(_, parts)| parts.with(&holding.own))
+        let answered = self.answered_parts();
+        holding.dropping.map_or(answered, |(_, parts)| parts.with(&answered))
+    }
+
+    /// What the cores are to know: which nodes to ask for which parts, and which ones this node holds and
+    /// keeps. To be asked for after each [`Action::HoldersChanged`].
+    #[must_use]
+    pub fn division(&self, hasher: PartHasher) -> partition::Holders {
+        let set = |parts: Bitmap| PartSet::from_bitmap(hasher, &parts.0);
+        let asked = |part| self.asked(part).into_iter().map(NodeNumber::from);
+        let holders = partition::Holders::new(hasher, set(self.answered_parts()), asked);
+        holders.keeping(set(self.kept_parts()))
     }
 
     /// The parts that this node holds and whose torrents it still has to receive.

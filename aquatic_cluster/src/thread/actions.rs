@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use aquatic_common::{Family, InfoHash};
-use aquatic_tracker::replication::record_length;
-use aquatic_tracker::snapshot::format::Torrent;
+use aquatic_common::Family;
+use aquatic_tracker::replication::PartSet;
 
 use super::{ClusterThread, MAX_WAITING, NodeEvent, ToCore, Waiting};
 use crate::cores::{Channel, ChunkLoaded, MessageBody, Splitter, WEBTORRENT_RECORD};
+use crate::dividing::Among;
 use crate::machine::{Action, Subject};
 use crate::nats::Nats;
 use crate::wire::Kind;
@@ -58,45 +58,22 @@ impl ClusterThread {
         i64::try_from(self.now()).unwrap_or(i64::MAX).saturating_sub(i64::from(age).saturating_mul(1000))
     }
 
+    /// This node's cores, which take in something of some parts.
+    fn among<'a>(&'a self, parts: Option<&'a PartSet>) -> Among<'a> {
+        Among { steering: &self.steering, cores: self.mailboxes.len(), parts }
+    }
+
     /// Divides changes among the owners of their torrents.
     fn apply(&mut self, family: Family, records: &[u8], age: u32) {
-        let length = record_length(family);
-        if !records.len().is_multiple_of(length) {
+        let divided = self.among(self.kept.as_ref()).divide_changes(family, records);
+        if divided.is_malformed {
             self.figures.malformed();
         }
+        self.figures.not_held(divided.left_out);
         let taken = self.moment(age);
-        let mut parts: Vec<Vec<u8>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
-        let mut not_held = 0;
-        for record in records.chunks_exact(length) {
-            // Peers that leave while their part is only kept are not to be there when it is held again. The
-            // cores pass over the others.
-            if record.first_chunk().is_none_or(|info_hash| self.keeps(&InfoHash(*info_hash))) {
-                self.add(&mut parts, record, record);
-            } else {
-                not_held += 1;
-            }
-        }
-        self.figures.not_held(not_held);
-        for (core, content) in parts.into_iter().enumerate() {
+        for (core, content) in divided.by_core.into_iter().enumerate() {
             self.give(core, (family, taken, content), None, ToCore::Changes);
         }
-    }
-
-    /// Adds bytes to the part of the core that owns the torrent whose info hash a record begins with.
-    fn add(&self, parts: &mut [Vec<u8>], record: &[u8], bytes: &[u8]) {
-        let Some(info_hash) = record.first_chunk() else { return };
-        if let Some(part) = parts.get_mut(self.steering.owner(&InfoHash(*info_hash))) {
-            part.extend_from_slice(bytes);
-        }
-    }
-
-    /// Like [`Self::add`], unless other nodes hold the torrent. Returns whether that is not so.
-    fn add_held(&self, parts: &mut [Vec<u8>], record: &[u8], bytes: &[u8]) -> bool {
-        let is_held = record.first_chunk().is_none_or(|info_hash| self.holds(&InfoHash(*info_hash)));
-        if is_held {
-            self.add(parts, record, bytes);
-        }
-        is_held
     }
 
     fn give(
@@ -121,31 +98,25 @@ impl ClusterThread {
     }
 
     fn apply_webtorrent(&mut self, from: u8, records: &[u8], age: u32) {
-        if !records.len().is_multiple_of(WEBTORRENT_RECORD) {
+        let divided = self.among(None).divide_records(WEBTORRENT_RECORD, records);
+        if divided.is_malformed {
             self.figures.malformed();
         }
-        let mut parts: Vec<Vec<u8>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
-        for record in records.chunks_exact(WEBTORRENT_RECORD) {
-            self.add(&mut parts, record, record);
-        }
-        for (core, records) in parts.into_iter().enumerate().filter(|(_, records)| !records.is_empty()) {
+        let by_core = divided.by_core.into_iter().enumerate();
+        for (core, records) in by_core.filter(|(_, records)| !records.is_empty()) {
             self.tell(core, NodeEvent::WebTorrent { from, age, records });
         }
     }
 
     /// Divides torrents among their owners, as far as they can be read.
-    fn load(&mut self, pull: u32, family: Family, mut torrents: &[u8], gap: u32) {
+    fn load(&mut self, pull: u32, family: Family, torrents: &[u8], gap: u32) {
         let loading = Arc::new(ChunkLoaded { pull, to: self.loaded.clone() });
         let taken = self.moment(gap);
-        let mut parts: Vec<Vec<u8>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
-        while !torrents.is_empty() {
-            let Ok(torrent) = Torrent::take(family, &mut torrents) else {
-                self.figures.malformed();
-                break;
-            };
-            self.add_held(&mut parts, torrent.bytes, torrent.bytes);
+        let divided = self.among(self.held.as_ref()).divide_torrents(family, torrents);
+        if divided.is_malformed {
+            self.figures.malformed();
         }
-        for (core, content) in parts.into_iter().enumerate() {
+        for (core, content) in divided.by_core.into_iter().enumerate() {
             self.give(core, (family, taken, content), Some(&loading), ToCore::Load);
         }
     }

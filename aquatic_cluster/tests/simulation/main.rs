@@ -13,6 +13,10 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use aquatic_cluster::parts::Bitmap;
+use aquatic_common::{AnnounceEvent, InfoHash};
+use aquatic_swarm::{Announce, Families};
+use node::part_hasher;
 use world::{Plan, World};
 
 /// Seeds of simulations that once failed come first.
@@ -151,6 +155,69 @@ fn divided_nodes_agree_within_seconds_if_nothing_is_lost() {
     world.plan.step = 1000;
     world.run(u64::from(2 * calm.max_peer_age) * 1000);
     assert_eq!(world.stored(), 0);
+}
+
+/// Nodes that divide the torrents, without losses and without clients but those of the test.
+fn divided(nodes: usize) -> World {
+    let (replicas, habits) = (Some(1), [0; 4]);
+    let calm = Plan { replicas, habits, clients: 0, lost: 0, delayed: 0, failures: false, ..plan(5, nodes) };
+    World::new(calm)
+}
+
+fn announce(torrent: u8, event: AnnounceEvent) -> Announce {
+    let address = ([198, 18, 0, 1], 6881).into();
+    let info_hash = InfoHash([torrent; 20]);
+    Announce { info_hash, address, seeder: false, event, numwant: 10, families: Families::Own }
+}
+
+#[test]
+fn a_node_that_loses_the_only_holder_soon_after_its_start_answers_by_itself() {
+    let mut world = divided(2);
+    world.stop(1);
+    world.run(30_000);
+    world.start(1);
+    world.run(3_000);
+    let peer = announce(1, AnnounceEvent::Started);
+    let now = world.now;
+    assert_eq!(world.node(1).announce(&peer, now), None, "the other node holds it");
+    world.run(500);
+    world.stop(0);
+    world.run(1_000);
+    let now = world.now;
+    assert!(world.node(1).announce(&peer, now).is_some(), "there is nobody else");
+}
+
+#[test]
+fn a_peer_that_leaves_while_its_part_is_only_kept_is_gone_when_the_part_comes_back() {
+    let mut world = divided(3);
+    world.stop(2);
+    world.run(30_000);
+    let before = world.node(0).cluster.own_parts();
+    let now = world.now;
+    for torrent in 0..100 {
+        let _ = world.node(1).announce(&announce(torrent, AnnounceEvent::Started), now);
+    }
+    world.run(2_000);
+    world.start(2);
+    world.run(20_000);
+    let moved = before.without(&world.node(0).cluster.own_parts());
+    assert!(moved.len() > 30 && world.node(0).cluster.kept_parts() == Bitmap::ALL);
+    let is_moved = |torrent: &u8| moved.contains(part_hasher().part(&InfoHash([*torrent; 20])));
+    let (leaving, staying) = (0..100).filter(is_moved).partition::<Vec<u8>, _>(|torrent| torrent % 2 == 0);
+    assert!(leaving.len() > 3 && staying.len() > 3);
+    let now = world.now;
+    for torrent in &leaving {
+        let _ = world.node(1).announce(&announce(*torrent, AnnounceEvent::Stopped), now);
+    }
+    world.run(5_000);
+    world.stop(2);
+    world.run(5_000);
+    assert_eq!(world.node(0).cluster.own_parts(), before);
+    let now = world.now;
+    let known = world.node(0).content(now).0;
+    let is_known = |torrent: &&u8| known.keys().any(|(info_hash, _)| *info_hash == InfoHash([**torrent; 20]));
+    assert_eq!(leaving.iter().filter(is_known).count(), 0);
+    assert_eq!(staying.iter().filter(is_known).count(), staying.len());
 }
 
 /// Two to fifty nodes.

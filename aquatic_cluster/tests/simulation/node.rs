@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use aquatic_cluster::counters::Counters;
+use aquatic_cluster::dividing::{Among, Divided};
 use aquatic_cluster::hello::{NodeName, StreamId, StreamKind};
 use aquatic_cluster::pull::{Totals, What};
 use aquatic_cluster::seal::Secret;
@@ -22,7 +23,6 @@ use aquatic_swarm::{
 };
 use aquatic_tracker::messages::Messages;
 use aquatic_tracker::partition::messages::split;
-use aquatic_tracker::partition::{Holders, NodeNumber};
 use aquatic_tracker::replication::{HashKey, PartHasher, PartSet, record_length, take_record};
 use aquatic_tracker::snapshot::format::{Torrent, write_peer, write_torrent};
 use aquatic_tracker::{
@@ -131,6 +131,8 @@ pub(crate) struct Node {
     pub(crate) traffic: Traffic,
     pub(crate) sent: Vec<(Subject, Vec<u8>)>,
     steering: Steering,
+    /// Parts that it holds and keeps, if nodes divide the torrents.
+    held_and_kept: Option<(PartSet, PartSet)>,
     max_peer_age: u32,
     sequences: [u64; CORES],
     pass: Option<Pass>,
@@ -184,6 +186,7 @@ impl Node {
             traffic: Traffic::default(),
             sent: Vec::new(),
             steering,
+            held_and_kept: None,
             max_peer_age,
             sequences: [0; CORES],
             pass: None,
@@ -210,7 +213,7 @@ impl Node {
         let time = self.time(now);
         let core = &self.cores[core];
         core.tick(time);
-        core.send_late(time);
+        core.send_late(time, usize::MAX);
         while let Some((node, body)) = core.take_message() {
             self.cluster.send_to(u8::try_from(node).unwrap(), Kind::Parts, &body);
         }
@@ -218,20 +221,15 @@ impl Node {
 
     fn deliver(&mut self, node: u8, body: &[u8], now: u64) {
         let time = self.time(now);
-        let lost = split(body, &self.steering, &mut |core, items| {
-            self.cores[core].receive_message(node.into(), items, time);
+        let lost = split(body, &self.steering, &mut |core, mut items| {
+            self.cores[core].receive_message(node.into(), &mut items, usize::MAX, time);
         });
         assert_eq!(lost, 0);
     }
 
-    fn set_holders(&self) {
-        if self.cluster.members() == 0 {
-            return;
-        }
-        let set = |parts: aquatic_cluster::parts::Bitmap| PartSet::from_bitmap(part_hasher(), &parts.0);
-        let asked = |part| self.cluster.asked(part).into_iter().map(NodeNumber::from);
-        let holders = Holders::new(part_hasher(), set(self.cluster.own_parts()), asked);
-        let holders = holders.keeping(set(self.cluster.kept_parts()));
+    fn set_holders(&mut self) {
+        let holders = self.cluster.division(part_hasher());
+        self.held_and_kept = Some((*holders.own(), *holders.kept()));
         self.cores.iter().for_each(|core| core.set_holders(Some(holders.clone()), &self.metrics));
     }
 
@@ -293,6 +291,12 @@ impl Node {
         self.act(now);
     }
 
+    /// Says goodbye.
+    pub(crate) fn leave(&mut self, now: u64) {
+        self.cluster.leave(self.millis(now));
+        self.act(now);
+    }
+
     /// Removes peers that are too old, at once.
     pub(crate) fn expire(&mut self, now: u64) {
         let (now, max_peer_age) = (self.seconds(now), self.max_peer_age);
@@ -340,13 +344,21 @@ impl Node {
         self.sent.push((subject, message));
     }
 
-    fn apply(&mut self, family: Family, mut records: &[u8], age: u32, now: u64) {
+    fn apply(&mut self, family: Family, records: &[u8], age: u32, now: u64) {
         let now = self.seconds(now);
-        while !records.is_empty() {
-            let change = take_record(family, &mut records).unwrap();
-            let owner = self.steering.owner(&change.info_hash);
-            self.cores[owner].state().apply_change(&change, age + u32::from(change.age), now);
+        let kept = self.held_and_kept.map(|(_, kept)| kept);
+        let Divided { by_core, .. } = self.among(kept.as_ref()).divide_changes(family, records);
+        for (core, records) in self.cores.iter().zip(by_core) {
+            let mut records = records.as_slice();
+            while !records.is_empty() {
+                let change = take_record(family, &mut records).unwrap();
+                core.state().apply_change(&change, age + u32::from(change.age), now);
+            }
         }
+    }
+
+    fn among<'a>(&'a self, parts: Option<&'a PartSet>) -> Among<'a> {
+        Among { steering: &self.steering, cores: CORES, parts }
     }
 
     fn start_pass(&mut self, session: u32, what: What, now: u64) {
@@ -408,12 +420,15 @@ impl Node {
     /// Loads one chunk per tick.
     fn load(&mut self, now: u64) {
         let Some((pull, family, torrents, gap)) = self.loading.pop_front() else { return };
-        let mut rest = torrents.as_slice();
-        while !rest.is_empty() {
-            let torrent = Torrent::take(family, &mut rest).unwrap();
-            let owner = self.steering.owner(&torrent.saved.info_hash);
-            let (now, ages) = (self.seconds(now), (gap, self.max_peer_age));
-            self.cores[owner].state().load(torrent, ages, now, Origin::Other);
+        let held = self.held_and_kept.map(|(held, _)| held);
+        let Divided { by_core, .. } = self.among(held.as_ref()).divide_torrents(family, &torrents);
+        for (core, torrents) in self.cores.iter().zip(by_core) {
+            let mut rest = torrents.as_slice();
+            while !rest.is_empty() {
+                let torrent = Torrent::take(family, &mut rest).unwrap();
+                let (now, ages) = (self.seconds(now), (gap, self.max_peer_age));
+                core.state().load(torrent, ages, now, Origin::Other);
+            }
         }
         self.cluster.loaded(self.millis(now), pull);
     }

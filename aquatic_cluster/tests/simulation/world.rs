@@ -133,11 +133,27 @@ impl World {
         (info_hash, SocketAddr::new(ip, 1024 + self.next_port % 60_000))
     }
 
-    fn start(&mut self, at: usize) {
+    pub(crate) fn start(&mut self, at: usize) {
         self.starts[at] += 1;
         let mut node = Node::new(at, (self.plan.max_peer_age, self.plan.replicas), self.now, &mut self.rng);
         node.set_connected(true, self.now);
         self.nodes[at] = Some(node);
+    }
+
+    /// Ends a node, which says goodbye.
+    pub(crate) fn stop(&mut self, at: usize) {
+        if let Some(node) = &mut self.nodes[at] {
+            node.leave(self.now);
+        }
+        self.spread(at);
+        if let Some(node) = self.nodes[at].take() {
+            self.past.add(&node.traffic);
+        }
+    }
+
+    /// The node.
+    pub(crate) fn node(&mut self, at: usize) -> &mut Node {
+        self.nodes[at].as_mut().unwrap()
     }
 
     pub(crate) fn run(&mut self, millis: u64) {

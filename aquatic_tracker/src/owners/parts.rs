@@ -8,11 +8,11 @@ use aquatic_swarm::{
     Announce, Announced, FamilySet, MAX_NUMWANT, PeerBuffers, Previous, Stored, SwarmCounts,
 };
 
-use super::{Asking, OwnerResponse, Owners, Trackers, Waiter};
+use super::{Asking, Forwarded, OwnerResponse, Owners, Trackers, Waiter};
 use crate::admission::AdmissionRequest;
 use crate::forward::Forward;
 use crate::gather::{RequestId, RouteError};
-use crate::messages::Messages;
+use crate::messages::{Message, Messages};
 use crate::partition::messages::{Item, Request};
 use crate::partition::{Asked, DEADLINE, Elsewhere, Holders, NodeNumber, PartCounters, seconds};
 
@@ -42,31 +42,46 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
         self.elsewhere.borrow_mut().as_mut()?.take()
     }
 
-    /// Sends the announces that were kept and for which there is a holder by now. To be called a few times a
-    /// second.
-    pub fn send_late(&self, time: Duration) {
-        let own = match self.elsewhere.borrow_mut().as_mut() {
-            None => return,
-            Some(elsewhere) => {
-                let own = elsewhere.take_own();
-                elsewhere.send_late(time);
-                own
-            }
-        };
+    /// Looks at some of the announces that were kept, and sends those for which there is a holder by now. To
+    /// be called often.
+    pub fn send_late(&self, time: Duration, budget: usize) {
+        let mut own = Vec::new();
+        if let Some(elsewhere) = self.elsewhere.borrow_mut().as_mut() {
+            elsewhere.send_late(time, budget, &mut own);
+        }
         let now = seconds(time);
         for (announce, received) in own {
             self.note(|counters| &counters.late);
-            self.apply_late(&announce, now.0.saturating_sub(received.0), now);
+            self.apply_late_at_owner(&announce, now.0.saturating_sub(received.0), now);
         }
     }
 
-    /// Handles the items of another node's message that are for this core.
-    pub fn receive_message(&self, from: NodeNumber, mut items: &[u8], now: Duration) {
+    /// Has the core that owns the torrent apply an announce that has been answered some seconds ago.
+    fn apply_late_at_owner(&self, announce: &Announce, age: u32, now: Seconds) {
+        let (own, owner) = {
+            let tracker = self.trackers.own();
+            (tracker.index(), tracker.owner(&announce.info_hash))
+        };
+        if owner == own {
+            return self.apply_late(announce, age, now);
+        }
+        let message = Message::Late { announce: *announce, age };
+        if self.forward.add(owner, |batch| batch.items.push(message)).is_err() {
+            self.note(|counters| &counters.lost);
+        }
+    }
+
+    /// Handles some of the items of another node's message that are for this core, and removes them.
+    pub fn receive_message(&self, from: NodeNumber, items: &mut &[u8], max: usize, now: Duration) {
         if let Some(elsewhere) = self.elsewhere.borrow_mut().as_mut() {
             elsewhere.hear(from, now);
         }
-        while !items.is_empty() {
-            let Ok(item) = Item::take(&mut items) else {
+        for _ in 0..max {
+            if items.is_empty() {
+                return;
+            }
+            let Ok(item) = Item::take(items) else {
+                *items = &[];
                 return self.note(|counters| &counters.malformed);
             };
             match item {
@@ -78,10 +93,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
                 }
                 Item::Late { age, announce } => self.apply_late(&announce, age.into(), seconds(now)),
                 Item::Announced { request, counts, v4, v6 } => self.announced(request.id, counts, (v4, v6)),
-                Item::Scraped { request, position, counts } => {
-                    self.note(|counters| &counters.answered);
-                    self.take_counts(request.id, [(position, counts)].into_iter());
-                }
+                Item::Scraped { request, position, counts } => self.counted(request.id, (position, counts)),
                 Item::NotHeld { request } => self.not_held(request.id, now),
             }
         }
@@ -107,8 +119,9 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
             drop(elsewhere);
             return self.fail(&waiter, RouteError::Timeout);
         };
+        elsewhere_now.supersede(announce);
         let asked = elsewhere_now.keep(announce, room);
-        let asking = Asking { waiter, asked: Some(asked) };
+        let asking = Asking { waiter, forwarded: Forwarded::Announce(asked) };
         let begun = self.pending.borrow_mut().begin_until(now + DEADLINE, asking, Vec::new(), 1);
         let id = match begun {
             Ok(id) => id,
@@ -132,7 +145,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     /// Asks nodes that hold the parts for counts. Returns whether there are such nodes, and room.
     pub(super) fn scrape_elsewhere(
         &self,
-        (id, now): (RequestId, Duration),
+        (id, asked, now): (RequestId, Asked, Duration),
         info_hashes: &[InfoHash],
         families: FamilySet,
     ) -> bool {
@@ -142,8 +155,65 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
         let positioned = (0_u16..).zip(info_hashes.iter().copied());
         positioned.filter(|(_, info_hash)| !tracker.holds(info_hash)).all(|torrent| {
             let node = elsewhere.node(&torrent.1, now);
-            node.is_some_and(|node| elsewhere.scrape(node, id, torrent, families))
+            node.is_some_and(|node| elsewhere.scrape(node, (id, asked), torrent, families))
         })
+    }
+
+    /// Begins to count torrents that other nodes hold.
+    pub(super) fn begin_counting(&self, now: Duration) -> Forwarded {
+        let mut elsewhere = self.elsewhere.borrow_mut();
+        // Without it all parts are held.
+        elsewhere
+            .as_mut()
+            .map_or(Forwarded::Nothing, |elsewhere| Forwarded::Scrape(elsewhere.begin_counting(now)))
+    }
+
+    /// Forgets a scrape that other nodes were asked for.
+    pub(super) fn end_counting(&self, forwarded: Forwarded) {
+        if let Forwarded::Scrape(asked) = forwarded
+            && let Some(elsewhere) = self.elsewhere.borrow_mut().as_mut()
+        {
+            elsewhere.end_counting(asked);
+        }
+    }
+
+    /// Ends a scrape that cannot be forwarded, as counted.
+    pub(super) fn cancel_counting(&self, id: RequestId) {
+        let cancelled = self.pending.borrow_mut().cancel(id);
+        if let Some(Asking { waiter, forwarded }) = cancelled {
+            self.end_counting(forwarded);
+            waiter.respond.failed(waiter.token, RouteError::Overflow);
+        }
+    }
+
+    /// Ends a scrape without all responses at its deadline.
+    pub(super) fn counts_timed_out(&self, now: Duration, asked: Asked, waiter: &Waiter) {
+        let missing = match self.elsewhere.borrow_mut().as_mut() {
+            Some(elsewhere) => {
+                let missing = elsewhere.miss_counts(asked, now);
+                elsewhere.counters.timeout.add(missing);
+                missing
+            }
+            None => 0,
+        };
+        if missing > 0 {
+            waiter.respond.failed(waiter.token, RouteError::Timeout);
+        } else {
+            // A core of this node has not responded.
+            self.fail(waiter, RouteError::Timeout);
+        }
+    }
+
+    /// Another node has counted a torrent of a scrape.
+    fn counted(&self, id: RequestId, counts: (u16, SwarmCounts)) {
+        let forwarded = self.pending.borrow().waiter(id).map(|asking| asking.forwarded);
+        // Those of announces and of other cores have other responses.
+        let Some(Forwarded::Scrape(asked)) = forwarded else { return };
+        if let Some(elsewhere) = self.elsewhere.borrow_mut().as_mut() {
+            elsewhere.counters.answered.add(1);
+            elsewhere.note_counted(asked);
+        }
+        self.take_counts(id, [counts].into_iter());
     }
 
     /// Ends a request for which there is no response, as counted.
@@ -177,14 +247,19 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
 
     /// A node that was asked does not hold the part any more.
     fn not_held(&self, id: RequestId, now: Duration) {
+        let is_forwarded = |asking: &Asking| !matches!(asking.forwarded, Forwarded::Nothing);
+        if !self.pending.borrow().waiter(id).is_some_and(is_forwarded) {
+            return;
+        }
         let cancelled = self.pending.borrow_mut().cancel(id);
         match cancelled {
-            Some(Asking { waiter, asked: Some(asked) }) => {
+            Some(Asking { waiter, forwarded: Forwarded::Announce(asked) }) => {
                 self.not_responded(now, (asked, &waiter), |counters| &counters.not_held);
             }
-            Some(Asking { waiter, asked: None }) => {
+            Some(Asking { waiter, forwarded: forwarded @ (Forwarded::Scrape(_) | Forwarded::Nothing) }) => {
                 self.note(|counters| &counters.not_held);
-                self.fail(&waiter, RouteError::Timeout);
+                self.end_counting(forwarded);
+                waiter.respond.failed(waiter.token, RouteError::Timeout);
             }
             None => {}
         }
@@ -193,11 +268,12 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     /// A holder has applied an announce.
     fn announced(&self, id: RequestId, counts: SwarmCounts, (v4, v6): (&[u8], &[u8])) {
         // Those of scrapes and of other cores have other responses.
-        if self.pending.borrow().waiter(id).is_none_or(|asking| asking.asked.is_none()) {
+        let is_announce = |asking: &Asking| matches!(asking.forwarded, Forwarded::Announce(_));
+        if !self.pending.borrow().waiter(id).is_some_and(is_announce) {
             return;
         }
         let done = self.pending.borrow_mut().respond(id, []);
-        let Some((Asking { waiter, asked: Some(asked) }, _)) = done else { return };
+        let Some((Asking { waiter, forwarded: Forwarded::Announce(asked) }, _)) = done else { return };
         let kept = self.elsewhere.borrow_mut().as_mut().and_then(|elsewhere| elsewhere.remove(asked));
         let (_, room) = kept.unzip();
         let room = room.unwrap_or_default();
@@ -261,7 +337,7 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
     }
 
     /// Applies an announce that has been answered some seconds ago, unless this node does not keep the part.
-    fn apply_late(&self, announce: &Announce, age: u32, now: Seconds) {
+    pub(super) fn apply_late(&self, announce: &Announce, age: u32, now: Seconds) {
         let mut tracker = self.trackers.own();
         let info_hash = &announce.info_hash;
         if !tracker.keeps(info_hash) {

@@ -1,22 +1,23 @@
 //! Requests of one core for parts that other nodes hold.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use aquatic_common::{InfoHash, Seconds};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
 use aquatic_swarm::{Announce, FamilySet};
+use indexmap::IndexSet;
 use slab::Slab;
 
 use super::messages::{Item, Request};
 use super::{Holders, MAX_LATE, MAX_LATENESS, MAX_OUTGOING, MAX_SILENCE, NodeNumber, PROBE};
+use crate::forward::OwnerParts;
 use crate::gather::RequestId;
 
 /// Length from which on a message is not added to, in bytes.
 const FULL: usize = 64 << 10;
-
-/// Announces that were kept and are sent in one tick, at most.
-const LATE_PER_TICK: usize = 8192;
 
 /// What becomes of requests for parts that other nodes hold, and of theirs.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl PartCounters {
     }
 }
 
-/// Key of an announce that was sent to a holder.
+/// Key of an announce or a scrape that was sent to holders.
 pub(crate) type Asked = usize;
 
 /// An announce without a response.
@@ -71,6 +72,44 @@ struct Sent {
     room: (u32, u32),
     /// Node that it was sent to, and when.
     to: Option<(NodeNumber, Duration)>,
+}
+
+/// A scrape of which something is to be counted by other nodes.
+#[derive(Debug)]
+struct Scraping {
+    /// Nodes that were asked, and when.
+    nodes: OwnerParts,
+    asked: Duration,
+    /// Torrents that were asked for and have not been counted yet.
+    missing: u64,
+}
+
+/// An announce for which there was no holder, and when it was received. Two of them are equal if they are of
+/// the same peer.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    announce: Announce,
+    received: Seconds,
+}
+
+impl Late {
+    fn peer(&self) -> (InfoHash, SocketAddr) {
+        (self.announce.info_hash, self.announce.address)
+    }
+}
+
+impl PartialEq for Late {
+    fn eq(&self, other: &Self) -> bool {
+        self.peer() == other.peer()
+    }
+}
+
+impl Eq for Late {}
+
+impl Hash for Late {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.peer().hash(state);
+    }
 }
 
 /// What a core knows of another node.
@@ -92,10 +131,14 @@ pub(crate) struct Elsewhere {
     contacts: BTreeMap<NodeNumber, Contact>,
     /// Announces without a response.
     asked: Slab<Sent>,
+    /// Scrapes without all responses.
+    scraping: Slab<Scraping>,
     /// Memory for the peers of a response.
     buffer: Vec<u8>,
-    /// Announces for which there was no holder, and when they were received.
-    late: VecDeque<(Announce, Seconds)>,
+    /// Announces for which there was no holder, the last one of each peer.
+    late: IndexSet<Late>,
+    /// The one of them that is looked at next.
+    cursor: usize,
     pub(crate) counters: PartCounters,
 }
 
@@ -106,8 +149,10 @@ impl Elsewhere {
             holders,
             contacts: BTreeMap::new(),
             asked: Slab::new(),
+            scraping: Slab::new(),
             buffer: Vec::new(),
-            late: VecDeque::new(),
+            late: IndexSet::new(),
+            cursor: 0,
             counters: PartCounters::new(metrics),
         }
     }
@@ -152,7 +197,25 @@ impl Elsewhere {
 
     /// Notes that there was no response to an announce: the node is silent, unless it was heard since.
     pub(crate) fn miss(&mut self, asked: Asked, now: Duration) {
-        let Some((node, sent)) = self.asked.get(asked).and_then(|sent| sent.to) else { return };
+        if let Some((node, sent)) = self.asked.get(asked).and_then(|sent| sent.to) {
+            self.suspect(node, sent, now);
+        }
+    }
+
+    /// Removes a scrape that has ended before all nodes had responded, and returns how many torrents they had
+    /// not counted. If there were any, those nodes are silent that were not heard since.
+    pub(crate) fn miss_counts(&mut self, asked: Asked, now: Duration) -> u64 {
+        let Some(scraping) = self.scraping.try_remove(asked).filter(|scraping| scraping.missing > 0) else {
+            return 0;
+        };
+        for node in scraping.nodes.iter().filter_map(|node| NodeNumber::try_from(node).ok()) {
+            self.suspect(node, scraping.asked, now);
+        }
+        scraping.missing
+    }
+
+    /// Takes a node for silent that was asked at some time and not heard since.
+    fn suspect(&mut self, node: NodeNumber, sent: Duration, now: Duration) {
         let contact = self.contacts.get_mut(&node).filter(|contact| contact.heard < sent);
         if let Some(contact) = contact
             && contact.silent.is_none()
@@ -165,6 +228,23 @@ impl Elsewhere {
     /// Keeps an announce until its response is there, with the room for IPv4 and IPv6 peers in bytes.
     pub(crate) fn keep(&mut self, announce: &Announce, room: (u32, u32)) -> Asked {
         self.asked.insert(Sent { announce: *announce, room, to: None })
+    }
+
+    /// Begins a scrape of which other nodes are asked for something.
+    pub(crate) fn begin_counting(&mut self, now: Duration) -> Asked {
+        self.scraping.insert(Scraping { nodes: OwnerParts::default(), asked: now, missing: 0 })
+    }
+
+    /// Notes that a node has counted a torrent of a scrape.
+    pub(crate) fn note_counted(&mut self, asked: Asked) {
+        if let Some(scraping) = self.scraping.get_mut(asked) {
+            scraping.missing = scraping.missing.saturating_sub(1);
+        }
+    }
+
+    /// Forgets a scrape.
+    pub(crate) fn end_counting(&mut self, asked: Asked) {
+        let _ = self.scraping.try_remove(asked);
     }
 
     /// Lends memory.
@@ -182,13 +262,21 @@ impl Elsewhere {
         self.asked.try_remove(asked).map(|sent| (sent.announce, sent.room))
     }
 
-    /// Keeps an announce for when there is a holder.
+    /// Keeps an announce for when there is a holder, instead of an earlier one of the same peer.
     pub(crate) fn put_off(&mut self, announce: Announce, now: Seconds) {
-        if self.late.len() >= MAX_LATE {
+        let late = Late { announce, received: now };
+        if self.late.len() >= MAX_LATE && !self.late.contains(&late) {
             self.counters.lost.add(1);
             return;
         }
-        self.late.push_back((announce, now));
+        self.late.replace(late);
+    }
+
+    /// Forgets what is kept of the peer of an announce, which says all that there is to say by now.
+    pub(crate) fn supersede(&mut self, announce: &Announce) {
+        if !self.late.is_empty() {
+            self.late.swap_remove(&Late { announce: *announce, received: Seconds(0) });
+        }
     }
 
     /// Sends an announce that is kept. Returns whether there is room.
@@ -210,10 +298,14 @@ impl Elsewhere {
     pub(crate) fn scrape(
         &mut self,
         node: NodeNumber,
-        id: RequestId,
+        (id, asked): (RequestId, Asked),
         (position, info_hash): (u16, InfoHash),
         families: FamilySet,
     ) -> bool {
+        if let Some(scraping) = self.scraping.get_mut(asked) {
+            scraping.nodes.note(node.into());
+            scraping.missing += 1;
+        }
         self.request(node, &Item::Scrape { request: self.request_of(id), position, families, info_hash })
     }
 
@@ -249,37 +341,36 @@ impl Elsewhere {
             .find_map(|(node, contact)| contact.outgoing.pop_front().map(|message| (*node, message)))
     }
 
-    /// Sends announces that were kept, as far as there are holders now, and forgets those that are too old.
-    pub(crate) fn send_late(&mut self, time: Duration) {
+    /// Looks at some of the announces that are kept: sends those for which there is a holder by now, and
+    /// forgets those that are too old. Appends those for parts that this node holds itself by now.
+    pub(crate) fn send_late(&mut self, time: Duration, budget: usize, own: &mut Vec<(Announce, Seconds)>) {
         for contact in self.contacts.values_mut() {
             contact.silent.take_if(|(since, _)| time.saturating_sub(*since) >= MAX_SILENCE);
         }
         let now = seconds(time);
-        for _ in 0..self.late.len().min(LATE_PER_TICK) {
-            let Some((announce, received)) = self.late.pop_front() else { break };
-            let age = now.0.saturating_sub(received.0);
-            let Some(age) = u8::try_from(age).ok().filter(|age| u32::from(*age) <= MAX_LATENESS) else {
-                self.counters.lost.add(1);
-                continue;
+        for _ in 0..budget.min(self.late.len()) {
+            let Some(late) = self.late.get_index(self.cursor).or_else(|| self.late.first()).copied() else {
+                break;
             };
-            match self.heard_node(&announce.info_hash) {
-                Some(node) if self.send(node, &Item::Late { age, announce }) => self.counters.late.add(1),
-                Some(_) | None => self.late.push_back((announce, received)),
+            if self.cursor >= self.late.len() {
+                self.cursor = 0;
             }
+            let Late { announce, received } = late;
+            let age = u8::try_from(now.0.saturating_sub(received.0)).ok();
+            match age.filter(|age| u32::from(*age) <= MAX_LATENESS) {
+                None => self.counters.lost.add(1),
+                Some(_) if self.holders.own().contains(&announce.info_hash) => own.push((announce, received)),
+                Some(age) => match self.heard_node(&announce.info_hash) {
+                    Some(node) if self.send(node, &Item::Late { age, announce }) => self.counters.late.add(1),
+                    Some(_) | None => {
+                        self.cursor += 1;
+                        continue;
+                    }
+                },
+            }
+            self.late.swap_remove_index(self.cursor);
         }
         self.counters.waiting.set(self.late.len() as u64);
-    }
-
-    /// Removes announces that were kept for parts that this node holds itself by now.
-    pub(crate) fn take_own(&mut self) -> VecDeque<(Announce, Seconds)> {
-        if self.late.is_empty() {
-            return VecDeque::new();
-        }
-        let held = *self.holders.own();
-        let is_own = |(announce, _): &(Announce, Seconds)| held.contains(&announce.info_hash);
-        let (own, late) = std::mem::take(&mut self.late).into_iter().partition(is_own);
-        self.late = late;
-        own
     }
 }
 
