@@ -58,7 +58,8 @@ pub enum AddressKind {
 }
 
 impl AddressKind {
-    /// Returns the kind of an address. That of an IPv4-mapped address is that of the IPv4 address.
+    /// Returns the kind of an address. That of an IPv6 address which stands for an IPv4 address (IPv4-mapped,
+    /// IPv4-compatible, 6to4, NAT64) is that of the IPv4 address.
     #[inline]
     #[must_use]
     pub fn of(ip: IpAddr) -> Self {
@@ -81,12 +82,35 @@ impl AddressKind {
 
     fn of_v6(ip: Ipv6Addr) -> Self {
         match ip.segments() {
-            [0, 0, 0, 0, 0, 0, 0, 0] | [0xff00..=0xffff, ..] => Self::NoHost,
+            // The second are thrown away by routers (RFC 6666).
+            [0, 0, 0, 0, 0, 0, 0, 0] | [0x0100, 0, 0, 0, ..] | [0xff00..=0xffff, ..] => Self::NoHost,
             [0, 0, 0, 0, 0, 0, 0, 1] | [0xfc00..=0xfdff, ..] | [0xfe80..=0xfeff, ..] => Self::Local,
+            // NAT64 within a site (RFC 8215).
+            [0x0064, 0xff9b, 1, ..] => Self::Local,
             [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => Self::Documentation,
-            _ => Self::Public,
+            _ => embedded_v4(ip).map_or(Self::Public, Self::of_v4),
         }
     }
+}
+
+/// Whether an address is of the loopback interface, also as an IPv6 address that stands for an IPv4 address.
+#[must_use]
+pub fn is_loopback(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback(),
+        IpAddr::V6(v6) => v6.is_loopback() || embedded_v4(v6).is_some_and(|v4| v4.is_loopback()),
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for: IPv4-compatible (RFC 4291, 2.5.5.1), NAT64 (RFC 6052) or
+/// 6to4 (RFC 3056), whose first one is of the router.
+fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let (high, low) = match ip.segments() {
+        [0, 0, 0, 0, 0, 0, high, low] | [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => (high, low),
+        [0x2002, high, low, ..] => (high, low),
+        _ => return None,
+    };
+    Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
 }
 
 /// The same address with an IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) turned into plain IPv4.
@@ -124,10 +148,29 @@ mod tests {
             (Public, &["1.1.1.1", "100.63.255.255", "100.128.0.0", "172.15.0.1", "172.32.0.1", "192.0.3.1"]),
             (Public, &["198.51.101.0", "223.255.255.255", "2001:db9::1", "2606:4700::1", "4000::1"]),
         ];
-        for (kind, addresses) in kinds.into_iter().chain(more) {
+        let embedded: [(AddressKind, &[&str]); 4] = [
+            (NoHost, &["::2", "::224.0.0.1", "64:ff9b::", "2002::1", "2002:e000:1::1", "100::", "100::1"]),
+            (
+                Local,
+                &["::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2002:a00:1::", "64:ff9b:1::101:101"],
+            ),
+            (Documentation, &["64:ff9b::192.0.2.1", "2002:c000:201::1"]),
+            (Public, &["64:ff9b::1.1.1.1", "2002:101:101::1", "64:ff9b:2::1", "100:0:0:1::1", "101::1"]),
+        ];
+        for (kind, addresses) in kinds.into_iter().chain(more).chain(embedded) {
             for address in addresses {
                 assert_eq!(AddressKind::of(address.parse().unwrap()), kind, "{address}");
             }
+        }
+    }
+
+    #[test]
+    fn loopback_addresses_are_known_in_all_forms() {
+        for ip in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "::127.0.0.1", "2002:7f00:1::"] {
+            assert!(is_loopback(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in ["10.0.0.1", "::2", "64:ff9b::a00:1", "2002:a00:1::", "2606:4700::7f00:1"] {
+            assert!(!is_loopback(ip.parse().unwrap()), "{ip}");
         }
     }
 }

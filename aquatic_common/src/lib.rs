@@ -28,7 +28,7 @@ pub mod steering;
 pub mod time;
 
 pub use access_list::{AccessList, AccessListMode};
-pub use addr::{AddressKind, Family, canonical};
+pub use addr::{AddressKind, Family, canonical, is_loopback};
 pub use breaker::{Breaker, BreakerEvent, BreakerMode, BreakerRules, BreakerState};
 pub use buffer::BufferTooSmall;
 pub use configuration_error::ConfigurationError;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use aquatic_common::AddressKind;
+use aquatic_common::{AddressKind, is_loopback};
 use ipnet::IpNet;
 
 /// Networks whose word about their clients is taken.
@@ -36,7 +36,18 @@ impl TrustedProxies {
     /// clients may be on its host. Whether it is stored as a peer is for the tracker to decide.
     #[must_use]
     pub fn may_name(&self, ip: IpAddr) -> bool {
-        AddressKind::of(ip) != AddressKind::NoHost && (!ip.is_loopback() || self.contains(ip))
+        AddressKind::of(ip) != AddressKind::NoHost && (!is_loopback(ip) || self.contains(ip))
+    }
+
+    /// The first network that is too large for proxies of one operator: one that has more than 10.0.0.0/8 or
+    /// fc00::/7, the largest private ones.
+    #[must_use]
+    pub fn too_large(&self) -> Option<IpNet> {
+        let is_too_large = |network: &&IpNet| match network {
+            IpNet::V4(v4) => v4.prefix_len() < 8,
+            IpNet::V6(v6) => v6.prefix_len() < 7,
+        };
+        self.0.iter().find(is_too_large).copied()
     }
 
     /// Whether nobody is trusted.
@@ -76,6 +87,22 @@ mod tests {
             assert!(!trusted.contains(ip.parse().unwrap()), "{ip}");
         }
         assert!(TrustedProxies::parse::<&str>(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn networks_of_many_operators_are_too_large() {
+        for (network, is_too_large) in [
+            ("0.0.0.0/0", true),
+            ("128.0.0.0/1", true),
+            ("10.0.0.0/8", false),
+            ("::/0", true),
+            ("2000::/3", true),
+            ("fc00::/7", false),
+        ] {
+            let trusted = TrustedProxies::parse(&["127.0.0.1", network]).unwrap();
+            let found = trusted.too_large().map(|network| network.to_string());
+            assert_eq!(found.as_deref(), is_too_large.then_some(network));
+        }
     }
 
     #[test]
