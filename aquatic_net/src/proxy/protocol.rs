@@ -6,9 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// Longest header of version 1, with the line end.
 pub const LONGEST_V1: usize = 107;
 
-/// Longest header of version 2 that is read: addresses and some details of the proxy's own encryption. Those
-/// are skipped.
-pub const LONGEST_V2: usize = 2048;
+/// Longest header of version 2 that is read: addresses and details of the proxy's own encryption, such as
+/// certificates of clients, which are skipped. HAProxy sends no longer ones unless its `tune.bufsize` is above
+/// the default of 16 KiB.
+pub const LONGEST_V2: usize = 16 * 1024;
 
 const SIGNATURE_V1: &[u8] = b"PROXY ";
 const SIGNATURE_V2: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";

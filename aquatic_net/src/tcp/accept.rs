@@ -28,7 +28,7 @@ use super::counters::{Counters, Protocols, Refused};
 use super::deadlines::{DeadlineTable, Deadlines};
 use super::handshakes::HandshakeLimits;
 use super::preamble::Preamble;
-use super::stream::{Socket, Stream, charge_address};
+use super::stream::{AddressCharge, Socket, Stream, charge_address};
 use super::tls::Tls;
 use crate::block_list::BlockList;
 use crate::breaker::{CoreBreakers, Protocol};
@@ -158,7 +158,9 @@ where
     });
     server.show_limit(&settings);
     let receiving = Rc::clone(&server);
-    handoffs.attach(&core, move |handoff| receiving.open(handoff)).context("cannot wait for other cores")?;
+    handoffs
+        .attach(&core, move |handoff| receiving.receive(handoff))
+        .context("cannot wait for other cores")?;
     let changing = Rc::clone(&server);
     changes
         .attach(&core, move |settings| changing.reconfigure(&settings))
@@ -270,10 +272,11 @@ where
     }
 
     fn accept_some(&self, listener: &Source<ListenSocket>) -> AcceptOutcome {
-        let evicted = &self.deadlines.counters.evicted_connections;
-        let most = evicted.get() + EVICTIONS_PER_YIELD;
+        let counters = &self.deadlines.counters;
+        let evicted = || counters.evicted_connections.get() + counters.evicted_for_address.get();
+        let most = evicted() + EVICTIONS_PER_YIELD;
         for _ in 0..ACCEPTS_PER_YIELD {
-            if evicted.get() >= most {
+            if evicted() >= most {
                 return AcceptOutcome::More;
             }
             if !self.balancer.reserve().restore() {
@@ -355,22 +358,32 @@ where
             return self.deadlines.counters.refuse(refused);
         }
         let here = self.core.index();
-        let chosen = self.balancer.choose(here, self.core.rng().random_range(0..=0xffff));
+        let random = self.core.rng().random_range(0..=0xffff);
+        let chosen = self.balancer.choose(here, random);
         let permit = self.balancer.acquire(chosen).or_else(|| self.balancer.acquire_any(here));
         let is_full = permit.is_none();
         let mut permit = permit.unwrap_or_else(|| self.balancer.acquire_over_limit(here));
-        if !self.charge(&mut permit, peer) {
-            return self.deadlines.counters.refuse(Refused::Address);
+        let charge = self.charge(&mut permit, peer);
+        match charge {
+            AddressCharge::Within if is_full && !self.deadlines.evict_oldest_waiter() => {
+                return self.deadlines.counters.refuse(Refused::Limit);
+            }
+            // One eviction is enough for both limits.
+            AddressCharge::Within | AddressCharge::Evicted => {}
+            // The connections of the address may be on other cores. One of those is tried.
+            AddressCharge::Refused => match self.balancer.another(here, random) {
+                Some(other) => permit.move_to(other),
+                None => return self.deadlines.counters.refuse(Refused::Address),
+            },
         }
-        if is_full && !self.deadlines.evict_oldest_waiter() {
-            return self.deadlines.counters.refuse(Refused::Limit);
-        }
-        let handoff = Handoff { socket, peer, kind, permit };
+        let needs_eviction = charge == AddressCharge::Refused;
+        let handoff = Handoff { socket, peer, kind, permit, needs_eviction };
         if handoff.permit.core() == here {
             return self.open(handoff);
         }
         match self.balancer.hand_off(handoff) {
             Ok(()) => self.deadlines.counters.handed_off.add(1),
+            Err(_) if needs_eviction => self.deadlines.counters.refuse(Refused::Address),
             Err(mut handoff) => {
                 handoff.permit.move_to(here);
                 self.open(handoff);
@@ -378,17 +391,26 @@ where
         }
     }
 
-    fn charge(&self, permit: &mut ConnectionPermit, peer: Peer) -> bool {
+    /// Takes a connection that another core has accepted.
+    fn receive(&self, mut handoff: Handoff) {
+        if handoff.needs_eviction && self.charge(&mut handoff.permit, handoff.peer) == AddressCharge::Refused
+        {
+            return self.deadlines.counters.refuse(Refused::Address);
+        }
+        self.open(handoff);
+    }
+
+    fn charge(&self, permit: &mut ConnectionPermit, peer: Peer) -> AddressCharge {
         match peer {
             Peer::Address(address) if !self.preamble.borrow().trusts(peer) => {
                 charge_address(permit, address.ip(), &self.deadlines)
             }
-            Peer::Address(_) | Peer::Local => true,
+            Peer::Address(_) | Peer::Local => AddressCharge::Within,
         }
     }
 
     /// Starts the task of a connection.
-    fn open(&self, Handoff { socket, peer, kind, permit }: Handoff) {
+    fn open(&self, Handoff { socket, peer, kind, permit, needs_eviction: _ }: Handoff) {
         let Ok(source) = self.core.readiness().register(Socket::new(socket), Mode::Edge) else {
             return self.deadlines.counters.refuse(Refused::Broken);
         };

@@ -39,6 +39,9 @@ pub(super) struct Handoff {
     pub(super) peer: Peer,
     pub(super) kind: ListenerKind,
     pub(super) permit: ConnectionPermit,
+    /// The connection's address is at its limit, and none of its connections could be evicted on the core
+    /// that accepted this one.
+    pub(super) needs_eviction: bool,
 }
 
 /// What is shared about one core.
@@ -103,13 +106,15 @@ impl ConnectionBalancer {
     /// The core that should have the next connection accepted by `here`, compared with one other core, which
     /// the random number names.
     pub(super) fn choose(&self, here: usize, random: usize) -> usize {
-        let cores = self.cores.len();
-        if cores == 1 {
-            return here;
-        }
-        let other = (here + 1 + random % (cores - 1)) % cores;
+        let Some(other) = self.another(here, random) else { return here };
         let (own, others) = (self.open(here), self.open(other));
         if own > others + 1 + others / 16 { other } else { here }
+    }
+
+    /// Another core than `here`, which the random number names; `None` if there is only one.
+    pub(super) fn another(&self, here: usize, random: usize) -> Option<usize> {
+        let others = self.cores.len().checked_sub(1).filter(|&others| others > 0)?;
+        Some((here + 1 + random % others) % self.cores.len())
     }
 
     /// A permit for a connection on a core, if that core has not reached its limit.
@@ -289,6 +294,7 @@ mod tests {
             peer: Peer::Address(SocketAddr::from(([192, 0, 2, 1], 1))),
             kind: ListenerKind::Plain,
             permit,
+            needs_eviction: false,
         }
     }
 
@@ -320,7 +326,10 @@ mod tests {
         }
         let open: Vec<_> = (0..4).map(|core| balancer.open(core)).collect();
         assert!(open.iter().all(|open| (900..=1100).contains(open)), "{open:?}");
-        assert_eq!(ConnectionBalancer::new(1).unwrap().0.choose(0, 5), 0);
+        let others: Vec<_> = (0..6).map(|random| balancer.another(3, random).unwrap()).collect();
+        assert_eq!(others, [0, 1, 2, 0, 1, 2]);
+        let single = ConnectionBalancer::new(1).unwrap().0;
+        assert_eq!((single.choose(0, 5), single.another(0, 5)), (0, None));
     }
 
     #[test]

@@ -125,6 +125,7 @@ impl TcpChanges {
             tls.configure(TlsFiles::of(config.network));
         }
         let trusted = TrustedProxies::parse(&config.proxies.trusted_proxies)?;
+        warn_of_large_networks(&trusted);
         let wanted = config.connections.max_connections;
         if wanted != self.max_connections.0 {
             let allowed = startup::allow_connections(wanted, self.cores, self.listeners)?;
@@ -204,6 +205,7 @@ impl TcpConfig<'_> {
         let max_connections =
             startup::allow_connections(self.connections.max_connections, engine.cores(), listeners)?;
         let forwarded = ForwardedHeaders { blocked: Arc::clone(blocked), ..self.forwarded()? };
+        warn_of_large_networks(&forwarded.trusted);
         let bound = self.bind(engine, names)?;
         let (changes, cores) = (bound.changes(), engine.cores());
         let max = (self.connections.max_connections, max_connections);
@@ -308,6 +310,17 @@ impl TcpConfig<'_> {
             },
             reply_to_plain: Vec::new(),
         }
+    }
+}
+
+/// Logs that clients may be among the trusted proxies.
+fn warn_of_large_networks(trusted: &TrustedProxies) {
+    if let Some(network) = trusted.too_large() {
+        log::warn!(
+            "{} has {network}: whoever connects from there can name any address as its own, and limits per \
+             address do not hold for it; list only the addresses of your proxies",
+            ProxiesConfig::trusted_proxies
+        );
     }
 }
 

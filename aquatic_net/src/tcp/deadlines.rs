@@ -43,7 +43,7 @@ const MAX_EVICTION_SCAN: usize = 64;
 const MAX_ADDRESS_SCAN: usize = 1024;
 
 /// Most bytes taken in by one read.
-const RECEIVE_SIZE: usize = 16 * 1024;
+pub(super) const RECEIVE_SIZE: usize = 16 * 1024;
 
 /// How long a connection may take for each of its [`Phase`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +148,8 @@ pub(super) struct DeadlineTable {
     evict_idle_when_full: bool,
     /// Keys of records, the longest wait first.
     waiting: RefCell<IndexedQueue<usize>>,
+    /// The address that was last found to have no connection that can be evicted, and when.
+    fully_busy: Cell<Option<(AddressKey, Tick)>>,
     /// Where bytes go until it is known how many there are; borrowed within one poll only.
     pub(super) scratch: RefCell<Box<[u8]>>,
     pub(super) counters: Counters,
@@ -179,6 +181,7 @@ impl DeadlineTable {
             table: RefCell::default(),
             evict_idle_when_full,
             waiting: RefCell::default(),
+            fully_busy: Cell::new(None),
             scratch: RefCell::new(vec![0; RECEIVE_SIZE].into_boxed_slice()),
             counters,
         }
@@ -269,6 +272,12 @@ impl DeadlineTable {
     /// Ends the connection of this address that has waited longest for its client, among the first
     /// [`MAX_ADDRESS_SCAN`] connections that wait. Returns whether there was one.
     pub(super) fn evict_oldest_waiter_of(&self, address: AddressKey) -> bool {
+        // Until the next sweep no connection becomes one that can be evicted, so an address that floods has
+        // the queue searched once a sweep.
+        let failed = Some((address, self.now.get()));
+        if self.fully_busy.get() == failed {
+            return false;
+        }
         let (mut table, mut waiting) = (self.table.borrow_mut(), self.waiting.borrow_mut());
         let is_of_address = |key: &&usize| {
             table.get(**key).is_some_and(|record| {
@@ -278,7 +287,10 @@ impl DeadlineTable {
             })
         };
         let found = waiting.iter().take(MAX_ADDRESS_SCAN).find(is_of_address).copied();
-        let Some(record) = found.and_then(|key| table.get_mut(key)) else { return false };
+        let Some(record) = found.and_then(|key| table.get_mut(key)) else {
+            self.fully_busy.set(failed);
+            return false;
+        };
         if let Some(queue_key) = record.queue_key.take() {
             waiting.remove(queue_key);
         }

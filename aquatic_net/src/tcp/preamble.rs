@@ -18,6 +18,7 @@ use super::accept::TcpSettings;
 use super::bind::ListenerKind;
 use super::connection::{Connection, Peer};
 use super::counters::{Counters, Refused};
+use super::deadlines::RECEIVE_SIZE;
 use super::handshakes::Handshakes;
 use super::stream::{Socket, Stream};
 use super::tls::Tls;
@@ -26,6 +27,8 @@ use crate::proxy::{Header, LONGEST_V2, OnBadHeader, Source, TrustedProxies, pars
 
 /// First byte of a TLS connection: the content type of handshake records (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
+
+const _: () = assert!(LONGEST_V2 <= RECEIVE_SIZE, "headers are read in the scratch buffer");
 
 /// How connections of a core begin.
 #[derive(Debug)]
@@ -134,8 +137,9 @@ impl Preamble {
 
     /// The client that the proxy names; `None` if it is to be closed.
     async fn read_header(&self, stream: &mut Stream, peer: Peer, on_bad: OnBadHeader) -> Option<Peer> {
-        let header = poll_fn(|context| stream.poll(Direction::Read, context, take_header)).await;
         let deadlines = Rc::clone(stream.deadline().deadlines());
+        let take = |socket: &Socket| take_header(socket, &mut deadlines.scratch.borrow_mut());
+        let header = poll_fn(|context| stream.poll(Direction::Read, context, take)).await;
         let refuse = |why| deadlines.counters.refuse(why);
         match (header, on_bad) {
             (Ok(Header::Complete { source: Source::Client(client), .. }), _)
@@ -182,9 +186,8 @@ async fn begins_with_tls(stream: &Stream) -> io::Result<bool> {
 
 /// Takes a complete header out of the socket's buffer. While there is but a part of it, that counts as
 /// nothing: the next bytes wake the task.
-fn take_header(socket: &Socket) -> io::Result<Header> {
-    let mut bytes = [0; LONGEST_V2];
-    let (len, _) = rustix::net::recv(socket, &mut bytes[..], RecvFlags::PEEK)?;
+fn take_header(socket: &Socket, bytes: &mut [u8]) -> io::Result<Header> {
+    let (len, _) = rustix::net::recv(socket, &mut *bytes, RecvFlags::PEEK)?;
     let header = parse(&bytes[..len]);
     match header {
         Header::NeedMore if len > 0 => return Err(io::ErrorKind::WouldBlock.into()),

@@ -72,7 +72,16 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(source: Source<Socket>, deadline: DeadlineHandle, permit: ConnectionPermit) -> Self {
-        Self { source, deadline, permit }
+        let stream = Self { source, deadline, permit };
+        stream.note_address();
+        stream
+    }
+
+    /// Lets the connection be found by the address it counts for.
+    fn note_address(&self) {
+        if let Some(address) = self.permit.address() {
+            self.deadline.set_address(address);
+        }
     }
 
     pub(super) fn deadline(&self) -> &DeadlineHandle {
@@ -82,11 +91,9 @@ impl Stream {
     /// Counts the connection to an address. If that has too many, the one of them that has waited longest for
     /// its client is evicted. Returns false if none can be.
     pub(super) fn charge_address(&mut self, ip: IpAddr) -> bool {
-        let charged = charge_address(&mut self.permit, ip, self.deadline.deadlines());
-        if let Some(address) = self.permit.address() {
-            self.deadline.set_address(address);
-        }
-        charged
+        let charge = charge_address(&mut self.permit, ip, self.deadline.deadlines());
+        self.note_address();
+        charge != AddressCharge::Refused
     }
 
     /// Runs an operation on the socket; would it block, the task is woken when it can go on or the time is
@@ -137,16 +144,31 @@ impl Stream {
     }
 }
 
+/// What came of counting a connection to its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AddressCharge {
+    /// The address is within its limit, or has none.
+    Within,
+    /// The address is at its limit, and another connection of it on this core is evicted.
+    Evicted,
+    /// The address is at its limit, and no connection of it on this core can be evicted.
+    Refused,
+}
+
 /// Counts a connection to an address, evicting another one of that address on this core if it has too many.
-pub(super) fn charge_address(permit: &mut ConnectionPermit, ip: IpAddr, deadlines: &DeadlineTable) -> bool {
+pub(super) fn charge_address(
+    permit: &mut ConnectionPermit,
+    ip: IpAddr,
+    deadlines: &DeadlineTable,
+) -> AddressCharge {
     if permit.charge_address(ip) {
-        return true;
+        return AddressCharge::Within;
     }
     if !deadlines.evict_oldest_waiter_of(AddressKey::of(ip)) {
-        return false;
+        return AddressCharge::Refused;
     }
     permit.charge_address_over_limit(ip);
-    true
+    AddressCharge::Evicted
 }
 
 impl Drop for Stream {

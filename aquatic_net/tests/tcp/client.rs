@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::child::Child;
 
+/// How long to wait for what happens at once, on a machine that is busy with other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A server process and where it listens.
 pub(crate) struct Server {
     pub(crate) child: Child,
@@ -48,7 +51,7 @@ impl Server {
             if value == wanted {
                 return;
             }
-            assert!(begin.elapsed() < Duration::from_secs(10), "{line} is {value}, not {wanted}");
+            assert!(begin.elapsed() < PATIENCE, "{line} is {value}, not {wanted}");
             pause(Duration::from_millis(20));
         }
     }
@@ -84,7 +87,7 @@ impl Server {
     /// Stops the server and expects a clean end.
     pub(crate) fn stop(self) {
         self.child.signal(rustix::process::Signal::TERM);
-        let ended = self.child.wait(Duration::from_secs(6));
+        let ended = self.child.wait(PATIENCE);
         assert_eq!(ended.code, Some(0), "{}", ended.output);
         assert!(!ended.output.contains("did not finish"), "{}", ended.output);
     }
@@ -92,7 +95,19 @@ impl Server {
 
 pub(crate) fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Connects from an IPv4 address of this machine.
+pub(crate) fn connect_from(source: &str, to: &str) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let source: std::net::SocketAddr = format!("{source}:0").parse().unwrap();
+    socket.bind(&source.into()).unwrap();
+    let to: std::net::SocketAddr = to.parse().unwrap();
+    socket.connect(&to.into()).unwrap();
+    let stream: TcpStream = socket.into();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 

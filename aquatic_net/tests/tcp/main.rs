@@ -17,7 +17,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use client::{Server, ask, connect, core_of, now, pause, read_line, time_to_end, time_to_refusal};
+use client::{
+    PATIENCE, Server, ask, connect, connect_from, core_of, now, pause, read_line, time_to_end,
+    time_to_refusal,
+};
+
+/// Longest time that a stop leaves connections in [`aquatic_net::tcp`].
+const STOP_LIMIT: Duration = Duration::from_secs(3);
 
 /// Not a test: what the other tests start.
 #[test]
@@ -72,7 +78,7 @@ fn a_unix_socket_serves_all_cores() {
     }
     assert!(is_even(counts), "{counts:?}");
 
-    let second = child::Child::start("lines", &environment).wait(Duration::from_secs(5));
+    let second = child::Child::start("lines", &environment).wait(PATIENCE);
     assert_eq!(second.code, Some(3));
     assert!(second.output.contains("cannot listen on the unix socket"), "{}", second.output);
     assert!(ask(&mut open[0], "who").is_some(), "the first one goes on");
@@ -92,20 +98,20 @@ fn both_families_can_share_a_socket() {
     let server = Server::start(&[("LISTEN", "[::]:0")]);
     let port = server.address.rsplit(':').next().unwrap();
     assert!(TcpStream::connect(format!("127.0.0.1:{port}")).is_err());
-    let second = child::Child::start("lines", &[("LISTEN", &server.address)]).wait(Duration::from_secs(5));
+    let second = child::Child::start("lines", &[("LISTEN", &server.address)]).wait(PATIENCE);
     assert!(second.output.contains("another program, or another instance"), "{}", second.output);
     server.stop();
 }
 
 #[test]
 fn connections_beyond_the_limit_are_closed_at_once() {
-    let server = Server::start(&[("CONNECTIONS", "20")]);
+    let server = Server::start(&[("CONNECTIONS", "20"), ("HEAD", FOREVER), ("IDLE", FOREVER)]);
     let mut open: Vec<_> = (0..20).map(|_| server.connect()).collect();
     assert!(open.iter_mut().all(|stream| core_of(stream).is_some()));
     // Silent connections are worth something to this service, however long they are.
-    pause(Duration::from_millis(800));
+    pause(Duration::from_millis(2000));
     for _ in 0..5 {
-        assert!(time_to_refusal(server.connect()) < Duration::from_secs(1));
+        assert!(time_to_refusal(server.connect()) < PATIENCE);
     }
     assert_eq!(server.refused("limit"), 5);
     assert_eq!(server.metric(Server::OPEN), 20);
@@ -121,10 +127,11 @@ fn connections_beyond_the_limit_are_closed_at_once() {
 
 #[test]
 fn connections_of_one_address_are_limited() {
-    let server = Server::start(&[("PER_ADDRESS", "3"), ("LISTEN", "0.0.0.0:0")]);
+    let limits = [("PER_ADDRESS", "3"), ("HEAD", FOREVER), ("IDLE", FOREVER)];
+    let server = Server::start(&[&limits[..], &[("LISTEN", "0.0.0.0:0")]].concat());
     let mut open: Vec<_> = (0..3).map(|_| server.connect()).collect();
     assert!(open.iter_mut().all(|stream| core_of(stream).is_some()));
-    assert!(time_to_refusal(server.connect()) < Duration::from_secs(1));
+    assert!(time_to_refusal(server.connect()) < PATIENCE);
     assert_eq!(server.refused("limit_per_address"), 1);
     let port = server.address.rsplit(':').next().unwrap();
     let other = connect_from("127.0.0.2", &format!("127.0.0.1:{port}"));
@@ -135,40 +142,40 @@ fn connections_of_one_address_are_limited() {
     server.stop();
 }
 
-fn connect_from(source: &str, to: &str) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let source: std::net::SocketAddr = format!("{source}:0").parse().unwrap();
-    socket.bind(&source.into()).unwrap();
-    let to: std::net::SocketAddr = to.parse().unwrap();
-    socket.connect(&to.into()).unwrap();
-    socket.into()
-}
+/// A deadline that no test waits for, in milliseconds.
+const FOREVER: &str = "600000";
 
-/// Not before the limit, and not much after it on a machine where other tests run, too.
+/// Not before the limit, and not so much after it that it could be another one.
 fn assert_about(time: Duration, limit: u64) {
     let limit = Duration::from_millis(limit);
-    assert!(time >= limit - Duration::from_millis(20) && time < limit + Duration::from_secs(2), "{time:?}");
+    assert!(time >= limit - Duration::from_millis(20) && time < limit + PATIENCE, "{time:?}");
 }
 
 #[test]
 fn who_takes_too_long_is_sent_away() {
-    let server = Server::start(&[("IDLE", "700"), ("HEAD", "1200")]);
+    let server = Server::start(&[("IDLE", "700"), ("HEAD", FOREVER)]);
+    let mut idle = server.connect();
+    let begin = now();
+    assert!(core_of(&mut idle).is_some());
+    time_to_end(&mut idle);
+    assert_about(begin.elapsed(), 700);
+    assert_eq!((server.timeouts("idle"), server.timeouts("head")), (1, 0));
+    server.until(Server::OPEN, 0);
+    server.stop();
+
+    let server = Server::start(&[("IDLE", FOREVER), ("HEAD", "1200")]);
     let begin = now();
     let mut silent = server.connect();
-    let mut idle = server.connect();
-    assert!(core_of(&mut idle).is_some());
-    assert_about(time_to_end(&mut idle), 700);
     time_to_end(&mut silent);
     assert_about(begin.elapsed(), 1200);
-
     // A head that comes byte by byte has no more time than one that comes at once.
-    let mut dribbling = server.connect();
     let begin = now();
-    while dribbling.write_all(b"x").is_ok() && begin.elapsed() < Duration::from_secs(10) {
-        pause(Duration::from_millis(100));
+    let mut dribbling = server.connect();
+    while dribbling.write_all(b"x").is_ok() && begin.elapsed() < PATIENCE {
+        pause(Duration::from_millis(250));
     }
     assert_about(begin.elapsed(), 1200);
-    assert_eq!((server.timeouts("idle"), server.timeouts("head")), (2, 1));
+    assert_eq!((server.timeouts("idle"), server.timeouts("head")), (1, 1));
     server.until(Server::OPEN, 0);
     server.stop();
 }
@@ -227,22 +234,26 @@ fn a_refused_request_does_not_destroy_its_own_answer() {
 
 #[test]
 fn a_stop_ends_idle_connections_and_lets_others_finish() {
-    let server = Server::start(&[]);
+    let server = Server::start(&[("IDLE", FOREVER), ("ANSWER", FOREVER)]);
     let mut idle: Vec<_> = (0..10).map(|_| server.connect()).collect();
     assert!(idle.iter_mut().all(|stream| core_of(stream).is_some()));
     let (mut busy, mut slow) = (server.connect(), server.connect());
-    busy.write_all(b"hold\n").unwrap();
     slow.write_all(b"h").unwrap();
-    pause(Duration::from_millis(300));
+    // It is being answered from the first line of the answer on.
+    assert_eq!(ask(&mut busy, "begin").as_deref(), Some("begun"));
+    let begin = now();
     server.child.signal(rustix::process::Signal::TERM);
     for stream in &mut idle {
-        assert!(time_to_end(stream) < Duration::from_millis(600));
+        time_to_end(stream);
     }
-    pause(Duration::from_millis(50));
-    assert!(TcpStream::connect(&server.address).is_err(), "nobody listens any more");
+    assert!(begin.elapsed() < STOP_LIMIT, "at once, not by the deadline of the stop: {:?}", begin.elapsed());
+    while TcpStream::connect(&server.address).is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "somebody still listens");
+        pause(Duration::from_millis(20));
+    }
     assert_eq!(read_line(&mut busy).as_deref(), Some("held"));
     assert_eq!(read_line(&mut busy), None);
-    let ended = server.child.wait(Duration::from_secs(5));
+    let ended = server.child.wait(PATIENCE);
     assert_eq!(ended.code, Some(0), "{}", ended.output);
     assert!(!ended.output.contains("did not finish"), "{}", ended.output);
     assert!(ended.output.contains("core 0 has served") && ended.output.contains("core 1 has served"));
@@ -256,10 +267,10 @@ fn running_out_of_descriptors_is_survived_without_spinning() {
     assert!(core_of(&mut healthy).is_some());
     let mut open: Vec<_> = (0..200).map(|_| server.connect()).collect();
     pause(Duration::from_millis(500));
-    let before = server.cpu_time();
+    let (before, begin) = (server.cpu_time(), now());
     pause(Duration::from_secs(2));
-    let used = server.cpu_time() - before;
-    assert!(used < Duration::from_millis(400), "{used:?} of processor time in two seconds");
+    let (used, passed) = (server.cpu_time() - before, begin.elapsed());
+    assert!(used < passed / 5, "{used:?} of processor time in {passed:?}");
     assert!(ask(&mut healthy, "who").is_some(), "those who are in are served");
     // Who still waits to be accepted gets no answer for now.
     let at_once = Some(Duration::from_millis(500));
@@ -268,7 +279,7 @@ fn running_out_of_descriptors_is_survived_without_spinning() {
     assert!((10..100).contains(&answered), "{answered} answered");
 
     drop(open);
-    let deadline = now() + Duration::from_secs(5);
+    let deadline = now() + PATIENCE;
     while core_of(&mut server.connect()).is_none() {
         assert!(now() < deadline, "not accepting again");
         pause(Duration::from_millis(50));
@@ -299,7 +310,6 @@ fn opening_and_dropping_leaves_nothing_behind() {
     let settle = || {
         pause(Duration::from_millis(2500));
         server.until(Server::OPEN, 1);
-        pause(Duration::from_millis(100));
     };
     round();
     settle();
@@ -311,8 +321,13 @@ fn opening_and_dropping_leaves_nothing_behind() {
         slowest = slowest.max(begin.elapsed());
     }
     settle();
-    assert_eq!(server.descriptors(), before);
+    // Those of the test's own requests for metrics may be open for a moment.
+    let begin = now();
+    while server.descriptors() > before {
+        assert!(begin.elapsed() < PATIENCE, "{} descriptors, {before} before", server.descriptors());
+        pause(Duration::from_millis(20));
+    }
     println!("slowest answer beside 2000 connections opened and dropped: {slowest:?}");
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    assert!(slowest < PATIENCE / 4, "{slowest:?}");
     server.stop();
 }

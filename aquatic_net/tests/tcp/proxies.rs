@@ -50,6 +50,33 @@ fn headers_in_single_bytes_are_understood() {
 }
 
 #[test]
+fn what_a_proxy_tells_of_its_own_encryption_is_skipped() {
+    let server = Server::start(&[TRUSTED, REFUSE]);
+    let header = |len: u16| {
+        let more = vec![b'c'; usize::from(len) - 12 - 3];
+        let detail = [&[0x20][..], &(len - 12 - 3).to_be_bytes(), &more].concat();
+        let fixed = [&V2[..14], &len.to_be_bytes(), &V2[16..]].concat();
+        [fixed, detail, b"who\n".to_vec()].concat()
+    };
+    // Certificates of clients, and the longest header that HAProxy sends by default.
+    for len in [1000, 4096, 16 * 1024 - 16] {
+        let mut stream = server.connect();
+        // The second half comes by itself.
+        let header = header(len);
+        let (first, second) = header.split_at(header.len() / 2);
+        stream.write_all(first).unwrap();
+        pause(Duration::from_millis(20));
+        stream.write_all(second).unwrap();
+        assert!(read_line(&mut stream).unwrap().contains(CLIENT), "{len}");
+    }
+    let mut stream = server.connect();
+    stream.write_all(&header(16 * 1024 - 15)).unwrap();
+    assert_eq!(read_line(&mut stream), None);
+    assert_eq!(server.refused("proxy_header_malformed"), 1);
+    server.stop();
+}
+
+#[test]
 fn the_header_comes_before_tls() {
     let authority = Authority::new();
     let server = Server::start(&[TRUSTED, REFUSE, authority.setting()]);
@@ -88,16 +115,21 @@ fn a_missing_header_is_refused_or_made_up_for() {
 
 #[test]
 fn an_address_that_no_peer_can_have_names_nobody() {
-    let hosts = ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.9.9.9"];
-    let header = |host| format!("PROXY TCP4 {host} 192.0.2.1 4660 443\r\nwho\n");
+    let v4 = ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.9.9.9"];
+    let v6 = ["100::1", "::127.0.0.1", "64:ff9b::127.0.0.1", "2002:7f00:1::", "2002:e000:1::"];
+    let hosts = || v4.into_iter().chain(v6);
+    let header = |host: &str| match host.contains(':') {
+        false => format!("PROXY TCP4 {host} 192.0.2.1 4660 443\r\nwho\n"),
+        true => format!("PROXY TCP6 {host} 2001:db8::1 4660 443\r\nwho\n"),
+    };
     let own = ("TRUSTED", "127.0.0.1");
     let server = Server::start(&[own, REFUSE]);
-    for host in hosts {
+    for host in hosts() {
         let mut stream = server.connect();
         stream.write_all(header(host).as_bytes()).unwrap();
         assert_eq!(read_line(&mut stream), None, "{host}");
     }
-    assert_eq!(server.refused("proxy_header_unusable"), hosts.len() as u64);
+    assert_eq!(server.refused("proxy_header_unusable"), hosts().count() as u64);
     let mut stream = server.connect();
     stream.write_all(header("127.0.0.1").as_bytes()).unwrap();
     assert!(read_line(&mut stream).unwrap().contains("Address(127.0.0.1:4660)"), "on the proxy's host");

@@ -16,7 +16,7 @@ use rustls::{
 };
 use tempfile::TempDir;
 
-use crate::client::{Server, ask, core_of, now, pause, time_to_end};
+use crate::client::{PATIENCE, Server, ask, core_of, now, pause, time_to_end};
 
 pub(crate) type Secure = StreamOwned<ClientConnection, TcpStream>;
 
@@ -42,8 +42,15 @@ impl Authority {
     }
 
     fn write(&self, pair: &CertifiedKey<KeyPair>) {
-        fs::write(self.path().join("cert.pem"), pair.cert.pem()).unwrap();
-        fs::write(self.path().join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
+        self.replace("cert.pem", &pair.cert.pem());
+        self.replace("key.pem", &pair.signing_key.serialize_pem());
+    }
+
+    /// Replaces a file by renaming another one, so that nobody reads half of it.
+    fn replace(&self, name: &str, text: &str) {
+        let new = self.path().join("new.pem");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, self.path().join(name)).unwrap();
     }
 
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
@@ -149,7 +156,7 @@ fn a_new_certificate_leaves_open_connections_alone() {
     assert_eq!(certificate_of(&open), first);
 
     // The certificate alone does not fit to the key that is there.
-    fs::write(authority.path().join("cert.pem"), second.cert.pem()).unwrap();
+    authority.replace("cert.pem", &second.cert.pem());
     server.child.signal(rustix::process::Signal::USR1);
     server.child.expect("the old TLS certificate stays in use: the private key in ");
     let mut stream = secure(server.connect(), &fresh());
@@ -157,7 +164,7 @@ fn a_new_certificate_leaves_open_connections_alone() {
     assert_eq!(certificate_of(&stream), first);
 
     // Without a signal: the files are looked at.
-    fs::write(authority.path().join("key.pem"), second.signing_key.serialize_pem()).unwrap();
+    authority.replace("key.pem", &second.signing_key.serialize_pem());
     server.child.expect("TLS certificate read again: ");
     for _ in 0..8 {
         let mut stream = secure(server.connect(), &fresh());
@@ -168,16 +175,19 @@ fn a_new_certificate_leaves_open_connections_alone() {
     let mut resumed = secure(server.connect(), &config);
     assert!(core_of(&mut resumed).is_some());
     assert_eq!(resumed.conn.handshake_kind(), Some(HandshakeKind::Resumed), "its session is still known");
-    assert_eq!(server.metric("aquatic_certificate_reloads_total{outcome=\"failed\"}"), 1);
-    assert_eq!(server.metric("aquatic_certificate_reloads_total{outcome=\"done\"}"), 1);
+    // The files are looked at about when the signal comes, too, so that either may happen twice.
+    for outcome in ["failed", "done"] {
+        let reloads = server.metric(&format!("aquatic_certificate_reloads_total{{outcome=\"{outcome}\"}}"));
+        assert!((1..=2).contains(&reloads), "{outcome}: {reloads}");
+    }
     server.stop();
 }
 
 #[test]
 fn a_key_of_another_certificate_refuses_to_start() {
     let authority = Authority::new();
-    fs::write(authority.path().join("key.pem"), generate().signing_key.serialize_pem()).unwrap();
-    let ended = crate::child::Child::start("lines", &[authority.setting()]).wait(Duration::from_secs(5));
+    authority.replace("key.pem", &generate().signing_key.serialize_pem());
+    let ended = crate::child::Child::start("lines", &[authority.setting()]).wait(PATIENCE);
     assert_eq!(ended.code, Some(3));
     assert!(ended.output.contains("does not belong to the first certificate"), "{}", ended.output);
 }
@@ -185,7 +195,8 @@ fn a_key_of_another_certificate_refuses_to_start() {
 #[test]
 fn handshakes_have_a_deadline_and_garbage_an_end() {
     let authority = Authority::new();
-    let server = Server::start(&[authority.setting(), ("HANDSHAKE", "1000"), ("HANDSHAKES", "4")]);
+    let server =
+        Server::start(&[authority.setting(), ("HANDSHAKE", "1000"), ("HANDSHAKES", "4"), ("HEAD", "600000")]);
     let config = authority.client();
     let mut healthy = secure(server.connect(), &config);
     assert!(core_of(&mut healthy).is_some());
@@ -202,14 +213,14 @@ fn handshakes_have_a_deadline_and_garbage_an_end() {
         time_to_end(stream);
     }
     let took = begin.elapsed();
-    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
+    assert!(took > Duration::from_millis(900) && took < PATIENCE, "{took:?}");
     assert_eq!((server.refused("handshakes"), server.evicted("handshakes")), (0, 0));
     assert_eq!(server.timeouts("handshake"), 61);
 
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 5000], &[0x16; 300]] {
         let mut stream = server.connect();
         stream.write_all(garbage).unwrap();
-        assert!(time_to_end(&mut stream) < Duration::from_secs(3));
+        assert!(time_to_end(&mut stream) < PATIENCE);
     }
     let mut stream = secure(server.connect(), &config);
     assert!(core_of(&mut stream).is_some(), "slots have come back");

@@ -1,7 +1,7 @@
 //! A service that answers lines, set up through the environment; each test starts it in a process of its own.
 //!
-//! "who" is answered with core and peer, "hold" after a while, "big" with a lot, "bye" is the last. A line of
-//! more than 100 bytes is refused.
+//! "who" is answered with core and peer, "hold" after a while, "begin" at once and again after a while, "big"
+//! with a lot, "bye" is the last. A line of more than 100 bytes is refused.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -167,6 +167,9 @@ async fn answer(core: Rc<Core>, mut connection: Connection) {
             }
         };
         connection.deadline().enter(Phase::Answer);
+        if line == b"begin\n" && connection.send(b"begun\n").await.is_err() {
+            return;
+        }
         let is_last = line == b"bye\n" || connection.deadline().is_stopping();
         if connection.send(&reply(&core, &connection, &line).await).await.is_err() {
             return;
@@ -189,7 +192,7 @@ async fn reply(core: &Rc<Core>, connection: &Connection, line: &[u8]) -> Vec<u8>
             format!("{} {:?} {:?}\n", core.index(), connection.peer(), connection.socket_peer()).into_bytes()
         }
         b"big\n" => vec![b'x'; BIG],
-        b"hold\n" => {
+        b"hold\n" | b"begin\n" => {
             core.sleep(Duration::from_millis(1000)).await;
             b"held\n".to_vec()
         }

@@ -230,7 +230,12 @@ fn an_address_with_too_many_connections_loses_its_longest_wait() {
     assert!(handles[2].expired() && !handles[0].expired() && !handles[3].expired());
     assert!(deadlines.evict_oldest_waiter_of(ours) && !deadlines.evict_oldest_waiter_of(ours));
     assert!(!handles[1].expired(), "it does not wait for its client");
-    assert_eq!(deadlines.counters.evicted_for_address.get(), 2);
+    handles[1].enter(Phase::Idle);
+    assert!(!deadlines.evict_oldest_waiter_of(ours), "not before it has waited");
+    assert!(deadlines.evict_oldest_waiter_of(theirs), "the search is not given up for other addresses");
+    pass(&deadlines, seconds(1));
+    assert!(deadlines.evict_oldest_waiter_of(ours) && handles[1].expired());
+    assert_eq!(deadlines.counters.evicted_for_address.get(), 4);
 }
 
 #[test]
