@@ -113,7 +113,8 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
         breakers,
     };
     let services = receivers.into_iter().zip(breaker_receivers).map(on_core).collect();
-    summary::log(config, mode, engine.cores());
+    let (summed_up, cores) = (config.clone(), engine.cores());
+    engine.when_started(move || summary::log(&summed_up, mode, cores));
     engine.run(services)?;
     Ok(())
 }

@@ -15,7 +15,7 @@ use aquatic_net::tcp::{TlsError, TlsFiles, check_unix_socket};
 use aquatic_runtime::cores::{self, CorePlanError};
 use aquatic_runtime::{privileges, state_directory};
 use aquatic_status::StatusConfig;
-use aquatic_tracker::SharedAccessList;
+use aquatic_tracker::{SharedAccessList, export};
 
 use crate::config::{Mode, TrackerConfig};
 use crate::control;
@@ -68,6 +68,7 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
     if let Err(error) = BlockList::load(&config.rate_limits.block_list_path) {
         problems.push(Problem::new(RateLimitsConfig::block_list_path, error.to_string()));
     }
+    export::check(&config.exports, &config.privileges, problems);
     if config.serves_tls(mode) && config.network.acme.is_empty() {
         check_tls(&config.network, problems);
     }
@@ -78,6 +79,8 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
         problems.push(Problem::new(key, text));
     }
     if config.cluster.is_enabled()
+        // An empty path has been reported.
+        && !config.cluster.secret_file.as_os_str().is_empty()
         && let Err(Unusable { key, text }) = Access::read(&config.cluster)
     {
         problems.push(Problem::new(key, text));
@@ -94,6 +97,10 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
 
 fn check_tls(network: &NetworkConfig, problems: &mut Vec<Problem>) {
     let files = TlsFiles::of(network);
+    // Empty paths have been reported.
+    if files.has_empty_path() {
+        return;
+    }
     for error in files.check() {
         let is_key = match &error {
             TlsError::Unreadable(path, _) | TlsError::NotPem(path, _) => *path == files.private_key,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use aquatic_cli_helpers::changes::{Change, adopt, changes};
 use aquatic_cli_helpers::{ConfigFlags, load, logger};
 use aquatic_common::config::LogLevel;
+use aquatic_common::files;
 use aquatic_common::settings::Scope;
 use aquatic_metrics::{Counter, names};
 use aquatic_runtime::{Engine, Periodic, ReloadTrigger};
@@ -105,7 +107,15 @@ impl ConfigReloader {
 
     /// Reads the configuration again and applies it. Returns what has changed. After an error, nothing has.
     fn try_reload(&mut self) -> anyhow::Result<String> {
-        let new = load(self.flags.config.as_deref(), &self.flags.set, &self.mode)?;
+        let path = self.flags.config.as_deref();
+        // At a start, the configuration may come through a pipe.
+        if let Some(path) = path
+            && let Err(error) = files::about_regular(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            anyhow::bail!("configuration file {} cannot be read: {error}", path.display());
+        }
+        let new = load(path, &self.flags.set, &self.mode)?;
         let mut changes = changes(&self.current, &new)?;
         changes.retain(|change| self.mode.reads(&change.key));
         let is_live = |key: &str| applies(key) == Applies::OnReload;

@@ -234,6 +234,9 @@ fn help_and_version_go_to_stdout() {
         assert!(run.stdout.contains("Examples:"), "{}", run.stdout);
         assert!(aquatic(&["udp", flag]).stdout.contains("--check-config"));
     }
+    assert_eq!(aquatic(&["help"]).stdout, aquatic(&["--help"]).stdout);
+    assert_eq!(aquatic(&["help", "ctl", "ban"]).stdout, aquatic(&["ctl", "ban", "--help"]).stdout);
+    assert_eq!(aquatic(&["help", "nothing"]).code, Some(2));
     for flag in ["-v", "-V", "--version"] {
         for args in [&[flag][..], &["udp", flag]] {
             let run = aquatic(args);

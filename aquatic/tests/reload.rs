@@ -469,3 +469,59 @@ fn files_that_are_lost_with_the_privileges_are_named_at_the_start() {
         assert_eq!(tracker.end().0, Some(0));
     }
 }
+
+#[test]
+fn what_is_no_regular_file_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (blocked, allowed) = (path("blocked"), path("allowed"));
+    fs::write(&blocked, "192.0.2.0/24\n").unwrap();
+    fs::write(&allowed, format!("{A}\n")).unwrap();
+    let text = format!(
+        "rate_limits.block_list_path = {blocked:?}\naccess_list.mode = 'allow'\naccess_list.path = {allowed:?}\n"
+    );
+    let files = [path("tracker.toml"), blocked, allowed];
+    let mut fixture = Fixture::start_in(directory, "http", &text);
+    let kept: Vec<_> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+    // Reading one without a writer never ends.
+    for (file, content) in files.iter().zip(kept) {
+        fs::remove_file(file).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(file).status().unwrap();
+        assert!(made.success());
+        fixture.tracker.signal("HUP");
+        fixture.tracker.wait_for_log("it is not a regular file");
+        fs::remove_file(file).unwrap();
+        fs::write(file, content).unwrap();
+    }
+    fixture.tracker.signal("HUP");
+    fixture.tracker.wait_for_log("block list reloaded: 1 networks");
+    fixture.tracker.signal("TERM");
+    assert_eq!(fixture.tracker.end().0, Some(0));
+}
+
+#[test]
+fn a_start_that_fails_is_not_called_ready() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("none/torrents.csv");
+    let exports = format!("exports.path={}", missing.display());
+    let checked = service("udp", &[&USUAL[..], &[&exports]].concat()).arg("--check-config").output().unwrap();
+    let told = String::from_utf8(checked.stdout).unwrap() + &String::from_utf8(checked.stderr).unwrap();
+    assert!(checked.status.code() == Some(1) && told.contains("exports.path"), "{told}");
+    let tls = ["network.enable_tls=true"];
+    let checked = service("http", &[&USUAL[..], &tls].concat()).arg("--check-config").output().unwrap();
+    let told = String::from_utf8(checked.stdout).unwrap() + &String::from_utf8(checked.stderr).unwrap();
+    assert!(!told.contains("cannot read"), "empty paths are reported once: {told}");
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "needs to be root");
+        return;
+    }
+    // As nobody, who cannot become somebody else.
+    let settings = [&USUAL[..], &["privileges.drop_privileges=true"]].concat();
+    let tracker = service("udp", &settings);
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(tracker.get_program());
+    let output = command.args(tracker.get_args()).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("was not started as root") && !log.contains("ready: "), "{log}");
+}

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aquatic_common::config::AcmeConfig;
+use aquatic_common::files;
 use aquatic_probe::https::{self, HttpsClient};
 use aquatic_probe::{Scheme, Target, response};
 use bytes::Bytes;
@@ -20,6 +21,9 @@ use rustls::pki_types::pem::PemObject;
 
 /// Longest time for a request and its reply.
 const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Maximum size of the file of root certificates in bytes.
+const MAX_ROOTS: u64 = 8 << 20;
 
 /// Type of the documents in which an authority says what it refuses (RFC 7807).
 const PROBLEM: &str = "application/problem+json";
@@ -156,8 +160,8 @@ fn roots(config: &AcmeConfig) -> anyhow::Result<RootCertStore> {
     }
     let unusable =
         |what: String| anyhow::anyhow!("{} = {path:?}: {what}", AcmeConfig::root_certificates_path);
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?;
-    for certificate in certificates {
+    let content = files::read_bounded(path, MAX_ROOTS).map_err(|error| unusable(error.to_string()))?;
+    for certificate in CertificateDer::pem_slice_iter(&content) {
         let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
         roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
     }

@@ -174,8 +174,8 @@ impl AcmeChanges {
     }
 }
 
-/// Reads the files that the configuration names: certificates that the authority is verified with, and the key
-/// of an external account.
+/// Reads the files that the configuration names: certificates that the authority is verified with, and the
+/// key of an external account.
 ///
 /// # Errors
 /// What is wrong with them, by key.

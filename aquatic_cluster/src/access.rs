@@ -6,12 +6,16 @@ use std::time::Duration;
 
 pub use aquatic_common::config::Unusable;
 use aquatic_common::config::{ClusterConfig, NatsServer, read_secret_file};
+use aquatic_common::files;
 use async_nats::ConnectOptions;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::seal::{MAX_SECRET, MIN_SECRET, Secret};
+
+/// Longest file of certificates that is read, in bytes.
+const MAX_FILE: u64 = 8 << 20;
 
 /// Longest time for a connection to a NATS server, with TLS and login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -170,14 +174,18 @@ fn read_tls(config: &ClusterConfig) -> Result<ClientConfig, Unusable> {
     }
     let chain = read_certificates(ClusterConfig::certificate_file, &config.certificate_file)?;
     let (key, path) = (ClusterConfig::key_file, config.key_file.as_path());
-    let private = PrivateKeyDer::from_pem_file(path).map_err(|error| Unusable::new(key, path, error))?;
+    let private = read(key, path)?;
+    let private = PrivateKeyDer::from_pem_slice(&private).map_err(|error| Unusable::new(key, path, error))?;
     builder.with_client_auth_cert(chain, private).map_err(|error| Unusable::new(key, path, error))
 }
 
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, Unusable> {
+    files::read_bounded(path, MAX_FILE).map_err(|error| Unusable::new(key, path, error))
+}
+
 fn read_certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| Unusable::new(key, path, error))?;
-    let certificates: Result<Vec<_>, _> = certificates.collect();
+    let content = read(key, path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
     let certificates = certificates.map_err(|error| Unusable::new(key, path, error))?;
     if certificates.is_empty() {
         return Err(Unusable::new(key, path, "there is no certificate in it"));

@@ -1,8 +1,8 @@
 //! Types and rules that several parts of the tracker share: info hashes and peer ids, peer addresses,
-//! announce events, coarse time, background expiry, the access list, loads of sources, breakers, the
-//! declaration of settings, and the sections of settings that several protocols read. A rule that two
-//! protocols need belongs here the first time it is written. Sockets, clocks, randomness, executors, log
-//! lines, and anything that only one protocol needs do not.
+//! announce events, coarse time, reading files that settings name, background expiry, the access list, loads
+//! of sources, breakers, the declaration of settings, and the sections of settings that several protocols
+//! read. A rule that two protocols need belongs here the first time it is written. Sockets, clocks,
+//! randomness, executors, log lines, and anything that only one protocol needs do not.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -15,6 +15,7 @@ pub mod config;
 mod configuration_error;
 mod event;
 pub mod expiry;
+pub mod files;
 mod identity;
 mod info_hash_set;
 pub mod load_table;

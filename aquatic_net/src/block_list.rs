@@ -2,8 +2,7 @@
 //! a whole.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use aquatic_common::config::RateLimitsConfig;
 use aquatic_common::prefix::BadPrefixLines;
-use aquatic_common::{Prefix, PrefixSet};
+use aquatic_common::{Prefix, PrefixSet, files};
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::Periodic;
 use arc_swap::ArcSwap;
@@ -117,6 +116,10 @@ impl BlockList {
         Ok(len)
     }
 
+    fn has_file(&self) -> bool {
+        !self.path.lock().unwrap_or_else(PoisonError::into_inner).as_os_str().is_empty()
+    }
+
     /// Blocks a network by hand, besides those of the file, or changes when that ends. Returns whether it was
     /// blocked by hand before.
     ///
@@ -211,12 +214,8 @@ fn read(path: PathBuf) -> Result<PrefixSet, BlockListError> {
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!("it is larger than {MAX_BYTES} bytes")));
-    }
-    Ok(text)
+    let content = files::read_bounded(path, MAX_BYTES)?;
+    String::from_utf8(content).map_err(|_| io::Error::other("it is not UTF-8 text"))
 }
 
 /// Reloads the block list, in the main thread, and logs and counts the results.
@@ -247,6 +246,9 @@ impl Periodic for BlockListReloader {
 
     fn reload(&mut self) {
         let was_empty = self.list.is_empty();
+        if was_empty && !self.list.has_file() {
+            return;
+        }
         match self.list.reload() {
             Ok(len) => {
                 self.done.add(1);

@@ -116,9 +116,20 @@ fn distrusted(error: &io::Error) -> io::Error {
         Some(fault @ rustls::Error::InvalidCertificate(_)) => {
             format!("the certificate of the server is not trusted: {}", explain(fault))
         }
-        _ => format!("the TLS handshake failed: {error}"),
+        _ => failed_handshake(error),
     };
     io::Error::new(error.kind(), text)
+}
+
+/// What is said of a TLS handshake that has failed.
+pub(crate) fn failed_handshake(error: &io::Error) -> String {
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match fault {
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            "this port does not speak TLS; try http:// or ws://".to_owned()
+        }
+        _ => format!("the TLS handshake failed: {error}"),
+    }
 }
 
 fn head(target: &Target, request: &Request<'_>) -> Vec<u8> {

@@ -9,6 +9,7 @@ use aquatic_cli_helpers::report::Verdict;
 use rustls::ClientConnection;
 
 use crate::clock::{Deadline, Stopwatch};
+use crate::https::failed_handshake;
 use crate::target::Target;
 use crate::tls::Judge;
 use crate::{Facts, Failed, Options, Rows};
@@ -92,7 +93,7 @@ impl Connection {
                     return Err(Failed::new("certificate", text));
                 }
                 (_, Err(error)) => {
-                    return Err(Failed::new("tls", format!("the TLS handshake failed: {error}")));
+                    return Err(Failed::new("tls", failed_handshake(&error)));
                 }
             };
             match (rows, judge.verdict()) {

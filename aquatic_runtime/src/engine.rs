@@ -171,6 +171,7 @@ pub struct Engine {
     periodic: Vec<Box<dyn Periodic>>,
     side_threads: Vec<(String, Work)>,
     before_stop: Vec<StopHook>,
+    when_started: Option<Box<dyn FnOnce() + Send>>,
     notifier: Notifier,
     listeners: ListenSockets,
     serving: Serving,
@@ -250,6 +251,7 @@ impl Engine {
             periodic: vec![Box::new(LargePages::new())],
             side_threads: Vec::new(),
             before_stop: Vec::new(),
+            when_started: None,
             notifier: Notifier::from_environment(),
             listeners,
             serving: Serving::new(offer.is_some())
@@ -371,6 +373,11 @@ impl Engine {
         self.before_stop.push(Box::new(begin));
     }
 
+    /// Sets what is to be done once all cores serve, before anything else happens.
+    pub fn when_started(&mut self, act: impl FnOnce() + Send + 'static) {
+        self.when_started = Some(Box::new(act));
+    }
+
     /// Drops privileges, starts the cores and runs until the process is told to stop. `services` has one
     /// element per core, in core order. Returns `Ok` after a stop that was asked for.
     ///
@@ -408,6 +415,9 @@ impl Engine {
             self.supervisor.spawn(&name, work).map_err(EngineError::Thread)?;
         }
         let (control, early) = start_cores(&self, services, filter.as_ref(), predecessor.is_none())?;
+        if let Some(act) = self.when_started.take() {
+            act();
+        }
         let has_predecessor = predecessor.is_some();
         if let Some(predecessor) = predecessor {
             self.begin_takeover(predecessor, &control, filter)?;

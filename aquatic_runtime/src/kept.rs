@@ -177,8 +177,8 @@ pub(crate) fn resume(directory: &StateDirectory, now: Moment) -> io::Result<Kept
     let written = directory.replace(NAME, |file| file.write_all(&record.encode()));
     if let Err(error) = &written {
         log::error!(
-            "{} cannot be written: {error}. Free some space on the disk, or clients may have to request new connection \
-             ids after the next restart",
+            "{} cannot be written: {error}. Free some space on the disk, or remove what stands in its place, or clients \
+             may have to request new connection ids after the next restart",
             path.display()
         );
     }

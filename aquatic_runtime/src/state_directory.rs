@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,10 +50,15 @@ impl fmt::Display for StateDirectoryError {
         match self {
             Self::Unusable(path, error) => {
                 let path = path.display();
-                write!(
-                    f,
-                    "{KEY} = \"{path}\" cannot be opened: {error}. Create the directory, or leave the key empty"
-                )
+                let is = |kind| error.kind() == kind;
+                let remedy = if is(ErrorKind::NotADirectory) {
+                    "Name a directory"
+                } else if is(ErrorKind::PermissionDenied) {
+                    "Let the user that starts the tracker read it and pass through the directories above it"
+                } else {
+                    "Create the directory"
+                };
+                write!(f, "{KEY} = \"{path}\" cannot be opened: {error}. {remedy}, or leave the key empty")
             }
             Self::NotWritable { path, user, why } => {
                 let path = path.display();
@@ -173,7 +178,7 @@ impl StateDirectory {
             Err(error) => return Err(error.into()),
         };
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
         }
         Ok(Some(file))
     }

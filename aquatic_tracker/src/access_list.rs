@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use aquatic_common::access_list::{ListParser, ParseListError};
 use aquatic_common::config::AccessListConfig;
-use aquatic_common::{AccessList, AccessListMode, InfoHash, SetChange};
+use aquatic_common::{AccessList, AccessListMode, InfoHash, SetChange, files};
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::Periodic;
 use arc_swap::{ArcSwap, Guard};
@@ -231,8 +231,8 @@ fn read(config: &AccessListConfig) -> Result<AccessList, AccessListError> {
 }
 
 fn parse_file(path: &Path) -> io::Result<ListParser> {
+    let mut parser = ListParser::new(files::about_regular(path)?.len());
     let mut file = File::open(path)?;
-    let mut parser = ListParser::new(file.metadata()?.len());
     let mut buffer = vec![0; READ_BYTES];
     loop {
         match file.read(&mut buffer) {

@@ -14,7 +14,7 @@ pub mod sorting;
 mod thread;
 
 pub use self::core::{CoreExports, TorrentCounts};
-pub use self::thread::prepare;
+pub use self::thread::{check, prepare};
 
 use aquatic_common::InfoHash;
 

@@ -12,10 +12,10 @@ mod upgrade;
 use std::process::ExitCode;
 
 use aquatic_cli_helpers::{ConfigFlags, run_scoped};
-use clap::Subcommand;
+use clap::{Parser, Subcommand};
 
-use crate::compose;
 use crate::config::Mode;
+use crate::{Cli, compose};
 
 /// What the program is asked to do.
 #[derive(Debug, Subcommand)]
@@ -44,6 +44,12 @@ pub(crate) enum Command {
     /// Write the manual pages into a directory
     #[command(hide = true)]
     Man(manual::Manual),
+    /// Print the help of a subcommand, as --help does
+    #[command(hide = true)]
+    Help {
+        /// The subcommand
+        subcommand: Vec<String>,
+    },
 }
 
 impl Command {
@@ -61,6 +67,11 @@ impl Command {
             Self::Probe(probe) => probe.run(),
             Self::Completions(completions) => completions.run().into(),
             Self::Man(manual) => manual.run().into(),
+            Self::Help { subcommand } => {
+                let line = ["aquatic".to_owned()].into_iter().chain(subcommand).chain(["--help".to_owned()]);
+                // It prints the help, or what is wrong, and ends the process.
+                Cli::parse_from(line).command.run()
+            }
         }
     }
 }

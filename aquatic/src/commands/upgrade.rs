@@ -49,42 +49,57 @@ impl Upgrade {
             }
         };
         let directory = Some(config.state_directory).filter(|path| !path.as_os_str().is_empty());
-        match self.request(directory.as_deref()) {
+        let outcome = self.process(directory.as_deref()).and_then(|number| {
+            request(number, directory.as_deref()).map_err(|error| (ExitStatus::Failure, error))
+        });
+        match outcome {
             Ok(text) => print_to_stdout(format!("{text}\n").as_bytes()),
-            Err(error) => {
+            Err((status, error)) => {
                 complain(&error);
-                ExitStatus::Failure
+                status
             }
         }
     }
 
-    fn request(&self, directory: Option<&Path>) -> Result<String, String> {
-        let number = match (self.pid, directory) {
-            (Some(pid), _) => pid,
-            (None, Some(directory)) => read_pid(&directory.join(PID_FILE))?,
-            (None, None) => {
-                return Err(
-                    "name the configuration of the running tracker (-c FILE), if it has a state_directory, \
-                            or its process (--pid PID)"
-                        .to_owned(),
-                );
+    /// The number of the process to upgrade.
+    fn process(&self, directory: Option<&Path>) -> Result<i32, (ExitStatus, String)> {
+        match (self.pid, directory, &self.config) {
+            (Some(pid), _, _) => Ok(pid),
+            (None, Some(directory), _) => {
+                read_pid(&directory.join(PID_FILE)).map_err(|error| (ExitStatus::Failure, error))
             }
-        };
-        let pid = Pid::from_raw(number).ok_or_else(|| format!("{number} is not the number of a process"))?;
-        if !catches_signal(pid)? {
-            return Err(format!("process {number} is no tracker that can be upgraded; restart it instead"));
+            (None, None, Some(path)) => {
+                let text = format!(
+                    "{} has no state_directory, in which the running tracker would be named; name its process (--pid \
+                     PID)",
+                    path.display()
+                );
+                Err((ExitStatus::BadUsage, text))
+            }
+            (None, None, None) => {
+                let text = "name the configuration of the running tracker (-c FILE), if it has a state_directory, or its \
+                            process (--pid PID)";
+                Err((ExitStatus::BadUsage, text.to_owned()))
+            }
         }
-        let outcome = directory.map(|directory| directory.join(OUTCOME_FILE));
-        let before = outcome.as_deref().and_then(stamp);
-        kill_process(pid, Signal::USR2).map_err(|error| {
-            format!("process {number} cannot be signalled: {error}. Run this as its user, or as root")
-        })?;
-        match outcome {
-            Some(path) => wait(pid, &path, before),
-            None => Ok(format!(
-                "process {number} has been told to upgrade. Without a state_directory only its log tells the outcome"
-            )),
-        }
+    }
+}
+
+fn request(number: i32, directory: Option<&Path>) -> Result<String, String> {
+    let pid = Pid::from_raw(number).ok_or_else(|| format!("{number} is not the number of a process"))?;
+    if !catches_signal(pid)? {
+        return Err(format!("process {number} is no tracker that can be upgraded; restart it instead"));
+    }
+    let outcome = directory.map(|directory| directory.join(OUTCOME_FILE));
+    let before = outcome.as_deref().and_then(stamp);
+    kill_process(pid, Signal::USR2).map_err(|error| {
+        format!("process {number} cannot be signalled: {error}. Run this as its user, or as root")
+    })?;
+    match outcome {
+        Some(path) => wait(pid, &path, before),
+        None => Ok(format!(
+            "process {number} has been told to upgrade. Without a state_directory only its log tells the outcome"
+        )),
     }
 }
 

@@ -1,10 +1,11 @@
 //! Files that hold a secret.
 
 use std::fmt::Display;
-use std::fs;
 use std::io::{Error, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use crate::files;
 
 /// Longest file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -54,14 +55,11 @@ pub fn read_secret_file(
         };
         Unusable::new(key, path, format!("{error}{remedy}"))
     };
-    let about = fs::metadata(path).map_err(unreadable)?;
-    if about.len() > MAX_FILE {
-        return Err(Unusable::new(key, path, format!("it has more than {MAX_FILE} bytes")));
-    }
+    let about = files::about_regular(path).map_err(unreadable)?;
     if about.permissions().mode() & READABLE_FOR_ALL != 0 {
         warnings.push(format!("{key} = {path:?}: every user of this machine can read it; chmod o= {path:?}"));
     }
-    let mut content = fs::read(path).map_err(unreadable)?;
+    let mut content = files::read_bounded(path, MAX_FILE).map_err(unreadable)?;
     content.truncate(content.trim_ascii_end().len());
     Ok(content)
 }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aquatic_common::config::{NetworkConfig, PrivilegesConfig};
+use aquatic_common::files;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -31,6 +32,9 @@ use aquatic_runtime::clock::calendar_seconds;
 
 /// Most plaintext and most ciphertext a connection holds back when its socket takes no more.
 pub(super) const BUFFER_LIMIT: usize = 16 * 1024;
+
+/// Maximum size of the file of certificate or key in bytes.
+const MAX_FILE: u64 = 1 << 20;
 
 /// Time between two looks at the files.
 const FILE_INTERVAL: Duration = Duration::from_secs(10);
@@ -59,6 +63,12 @@ impl TlsFiles {
             certificate: network.tls_certificate_path.clone(),
             private_key: network.tls_private_key_path.clone(),
         }
+    }
+
+    /// Whether certificate or key is not named.
+    #[must_use]
+    pub fn has_empty_path(&self) -> bool {
+        [&self.certificate, &self.private_key].iter().any(|path| path.as_os_str().is_empty())
     }
 
     /// All that is wrong with the files: with each of them, or with both together.
@@ -400,23 +410,24 @@ fn server_config(
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let sections =
-        CertificateDer::pem_file_iter(path).map_err(|error| explain(path, error, TlsError::NoCertificate))?;
-    let chain = sections
+    let content = read_file(path)?;
+    let chain = CertificateDer::pem_slice_iter(&content)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| explain(path, error, TlsError::NoCertificate))?;
     if chain.is_empty() { Err(TlsError::NoCertificate(path.to_owned())) } else { Ok(chain) }
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| explain(path, error, TlsError::NoKey))
+    PrivateKeyDer::from_pem_slice(&read_file(path)?).map_err(|error| explain(path, error, TlsError::NoKey))
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+    files::read_bounded(path, MAX_FILE).map_err(|error| TlsError::Unreadable(path.to_owned(), error))
 }
 
 fn explain(path: &Path, error: pem::Error, nothing: fn(PathBuf) -> TlsError) -> TlsError {
     let path = path.to_owned();
-    if let pem::Error::Io(error) = error {
-        TlsError::Unreadable(path, error)
-    } else if matches!(error, pem::Error::NoItemsFound) {
+    if matches!(error, pem::Error::NoItemsFound) {
         nothing(path)
     } else {
         TlsError::NotPem(path, error.to_string())

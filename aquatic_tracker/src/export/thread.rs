@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use aquatic_common::ConfigurationError;
 use aquatic_common::config::{ExportsConfig, PrivilegesConfig, StatisticsConfig};
+use aquatic_common::settings::Problem;
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Registry, names};
 use aquatic_runtime::clock::{Epoch, calendar_seconds};
 use aquatic_runtime::{Engine, MailboxSender, StateDirectory, StateDirectoryError, mailboxes};
@@ -63,8 +64,7 @@ pub fn prepare(
 ) -> anyhow::Result<Option<Vec<CoreExports>>> {
     let registry = engine.registry().clone();
     let mut jobs = Vec::new();
-    if let Some((directory, name)) = exports.file() {
-        let directory = StateDirectory::open_shared(&directory, privileges).map_err(explain)?;
+    if let Some((directory, name)) = open(exports, privileges)? {
         let job = FileJob {
             directory,
             name,
@@ -86,6 +86,22 @@ pub fn prepare(
     let exports = ExportThread { cores, epoch: engine.epoch() };
     engine.add_side_thread("aquatic-exports", move || exports.run(jobs));
     Ok(Some(receivers.into_iter().map(CoreExports).collect()))
+}
+
+/// Reports a directory that exports cannot be written to.
+pub fn check(exports: &ExportsConfig, privileges: &PrivilegesConfig, problems: &mut Vec<Problem>) {
+    if let Err(error) = open(exports, privileges) {
+        problems.push(Problem::new(ExportsConfig::path, error.to_string()));
+    }
+}
+
+/// Directory and name of the file, if one is to be written.
+fn open(
+    exports: &ExportsConfig,
+    privileges: &PrivilegesConfig,
+) -> Result<Option<(StateDirectory, String)>, ConfigurationError> {
+    let Some((directory, name)) = exports.file() else { return Ok(None) };
+    Ok(Some((StateDirectory::open_shared(&directory, privileges).map_err(explain)?, name)))
 }
 
 fn explain(error: StateDirectoryError) -> ConfigurationError {

@@ -58,7 +58,7 @@ pub(super) enum Command {
     EndLoading(Sender<Loaded>),
     /// Responds when what has been sent before has been taken in.
     Settle(Sender<Loaded>),
-    /// Nothing more follows.
+    /// Nothing more follows; what has been taken in is kept.
     Close,
     /// Hand out the content, and what changes, to a successor.
     HandOver(Order),
@@ -297,6 +297,7 @@ enum Queued {
 
 async fn run_load(core: &Rc<Core>, tracker: &LocalTracker, snapshot: i64, queue: &RefCell<VecDeque<Queued>>) {
     let mut loaded = Loaded::default();
+    let mut is_ended = false;
     loop {
         let next = queue.borrow_mut().pop_front();
         match next {
@@ -310,13 +311,20 @@ async fn run_load(core: &Rc<Core>, tracker: &LocalTracker, snapshot: i64, queue:
             },
             Some(Queued::End(sender)) => {
                 tracker.state().end_loading();
+                is_ended = true;
                 // Without a receiver the process is stopping.
                 let _ = sender.send(loaded);
             }
             Some(Queued::Settle(sender)) => {
                 let _ = sender.send(Loaded::default());
             }
-            Some(Queued::Close) => return,
+            Some(Queued::Close) => {
+                // Loading was given up.
+                if !is_ended {
+                    tracker.state().end_loading();
+                }
+                return;
+            }
         }
     }
 }

@@ -139,16 +139,33 @@ impl SnapshotThread {
             Err(ReadError::Io(_)) => return Ok(()),
             Err(ReadError::Header(_)) => return Err(broken("is of another version")),
         };
-        let snapshot = self.moment_of(&reader.header());
         let mut lanes: Vec<Lane<'_>> = self.cores.iter().map(Lane::new).collect();
-        for lane in &lanes {
+        let read = self.read_parts(&mut lanes, &mut reader, (reports, begin), is_loaded);
+        let closed = self.close(&lanes);
+        read.and(closed)?;
+        if reader.damage() == (Damage { truncated: true, ..Damage::default() }) {
+            Ok(())
+        } else {
+            Err(broken("is damaged"))
+        }
+    }
+
+    fn read_parts(
+        &self,
+        lanes: &mut [Lane<'_>],
+        reader: &mut Reader<impl Read>,
+        (reports, begin): (&Sender<StateReceived>, Duration),
+        is_loaded: &mut bool,
+    ) -> Result<(), LoadError> {
+        let snapshot = self.moment_of(&reader.header());
+        for lane in lanes.iter() {
             self.send(lane, Command::BeginLoading { snapshot })?;
         }
         while let Some((kind, content)) = reader.next_part() {
             match kind {
-                Kind::Torrents(_) | Kind::Announces(_) => self.give(&mut lanes, kind, content)?,
+                Kind::Torrents(_) | Kind::Announces(_) => self.give(lanes, kind, content)?,
                 Kind::Passed => {
-                    let loaded = self.settle(&mut lanes, Command::EndLoading)?;
+                    let loaded = self.settle(lanes, Command::EndLoading)?;
                     log::info!(
                         "state of the predecessor received in {:.1?}: {} peers stored, {} had announced meanwhile",
                         self.epoch.elapsed().saturating_sub(begin),
@@ -159,27 +176,17 @@ impl SnapshotThread {
                     let _ = reports.send(StateReceived::Loaded);
                 }
                 Kind::Mark => {
-                    self.settle(&mut lanes, Command::Settle)?;
+                    self.settle(lanes, Command::Settle)?;
                     let _ = reports.send(StateReceived::Marked);
                 }
                 Kind::End | Kind::Unknown(_) => {}
             }
         }
-        let damage = reader.damage();
-        for lane in &mut lanes {
-            self.flush(lane)?;
-        }
+        lanes.iter_mut().try_for_each(|lane| self.flush(lane))?;
         if !*is_loaded {
-            self.settle(&mut lanes, Command::EndLoading)?;
+            self.settle(lanes, Command::EndLoading)?;
         }
-        for lane in &lanes {
-            self.send(lane, Command::Close)?;
-        }
-        if damage == (Damage { truncated: true, ..Damage::default() }) {
-            Ok(())
-        } else {
-            Err(broken("is damaged"))
-        }
+        Ok(())
     }
 
     /// Sorts the content of a section by owner.

@@ -403,10 +403,7 @@ impl SnapshotThread {
             Ok(reader) => reader,
             Err(error) => {
                 self.metrics.unusable.add(1);
-                let kept = match directory.rename(NAME, UNUSABLE) {
-                    Ok(()) => format!("It is kept as {UNUSABLE}"),
-                    Err(error) => format!("The next one replaces it ({error})"),
-                };
+                let kept = keep_unusable(&directory);
                 log::error!("the snapshot {} is not used, because {error}. {kept}", self.path());
                 return true;
             }
@@ -425,8 +422,13 @@ impl SnapshotThread {
             }
             Err(LoadError::Stopping | LoadError::Stream(_)) => false,
             Err(LoadError::Core(index)) => {
-                log::error!("the snapshot is not loaded completely: core {index} does not respond");
-                false
+                self.metrics.unusable.add(1);
+                let kept = keep_unusable(&directory);
+                log::error!(
+                    "the snapshot is not loaded completely: core {index} does not respond. {kept}; what has been loaded is \
+                     served, and saved again"
+                );
+                true
             }
         }
     }
@@ -450,7 +452,18 @@ impl SnapshotThread {
     /// Sends all torrents to the cores that own them, and returns what has become of them.
     fn distribute(&self, reader: &mut Reader<impl io::Read>, snapshot: i64) -> Result<Loaded, LoadError> {
         let mut lanes: Vec<Lane<'_>> = self.cores.iter().map(Lane::new).collect();
-        for lane in &lanes {
+        let loaded = self.distribute_to(&mut lanes, reader, snapshot);
+        let closed = self.close(&lanes);
+        loaded.and_then(|loaded| closed.map(|()| loaded))
+    }
+
+    fn distribute_to(
+        &self,
+        lanes: &mut [Lane<'_>],
+        reader: &mut Reader<impl io::Read>,
+        snapshot: i64,
+    ) -> Result<Loaded, LoadError> {
+        for lane in lanes.iter() {
             self.send(lane, Command::BeginLoading { snapshot })?;
         }
         while let Some((family, mut content)) = reader.next_section() {
@@ -467,16 +480,17 @@ impl SnapshotThread {
             }
         }
         let (sender, responses) = channel();
-        for lane in &mut lanes {
+        for lane in lanes {
             self.flush(lane)?;
             self.send(lane, Command::EndLoading(sender.clone()))?;
         }
         drop(sender);
-        let loaded = self.collect(&responses)?;
-        for lane in &lanes {
-            self.send(lane, Command::Close)?;
-        }
-        Ok(loaded)
+        self.collect(&responses)
+    }
+
+    /// Ends loading on all cores, also on those that another one keeps from its end.
+    pub(super) fn close(&self, lanes: &[Lane<'_>]) -> Result<(), LoadError> {
+        lanes.iter().map(|lane| self.send(lane, Command::Close)).fold(Ok(()), Result::and)
     }
 
     pub(super) fn collect(&self, responses: &Receiver<Loaded>) -> Result<Loaded, LoadError> {
@@ -561,6 +575,14 @@ impl SnapshotThread {
                 if damage.truncated { ", and its end is missing" } else { "" }
             );
         }
+    }
+}
+
+/// Renames a snapshot so that the next one does not replace it. Returns what came of that, for the log.
+fn keep_unusable(directory: &StateDirectory) -> String {
+    match directory.rename(NAME, UNUSABLE) {
+        Ok(()) => format!("It is kept as {UNUSABLE}"),
+        Err(error) => format!("The next one replaces it ({error})"),
     }
 }
 

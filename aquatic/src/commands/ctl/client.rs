@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,6 +55,10 @@ impl fmt::Display for ClientError {
                         |uid| format!("the user with the id {uid}"),
                     );
                     format!("permission denied. Only {owner} and root can use it; try sudo")
+                } else if is(io::ErrorKind::ConnectionRefused) && !is_socket(path) {
+                    format!(
+                        "it is no socket. Name the socket of the tracker with -s, or its configuration ({key}) with -c"
+                    )
                 } else if is(io::ErrorKind::ConnectionRefused) {
                     "nobody listens there any more: the tracker has ended. Start it and try again".to_owned()
                 } else {
@@ -84,6 +88,10 @@ impl fmt::Display for ClientError {
 /// The user that a socket belongs to, if its directory may be read.
 fn owner(path: &Path) -> Option<u32> {
     std::fs::symlink_metadata(path).ok().map(|data| data.uid())
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|data| data.file_type().is_socket())
 }
 
 impl Client {
