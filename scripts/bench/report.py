@@ -12,6 +12,9 @@ Rows = dict[str, list[str]]
 NAMES = {"ours": "aquatic"}
 """Names of trackers in the report, where they differ from those of the benchmarks."""
 
+IDLE_TITLES = {"idle": "Idle connections", "idle-tls": "Idle connections over TLS"}
+"""Titles of scenarios in the report, where they differ from those of the benchmarks."""
+
 RUN_COLUMNS = ("responses/s", "user µs/response", "system µs/response", "memory MB", "core busy %")
 LATENCY_COLUMNS = ("p50_us", "p90_us", "p99_us", "p999_us")
 
@@ -234,8 +237,11 @@ def udp_memory(document: Document, results: Json) -> None:
 def idle(document: Document, name: str, results: Json) -> None:
     for title, by_name in results.items():
         header = list(next(iter(by_name.values())))
-        rows = {name_of(tracker): [f"{figure:,.1f}" for figure in row.values()] for tracker, row in by_name.items()}
-        document.text(f"\n**{title}**")
+        rows = {
+            name_of(tracker): [f"{row[column]:,.{0 if column == 'connections' else 1}f}" for column in header]
+            for tracker, row in by_name.items()
+        }
+        document.text(f"\n**{IDLE_TITLES.get(title, title)}**")
         document.table(("tracker", *header), rows)
         figures = {name_of(tracker): float(row["KiB/connection"]) for tracker, row in by_name.items()}
         kind = "tls" if "tls" in title.lower() else "plain"
