@@ -459,17 +459,17 @@ pub const ACCESS_BAD_LINES: Metric = metric(
     Kind::Counter,
     "Lines that are not info hashes in access list files rejected by a reload",
 );
-/// Connections to the metrics endpoint that were closed at once.
+/// Connections to the metrics endpoint that were closed without a reply.
 pub const METRICS_UNSERVED: Metric = metric(
     "aquatic_metrics_unserved",
     Kind::Loss,
-    "Connections to the metrics endpoint that were closed at once, because of its limit or an error",
+    "Connections to the metrics endpoint that were closed without a reply, because of its limit or an error",
 );
-/// Connections to the status page's own address that were closed at once.
+/// Connections to the status page's own address that were closed without a reply.
 pub const STATUS_UNSERVED: Metric = metric(
     "aquatic_status_unserved",
     Kind::Loss,
-    "Connections to the status page's own address closed at once, because of its limit or an error",
+    "Connections to the status page's own address closed without a reply, because of its limit or an error",
 );
 /// Requests for the status page and its figures.
 pub const STATUS_REQUESTS: Metric =

@@ -1,11 +1,11 @@
 //! Listeners beside the cores: HTTP on an address and a thread of its own, so that it is answered while a
 //! core has stalled. They serve a few clients; connections, their duration and their requests are bounded.
+//! Whoever connects and asks for nothing keeps nobody out: at the limit such connections make room.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,11 +17,17 @@ use aquatic_runtime::{Engine, ListenAddress, ListenSockets, PassedSockets, Servi
 
 use crate::pages::PageRequest;
 
-/// Maximum number of connections served at the same time; each has a thread. Further ones are closed at once,
-/// and counted.
+/// Maximum number of connections served at the same time; each has a thread. For a further one the oldest
+/// whose request has not been received is closed; without one, the further one is. Both are counted.
 const MAX_CONNECTIONS: usize = 8;
 
-/// Longest time from accepting a connection to closing it.
+/// Maximum number of threads: those of connections that were closed end a moment later.
+const MAX_THREADS: usize = 2 * MAX_CONNECTIONS;
+
+/// Longest time from accepting a connection to the end of its request's head.
+const HEAD_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Longest time from accepting a connection to closing it, unless the responder takes it over.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Maximum length of a request's head in bytes.
@@ -95,7 +101,7 @@ impl SideListener {
     }
 
     /// Has the engine serve connections on a thread. `endpoint` is its name in the log; `unserved` counts
-    /// connections that were closed at once.
+    /// connections that were closed without a reply.
     pub fn serve(
         self,
         engine: &mut Engine,
@@ -120,14 +126,12 @@ struct Side {
 
 /// Serves for as long as the process does.
 fn serve(listener: TcpListener, (side, serving): (&Arc<Side>, &Serving), unserved: &Counter) -> ! {
-    let connections = Arc::new(AtomicUsize::new(0));
+    let connections = Arc::new(Connections::default());
     serving.until_begun();
     while serving.until_readable(&listener) {
         match listener.accept() {
             Ok((stream, peer)) => {
-                if !accept(stream, peer.ip().to_canonical(), side, &connections) {
-                    unserved.add(1);
-                }
+                unserved.add(accept(stream, peer.ip().to_canonical(), side, &connections));
             }
             Err(error) if [ErrorKind::ConnectionAborted, ErrorKind::WouldBlock].contains(&error.kind()) => {}
             Err(error) => {
@@ -148,29 +152,86 @@ fn pause() {
     thread::sleep(PAUSE_AFTER_ERROR);
 }
 
-/// Counts a connection while it exists.
-struct ConnectionPermit(Arc<AtomicUsize>);
+/// The connections of a listener.
+#[derive(Default)]
+struct Connections(Mutex<OpenConnections>);
+
+#[derive(Default)]
+struct OpenConnections {
+    /// The oldest first.
+    open: Vec<OpenConnection>,
+    threads: usize,
+    /// Number of connections so far.
+    accepted: u64,
+}
+
+struct OpenConnection {
+    number: u64,
+    /// The connection while its request has not been received.
+    awaiting_head: Option<Arc<TcpStream>>,
+}
+
+impl Connections {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A permit for a connection, and the number of those that were closed for it; `None` if there is no
+    /// room.
+    fn acquire(self: &Arc<Self>, stream: &Arc<TcpStream>) -> Option<(ConnectionPermit, u64)> {
+        let mut connections = self.lock();
+        if connections.threads >= MAX_THREADS {
+            return None;
+        }
+        let is_full = connections.open.len() >= MAX_CONNECTIONS;
+        if is_full {
+            let oldest = connections.open.iter().position(|open| open.awaiting_head.is_some())?;
+            if let Some(stream) = connections.open.remove(oldest).awaiting_head {
+                // Its thread then reads the end. Fails if the peer has gone, which is as good.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+        let number = connections.accepted;
+        connections.accepted += 1;
+        connections.threads += 1;
+        connections.open.push(OpenConnection { number, awaiting_head: Some(Arc::clone(stream)) });
+        Some((ConnectionPermit { connections: Arc::clone(self), number }, is_full.into()))
+    }
+}
+
+/// Counts a connection, and its thread, while they exist.
+struct ConnectionPermit {
+    connections: Arc<Connections>,
+    number: u64,
+}
 
 impl ConnectionPermit {
-    fn acquire(connections: &Arc<AtomicUsize>) -> Option<Self> {
-        let permit = Self(Arc::clone(connections));
-        (connections.fetch_add(1, Ordering::Relaxed) < MAX_CONNECTIONS).then_some(permit)
+    /// The connection's request has been received: it no longer makes room for others. Returns whether it
+    /// had not done so before.
+    fn note_request(&self) -> bool {
+        let mut connections = self.connections.lock();
+        let own = connections.open.iter_mut().find(|open| open.number == self.number);
+        own.is_some_and(|own| own.awaiting_head.take().is_some())
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut connections = self.connections.lock();
+        connections.threads -= 1;
+        connections.open.retain(|open| open.number != self.number);
     }
 }
 
-/// Serves a connection on a thread of its own. Returns whether there was room for it.
-fn accept(stream: TcpStream, peer: IpAddr, side: &Arc<Side>, connections: &Arc<AtomicUsize>) -> bool {
-    let Some(permit) = ConnectionPermit::acquire(connections) else { return false };
+/// Serves a connection on a thread of its own. Returns the number of connections that were closed without a
+/// reply because of it.
+fn accept(stream: TcpStream, peer: IpAddr, side: &Arc<Side>, connections: &Arc<Connections>) -> u64 {
+    let stream = Arc::new(stream);
+    let Some((permit, closed)) = connections.acquire(&stream) else { return 1 };
     let side = Arc::clone(side);
     let endpoint = side.endpoint;
     let started = thread::Builder::new().name(format!("aquatic-{endpoint}-connection")).spawn(move || {
-        if let Err(error) = serve_connection(stream, peer, &side) {
+        if let Err(error) = serve_connection(stream, peer, (&side, &permit)) {
             log::debug!("{endpoint} endpoint: {error}");
         }
         drop(permit);
@@ -178,36 +239,54 @@ fn accept(stream: TcpStream, peer: IpAddr, side: &Arc<Side>, connections: &Arc<A
     if let Err(error) = &started {
         log::debug!("{endpoint} endpoint: cannot start a thread: {error}");
     }
-    started.is_ok()
+    closed + u64::from(started.is_err())
 }
 
-fn serve_connection(mut stream: TcpStream, peer: IpAddr, side: &Side) -> io::Result<()> {
-    let deadline = side.epoch.elapsed() + DEADLINE;
-    stream.set_write_timeout(Some(DEADLINE))?;
+fn serve_connection(
+    stream: Arc<TcpStream>,
+    peer: IpAddr,
+    (side, permit): (&Side, &ConnectionPermit),
+) -> io::Result<()> {
+    let begin = side.epoch.elapsed();
+    let left = |limit: Duration| (begin + limit).saturating_sub(side.epoch.elapsed());
     let mut head = Vec::with_capacity(1024);
     let reply = loop {
         if let Some(reply) = reply_to(&head, Some(peer), &*side.responder) {
             break reply;
         }
-        let left = deadline.saturating_sub(side.epoch.elapsed());
-        if left.is_zero() {
-            return Ok(());
-        }
-        stream.set_read_timeout(Some(left))?;
+        stream.set_read_timeout(Some(until(left(HEAD_DEADLINE))?))?;
         let mut bytes = [0; 1024];
-        match stream.read(&mut bytes)? {
+        match (&*stream).read(&mut bytes)? {
             0 => return Ok(()),
             len => head.extend_from_slice(bytes.get(..len).unwrap_or_default()),
         }
     };
-    stream.write_all(&reply.bytes)?;
+    if !permit.note_request() {
+        return Ok(());
+    }
+    // The list of connections has no longer a share of it.
+    let Some(mut stream) = Arc::into_inner(stream) else { return Ok(()) };
+    let mut unsent = &*reply.bytes;
+    while !unsent.is_empty() {
+        stream.set_write_timeout(Some(until(left(DEADLINE))?))?;
+        match stream.write(unsent)? {
+            0 => return Err(ErrorKind::WriteZero.into()),
+            len => unsent = unsent.get(len..).unwrap_or_default(),
+        }
+    }
     match reply.take_over {
         Some(take_over) => {
+            stream.set_write_timeout(Some(DEADLINE))?;
             take_over(stream);
             Ok(())
         }
         None => stream.shutdown(Shutdown::Write),
     }
+}
+
+/// What is left of a deadline, or an error if nothing is.
+fn until(left: Duration) -> io::Result<Duration> {
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 /// Reply to what has been received; `None` while the head is incomplete.
@@ -248,15 +327,47 @@ pub fn encode(reply: &PlainReply<'_>, framing: Framing) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// A connection of the listener, and the client's end of it.
+    fn connect(listener: &TcpListener) -> (Arc<TcpStream>, TcpStream) {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Arc::new(listener.accept().unwrap().0), client)
+    }
+
     #[test]
-    fn connections_are_limited_and_permits_given_back() {
-        let connections = Arc::new(AtomicUsize::new(0));
-        let mut permits: Vec<_> =
-            (0..MAX_CONNECTIONS).map(|_| ConnectionPermit::acquire(&connections).unwrap()).collect();
-        assert!(ConnectionPermit::acquire(&connections).is_none());
-        permits.pop();
-        assert!(ConnectionPermit::acquire(&connections).is_some());
+    fn at_the_limit_the_oldest_connection_without_a_request_makes_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connections = Arc::new(Connections::default());
+        let mut open: Vec<_> = (0..MAX_CONNECTIONS)
+            .map(|_| {
+                let (stream, client) = connect(&listener);
+                let (permit, closed) = connections.acquire(&stream).unwrap();
+                assert_eq!(closed, 0);
+                (permit, client)
+            })
+            .collect();
+        assert!(open[0].0.note_request());
+        let (stream, _client) = connect(&listener);
+        let (permit, closed) = connections.acquire(&stream).unwrap();
+        assert_eq!((closed, open[1].1.read(&mut [0]).unwrap()), (1, 0), "the second one is closed");
+        assert!(!open[1].0.note_request(), "it has made room");
+        assert!(permit.note_request());
+        assert!(open[2..].iter().all(|(permit, _)| permit.note_request()));
+        assert!(connections.acquire(&stream).is_none(), "all are served");
+        drop(open.pop());
+        assert_eq!(connections.acquire(&stream).map(|(_, closed)| closed), Some(0));
+        drop((permit, open));
+        let connections = connections.lock();
+        assert!(connections.open.is_empty() && connections.threads == 0);
+    }
+
+    #[test]
+    fn threads_are_limited_while_those_of_closed_connections_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connections = Arc::new(Connections::default());
+        let (stream, _client) = connect(&listener);
+        let permits: Vec<_> = (0..MAX_THREADS).map(|_| connections.acquire(&stream).unwrap()).collect();
+        assert!(connections.acquire(&stream).is_none());
         drop(permits);
-        assert_eq!(connections.load(Ordering::Relaxed), 0);
+        assert!(connections.acquire(&stream).is_some());
     }
 }
