@@ -20,6 +20,7 @@ mod activity;
 mod batch;
 mod crowd;
 mod heavy;
+mod silence;
 
 use std::net::IpAddr;
 use std::time::Duration;

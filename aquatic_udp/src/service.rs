@@ -163,6 +163,7 @@ impl UdpService {
                 socket,
                 replies: RefCell::new(Batch::new()),
                 overload: RefCell::new(overload),
+                waits: Cell::new(false),
                 has_filter: Cell::new(false),
                 refuses_all: Cell::new(false),
             });
@@ -206,6 +207,7 @@ impl UdpService {
                 core.sleep_to_tick(REPORT_INTERVAL).await;
                 state.queues.get().into_iter().for_each(|queues| queues.report(&state));
                 state.report_kernel_drops();
+                state.control_silent_listeners();
                 state.handler.borrow_mut().follow_calendar(core.now(), calendar_seconds);
                 state.report_rates();
                 state.follow_breakers();
@@ -242,6 +244,8 @@ pub(crate) struct ListenerState {
     /// Replies to requests that other cores received, or that had to ask other cores.
     replies: RefCell<Batch>,
     overload: RefCell<OverloadControl>,
+    /// Whether the core waits for datagrams.
+    waits: Cell<bool>,
     /// Whether the kernel filters what arrives.
     has_filter: Cell<bool>,
     /// Whether the filter is that of an open breaker.
@@ -311,6 +315,23 @@ impl State {
     fn report_kernel_drops(&self) {
         for (index, listener) in self.listeners.iter().enumerate() {
             self.read_queue(index, listener);
+        }
+    }
+
+    /// Ends intervals of overload control where nothing arrives, or nothing that the filter lets through.
+    fn control_silent_listeners(&self) {
+        if !self.controls_overload.get() || self.core.intake().is_closed() {
+            return;
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if !listener.waits.get() || listener.refuses_all.get() {
+                continue;
+            }
+            let mut control = listener.overload.borrow_mut();
+            let queue = || self.read_queue(index, listener);
+            if let Some(change) = control.interval_of_silence(self.core.time(), queue) {
+                self.apply_change(index, listener, &mut control, change);
+            }
         }
     }
 
@@ -635,7 +656,9 @@ async fn wait_idle(
 ) {
     activity.was_empty = true;
     let since = state.core.time();
+    listener.waits.set(true);
     wait(state, intake.unless_closed(listener.socket.readable()).await.unwrap_or(Ok(()))).await;
+    listener.waits.set(false);
     activity.idle += state.core.tick().saturating_sub(since);
 }
 

@@ -458,6 +458,32 @@ fn an_overload_ends_soon_after_the_flood() {
     );
 }
 
+#[test]
+fn an_overload_ends_although_nothing_arrives_any_more() {
+    let mut simulation = Simulation::new(1);
+    simulation.add("192.0.2.0", 16, CAPACITY * 5.0 / 16.0, false);
+    simulation.run(1.0);
+    let mut now = simulation.time();
+    let (control, dropped) = (&mut simulation.control, simulation.dropped);
+    let queue = |dropped| move || Some(QueueState { bytes: 0, dropped });
+    assert!(control.is_active() && control.interval_of_silence(now, queue(dropped)).is_none());
+    let mut changes = Vec::new();
+    // What asks still is filtered.
+    for second in 0..10 {
+        for half in 1..=2 {
+            now += Duration::from_millis(500);
+            let change = control.interval_of_silence(now, queue(dropped + second * 2 + half));
+            changes.extend(change);
+        }
+        assert!(!control.is_active() || second < 2);
+    }
+    let last = changes.iter().filter_map(|change| change.filter.as_ref()).next_back();
+    assert!(last.is_some_and(DropFilter::is_open));
+    let events: Vec<_> = changes.iter().filter_map(|change| change.event.as_ref()).collect();
+    assert!(matches!(events[..], [Event::Ended(_)]), "{events:?}");
+    assert!(control.interval_of_silence(now + Duration::from_secs(1), queue(dropped)).is_none());
+}
+
 /// Keeps requests of four sources in flight: the next one follows each reply, or a timeout. Returns what was
 /// served per second, as a share of the capacity.
 fn closed_loop(simulation: &mut Simulation, window: usize, seconds: f64) -> f64 {
