@@ -41,7 +41,7 @@ pub struct Head<'a> {
     /// Framing of the response: whether the connection persists, and whether the body is sent.
     pub framing: Framing,
     /// Protocols to which the client wants to upgrade the connection: the `Upgrade` field if `Connection`
-    /// lists it and the version is not HTTP/1.0.
+    /// lists it. HTTP/1.0 knows no upgrade.
     pub upgrade: Option<&'a [u8]>,
     /// Length of the head in the buffer in bytes, empty lines in front of it included. The next request
     /// starts there.
@@ -72,7 +72,7 @@ impl<'a> Head<'a> {
         !self.framing.closes()
     }
 
-    /// Whether the client wants to upgrade the connection to WebSocket.
+    /// Whether the client wants to upgrade the connection to WebSocket, in whichever version of HTTP.
     #[must_use]
     pub fn upgrades_to_websocket(&self) -> bool {
         self.method == Method::Get && self.upgrade.is_some_and(|protocols| lists(protocols, b"websocket"))
@@ -121,8 +121,7 @@ fn read(window: &[u8]) -> Result<Option<Head<'_>>, HttpFault> {
         query,
         headers,
         framing: Framing { body: line.method != Method::Head, ..Framing::new(persistence) },
-        // To be ignored in a request of HTTP/1.0 (RFC 9110, section 7.8).
-        upgrade: fields.upgrade.filter(|_| fields.upgrades && line.version == Version::Http11),
+        upgrade: fields.upgrade.filter(|_| fields.upgrades),
         length: window.len() - rest.len(),
     }))
 }

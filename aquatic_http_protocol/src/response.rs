@@ -417,7 +417,7 @@ impl HttpFault {
             }
             Self::UriTooLong => PlainReply::text(
                 Status::UriTooLong,
-                "414 Request-URI Too Long: scrape fewer torrents at a time\n",
+                "414 Request-URI Too Long: shorten it; a scrape can ask for fewer torrents at a time\n",
             ),
             Self::HeadTooLong => {
                 PlainReply::text(Status::HeadTooLarge, "the head of the request is too long\n")

@@ -365,7 +365,9 @@ fn heads_of_other_resources() {
     };
     assert_eq!((head.path, head.query), (b"/stats.json".as_slice(), b"a=b?c".as_slice()));
     assert_eq!((head.version, head.keep_alive()), (Version::Http10, false));
-    assert_eq!((head.upgrade, head.length), (None, request.len()), "HTTP/1.0 knows no upgrade");
+    // For the server to refuse.
+    assert_eq!((head.upgrade, head.length), (Some(b"websocket".as_slice()), request.len()));
+    assert!(head.upgrades_to_websocket());
     let newer = request.replace("1.0", "1.1");
     let Parsed::Complete(newer) = Head::parse(newer.as_bytes(), DEFAULT_MAX_HEAD_LENGTH) else {
         panic!("a head")

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use aquatic_http_protocol::{Framing, Head, HeaderField, PlainReply, Status};
+use aquatic_http_protocol::{Framing, Head, HeaderField, PlainReply, Status, Version};
 use aquatic_net::breaker::{CoreBreakers, Protocol};
 use aquatic_net::proxy::{Client, ForwardedHeaders, NoClient};
 use aquatic_web::WebRequest;
@@ -72,6 +72,10 @@ pub(crate) fn decide(
     let head = request.head;
     let plain =
         |status, fields, text, why| Decision::Reply(encode_reply(head.framing, status, fields, text), why);
+    if head.version == Version::Http10 {
+        let text = "WebSocket needs HTTP/1.1; a proxy may have sent HTTP/1.0 (proxy_http_version in nginx)\n";
+        return plain(Status::BadRequest, &[], text, NotUpgraded::Malformed);
+    }
     if head.headers.get("Sec-WebSocket-Version").is_none_or(|version| version != b"13") {
         let fields = [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
         return plain(
@@ -289,9 +293,11 @@ mod tests {
     }
 
     #[test]
-    fn http_1_0_is_not_upgraded() {
+    fn an_upgrade_of_http_1_0_is_refused() {
         let decision = decide_from("192.0.2.1", &format!("{UPGRADE}\n").replace("HTTP/1.1", "HTTP/1.0"));
-        assert!(matches!(decision, Decision::Reply(_, NotUpgraded::NoUpgrade)), "{decision:?}");
+        assert!(matches!(decision, Decision::Reply(_, NotUpgraded::Malformed)), "{decision:?}");
+        let response = response(&decision);
+        assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("needs HTTP/1.1"), "{response}");
     }
 
     #[test]
