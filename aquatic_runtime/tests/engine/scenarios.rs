@@ -12,6 +12,8 @@ use aquatic_runtime::{Core, CoreService, Engine, EngineConfig, Outbox, Periodic,
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::blocked::{block, release, until_blocked};
+
 type TestCore = Rc<Core>;
 
 const CORES: usize = 2;
@@ -186,14 +188,14 @@ async fn overflow(core: TestCore) {
     channel.receive(expect_numbers(1024));
     if core.index() == 0 {
         // Core 1 is kept from receiving until the queue is full.
-        core.sleep(Duration::from_millis(200)).await;
+        until_blocked(&core).await;
         let refused = (0..1100).filter(|&number| channel.try_send(1, vec![number]).is_err()).count();
         say(&format!("handed back {refused}, counted {}", counted(&core, &names::CHANNEL_OVERFLOWS)));
         assert!(channel.try_send(0, vec![1]).is_err(), "no core has a queue to itself");
         assert!(channel.try_send(2, vec![1]).is_err(), "there are two cores");
+        release();
     } else {
-        core.sleep(Duration::from_millis(20)).await;
-        keep_busy(Duration::from_millis(700));
+        block();
     }
     core.stopping().await;
 }
@@ -206,14 +208,14 @@ async fn outbox(core: TestCore) {
     channel.receive(expect_numbers(TAKEN));
     if core.index() == 0 {
         // Core 1 is kept from receiving until the outbox is full.
-        core.sleep(Duration::from_millis(200)).await;
+        until_blocked(&core).await;
         let rejected = (0..70_000).filter(|&number| outbox.add(1, |batch| batch.push(number)).is_err());
         let rejected = rejected.count();
         say(&format!("rejected {rejected}, counted {}", counted(&core, &names::CHANNEL_REJECTED)));
         assert!(outbox.add(2, |_| panic!("there is no such core")).is_err());
+        release();
     } else {
-        core.sleep(Duration::from_millis(20)).await;
-        keep_busy(Duration::from_millis(700));
+        block();
     }
     core.stopping().await;
 }

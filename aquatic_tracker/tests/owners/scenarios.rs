@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::process;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aquatic_common::config::{AccessListConfig, CleaningConfig, LimitsConfig};
@@ -14,6 +15,8 @@ use aquatic_tracker::{
     AdmissionRequest, IntervalPolicy, LocalTracker, OwnerResponse, PeerRules, Respond, RouteError, Stretch,
     TrackerSeed, TrackerSettings, Waiter,
 };
+
+use crate::blocked::{block, release, until_blocked};
 
 /// Runs a scenario and ends the process.
 pub(crate) fn run(name: &str) {
@@ -74,6 +77,9 @@ fn say(text: &str) {
     eprintln!("{text}");
 }
 
+/// Requests that have failed.
+static FAILED: AtomicUsize = AtomicUsize::new(0);
+
 /// Says what the outcome of a request was.
 struct Say(String);
 
@@ -96,6 +102,7 @@ impl Respond for Say {
     }
 
     fn failed(&self, _token: u32, error: RouteError) {
+        FAILED.fetch_add(1, Ordering::SeqCst);
         say(&format!("{}: {error:?}", self.0));
     }
 }
@@ -129,6 +136,9 @@ fn store(core: &Core, tracker: &LocalTracker, info_hash: InfoHash, port: u16) {
     tracker.state().announce(&announce(info_hash, port), core.now(), out);
 }
 
+/// Cores that have stored their peers.
+static STORED: AtomicUsize = AtomicUsize::new(0);
+
 async fn ask(core: &Rc<Core>, tracker: &LocalTracker) {
     // Both cores choose the same torrents: two of each core with a peer, one of each without.
     let index = core.index();
@@ -138,8 +148,10 @@ async fn ask(core: &Rc<Core>, tracker: &LocalTracker) {
     for port in 1..=12 {
         store(core, tracker, hash_of(tracker, index, 7), port);
     }
-    // The other core has done the same by then.
-    core.sleep(Duration::from_millis(100)).await;
+    STORED.fetch_add(1, Ordering::SeqCst);
+    while STORED.load(Ordering::SeqCst) < 2 {
+        core.sleep(Duration::from_millis(5)).await;
+    }
     let hashes =
         [(0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (1, 2)].map(|(owner, nth)| hash_of(tracker, owner, nth));
     if index == 0 {
@@ -184,11 +196,10 @@ impl Respond for Outcomes {
 
 async fn overflow(core: &Rc<Core>, tracker: &LocalTracker) {
     if core.index() == 1 {
-        core.sleep(Duration::from_millis(20)).await;
-        return keep_busy(Duration::from_millis(700));
+        return block();
     }
     // Core 1 is kept from receiving until too many requests are pending.
-    core.sleep(Duration::from_millis(200)).await;
+    until_blocked(core).await;
     let requests = MAX_PENDING + 100;
     let outcomes = Rc::new(Outcomes { ended: RefCell::new(vec![0; requests]), ..Outcomes::default() });
     let info_hash = hash_of(tracker, 1, 0);
@@ -201,31 +212,32 @@ async fn overflow(core: &Rc<Core>, tracker: &LocalTracker) {
         }
     }
     say(&format!("overflowed at once: {}", outcomes.overflows.get()));
-    core.sleep(Duration::from_millis(3500)).await;
+    release();
+    while outcomes.ended.borrow().contains(&0) {
+        core.sleep(Duration::from_millis(20)).await;
+    }
+    // Late responses must not end a request once more.
+    core.sleep(Duration::from_millis(500)).await;
     let ended = outcomes.ended.borrow();
     assert!(ended.iter().all(|&times| times == 1), "each request ends once");
     let responded = ended.len() - outcomes.overflows.get();
     say(&format!("ended: {}, of them responded or late: {responded}", ended.len()));
 }
 
-/// Blocks the core, as a bug would.
-#[allow(clippy::disallowed_methods, reason = "blocking is what is tested")]
-fn keep_busy(time: Duration) {
-    std::thread::sleep(time);
-}
-
 async fn timeout(core: &Rc<Core>, tracker: &LocalTracker) {
     if core.index() == 1 {
         store(core, tracker, hash_of(tracker, 1, 0), 1000);
-        core.sleep(Duration::from_millis(5)).await;
-        return keep_busy(Duration::from_millis(3200));
+        return block();
     }
-    core.sleep(Duration::from_millis(300)).await;
+    until_blocked(core).await;
     let info_hash = hash_of(tracker, 1, 0);
     tracker.scrape(&[info_hash], FamilySet::Both, Say::waiter("scrape of a busy core"));
     tracker.announce(&announce(info_hash, 1000), (6, 18), Say::waiter("announce to a busy core"));
-    core.sleep(Duration::from_millis(3500)).await;
-    // The late announce has been applied, for the same peer.
+    while FAILED.load(Ordering::SeqCst) < 2 {
+        core.sleep(Duration::from_millis(20)).await;
+    }
+    release();
+    // The late announce is applied first, for the same peer.
     tracker.scrape(&[info_hash], FamilySet::Both, Say::waiter("scrape of the core when it is free"));
 }
 
