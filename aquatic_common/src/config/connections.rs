@@ -9,8 +9,9 @@ crate::settings! {
         /// memory of the kernel, one whose client sends but does not receive up to 50 KiB. The limit of open
         /// files (LimitNOFILE= in a systemd unit) must be higher.
         pub max_connections: usize = 100_000, unit "connections", in 1..=10_000_000;
-        /// Maximum number of connections per IPv4 address or IPv6 /64 network; 0 for no limit. Trusted
-        /// proxies are exempt.
+        /// Maximum number of connections per IPv4 address or IPv6 /64 network; 0 for no limit. Above it, one
+        /// of them that waits is closed, chosen like for max_connections; if none waits, the new connection
+        /// is closed. Trusted proxies are exempt.
         pub max_connections_per_address: u32 = 1000, unit "connections", in 0..=10_000_000;
         /// Maximum number of TLS handshakes per worker that wait for data of their client, about 12 KiB each.
         /// Above it the oldest is closed. Set it above the number of handshakes that a worker starts per
