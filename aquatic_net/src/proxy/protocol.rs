@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub const LONGEST_V1: usize = 107;
 
 /// Longest header of version 2 that is read: addresses and details of the proxy's own encryption, such as
-/// certificates of clients, which are skipped. HAProxy sends no longer ones unless its `tune.bufsize` is above
-/// the default of 16 KiB.
+/// certificates of clients, which are skipped. HAProxy sends no longer ones unless its `tune.bufsize` is
+/// above the default of 16 KiB.
 pub const LONGEST_V2: usize = 16 * 1024;
 
 const SIGNATURE_V1: &[u8] = b"PROXY ";
