@@ -137,6 +137,12 @@ pub enum Action {
     },
     /// Have all cores publish their WebTorrent peers again, in the stream: another node has missed something.
     PublishAgain,
+    /// Have all cores tell other nodes again, in the stream, of the peers that have left in the last seconds:
+    /// a node that pulls the others has missed that.
+    TellDeparted {
+        /// Those seconds.
+        max_age: u32,
+    },
     /// Have the cores collect peers for another node, and call [`Cluster::pass_started`] or
     /// [`Cluster::pass_refused`].
     StartPass {
@@ -307,6 +313,9 @@ pub struct Cluster {
     /// Whether another node has missed WebTorrent peers of this one, and when all may be published again.
     again_wanted: bool,
     again_due: Millis,
+    /// Seconds of which another node has missed who left, and when that may be told again.
+    departed_wanted: Option<u32>,
+    departed_due: Millis,
     nodes: Nodes,
     join: Join,
     holding: Option<holding::Holding>,
@@ -337,6 +346,8 @@ impl Cluster {
             hello_due: now,
             again_wanted: false,
             again_due: now,
+            departed_wanted: None,
+            departed_due: now,
             nodes: Nodes::default(),
             join: Join::new(now),
             holding: holding::Holding::of(&settings, now),
@@ -376,6 +387,12 @@ impl Cluster {
                 self.again_wanted = false;
                 self.again_due = now.saturating_add(5 * HELLO_PERIOD);
                 self.actions.push_back(Action::PublishAgain);
+            }
+            if now >= self.departed_due
+                && let Some(max_age) = self.departed_wanted.take()
+            {
+                self.departed_due = now.saturating_add(5 * HELLO_PERIOD);
+                self.actions.push_back(Action::TellDeparted { max_age });
             }
             if now >= self.hello_due {
                 self.send_hello(now, false);

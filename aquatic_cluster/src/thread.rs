@@ -420,9 +420,9 @@ impl ClusterThread {
     fn receive_from(&mut self, now: u64, core: u16, what: &FromCore) {
         let index = usize::from(core);
         self.skip_dropped(index);
-        let (kind, family, records) = match what {
-            FromCore::Changes { family, records } => (StreamKind::Changes, Some(*family), records),
-            FromCore::WebTorrent(records) => (StreamKind::WebTorrent, None, records),
+        let (kind, family, records, ago) = match what {
+            FromCore::Changes { family, records, ago } => (StreamKind::Changes, Some(*family), records, *ago),
+            FromCore::WebTorrent(records) => (StreamKind::WebTorrent, None, records, 0),
             FromCore::Messages { to, channel, body } => {
                 let kind = match channel {
                     Channel::Relay => Kind::Relay,
@@ -441,7 +441,8 @@ impl ClusterThread {
         let Some(next) = sequences.get_mut(index) else { return };
         let sequence = *next;
         *next += 1;
-        self.machine.publish(StreamId { kind, core }, sequence, now, (family, records));
+        let taken = now.saturating_sub(u64::from(ago) * 1000);
+        self.machine.publish(StreamId { kind, core }, sequence, taken, (family, records));
     }
 
     /// Whether every core keeps up with what is received.

@@ -15,7 +15,7 @@ use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
 use crate::interval::IntervalPolicy;
 use crate::memory::Degradation;
 use crate::peer_rules::{PeerFault, PeerRules};
-use crate::replication::{Published, Publishing, remote_grace};
+use crate::replication::{DepartedCursor, Published, Publishing, remote_grace};
 use crate::requests::Requests;
 use crate::snapshot::format::Torrent;
 use crate::snapshot::records::Recording;
@@ -64,19 +64,19 @@ impl Observing {
             publishing.observe(announce, announced, now);
         }
         if let Some(loading) = &mut self.loading {
-            loading.observe(announce, announced.stored);
+            loading.observe(announce, announced.stored, now);
         }
         if let Some(recording) = &mut self.recording {
             recording.observe(announce, announced.stored);
         }
     }
 
-    fn observe_change(&mut self, change: &Change, result: (Applied, Previous), now: Seconds) {
+    fn observe_change(&mut self, change: &Change, result: (Applied, Previous), (now, age): (Seconds, u32)) {
         if let Some(publishing) = &mut self.publishing {
             publishing.observe_change(change, result, now);
         }
         if let Some(loading) = &mut self.loading {
-            loading.observe_change(change, result.0);
+            loading.observe_change(change, result.0, Seconds(now.0.saturating_sub(age)));
         }
         if let Some(recording) = &mut self.recording {
             recording.observe_change(change, result.0);
@@ -434,6 +434,28 @@ impl Tracker {
         publishing.map_or(0, Publishing::take_dropped)
     }
 
+    /// Begins to tell other nodes again of the peers that have left here in the last seconds. Also returns
+    /// whether some of them were forgotten for want of room.
+    #[must_use]
+    pub fn begin_telling_departed(&self, max_age: u32, now: Seconds) -> (DepartedCursor, bool) {
+        let publishing = self.observing.as_ref().and_then(|observing| observing.publishing.as_ref());
+        publishing.map_or_else(Default::default, |publishing| publishing.departed().tell_again(max_age, now))
+    }
+
+    /// Returns the next of them, out of some that are looked at, without those that are here again. None if
+    /// there are no more.
+    #[must_use]
+    pub fn tell_departed(
+        &self,
+        cursor: &mut DepartedCursor,
+        now: Seconds,
+        budget: usize,
+    ) -> Option<Published> {
+        let publishing = self.observing.as_ref()?.publishing.as_ref()?;
+        let is_here = |change: &Change| self.shard.age((&change.info_hash, change.address), now).is_some();
+        publishing.departed().next(cursor, (now, budget), is_here)
+    }
+
     /// Loads what changes of other nodes will touch.
     pub fn prefetch_changes(&self, family: Family, changes: &[Change]) {
         self.shard.prefetch_changes(family, changes);
@@ -457,7 +479,7 @@ impl Tracker {
             self.note_added(1);
         }
         if let Some(observing) = &mut self.observing {
-            observing.observe_change(change, result, now);
+            observing.observe_change(change, result, (now, age));
         }
         result.0
     }
@@ -547,7 +569,8 @@ impl Tracker {
                 loaded.too_old += 1;
                 return None;
             }
-            if loading.is_some_and(|loading| loading.has_stopped(saved.info_hash, peer.address)) {
+            let heard = Seconds(now.0.saturating_sub(age));
+            if loading.is_some_and(|loading| loading.has_stopped(saved.info_hash, peer.address, heard)) {
                 loaded.stopped += 1;
                 return None;
             }

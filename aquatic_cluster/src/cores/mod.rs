@@ -2,6 +2,7 @@
 //! hands its torrents out, in steps that are too short to delay requests.
 
 mod applying;
+mod departed;
 mod forwarding;
 mod handing;
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aquatic_common::{Family, Seconds, Steering};
-use aquatic_metrics::{Gauge, names};
+use aquatic_metrics::{Counter, Gauge, names};
 use aquatic_runtime::{Core, MailboxReceiver};
 use aquatic_tracker::LocalTracker;
 use aquatic_tracker::partition::Holders;
@@ -59,6 +60,8 @@ pub enum FromCore {
         family: Family,
         /// The records, 64 KiB at most.
         records: Vec<u8>,
+        /// Seconds ago that their ages count to.
+        ago: u32,
     },
     /// Changes of WebTorrent peers, as records of [`WEBTORRENT_RECORD`] bytes that begin with the info hash.
     WebTorrent(Vec<u8>),
@@ -93,6 +96,11 @@ pub enum ToCore {
     EndLoading,
     /// Hand out torrents.
     HandOut(HandOut),
+    /// Tell other nodes again of the peers that have left in the last seconds.
+    TellDeparted {
+        /// Those seconds.
+        max_age: u32,
+    },
     /// Other nodes hold parts now, or this one holds or keeps others.
     Holders(Box<Holders>),
     /// What concerns WebTorrent, and requests for parts.
@@ -312,6 +320,7 @@ impl CoreCluster {
             (ToCore::Event(event), _) => hear(event),
             (_, None) => {}
             (ToCore::HandOut(order), Some(end)) => end.hand_out(order),
+            (ToCore::TellDeparted { max_age }, Some(end)) => end.tell_departed(max_age, &link),
             (ToCore::Holders(holders), Some(end)) => end.hold(*holders, &link),
             (message, Some(end)) => end.queue(message),
         };
@@ -332,7 +341,8 @@ async fn publish(core: &Rc<Core>, tracker: &LocalTracker, link: &ClusterLink, in
             let batch = tracker.state().take_published(core.now());
             let Some(batch) = batch else { break };
             published.add((batch.records.len() / record_length(batch.family)) as u64);
-            link.send(FromCore::Changes { family: batch.family, records: batch.records });
+            let ago = core.now() - batch.until;
+            link.send(FromCore::Changes { family: batch.family, records: batch.records, ago });
         }
         if tracker.state().take_dropped() > 0 {
             link.lose_changes();
@@ -362,6 +372,9 @@ struct Inner {
     /// Messages of other nodes about torrents that nodes divide, and whether a task works on them.
     messages: RefCell<VecDeque<(NodeNumber, MessageBody)>>,
     is_serving: Cell<bool>,
+    /// Number of times that peers that have left were to be told of again: the last one replaces the others.
+    telling: Cell<u32>,
+    told_again: Counter,
     counters: applying::Counters,
 }
 
@@ -381,6 +394,8 @@ impl End {
             is_forwarding: Cell::new(false),
             messages: RefCell::default(),
             is_serving: Cell::new(false),
+            telling: Cell::new(0),
+            told_again: core.metrics().counter(&names::CLUSTER_PUBLISHED, &[("kind", "departed")]),
             counters: applying::Counters::new(core.metrics()),
         }))
     }
@@ -412,6 +427,12 @@ impl End {
         }
     }
 
+    /// Has other nodes told again of the peers that have left in the last seconds.
+    fn tell_departed(&self, max_age: u32, link: &ClusterLink) {
+        let (inner, link) = (Rc::clone(&self.0), link.clone());
+        self.0.core.spawn(async move { departed::tell(&inner, max_age, &link).await });
+    }
+
     fn hand_out(&self, order: HandOut) {
         let inner = Rc::clone(&self.0);
         self.0.core.spawn(async move { handing::run(&inner.core, &inner.tracker, order).await });
@@ -435,7 +456,9 @@ impl Inner {
                     applying::load(&self.core, &self.tracker, &torrents, &self.counters).await;
                 }
                 Some(ToCore::EndLoading) => self.tracker.state().end_loading(),
-                Some(ToCore::HandOut(_) | ToCore::Holders(_) | ToCore::Event(_)) => {}
+                Some(
+                    ToCore::HandOut(_) | ToCore::TellDeparted { .. } | ToCore::Holders(_) | ToCore::Event(_),
+                ) => {}
             }
         }
     }

@@ -214,7 +214,12 @@ impl Cluster {
         match donor.receive(now, requester, request) {
             Asked::Nothing => {}
             Asked::Reply(reply) => self.send_to_run(requester, &reply),
-            Asked::Start { session, what } => self.actions.push_back(Action::StartPass { session, what }),
+            Asked::Start { session, what } => {
+                if let What::Own { max_age } = what {
+                    self.departed_wanted = self.departed_wanted.max(Some(max_age));
+                }
+                self.actions.push_back(Action::StartPass { session, what });
+            }
         }
         self.donor = donor;
     }

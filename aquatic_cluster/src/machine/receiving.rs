@@ -164,7 +164,10 @@ impl Cluster {
         if arrival == Arrival::Duplicate {
             return Err(Refusal::Duplicate);
         }
-        node.observe_clock(now, batch.clock);
+        // What is told again later was taken in the past, which says nothing of the way.
+        if batch.clock >= node.hello.clock {
+            node.observe_clock(now, batch.clock);
+        }
         let age = seconds(node.since_clock(now, batch.clock));
         let node = node.number;
         let records = batch.records.to_vec();

@@ -24,6 +24,7 @@ impl ClusterThread {
                 Action::Apply { family, records, age, .. } => self.apply(family, &records, age),
                 Action::ApplyWebTorrent { node, records, age } => self.apply_webtorrent(node, &records, age),
                 Action::PublishAgain => self.tell_all(&NodeEvent::PublishAgain),
+                Action::TellDeparted { max_age } => self.send_all(|| ToCore::TellDeparted { max_age }),
                 Action::StartPass { session, what } => self.start_pass(session, what),
                 Action::EndPass { session } => {
                     if self.pass.as_ref().is_some_and(|pass| pass.session == session) {

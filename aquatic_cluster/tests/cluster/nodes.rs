@@ -29,6 +29,8 @@ pub(crate) struct Bus {
     pub(crate) passes: Vec<(u8, What)>,
     pub(crate) notices: BTreeMap<u8, Vec<Notice>>,
     again: u32,
+    /// Nodes that tell again who has left, and of how many seconds.
+    departed: Vec<(u8, u32)>,
     /// Messages of streams that are lost.
     lossy: bool,
 }
@@ -45,6 +47,7 @@ impl Bus {
             passes: Vec::new(),
             notices: BTreeMap::new(),
             again: 0,
+            departed: Vec::new(),
             lossy: false,
         }
     }
@@ -114,6 +117,7 @@ impl Bus {
                 self.of(run).loaded(now, pull);
             }
             Action::PublishAgain => self.again += 1,
+            Action::TellDeparted { max_age } => self.departed.push((run, max_age)),
             Action::Notice(notice) => self.notices.entry(run).or_default().push(notice),
             Action::BeginLoading { .. } => *self.loading.entry(run).or_default() += 1,
             Action::EndLoading { .. } => *self.loading.entry(run).or_default() -= 1,

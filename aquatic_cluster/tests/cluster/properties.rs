@@ -181,6 +181,7 @@ fn check_bounds(node: &mut Cluster, sessions: &mut Vec<u32>, pulls: &mut Vec<u32
             | Action::EndLoading { .. }
             | Action::EndPass { .. }
             | Action::Deliver { .. }
+            | Action::TellDeparted { .. }
             | Action::Notice(_) => {}
         }
     }

@@ -249,6 +249,38 @@ fn nodes_agree_within_seconds_if_nothing_is_lost() {
     }
 }
 
+/// Peers that have left while the network was divided are known to nobody soon after it has healed, long
+/// before they would be too old.
+#[test]
+fn peers_that_left_while_the_network_was_divided_are_forgotten() {
+    for replicas in [None, Some(2)] {
+        let calm = Plan {
+            replicas,
+            torrents: 40,
+            lost: 0,
+            delayed: 0,
+            failures: false,
+            max_peer_age: 1200,
+            clients: 600,
+            habits: [150, 100, 300, 0],
+            ..plan(31, 4)
+        };
+        let mut world = World::new(calm);
+        world.run(3 * MINUTE);
+        world.divide(&[0, 0, 1, 1]);
+        world.run(5 * MINUTE);
+        let divided = world.others();
+        assert!(replicas.is_some() || divided.iter().all(|others| *others > 10), "{divided:?}");
+        world.divide(&[0; 4]);
+        world.run(MINUTE);
+        world.check_always();
+        let others = world.check_converged();
+        // Those that have stopped within the last second may still be known, and those whose announce and
+        // stop were in the same 16 seconds.
+        assert!(others.iter().all(|others| *others <= 3), "{others:?} after {divided:?}");
+    }
+}
+
 /// What is published follows what changes, not what is announced, and does not depend on the number of nodes.
 #[test]
 fn traffic_of_a_node_grows_with_its_own_changes_only() {

@@ -23,7 +23,7 @@ use aquatic_swarm::{
 };
 use aquatic_tracker::messages::Messages;
 use aquatic_tracker::partition::messages::split;
-use aquatic_tracker::replication::{HashKey, PartHasher, PartSet, record_length, take_record};
+use aquatic_tracker::replication::{HashKey, PartHasher, PartSet, Published, record_length, take_record};
 use aquatic_tracker::snapshot::format::{Torrent, write_peer, write_torrent};
 use aquatic_tracker::{
     Admission, Forward, IntervalPolicy, Origin, OwnerResponse, Owners, PeerRules, Respond, RouteError,
@@ -276,7 +276,8 @@ impl Node {
                 let sequence = self.sequences[core];
                 self.sequences[core] += 1;
                 let content = (Some(published.family), published.records.as_slice());
-                if self.cluster.publish(stream, sequence, millis, content) {
+                let taken = millis - u64::from(seconds - published.until) * 1000;
+                if self.cluster.publish(stream, sequence, taken, content) {
                     let records = published.records.len() / record_length(published.family);
                     self.traffic.changes += records as u64;
                 }
@@ -310,6 +311,7 @@ impl Node {
             match action {
                 Action::Send { subject, message } => self.send(subject, message),
                 Action::Apply { family, records, age, .. } => self.apply(family, &records, age, now),
+                Action::TellDeparted { max_age } => self.tell_departed(max_age, now),
                 Action::StartPass { session, what } => self.start_pass(session, what, now),
                 Action::EndPass { session } => {
                     if self.pass.take_if(|pass| pass.session == session).is_some() {
@@ -359,6 +361,24 @@ impl Node {
 
     fn among<'a>(&'a self, parts: Option<&'a PartSet>) -> Among<'a> {
         Among { steering: &self.steering, cores: CORES, parts }
+    }
+
+    fn tell_departed(&mut self, max_age: u32, now: u64) {
+        let (millis, now) = (self.millis(now), self.seconds(now));
+        for core in 0..CORES {
+            let (mut cursor, is_lost) = self.cores[core].state().begin_telling_departed(max_age, now);
+            assert!(!is_lost);
+            loop {
+                let told = self.cores[core].state().tell_departed(&mut cursor, now, 10);
+                let Some(Published { family, records, until }) = told else { break };
+                let taken = millis - u64::from(now - until) * 1000;
+                let stream = StreamId { kind: StreamKind::Changes, core: core as u16 };
+                if !records.is_empty() {
+                    self.cluster.publish(stream, self.sequences[core], taken, (Some(family), &records));
+                    self.sequences[core] += 1;
+                }
+            }
+        }
     }
 
     fn start_pass(&mut self, session: u32, what: What, now: u64) {

@@ -151,6 +151,11 @@ impl World {
         }
     }
 
+    /// Divides the network, or heals it: nodes that reach each other have the same number.
+    pub(crate) fn divide(&mut self, groups: &[u8]) {
+        self.groups.copy_from_slice(groups);
+    }
+
     /// The node.
     pub(crate) fn node(&mut self, at: usize) -> &mut Node {
         self.nodes[at].as_mut().unwrap()
@@ -395,7 +400,6 @@ impl World {
 
     /// Checks that all nodes know all living peers. Returns how many others each knows on top.
     pub(crate) fn check_converged(&mut self) -> Vec<usize> {
-        let mut others = Vec::new();
         let living: Vec<(PeerKey, Truth)> = self
             .truth
             .iter()
@@ -415,10 +419,16 @@ impl World {
                 assert!(stored.is_some(), "node {} misses {key:?} {truth:?} at {}", node.name, self.now);
                 assert_eq!(stored.unwrap().seeder, truth.seeder, "role of {key:?} at node {}", node.name);
             }
-            let present = |key: &PeerKey| self.truth[key].present;
-            others.push(peers.keys().filter(|key| !present(key)).count());
         }
-        others
+        self.others()
+    }
+
+    /// How many peers that are gone each node knows.
+    pub(crate) fn others(&mut self) -> Vec<usize> {
+        let (now, truth) = (self.now, &self.truth);
+        let is_gone = |key: &&PeerKey| !truth[key].present;
+        let nodes = self.nodes.iter_mut().flatten();
+        nodes.map(|node| node.content(now).0.keys().filter(is_gone).count()).collect()
     }
 
     /// Downloads that each node counts, and how many there were.

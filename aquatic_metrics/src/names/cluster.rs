@@ -20,7 +20,8 @@ pub const CLUSTER_COMPLETE: Metric = metric(
 /// Connections to NATS servers that ended.
 pub const CLUSTER_DISCONNECTS: Metric =
     metric("aquatic_cluster_disconnects", Kind::Counter, "Connections to NATS servers that have ended");
-/// Changes of own peers handed to the thread, by kind: of peers with an address, of WebTorrent peers.
+/// Changes of own peers handed to the thread, by kind: of peers with an address, of WebTorrent peers, and of
+/// peers that have left, which are told again to nodes that have missed something.
 pub const CLUSTER_PUBLISHED: Metric =
     metric("aquatic_cluster_changes_published", Kind::Counter, "Changes of peers published to other nodes")
         .labelled(&["kind"]);

@@ -8,13 +8,18 @@
 //! that interval and its own, and the other nodes remember it by [`remote_grace`] longer than their own
 //! peers. That a peer has expired is not told.
 //!
+//! Peers that have stopped are remembered for nodes that may not have heard of it ([`MAX_DEPARTED`]). What a
+//! node is told of those that live does not show it who has left.
+//!
 //! A change has the age of its announce in seconds, so clocks of nodes need not agree. All that is pure.
 
+mod departed;
 mod publishing;
 mod records;
 
 pub use aquatic_swarm::{Applied, Change, ChangeKind, Completion, HashKey, PartHasher, PartSet};
 
+pub use self::departed::{DepartedCursor, MAX_DEPARTED};
 pub(crate) use self::publishing::Publishing;
 pub use self::publishing::{MAX_BATCH, MAX_UNPUBLISHED, Published, refresh_interval, remote_grace};
 pub use self::records::{record_length, take_record, write_record};

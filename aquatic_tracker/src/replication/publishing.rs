@@ -8,6 +8,7 @@ use aquatic_swarm::{
     Announce, Announced, Applied, Change, ChangeKind, Completion, MAX_PEER_AGE, Previous, Stored, TICK,
 };
 
+use super::departed::Departed;
 use super::records::{record_length, write_record};
 
 /// Maximum number of bytes of records that are handed out together.
@@ -20,12 +21,15 @@ pub const MAX_UNPUBLISHED: usize = 4 << 20;
 /// Longest time over which records are gathered for one batch, in seconds.
 const MAX_GATHERING: u32 = 190;
 
-/// Age in seconds from which on a peer is not told of again although a change contradicts what is known of
-/// it: changes do not come so late.
+/// Age in seconds from which on a peer is not told of again although a change of its role contradicts what is
+/// known of it: changes do not come so late. Stops do, see [`Departed`].
 const MAX_REASSERTED_AGE: u32 = 64;
 
+/// Seconds of which peers are told of again together.
+const REASSERTED_SPAN: u32 = 128;
+
 // The times of records are kept in a byte until they are handed out.
-const _: () = assert!(MAX_GATHERING < 255);
+const _: () = assert!(MAX_GATHERING < 255 && REASSERTED_SPAN < 255);
 
 /// Seconds by which a change may be late: its time is rounded to 16 seconds at both ends, and it waits for
 /// its batch.
@@ -55,6 +59,8 @@ pub struct Published {
     pub family: Family,
     /// Records, at most [`MAX_BATCH`] bytes.
     pub records: Vec<u8>,
+    /// Moment that their ages count to.
+    pub until: Seconds,
 }
 
 /// Records that are gathered for one batch.
@@ -71,16 +77,25 @@ pub(crate) struct Publishing {
     refresh_interval: u32,
     /// By family.
     batches: [VecDeque<Gathering>; 2],
+    /// Peers that are told of again, long after their last announce.
+    reasserted: VecDeque<Published>,
     bytes: usize,
     dropped: u64,
     /// Length of the longest batch lately.
     usual: usize,
+    departed: Departed,
 }
 
 impl Publishing {
     /// Sets the age at which peers expire.
     pub(crate) fn set_max_peer_age(&mut self, max_peer_age: u32) {
         self.refresh_interval = refresh_interval(max_peer_age);
+        self.departed.set_max_age(max_peer_age + remote_grace(max_peer_age));
+    }
+
+    /// Peers that have left.
+    pub(crate) fn departed(&self) -> &Departed {
+        &self.departed
     }
 
     /// Notes what an announce has done, if other nodes have to know.
@@ -103,7 +118,11 @@ impl Publishing {
             | Stored::RefusedMemory => return,
         };
         let address = aquatic_common::canonical(announce.address);
-        self.note(Change { info_hash: announce.info_hash, address, kind, age: 0 }, now, now);
+        let change = Change { info_hash: announce.info_hash, address, kind, age: 0 };
+        self.note(change, now, now);
+        if kind == ChangeKind::Left {
+            self.departed.note(&change, now);
+        }
     }
 
     /// Returns what other nodes have to know of a known peer that announced, if anything.
@@ -150,12 +169,40 @@ impl Publishing {
         (applied, previous): (Applied, Previous),
         now: Seconds,
     ) {
+        if applied != Applied::Reasserted {
+            return;
+        }
         let age = previous.age(now).saturating_sub(TICK);
-        if applied == Applied::Reasserted && age < MAX_REASSERTED_AGE {
-            let counted = previous.completion_counted();
-            let completion = if counted { Completion::Counted } else { Completion::None };
-            let kind = ChangeKind::Present { seeder: previous.is_seeder(), completion };
-            self.note(Change { kind, ..*change }, Seconds(now.0.saturating_sub(age)), now);
+        let counted = previous.completion_counted();
+        let completion = if counted { Completion::Counted } else { Completion::None };
+        let kind = ChangeKind::Present { seeder: previous.is_seeder(), completion };
+        let (own, heard) = (Change { kind, ..*change }, Seconds(now.0.saturating_sub(age)));
+        if age < MAX_REASSERTED_AGE {
+            self.note(own, heard, now);
+        } else if change.kind == ChangeKind::Left {
+            self.note_old(own, heard, now);
+        }
+    }
+
+    /// Notes a peer that was heard long ago.
+    fn note_old(&mut self, change: Change, heard: Seconds, now: Seconds) {
+        let family = Family::of(change.address.ip());
+        let length = record_length(family);
+        if self.bytes + length > MAX_UNPUBLISHED {
+            self.dropped += 1;
+            return;
+        }
+        let until = Seconds((heard.0 / REASSERTED_SPAN + 1).saturating_mul(REASSERTED_SPAN).min(now.0));
+        let takes_more = |batch: &Published| {
+            (batch.family, batch.until) == (family, until) && batch.records.len() + length <= MAX_BATCH
+        };
+        if !self.reasserted.iter().any(takes_more) {
+            self.reasserted.push_back(Published { family, records: Vec::new(), until });
+        }
+        if let Some(batch) = self.reasserted.iter_mut().find(|batch| takes_more(batch)) {
+            // Lossless: see `REASSERTED_SPAN`.
+            write_record(&Change { age: (until - heard) as u8, ..change }, &mut batch.records);
+            self.bytes += length;
         }
     }
 
@@ -191,6 +238,10 @@ impl Publishing {
 
     /// Removes the oldest batch.
     pub(crate) fn take(&mut self, now: Seconds) -> Option<Published> {
+        if let Some(batch) = self.reasserted.pop_front() {
+            self.bytes -= batch.records.len();
+            return Some(batch);
+        }
         let family = Family::ALL.into_iter().find(|family| !self.batches[family.index()].is_empty())?;
         let Gathering { begun, mut records } = self.batches[family.index()].pop_front()?;
         self.bytes -= records.len();
@@ -202,7 +253,7 @@ impl Publishing {
                 *age = u8::try_from(passed.saturating_sub(since)).unwrap_or(u8::MAX);
             }
         }
-        Some(Published { family, records })
+        Some(Published { family, records, until: now })
     }
 
     /// Returns how many changes were dropped since the last call.
