@@ -377,25 +377,3 @@ def slow(machine: Machine, rate: int = 50_000, stopped: int = 30) -> Iterator[st
         f"{b.metric('aquatic_peers'):.0f} of {known:.0f} peers {time.monotonic() - ended:.1f} s after the load; "
         f"resident memory of the nodes {resident(a.tracker):.0f} and {resident(b.tracker):.0f} MB"
     )
-
-
-FIGURES = ("cost", "webtorrent", "join", "latency2", "latency3", "slow")
-"""What can be measured. Of `latency`, the number is that of the nodes."""
-
-
-def figures(machine: Machine, names: list[str], peers: int, rates: list[int]) -> None:
-    """Prints figures. Packets are neither lost nor delayed."""
-    for node in machine.nodes:
-        machine.network.clear(node.name)
-    measure: dict[str, Callable[[], Iterator[str]]] = {
-        "cost": lambda: costs(machine),
-        "webtorrent": lambda: webtorrent(machine),
-        "join": lambda: join(machine, peers),
-        "latency2": lambda: latencies(machine, 2, rates),
-        "latency3": lambda: latencies(machine, 3, rates),
-        "slow": lambda: slow(machine),
-    }
-    for name in names or FIGURES:
-        for line in measure[name]():
-            print(f"{name}: {line}", flush=True)
-        machine.end_all()

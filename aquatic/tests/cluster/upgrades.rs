@@ -54,7 +54,7 @@ fn an_upgraded_node_stays_in_the_cluster_with_its_peers() {
     let output =
         Command::new(env!("CARGO_BIN_EXE_aquatic")).args(["upgrade", "-s", &setting]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_ne!(serving.pid(), before);
+    wait("the pid of the successor", || serving.pid(), |pid| !pid.is_empty() && *pid != before);
     b.0.wait_for_log("node a has joined");
     for node in [&a, &b] {
         node.wait_for("aquatic_cluster_nodes", |nodes| nodes == 2.0);
