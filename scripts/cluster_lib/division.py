@@ -12,8 +12,8 @@ from cluster_lib.nodes import Machine, Node, check, torrent, until
 
 PARTS = 256
 """Parts of the info hashes."""
-KEPT = 75.0
-"""Seconds after which a node has dropped the parts that it has given up."""
+DROPPED_WITHIN = 200.0
+"""Seconds within which a node has dropped the parts that it has given up."""
 PROBE = 0.002
 """Seconds between two requests whose longest delay is wanted."""
 
@@ -197,7 +197,12 @@ def moving(machine: Machine, peers: int) -> Iterator[str]:
         f"a node joins two with {known:.0f} peers: {held(third):.0f} parts with {third.metric('aquatic_peers'):.0f} "
         f"peers {took:.1f} s after its start, {pulled:.1f} s after it has become a holder; {watch.end()}"
     )
-    time.sleep(KEPT)
+
+    def has_dropped(node: Node) -> bool:
+        return (node.metric("aquatic_peers") or 0) < known * held(node) / PARTS * 1.05
+
+    for node in (first, second):
+        until("it has dropped the other parts", partial(has_dropped, node), DROPPED_WITHIN)
     watch = Watch(first)
     kept = [node.metric("aquatic_peers") or 0 for node in (first, second)]
     begin = time.monotonic()
