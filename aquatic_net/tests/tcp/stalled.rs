@@ -36,7 +36,7 @@ impl Stage {
             Self::InTheFirstMessage => stream.write_all(&hello[..hello.len() / 2]).unwrap(),
             Self::AfterTheServersMessages => {
                 stream.write_all(hello).unwrap();
-                assert!(stream.read(&mut [0; 1]).unwrap() > 0);
+                stream.read_exact(&mut [0; 1]).unwrap();
             }
         }
         stream
