@@ -160,6 +160,7 @@ impl<K: PeerFormat> Store<K> {
         } else if known_age < age {
             Applied::Older
         } else {
+            self.remember_completion(slot, at);
             self.remove_at(slot, at);
             Applied::Removed
         };

@@ -8,6 +8,7 @@ use rand::Rng;
 use siphasher::sip::SipHasher13;
 
 use crate::accesses;
+use crate::completions::Completions;
 use crate::crowd::{self, Groups, PeerHasher, ReplySize, SUSPICIOUS_GROUP};
 use crate::eligible::Eligible;
 use crate::expiry::Cursor;
@@ -82,6 +83,8 @@ pub(crate) struct Store<K: PeerFormat> {
     pub(crate) remote: u64,
     /// Downloads that have been completed.
     pub(crate) completed: u64,
+    /// Peers that were counted as completed and have left.
+    pub(crate) completions: Completions,
     pub(crate) cursor: Cursor,
     /// The parts whose torrents are kept; all, if there are none.
     pub(crate) kept: Option<PartSet>,
@@ -107,6 +110,7 @@ impl<K: PeerFormat> Store<K> {
             leechers: 0,
             remote: 0,
             completed: 0,
+            completions: Completions::default(),
             cursor: Cursor::default(),
             kept: None,
             saving: Default::default(),
@@ -377,19 +381,22 @@ impl<K: PeerFormat> Store<K> {
             self.count(stamp, true);
             let (_, completes) = stamp.after(old);
             if completes {
-                self.table.count_completed(slot);
-                self.completed += 1;
+                return (self.complete(slot, at, old), at);
             }
         }
         (old, at)
     }
 
     pub(crate) fn stamp_at(&self, slot: Slot, at: u32) -> Option<Stamp> {
-        Some(K::stamp(match self.content(slot) {
+        self.peer_at(slot, at).map(K::stamp)
+    }
+
+    pub(crate) fn peer_at(&self, slot: Slot, at: u32) -> Option<K::Peer> {
+        Some(match self.content(slot) {
             Content::One(peer) => peer,
             Content::List { block, .. } => *self.lists.get(block).get(at as usize)?,
             Content::Large(number) => self.large.get(number)?.get(at),
-        }))
+        })
     }
 
     /// Updates the stamp of the peer at a position of a list. Returns its previous stamp and its new
@@ -492,7 +499,10 @@ impl<K: PeerFormat> Store<K> {
         };
         match self.locate(self.content(slot), peer).0 {
             None => (Stored::Absent, Some(slot)),
-            Some(at) => (Stored::Removed, self.remove_at(slot, at).then_some(slot)),
+            Some(at) => {
+                self.remember_completion(slot, at);
+                (Stored::Removed, self.remove_at(slot, at).then_some(slot))
+            }
         }
     }
 
@@ -641,7 +651,8 @@ impl<K: PeerFormat> Store<K> {
             leechers: self.leechers,
             remote: self.remote,
             completed: self.completed,
-            bytes: (self.table.bytes() + self.lists.bytes() + self.large.bytes()) as u64,
+            bytes: (self.table.bytes() + self.lists.bytes() + self.large.bytes() + self.completions.bytes())
+                as u64,
         }
     }
 }

@@ -16,6 +16,7 @@
 //!     │                     payload: only peer (IPv4), list or large swarm          payload.rs, peer_format.rs
 //!     ├ Slab of lists       up to 128 peers in one block, seeders first             slab.rs, order.rs
 //!     ├ LargeSwarms         more than 128: two arrays and an index                  large.rs, index.rs
+//!     ├ Completions         counted peers that have left: 256 KiB                   completions.rs
 //!     └ Replies             random peers, few of one address                        eligible.rs, crowd.rs
 //! ```
 //!
@@ -61,6 +62,7 @@
 mod accesses;
 mod changes;
 mod checking;
+mod completions;
 mod counting;
 mod crowd;
 mod eligible;
@@ -87,6 +89,7 @@ mod tick;
 mod types;
 
 pub use changes::{Applied, Change, ChangeKind, Completion};
+pub use completions::Completions;
 pub use counting::CountedTorrent;
 pub use parts::{PARTS, PartHasher, PartSet};
 pub use ranking::{RankBy, RankCursor, TopTorrents};

@@ -113,9 +113,12 @@ impl Shard {
     /// same address: then the sample has few of them, and may have fewer peers than `numwant`, as long as
     /// there are others. Seeders get leechers only, no peer gets itself, and a stopped peer gets none. A
     /// paused peer (BEP 21) counts as a leecher. The torrent's `downloaded` count grows when a known leecher
-    /// becomes a seeder, whatever the event, once per peer until the peer stops or expires. A peer whose
+    /// becomes a seeder, whatever the event, once per peer until the peer expires. One that has stopped and
+    /// comes back is not counted again within the maximum age of peers, see [`Completions`]. A peer whose
     /// first announce is that of a seeder is not counted by it, even with the event "completed": the client
     /// may have sent it before, from another address.
+    ///
+    /// [`Completions`]: crate::Completions
     ///
     /// When a limit is reached a new peer gets the same reply but is not stored. Known peers are always
     /// updated.
@@ -428,6 +431,8 @@ impl Expire for Shard {
     /// when nothing is expired.
     fn expire(&mut self, now: Seconds, max_peer_age: u32, budget: u64) -> Expired {
         let cutoff = Cutoff::new(now, max_peer_age, self.remote_grace);
+        self.v4.completions.expire(now.0, max_peer_age);
+        self.v6.completions.expire(now.0, max_peer_age);
         let budget = budget.max(1);
         let mut done = Expired::default();
         if self.expiring == Family::V4 {

@@ -42,7 +42,9 @@ mod tracker;
 
 pub use access_list::{AccessListError, MAX_DECISIONS, SharedAccessList, TooManyDecisions};
 pub use admission::{Admission, AdmissionRequest, NotAdmitted};
-pub use aquatic_swarm::{Origin, RankBy, RankCursor, SaveFilter, SavePass, SwarmCounts, TopTorrents};
+pub use aquatic_swarm::{
+    Completions, Origin, RankBy, RankCursor, SaveFilter, SavePass, SwarmCounts, TopTorrents,
+};
 pub use clients::ClientCounters;
 pub use expiry::ExpirySettings;
 pub use forward::{Forward, OwnerParts};

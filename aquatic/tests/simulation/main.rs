@@ -492,7 +492,7 @@ impl Simulation {
     fn expire_core(&mut self, core: usize) {
         let mut tracker = self.cores[core].owners.state();
         while !tracker.expire(self.now, MAX_AGE, 20).pass_ended {}
-        self.model.expire(self.now.0, MAX_AGE, |torrent| tracker.owns(torrent));
+        self.model.expire(core, (self.now.0, MAX_AGE), |torrent| tracker.owns(torrent));
         drop(tracker);
         self.ws_expire(core);
     }

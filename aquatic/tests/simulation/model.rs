@@ -27,10 +27,55 @@ pub(crate) struct Expected {
     pub(crate) peers: BTreeSet<SocketAddr>,
 }
 
+/// Counted peers that have left, each until the passes of expiry of its core have forgotten it.
+pub(crate) struct Counted<K> {
+    /// With the number of generations since.
+    left: BTreeMap<K, u32>,
+    /// When the generation of each core began.
+    since: BTreeMap<usize, u32>,
+}
+
+impl<K: Ord> Counted<K> {
+    pub(crate) fn new() -> Self {
+        Self { left: BTreeMap::new(), since: BTreeMap::new() }
+    }
+
+    pub(crate) fn note(&mut self, peer: K) {
+        self.left.insert(peer, 0);
+    }
+
+    pub(crate) fn contains(&self, peer: &K) -> bool {
+        self.left.contains_key(peer)
+    }
+
+    /// Follows a pass of a core, which has some of the peers.
+    pub(crate) fn expire(
+        &mut self,
+        core: usize,
+        (now, max_age): (u32, u32),
+        is_of_core: impl Fn(&K) -> bool,
+    ) {
+        let since = self.since.entry(core).or_insert(0);
+        let age = now - *since;
+        if age >= max_age {
+            let generations = if age / 2 >= max_age { 2 } else { 1 };
+            self.left.iter_mut().filter(|(peer, _)| is_of_core(peer)).for_each(|(_, of)| *of += generations);
+            self.left.retain(|_, of| *of < 2);
+            *since = now;
+        }
+    }
+}
+
 /// All swarms, by family and torrent.
-#[derive(Default)]
 pub(crate) struct Model {
     swarms: BTreeMap<(usize, InfoHash), Swarm>,
+    counted: Counted<(InfoHash, SocketAddr)>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self { swarms: BTreeMap::new(), counted: Counted::new() }
+    }
 }
 
 impl Model {
@@ -40,8 +85,12 @@ impl Model {
         let key = (own.index(), announce.info_hash);
         let stopped = announce.event == AnnounceEvent::Stopped;
         if stopped {
-            if let Some(swarm) = self.swarms.get_mut(&key) {
-                swarm.peers.remove(&announce.address);
+            let swarm = self.swarms.get_mut(&key);
+            if swarm
+                .and_then(|swarm| swarm.peers.remove(&announce.address))
+                .is_some_and(|known| known.counted)
+            {
+                self.counted.note((announce.info_hash, announce.address));
             }
         } else {
             let swarm = self.swarms.entry(key).or_default();
@@ -49,7 +98,8 @@ impl Model {
             let before = swarm.peers.get(&announce.address);
             let counted = before.is_some_and(|before| before.counted);
             let completes = before.is_some_and(|before| seeder && !before.seeder && !counted);
-            swarm.downloaded += u32::from(completes);
+            let again = self.counted.contains(&(announce.info_hash, announce.address));
+            swarm.downloaded += u32::from(completes && !again);
             swarm.peers.insert(announce.address, Known { seeder, counted: counted || completes, seen: now });
         }
         self.forget_empty();
@@ -85,8 +135,14 @@ impl Model {
         counts
     }
 
-    /// Removes the peers of some torrents that have not announced for `max_age` seconds.
-    pub(crate) fn expire(&mut self, now: u32, max_age: u32, expires: impl Fn(&InfoHash) -> bool) {
+    /// Removes the peers of the torrents of a core that have not announced for `max_age` seconds.
+    pub(crate) fn expire(
+        &mut self,
+        core: usize,
+        (now, max_age): (u32, u32),
+        expires: impl Fn(&InfoHash) -> bool,
+    ) {
+        self.counted.expire(core, (now, max_age), |(info_hash, _)| expires(info_hash));
         for ((_, info_hash), swarm) in &mut self.swarms {
             swarm.peers.retain(|_, known| !expires(info_hash) || now - known.seen <= max_age);
         }

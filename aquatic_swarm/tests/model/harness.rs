@@ -150,6 +150,7 @@ impl Harness {
     /// Runs a part of a pass. The model follows the shard, provided that each removed peer is expired.
     pub(crate) fn expire(&mut self, max_peer_age: u32, budget: u64) -> Expired {
         let done = self.shard.expire(Seconds(self.now), max_peer_age, budget);
+        self.model.forget_counted(self.now, max_peer_age);
         assert!(done.work < budget.max(1) + 700, "{done:?} with a budget of {budget}");
         let content = self.content();
         let (peers, torrents, now) = (self.model.peers(), self.model.torrents(), self.now);
@@ -216,6 +217,7 @@ impl Harness {
     fn run_passes(&mut self, max_peer_age: u32) {
         // The first pass may have begun earlier, and announces may have moved peers while it ran.
         let mut passes = 0;
+        self.model.forget_counted(self.now, max_peer_age);
         while passes < 3 {
             passes += u32::from(self.shard.expire(Seconds(self.now), max_peer_age, 50).pass_ended);
         }

@@ -53,11 +53,29 @@ pub(crate) struct Model {
     pub(crate) intake: Intake,
     /// By [`Family::index`].
     pub(crate) swarms: [BTreeMap<InfoHash, ModelSwarm>; 2],
+    /// Counted peers that have left: in this generation, and in the one before.
+    counted: [BTreeSet<(InfoHash, SocketAddr)>; 2],
+    /// When the generation began.
+    since: u32,
 }
 
 impl Model {
     pub(crate) fn new(limits: ShardLimits) -> Self {
-        Self { limits, intake: Intake::All, swarms: Default::default() }
+        let (swarms, counted) = Default::default();
+        Self { limits, intake: Intake::All, swarms, counted, since: 0 }
+    }
+
+    /// Forgets the counted peers that left longer ago than an age or two.
+    pub(crate) fn forget_counted(&mut self, now: u32, max_age: u32) {
+        let age = now.saturating_sub(self.since);
+        if age >= max_age {
+            let [last, before] = &mut self.counted;
+            *before = std::mem::take(last);
+            if age / 2 >= max_age {
+                before.clear();
+            }
+            self.since = now;
+        }
     }
 
     pub(crate) fn peers(&self) -> u64 {
@@ -83,7 +101,9 @@ impl Model {
             && let Some(known) = swarm.peers.get_mut(&announce.address)
         {
             let completes = seeder && !known.seeder && !known.counted;
-            swarm.downloaded += u32::from(completes);
+            let key = (announce.info_hash, announce.address);
+            let again = self.counted.iter().any(|counted| counted.contains(&key));
+            swarm.downloaded += u32::from(completes && !again);
             *known = Known { seeder, counted: known.counted || completes, remote: false, seen: now };
             return Stored::Updated;
         }
@@ -142,11 +162,17 @@ impl Model {
     fn remove(&mut self, info_hash: &InfoHash, address: SocketAddr) -> Stored {
         let swarms = &mut self.swarms[Family::of(address.ip()).index()];
         let Some(swarm) = swarms.get_mut(info_hash) else { return Stored::Absent };
-        let removed = swarm.peers.remove(&address).is_some();
+        let removed = swarm.peers.remove(&address);
         if swarm.peers.is_empty() {
             swarms.remove(info_hash);
         }
-        if removed { Stored::Removed } else { Stored::Absent }
+        let Some(known) = removed else { return Stored::Absent };
+        if known.counted {
+            let [last, before] = &mut self.counted;
+            before.remove(&(*info_hash, address));
+            last.insert((*info_hash, address));
+        }
+        Stored::Removed
     }
 
     /// Returns the limit that keeps a new peer of a torrent from being stored.
