@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use aquatic_common::{AnnounceEvent, InfoHash};
 
 use crate::http;
-use crate::support::{metric, torrent};
+use crate::support::{eventually, metric, torrent};
 use crate::tracker::start_all;
 use crate::udp;
 
@@ -45,9 +45,10 @@ fn exchange(settings: &[&str], udp_is_forwarded: bool) {
     assert_eq!(files.len(), torrents.len());
     assert!(files.iter().all(|file| file.incomplete == 4));
 
-    // Counters reach the page within a second.
-    http::pause(1500);
     let counted = |name: &str| metric(tracker.metrics.unwrap(), name);
+    // Counters reach the page within a second, together: also those of before the scrape.
+    let scrapes = || counted("aquatic_responses_total{protocol=\"http\",action=\"scrape\"");
+    eventually(scrapes, |scrapes| *scrapes == 1.0);
     let forwarded = |protocol| counted(&format!("aquatic_forwarded_total{{protocol=\"{protocol}\""));
     let (of_http, of_udp) = (forwarded("http"), forwarded("udp"));
     let few = f64::from(TORRENTS / 6);

@@ -1,6 +1,8 @@
 //! A client over UDP (BEP 15).
 
+use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use aquatic_common::{AnnounceEvent, Family, InfoHash, PeerId};
 use aquatic_udp_protocol::{
@@ -15,6 +17,8 @@ pub(crate) struct Client {
     pub(crate) socket: UdpSocket,
     id: ConnectionId,
     family: Family,
+    /// Number of the last transaction.
+    transaction: Cell<u32>,
 }
 
 impl Client {
@@ -28,7 +32,7 @@ impl Client {
         socket.set_read_timeout(Some(REPLY)).unwrap();
         socket.connect(tracker).unwrap();
         let family = Family::of(tracker.ip());
-        let mut client = Self { socket, id: ConnectionId([0; 8]), family };
+        let mut client = Self { socket, id: ConnectionId([0; 8]), family, transaction: Cell::new(1) };
         let reply = client.exchange(&Self::connect_request());
         match Response::parse(&reply, family).unwrap() {
             Response::Connect(connect) => client.id = connect.connection_id(),
@@ -44,7 +48,7 @@ impl Client {
         let socket = UdpSocket::bind(local).unwrap();
         socket.set_read_timeout(Some(REPLY)).unwrap();
         socket.connect(tracker).unwrap();
-        Self { socket, id: other.id, family: other.family }
+        Self { socket, id: other.id, family: other.family, transaction: Cell::new(1) }
     }
 
     /// A connect request.
@@ -54,17 +58,42 @@ impl Client {
         request
     }
 
+    fn next_transaction(&self) -> TransactionId {
+        self.transaction.set(self.transaction.get() + 1);
+        TransactionId::from_number(self.transaction.get())
+    }
+
     /// Sends a request and returns the reply.
     pub(crate) fn exchange(&self, request: &[u8]) -> Vec<u8> {
         self.try_exchange(request).unwrap()
     }
 
+    /// Sends a request, again every second, and returns the reply.
+    fn exchange_repeated(&self, request: &[u8]) -> Vec<u8> {
+        self.socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let reply = (0..REPLY.as_secs()).find_map(|_| {
+            self.socket.send(request).unwrap();
+            self.receive(request)
+        });
+        self.socket.set_read_timeout(Some(REPLY)).unwrap();
+        reply.unwrap()
+    }
+
     /// The same, if there is a reply in time.
     fn try_exchange(&self, request: &[u8]) -> Option<Vec<u8>> {
         self.socket.send(request).unwrap();
+        self.receive(request)
+    }
+
+    /// Receives the reply to a request, if it comes in time, and drops those to repeated ones before it.
+    fn receive(&self, request: &[u8]) -> Option<Vec<u8>> {
         let mut reply = [0; 2048];
-        let len = self.socket.recv(&mut reply).ok()?;
-        Some(reply[..len].to_vec())
+        loop {
+            let len = self.socket.recv(&mut reply).ok()?;
+            if reply[..len].get(4..8) == request.get(12..16) {
+                return Some(reply[..len].to_vec());
+            }
+        }
     }
 
     /// The announce of a leecher.
@@ -82,7 +111,7 @@ impl Client {
     ) -> [u8; 98] {
         let fields = AnnounceFields {
             connection_id: self.id,
-            transaction_id: TransactionId::from_number(2),
+            transaction_id: self.next_transaction(),
             info_hash,
             peer_id: PeerId([1; 20]),
             uploaded: 0,
@@ -136,19 +165,28 @@ impl Client {
 
     /// Returns the numbers of seeders, completed downloads and leechers of a torrent.
     pub(crate) fn scrape(&self, info_hash: InfoHash) -> [u32; 3] {
-        self.try_scrape(info_hash).unwrap()
+        self.counts(&self.exchange_repeated(&self.scrape_request(info_hash)))
     }
 
-    /// The same, if there is a reply in time.
+    /// The same with a single request, if there is a reply in time.
+    #[allow(dead_code, reason = "for the tests of clusters")]
     pub(crate) fn try_scrape(&self, info_hash: InfoHash) -> Option<[u32; 3]> {
+        Some(self.counts(&self.try_exchange(&self.scrape_request(info_hash))?))
+    }
+
+    fn scrape_request(&self, info_hash: InfoHash) -> Vec<u8> {
         let mut request = [0; 36];
-        let transaction = TransactionId::from_number(3);
+        let transaction = self.next_transaction();
         let len = encode_scrape_request(self.id, transaction, &[info_hash], &mut request).unwrap();
-        match Response::parse(&self.try_exchange(&request[..len])?, self.family).unwrap() {
+        request[..len].to_vec()
+    }
+
+    fn counts(&self, reply: &[u8]) -> [u32; 3] {
+        match Response::parse(reply, self.family).unwrap() {
             Response::Scrape(scrape) => {
                 let counts = scrape.counts[0];
                 let counts = [counts.seeders(), counts.completed(), counts.leechers()];
-                Some(counts.map(|number| number.try_into().unwrap()))
+                counts.map(|number| number.try_into().unwrap())
             }
             other => panic!("not a scrape reply: {other:?}"),
         }

@@ -298,10 +298,17 @@ pub(crate) fn never_reading(target: &Target, count: usize, deadline: Duration) -
     watch_deaf(lines, deadline + FILLING, |_| {})
 }
 
-/// More connections than there may be. Those beyond are closed at once; the others stay and are left.
-pub(crate) fn crowd(target: &Target, count: usize) -> Tally {
+/// More connections than there may be. Those beyond `stay` are closed at once; the others stay and are left.
+pub(crate) fn crowd(target: &Target, count: usize, stay: usize) -> Tally {
     let mut lines = Line::several(count, target.address);
     lines.iter_mut().for_each(|line| _ = line.send(b"GET"));
+    // Those that stay would end after their time to send a request, a minute.
+    let deadline = now() + Duration::from_secs(30);
+    while lines.iter_mut().filter_map(|line| line.look().then_some(())).count() < count - stay
+        && now() < deadline
+    {
+        pause(Duration::from_millis(50));
+    }
     pause(Duration::from_millis(500));
     lines.iter_mut().for_each(|line| _ = line.look());
     tally(&lines)

@@ -118,6 +118,20 @@ impl Line {
         self.ended.is_some()
     }
 
+    /// Waits until something has come, without reading it.
+    pub(crate) fn wait_for(&self, expected: &[u8]) {
+        let deadline = now() + Duration::from_secs(60);
+        let mut bytes = [0; KEPT];
+        loop {
+            let len = self.stream.peek(&mut bytes).unwrap_or(0);
+            if bytes[..len].windows(expected.len()).any(|heard| heard == expected) {
+                return;
+            }
+            assert!(now() < deadline, "{} has come", String::from_utf8_lossy(&bytes[..len]));
+            pause(LOOK);
+        }
+    }
+
     /// Tells, without reading, whether the connection has been reset.
     pub(crate) fn has_failed(&mut self) -> bool {
         if !matches!(self.stream.take_error(), Ok(None)) {

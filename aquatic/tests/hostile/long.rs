@@ -57,7 +57,7 @@ fn plain_attacks(scale: f64) -> Vec<Attack<'static>> {
         ("odd requests", Box::new(move |t| http::odd_requests(t, count(20_000)))),
         ("pipelining bombs", Box::new(move |t| http::pipelining_bombs(t, count(200), REPLY))),
         ("replies never read", Box::new(move |t| http::never_reading(t, count(500), IDLE))),
-        ("a crowd beyond the limit", Box::new(move |t| http::crowd(t, 15_000))),
+        ("a crowd beyond the limit", Box::new(move |t| http::crowd(t, 15_000, 9999))),
     ]
 }
 

@@ -179,7 +179,7 @@ fn clients_that_never_read_are_cut_off_at_the_deadline() {
 #[test]
 fn a_crowd_beyond_the_limit_is_turned_away() {
     let target = start(&["connections.max_connections=200", "connections.request_timeout=60"]);
-    let report = attacked(&target, |target| http::crowd(target, 500));
+    let report = attacked(&target, |target| http::crowd(target, 500, 199));
     assert_eq!((report.tally.cut, report.tally.left), (301, 199), "{report:?}");
     // Those that have waited for a while make room, but not at once.
     let [refused, evicted] = ["refused", "evicted"].map(|what| report.counted(&[what, "\"limit\""]));

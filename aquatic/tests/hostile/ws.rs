@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::http::{FILLING, SLACK, in_waves};
 use super::lines::{Line, Tally, connect, watch, watch_deaf};
 use super::siege::Healthy;
-use super::target::{PATIENCE, Target, now, pause};
+use super::target::{PATIENCE, Target, now};
 
 /// Torrents of the healthy clients: enough for all cores to take part.
 const TORRENTS: usize = 8;
@@ -309,7 +309,7 @@ pub(crate) fn never_reading(target: &Target, count: usize, deadline: Duration) -
     let offers: Vec<_> = (0..10).map(offer_id).collect();
     let mut lines = Line::several(count, target.address);
     lines.iter_mut().for_each(|line| assert_eq!(line.send(UPGRADE.as_bytes()), UPGRADE.len()));
-    pause(Duration::from_millis(200));
+    lines.iter_mut().for_each(|line| line.wait_for(b"\r\n\r\n"));
     watch_deaf(lines, deadline + FILLING, |line| {
         // The port makes an id of its own for each.
         let peer = format!("-XX0000-{:012}", line.stream.local_addr().map_or(0, |address| address.port()));

@@ -46,8 +46,9 @@ const PERIOD: Duration = Duration::from_millis(3);
 const MAX_P99: Duration = Duration::from_millis(50);
 const MAX_RATIO: u32 = 4;
 
-/// Attempts, because somebody else may flood the machine.
-const ATTEMPTS: usize = 3;
+/// Attempts, because somebody else may flood the machine, and the pause after the first, which grows.
+const ATTEMPTS: u32 = 8;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Requests or connections of the floods.
 static FLOODED: AtomicU64 = AtomicU64::new(0);
@@ -147,6 +148,7 @@ fn assert_isolated(name: &str, floods: &[Flood], probe: fn(&Addresses) -> Durati
             return;
         }
         assert!(attempt < ATTEMPTS, "{name}: p99 {flooded:?} instead of {undisturbed:?}");
+        thread::sleep(attempt * PAUSE);
     }
 }
 

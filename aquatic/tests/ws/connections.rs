@@ -202,7 +202,8 @@ fn incomplete_messages_time_out() {
         // The message continues, but too slowly.
         let _ = stream.write_all(b"x");
     };
-    assert!(end < Duration::from_secs(5), "{end:?}");
+    // The default is 10 s.
+    assert!(end < Duration::from_secs(9), "{end:?}");
     let reason = b"message took too long";
     assert!(answer.windows(reason.len()).any(|window| window == reason), "{answer:?}");
 }
