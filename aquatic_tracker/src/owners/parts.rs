@@ -33,7 +33,10 @@ impl<T: Trackers, F: Forward<Messages>> Owners<T, F> {
             (Some(holders), Some(elsewhere)) => elsewhere.set_holders(holders),
             (Some(holders), None) => *elsewhere = Some(Box::new(Elsewhere::new(index, holders, metrics))),
             // Announces that wait are lost with it, but their requests run into their deadline.
-            (None, _) => *elsewhere = None,
+            (None, waiting) => {
+                waiting.iter().for_each(|elsewhere| elsewhere.give_up());
+                *elsewhere = None;
+            }
         }
     }
 

@@ -34,7 +34,8 @@ pub(crate) struct PartCounters {
     pub(crate) not_held: Counter,
     /// Announces that were kept and sent later, or applied later by this node.
     pub(crate) late: Counter,
-    /// Announces that were kept in vain: there were too many, or there was no holder for too long.
+    /// Announces that were kept in vain: there were too many, there was no holder for too long, or this node
+    /// has begun to hold all parts.
     pub(crate) lost: Counter,
     /// Requests of other nodes that were served.
     pub(crate) served: Counter,
@@ -272,6 +273,12 @@ impl Elsewhere {
         self.late.replace(late);
     }
 
+    /// Counts the announces that are lost, because this node asks no others any more.
+    pub(crate) fn give_up(&self) {
+        self.counters.lost.add((self.asked.len() + self.late.len()) as u64);
+        self.counters.waiting.set(0);
+    }
+
     /// Forgets what is kept of the peer of an announce, which says all that there is to say by now.
     pub(crate) fn supersede(&mut self, announce: &Announce) {
         if !self.late.is_empty() {
@@ -377,4 +384,36 @@ impl Elsewhere {
 /// Whole seconds, as the store counts.
 pub(crate) fn seconds(time: Duration) -> Seconds {
     Seconds(u32::try_from(time.as_secs()).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use aquatic_common::AnnounceEvent;
+    use aquatic_metrics::Registry;
+    use aquatic_swarm::{Families, HashKey, PartHasher, PartSet};
+
+    use super::*;
+
+    #[test]
+    fn what_waits_when_no_node_is_asked_any_more_is_counted() {
+        let hasher = PartHasher::new(&HashKey([1; 16]));
+        let holders = Holders::new(hasher, PartSet::new(hasher), |_| None);
+        let metrics = Registry::default().core(0);
+        let mut elsewhere = Elsewhere::new(0, holders, &metrics);
+        for port in 1..=3 {
+            let announce = Announce {
+                info_hash: InfoHash([1; 20]),
+                address: SocketAddr::from(([192, 0, 2, 1], port)),
+                seeder: false,
+                event: AnnounceEvent::Started,
+                numwant: 0,
+                families: Families::Own,
+            };
+            elsewhere.put_off(announce, Seconds(0));
+            elsewhere.keep(&announce, (0, 0));
+        }
+        assert_eq!(elsewhere.counters.lost.get(), 0);
+        elsewhere.give_up();
+        assert_eq!(elsewhere.counters.lost.get(), 6);
+    }
 }
