@@ -1,15 +1,19 @@
 //! The cluster that this tracker is a node of.
 
-use aquatic_cluster::cores::{Channel, ClusterLink, CoreCluster, FromCore, NodeEvent};
+use aquatic_cluster::cores::{Channel, ClusterLink, CoreCluster, FromCore, NodeEvent, WEBTORRENT_RECORD};
 use aquatic_cluster::thread::{self, Hooks, Prepared};
 use aquatic_common::Steering;
 use aquatic_common::config::ClusterConfig;
 use aquatic_runtime::Engine;
+use aquatic_ws::nodes::changes::RECORD_LENGTH;
 use aquatic_ws::nodes::messages::split;
 use aquatic_ws::swarm::NodeNumber;
 use aquatic_ws::{NodeLink, WsNodes, WsTracker};
 
 use crate::control::{self, Controlled};
+
+// The cluster divides records without knowing what is in them.
+const _: () = assert!(WEBTORRENT_RECORD == RECORD_LENGTH);
 
 /// A core's way for peers, offers and answers of WebTorrent to other nodes.
 struct WebTorrentLink(ClusterLink);

@@ -255,8 +255,9 @@ impl Limit {
     /// All limits, in the order of their discriminants.
     pub const ALL: [Self; 5] =
         [Self::Torrents, Self::Peers, Self::PeersPerTorrent, Self::PeersPerAddress, Self::Memory];
-    /// The limits of WebTorrent swarms, whose peers have no address; in the order of their discriminants.
-    pub const WEBTORRENT: [Self; 3] = [Self::Torrents, Self::Peers, Self::PeersPerTorrent];
+    /// The limits of WebTorrent swarms, in the order of their discriminants.
+    pub const WEBTORRENT: [Self; 4] =
+        [Self::Torrents, Self::Peers, Self::PeersPerTorrent, Self::PeersPerAddress];
 
     /// The key of the setting, which is also the label in metrics.
     #[must_use]

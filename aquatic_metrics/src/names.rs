@@ -103,6 +103,13 @@ pub const REFUSED: Metric = metric("aquatic_refused", Kind::Counter, "Requests r
 /// Packets and connections dropped without a reply, by protocol, family and reason.
 pub const DROPPED: Metric = metric("aquatic_dropped", Kind::Loss, "Requests dropped without a reply")
     .labelled(&["protocol", "family", "reason"]);
+/// Offers and answers of WebTorrent that did not reach another client, by protocol and reason.
+pub const RELAYS_DROPPED: Metric = metric(
+    "aquatic_relays_dropped",
+    Kind::Loss,
+    "Offers and answers that were not relayed to another client",
+)
+.labelled(&["protocol", "reason"]);
 /// Announces answered but not stored, by swarms, family and, as the reason, the setting of the limit, or what
 /// is wrong with the address or port.
 pub const NOT_STORED: Metric = metric(

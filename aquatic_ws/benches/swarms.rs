@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use aquatic_common::expiry::Expire;
 use aquatic_common::{Family, InfoHash, PeerId, Seconds};
-use aquatic_ws::swarm::{Announce, Answer, ConnectionId, OfferDigest, SwarmLimits, Swarms};
+use aquatic_ws::swarm::{Announce, Answer, ConnectionId, Network, OfferDigest, SwarmLimits, Swarms};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use rustix::time::{ClockId, clock_gettime};
@@ -26,6 +26,7 @@ const LIMITS: SwarmLimits = SwarmLimits {
     max_torrents: usize::MAX,
     max_peers: usize::MAX,
     max_peers_per_torrent: usize::MAX,
+    max_peers_per_address: usize::MAX,
     max_offers: 1 << 24,
     max_offers_per_peer: 100,
     max_offer_age: 120,
@@ -65,6 +66,7 @@ impl Benchmark {
             info_hash: InfoHash(random_bytes(u64::from(torrent))),
             peer_id: PeerId(random_bytes(1 << 40 | u64::from(number))),
             connection: ConnectionId { core: 0, slot: number, generation: 1 },
+            network: Network::from_bits(number.wrapping_mul(0x9e37_79b1)),
             family: Family::V4,
             seeder: (number / (PEERS / self.size)).is_multiple_of(3),
             stopped: false,

@@ -92,6 +92,13 @@ aquatic_common::settings! {
         pub max_peers: u64 = 10_000_000, unit "peers", in 1..=1_000_000_000;
         /// Maximum number of peers per torrent.
         pub max_peers_per_torrent: usize = 1_000_000, unit "peers", in 1..=10_000_000;
+        /// Maximum number of peers per torrent and IPv4 address, or IPv6 /64 network. The default suffices
+        /// for a NAT with hundreds of clients in the same torrent. Further clients of the address are
+        /// answered but not found by others. In torrents of more than 32 peers, addresses are counted by
+        /// their hashes, so one in as many others may be refused together with one that has reached the
+        /// limit. Independently of this limit, where a few addresses have many of a torrent's peers, offers
+        /// go to as many addresses as possible. Clients of a proxy that does not name them are not limited.
+        pub max_peers_per_address: usize = 512, unit "peers", in 8..=60_000;
         /// Maximum number of offers that wait for an answer. Above it, offers of the least recently offering
         /// peers are dropped first; they can no longer be answered.
         pub max_waiting_offers: u64 = 4_000_000, unit "offers", in 1..=1_000_000_000;
@@ -111,6 +118,7 @@ impl WsConfig {
             max_torrents: share(self.limits.max_torrents),
             max_peers: share(self.limits.max_peers),
             max_peers_per_torrent: self.limits.max_peers_per_torrent,
+            max_peers_per_address: self.limits.max_peers_per_address,
             max_offers: share(self.limits.max_waiting_offers),
             max_offers_per_peer: self.limits.max_waiting_offers_per_peer,
             max_offer_age: self.max_offer_age,

@@ -14,7 +14,7 @@ use crate::labels::labels;
 use crate::memberships::{MembershipLimits, Memberships};
 use crate::nodes::offers::NodeOffers;
 use crate::send_queue::{SendQueue, SendQueueLimits};
-use crate::swarm::ConnectionId;
+use crate::swarm::{ConnectionId, Network};
 
 /// Seconds within which a connection must answer a probe, sent because another connection claims one of its
 /// peers.
@@ -150,6 +150,8 @@ pub(crate) struct Connection {
     pub(crate) family: Family,
     /// Whose messages these are, if they are limited.
     pub(crate) source: Option<IpAddr>,
+    /// Network of the client.
+    pub(crate) network: Network,
     /// Whether the source is above its rate limit, so that the connection is not read from before the next
     /// tick.
     is_paused: bool,
@@ -234,6 +236,7 @@ impl Connections {
             generation: self.generation,
             family,
             source: None,
+            network: Network::UNKNOWN,
             is_paused: false,
             send_queue: SendQueue::default(),
             memberships: Memberships::default(),

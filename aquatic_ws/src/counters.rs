@@ -8,7 +8,7 @@ use aquatic_net::proxy::NoClient;
 use aquatic_tracker::{ClientCounters, Reason, RefusalCounters};
 use aquatic_ws_protocol::Fault;
 
-use crate::connections::End;
+use crate::connections::{End, QueueError};
 use crate::labels::labels;
 use crate::swarm::Stats;
 use crate::upgrade::NotUpgraded;
@@ -89,8 +89,22 @@ pub(crate) fn reason_of(fault: Fault) -> Reason {
 }
 
 labels! {
-    /// Reason why a message is dropped without a reply to its sender.
+    /// Reason why a request is dropped without a reply.
     pub(crate) enum DropReason {
+        /// The connection of the client has ended before the reply.
+        ConnectionGone => "connection_gone",
+        /// The reply does not fit into the send queue of the client.
+        ReceiverFull => "receiver_full",
+        /// The reply does not fit into the outbox for the core of the client.
+        Overflow => "overflow",
+        /// The source sends more than its rate limit allows.
+        RateLimit => "rate_limit",
+    }
+}
+
+labels! {
+    /// Reason why an offer or answer is not relayed to another client.
+    pub(crate) enum RelayDrop {
         /// An offer that cannot be relayed, of an announce that is served without it.
         BadOffer => "bad_offer",
         /// An answer to an offer that was not sent to the peer, or that expired.
@@ -105,8 +119,6 @@ labels! {
         ReceiverFull => "receiver_full",
         /// A message to another core whose outbox is full.
         Overflow => "overflow",
-        /// A message of a source that sends more than its rate limit allows.
-        RateLimit => "rate_limit",
         /// A message to another node, for which too much waits.
         NodeOverflow => "node_overflow",
         /// A message to another node that is longer than one may be.
@@ -125,6 +137,9 @@ pub(crate) struct Counters {
     responses: [[Counter; Response::ALL.len()]; 2],
     refused: RefusalCounters,
     pub(crate) dropped: [Counter; DropReason::ALL.len()],
+    pub(crate) relays_dropped: [Counter; RelayDrop::ALL.len()],
+    /// Error replies that could not be queued: because the client has gone, or its send queue is full.
+    errors_lost: [Counter; 2],
     ended: [Counter; End::ALL.len()],
     health: [Counter; 2],
     no_client: [Counter; NoClient::ALL.len()],
@@ -176,6 +191,10 @@ impl Counters {
             dropped: DropReason::ALL.map(|reason| {
                 metrics.counter(&names::DROPPED, &[PROTOCOL, BOTH_FAMILIES, ("reason", reason.name())])
             }),
+            relays_dropped: RelayDrop::ALL
+                .map(|reason| counter(&names::RELAYS_DROPPED, "reason", reason.name())),
+            errors_lost: [DropReason::ConnectionGone, DropReason::ReceiverFull]
+                .map(|reason| counter(&names::SEND_ERRORS, "reason", reason.name())),
             ended: End::ALL.map(|reason| counter(&names::CONNECTIONS_ENDED, "reason", reason.name())),
             health: [&names::REQUESTS, &names::RESPONSES]
                 .map(|metric| metrics.counter(metric, &[PROTOCOL, BOTH_FAMILIES, ("action", "health")])),
@@ -247,11 +266,36 @@ impl Counters {
     }
 
     pub(crate) fn drop_one(&self, reason: DropReason) {
-        self.drop_many(reason, 1);
+        self.dropped[reason as usize].add(1);
     }
 
-    pub(crate) fn drop_many(&self, reason: DropReason, count: usize) {
-        self.dropped[reason as usize].add(count as u64);
+    pub(crate) fn drop_relay(&self, reason: RelayDrop) {
+        self.drop_relays(reason, 1);
+    }
+
+    pub(crate) fn drop_relays(&self, reason: RelayDrop, count: usize) {
+        self.relays_dropped[reason as usize].add(count as u64);
+    }
+
+    /// Counts a message that could not be queued for a client.
+    pub(crate) fn not_queued(&self, why: QueueError, response: Response) {
+        match (response, why) {
+            (Response::Announce | Response::Scrape, QueueError::Closed) => {
+                self.drop_one(DropReason::ConnectionGone);
+            }
+            (Response::Announce | Response::Scrape, QueueError::Full) => {
+                self.drop_one(DropReason::ReceiverFull);
+            }
+            (Response::Offer | Response::Answer, QueueError::Closed) => {
+                self.drop_relay(RelayDrop::ConnectionGone);
+            }
+            (Response::Offer | Response::Answer, QueueError::Full) => {
+                self.drop_relay(RelayDrop::ReceiverFull);
+            }
+            // Its request is counted as refused.
+            (Response::Error, QueueError::Closed) => self.errors_lost[0].add(1),
+            (Response::Error, QueueError::Full) => self.errors_lost[1].add(1),
+        }
     }
 
     pub(crate) fn end(&self, end: End) {

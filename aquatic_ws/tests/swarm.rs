@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aquatic_common::expiry::Expire;
 use aquatic_common::{Family, InfoHash, PeerId, Seconds};
 use aquatic_ws::swarm::{
-    Announce, Answer, AnswerFault, ConnectionId, Counts, Limit, OfferDigest, Outcome, SwarmLimits, Swarms,
+    Announce, Answer, AnswerFault, ConnectionId, Counts, Limit, Network, OfferDigest, Outcome, SwarmLimits,
+    Swarms,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -18,6 +19,7 @@ const LIMITS: SwarmLimits = SwarmLimits {
     max_torrents: 6,
     max_peers: 150,
     max_peers_per_torrent: 90,
+    max_peers_per_address: 20,
     max_offers: 1_000_000,
     max_offers_per_peer: 100_000,
     max_offer_age: 60,
@@ -29,6 +31,7 @@ const FEW_OFFERS: SwarmLimits = SwarmLimits { max_offers: 200, max_offers_per_pe
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Registration {
     connection: ConnectionId,
+    network: Network,
     seen: u32,
     seeder: bool,
     family: Family,
@@ -41,6 +44,22 @@ struct Torrent {
     /// Peers in the swarm that were counted as downloads.
     counted: BTreeSet<PeerId>,
     downloaded: u32,
+}
+
+impl Torrent {
+    /// Returns the numbers of peers by network.
+    fn networks(&self) -> BTreeMap<u32, usize> {
+        let mut networks = BTreeMap::new();
+        for (holder, _) in self.peers.values() {
+            *networks.entry(holder.network.to_bits()).or_default() += 1;
+        }
+        networks
+    }
+}
+
+fn has_room(networks: &BTreeMap<u32, usize>, network: Network) -> bool {
+    let has_room = |count: &usize| *count < LIMITS.max_peers_per_address;
+    network == Network::UNKNOWN || networks.get(&network.to_bits()).is_none_or(has_room)
 }
 
 /// A relayed offer.
@@ -66,9 +85,16 @@ impl Offer {
 
 type Maker = (InfoHash, PeerId);
 
+/// Counted peer that left.
+type Counted = (InfoHash, PeerId, u32);
+
 struct Model {
     limits: SwarmLimits,
     torrents: BTreeMap<InfoHash, Torrent>,
+    /// Counted peers that have left: in this generation, and in the one before.
+    counted: [BTreeSet<Counted>; 2],
+    /// When the generation began.
+    since: u32,
     /// Oldest first.
     pending: Vec<Offer>,
     /// Peers whose offers were relayed, in the order of their last offers.
@@ -92,14 +118,42 @@ impl Model {
         })
     }
 
+    fn forget_counted(&mut self, now: u32) {
+        let age = now - self.since;
+        if age >= MAX_PEER_AGE {
+            let [last, before] = &mut self.counted;
+            *before = std::mem::take(last);
+            if age / 2 >= MAX_PEER_AGE {
+                before.clear();
+            }
+            self.since = now;
+        }
+    }
+
     fn leave(&mut self, info_hash: InfoHash, peer_id: PeerId, connection: ConnectionId) -> bool {
+        if let Some(torrent) = self.torrents.get(&info_hash)
+            && let Some((holder, None)) = torrent.peers.get(&peer_id)
+            && holder.connection == connection
+            && torrent.counted.contains(&peer_id)
+        {
+            let [last, before] = &mut self.counted;
+            let counted = (info_hash, peer_id, holder.network.to_bits());
+            before.remove(&counted);
+            last.insert(counted);
+        }
+        self.remove(info_hash, peer_id, connection)
+    }
+
+    fn remove(&mut self, info_hash: InfoHash, peer_id: PeerId, connection: ConnectionId) -> bool {
         let Some(torrent) = self.torrents.get_mut(&info_hash) else { return false };
+        let counts = torrent.networks();
         let Some((holder, claimant)) = torrent.peers.get_mut(&peer_id) else { return false };
         if holder.connection != connection {
             return claimant.take_if(|claimant| claimant.connection == connection).is_some();
         }
         self.pending.retain(|offer| offer.maker() != (info_hash, peer_id));
-        match claimant.take() {
+        let may_move = |to: &Registration| to.network == holder.network || has_room(&counts, to.network);
+        match claimant.take().filter(may_move) {
             Some(successor) => *holder = successor,
             None => {
                 torrent.peers.remove(&peer_id);
@@ -119,6 +173,7 @@ impl Model {
         }
         let registration = Registration {
             connection: announce.connection,
+            network: announce.network,
             seen: now,
             seeder: announce.seeder,
             family: announce.family,
@@ -136,7 +191,9 @@ impl Model {
             }
             let (counted, downloaded) = torrent;
             let completes = registration.seeder && !holder.seeder && counted.insert(announce.peer_id);
-            *downloaded += u32::from(completes);
+            let again = (announce.info_hash, announce.peer_id, holder.network.to_bits());
+            let again = self.counted.iter().any(|counted| counted.contains(&again));
+            *downloaded += u32::from(completes && !again);
             *holder = registration;
             return Outcome::Stored;
         }
@@ -148,6 +205,10 @@ impl Model {
         }
         if len == 0 && torrents >= LIMITS.max_torrents {
             return Outcome::LimitReached(Limit::Torrents);
+        }
+        let networks = self.torrents.get(&announce.info_hash).map(Torrent::networks).unwrap_or_default();
+        if !has_room(&networks, announce.network) {
+            return Outcome::LimitReached(Limit::PeersPerAddress);
         }
         let torrent = self.torrents.entry(announce.info_hash).or_default();
         torrent.peers.insert(announce.peer_id, (registration, None));
@@ -219,7 +280,7 @@ impl Model {
             }
         }
         gone.into_iter().for_each(|(info_hash, peer_id, connection)| {
-            self.leave(info_hash, peer_id, connection);
+            self.remove(info_hash, peer_id, connection);
         });
     }
 }
@@ -236,10 +297,10 @@ struct World {
 
 impl World {
     fn new(limits: SwarmLimits, seed: u64) -> Self {
-        let (torrents, pending, makers) = Default::default();
+        let (torrents, counted, pending, makers) = Default::default();
         Self {
             rng: SmallRng::seed_from_u64(seed),
-            model: Model { limits, torrents, pending, makers, evicted: 0 },
+            model: Model { limits, torrents, counted, since: 0, pending, makers, evicted: 0 },
             swarms: Swarms::new(limits, [7; 16]),
             now: 1000,
             receivers: Vec::new(),
@@ -269,6 +330,7 @@ impl World {
             info_hash,
             peer_id,
             connection,
+            network: network_of(connection),
             family: Family::ALL[self.rng.random_range(0..2)],
             seeder: self.rng.random_range(0..3) == 0,
             stopped: self.rng.random_range(0..8) == 0,
@@ -357,6 +419,7 @@ impl World {
             let budget = self.rng.random_range(1..40);
             while !self.swarms.expire(Seconds(self.now), MAX_PEER_AGE, budget).pass_ended {}
         }
+        self.model.forget_counted(self.now);
         self.model.expire(self.now);
     }
 
@@ -382,6 +445,17 @@ impl World {
 
 fn connection_of(number: u8) -> ConnectionId {
     ConnectionId { core: u16::from(number % 3), slot: number.into(), generation: 5 }
+}
+
+/// Most networks have few peers of a torrent, two reach the limit, and some are not known.
+fn network_of(connection: ConnectionId) -> Network {
+    let number = match connection.slot {
+        of @ 0..60 => 1 + of % 2,
+        of @ 60..100 => 3 + of % 5,
+        _ => 0,
+    };
+    // So that they have different counters.
+    Network::from_bits(number << 29)
 }
 
 fn run(limits: SwarmLimits, seed: u64, steps: usize) {
@@ -434,6 +508,7 @@ impl Browser {
             info_hash: TORRENT,
             peer_id: self.peer_id,
             connection: self.connection,
+            network: Network::UNKNOWN,
             family: Family::V4,
             seeder: false,
             stopped: false,
@@ -504,6 +579,7 @@ fn a_peer_that_alternates_between_roles_is_counted_once() {
             info_hash,
             peer_id,
             connection: connection_of(connection),
+            network: Network::UNKNOWN,
             family: Family::V4,
             seeder,
             stopped: false,

@@ -71,7 +71,7 @@ fn offers_and_answers_travel_between_nodes() {
         assert_eq!(node.metric("aquatic_cluster_gaps_total"), 0.0);
         assert_eq!(node.metric("aquatic_cluster_messages_refused_total"), 0.0);
         assert_eq!(
-            node.metric("aquatic_dropped_total{protocol=\"ws\",family=\"both\",reason=\"node_malformed\""),
+            node.metric("aquatic_relays_dropped_total{protocol=\"ws\",reason=\"node_malformed\""),
             0.0
         );
     }

@@ -336,6 +336,6 @@ impl Simulation {
             while !tracker.expire(self.now, MAX_AGE, 20).pass_ended {}
         }
         let state = self.cores[core].owners.state();
-        self.ws_model.expire(self.now.0, MAX_AGE, |torrent| state.owns(torrent));
+        self.ws_model.expire(core, (self.now.0, MAX_AGE), |torrent| state.owns(torrent));
     }
 }

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aquatic_common::{InfoHash, PeerId};
 use aquatic_ws::swarm::Counts;
 
+use crate::model::Counted;
+
 /// Number of a connection.
 pub(crate) type Client = usize;
 
@@ -88,9 +90,9 @@ struct Offering {
 }
 
 /// All WebTorrent swarms, and what has not been received yet.
-#[derive(Default)]
 pub(crate) struct WsModel {
     swarms: BTreeMap<InfoHash, Swarm>,
+    counted: Counted<(InfoHash, PeerId)>,
     offerings: BTreeMap<usize, Offering>,
     replies: BTreeMap<(Client, InfoHash), Vec<ExpectedReply>>,
     answers: BTreeSet<(Client, InfoHash, PeerId, String)>,
@@ -98,6 +100,14 @@ pub(crate) struct WsModel {
     /// Offers and answers that were relayed.
     pub(crate) relayed: (u32, u32),
     pub(crate) takeovers: u32,
+}
+
+impl Default for WsModel {
+    fn default() -> Self {
+        let (swarms, offerings, replies, answers, closed) = Default::default();
+        let (counted, relayed, takeovers) = (Counted::new(), (0, 0), 0);
+        Self { swarms, counted, offerings, replies, answers, closed, relayed, takeovers }
+    }
 }
 
 /// The id of an offer: number of the announce, and of the offer in it.
@@ -127,7 +137,8 @@ impl WsModel {
                 Some(peer) => {
                     let completes = seeder && !peer.registration.seeder && !peer.counted;
                     peer.counted |= completes;
-                    swarm.downloaded += u32::from(completes);
+                    let again = self.counted.contains(&(info_hash, peer_id));
+                    swarm.downloaded += u32::from(completes && !again);
                     peer.registration = registration;
                 }
                 None => {
@@ -193,6 +204,9 @@ impl WsModel {
         let Some(swarm) = self.swarms.get_mut(info_hash) else { return };
         let Some(peer) = swarm.peers.get_mut(peer_id) else { return };
         if peer.registration.client == client {
+            if peer.counted && peer.claimant.is_none() {
+                self.counted.note((*info_hash, *peer_id));
+            }
             self.takeovers += u32::from(swarm.release(peer_id));
         } else if peer.claimant.is_some_and(|claimant| claimant.client == client) {
             peer.claimant = None;
@@ -221,7 +235,8 @@ impl WsModel {
         }
         let seen = peer.registration.seen.max(seen);
         peer.registration = Registration { seen, ..registration };
-        swarm.downloaded += u32::from(completed && !peer.counted);
+        let again = self.counted.contains(&(info_hash, peer_id));
+        swarm.downloaded += u32::from(completed && !peer.counted && !again);
         peer.counted |= completed;
     }
 
@@ -265,7 +280,13 @@ impl WsModel {
     }
 
     /// Removes claimants and peers that have not announced for `max_age` seconds.
-    pub(crate) fn expire(&mut self, now: u32, max_age: u32, expires: impl Fn(&InfoHash) -> bool) {
+    pub(crate) fn expire(
+        &mut self,
+        core: usize,
+        (now, max_age): (u32, u32),
+        expires: impl Fn(&InfoHash) -> bool,
+    ) {
+        self.counted.expire(core, (now, max_age), |(info_hash, _)| expires(info_hash));
         for (_, swarm) in self.swarms.iter_mut().filter(|(info_hash, _)| expires(info_hash)) {
             let is_old = |registration: Registration| registration.is_old(now, max_age);
             let mut old = Vec::new();

@@ -81,7 +81,7 @@ pub enum FromCore {
 pub type Splitter = fn(&[u8], &Steering, &mut dyn FnMut(usize, &[u8])) -> usize;
 
 /// Length of the record of a change of a WebTorrent peer, in bytes.
-pub const WEBTORRENT_RECORD: usize = 52;
+pub const WEBTORRENT_RECORD: usize = 56;
 
 /// What the thread hands to a core.
 #[derive(Debug)]

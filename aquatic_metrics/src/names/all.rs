@@ -8,6 +8,7 @@ pub const ALL: &[&Metric] = &[
     &super::RESPONSES,
     &super::REFUSED,
     &super::DROPPED,
+    &super::RELAYS_DROPPED,
     &super::NOT_STORED,
     &super::RECEIVED_BYTES,
     &super::SENT_BYTES,

@@ -9,13 +9,14 @@
 //! | 1 | core of the connection |
 //! | 4 | slot of the connection, big-endian |
 //! | 4 | generation of the connection, big-endian |
+//! | 4 | hash of the client's network, big-endian; 0 if it is unknown |
 
 use aquatic_common::{Family, InfoHash, PeerId, Steering};
 
-use crate::swarm::{Change, ChangeKind, NodeConnection};
+use crate::swarm::{Change, ChangeKind, Network, NodeConnection};
 
 /// Length of a record in bytes.
-pub const RECORD_LENGTH: usize = 20 + 20 + 1 + 2 + 1 + 4 + 4;
+pub const RECORD_LENGTH: usize = 20 + 20 + 1 + 2 + 1 + 4 + 4 + 4;
 
 const SEEDER: u8 = 1;
 const COMPLETED: u8 = 2;
@@ -28,7 +29,7 @@ pub struct BadRecord;
 
 /// Appends the record of a change.
 pub fn write_record(change: &Change, out: &mut Vec<u8>) {
-    let Change { info_hash, peer_id, connection, family, kind, age } = change;
+    let Change { info_hash, peer_id, connection, network, family, kind, age } = change;
     let NodeConnection { core, slot, generation } = connection;
     let kind = match *kind {
         ChangeKind::Present { seeder, completed } => {
@@ -44,6 +45,7 @@ pub fn write_record(change: &Change, out: &mut Vec<u8>) {
     out.push(*core);
     out.extend_from_slice(&slot.to_be_bytes());
     out.extend_from_slice(&generation.to_be_bytes());
+    out.extend_from_slice(&network.to_bits().to_be_bytes());
 }
 
 /// Returns the change of a record.
@@ -57,6 +59,7 @@ pub fn read_record(record: &[u8; RECORD_LENGTH]) -> Result<Change, BadRecord> {
     let age = u16::from_be_bytes(take(&mut rest));
     let [core] = take(&mut rest);
     let (slot, generation) = (u32::from_be_bytes(take(&mut rest)), u32::from_be_bytes(take(&mut rest)));
+    let network = Network::from_bits(u32::from_be_bytes(take(&mut rest)));
     let kind = match flags & !V6 {
         LEFT => ChangeKind::Left,
         present if present & !(SEEDER | COMPLETED) == 0 => {
@@ -66,7 +69,7 @@ pub fn read_record(record: &[u8; RECORD_LENGTH]) -> Result<Change, BadRecord> {
     };
     let family = if flags & V6 == 0 { Family::V4 } else { Family::V6 };
     let connection = NodeConnection { core, slot, generation };
-    Ok(Change { info_hash, peer_id, connection, family, kind, age })
+    Ok(Change { info_hash, peer_id, connection, network, family, kind, age })
 }
 
 /// Hands each of several records to the core that owns its torrent. Bytes behind the last complete record are
@@ -99,6 +102,7 @@ mod tests {
             info_hash: InfoHash([1; 20]),
             peer_id: PeerId([2; 20]),
             connection: NodeConnection { core: 3, slot: 0x0405_0607, generation: 0x0809_0a0b },
+            network: Network::from_bits(0x0e0f_1011),
             family,
             kind,
             age: 0x0c0d,
@@ -123,7 +127,7 @@ mod tests {
         let mut bytes = Vec::new();
         write_record(&change(ChangeKind::Present { seeder: true, completed: false }, Family::V6), &mut bytes);
         let mut expected = [[1; 20], [2; 20]].concat();
-        expected.extend([SEEDER | V6, 12, 13, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+        expected.extend([SEEDER | V6, 12, 13, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 16, 17]);
         assert_eq!(bytes, expected);
     }
 

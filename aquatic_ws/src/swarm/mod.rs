@@ -15,6 +15,9 @@
 //! - Pending offers are removed with the peer that made them.
 //! - Seeders precede leechers, so that each role can be sampled without visiting the other.
 //! - A torrent has at least one peer.
+//! - A network (an IPv4 address or an IPv6 /64) has a bounded number of peers per torrent. In a torrent in
+//!   which a few networks have many of the peers, the receivers of offers are of as many networks as
+//!   possible.
 //!
 //! # Other nodes
 //!
@@ -26,6 +29,7 @@
 //! of other nodes, so that a client that uses two nodes can be reached over both; among other nodes, the
 //! first precedes. What does not precede is a pending claimant, but never replaces one of this node.
 
+mod networks;
 mod node;
 mod offers;
 mod sample;
@@ -37,6 +41,7 @@ use std::fmt;
 pub use aquatic_common::config::Limit;
 use aquatic_common::{Family, InfoHash, PeerId, Seconds};
 
+pub use networks::Network;
 pub use node::{NodeConnection, NodeNumber};
 pub use store::Swarms;
 
@@ -71,6 +76,8 @@ pub struct SwarmLimits {
     pub max_peers: usize,
     /// Maximum number of peers per torrent.
     pub max_peers_per_torrent: usize,
+    /// Maximum number of peers per torrent and network, at least 5.
+    pub max_peers_per_address: usize,
     /// Maximum number of pending offers. Above it, offers of the peers that offered least recently are
     /// evicted.
     pub max_offers: usize,
@@ -89,6 +96,8 @@ pub struct Announce {
     pub peer_id: PeerId,
     /// Connection that delivered the announce.
     pub connection: ConnectionId,
+    /// Network of the client.
+    pub network: Network,
     /// Address family of the client, for statistics only. Peers of both families are in the same swarm.
     pub family: Family,
     /// Whether the peer is a seeder.
@@ -127,7 +136,8 @@ pub struct Counts {
     pub complete: u32,
     /// Number of leechers.
     pub incomplete: u32,
-    /// Number of known leechers that became seeders, each counted once while its peer id is in the swarm.
+    /// Number of known leechers that became seeders, each counted once while its peer id is in the swarm, and
+    /// for some time after it left.
     pub downloaded: u32,
 }
 
@@ -164,6 +174,8 @@ pub struct Change {
     pub peer_id: PeerId,
     /// Connection that announced the peer, as its node names it.
     pub connection: NodeConnection,
+    /// Network of the client.
+    pub network: Network,
     /// Address family of the client.
     pub family: Family,
     /// What happened.
@@ -234,6 +246,7 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Registration {
     connection: ConnectionId,
+    network: Network,
     last_seen: Seconds,
     family: Family,
     seeder: bool,

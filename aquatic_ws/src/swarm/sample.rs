@@ -1,8 +1,16 @@
-//! Uniform random samples of indices.
+//! Random samples of indices.
 
 use std::ops::Range;
 
 use rand::{Rng, RngExt};
+
+use super::Network;
+
+/// Maximum number of peers that are visited for a sample of a crowded torrent. As many as a reply over UDP
+/// visits at least.
+const MAX_VISITS: usize = 576;
+/// Number of counters of networks.
+const COUNTERS: usize = 1024;
 
 /// Appends `count` distinct indices of a range, excluding one, each such set being equally likely; all of
 /// them if there are no more. Takes time proportional to the square of `count`, which is small.
@@ -13,13 +21,7 @@ pub(super) fn sample_indices(
     count: usize,
     sampled: &mut Vec<usize>,
 ) {
-    let excluding = excluding.filter(|at| range.contains(at));
-    let eligible = range.len() - usize::from(excluding.is_some());
-    // Maps ranks among the eligible indices to indices.
-    let index_of = |rank: usize| {
-        let at = range.start + rank;
-        if excluding.is_some_and(|excluded| at >= excluded) { at + 1 } else { at }
-    };
+    let (eligible, index_of) = eligible(range, excluding);
     if count >= eligible {
         sampled.extend((0..eligible).map(index_of));
         return;
@@ -32,6 +34,60 @@ pub(super) fn sample_indices(
         let taken = sampled[start..].contains(&index);
         sampled.push(if taken { index_of(end) } else { index });
     }
+}
+
+/// Returns the number of eligible indices of a range, excluding one, and what maps ranks among them to them.
+fn eligible(range: Range<usize>, excluding: Option<usize>) -> (usize, impl Fn(usize) -> usize) {
+    let excluding = excluding.filter(|at| range.contains(at));
+    let index_of = move |rank: usize| {
+        let at = range.start + rank;
+        if excluding.is_some_and(|excluded| at >= excluded) { at + 1 } else { at }
+    };
+    (range.len() - usize::from(excluding.is_some()), index_of)
+}
+
+/// Appends `count` distinct indices of a range, excluding one, of as many networks as possible: no network
+/// has two before each of those visited has one, and so on. Takes time proportional to the number of visited
+/// peers, which are all, or [`MAX_VISITS`] at random.
+#[cold]
+#[inline(never)] // Its kilobytes of stack would otherwise be part of every announce's frame.
+pub(super) fn spread_indices(
+    rng: &mut impl Rng,
+    (range, excluding): (Range<usize>, Option<usize>),
+    count: usize,
+    network_of: impl Fn(usize) -> Network,
+    sampled: &mut Vec<usize>,
+) {
+    let (eligible, index_of) = eligible(range, excluding);
+    let visits = eligible.min(MAX_VISITS);
+    let mut counts = [0_u8; COUNTERS];
+    // Another division of the networks among the counters each time.
+    let factor = rng.next_u32() | 1;
+    // By number of earlier ones of the same network, then at random: from the most significant bit, 8 bits,
+    // 24 bits, and the index.
+    let mut visited = [0_u64; MAX_VISITS];
+    for (at, visited) in visited[..visits].iter_mut().enumerate() {
+        // One of each of as many equal parts.
+        let [begin, end] = [at, at + 1].map(|part| part * eligible / visits);
+        let random = rng.next_u64();
+        let offset = ((random & 0xffff_ffff) * (end - begin) as u64) >> 32;
+        let index = index_of(begin + offset as usize);
+        let rank = match network_of(index) {
+            Network::UNKNOWN => 0,
+            network => {
+                let count = &mut counts[network.to_bits().wrapping_mul(factor) as usize >> 22];
+                *count = count.saturating_add(1);
+                *count - 1
+            }
+        };
+        *visited = u64::from(rank) << 56 | random >> 40 << 32 | index as u64;
+    }
+    let visited = &mut visited[..visits];
+    let count = count.min(visits);
+    if count < visits {
+        visited.select_nth_unstable(count);
+    }
+    sampled.extend(visited[..count].iter().map(|visited| (visited & 0xffff_ffff) as usize));
 }
 
 #[cfg(test)]
@@ -57,6 +113,35 @@ mod tests {
                     let eligible = len - usize::from(excluding.is_some_and(|at| (3..3 + len).contains(&at)));
                     assert_eq!(sampled.len(), count.min(eligible));
                     assert!(sampled.iter().all(|at| (3..3 + len).contains(at) && Some(*at) != excluding));
+                    sampled.sort_unstable();
+                    sampled.dedup();
+                    assert_eq!(sampled.len(), count.min(eligible));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn spread_samples_are_distinct_and_have_each_network_once_before_any_twice() {
+        let mut rng = SmallRng::seed_from_u64(3);
+        for len in [0, 1, 2, 19, 600, 5000] {
+            for count in [0, 1, 10, 50] {
+                for excluding in [None, Some(3), Some(4)] {
+                    // Two of three are of one network, and one of five of an unknown one.
+                    let network_of = |at: usize| match at {
+                        _ if !at.is_multiple_of(3) => Network::from_bits(1 << 31),
+                        _ if at.is_multiple_of(5) => Network::UNKNOWN,
+                        _ => Network::from_bits((at as u32).wrapping_mul(0x9e37_79b1) | 1),
+                    };
+                    let mut sampled = Vec::new();
+                    let of = (3..3 + len, excluding);
+                    spread_indices(&mut rng, of, count, network_of, &mut sampled);
+                    let eligible = len - usize::from(excluding.is_some_and(|at| (3..3 + len).contains(&at)));
+                    assert_eq!(sampled.len(), count.min(eligible));
+                    assert!(sampled.iter().all(|at| (3..3 + len).contains(at) && Some(*at) != excluding));
+                    let of_one = sampled.iter().filter(|at| !at.is_multiple_of(3)).count();
+                    // Others that share its counter come second, too.
+                    assert!(len < 600 || of_one <= 1 + count / 5, "{of_one} of {count} among {len}");
                     sampled.sort_unstable();
                     sampled.dedup();
                     assert_eq!(sampled.len(), count.min(eligible));

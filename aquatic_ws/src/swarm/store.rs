@@ -3,10 +3,11 @@
 mod replication;
 
 use std::hash::{BuildHasher, Hasher};
+use std::net::IpAddr;
 
 use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{InfoHash, PeerId, Seconds};
-use aquatic_tracker::TopTorrents;
+use aquatic_tracker::{Completions, TopTorrents};
 use indexmap::IndexMap;
 use rand::Rng;
 use siphasher::sip::SipHasher13;
@@ -14,7 +15,7 @@ use siphasher::sip::SipHasher13;
 use super::offers::{OfferLimits, Offers};
 use super::torrent::{Peer, Torrent};
 use super::{
-    Announce, Announced, Answer, AnswerFault, ConnectionId, Counts, Limit, OfferDigest, Outcome,
+    Announce, Announced, Answer, AnswerFault, ConnectionId, Counts, Limit, Network, OfferDigest, Outcome,
     Registration, Stats, SwarmLimits,
 };
 use replication::Replication;
@@ -44,6 +45,8 @@ pub struct Swarms {
     /// Pending claimants of peers, which have [`Peer::has_claimant`] set.
     claimants: IndexMap<(InfoHash, PeerId), Registration, Keyed>,
     peers: PeerCounts,
+    /// Peers that were counted as downloads and have left.
+    completions: Completions,
     /// Sum of [`Torrent::heap_bytes`].
     torrent_bytes: usize,
     offers: Offers,
@@ -116,6 +119,7 @@ impl Swarms {
             torrents: IndexMap::with_hasher(Keyed(hasher)),
             claimants: IndexMap::with_hasher(Keyed(hasher)),
             peers: PeerCounts::default(),
+            completions: Completions::default(),
             torrent_bytes: 0,
             offers: Offers::new(OfferLimits {
                 max_age: limits.max_offer_age,
@@ -127,6 +131,11 @@ impl Swarms {
             sampled: Vec::new(),
             numbers: Vec::new(),
         }
+    }
+
+    /// Returns the network of a client, whose address is in canonical form.
+    pub(crate) fn network(&self, client: IpAddr) -> Network {
+        Network::of(client, &self.hasher)
     }
 
     /// Replaces the limits of torrents and peers. If there are more, nothing is removed: new peers are not
@@ -173,22 +182,25 @@ impl Swarms {
     ) -> (Option<usize>, Outcome, Option<usize>) {
         let registration = Registration {
             connection: announce.connection,
+            network: announce.network,
             last_seen: now,
             family: announce.family,
             seeder: announce.seeder,
         };
         let known = torrent.and_then(|at| self.torrents[at].find(&announce.peer_id, &self.hasher));
         if let (Some(torrent), Some(at)) = (torrent, known) {
-            let peer = self.torrents[torrent].peer_mut(at);
-            let before = peer.registration();
+            let before = self.torrents[torrent].peer(at).registration();
             if before.connection != announce.connection {
+                if before.connection.is_remote() && !self.may_move(torrent, &before, &registration) {
+                    return (Some(torrent), Outcome::LimitReached(Limit::PeersPerAddress), None);
+                }
                 // A connection of this node precedes those of others.
                 let (holder, claimant) = if before.connection.is_remote() {
                     (registration, before)
                 } else {
                     (before, registration)
                 };
-                peer.has_claimant = true;
+                self.torrents[torrent].peer_mut(at).has_claimant = true;
                 self.claimants.insert((announce.info_hash, announce.peer_id), claimant);
                 if holder.connection != announce.connection {
                     return (Some(torrent), Outcome::Contested(holder.connection), Some(at));
@@ -197,7 +209,7 @@ impl Swarms {
                 self.note_present(torrent, at);
                 return (Some(torrent), Outcome::Stored, Some(at));
             }
-            let completed = self.torrents[torrent].count_completion(at, registration.seeder);
+            let completed = registration.seeder && !before.seeder && self.count_download(torrent, at);
             let at = self.update(torrent, at, registration);
             if self.replication.is_some() {
                 self.note_announce(torrent, at, &before, completed);
@@ -220,7 +232,7 @@ impl Swarms {
         (info_hash, peer_id): (InfoHash, PeerId),
         registration: Registration,
     ) -> Result<(usize, usize), Limit> {
-        self.check_limits(torrent)?;
+        self.check_limits(torrent, registration.network)?;
         let torrent = torrent.unwrap_or_else(|| self.torrents.insert_full(info_hash, Torrent::default()).0);
         *self.peers.of(&registration) += 1;
         let swarm = &mut self.torrents[torrent];
@@ -230,7 +242,7 @@ impl Swarms {
         Ok((torrent, at))
     }
 
-    fn check_limits(&self, torrent: Option<usize>) -> Result<(), Limit> {
+    fn check_limits(&self, torrent: Option<usize>, network: Network) -> Result<(), Limit> {
         let in_torrent = torrent.map_or(0, |at| self.torrents[at].len());
         if in_torrent >= self.limits.max_peers_per_torrent {
             Err(Limit::PeersPerTorrent)
@@ -238,17 +250,50 @@ impl Swarms {
             Err(Limit::Peers)
         } else if torrent.is_none() && self.torrents.len() >= self.limits.max_torrents {
             Err(Limit::Torrents)
+        } else if torrent.is_some_and(|at| !self.has_room_for(at, network)) {
+            Err(Limit::PeersPerAddress)
         } else {
             Ok(())
         }
     }
 
+    /// Returns whether a torrent may have another peer of a network.
+    fn has_room_for(&self, torrent: usize, network: Network) -> bool {
+        self.torrents[torrent].has_room_for(network, self.limits.max_peers_per_address)
+    }
+
+    /// Returns whether a peer of a torrent may pass to another connection.
+    fn may_move(&self, torrent: usize, from: &Registration, to: &Registration) -> bool {
+        from.network == to.network || self.has_room_for(torrent, to.network)
+    }
+
+    /// Counts a download, unless one of the peer has been counted, perhaps before it left and came back.
+    /// Returns whether it did.
+    fn count_download(&mut self, torrent: usize, at: usize) -> bool {
+        let Some((info_hash, swarm)) = self.torrents.get_index_mut(torrent) else { return false };
+        let peer = swarm.peer_mut(at);
+        if peer.completion_counted {
+            return false;
+        }
+        peer.completion_counted = true;
+        let is_first = !self.completions.contains(fingerprint(self.hasher, info_hash, peer));
+        swarm.downloaded = swarm.downloaded.saturating_add(is_first.into());
+        is_first
+    }
+
     /// Replaces what is known of a peer. Returns its new position.
     fn update(&mut self, torrent: usize, at: usize, registration: Registration) -> usize {
         let torrent = &mut self.torrents[torrent];
-        *self.peers.of(&torrent.peer(at).registration()) -= 1;
+        let before = torrent.peer(at).registration();
+        *self.peers.of(&before) -= 1;
         *self.peers.of(&registration) += 1;
-        torrent.update(at, registration, &self.hasher)
+        if before.network == registration.network {
+            return torrent.update(at, registration, &self.hasher);
+        }
+        self.torrent_bytes -= torrent.heap_bytes();
+        let at = torrent.update(at, registration, &self.hasher);
+        self.torrent_bytes += torrent.heap_bytes();
+        at
     }
 
     /// Samples receivers and adds the pending offers.
@@ -309,6 +354,9 @@ impl Swarms {
         let Some(at) = swarm.find(peer_id, &self.hasher) else { return false };
         let peer = swarm.peer_mut(at);
         if peer.connection == connection {
+            if peer.completion_counted && !peer.has_claimant {
+                self.completions.note(fingerprint(self.hasher, &info_hash, peer));
+            }
             self.release(torrent, at);
             return true;
         }
@@ -332,7 +380,8 @@ impl Swarms {
     }
 
     /// Handles that the connection of a peer left. Its offers are removed. The peer passes to its pending
-    /// claimant, or is removed, and with the last peer the torrent. Returns whether the torrent was removed.
+    /// claimant, unless the network of that has too many, or is removed, and with the last peer the torrent.
+    /// Returns whether the torrent was removed.
     fn release(&mut self, torrent: usize, at: usize) -> bool {
         let Some((&info_hash, swarm)) = self.torrents.get_index_mut(torrent) else { return false };
         let peer = swarm.peer_mut(at);
@@ -340,16 +389,18 @@ impl Swarms {
         if let Some(replication) = &mut self.replication {
             replication.note_left(&info_hash, &peer.id, &peer.registration());
         }
-        if peer.has_claimant
+        let (holder, has_claimant) = (peer.registration(), std::mem::take(&mut peer.has_claimant));
+        if has_claimant
             && let Some(claimant) = self.claimants.swap_remove(&(info_hash, peer.id))
+            && self.may_move(torrent, &holder, &claimant)
         {
             // Not counted as a download: nothing shows that it is the same peer.
-            peer.has_claimant = false;
             let at = self.update(torrent, at, claimant);
             self.note_present(torrent, at);
             return false;
         }
-        *self.peers.of(&peer.registration()) -= 1;
+        let Some((_, swarm)) = self.torrents.get_index_mut(torrent) else { return false };
+        *self.peers.of(&holder) -= 1;
         let before = swarm.heap_bytes();
         swarm.remove(at, &self.hasher);
         self.torrent_bytes -= before - swarm.heap_bytes();
@@ -477,6 +528,7 @@ impl Swarms {
             bytes: map_bytes(&self.torrents)
                 + self.torrent_bytes
                 + map_bytes(&self.claimants)
+                + self.completions.bytes()
                 + self.offers.heap_bytes(),
         }
     }
@@ -514,6 +566,7 @@ impl Expire for Swarms {
     fn expire(&mut self, now: Seconds, max_peer_age: u32, budget: u64) -> Expired {
         let offer_budget = usize::try_from(budget).unwrap_or(usize::MAX).max(MIN_OFFER_BUDGET);
         self.offers.expire(now, offer_budget);
+        self.completions.expire(now.0, max_peer_age);
         let mut expired = Expired::default();
         while expired.work < budget.max(1) {
             let Some((_, torrent)) =
@@ -575,6 +628,15 @@ fn offer_number(
     hasher.finish()
 }
 
+/// Returns the hash by which a counted peer that left is remembered. It covers the network, because clients
+/// choose their peer ids and know those of others.
+fn fingerprint(mut hasher: SipHasher13, info_hash: &InfoHash, peer: &Peer) -> u64 {
+    hasher.write(&info_hash.0);
+    hasher.write(&peer.id.0);
+    hasher.write_u32(peer.network.to_bits());
+    hasher.finish()
+}
+
 fn counts(torrent: &Torrent) -> Counts {
     let seeders = torrent.seeders();
     Counts {
@@ -585,111 +647,4 @@ fn counts(torrent: &Torrent) -> Counts {
 }
 
 #[cfg(test)]
-mod tests {
-    use aquatic_common::Family;
-    use rand::rngs::SmallRng;
-    use rand::{RngExt, SeedableRng};
-
-    use super::*;
-
-    const LIMITS: SwarmLimits = SwarmLimits {
-        max_torrents: 100,
-        max_peers: 1000,
-        max_peers_per_torrent: 1000,
-        max_offers: 1000,
-        max_offers_per_peer: 20,
-        max_offer_age: 60,
-    };
-
-    #[test]
-    fn invariants_hold_while_swarms_grow_and_shrink() {
-        let mut rng = SmallRng::seed_from_u64(1);
-        let mut swarms = Swarms::new(LIMITS, [1; 16]);
-        for step in 0..20_000 {
-            // In every third phase most peers leave.
-            let leaving = step / 1000 % 3 == 2;
-            let number = rng.random_range(0..150_u8);
-            let announce = Announce {
-                info_hash: InfoHash([rng.random_range(0..2); 20]),
-                peer_id: PeerId([number; 20]),
-                connection: ConnectionId { core: 0, slot: number.into(), generation: 0 },
-                family: Family::V6,
-                seeder: rng.random_range(0..3) == 0,
-                stopped: rng.random_range(0..10) < if leaving { 9 } else { 1 },
-            };
-            let offers = [OfferDigest(step); 8];
-            let offers = &offers[..rng.random_range(0..=8)];
-            swarms.announce(&announce, offers, Seconds(0), &mut rng, &mut Vec::new());
-            swarms.check();
-        }
-    }
-
-    #[test]
-    fn peers_expire_within_two_passes_whatever_happens_meanwhile() {
-        const MAX_AGE: u32 = 20;
-        let mut rng = SmallRng::seed_from_u64(3);
-        let mut swarms = Swarms::new(LIMITS, [1; 16]);
-        let mut pass_ends: Vec<u32> = Vec::new();
-        for step in 0..30_000_u32 {
-            let now = Seconds(step / 20);
-            let number = rng.random_range(0..250_u8);
-            let (info_hash, peer_id) = (InfoHash([number % 40; 20]), PeerId([number; 20]));
-            // Some peers are claimed by another connection.
-            let slot = u32::from(number) + 1000 * rng.random_range(0..8_u32).saturating_sub(6);
-            let connection = ConnectionId { core: 0, slot, generation: 0 };
-            if rng.random_range(0..4) == 0 {
-                swarms.leave(&info_hash, &peer_id, connection);
-            } else {
-                let (family, seeder) = (Family::V4, rng.random());
-                let announce = Announce { info_hash, peer_id, connection, family, seeder, stopped: false };
-                swarms.announce(&announce, &[OfferDigest(1)], now, &mut rng, &mut Vec::new());
-            }
-            if swarms.expire(now, MAX_AGE, rng.random_range(0..12)).pass_ended {
-                pass_ends.push(now.0);
-            }
-            if step % 100 == 0 {
-                swarms.check();
-            }
-            for torrent in swarms.torrents.values() {
-                for peer in (0..torrent.len()).map(|at| torrent.peer(at)) {
-                    let expiry = peer.registration().last_seen.0 + MAX_AGE;
-                    let passes = pass_ends.iter().rev().take_while(|end| **end > expiry).count();
-                    assert!(passes <= 2, "{peer:?} at {now:?}");
-                }
-            }
-        }
-        assert!(pass_ends.len() > 100, "{} passes", pass_ends.len());
-    }
-
-    #[test]
-    fn memory_is_released_with_the_peers() {
-        let mut swarms = Swarms::new(LIMITS, [1; 16]);
-        let mut rng = SmallRng::seed_from_u64(1);
-        let announce = |number: u32, stopped| {
-            let mut peer_id = [0; 20];
-            peer_id[..4].copy_from_slice(&number.to_be_bytes());
-            Announce {
-                info_hash: InfoHash([1; 20]),
-                peer_id: PeerId(peer_id),
-                connection: ConnectionId { core: 0, slot: number, generation: 0 },
-                family: Family::V4,
-                seeder: number.is_multiple_of(2),
-                stopped,
-            }
-        };
-        let mut all = |swarms: &mut Swarms, stopped, range: std::ops::Range<u32>| {
-            for number in range {
-                swarms.announce(&announce(number, stopped), &[], Seconds(0), &mut rng, &mut Vec::new());
-            }
-        };
-        all(&mut swarms, false, 0..1000);
-        all(&mut swarms, true, 0..990);
-        swarms.check();
-        let torrent = swarms.torrents.values().next().map(Torrent::capacity);
-        assert!(torrent.is_some_and(|capacity| capacity < 64), "{torrent:?}");
-        all(&mut swarms, true, 990..1000);
-        assert!(swarms.expire(Seconds(0), 300, 10_000).pass_ended);
-        assert_eq!((swarms.torrents.len(), swarms.torrents.capacity()), (0, 0));
-        assert_eq!(swarms.stats(), Swarms::new(LIMITS, [1; 16]).stats());
-    }
-}
+mod tests;

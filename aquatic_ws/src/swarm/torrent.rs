@@ -1,15 +1,19 @@
 //! Peers of one torrent, seeders first.
 
+use std::ops::Range;
+
 use aquatic_common::{Family, PeerId, Seconds};
 use hashbrown::HashTable;
 use rand::Rng;
 use siphasher::sip::SipHasher13;
 
+use super::networks::{NetworkCounts, UNCROWDED};
 use super::offers::OffersHandle;
-use super::sample::sample_indices;
-use super::{ConnectionId, Registration};
+use super::sample::{sample_indices, spread_indices};
+use super::{ConnectionId, Network, Registration};
 
-/// Number of peers from which on a torrent has an index, and below which the index is dropped again.
+/// Number of peers from which on a torrent has an index, and below which the index is dropped again. One with
+/// many peers of a network has an index as well.
 const INDEXED: (usize, usize) = (33, 16);
 
 /// A peer of a torrent.
@@ -20,6 +24,7 @@ pub(super) struct Peer {
     last_seen: Seconds,
     /// Pending offers that the peer made.
     pub(super) offers: OffersHandle,
+    pub(super) network: Network,
     family: Family,
     seeder: bool,
     /// Whether another connection has announced the same peer id.
@@ -28,13 +33,21 @@ pub(super) struct Peer {
     pub(super) completion_counted: bool,
 }
 
-const _: () = assert!(size_of::<Peer>() == 44);
+const _: () = assert!(size_of::<Peer>() == 48);
 
 impl Peer {
     pub(super) fn registration(&self) -> Registration {
-        let Self { connection, last_seen, family, seeder, .. } = *self;
-        Registration { connection, last_seen, family, seeder }
+        let Self { connection, network, last_seen, family, seeder, .. } = *self;
+        Registration { connection, network, last_seen, family, seeder }
     }
+}
+
+/// What is kept of the peers of a large or crowded torrent, so that none of them need be visited.
+#[derive(Debug)]
+struct Index {
+    /// Positions by peer id.
+    positions: HashTable<u32>,
+    networks: NetworkCounts,
 }
 
 /// A torrent with its peers.
@@ -43,8 +56,8 @@ pub(super) struct Torrent {
     pub(super) downloaded: u32,
     seeders: u32,
     peers: Vec<Peer>,
-    /// Positions by peer id.
-    index: Option<Box<HashTable<u32>>>,
+    /// Without it, a network has at most [`UNCROWDED`] peers.
+    index: Option<Box<Index>>,
 }
 
 impl Torrent {
@@ -55,7 +68,9 @@ impl Torrent {
     /// Returns the memory of peers and index in bytes, without the overhead of the allocator.
     pub(super) fn heap_bytes(&self) -> usize {
         let index = self.index.as_ref();
-        let index = index.map_or(0, |index| size_of::<HashTable<u32>>() + index.allocation_size());
+        let index = index.map_or(0, |index| {
+            size_of::<Index>() + index.positions.allocation_size() + index.networks.heap_bytes()
+        });
         self.peers.capacity() * size_of::<Peer>() + index
     }
 
@@ -76,7 +91,8 @@ impl Torrent {
     pub(super) fn find(&self, id: &PeerId, hasher: &SipHasher13) -> Option<usize> {
         match &self.index {
             Some(index) => {
-                let found = index.find(hasher.hash(&id.0), |&at| self.peers[at as usize].id == *id);
+                let is_match = |&at: &u32| self.peers[at as usize].id == *id;
+                let found = index.positions.find(hasher.hash(&id.0), is_match);
                 found.map(|&at| at as usize)
             }
             None => self.peers.iter().position(|peer| peer.id == *id),
@@ -85,18 +101,20 @@ impl Torrent {
 
     /// Adds a peer that is not in the torrent. Returns its position.
     pub(super) fn add(&mut self, id: PeerId, registration: Registration, hasher: &SipHasher13) -> usize {
-        if self.peers.len() == self.peers.capacity() {
+        let is_full = self.peers.len() == self.peers.capacity();
+        if is_full {
             // Most torrents have one or two peers.
             self.peers.reserve_exact(self.peers.len().max(1));
         }
         let at = self.peers.len();
-        let Registration { connection, last_seen, family, seeder } = registration;
+        let Registration { connection, network, last_seen, family, seeder } = registration;
         let offers = OffersHandle::NONE;
         self.peers.push(Peer {
             id,
             connection,
             last_seen,
             offers,
+            network,
             family,
             seeder: false,
             has_claimant: false,
@@ -105,8 +123,13 @@ impl Torrent {
         if let Some(index) = &mut self.index {
             let peers = &self.peers;
             let hash = |&at: &u32| hasher.hash(&peers[at as usize].id.0);
-            index.insert_unique(hasher.hash(&id.0), at as u32, hash);
-        } else if self.peers.len() >= INDEXED.0 {
+            index.positions.insert_unique(hasher.hash(&id.0), at as u32, hash);
+            if is_full {
+                index.networks = count_networks(peers);
+            } else {
+                index.networks.add(network);
+            }
+        } else if self.peers.len() >= INDEXED.0 || self.has_many_of(network) {
             self.build_index(hasher);
         }
         self.set_role(at, seeder, hasher)
@@ -114,27 +137,31 @@ impl Torrent {
 
     /// Replaces what is known of a peer. Returns its new position.
     pub(super) fn update(&mut self, at: usize, registration: Registration, hasher: &SipHasher13) -> usize {
-        let Registration { connection, last_seen, family, seeder } = registration;
+        let Registration { connection, network, last_seen, family, seeder } = registration;
         let at = self.set_role(at, seeder, hasher);
         let peer = &mut self.peers[at];
         (peer.connection, peer.last_seen, peer.family) = (connection, last_seen, family);
+        let before = std::mem::replace(&mut peer.network, network);
+        if before != network {
+            if let Some(index) = &mut self.index {
+                index.networks.remove(before);
+                index.networks.add(network);
+            } else if self.has_many_of(network) {
+                self.build_index(hasher);
+            }
+        }
         at
     }
 
-    /// Counts a download, if a known leecher becomes a seeder for the first time. Returns whether it did.
-    pub(super) fn count_completion(&mut self, at: usize, seeder: bool) -> bool {
-        seeder && !self.peers[at].seeder && self.count_download(at)
+    /// Returns whether fewer than so many peers are of a network. The maximum is above [`UNCROWDED`].
+    pub(super) fn has_room_for(&self, network: Network, max: usize) -> bool {
+        self.index.as_ref().is_none_or(|index| index.networks.count(network) < max)
     }
 
-    /// Counts a download, unless one of the peer has been counted. Returns whether it did.
-    pub(super) fn count_download(&mut self, at: usize) -> bool {
-        let peer = &mut self.peers[at];
-        let is_first = !peer.completion_counted;
-        if is_first {
-            peer.completion_counted = true;
-            self.downloaded = self.downloaded.saturating_add(1);
-        }
-        is_first
+    /// Returns whether many peers of a torrent without an index are of a network.
+    fn has_many_of(&self, network: Network) -> bool {
+        let of_network = || self.peers.iter().filter(|peer| peer.network == network).count();
+        network != Network::UNKNOWN && of_network() > UNCROWDED
     }
 
     /// Removes a peer.
@@ -144,19 +171,21 @@ impl Torrent {
         let last = self.peers.len() - 1;
         if let Some(index) = &mut self.index
             && let Ok(entry) =
-                index.find_entry(hasher.hash(&self.peers[last].id.0), |&at| at as usize == last)
+                index.positions.find_entry(hasher.hash(&self.peers[last].id.0), |&at| at as usize == last)
         {
             entry.remove();
+            index.networks.remove(self.peers[last].network);
         }
         self.peers.pop();
         if self.peers.len() < INDEXED.1 {
-            self.index = None;
+            self.index = self.index.take().filter(|index| index.networks.has_surplus());
         }
         if self.peers.len() < self.peers.capacity() / 4 {
             self.peers.shrink_to(self.peers.len() * 2);
             if let Some(index) = &mut self.index {
                 let peers = &self.peers;
-                index.shrink_to(peers.len() * 2, |&at| hasher.hash(&peers[at as usize].id.0));
+                index.positions.shrink_to(peers.len() * 2, |&at| hasher.hash(&peers[at as usize].id.0));
+                index.networks = count_networks(peers);
             }
         }
     }
@@ -179,7 +208,8 @@ impl Torrent {
     }
 
     /// Appends the positions of `count` random peers, excluding one; all others if there are no more. A
-    /// seeder gets leechers first, because two seeders have nothing to exchange.
+    /// seeder gets leechers first, because two seeders have nothing to exchange. If the torrent is crowded,
+    /// they are of as many networks as possible.
     pub(super) fn sample(
         &self,
         rng: &mut impl Rng,
@@ -188,13 +218,25 @@ impl Torrent {
         count: usize,
         sampled: &mut Vec<usize>,
     ) {
+        let len = self.peers.len();
+        let is_crowded = |index: &Index| {
+            self.peers.first().is_some_and(|peer| index.networks.is_crowded(len, peer.network))
+        };
+        let is_crowded = self.index.as_deref().is_some_and(is_crowded);
+        let mut sample = |range: Range<usize>, count, sampled: &mut Vec<usize>| {
+            if is_crowded {
+                spread_indices(rng, (range, excluding), count, |at| self.peers[at].network, sampled);
+            } else {
+                sample_indices(rng, range, excluding, count, sampled);
+            }
+        };
         if !seeder {
-            return sample_indices(rng, 0..self.peers.len(), excluding, count, sampled);
+            return sample(0..len, count, sampled);
         }
         let before = sampled.len();
-        sample_indices(rng, self.seeders()..self.peers.len(), excluding, count, sampled);
+        sample(self.seeders()..len, count, sampled);
         let missing = count - (sampled.len() - before);
-        sample_indices(rng, 0..self.seeders(), excluding, missing, sampled);
+        sample(0..self.seeders(), missing, sampled);
     }
 
     fn swap(&mut self, a: usize, b: usize, hasher: &SipHasher13) {
@@ -206,7 +248,7 @@ impl Torrent {
             // Not a position, so that the second search does not find the entry of the first.
             const IN_TRANSIT: usize = u32::MAX as usize;
             for (hash, from, to) in [(0, a, IN_TRANSIT), (1, b, a), (0, IN_TRANSIT, b)] {
-                if let Some(at) = index.find_mut(hashes[hash], |&at| at as usize == from) {
+                if let Some(at) = index.positions.find_mut(hashes[hash], |&at| at as usize == from) {
                     *at = to as u32;
                 }
             }
@@ -215,12 +257,12 @@ impl Torrent {
     }
 
     fn build_index(&mut self, hasher: &SipHasher13) {
-        let mut index = HashTable::with_capacity(self.peers.len() * 2);
+        let mut positions = HashTable::with_capacity(self.peers.len() * 2);
         let hash = |&at: &u32| hasher.hash(&self.peers[at as usize].id.0);
         for at in 0..self.peers.len() as u32 {
-            index.insert_unique(hash(&at), at, hash);
+            positions.insert_unique(hash(&at), at, hash);
         }
-        self.index = Some(Box::new(index));
+        self.index = Some(Box::new(Index { positions, networks: count_networks(&self.peers) }));
     }
 
     #[cfg(test)]
@@ -236,7 +278,19 @@ impl Torrent {
             assert_eq!(self.find(&peer.id, hasher), Some(at));
         }
         if let Some(index) = &self.index {
-            assert_eq!(index.len(), self.peers.len());
+            assert_eq!(index.positions.len(), self.peers.len());
+            let counted = count_networks(&self.peers);
+            for peer in &self.peers {
+                assert_eq!(index.networks.count(peer.network), counted.count(peer.network));
+            }
+            assert_eq!(index.networks.has_surplus(), counted.has_surplus());
+        } else {
+            assert!(self.peers.iter().all(|peer| !self.has_many_of(peer.network)));
         }
     }
+}
+
+/// Returns the numbers of peers by network.
+fn count_networks(peers: &Vec<Peer>) -> NetworkCounts {
+    NetworkCounts::new(peers.capacity(), peers.iter().map(|peer| peer.network))
 }

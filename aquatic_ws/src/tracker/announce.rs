@@ -10,11 +10,11 @@ use rand::rngs::SmallRng;
 use super::router::Owner;
 use super::{Refusal, RequestContext, Tracker, nodes};
 use crate::connections::PROBE_TIMEOUT;
-use crate::counters::{DropReason, Response};
+use crate::counters::{DropReason, RelayDrop, Response};
 use crate::forwarding::{Forwarded, ForwardedAnnounce, ForwardedBatch, Frame, Relay};
 use crate::frames::{frame_length, write_text_header};
 use crate::memberships::TooMany;
-use crate::swarm::{self, ConnectionId, OfferDigest, Outcome};
+use crate::swarm::{self, ConnectionId, Network, OfferDigest, Outcome};
 
 /// Maximum interval in seconds that a pending claimant is told: by then the probe of the other connection is
 /// decided.
@@ -47,10 +47,12 @@ fn admit(
 ) -> Result<swarm::Announce, Refusal> {
     let Announce { info_hash, peer_id, event, .. } = *message;
     context.admission.check(AdmissionRequest::of(&info_hash)).map_err(Refusal::NotAdmitted)?;
-    tracker.counters.drop_many(DropReason::BadOffer, message.bad_offers);
+    tracker.counters.drop_relays(RelayDrop::BadOffer, message.bad_offers);
     let stopped = event == AnnounceEvent::Stopped;
     let limits = tracker.connections.limits().memberships;
+    let mut network = Network::UNKNOWN;
     if let Some(connection) = tracker.connections.get(from) {
+        network = connection.network;
         let peer = (info_hash, peer_id);
         if stopped {
             connection.memberships.leave(&peer);
@@ -63,7 +65,7 @@ fn admit(
         }
     }
     let seeder = message.is_seeder() && event != AnnounceEvent::Paused;
-    Ok(swarm::Announce { info_hash, peer_id, connection: from, family, seeder, stopped })
+    Ok(swarm::Announce { info_hash, peer_id, connection: from, network, family, seeder, stopped })
 }
 
 /// Applies an announce on this core, or forwards it to the owner of the torrent.

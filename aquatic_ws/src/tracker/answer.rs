@@ -6,7 +6,7 @@ use aquatic_ws_protocol::{Answer, AnswerRelay};
 
 use super::router::Owner;
 use super::{RequestContext, Tracker, nodes};
-use crate::counters::{DropReason, Response};
+use crate::counters::{RelayDrop, Response};
 use crate::forwarding::{Forwarded, ForwardedAnswer, ForwardedBatch, Frame, Relay};
 use crate::frames::{frame_length, write_text_header};
 use crate::swarm::{self, AnswerFault, ConnectionId};
@@ -32,9 +32,9 @@ pub(super) fn serve(
 }
 
 /// Counts an answer of a client of this core that cannot be relayed.
-fn drop_answer(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, reason: DropReason) {
+fn drop_answer(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, reason: RelayDrop) {
     tracker.refused = Some(reason.name());
-    tracker.counters.drop_one(reason);
+    tracker.counters.drop_relay(reason);
 }
 
 /// Checks the admission policy.
@@ -43,10 +43,10 @@ pub(super) fn admit(
     from: ConnectionId,
     message: &Answer<'_>,
     context: &RequestContext<'_>,
-) -> Result<swarm::Answer, DropReason> {
+) -> Result<swarm::Answer, RelayDrop> {
     let Answer { info_hash, peer_id, to_peer_id, ref offer_id, .. } = *message;
     context.admission.check(AdmissionRequest::of(&info_hash)).map_err(|why| match why {
-        NotAdmitted::AccessList => DropReason::AnswerAccessList,
+        NotAdmitted::AccessList => RelayDrop::AnswerAccessList,
     })?;
     let offer = tracker.digest(offer_id);
     Ok(swarm::Answer { info_hash, peer_id, connection: from, to_peer_id, offer })
@@ -72,7 +72,7 @@ fn route(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, answer: swarm::Ans
             tracker.counters.forwarded.add(1);
             let forwarded = ForwardedAnswer { answer, frame: text_frame(&tracker.text) };
             if tracker.router.forward(owner, Forwarded::Answer(Box::new(forwarded))).is_err() {
-                drop_answer(tracker, DropReason::Overflow);
+                drop_answer(tracker, RelayDrop::Overflow);
             }
         }
     }
@@ -83,7 +83,7 @@ pub(super) fn apply_and_send(
     tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     answer: &swarm::Answer,
     now: Seconds,
-) -> Result<(), DropReason> {
+) -> Result<(), RelayDrop> {
     let to = apply(tracker, answer, now)?;
     if tracker.router.is_local(to) {
         tracker.send(to, Response::Answer);
@@ -102,7 +102,7 @@ pub(super) fn receive_forwarded(
 ) {
     match apply(tracker, &forwarded.answer, now) {
         Ok(to) => tracker.relay(to, Relay::Answer, forwarded.frame),
-        Err(reason) => tracker.counters.drop_one(reason),
+        Err(reason) => tracker.counters.drop_relay(reason),
     }
 }
 
@@ -111,10 +111,10 @@ fn apply(
     tracker: &mut Tracker<impl Forward<ForwardedBatch>>,
     answer: &swarm::Answer,
     now: Seconds,
-) -> Result<ConnectionId, DropReason> {
+) -> Result<ConnectionId, RelayDrop> {
     tracker.swarms.answer(answer, now).map_err(|fault| match fault {
-        AnswerFault::PeerGone => DropReason::AnswerToNobody,
-        AnswerFault::UnknownOffer => DropReason::AnswerWithoutOffer,
+        AnswerFault::PeerGone => RelayDrop::AnswerToNobody,
+        AnswerFault::UnknownOffer => RelayDrop::AnswerWithoutOffer,
     })
 }
 

@@ -35,7 +35,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::config::WsConfig;
 use crate::connections::{ConnectionLimits, Connections, End, QueueError};
-use crate::counters::{Counters, DropReason, Request, Response, reason_of};
+use crate::counters::{Counters, RelayDrop, Request, Response, reason_of};
 use crate::forwarding::{Forwarded, ForwardedBatch, Frame, Relay};
 use crate::frames::{frame_length, write_text_header};
 use crate::nodes::Nodes;
@@ -358,7 +358,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     fn forward_relay(&mut self, connection: ConnectionId, relay: Relay, frame: Frame) {
         let message = Forwarded::Relay { connection, relay, frame };
         if self.router.forward(connection.core.into(), message).is_err() {
-            self.counters.drop_one(DropReason::Overflow);
+            self.counters.drop_relay(RelayDrop::Overflow);
         }
     }
 
@@ -395,8 +395,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     fn count_sent(&self, pushed: Result<Family, QueueError>, response: Response) {
         match pushed {
             Ok(family) => self.counters.response(family, response),
-            Err(QueueError::Closed) => self.counters.drop_one(DropReason::ConnectionGone),
-            Err(QueueError::Full) => self.counters.drop_one(DropReason::ReceiverFull),
+            Err(why) => self.counters.not_queued(why, response),
         }
     }
 
@@ -412,11 +411,12 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         self.connections.open(family)
     }
 
-    /// Limits the messages of a connection together with those of the others of this client. Its address is
-    /// in canonical form.
+    /// Limits the messages and peers of a connection together with those of the others of this client. Its
+    /// address is in canonical form.
     pub fn limit_source(&mut self, connection: ConnectionId, client: IpAddr) {
         if let Some(connection) = self.connections.get(connection) {
             connection.source = Some(client);
+            connection.network = self.swarms.network(client);
         }
     }
 

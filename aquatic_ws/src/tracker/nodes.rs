@@ -15,7 +15,7 @@ use aquatic_ws_protocol::{Answer, Offer, OfferId, OfferRelays};
 
 use super::router::Owner;
 use super::{RequestContext, Tracker, announce, answer};
-use crate::counters::{DropReason, Response};
+use crate::counters::{RelayDrop, Response};
 use crate::forwarding::ForwardedBatch;
 use crate::nodes::changes::{RECORD_LENGTH, read_record, write_record};
 use crate::nodes::counts::ChangeOutcome;
@@ -172,7 +172,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
                 Ok(NodeMessage::NoSuchPeer(Receiver { connection, info_hash, peer_id })) => {
                     self.swarms.leave(&info_hash, &peer_id, connection.of(node));
                 }
-                Err(_) => self.counters.drop_one(DropReason::NodeMalformed),
+                Err(_) => self.counters.drop_relay(RelayDrop::NodeMalformed),
             }
         }
         self.router.others().flush();
@@ -183,12 +183,12 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
 fn send(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, node: NodeNumber, message: &NodeMessage<'_>) {
     let pushed = match &mut tracker.nodes {
         Some(nodes) if !tracker.swarms.is_gone(node) => nodes.outbox.push(node, message),
-        _ => return tracker.counters.drop_one(DropReason::NodeGone),
+        _ => return tracker.counters.drop_relay(RelayDrop::NodeGone),
     };
     match pushed {
         Ok(()) => {}
-        Err(NotAdded::Full) => tracker.counters.drop_one(DropReason::NodeOverflow),
-        Err(NotAdded::TooLong) => tracker.counters.drop_one(DropReason::NodeTooLong),
+        Err(NotAdded::Full) => tracker.counters.drop_relay(RelayDrop::NodeOverflow),
+        Err(NotAdded::TooLong) => tracker.counters.drop_relay(RelayDrop::NodeTooLong),
     }
 }
 
@@ -222,13 +222,13 @@ fn receive_offer(
     let Receiver { connection, info_hash, peer_id } = *receiver;
     let to = connection.here();
     if !tracker.router.is_local(to) {
-        return tracker.counters.drop_one(DropReason::NodeMalformed);
+        return tracker.counters.drop_relay(RelayDrop::NodeMalformed);
     }
     let hash = hash(tracker, (&info_hash, &peer_id), maker, offer_id);
     let until = now + tracker.max_offer_age;
     let connection = tracker.connections.get(to);
     let Some(connection) = connection.filter(|it| it.memberships.contains(&(info_hash, peer_id))) else {
-        tracker.counters.drop_one(DropReason::ConnectionGone);
+        tracker.counters.drop_relay(RelayDrop::ConnectionGone);
         return send(tracker, node, &NodeMessage::NoSuchPeer(*receiver));
     };
     connection.node_offers.get_or_insert_default().insert(hash, node, until, now);
@@ -293,7 +293,7 @@ fn receive_answer(
         answer::apply_and_send(tracker, &answer, context.now)
     });
     if let Err(reason) = relayed {
-        tracker.counters.drop_one(reason);
+        tracker.counters.drop_relay(reason);
     }
 }
 

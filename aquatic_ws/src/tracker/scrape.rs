@@ -6,7 +6,7 @@ use aquatic_ws_protocol::{Action, Scrape, ScrapeFile, ScrapeReply};
 
 use super::router::Owner;
 use super::{Refusal, RequestContext, Tracker};
-use crate::counters::{DropReason, Response};
+use crate::counters::Response;
 use crate::forwarding::ForwardedBatch;
 use crate::swarm::{ConnectionId, Counts};
 
@@ -90,9 +90,8 @@ pub(super) fn receive_forwarded(
     torrents: &[(u16, InfoHash)],
 ) {
     let counts = torrents.iter().map(|(at, info_hash)| (*at, apply(tracker, info_hash)));
-    if tracker.router.others().add(from, |batch| batch.push_scraped(scrape, counts)).is_err() {
-        tracker.counters.drop_one(DropReason::Overflow);
-    }
+    // If the outbox is full, the scrape is refused once its time is over. The outbox counts what it refuses.
+    let _ = tracker.router.others().add(from, |batch| batch.push_scraped(scrape, counts));
 }
 
 /// Adds the counts from another core, and replies to the client once they are complete.

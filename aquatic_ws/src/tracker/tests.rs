@@ -5,13 +5,14 @@ mod link;
 
 use std::rc::Rc;
 
-use aquatic_common::config::AccessListConfig;
+use aquatic_common::config::{AccessListConfig, Limit};
 use aquatic_common::load_table::Allowance;
-use aquatic_metrics::Registry;
+use aquatic_metrics::names::{self, Metric};
+use aquatic_metrics::{Registry, Sample};
 use aquatic_tracker::SharedAccessList;
 use aquatic_tracker::gather::RESPONSE_DEADLINE;
 use aquatic_ws_protocol::{Answer, Description, TrackerMessage};
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 
 use super::*;
 use link::{Link, Network};
@@ -20,6 +21,7 @@ const CORES: usize = 3;
 
 struct Cores {
     trackers: Vec<Tracker<Link<ForwardedBatch>>>,
+    registry: Registry,
     network: Network<ForwardedBatch>,
     admission: Admission,
     rng: SmallRng,
@@ -41,6 +43,7 @@ impl Cores {
         };
         Self {
             trackers: (0..CORES).map(tracker).collect(),
+            registry,
             network,
             admission: Admission::new(SharedAccessList::load(&AccessListConfig::default()).unwrap()),
             rng,
@@ -137,6 +140,13 @@ impl Cores {
         self.trackers.iter().map(|tracker| tracker.swarms.stats().offers).sum()
     }
 
+    /// Returns the sum of a metric over its series, or over those with one of these actions.
+    fn sum(&self, metric: &Metric, actions: &[&str]) -> u64 {
+        let samples = self.registry.samples().into_iter().filter(|sample| sample.metric == metric);
+        let action = |sample: &Sample| sample.label("action").is_none_or(|action| actions.contains(&action));
+        samples.filter(action).map(|sample| sample.value).sum()
+    }
+
     /// Returns a torrent owned by a core.
     fn torrent(&self, core: usize) -> InfoHash {
         let mut torrents = (1..=255).map(|byte| InfoHash([byte; 20]));
@@ -210,8 +220,92 @@ fn an_announce_with_bad_offers_is_served_without_them() {
         assert_eq!(kinds(cores.received(one)), ["reply 1", "offer of 2 good"]);
         assert_eq!(kinds(cores.received(two)), ["reply 2"]);
         assert_eq!(cores.peers(), 2);
-        assert_eq!(cores.trackers[core].counters.dropped[DropReason::BadOffer as usize].get(), 3);
+        assert_eq!(cores.trackers[core].counters.relays_dropped[RelayDrop::BadOffer as usize].get(), 3);
     }
+}
+
+/// Over a mixed run, in which clients go before they are replied to, have full queues, and send bad messages.
+#[test]
+fn every_request_is_answered_refused_or_dropped() {
+    let mut cores = Cores::new();
+    let torrents: Vec<InfoHash> = (0..CORES).map(|core| cores.torrent(core)).collect();
+    let hashes: Vec<String> = torrents.iter().map(|torrent| format!("\"{}\"", latin(&torrent.0))).collect();
+    let scrape = format!(r#"{{"action":"scrape","info_hash":[{}]}}"#, hashes.join(","));
+    let mut rng = SmallRng::seed_from_u64(7);
+    let mut open: Vec<ConnectionId> = Vec::new();
+    for step in 0..6000 {
+        if open.len() < 6 {
+            open.push(cores.open(step % CORES));
+        }
+        let client = open[rng.random_range(0..open.len())];
+        let (torrent, peer) = (torrents[rng.random_range(0..CORES)], client.slot as u8);
+        match rng.random_range(0..20) {
+            0..8 => cores.announce(client, torrent, peer, &["a", "b"][..rng.random_range(0..=2)]),
+            8 => {
+                let (hash, peer) = (latin(&torrent.0), latin(&[peer; 20]));
+                let offers = r#"[1,{},{"offer":{},"offer_id":"x"}]"#;
+                let members = format!(r#""info_hash":"{hash}","peer_id":"{peer}","offers":{offers}"#);
+                cores.text(client, &format!(r#"{{"action":"announce",{members}}}"#));
+            }
+            9..12 => cores.answer(client, torrent, peer, rng.random_range(0..6), "a"),
+            12..14 => cores.text(client, &scrape),
+            14 => cores.text(client, "{}"),
+            15 => {
+                let index = open.iter().position(|other| *other == client).unwrap();
+                cores.close(open.swap_remove(index));
+            }
+            // Of the others, nobody receives anything.
+            16..18 => drop(cores.received(client)),
+            _ => cores.settle(),
+        }
+    }
+    cores.settle();
+    for tracker in &mut cores.trackers {
+        tracker.tick(RESPONSE_DEADLINE);
+    }
+    let asked = cores.sum(&names::REQUESTS, &["announce", "scrape", "other"]);
+    let answered = cores.sum(&names::RESPONSES, &["announce", "scrape"]);
+    let (refused, dropped) = (cores.sum(&names::REFUSED, &[]), cores.sum(&names::DROPPED, &[]));
+    let lost = cores.sum(&names::SEND_ERRORS, &[]);
+    assert_eq!(asked, answered + refused + dropped, "{answered}, {refused} and {dropped}");
+    assert_eq!(cores.sum(&names::RESPONSES, &["error"]) + lost, refused);
+    assert!(cores.sum(&names::RELAYS_DROPPED, &[]) > 100);
+    assert!(dropped > 50 && refused > 100 && answered > 1000, "{answered}, {refused} and {dropped}");
+}
+
+/// One address with many connections, each with a few peer ids.
+#[test]
+fn peers_are_limited_by_the_address_of_their_connections() {
+    let mut cores = Cores::new();
+    let torrent = cores.torrent(1);
+    let config = WsConfig::default();
+    let max = config.limits.max_peers_per_address;
+    let open = |cores: &mut Cores, ip: &str, numbers: &[u16]| {
+        let connection = cores.open(0);
+        cores.trackers[0].limit_source(connection, ip.parse().unwrap());
+        for number in numbers {
+            let [a, b] = number.to_be_bytes();
+            let peer = latin(&[[a, b].as_slice(), &[ip.len() as u8; 18]].concat());
+            let hash = latin(&torrent.0);
+            let members = format!(r#""info_hash":"{hash}","peer_id":"{peer}","left":1,"offers":[]"#);
+            cores.text(connection, &format!(r#"{{"action":"announce",{members}}}"#));
+        }
+        cores.settle();
+        assert!(kinds(cores.received(connection)).iter().all(|kind| kind.starts_with("reply")));
+    };
+    let numbers: Vec<u16> = (0..4 * max as u16).collect();
+    for (at, numbers) in numbers.chunks(4).enumerate() {
+        open(&mut cores, if at % 2 == 0 { "2001:db8::1" } else { "2001:db8::2" }, numbers);
+    }
+    assert_eq!(cores.peers(), max);
+    let limit = Limit::PeersPerAddress;
+    let refused =
+        cores.registry.samples().into_iter().filter(|sample| {
+            sample.metric == &names::NOT_STORED && sample.label("reason") == Some(limit.name())
+        });
+    assert_eq!(refused.map(|sample| sample.value).sum::<u64>(), 3 * max as u64);
+    open(&mut cores, "2001:db8:0:1::1", &[7]);
+    assert_eq!(cores.peers(), max + 1);
 }
 
 #[test]

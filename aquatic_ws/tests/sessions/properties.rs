@@ -127,7 +127,8 @@ fn of_node(kind: u8, numbers: &[u8]) -> Vec<u8> {
             some => ChangeKind::Present { seeder: some == 1, completed: at(2) & 4 == 0 },
         };
         let (family, age) = (Family::ALL[usize::from(at(2) >> 3 & 1)], at(3).into());
-        write_record(&Change { info_hash, peer_id, connection, family, kind, age }, &mut out);
+        let network = aquatic_ws::swarm::Network::from_bits(u32::from(at(4) & 3) << 30);
+        write_record(&Change { info_hash, peer_id, connection, network, family, kind, age }, &mut out);
         return out;
     }
     let exchange = Exchange {

@@ -10,11 +10,11 @@ use std::collections::VecDeque;
 
 use aquatic_common::{InfoHash, PeerId, Seconds};
 
-use super::super::{Applied, Change, ChangeKind, ConnectionId, NodeNumber, Registration};
+use super::super::{Applied, Change, ChangeKind, ConnectionId, Limit, NodeNumber, Registration};
 use super::{Cursor, Swarms};
 use crate::swarm::torrent::Peer;
 
-/// Maximum number of changes that wait to be published, about 4 MiB. Further ones are dropped, and all peers
+/// Maximum number of changes that wait to be published, about 5 MiB. Further ones are dropped, and all peers
 /// of this node published again afterwards.
 const MAX_WAITING: usize = 65_536;
 
@@ -36,7 +36,7 @@ struct Waiting {
     heard: Seconds,
 }
 
-const _: () = assert!(size_of::<Waiting>() * MAX_WAITING <= 4 << 20);
+const _: () = assert!(size_of::<Waiting>() * MAX_WAITING <= 5 << 20);
 
 /// State of the exchange of peers with other nodes.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Replication {
         registration: &Registration,
         kind: ChangeKind,
     ) {
-        let Registration { connection, last_seen, family, .. } = *registration;
+        let Registration { connection, network, last_seen, family, .. } = *registration;
         if connection.is_remote() {
             return;
         }
@@ -100,7 +100,7 @@ impl Replication {
             return;
         }
         let (info_hash, peer_id, connection) = (*info_hash, *peer_id, connection.on_its_node());
-        let change = Change { info_hash, peer_id, connection, family, kind, age: 0 };
+        let change = Change { info_hash, peer_id, connection, network, family, kind, age: 0 };
         self.waiting.push_back(Waiting { change, heard: last_seen });
     }
 
@@ -269,7 +269,7 @@ impl Swarms {
         now: Seconds,
         max_peer_age: u32,
     ) -> Applied {
-        let Change { info_hash, peer_id, connection, family, kind, age } = *change;
+        let Change { info_hash, peer_id, connection, network, family, kind, age } = *change;
         let Some(replication) = &self.replication else { return Applied::NodeGone };
         let connection = connection.of(node);
         let age = delay.saturating_add(age.into());
@@ -283,7 +283,7 @@ impl Swarms {
             ChangeKind::Present { .. } if is_over => Applied::TooOld,
             ChangeKind::Present { seeder, completed } => {
                 let last_seen = Seconds(now.0.saturating_sub(age));
-                let registration = Registration { connection, last_seen, family, seeder };
+                let registration = Registration { connection, network, last_seen, family, seeder };
                 self.store_remote((info_hash, peer_id), registration, completed)
             }
         }
@@ -305,6 +305,9 @@ impl Swarms {
                 if before.connection != registration.connection && !is_free {
                     return self.claim((torrent, at), (info_hash, peer_id), registration);
                 }
+                if !self.may_move(torrent, &before, &registration) {
+                    return Applied::LimitReached(Limit::PeersPerAddress);
+                }
                 let last_seen = match before.connection == registration.connection {
                     true => registration.last_seen.max(before.last_seen),
                     false => registration.last_seen,
@@ -319,7 +322,7 @@ impl Swarms {
             },
         };
         if completed {
-            self.torrents[torrent].count_download(at);
+            self.count_download(torrent, at);
         }
         applied
     }

@@ -85,8 +85,8 @@ impl Cores {
         self.trackers[core].receive_node_messages(node, messages, &mut context);
     }
 
-    fn dropped(&self, reason: DropReason) -> u64 {
-        self.trackers.iter().map(|tracker| tracker.counters.dropped[reason as usize].get()).sum()
+    fn dropped(&self, reason: RelayDrop) -> u64 {
+        self.trackers.iter().map(|tracker| tracker.counters.relays_dropped[reason as usize].get()).sum()
     }
 
     fn applied(&self, outcome: ChangeOutcome) -> u64 {
@@ -171,7 +171,7 @@ fn an_offer_reaches_no_other_connection_than_the_one_meant() {
     assert_eq!(node(to), 0);
     cluster.0[0].settle();
     cluster.0[0].receive_node_messages(number(1, 0), &messages);
-    assert_eq!(cluster.0[0].dropped(DropReason::ConnectionGone), 1);
+    assert_eq!(cluster.0[0].dropped(RelayDrop::ConnectionGone), 1);
     assert_eq!(kinds(cluster.0[0].received(next)), ["reply 1"]);
     // The error removes the peer, even if the change is lost.
     let (to, error) = cluster.0[0].trackers[1].take_node_messages().unwrap();
@@ -194,7 +194,7 @@ fn what_no_node_should_send_is_dropped_and_counted() {
     cluster.0[0].receive_on(0, from, &offer);
     cluster.0[0].receive_on(1, from, &offer[..offer.len() - 1]);
     cluster.0[0].receive_on(1, from, &[7, 0, 0, 0, 0]);
-    assert_eq!(cluster.0[0].dropped(DropReason::NodeMalformed), 3);
+    assert_eq!(cluster.0[0].dropped(RelayDrop::NodeMalformed), 3);
     assert_eq!(kinds(cluster.0[0].received(one)), ["reply 1"]);
     let foreign = cluster.0[0].torrent(1);
     let mut record = [0; RECORD_LENGTH];
@@ -222,11 +222,11 @@ fn an_answer_without_a_pending_offer_is_dropped() {
     kinds(cluster.0[1].received(two));
     // Under the number of another node, it is the answer of another connection.
     cluster.0[1].receive_node_messages(number(2, 1), &answer);
-    assert_eq!(cluster.0[1].dropped(DropReason::AnswerWithoutOffer), 1);
+    assert_eq!(cluster.0[1].dropped(RelayDrop::AnswerWithoutOffer), 1);
     cluster.0[1].receive_node_messages(number(0, 1), &answer);
     cluster.0[1].receive_node_messages(number(0, 1), &answer);
     assert_eq!(kinds(cluster.0[1].received(two)), ["answer of 1 a"]);
-    assert_eq!(cluster.0[1].dropped(DropReason::AnswerWithoutOffer), 2);
+    assert_eq!(cluster.0[1].dropped(RelayDrop::AnswerWithoutOffer), 2);
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn a_gone_node_takes_its_peers_with_it() {
     cluster.0[1].trackers.iter_mut().for_each(|tracker| tracker.forget_node(gone));
     cluster.0[1].announce(two, torrent, 2, &["a"]);
     cluster.0[1].settle();
-    assert_eq!(cluster.0[1].dropped(DropReason::NodeGone), 1);
+    assert_eq!(cluster.0[1].dropped(RelayDrop::NodeGone), 1);
     // A few passes of expiry.
     (0..6).for_each(|_| cluster.settle());
     assert_eq!(cluster.0.iter().map(Cores::peers).collect::<Vec<_>>(), [2, 1, 2]);
@@ -272,7 +272,7 @@ fn messages_to_a_node_are_bounded() {
         r#"{{"action":"announce","info_hash":"{hash}","peer_id":"{peer}","left":1,"offers":[{offers}]}}"#
     );
     let mut announces = 0;
-    while cluster.0[0].dropped(DropReason::NodeOverflow) == 0 {
+    while cluster.0[0].dropped(RelayDrop::NodeOverflow) == 0 {
         cluster.0[0].text(one, &text);
         kinds(cluster.0[0].received(one));
         announces += 1;

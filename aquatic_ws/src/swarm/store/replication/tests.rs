@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::swarm::{Announce, Counts, NodeConnection, OfferDigest, Outcome, SwarmLimits};
+use crate::swarm::{Announce, Counts, Network, NodeConnection, OfferDigest, Outcome, SwarmLimits};
 
 const MAX_AGE: u32 = 100;
 const TORRENT: InfoHash = InfoHash([1; 20]);
@@ -14,6 +14,7 @@ const LIMITS: SwarmLimits = SwarmLimits {
     max_torrents: 100_000,
     max_peers: 200_000,
     max_peers_per_torrent: 200_000,
+    max_peers_per_address: 50,
     max_offers: 1000,
     max_offers_per_peer: 20,
     max_offer_age: 60,
@@ -38,6 +39,7 @@ fn announce_of(peer: u8, slot: u32, seeder: bool) -> Announce {
         info_hash: TORRENT,
         peer_id: PeerId([peer; 20]),
         connection: connection(slot).here(),
+        network: Network::UNKNOWN,
         family: Family::V4,
         seeder,
         stopped: false,
@@ -63,7 +65,8 @@ fn present(seeder: bool, completed: bool) -> ChangeKind {
 
 fn change(peer: u8, slot: u32, kind: ChangeKind) -> Change {
     let (peer_id, family) = (PeerId([peer; 20]), Family::V6);
-    Change { info_hash: TORRENT, peer_id, connection: connection(slot), family, kind, age: 0 }
+    let network = Network::from_bits(u32::from(peer) << 24 | 1);
+    Change { info_hash: TORRENT, peer_id, connection: connection(slot), network, family, kind, age: 0 }
 }
 
 fn apply(swarms: &mut Swarms, from: u8, change: &Change, now: u32) -> Applied {
@@ -186,7 +189,7 @@ fn limits_apply_to_peers_of_other_nodes() {
     swarms.replicate(MAX_AGE);
     apply(&mut swarms, 1, &change(1, 1, present(false, false)), 0);
     let refused = apply(&mut swarms, 1, &change(2, 2, present(false, false)), 0);
-    assert_eq!(refused, Applied::LimitReached(super::super::Limit::Peers));
+    assert_eq!(refused, Applied::LimitReached(Limit::Peers));
 }
 
 #[test]
