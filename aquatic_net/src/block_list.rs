@@ -287,7 +287,7 @@ mod tests {
             assert!(list.blocks(blocked) && !list.blocks(other));
         }
         fs::write(&path, vec![b'#'; MAX_BYTES as usize + 1]).unwrap();
-        assert!(list.reload().unwrap_err().to_string().contains("larger than"));
+        assert!(list.reload().unwrap_err().to_string().contains("longer than"));
         fs::write(&path, "192.0.3.0/24\n").unwrap();
         assert_eq!(list.reload().unwrap(), 1);
         assert!(!list.blocks(blocked) && list.blocks(other));
