@@ -214,7 +214,7 @@ pub fn open(options: XdpOptions<'_>, blocked: &Arc<BlockList>) -> Result<Opened,
     for index in 0..all_queues {
         let socket = match next.take() {
             Some(socket) => Ok(socket),
-            None => XdpSocket::bind(interface, index as u32, mode.transfer),
+            None => patiently(|| XdpSocket::bind(interface, index as u32, mode.transfer)),
         };
         let added = socket.and_then(|socket| maps.set_socket(index as u32, &socket).map(|()| socket));
         match added {
@@ -265,7 +265,7 @@ fn attach(program: &OwnedFd, (name, interface): (&str, u32), setting: XdpMode) -
             other => {
                 // One program at a time.
                 drop(other);
-                attach_patiently(program, interface, mode.attachment)
+                patiently(|| bpf::attach(program, interface, mode.attachment))
             }
         };
         let link = match link {
@@ -283,7 +283,7 @@ fn attach(program: &OwnedFd, (name, interface): (&str, u32), setting: XdpMode) -
                 continue;
             }
         };
-        match XdpSocket::bind(interface, 0, mode.transfer) {
+        match patiently(|| XdpSocket::bind(interface, 0, mode.transfer)) {
             Ok(first) => return Ok(Attached { link, first, mode, refusals }),
             Err(error) => {
                 refusals.push(format!("{}: {error}", mode.name()));
@@ -298,12 +298,13 @@ fn attach(program: &OwnedFd, (name, interface): (&str, u32), setting: XdpMode) -
     Err(last)
 }
 
-/// Attaches the program, waiting for that of a process that has just ended to go.
-fn attach_patiently(program: &OwnedFd, interface: u32, how: Attachment) -> io::Result<OwnedFd> {
+/// Repeats what is refused because a process that has just ended still has it: its program is detached, and
+/// its queues are freed, a moment after its end.
+fn patiently<T>(attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
     #[allow(clippy::disallowed_methods, reason = "before the cores start, there is no clock of theirs")]
     let deadline = Instant::now() + DETACH_TIME;
     loop {
-        let result = bpf::attach(program, interface, how);
+        let result = attempt();
         let is_busy = matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EBUSY));
         #[allow(clippy::disallowed_methods, reason = "as above; the thread has nothing else to do")]
         {
