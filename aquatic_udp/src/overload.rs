@@ -51,7 +51,8 @@ const WANTED_QUEUE: f64 = 0.004;
 const MAX_QUEUE: f64 = 0.008;
 const MAX_QUEUE_LEAST: f64 = 3.0 * BATCH as f64;
 
-/// Shares of the room of a queue that is shorter than that, at most.
+/// Shares of the receive buffer's room, at most: where requests cost little, so many of them are little work
+/// that the buffer would overflow before.
 const WANTED_SHARE: f64 = 0.25;
 const MAX_SHARE: f64 = 0.5;
 
@@ -90,6 +91,9 @@ const QUEUE_TIME: f64 = 0.2;
 
 /// Share of the time that a core may wait during an overload.
 const IDLE_SHARE: f64 = 0.02;
+
+/// Share of an interval in which a core has to be busy for what it served then to tell its least capacity.
+const LEAST_BUSY: f64 = 0.25;
 
 /// Share of the capacity that listed networks keep together, and connects, when the rest is too much.
 const LEAST: f64 = 0.03;
@@ -206,8 +210,6 @@ pub(crate) struct OverloadControl {
     window: f64,
     last: Option<Duration>,
     queue: QueueState,
-    /// Datagrams that can wait.
-    room: f64,
 }
 
 impl OverloadControl {
@@ -250,13 +252,12 @@ impl OverloadControl {
             window: 1.0 / DECAY_PER_SECOND,
             last: None,
             queue: QueueState::default(),
-            room: f64::INFINITY,
         }
     }
 
-    /// The same for a queue that no filter of the kernel precedes, with room for so many datagrams.
-    pub(crate) fn without_filter(self, room: u32) -> Self {
-        Self { has_filter: false, has_large_filter: false, room: room.into(), ..self }
+    /// The same for a queue that no filter of the kernel precedes.
+    pub(crate) fn without_filter(self) -> Self {
+        Self { has_filter: false, has_large_filter: false, ..self }
     }
 
     /// Whether the listener is overloaded.
@@ -373,7 +374,8 @@ impl OverloadControl {
         self.queue.bytes =
             if activity.was_empty { 0 } else { activity.least_bytes.unwrap_or(self.queue.bytes) };
         let waiting = f64::from(self.queue.bytes) / DATAGRAM_BYTES;
-        let most = (self.capacity * MAX_QUEUE).max(MAX_QUEUE_LEAST).min(self.room * MAX_SHARE);
+        let room = f64::from(self.queue.size) / DATAGRAM_BYTES;
+        let most = (self.capacity * MAX_QUEUE).max(MAX_QUEUE_LEAST).min(room * MAX_SHARE);
         let is_too_long = waiting > most;
         let grown = waiting - f64::from(before.bytes) / DATAGRAM_BYTES;
         let received = f64::from(activity.received);
@@ -381,7 +383,7 @@ impl OverloadControl {
         let is_paused = self.is_paused(now, passed, offered);
         let others = self.measure(now, passed, offered, is_paused);
         self.list_candidates(now);
-        let wanted = (self.capacity * WANTED_QUEUE).max(MAX_QUEUE_LEAST / 2.0).min(self.room * WANTED_SHARE);
+        let wanted = (self.capacity * WANTED_QUEUE).max(MAX_QUEUE_LEAST / 2.0).min(room * WANTED_SHARE);
         let lacking = (wanted - waiting) / self.capacity;
         let is_idle = busy < passed * (1.0 - IDLE_SHARE);
         let is_losing = grown > received / 4.0 || self.missed > LOSING;
@@ -484,11 +486,17 @@ impl OverloadControl {
     }
 
     /// Learns from intervals in which the core was busy with full batches: smaller ones take more time for
-    /// each datagram, and what is dropped unread takes less.
+    /// each datagram, and what is dropped unread takes less. What was served nevertheless is the least that
+    /// can be. Without it a flood of requests that cost little would be served no faster than the one before,
+    /// and what is let pass would swing between too little and far too much.
     fn learn_capacity(&mut self, activity: Activity, passed: f64, busy: f64) {
+        if busy <= 0.0 {
+            return;
+        }
         let is_full = !activity.was_empty || self.overload.is_none() && busy > passed * 0.9;
-        if is_full && activity.shed == 0 && busy > 0.0 {
-            let rate = f64::from(activity.received) / busy;
+        let rate = f64::from(activity.received.saturating_sub(activity.shed)) / busy;
+        let is_least = self.is_active() && busy > passed * LEAST_BUSY && rate > self.capacity;
+        if is_full && activity.shed == 0 || is_least {
             self.capacity = if self.capacity > 0.0 { average(self.capacity, rate) } else { rate };
         }
     }

@@ -51,6 +51,7 @@ impl UdpSocket {
         let figures = sys::memory_info(self.as_fd())?;
         Ok(QueueState {
             bytes: figures[libc::SK_MEMINFO_RMEM_ALLOC as usize],
+            size: figures[libc::SK_MEMINFO_RCVBUF as usize],
             dropped: figures[libc::SK_MEMINFO_DROPS as usize],
         })
     }
@@ -124,6 +125,8 @@ pub struct QueueState {
     /// Memory of the datagrams that wait, as the kernel counts it: some 800 bytes for a short one. What was
     /// received lately may be included.
     pub bytes: u32,
+    /// Memory that may wait, as the kernel counts it: twice of what was asked for.
+    pub size: u32,
     /// Datagrams that were dropped since the socket was opened, because the buffer was full or by a filter.
     /// Wraps.
     pub dropped: u32,

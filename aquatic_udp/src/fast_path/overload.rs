@@ -37,7 +37,7 @@ impl QueueOverload {
     /// Control of a queue that serves listeners of these families.
     pub(super) fn new(families: impl Iterator<Item = Family>, key: [u8; 16]) -> Self {
         let of_listener = |family| OfListener {
-            control: OverloadControl::new(family, key).without_filter(QUEUE_ROOM),
+            control: OverloadControl::new(family, key).without_filter(),
             activity: Activity::default(),
             lost: 0.0,
         };
@@ -103,7 +103,8 @@ impl QueueOverload {
                 ..activity
             };
             // The counter of a socket wraps as well.
-            let queue = QueueState { bytes, dropped: of_listener.lost as u64 as u32 };
+            let size = (f64::from(QUEUE_ROOM) * DATAGRAM_BYTES) as u32;
+            let queue = QueueState { bytes, size, dropped: of_listener.lost as u64 as u32 };
             let change = of_listener.control.interval(now, activity, Some(queue));
             tell(index, change, of_listener.control.is_active());
         }

@@ -242,7 +242,7 @@ impl Simulation {
                 self.finish(at, 0.0);
             }
         }
-        let queue = QueueState { bytes: self.memory() as u32, dropped: self.dropped };
+        let queue = QueueState { bytes: self.memory() as u32, size: self.room as u32, dropped: self.dropped };
         if self.control.is_active() {
             self.activity.observe(queue);
         }
@@ -368,7 +368,7 @@ fn without_filters_the_core_drops_by_itself() {
 /// A simulation of a queue of the interface: it is short, no filter precedes it, and dropping is cheap.
 fn queue(seed: u64) -> Simulation {
     let mut simulation = Simulation::new(seed);
-    let control = OverloadControl::new(Family::V4, [seed as u8; 16]).without_filter(QUEUE);
+    let control = OverloadControl::new(Family::V4, [seed as u8; 16]).without_filter();
     simulation.control = control;
     simulation.slowness = 0.25;
     simulation.room = QUEUE as usize * DATAGRAM;
@@ -465,7 +465,7 @@ fn an_overload_ends_although_nothing_arrives_any_more() {
     simulation.run(1.0);
     let mut now = simulation.time();
     let (control, dropped) = (&mut simulation.control, simulation.dropped);
-    let queue = |dropped| move || Some(QueueState { bytes: 0, dropped });
+    let queue = |dropped| move || Some(QueueState { bytes: 0, size: BUFFER_BYTES as u32, dropped });
     assert!(control.is_active() && control.interval_of_silence(now, queue(dropped)).is_none());
     let mut changes = Vec::new();
     // What asks still is filtered.
@@ -557,6 +557,30 @@ fn a_crowd_of_thousands_of_networks_cannot_crowd_out_others() {
         let (goodput, (lost, p99)) = (simulation.goodput(2.0), simulation.fate(polite));
         assert!(goodput > 0.95, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
         assert!(lost < 0.01 && p99 < 0.015, "goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
+    }
+}
+
+#[test]
+fn requests_that_cost_less_or_more_than_before_are_served_as_fast() {
+    for (seed, sources) in [(1, 1024_u32), (2, 16)] {
+        let mut simulation = Simulation::new(seed);
+        simulation.burst = 32;
+        let polite = simulation.add_polite();
+        for number in 0..sources {
+            let first = Ipv4Addr::from_bits(0xAC00_0000 + (number << 12)).to_string();
+            simulation.add(&first, 1, CAPACITY * 8.0 / f64::from(sources), false);
+        }
+        simulation.run(2.0);
+        // Connection ids that have expired cost less than announces; and then there are others.
+        for slowness in [0.35, 1.0] {
+            simulation.slowness = slowness;
+            simulation.run(2.0);
+            simulation.forget();
+            simulation.run(2.0);
+            let (goodput, (lost, p99)) = (simulation.goodput(2.0), simulation.fate(polite.clone()));
+            assert!(goodput > 0.94, "{sources}, {slowness}: goodput {goodput:.3}, lost {lost:.4}");
+            assert!(lost < 0.01 && p99 < 0.015, "{sources}, {slowness}: lost {lost:.4}, p99 {p99:.4}");
+        }
     }
 }
 
