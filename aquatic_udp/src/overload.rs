@@ -18,6 +18,7 @@
 
 mod activity;
 mod batch;
+mod capacity;
 mod crowd;
 mod heavy;
 mod silence;
@@ -77,10 +78,11 @@ const LEAST_LISTED: f64 = 128.0;
 /// to pass, and the capacity is not exactly known.
 const FILLED: std::ops::RangeInclusive<f64> = 0.1..=2.5;
 
-/// Change of that share per interval while the core waits for more than [`IDLE_SHARE`] of the time, and while
-/// the receive buffer holds too much.
+/// Change of that share per interval while the core waits for more than [`IDLE_SHARE`] of the time although
+/// something is dropped, while the receive buffer holds too much, and while it overflows.
 const FILL: f64 = 0.01;
 const SPILL: f64 = 0.01;
+const SPILL_LOSING: f64 = 0.05;
 
 /// Its change otherwise, per interval and second of work that the receive buffer holds less than wanted.
 const FILL_BY_QUEUE: f64 = 0.25;
@@ -91,9 +93,6 @@ const QUEUE_TIME: f64 = 0.2;
 
 /// Share of the time that a core may wait during an overload.
 const IDLE_SHARE: f64 = 0.02;
-
-/// Share of an interval in which a core has to be busy for what it served then to tell its least capacity.
-const LEAST_BUSY: f64 = 0.25;
 
 /// Share of the capacity that listed networks keep together, and connects, when the rest is too much.
 const LEAST: f64 = 0.03;
@@ -191,6 +190,8 @@ pub(crate) struct OverloadControl {
     capacity: f64,
     /// Share of it that is filled.
     filled: f64,
+    /// Whether the last interval had anything dropped.
+    is_dropping: bool,
     overload: Option<Overload>,
     told: Option<Told>,
     /// Intervals in a row in which the receive buffer overflowed, and when it did last.
@@ -238,6 +239,7 @@ impl OverloadControl {
             ended: None,
             capacity: 0.0,
             filled: 1.0,
+            is_dropping: false,
             overload: None,
             told: None,
             overflows: 0,
@@ -363,7 +365,7 @@ impl OverloadControl {
         let Some(last) = self.last.replace(now) else { return Change::default() };
         let passed = now.saturating_sub(last).as_secs_f64();
         let busy = (passed - activity.idle.as_secs_f64()).max(0.0);
-        self.learn_capacity(activity, passed, busy);
+        self.capacity = capacity::learn(self.capacity, activity, (passed, busy), self.is_active());
         let before = self.queue;
         self.queue = queue.unwrap_or(QueueState { bytes: 0, ..before });
         let dropped = self.queue.dropped.wrapping_sub(before.dropped);
@@ -387,9 +389,11 @@ impl OverloadControl {
         let lacking = (wanted - waiting) / self.capacity;
         let is_idle = busy < passed * (1.0 - IDLE_SHARE);
         let is_losing = grown > received / 4.0 || self.missed > LOSING;
-        let is_known = others <= self.capacity && self.missed <= LOSING;
-        let filled = self.fill(lacking, is_idle && !is_paused, is_too_long, is_known);
+        let is_known = others <= self.capacity;
+        let is_idle = is_idle && !is_paused && self.is_dropping;
+        let filled = self.fill(lacking, is_idle, (is_too_long, is_losing), is_known);
         let is_dropping = self.divide(now, self.capacity * filled, others);
+        self.is_dropping = is_dropping;
         self.is_draining = is_too_long;
         self.to_drain = match (is_too_long, is_losing) {
             (false, _) => 0,
@@ -408,11 +412,17 @@ impl OverloadControl {
     /// Adjusts the share of the capacity that is filled to what the receive buffer lacks, in seconds of work,
     /// and returns what is to be filled until the next interval. That share stays while it is not known who
     /// sends too much.
-    fn fill(&mut self, lacking: f64, is_idle: bool, is_too_long: bool, is_known: bool) -> f64 {
+    fn fill(
+        &mut self,
+        lacking: f64,
+        is_idle: bool,
+        (is_too_long, is_losing): (bool, bool),
+        is_known: bool,
+    ) -> f64 {
         let step = if !is_known {
             0.0
         } else if is_too_long {
-            -SPILL
+            if is_losing { -SPILL_LOSING } else { -SPILL }
         } else if is_idle {
             FILL
         } else {
@@ -483,22 +493,6 @@ impl OverloadControl {
     fn follow_window(&mut self, now: Duration) {
         let age = now.saturating_sub(self.charged_since) + INTERVAL;
         self.window = (1.0 - (-DECAY_PER_SECOND * age.as_secs_f64()).exp()) / DECAY_PER_SECOND;
-    }
-
-    /// Learns from intervals in which the core was busy with full batches: smaller ones take more time for
-    /// each datagram, and what is dropped unread takes less. What was served nevertheless is the least that
-    /// can be. Without it a flood of requests that cost little would be served no faster than the one before,
-    /// and what is let pass would swing between too little and far too much.
-    fn learn_capacity(&mut self, activity: Activity, passed: f64, busy: f64) {
-        if busy <= 0.0 {
-            return;
-        }
-        let is_full = !activity.was_empty || self.overload.is_none() && busy > passed * 0.9;
-        let rate = f64::from(activity.received.saturating_sub(activity.shed)) / busy;
-        let is_least = self.is_active() && busy > passed * LEAST_BUSY && rate > self.capacity;
-        if is_full && activity.shed == 0 || is_least {
-            self.capacity = if self.capacity > 0.0 { average(self.capacity, rate) } else { rate };
-        }
     }
 
     /// Whether senders pause, so that rates of the interval say nothing. The kernel counts what it drops,

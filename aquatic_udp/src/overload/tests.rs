@@ -585,6 +585,30 @@ fn requests_that_cost_less_or_more_than_before_are_served_as_fast() {
 }
 
 #[test]
+fn requests_that_cost_less_and_more_in_turns_cannot_crowd_out_others() {
+    for (seed, sources) in [(1, 1024_u32), (2, 16)] {
+        let mut simulation = Simulation::new(seed);
+        let polite = simulation.add_polite();
+        for number in 0..sources {
+            let first = Ipv4Addr::from_bits(0xAC00_0000 + (number << 12)).to_string();
+            simulation.add(&first, 1, CAPACITY * 5.0 / f64::from(sources), false);
+        }
+        for round in 0..80 {
+            if round == 20 {
+                simulation.forget();
+            }
+            for slowness in [0.25, 1.0] {
+                simulation.slowness = slowness;
+                simulation.run(0.03);
+            }
+        }
+        let (goodput, (lost, p99)) = (simulation.goodput(3.6), simulation.fate(polite));
+        assert!(lost < 0.01 && p99 < 0.02, "{sources}: goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
+        assert!(goodput > 0.8, "{sources}: goodput {goodput:.3}, lost {lost:.4}, p99 {p99:.4}");
+    }
+}
+
+#[test]
 fn bursts_of_a_closed_crowd_are_no_overload() {
     // Every 200 ms a burst that the buffer cannot hold: what is lost is lost, but nobody sends too much.
     let mut simulation = Simulation::new(1);
