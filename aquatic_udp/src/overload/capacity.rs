@@ -9,13 +9,13 @@ const LEAST_BUSY: f64 = 0.25;
 /// follow those that cost little at any time, and then it is too late.
 const RISE_SMOOTHING: f64 = 0.05;
 
-/// The capacity after an interval of `passed` seconds, for `busy` of which the core was busy; 0 while it is not
-/// known.
+/// The capacity after an interval of `passed` seconds, for `busy` of which the core was busy; 0 while it is
+/// not known.
 ///
 /// Intervals in which it was busy with full batches tell: smaller ones take more time for each datagram. What
-/// is dropped unread takes less than what is served, so what was served is the least that can be, and what was
-/// received the most. During an overload the least is learned from other intervals, too: a flood of requests
-/// that cost little would otherwise be served no faster than the one before.
+/// is dropped unread takes less than what is served, so what was served is the least that can be, and what
+/// was received the most. During an overload the least is learned from other intervals, too: a flood of
+/// requests that cost little would otherwise be served no faster than the one before.
 pub(super) fn learn(capacity: f64, activity: Activity, (passed, busy): (f64, f64), is_overload: bool) -> f64 {
     if busy <= 0.0 {
         return capacity;
