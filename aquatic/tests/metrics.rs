@@ -25,7 +25,13 @@ fn start(name: &str, listeners: usize) -> Tracker {
 /// The page once all cores have registered their series.
 fn page(tracker: &Tracker) -> String {
     let address = tracker.metrics.unwrap();
-    eventually(|| fetch(address, "/metrics"), |page| page.contains("\naquatic_torrents{"))
+    // Those of tasks that the cores begin with come a moment later.
+    let is_complete = |page: &String| {
+        ["torrents{", "expired_peers_total{"]
+            .iter()
+            .all(|series| page.contains(&format!("\naquatic_{series}")))
+    };
+    eventually(|| fetch(address, "/metrics"), is_complete)
 }
 
 #[test]
