@@ -134,6 +134,14 @@ impl Simulation {
         start..self.sources.len()
     }
 
+    /// Sources in networks of their own (/20), which send so much together.
+    fn add_crowd(&mut self, count: u32, rate: f64) {
+        for number in 0..count {
+            let first = Ipv4Addr::from_bits(0xAC00_0000 + (number << 12)).to_string();
+            self.add(&first, 1, rate / f64::from(count), false);
+        }
+    }
+
     fn arrive(&mut self) {
         while let Some(&Reverse(time)) = self.closed.peek()
             && time as f64 <= self.now * 1e9
@@ -544,10 +552,7 @@ fn a_crowd_of_thousands_of_networks_cannot_crowd_out_others() {
         let mut simulation = Simulation::new(seed);
         simulation.burst = burst;
         let polite = simulation.add_polite();
-        for number in 0..1024_u32 {
-            let first = Ipv4Addr::from_bits(0xAC00_0000 + (number << 12)).to_string();
-            simulation.add(&first, 1, CAPACITY * factor / 1024.0, false);
-        }
+        simulation.add_crowd(1024, CAPACITY * factor);
         simulation.run(2.0);
         let (goodput, (lost, _)) = (simulation.goodput(2.0), simulation.fate(polite.clone()));
         assert!(goodput > 0.9 && lost < 0.1, "at first: goodput {goodput:.3}, lost {lost:.4}");
@@ -562,14 +567,11 @@ fn a_crowd_of_thousands_of_networks_cannot_crowd_out_others() {
 
 #[test]
 fn requests_that_cost_less_or_more_than_before_are_served_as_fast() {
-    for (seed, sources) in [(1, 1024_u32), (2, 16)] {
+    for (seed, sources) in [(1, 1024), (2, 16)] {
         let mut simulation = Simulation::new(seed);
         simulation.burst = 32;
         let polite = simulation.add_polite();
-        for number in 0..sources {
-            let first = Ipv4Addr::from_bits(0xAC00_0000 + (number << 12)).to_string();
-            simulation.add(&first, 1, CAPACITY * 8.0 / f64::from(sources), false);
-        }
+        simulation.add_crowd(sources, CAPACITY * 8.0);
         simulation.run(2.0);
         // Connection ids that have expired cost less than announces; and then there are others.
         for slowness in [0.35, 1.0] {
@@ -586,13 +588,10 @@ fn requests_that_cost_less_or_more_than_before_are_served_as_fast() {
 
 #[test]
 fn requests_that_cost_less_and_more_in_turns_cannot_crowd_out_others() {
-    for (seed, sources) in [(1, 1024_u32), (2, 16)] {
+    for (seed, sources) in [(1, 1024), (2, 16)] {
         let mut simulation = Simulation::new(seed);
         let polite = simulation.add_polite();
-        for number in 0..sources {
-            let first = Ipv4Addr::from_bits(0xAC00_0000 + (number << 12)).to_string();
-            simulation.add(&first, 1, CAPACITY * 5.0 / f64::from(sources), false);
-        }
+        simulation.add_crowd(sources, CAPACITY * 5.0);
         for round in 0..80 {
             if round == 20 {
                 simulation.forget();
