@@ -477,6 +477,7 @@ impl OverloadControl {
         self.offered = 0.0;
         self.paused_since = None;
         self.load = MAX_LOAD;
+        self.is_dropping = false;
         let has_returned = self.ended.is_some_and(|ended| now.saturating_sub(ended) < RETURNS_WITHIN);
         self.calm = if has_returned { (self.calm * 2).min(MAX_CALM) } else { CALM };
         self.filled = 1.0;
