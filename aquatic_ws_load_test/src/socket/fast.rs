@@ -72,9 +72,12 @@ impl FastSocket {
             if let Some(incoming) = self.parse(inbox, outbox)? {
                 return Ok(incoming);
             }
-            let rest = inbox.bytes.get(inbox.start..inbox.end).unwrap_or_default();
-            self.connection.retain(rest);
-            (inbox.start, inbox.end) = (0, 0);
+            // After an event nothing has been received, and the connection retains what came before.
+            if inbox.end > 0 {
+                let rest = inbox.bytes.get(inbox.start..inbox.end).unwrap_or_default();
+                self.connection.retain(rest);
+                (inbox.start, inbox.end) = (0, 0);
+            }
             if !inbox.more {
                 return Ok(Incoming::Nothing);
             }
@@ -168,5 +171,80 @@ impl FastSocket {
         let sent = self.connection.send(&outbox.frames, events);
         outbox.frames.clear();
         Ok(sent?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use aquatic_load_engine::clock::SECOND;
+    use aquatic_load_engine::connection::ConnectOptions;
+    use aquatic_load_engine::rng::Rng;
+
+    use super::*;
+
+    /// Takes the next event and everything that it brings.
+    fn incoming(socket: &mut FastSocket, events: &mut Events, inbox: &mut Inbox) -> Vec<(Incoming, Vec<u8>)> {
+        let mut outbox = Outbox::new(Rng::new(1, 2));
+        assert!(events.wait(10 * SECOND) > 0, "no event");
+        let mut all = Vec::new();
+        while let Some(event) = events.take() {
+            assert!(socket.has_token(event.token));
+            socket.begin(event, inbox).unwrap();
+            loop {
+                match socket.receive(inbox, &mut outbox).unwrap() {
+                    Incoming::Nothing => break,
+                    what => all.push((what, inbox.message.clone())),
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn what_comes_in_pieces_is_put_together_across_events() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let mut events = Events::new().unwrap();
+        let mut socket = FastSocket::new(0);
+        let wire =
+            Connection::open(&ConnectOptions { server, source: None, nagle: false, tls: None }).unwrap();
+        socket.connect(wire, &Upgrade::new(false, "h:1", "/").unwrap(), &events).unwrap();
+        let mut tracker = listener.accept().unwrap().0;
+        tracker.set_nodelay(true).unwrap();
+
+        let mut inbox = Inbox::new();
+        let mut all = Vec::new();
+        let response =
+            b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        // An upgrade, a message and half a ping; the rest of the ping and a message of two frames.
+        let pieces: [&[u8]; 10] = [
+            &response[..40],
+            &response[40..],
+            b"\x81",
+            b"\x05He",
+            b"llo\x89\x02",
+            b"a",
+            b"b\x01\x03one",
+            b"\x00",
+            b"\x01 \x80\x03",
+            b"two",
+        ];
+        for piece in pieces {
+            tracker.write_all(piece).unwrap();
+            all.append(&mut incoming(&mut socket, &mut events, &mut inbox));
+        }
+        let hello = b"Hello".to_vec();
+        assert_eq!(
+            all,
+            [
+                (Incoming::Upgraded, Vec::new()),
+                (Incoming::Message, hello.clone()),
+                (Incoming::Ping, hello),
+                (Incoming::Message, b"one two".to_vec()),
+            ]
+        );
     }
 }
