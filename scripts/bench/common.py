@@ -297,8 +297,12 @@ def peers_per_address(program, subcommand):
 
 
 def run(command):
+    """Runs a command that builds or installs, with the profiles of the packages: figures of a program that was compiled
+    with less optimisation, as the environment can ask for, would say nothing."""
     say(" ".join(str(word) for word in command))
-    subprocess.run(command, cwd=REPOSITORY, check=True)
+    flags = ("CARGO_PROFILE_", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(flags)}
+    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
 
 
 # --- Our load testers -------------------------------------------------------------------------------------------------

@@ -41,16 +41,16 @@ def write(measured: dict[str, Json], output: Path) -> list[Path]:
         ("udp", "UDP: closed loop and half load", udp),
         ("udp_rates", "UDP: cost and latency by rate", lambda d, r: by_rate(d, "udp", r["rates"])),
         ("udp_memory", "UDP: memory by peers", udp_memory),
-        ("http", "HTTP", runs_by_kind),
-        ("http_tls", "HTTPS", runs_by_kind),
+        ("http", "HTTP", lambda d, r: runs_by_kind(d, HTTP_KINDS, r)),
+        ("http_tls", "HTTPS", lambda d, r: runs_by_kind(d, HTTP_KINDS, r)),
         (
             "http_rates",
             "HTTP: cost and latency by rate, connections kept",
             lambda d, r: by_rate(d, "http", r["at_rates"]),
         ),
         ("http_idle", "HTTP and HTTPS: memory by connections", lambda d, r: idle(d, "http", r["idle"])),
-        ("ws", "WebTorrent over WebSocket", runs_by_kind),
-        ("ws_tls", "WebTorrent over WebSocket with TLS", runs_by_kind),
+        ("ws", "WebTorrent over WebSocket", lambda d, r: runs_by_kind(d, WS_KINDS, r)),
+        ("ws_tls", "WebTorrent over WebSocket with TLS", lambda d, r: runs_by_kind(d, WS_KINDS, r)),
         ("ws_idle", "WebTorrent: memory by connections", lambda d, r: idle(d, "ws", r["idle"])),
     )
     for name, title, section in sections:
@@ -155,18 +155,19 @@ def half(document: Document, results: Json) -> None:
     document.table(("tracker", "requests/s", "p50", "p90", "p99", "p99.9"), rows)
 
 
-KINDS = {
+HTTP_KINDS = {
     "keep-alive": "Connections kept",
     "connection": "A connection for each request",
-    "tls": "Connections kept, TLS",
+    "tls": "A connection with a full TLS handshake for each request",
 }
+WS_KINDS = {"tls": "Connections kept, TLS"}
 
 
-def runs_by_kind(document: Document, results: Json) -> None:
+def runs_by_kind(document: Document, kinds: dict[str, str], results: Json) -> None:
     for kind, by_tester in results["rates"].items():
         for tester, by_name in by_tester.items():
-            if kind in KINDS:
-                document.text(f"\n**{KINDS[kind]}.**")
+            if kind in kinds:
+                document.text(f"\n**{kinds[kind]}.**")
             runs_table(document, tester, by_name)
     half(document, results["half"])
 
@@ -217,7 +218,7 @@ def by_rate(document: Document, name: str, results: Json) -> None:
 def udp_memory(document: Document, results: Json) -> None:
     rows = {}
     for name, by_size in results["prefill"].items():
-        phases = {size: {phase["name"]: phase for phase in by_size[size]["report"]["phases"]} for size in by_size}
+        phases = {size: {phase["phase"]: phase for phase in by_size[size]["report"]["phases"]} for size in by_size}
         filling, load = phases["large"]["prefill"], phases["large"]["load"]
         peers = next(entry["count"] for entry in filling["notes"] if entry["name"] == "peers announced")
         rss = by_size["large"]["rss"]
