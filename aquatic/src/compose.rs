@@ -95,6 +95,7 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
     let mut exports = open_exports(config, &mut engine)?.into_iter();
     engine.add_periodic(reloader);
     let control = control::open(config, controlled, &mut engine)?;
+    let summed_up = with_allowed_connections(config, &tcp);
     let (mut udp, mut tcp) = (udp.into_iter(), tcp.into_iter());
     let (mut snapshots, mut pages) = (snapshots.into_iter(), pages.into_iter());
     let mut control = control.into_iter().flatten();
@@ -113,7 +114,7 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
         breakers,
     };
     let services = receivers.into_iter().zip(breaker_receivers).map(on_core).collect();
-    let (summed_up, cores) = (config.clone(), engine.cores());
+    let cores = engine.cores();
     engine.when_started(move || summary::log(&summed_up, mode, cores));
     engine.run(services)?;
     Ok(())
@@ -198,6 +199,15 @@ fn open_tcp(
     let (services, mut changes) = TcpServices::open(&affordable, (http, ws), engine, shared)?;
     reloader.add(move |config| changes.apply(&with_affordable_connections(config, memory).tcp()));
     Ok((services, acme.map(|acme| acme.report)))
+}
+
+/// The configuration with as many connections as open files and memory allow.
+fn with_allowed_connections(config: &TrackerConfig, services: &[TcpServices]) -> TrackerConfig {
+    let mut config = config.clone();
+    if let Some(services) = services.first() {
+        config.connections.max_connections = services.settings.max_connections;
+    }
+    config
 }
 
 /// Has a certificate obtained and renewed, if names for it are configured. Their list cannot become empty, or

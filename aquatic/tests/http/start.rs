@@ -137,4 +137,5 @@ fn connections_are_no_more_than_the_limit_of_open_files_allows() {
     tracker.signal("INT");
     let (code, _, log) = tracker.end();
     assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains(", 30 connections (connections.max_connections)"), "{log}");
 }
