@@ -194,10 +194,11 @@ mod tests {
             assert!(socket.has_token(event.token));
             socket.begin(event, inbox).unwrap();
             loop {
-                match socket.receive(inbox, &mut outbox).unwrap() {
-                    Incoming::Nothing => break,
-                    what => all.push((what, inbox.message.clone())),
+                let what = socket.receive(inbox, &mut outbox).unwrap();
+                if what == Incoming::Nothing {
+                    break;
                 }
+                all.push((what, inbox.message.clone()));
             }
         }
         all
