@@ -27,6 +27,8 @@ const PROGRAM_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 /// The maps' entries are allocated when they are added.
 const NO_PREALLOC: u32 = 1;
+/// Number of times that a program is loaded at most if the kernel is interrupted.
+const ATTEMPTS: usize = 20;
 /// The map can be mapped.
 const MMAPABLE: u32 = 1 << 10;
 
@@ -288,10 +290,10 @@ impl Numbers {
 /// about that is part of the error.
 pub(in crate::xdp) fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
     let mut no_log = [];
-    match load_with(program, &mut no_log) {
+    match uninterrupted(|| load_with(program, &mut no_log)) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EINVAL)) => {
             let mut log = vec![0; 1 << 18];
-            let Err(error) = load_with(program, &mut log) else { return Err(error) };
+            let Err(error) = uninterrupted(|| load_with(program, &mut log)) else { return Err(error) };
             let text = String::from_utf8_lossy(&log);
             let lines: Vec<&str> = text.trim_end_matches('\0').trim_end().lines().rev().take(4).collect();
             let last: Vec<&str> = lines.into_iter().rev().collect();
@@ -299,6 +301,18 @@ pub(in crate::xdp) fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
         }
         result => result,
     }
+}
+
+/// Repeats a call that the kernel interrupts: its verifier gives up with EAGAIN when a signal waits for the
+/// thread, or something that io_uring has put off. Both are dealt with on the way back.
+fn uninterrupted<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..ATTEMPTS {
+        match act() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+    act()
 }
 
 fn load_with(program: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
@@ -364,4 +378,31 @@ pub(in crate::xdp) fn run(program: &OwnedFd, frame: &[u8]) -> io::Result<u32> {
 /// A descriptor that is handed to the kernel as the value of a map.
 pub(in crate::xdp) fn descriptor_value(fd: BorrowedFd<'_>) -> [u8; 4] {
     fd.as_raw_fd().to_ne_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interrupted_calls_are_repeated_but_not_for_ever() {
+        let tried = |interruptions: usize| {
+            let mut calls = 0;
+            let result = uninterrupted(|| {
+                calls += 1;
+                let is_interrupted = calls <= interruptions;
+                if is_interrupted { Err(io::Error::from_raw_os_error(libc::EAGAIN)) } else { Ok(calls) }
+            });
+            (result.map_err(|error| error.raw_os_error()), calls)
+        };
+        assert_eq!(tried(0), (Ok(1), 1));
+        assert_eq!(tried(3), (Ok(4), 4));
+        assert_eq!(tried(usize::MAX), (Err(Some(libc::EAGAIN)), ATTEMPTS));
+        let mut calls = 0;
+        let refused: io::Result<()> = uninterrupted(|| {
+            calls += 1;
+            Err(io::Error::from_raw_os_error(libc::EPERM))
+        });
+        assert_eq!((refused.unwrap_err().raw_os_error(), calls), (Some(libc::EPERM), 1));
+    }
 }
