@@ -119,7 +119,34 @@ mod tests {
         assert_eq!(parsed(r#"{"a":["\ud83d"]}"#), Err(Fault::LoneSurrogate(Field::Offer)));
         assert_eq!(parsed(r#"{"\ude00":1}"#), Err(Fault::LoneSurrogate(Field::Offer)));
         assert_eq!(parsed(r#"{"a":[1e400]}"#), Err(Fault::NumberRange(Field::Offer)));
-        let long = format!("{{\"a\":-{}}}", "9".repeat(400));
-        assert_eq!(parsed(&long), Err(Fault::NumberRange(Field::Offer)));
+    }
+
+    #[test]
+    fn only_numbers_that_all_readers_can_read() {
+        let parsed = |number: &str| Description::parse(&format!("{{\"a\":{number}}}")).map(|_| ());
+        for read in [
+            "0",
+            "-0",
+            "18446744073709551615",
+            "-9223372036854775808",
+            "1e300",
+            "99999999999999999999999999.0",
+            "9999999999999999999999999e1",
+            "0.00000000000000000000000000000000000001",
+        ] {
+            assert_eq!(parsed(read), Ok(()), "{read}");
+        }
+        let digits = "9".repeat(400);
+        for out_of_range in [
+            "18446744073709551616",
+            "-9223372036854775809",
+            "1048222222222222222222222222222222222222222222222222",
+            "1e400",
+            "-1e400",
+            &digits,
+            &format!("{digits}.0"),
+        ] {
+            assert_eq!(parsed(out_of_range), Err(Fault::NumberRange(Field::Offer)), "{out_of_range}");
+        }
     }
 }

@@ -70,7 +70,8 @@ impl Field {
 pub(crate) enum Flaw {
     /// An escaped half of a surrogate pair, which is no character.
     LoneSurrogate,
-    /// A number that a double cannot represent.
+    /// A number whose size a double cannot represent, or an integer that has more than 64 bits (RFC 8259,
+    /// section 6).
     NumberRange,
 }
 
@@ -115,7 +116,8 @@ pub enum Fault {
     OfferIdTooLong(usize),
     /// This member contains half a surrogate pair, which is no character.
     LoneSurrogate(Field),
-    /// This member contains a number that a double cannot represent.
+    /// This member contains a number whose size a double cannot represent, or an integer that has more than
+    /// 64 bits (RFC 8259, section 6).
     NumberRange(Field),
     /// The scrape has no info hash, which elsewhere asks for all torrents.
     FullScrape,

@@ -188,7 +188,8 @@ impl<'a> Scanner<'a> {
         } else {
             self.digits()?;
         }
-        if self.byte() == Some(b'.') {
+        let has_fraction = self.byte() == Some(b'.');
+        if has_fraction {
             self.at += 1;
             self.digits()?;
         }
@@ -200,12 +201,14 @@ impl<'a> Scanner<'a> {
             }
             self.digits()?;
         }
-        // Without an exponent it takes 309 digits to leave the range.
-        if has_exponent || self.at - start > 300 {
-            let number = self.text.get(start..self.at).and_then(|text| text.parse::<f64>().ok());
-            if !number.is_some_and(f64::is_finite) {
-                self.flaw = Some(Flaw::NumberRange);
-            }
+        let number = self.text.get(start..self.at).unwrap_or_default();
+        let all_can_read = if has_fraction || has_exponent {
+            is_double(number, has_exponent)
+        } else {
+            is_64_bit_integer(number)
+        };
+        if !all_can_read {
+            self.flaw = Some(Flaw::NumberRange);
         }
         Ok(())
     }
@@ -277,6 +280,18 @@ pub(crate) fn unicode_escape(bytes: &[u8], at: usize) -> Option<(Option<char>, u
         Some(character) => Some((Some(character), 12)),
         None => Some((None, 6)),
     }
+}
+
+/// Whether an integer has at most 64 bits, with or without a sign. Some readers refuse larger ones.
+fn is_64_bit_integer(number: &str) -> bool {
+    number.len() < 19 || number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok()
+}
+
+/// Whether a double has room for the size of a number with a fraction or an exponent.
+fn is_double(number: &str, has_exponent: bool) -> bool {
+    // Without an exponent it takes 309 digits to leave the range.
+    let is_small = !has_exponent && number.len() < 300;
+    is_small || number.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
 fn code_unit(bytes: &[u8], at: usize) -> Option<u32> {
