@@ -578,7 +578,10 @@ impl<K: PeerFormat> Store<K> {
 
     /// Loads the torrents and peers of any number of announces into the cache.
     pub(crate) fn prefetch<'a>(&self, announces: impl IntoIterator<Item = (&'a InfoHash, K::Peer)>) {
-        let mut announces = announces.into_iter().peekable();
+        let mut announces = announces.into_iter();
+        // What one announce needs is loaded while it is applied: there is no other load to overlap with.
+        let (Some(first), Some(second)) = (announces.next(), announces.next()) else { return };
+        let mut announces = [first, second].into_iter().chain(announces).peekable();
         while announces.peek().is_some() {
             let mut keys = [TorrentKey::default(); PREFETCH_BATCH];
             let mut peers = [None; PREFETCH_BATCH];
@@ -593,7 +596,7 @@ impl<K: PeerFormat> Store<K> {
 
     /// Loads the torrents of a scrape into the cache.
     pub(crate) fn prefetch_scrape(&self, info_hashes: &[InfoHash]) {
-        for info_hashes in info_hashes.chunks(PREFETCH_BATCH) {
+        for info_hashes in info_hashes.chunks(PREFETCH_BATCH).filter(|chunk| chunk.len() > 1) {
             let mut keys = [TorrentKey::default(); PREFETCH_BATCH];
             for (key, info_hash) in keys.iter_mut().zip(info_hashes) {
                 *key = self.table.key(info_hash);

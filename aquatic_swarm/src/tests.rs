@@ -266,7 +266,7 @@ fn the_maximum_age_may_change_between_two_calls() {
 fn prefetch_takes_any_number_and_unknown_torrents() {
     let mut fixture = Fixture::new();
     fixture.fill(300, 300);
-    for count in [0, 1, 63, 64, 65, 200] {
+    for count in [0, 1, 2, 3, 4, 63, 64, 65, 200] {
         // Peers of a large swarm and of unknown torrents, of both families.
         let unknown =
             |number: u32| Announce { info_hash: InfoHash([number as u8; 20]), ..v4(number, false, 0) };
