@@ -74,3 +74,11 @@ pub struct Forwarded {
     /// Scrapes with at least one torrent of another core.
     pub scrapes: Vec<ForwardedScrape>,
 }
+
+impl Forwarded {
+    /// Whether nothing is left to others.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.announces.is_empty() && self.scrapes.is_empty()
+    }
+}

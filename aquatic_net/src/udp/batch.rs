@@ -31,7 +31,8 @@ const CACHE_LINE: usize = 64;
 /// received, by [`push`](Self::push); then replies are written and [`send`](Self::send) hands them to the
 /// kernel.
 pub struct Batch {
-    headers: sys::Headers<BATCH>,
+    receiving: sys::ReceiveHeaders<BATCH>,
+    sending: sys::SendHeaders<BATCH>,
     envelopes: Box<[Envelope]>,
     requests: Box<[[u8; REQUEST_CAPACITY]]>,
     replies: Box<[[u8; REPLY_CAPACITY]]>,
@@ -99,7 +100,8 @@ impl Batch {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            headers: sys::Headers::new(),
+            receiving: sys::ReceiveHeaders::new(),
+            sending: sys::SendHeaders::new(),
             envelopes: vec![Envelope::EMPTY; BATCH].into_boxed_slice(),
             requests: vec![[0; REQUEST_CAPACITY]; BATCH].into_boxed_slice(),
             replies: vec![[0; REPLY_CAPACITY]; BATCH].into_boxed_slice(),
@@ -115,12 +117,25 @@ impl Batch {
     /// Those of `recvmmsg`, other than that nothing is there.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.clear();
-        self.len = self.headers.receive(
+        self.len = self.receiving.receive(
             socket.as_fd(),
             &mut self.requests,
             &mut self.envelopes,
             socket.wants_packet_info(),
         )?;
+        Ok(self.len)
+    }
+
+    /// As [`receive`](Self::receive), but one datagram at most, for less than a batch of one costs. To be
+    /// called where more are not expected.
+    ///
+    /// # Errors
+    /// Those of `recvfrom`, other than that nothing is there.
+    pub fn receive_one(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        self.clear();
+        if let (Some(buffer), Some(envelope)) = (self.requests.first_mut(), self.envelopes.first_mut()) {
+            self.len = sys::receive_one(socket.as_fd(), buffer, envelope, socket.wants_packet_info())?;
+        }
         Ok(self.len)
     }
 
@@ -201,7 +216,7 @@ impl Batch {
             let mut unsent = (start..self.len).filter(|&at| self.reply_lens[at] > 0).peekable();
             let Some(&first) = unsent.peek() else { return true };
             let datagrams = unsent.map(|at| (&self.envelopes[at], &self.replies[at][..self.reply_lens[at]]));
-            match self.headers.send(socket.as_fd(), datagrams) {
+            match self.sending.send(socket.as_fd(), datagrams) {
                 Ok(sent) => self.sent_up_to = self.after(first, sent),
                 Err(error) if would_block(&error) => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

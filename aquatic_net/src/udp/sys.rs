@@ -1,5 +1,8 @@
 //! The system calls of the UDP path: batches of datagrams in and out, the steering program, the counter of
 //! drops. Everything here is a thin shell; what the bytes mean is decided elsewhere.
+//!
+//! `recvmmsg` and `sendmmsg` are called directly: the functions of the C library also make them points at
+//! which a thread can be cancelled, twice per call.
 #![allow(unsafe_code, reason = "system calls; each block states the fact that makes it sound")]
 
 use std::io;
@@ -178,23 +181,49 @@ impl Envelope {
     }
 }
 
-/// Headers for `recvmmsg` and `sendmmsg`, kept to spare an allocation per batch. The pointers in them are
-/// written anew for every call and never read after it.
-pub(super) struct Headers<const N: usize> {
+/// Headers of messages and where their bytes are.
+struct Headers<const N: usize> {
     messages: Box<[libc::mmsghdr; N]>,
     vectors: Box<[libc::iovec; N]>,
 }
 
-// SAFETY: the pointers inside are only followed by the kernel during a call that has just written them.
-unsafe impl<const N: usize> Send for Headers<N> {}
-
-#[allow(clippy::unnecessary_cast, reason = "lengths and flags have other types in musl")]
 impl<const N: usize> Headers<N> {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         // SAFETY: both are C structures of integers and pointers, for which all-zero bytes are a valid value.
         let message: libc::mmsghdr = unsafe { mem::zeroed() };
         let vector = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         Self { messages: Box::new([message; N]), vectors: Box::new([vector; N]) }
+    }
+}
+
+/// Headers for `recvmmsg`. A call writes again what the one before has changed, so that a datagram that comes
+/// alone does not cost as much as N.
+pub(super) struct ReceiveHeaders<const N: usize> {
+    headers: Headers<N>,
+    /// What the headers were written for.
+    target: Option<Target>,
+    /// Number of headers that the kernel has changed since.
+    changed: usize,
+}
+
+/// Addresses of the first buffer and the first envelope, their number, and whether there is room for control
+/// messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Target {
+    buffers: usize,
+    envelopes: usize,
+    count: usize,
+    want_control: bool,
+}
+
+// SAFETY: the pointers inside are only followed by the kernel, during a call that has just written or
+// compared them.
+unsafe impl<const N: usize> Send for ReceiveHeaders<N> {}
+
+#[allow(clippy::unnecessary_cast, reason = "lengths and flags have other types in musl")]
+impl<const N: usize> ReceiveHeaders<N> {
+    pub(super) fn new() -> Self {
+        Self { headers: Headers::new(), target: None, changed: 0 }
     }
 
     /// Receives up to as many datagrams as there are envelopes without waiting and returns their number; zero
@@ -207,10 +236,19 @@ impl<const N: usize> Headers<N> {
         want_control: bool,
     ) -> io::Result<usize> {
         let count = N.min(buffers.len()).min(envelopes.len());
-        for (at, (buffer, envelope)) in buffers.iter_mut().zip(envelopes.iter_mut()).take(count).enumerate() {
-            self.vectors[at] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: SIZE };
-            let vector = &raw mut self.vectors[at];
-            let header = &mut self.messages[at].msg_hdr;
+        // Exposed each time: what the kernel follows are addresses that an earlier call may have written.
+        let target = Target {
+            buffers: buffers.as_mut_ptr().expose_provenance(),
+            envelopes: envelopes.as_mut_ptr().expose_provenance(),
+            count,
+            want_control,
+        };
+        let stale = if self.target.replace(target) == Some(target) { self.changed } else { count };
+        let Headers { messages, vectors } = &mut self.headers;
+        for (at, (buffer, envelope)) in buffers.iter_mut().zip(envelopes.iter_mut()).take(stale).enumerate() {
+            vectors[at] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: SIZE };
+            let vector = &raw mut vectors[at];
+            let header = &mut messages[at].msg_hdr;
             header.msg_name = envelope.address.bytes.as_mut_ptr().cast();
             header.msg_namelen = RawAddress::CAPACITY;
             header.msg_iov = vector;
@@ -220,20 +258,25 @@ impl<const N: usize> Headers<N> {
             header.msg_flags = 0;
         }
         // SAFETY: the first `count` headers point to buffers, envelopes and vectors that outlive the call,
-        // with their true sizes; `count` is at most N.
+        // with their true sizes: they were written for these addresses, and those that the kernel has changed
+        // since were written again; `count` is at most N.
         let received = unsafe {
-            libc::recvmmsg(
+            libc::syscall(
+                libc::SYS_recvmmsg,
                 socket.as_raw_fd(),
-                self.messages.as_mut_ptr(),
+                messages.as_mut_ptr(),
                 count as c_uint,
-                libc::MSG_DONTWAIT as _,
-                std::ptr::null_mut(),
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut::<libc::timespec>(),
             )
         };
         let Ok(received) = usize::try_from(received) else {
+            // The kernel may have begun with the first one.
+            self.changed = count.min(1);
             return no_datagram(io::Error::last_os_error());
         };
-        for (message, envelope) in self.messages.iter().zip(envelopes.iter_mut()).take(received) {
+        self.changed = count.min(received + 1);
+        for (message, envelope) in messages.iter().zip(envelopes.iter_mut()).take(received) {
             envelope.address.len = message.msg_hdr.msg_namelen.min(RawAddress::CAPACITY);
             envelope.control.len = (message.msg_hdr.msg_controllen as usize).min(CONTROL_SIZE);
             envelope.len = (message.msg_len as usize).min(SIZE);
@@ -241,6 +284,107 @@ impl<const N: usize> Headers<N> {
             envelope.control.received_to_sent();
         }
         Ok(received)
+    }
+}
+
+/// Receives one datagram without waiting and returns 1, or 0 if none is there. Costs less than a batch of
+/// one. With `want_control` the address it was sent to is noted for the reply.
+#[allow(clippy::unnecessary_cast, reason = "lengths have other types in musl")]
+pub(super) fn receive_one<const SIZE: usize>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8; SIZE],
+    envelope: &mut Envelope,
+    want_control: bool,
+) -> io::Result<usize> {
+    let address = envelope.address.bytes.as_mut_ptr();
+    // To be told of the length before it was cut.
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    let (len, address_len, control_len) = if want_control {
+        let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: SIZE };
+        let mut header = empty_header();
+        header.msg_name = address.cast();
+        header.msg_namelen = RawAddress::CAPACITY;
+        header.msg_iov = &raw mut vector;
+        header.msg_iovlen = 1;
+        header.msg_control = envelope.control.bytes.as_mut_ptr().cast();
+        header.msg_controllen = CONTROL_SIZE as _;
+        // SAFETY: the header points to the buffer, the envelope and the vector, which outlive the call, with
+        // their true sizes.
+        let len = unsafe { libc::syscall(libc::SYS_recvmsg, socket.as_raw_fd(), &raw mut header, flags) };
+        (len, header.msg_namelen, header.msg_controllen as usize)
+    } else {
+        let mut address_len = RawAddress::CAPACITY;
+        // SAFETY: the buffer and the address outlive the call and have these sizes.
+        let len = unsafe {
+            libc::syscall(
+                libc::SYS_recvfrom,
+                socket.as_raw_fd(),
+                buffer.as_mut_ptr(),
+                SIZE,
+                flags,
+                address,
+                &raw mut address_len,
+            )
+        };
+        (len, address_len, 0)
+    };
+    let Ok(len) = usize::try_from(len) else { return no_datagram(io::Error::last_os_error()) };
+    envelope.address.len = address_len.min(RawAddress::CAPACITY);
+    envelope.control.len = control_len.min(CONTROL_SIZE);
+    envelope.len = len.min(SIZE);
+    envelope.truncated = len > SIZE;
+    envelope.control.received_to_sent();
+    Ok(1)
+}
+
+/// Sends one datagram without waiting. Costs less than a batch of one.
+fn send_one(socket: BorrowedFd<'_>, envelope: &Envelope, bytes: &[u8]) -> io::Result<usize> {
+    let (address, flags) = (envelope.address.bytes.as_ptr(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+    let sent = if envelope.control.len == 0 {
+        // SAFETY: the bytes and the address outlive the call and have these sizes.
+        unsafe {
+            libc::syscall(
+                libc::SYS_sendto,
+                socket.as_raw_fd(),
+                bytes.as_ptr(),
+                bytes.len(),
+                flags,
+                address,
+                envelope.address.len,
+            )
+        }
+    } else {
+        let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let mut header = empty_header();
+        header.msg_name = address.cast_mut().cast();
+        header.msg_namelen = envelope.address.len;
+        header.msg_iov = &raw mut vector;
+        header.msg_iovlen = 1;
+        header.msg_control = envelope.control.bytes.as_ptr().cast_mut().cast();
+        header.msg_controllen = envelope.control.len as _;
+        // SAFETY: the header points to the envelope, the bytes and the vector, which outlive the call, with
+        // their true sizes; the kernel does not write through it.
+        unsafe { libc::syscall(libc::SYS_sendmsg, socket.as_raw_fd(), &raw const header, flags) }
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(1) }
+}
+
+fn empty_header() -> libc::msghdr {
+    // SAFETY: a C structure of integers and pointers, for which all-zero bytes are a valid value.
+    unsafe { mem::zeroed() }
+}
+
+/// Headers for `sendmmsg`, kept to spare an allocation per batch. The pointers in them are written anew for
+/// every call and never read after it.
+pub(super) struct SendHeaders<const N: usize>(Headers<N>);
+
+// SAFETY: the pointers inside are only followed by the kernel during a call that has just written them.
+unsafe impl<const N: usize> Send for SendHeaders<N> {}
+
+#[allow(clippy::unnecessary_cast, reason = "lengths and flags have other types in musl")]
+impl<const N: usize> SendHeaders<N> {
+    pub(super) fn new() -> Self {
+        Self(Headers::new())
     }
 
     /// Sends the datagrams in order without waiting and returns how many the kernel took. An error belongs to
@@ -250,14 +394,19 @@ impl<const N: usize> Headers<N> {
         socket: BorrowedFd<'_>,
         datagrams: impl Iterator<Item = (&'a Envelope, &'a [u8])>,
     ) -> io::Result<usize> {
+        let mut datagrams = datagrams.take(N).peekable();
+        let Some(first) = datagrams.next() else { return Ok(0) };
+        if datagrams.peek().is_none() {
+            return send_one(socket, first.0, first.1);
+        }
+        let Headers { messages, vectors } = &mut self.0;
         let mut count = 0;
-        for (envelope, bytes) in datagrams.take(N) {
+        for (envelope, bytes) in std::iter::once(first).chain(datagrams) {
             let at = count;
             // The kernel only reads through these pointers when sending.
-            self.vectors[at] =
-                libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-            let vector = &raw mut self.vectors[at];
-            let header = &mut self.messages[at].msg_hdr;
+            vectors[at] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            let vector = &raw mut vectors[at];
+            let header = &mut messages[at].msg_hdr;
             header.msg_name = envelope.address.bytes.as_ptr().cast_mut().cast();
             header.msg_namelen = envelope.address.len;
             header.msg_iov = vector;
@@ -274,11 +423,12 @@ impl<const N: usize> Headers<N> {
         // SAFETY: the first `count` headers point to envelopes and bytes borrowed for 'a, which outlives the
         // call, and to vectors of `self`; all with their true sizes; the kernel does not write through them.
         let sent = unsafe {
-            libc::sendmmsg(
+            libc::syscall(
+                libc::SYS_sendmmsg,
                 socket.as_raw_fd(),
-                self.messages.as_mut_ptr(),
+                messages.as_mut_ptr(),
                 count as c_uint,
-                (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
             )
         };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())

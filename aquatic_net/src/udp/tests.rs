@@ -11,6 +11,8 @@ use rand::{RngExt, SeedableRng};
 use super::{BATCH, Batch, BindOptions, REQUEST_CAPACITY, SendErrors, UdpSocket, bind_group};
 use aquatic_common::steering::Steering;
 
+type Receive = fn(&mut Batch, &UdpSocket) -> std::io::Result<usize>;
+
 const OPTIONS: BindOptions = BindOptions { receive_buffer: 4_000_000, steering: true };
 
 fn group(address: &str, cores: usize) -> (Vec<UdpSocket>, Steering) {
@@ -28,9 +30,17 @@ fn client(address: &str) -> StdSocket {
 
 /// Answers every packet with its own bytes until `count` have been answered.
 fn echo(socket: &UdpSocket, count: usize) {
+    echo_by(socket, count, Batch::receive);
+}
+
+fn echo_by(
+    socket: &UdpSocket,
+    count: usize,
+    receive: impl Fn(&mut Batch, &UdpSocket) -> std::io::Result<usize>,
+) {
     let (mut batch, mut errors, mut answered) = (Batch::new(), SendErrors::default(), 0);
     while answered < count {
-        let received = batch.receive(socket).unwrap();
+        let received = receive(&mut batch, socket).unwrap();
         for at in 0..received {
             let request = batch.request(at).to_vec();
             batch.reply_buffer(at)[..request.len()].copy_from_slice(&request);
@@ -52,11 +62,62 @@ fn replies_come_from_the_address_contacted() {
         let (sockets, _) = group(any, 1);
         let target = SocketAddr::new(contacted.parse().unwrap(), sockets[0].address().port());
         let client = client(from);
-        client.send_to(b"hello", target).unwrap();
-        echo(&sockets[0], 1);
-        let mut buffer = [0; 16];
-        let (len, source) = client.recv_from(&mut buffer).unwrap();
-        assert_eq!((&buffer[..len], source), (&b"hello"[..], target));
+        for (receive, count) in [(Batch::receive as Receive, 1), (Batch::receive, 3), (Batch::receive_one, 3)]
+        {
+            for _ in 0..count {
+                client.send_to(b"hello", target).unwrap();
+            }
+            echo_by(&sockets[0], count, receive);
+            for _ in 0..count {
+                let mut buffer = [0; 16];
+                let (len, source) = client.recv_from(&mut buffer).unwrap();
+                assert_eq!((&buffer[..len], source), (&b"hello"[..], target));
+            }
+        }
+    }
+}
+
+#[test]
+fn one_datagram_is_received_as_in_a_batch() {
+    for any in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let (sockets, _) = group(any, 1);
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, sockets[0].address().port()));
+        let client = client("127.0.0.1:0");
+        let mut batch = Batch::new();
+        assert_eq!(batch.receive_one(&sockets[0]).unwrap(), 0);
+        for length in [0, 1, 98, REQUEST_CAPACITY, REQUEST_CAPACITY + 1] {
+            client.send_to(&vec![7; length], target).unwrap();
+            client.send_to(&[8; 3], target).unwrap();
+            assert_eq!(batch.receive_one(&sockets[0]).unwrap(), 1);
+            assert_eq!(batch.request(0), vec![7; length.min(REQUEST_CAPACITY)]);
+            assert_eq!(batch.is_truncated(0), length > REQUEST_CAPACITY);
+            assert_eq!(batch.source(0), Some(client.local_addr().unwrap()));
+            assert_eq!(batch.receive(&sockets[0]).unwrap(), 1);
+            assert_eq!((batch.request(0), batch.is_truncated(0)), (&[8; 3][..], false));
+        }
+    }
+}
+
+#[test]
+fn batches_of_any_size_follow_each_other() {
+    let (sockets, _) = group("127.0.0.1:0", 1);
+    let client = client("127.0.0.1:0");
+    client.connect(sockets[0].address()).unwrap();
+    let mut batches = [Batch::new(), Batch::new()];
+    let mut number = 0_u8;
+    for (count, at) in
+        [(1, 0), (BATCH, 0), (2, 1), (1, 0), (5, 0), (0, 0), (BATCH, 1), (3, 0), (1, 1), (BATCH, 0)]
+    {
+        for sent in 0..count {
+            client.send(&vec![number.wrapping_add(sent as u8); 20 + sent]).unwrap();
+        }
+        let batch = &mut batches[at];
+        assert_eq!(batch.receive(&sockets[0]).unwrap(), count);
+        for received in 0..count {
+            assert_eq!(batch.request(received), vec![number.wrapping_add(received as u8); 20 + received]);
+            assert_eq!(batch.source(received), Some(client.local_addr().unwrap()));
+        }
+        number = number.wrapping_add(100);
     }
 }
 
