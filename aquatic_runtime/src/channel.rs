@@ -441,7 +441,7 @@ impl<B: Batch> Outbox<B> {
             && !self.state.dirty.replace(true)
             && let Some(flusher) = self.state.flusher.take()
         {
-            flusher.wake();
+            self.state.channel.inner.core.wake(flusher);
         }
     }
 

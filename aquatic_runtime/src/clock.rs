@@ -1,17 +1,18 @@
 //! The one place that reads the operating system's clock.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aquatic_common::Seconds;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// The moment that the tracker's times are counted from. Copies of it agree, so the times of all cores can be
 /// compared. A process that takes over from an earlier one resumes its epoch, so that ages and connection ids
 /// keep their meaning.
 #[derive(Clone, Copy, Debug)]
 pub struct Epoch {
-    resumed: Instant,
+    /// By `CLOCK_MONOTONIC`.
+    resumed: Duration,
     before: Duration,
 }
 
@@ -24,17 +25,24 @@ impl Epoch {
 
     /// An epoch that began this long ago.
     #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn resume_at(elapsed: Duration) -> Self {
-        Self { resumed: Instant::now(), before: elapsed }
+        Self { resumed: monotonic(), before: elapsed }
     }
 
     /// Time since the epoch, read from the operating system now.
     #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn elapsed(&self) -> Duration {
-        self.before + Instant::now().saturating_duration_since(self.resumed)
+        self.before + monotonic().saturating_sub(self.resumed)
     }
+}
+
+/// Time by `CLOCK_MONOTONIC`, read with as little as possible around it: a request reads it twice.
+fn monotonic() -> Duration {
+    from_timespec(clock_gettime(ClockId::Monotonic))
+}
+
+fn from_timespec(time: Timespec) -> Duration {
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Seconds since 1970 by the machine's calendar, which may be set wrong or be set anew: only for what comes
@@ -49,8 +57,7 @@ pub fn calendar_seconds() -> i64 {
 /// Processor time that the calling thread has used.
 #[must_use]
 pub fn thread_cpu_time() -> Duration {
-    let used = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or(0))
+    from_timespec(clock_gettime(ClockId::ThreadCPUTime))
 }
 
 /// A moment by both clocks of the machine, so that a later process can tell how long ago it was.
@@ -69,10 +76,9 @@ impl Moment {
     #[must_use]
     pub fn now() -> Self {
         let boot = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
-        let time = clock_gettime(ClockId::Monotonic);
         Self {
             boot: boot.and_then(|text| blake3::hash(&text).as_bytes().first_chunk().copied()),
-            monotonic: Duration::try_from(time).unwrap_or_default(),
+            monotonic: monotonic(),
             calendar: calendar_seconds(),
         }
     }

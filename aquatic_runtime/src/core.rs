@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aquatic_common::Seconds;
@@ -18,6 +18,7 @@ use rand::rngs::SmallRng;
 use crate::channel::{Batch, Channel, Channels, Inbox, Received};
 use crate::clock::Clock;
 use crate::core_state::Shared;
+use crate::inline_tasks::Work;
 use crate::intake::Intake;
 use crate::notifier::Notifier;
 use crate::readiness::Readiness;
@@ -54,6 +55,10 @@ pub struct Core {
     timers: Timers,
     /// Polls of this core's tasks so far.
     polls: Rc<Cell<u64>>,
+    /// Inline tasks that the event loop has not taken over yet.
+    inline: RefCell<Vec<Work>>,
+    /// A task of the executor has been woken or started, other than by the event loop.
+    has_woken: Cell<bool>,
     channels: Channels,
     /// Where messages of the other cores arrive.
     inboxes: RefCell<Vec<Box<dyn Inbox>>>,
@@ -112,6 +117,8 @@ impl Core {
             intake,
             timers: Timers::default(),
             polls: Rc::default(),
+            inline: RefCell::default(),
+            has_woken: Cell::default(),
             channels,
             inboxes: RefCell::default(),
             shared: RefCell::default(),
@@ -238,10 +245,34 @@ impl Core {
     /// starting a task takes a lock that all cores share.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         glommio::spawn_local(self.counted(task)).detach();
+        self.has_woken.set(true);
     }
 
-    /// A task whose polls are counted, as those of all tasks must be, see
-    /// [`event_loop`](crate::event_loop).
+    /// A task whose polls are counted, as those of all tasks must be, see [`event_loop`](crate::event_loop).
+    /// Starts a task that the event loop polls itself, see [`inline_tasks`](crate::inline_tasks). For the few
+    /// that serve requests which come alone. It must only be woken on this thread.
+    pub fn spawn_inline(&self, task: impl Future<Output = ()> + 'static) {
+        self.inline.borrow_mut().push(Box::pin(task));
+    }
+
+    /// Wakes a task from where an inline task may run.
+    pub fn wake(&self, task: Waker) {
+        self.has_woken.set(true);
+        task.wake();
+    }
+
+    /// Whether a task of the executor has been woken by [`wake`](Self::wake) or started since the last call.
+    pub(crate) fn take_woken(&self) -> bool {
+        self.has_woken.take()
+    }
+
+    /// Hands over the inline tasks that were started since the last call.
+    pub(crate) fn take_inline(&self, mut add: impl FnMut(Work)) {
+        if !self.inline.borrow().is_empty() {
+            self.inline.take().into_iter().for_each(&mut add);
+        }
+    }
+
     pub(crate) fn counted<F: Future>(&self, task: F) -> Counted<F> {
         Counted { polls: Rc::clone(&self.polls), task }
     }

@@ -1,6 +1,8 @@
 //! The event loop of a core: one task that is always runnable, and waits for the whole core when no other
 //! task is.
 //!
+//! Requests that come alone are served without the executor, by [inline tasks](crate::inline_tasks).
+//!
 //! A wait is one `epoll_wait` on the core's set, which holds the descriptors of all tasks, a timer for the
 //! earliest deadline and the eventfd with which other cores wake this one. glommio's executor never finds
 //! itself without a runnable task, so it never waits by itself, which would cost some ten system calls, and
@@ -25,6 +27,7 @@ use rustix::time::{
 };
 
 use crate::core::Core;
+use crate::inline_tasks::InlineTasks;
 use crate::readiness::{EVENTS_PER_POLL, Wait};
 
 /// Time that tasks run before the loop looks at the descriptors of the others. A look costs less than a
@@ -35,14 +38,27 @@ const LOOK_INTERVAL: Duration = Duration::from_micros(50);
 pub(crate) struct EventLoop {
     core: Rc<Core>,
     alarm: Alarm,
+    inline: InlineTasks,
     events: Vec<Event>,
     /// Polls of tasks before this task last stepped aside.
     polls_seen: u64,
     last_look: Duration,
+    /// The last turn has waited.
+    has_waited: bool,
+    /// The last turn has woken tasks or received messages.
+    has_worked: bool,
     /// Time up to which busy time has been counted.
     counted_to: Duration,
     /// A queue was left with messages in it.
     more_messages: bool,
+}
+
+/// What the executor has to run besides the event loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Executor {
+    /// No task is runnable.
+    Idle,
+    MayBeBusy,
 }
 
 impl EventLoop {
@@ -58,9 +74,12 @@ impl EventLoop {
             counted_to: core.tick(),
             core,
             alarm,
+            inline: InlineTasks::default(),
             events: Vec::with_capacity(EVENTS_PER_POLL),
             polls_seen: 0,
             last_look: Duration::ZERO,
+            has_waited: false,
+            has_worked: false,
             more_messages: false,
         })
     }
@@ -68,44 +87,62 @@ impl EventLoop {
     /// Runs for as long as the core.
     pub(crate) async fn run(mut self) {
         loop {
-            self.turn();
+            while self.turn() == Executor::Idle {}
             self.polls_seen = self.core.polls();
             futures_lite::future::yield_now().await;
         }
     }
 
-    /// Wakes the tasks that have something to do; waits if there are none and no task is runnable.
-    fn turn(&mut self) {
+    /// Wakes the tasks that have something to do, or waits if there are none and no task is runnable, and
+    /// polls the inline ones. Returns whether the executor has anything to run.
+    fn turn(&mut self) -> Executor {
         let is_alone = self.core.polls() == self.polls_seen;
-        let now = self.core.tick();
-        let mut woken = self.core.timers().fire(now);
+        // If nothing has run since the last turn, what that has read is the present.
+        let now = if is_alone && !self.has_worked { self.core.time() } else { self.core.tick() };
+        self.has_worked = self.core.timers().fire(now);
         if self.core.notifier().take() || self.more_messages {
             self.more_messages = self.core.receive_messages();
-            woken = true;
+            self.has_worked = true;
         }
-        if is_alone && !woken {
-            self.wait(now);
-        } else if now.saturating_sub(self.last_look) >= LOOK_INTERVAL {
+        self.core.take_inline(|work| self.inline.add(work));
+        // After a wait the tasks that it has woken may have nothing left to do, and the next turn waits
+        // again.
+        let may_wait_next = std::mem::take(&mut self.has_waited);
+        let go_on = self.inline.are_woken();
+        let mut executor = Executor::MayBeBusy;
+        if is_alone && !self.has_worked && !go_on {
+            executor = self.wait(now);
+        } else if (go_on || !may_wait_next) && now.saturating_sub(self.last_look) >= LOOK_INTERVAL {
             self.core.readiness().poll_events(&mut self.events, Wait::No);
             self.last_look = now;
             self.count_busy(now);
         }
+        self.inline.poll_woken();
+        if self.core.take_woken() || self.inline.are_woken() { Executor::MayBeBusy } else { executor }
     }
 
     /// Blocks the thread until a descriptor is ready, a deadline has come or another core has woken this one.
-    fn wait(&mut self, now: Duration) {
+    /// Returns whether the executor has anything to run, if it had nothing before.
+    fn wait(&mut self, now: Duration) -> Executor {
+        let mut executor = Executor::MayBeBusy;
         if let Some(deadline) = self.core.timers().next_deadline() {
             self.alarm.set(now, deadline);
         }
         self.core.release_shared();
         if self.core.notifier().begin_sleep() {
             self.count_busy(now);
-            self.core.readiness().poll_events(&mut self.events, Wait::Yes);
+            let inline_wakes = self.inline.wakes();
+            let woken = self.core.readiness().poll_events(&mut self.events, Wait::Yes);
+            if woken == self.inline.wakes().wrapping_sub(inline_wakes) {
+                executor = Executor::Idle;
+            }
             self.core.notifier().end_sleep();
             self.last_look = self.core.tick();
             self.counted_to = self.last_look;
+            self.has_waited = true;
         }
         self.core.reclaim_shared();
+        executor
     }
 
     /// Counts the time since the last wait, or since the last call, as busy. Reads no clock.

@@ -61,6 +61,7 @@ mod executor;
 pub mod handover;
 pub mod health;
 mod housekeeping;
+mod inline_tasks;
 pub mod intake;
 mod kept;
 mod large_pages;

@@ -71,11 +71,10 @@ struct Side {
 }
 
 impl Side {
-    fn wake(&mut self) {
+    /// Wakes the task that waits for this. Returns the number of tasks woken.
+    fn wake(&mut self) -> usize {
         self.ready = true;
-        if let Some(waker) = self.waiting.take() {
-            waker.wake();
-        }
+        self.waiting.take().map(Waker::wake).is_some().into()
     }
 }
 
@@ -101,21 +100,14 @@ impl Entry {
         }
     }
 
-    /// Wakes the tasks that wait for an event. Returns whether there were none although the kernel reports it
-    /// again at each wait.
-    fn wake(&mut self, flags: EventFlags) -> bool {
+    /// Wakes the tasks that wait for an event. Returns their number.
+    fn wake(&mut self, flags: EventFlags) -> usize {
         let all = flags.intersects(EventFlags::ERR | EventFlags::HUP);
         let read = all || flags.intersects(EventFlags::IN | EventFlags::RDHUP);
         let write = all || flags.contains(EventFlags::OUT);
-        let is_for_nobody = !(read && self.read.waiting.is_some() || write && self.write.waiting.is_some());
         self.ended |= flags.intersects(EventFlags::ERR | EventFlags::HUP | EventFlags::RDHUP);
-        if read {
-            self.read.wake();
-        }
-        if write {
-            self.write.wake();
-        }
-        is_for_nobody && self.mode == Mode::Level
+        let readers = if read { self.read.wake() } else { 0 };
+        readers + if write { self.write.wake() } else { 0 }
     }
 }
 
@@ -192,8 +184,9 @@ impl Readiness {
         Ok(source)
     }
 
-    /// Takes events from the kernel and wakes their owners.
-    pub(crate) fn poll_events(&self, events: &mut Vec<Event>, wait: Wait) {
+    /// Takes events from the kernel and wakes the tasks that wait for them. Returns the number of tasks
+    /// woken.
+    pub(crate) fn poll_events(&self, events: &mut Vec<Event>, wait: Wait) -> usize {
         events.clear();
         let at_once = Timespec::default();
         let timeout = if wait == Wait::No { Some(&at_once) } else { None };
@@ -201,18 +194,22 @@ impl Readiness {
         // signal.
         let _ = epoll::wait(&self.set.epoll, spare_capacity(events), timeout);
         let mut entries = self.set.entries.borrow_mut();
+        let mut woken = 0;
         for event in events.iter() {
             let Some(entry) = usize::try_from(event.data.u64()).ok().and_then(|key| entries.get_mut(key))
             else {
                 continue;
             };
-            let is_for_nobody = entry.wake(event.flags);
-            if is_for_nobody && wait == Wait::Yes {
-                // The owner waits for something else; with this in the set, no wait of the core would last.
+            let woken_by_event = entry.wake(event.flags);
+            woken += woken_by_event;
+            if woken_by_event == 0 && entry.mode == Mode::Level && wait == Wait::Yes {
+                // The owner waits for something else; with this in the set, which tells it at each wait, no
+                // wait of the core would last.
                 sys::forget(self.set.epoll.as_fd(), entry.fd);
                 entry.watched = false;
             }
         }
+        woken
     }
 }
 

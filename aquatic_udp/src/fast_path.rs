@@ -146,7 +146,7 @@ impl ServedQueues {
             });
             served.push(Rc::clone(&queue));
             let serving = Rc::clone(state);
-            state.core.spawn(async move { queue.listen(&serving).await });
+            state.core.spawn_inline(async move { queue.listen(&serving).await });
         }
         let served = Self { queues: served, counters, has_written: Cell::default() };
         served.report(state);

@@ -40,6 +40,10 @@ pub(crate) const BATCHES_PER_YIELD: usize = 8;
 /// over at once if there is more.
 const PROBABLY_ALL: usize = 4;
 
+/// A wait at least this long ends with a request that comes alone, most of the time. What has come with it is
+/// received after the next wait, which is over at once.
+const LONE_AFTER: Duration = Duration::from_micros(15);
+
 /// Period of reading the kernel's drops.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -195,7 +199,7 @@ impl UdpService {
             .context("cannot wait for changed settings")?;
         for index in 0..state.listeners.len() {
             let listening = Rc::clone(&state);
-            core.spawn(async move { listen(&listening, index).await });
+            core.spawn_inline(async move { listen(&listening, index).await });
         }
         if let Some(queues) = self.queues {
             let served = ServedQueues::start(&state, queues, self.load_key)
@@ -357,14 +361,17 @@ impl State {
         {
             activity.observe(queue);
         }
-        if control.is_due(now) && self.controls_overload.get() {
+        if control.is_due(now, activity) && self.controls_overload.get() {
             let queue = if activity.was_empty && !control.is_active() {
                 None
             } else {
                 self.read_queue(index, listener)
             };
+            let was_active = control.is_active();
             let change = control.interval(now, std::mem::take(activity), queue);
-            self.apply_change(index, listener, &mut control, change);
+            if was_active || control.is_active() || change.is_some() {
+                self.apply_change(index, listener, &mut control, change);
+            }
         }
         dropped
     }
@@ -450,6 +457,9 @@ impl State {
     /// Passes announces on to the owners of their torrents. Returns the number of requests left to other
     /// cores.
     pub(crate) fn pass_on(self: &Rc<Self>, forwarded: &mut Forwarded) -> usize {
+        if forwarded.is_empty() {
+            return 0;
+        }
         let mut left = forwarded.scrapes.len();
         let is_divided = !forwarded.announces.is_empty() && self.tracker.state().is_divided();
         for (owner, announce) in forwarded.announces.drain(..) {
@@ -601,6 +611,7 @@ async fn listen(state: &Rc<State>, index: usize) {
     let mut batch = Batch::new();
     let mut forwarded = Forwarded::default();
     let mut activity = Activity::default();
+    let mut expects_one = false;
     let intake = state.core.intake().join();
     intake.opened().await;
     // A process that had the socket before may have been killed. One that still serves needs its filter.
@@ -615,13 +626,15 @@ async fn listen(state: &Rc<State>, index: usize) {
             if intake.is_closed() {
                 break;
             }
-            match batch.receive(socket) {
+            let received = if expects_one { batch.receive_one(socket) } else { batch.receive(socket) };
+            match received {
                 Ok(0) => {
                     waited = true;
-                    wait_idle(state, listener, (&intake, &mut activity)).await;
+                    expects_one = wait_idle(state, listener, (&intake, &mut activity)).await;
                 }
                 Ok(received) => {
-                    let at = state.core.tick();
+                    // As of the end of the wait, or of the batch before.
+                    let at = state.core.time();
                     state.counters.borrow().batch(index, received);
                     let (dropped, reason) = if state.breakers.is_open(Protocol::Udp, about.family) {
                         (ALL, Reason::Breaker)
@@ -635,7 +648,7 @@ async fn listen(state: &Rc<State>, index: usize) {
                     state.count_served(received - left, at);
                     if received < PROBABLY_ALL {
                         waited = true;
-                        wait_idle(state, listener, (&intake, &mut activity)).await;
+                        expects_one = wait_idle(state, listener, (&intake, &mut activity)).await;
                     }
                 }
                 Err(error) => wait(state, Err(error)).await,
@@ -648,18 +661,20 @@ async fn listen(state: &Rc<State>, index: usize) {
     }
 }
 
-/// Waits for datagrams, with an empty receive buffer.
+/// Waits for datagrams, with an empty receive buffer. Returns whether a single one is to be expected.
 async fn wait_idle(
     state: &State,
     listener: &ListenerState,
     (intake, activity): (&IntakeTask, &mut Activity),
-) {
+) -> bool {
     activity.was_empty = true;
     let since = state.core.time();
     listener.waits.set(true);
     wait(state, intake.unless_closed(listener.socket.readable()).await.unwrap_or(Ok(()))).await;
     listener.waits.set(false);
-    activity.idle += state.core.tick().saturating_sub(since);
+    let waited = state.core.time().saturating_sub(since);
+    activity.idle += waited;
+    waited >= LONE_AFTER
 }
 
 /// Sends the replies of a batch, waiting for room in the send buffer.

@@ -55,6 +55,13 @@ pub(crate) struct Change {
     pub(crate) event: Option<Event>,
 }
 
+impl Change {
+    /// Whether there is anything to do or to tell.
+    pub(crate) fn is_some(&self) -> bool {
+        self.filter.is_some() || self.event.is_some()
+    }
+}
+
 /// An overload.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Overload {
