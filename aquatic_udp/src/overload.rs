@@ -280,15 +280,6 @@ impl OverloadControl {
         self.table.as_ref().map_or_else(SourceKey::default, |table| table.key(source))
     }
 
-    /// Whether the next interval is due. One in which less than a batch comes, and no overload, tells
-    /// nothing, and lasts until more has come.
-    #[inline]
-    pub(crate) fn is_due(&self, now: Duration, activity: &Activity) -> bool {
-        let is_over = self.last.is_none_or(|last| now.saturating_sub(last) >= INTERVAL);
-        let is_quiet = activity.was_empty && activity.received < BATCH as u32;
-        is_over && (!is_quiet || self.is_charging() || self.is_active() || self.told.is_some())
-    }
-
     /// The kernel does not take filters, or only small ones: what has to be dropped is dropped by the core.
     /// Returns whether small ones are left to be tried.
     pub(crate) fn go_without_filter(&mut self) -> bool {

@@ -1,0 +1,107 @@
+//! The task that serves a socket: receives batches, has them served, sends the replies.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use aquatic_net::breaker::Protocol;
+use aquatic_net::udp::{Batch, SendErrors};
+use aquatic_runtime::intake::IntakeTask;
+use aquatic_tracker::Reason;
+
+use super::{ALL, BATCHES_PER_YIELD, ListenerState, State, wait};
+use crate::forwarded::Forwarded;
+use crate::handler::Listener;
+use crate::overload::Activity;
+
+/// A batch smaller than this has probably emptied the socket: to wait costs less than to ask for more, and is
+/// over at once if there is more.
+const PROBABLY_ALL: usize = 4;
+
+/// A wait at least this long ends with a request that comes alone, most of the time. What has come with it is
+/// received after the next wait, which is over at once.
+const LONE_AFTER: Duration = Duration::from_micros(15);
+
+/// Receives, serves and sends until the executor ends.
+pub(super) async fn listen(state: &Rc<State>, index: usize) {
+    let Some(listener) = state.listeners.get(index) else { return };
+    let socket = listener.socket.get_ref();
+    let about = Listener { index, family: socket.family() };
+    let mut batch = Batch::new();
+    let mut forwarded = Forwarded::default();
+    let mut activity = Activity::default();
+    let mut expects_one = false;
+    let intake = state.core.intake().join();
+    intake.opened().await;
+    // A process that had the socket before may have been killed. One that still serves needs its filter.
+    let _none_there = socket.remove_filter();
+    loop {
+        if intake.is_closed() {
+            listener.remove_filter();
+            intake.opened().await;
+        }
+        let mut waited = false;
+        for _ in 0..BATCHES_PER_YIELD {
+            if intake.is_closed() {
+                break;
+            }
+            let received = if expects_one { batch.receive_one(socket) } else { batch.receive(socket) };
+            match received {
+                Ok(0) => {
+                    waited = true;
+                    expects_one = wait_idle(state, listener, (&intake, &mut activity)).await;
+                }
+                Ok(received) => {
+                    // As of the end of the wait, or of the batch before.
+                    let at = state.core.time();
+                    state.counters.borrow().batch(index, received);
+                    let (dropped, reason) = if state.breakers.is_open(Protocol::Udp, about.family) {
+                        (ALL, Reason::Breaker)
+                    } else {
+                        (state.control_overload(index, &batch, &mut activity), Reason::Overload)
+                    };
+                    state.handler.borrow_mut().drop_unread(dropped, reason);
+                    let left = state.serve_batch(about, &mut batch, &mut forwarded);
+                    state.ask_owners(&mut forwarded);
+                    send(state, listener, &mut batch).await;
+                    state.count_served(received - left, at);
+                    if received < PROBABLY_ALL {
+                        waited = true;
+                        expects_one = wait_idle(state, listener, (&intake, &mut activity)).await;
+                    }
+                }
+                Err(error) => wait(state, Err(error)).await,
+            }
+        }
+        if !waited {
+            listener.socket.leave();
+        }
+        state.core.yield_now().await;
+    }
+}
+
+/// Waits for datagrams, with an empty receive buffer. Returns whether a single one is to be expected.
+async fn wait_idle(
+    state: &State,
+    listener: &ListenerState,
+    (intake, activity): (&IntakeTask, &mut Activity),
+) -> bool {
+    activity.was_empty = true;
+    let since = state.core.time();
+    listener.waits.set(true);
+    wait(state, intake.unless_closed(listener.socket.readable()).await.unwrap_or(Ok(()))).await;
+    listener.waits.set(false);
+    let waited = state.core.time().saturating_sub(since);
+    activity.idle += waited;
+    waited >= LONE_AFTER
+}
+
+/// Sends the replies of a batch, waiting for room in the send buffer.
+async fn send(state: &State, listener: &ListenerState, batch: &mut Batch) {
+    let mut errors = SendErrors::default();
+    while !batch.send(listener.socket.get_ref(), &mut errors) {
+        wait(state, listener.socket.writable().await).await;
+    }
+    if errors != SendErrors::default() {
+        state.counters.borrow().send_errors(&errors);
+    }
+}
