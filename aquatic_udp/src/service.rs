@@ -435,7 +435,7 @@ impl State {
     /// left to other cores.
     fn serve_batch(self: &Rc<Self>, about: Listener, batch: &mut Batch, forwarded: &mut Forwarded) -> usize {
         self.handle(about, batch, forwarded);
-        self.pass_on(forwarded)
+        if forwarded.is_empty() { 0 } else { self.pass_on(forwarded) }
     }
 
     /// Has the handler serve a batch.
@@ -446,12 +446,9 @@ impl State {
         handler.handle(batch, about, (&mut tracker, self.core.now()), forwarded);
     }
 
-    /// Passes announces on to the owners of their torrents. Returns the number of requests left to other
-    /// cores.
+    /// Passes announces on to the owners of their torrents, and sends replies that are not part of a received
+    /// batch. Returns the number of requests left to other cores.
     pub(crate) fn pass_on(self: &Rc<Self>, forwarded: &mut Forwarded) -> usize {
-        if forwarded.is_empty() {
-            return 0;
-        }
         let mut left = forwarded.scrapes.len();
         let is_divided = !forwarded.announces.is_empty() && self.tracker.state().is_divided();
         for (owner, announce) in forwarded.announces.drain(..) {
