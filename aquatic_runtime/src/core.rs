@@ -248,7 +248,6 @@ impl Core {
         self.has_woken.set(true);
     }
 
-    /// A task whose polls are counted, as those of all tasks must be, see [`event_loop`](crate::event_loop).
     /// Starts a task that the event loop polls itself, see [`inline_tasks`](crate::inline_tasks). For the few
     /// that serve requests which come alone. It must only be woken on this thread.
     pub fn spawn_inline(&self, task: impl Future<Output = ()> + 'static) {
@@ -273,6 +272,7 @@ impl Core {
         }
     }
 
+    /// A task whose polls are counted, as those of all tasks must be, see [`event_loop`](crate::event_loop).
     pub(crate) fn counted<F: Future>(&self, task: F) -> Counted<F> {
         Counted { polls: Rc::clone(&self.polls), task }
     }

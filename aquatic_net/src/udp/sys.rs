@@ -189,8 +189,7 @@ struct Headers<const N: usize> {
 
 impl<const N: usize> Headers<N> {
     fn new() -> Self {
-        // SAFETY: both are C structures of integers and pointers, for which all-zero bytes are a valid value.
-        let message: libc::mmsghdr = unsafe { mem::zeroed() };
+        let message = libc::mmsghdr { msg_hdr: empty_header(), msg_len: 0 };
         let vector = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         Self { messages: Box::new([message; N]), vectors: Box::new([vector; N]) }
     }
