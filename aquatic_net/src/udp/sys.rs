@@ -518,6 +518,9 @@ fn set_option<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -527,5 +530,26 @@ mod tests {
             assert_eq!(RawAddress::encode(address).decode(), Some(address));
         }
         assert_eq!(RawAddress::EMPTY.decode(), None);
+    }
+
+    #[test]
+    fn receive_headers_follow_their_buffers_and_are_as_new_for_each_call() {
+        let (server, client) =
+            (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let target = server.local_addr().unwrap();
+        let mut headers = ReceiveHeaders::<4>::new();
+        let mut envelopes = [Envelope::EMPTY; 4];
+        let (mut one, mut other) = ([[0; 8]; 4], [[0; 8]; 4]);
+        for (text, buffers) in [(*b"first...", &mut one), (*b"second..", &mut other)] {
+            client.send_to(&text, target).unwrap();
+            client.send_to(&text, target).unwrap();
+            assert_eq!(headers.receive(server.as_fd(), buffers, &mut envelopes, false).unwrap(), 2);
+            assert_eq!((buffers[0], buffers[1]), (text, text));
+            assert_eq!(headers.receive(server.as_fd(), buffers, &mut envelopes, false).unwrap(), 0);
+            // The kernel has written the shorter length of an IPv4 address there.
+            let room = headers.headers.messages.map(|message| message.msg_hdr.msg_namelen);
+            assert_eq!(room, [RawAddress::CAPACITY; 4]);
+        }
+        assert_eq!(one[0], *b"first...");
     }
 }

@@ -150,6 +150,14 @@ fn a_full_mailbox_gives_messages_back_and_takes_more_once_they_are_received() {
 }
 
 #[test]
+fn a_task_that_an_inline_task_wakes_runs_before_the_next_wait() {
+    let mut child = Child::start("inline", &[]);
+    child.expect("0 of 30 wake-ups were late");
+    child.signal(SIGNALS[0]);
+    assert_eq!(child.wait(PATIENCE).code, Some(0));
+}
+
+#[test]
 fn an_outbox_sends_by_itself_and_the_memory_of_batches_is_kept() {
     let mut child = Child::start("batches", &[]);
     child.expect("core 1 received [1, 2, 3] from core 0");

@@ -1,9 +1,11 @@
 //! Services that do one thing each, for the tests to look at.
 
 use std::cell::{Cell, RefCell};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process;
 use std::rc::Rc;
+use std::sync::OnceLock;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use aquatic_metrics::{Metric, names};
@@ -95,6 +97,7 @@ impl CoreService for Scenario {
             "overflow" => overflow(core).await,
             "outbox" => outbox(core).await,
             "batches" => batches(core).await,
+            "inline" => inline(core).await,
             "mailbox-full" => mailbox_full(core).await,
             "stall" => stall(core).await,
             "privileges" => privileges(core).await,
@@ -217,6 +220,49 @@ async fn outbox(core: TestCore) {
     } else {
         block();
     }
+    core.stopping().await;
+}
+
+/// An inline task on core 0 wakes a task of the executor for each datagram of core 1.
+async fn inline(core: TestCore) {
+    const DATAGRAMS: u32 = 30;
+    static TARGET: OnceLock<SocketAddr> = OnceLock::new();
+    if core.index() == 1 {
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..DATAGRAMS {
+            core.sleep(Duration::from_millis(5)).await;
+            while TARGET.get().is_none() {
+                core.sleep(Duration::from_millis(5)).await;
+            }
+            sender.send_to(&[1], TARGET.get().unwrap()).unwrap();
+        }
+        return core.stopping().await;
+    }
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    TARGET.set(socket.local_addr().unwrap()).unwrap();
+    let source = core.readiness().register(socket, Mode::Level).unwrap();
+    let waiting = Rc::new(RefCell::new(None::<Waker>));
+    let woken = Rc::new(Cell::new(0));
+    let (shown, count) = (Rc::clone(&waiting), Rc::clone(&woken));
+    core.spawn(std::future::poll_fn(move |context| {
+        shown.replace(Some(context.waker().clone()));
+        count.set(count.get() + 1);
+        Poll::Pending
+    }));
+    let task_core = Rc::clone(&core);
+    core.spawn_inline(async move {
+        let mut late = 0;
+        for number in 0..DATAGRAMS {
+            source.readable().await.unwrap();
+            // It has run when it was started and after each datagram so far.
+            late += u32::from(woken.get() != number + 1);
+            source.get_ref().recv(&mut [0]).unwrap();
+            let waker = waiting.borrow_mut().take();
+            waker.into_iter().for_each(|waker| task_core.wake(waker));
+        }
+        say(&format!("{late} of {DATAGRAMS} wake-ups were late"));
+    });
     core.stopping().await;
 }
 
