@@ -248,13 +248,14 @@ impl Core {
         self.has_woken.set(true);
     }
 
-    /// Starts a task that the event loop polls itself, see [`inline_tasks`](crate::inline_tasks). For the few
-    /// that serve requests which come alone. It must only be woken on this thread.
+    /// Starts a task that the event loop polls itself, without the executor. For the few that serve requests
+    /// which come alone. It must only be woken on this thread, and wakes tasks of the executor by
+    /// [`Core::wake`].
     pub fn spawn_inline(&self, task: impl Future<Output = ()> + 'static) {
         self.inline.borrow_mut().push(Box::pin(task));
     }
 
-    /// Wakes a task from where an inline task may run.
+    /// Wakes a task from where an inline task (see [`Core::spawn_inline`]) may run.
     pub fn wake(&self, task: Waker) {
         self.has_woken.set(true);
         task.wake();
