@@ -53,7 +53,7 @@
 //! popularity follows a power law, 20.9 if it is flat:
 //!
 //! ```text
-//! cargo bench -p aquatic_swarm --bench fill -- --torrents 10000000 --peers 25000000
+//! cargo bench -p aquatic_tracker --bench fill -- --torrents 10000000 --peers 25000000
 //! ```
 
 #![forbid(unsafe_code)]

@@ -1,6 +1,6 @@
 //! Fills a shard with millions of torrents and reports memory, time and longest calls.
 //!
-//! `cargo bench -p aquatic_swarm --bench fill -- [--torrents N] [--peers N] [--popularity zipf|flat]
+//! `cargo bench -p aquatic_tracker --bench fill -- [--torrents N] [--peers N] [--popularity zipf|flat]
 //! [--minutes N] [--rounds N]`
 //!
 //! Popularity "zipf": half of the torrents get one peer. Each other peer chooses a torrent of the other half,
