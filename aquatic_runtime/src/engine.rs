@@ -248,7 +248,7 @@ impl Engine {
             state,
             plan,
             supervisor,
-            periodic: vec![Box::new(LargePages::new())],
+            periodic: vec![Box::new(LargePages::of_this_process())],
             side_threads: Vec::new(),
             before_stop: Vec::new(),
             when_started: None,

@@ -33,9 +33,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const LOOKS: usize = 128;
 const CHANGES: usize = 16;
 
-/// Turns memory of this process into large pages, little by little.
+/// Turns memory of this process into large pages, little by little. Each call of [`tick`](Periodic::tick)
+/// turns 16 blocks of 2 MiB at most. The engine does it for trackers; benchmarks of what they hold do it
+/// themselves.
 #[derive(Debug)]
-pub(crate) struct LargePages {
+pub struct LargePages {
     /// Opened before privileges are dropped and the root directory changes; `None` if there is nothing to do.
     maps: Option<File>,
     done: BTreeSet<usize>,
@@ -45,7 +47,10 @@ pub(crate) struct LargePages {
 }
 
 impl LargePages {
-    pub(crate) fn new() -> Self {
+    /// Looks at the setting of the machine, `/sys/kernel/mm/transparent_hugepage/enabled`: with "never",
+    /// ticks do nothing.
+    #[must_use]
+    pub fn of_this_process() -> Self {
         let allowed = fs::read_to_string(MACHINE_SETTING).is_ok_and(|setting| !setting.contains("[never]"));
         let maps = allowed.then(|| File::open("/proc/self/maps").ok()).flatten();
         Self { maps, done: BTreeSet::new(), cursor: 0, next: Duration::ZERO }
@@ -139,7 +144,7 @@ mod tests {
     #[test]
     fn memory_in_use_becomes_large_pages_and_keeps_its_content() {
         let memory: Vec<u64> = (0..4 * BLOCK as u64 / 8).collect();
-        let mut pages = LargePages::new();
+        let mut pages = LargePages::of_this_process();
         let supported = pages.maps.is_some();
         for second in 0..40 {
             pages.tick(Duration::from_secs(second));
@@ -154,7 +159,7 @@ mod tests {
 
     #[test]
     fn nothing_happens_twice_within_the_interval() {
-        let mut pages = LargePages::new();
+        let mut pages = LargePages::of_this_process();
         pages.tick(Duration::from_secs(5));
         assert_eq!(pages.next, Duration::from_secs(6));
         pages.maps = None;

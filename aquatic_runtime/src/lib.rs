@@ -20,7 +20,7 @@
 //!   of the two serves.
 //! - [`supervise`]: threads, panics and signals. `drain`: getting rid of clients before a stop. `notify`:
 //!   messages to the service manager. `housekeeping`: statistics, losses, and what services have registered
-//!   as [`Periodic`]. [`health`]: stalled cores. `large_pages`: fewer misses of the TLB. `spare_memory`:
+//!   as [`Periodic`]. [`health`]: stalled cores. [`LargePages`]: fewer misses of the TLB. `spare_memory`:
 //!   memory that connections leave behind.
 //!
 //! On each core:
@@ -91,6 +91,7 @@ pub use core_state::{CoreState, CoreStates};
 pub use engine::{Engine, EngineError};
 pub use health::Health;
 pub use housekeeping::{Periodic, StatisticsInterval};
+pub use large_pages::LargePages;
 pub use listeners::{ListenAddress, ListenSockets, PassedSockets};
 pub use mailbox::{Broadcast, MailboxReceiver, MailboxSender, broadcast, mailbox, mailboxes};
 pub use secrets::Secrets;

@@ -10,6 +10,9 @@
 //!
 //! Peers are added in random order while the clock advances. Expiry runs as in a tracker: 20 ticks per
 //! second, two minutes per pass. The fill simulates `--minutes` of uptime.
+//!
+//! A tracker's main thread turns memory in use into large pages, 32 MiB per second. What is measured when the
+//! shard is full is measured before that and afterwards.
 
 #![allow(clippy::print_stdout, reason = "the table on standard output is what this program is for")]
 #![allow(clippy::unwrap_used, reason = "a wrong argument or a missing /proc ends the measurement")]
@@ -20,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use aquatic_common::expiry::Expire;
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds};
+use aquatic_runtime::{LargePages, Periodic};
 use aquatic_swarm::{
     Announce, Change, ChangeKind, Completion, Families, HashKey, PeerBuffers, Shard, ShardLimits,
 };
@@ -85,6 +89,34 @@ fn cpu() -> Duration {
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// Returns how much of this process lies in large pages, in bytes.
+fn in_large_pages() -> u64 {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// Does what a tracker's main thread does over minutes, without the pauses.
+fn make_large_pages() {
+    // Without a change for so long, each block has been looked at.
+    const TICKS_WITHOUT_CHANGE: u32 = 16;
+    let mut pages = LargePages::of_this_process();
+    let (mut made, mut unchanged) = (in_large_pages(), 0);
+    let mut now = Duration::ZERO;
+    while unchanged < TICKS_WITHOUT_CHANGE {
+        now += Duration::from_secs(1);
+        pages.tick(now);
+        let before = std::mem::replace(&mut made, in_large_pages());
+        unchanged = if made == before { unchanged + 1 } else { 0 };
+    }
+    println!(
+        "large pages: {:.1} of {:.1} MB, which takes a tracker {} s",
+        made as f64 / 1e6,
+        resident() as f64 / 1e6,
+        now.as_secs() - u64::from(unchanged)
+    );
 }
 
 /// A bijection on 32 bits, so that peers can be added in random order without a list of them.
@@ -353,7 +385,12 @@ fn main() {
     println!("{:<28} {:.1} s", "fill time", taken.as_secs_f64());
     empty_calls(taken);
     memory("full", &bench, before);
-    for (numwant, batch) in [(NUMWANT, 0), (NUMWANT, 16), (NUMWANT, 32), (NUMWANT, 64), (0, 0), (0, 32)] {
+    let batches = [(NUMWANT, 0), (NUMWANT, 16), (NUMWANT, 32), (NUMWANT, 64), (0, 0), (0, 32)];
+    for (numwant, batch) in batches {
+        full(&arguments, &mut bench, now, batch, numwant);
+    }
+    make_large_pages();
+    for (numwant, batch) in batches {
         full(&arguments, &mut bench, now, batch, numwant);
     }
     for (batch, is_new) in [(32, false), (64, false), (32, true)] {
