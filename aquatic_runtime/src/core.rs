@@ -59,6 +59,8 @@ pub struct Core {
     inline: RefCell<Vec<Work>>,
     /// A task of the executor has been woken or started, other than by the event loop.
     has_woken: Cell<bool>,
+    /// Time spent waiting so far.
+    slept: Cell<Duration>,
     channels: Channels,
     /// Where messages of the other cores arrive.
     inboxes: RefCell<Vec<Box<dyn Inbox>>>,
@@ -119,6 +121,7 @@ impl Core {
             polls: Rc::default(),
             inline: RefCell::default(),
             has_woken: Cell::default(),
+            slept: Cell::default(),
             channels,
             inboxes: RefCell::default(),
             shared: RefCell::default(),
@@ -155,6 +158,12 @@ impl Core {
     /// engine does so at every wake-up of its own tasks.
     pub fn tick(&self) -> Duration {
         self.clock.tick()
+    }
+
+    /// How long this core has waited so far, with nothing to do. If it grows while a task waits for a socket,
+    /// the socket had nothing to tell when that began.
+    pub fn slept(&self) -> Duration {
+        self.slept.get()
     }
 
     /// Where descriptors are registered to wait for them.
@@ -306,6 +315,11 @@ impl Core {
     pub(crate) fn housekeeping(&self) {
         self.counts.wait_failures.add(self.readiness.take_failures());
         self.counts.watched.set(self.readiness.len() as u64);
+    }
+
+    /// Counts time that was spent waiting.
+    pub(crate) fn count_slept(&self, time: Duration) {
+        self.slept.set(self.slept.get() + time);
     }
 
     /// Counts time that was not spent waiting.

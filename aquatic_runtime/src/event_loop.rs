@@ -97,8 +97,9 @@ impl EventLoop {
     /// polls the inline ones. Returns whether the executor has anything to run.
     fn turn(&mut self) -> Executor {
         let is_alone = self.core.polls() == self.polls_seen;
-        // If nothing has run since the last turn, what that has read is the present.
-        let now = if is_alone && !self.has_worked { self.core.time() } else { self.core.tick() };
+        // Never as of the last turn: a deadline may have come since, and its event may have been taken by a
+        // look.
+        let now = self.core.tick();
         self.has_worked = self.core.timers().fire(now);
         if self.core.notifier().take() || self.more_messages {
             self.more_messages = self.core.receive_messages();
@@ -138,6 +139,7 @@ impl EventLoop {
             }
             self.core.notifier().end_sleep();
             self.last_look = self.core.tick();
+            self.core.count_slept(self.last_look.saturating_sub(now));
             self.counted_to = self.last_look;
             self.has_waited = true;
         }

@@ -347,7 +347,6 @@ impl State {
         let dropped = if self.controls_overload.get() { control.choose(batch, now) } else { 0 };
         activity.received += batch.len() as u32;
         activity.shed += dropped.count_ones();
-        activity.was_empty |= !batch.is_full();
         if control.is_active()
             && let Some(queue) = self.read_queue(index, listener)
         {

@@ -31,7 +31,7 @@ const CACHE_LINE: usize = 64;
 /// received, by [`push`](Self::push); then replies are written and [`send`](Self::send) hands them to the
 /// kernel.
 pub struct Batch {
-    receiving: sys::ReceiveHeaders<BATCH>,
+    receiving: sys::ReceiveHeaders<BATCH, REQUEST_CAPACITY>,
     sending: sys::SendHeaders<BATCH>,
     envelopes: Box<[Envelope]>,
     requests: Box<[[u8; REQUEST_CAPACITY]]>,

@@ -195,9 +195,9 @@ impl<const N: usize> Headers<N> {
     }
 }
 
-/// Headers for `recvmmsg`. A call writes again what the one before has changed, so that a datagram that comes
-/// alone does not cost as much as N.
-pub(super) struct ReceiveHeaders<const N: usize> {
+/// Headers for `recvmmsg` with up to N buffers of SIZE bytes each. A call writes again what the one before
+/// has changed, so that a datagram that comes alone does not cost as much as N.
+pub(super) struct ReceiveHeaders<const N: usize, const SIZE: usize> {
     headers: Headers<N>,
     /// What the headers were written for.
     target: Option<Target>,
@@ -217,17 +217,17 @@ struct Target {
 
 // SAFETY: the pointers inside are only followed by the kernel, during a call that has just written or
 // compared them.
-unsafe impl<const N: usize> Send for ReceiveHeaders<N> {}
+unsafe impl<const N: usize, const SIZE: usize> Send for ReceiveHeaders<N, SIZE> {}
 
 #[allow(clippy::unnecessary_cast, reason = "lengths and flags have other types in musl")]
-impl<const N: usize> ReceiveHeaders<N> {
+impl<const N: usize, const SIZE: usize> ReceiveHeaders<N, SIZE> {
     pub(super) fn new() -> Self {
         Self { headers: Headers::new(), target: None, changed: 0 }
     }
 
     /// Receives up to as many datagrams as there are envelopes without waiting and returns their number; zero
     /// when none is there. With `want_control` the address each was sent to is noted for the reply.
-    pub(super) fn receive<const SIZE: usize>(
+    pub(super) fn receive(
         &mut self,
         socket: BorrowedFd<'_>,
         buffers: &mut [[u8; SIZE]],
@@ -537,7 +537,7 @@ mod tests {
         let (server, client) =
             (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let target = server.local_addr().unwrap();
-        let mut headers = ReceiveHeaders::<4>::new();
+        let mut headers = ReceiveHeaders::<4, 8>::new();
         let mut envelopes = [Envelope::EMPTY; 4];
         let (mut one, mut other) = ([[0; 8]; 4], [[0; 8]; 4]);
         for (text, buffers) in [(*b"first...", &mut one), (*b"second..", &mut other)] {

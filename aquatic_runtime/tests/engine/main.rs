@@ -5,6 +5,7 @@
 
 mod blocked;
 mod child;
+mod inline;
 mod scenarios;
 
 use std::io::{Read, Write};
@@ -153,6 +154,14 @@ fn a_full_mailbox_gives_messages_back_and_takes_more_once_they_are_received() {
 fn a_task_that_an_inline_task_wakes_runs_before_the_next_wait() {
     let mut child = Child::start("inline", &[]);
     child.expect("0 of 30 wake-ups were late");
+    child.signal(SIGNALS[0]);
+    assert_eq!(child.wait(PATIENCE).code, Some(0));
+}
+
+#[test]
+fn a_deadline_is_kept_that_comes_while_an_inline_task_works() {
+    let mut child = Child::start("deadline", &[]);
+    child.expect("all 5 deadlines were kept");
     child.signal(SIGNALS[0]);
     assert_eq!(child.wait(PATIENCE).code, Some(0));
 }

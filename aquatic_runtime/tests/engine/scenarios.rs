@@ -1,11 +1,9 @@
 //! Services that do one thing each, for the tests to look at.
 
 use std::cell::{Cell, RefCell};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process;
 use std::rc::Rc;
-use std::sync::OnceLock;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use aquatic_metrics::{Metric, names};
@@ -15,8 +13,9 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::blocked::{block, release, until_blocked};
+use crate::inline;
 
-type TestCore = Rc<Core>;
+pub(crate) type TestCore = Rc<Core>;
 
 const CORES: usize = 2;
 
@@ -97,7 +96,8 @@ impl CoreService for Scenario {
             "overflow" => overflow(core).await,
             "outbox" => outbox(core).await,
             "batches" => batches(core).await,
-            "inline" => inline(core).await,
+            "inline" => inline::wakes(core).await,
+            "deadline" => inline::deadline(core).await,
             "mailbox-full" => mailbox_full(core).await,
             "stall" => stall(core).await,
             "privileges" => privileges(core).await,
@@ -112,7 +112,7 @@ impl CoreService for Scenario {
     }
 }
 
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     // Written as a whole, so that the lines of two cores do not mix.
     eprintln!("{text}");
 }
@@ -223,49 +223,6 @@ async fn outbox(core: TestCore) {
     core.stopping().await;
 }
 
-/// An inline task on core 0 wakes a task of the executor for each datagram of core 1.
-async fn inline(core: TestCore) {
-    const DATAGRAMS: u32 = 30;
-    static TARGET: OnceLock<SocketAddr> = OnceLock::new();
-    if core.index() == 1 {
-        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        for _ in 0..DATAGRAMS {
-            core.sleep(Duration::from_millis(5)).await;
-            while TARGET.get().is_none() {
-                core.sleep(Duration::from_millis(5)).await;
-            }
-            sender.send_to(&[1], TARGET.get().unwrap()).unwrap();
-        }
-        return core.stopping().await;
-    }
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_nonblocking(true).unwrap();
-    TARGET.set(socket.local_addr().unwrap()).unwrap();
-    let source = core.readiness().register(socket, Mode::Level).unwrap();
-    let waiting = Rc::new(RefCell::new(None::<Waker>));
-    let woken = Rc::new(Cell::new(0));
-    let (shown, count) = (Rc::clone(&waiting), Rc::clone(&woken));
-    core.spawn(std::future::poll_fn(move |context| {
-        shown.replace(Some(context.waker().clone()));
-        count.set(count.get() + 1);
-        Poll::Pending
-    }));
-    let task_core = Rc::clone(&core);
-    core.spawn_inline(async move {
-        let mut late = 0;
-        for number in 0..DATAGRAMS {
-            source.readable().await.unwrap();
-            // It has run when it was started and after each datagram so far.
-            late += u32::from(woken.get() != number + 1);
-            source.get_ref().recv(&mut [0]).unwrap();
-            let waker = waiting.borrow_mut().take();
-            waker.into_iter().for_each(|waker| task_core.wake(waker));
-        }
-        say(&format!("{late} of {DATAGRAMS} wake-ups were late"));
-    });
-    core.stopping().await;
-}
-
 async fn mailbox_full(core: TestCore) {
     let (sender, receiver) = mailbox(4).unwrap();
     let received = Rc::new(RefCell::new(Vec::new()));
@@ -315,7 +272,7 @@ fn counted(core: &TestCore, metric: &Metric) -> u64 {
 
 /// Blocks the core, as a bug would.
 #[allow(clippy::disallowed_methods, reason = "blocking is what is tested")]
-fn keep_busy(time: Duration) {
+pub(crate) fn keep_busy(time: Duration) {
     std::thread::sleep(time);
 }
 
@@ -334,7 +291,7 @@ async fn privileges(core: TestCore) {
     core.stopping().await;
 }
 
-fn udp() -> UdpSocket {
+pub(crate) fn udp() -> UdpSocket {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.set_nonblocking(true).unwrap();
     socket

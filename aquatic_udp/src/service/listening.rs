@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use aquatic_net::breaker::Protocol;
-use aquatic_net::udp::{Batch, SendErrors};
+use aquatic_net::udp::{BATCH, Batch, SendErrors};
 use aquatic_runtime::intake::IntakeTask;
 use aquatic_tracker::Reason;
 
@@ -14,11 +14,12 @@ use crate::handler::Listener;
 use crate::overload::Activity;
 
 /// A batch smaller than this has probably emptied the socket: to wait costs less than to ask for more, and is
-/// over at once if there is more.
+/// over at the core's next look if there is more.
 const PROBABLY_ALL: usize = 4;
 
-/// A wait at least this long ends with a request that comes alone, most of the time. What has come with it is
-/// received after the next wait, which is over at once.
+/// If the core has slept at least so long, what wakes it is a request that comes alone, most of the time.
+/// What has come with it is received after the next wait, in a batch. A core that has other work does not
+/// sleep: then any number may be there.
 const LONE_AFTER: Duration = Duration::from_micros(15);
 
 /// Receives, serves and sends until the executor ends.
@@ -44,7 +45,9 @@ pub(super) async fn listen(state: &Rc<State>, index: usize) {
             if intake.is_closed() {
                 break;
             }
+            let asked = if expects_one { 1 } else { BATCH };
             let received = if expects_one { batch.receive_one(socket) } else { batch.receive(socket) };
+            activity.was_empty |= matches!(received, Ok(received) if received < asked);
             match received {
                 Ok(0) => {
                     waited = true;
@@ -79,20 +82,22 @@ pub(super) async fn listen(state: &Rc<State>, index: usize) {
     }
 }
 
-/// Waits for datagrams, with an empty receive buffer. Returns whether a single one is to be expected.
+/// Waits for datagrams. Returns whether a single one is to be expected.
 async fn wait_idle(
     state: &State,
     listener: &ListenerState,
     (intake, activity): (&IntakeTask, &mut Activity),
 ) -> bool {
-    activity.was_empty = true;
-    let since = state.core.time();
+    let (since, slept) = (state.core.time(), state.core.slept());
     listener.waits.set(true);
-    wait(state, intake.unless_closed(listener.socket.readable()).await.unwrap_or(Ok(()))).await;
+    let ready = intake.unless_closed(listener.socket.readable()).await.unwrap_or(Ok(()));
+    // The core sleeps only if no socket that is waited for has anything to read.
+    let is_lone = ready.is_ok() && state.core.slept().saturating_sub(slept) >= LONE_AFTER;
+    wait(state, ready).await;
     listener.waits.set(false);
-    let waited = state.core.time().saturating_sub(since);
-    activity.idle += waited;
-    waited >= LONE_AFTER
+    activity.idle += state.core.time().saturating_sub(since);
+    activity.was_empty |= is_lone;
+    is_lone
 }
 
 /// Sends the replies of a batch, waiting for room in the send buffer.
