@@ -38,6 +38,6 @@ pub use identity::{InfoHash, ParseHexError, PeerId};
 pub use info_hash_set::{InfoHashSet, SetChange};
 pub use memory_limit::{MemoryLimit, ParseMemoryLimitError};
 pub use prefix::{Prefix, PrefixSet};
-pub use source_limit::{Budget, RateEvent, RateVerdict, SourceLimit, SourceRules};
+pub use source_limit::{Budget, BudgetRules, RateEvent, RateVerdict, SourceLimit, SourceRules};
 pub use steering::Steering;
 pub use time::Seconds;

@@ -39,15 +39,45 @@ pub enum RateVerdict {
     AboveInDryRun,
 }
 
-/// A time in which sources were above their limit.
+/// A time in which there were requests above a limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Episode {
     since: Duration,
     last: Duration,
-    /// A network above its limit.
-    prefix: Prefix,
+    /// A network above its limit; `None` if the limit is one of all sources together.
+    prefix: Option<Prefix>,
     count: u64,
     is_told: bool,
+}
+
+/// The current episode of a limit, if there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Episodes(Option<Episode>);
+
+impl Episodes {
+    /// Counts a request above the limit.
+    fn count(&mut self, prefix: Option<Prefix>, now: Duration) {
+        let episode =
+            self.0.get_or_insert(Episode { since: now, last: now, prefix, count: 0, is_told: false });
+        episode.last = now;
+        episode.count += 1;
+    }
+
+    /// What has to be told now; `allowed` says how many requests per second are within the limit.
+    fn event(&mut self, now: Duration, allowed: impl FnOnce(Option<Prefix>) -> f64) -> Option<RateEvent> {
+        let episode = self.0.as_mut()?;
+        if now.saturating_sub(episode.last) >= CALM {
+            let (count, lasted) = (episode.count, episode.last.saturating_sub(episode.since));
+            self.0 = None;
+            return Some(RateEvent::Ended { count, lasted });
+        }
+        if std::mem::replace(&mut episode.is_told, true) {
+            return None;
+        }
+        let passed = now.saturating_sub(episode.since);
+        let (prefix, count) = (episode.prefix.map(|prefix| prefix.shown()), episode.count);
+        Some(RateEvent::Began { prefix, allowed: allowed(episode.prefix), count, passed })
+    }
 }
 
 /// What has to be told about rate limits.
@@ -55,9 +85,9 @@ struct Episode {
 pub enum RateEvent {
     /// Sources are above their limit.
     Began {
-        /// One of their networks, as far as it may be shown.
-        prefix: Prefix,
-        /// Requests per second that the core serves this source or network.
+        /// One of their networks, as far as it may be shown; `None` if the limit is one of all sources together.
+        prefix: Option<Prefix>,
+        /// Requests per second that the core serves this source or network, or all of them.
         allowed: f64,
         /// Requests above the limit so far, and in which time.
         count: u64,
@@ -76,14 +106,17 @@ pub enum RateEvent {
 impl fmt::Display for RateEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Began { prefix, allowed, count, passed } => write!(
-                f,
-                "{prefix}, and maybe others, sends more than {allowed:.0}/s; {count} requests above it in {:.1} s",
-                passed.as_secs_f64()
-            ),
+            Self::Began { prefix, allowed, count, passed } => {
+                match prefix {
+                    Some(prefix) => write!(f, "{prefix}, and maybe others, sends")?,
+                    None => f.write_str("all sources together send")?,
+                }
+                let passed = passed.as_secs_f64();
+                write!(f, " more than {allowed:.0}/s; {count} requests above it in {passed:.1} s")
+            }
             Self::Ended { count, lasted } => write!(
                 f,
-                "no source is above it any more; {count} requests were, in {:.1} s",
+                "not exceeded any more; {count} requests were above it, in {:.1} s",
                 lasted.as_secs_f64()
             ),
         }
@@ -96,7 +129,7 @@ pub struct SourceLimit {
     rules: SourceRules,
     prices: Loads,
     table: LoadTable,
-    episode: Option<Episode>,
+    episodes: Episodes,
 }
 
 impl SourceLimit {
@@ -104,7 +137,8 @@ impl SourceLimit {
     #[must_use]
     pub fn new(rules: SourceRules, key: [u8; 16]) -> Self {
         let table = LoadTable::new(TABLE_LINES_LOG2, key, 0.0);
-        let mut limit = Self { rules: SourceRules::default(), prices: [0; 3], table, episode: None };
+        let mut limit =
+            Self { rules: SourceRules::default(), prices: [0; 3], table, episodes: Episodes::default() };
         limit.set_rules(rules);
         limit
     }
@@ -160,37 +194,27 @@ impl SourceLimit {
             return RateVerdict::Within;
         }
         let length = lengths(source).get(level).copied().unwrap_or(0);
-        let prefix = Prefix::of(source, length);
-        let episode =
-            self.episode.get_or_insert(Episode { since: now, last: now, prefix, count: 0, is_told: false });
-        episode.last = now;
-        episode.count += 1;
+        self.episodes.count(Some(Prefix::of(source, length)), now);
         if self.rules.is_dry_run { RateVerdict::AboveInDryRun } else { RateVerdict::Above }
     }
 
     /// Whether sources are above their limit, or were a moment ago.
     #[must_use]
     pub fn is_limiting(&self) -> bool {
-        self.episode.is_some()
+        self.episodes.0.is_some()
     }
 
     /// What has to be told now. To be asked about every second.
     pub fn event(&mut self, now: Duration) -> Option<RateEvent> {
-        let episode = self.episode.as_mut()?;
-        if now.saturating_sub(episode.last) >= CALM {
-            let (count, lasted) = (episode.count, episode.last.saturating_sub(episode.since));
-            self.episode = None;
-            return Some(RateEvent::Ended { count, lasted });
-        }
-        if std::mem::replace(&mut episode.is_told, true) {
-            return None;
-        }
-        let level = lengths_of(episode.prefix).iter().position(|&length| length == episode.prefix.length());
-        let allowed = self.rules.allowance.as_ref().map_or(0.0, |allowance| {
-            allowance.rate * f64::from(level.and_then(|at| allowance.multiples.get(at)).copied().unwrap_or(1))
-        });
-        let (prefix, count) = (episode.prefix.shown(), episode.count);
-        Some(RateEvent::Began { prefix, allowed, count, passed: now.saturating_sub(episode.since) })
+        let allowance = self.rules.allowance.as_ref();
+        self.episodes.event(now, |prefix| {
+            let level = prefix
+                .and_then(|prefix| lengths_of(prefix).iter().position(|&length| length == prefix.length()));
+            allowance.map_or(0.0, |allowance| {
+                let multiple = level.and_then(|at| allowance.multiples.get(at)).copied().unwrap_or(1);
+                allowance.rate * f64::from(multiple)
+            })
+        })
     }
 }
 
@@ -201,33 +225,43 @@ fn lengths_of(prefix: Prefix) -> [u8; 3] {
     }
 }
 
+/// What one core allows all sources together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BudgetRules {
+    /// Requests per second, and as many at once; `None` for no limit.
+    pub rate: Option<f64>,
+    /// Whether what is above the limit is served all the same.
+    pub is_dry_run: bool,
+}
+
 /// A rate for all sources together, for requests whose source may be forged. Above it every fourth is let
 /// through ("slip"), so that nobody can have a certain source shut out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Budget {
-    /// Requests per second, and as many at once; `None` for no limit.
-    rate: Option<f64>,
+    rules: BudgetRules,
     left: f64,
     updated: Duration,
     skipped: u32,
+    episodes: Episodes,
 }
 
 impl Budget {
-    /// A budget of so many requests per second.
+    /// A budget with these rules.
     #[must_use]
-    pub fn new(rate: Option<f64>) -> Self {
-        Self { rate, left: rate.unwrap_or(0.0).max(1.0), updated: Duration::ZERO, skipped: 0 }
+    pub fn new(rules: BudgetRules) -> Self {
+        let left = rules.rate.unwrap_or(0.0).max(1.0);
+        Self { rules, left, updated: Duration::ZERO, skipped: 0, episodes: Episodes::default() }
     }
 
-    /// Replaces the rate.
-    pub fn set_rate(&mut self, rate: Option<f64>) {
-        self.rate = rate;
+    /// Replaces the rules.
+    pub fn set_rules(&mut self, rules: BudgetRules) {
+        self.rules = rules;
     }
 
-    /// Whether a request may be served. Takes it from the budget.
+    /// Takes a request from the budget. One that is let through above it is within it.
     #[inline]
-    pub fn take(&mut self, now: Duration) -> bool {
-        let Some(rate) = self.rate else { return true };
+    pub fn take(&mut self, now: Duration) -> RateVerdict {
+        let Some(rate) = self.rules.rate else { return RateVerdict::Within };
         let passed = now.saturating_sub(self.updated);
         if !passed.is_zero() {
             self.updated = now;
@@ -235,10 +269,30 @@ impl Budget {
         }
         if self.left >= 1.0 {
             self.left -= 1.0;
-            return true;
+            return RateVerdict::Within;
+        }
+        self.above(now)
+    }
+
+    fn above(&mut self, now: Duration) -> RateVerdict {
+        self.episodes.count(None, now);
+        if self.rules.is_dry_run {
+            return RateVerdict::AboveInDryRun;
         }
         self.skipped = (self.skipped + 1) % SLIP;
-        self.skipped == 0
+        if self.skipped == 0 { RateVerdict::Within } else { RateVerdict::Above }
+    }
+
+    /// Whether there was more than the budget a moment ago.
+    #[must_use]
+    pub fn is_limiting(&self) -> bool {
+        self.episodes.0.is_some()
+    }
+
+    /// What has to be told now. To be asked about every second.
+    pub fn event(&mut self, now: Duration) -> Option<RateEvent> {
+        let rate = self.rules.rate;
+        self.episodes.event(now, |_| rate.unwrap_or(0.0))
     }
 }
 
@@ -284,7 +338,7 @@ mod tests {
         let Some(RateEvent::Began { prefix, allowed, count, .. }) = limit.event(SECOND * 2) else {
             panic!("it has begun")
         };
-        assert_eq!((prefix.to_string().as_str(), allowed), ("198.51.100.0/24", 10.0));
+        assert_eq!((prefix.unwrap().to_string().as_str(), allowed), ("198.51.100.0/24", 10.0));
         assert!((15..=20).contains(&count), "{count}");
         verdicts(&mut limit, "198.51.100.77", SECOND * 9);
         assert_eq!(limit.event(SECOND * 18), None);
@@ -295,14 +349,46 @@ mod tests {
         assert!(count > 20 && !limit.is_limiting() && limit.event(SECOND * 40).is_none());
     }
 
+    fn budget(is_dry_run: bool) -> Budget {
+        Budget::new(BudgetRules { rate: Some(100.0), is_dry_run })
+    }
+
+    fn count(budget: &mut Budget, now: Duration, verdict: RateVerdict) -> usize {
+        (0..500).filter(|_| budget.take(now) == verdict).count()
+    }
+
     #[test]
     fn a_budget_lets_every_fourth_slip() {
-        let mut budget = Budget::new(Some(100.0));
-        let served = |budget: &mut Budget, now| (0..500).filter(|_| budget.take(now)).count();
-        assert_eq!(served(&mut budget, Duration::ZERO), 200);
-        assert_eq!(served(&mut budget, SECOND / 2), 50 + 450 / 4);
-        assert_eq!(served(&mut budget, SECOND * 100), 200, "no more than a second's worth is kept");
-        budget.set_rate(None);
-        assert_eq!(served(&mut budget, SECOND * 100), 500);
+        let mut budget = budget(false);
+        let mut served = |now| count(&mut budget, now, RateVerdict::Within);
+        assert_eq!(served(Duration::ZERO), 200);
+        assert_eq!(served(SECOND / 2), 50 + 450 / 4);
+        assert_eq!(served(SECOND * 100), 200, "no more than a second's worth is kept");
+        budget.set_rules(BudgetRules::default());
+        assert_eq!(count(&mut budget, SECOND * 100, RateVerdict::Within), 500);
+    }
+
+    #[test]
+    fn a_budget_that_is_tried_out_serves_everything() {
+        let mut budget = budget(true);
+        assert_eq!(count(&mut budget, Duration::ZERO, RateVerdict::AboveInDryRun), 400);
+        assert_eq!(count(&mut budget, SECOND, RateVerdict::Above), 0);
+    }
+
+    #[test]
+    fn what_is_above_a_budget_is_told_at_its_beginning_and_end() {
+        let mut budget = budget(false);
+        assert_eq!((budget.is_limiting(), budget.event(SECOND)), (false, None));
+        count(&mut budget, SECOND, RateVerdict::Within);
+        assert!(budget.is_limiting());
+        let began = budget.event(SECOND * 2).unwrap();
+        assert_eq!(
+            began.to_string(),
+            "all sources together send more than 100/s; 400 requests above it in 1.0 s"
+        );
+        assert_eq!(budget.event(SECOND * 3), None);
+        let ended = budget.event(SECOND * 11).unwrap();
+        assert_eq!(ended.to_string(), "not exceeded any more; 400 requests were above it, in 0.0 s");
+        assert!(!budget.is_limiting());
     }
 }

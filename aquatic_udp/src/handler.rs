@@ -11,7 +11,8 @@ use std::time::Duration;
 use aquatic_common::config::RateLimitsConfig;
 use aquatic_common::load_table::SourceKey;
 use aquatic_common::{
-    Budget, Family, InfoHash, RateEvent, RateVerdict, Seconds, SourceLimit, SourceRules, canonical,
+    Budget, BudgetRules, Family, InfoHash, RateEvent, RateVerdict, Seconds, SourceLimit, SourceRules,
+    canonical,
 };
 use aquatic_net::block_list::BlockList;
 use aquatic_net::udp::{BATCH, Datagrams, ReturnPath};
@@ -82,7 +83,7 @@ impl Sources {
     pub fn unlimited(key: [u8; 16]) -> Self {
         Self {
             limit: SourceLimit::new(SourceRules::default(), key),
-            connects: Budget::new(None),
+            connects: Budget::new(BudgetRules::default()),
             blocked: Arc::default(),
             now: Duration::ZERO,
         }
@@ -91,7 +92,7 @@ impl Sources {
     /// Applies changed limits, of one of some cores.
     pub fn configure(&mut self, config: &RateLimitsConfig, cores: usize) {
         self.limit.set_rules(config.udp_rules(cores));
-        self.connects.set_rate(config.connects_per_core(cores));
+        self.connects.set_rules(config.connect_rules(cores));
     }
 }
 
@@ -185,11 +186,13 @@ impl Handler {
         &mut self.sources
     }
 
-    /// What has to be told about rate limits now. To be asked about every second.
-    pub fn rate_event(&mut self, now: Duration) -> Option<RateEvent> {
-        let event = self.sources.limit.event(now);
-        self.counters.rate_limiting.set(self.sources.limit.is_limiting().into());
-        event
+    /// What has to be told now about the rate limits of sources, and about that of connects. To be asked about
+    /// every second.
+    pub fn rate_events(&mut self, now: Duration) -> [Option<RateEvent>; 2] {
+        let Sources { limit, connects, .. } = &mut self.sources;
+        let events = [limit.event(now), connects.event(now)];
+        self.counters.rate_limiting.set(u64::from(limit.is_limiting()) + u64::from(connects.is_limiting()));
+        events
     }
 
     /// What has been counted so far.
@@ -242,7 +245,9 @@ impl Handler {
             return;
         }
         for (at, key) in keys.iter_mut().enumerate().take(count) {
-            let is_charged = unread.0 >> at & 1 == 0 && packets.request(at).len() != CONNECT_REQUEST_LENGTH;
+            // All but connects, malformed requests as well. Those that are too short are not answered.
+            let action = packets.request(at).get(8..12);
+            let is_charged = unread.0 >> at & 1 == 0 && action.is_some_and(|action| action != [0; 4]);
             if is_charged && let Some(source) = packets.source(at) {
                 *key = sources.limit.key(source.ip().to_canonical());
             }
@@ -316,9 +321,8 @@ impl Handler {
     ) -> Result<Admitted<'a>, Refused> {
         match request {
             Request::Connect(request) => {
-                if !self.sources.connects.take(self.sources.now) {
-                    return Err(Refused::silent(Reason::RateLimit));
-                }
+                let verdict = self.sources.connects.take(self.sources.now);
+                self.follow(verdict)?;
                 self.counters.request(family, Action::Connect);
                 Ok(Admitted::Connect(request.transaction_id()))
             }
@@ -378,7 +382,12 @@ impl Handler {
 
     /// Silence above the limit: clients repeat what is refused.
     fn check_rate(&mut self, client: Client) -> Result<(), Refused> {
-        match self.sources.limit.check_by_key((client.source.ip(), client.key), self.sources.now) {
+        let verdict = self.sources.limit.check_by_key((client.source.ip(), client.key), self.sources.now);
+        self.follow(verdict)
+    }
+
+    fn follow(&self, verdict: RateVerdict) -> Result<(), Refused> {
+        match verdict {
             RateVerdict::Within => Ok(()),
             RateVerdict::Above => Err(Refused::silent(Reason::RateLimit)),
             RateVerdict::AboveInDryRun => {
@@ -388,8 +397,9 @@ impl Handler {
         }
     }
 
-    /// A malformed request is answered only if its connection id shows that the sender owns its address.
-    fn explain(&self, error: ParseError, client: Client) -> Refused {
+    /// A malformed request is answered only if its connection id shows that the sender owns its address, and
+    /// counts for its rate limit as any other.
+    fn explain(&mut self, error: ParseError, client: Client) -> Refused {
         match error {
             ParseError::Unanswerable(Unanswerable::TooShort) => Refused::silent(Reason::TooShort),
             ParseError::Unanswerable(Unanswerable::WrongMagic) => Refused::silent(Reason::WrongMagic),
@@ -401,11 +411,8 @@ impl Handler {
                     Fault::ScrapeTooShort => Reason::ShortScrape,
                 };
                 let reply = Some((transaction_id, fault.text()));
-                self.check_id(connection_id, client).err().unwrap_or(Refused {
-                    reason,
-                    is_counted: false,
-                    reply,
-                })
+                let checked = self.check_id(connection_id, client).and_then(|()| self.check_rate(client));
+                checked.err().unwrap_or(Refused { reason, is_counted: false, reply })
             }
         }
     }

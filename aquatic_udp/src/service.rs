@@ -281,9 +281,12 @@ impl State {
 
     /// Logs when sources begin to be above their rate limit, and when that is over.
     fn report_rates(&self) {
-        let event = self.handler.borrow_mut().rate_event(self.core.tick());
-        if let Some(event) = event {
+        let [sources, connects] = self.handler.borrow_mut().rate_events(self.core.tick());
+        if let Some(event) = sources {
             log::warn!("UDP rate limit of core {}: {event}", self.core.index());
+        }
+        if let Some(event) = connects {
+            log::warn!("UDP rate limit of core {}, connects: {event}", self.core.index());
         }
     }
 

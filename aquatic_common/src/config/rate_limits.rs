@@ -7,7 +7,7 @@ use crate::breaker::BreakerRules;
 use crate::load_table::Allowance;
 use crate::prefix::PrefixSet;
 use crate::settings::Problem;
-use crate::source_limit::SourceRules;
+use crate::source_limit::{BudgetRules, SourceRules};
 
 crate::choice! {
     /// What becomes of requests above a rate limit.
@@ -152,11 +152,14 @@ impl RateLimitsConfig {
         }
     }
 
-    /// Rate of UDP connects that one of some cores answers; `None` for no limit.
+    /// The rules for UDP connects of all sources together, for one of some cores.
     #[must_use]
-    pub fn connects_per_core(&self, cores: usize) -> Option<f64> {
+    pub fn connect_rules(&self, cores: usize) -> BudgetRules {
         let is_limited = self.mode != RateLimitMode::Off && self.udp_connects > 0;
-        is_limited.then(|| f64::from(self.udp_connects) / cores.max(1) as f64)
+        BudgetRules {
+            rate: is_limited.then(|| f64::from(self.udp_connects) / cores.max(1) as f64),
+            is_dry_run: self.mode == RateLimitMode::DryRun,
+        }
     }
 }
 
@@ -169,11 +172,12 @@ mod tests {
         let config = RateLimitsConfig { udp_connects: 1000, ..RateLimitsConfig::default() };
         let allowance = config.udp_rules(4).allowance.unwrap();
         assert_eq!((allowance.rate, allowance.burst), (500.0, 5000.0));
-        assert_eq!(config.connects_per_core(4), Some(250.0));
+        assert_eq!(config.connect_rules(4), BudgetRules { rate: Some(250.0), is_dry_run: false });
         let off = RateLimitsConfig { mode: RateLimitMode::Off, ..config.clone() };
-        assert_eq!((off.udp_rules(4).allowance, off.connects_per_core(4)), (None, None));
+        assert_eq!((off.udp_rules(4).allowance, off.connect_rules(4).rate), (None, None));
         let dry = RateLimitsConfig { mode: RateLimitMode::DryRun, udp_requests: 0, ..config };
         assert!(dry.udp_rules(1).is_dry_run && dry.udp_rules(1).allowance.is_none());
+        assert_eq!(dry.connect_rules(1), BudgetRules { rate: Some(1000.0), is_dry_run: true });
     }
 
     #[test]

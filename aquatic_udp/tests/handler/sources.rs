@@ -18,6 +18,12 @@ fn rates(udp_requests: u32, udp_burst: u32, udp_connects: u32) -> RateLimitsConf
     }
 }
 
+/// The value of a metric.
+fn value(core: &Core, metric: &str) -> u64 {
+    let samples = core.registry.samples();
+    samples.iter().find(|sample| sample.metric.name == metric).unwrap().value
+}
+
 #[test]
 fn a_source_above_its_rate_gets_no_reply_and_others_do() {
     let mut core = Core::new();
@@ -32,7 +38,9 @@ fn a_source_above_its_rate_gets_no_reply_and_others_do() {
     assert_eq!(core.serve_one(scrape, heavy), None);
     assert!(core.announce(other, |_| ()).is_some());
     assert_eq!(core.handler.counters().unserved(Family::V4, Reason::RateLimit), 45);
-    let event = core.handler.rate_event(Duration::from_secs(1)).unwrap().to_string();
+    let [event, none] = core.handler.rate_events(Duration::from_secs(1));
+    assert_eq!(none, None, "connects are not limited");
+    let event = event.unwrap().to_string();
     assert!(event.starts_with("198.51.100.0/24, and maybe others, sends more than 10/s; 45"), "{event}");
     // A second later there is room for a few.
     core.handler.sources().now = Duration::from_secs(1);
@@ -42,9 +50,7 @@ fn a_source_above_its_rate_gets_no_reply_and_others_do() {
     let dry_run = RateLimitsConfig { mode: RateLimitMode::DryRun, ..rates(10, 20, 0) };
     core.handler.sources().configure(&dry_run, 1);
     assert!(core.serve(vec![(announce, heavy); 64]).iter().all(Option::is_some));
-    let samples = core.registry.samples();
-    let tried = samples.iter().find(|sample| sample.metric.name == "aquatic_rate_limit_dry_run").unwrap();
-    assert_eq!(tried.value, 64);
+    assert_eq!(value(&core, "aquatic_rate_limit_dry_run"), 64);
 }
 
 #[test]
@@ -62,17 +68,57 @@ fn forged_sources_cannot_have_their_owner_limited() {
 }
 
 #[test]
+fn malformed_requests_count_for_the_rate() {
+    let mut core = Core::new();
+    core.handler.sources().configure(&rates(10, 20, 0), 1);
+    let source = address("198.51.100.1:1");
+    let id = core.connect(source);
+    // Too short for an announce, a scrape without a torrent, and an action that does not exist.
+    let announce = announce_packet(id, |_| ())[..97].to_vec();
+    let scrape = scrape_packet(id, &[HASH])[..16].to_vec();
+    let mut unknown = scrape_packet(id, &[HASH]);
+    unknown[11] = 9;
+    let packets = [announce, scrape, unknown].into_iter().cycle().take(60);
+    let replies = core.serve(packets.map(|packet| (packet, source)).collect());
+    assert_eq!(replies.iter().flatten().count(), 21);
+    assert_eq!(core.handler.counters().unserved(Family::V4, Reason::RateLimit), 39);
+}
+
+/// Connect requests of fifty sources.
+fn connects() -> Vec<(Vec<u8>, SocketAddr)> {
+    let mut connect = [0; 16];
+    ConnectRequest::new(TransactionId::from_number(5)).encode(&mut connect).unwrap();
+    (0..50).map(|number| (connect.to_vec(), address(&format!("198.51.100.{number}:1")))).collect()
+}
+
+#[test]
 fn connects_above_their_budget_are_answered_now_and_then() {
     let mut core = Core::new();
     core.handler.sources().configure(&rates(0, 1, 10), 1);
     core.handler.sources().now = Duration::from_secs(10);
-    let mut connect = [0; 16];
-    ConnectRequest::new(TransactionId::from_number(5)).encode(&mut connect).unwrap();
-    let packets =
-        (0..50).map(|number| (connect.to_vec(), address(&format!("198.51.100.{number}:1")))).collect();
-    let answered = core.serve(packets).iter().flatten().count();
+    let answered = core.serve(connects()).iter().flatten().count();
     assert_eq!(answered, 10 + 40 / 4);
     assert_eq!(core.handler.counters().unserved(Family::V4, Reason::RateLimit), 30);
+    let [none, event] = core.handler.rate_events(Duration::from_secs(11));
+    assert_eq!(none, None, "no source is limited");
+    let event = event.unwrap().to_string();
+    assert_eq!(event, "all sources together send more than 10/s; 40 requests above it in 1.0 s");
+    assert_eq!(value(&core, "aquatic_rate_limiting"), 1);
+    assert_eq!(core.handler.rate_events(Duration::from_secs(15)), [None, None]);
+    let [_, ended] = core.handler.rate_events(Duration::from_secs(20));
+    assert_eq!(ended.unwrap().to_string(), "not exceeded any more; 40 requests were above it, in 0.0 s");
+    assert_eq!(value(&core, "aquatic_rate_limiting"), 0);
+}
+
+#[test]
+fn connects_above_a_budget_that_is_tried_out_are_answered() {
+    let mut core = Core::new();
+    let dry_run = RateLimitsConfig { mode: RateLimitMode::DryRun, ..rates(0, 1, 10) };
+    core.handler.sources().configure(&dry_run, 1);
+    core.handler.sources().now = Duration::from_secs(10);
+    assert!(core.serve(connects()).iter().all(Option::is_some));
+    assert_eq!(core.handler.counters().unserved(Family::V4, Reason::RateLimit), 0);
+    assert_eq!(value(&core, "aquatic_rate_limit_dry_run"), 40);
 }
 
 #[test]
