@@ -85,7 +85,8 @@ impl Episodes {
 pub enum RateEvent {
     /// Sources are above their limit.
     Began {
-        /// One of their networks, as far as it may be shown; `None` if the limit is one of all sources together.
+        /// One of their networks, as far as it may be shown; `None` if the limit is one of all sources
+        /// together.
         prefix: Option<Prefix>,
         /// Requests per second that the core serves this source or network, or all of them.
         allowed: f64,

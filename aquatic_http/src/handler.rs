@@ -10,7 +10,7 @@ use std::time::Duration;
 use aquatic_common::{Family, InfoHash, RateEvent, RateVerdict, Seconds, SourceLimit, SourceRules};
 use aquatic_http_protocol::{
     AnnounceReply, AnnounceRequest, BufferTooSmall, FailureReply, Framing, Head, Refusal, Request, Retry,
-    ScrapeFile, ScrapeReply, ScrapeRequest,
+    ScrapeFile, ScrapeReply, ScrapeRequest, TrackerRoute,
 };
 use aquatic_net::breaker::{CoreBreakers, Protocol};
 use aquatic_net::proxy::{Client, ForwardedHeaders, NoClient};
@@ -209,7 +209,7 @@ impl Handler {
             Ok(Request::Scrape(request)) => self.scrape(incoming, &request, tracker, reply),
             // The front replies to these before it comes to the tracker.
             Ok(Request::Health) => Ok(Handled::Reply(0)),
-            Err(refusal) => Err(Unserved::Bad(refusal)),
+            Err(refusal) => Err(self.refuse_bad(incoming, refusal)),
         };
         if tracker.requests().are_wanted() {
             self.note(incoming, handled.as_ref().err().copied(), tracker.requests());
@@ -296,8 +296,49 @@ impl Handler {
         }
     }
 
+    /// Charges an announce or scrape that cannot be served to its source. Others have been charged by
+    /// [`admits`](Self::admits).
+    #[cold]
+    fn refuse_bad(&mut self, incoming: Incoming<'_>, refusal: Refusal) -> Unserved {
+        let bad = Unserved::Bad(refusal);
+        match TrackerRoute::classify(incoming.head.path, incoming.head.query) {
+            TrackerRoute::Announce | TrackerRoute::Scrape | TrackerRoute::WrongAnnounceUrl => {
+                self.charge(incoming).unwrap_or(bad)
+            }
+            TrackerRoute::Health | TrackerRoute::Other => bad,
+        }
+    }
+
+    /// Charges a request that is neither an announce nor a scrape to its source. Returns whether it may be
+    /// answered.
+    pub fn admits(&mut self, incoming: Incoming<'_>) -> bool {
+        let above = self.charge(incoming);
+        if let Some(unserved) = above {
+            self.counters.refuse(incoming.peer.map(Family::of), unserved.reason(), unserved.is_counted());
+        }
+        above.is_none()
+    }
+
+    /// Charges a request to its source, if that is known and can be limited. Returns why the request is not
+    /// served, if that has asked for too much.
+    fn charge(&mut self, incoming: Incoming<'_>) -> Option<Unserved> {
+        if !self.sources.limit.is_on() {
+            return None;
+        }
+        let headers = incoming.head.headers.iter();
+        let headers = headers.map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value));
+        match self.forwarded.client(incoming.peer, headers) {
+            Client::Known(ip) => self.check_rate(ip).err(),
+            Client::Proxy(..) | Client::Blocked(_) | Client::Refused(_) => None,
+        }
+    }
+
     fn check_source(&mut self, client: IpAddr) -> Result<(), Unserved> {
         self.check_breaker(client)?;
+        self.check_rate(client)
+    }
+
+    fn check_rate(&mut self, client: IpAddr) -> Result<(), Unserved> {
         match self.sources.limit.check(client, self.sources.now) {
             RateVerdict::Within => Ok(()),
             RateVerdict::Above => Err(Unserved::RateLimit),

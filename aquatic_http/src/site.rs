@@ -134,6 +134,12 @@ impl Site for HttpTracker {
         self.handler.refuse(refused.refusal, refused.framing, &mut self.tracker.state(), reply)
     }
 
+    fn admits(&mut self, request: &WebRequest<'_>) -> bool {
+        let WebRequest { head, framing, peer, now, .. } = *request;
+        self.handler.sources().now = self.tracker.time();
+        self.handler.admits(Incoming { head, framing, peer, now })
+    }
+
     fn count_health(&self) {
         self.handler.counters().health();
     }

@@ -348,6 +348,27 @@ fn sources_above_their_rate_are_told_when_to_come_back() {
 }
 
 #[test]
+fn requests_that_fail_count_for_the_rate() {
+    let mut rig = limited(3.0, false);
+    let hash = InfoHash([1; 20]);
+    let failing = [
+        announce(&hash).replace("port=", "prt="),
+        "/scrape".to_owned(),
+        format!("/anounce?{}", announce(&hash).split_once('?').unwrap().1),
+        announce(&hash) + "&compact=0",
+    ];
+    for target in &failing {
+        let reason = rig.ask(target).failure().reason.to_vec();
+        assert_ne!(reason, b"too many requests from your address or network", "{target}");
+    }
+    for target in failing {
+        let refused = rig.ask(&target);
+        assert_eq!(refused.failure().reason, b"too many requests from your address or network", "{target}");
+    }
+    assert_eq!(rig.handler.counters().refused(Reason::RateLimit), 4);
+}
+
+#[test]
 fn clients_behind_a_trusted_proxy_are_limited_by_their_own_address() {
     let mut rig = limited(3.0, false);
     rig.peer = Some("10.0.0.1".parse().unwrap());

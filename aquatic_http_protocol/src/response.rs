@@ -32,6 +32,8 @@ pub enum Status {
     UriTooLong,
     /// 426
     UpgradeRequired,
+    /// 429
+    TooManyRequests,
     /// 431
     HeadTooLarge,
     /// 503
@@ -52,6 +54,7 @@ impl Status {
             Self::MethodNotAllowed => "HTTP/1.1 405 Method Not Allowed",
             Self::UriTooLong => "HTTP/1.1 414 Request-URI Too Long",
             Self::UpgradeRequired => "HTTP/1.1 426 Upgrade Required",
+            Self::TooManyRequests => "HTTP/1.1 429 Too Many Requests",
             Self::HeadTooLarge => "HTTP/1.1 431 Request Header Fields Too Large",
             Self::Unavailable => "HTTP/1.1 503 Service Unavailable",
             Self::VersionNotSupported => "HTTP/1.1 505 HTTP Version Not Supported",

@@ -186,8 +186,8 @@ impl Handler {
         &mut self.sources
     }
 
-    /// What has to be told now about the rate limits of sources, and about that of connects. To be asked about
-    /// every second.
+    /// What has to be told now about the rate limits of sources, and about that of connects. To be asked
+    /// about every second.
     pub fn rate_events(&mut self, now: Duration) -> [Option<RateEvent>; 2] {
         let Sources { limit, connects, .. } = &mut self.sources;
         let events = [limit.event(now), connects.event(now)];

@@ -26,6 +26,9 @@ const REPLIES_SIZE: usize = 16 * 1024;
 /// Room for plain replies and upgrade responses.
 const LONGEST_PLAIN_REPLY: usize = 2048;
 
+/// For whoever asks for pages, or for what there is not, as often as nobody does by hand.
+const TOO_MANY_REQUESTS: &str = "too many requests from your address or network\n";
+
 /// Limits of a front.
 #[derive(Clone, Copy, Debug)]
 pub struct FrontSettings {
@@ -173,6 +176,13 @@ impl<S: Site, U> Shared<S, U> {
         {
             return Routed::Reply(written, AfterReply::of(request.framing));
         }
+        if matches!(route, TrackerRoute::Other | TrackerRoute::Health)
+            && !admits(&mut self.site, &mut self.upgrade, request)
+        {
+            let plain = PlainReply::text(Status::TooManyRequests, TOO_MANY_REQUESTS);
+            let written = plain.encode(request.framing, reply).unwrap_or(0);
+            return Routed::Reply(written, AfterReply::of(request.framing));
+        }
         if route == TrackerRoute::Other
             && let Some(pages) = &self.pages
         {
@@ -238,6 +248,19 @@ impl<S: Site, U> Shared<S, U> {
         if let Some(site) = &self.site {
             site.count_bytes(received, sent);
         }
+    }
+}
+
+/// Charges what is neither an announce nor a scrape to its source. Returns whether it may be answered.
+fn admits<C, S: Site, U: Upgrade<C>>(
+    site: &mut Option<S>,
+    upgrade: &mut Option<U>,
+    request: &WebRequest<'_>,
+) -> bool {
+    match (site, upgrade) {
+        (Some(site), _) => site.admits(request),
+        (None, Some(upgrade)) => upgrade.admits(request),
+        (None, None) => true,
     }
 }
 

@@ -84,6 +84,10 @@ pub trait Site: 'static {
     /// Writes the reply to what is not an HTTP request that can be served. Returns its length.
     fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize;
 
+    /// Charges a request that is neither an announce nor a scrape, such as one for a page, to its source.
+    /// Returns whether it may be answered.
+    fn admits(&mut self, request: &WebRequest<'_>) -> bool;
+
     /// Counts a reply to `/health`.
     fn count_health(&self);
 
@@ -133,6 +137,10 @@ pub trait Upgrade<C>: 'static {
     /// length.
     fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize;
 
+    /// Charges a request for a page or for `/health` to its source, where WebSocket is all that is served.
+    /// Returns whether it may be answered.
+    fn admits(&mut self, request: &WebRequest<'_>) -> bool;
+
     /// Counts a reply to `/health`, where WebSocket is all that is served.
     fn count_health(&self);
 
@@ -156,6 +164,10 @@ impl<C> Upgrade<C> for NoUpgrade {
     }
 
     fn refuse(&mut self, _refused: Refused, _reply: &mut [u8]) -> usize {
+        match *self {}
+    }
+
+    fn admits(&mut self, _request: &WebRequest<'_>) -> bool {
         match *self {}
     }
 

@@ -45,9 +45,10 @@ labels! {
 }
 
 /// Reasons for which messages and requests are refused.
-const REFUSED: [Reason; 22] = [
+const REFUSED: [Reason; 23] = [
     Reason::Origin,
     Reason::Breaker,
+    Reason::RateLimit,
     Reason::Blocked,
     Reason::NoUpgrade,
     Reason::Version,
@@ -308,6 +309,7 @@ impl Counters {
             NotUpgraded::NoUpgrade => self.refuse_other(None, Reason::NoUpgrade),
             NotUpgraded::Origin => self.refuse_other(None, Reason::Origin),
             NotUpgraded::Breaker => self.refuse_other(None, Reason::Breaker),
+            NotUpgraded::RateLimit => self.refuse_other(None, Reason::RateLimit),
             NotUpgraded::Blocked => self.refuse_other(None, Reason::Blocked),
             NotUpgraded::Version => self.refuse_other(None, Reason::Version),
             NotUpgraded::Malformed => self.refuse_other(None, Reason::Malformed),

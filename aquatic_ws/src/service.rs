@@ -9,7 +9,7 @@ use aquatic_common::{Family, InfoHash, SourceRules, Steering};
 use aquatic_http_protocol::Refused;
 use aquatic_metrics::CoreMetrics;
 use aquatic_net::breaker::CoreBreakers;
-use aquatic_net::proxy::ForwardedHeaders;
+use aquatic_net::proxy::{Client, ForwardedHeaders};
 use aquatic_net::tcp::Connection;
 use aquatic_runtime::{Core, Outbox, Secrets};
 use aquatic_tracker::requests;
@@ -245,6 +245,17 @@ impl Upgrade<Connection> for WsTracker {
     fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize {
         self.count(NotUpgraded::Malformed);
         refused.encode(reply).unwrap_or_default()
+    }
+
+    fn admits(&mut self, request: &WebRequest<'_>) -> bool {
+        let headers = request.head.headers.iter();
+        let headers = headers.filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, value)));
+        let Client::Known(client) = self.forwarded.client(request.peer, headers) else { return true };
+        let is_admitted = self.state.tracker.borrow_mut().admits(client, self.state.core.time());
+        if !is_admitted {
+            self.count(NotUpgraded::RateLimit);
+        }
+        is_admitted
     }
 
     fn count_health(&self) {

@@ -59,6 +59,8 @@ pub(crate) enum NotUpgraded {
     NoClient(NoClient),
     /// Request of a client behind a proxy with too many connections.
     TooManyConnections,
+    /// A page or `/health`, of a source that asks for too much.
+    RateLimit,
 }
 
 /// Decides on a request for an upgrade to WebSocket. Clients that are no web pages send no `Origin`, and are

@@ -271,6 +271,21 @@ fn at_a_limit_requests_are_answered_and_not_stored() {
 }
 
 #[test]
+fn whatever_a_source_asks_for_counts_for_its_rate() {
+    let limits = ["rate_limits.http_requests=1", "rate_limits.http_burst=4", "rate_limits.exempt=[]"];
+    for target in ["/health", "/nothing-here", "/announce?info_hash=short", "/announce"] {
+        let tracker = start(&[&["workers=1"], &limits[..]].concat());
+        let mut client = Plain::connect(tracker.address());
+        let limited = (0..20).filter(|_| {
+            let response = client.get(target);
+            response.text().contains("too many requests from your address or network")
+        });
+        // A slow machine may take seconds for it.
+        assert!((5..=16).contains(&limited.count()), "{target}");
+    }
+}
+
+#[test]
 fn requests_and_refusals_are_counted() {
     let tracker = start(&["metrics.enable=true", "metrics.address=127.0.0.1:0"]);
     let metrics = tracker.metrics.unwrap();

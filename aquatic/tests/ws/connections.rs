@@ -24,6 +24,18 @@ fn exchange(tracker: SocketAddr, bytes: &[u8]) -> String {
 }
 
 #[test]
+fn health_counts_for_the_rate_of_a_source() {
+    let tracker =
+        start(&["workers=1", "rate_limits.ws_messages=1", "rate_limits.ws_burst=4", "rate_limits.exempt=[]"]);
+    let last = "GET /health HTTP/1.1\r\nConnection: close\r\n\r\n";
+    let requests = "GET /health HTTP/1.1\r\n\r\n".repeat(19) + last;
+    let replies = exchange(tracker.address(), requests.as_bytes());
+    let count = |text| replies.matches(text).count();
+    assert!(count("HTTP/1.1 200 ") >= 4 && count("HTTP/1.1 429 ") >= 5, "{replies}");
+    assert_eq!(count("HTTP/1.1 "), 20);
+}
+
+#[test]
 fn plain_requests_are_answered() {
     let tracker = start(&[]);
     assert_eq!(fetch(tracker.address(), "/health"), "ok\n");

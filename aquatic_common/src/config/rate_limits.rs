@@ -33,8 +33,9 @@ crate::settings! {
         /// "on" drops requests above the limits, "dry_run" serves but counts and logs them, "off" does not
         /// look at rates.
         pub mode: RateLimitMode = RateLimitMode::On;
-        /// Rate of UDP announces and scrapes that a source is always served; 0 for no limit. A thousand
-        /// clients behind one address with a hundred torrents each send some 60 per second.
+        /// Rate of UDP announces and scrapes that a source is always served; 0 for no limit. Malformed ones
+        /// count as well, if their connection id shows that the source is not forged. A thousand clients
+        /// behind one address with a hundred torrents each send some 60 per second.
         pub udp_requests: u32 = 2000, unit "requests per second", in 0..=1_000_000;
         /// Number of UDP announces and scrapes that a source may send at once, such as when a client with
         /// many torrents starts.
@@ -49,14 +50,17 @@ crate::settings! {
         pub tcp_connections: u32 = 500, unit "connections per second", in 0..=1_000_000;
         /// Number of TCP connections that a source may open at once.
         pub tcp_connections_burst: u32 = 5000, unit "connections", in 1..=10_000_000;
-        /// Rate of HTTP announces and scrapes that a source is always served, over all its connections; 0 for
-        /// no limit. Clients behind trusted proxies are limited by their own address. Above it they get a
-        /// failure reason and the announce interval, which keeps them from repeating the request at once.
+        /// Rate of HTTP requests that a source is always served, over all its connections; 0 for no limit.
+        /// Announces and scrapes count, also if they cannot be served, pages and /health. Clients behind
+        /// trusted proxies are limited by their own address. Above it they get a failure reason and the
+        /// announce interval, which keeps them from repeating the request at once; for what is no announce
+        /// or scrape, status 429.
         pub http_requests: u32 = 2000, unit "requests per second", in 0..=1_000_000;
-        /// Number of HTTP announces and scrapes that a source may send at once.
+        /// Number of HTTP requests that a source may send at once.
         pub http_burst: u32 = 20_000, unit "requests", in 1..=10_000_000;
         /// Rate of WebTorrent messages that a source is always served, over all its connections; 0 for no
         /// limit. Above it messages are dropped, and the connection is not read from for up to a second.
+        /// Where HTTP is not served, requests for pages and /health count as well.
         /// ws.client.max_message_rate limits each connection.
         pub ws_messages: u32 = 2000, unit "messages per second", in 0..=1_000_000;
         /// Number of WebTorrent messages that a source may send at once.

@@ -219,6 +219,8 @@ pub(crate) struct Log {
     pub(crate) paths: RefCell<Vec<String>>,
     pub(crate) refusals: RefCell<Vec<Refusal>>,
     pub(crate) health: Cell<usize>,
+    /// Whether the client has asked for too much.
+    pub(crate) is_limited: Cell<bool>,
     pub(crate) bytes: Cell<(usize, usize)>,
     /// Only there where a test asks for it: metrics live as long as the process.
     pub(crate) durations: OnceCell<Durations>,
@@ -343,6 +345,10 @@ impl Site for Echo {
         PlainReply::text(Status::BadRequest, "refused").encode(refused.framing, reply).unwrap()
     }
 
+    fn admits(&mut self, _: &WebRequest<'_>) -> bool {
+        !self.0.is_limited.get()
+    }
+
     fn count_health(&self) {
         self.0.health.set(self.0.health.get() + 1);
     }
@@ -383,6 +389,10 @@ impl Upgrade<Script> for Sockets {
     fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize {
         self.0.refusals.borrow_mut().push(refused.refusal);
         PlainReply::text(Status::BadRequest, "refused").encode(refused.framing, reply).unwrap()
+    }
+
+    fn admits(&mut self, _: &WebRequest<'_>) -> bool {
+        !self.0.is_limited.get()
     }
 
     fn count_health(&self) {

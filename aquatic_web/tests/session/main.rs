@@ -296,6 +296,24 @@ fn health_is_answered_by_the_front_whoever_serves() {
 }
 
 #[test]
+fn whoever_asks_for_too_much_gets_neither_pages_nor_health() {
+    for sites in [Sites::Both, Sites::OnlySockets] {
+        let requests = [get("/health"), get("/page"), get("/else")].concat();
+        let mut served = Served::new(sites, [bytes(requests)]);
+        served.log.is_limited.set(true);
+        assert!(!served.run());
+        let text = "too many requests from your address or network\n";
+        assert_eq!(served.sent(), plain(Status::TooManyRequests, text, Persistence::Default).repeat(3));
+        assert_eq!((served.log.health.get(), served.log.paths.borrow().len()), (0, 0));
+    }
+    // Sites charge announces and scrapes themselves.
+    let mut served = Served::new(Sites::Both, [bytes(get("/announce"))]);
+    served.log.is_limited.set(true);
+    assert!(!served.run());
+    assert_eq!(*served.log.paths.borrow(), ["/announce"]);
+}
+
+#[test]
 fn where_only_sockets_are_served_other_requests_are_explained() {
     let mut served = Served::new(Sites::OnlySockets, [bytes(get("/announce") + &get("/b"))]);
     assert!(served.run());

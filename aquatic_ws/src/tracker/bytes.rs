@@ -1,5 +1,6 @@
 //! Bytes of a connection: frames in, and what is queued for it.
 
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -91,12 +92,18 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     pub(super) fn admit_source(&mut self, id: ConnectionId, time: Duration) -> bool {
         let Some(connection) = self.connections.get(id) else { return true };
         let Some(source) = connection.source else { return true };
+        let is_admitted = self.admits(source, time);
+        if !is_admitted && let Some(connection) = self.connections.get(id) {
+            connection.pause();
+        }
+        is_admitted
+    }
+
+    /// Charges a request or a message to its source. Returns whether it may be served.
+    pub(crate) fn admits(&mut self, source: IpAddr, time: Duration) -> bool {
         match self.sources.check(source, time) {
             RateVerdict::Within => true,
-            RateVerdict::Above => {
-                connection.pause();
-                false
-            }
+            RateVerdict::Above => false,
             RateVerdict::AboveInDryRun => {
                 self.counters.above_in_dry_run.add(1);
                 true
