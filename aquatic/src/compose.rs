@@ -12,6 +12,7 @@ use aquatic_cluster::thread::Prepared;
 use aquatic_common::config::NetworkConfig;
 use aquatic_common::{ConfigurationError, SourceLimit, SourceRules};
 use aquatic_http::{Counters, HttpConfig, HttpTracker, Sources};
+use aquatic_metrics::names;
 use aquatic_net::block_list::{BlockList, BlockListReloader};
 use aquatic_net::breaker::{BreakerWatch, Breakers, CoreBreakers, OpenBreakers, Protocol};
 use aquatic_net::proxy::ForwardedHeaders;
@@ -68,7 +69,7 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
     metrics_endpoint::open(&config.metrics, &mut engine)?;
     let memory = MemoryPlan::of(config, engine.cores(), protocols.udp);
     let seed = TrackerSeed::prepare(&config.tracker(), &mut engine)?
-        .with_store_budget(memory.map(|memory| memory.store));
+        .with_budgets(memory.map(|memory| memory.budgets(engine.cores())));
     let blocked = BlockList::load(&config.rate_limits.block_list_path).map_err(ConfigurationError::new)?;
     engine.add_periodic(BlockListReloader::new(Arc::clone(&blocked), engine.registry()));
     let udp = protocols
@@ -102,6 +103,7 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
     let mut nodes = cluster::parts(cluster.as_mut()).into_iter();
     let on_core = |(changes, breakers)| CoreServices {
         seed: seed.clone(),
+        store_budget: memory.map(|memory| memory.store),
         snapshots: snapshots.next(),
         control: control.next(),
         log_requests: config.log_requests,
@@ -195,7 +197,7 @@ fn open_tcp(
     }
     let acme = open_acme(config, engine, reloader)?;
     let affordable = with_affordable_connections(config, memory);
-    let shared = (seed, blocked, acme.as_ref());
+    let shared = (seed, blocked, acme.as_ref(), memory);
     let (services, mut changes) = TcpServices::open(&affordable, (http, ws), engine, shared)?;
     reloader.add(move |config| changes.apply(&with_affordable_connections(config, memory).tcp()));
     Ok((services, acme.map(|acme| acme.report)))
@@ -283,6 +285,8 @@ pub(crate) fn with_affordable_connections(
 struct CoreServices {
     /// The tracker that UDP and HTTP share; `None` where neither is served.
     seed: Option<TrackerSeed>,
+    /// What torrents and peers of the core may take, in bytes.
+    store_budget: Option<u64>,
     snapshots: Option<CoreSnapshots>,
     control: Option<CoreControl>,
     /// One of so many requests is logged; 0 for none.
@@ -319,6 +323,7 @@ impl CoreService for CoreServices {
             Some(seed) => Some(LocalTracker::start(&core, seed).await),
             None => None,
         };
+        core.metrics().gauge(&names::STORE_BUDGET, &[]).set(self.store_budget.unwrap_or_default());
         if let Some(tracker) = &tracker {
             tracker.state().requests().log_one_of(self.log_requests);
         }
@@ -380,7 +385,7 @@ impl TcpServices {
         config: &TrackerConfig,
         (http, ws): (bool, bool),
         engine: &mut Engine,
-        (seed, blocked, acme): (&TrackerSeed, &Arc<BlockList>, Option<&Acme>),
+        (seed, blocked, acme, memory): (&TrackerSeed, &Arc<BlockList>, Option<&Acme>, Option<MemoryPlan>),
     ) -> anyhow::Result<(Vec<Self>, TcpChanges)> {
         let names: Vec<ServiceName> = [(http, HTTP), (ws, WS)]
             .into_iter()
@@ -400,6 +405,7 @@ impl TcpServices {
                 .with_source_rules(config.rate_limits.ws_rules(engine.cores()))
                 .counting_clients(config.statistics.clients)
                 .logging_one_of(config.log_requests)
+                .with_memory(seed.budgets(), memory.map(|memory| memory.unsent(engine.cores())))
         });
         let http_rules =
             (config.rate_limits.http_rules(engine.cores()), engine.secrets().derive("aquatic HTTP loads 1"));

@@ -117,6 +117,7 @@ pub(crate) struct Protocols {
 
 impl Protocols {
     const NONE: Self = Self { udp: false, http: false, ws: false };
+    const ALL: Self = Self { udp: true, http: true, ws: true };
     const UDP: Self = Self { udp: true, ..Self::NONE };
     const HTTP: Self = Self { http: true, ..Self::NONE };
     const WS: Self = Self { ws: true, ..Self::NONE };
@@ -148,6 +149,7 @@ const READERS: &[(&str, Protocols)] = &[
     ("protocol", Protocols::SWARM),
     ("cleaning", Protocols::SWARM),
     ("limits", Protocols::SWARM),
+    (LimitsConfig::max_memory, Protocols::ALL),
     (RateLimitsConfig::udp_requests, Protocols::UDP),
     (RateLimitsConfig::udp_burst, Protocols::UDP),
     (RateLimitsConfig::udp_connects, Protocols::UDP),

@@ -1,7 +1,10 @@
 //! How the memory budget of the process is divided.
 
+use std::sync::Arc;
+
 use aquatic_common::config::{ConnectionsConfig, LimitsConfig};
 use aquatic_runtime::memory;
+use aquatic_tracker::CoreBudget;
 
 use crate::config::TrackerConfig;
 
@@ -13,9 +16,12 @@ const PROCESS: u64 = 16 * MIB;
 /// What each core takes besides what it stores: executor, buffers for packets, channels.
 const CORE: u64 = 4 * MIB;
 
-/// What a connection takes, at most: buffers of the process and of the kernel, TLS session, WebTorrent peer
-/// and its offers. Idle ones take between 2 and 12 KiB.
+/// What a connection takes, on average: buffers of the process and of the kernel, TLS session, and what a
+/// WebTorrent client has not received yet. Idle ones take between 2 and 12 KiB.
 const CONNECTION: u64 = 16 << 10;
+
+/// Share of that for what WebTorrent clients have not received yet, in percent.
+const UNSENT_SHARE: u64 = 50;
 
 /// Share that connections may take of what is left, in percent.
 const CONNECTIONS_SHARE: u64 = 25;
@@ -93,6 +99,18 @@ impl MemoryPlan {
         let families = u64::from(config.network.use_ipv4) + u64::from(config.network.use_ipv6);
         let buffers = if udp { config.udp.socket_recv_buffer_size as u64 * families } else { 0 };
         Some(Self::new(total, cores as u64, buffers, config.connections.max_connections))
+    }
+
+    /// What the stores of each of so many cores may take.
+    pub(crate) fn budgets(&self, cores: usize) -> Arc<[CoreBudget]> {
+        (0..cores).map(|_| CoreBudget::new(self.store)).collect()
+    }
+
+    /// Bytes that the WebTorrent clients of each of so many cores may have together that they have not
+    /// received yet.
+    pub(crate) fn unsent(&self, cores: usize) -> usize {
+        let bytes = self.connections as u64 * CONNECTION / 100 * UNSENT_SHARE / cores.max(1) as u64;
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     fn announce(&self, wanted: usize, cores: usize) {

@@ -104,9 +104,9 @@ fn swarms_have_one_scheme_of_labels() {
             found.sort_unstable();
             assert_eq!(found, expected, "aquatic {service}");
         };
-        let limits = if service == "ws" { &Limit::WEBTORRENT[..] } else { &Limit::ALL };
         let faults = if service == "ws" { &[][..] } else { &PeerFault::ALL };
-        let names = limits.iter().map(|limit| limit.name()).chain(faults.iter().map(|fault| fault.name()));
+        let names =
+            Limit::ALL.iter().map(|limit| limit.name()).chain(faults.iter().map(|fault| fault.name()));
         let reasons: Vec<_> = names.map(|name| format!(r#"reason="{name}""#)).collect();
         let reasons: Vec<&str> = reasons.iter().map(String::as_str).collect();
         expect("aquatic_torrents", memory, &[]);

@@ -206,9 +206,10 @@ crate::settings! {
         pub max_peers_per_address: u32 = 512, unit "peers", in 1..=1_000_000;
         /// Maximum memory of the process: a size such as "512MiB" or "2GiB", or a share such as "80%" of the
         /// memory that the machine has, or that the control group of the process (container, MemoryMax= of a
-        /// systemd unit) may use if that is less; "" for no maximum. What is left of it for peers is printed
-        /// at start. As it fills up, first only the first two peers of a torrent are stored, then peers
-        /// expire sooner, and in the end no new ones are stored; announces are answered all the time.
+        /// systemd unit) may use if that is less; "" for no maximum. What is left of it for peers, those of
+        /// WebTorrent included, is printed at start. As it fills up, first only the first two peers of a
+        /// torrent are stored, then peers expire sooner, and in the end no new ones are stored; announces are
+        /// answered all the time. What WebTorrent clients have not received yet is bounded by it as well.
         pub max_memory: MemoryLimit = MemoryLimit::Share(80);
         /// Whether peers with a loopback, link-local, private or shared (100.64.0.0/10) address are stored:
         /// "accept", "refuse", or "auto", which refuses them if all addresses that the tracker listens at are
@@ -255,9 +256,6 @@ impl Limit {
     /// All limits, in the order of their discriminants.
     pub const ALL: [Self; 5] =
         [Self::Torrents, Self::Peers, Self::PeersPerTorrent, Self::PeersPerAddress, Self::Memory];
-    /// The limits of WebTorrent swarms, in the order of their discriminants.
-    pub const WEBTORRENT: [Self; 4] =
-        [Self::Torrents, Self::Peers, Self::PeersPerTorrent, Self::PeersPerAddress];
 
     /// The key of the setting, which is also the label in metrics.
     #[must_use]

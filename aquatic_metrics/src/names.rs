@@ -278,7 +278,7 @@ pub const DEGRADATION: Metric = metric(
     Kind::Gauge,
     "Cores by what they do without for want of memory: large_torrents, old_peers or new_peers",
 )
-.labelled(&["step"]);
+.labelled(&["swarms", "step"]);
 /// Peers that have not announced for too long, by swarms.
 pub const EXPIRED_PEERS: Metric =
     metric("aquatic_expired_peers", Kind::Counter, "Peers removed because they stopped announcing")

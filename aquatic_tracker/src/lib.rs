@@ -51,7 +51,7 @@ pub use forward::{Forward, OwnerParts};
 pub use gather::{Gather, RequestId, RouteError};
 pub use interval::IntervalPolicy;
 pub use local::LocalTracker;
-pub use memory::Degradation;
+pub use memory::{CoreBudget, Degradation, Intake, Store, StoreDegradation};
 pub use owners::{OwnerResponse, Owners, Respond, Trackers, Waiter};
 pub use peer_rules::{PeerFault, PeerRules};
 pub use reason::{OTHER, Reason, ReasonCounters, RefusalCounters};

@@ -1,6 +1,129 @@
-//! Degradation of one core's store as it fills its share of the memory budget.
+//! What the stores of one core may take of the memory budget, and their degradation as they fill it.
 
-use aquatic_swarm::Intake;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aquatic_common::config::LimitsConfig;
+use aquatic_metrics::{CoreMetrics, Gauge, names};
+pub use aquatic_swarm::Intake;
+
+/// A store of torrents and peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// That of UDP and HTTP.
+    BitTorrent,
+    /// That of WebTorrent.
+    WebTorrent,
+}
+
+/// The memory that the stores of one core may take together, and what each of them takes.
+#[derive(Clone, Debug)]
+pub struct CoreBudget {
+    bytes: u64,
+    /// In the order of [`Store`].
+    used: Arc<[AtomicU64; 2]>,
+}
+
+impl CoreBudget {
+    /// A budget of bytes, of which nothing is used.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self { bytes, used: Arc::default() }
+    }
+
+    /// What the stores may take together, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Notes how many bytes a store takes. Returns how many all take.
+    pub fn note(&self, store: Store, bytes: u64) -> u64 {
+        if let Some(used) = self.used.get(store as usize) {
+            used.store(bytes, Ordering::Relaxed);
+        }
+        self.used.iter().map(|used| used.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// Steps of degradation and their labels in metrics.
+const STEPS: [(Degradation, &str); 3] = [
+    (Degradation::LargeTorrents, "large_torrents"),
+    (Degradation::OldPeers, "old_peers"),
+    (Degradation::NewPeers, "new_peers"),
+];
+
+/// The degradation of one store of a core, with its metrics.
+#[derive(Debug)]
+pub struct StoreDegradation {
+    core: usize,
+    store: Store,
+    budget: Option<CoreBudget>,
+    step: Degradation,
+    /// In the order of [`STEPS`].
+    gauges: [Gauge; 3],
+}
+
+impl StoreDegradation {
+    /// That of a store without a budget.
+    #[must_use]
+    pub fn new(core: usize, store: Store, metrics: &CoreMetrics) -> Self {
+        let swarms = match store {
+            Store::BitTorrent => names::BITTORRENT,
+            Store::WebTorrent => names::WEBTORRENT,
+        };
+        let gauge = |name| metrics.gauge(&names::DEGRADATION, &[("swarms", swarms), ("step", name)]);
+        let gauges = STEPS.map(|(_, name)| gauge(name));
+        Self { core, store, budget: None, step: Degradation::None, gauges }
+    }
+
+    /// Replaces the budget.
+    pub fn set_budget(&mut self, budget: Option<CoreBudget>) {
+        self.budget = budget;
+    }
+
+    /// What the store may take together with the others of its core, in bytes; `None` for no limit.
+    #[must_use]
+    pub fn budget(&self) -> Option<u64> {
+        self.budget.as_ref().map(CoreBudget::bytes)
+    }
+
+    /// The present step.
+    #[must_use]
+    pub fn step(&self) -> Degradation {
+        self.step
+    }
+
+    /// Compares the memory of all stores of the core with the budget, given what this one takes, and takes
+    /// the step that follows. Returns it if it is another one than before.
+    pub fn check(&mut self, bytes: u64) -> Option<Degradation> {
+        let budget = self.budget.as_ref()?;
+        let used = budget.note(self.store, bytes);
+        let step = self.step.next(used, budget.bytes());
+        if step == self.step {
+            return None;
+        }
+        let level = if step > self.step { log::Level::Warn } else { log::Level::Info };
+        let peers = match self.store {
+            Store::BitTorrent => "peers",
+            Store::WebTorrent => "WebTorrent peers",
+        };
+        log::log!(
+            level,
+            "core {}: torrents and peers take {} MiB of {} MiB ({}): {}",
+            self.core,
+            used >> 20,
+            budget.bytes() >> 20,
+            LimitsConfig::max_memory,
+            step.describe(peers)
+        );
+        self.step = step;
+        for (gauge, (begin, _)) in self.gauges.iter().zip(STEPS) {
+            gauge.set(u64::from(step >= begin));
+        }
+        Some(step)
+    }
+}
 
 /// What a store does without as its memory runs out. Each step includes the ones before. Announces are
 /// answered in all of them, and known peers are updated.
@@ -55,14 +178,16 @@ impl Degradation {
         }
     }
 
-    /// The consequence, for the log.
+    /// The consequence for peers of a kind, for the log.
     #[must_use]
-    pub fn describe(self) -> &'static str {
+    pub fn describe(self, peers: &str) -> String {
         match self {
-            Self::None => "peers are stored as configured again",
-            Self::LargeTorrents => "only the first two peers of a torrent are stored",
-            Self::OldPeers => "peers expire sooner, and only the first two of a torrent are stored",
-            Self::NewPeers => "no new peers are stored",
+            Self::None => format!("{peers} are stored as configured again"),
+            Self::LargeTorrents => format!("only the first two {peers} of a torrent are stored"),
+            Self::OldPeers => {
+                format!("{peers} expire sooner, and only the first two of a torrent are stored")
+            }
+            Self::NewPeers => format!("no new {peers} are stored"),
         }
     }
 }

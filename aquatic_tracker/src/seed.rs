@@ -15,6 +15,7 @@ use crate::access_list::{AccessListReloader, SharedAccessList};
 use crate::admission::Admission;
 use crate::expiry::ExpirySettings;
 use crate::interval::IntervalPolicy;
+use crate::memory::CoreBudget;
 use crate::peer_rules::PeerRules;
 use crate::stretch::Stretch;
 use crate::tracker::Tracker;
@@ -47,7 +48,8 @@ pub struct TrackerSeed {
     interval: IntervalPolicy,
     stretch: Stretch,
     expiry: ExpirySettings,
-    store_budget: Option<u64>,
+    /// What the stores of each core may take.
+    budgets: Option<Arc<[CoreBudget]>>,
     trackers: CoreStates<Tracker>,
 }
 
@@ -84,15 +86,21 @@ impl TrackerSeed {
                 interval: Duration::from_secs(settings.cleaning.interval.into()),
                 max_peer_age: settings.cleaning.max_peer_age,
             },
-            store_budget: None,
+            budgets: None,
             trackers: CoreStates::new(cores),
         }
     }
 
-    /// Bounds the memory that torrents and peers of each core may take, in bytes.
+    /// Bounds the memory that torrents and peers of each core may take.
     #[must_use]
-    pub fn with_store_budget(self, bytes: Option<u64>) -> Self {
-        Self { store_budget: bytes, ..self }
+    pub fn with_budgets(self, budgets: Option<Arc<[CoreBudget]>>) -> Self {
+        Self { budgets, ..self }
+    }
+
+    /// What the stores of each core may take, if it is bounded.
+    #[must_use]
+    pub fn budgets(&self) -> Option<Arc<[CoreBudget]>> {
+        self.budgets.clone()
     }
 
     /// Which core owns which torrent; listeners bind their sockets by it.
@@ -135,6 +143,6 @@ impl TrackerSeed {
             metrics,
         );
         tracker.set_stretch(self.stretch);
-        tracker.with_store_budget(self.store_budget)
+        tracker.with_budget(self.budgets.as_ref().and_then(|budgets| budgets.get(index).cloned()))
     }
 }

@@ -1,6 +1,6 @@
 //! The tracker's state on one core.
 
-use aquatic_common::config::{Limit, LimitsConfig};
+use aquatic_common::config::Limit;
 use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
@@ -13,7 +13,7 @@ use rand::rngs::SmallRng;
 
 use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
 use crate::interval::IntervalPolicy;
-use crate::memory::Degradation;
+use crate::memory::{CoreBudget, Degradation, Store, StoreDegradation};
 use crate::peer_rules::{PeerFault, PeerRules};
 use crate::replication::{DepartedCursor, Published, Publishing, remote_grace};
 use crate::requests::Requests;
@@ -37,9 +37,7 @@ pub struct Tracker {
     given_out: GivenOut,
     rng: SmallRng,
     counters: Counters,
-    /// Bytes that torrents and peers may take, if they are bounded.
-    store_budget: Option<u64>,
-    degradation: Degradation,
+    degradation: StoreDegradation,
     /// Peers added since memory was last checked.
     added: u32,
     requests: Requests,
@@ -108,19 +106,9 @@ struct Counters {
     completed: [Counter; 2],
     /// Torrents and peers: their maxima, and how many there are.
     limits: [(Gauge, Gauge); 2],
-    store_budget: Gauge,
-    /// In the order of [`DEGRADATIONS`].
-    degradation: [Gauge; 3],
     /// Averaged share of this core's time, in thousandths.
     busy: Gauge,
 }
-
-/// Steps of degradation and their labels in metrics.
-const DEGRADATIONS: [(Degradation, &str); 3] = [
-    (Degradation::LargeTorrents, "large_torrents"),
-    (Degradation::OldPeers, "old_peers"),
-    (Degradation::NewPeers, "new_peers"),
-];
 
 impl Counters {
     fn new(metrics: &CoreMetrics) -> Self {
@@ -142,14 +130,12 @@ impl Counters {
             ]
         });
         let completed = labels.map(|family| metrics.counter(&names::COMPLETED, &[SWARMS, family]));
-        let degradation = DEGRADATIONS.map(|(_, name)| metrics.gauge(&names::DEGRADATION, &[("step", name)]));
         let limits = ["limits.max_torrents", "limits.max_peers"].map(|limit| {
             let gauge = |metric| metrics.gauge(metric, &[("limit", limit)]);
             (gauge(&names::LIMIT), gauge(&names::LIMIT_IN_USE))
         });
-        let store_budget = metrics.gauge(&names::STORE_BUDGET, &[]);
         let busy = metrics.gauge(&names::CORE_BUSY, &[]);
-        Self { not_stored, faulty, swarms, completed, limits, store_budget, degradation, busy }
+        Self { not_stored, faulty, swarms, completed, limits, busy }
     }
 }
 
@@ -176,8 +162,7 @@ impl Tracker {
             given_out: GivenOut::default(),
             rng,
             counters: Counters::new(metrics),
-            store_budget: None,
-            degradation: Degradation::None,
+            degradation: StoreDegradation::new(index, Store::BitTorrent, metrics),
             added: 0,
             requests: Requests::default(),
             observing: None,
@@ -185,11 +170,11 @@ impl Tracker {
         }
     }
 
-    /// Bounds the memory that torrents and peers may take, in bytes.
+    /// Bounds the memory that torrents and peers may take, together with the other store of the core.
     #[must_use]
-    pub fn with_store_budget(self, bytes: Option<u64>) -> Self {
-        self.counters.store_budget.set(bytes.unwrap_or_default());
-        Self { store_budget: bytes, ..self }
+    pub fn with_budget(mut self, budget: Option<CoreBudget>) -> Self {
+        self.degradation.set_budget(budget);
+        self
     }
 
     /// The samples of this core's requests.
@@ -310,40 +295,24 @@ impl Tracker {
     /// follows. To be called several times a second; busy times call it by themselves.
     pub fn check_memory(&mut self) {
         self.added = 0;
-        let Some(budget) = self.store_budget else { return };
         let stats = self.shard.stats();
-        let used = stats.v4.bytes + stats.v6.bytes;
-        let step = self.degradation.next(used, budget);
-        if step == self.degradation {
-            return;
-        }
-        let level = if step > self.degradation { log::Level::Warn } else { log::Level::Info };
-        log::log!(
-            level,
-            "core {}: torrents and peers take {} MiB of {} MiB ({}): {}",
-            self.index,
-            used >> 20,
-            budget >> 20,
-            LimitsConfig::max_memory,
-            step.describe()
-        );
-        self.degradation = step;
-        self.shard.set_intake(step.intake());
-        for (gauge, (begin, _)) in self.counters.degradation.iter().zip(DEGRADATIONS) {
-            gauge.set(u64::from(step >= begin));
+        if let Some(step) = self.degradation.check(stats.v4.bytes + stats.v6.bytes) {
+            self.shard.set_intake(step.intake());
         }
     }
 
     /// What the store does without at present, for want of memory.
     #[must_use]
     pub fn degradation(&self) -> Degradation {
-        self.degradation
+        self.degradation.step()
     }
 
     /// Age in seconds at which peers are removed at present, given the configured one.
     #[must_use]
     pub fn max_peer_age(&self, configured: u32) -> u32 {
-        self.degradation.max_peer_age(configured, self.interval.longest().max(self.given_out.longest()))
+        self.degradation
+            .step()
+            .max_peer_age(configured, self.interval.longest().max(self.given_out.longest()))
     }
 
     /// Counts of a torrent that this core owns. Torrents that are not served look like unknown ones.

@@ -70,6 +70,7 @@ impl Benchmark {
             family: Family::V4,
             seeder: (number / (PEERS / self.size)).is_multiple_of(3),
             stopped: false,
+            may_be_added: true,
         }
     }
 

@@ -84,7 +84,8 @@ aquatic_common::settings! {
 aquatic_common::settings! {
     /// Limits of the store of WebTorrent peers. At a limit, announces are answered but new peers are not
     /// stored. Worst-case memory: 150 bytes per torrent plus 160 per peer, 24 per offer, and 160 per peer
-    /// whose id a second connection claims. The limits are divided evenly among the workers.
+    /// whose id a second connection claims. The limits are divided evenly among the workers. Less is stored
+    /// where limits.max_memory does not allow it.
     pub struct WsLimitsConfig, section "ws.limits" {
         /// Maximum number of torrents with at least one peer.
         pub max_torrents: u64 = 10_000_000, unit "torrents", in 1..=1_000_000_000;

@@ -5,13 +5,13 @@
 use std::net::IpAddr;
 use std::task::Waker;
 
-use aquatic_common::Family;
+use aquatic_common::{Family, InfoHash, PeerId, Seconds};
 use slab::Slab;
 
 use crate::config::WsConfig;
 use crate::frames::write_ping;
 use crate::labels::labels;
-use crate::memberships::{MembershipLimits, Memberships};
+use crate::memberships::{MembershipLimits, Memberships, TooMany};
 use crate::nodes::offers::NodeOffers;
 use crate::send_queue::{SendQueue, SendQueueLimits};
 use crate::swarm::{ConnectionId, Network};
@@ -211,13 +211,29 @@ pub(crate) struct Connections {
     now: Tick,
     generation: u32,
     slots: Slab<Connection>,
+    /// Bytes that all send queues may have together, if they are bounded.
+    max_unsent: Option<usize>,
+    /// Bytes in all send queues. Brought up to date by each tick, and kept so in between.
+    unsent: usize,
+    /// Memory of all memberships in bytes, likewise.
+    membership_bytes: usize,
     /// Slot of the connection whose task is running, which needs no wake-up.
     current: Option<u32>,
 }
 
 impl Connections {
     pub(crate) fn new(core: u16, limits: ConnectionLimits) -> Self {
-        Self { core, limits, now: 0, generation: 0, slots: Slab::new(), current: None }
+        Self {
+            core,
+            limits,
+            now: 0,
+            generation: 0,
+            slots: Slab::new(),
+            max_unsent: None,
+            unsent: 0,
+            membership_bytes: 0,
+            current: None,
+        }
     }
 
     pub(crate) fn limits(&self) -> &ConnectionLimits {
@@ -227,6 +243,51 @@ impl Connections {
     /// Replaces the limits, also those of open connections. These keep what they have beyond them.
     pub(crate) fn set_limits(&mut self, limits: ConnectionLimits) {
         self.limits = limits;
+    }
+
+    /// Bounds the bytes that all send queues may have together.
+    pub(crate) fn set_max_unsent(&mut self, bytes: Option<usize>) {
+        self.max_unsent = bytes;
+    }
+
+    /// Memory of what connections have announced, in bytes.
+    pub(crate) fn membership_bytes(&self) -> usize {
+        self.membership_bytes
+    }
+
+    /// Records that a connection has announced a peer, unless a limit is reached or it is a new one and none
+    /// may be added. Returns whether it is recorded.
+    pub(crate) fn join(
+        &mut self,
+        id: ConnectionId,
+        peer: (InfoHash, PeerId),
+        now: Seconds,
+        may_be_added: bool,
+    ) -> Result<bool, TooMany> {
+        let limits = self.limits.memberships;
+        let Some(connection) = self.get(id) else { return Ok(true) };
+        let memberships = &mut connection.memberships;
+        if !may_be_added && !memberships.contains(&peer) {
+            return Ok(false);
+        }
+        let before = memberships.bytes();
+        let joined = memberships.join(peer, now, limits);
+        let added = memberships.bytes().saturating_sub(before);
+        self.membership_bytes += added;
+        joined.map(|()| true)
+    }
+
+    /// Limits of each send queue at present. Once half of what all may have is used, each may have an even
+    /// share of the other half, so that slow receivers leave room for the replies to others.
+    fn send_queue_limits(&self) -> SendQueueLimits {
+        let limits = self.limits.send_queue;
+        match self.max_unsent {
+            Some(all) if self.unsent > all / 2 => SendQueueLimits {
+                max_bytes: limits.max_bytes.min(all / 2 / self.slots.len().max(1)),
+                ..limits
+            },
+            Some(_) | None => limits,
+        }
     }
 
     /// Adds a connection.
@@ -260,6 +321,10 @@ impl Connections {
     pub(crate) fn close(&mut self, id: ConnectionId) -> Option<Connection> {
         self.get(id)?;
         let closed = self.slots.try_remove(id.slot as usize);
+        if let Some(closed) = &closed {
+            self.unsent = self.unsent.saturating_sub(closed.send_queue.len());
+            self.membership_bytes = self.membership_bytes.saturating_sub(closed.memberships.bytes());
+        }
         if self.slots.is_empty() {
             self.slots.shrink_to_fit();
         }
@@ -284,7 +349,7 @@ impl Connections {
         length: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Family, QueueError> {
-        let pushed = self.push_within(self.limits.send_queue, id, length, write);
+        let pushed = self.push_within(self.send_queue_limits(), id, length, write);
         if pushed == Err(QueueError::Full)
             && let Some(connection) = self.get(id)
         {
@@ -303,7 +368,7 @@ impl Connections {
         length: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Family, QueueError> {
-        self.push_within(self.limits.send_queue.for_relays(), id, length, write)
+        self.push_within(self.send_queue_limits().for_relays(), id, length, write)
     }
 
     fn push_within(
@@ -322,11 +387,15 @@ impl Connections {
         if connection.send_queue.is_empty() {
             connection.blocked_since = now;
         }
+        let before = connection.send_queue.len();
         connection.send_queue.push(write);
+        let added = connection.send_queue.len() - before;
         if current != Some(id.slot) {
             connection.wake();
         }
-        Ok(connection.family)
+        let family = connection.family;
+        self.unsent += added;
+        Ok(family)
     }
 
     /// Records that data was received, after which a message is incomplete or not.
@@ -382,12 +451,15 @@ impl Connections {
     pub(crate) fn data_sent(&mut self, id: ConnectionId, bytes: usize) {
         let now = self.now;
         if let Some(connection) = self.get(id) {
+            let before = connection.send_queue.len();
             connection.send_queue.advance(bytes);
+            let sent = before - connection.send_queue.len();
             connection.blocked_since = now;
             // With more queued than the socket takes at once, progress shows that the client receives.
             if connection.probe_sent.is_some() && !connection.send_queue.is_empty() {
                 connection.probe_sent = Some(now);
             }
+            self.unsent = self.unsent.saturating_sub(sent);
         }
     }
 
@@ -430,7 +502,10 @@ impl Connections {
         self.now += 1;
         let (now, limits) = (self.now, self.limits);
         let mut throttled = 0;
+        (self.unsent, self.membership_bytes) = (0, 0);
         for (_, connection) in &mut self.slots {
+            self.unsent += connection.send_queue.len();
+            self.membership_bytes += connection.memberships.bytes();
             if connection.end.is_some() {
                 continue;
             }
@@ -483,161 +558,4 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn connections() -> Connections {
-        let mut config = WsConfig::default();
-        config.client.max_unsent_bytes = 1000;
-        config.client.max_message_rate = 2;
-        config.client.max_message_burst = 5;
-        Connections::new(3, ConnectionLimits::new(&config))
-    }
-
-    fn tick(connections: &mut Connections, times: u32) {
-        (0..times).for_each(|_| {
-            connections.tick();
-        });
-    }
-
-    #[test]
-    fn an_id_is_not_reused() {
-        let mut connections = connections();
-        let first = connections.open(Family::V4);
-        assert!(connections.close(first).is_some());
-        let second = connections.open(Family::V6);
-        assert_eq!((first.slot, second.core), (second.slot, 3));
-        assert!(connections.get(first).is_none() && connections.close(first).is_none());
-        assert_eq!(
-            connections.push(first, 1, |_| panic!("the connection has ended")),
-            Err(QueueError::Closed)
-        );
-        assert_eq!(connections.push(second, 1, |out| out.push(1)), Ok(Family::V6));
-    }
-
-    #[test]
-    fn a_silent_client_is_pinged_and_then_disconnected() {
-        let mut connections = connections();
-        let id = connections.open(Family::V4);
-        tick(&mut connections, 37);
-        assert!(connections.get(id).unwrap().send_queue.is_empty());
-        tick(&mut connections, 1);
-        assert_eq!(connections.get(id).unwrap().send_queue.unsent(), [0x89, 0]);
-        connections.data_sent(id, 2);
-        tick(&mut connections, 37);
-        assert_eq!(connections.get(id).unwrap().end, None);
-        connections.data_received(id, false);
-        tick(&mut connections, 38);
-        connections.data_sent(id, 2);
-        tick(&mut connections, 37);
-        assert_eq!(connections.get(id).unwrap().end, None);
-        tick(&mut connections, 1);
-        assert_eq!(connections.get(id).unwrap().end, Some(End::Silent));
-    }
-
-    #[test]
-    fn a_probe_must_be_answered() {
-        let mut connections = connections();
-        let (dead, alive) = (connections.open(Family::V4), connections.open(Family::V4));
-        for id in [dead, alive] {
-            connections.probe(id);
-            assert_eq!(connections.get(id).unwrap().send_queue.unsent(), [0x89, 0]);
-            connections.probe(id);
-            connections.data_sent(id, 2);
-            assert!(connections.get(id).unwrap().send_queue.is_empty(), "one ping is enough");
-        }
-        connections.data_received(alive, false);
-        let slow = connections.open(Family::V4);
-        connections.push(slow, 100, |out| out.resize(100, 0)).unwrap();
-        connections.probe(slow);
-        for _ in 0..=PROBE_TIMEOUT {
-            connections.data_sent(slow, 1);
-            tick(&mut connections, 1);
-        }
-        assert_eq!(connections.get(dead).unwrap().end, Some(End::ProbeFailed));
-        assert_eq!(connections.get(alive).unwrap().end, None);
-        assert_eq!(connections.get(slow).unwrap().end, None, "the client receives what precedes the ping");
-    }
-
-    #[test]
-    fn connections_that_exceed_a_time_limit_end() {
-        let mut connections = connections();
-        let (slow, blocked) = (connections.open(Family::V4), connections.open(Family::V4));
-        connections.data_received(slow, true);
-        connections.push(blocked, 1, |out| out.push(1)).unwrap();
-        tick(&mut connections, 6);
-        connections.data_received(slow, true);
-        tick(&mut connections, 5);
-        assert_eq!(connections.get(slow).unwrap().end, Some(End::SlowSender), "although bytes keep arriving");
-        tick(&mut connections, 20);
-        assert_eq!(connections.get(blocked).unwrap().end, Some(End::SlowReceiver));
-        let idle = connections.open(Family::V4);
-        for _ in 0..601 {
-            connections.data_received(idle, false);
-            tick(&mut connections, 1);
-        }
-        assert_eq!(connections.get(idle).unwrap().end, Some(End::NoAnnounce));
-    }
-
-    #[test]
-    fn a_full_queue_ends_the_connection_unless_relays_filled_it() {
-        let mut connections = connections();
-        let id = connections.open(Family::V4);
-        assert!(connections.push_relay(id, 750, |out| out.resize(750, 0)).is_ok());
-        for _ in 0..100 {
-            assert_eq!(connections.push_relay(id, 1, |_| panic!("the queue is full")), Err(QueueError::Full));
-        }
-        assert!(connections.push(id, 250, |out| out.resize(1000, 0)).is_ok());
-        assert_eq!(connections.get(id).unwrap().end, None);
-        assert_eq!(connections.push(id, 1, |_| panic!("the queue is full")), Err(QueueError::Full));
-        assert_eq!(connections.get(id).unwrap().end, Some(End::SendQueueFull));
-    }
-
-    #[test]
-    fn reading_stops_while_many_requests_are_pending() {
-        let mut connections = connections();
-        let id = connections.open(Family::V4);
-        (0..MAX_PENDING_REQUESTS).for_each(|_| connections.request_sent(id));
-        assert!(!connections.get(id).unwrap().may_read());
-        connections.response_received(id);
-        assert!(connections.get(id).unwrap().may_read());
-        connections.request_sent(id);
-        assert_eq!(connections.tick(), 0, "this is not the rate limit");
-        assert!(connections.get(id).unwrap().may_read(), "lost responses do not block reading");
-    }
-
-    #[test]
-    fn messages_are_read_at_the_configured_rate() {
-        let mut connections = connections();
-        let id = connections.open(Family::V4);
-        let read = |connections: &mut Connections| {
-            let mut count = 0;
-            while connections.get(id).unwrap().may_read() {
-                connections.frame_received(id, true);
-                count += 1;
-            }
-            count
-        };
-        assert_eq!(read(&mut connections), 5);
-        tick(&mut connections, 1);
-        assert_eq!(read(&mut connections), 2);
-        tick(&mut connections, 100);
-        assert_eq!(read(&mut connections), 5);
-    }
-
-    #[test]
-    fn frames_that_complete_no_message_count_and_end_the_connection() {
-        let mut connections = connections();
-        let id = connections.open(Family::V4);
-        for _ in 0..3 {
-            (0..MAX_FRAMES_PER_MESSAGE).for_each(|_| connections.frame_received(id, false));
-            connections.frame_received(id, true);
-        }
-        assert_eq!(connections.get(id).unwrap().end, None);
-        assert!(!connections.get(id).unwrap().may_read(), "all frames count against the rate");
-        (0..MAX_FRAMES_PER_MESSAGE).for_each(|_| connections.frame_received(id, false));
-        assert_eq!(connections.get(id).unwrap().end, None);
-        connections.frame_received(id, false);
-        assert_eq!(connections.get(id).unwrap().end, Some(End::FrameFlood));
-    }
-}
+mod tests;

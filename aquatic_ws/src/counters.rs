@@ -153,7 +153,7 @@ pub(crate) struct Counters {
     pub(crate) rate_limiting: Gauge,
     pub(crate) forwarded: Counter,
     /// By family and limit.
-    not_stored: [[Counter; Limit::WEBTORRENT.len()]; 2],
+    not_stored: [[Counter; Limit::ALL.len()]; 2],
     pub(crate) offers_evicted: Counter,
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
@@ -206,7 +206,7 @@ impl Counters {
             above_in_dry_run: plain(&names::RATE_LIMIT_DRY_RUN),
             rate_limiting: metrics.gauge(&names::RATE_LIMITING, &[PROTOCOL]),
             forwarded: plain(&names::FORWARDED),
-            not_stored: Family::ALL.map(|family| Limit::WEBTORRENT.map(|limit| not_stored(family, limit))),
+            not_stored: Family::ALL.map(|family| Limit::ALL.map(|limit| not_stored(family, limit))),
             offers_evicted: plain(&names::OFFERS_FORGOTTEN),
             received: metrics.counter(&names::RECEIVED_BYTES, &[PROTOCOL, BOTH_FAMILIES]),
             sent: metrics.counter(&names::SENT_BYTES, &[PROTOCOL, BOTH_FAMILIES]),

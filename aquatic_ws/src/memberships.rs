@@ -71,6 +71,11 @@ impl Memberships {
         }
     }
 
+    /// Returns the memory in bytes, without the overhead of the allocator.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+    }
+
     /// Returns whether the connection has announced a peer.
     pub(crate) fn contains(&self, peer: &(InfoHash, PeerId)) -> bool {
         self.find(peer).is_ok()

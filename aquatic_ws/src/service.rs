@@ -13,7 +13,9 @@ use aquatic_net::proxy::{Client, ForwardedHeaders};
 use aquatic_net::tcp::Connection;
 use aquatic_runtime::{Core, Outbox, Secrets};
 use aquatic_tracker::requests;
-use aquatic_tracker::{Admission, Forward, SharedAccessList, TopTorrents, expiry};
+use aquatic_tracker::{
+    Admission, CoreBudget, Forward, SharedAccessList, Store, StoreDegradation, TopTorrents, expiry,
+};
 use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
 use crate::config::WsConfig;
@@ -44,6 +46,10 @@ pub struct WsSeed {
     source_rules: SourceRules,
     counts_clients: bool,
     log_requests: u32,
+    /// What the stores of each core may take.
+    budgets: Option<Arc<[CoreBudget]>>,
+    /// Bytes that the send queues of a core may have together.
+    max_unsent: Option<usize>,
 }
 
 impl WsSeed {
@@ -69,6 +75,8 @@ impl WsSeed {
             source_rules: SourceRules::default(),
             counts_clients: false,
             log_requests: 0,
+            budgets: None,
+            max_unsent: None,
         }
     }
 }
@@ -92,6 +100,18 @@ impl WsSeed {
         Self { log_requests, ..self }
     }
 
+    /// Bounds the memory of what each core stores, and the bytes that its clients have not received yet.
+    #[must_use]
+    pub fn with_memory(mut self, budgets: Option<Arc<[CoreBudget]>>, max_unsent: Option<usize>) -> Self {
+        let bytes = budgets.iter().flat_map(|budgets| budgets.iter()).map(CoreBudget::bytes).sum::<u64>();
+        if budgets.is_some() {
+            let offers = bytes / OFFERS_SHARE / OFFER_BYTES;
+            let limits = &mut self.config.limits;
+            limits.max_waiting_offers = limits.max_waiting_offers.min(offers);
+        }
+        Self { budgets, max_unsent, ..self }
+    }
+
     /// Returns the tracker of one core, without connections. `forward` is its way to the other cores.
     #[must_use]
     pub fn tracker<F: Forward<ForwardedBatch>>(
@@ -101,12 +121,22 @@ impl WsSeed {
         forward: F,
     ) -> Tracker<F> {
         let counters = Counters::new(metrics).counting_clients(metrics, self.counts_clients);
-        let mut tracker = Tracker::new(&self.config, (core, self.steering), self.keys, counters, forward);
+        let degradation = StoreDegradation::new(core, Store::WebTorrent, metrics);
+        let counted = (counters, degradation);
+        let mut tracker = Tracker::new(&self.config, (core, self.steering), self.keys, counted, forward);
+        let budget = self.budgets.as_ref().and_then(|budgets| budgets.get(core).cloned());
+        tracker.bound_memory(budget, self.max_unsent);
         tracker.set_source_rules(self.source_rules.clone());
         tracker.requests().log_one_of(self.log_requests);
         tracker
     }
 }
+
+/// What pending offers may take of the memory budget: one in so many bytes.
+const OFFERS_SHARE: u64 = 10;
+
+/// Memory of a pending offer, at most.
+const OFFER_BYTES: u64 = 24;
 
 /// WebTorrent tracker of one core.
 pub struct WsTracker {

@@ -32,6 +32,7 @@ fn announce_of(number: u32, network: u32) -> Announce {
         family: Family::V4,
         seeder: false,
         stopped: false,
+        may_be_added: true,
     }
 }
 

@@ -334,6 +334,7 @@ impl World {
             family: Family::ALL[self.rng.random_range(0..2)],
             seeder: self.rng.random_range(0..3) == 0,
             stopped: self.rng.random_range(0..8) == 0,
+            may_be_added: true,
         };
         let offers: Vec<OfferDigest> =
             (0..self.rng.random_range(0..12)).map(|at| OfferDigest(self.next_offer + at)).collect();
@@ -512,6 +513,7 @@ impl Browser {
             family: Family::V4,
             seeder: false,
             stopped: false,
+            may_be_added: true,
         };
         let offers: Vec<OfferDigest> = offers.iter().copied().map(OfferDigest).collect();
         let mut receivers = Vec::new();
@@ -583,6 +585,7 @@ fn a_peer_that_alternates_between_roles_is_counted_once() {
             family: Family::V4,
             seeder,
             stopped: false,
+            may_be_added: true,
         };
         swarms.announce(&announce, &[], Seconds(0), &mut SmallRng::seed_from_u64(1), &mut Vec::new()).counts
     };

@@ -113,7 +113,7 @@ fn a_subcommand_prints_the_sections_that_it_reads() {
     assert_eq!(sections(Mode::Udp), with(&["protocol", "cleaning", "limits", "udp"]));
     let http = ["acme", "connections", "proxies", "protocol", "cleaning", "limits", "http"];
     assert_eq!(sections(Mode::Http), with(&http));
-    assert_eq!(sections(Mode::Ws), with(&["acme", "connections", "proxies", "ws"]));
+    assert_eq!(sections(Mode::Ws), with(&["acme", "connections", "proxies", "limits", "ws"]));
     assert_eq!(sections(Mode::All), with(&[&http[..], &["udp", "ws"]].concat()));
 }
 

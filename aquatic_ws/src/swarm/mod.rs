@@ -104,6 +104,8 @@ pub struct Announce {
     pub seeder: bool,
     /// Whether the peer leaves the swarm.
     pub stopped: bool,
+    /// Whether the peer may be added, as far as its connection is concerned.
+    pub may_be_added: bool,
 }
 
 /// Result of an announce.

@@ -2,12 +2,12 @@
 
 mod replication;
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{InfoHash, PeerId, Seconds};
-use aquatic_tracker::{Completions, TopTorrents};
+use aquatic_tracker::{Completions, Intake, TopTorrents};
 use indexmap::IndexMap;
 use rand::Rng;
 use siphasher::sip::SipHasher13;
@@ -40,6 +40,8 @@ impl BuildHasher for Keyed {
 #[derive(Debug)]
 pub struct Swarms {
     limits: SwarmLimits,
+    /// Which new peers are stored, as far as memory allows.
+    intake: Intake,
     hasher: SipHasher13,
     torrents: IndexMap<InfoHash, Torrent, Keyed>,
     /// Pending claimants of peers, which have [`Peer::has_claimant`] set.
@@ -115,6 +117,7 @@ impl Swarms {
         let hasher = SipHasher13::new_with_key(&key);
         Self {
             limits,
+            intake: Intake::All,
             hasher,
             torrents: IndexMap::with_hasher(Keyed(hasher)),
             claimants: IndexMap::with_hasher(Keyed(hasher)),
@@ -142,6 +145,11 @@ impl Swarms {
     /// stored until enough others have left or expired. The limits of offers stay.
     pub fn set_limits(&mut self, limits: SwarmLimits) {
         self.limits = limits;
+    }
+
+    /// Changes which new peers are stored.
+    pub fn set_intake(&mut self, intake: Intake) {
+        self.intake = intake;
     }
 
     /// Stores, updates or removes the announcing peer, and samples a receiver for each of its offers, as long
@@ -194,6 +202,9 @@ impl Swarms {
                 if before.connection.is_remote() && !self.may_move(torrent, &before, &registration) {
                     return (Some(torrent), Outcome::LimitReached(Limit::PeersPerAddress), None);
                 }
+                if !self.may_claim(announce) {
+                    return (Some(torrent), Outcome::LimitReached(Limit::Memory), None);
+                }
                 // A connection of this node precedes those of others.
                 let (holder, claimant) = if before.connection.is_remote() {
                     (registration, before)
@@ -201,6 +212,7 @@ impl Swarms {
                     (before, registration)
                 };
                 self.torrents[torrent].peer_mut(at).has_claimant = true;
+                make_room(&mut self.claimants);
                 self.claimants.insert((announce.info_hash, announce.peer_id), claimant);
                 if holder.connection != announce.connection {
                     return (Some(torrent), Outcome::Contested(holder.connection), Some(at));
@@ -216,7 +228,12 @@ impl Swarms {
             }
             return (Some(torrent), Outcome::Stored, Some(at));
         }
-        match self.add(torrent, (announce.info_hash, announce.peer_id), registration) {
+        let added = if announce.may_be_added {
+            self.add(torrent, (announce.info_hash, announce.peer_id), registration)
+        } else {
+            Err(Limit::Memory)
+        };
+        match added {
             Ok((torrent, at)) => {
                 self.note_present(torrent, at);
                 (Some(torrent), Outcome::Stored, Some(at))
@@ -233,7 +250,10 @@ impl Swarms {
         registration: Registration,
     ) -> Result<(usize, usize), Limit> {
         self.check_limits(torrent, registration.network)?;
-        let torrent = torrent.unwrap_or_else(|| self.torrents.insert_full(info_hash, Torrent::default()).0);
+        let torrent = torrent.unwrap_or_else(|| {
+            make_room(&mut self.torrents);
+            self.torrents.insert_full(info_hash, Torrent::default()).0
+        });
         *self.peers.of(&registration) += 1;
         let swarm = &mut self.torrents[torrent];
         let before = swarm.heap_bytes();
@@ -242,9 +262,22 @@ impl Swarms {
         Ok((torrent, at))
     }
 
+    /// Whether memory allows to note that a connection claims the peer id of another one.
+    fn may_claim(&self, announce: &Announce) -> bool {
+        let is_noted = || self.claimants.contains_key(&(announce.info_hash, announce.peer_id));
+        announce.may_be_added && (self.intake != Intake::Nothing || is_noted())
+    }
+
     fn check_limits(&self, torrent: Option<usize>, network: Network) -> Result<(), Limit> {
         let in_torrent = torrent.map_or(0, |at| self.torrents[at].len());
-        if in_torrent >= self.limits.max_peers_per_torrent {
+        let has_memory = match self.intake {
+            Intake::All => true,
+            Intake::SmallTorrents => in_torrent < 2,
+            Intake::Nothing => false,
+        };
+        if !has_memory {
+            Err(Limit::Memory)
+        } else if in_torrent >= self.limits.max_peers_per_torrent {
             Err(Limit::PeersPerTorrent)
         } else if self.peers.total() >= self.limits.max_peers {
             Err(Limit::Peers)
@@ -603,6 +636,14 @@ fn is_over(
             replication.is_over(registration.connection, age, max_peer_age)
         }
         _ => age > max_peer_age,
+    }
+}
+
+/// Makes room for another entry. A map grows by an eighth, not to twice its size, which a memory budget may
+/// not have.
+fn make_room<K: Hash + Eq, V, S: BuildHasher>(map: &mut IndexMap<K, V, S>) {
+    if map.len() == map.capacity() {
+        map.reserve_exact((map.len() / 8).max(8));
     }
 }
 

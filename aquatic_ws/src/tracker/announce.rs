@@ -49,23 +49,26 @@ fn admit(
     context.admission.check(AdmissionRequest::of(&info_hash)).map_err(Refusal::NotAdmitted)?;
     tracker.counters.drop_relays(RelayDrop::BadOffer, message.bad_offers);
     let stopped = event == AnnounceEvent::Stopped;
-    let limits = tracker.connections.limits().memberships;
-    let mut network = Network::UNKNOWN;
+    let peer = (info_hash, peer_id);
+    let (mut network, mut may_be_added) = (Network::UNKNOWN, tracker.stores_new_peers());
     if let Some(connection) = tracker.connections.get(from) {
         network = connection.network;
-        let peer = (info_hash, peer_id);
         if stopped {
             connection.memberships.leave(&peer);
-        } else {
-            connection.memberships.join(peer, context.now, limits).map_err(|limit| match limit {
-                TooMany::Peers => Refusal::ConnectionPeers,
-                TooMany::PeersPerTorrent => Refusal::ConnectionTorrentPeers,
-                TooMany::PeerIds => Refusal::ConnectionPeerIds,
-            })?;
         }
     }
+    if !stopped {
+        let joined = tracker.connections.join(from, peer, context.now, may_be_added);
+        may_be_added = joined.map_err(|limit| match limit {
+            TooMany::Peers => Refusal::ConnectionPeers,
+            TooMany::PeersPerTorrent => Refusal::ConnectionTorrentPeers,
+            TooMany::PeerIds => Refusal::ConnectionPeerIds,
+        })?;
+        tracker.note_joined();
+    }
     let seeder = message.is_seeder() && event != AnnounceEvent::Paused;
-    Ok(swarm::Announce { info_hash, peer_id, connection: from, network, family, seeder, stopped })
+    let connection = from;
+    Ok(swarm::Announce { info_hash, peer_id, connection, network, family, seeder, stopped, may_be_added })
 }
 
 /// Applies an announce on this core, or forwards it to the owner of the torrent.

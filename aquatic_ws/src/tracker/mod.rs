@@ -28,7 +28,10 @@ use aquatic_common::{Family, InfoHash, PeerId, RateEvent, Seconds, SourceLimit, 
 use aquatic_runtime::channel::OutboxFull;
 use aquatic_tracker::forward::take;
 use aquatic_tracker::requests::{self, Requests};
-use aquatic_tracker::{Admission, Forward, Gather, IntervalPolicy, NotAdmitted, OwnerParts, Reason};
+use aquatic_tracker::{
+    Admission, CoreBudget, Forward, Gather, Intake, IntervalPolicy, NotAdmitted, OwnerParts, Reason,
+    StoreDegradation,
+};
 use aquatic_ws_protocol::{Action, ClientMessage, FailureReply, Limits, OfferId, Refused};
 use rand::rngs::SmallRng;
 use siphasher::sip::SipHasher13;
@@ -118,6 +121,9 @@ fn interval(config: &WsConfig) -> IntervalPolicy {
     IntervalPolicy { interval: config.peer_announce_interval, jitter: config.announce_interval_jitter }
 }
 
+/// Announces after which memory is looked at, at the latest: half a megabyte of new peers.
+const ANNOUNCES_PER_CHECK: u32 = 2048;
+
 /// One core of the tracker. `F` is its way to the other cores.
 pub struct Tracker<F> {
     interval: IntervalPolicy,
@@ -135,6 +141,9 @@ pub struct Tracker<F> {
     refused: Option<&'static str>,
     router: Router<F>,
     swarms: Swarms,
+    degradation: StoreDegradation,
+    /// Announces since memory was last checked.
+    unchecked: u32,
     scrapes: Gather<WaitingScrape, Counts>,
     offer_hasher: SipHasher13,
     /// Messages to other nodes; `None` without a cluster.
@@ -156,7 +165,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         config: &WsConfig,
         (core, steering): (usize, Steering),
         keys: Keys,
-        counters: Counters,
+        (counters, degradation): (Counters, StoreDegradation),
         forward: F,
     ) -> Self {
         Self {
@@ -170,6 +179,8 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
             requests: Requests::default(),
             refused: None,
             swarms: Swarms::new(config.swarm_limits(steering.cores()), keys.swarms),
+            degradation,
+            unchecked: 0,
             router: Router::new(core, steering, forward),
             scrapes: Gather::default(),
             offer_hasher: SipHasher13::new_with_key(&keys.offers),
@@ -193,9 +204,37 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         }
     }
 
-    /// Returns the maximum age of peers in seconds.
+    /// Returns the age in seconds at which peers are removed at present.
     pub(crate) fn max_peer_age(&self) -> u32 {
-        self.max_peer_age
+        self.degradation.step().max_peer_age(self.max_peer_age, self.interval.longest())
+    }
+
+    /// Bounds the memory of what is stored, and of what all connections have not received yet, in bytes.
+    pub(crate) fn bound_memory(&mut self, budget: Option<CoreBudget>, max_unsent: Option<usize>) {
+        self.degradation.set_budget(budget);
+        self.connections.set_max_unsent(max_unsent);
+    }
+
+    /// Whether memory allows that any new peer is stored.
+    fn stores_new_peers(&self) -> bool {
+        self.degradation.step().intake() != Intake::Nothing
+    }
+
+    /// Notes that a peer was announced, which may be a new one, and looks at memory now and then.
+    fn note_joined(&mut self) {
+        self.unchecked += 1;
+        if self.unchecked >= ANNOUNCES_PER_CHECK {
+            self.check_memory();
+        }
+    }
+
+    /// Compares the memory of what is stored with the budget, and stores what it allows from now on.
+    fn check_memory(&mut self) {
+        self.unchecked = 0;
+        let bytes = self.swarms.stats().bytes + self.connections.membership_bytes();
+        if let Some(step) = self.degradation.check(bytes as u64) {
+            self.swarms.set_intake(step.intake());
+        }
     }
 
     /// Returns the samples of the messages of this core.
@@ -461,6 +500,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         for WaitingScrape { connection, .. } in self.scrapes.expire(time) {
             self.refuse(connection, Action::Scrape, None, Refusal::Timeout);
         }
+        self.check_memory();
         self.counters.report(&self.swarms.stats(), self.scrapes.len());
     }
 }

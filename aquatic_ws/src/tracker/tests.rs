@@ -9,8 +9,8 @@ use aquatic_common::config::{AccessListConfig, Limit};
 use aquatic_common::load_table::Allowance;
 use aquatic_metrics::names::{self, Metric};
 use aquatic_metrics::{Registry, Sample};
-use aquatic_tracker::SharedAccessList;
 use aquatic_tracker::gather::RESPONSE_DEADLINE;
+use aquatic_tracker::{SharedAccessList, Store};
 use aquatic_ws_protocol::{Answer, Description, TrackerMessage};
 use rand::{RngExt, SeedableRng};
 
@@ -37,9 +37,10 @@ impl Cores {
         let keys = Keys { swarms: [1; 16], offers: [2; 16], sources: [3; 16] };
         let network = Network::<ForwardedBatch>::default();
         let tracker = |core| {
-            let (counters, link) =
-                (Counters::new(&registry.core(core)), Link { core, network: Rc::clone(&network) });
-            Tracker::new(&WsConfig::default(), (core, steering), keys, counters, link)
+            let (metrics, link) = (registry.core(core), Link { core, network: Rc::clone(&network) });
+            let degradation = StoreDegradation::new(core, Store::WebTorrent, &metrics);
+            let counted = (Counters::new(&metrics), degradation);
+            Tracker::new(&WsConfig::default(), (core, steering), keys, counted, link)
         };
         Self {
             trackers: (0..CORES).map(tracker).collect(),
@@ -439,4 +440,5 @@ fn messages_of_a_source_are_limited_over_all_its_connections() {
     assert_eq!(tracker.counters.rate_limiting.get(), 1);
 }
 
+mod memory;
 mod nodes;

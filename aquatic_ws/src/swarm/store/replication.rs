@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use aquatic_common::{InfoHash, PeerId, Seconds};
 
 use super::super::{Applied, Change, ChangeKind, ConnectionId, Limit, NodeNumber, Registration};
-use super::{Cursor, Swarms};
+use super::{Cursor, Swarms, make_room};
 use crate::swarm::torrent::Peer;
 
 /// Maximum number of changes that wait to be published, about 5 MiB. Further ones are dropped, and all peers
@@ -341,6 +341,7 @@ impl Swarms {
             return Applied::Claims(None);
         }
         peer.has_claimant = true;
+        make_room(&mut self.claimants);
         self.claimants.insert(key, registration);
         let is_new = claimant != Some(registration.connection);
         Applied::Claims((is_new && !holder.is_remote()).then_some(holder))

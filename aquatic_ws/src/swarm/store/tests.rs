@@ -31,6 +31,7 @@ fn invariants_hold_while_swarms_grow_and_shrink() {
             family: Family::V6,
             seeder: rng.random_range(0..3) == 0,
             stopped: rng.random_range(0..10) < if leaving { 9 } else { 1 },
+            may_be_added: true,
         };
         let offers = [OfferDigest(step); 8];
         let offers = &offers[..rng.random_range(0..=8)];
@@ -57,8 +58,16 @@ fn peers_expire_within_two_passes_whatever_happens_meanwhile() {
         } else {
             let (family, seeder) = (Family::V4, rng.random());
             let network = Network::from_bits(u32::from(number % 3) << 30);
-            let announce =
-                Announce { info_hash, peer_id, connection, network, family, seeder, stopped: false };
+            let announce = Announce {
+                info_hash,
+                peer_id,
+                connection,
+                network,
+                family,
+                seeder,
+                stopped: false,
+                may_be_added: true,
+            };
             swarms.announce(&announce, &[OfferDigest(1)], now, &mut rng, &mut Vec::new());
         }
         if swarms.expire(now, MAX_AGE, rng.random_range(0..12)).pass_ended {
@@ -93,6 +102,7 @@ fn memory_is_released_with_the_peers() {
             family: Family::V4,
             seeder: number.is_multiple_of(2),
             stopped,
+            may_be_added: true,
         }
     };
     let mut all = |swarms: &mut Swarms, stopped, range: std::ops::Range<u32>| {

@@ -43,6 +43,7 @@ fn announce_of(peer: u8, slot: u32, seeder: bool) -> Announce {
         family: Family::V4,
         seeder,
         stopped: false,
+        may_be_added: true,
     }
 }
 
