@@ -7,7 +7,7 @@ use aquatic_ws_protocol::{ClientMessage, Scrape};
 use socket2::SockRef;
 
 use crate::client::{Client, Got, Plain, peer, request, start, tcp};
-use crate::support::{Tracker, metric, torrent};
+use crate::support::{Tracker, eventually, metric, torrent};
 
 impl Plain {
     /// Returns the number of offers that have come before the reply to a scrape.
@@ -98,6 +98,36 @@ fn at_a_limit_of_the_tracker_it_still_answers() {
     assert_eq!(clients[0].next().offer().0, peer(3));
     let (from, id) = clients[1].next().offer();
     clients[1].answer(torrent(1), peer(2), from, &id);
+}
+
+/// The store of a core has 2 MiB here: the least.
+#[test]
+fn memory_is_bounded_and_announces_are_answered_all_the_time() {
+    const LIMITS: [&str; 3] = ["limits.max_memory=16MiB", "workers=1", "ws.client.max_message_rate=0"];
+    const PEERS: u32 = 1000;
+    let (mut tracker, metric) = start_with_metrics(&LIMITS);
+    let mut numbers = 0..;
+    for _ in 0..20 {
+        let mut client = Plain::connect(tracker.address());
+        for number in numbers.by_ref().take(PEERS as usize) {
+            client.send_announce(torrent(number), peer(1), Some(1), AnnounceEvent::Started, &[]);
+        }
+        (0..PEERS).for_each(|_| assert!(client.next().counts().1 <= 1));
+        // Its peers stay.
+        std::mem::forget(client);
+    }
+    tracker.wait_for_log("no new WebTorrent peers are stored");
+    let counted = || {
+        (
+            metric("aquatic_peers{swarms=\"webtorrent\""),
+            metric("aquatic_not_stored_total{reason=\"max_memory\""),
+        )
+    };
+    let all = f64::from(20 * PEERS);
+    let (stored, _) = eventually(counted, |(stored, refused)| stored + refused == all);
+    assert!((3000.0..15_000.0).contains(&stored), "{stored}");
+    assert_eq!(metric("aquatic_memory_degradation{swarms=\"webtorrent\",step=\"new_peers\""), 1.0);
+    assert_eq!(metric("aquatic_store_budget_bytes"), f64::from(2 << 20));
 }
 
 /// Floods a swarm with offers until a condition holds, while one peer receives all of them.
