@@ -1,15 +1,11 @@
 //! Access list: the torrents the tracker serves, or does not serve.
 
-mod parser;
-
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::identity::InfoHash;
 use crate::info_hash_set::{InfoHashSet, SetChange};
-
-pub use parser::{BadLine, ListParser, ParseListError};
 
 /// How the access list is applied, to announces and scrapes alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@ pub mod expiry;
 pub mod files;
 mod identity;
 mod info_hash_set;
+pub mod list;
 pub mod load_table;
 mod memory_limit;
 pub mod ports;

@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use aquatic_common::access_list::{ListParser, ParseListError};
 use aquatic_common::config::AccessListConfig;
+use aquatic_common::list::{ListParser, ParseListError};
 use aquatic_common::{AccessList, AccessListMode, InfoHash, SetChange, files};
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::Periodic;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use aquatic_common::access_list::{ListParser, ParseListError};
+use aquatic_common::list::{ListParser, ParseListError};
 use aquatic_common::{Family, InfoHash, InfoHashSet, Prefix, PrefixSet};
 
 /// Checks that all bytes but the first, in pieces of any size (one of them is the first byte), are read as by
