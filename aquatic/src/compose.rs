@@ -70,7 +70,7 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
     let memory = MemoryPlan::of(config, engine.cores(), protocols.udp);
     let seed = TrackerSeed::prepare(&config.tracker(), &mut engine)?
         .with_budgets(memory.map(|memory| memory.budgets(engine.cores())));
-    let blocked = BlockList::load(&config.rate_limits.block_list_path).map_err(ConfigurationError::new)?;
+    let blocked = BlockList::load(&config.rate_limits).map_err(ConfigurationError::new)?;
     engine.add_periodic(BlockListReloader::new(Arc::clone(&blocked), engine.registry()));
     let udp = protocols
         .udp
@@ -175,7 +175,7 @@ fn reload_lists(
     let interval = engine.statistics_interval();
     reloader.add(move |config| {
         access_list.configure(&config.access_list);
-        blocked.configure(&config.rate_limits.block_list_path);
+        blocked.configure(&config.rate_limits);
         breakers.set_rules(config.rate_limits.breaker_rules());
         interval.set(config.statistics.interval);
         Ok(Vec::new())

@@ -65,7 +65,7 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
     if let Err(error) = SharedAccessList::load(&config.access_list) {
         problems.push(Problem::new(AccessListConfig::path, error.to_string()));
     }
-    if let Err(error) = BlockList::load(&config.rate_limits.block_list_path) {
+    if let Err(error) = BlockList::load(&config.rate_limits) {
         problems.push(Problem::new(RateLimitsConfig::block_list_path, error.to_string()));
     }
     export::check(&config.exports, &config.privileges, problems);

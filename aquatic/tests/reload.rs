@@ -193,10 +193,20 @@ fn block_list_and_rate_limits_change_with_a_reload() {
     fixture.tracker.signal("HUP");
     fixture.tracker.wait_for_log("INFO  block list reloaded: 2 networks");
     assert!(!connects(udp) && !is_served(tcp));
-    fs::write(&path, "nonsense\n").unwrap();
-    fixture.tracker.signal("HUP");
-    fixture.tracker.wait_for_log("ERROR block list not reloaded, the previous one stays in use");
-    assert!(!connects(udp));
+    for (bad, why) in [
+        ("nonsense\n", "are not networks to block"),
+        ("# maintenance\n", "set rate_limits.allow_empty_block_list to true"),
+        ("0.0.0.0/0\n", "line 1: 0.0.0.0/0 is everybody"),
+    ] {
+        fs::write(&path, bad).unwrap();
+        fixture.tracker.signal("HUP");
+        let line =
+            fixture.tracker.wait_for_log("ERROR block list not reloaded, the previous one stays in use");
+        assert!(line.contains(why), "{line}");
+        assert!(!connects(udp));
+    }
+    let failed = || metric(fixture.metrics, "aquatic_block_list_reloads_total{outcome=\"failed\"}");
+    until("the failed reloads", || failed() == 3.0);
     fixture.reload(
         "[rate_limits]\nudp_connects = 1\ntcp_connections = 1\ntcp_connections_burst = 1\nexempt = []\n",
     );

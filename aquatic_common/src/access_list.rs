@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::InfoHash;
+use crate::identity::{InfoHash, ParseHexError};
 use crate::info_hash_set::{InfoHashSet, SetChange};
+use crate::list::ListEntry;
 
 /// How the access list is applied, to announces and scrapes alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +90,18 @@ impl AccessList {
     #[must_use]
     pub fn change_since(&self, old: &Self) -> SetChange {
         self.info_hashes.change_since(&old.info_hashes)
+    }
+}
+
+impl ListEntry for InfoHash {
+    type Error = ParseHexError;
+
+    const NAMES: (&'static str, &'static str) = ("info hash", "info hashes");
+    const MAX_LEN: usize = InfoHashSet::MAX_LEN;
+    const MIN_LINE_BYTES: u64 = 41;
+
+    fn from_word(word: &[u8], len: usize) -> Result<Self, ParseHexError> {
+        if word.len() == len { Self::from_hex(word) } else { Err(ParseHexError::Length(len)) }
     }
 }
 

@@ -1,35 +1,49 @@
-//! Access list file format.
+//! Format of files with one entry per line: access lists (info hashes) and block lists (networks).
 //!
-//! A line holds one info hash of 40 hexadecimal digits in either case, and optionally white space or a comma
-//! with any text behind it. Blank lines and lines that start with `#`, `;` or `//` are ignored, and so is
-//! white space in front. A line ends with LF, CR LF, or CR. The file may begin with the byte order mark of
-//! UTF-8. Any other line is an error, so that neither a truncated file nor one of another kind (an error page
-//! of a web server) passes for a list.
+//! A line holds one entry, and optionally white space or a comma with any text behind it. Blank lines and
+//! lines that start with `#`, `;` or `//` are ignored, and so is white space in front. A line ends with LF, CR
+//! LF, or CR. The file may begin with the byte order mark of UTF-8. Any other line is an error, so that
+//! neither a truncated file nor one of another kind (an error page of a web server) passes for a list.
 
 use std::fmt;
-
-use crate::identity::{InfoHash, ParseHexError};
-use crate::info_hash_set::InfoHashSet;
 
 /// Byte order mark of UTF-8.
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
-/// Length of an info hash in hexadecimal digits.
-const DIGITS: usize = 40;
-
-/// Length of the shortest line with an info hash, in bytes.
-const MIN_LINE_BYTES: u64 = 41;
+/// Number of bytes of a word that are kept. No entry is longer.
+const MAX_WORD: usize = 60;
 
 /// Maximum number of bad lines that are kept; the others are counted.
 const MAX_KEPT_LINES: usize = 10;
 
-/// A line that is neither an info hash nor a comment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a list holds.
+pub trait ListEntry: Sized {
+    /// Why a word is not an entry.
+    type Error: fmt::Display;
+
+    /// Names of one entry and of several, for errors.
+    const NAMES: (&'static str, &'static str);
+
+    /// Maximum number of entries in a list.
+    const MAX_LEN: usize;
+
+    /// Length of the shortest usual line with an entry, in bytes.
+    const MIN_LINE_BYTES: u64;
+
+    /// Reads an entry from a word of `len` bytes, of which the first 60 are given.
+    ///
+    /// # Errors
+    /// Why it is none.
+    fn from_word(word: &[u8], len: usize) -> Result<Self, Self::Error>;
+}
+
+/// A line that is neither an entry nor a comment.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
     /// Number of the line, from 1.
     pub number: u64,
-    /// Why the first word of the line is not an info hash.
-    pub error: ParseHexError,
+    /// Why the first word of the line is not an entry.
+    pub error: String,
 }
 
 impl fmt::Display for BadLine {
@@ -38,29 +52,51 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// Why a text is not an access list.
+/// Why a text is not a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseListError {
-    /// Lines are not info hashes.
+    /// Lines are not entries.
     BadLines {
-        /// The first of them, 10 at most.
+        /// Name of several entries.
+        entries: &'static str,
+        /// The first of the lines, 10 at most.
         first: Vec<BadLine>,
         /// How many there are.
         total: u64,
     },
-    /// There are more info hashes than [`InfoHashSet::MAX_LEN`].
-    TooLong,
-    /// There is no info hash, and the list may not be empty.
-    Empty,
+    /// There are more entries than [`ListEntry::MAX_LEN`].
+    TooLong {
+        /// Name of several entries.
+        entries: &'static str,
+        /// Maximum number of entries.
+        max: usize,
+    },
+    /// There is no entry, and the list may not be empty.
+    Empty {
+        /// Name of one entry.
+        entry: &'static str,
+    },
 }
 
 impl ParseListError {
-    /// Number of lines that are not info hashes.
+    /// Number of lines that are not entries.
     #[must_use]
     pub fn bad_lines(&self) -> u64 {
         match self {
             Self::BadLines { total, .. } => *total,
-            Self::TooLong | Self::Empty => 0,
+            Self::TooLong { .. } | Self::Empty { .. } => 0,
+        }
+    }
+
+    /// What an operator does about it. `allow_empty` is the full name of the key that accepts empty lists.
+    #[must_use]
+    pub fn remedy(&self, allow_empty: &str) -> String {
+        match self {
+            Self::BadLines { .. } => "Correct or remove these lines, or put a # in front of each".to_owned(),
+            Self::TooLong { .. } => "Remove some".to_owned(),
+            Self::Empty { .. } => {
+                format!("If the list is meant to be empty, set {allow_empty} to true")
+            }
         }
     }
 }
@@ -68,14 +104,14 @@ impl ParseListError {
 impl fmt::Display for ParseListError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BadLines { first, total } => {
-                write!(f, "{total} line(s) are not info hashes")?;
+            Self::BadLines { entries, first, total } => {
+                write!(f, "{total} line(s) are not {entries}")?;
                 first.iter().try_for_each(|line| write!(f, "; {line}"))?;
                 let more = total.saturating_sub(first.len() as u64);
                 if more > 0 { write!(f, "; and {more} more") } else { Ok(()) }
             }
-            Self::TooLong => write!(f, "more than {} info hashes", InfoHashSet::MAX_LEN),
-            Self::Empty => f.write_str("no info hash in it"),
+            Self::TooLong { entries, max } => write!(f, "more than {max} {entries}"),
+            Self::Empty { entry } => write!(f, "no {entry} in it"),
         }
     }
 }
@@ -87,23 +123,23 @@ impl std::error::Error for ParseListError {}
 enum Position {
     /// White space in front of the first word.
     Start,
-    /// The first word, which is an info hash or begins a comment.
+    /// The first word, which is an entry or begins a comment.
     Word,
     /// What follows the first word.
     Rest,
 }
 
-/// Reads an access list in pieces of any size. Keeps the info hashes and one word, never a line.
+/// Reads a list in pieces of any size. Keeps the entries and one word, never a line.
 #[derive(Debug)]
-pub struct ListParser {
-    info_hashes: Vec<InfoHash>,
+pub struct ListParser<E> {
+    entries: Vec<E>,
     too_long: bool,
     first_bad: Vec<BadLine>,
     bad: u64,
     line: u64,
     position: Position,
     /// First bytes of the current word.
-    word: [u8; DIGITS],
+    word: [u8; MAX_WORD],
     /// Length of the current word, which may exceed the bytes kept.
     word_len: usize,
     /// Length of the byte order mark read so far; `None` once the text has begun.
@@ -111,23 +147,23 @@ pub struct ListParser {
     after_carriage_return: bool,
 }
 
-impl ListParser {
-    /// A parser for a text of about this many bytes; 0 if that is not known. Memory for as many info hashes
-    /// as such a text may hold is reserved at once, so that it need not be moved while the list grows.
+impl<E: ListEntry> ListParser<E> {
+    /// A parser for a text of about this many bytes; 0 if that is not known. Memory for as many entries as
+    /// such a text may hold is reserved at once, so that it need not be moved while the list grows.
     #[must_use]
     pub fn new(expected_bytes: u64) -> Self {
-        let expected = usize::try_from(expected_bytes.div_ceil(MIN_LINE_BYTES)).unwrap_or(usize::MAX);
-        let mut info_hashes = Vec::new();
+        let expected = usize::try_from(expected_bytes.div_ceil(E::MIN_LINE_BYTES)).unwrap_or(usize::MAX);
+        let mut entries = Vec::new();
         // Without this reservation the list grows piece by piece.
-        let _ = info_hashes.try_reserve_exact(expected.min(InfoHashSet::MAX_LEN));
+        let _ = entries.try_reserve_exact(expected.min(E::MAX_LEN));
         Self {
-            info_hashes,
+            entries,
             too_long: false,
             first_bad: Vec::new(),
             bad: 0,
             line: 1,
             position: Position::Start,
-            word: [0; DIGITS],
+            word: [0; MAX_WORD],
             word_len: 0,
             mark: Some(0),
             after_carriage_return: false,
@@ -149,25 +185,26 @@ impl ListParser {
         }
     }
 
-    /// Builds the set once the whole text has been read.
+    /// The entries in their order, once the whole text has been read.
     ///
     /// # Errors
-    /// Bad lines, too many info hashes, or none although the list may not be empty.
-    pub fn finish(mut self, allow_empty: bool) -> Result<InfoHashSet, ParseListError> {
+    /// Bad lines, too many entries, or none although the list may not be empty.
+    pub fn finish(mut self, allow_empty: bool) -> Result<Vec<E>, ParseListError> {
         self.begin_text();
         if self.position == Position::Word {
             self.end_word();
         }
+        let (entry, entries) = E::NAMES;
         if self.bad > 0 {
-            return Err(ParseListError::BadLines { first: self.first_bad, total: self.bad });
+            return Err(ParseListError::BadLines { entries, first: self.first_bad, total: self.bad });
         }
         if self.too_long {
-            return Err(ParseListError::TooLong);
+            return Err(ParseListError::TooLong { entries, max: E::MAX_LEN });
         }
-        if self.info_hashes.is_empty() && !allow_empty {
-            return Err(ParseListError::Empty);
+        if self.entries.is_empty() && !allow_empty {
+            return Err(ParseListError::Empty { entry });
         }
-        Ok(InfoHashSet::from_unsorted(self.info_hashes))
+        Ok(self.entries)
     }
 
     /// Reads the bytes that were taken for the beginning of a byte order mark and are none.
@@ -213,20 +250,19 @@ impl ListParser {
 
     fn end_word(&mut self) {
         let len = std::mem::take(&mut self.word_len);
-        let word = self.word.get(..len.min(DIGITS)).unwrap_or_default();
+        let word = self.word.get(..len.min(MAX_WORD)).unwrap_or_default();
         if word.starts_with(b"#") || word.starts_with(b";") || word.starts_with(b"//") {
             return;
         }
-        let parsed = if len > DIGITS { Err(ParseHexError::Length(len)) } else { InfoHash::from_hex(word) };
-        match parsed {
+        match E::from_word(word, len) {
             // The list will not be used, so its memory can go.
-            Ok(_) if self.bad > 0 || self.too_long => self.info_hashes = Vec::new(),
-            Ok(_) if self.info_hashes.len() == InfoHashSet::MAX_LEN => self.too_long = true,
-            Ok(info_hash) => self.info_hashes.push(info_hash),
+            Ok(_) if self.bad > 0 || self.too_long => self.entries = Vec::new(),
+            Ok(_) if self.entries.len() == E::MAX_LEN => self.too_long = true,
+            Ok(entry) => self.entries.push(entry),
             Err(error) => {
                 self.bad += 1;
                 if self.first_bad.len() < MAX_KEPT_LINES {
-                    self.first_bad.push(BadLine { number: self.line, error });
+                    self.first_bad.push(BadLine { number: self.line, error: error.to_string() });
                 }
             }
         }
@@ -240,18 +276,23 @@ fn is_white_space(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{InfoHash, Prefix};
 
     const A: &str = "00000000000000000000000000000000000000aa";
     const B: &str = "00000000000000000000000000000000000000BB";
 
-    fn parse(text: &[u8]) -> Result<InfoHashSet, ParseListError> {
+    fn parse(text: &[u8]) -> Result<Vec<InfoHash>, ParseListError> {
+        parse_as(text)
+    }
+
+    fn parse_as<E: ListEntry>(text: &[u8]) -> Result<Vec<E>, ParseListError> {
         let mut parser = ListParser::new(text.len() as u64);
         parser.feed(text);
         parser.finish(false)
     }
 
-    fn set(info_hashes: &[&str]) -> InfoHashSet {
-        info_hashes.iter().map(|text| text.parse::<InfoHash>().unwrap()).collect()
+    fn list(info_hashes: &[&str]) -> Vec<InfoHash> {
+        info_hashes.iter().map(|text| text.parse().unwrap()).collect()
     }
 
     /// Numbers of the bad lines.
@@ -264,7 +305,7 @@ mod tests {
 
     #[test]
     fn all_common_ways_to_write_a_list_are_read() {
-        let both = set(&[A, B]);
+        let both = list(&[A, B]);
         for text in [
             format!("{A}\n{B}\n"),
             format!("{A}\n{B}"),
@@ -281,7 +322,6 @@ mod tests {
             format!("{A}   # comment\n{B} ; comment\n"),
             format!("  {A}  \n\t{B}\t\n"),
             format!("{}\n{}\n", A.to_uppercase(), B.to_lowercase()),
-            format!("{A}\n{B}\n{A}\n{B}\n"),
             format!("{A}\n# {}\n{B}\n", "long comment ".repeat(10_000)),
         ] {
             assert_eq!(parse(text.as_bytes()).as_ref(), Ok(&both), "{text:?}");
@@ -321,10 +361,11 @@ mod tests {
         assert_eq!(bad(&[0xef]), [1]);
         assert_eq!(bad(&[0xef, 0xbb]), [1]);
         for text in ["", "\n", "\r\n\r\n", "# comment\n", "\u{feff}", "   "] {
-            assert_eq!(parse(text.as_bytes()), Err(ParseListError::Empty), "{text:?}");
-            let mut parser = ListParser::new(0);
+            let empty = ParseListError::Empty { entry: "info hash" };
+            assert_eq!(parse(text.as_bytes()), Err(empty), "{text:?}");
+            let mut parser = ListParser::<InfoHash>::new(0);
             parser.feed(text.as_bytes());
-            assert_eq!(parser.finish(true), Ok(InfoHashSet::default()), "{text:?}");
+            assert_eq!(parser.finish(true), Ok(Vec::new()), "{text:?}");
         }
     }
 
@@ -336,7 +377,7 @@ mod tests {
             let first_only = end >= A.len() && end <= second;
             let both = end >= second + B.len();
             match parse(&text.as_bytes()[..end]) {
-                Ok(found) => assert_eq!(found, if both { set(&[A, B]) } else { set(&[A]) }, "{end}"),
+                Ok(found) => assert_eq!(found, if both { list(&[A, B]) } else { list(&[A]) }, "{end}"),
                 Err(error) => assert!(!first_only && !both && error.bad_lines() == 1, "{end}: {error}"),
             }
         }
@@ -364,5 +405,47 @@ mod tests {
         assert_eq!(error.bad_lines(), 13);
         assert!(shown.starts_with("13 line(s) are not info hashes; line 2: expected 40 "), "{shown}");
         assert!(shown.ends_with("; and 3 more") && !shown.contains("line 12"), "{shown}");
+    }
+
+    #[test]
+    fn a_block_list_is_read_like_an_access_list() {
+        let expected: Vec<Prefix> =
+            ["192.0.2.0/24", "2001:db8::/32"].map(|text| text.parse().unwrap()).to_vec();
+        let (a, b) = ("192.0.2.7/24", "2001:db8::/32");
+        for text in [
+            format!("# comment\n\n; one\n// two\n{a} spammers\r\n {b}\n"),
+            format!("{a}\r{b}\r"),
+            format!("\u{feff}{a}\n{b}"),
+            format!("{a},x\n{b},192.0.2.1\n"),
+            format!("\t{a}\t# \n{}\n", b.to_uppercase()),
+        ] {
+            assert_eq!(parse_as::<Prefix>(text.as_bytes()).as_ref(), Ok(&expected), "{text:?}");
+        }
+        let longest = "0000:0000:0000:0000:0000:ffff:255.255.255.255/128";
+        assert_eq!(parse_as(longest.as_bytes()), Ok(vec!["255.255.255.255".parse::<Prefix>().unwrap()]));
+        let empty = parse_as::<Prefix>(b"# nothing\n").unwrap_err();
+        assert_eq!(empty, ParseListError::Empty { entry: "network to block" });
+    }
+
+    #[test]
+    fn a_block_list_with_a_bad_line_is_rejected_as_a_whole() {
+        for (text, expected) in [
+            (
+                "192.0.2.1\n<html>\nx\ny\nz",
+                "4 line(s) are not networks to block; line 2: \"<html>\" is neither",
+            ),
+            ("192.0.2.1\n10.0.0.0/8#\n", "1 line(s) are not networks to block; line 2: \"10.0.0.0/8#\" is"),
+            ("192.0.2.1\n\u{feff}192.0.2.2\n", "; line 2: \"\\u{feff}192.0.2.2\" is neither"),
+            ("192.0.2.1\r0.0.0.0/0\r", "; line 2: 0.0.0.0/0 is everybody"),
+            ("::1\n\n::/0 all\n", "; line 3: ::/0 is everybody"),
+            ("::ffff:0.0.0.0/96", "; line 1: 0.0.0.0/0 is everybody"),
+            ("\u{0}", "; line 1: \"\\0\" is neither"),
+        ] {
+            let error = parse_as::<Prefix>(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+        for word in [&b"\xff"[..], &[b'1'; 200], "\u{e9}".repeat(100).as_bytes()] {
+            assert_eq!(parse_as::<Prefix>(word).unwrap_err().bad_lines(), 1);
+        }
     }
 }

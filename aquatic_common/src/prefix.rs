@@ -6,9 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use crate::addr::Family;
-
-/// Maximum number of faults that the error about a list names.
-const NAMED_FAULTS: usize = 3;
+use crate::config::NetworkConfig;
+use crate::list::ListEntry;
 
 /// Number of leading bits that all IPv4-mapped IPv6 addresses have in common.
 const MAPPED_LENGTH: u8 = 96;
@@ -145,12 +144,66 @@ impl fmt::Display for BadPrefix {
         write!(
             f,
             "\"{}\" is neither an address nor a network; write 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32",
-            self.0
+            self.0.escape_debug()
         )
     }
 }
 
 impl std::error::Error for BadPrefix {}
+
+/// Why a network cannot be blocked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadBlock {
+    /// The text is no network.
+    NoNetwork(BadPrefix),
+    /// All clients of a family would be blocked.
+    Everybody(Prefix),
+}
+
+impl fmt::Display for BadBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoNetwork(error) => error.fmt(f),
+            Self::Everybody(prefix) => write!(
+                f,
+                "{prefix} is everybody; to stop serving a family, set {} or {} to false",
+                NetworkConfig::use_ipv4,
+                NetworkConfig::use_ipv6
+            ),
+        }
+    }
+}
+
+impl std::error::Error for BadBlock {}
+
+impl Prefix {
+    /// Reads a network that can be blocked: any but that of all addresses.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn parse_blocked(text: &str) -> Result<Self, BadBlock> {
+        let prefix: Self = text.parse().map_err(BadBlock::NoNetwork)?;
+        if prefix.length == 0 { Err(BadBlock::Everybody(prefix)) } else { Ok(prefix) }
+    }
+}
+
+impl ListEntry for Prefix {
+    type Error = BadBlock;
+
+    const NAMES: (&'static str, &'static str) = ("network to block", "networks to block");
+    /// More than the lines of the longest block list.
+    const MAX_LEN: usize = 4_000_000;
+    const MIN_LINE_BYTES: u64 = 16;
+
+    fn from_word(word: &[u8], len: usize) -> Result<Self, BadBlock> {
+        let text = String::from_utf8_lossy(word);
+        if word.len() == len {
+            Self::parse_blocked(&text)
+        } else {
+            Err(BadBlock::NoNetwork(BadPrefix(text.into_owned())))
+        }
+    }
+}
 
 /// Networks as sorted ranges of addresses: 8 bytes per IPv4 network, 32 per IPv6 network. A lookup is a
 /// binary search.
@@ -167,32 +220,6 @@ impl PrefixSet {
     /// The first text that is neither.
     pub fn parse<S: AsRef<str>>(texts: &[S]) -> Result<Self, BadPrefix> {
         texts.iter().map(|text| text.as_ref().trim().parse()).collect()
-    }
-
-    /// Reads a file with one network or address per line, optionally followed by a space and any text. Blank
-    /// lines and lines that start with #, ; or // are ignored.
-    ///
-    /// # Errors
-    /// The lines that are neither; none of the others is used then.
-    pub fn parse_lines(text: &str) -> Result<Self, BadPrefixLines> {
-        let mut bad = BadPrefixLines { count: 0, first: Vec::new() };
-        let mut prefixes = Vec::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || ["#", ";", "//"].iter().any(|sign| line.starts_with(sign)) {
-                continue;
-            }
-            match line.split_ascii_whitespace().next().unwrap_or_default().parse() {
-                Ok(prefix) => prefixes.push(prefix),
-                Err(error) => {
-                    bad.count += 1;
-                    if bad.first.len() < NAMED_FAULTS {
-                        bad.first.push((number + 1, error));
-                    }
-                }
-            }
-        }
-        if bad.count == 0 { Ok(prefixes.into_iter().collect()) } else { Err(bad) }
     }
 
     /// The set with further networks.
@@ -293,23 +320,6 @@ fn holds<T: Copy + Ord>(ranges: &[(T, T)], address: T) -> bool {
     after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|&(_, last)| address <= last)
 }
 
-/// Lines of a list that are no networks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadPrefixLines {
-    count: usize,
-    /// The first of them, with their numbers.
-    first: Vec<(usize, BadPrefix)>,
-}
-
-impl fmt::Display for BadPrefixLines {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} line(s) are not networks", self.count)?;
-        self.first.iter().try_for_each(|(number, error)| write!(f, "; line {number}: {error}"))
-    }
-}
-
-impl std::error::Error for BadPrefixLines {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,15 +417,5 @@ mod tests {
         let wider = set.with(["10.128.0.0/9", "::1"].map(|text| text.parse().unwrap()));
         assert_eq!(wider, PrefixSet::parse(&["10.0.0.0/8", "2001:db8::/32", "::1"]).unwrap());
         assert_eq!(set.with([]), set);
-    }
-
-    #[test]
-    fn a_list_with_a_bad_line_is_rejected_as_a_whole() {
-        let good = "# comment\n\n; one\n// two\n192.0.2.0/24 spammers\r\n 2001:db8::/32\n";
-        let set = PrefixSet::parse_lines(good).unwrap();
-        assert!(set.len() == 2 && set.contains(ip("192.0.2.9")));
-        let error = PrefixSet::parse_lines("192.0.2.1\n<html>\nx\ny\nz").unwrap_err().to_string();
-        assert!(error.starts_with("4 line(s) are not networks; line 2: \"<html>\""), "{error}");
-        assert!(!error.contains("line 5"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aquatic_common::config::RateLimitsConfig;
-use aquatic_common::prefix::BadPrefixLines;
+use aquatic_common::list::{ListParser, ParseListError};
 use aquatic_common::{Prefix, PrefixSet, files};
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::Periodic;
@@ -22,13 +22,31 @@ const MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// The block list that all cores read.
 #[derive(Debug, Default)]
 pub struct BlockList {
-    /// Path for the next reload; empty for none.
-    path: Mutex<PathBuf>,
+    /// The settings for the next reload.
+    settings: Mutex<Settings>,
     /// What is blocked by file and by hand. Held while the list is replaced.
     sources: Mutex<Sources>,
     /// Spares the cores a read of the list.
     is_empty: AtomicBool,
     current: ArcSwap<PrefixSet>,
+}
+
+/// What a reload needs of `[rate_limits]`.
+#[derive(Clone, Debug, Default)]
+struct Settings {
+    /// Empty for none.
+    path: PathBuf,
+    allow_empty: bool,
+}
+
+impl Settings {
+    fn of(config: &RateLimitsConfig) -> Self {
+        Self { path: config.block_list_path.clone(), allow_empty: config.allow_empty_block_list }
+    }
+
+    fn has_file(&self) -> bool {
+        !self.path.as_os_str().is_empty()
+    }
 }
 
 /// Where the list comes from.
@@ -59,8 +77,8 @@ pub struct TooManyBans;
 pub enum BlockListError {
     /// The file cannot be read.
     Unreadable(PathBuf, io::Error),
-    /// The file has lines that are no networks.
-    Invalid(PathBuf, BadPrefixLines),
+    /// The file is not a block list, or has become empty.
+    Invalid(PathBuf, ParseListError),
 }
 
 impl fmt::Display for BlockListError {
@@ -73,11 +91,10 @@ impl fmt::Display for BlockListError {
                 path.display(),
                 RateLimitsConfig::block_list_path
             ),
-            Self::Invalid(path, error) => write!(
-                f,
-                "cannot use the block list {}: {error}. Correct or remove these lines, or put a # in front of each",
-                path.display()
-            ),
+            Self::Invalid(path, error) => {
+                let remedy = error.remedy(RateLimitsConfig::allow_empty_block_list);
+                write!(f, "cannot use the block list {}: {error}. {remedy}", path.display())
+            }
         }
     }
 }
@@ -88,27 +105,34 @@ impl BlockList {
     /// Reads the list for the first time. With an empty path there is none.
     ///
     /// # Errors
-    /// A file that cannot be read or has lines that are no networks.
-    pub fn load(path: &Path) -> Result<Arc<Self>, BlockListError> {
+    /// A file that cannot be read or is not a block list. It may be empty: nothing is blocked yet.
+    pub fn load(config: &RateLimitsConfig) -> Result<Arc<Self>, BlockListError> {
         let list = Arc::new(Self::default());
-        list.configure(path);
+        list.configure(config);
         list.reload()?;
         Ok(list)
     }
 
-    /// Replaces the path. It applies from the next [`reload`](Self::reload) on.
-    pub fn configure(&self, path: &Path) {
-        path.clone_into(&mut self.path.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Replaces the settings. They apply from the next [`reload`](Self::reload) on.
+    pub fn configure(&self, config: &RateLimitsConfig) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Settings::of(config);
+    }
+
+    fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces the list by what the file holds now and returns the number of its networks, neighbours
     /// counted as one.
     ///
     /// # Errors
-    /// A file that cannot be read or has lines that are no networks; the old list then stays.
+    /// A file that cannot be read or is not a block list, or has become empty although it must not; the old
+    /// list then stays.
     pub fn reload(&self) -> Result<usize, BlockListError> {
-        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let list = if path.as_os_str().is_empty() { PrefixSet::default() } else { read(path)? };
+        let settings = self.settings();
+        let may_be_empty = settings.allow_empty || self.sources().file.is_empty();
+        let list =
+            if settings.has_file() { read(settings.path, may_be_empty)? } else { PrefixSet::default() };
         let len = list.len();
         let mut sources = self.sources();
         sources.file = Arc::new(list);
@@ -116,8 +140,10 @@ impl BlockList {
         Ok(len)
     }
 
-    fn has_file(&self) -> bool {
-        !self.path.lock().unwrap_or_else(PoisonError::into_inner).as_os_str().is_empty()
+    /// Number of networks of the file, neighbours counted as one; `None` without a file.
+    #[must_use]
+    pub fn listed(&self) -> Option<usize> {
+        self.settings().has_file().then(|| self.sources().file.len())
     }
 
     /// Blocks a network by hand, besides those of the file, or changes when that ends. Returns whether it was
@@ -208,14 +234,15 @@ impl BlockList {
     }
 }
 
-fn read(path: PathBuf) -> Result<PrefixSet, BlockListError> {
-    let text = read_text(&path).map_err(|error| BlockListError::Unreadable(path.clone(), error))?;
-    PrefixSet::parse_lines(&text).map_err(|error| BlockListError::Invalid(path, error))
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    let content = files::read_bounded(path, MAX_BYTES)?;
-    String::from_utf8(content).map_err(|_| io::Error::other("it is not UTF-8 text"))
+fn read(path: PathBuf, may_be_empty: bool) -> Result<PrefixSet, BlockListError> {
+    let content = match files::read_bounded(&path, MAX_BYTES) {
+        Ok(content) => content,
+        Err(error) => return Err(BlockListError::Unreadable(path, error)),
+    };
+    let mut parser = ListParser::<Prefix>::new(content.len() as u64);
+    parser.feed(&content);
+    let networks = parser.finish(may_be_empty).map_err(|error| BlockListError::Invalid(path, error))?;
+    Ok(networks.into_iter().collect())
 }
 
 /// Reloads the block list, in the main thread, and logs and counts the results.
@@ -246,7 +273,7 @@ impl Periodic for BlockListReloader {
 
     fn reload(&mut self) {
         let was_empty = self.list.is_empty();
-        if was_empty && !self.list.has_file() {
+        if was_empty && !self.list.settings().has_file() {
             return;
         }
         match self.list.reload() {
@@ -271,14 +298,18 @@ mod tests {
 
     use super::*;
 
+    fn config(path: &Path) -> RateLimitsConfig {
+        RateLimitsConfig { block_list_path: path.to_owned(), ..RateLimitsConfig::default() }
+    }
+
     #[test]
     fn a_bad_file_never_replaces_a_list() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("blocked");
         let (blocked, other) = ("192.0.2.9".parse().unwrap(), "192.0.3.9".parse().unwrap());
-        assert!(BlockList::load(&path).unwrap_err().to_string().contains("cannot read"));
+        assert!(BlockList::load(&config(&path)).unwrap_err().to_string().contains("cannot read"));
         fs::write(&path, "192.0.2.0/24 spam\n").unwrap();
-        let list = BlockList::load(&path).unwrap();
+        let list = BlockList::load(&config(&path)).unwrap();
         assert!(list.blocks(blocked) && !list.blocks(other));
         for bad in ["192.0.3.0/24\nnonsense\n", "\u{0}"] {
             fs::write(&path, bad).unwrap();
@@ -291,14 +322,38 @@ mod tests {
         fs::write(&path, "192.0.3.0/24\n").unwrap();
         assert_eq!(list.reload().unwrap(), 1);
         assert!(!list.blocks(blocked) && list.blocks(other));
-        list.configure(Path::new(""));
+        list.configure(&config(Path::new("")));
         assert_eq!(list.reload().unwrap(), 0);
         assert!(list.is_empty() && !list.blocks(other));
     }
 
     #[test]
+    fn a_list_becomes_empty_only_if_that_is_allowed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("blocked");
+        let blocked = "192.0.2.9".parse().unwrap();
+        for empty in ["", "\n \r\n", "# maintenance\n", "\u{feff}"] {
+            fs::write(&path, empty).unwrap();
+            let list = BlockList::load(&config(&path)).unwrap();
+            assert_eq!((list.reload().unwrap(), list.listed()), (0, Some(0)), "nothing is blocked yet");
+            fs::write(&path, "192.0.2.9\r192.0.2.19\r").unwrap();
+            assert_eq!((list.reload().unwrap(), list.listed()), (2, Some(2)));
+            fs::write(&path, empty).unwrap();
+            let error = list.reload().unwrap_err().to_string();
+            let remedy = "no network to block in it. If the list is meant to be empty, set \
+                          rate_limits.allow_empty_block_list to true";
+            assert!(error.contains(path.to_str().unwrap()) && error.ends_with(remedy), "{error}");
+            assert!(list.blocks(blocked));
+            list.configure(&RateLimitsConfig { allow_empty_block_list: true, ..config(&path) });
+            assert_eq!(list.reload().unwrap(), 0);
+            assert!(!list.blocks(blocked));
+        }
+        assert_eq!(BlockList::load(&config(Path::new(""))).unwrap().listed(), None);
+    }
+
+    #[test]
     fn networks_blocked_by_hand_outlast_a_reload_and_end_in_time() {
-        let list = BlockList::load(Path::new("")).unwrap();
+        let list = BlockList::load(&config(Path::new(""))).unwrap();
         let at = Duration::from_secs;
         let ban = |text: &str, until| Ban { prefix: text.parse().unwrap(), until };
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -326,7 +381,7 @@ mod tests {
         let path = directory.path().join("blocked");
         fs::write(&path, "192.0.2.0/24\n").unwrap();
         let registry = Registry::default();
-        let mut reloader = BlockListReloader::new(BlockList::load(&path).unwrap(), &registry);
+        let mut reloader = BlockListReloader::new(BlockList::load(&config(&path)).unwrap(), &registry);
         reloader.reload();
         fs::write(&path, "x").unwrap();
         reloader.reload();

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use aquatic_common::config::AccessListConfig;
 use aquatic_common::list::{ListParser, ParseListError};
-use aquatic_common::{AccessList, AccessListMode, InfoHash, SetChange, files};
+use aquatic_common::{AccessList, AccessListMode, InfoHash, InfoHashSet, SetChange, files};
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::Periodic;
 use arc_swap::{ArcSwap, Guard};
@@ -72,16 +72,8 @@ impl fmt::Display for AccessListError {
                 AccessListConfig::mode
             ),
             Self::Invalid(path, error) => {
-                write!(f, "cannot use the access list {}: {error}. ", path.display())?;
-                f.write_str(match error {
-                    ParseListError::BadLines { .. } => {
-                        "Correct or remove these lines, or put a # in front of each"
-                    }
-                    ParseListError::TooLong => "Remove some",
-                    ParseListError::Empty => {
-                        "If the list is meant to be empty, set access_list.allow_empty to true"
-                    }
-                })
+                let remedy = error.remedy(AccessListConfig::allow_empty);
+                write!(f, "cannot use the access list {}: {error}. {remedy}", path.display())
             }
         }
     }
@@ -227,10 +219,10 @@ fn read(config: &AccessListConfig) -> Result<AccessList, AccessListError> {
     let parser = parse_file(path).map_err(|error| AccessListError::Unreadable(path.clone(), error))?;
     let info_hashes =
         parser.finish(*allow_empty).map_err(|error| AccessListError::Invalid(path.clone(), error))?;
-    Ok(AccessList::new(*mode, info_hashes))
+    Ok(AccessList::new(*mode, InfoHashSet::from_unsorted(info_hashes)))
 }
 
-fn parse_file(path: &Path) -> io::Result<ListParser> {
+fn parse_file(path: &Path) -> io::Result<ListParser<InfoHash>> {
     let mut parser = ListParser::new(files::about_regular(path)?.len());
     let mut file = File::open(path)?;
     let mut buffer = vec![0; READ_BYTES];

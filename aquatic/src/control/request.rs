@@ -270,16 +270,7 @@ fn base32(text: &str) -> Option<InfoHash> {
 
 /// Reads a network or an address.
 pub(crate) fn parse_network(text: &str) -> Result<Prefix, BadArgument> {
-    let prefix: Prefix = text
-        .trim()
-        .parse()
-        .map_err(|error: aquatic_common::prefix::BadPrefix| BadArgument(error.to_string()))?;
-    if prefix.length() == 0 {
-        return Err(BadArgument(format!(
-            "{prefix} is everybody; to stop serving a family, set network.use_ipv4 or network.use_ipv6 to false"
-        )));
-    }
-    Ok(prefix)
+    Prefix::parse_blocked(text.trim()).map_err(|error| BadArgument(error.to_string()))
 }
 
 /// Reads a time such as `90`, `90s`, `15m`, `2h`, `7d` or `1h30m`; without a unit, seconds.

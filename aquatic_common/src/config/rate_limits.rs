@@ -82,10 +82,13 @@ crate::settings! {
         /// Addresses and networks without rate limits: ["192.0.2.1", "10.0.0.0/8", "2001:db8::/32"].
         pub exempt: Vec<String> = vec!["127.0.0.0/8".to_owned(), "::1".to_owned()];
         /// File with addresses and networks that are not served at all, one per line, optionally followed by
-        /// a space and any text; empty for none. Blank lines and lines that start with #, ; or // are
-        /// ignored. A file with any other line is rejected as a whole; on a reload the previous list then
-        /// stays in use.
+        /// a space or comma and any text; empty for none. Blank lines and lines that start with #, ; or //
+        /// are ignored. A file with any other line, or with a network of all addresses (0.0.0.0/0, ::/0), is
+        /// rejected as a whole; on a reload the previous list then stays in use.
         pub block_list_path: PathBuf = PathBuf::new();
+        /// Accept a block list that has become empty on a reload. Off by default: an empty file usually is
+        /// the result of a failed download, and would serve everybody.
+        pub allow_empty_block_list: bool = false;
     }
 }
 

@@ -127,7 +127,8 @@ fn blocked_networks_get_no_reply() {
     let path = directory.path().join("blocked");
     fs::write(&path, "198.51.100.0/24\n2001:db8:5::/48\n").unwrap();
     let mut core = Core::new();
-    core.handler.sources().blocked = BlockList::load(&path).unwrap();
+    let config = RateLimitsConfig { block_list_path: path, ..RateLimitsConfig::default() };
+    core.handler.sources().blocked = BlockList::load(&config).unwrap();
     let mut connect = [0; 16];
     ConnectRequest::new(TransactionId::from_number(5)).encode(&mut connect).unwrap();
     for (source, is_served) in [
