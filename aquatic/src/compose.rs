@@ -34,7 +34,7 @@ use crate::environment;
 use crate::memory::MemoryPlan;
 use crate::reload::ConfigReloader;
 use crate::status;
-use crate::summary;
+use crate::summary::{self, Lists};
 
 /// Labels of TCP connections in metrics: with both services, one is of HTTP until it is upgraded.
 fn protocol_labels(http: bool, ws: bool) -> Protocols {
@@ -72,6 +72,10 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
         .with_budgets(memory.map(|memory| memory.budgets(engine.cores())));
     let blocked = BlockList::load(&config.rate_limits).map_err(ConfigurationError::new)?;
     engine.add_periodic(BlockListReloader::new(Arc::clone(&blocked), engine.registry()));
+    summary::log_lists(Lists {
+        access: (seed.access_list().mode(), seed.access_list().len()),
+        blocked: blocked.listed(),
+    });
     let udp = protocols
         .udp
         .then(|| {

@@ -1,15 +1,44 @@
 //! What the log says at the end of a start: what is served, up to where, and what to do next.
 
+use aquatic_common::AccessListMode;
 use aquatic_common::config::{ConnectionsConfig, ControlConfig, LimitsConfig, MetricsConfig};
 
 use crate::config::{Mode, Protocols, TrackerConfig};
 use crate::control::{Place, place};
+
+/// Lists that are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lists {
+    /// How the access list is applied, and the number of its torrents.
+    pub(crate) access: (AccessListMode, usize),
+    /// Number of networks of the block list, neighbours counted as one; `None` without one.
+    pub(crate) blocked: Option<usize>,
+}
 
 /// Writes the summary to the log.
 pub(crate) fn log(config: &TrackerConfig, mode: Mode, cores: usize) {
     for line in lines(config, mode, cores) {
         log::info!("{line}");
     }
+}
+
+/// Writes the sizes of the lists to the log.
+pub(crate) fn log_lists(lists: Lists) {
+    for line in lines_of(lists) {
+        log::info!("{line}");
+    }
+}
+
+fn lines_of(Lists { access: (mode, torrents), blocked }: Lists) -> Vec<String> {
+    let access = match mode {
+        AccessListMode::Off => None,
+        AccessListMode::Allow => {
+            Some(format!("access list: {torrents} torrents, the only ones served (mode \"allow\")"))
+        }
+        AccessListMode::Deny => Some(format!("access list: {torrents} torrents, not served (mode \"deny\")")),
+    };
+    let blocked = blocked.map(|networks| format!("block list: {networks} networks, not served"));
+    access.into_iter().chain(blocked).collect()
 }
 
 fn lines(config: &TrackerConfig, mode: Mode, cores: usize) -> Vec<String> {
@@ -56,6 +85,20 @@ fn lines(config: &TrackerConfig, mode: Mode, cores: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_in_use_are_told() {
+        let lines = |access, blocked| lines_of(Lists { access, blocked }).join("; ");
+        assert_eq!(lines((AccessListMode::Off, 0), None), "");
+        assert_eq!(
+            lines((AccessListMode::Allow, 3), Some(2)),
+            "access list: 3 torrents, the only ones served (mode \"allow\"); block list: 2 networks, not served"
+        );
+        assert_eq!(
+            lines((AccessListMode::Deny, 0), None),
+            "access list: 0 torrents, not served (mode \"deny\")"
+        );
+    }
 
     #[test]
     fn a_newcomer_learns_what_runs_and_what_to_do() {

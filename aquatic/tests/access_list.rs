@@ -74,6 +74,8 @@ const BAD: [(&str, &str); 5] = [
 fn a_bad_file_never_replaces_a_good_list() {
     let mut fixture = Fixture::start(DENIED, &[]);
     assert!(!fixture.serves(DENIED));
+    let told = "INFO  access list: 1 torrents, not served (mode \"deny\")";
+    assert!(fixture.tracker.start_log.contains(told), "{}", fixture.tracker.start_log);
     for (text, logged) in BAD {
         std::fs::write(&fixture.path, text).unwrap();
         let line = fixture.reload();

@@ -189,6 +189,7 @@ fn block_list_and_rate_limits_change_with_a_reload() {
     let mut fixture = Fixture::start_in(directory, "all", &format!("[rate_limits]\n{list}"));
     let (udp, tcp) = (fixture.tracker.addresses[0], fixture.tracker.addresses[1]);
     until("replies of both protocols", || connects(udp) && is_served(tcp));
+    assert!(fixture.tracker.start_log.contains("INFO  block list: 1 networks, not served"));
     fs::write(&path, "192.0.2.0/24\n127.0.0.0/8 this machine\n").unwrap();
     fixture.tracker.signal("HUP");
     fixture.tracker.wait_for_log("INFO  block list reloaded: 2 networks");
