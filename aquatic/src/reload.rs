@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aquatic_cli_helpers::changes::{Change, adopt, changes};
-use aquatic_cli_helpers::{ConfigFlags, load, logger};
+use aquatic_cli_helpers::{ConfigFlags, Loaded, load_noting, logger};
 use aquatic_common::config::LogLevel;
 use aquatic_common::files;
 use aquatic_common::settings::Scope;
@@ -115,9 +115,15 @@ impl ConfigReloader {
         {
             anyhow::bail!("configuration file {} cannot be read: {error}", path.display());
         }
-        let new = load(path, &self.flags.set, &self.mode)?;
+        let Loaded { config: new, has_keys } = load_noting(path, &self.flags.set, &self.mode)?;
         let mut changes = changes(&self.current, &new)?;
         changes.retain(|change| self.mode.reads(&change.key));
+        if let Some(path) = path
+            && !has_keys
+            && !changes.is_empty()
+        {
+            anyhow::bail!(Emptied { path: path.to_owned(), changes: changes.len() });
+        }
         let is_live = |key: &str| applies(key) == Applies::OnReload;
         let next = adopt(&self.current, &new, is_live).map_err(anyhow::Error::from_boxed)?;
         let mut problems = Vec::new();
@@ -204,6 +210,29 @@ impl Periodic for ConfigReloader {
         }
     }
 }
+
+/// A configuration file that has become empty. Editors and copies empty a file before they write it.
+#[derive(Debug)]
+struct Emptied {
+    path: PathBuf,
+    /// Number of settings that would change.
+    changes: usize,
+}
+
+impl fmt::Display for Emptied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, changes } = self;
+        write!(
+            f,
+            "there is no key in the configuration file {}, so {changes} setting(s) would get their defaults. Write \
+             the file again; if the defaults are meant, write one key with its default into it, such as log_level = \
+             \"info\"",
+            path.display()
+        )
+    }
+}
+
+impl std::error::Error for Emptied {}
 
 /// Levels in ascending order of messages.
 fn verbosity(level: LogLevel) -> u8 {

@@ -158,7 +158,7 @@ fn refused_ports_and_local_addresses_change() {
         until(reason, || counts_one(&fixture.announce(A)) && refused(&fixture, reason) >= 1.0);
     }
     assert!(fixture.announce(B).contains("10:incompletei0e"), "not stored");
-    fixture.reload("");
+    fixture.reload("log_level = 'info'\n");
     until("the second peer", || counts_one(&fixture.announce(B)));
     until("both peers", || stored(&fixture) == 2.0);
     assert_eq!(refused(&fixture, "unusable_address"), 0.0);
@@ -377,6 +377,48 @@ fn changed_files_are_noticed_where_that_is_enabled() {
     fixture.write("reload_on_change = true\nlimits.max_peers = 9\n");
     fixture.tracker.wait_for_log("files have changed, reloading");
     fixture.tracker.wait_for_log("limits.max_peers changed");
+    fixture.wait_for_reloads(1.0, 0.0);
+}
+
+/// Editors and copies empty a file before they write it.
+#[test]
+fn a_file_that_is_emptied_for_a_moment_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (denied, blocked) = (path("denied"), path("blocked"));
+    fs::write(&denied, A).unwrap();
+    fs::write(&blocked, "192.0.2.0/24\n").unwrap();
+    let text = format!(
+        "reload_on_change = true\naccess_list = {{ mode = 'deny', path = {denied:?} }}\n\
+         rate_limits.block_list_path = {blocked:?}\n"
+    );
+    let mut fixture = Fixture::start_in(directory, "http", &text);
+    let file = fixture.path("tracker.toml");
+    fs::write(&file, "").unwrap();
+    let line =
+        fixture.tracker.wait_for_log("ERROR configuration not reloaded, the previous one stays in effect");
+    assert!(line.contains(file.to_str().unwrap()) && line.contains("no key"), "{line}");
+    fs::write(&file, &text).unwrap();
+    fixture.tracker.wait_for_log("files have changed, reloading");
+    fixture.tracker.wait_for_log("configuration reloaded: no changes");
+    for empty in ["", "\n", "# nothing\n", "[network]\n"] {
+        fixture.reload(empty);
+        fixture.tracker.wait_for_log("ERROR configuration not reloaded");
+    }
+    assert!(fixture.announce(A).contains("does not serve this torrent"));
+    let failed = "aquatic_config_reloads_total{outcome=\"failed\"}";
+    until("the failed reloads", || metric(fixture.metrics, failed) >= 5.0);
+    // One key suffices.
+    fixture.reload("reload_on_change = false\n");
+    fixture.tracker.wait_for_log("access_list.mode changed from \"deny\" to \"off\"");
+}
+
+/// What is missing is the same before and after.
+#[test]
+fn a_file_that_was_empty_at_the_start_may_stay_so() {
+    let mut fixture = Fixture::start("http", "# all defaults\n");
+    fixture.tracker.signal("HUP");
+    fixture.tracker.wait_for_log("configuration reloaded: no changes");
     fixture.wait_for_reloads(1.0, 0.0);
 }
 

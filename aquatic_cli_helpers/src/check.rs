@@ -120,6 +120,15 @@ fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Vec<Found>> {
     Err(found.collect())
 }
 
+/// Whether a text has a key with a value. Headers of sections are none.
+pub(crate) fn has_keys(text: &str) -> bool {
+    parse(text).is_ok_and(|table| has_value(table.get_ref()))
+}
+
+fn has_value(table: &DeTable<'_>) -> bool {
+    table.values().any(|value| value.get_ref().as_table().is_none_or(has_value))
+}
+
 /// Number of the line that contains the byte at `offset`.
 fn line(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()

@@ -57,5 +57,5 @@ mod run;
 
 pub use exit::ExitStatus;
 pub use flags::{ConfigFlags, Override};
-pub use load::{LoadError, MAX_FILE_BYTES, load, load_text};
+pub use load::{LoadError, Loaded, MAX_FILE_BYTES, load, load_noting, load_text};
 pub use run::{complain, print_to_stdout, run, run_scoped};

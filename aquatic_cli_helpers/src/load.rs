@@ -29,6 +29,15 @@ enum Reason {
     Wrong(Vec<Found>),
 }
 
+/// A configuration, and what its file was like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded<C> {
+    /// The configuration.
+    pub config: C,
+    /// Whether the file has a key.
+    pub has_keys: bool,
+}
+
 /// Reads the file, if any, applies the overrides, and checks syntax, names, types and bounds, and the
 /// combinations of values that `scope` reads.
 ///
@@ -39,12 +48,26 @@ pub fn load<C: Configuration>(
     overrides: &[Override],
     scope: &impl Scope<C>,
 ) -> Result<C, LoadError> {
+    load_noting(path, overrides, scope).map(|loaded| loaded.config)
+}
+
+/// As [`load`], and tells whether the file has a key: one without any may have been emptied by an editor or a
+/// copy that is about to write it.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn load_noting<C: Configuration>(
+    path: Option<&Path>,
+    overrides: &[Override],
+    scope: &impl Scope<C>,
+) -> Result<Loaded<C>, LoadError> {
     let fail = |reason| LoadError { path: path.map(Path::to_owned), reason };
     let text = match path {
         Some(path) => read(path).map_err(fail)?,
         None => String::new(),
     };
-    check::config(&text, overrides, scope).map_err(|found| fail(Reason::Wrong(found)))
+    let config = check::config(&text, overrides, scope).map_err(|found| fail(Reason::Wrong(found)))?;
+    Ok(Loaded { config, has_keys: check::has_keys(&text) })
 }
 
 /// Reads a configuration from a text, which is checked as [`load`] does.
@@ -134,6 +157,19 @@ mod tests {
     fn a_file_is_read() {
         assert_eq!(load_bytes(b"number = 3\n").unwrap(), Config { number: 3 });
         assert_eq!(load::<Config>(None, &[], &Whole).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_file_without_keys_is_noted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        for (text, has_keys) in
+            [("", false), (" \n\r\n", false), ("# number = 3\n", false), ("number = 1\n", true)]
+        {
+            std::fs::write(&path, text).unwrap();
+            let loaded = load_noting(Some(&path), &[], &Whole).unwrap();
+            assert_eq!(loaded, Loaded { config: Config::default(), has_keys }, "{text:?}");
+        }
     }
 
     #[test]
