@@ -13,6 +13,7 @@ use aquatic_common::config::{
 use aquatic_common::processors::Processors;
 use aquatic_common::settings::{Configuration, FormerKey, Problem, Scope};
 use aquatic_http::HttpConfig;
+use aquatic_net::proxy::TrustedProxies;
 use aquatic_net::tcp::config::TcpConfig;
 use aquatic_runtime::EngineConfig;
 use aquatic_status::StatusConfig;
@@ -271,10 +272,17 @@ impl TrackerConfig {
             access_list: self.access_list.clone(),
             cleaning: self.cleaning.clone(),
             limits: self.limits.clone(),
-            rules: PeerRules::new(&self.limits, self.network.addresses().map(|(_, address)| address)),
+            rules: self.peer_rules(),
             interval: IntervalPolicy { interval: peer_announce_interval, jitter: announce_interval_jitter },
             stretch: Stretch { max_interval: max_announce_interval, large_swarm: max_interval_swarm_size },
         }
+    }
+
+    fn peer_rules(&self) -> PeerRules {
+        // Networks that cannot be parsed have been reported.
+        let proxies = TrustedProxies::parse(&self.proxies.trusted_proxies).unwrap_or_default();
+        let listening = self.network.addresses().map(|(_, address)| address);
+        PeerRules::new(&self.limits, listening, proxies.has_loopback())
     }
 
     /// The sections about TCP connections.

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use aquatic_common::AddressKind;
 use aquatic_common::config::{LimitsConfig, LocalAddresses};
 use aquatic_common::ports::Ports;
+use aquatic_common::{AddressKind, is_loopback};
 
 /// Why a peer is not stored, whatever else is stored. Its client is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,23 +36,31 @@ impl PeerFault {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerRules {
     refuse_local: bool,
+    refuse_loopback: bool,
     refused_ports: Ports,
 }
 
 impl PeerRules {
     /// Returns the rules of a configuration, for a tracker that listens at these addresses.
+    /// `has_proxy_on_host` is whether a proxy on the tracker's host is trusted to name clients: a client with
+    /// a loopback address is then the proxy or beside it, and nobody behind the proxy can reach it.
     #[must_use]
-    pub fn new(limits: &LimitsConfig, listening: impl IntoIterator<Item = SocketAddr>) -> Self {
+    pub fn new(
+        limits: &LimitsConfig,
+        listening: impl IntoIterator<Item = SocketAddr>,
+        has_proxy_on_host: bool,
+    ) -> Self {
         let mut listening = listening.into_iter().peekable();
-        let refuse_local = match limits.local_addresses {
-            LocalAddresses::Accept => false,
-            LocalAddresses::Refuse => true,
+        let (refuse_local, refuse_loopback) = match limits.local_addresses {
+            LocalAddresses::Accept => (false, false),
+            LocalAddresses::Refuse => (true, true),
             LocalAddresses::Auto => {
-                listening.peek().is_some()
-                    && listening.all(|address| AddressKind::of(address.ip()) == AddressKind::Public)
+                let only_public = listening.peek().is_some()
+                    && listening.all(|address| AddressKind::of(address.ip()) == AddressKind::Public);
+                (only_public, only_public || has_proxy_on_host)
             }
         };
-        Self { refuse_local, refused_ports: limits.refused_ports.clone() }
+        Self { refuse_local, refuse_loopback, refused_ports: limits.refused_ports.clone() }
     }
 
     /// Checks the address and port of a peer.
@@ -63,7 +71,11 @@ impl PeerRules {
     pub fn check(&self, address: SocketAddr) -> Result<(), PeerFault> {
         match AddressKind::of(address.ip()) {
             AddressKind::NoHost | AddressKind::Documentation => Err(PeerFault::UnusableAddress),
-            AddressKind::Local if self.refuse_local => Err(PeerFault::LocalAddress),
+            AddressKind::Local
+                if self.refuse_local || (self.refuse_loopback && is_loopback(address.ip())) =>
+            {
+                Err(PeerFault::LocalAddress)
+            }
             AddressKind::Local | AddressKind::Public if self.refused_ports.contains(address.port()) => {
                 Err(PeerFault::Port)
             }
@@ -83,7 +95,7 @@ mod tests {
     fn rules(local_addresses: LocalAddresses, listening: &[&str]) -> PeerRules {
         let refused_ports = "1-1023,6000".parse().unwrap();
         let limits = LimitsConfig { local_addresses, refused_ports, ..LimitsConfig::default() };
-        PeerRules::new(&limits, listening.iter().map(|address| address.parse().unwrap()))
+        PeerRules::new(&limits, listening.iter().map(|address| address.parse().unwrap()), false)
     }
 
     #[test]
@@ -124,6 +136,27 @@ mod tests {
         ] {
             let fault = fault(&rules(setting, listening), "192.168.0.1:9999");
             assert_eq!(fault.is_some(), refused, "{setting:?} {listening:?}");
+        }
+    }
+
+    #[test]
+    fn loopback_addresses_are_refused_where_a_proxy_on_the_host_is_trusted() {
+        use LocalAddresses::{Accept, Auto, Refuse};
+        for (local_addresses, listening, has_proxy, refused) in [
+            (Auto, "0.0.0.0:6969", true, true),
+            (Auto, "127.0.0.1:6969", true, true),
+            (Auto, "127.0.0.1:6969", false, false),
+            (Accept, "127.0.0.1:6969", true, false),
+            (Refuse, "127.0.0.1:6969", true, true),
+        ] {
+            let limits = LimitsConfig { local_addresses, ..LimitsConfig::default() };
+            let rules = PeerRules::new(&limits, [listening.parse().unwrap()], has_proxy);
+            for address in ["127.0.0.1:9999", "127.0.0.5:9999", "[::1]:9999", "[::ffff:127.0.0.1]:9999"] {
+                let expected = refused.then_some(PeerFault::LocalAddress);
+                assert_eq!(fault(&rules, address), expected, "{local_addresses:?} {listening} {address}");
+            }
+            let is_refused = fault(&rules, "192.168.0.1:9999").is_some();
+            assert_eq!(is_refused, local_addresses == Refuse, "clients of a local network");
         }
     }
 }

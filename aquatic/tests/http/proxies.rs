@@ -94,6 +94,34 @@ fn addresses_that_nobody_can_reach_are_answered_and_not_stored() {
     }
 }
 
+/// A proxy on the tracker's host that names itself, or a client beside it.
+#[test]
+fn loopback_addresses_that_a_proxy_names_are_stored_only_if_allowed() {
+    let trusted = "proxies.trusted_proxies=[\"127.0.0.1\", \"::1\"]";
+    for (local_addresses, stored) in [("auto", false), ("accept", true)] {
+        let setting = format!("limits.local_addresses={local_addresses}");
+        let proxy_address = "proxies.on_missing_client=use_proxy_address";
+        let counting = ["metrics.enable=true", "metrics.address=127.0.0.1:0"];
+        let tracker = start(&[&[trusted, proxy_address, setting.as_str()], &counting[..]].concat());
+        let mut proxy = Plain::connect_from("127.0.0.1", tracker.address());
+        let named = ["X-Forwarded-For: 127.0.0.1\r\n", "X-Forwarded-For: ::ffff:127.0.0.1\r\n", ""];
+        for fields in named {
+            assert_eq!(client_of(&mut proxy, fields), ip("127.0.0.1"), "{fields}");
+        }
+        assert_eq!(client_of(&mut proxy, "X-Forwarded-For: ::1\r\n"), ip("::1"));
+        proxy.send(format!(
+            "GET {} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.18.2.1\r\n\r\n",
+            announce(&torrent(1), 2000, "")
+        ));
+        assert_eq!(proxy.response().peers().len(), if stored { 2 } else { 0 });
+        let counted = ["ipv4", "ipv6"].map(|family| {
+            let labels = format!("swarms=\"bittorrent\",family=\"{family}\",reason=\"local_address\"");
+            metric(tracker.metrics.unwrap(), &format!("aquatic_not_stored_total{{{labels}}}"))
+        });
+        assert_eq!(counted, if stored { [0.0, 0.0] } else { [3.0, 1.0] });
+    }
+}
+
 #[test]
 fn headers_of_strangers_count_for_nothing() {
     let tracker = behind_proxy(&[]);

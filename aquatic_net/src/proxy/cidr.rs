@@ -1,7 +1,7 @@
 //! Which proxies are trusted.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use aquatic_common::{AddressKind, is_loopback};
@@ -37,6 +37,15 @@ impl TrustedProxies {
     #[must_use]
     pub fn may_name(&self, ip: IpAddr) -> bool {
         AddressKind::of(ip) != AddressKind::NoHost && (!is_loopback(ip) || self.contains(ip))
+    }
+
+    /// Whether proxies on this host are trusted, by loopback addresses.
+    #[must_use]
+    pub fn has_loopback(&self) -> bool {
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        self.0
+            .iter()
+            .any(|network| is_loopback(network.addr()) || loopback.iter().any(|ip| network.contains(ip)))
     }
 
     /// The first network that is too large for proxies of one operator: one that has more than 10.0.0.0/8 or
@@ -87,6 +96,22 @@ mod tests {
             assert!(!trusted.contains(ip.parse().unwrap()), "{ip}");
         }
         assert!(TrustedProxies::parse::<&str>(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn proxies_on_this_host_are_recognised() {
+        for (network, has_loopback) in [
+            ("127.0.0.1", true),
+            ("127.9.0.0/16", true),
+            ("0.0.0.0/0", true),
+            ("::1", true),
+            ("::/64", true),
+            ("10.0.0.0/8", false),
+            ("fd00::/8", false),
+        ] {
+            let trusted = TrustedProxies::parse(&["192.0.2.1", network]).unwrap();
+            assert_eq!(trusted.has_loopback(), has_loopback, "{network}");
+        }
     }
 
     #[test]
