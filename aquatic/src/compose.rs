@@ -244,12 +244,29 @@ fn open_snapshots(
     let Some(seed) = seed else { return Ok(Vec::new()) };
     let snapshot::Prepared { cores, interval, trigger } =
         snapshot::prepare(engine, seed, config.snapshot_interval)?;
+    let mut current = config.snapshot_interval;
+    warn_of_unused_interval(config);
     reloader.add(move |config| {
+        if config.snapshot_interval != current {
+            warn_of_unused_interval(config);
+            current = config.snapshot_interval;
+        }
         interval.set(config.snapshot_interval);
         Ok(Vec::new())
     });
     controlled.snapshots = trigger;
     Ok(cores)
+}
+
+/// Warns of an interval between snapshots that are not saved.
+fn warn_of_unused_interval(config: &TrackerConfig) {
+    if config.snapshot_interval > 0 && config.state_directory.as_os_str().is_empty() {
+        log::warn!(
+            "snapshot_interval = {} has no effect without state_directory, where snapshots are saved; set that, or \
+             leave snapshot_interval out",
+            config.snapshot_interval
+        );
+    }
 }
 
 /// Each core's part in exports; none if nothing is to be exported.

@@ -21,6 +21,7 @@ use aquatic_tracker::{IntervalPolicy, PeerRules, Stretch, TrackerSettings};
 use aquatic_udp::UdpConfig;
 use aquatic_ws::WsConfig;
 
+use crate::control;
 use crate::environment;
 
 pub(crate) use aquatic_common::config::LogLevel;
@@ -313,12 +314,14 @@ impl TrackerConfig {
         self.rate_limits.check(problems);
         self.exports.check(problems);
         self.cluster.check(problems);
+        control::check_path(self, problems);
         if http || ws {
             self.tcp().check(problems);
             self.acme.check(&self.network, !self.state_directory.as_os_str().is_empty(), problems);
         }
         if udp || http {
             self.protocol.check(&self.cleaning, problems);
+            self.limits.check(problems);
         }
         if udp {
             self.udp.check(problems);

@@ -11,11 +11,15 @@ struct Run {
     stderr: String,
 }
 
+impl Run {
+    fn of(Output { status, stdout, stderr }: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    }
+}
+
 fn aquatic(args: &[&str]) -> Run {
-    let Output { status, stdout, stderr } =
-        Command::new(env!("CARGO_BIN_EXE_aquatic")).args(args).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    Run::of(Command::new(env!("CARGO_BIN_EXE_aquatic")).args(args).output().unwrap())
 }
 
 /// Checks a configuration with the given text.
@@ -150,6 +154,30 @@ fn refused_ports_and_the_limit_per_address_have_bounds() {
     );
     let run = check("[limits]\nrefused_ports = '0-1023, 6881'\nlocal_addresses = 'accept'\n");
     assert_eq!(run.code, Some(0), "{}", run.stderr);
+}
+
+/// Those that would do nothing, or nothing but harm, are refused by a check and by a start alike.
+#[test]
+fn settings_that_cannot_be_meant_are_refused_at_the_start_too() {
+    for (settings, expected) in [
+        (
+            &["control.socket_path=x.sock"][..],
+            "control.socket_path: \"x.sock\" is relative to state_directory",
+        ),
+        (&["privileges.drop_privileges=true", "privileges.user=root"], "privileges.user: \"root\" keeps all"),
+        (&["limits.refused_ports=0-65535"], "limits.refused_ports: \"0-65535\" has all ports"),
+        (&["limits.refused_ports=1-65535"], "limits.refused_ports: \"1-65535\" has all ports"),
+    ] {
+        let flags = settings.iter().flat_map(|setting| ["-s", setting]);
+        let usual = ["udp", "-s", "network.address_ipv4=127.0.0.1:0", "-s", "network.use_ipv6=false"];
+        let args: Vec<&str> = usual.into_iter().chain(flags).collect();
+        assert_refused(&aquatic(&[&args[..], &["--check-config"]].concat()), &[expected]);
+        // A start that succeeds is ended, with another code.
+        let limited =
+            Command::new("timeout").args(["10", env!("CARGO_BIN_EXE_aquatic")]).args(&args).output();
+        let started = Run::of(limited.unwrap());
+        assert_refused(&started, &[expected]);
+    }
 }
 
 #[test]

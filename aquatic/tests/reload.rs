@@ -413,6 +413,25 @@ fn a_file_that_is_emptied_for_a_moment_changes_nothing() {
     fixture.tracker.wait_for_log("access_list.mode changed from \"deny\" to \"off\"");
 }
 
+#[test]
+fn an_interval_of_snapshots_that_are_not_saved_is_warned_of() {
+    let warning = "WARN  snapshot_interval";
+    let mut fixture = Fixture::start("udp", "snapshot_interval = 60\n");
+    fixture.tracker.wait_for_log("WARN  snapshot_interval = 60 has no effect without state_directory");
+    fixture.reload("snapshot_interval = 60\nlog_requests = 1\n");
+    fixture.tracker.wait_for_log("configuration reloaded: 1 applied");
+    fixture.reload("snapshot_interval = 30\n");
+    fixture.tracker.wait_for_log("WARN  snapshot_interval = 30 has no effect without state_directory");
+    let state = tempfile::tempdir().unwrap();
+    for text in [String::new(), format!("snapshot_interval = 60\nstate_directory = {:?}\n", state.path())] {
+        let fixture = Fixture::start("udp", &text);
+        fixture.tracker.signal("TERM");
+        let start = fixture.tracker.start_log.clone();
+        let (_, _, rest) = fixture.tracker.end();
+        assert!(!start.contains(warning) && !rest.contains(warning), "{start}{rest}");
+    }
+}
+
 /// What is missing is the same before and after.
 #[test]
 fn a_file_that_was_empty_at_the_start_may_stay_so() {

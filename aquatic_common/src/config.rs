@@ -296,6 +296,19 @@ impl ProtocolConfig {
     }
 }
 
+impl LimitsConfig {
+    /// Reports refused ports that leave none for peers.
+    pub fn check(&self, problems: &mut Vec<Problem>) {
+        if self.refused_ports.has_all() {
+            let text = format!(
+                "\"{}\" has all ports, so no peer would be stored; leave out those that clients use",
+                self.refused_ports
+            );
+            problems.push(Problem::new(Self::refused_ports, text));
+        }
+    }
+}
+
 impl PrivilegesConfig {
     /// Reports settings without effect: a tracker that keeps running as root by mistake is worse than one
     /// that does not start.
@@ -305,6 +318,10 @@ impl PrivilegesConfig {
         if !self.drop_privileges && *self != without_effect {
             let text = "is false, so the other keys of the section have no effect; set it to true, or leave them out";
             problems.push(Problem::new(Self::drop_privileges, text));
+        }
+        if self.drop_privileges && self.user == "root" {
+            let text = "\"root\" keeps all privileges; name another user, such as \"nobody\"";
+            problems.push(Problem::new(Self::user, text));
         }
     }
 }
@@ -325,7 +342,20 @@ mod tests {
         let user = PrivilegesConfig { user: "tracker".to_owned(), ..default.clone() };
         assert_eq!(keys(default), [""; 0]);
         assert_eq!(keys(user.clone()), ["privileges.drop_privileges"]);
-        assert_eq!(keys(PrivilegesConfig { drop_privileges: true, ..user }), [""; 0]);
+        let dropped = PrivilegesConfig { drop_privileges: true, ..user };
+        assert_eq!(keys(dropped.clone()), [""; 0]);
+        assert_eq!(keys(PrivilegesConfig { user: "root".to_owned(), ..dropped }), ["privileges.user"]);
+    }
+
+    #[test]
+    fn a_port_is_left_for_peers() {
+        for (ports, expected) in [("0-65535", 1), ("1-65535", 1), ("2-65535", 0), ("0-1023", 0), ("", 0)] {
+            let limits = LimitsConfig { refused_ports: ports.parse().unwrap(), ..LimitsConfig::default() };
+            let mut problems = Vec::new();
+            limits.check(&mut problems);
+            assert_eq!(problems.len(), expected, "{ports}");
+            assert!(problems.iter().all(|problem| problem.key == "limits.refused_ports"));
+        }
     }
 
     #[test]

@@ -25,6 +25,12 @@ impl Ports {
         self.ranges.get(before).is_some_and(|range| range.contains(&port))
     }
 
+    /// Returns whether all ports are in the set that a peer can have: from 1 to 65535.
+    #[must_use]
+    pub fn has_all(&self) -> bool {
+        self.ranges.iter().any(|range| *range.start() <= 1 && *range.end() == u16::MAX)
+    }
+
     /// Returns whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -149,6 +155,9 @@ mod tests {
             ("1-5,3-4,6,8", "1-6,8", &[1, 6, 8], &[0, 7, 9]),
             ("65535,0", "0,65535", &[0, 65_535], &[1, 65_534]),
             ("0-65535,7", "0-65535", &[0, 7, 65_535], &[]),
+            ("2-65535,1", "1-65535", &[1, 7, 65_535], &[]),
+            ("0-65534", "0-65534", &[0, 65_534], &[65_535]),
+            ("2-65535", "2-65535", &[2, 65_535], &[1]),
         ] {
             let ports: Ports = text.parse().unwrap();
             assert_eq!(ports.to_string(), shown, "{text:?}");
@@ -156,6 +165,7 @@ mod tests {
             assert!(inside.iter().all(|port| ports.contains(*port)), "{text:?}");
             assert!(!outside.iter().any(|port| ports.contains(*port)), "{text:?}");
             assert_eq!(ports.is_empty(), inside.is_empty());
+            assert_eq!(ports.has_all(), outside.is_empty());
         }
     }
 

@@ -29,5 +29,5 @@ pub(crate) use self::request::{
     RankedBy, Request, TopOf, parse_duration, parse_info_hash,
 };
 pub(crate) use self::server::open;
-pub(crate) use self::socket::{Place, check, place};
+pub(crate) use self::socket::{Place, check, check_path, place};
 pub(crate) use self::spreading::receiver;

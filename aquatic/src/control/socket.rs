@@ -33,19 +33,26 @@ pub(crate) fn place(config: &TrackerConfig) -> Place {
     }
 }
 
-/// Reports a path at which no socket can be made.
+/// Reports a path that is relative to nothing. The default is so without a state directory, and means that
+/// there is no socket.
+pub(crate) fn check_path(config: &TrackerConfig, problems: &mut Vec<Problem>) {
+    let path = &config.control.socket_path;
+    if place(config) == Place::NoStateDirectory && path != Path::new(ControlConfig::DEFAULT_NAME) {
+        let text = format!(
+            "\"{}\" is relative to state_directory, which is empty; write a path that begins with /",
+            path.display()
+        );
+        problems.push(Problem::new(ControlConfig::socket_path, text));
+    }
+}
+
+/// Reports a path at which this machine does not allow a socket.
 pub(crate) fn check(config: &TrackerConfig, problems: &mut Vec<Problem>) {
-    let fault = match place(config) {
-        Place::At(path) => check_unix_socket(&path).err().map(|error| error.to_string()),
-        Place::NoStateDirectory if config.control.socket_path != Path::new(ControlConfig::DEFAULT_NAME) => {
-            Some(format!(
-                "\"{}\" is relative to state_directory, which is empty; write a path that begins with /",
-                config.control.socket_path.display()
-            ))
-        }
-        Place::NoStateDirectory | Place::Off => None,
-    };
-    problems.extend(fault.map(|text| Problem::new(ControlConfig::socket_path, text)));
+    if let Place::At(path) = place(config)
+        && let Err(error) = check_unix_socket(&path)
+    {
+        problems.push(Problem::new(ControlConfig::socket_path, error.to_string()));
+    }
 }
 
 #[cfg(test)]
@@ -56,6 +63,7 @@ mod tests {
         let control = ControlConfig { socket_path: path.into() };
         let config = TrackerConfig { state_directory: state.into(), control, ..TrackerConfig::default() };
         let mut problems = Vec::new();
+        check_path(&config, &mut problems);
         check(&config, &mut problems);
         (place(&config), problems.len())
     }
