@@ -214,9 +214,10 @@ crate::settings! {
         /// Whether peers with a loopback, link-local, private or shared (100.64.0.0/10) address are stored:
         /// "accept", "refuse", or "auto", which refuses them if all addresses that the tracker listens at are
         /// public ones. It accepts them if it listens at 0.0.0.0 or [::], as by default, because it then may
-        /// serve a local network, but no loopback addresses if proxies.trusted_proxies has one: nobody
-        /// behind that proxy could reach the peer. Peers with an address that no host has, or one for documentation, are never
-        /// stored. An IPv6 address that contains an IPv4 address (6to4, NAT64) is treated like that.
+        /// serve a local network, but no loopback addresses if proxies.trusted_proxies has one: nobody behind
+        /// that proxy could reach the peer. Peers with an address that no host has, or one for documentation,
+        /// are never stored. An IPv6 address that contains an IPv4 address (6to4, NAT64) is treated like
+        /// that.
         pub local_addresses: LocalAddresses = LocalAddresses::Auto;
         /// Ports of peers that are not stored, as numbers and ranges: "0-1023,6881". Their clients are
         /// answered. Keeps clients from being sent to services such as mail or web servers.

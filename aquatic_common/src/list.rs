@@ -1,8 +1,8 @@
 //! Format of files with one entry per line: access lists (info hashes) and block lists (networks).
 //!
 //! A line holds one entry, and optionally white space or a comma with any text behind it. Blank lines and
-//! lines that start with `#`, `;` or `//` are ignored, and so is white space in front. A line ends with LF, CR
-//! LF, or CR. The file may begin with the byte order mark of UTF-8. Any other line is an error, so that
+//! lines that start with `#`, `;` or `//` are ignored, and so is white space in front. A line ends with LF,
+//! CR LF, or CR. The file may begin with the byte order mark of UTF-8. Any other line is an error, so that
 //! neither a truncated file nor one of another kind (an error page of a web server) passes for a list.
 
 use std::fmt;
