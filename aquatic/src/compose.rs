@@ -63,6 +63,7 @@ pub(crate) fn run(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> an
 
 fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Result<()> {
     let protocols = config.protocols(mode);
+    environment::refuse_conflicts(config, mode, flags.config.as_deref())?;
     let mut engine = Engine::prepare(config.engine())?;
     environment::warn_of_unreadable(config, mode, flags.config.as_deref());
     let mut reloader = ConfigReloader::new(config, mode, flags, &engine);

@@ -1,5 +1,7 @@
 //! What the configuration refers to on this machine: files, accounts, processors, addresses.
 
+mod paths;
+
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ use aquatic_tracker::{SharedAccessList, export};
 
 use crate::config::{Mode, TrackerConfig};
 use crate::control;
+
+pub(crate) use paths::{check as check_paths, refuse_conflicts};
 
 /// The files that are read at start and at a reload, with what they are.
 pub(crate) fn files(

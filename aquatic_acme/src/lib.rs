@@ -35,6 +35,7 @@ use aquatic_common::ConfigurationError;
 use aquatic_common::config::{AcmeConfig, NetworkConfig, Unusable, normal_name};
 use aquatic_net::tcp::{Tls, TlsPair};
 use aquatic_runtime::Engine;
+use aquatic_runtime::state_directory::names;
 use aquatic_web::HttpChallenges;
 
 use crate::client::Client;
@@ -46,7 +47,7 @@ use crate::store::Store;
 pub use status::{AcmeFailure, AcmeReport, AcmeStatus};
 
 /// Name of the file with certificate and key in the state directory.
-pub const CERTIFICATE_FILE: &str = "acme-certificate.pem";
+pub const CERTIFICATE_FILE: &str = names::ACME_CERTIFICATE;
 
 /// What the thread works with, from the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -189,7 +190,7 @@ pub fn check_files(config: &AcmeConfig) -> Result<(), Unusable> {
 /// last order was fulfilled or nothing is known.
 #[must_use]
 pub fn last_failure(state_directory: &Path) -> Option<AcmeFailure> {
-    let text = std::fs::read_to_string(state_directory.join(store::RECORD_FILE)).ok()?;
+    let text = std::fs::read_to_string(state_directory.join(names::ACME_STATE)).ok()?;
     let record: plan::Record = serde_json::from_str(&text).ok()?;
     record.last_failure.map(AcmeFailure::from)
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use aquatic_net::tcp::TlsPair;
 use aquatic_runtime::StateDirectory;
+use aquatic_runtime::state_directory::names::{ACME_ACCOUNTS, ACME_STATE};
 use instant_acme::CertificateIdentifier;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,12 +19,6 @@ use x509_parser::parse_x509_certificate;
 use crate::CERTIFICATE_FILE;
 use crate::failure::{Fault, Reason};
 use crate::plan::{Facts, Record};
-
-/// Accounts by directory, as JSON.
-const ACCOUNTS_FILE: &str = "acme-accounts.json";
-
-/// What has happened so far, as JSON.
-pub(crate) const RECORD_FILE: &str = "acme-state.json";
 
 /// Maximum size of each file.
 const MAX_FILE: u64 = 1 << 20;
@@ -71,15 +66,15 @@ impl Store {
 
     /// What has happened so far.
     pub(crate) fn record(&self) -> Record {
-        self.read_json(RECORD_FILE)
+        self.read_json(ACME_STATE)
     }
 
     pub(crate) fn keep_record(&self, record: &Record) -> Result<(), Fault> {
-        self.write(RECORD_FILE, &serde_json::to_string_pretty(record).unwrap_or_default())
+        self.write(ACME_STATE, &serde_json::to_string_pretty(record).unwrap_or_default())
     }
 
     fn accounts(&self) -> BTreeMap<String, Box<RawValue>> {
-        self.read_json(ACCOUNTS_FILE)
+        self.read_json(ACME_ACCOUNTS)
     }
 
     /// The account at a directory, as JSON.
@@ -94,7 +89,7 @@ impl Store {
             Some(Ok(account)) => drop(accounts.insert(directory.to_owned(), account)),
             Some(Err(_)) | None => drop(accounts.remove(directory)),
         }
-        self.write(ACCOUNTS_FILE, &serde_json::to_string_pretty(&accounts).unwrap_or_default())
+        self.write(ACME_ACCOUNTS, &serde_json::to_string_pretty(&accounts).unwrap_or_default())
     }
 
     /// The certificate, if there is one that can be used.
@@ -198,8 +193,8 @@ mod tests {
         assert_eq!(store.account("https://a"), None);
         assert_eq!(store.account("https://b").as_deref(), Some("{\"id\":2}"));
         for text in ["", "[]", "{\"failures\":-1}", "\u{0}"] {
-            std::fs::write(directory.path().join(ACCOUNTS_FILE), text).unwrap();
-            std::fs::write(directory.path().join(RECORD_FILE), text).unwrap();
+            std::fs::write(directory.path().join(ACME_ACCOUNTS), text).unwrap();
+            std::fs::write(directory.path().join(ACME_STATE), text).unwrap();
             assert_eq!((store.account("https://b"), store.record()), (None, Record::default()));
         }
         let record = Record { failures: 3, ..Record::default() };

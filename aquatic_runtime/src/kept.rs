@@ -21,9 +21,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::secrets::Secrets;
 use crate::state_directory::StateDirectory;
-
-/// Name of the file in the state directory.
-const NAME: &str = "keys";
+use crate::state_directory::names::KEYS;
 
 /// Length of secret, time and moment as they are written, in bytes.
 pub(crate) const RECORD_LENGTH: usize = 112;
@@ -125,7 +123,7 @@ impl Record {
 }
 
 fn read(directory: &StateDirectory) -> Result<Option<Record>, Unusable> {
-    let Some(file) = directory.open_file(NAME).map_err(Unusable::Io)? else { return Ok(None) };
+    let Some(file) = directory.open_file(KEYS).map_err(Unusable::Io)? else { return Ok(None) };
     let data = file.metadata().map_err(Unusable::Io)?;
     if !directory.trusts(data.uid()) || data.mode() & 0o077 != 0 {
         return Err(Unusable::Exposed(data.uid(), data.mode()));
@@ -148,7 +146,7 @@ pub(crate) struct Kept {
 /// # Errors
 /// The operating system's generator cannot be read.
 pub(crate) fn resume(directory: &StateDirectory, now: Moment) -> io::Result<Kept> {
-    let path = directory.path().join(NAME);
+    let path = directory.path().join(KEYS);
     if directory.is_writable_for_others() {
         log::warn!(
             "others than its owner may write to {}, and so choose the keys of the tracker. Change its mode: chmod 700",
@@ -174,7 +172,7 @@ pub(crate) fn resume(directory: &StateDirectory, now: Moment) -> io::Result<Kept
         }
     };
     let record = Record { secret: secrets.to_bytes(), elapsed, at: now };
-    let written = directory.replace(NAME, |file| file.write_all(&record.encode()));
+    let written = directory.replace(KEYS, |file| file.write_all(&record.encode()));
     if let Err(error) = &written {
         log::error!(
             "{} cannot be written: {error}. Free some space on the disk, or remove what stands in its place, or clients \
@@ -203,7 +201,7 @@ pub(crate) fn take_over(
     let record = Record::decode(record).map_err(unusable)?;
     let elapsed = record.elapsed_at(&now).map_err(unusable)?;
     let record = Record { elapsed, at: now, ..record };
-    let written = directory.map(|directory| directory.replace(NAME, |file| file.write_all(&record.encode())));
+    let written = directory.map(|directory| directory.replace(KEYS, |file| file.write_all(&record.encode())));
     let written = written.transpose();
     if let Err(error) = &written {
         log::error!("the keys of the tracker cannot be written to the state directory: {error}");
@@ -240,7 +238,7 @@ mod tests {
         }
 
         fn file(&self) -> PathBuf {
-            self.temporary.path().join(NAME)
+            self.temporary.path().join(KEYS)
         }
 
         /// The secret and the time after a start at this moment.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use aquatic_common::config::PrivilegesConfig;
 use aquatic_common::settings::Problem;
 use rustix::fs::{
-    Access, AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, accessat, fchown, flock,
-    fstat, fsync, open, openat, renameat_with, unlinkat,
+    Access, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, accessat, fchown,
+    flock, fstat, fsync, open, openat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -20,6 +20,33 @@ use crate::privileges;
 
 /// Key of the setting.
 pub const KEY: &str = "state_directory";
+
+/// Names of the files in the directory, besides those that are there only while they are written.
+pub mod names {
+    pub use crate::handover::{OUTCOME_FILE, PID_FILE};
+
+    /// Secret and epoch.
+    pub const KEYS: &str = "keys";
+    /// Peers and counts.
+    pub const SNAPSHOT: &str = "snapshot";
+    /// A snapshot that cannot be read.
+    pub const UNUSABLE_SNAPSHOT: &str = "snapshot.unusable";
+    /// Totals and charts of the status page.
+    pub const STATUS: &str = "status";
+    /// Figures of the status page that cannot be read.
+    pub const UNUSABLE_STATUS: &str = "status.unusable";
+    /// Certificate and key that were obtained (ACME).
+    pub const ACME_CERTIFICATE: &str = "acme-certificate.pem";
+    /// Accounts at certificate authorities, as JSON.
+    pub const ACME_ACCOUNTS: &str = "acme-accounts.json";
+    /// What the tracker has done about its certificate, as JSON.
+    pub const ACME_STATE: &str = "acme-state.json";
+
+    /// Files that a process reads which an earlier one has written.
+    pub const READ: [&str; 6] = [KEYS, SNAPSHOT, STATUS, ACME_CERTIFICATE, ACME_ACCOUNTS, ACME_STATE];
+    /// Files that are only written, or put aside.
+    pub const WRITTEN: [&str; 4] = [UNUSABLE_SNAPSHOT, UNUSABLE_STATUS, PID_FILE, OUTCOME_FILE];
+}
 
 /// Suffix of a file that is being written.
 const UNFINISHED: &str = ".new";
@@ -193,6 +220,7 @@ impl StateDirectory {
         let written = self.create(&unfinished).and_then(|mut file| {
             let written = write(&mut file)?;
             fsync(&file)?;
+            self.may_replace(name)?;
             renameat_with(&*self.fd, &*unfinished, &*self.fd, name, RenameFlags::empty())?;
             Ok(written)
         });
@@ -207,6 +235,31 @@ impl StateDirectory {
                 Err(error)
             }
         }
+    }
+
+    /// Whether a name is free or that of a file that [`StateDirectory::replace`] replaces: in a shared
+    /// directory a regular one, so that no device, link or directory of others is lost.
+    ///
+    /// # Errors
+    /// What has the name instead.
+    pub fn may_replace(&self, name: &str) -> io::Result<()> {
+        if self.mode == PRIVATE {
+            return Ok(());
+        }
+        let what = match statat(&*self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => return Ok(()),
+                FileType::Directory => "a directory",
+                FileType::Symlink => "a symbolic link",
+                FileType::Fifo => "a FIFO",
+                FileType::Socket => "a socket",
+                FileType::CharacterDevice | FileType::BlockDevice => "a device",
+                FileType::Unknown => "of an unknown kind",
+            },
+        };
+        Err(io::Error::new(ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
     }
 
     /// Gives a file another name, and replaces the one that has it.
@@ -317,6 +370,34 @@ mod tests {
             (read(&directory, "a").as_str(), fs::read_to_string(&outside).unwrap().as_str()),
             ("one", "precious")
         );
+    }
+
+    #[test]
+    fn in_a_shared_directory_only_regular_files_are_replaced() {
+        use std::os::unix::net::UnixListener;
+        let temporary = tempfile::tempdir().unwrap();
+        let path = |name: &str| temporary.path().join(name);
+        let directory = StateDirectory::open_shared(temporary.path(), &PrivilegesConfig::default()).unwrap();
+        fs::write(path("file"), "old").unwrap();
+        symlink(path("file"), path("link")).unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        let _socket = UnixListener::bind(path("socket")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), Mode::RUSR).unwrap();
+        for (name, what) in [
+            ("link", "a symbolic link"),
+            ("directory", "a directory"),
+            ("socket", "a socket"),
+            ("fifo", "a FIFO"),
+        ] {
+            let before = fs::symlink_metadata(path(name)).unwrap().ino();
+            let error = directory.replace(name, |file| file.write_all(b"new")).unwrap_err();
+            assert!(error.to_string().contains(what), "{name}: {error}");
+            assert_eq!(fs::symlink_metadata(path(name)).unwrap().ino(), before, "{name}");
+        }
+        for name in ["file", "none"] {
+            directory.replace(name, |file| file.write_all(b"new")).unwrap();
+            assert_eq!(read(&directory, name), "new");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use aquatic_metrics::{Counter, Gauge, ProcessFigures, Registry, names};
 use aquatic_net::listen::BindError;
 use aquatic_net::proxy::TrustedProxies;
 use aquatic_runtime::clock::{Epoch, calendar_seconds};
+use aquatic_runtime::state_directory::names::{STATUS, UNUSABLE_STATUS};
 use aquatic_runtime::{
     Core, Engine, MailboxReceiver, MailboxSender, Serving, StateDirectory, StopHold, mailboxes,
 };
@@ -34,12 +35,6 @@ use crate::page;
 use crate::report::{CertificateReport, ClusterReport, Moment, View};
 use crate::site::{Answer, Assets, Site};
 use crate::streams::{CorePages, SideStreams};
-
-/// Name of the file in the state directory.
-const FILE: &str = "status";
-
-/// Name that a file gets which cannot be used, so that the next one does not replace it.
-const UNUSABLE: &str = "status.unusable";
 
 /// Seconds between two times that the file is written: what a tracker that is killed forgets at most.
 const SAVE_INTERVAL: u64 = 60;
@@ -327,7 +322,7 @@ impl Sampler {
                 streams: metrics.gauge(&names::STATUS_STREAMS, &[]),
                 refused: metrics.counter(&names::STATUS_STREAMS_REFUSED, &[]),
                 slow: metrics.counter(&names::STATUS_STREAMS_SLOW, &[]),
-                failures: metrics.counter(&names::STATE_WRITE_FAILURES, &[("file", FILE)]),
+                failures: metrics.counter(&names::STATE_WRITE_FAILURES, &[("file", STATUS)]),
             },
         }
     }
@@ -448,14 +443,14 @@ impl Sampler {
         // During an upgrade, the file belongs to the process that serves.
         let Some(state) = self.state.as_ref().filter(|_| !self.serving.is_elsewhere()) else { return };
         let bytes = file::encode(&self.history);
-        let result = state.replace(FILE, |file| file.write_all(&bytes));
+        let result = state.replace(STATUS, |file| file.write_all(&bytes));
         if let Err(error) = &result {
             self.counts.failures.add(1);
             if !self.is_failing {
                 log::warn!(
                     "the figures of the status page cannot be saved to {}: {error}. A restart will forget those of \
                      the time since it last worked; make room, or check the permissions",
-                    state.path().join(FILE).display()
+                    state.path().join(STATUS).display()
                 );
             }
         }
@@ -474,9 +469,9 @@ fn calendar() -> u64 {
 
 /// History and totals of the previous process. A file that cannot be used is put aside.
 fn load(state: &StateDirectory) -> History {
-    let path = state.path().join(FILE);
+    let path = state.path().join(STATUS);
     let mut bytes = Vec::new();
-    let read = state.open_file(FILE).and_then(|file| match file {
+    let read = state.open_file(STATUS).and_then(|file| match file {
         Some(file) => file.take(file::MAX_SIZE).read_to_end(&mut bytes).map(|_| true),
         None => Ok(false),
     });
@@ -488,8 +483,8 @@ fn load(state: &StateDirectory) -> History {
         },
         Err(error) => error.to_string(),
     };
-    let kept = if state.rename(FILE, UNUSABLE).is_ok() {
-        format!("; it is kept as {UNUSABLE}")
+    let kept = if state.rename(STATUS, UNUSABLE_STATUS).is_ok() {
+        format!("; it is kept as {UNUSABLE_STATUS}")
     } else {
         String::new()
     };
@@ -605,12 +600,12 @@ mod tests {
         assert_eq!(load(&state), History::default());
         let mut history = History::default();
         history.add(&Sampled { time: 1_800_000_000, milliseconds: 1000, values: [3; history::COUNT] });
-        let path = temporary.path().join(FILE);
+        let path = temporary.path().join(STATUS);
         fs::write(&path, file::encode(&history)).unwrap();
         assert_eq!(load(&state), history);
         fs::write(&path, "rubbish").unwrap();
         assert_eq!(load(&state), History::default());
         assert!(!path.exists());
-        assert_eq!(fs::read_to_string(temporary.path().join(UNUSABLE)).unwrap(), "rubbish");
+        assert_eq!(fs::read_to_string(temporary.path().join(UNUSABLE_STATUS)).unwrap(), "rubbish");
     }
 }

@@ -9,13 +9,15 @@ mod manual;
 mod probe;
 mod upgrade;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use aquatic_cli_helpers::{ConfigFlags, run_scoped};
+use aquatic_common::settings::{Problem, Scope};
 use clap::{Parser, Subcommand};
 
-use crate::config::Mode;
-use crate::{Cli, compose};
+use crate::config::{Mode, TrackerConfig};
+use crate::{Cli, compose, environment};
 
 /// What the program is asked to do.
 #[derive(Debug, Subcommand)]
@@ -77,5 +79,27 @@ impl Command {
 }
 
 fn serve(flags: &ConfigFlags, mode: Mode) -> ExitCode {
-    run_scoped(flags, &mode, |config| compose::run(&config, mode, flags))
+    let invocation = Invocation { mode, config_file: flags.config.as_deref() };
+    run_scoped(flags, &invocation, |config| compose::run(&config, mode, flags))
+}
+
+/// A subcommand that serves, with its configuration file.
+struct Invocation<'a> {
+    mode: Mode,
+    config_file: Option<&'a Path>,
+}
+
+impl Scope<TrackerConfig> for Invocation<'_> {
+    fn reads(&self, key: &str) -> bool {
+        self.mode.reads(key)
+    }
+
+    fn check_relations(&self, config: &TrackerConfig, problems: &mut Vec<Problem>) {
+        self.mode.check_relations(config, problems);
+    }
+
+    fn check_environment(&self, config: &TrackerConfig, problems: &mut Vec<Problem>) {
+        self.mode.check_environment(config, problems);
+        environment::check_paths(config, self.mode, self.config_file, problems);
+    }
 }

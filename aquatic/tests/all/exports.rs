@@ -1,6 +1,8 @@
 //! Exports: the file that replaces the previous one, and what is counted by it.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,4 +179,55 @@ fn a_path_that_cannot_be_written_to_is_reported_at_the_start() {
         !output.status.success() && log.contains("exports.path") && log.contains("/nowhere/at/all"),
         "{log}"
     );
+}
+
+#[test]
+fn what_is_no_export_is_not_replaced_by_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("tracker.toml"), "").unwrap();
+    fs::write(path("list"), "").unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    symlink(path("elsewhere"), path("link")).unwrap();
+    let _socket = UnixListener::bind(path("socket")).unwrap();
+    let list = format!("access_list.path={}", path("list").display());
+    for (exported, why) in [
+        ("folder", "it is a directory"),
+        ("link", "it is a symbolic link"),
+        ("socket", "it is a socket"),
+        ("../../../../../../dev/null", "it is a device"),
+        ("tracker.toml", "is the configuration file as well"),
+        ("list", "is access_list.path as well"),
+    ] {
+        let setting = format!("exports.path={}", path(exported).display());
+        for check in [&[][..], &["--check-config"]] {
+            let mut command = crate::support::service(
+                "all",
+                &[&setting, &list, "access_list.mode=deny", "access_list.allow_empty=true"],
+            );
+            let output = command.arg("-c").arg(path("tracker.toml")).args(check).output().unwrap();
+            let log = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{exported}: {log}");
+            assert!(log.contains("exports.path") && log.contains(why), "{exported}: {log}");
+            assert!(log.contains(exported) && log.contains("hoose another path"), "{exported}: {log}");
+        }
+    }
+}
+
+#[test]
+fn what_takes_the_place_of_the_export_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, other) = (directory.path().join("scrape"), directory.path().join("other"));
+    let setting = format!("exports.path={}", path.display());
+    let (mut tracker, _) = start_all(None, &["exports.interval=1", &setting]);
+    eventually(|| path.exists(), |exists| *exists);
+    fs::write(&other, "precious").unwrap();
+    symlink(&other, directory.path().join("link")).unwrap();
+    fs::rename(directory.path().join("link"), &path).unwrap();
+    let line = tracker.wait_for_log("cannot be written");
+    assert!(line.contains("it is a symbolic link"), "{line}");
+    assert_eq!(fs::read_link(&path).unwrap(), other);
+    fs::remove_file(&path).unwrap();
+    tracker.wait_for_log("exported 0 torrents");
+    assert!(fs::symlink_metadata(&path).unwrap().is_file());
 }

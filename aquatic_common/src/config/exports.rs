@@ -35,7 +35,9 @@ crate::settings! {
     /// and a second or two of processor time.
     pub struct ExportsConfig, section "exports" {
         /// File that is replaced by each export, readable for everyone. Its directory must exist and be
-        /// writable for the user that the tracker runs as. If empty, nothing is exported.
+        /// writable for the user that the tracker runs as. If there is something else than a regular file at
+        /// the path, such as a symbolic link, or if another setting names it, the tracker does not start. If
+        /// empty, nothing is exported.
         pub path: PathBuf = PathBuf::new();
         /// Time between two exports. The first comes after that time.
         pub interval: u32 = 3600, unit "seconds", in 1..=604_800;

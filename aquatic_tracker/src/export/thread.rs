@@ -88,7 +88,8 @@ pub fn prepare(
     Ok(Some(receivers.into_iter().map(CoreExports).collect()))
 }
 
-/// Reports a directory that exports cannot be written to.
+/// Reports a directory that exports cannot be written to, and anything but a regular file in the place of the
+/// exported one.
 pub fn check(exports: &ExportsConfig, privileges: &PrivilegesConfig, problems: &mut Vec<Problem>) {
     if let Err(error) = open(exports, privileges) {
         problems.push(Problem::new(ExportsConfig::path, error.to_string()));
@@ -101,7 +102,16 @@ fn open(
     privileges: &PrivilegesConfig,
 ) -> Result<Option<(StateDirectory, String)>, ConfigurationError> {
     let Some((directory, name)) = exports.file() else { return Ok(None) };
-    Ok(Some((StateDirectory::open_shared(&directory, privileges).map_err(explain)?, name)))
+    let directory = StateDirectory::open_shared(&directory, privileges).map_err(explain)?;
+    directory.may_replace(&name).map_err(|error| {
+        let text = format!(
+            "{} = \"{}\" cannot be replaced by an export: {error}. Choose another path, or remove it",
+            ExportsConfig::path,
+            exports.path.display()
+        );
+        ConfigurationError::new(text)
+    })?;
+    Ok(Some((directory, name)))
 }
 
 fn explain(error: StateDirectoryError) -> ConfigurationError {
@@ -256,8 +266,9 @@ impl ExportThread {
                 metrics.failures.add(1);
                 if !*is_failing {
                     log::error!(
-                        "{} cannot be written: {error}. The previous file, if any, stays. Free some space, or check \
-                         that the directory is writable for the tracker's user; it will be tried again",
+                        "{} cannot be written: {error}. The previous file, if any, stays. Free some space, check that \
+                         the directory is writable for the tracker's user, or remove what stands in the place of \
+                         the file; it will be tried again",
                         path.display()
                     );
                 }

@@ -13,18 +13,13 @@ use aquatic_common::{Family, Seconds, Steering};
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::clock::{Epoch, calendar_seconds};
 use aquatic_runtime::handover::{StateReceiver, StateSender};
+use aquatic_runtime::state_directory::names::{SNAPSHOT, UNUSABLE_SNAPSHOT};
 use aquatic_runtime::{Engine, MailboxSender, Periodic, StateDirectory, StopHold, mailboxes};
 
 use super::core::{Batch, Command, CoreSnapshots, Loaded, Save};
 use super::format::{Header, Kind, Torrent, Totals};
 use super::stream::{CHUNK_LENGTH, Chunk, Damage, ReadError, Reader, Writer};
 use crate::seed::TrackerSeed;
-
-/// Name of the file in the state directory.
-const NAME: &str = "snapshot";
-
-/// Name that a snapshot gets which cannot be read, so that the next one does not replace it.
-const UNUSABLE: &str = "snapshot.unusable";
 
 /// Batches of torrents that wait for one core: 1 MB.
 const MAX_WAITING: usize = 16;
@@ -208,7 +203,7 @@ impl Metrics {
         let damage = |reason| metrics.counter(&names::SNAPSHOT_DAMAGE, &[("reason", reason)]);
         Self {
             saved: metrics.counter(&names::SNAPSHOTS_SAVED, &[]),
-            failures: metrics.counter(&names::STATE_WRITE_FAILURES, &[("file", NAME)]),
+            failures: metrics.counter(&names::STATE_WRITE_FAILURES, &[("file", SNAPSHOT)]),
             time: metrics.gauge(&names::SNAPSHOT_TIME, &[]),
             duration: metrics.gauge(&names::SNAPSHOT_DURATION, &[]),
             size: metrics.gauge(&names::SNAPSHOT_SIZE, &[]),
@@ -291,7 +286,7 @@ impl SnapshotThread {
     }
 
     fn path(&self) -> String {
-        let path = self.directory.as_ref().map(|directory| directory.path().join(NAME));
+        let path = self.directory.as_ref().map(|directory| directory.path().join(SNAPSHOT));
         path.unwrap_or_default().display().to_string()
     }
 
@@ -310,7 +305,7 @@ impl SnapshotThread {
         let calendar = calendar_seconds();
         let cancelled = Arc::new(AtomicBool::new(false));
         let written =
-            directory.replace(NAME, |file| self.write(file, (begin, calendar), is_last, &cancelled));
+            directory.replace(SNAPSHOT, |file| self.write(file, (begin, calendar), is_last, &cancelled));
         cancelled.store(true, Ordering::Relaxed);
         match written {
             Ok((totals, bytes)) => {
@@ -391,7 +386,7 @@ impl SnapshotThread {
     /// Loads the snapshot of the previous process. Returns whether all that can be loaded has been.
     fn load(&mut self) -> bool {
         let Some(directory) = self.directory.clone() else { return true };
-        let opened = match directory.open_file(NAME) {
+        let opened = match directory.open_file(SNAPSHOT) {
             Ok(None) => {
                 log::info!("there is no snapshot in the state directory yet: the tracker starts empty");
                 return true;
@@ -580,8 +575,8 @@ impl SnapshotThread {
 
 /// Renames a snapshot so that the next one does not replace it. Returns what came of that, for the log.
 fn keep_unusable(directory: &StateDirectory) -> String {
-    match directory.rename(NAME, UNUSABLE) {
-        Ok(()) => format!("It is kept as {UNUSABLE}"),
+    match directory.rename(SNAPSHOT, UNUSABLE_SNAPSHOT) {
+        Ok(()) => format!("It is kept as {UNUSABLE_SNAPSHOT}"),
         Err(error) => format!("The next one replaces it ({error})"),
     }
 }
