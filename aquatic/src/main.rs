@@ -16,7 +16,7 @@ mod summary;
 
 use std::process::ExitCode;
 
-use aquatic_runtime::handover;
+use aquatic_runtime::{handover, ignore_file_size_signal};
 use clap::{ArgAction, Parser};
 
 use crate::commands::Command;
@@ -66,6 +66,7 @@ pub(crate) struct Cli {
 }
 
 fn main() -> ExitCode {
+    ignore_file_size_signal();
     handover::keep_successor().unwrap_or_else(|| Cli::parse().command.run())
 }
 

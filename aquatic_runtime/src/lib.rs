@@ -98,3 +98,4 @@ pub use secrets::Secrets;
 pub use serving::Serving;
 pub use state_directory::{StateDirectory, StateDirectoryError};
 pub use supervise::{DrainPlan, DrainTrigger, ReloadTrigger, StopHold};
+pub use sys::ignore_file_size_signal;

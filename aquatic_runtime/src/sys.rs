@@ -63,6 +63,13 @@ pub(crate) fn mask_signals(block: bool, signals: &[c_int]) -> io::Result<()> {
     }
 }
 
+/// Has writes beyond the limit of the size of files fail with `EFBIG`, as they do on a full disk, instead of
+/// ending the process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: no handler is installed, so no code of ours runs in a signal's context.
+    let _ = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// How many pages of a range are resident. The range is aligned to pages and has at most `N` of them.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Peers and counts survive.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -177,6 +177,35 @@ fn a_snapshot_that_cannot_be_saved_is_told_once_and_leaves_the_previous_one() {
     }
     assert!(between.iter().all(|line| !line.contains("cannot be saved")), "{between:?}");
     assert_eq!(before.len(), fs::read(home.path("snapshot")).unwrap().len());
+}
+
+#[test]
+fn a_limit_of_the_size_of_files_is_told_like_a_full_disk() {
+    let mut home = Home::new();
+    let started = home.command(&[]);
+    // 512 bytes: enough for the keys, not for a snapshot of so many peers.
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -f 1; exec \"$0\" \"$@\""])
+        .arg(started.get_program())
+        .args(started.get_args());
+    limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut tracker = Tracker::start(1, &mut limited);
+    home.address = tracker.address();
+    fill(&home);
+    let ask = || {
+        let mut ctl = Command::new(started.get_program());
+        let output = ctl.args(["ctl", "-s"]).arg(home.path("control.sock")).arg("snapshot").output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    // At first it may still be loading one.
+    let (code, text) = eventually(ask, |(_, text)| !text.contains("try again"));
+    assert!(code == Some(3) && text.contains("the log says why"), "{code:?} {text}");
+    let line = tracker.wait_for_log("cannot be saved");
+    assert!(line.contains("File too large"), "{line}");
+    fill(&home);
+    tracker.signal("TERM");
+    assert_eq!(tracker.end_within(STOP).0, Some(0));
 }
 
 #[test]
