@@ -144,9 +144,9 @@ impl From<CorePlanError> for EngineError {
 impl From<StateDirectoryError> for EngineError {
     fn from(error: StateDirectoryError) -> Self {
         match error {
-            StateDirectoryError::Unusable(..) | StateDirectoryError::NotWritable { .. } => {
-                Self::Configuration(ConfigurationError::new(error))
-            }
+            StateDirectoryError::Unusable(..)
+            | StateDirectoryError::NotWritable { .. }
+            | StateDirectoryError::Unreadable { .. } => Self::Configuration(ConfigurationError::new(error)),
             // The other tracker may be about to end.
             StateDirectoryError::InUse(_) => Self::State(error),
         }

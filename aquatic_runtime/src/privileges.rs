@@ -118,6 +118,17 @@ pub(crate) fn may_write(directory: (u32, u32, u32), ids: (u32, u32)) -> bool {
     allows(directory, ids, WRITE) && allows(directory, ids, SEARCH)
 }
 
+/// Whether a file of this owner, group and mode may be read.
+pub(crate) fn may_read(file: (u32, u32, u32), ids: (u32, u32)) -> bool {
+    allows(file, ids, READ)
+}
+
+/// Name of a user, or its number if it has none.
+pub(crate) fn name_of(user: u32) -> String {
+    let named = User::from_uid(user.into()).ok().flatten();
+    named.map_or_else(|| user.to_string(), |user| user.name)
+}
+
 /// The first part of a path that may not be used, and why.
 #[derive(Debug)]
 enum Denied {

@@ -47,6 +47,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_faccessat2,
     libc::SYS_fallocate,
     libc::SYS_fchmod,
+    libc::SYS_fchown,
     libc::SYS_fcntl,
     libc::SYS_fdatasync,
     libc::SYS_flock,

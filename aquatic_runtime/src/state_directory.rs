@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aquatic_common::config::PrivilegesConfig;
 use aquatic_common::settings::Problem;
@@ -68,6 +69,19 @@ pub enum StateDirectoryError {
         /// Why it cannot be written to.
         why: String,
     },
+    /// Files in it cannot be read by the tracker's user.
+    Unreadable {
+        /// The directory.
+        path: PathBuf,
+        /// The user that the tracker runs as.
+        user: String,
+        /// Names of the files.
+        names: Vec<&'static str>,
+        /// Owner of the first one.
+        owner: String,
+        /// Its mode.
+        mode: u32,
+    },
     /// Another tracker uses it.
     InUse(PathBuf),
 }
@@ -96,6 +110,19 @@ impl fmt::Display for StateDirectoryError {
                      the key empty"
                 )
             }
+            Self::Unreadable { path, user, names, owner, mode } => {
+                let files: Vec<String> =
+                    names.iter().map(|name| path.join(name).display().to_string()).collect();
+                write!(
+                    f,
+                    "{KEY} = \"{}\": {} cannot be read by {user}: the owner is {owner}, the mode {:03o}. Usually the \
+                     tracker has run as {owner} before. Give the tracker its files back: chown {user} {}",
+                    path.display(),
+                    files.join(", "),
+                    mode & 0o777,
+                    files.join(" ")
+                )
+            }
             Self::InUse(path) => write!(
                 f,
                 "{KEY} = \"{}\" is in use by another tracker. Stop that one first, or give each tracker a directory of \
@@ -114,9 +141,32 @@ pub struct StateDirectory {
     fd: Arc<OwnedFd>,
     path: PathBuf,
     /// Owner of new files, if it is not the user that makes them.
-    owner: Option<(u32, u32)>,
+    owner: Option<Owner>,
     /// Mode of new files.
     mode: Mode,
+}
+
+/// Owner of files that root makes.
+#[derive(Clone, Debug)]
+struct Owner {
+    ids: (u32, u32),
+    /// Whether the process is going to be that user, and cannot do without the files. Otherwise it is the
+    /// owner of the directory, who may run the tracker next time.
+    is_heir: bool,
+    /// Whether it has been reported that files cannot be given to the owner.
+    is_reported: Arc<AtomicBool>,
+}
+
+impl Owner {
+    fn of_files(directory: &OwnedFd, privileges: &PrivilegesConfig) -> Option<Self> {
+        let owner = |ids, is_heir| Self { ids, is_heir, is_reported: Arc::default() };
+        if let Some(heir) = privileges::heir(privileges) {
+            return Some(owner(heir, true));
+        }
+        let Stat { st_uid, st_gid, .. } = fstat(directory).ok()?;
+        let is_other = rustix::process::geteuid().is_root() && st_uid != 0;
+        is_other.then(|| owner((st_uid, st_gid), false))
+    }
 }
 
 /// Mode of files that only this program reads.
@@ -128,7 +178,7 @@ impl StateDirectory {
     /// # Errors
     /// It does not exist, may not be written to, or another tracker uses it.
     pub fn open(path: &Path, privileges: &PrivilegesConfig) -> Result<Self, StateDirectoryError> {
-        let directory = Self::open_unlocked(path, privileges)?;
+        let directory = Self::open_private(path, privileges)?;
         match flock(&*directory.fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(directory),
             Err(Errno::WOULDBLOCK) => Err(StateDirectoryError::InUse(path.to_owned())),
@@ -148,7 +198,38 @@ impl StateDirectory {
 
     /// The directory that a predecessor has opened and locked, and passed on: the lock is the same.
     pub(crate) fn adopt(fd: OwnedFd, path: PathBuf, privileges: &PrivilegesConfig) -> Self {
-        Self { fd: Arc::new(fd), path, owner: privileges::heir(privileges), mode: PRIVATE }
+        Self { owner: Owner::of_files(&fd, privileges), fd: Arc::new(fd), path, mode: PRIVATE }
+    }
+
+    fn open_private(path: &Path, privileges: &PrivilegesConfig) -> Result<Self, StateDirectoryError> {
+        let directory = Self::open_unlocked(path, privileges)?;
+        directory.ensure_readable(privileges)?;
+        Ok(Self { owner: Owner::of_files(&directory.fd, privileges), ..directory })
+    }
+
+    /// Refuses files of the tracker that its user cannot read: it would go on without them, and replace them.
+    fn ensure_readable(&self, privileges: &PrivilegesConfig) -> Result<(), StateDirectoryError> {
+        let heir = self.owner.as_ref().map(|owner| owner.ids);
+        let unreadable = |name: &&'static str| {
+            let stat = statat(&*self.fd, *name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            let is_denied =
+                matches!(self.open_file(name), Err(error) if error.kind() == ErrorKind::PermissionDenied);
+            // The keys are read before privileges are dropped, and then given to the new user.
+            let by_heir = heir.filter(|_| *name != names::KEYS);
+            let is_denied_later = by_heir
+                .is_some_and(|ids| !privileges::may_read((stat.st_uid, stat.st_gid, stat.st_mode), ids));
+            (is_denied || is_denied_later).then_some((*name, stat))
+        };
+        let found: Vec<(&'static str, Stat)> = names::READ.iter().filter_map(unreadable).collect();
+        let Some((_, stat)) = found.first() else { return Ok(()) };
+        let own = || privileges::name_of(rustix::process::geteuid().as_raw());
+        Err(StateDirectoryError::Unreadable {
+            path: self.path.clone(),
+            user: if heir.is_some() { privileges.user.clone() } else { own() },
+            names: found.iter().map(|(name, _)| *name).collect(),
+            owner: privileges::name_of(stat.st_uid),
+            mode: stat.st_mode,
+        })
     }
 
     fn open_unlocked(path: &Path, privileges: &PrivilegesConfig) -> Result<Self, StateDirectoryError> {
@@ -172,7 +253,8 @@ impl StateDirectory {
         if let Err(error) = accessat(&fd, ".", needed, AtFlags::EACCESS) {
             return Err(not_writable("this user", error.to_string()));
         }
-        Ok(Self { fd: Arc::new(fd), path: path.to_owned(), owner: heir, mode: PRIVATE })
+        let owner = heir.and_then(|_| Owner::of_files(&fd, privileges));
+        Ok(Self { fd: Arc::new(fd), path: path.to_owned(), owner, mode: PRIVATE })
     }
 
     /// Path of the directory, as configured.
@@ -186,11 +268,11 @@ impl StateDirectory {
         fstat(&*self.fd).is_ok_and(|stat| stat.st_mode & 0o022 != 0)
     }
 
-    /// Whether a user is one of those whose files are trusted: root, the user that the process is, and the
-    /// one that it is going to be.
+    /// Whether a user is one of those whose files are trusted: root, the user that the process is, the one
+    /// that it is going to be, and if it stays root, the owner of the directory.
     pub(crate) fn trusts(&self, user: u32) -> bool {
         let own = rustix::process::geteuid().as_raw();
-        user == 0 || user == own || self.owner.is_some_and(|(heir, _)| user == heir)
+        user == 0 || user == own || self.owner.as_ref().is_some_and(|owner| user == owner.ids.0)
     }
 
     /// Opens a file for reading; `None` if there is none. Anything but a regular file is refused.
@@ -290,10 +372,21 @@ impl StateDirectory {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&*self.fd, name, flags, self.mode)?;
         // Once privileges have been dropped, the owner is the right one.
-        if let Some((user, group)) = self.owner
+        if let Some(Owner { ids: (user, group), is_heir, is_reported }) = &self.owner
             && rustix::process::geteuid().is_root()
+            && let Err(error) = fchown(&fd, Some(Uid::from_raw(*user)), Some(Gid::from_raw(*group)))
         {
-            fchown(&fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+            if *is_heir {
+                return Err(error.into());
+            }
+            if !is_reported.swap(true, Ordering::Relaxed) {
+                log::warn!(
+                    "files in {} stay root's, they cannot be given to the owner of the directory ({}): {error}. Run \
+                     the tracker as that user",
+                    self.path.display(),
+                    privileges::name_of(*user)
+                );
+            }
         }
         Ok(File::from(fd))
     }
@@ -305,7 +398,7 @@ pub fn check(path: &Path, privileges: &PrivilegesConfig, problems: &mut Vec<Prob
     if path.as_os_str().is_empty() {
         return;
     }
-    if let Err(error) = StateDirectory::open_unlocked(path, privileges) {
+    if let Err(error) = StateDirectory::open_private(path, privileges) {
         problems.push(Problem::new(KEY, error.to_string()));
     }
 }

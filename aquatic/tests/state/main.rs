@@ -8,6 +8,7 @@
 )]
 
 mod keys;
+mod owners;
 mod snapshot;
 #[path = "../support/mod.rs"]
 mod support;

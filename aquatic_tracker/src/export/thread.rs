@@ -126,7 +126,8 @@ fn explain(error: StateDirectoryError) -> ConfigurationError {
              ReadWritePaths= in a systemd unit",
             directory.display()
         ),
-        StateDirectoryError::InUse(directory) => format!("{} is in use", directory.display()),
+        // These are about directories of one tracker.
+        error @ (StateDirectoryError::Unreadable { .. } | StateDirectoryError::InUse(_)) => error.to_string(),
     })
 }
 
