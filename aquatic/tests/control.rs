@@ -191,7 +191,7 @@ fn networks_are_blocked_by_hand_over_every_protocol() {
     let run = running.try_ctl("unban 127.0.0.1");
     assert!(run.code == Some(3) && run.stderr.contains("is not blocked by hand"), "{}", run.stderr);
     let run = running.try_ctl("ban 0.0.0.0/0");
-    assert!(run.code == Some(3) && run.stderr.contains("is everybody"), "{}", run.stderr);
+    assert!(run.code == Some(2) && run.stderr.contains("is everybody"), "{}", run.stderr);
 }
 
 #[test]
@@ -389,4 +389,15 @@ fn without_a_socket_it_says_what_to_do() {
     assert!(run.stderr.contains("set state_directory"), "{}", run.stderr);
     let run = ctl(&["torrent", "00"]);
     assert!(run.code == Some(2) && run.stderr.contains("is no info hash"), "{}", run.stderr);
+}
+
+#[test]
+fn a_tracker_that_is_stopped_is_reported_within_seconds() {
+    let running = Controlled::start(&[]);
+    running.tracker.signal("STOP");
+    let run = running.try_ctl("status");
+    running.tracker.signal("CONT");
+    assert_eq!(run.code, Some(3));
+    assert!(run.stderr.contains("does not respond: no reply after 5 s"), "{}", run.stderr);
+    eventually(|| running.try_ctl("status"), |run| run.code == Some(0));
 }

@@ -37,16 +37,16 @@ use crate::reload::ReloadReport;
 const PROTOCOL: u32 = 1;
 
 /// Longest wait for a core, which responds within milliseconds unless it has stalled.
-const CORE_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const CORE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Longest wait for a ranking: 100 M torrents at a sixth of a core.
-const RANK_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const RANK_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Longest wait for a reload; an access list of 5 M entries takes 3 s.
-const RELOAD_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const RELOAD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Longest wait for a snapshot.
-const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// What can be commanded.
 pub(crate) struct Controlled {

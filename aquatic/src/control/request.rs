@@ -8,6 +8,7 @@ use aquatic_net::breaker::Protocol;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::controller::{CORE_DEADLINE, RANK_DEADLINE, RELOAD_DEADLINE, SNAPSHOT_DEADLINE};
 use crate::config::LogLevel;
 
 /// Maximum number of rows of a `top` reply.
@@ -210,6 +211,33 @@ pub(crate) enum RankedBy {
     Seeders,
     /// Leechers
     Leechers,
+}
+
+impl Request {
+    /// Longest time that the tracker works on it before it replies; zero for replies that are given at once.
+    pub(crate) fn longest_work(&self) -> Duration {
+        match self {
+            Self::Top { of: TopOf::Torrents, .. } => RANK_DEADLINE,
+            Self::Top { of: TopOf::Prefixes | TopOf::Clients, seconds, .. } => {
+                Duration::from_secs(*seconds) + CORE_DEADLINE
+            }
+            Self::Torrent { .. } => CORE_DEADLINE,
+            Self::Reload {} => RELOAD_DEADLINE,
+            Self::Snapshot {} => SNAPSHOT_DEADLINE,
+            Self::Cluster { request } => request.longest_work(),
+            Self::Status {}
+            | Self::Ban { .. }
+            | Self::Unban { .. }
+            | Self::Bans {}
+            | Self::Allow { .. }
+            | Self::Deny { .. }
+            | Self::Reset { .. }
+            | Self::Log { .. }
+            | Self::Connections {}
+            | Self::Breaker { .. }
+            | Self::Drain { .. } => Duration::ZERO,
+        }
+    }
 }
 
 /// An argument of a command that makes no sense, and what would.

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aquatic_common::config::ControlConfig;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use serde_json::Value;
 
 use crate::control::Request;
 
-/// Longest wait for a reply; a snapshot of 25 M peers takes seconds.
-const DEADLINE: Duration = Duration::from_secs(150);
+/// Longest wait until the tracker takes a connection or a request in, and for replies that it gives at once.
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Maximum size of a reply in bytes.
 const MAX_REPLY: u64 = 16 * 1024 * 1024;
@@ -32,10 +34,19 @@ pub(super) enum ClientError {
     Unreachable(PathBuf, io::Error),
     /// The connection has ended without a reply.
     Broken(PathBuf, io::Error),
+    /// There is no reply after so long.
+    Silent(PathBuf, Duration),
     /// What came back is no reply.
     Nonsense(PathBuf),
     /// The tracker has said no.
     Refused(Value),
+}
+
+impl ClientError {
+    /// The error of a wait that has reached its limit; `None` for other errors.
+    fn silence(path: &Path, error: &io::Error, waited: Duration) -> Option<Self> {
+        (error.kind() == io::ErrorKind::WouldBlock).then(|| Self::Silent(path.to_owned(), waited))
+    }
 }
 
 impl fmt::Display for ClientError {
@@ -71,6 +82,13 @@ impl fmt::Display for ClientError {
                 "the tracker at {} has not replied: {error}. It may have stopped; its log tells why",
                 path.display()
             ),
+            Self::Silent(path, waited) => write!(
+                f,
+                "the tracker at {} does not respond: no reply after {} s. It is stopped (SIGSTOP), is starting, or the \
+                 machine is overloaded; its log or \"ps -o stat= -C aquatic\" tells more",
+                path.display(),
+                waited.as_secs()
+            ),
             Self::Nonsense(path) => {
                 write!(
                     f,
@@ -98,18 +116,28 @@ impl Client {
     /// Connects to the socket at a path.
     pub(super) fn connect(path: &Path) -> Result<Self, ClientError> {
         let connect = || {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(DEADLINE))?;
-            stream.set_write_timeout(Some(DEADLINE))?;
-            Ok(stream)
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            // The time holds for connecting as well: a tracker that is stopped leaves connections waiting.
+            set_socket_timeout(&socket, Timeout::Send, Some(RESPONSE_DEADLINE))?;
+            rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+            Ok(UnixStream::from(socket))
         };
-        let stream = connect().map_err(|error| ClientError::Unreachable(path.to_owned(), error))?;
+        let stream = connect().map_err(|error: io::Error| {
+            ClientError::silence(path, &error, RESPONSE_DEADLINE)
+                .unwrap_or_else(|| ClientError::Unreachable(path.to_owned(), error))
+        })?;
         Ok(Self { path: path.to_owned(), stream: BufReader::new(stream) })
     }
 
     /// Sends a request and returns the reply, if the tracker has done what it asks for.
     pub(super) fn ask(&mut self, request: &Request) -> Result<Value, ClientError> {
-        let broken = |path: &Path, error| ClientError::Broken(path.to_owned(), error);
+        let deadline = RESPONSE_DEADLINE + request.longest_work();
+        let broken = |path: &Path, error: io::Error| {
+            ClientError::silence(path, &error, deadline)
+                .unwrap_or_else(|| ClientError::Broken(path.to_owned(), error))
+        };
+        let limited = self.stream.get_ref().set_read_timeout(Some(deadline));
+        limited.map_err(|error| broken(&self.path, error))?;
         let mut line = serde_json::to_vec(request).map_err(|error| broken(&self.path, error.into()))?;
         line.push(b'\n');
         // A tracker that has no room replies at once, and ends the connection before it has read anything.
@@ -150,6 +178,18 @@ mod tests {
         let uid = rustix::process::getuid().as_raw();
         let error = ClientError::Unreachable(path, denied).to_string();
         assert!(error.contains(&format!("id {uid} and root")), "{error}");
+    }
+
+    #[test]
+    fn a_tracker_that_is_stopped_does_not_respond() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        // Connections wait in the kernel, as many as there is room for.
+        let _listener = UnixListener::bind(&path).unwrap();
+        let mut client = Client::connect(&path).unwrap();
+        let error = client.ask(&Request::Status {}).unwrap_err().to_string();
+        assert!(error.contains("does not respond: no reply after 5 s"), "{error}");
+        assert_eq!(Request::Snapshot {}.longest_work(), Duration::from_secs(120));
     }
 
     #[test]
