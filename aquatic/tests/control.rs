@@ -401,3 +401,19 @@ fn a_tracker_that_is_stopped_is_reported_within_seconds() {
     assert!(run.stderr.contains("does not respond: no reply after 5 s"), "{}", run.stderr);
     eventually(|| running.try_ctl("status"), |run| run.code == Some(0));
 }
+
+#[test]
+fn a_wrong_command_line_is_told_from_a_refusal() {
+    let running = Controlled::start(&[]);
+    for (words, code, text) in [
+        ("ban foo", 2, "neither an address nor a network"),
+        ("ban 127.0.0.1/33", 2, "127.0.0.1/33"),
+        ("deny zz", 2, "is no info hash"),
+        ("--cluster status", 2, "about one tracker"),
+        ("unban 192.0.2.1", 3, "is not blocked by hand"),
+        ("--cluster reload", 3, "is no node of a cluster"),
+    ] {
+        let run = running.try_ctl(words);
+        assert!(run.code == Some(code) && run.stderr.contains(text), "{words}: {run:?}");
+    }
+}

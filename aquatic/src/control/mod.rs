@@ -26,8 +26,8 @@ pub(crate) use self::controller::Controlled;
 pub(crate) use self::core::{CoreControl, CoreParts};
 pub(crate) use self::request::{
     BadArgument, BreakerFamily, BreakerProtocol, BreakerSetting, DEFAULT_COUNTING, MAX_COUNTING, MAX_TOP,
-    RankedBy, Request, TopOf, parse_duration, parse_info_hash,
+    RankedBy, Request, TopOf, parse_duration, parse_info_hash, parse_network,
 };
 pub(crate) use self::server::open;
 pub(crate) use self::socket::{Place, check, check_path, place};
-pub(crate) use self::spreading::receiver;
+pub(crate) use self::spreading::{NOT_SPREADABLE, is_spreadable, receiver};

@@ -6,8 +6,12 @@ use super::controller::{Answer, Controlled, Controller};
 use super::reply::{ErrorCode, Failure};
 use super::request::Request;
 
+/// Why other commands are not for all nodes.
+pub(crate) const NOT_SPREADABLE: &str = "this command is about one tracker; ban, unban, allow, deny, reset, reload and \
+                                         breaker are for all nodes";
+
 /// Whether a command makes sense on every node: it decides about clients or torrents, or reads files again.
-fn is_spreadable(request: &Request) -> bool {
+pub(crate) fn is_spreadable(request: &Request) -> bool {
     match request {
         Request::Ban { .. }
         | Request::Unban { .. }
@@ -33,9 +37,7 @@ impl Controller {
     /// Carries a command out, and sends it to all other nodes. What is refused here is not sent.
     pub(super) fn spread(&self, request: Request) -> Result<Answer, Failure> {
         if !is_spreadable(&request) {
-            let text = "this command is about one tracker; ban, unban, allow, deny, reset, reload and breaker are for all \
-                        nodes";
-            return Err(Failure::new(ErrorCode::BadArgument, text));
+            return Err(Failure::new(ErrorCode::BadArgument, NOT_SPREADABLE));
         }
         let Some(commands) = self.commands() else {
             let text = "this tracker is no node of a cluster; set cluster.servers and restart";

@@ -15,7 +15,8 @@ use self::client::{Client, ClientError};
 use crate::config::{Mode, TrackerConfig};
 use crate::control::{
     self, BadArgument, BreakerFamily, BreakerProtocol, BreakerSetting, DEFAULT_COUNTING, MAX_COUNTING,
-    MAX_TOP, Place, RankedBy, Request, TopOf, parse_duration, parse_info_hash,
+    MAX_TOP, NOT_SPREADABLE, Place, RankedBy, Request, TopOf, is_spreadable, parse_duration, parse_info_hash,
+    parse_network,
 };
 
 /// Where the unit of the packages has the socket.
@@ -176,6 +177,7 @@ impl CtlCommand {
     fn request(&self) -> Result<Request, BadArgument> {
         // The tracker checks arguments, too; here the command line is to blame.
         let hash = |text: &String| Ok(parse_info_hash(text)?.to_string());
+        let known = |network: &String| parse_network(network).map(|_| network.clone());
         Ok(match self {
             Self::Status | Self::Watch => Request::Status {},
             Self::Top { of, count, by, seconds } => {
@@ -183,9 +185,9 @@ impl CtlCommand {
             }
             Self::Torrent { hash: text } => Request::Torrent { info_hash: hash(text)? },
             Self::Ban { network, time } => {
-                Request::Ban { network: network.clone(), seconds: ban_time(time)? }
+                Request::Ban { network: known(network)?, seconds: ban_time(time)? }
             }
-            Self::Unban { network } => Request::Unban { network: network.clone() },
+            Self::Unban { network } => Request::Unban { network: known(network)? },
             Self::Bans => Request::Bans {},
             Self::Allow { hash: text } => Request::Allow { info_hash: hash(text)? },
             Self::Deny { hash: text } => Request::Deny { info_hash: hash(text)? },
@@ -215,10 +217,22 @@ fn ban_time(words: &[String]) -> Result<Option<u64>, BadArgument> {
 }
 
 impl Ctl {
+    /// The request to send.
+    fn request(&self) -> Result<Request, BadArgument> {
+        let request = self.command.request()?;
+        if !self.cluster {
+            return Ok(request);
+        }
+        if is_spreadable(&request) {
+            Ok(Request::Cluster { request: Box::new(request) })
+        } else {
+            Err(BadArgument(NOT_SPREADABLE.to_owned()))
+        }
+    }
+
     /// Sends the command and prints what the tracker replies.
     pub(crate) fn run(&self) -> ExitStatus {
-        let request = match self.command.request() {
-            Ok(request) if self.cluster => Request::Cluster { request: Box::new(request) },
+        let request = match self.request() {
             Ok(request) => request,
             Err(error) => {
                 complain(&error);
@@ -299,7 +313,7 @@ mod tests {
     fn request(words: &str) -> Result<Request, String> {
         let words = std::iter::once("ctl").chain(words.split_whitespace());
         let program = Program::try_parse_from(words).map_err(|error| error.to_string())?;
-        program.ctl.command.request().map_err(|error| error.to_string())
+        program.ctl.request().map_err(|error| error.to_string())
     }
 
     #[test]
@@ -353,6 +367,11 @@ mod tests {
     fn bad_arguments_are_explained() {
         for (words, expected) in [
             ("torrent 00", "no info hash"),
+            ("ban host", "neither an address nor a network"),
+            ("ban 127.0.0.1/33", "127.0.0.1/33"),
+            ("unban ::/0", "everybody"),
+            ("--cluster status", "about one tracker"),
+            ("--cluster breaker", "about one tracker"),
             ("ban 192.0.2.1 for ever", "write 90s, 15m, 2h or 7d"),
             ("ban 192.0.2.1 until 2h", "write \"for 2h\""),
             ("ban 192.0.2.1 for", "2 values required"),
