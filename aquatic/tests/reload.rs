@@ -137,6 +137,21 @@ fn settings_change_and_those_that_cannot_are_named() {
     until("the old interval", || fixture.announce(A).contains("8:intervali1800e"));
 }
 
+#[test]
+fn the_longest_interval_and_the_swarm_that_gets_it_change() {
+    let usual = "[protocol]\npeer_announce_interval = 1800\nannounce_interval_jitter = 0\n";
+    let mut fixture = Fixture::start("http", usual);
+    assert!(fixture.announce(A).contains("8:intervali1800e"));
+    fixture.reload(&format!("{usual}max_interval_swarm_size = 2\n"));
+    fixture.tracker.wait_for_log("protocol.max_interval_swarm_size changed from 0 to 2");
+    until("half of the way to the default", || fixture.announce(A).contains("8:intervali2700e"));
+    fixture.reload(&format!("{usual}max_interval_swarm_size = 1\nmax_announce_interval = 3000\n"));
+    fixture.tracker.wait_for_log("protocol.max_announce_interval changed from 3600 to 3000");
+    until("the longest interval", || fixture.announce(A).contains("8:intervali3000e"));
+    fixture.reload(usual);
+    until("the usual interval", || fixture.announce(A).contains("8:intervali1800e"));
+}
+
 /// Clients are answered, whatever their port; peers that are stored stay until they stop.
 #[test]
 fn refused_ports_and_local_addresses_change() {

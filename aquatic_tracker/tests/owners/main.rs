@@ -61,6 +61,15 @@ fn an_owner_that_does_not_respond_in_time_is_an_error() {
 }
 
 #[test]
+fn expiry_follows_the_intervals_that_were_given_out() {
+    let mut child = Child::start("load", &[]);
+    child.expect("the load is averaged");
+    child.expect("interval 3600, maximum age 7200");
+    child.expect("2 of 3 peers are remembered");
+    stop(child);
+}
+
+#[test]
 fn the_access_list_is_reloaded_by_signal() {
     let listed = "00000000000000000000000000000000000000aa";
     let other = "00000000000000000000000000000000000000bb";

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aquatic_common::config::{AccessListConfig, CleaningConfig, LimitsConfig};
-use aquatic_common::{AccessListMode, AnnounceEvent, InfoHash};
+use aquatic_common::{AccessListMode, AnnounceEvent, InfoHash, Seconds};
+use aquatic_metrics::names;
+use aquatic_runtime::clock::thread_cpu_time;
 use aquatic_runtime::{Core, CoreService, Engine, EngineConfig};
 use aquatic_swarm::{Announce, Families, FamilySet, PeerBuffers, SwarmCounts};
 use aquatic_tracker::gather::MAX_PENDING;
@@ -45,6 +47,11 @@ fn start(name: &str) -> anyhow::Result<()> {
         settings.access_list =
             AccessListConfig { mode: AccessListMode::Allow, path: path.into(), allow_empty: false };
     }
+    if name == "load" {
+        settings.stretch = Stretch { max_interval: 3600, large_swarm: 1 };
+        settings.interval.jitter = 0;
+        settings.cleaning.interval = 1;
+    }
     let seed = TrackerSeed::prepare(&settings, &mut engine)?;
     let service = |_| Scenario { name: name.to_owned(), seed: seed.clone() };
     let services = (0..engine.cores()).map(service).collect();
@@ -65,6 +72,7 @@ impl CoreService for Scenario {
             "overflow" => overflow(&core, &tracker).await,
             "timeout" => timeout(&core, &tracker).await,
             "access" => access(&core, &tracker).await,
+            "load" => load(&core, &tracker).await,
             other => panic!("no scenario {other}"),
         }
         core.stopping().await;
@@ -266,4 +274,45 @@ async fn access(core: &Rc<Core>, tracker: &LocalTracker) {
         }
         core.sleep(Duration::from_millis(30)).await;
     }
+}
+
+/// Times of announces are kept modulo this number of seconds, so this much later is now.
+const TIME_WRAPS_AT: u32 = 131_072;
+
+async fn load(core: &Rc<Core>, tracker: &LocalTracker) {
+    if core.index() == 1 {
+        return;
+    }
+    let begin = thread_cpu_time();
+    while thread_cpu_time() - begin < Duration::from_millis(500) {}
+    let thousandths = || {
+        let samples = core.metrics().registry().samples();
+        let loads = samples.iter().filter(|sample| sample.metric.name == names::CORE_BUSY.name);
+        loads.map(|sample| sample.value).sum::<u64>()
+    };
+    // Half a second of a minute are eight, and it takes a while until they are taken in.
+    while thousandths() < 4 {
+        core.sleep(Duration::from_millis(20)).await;
+    }
+    say("the load is averaged");
+
+    let info_hash = hash_of(tracker, 0, 0);
+    let announce_ago = |port, seconds: u32| {
+        let then = Seconds(core.now().0 + TIME_WRAPS_AT - seconds);
+        tracker.state().announce(&announce(info_hash, port), then, PeerBuffers::default())
+    };
+    let announced = announce_ago(1000, 0);
+    let interval = tracker.state().next_interval(&announced);
+    while tracker.max_peer_age() == 3600 {
+        core.sleep(Duration::from_millis(20)).await;
+    }
+    say(&format!("interval {interval}, maximum age {}", tracker.max_peer_age()));
+    announce_ago(1001, 5000);
+    announce_ago(1002, 8000);
+    let peers = || tracker.state().scrape(&info_hash, FamilySet::Both).incomplete;
+    while peers() == 3 {
+        core.sleep(Duration::from_millis(20)).await;
+    }
+    // Both were visited by the same pass.
+    say(&format!("{} of 3 peers are remembered", peers()));
 }
