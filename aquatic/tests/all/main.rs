@@ -9,6 +9,7 @@
     reason = "a test that finds anything else has failed, and measures and waits for another process"
 )]
 
+mod breakers;
 mod busy_core;
 mod configuration;
 mod connections;
