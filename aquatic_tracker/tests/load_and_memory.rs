@@ -12,7 +12,8 @@ use aquatic_metrics::{CoreMetrics, Metric, Registry, names};
 use aquatic_runtime::Secrets;
 use aquatic_swarm::{Announce, Announced, Families, PeerBuffers, ShardLimits, Stored};
 use aquatic_tracker::{
-    Degradation, IntervalPolicy, PeerRules, SharedAccessList, Stretch, Tracker, TrackerSeed, TrackerSettings,
+    CoreBudget, Degradation, IntervalPolicy, PeerRules, SharedAccessList, Stretch, Tracker, TrackerSeed,
+    TrackerSettings,
 };
 
 /// Configured age at which peers are removed, in seconds.
@@ -43,7 +44,7 @@ impl Fixture {
         };
         let access_list = SharedAccessList::load(&settings.access_list).unwrap();
         let seed = TrackerSeed::new(&settings, &Secrets::from_bytes([7; 32]), 1, access_list)
-            .with_store_budget(store_budget);
+            .with_budgets(store_budget.map(|bytes| [CoreBudget::new(bytes)].into()));
         let metrics = Registry::default().core(0);
         Self { tracker: seed.tracker(0, 1, &metrics), metrics, now: 1000 }
     }
