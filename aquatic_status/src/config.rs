@@ -28,8 +28,8 @@ aquatic_common::settings! {
         /// Password of operators, of at least 16 bytes; empty for none. Browsers ask for it (the user name
         /// does not matter); programs send it as "Authorization: Bearer TOKEN". Use it over TLS only.
         pub token: String = String::new();
-        /// Take who connects from this machine for an operator. Requests that a proxy has passed on do not
-        /// count as from this machine if they have a header such as X-Forwarded-For, or come from
+        /// Treat anyone who connects from this machine as an operator. Requests that a proxy has passed on do
+        /// not count as from this machine if they have a header such as X-Forwarded-For, or come from
         /// proxies.trusted_proxies. Set it to false if a proxy on this machine sends no such header.
         pub trust_loopback: bool = true;
         /// Maximum number of viewers with a stream of live figures; each takes a connection. Further ones ask

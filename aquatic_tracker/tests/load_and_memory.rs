@@ -193,7 +193,6 @@ fn jitter_shortens_stretched_intervals_as_well() {
 #[test]
 fn a_store_does_without_more_and_more_as_its_memory_fills_up() {
     let mut fixture = Fixture::new(Stretch::default(), Some(BUDGET));
-    assert_eq!(fixture.metric(&names::STORE_BUDGET, ""), BUDGET);
     // The torrent with most peers.
     for peer in 1..=3 {
         assert_eq!(fixture.announce(0, peer).stored, Stored::Added);

@@ -28,17 +28,17 @@ pub(crate) enum Command {
     Udp(ConfigFlags),
     /// Serve clients over HTTP or HTTPS (BEP 3, 7, 23, 48)
     Http(ConfigFlags),
-    /// Introduce browsers to each other over WebSocket (WebTorrent)
+    /// Serve WebTorrent clients over WebSocket
     Ws(ConfigFlags),
-    /// Ask a running tracker and command it
+    /// Query and control a running tracker
     Ctl(ctl::Ctl),
     /// Replace the running process while clients are served
     Upgrade(upgrade::Upgrade),
     /// Convert a configuration of aquatic 0.9 or opentracker
     ImportConfig(import_config::ImportConfig),
-    /// Say what is wrong with this machine for the tracker, and what mends it
+    /// Check this machine for the tracker, and print commands that fix it
     Doctor(doctor::Doctor),
-    /// Say what clients, list sites and browsers think of trackers
+    /// Test trackers as clients, list sites and browsers use them
     Probe(probe::Probe),
     /// Print the completions for a shell
     #[command(hide = true)]

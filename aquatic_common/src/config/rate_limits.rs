@@ -76,8 +76,8 @@ crate::settings! {
         /// worker may well be busy all the time while its clients get their replies, so this is off by
         /// default.
         pub breaker_busy: u32 = 0, unit "percent", in 0..=100;
-        /// Time for which it is then not served. It is longer, up to 16 times, if the overload returns as
-        /// soon as the protocol is served again.
+        /// Time for which the protocol is then not served. It is longer, up to 16 times, if the overload
+        /// returns as soon as the protocol is served again.
         pub breaker_pause: u32 = 60, unit "seconds", in 1..=86_400;
         /// Addresses and networks without rate limits: ["192.0.2.1", "10.0.0.0/8", "2001:db8::/32"].
         pub exempt: Vec<String> = vec!["127.0.0.0/8".to_owned(), "::1".to_owned()];
