@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Write, pipe};
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
@@ -124,7 +124,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// Starts a tracker whose output goes there, and waits until it serves.
+/// Starts a tracker whose output goes there, and waits until it answers requests.
 #[allow(clippy::disallowed_methods, reason = "the test waits for another process")]
 fn start_with_output(output: impl Into<Stdio>, errors: impl Into<Stdio>) -> Child {
     let directory = tempfile::tempdir().unwrap();
@@ -134,11 +134,34 @@ fn start_with_output(output: impl Into<Stdio>, errors: impl Into<Stdio>) -> Chil
         ["workers=1", "network.use_ipv6=false", "network.address_ipv4=127.0.0.1:0", &unix, "log_level=trace"];
     let child = service("http", &settings).stdout(output).stderr(errors).spawn().unwrap();
     let deadline = Instant::now() + 4 * STOP;
-    while UnixStream::connect(&path).is_err() {
-        assert!(Instant::now() < deadline, "the tracker does not listen");
+    let stream = loop {
+        match UnixStream::connect(&path) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < deadline, "the tracker does not listen: {error}"),
+        }
         thread::sleep(Duration::from_millis(20));
-    }
+    };
+    // The kernel accepts connections for a process that waits. Each announce is logged, several times.
+    announce_often(stream, 200);
     child
+}
+
+/// Announces over one connection, as a client behind a proxy, and checks the replies.
+fn announce_often(mut stream: UnixStream, times: u16) {
+    stream.set_read_timeout(Some(REPLY)).unwrap();
+    let hash = "%aa".repeat(20);
+    for port in 1..=times {
+        let query = format!("info_hash={hash}&peer_id=-TR0000-abcdefghijkl&port={port}&left=1&compact=1");
+        let head = format!("GET /announce?{query} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut reply = Vec::new();
+        while !reply.ends_with(b"e") || !reply.windows(8).any(|bytes| bytes == b"interval") {
+            let mut part = [0; 2048];
+            let length = stream.read(&mut part).unwrap();
+            assert_ne!(length, 0, "no reply to announce {port}: {}", String::from_utf8_lossy(&reply));
+            reply.extend_from_slice(&part[..length]);
+        }
+    }
 }
 
 fn ends_on_sigterm(mut child: Child) -> bool {
