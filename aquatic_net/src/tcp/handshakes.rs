@@ -174,7 +174,7 @@ impl Handshakes {
     }
 
     /// Goes through a handshake; `None` if the connection is to be closed, which has been counted. `source`
-    /// is the client, in canonical form, unless it is exempt from limits.
+    /// is the client, in canonical form, unless it is a trusted proxy.
     pub(super) async fn shake(
         self: &Rc<Self>,
         core: &Core,
