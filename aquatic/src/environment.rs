@@ -13,7 +13,9 @@ use aquatic_common::config::{
 };
 use aquatic_common::settings::{Addresses, Problem};
 use aquatic_net::block_list::BlockList;
+use aquatic_net::listen::BindError;
 use aquatic_net::tcp::{TlsError, TlsFiles, check_unix_socket};
+use aquatic_net::xdp;
 use aquatic_runtime::cores::{self, CorePlanError};
 use aquatic_runtime::{privileges, state_directory};
 use aquatic_status::StatusConfig;
@@ -21,6 +23,7 @@ use aquatic_tracker::{SharedAccessList, export};
 
 use crate::config::{Mode, TrackerConfig};
 use crate::control;
+use crate::memory::MemoryPlan;
 
 pub(crate) use paths::{check as check_paths, refuse_conflicts};
 
@@ -58,6 +61,17 @@ pub(crate) fn warn_of_unreadable(config: &TrackerConfig, mode: Mode, config_file
     }
 }
 
+/// Warns of what a start would warn of, too, as far as it can be known without serving.
+pub(crate) fn warn(config: &TrackerConfig, mode: Mode, config_file: Option<&Path>) {
+    warn_of_unreadable(config, mode, config_file);
+    if let Ok(cores) = cores::plan_for_this_process(config.workers, &config.cpus) {
+        MemoryPlan::of(config, cores.cpus.len(), config.protocols(mode).udp);
+    }
+    if config.serves_tcp(mode) {
+        config.tcp().warn_of_proxies();
+    }
+}
+
 /// Reports values that this machine does not allow. Opens files, but no socket stays open.
 pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Problem>) {
     if let Err(error) = cores::plan_for_this_process(config.workers, &config.cpus) {
@@ -90,6 +104,11 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
         problems.push(Problem::new(key, text));
     }
     check_addresses(config, mode, problems);
+    let interface = &config.network.xdp_interface;
+    if config.protocols(mode).udp && !interface.is_empty() && xdp::is_missing(interface) {
+        let text = format!("there is no network interface {interface:?} (ip link show)");
+        problems.push(Problem::new(NetworkConfig::xdp_interface, text));
+    }
     control::check(config, problems);
     if config.serves_tcp(mode)
         && config.network.has_unix_socket()
@@ -125,6 +144,7 @@ fn check_tls(network: &NetworkConfig, problems: &mut Vec<Problem>) {
 fn check_addresses(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Problem>) {
     let network = &config.network;
     let has_tls = config.serves_tls(mode);
+    let udp = config.protocols(mode).udp;
     let implied = network.tcp_listeners().into_iter().filter(|(_, kind)| *kind != ListenerKind::Plain);
     let implied: Addresses =
         Addresses(implied.map(|(address, _)| address).filter(|_| network.implies_tls_port()).collect());
@@ -145,8 +165,9 @@ fn check_addresses(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Proble
             if let Err(error) = UdpSocket::bind(SocketAddr::new(address.ip(), port))
                 && error.kind() != ErrorKind::AddrInUse
             {
-                let text = format!("{address} cannot be used on this machine: {error}");
-                problems.push(Problem::new(key, text));
+                let is_udp = udp && [NetworkConfig::address_ipv4, NetworkConfig::address_ipv6].contains(&key);
+                let protocol = if is_udp { "UDP" } else { "TCP" };
+                problems.push(Problem::new(key, BindError::new(protocol, address, &error).to_string()));
             }
         }
     }

@@ -309,3 +309,81 @@ fn a_configuration_of_another_tracker_is_converted() {
     assert_eq!(printed.stdout, std::fs::read_to_string(&converted).unwrap());
     assert_refused(&aquatic(&["import-config", "/proc/none"]), &["/proc/none cannot be read"]);
 }
+
+/// What a start would refuse or warn of is told by a check.
+#[test]
+fn a_check_tells_what_a_start_would() {
+    for (text, part) in [
+        ("[network]\nxdp_interface = \"nope0\"", "there is no network interface \"nope0\""),
+        ("[network]\naddress_ipv4 = \"224.0.0.1:6969\"", "has a multicast address"),
+        ("[network]\naddress_ipv4 = \"255.255.255.255:6969\"", "has the broadcast address"),
+        ("[network]\naddress_ipv4 = \"192.0.2.1:6969\"", "192.0.2.1"),
+    ] {
+        assert_refused(&check(text), &[part]);
+    }
+    let warned = check("[limits]\nmax_memory = \"1MiB\"");
+    assert_eq!((warned.code, warned.stdout.as_str()), (Some(0), "configuration is valid\n"));
+    assert!(warned.stderr.contains("more than limits.max_memory allows"), "{}", warned.stderr);
+    let proxies = aquatic(&["http", "--check-config", "-s", "proxies.trusted_proxies=[\"0.0.0.0/0\"]"]);
+    assert_eq!(proxies.code, Some(0), "{}", proxies.stderr);
+    assert!(proxies.stderr.contains("0.0.0.0/0"), "{}", proxies.stderr);
+}
+
+#[test]
+fn a_configuration_behind_a_fifo_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tracker.toml");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    assert_refused(&aquatic(&["udp", "--check-config", "-c", utf8(&path)]), &["it is a FIFO"]);
+}
+
+#[test]
+fn a_check_refuses_what_a_start_refuses() {
+    for (setting, text) in [
+        ("network.xdp_interface=nope0", "there is no network interface \"nope0\""),
+        ("network.unix_socket_path=/proc/x", "file system in which only the kernel makes files"),
+        ("network.address_ipv4=192.0.2.1:6969", "no network interface of this machine has the address"),
+        ("network.address_ipv4=224.0.0.1:6969", "a multicast address"),
+        ("network.address_ipv4=255.255.255.255:6969", "the broadcast address"),
+    ] {
+        for flags in [&["--check-config"][..], &[]] {
+            let all = ["all", "--set", setting, "--set", "network.use_ipv6=false", "--set", "workers=1"];
+            let run = aquatic(&[&all[..], flags].concat());
+            // A start may succeed once an interface has the address.
+            let code = if flags.is_empty() && setting.contains("192.0.2.1") { 3 } else { 1 };
+            assert_eq!(run.code, Some(code), "{setting}: {}", run.stderr);
+            // A start names the key in another way.
+            let text = text.split(" \"").next().unwrap();
+            assert!(run.stderr.contains(text), "{setting}: {}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_check_warns_of_what_a_start_warns_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let key = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(path("key.pem"), key.serialize_pem()).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    for (from, to, text) in [(2000, 2001, "has expired"), (2200, 2201, "is not valid yet")] {
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        std::fs::write(path("cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        let settings = [
+            "network.enable_tls=true".to_owned(),
+            format!("network.tls_certificate_path={}", utf8(&path("cert.pem"))),
+            format!("network.tls_private_key_path={}", utf8(&path("key.pem"))),
+            "limits.max_memory=1MiB".to_owned(),
+            "proxies.trusted_proxies=[\"0.0.0.0/0\"]".to_owned(),
+        ];
+        let mut args = vec!["all", "--check-config"];
+        settings.iter().for_each(|setting| args.extend(["--set", setting.as_str()]));
+        let run = aquatic(&args);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(0), "configuration is valid\n"), "{}", run.stderr);
+        for text in [text, "more than limits.max_memory allows", "proxies.trusted_proxies has 0.0.0.0/0"] {
+            let lines = run.stderr.lines().filter(|line| line.contains(text) && line.contains("WARN"));
+            assert_eq!(lines.count(), 1, "{text}: {}", run.stderr);
+        }
+    }
+}

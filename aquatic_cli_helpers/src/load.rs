@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use aquatic_common::settings::{Configuration, Scope};
@@ -78,7 +79,21 @@ pub fn load_text<C: Configuration>(text: &str, scope: &impl Scope<C>) -> Result<
     check::config(text, &[], scope).map_err(|found| LoadError { path: None, reason: Reason::Wrong(found) })
 }
 
+/// Whether a path is that of a FIFO. A start may read the configuration through a pipe without a name, such
+/// as `/dev/stdin` or what a shell puts in place of `<(command)`; a FIFO has to be opened by somebody else,
+/// or opening it never ends.
+fn is_fifo(path: &Path) -> bool {
+    // What is behind a pipe without a name cannot be resolved.
+    !["/dev", "/proc"].iter().any(|directory| path.starts_with(directory))
+        && path.metadata().is_ok_and(|data| data.file_type().is_fifo())
+        && path.canonicalize().is_ok()
+}
+
 fn read(path: &Path) -> Result<String, Reason> {
+    if is_fifo(path) {
+        let text = "it is a FIFO, so reading it may never end; write a file, or use /dev/stdin";
+        return Err(Reason::Unreadable(io::Error::other(text)));
+    }
     let file = File::open(path).map_err(Reason::Unreadable)?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(Reason::Unreadable)?;
@@ -186,6 +201,24 @@ configuration file FILE has 2 problems:
 configuration has a problem:
   --set number: 0 is out of bounds, choose from 1 to 9";
         assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_fifo_is_not_waited_for_and_a_pipe_is_read() {
+        use std::io::Write;
+        use std::os::fd::AsRawFd;
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        let error = load::<Config>(Some(&fifo), &[], &Whole).unwrap_err().to_string();
+        assert!(error.contains("it is a FIFO") && error.contains("/dev/stdin"), "{error}");
+
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"number = 3\n").unwrap();
+        drop(writer);
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        assert_eq!(load::<Config>(Some(Path::new(&path)), &[], &Whole).unwrap(), Config { number: 3 });
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use aquatic_common::ConfigurationError;
+use aquatic_common::config::{LogFormat, LogLevel};
 use aquatic_common::settings::{Configuration, Scope, Whole, WithEnvironment};
 
 use crate::exit::ExitStatus;
@@ -27,6 +28,10 @@ pub fn run_scoped<C: Configuration>(
 ) -> ExitCode {
     if flags.print_config {
         return print_toml(print::default_config(scope)).into();
+    }
+    if flags.check_config {
+        // What a start would warn of.
+        logger::start(LogLevel::Warn, LogFormat::Auto);
     }
     let (path, set) = (flags.config.as_deref(), &flags.set);
     let loaded =
@@ -54,6 +59,7 @@ fn start<C: Configuration>(
         }
     }
     if flags.check_config {
+        logger::flush();
         // Below a printed configuration as a comment, so that the whole output is TOML.
         let prefix = if flags.print_parsed_config { "# " } else { "" };
         return print_to_stdout(format!("{prefix}configuration is valid\n").as_bytes());

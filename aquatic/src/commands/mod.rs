@@ -101,5 +101,6 @@ impl Scope<TrackerConfig> for Invocation<'_> {
     fn check_environment(&self, config: &TrackerConfig, problems: &mut Vec<Problem>) {
         self.mode.check_environment(config, problems);
         environment::check_paths(config, self.mode, self.config_file, problems);
+        environment::warn(config, self.mode, self.config_file);
     }
 }

@@ -339,8 +339,10 @@ impl NetworkConfig {
         }
     }
 
-    /// Reports the address of an endpoint, the value of a key, that is a listening address of TCP.
+    /// Reports the address of an endpoint, the value of a key, that is a listening address of TCP, or that of
+    /// no host.
     pub fn check_endpoint(&self, key: &str, address: SocketAddr, problems: &mut Vec<Problem>) {
+        check_ip(key, address, problems);
         let listeners = self.tcp_listeners();
         if let Some((taken, _)) = listeners.iter().find(|(taken, _)| overlap(*taken, address)) {
             problems
@@ -356,10 +358,23 @@ fn check_list(family: Family, key: &str, addresses: &Addresses, problems: &mut V
             let version = if family == Family::V4 { 4 } else { 6 };
             problems.push(Problem::new(key, format!("{address} is not an IPv{version} address")));
         }
+        check_ip(key, *address, problems);
     }
     if let Some((one, other)) = overlapping(&addresses.0) {
         problems.push(Problem::new(key, format!("{one} conflicts with {other}; leave one of them out")));
     }
+}
+
+/// Reports an address to which no client can connect: it is not that of one host.
+fn check_ip(key: &str, address: SocketAddr, problems: &mut Vec<Problem>) {
+    let kind = match address.ip() {
+        ip if ip.is_multicast() => "a multicast address",
+        IpAddr::V4(ip) if ip.is_broadcast() => "the broadcast address",
+        IpAddr::V4(_) | IpAddr::V6(_) => return,
+    };
+    let any = if address.is_ipv4() { "0.0.0.0" } else { "[::]" };
+    let text = format!("{address} has {kind}; write an address of this machine, or {any} for all of them");
+    problems.push(Problem::new(key, text));
 }
 
 /// The first two addresses that cannot both be listened on.
@@ -428,6 +443,18 @@ mod tests {
         assert_eq!(v4(&["127.0.0.2:9000"], Some("127.0.0.1:9000")), [""; 0]);
         assert_eq!(v4(&["127.0.0.1:9000"], Some("127.0.0.1:9000")), ["metrics.address"]);
         assert_eq!(v4(&["127.0.0.1:9000"], Some("[::1]:6969")), ["metrics.address"]);
+    }
+
+    #[test]
+    fn clients_cannot_connect_to_groups_of_hosts() {
+        let with = |v4: &str, v6: &str| {
+            let (v4, v6) = (addresses(&[v4]), addresses(&[v6]));
+            keys(|network| (network.address_ipv4, network.address_ipv6) = (v4, v6))
+        };
+        let both = ["network.address_ipv4", "network.address_ipv6"];
+        assert_eq!(with("224.0.0.1:1", "[ff02::1]:1"), both);
+        assert_eq!(with("255.255.255.255:1", "[::1]:1"), both[..1]);
+        assert_eq!(keys_with(Some("239.1.2.3:9000"), |_| ()), ["metrics.address"]);
     }
 
     #[test]

@@ -178,6 +178,13 @@ impl TcpConfig<'_> {
         }
     }
 
+    /// Warns of proxies among which there may be clients.
+    pub fn warn_of_proxies(&self) {
+        if let Ok(trusted) = TrustedProxies::parse(&self.proxies.trusted_proxies) {
+            warn_of_large_networks(&trusted);
+        }
+    }
+
     /// Binds all addresses, reads the certificate unless one is `installed`, has the engine keep it up to
     /// date, and logs where the service can be reached.
     ///

@@ -121,10 +121,7 @@ fn is_socket(path: &Path) -> bool {
 /// # Errors
 /// A [`UnixBindError`] for which [`UnixBindError::is_misconfiguration`] holds.
 pub fn check_unix_socket(path: &Path) -> Result<(), UnixBindError> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(path);
     let check = || {
         check_path(path)?;
         if !std::fs::metadata(directory).map_err(|error| Reason::of(path, error))?.is_dir() {
@@ -152,9 +149,22 @@ fn check_path(path: &Path) -> Result<(), Reason> {
         Err(Reason::ZeroByte)
     } else if bytes.ends_with(b"/") || path.is_dir() {
         Err(Reason::Directory)
+    } else if rustix::fs::statfs(directory_of(path))
+        .is_ok_and(|data| KERNEL_FILE_SYSTEMS.contains(&(data.f_type as u64)))
+    {
+        Err(Reason::OfTheKernel)
     } else {
         Ok(())
     }
+}
+
+/// File systems in which only the kernel makes files: `proc`, `sysfs`, `devpts`, `debugfs`, `tracefs`,
+/// `securityfs`, and control groups of both versions (linux/magic.h).
+const KERNEL_FILE_SYSTEMS: [u64; 8] =
+    [0x9fa0, 0x6265_6572, 0x1cd1, 0x6462_6720, 0x7472_6163, 0x7363_6673, 0x0027_e0eb, 0x6367_7270];
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// What keeps a unix socket from being made.
@@ -164,6 +174,7 @@ enum Reason {
     NoSocket,
     Directory,
     NoDirectory,
+    OfTheKernel,
     Forbidden,
     TooLong(usize),
     ZeroByte,
@@ -189,6 +200,7 @@ impl Reason {
             Self::NoSocket
             | Self::Directory
             | Self::NoDirectory
+            | Self::OfTheKernel
             | Self::Forbidden
             | Self::TooLong(_)
             | Self::ZeroByte => true,
@@ -239,6 +251,9 @@ impl fmt::Display for UnixBindError {
             Reason::NoDirectory => f.write_str(
                 "its directory does not exist or is no directory. Create the directory or choose another path",
             ),
+            Reason::OfTheKernel => f.write_str(
+                "its directory is of a file system in which only the kernel makes files. Choose another path",
+            ),
             Reason::Forbidden => f.write_str(
                 "this user may not create it. Allow the user to write to the directory (RuntimeDirectory= in a \
                  systemd unit makes one), or choose another path",
@@ -285,6 +300,8 @@ mod tests {
             (path("dangling"), "a file that is no socket"),
             (path("directory"), "it is a directory"),
             (path("new/"), "it is a directory"),
+            ("/proc/socket".into(), "only the kernel makes files"),
+            ("/sys/socket".into(), "only the kernel makes files"),
             (path(&"x".repeat(MAX_UNIX_PATH)), "Choose a shorter path"),
             (path(&"x".repeat(300)), "Choose a shorter path"),
             (zero, "zero byte"),

@@ -182,6 +182,13 @@ impl Maps {
     }
 }
 
+/// Whether there is no interface with this name. Needs no privilege.
+#[must_use]
+pub fn is_missing(name: &str) -> bool {
+    Asker::new()
+        .is_ok_and(|asker| asker.index(name).is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV)))
+}
+
 /// Attaches a program to an interface and opens a socket for each of its queues. Nothing is received before a
 /// queue is [opened](XdpQueue::set_open). Logs how, and why not better.
 ///
