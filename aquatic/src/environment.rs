@@ -106,7 +106,7 @@ pub(crate) fn check(config: &TrackerConfig, mode: Mode, problems: &mut Vec<Probl
     check_addresses(config, mode, problems);
     let interface = &config.network.xdp_interface;
     if config.protocols(mode).udp && !interface.is_empty() && xdp::is_missing(interface) {
-        let text = format!("there is no network interface {interface:?} (ip link show)");
+        let text = "there is no such network interface (ip link show)";
         problems.push(Problem::new(NetworkConfig::xdp_interface, text));
     }
     control::check(config, problems);

@@ -493,7 +493,7 @@ fn a_check_reports_all_that_the_machine_does_not_allow() {
         "access_list.path: cannot read the access list",
         "does not belong to the first certificate",
         "network.unix_socket_path: ",
-        "network.address_ipv4: 192.0.2.1:6969 cannot be used on this machine",
+        "network.address_ipv4: cannot listen on UDP 192.0.2.1:6969",
         "there is no user \"no-such-user\"",
         "there is no group \"no-such-group\"",
         "privileges.chroot_path: ",
