@@ -118,11 +118,18 @@ impl ConfigReloader {
         let Loaded { config: new, has_keys } = load_noting(path, &self.flags.set, &self.mode)?;
         let mut changes = changes(&self.current, &new)?;
         changes.retain(|change| self.mode.reads(&change.key));
+        // Editors and copies empty a file before they write it.
         if let Some(path) = path
             && !has_keys
             && !changes.is_empty()
         {
-            anyhow::bail!(Emptied { path: path.to_owned(), changes: changes.len() });
+            anyhow::bail!(
+                "there is no key in the configuration file {}, so {} setting(s) would get their defaults. Write the \
+                 file again; if the defaults are meant, write one key with its default into it, such as log_level = \
+                 \"info\"",
+                path.display(),
+                changes.len()
+            );
         }
         let is_live = |key: &str| applies(key) == Applies::OnReload;
         let next = adopt(&self.current, &new, is_live).map_err(anyhow::Error::from_boxed)?;
@@ -210,29 +217,6 @@ impl Periodic for ConfigReloader {
         }
     }
 }
-
-/// A configuration file that has become empty. Editors and copies empty a file before they write it.
-#[derive(Debug)]
-struct Emptied {
-    path: PathBuf,
-    /// Number of settings that would change.
-    changes: usize,
-}
-
-impl fmt::Display for Emptied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, changes } = self;
-        write!(
-            f,
-            "there is no key in the configuration file {}, so {changes} setting(s) would get their defaults. Write \
-             the file again; if the defaults are meant, write one key with its default into it, such as log_level = \
-             \"info\"",
-            path.display()
-        )
-    }
-}
-
-impl std::error::Error for Emptied {}
 
 /// Levels in ascending order of messages.
 fn verbosity(level: LogLevel) -> u8 {

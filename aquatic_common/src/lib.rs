@@ -1,8 +1,9 @@
 //! Types and rules that several parts of the tracker share: info hashes and peer ids, peer addresses,
-//! announce events, coarse time, reading files that settings name, background expiry, the access list, loads
-//! of sources, breakers, the declaration of settings, and the sections of settings that several protocols
-//! read. A rule that two protocols need belongs here the first time it is written. Sockets, clocks,
-//! randomness, executors, log lines, and anything that only one protocol needs do not.
+//! announce events, coarse time, reading files that settings name, background expiry, the access list, the
+//! format of lists in files, loads of sources, breakers, the declaration of settings, and the sections of
+//! settings that several protocols read. A rule that two protocols need belongs here the first time it is
+//! written. Sockets, clocks, randomness, executors, log lines, and anything that only one protocol needs do
+//! not.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -82,12 +82,6 @@ impl StoreDegradation {
         self.budget = budget;
     }
 
-    /// What the store may take together with the others of its core, in bytes; `None` for no limit.
-    #[must_use]
-    pub fn budget(&self) -> Option<u64> {
-        self.budget.as_ref().map(CoreBudget::bytes)
-    }
-
     /// The present step.
     #[must_use]
     pub fn step(&self) -> Degradation {
