@@ -26,8 +26,9 @@ use super::by_hand::ByHand;
 use super::core::{CoreCommand, Ranked, Ranking, TorrentCounts};
 use super::reply::{ErrorCode, Failure, Outcome, members};
 use super::request::{
-    self, BadArgument, BreakerFamily, BreakerProtocol, BreakerSetting, MAX_COUNTING, MAX_TOP, RankedBy,
-    Request, TopOf, parse_info_hash, parse_network,
+    self, BadArgument, BreakerFamily, BreakerProtocol, BreakerSetting, CORE_DEADLINE, MAX_COUNTING, MAX_TOP,
+    RANK_DEADLINE, RELOAD_DEADLINE, RankedBy, Request, SNAPSHOT_DEADLINE, TopOf, parse_info_hash,
+    parse_network,
 };
 use super::status;
 use crate::config::Mode;
@@ -35,18 +36,6 @@ use crate::reload::ReloadReport;
 
 /// Version of the protocol; changes when a reply loses a member.
 const PROTOCOL: u32 = 1;
-
-/// Longest wait for a core, which responds within milliseconds unless it has stalled.
-pub(super) const CORE_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Longest wait for a ranking: 100 M torrents at a sixth of a core.
-pub(super) const RANK_DEADLINE: Duration = Duration::from_secs(60);
-
-/// Longest wait for a reload; an access list of 5 M entries takes 3 s.
-pub(super) const RELOAD_DEADLINE: Duration = Duration::from_secs(60);
-
-/// Longest wait for a snapshot.
-pub(super) const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// What can be commanded.
 pub(crate) struct Controlled {

@@ -8,7 +8,6 @@ use aquatic_net::breaker::Protocol;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::controller::{CORE_DEADLINE, RANK_DEADLINE, RELOAD_DEADLINE, SNAPSHOT_DEADLINE};
 use crate::config::LogLevel;
 
 /// Maximum number of rows of a `top` reply.
@@ -17,6 +16,18 @@ pub(crate) const MAX_TOP: usize = 100;
 /// How long requests are counted for a ranking, in seconds, and at most.
 pub(crate) const DEFAULT_COUNTING: u64 = 3;
 pub(crate) const MAX_COUNTING: u64 = 60;
+
+/// Longest wait for a core, which responds within milliseconds unless it has stalled.
+pub(super) const CORE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Longest wait for a ranking: 100 M torrents at a sixth of a core.
+pub(super) const RANK_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Longest wait for a reload; an access list of 5 M entries takes 3 s.
+pub(super) const RELOAD_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Longest wait for a snapshot.
+pub(super) const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Longest time that a duration can name: ten years.
 const MAX_DURATION: u64 = 3650 * 86_400;
