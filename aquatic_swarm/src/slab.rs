@@ -136,6 +136,8 @@ impl Unit for [u8; 20] {
 
 /// Size of a cache line in bytes. The units of a chunk begin at a multiple of it.
 pub(crate) const CACHE_LINE: usize = 64;
+/// Bytes of memory that become resident at once.
+const PAGE: usize = 4096;
 /// Bytes that the C library adds to memory it maps.
 const ALLOCATION_HEADER: usize = 16;
 
@@ -163,8 +165,10 @@ struct Chunk<U: Unit> {
     used: u16,
     /// First free block among those that have been in use.
     free: u16,
-    /// Position of the first block that has never been in use. Memory from there on is not resident.
+    /// Position of the first block that has not been in use since the chunk was empty.
     fresh: u16,
+    /// Units that have been in use since the memory was allocated. What follows them is not resident.
+    touched: u16,
     previous: u32,
     next: u32,
 }
@@ -201,12 +205,15 @@ pub(crate) struct Slab<U: Unit> {
     vacant: Vec<u32>,
     /// Memory of empty chunks that [`Self::give_back`] frees.
     spare: Vec<Box<[U::Word]>>,
+    /// Units of all chunks that are resident.
+    touched: usize,
 }
 
 impl<U: Unit> Slab<U> {
     /// Units per chunk: what a power of two of bytes has room for, beside the alignment and the header of the
     /// C library, so that no page is wasted.
     const CHUNK: usize = (1 << U::CHUNK_BITS) - (CACHE_LINE + ALLOCATION_HEADER).div_ceil(size_of::<U>());
+    const CHUNK_BYTES: usize = Self::CHUNK * size_of::<U>() + CACHE_LINE;
     /// Words added to a chunk so that the first unit can be aligned to a cache line.
     const PAD: usize = CACHE_LINE / size_of::<U::Word>();
 
@@ -218,6 +225,7 @@ impl<U: Unit> Slab<U> {
             chunks: Vec::new(),
             vacant: Vec::new(),
             spare: Vec::new(),
+            touched: 0,
         }
     }
 
@@ -232,6 +240,8 @@ impl<U: Unit> Slab<U> {
         let chunk = &mut self.chunks[id as usize];
         let at = if chunk.free == NO_BLOCK {
             chunk.fresh += size;
+            self.touched += usize::from(chunk.fresh.saturating_sub(chunk.touched));
+            chunk.touched = chunk.touched.max(chunk.fresh);
             chunk.fresh - size
         } else {
             let at = chunk.free;
@@ -369,9 +379,12 @@ impl<U: Unit> Slab<U> {
         used * 4 <= blocks * 3 && class.used.div_ceil(blocks) < class.chunks
     }
 
+    /// Returns an upper bound of the memory that is resident, in bytes: what has been in use of each chunk,
+    /// and the page where that ends.
     pub(crate) fn bytes(&self) -> usize {
-        (self.chunks.len() - self.vacant.len() + self.spare.len())
-            * (Self::CHUNK * size_of::<U>() + CACHE_LINE)
+        self.touched * size_of::<U>()
+            + (self.chunks.len() - self.vacant.len()) * PAGE
+            + self.spare.len() * Self::CHUNK_BYTES
             + self.chunks.capacity() * size_of::<Chunk<U>>()
             + self.vacant.capacity() * size_of::<u32>()
     }
@@ -403,6 +416,7 @@ impl<U: Unit> Slab<U> {
                 used: 0,
                 free: NO_BLOCK,
                 fresh: 0,
+                touched: 0,
                 previous: NO_CHUNK,
                 next: NO_CHUNK,
             });
@@ -410,6 +424,8 @@ impl<U: Unit> Slab<U> {
         });
         let reused = if self.spare.len() > MAX_SPARE { self.spare.pop() } else { None };
         let chunk = &mut self.chunks[id as usize];
+        chunk.touched = if reused.is_some() { Self::CHUNK as u16 } else { 0 };
+        self.touched += usize::from(chunk.touched);
         chunk.words =
             reused.unwrap_or_else(|| vec![U::ZERO; Self::CHUNK * U::WORDS + Self::PAD].into_boxed_slice());
         let start = chunk.words.as_ptr().align_offset(CACHE_LINE);
@@ -445,6 +461,7 @@ impl<U: Unit> Slab<U> {
         }
         let chunk = &mut self.chunks[id as usize];
         self.spare.push(std::mem::take(&mut chunk.words));
+        self.touched -= usize::from(chunk.touched);
         chunk.draining = false;
         self.classes[chunk.class as usize].chunks -= 1;
         self.vacant.push(id);

@@ -301,7 +301,7 @@ pub struct FamilyStats {
     pub remote: u64,
     /// Downloads that have been completed since the store was made.
     pub completed: u64,
-    /// Approximate number of bytes allocated. Some may not have been written yet and thus not be resident.
+    /// Approximate number of bytes that are resident.
     pub bytes: u64,
 }
 
