@@ -1,9 +1,9 @@
 //! Types and rules that several parts of the tracker share: info hashes and peer ids, peer addresses,
 //! announce events, coarse time, reading files that settings name, background expiry, the access list, the
-//! format of lists in files, loads of sources, breakers, the declaration of settings, and the sections of
-//! settings that several protocols read. A rule that two protocols need belongs here the first time it is
-//! written. Sockets, clocks, randomness, executors, log lines, and anything that only one protocol needs do
-//! not.
+//! format of lists in files, loads of sources, episodes above a limit, breakers, the declaration of settings,
+//! and the sections of settings that several protocols read. A rule that two protocols need belongs here the
+//! first time it is written. Sockets, clocks, randomness, executors, log lines, and anything that only one
+//! protocol needs do not.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -14,6 +14,7 @@ pub mod breaker;
 mod buffer;
 pub mod config;
 mod configuration_error;
+pub mod episodes;
 mod event;
 pub mod expiry;
 pub mod files;

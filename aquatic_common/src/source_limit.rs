@@ -5,14 +5,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::addr::Family;
+use crate::episodes::{EpisodeEvent, Episodes};
 use crate::load_table::{Allowance, LoadTable, Loads, SourceKey, lengths};
 use crate::prefix::{Prefix, PrefixSet};
 
 /// Binary logarithm of the number of lines of a core's table: 256 KiB.
 const TABLE_LINES_LOG2: u32 = 12;
-
-/// Time without anything above a limit after which an episode has ended.
-const CALM: Duration = Duration::from_secs(10);
 
 /// Requests above a budget of which one is let through.
 const SLIP: u32 = 4;
@@ -39,47 +37,6 @@ pub enum RateVerdict {
     AboveInDryRun,
 }
 
-/// A time in which there were requests above a limit.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Episode {
-    since: Duration,
-    last: Duration,
-    /// A network above its limit; `None` if the limit is one of all sources together.
-    prefix: Option<Prefix>,
-    count: u64,
-    is_told: bool,
-}
-
-/// The current episode of a limit, if there is one.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Episodes(Option<Episode>);
-
-impl Episodes {
-    /// Counts a request above the limit.
-    fn count(&mut self, prefix: Option<Prefix>, now: Duration) {
-        let episode =
-            self.0.get_or_insert(Episode { since: now, last: now, prefix, count: 0, is_told: false });
-        episode.last = now;
-        episode.count += 1;
-    }
-
-    /// What has to be told now; `allowed` says how many requests per second are within the limit.
-    fn event(&mut self, now: Duration, allowed: impl FnOnce(Option<Prefix>) -> f64) -> Option<RateEvent> {
-        let episode = self.0.as_mut()?;
-        if now.saturating_sub(episode.last) >= CALM {
-            let (count, lasted) = (episode.count, episode.last.saturating_sub(episode.since));
-            self.0 = None;
-            return Some(RateEvent::Ended { count, lasted });
-        }
-        if std::mem::replace(&mut episode.is_told, true) {
-            return None;
-        }
-        let passed = now.saturating_sub(episode.since);
-        let (prefix, count) = (episode.prefix.map(|prefix| prefix.shown()), episode.count);
-        Some(RateEvent::Began { prefix, allowed: allowed(episode.prefix), count, passed })
-    }
-}
-
 /// What has to be told about rate limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RateEvent {
@@ -102,6 +59,20 @@ pub enum RateEvent {
         /// Time in which they came.
         lasted: Duration,
     },
+}
+
+impl RateEvent {
+    /// What an event of episodes says, given who is above the limit, as far as it may be shown, and what is
+    /// allowed.
+    fn of<T>(event: EpisodeEvent<T>, limit: impl FnOnce(T) -> (Option<Prefix>, f64)) -> Self {
+        match event {
+            EpisodeEvent::Began { first, count, passed } => {
+                let (prefix, allowed) = limit(first);
+                Self::Began { prefix, allowed, count, passed }
+            }
+            EpisodeEvent::Ended { count, lasted } => Self::Ended { count, lasted },
+        }
+    }
 }
 
 impl fmt::Display for RateEvent {
@@ -130,7 +101,7 @@ pub struct SourceLimit {
     rules: SourceRules,
     prices: Loads,
     table: LoadTable,
-    episodes: Episodes,
+    episodes: Episodes<Prefix>,
 }
 
 impl SourceLimit {
@@ -195,26 +166,28 @@ impl SourceLimit {
             return RateVerdict::Within;
         }
         let length = lengths(source).get(level).copied().unwrap_or(0);
-        self.episodes.count(Some(Prefix::of(source, length)), now);
+        self.episodes.count(Prefix::of(source, length), now);
         if self.rules.is_dry_run { RateVerdict::AboveInDryRun } else { RateVerdict::Above }
     }
 
     /// Whether sources are above their limit, or were a moment ago.
     #[must_use]
     pub fn is_limiting(&self) -> bool {
-        self.episodes.0.is_some()
+        self.episodes.is_under_way()
     }
 
     /// What has to be told now. To be asked about every second.
     pub fn event(&mut self, now: Duration) -> Option<RateEvent> {
-        let allowance = self.rules.allowance.as_ref();
-        self.episodes.event(now, |prefix| {
-            let level = prefix
-                .and_then(|prefix| lengths_of(prefix).iter().position(|&length| length == prefix.length()));
-            allowance.map_or(0.0, |allowance| {
-                let multiple = level.and_then(|at| allowance.multiples.get(at)).copied().unwrap_or(1);
-                allowance.rate * f64::from(multiple)
-            })
+        let event = self.episodes.event(now)?;
+        Some(RateEvent::of(event, |prefix| (Some(prefix.shown()), self.allowed(prefix))))
+    }
+
+    /// Requests per second that the core serves a source or network.
+    fn allowed(&self, prefix: Prefix) -> f64 {
+        let level = lengths_of(prefix).iter().position(|&length| length == prefix.length());
+        self.rules.allowance.as_ref().map_or(0.0, |allowance| {
+            let multiple = level.and_then(|at| allowance.multiples.get(at)).copied().unwrap_or(1);
+            allowance.rate * f64::from(multiple)
         })
     }
 }
@@ -243,7 +216,7 @@ pub struct Budget {
     left: f64,
     updated: Duration,
     skipped: u32,
-    episodes: Episodes,
+    episodes: Episodes<()>,
 }
 
 impl Budget {
@@ -276,7 +249,7 @@ impl Budget {
     }
 
     fn above(&mut self, now: Duration) -> RateVerdict {
-        self.episodes.count(None, now);
+        self.episodes.count((), now);
         if self.rules.is_dry_run {
             return RateVerdict::AboveInDryRun;
         }
@@ -287,13 +260,13 @@ impl Budget {
     /// Whether there was more than the budget a moment ago.
     #[must_use]
     pub fn is_limiting(&self) -> bool {
-        self.episodes.0.is_some()
+        self.episodes.is_under_way()
     }
 
     /// What has to be told now. To be asked about every second.
     pub fn event(&mut self, now: Duration) -> Option<RateEvent> {
-        let rate = self.rules.rate;
-        self.episodes.event(now, |_| rate.unwrap_or(0.0))
+        let event = self.episodes.event(now)?;
+        Some(RateEvent::of(event, |()| (None, self.rules.rate.unwrap_or(0.0))))
     }
 }
 

@@ -154,6 +154,45 @@ fn messages_of_tls_may_come_in_pieces_and_in_many_records() {
     }
 }
 
+/// The first message of a client.
+fn hello(pair: &CertifiedKey<KeyPair>) -> Vec<u8> {
+    let config = trusting(&[pair.cert.der()], &version::TLS13);
+    let mut session = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    session.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn an_overload_by_handshakes_is_told_when_it_begins_and_ends() {
+    let pair = pair();
+    let mut tracker = Files::new(&pair).start(&[
+        "workers=1",
+        "connections.max_queued_tls_handshakes=1",
+        "rate_limits.exempt=[]",
+        "metrics.enable=true",
+        "metrics.address=127.0.0.1:0",
+    ]);
+    let (address, metrics) = (tracker.address(), tracker.metrics.unwrap());
+    // One per network, so that none asks for much.
+    let mut clients: Vec<_> =
+        (1..=100).map(|network| Plain::connect_from(&format!("127.1.{network}.1"), address)).collect();
+    let hellos: Vec<_> = clients.iter().map(|_| hello(&pair)).collect();
+    clients.iter_mut().zip(&hellos).for_each(|(client, hello)| client.send(hello));
+    let began = tracker.wait_for_log("TLS overload of core 0 (ipv4): ");
+    assert!(began.contains("of clients that ask for little were rejected within"), "{began}");
+    eventually(
+        || metric(metrics, "aquatic_overloaded{protocol=\"http\",family=\"ipv4\"}"),
+        |overloaded| *overloaded == 0.0,
+    );
+    let refused =
+        metric(metrics, "aquatic_connections_refused_total{protocol=\"http\",reason=\"handshakes\"}");
+    let ended = tracker.wait_for_log("TLS overload of core 0 (ipv4) has ended after ");
+    assert!(ended.contains(&format!("; {refused} handshakes of clients")), "{refused}: {ended}");
+    let mut served = connect(&trusting(&[pair.cert.der()], &version::TLS13), address);
+    served.get(&announce(&torrent(1), 1, "")).announce();
+}
+
 #[test]
 fn faults_of_tls_clients_are_counted_by_reason() {
     let pair = pair();
@@ -166,13 +205,7 @@ fn faults_of_tls_clients_are_counted_by_reason() {
         )
     };
     let address = tracker.address();
-    let hello = || {
-        let config = trusting(&[pair.cert.der()], &version::TLS13);
-        let mut session = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
-        let mut bytes = Vec::new();
-        session.write_tls(&mut bytes).unwrap();
-        bytes
-    };
+    let hello = || hello(&pair);
     let send = |bytes: &[u8]| {
         let mut client = Plain::connect(address);
         client.send(bytes);

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use aquatic_common::episodes::EpisodeEvent;
 use aquatic_common::{RateVerdict, SourceLimit, SourceRules, canonical};
 use aquatic_runtime::Core;
 use aquatic_runtime::readiness::{Mode, Source};
@@ -180,7 +181,7 @@ where
             core.sleep_to_tick(deadlines.until_sweep(core.tick())).await;
             deadlines.sweep(core.tick());
             server.preamble.borrow().report(&deadlines.counters);
-            deadlines.counters.report_overload();
+            server.report_overload();
             server.report_rates();
         }
     };
@@ -344,6 +345,25 @@ where
     }
 
     /// Logs when sources begin to open connections above their limit, and when that is over.
+    fn report_overload(&self) {
+        let core = self.core.index();
+        for (family, event) in self.deadlines.counters.report_overload(self.core.time()) {
+            let family = family.name();
+            match event {
+                EpisodeEvent::Began { count, passed, .. } => log::warn!(
+                    "TLS overload of core {core} ({family}): more handshakes are asked for than it can compute; {count} \
+                     of clients that ask for little were rejected within {:.1} s",
+                    passed.as_secs_f64()
+                ),
+                EpisodeEvent::Ended { count, lasted } => log::warn!(
+                    "TLS overload of core {core} ({family}) has ended after {:.1} s; {count} handshakes of clients that \
+                     ask for little were rejected",
+                    lasted.as_secs_f64()
+                ),
+            }
+        }
+    }
+
     fn report_rates(&self) {
         let mut rates = self.connection_rates.borrow_mut();
         if let Some(event) = rates.event(self.core.time()) {

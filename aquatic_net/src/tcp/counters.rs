@@ -1,10 +1,12 @@
 //! What is counted about connections, on each core.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use super::deadlines::Phase;
 use super::tls_fault::TlsFault;
 use aquatic_common::Family;
+use aquatic_common::episodes::{EpisodeEvent, Episodes};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, names};
 
 /// Values of the label `protocol` in metrics.
@@ -109,6 +111,7 @@ pub(super) struct Counters {
     /// Whether handshakes of sources that take little are rejected, by protocol and family.
     overloaded: Vec<[Gauge; 2]>,
     rejected: [Cell<bool>; 2],
+    overloads: [RefCell<Episodes<()>>; 2],
     /// Maximum number of connections of all cores; shown by one of them.
     pub(super) limit: Gauge,
     /// Connections of this core.
@@ -148,6 +151,7 @@ impl Counters {
             rate_limiting: metrics.gauge(&names::RATE_LIMITING, &[protocol]),
             overloaded: all.iter().map(overloaded).collect(),
             rejected: Default::default(),
+            overloads: Default::default(),
             limit: limit(&names::LIMIT),
             in_use: limit(&names::LIMIT_IN_USE),
         }
@@ -155,18 +159,22 @@ impl Counters {
 
     /// Counts a handshake that is rejected because too many wait for their turn, although its source takes
     /// little.
-    pub(super) fn reject_light_handshake(&self, family: Family) {
+    pub(super) fn reject_light_handshake(&self, family: Family, now: Duration) {
         self.rejected[family.index()].set(true);
+        self.overloads[family.index()].borrow_mut().count((), now);
     }
 
-    /// Shows whether handshakes were rejected since the last time.
-    pub(super) fn report_overload(&self) {
-        for family in Family::ALL {
+    /// Shows whether such handshakes were rejected since the last time, and returns what has to be told about
+    /// them, by family.
+    pub(super) fn report_overload(&self, now: Duration) -> impl Iterator<Item = (Family, EpisodeEvent<()>)> {
+        Family::ALL.into_iter().filter_map(move |family| {
             let was_rejected = self.rejected[family.index()].take();
             for gauges in &self.overloaded {
                 gauges[family.index()].set(was_rejected.into());
             }
-        }
+            let event = self.overloads[family.index()].borrow_mut().event(now)?;
+            Some((family, event))
+        })
     }
 
     /// Counts why a handshake failed or TLS ended a connection, if it is known.

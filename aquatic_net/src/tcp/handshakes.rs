@@ -80,6 +80,21 @@ enum Lane {
     Heavy,
 }
 
+/// Whose handshake it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HandshakeClient {
+    /// The client's address in canonical form; `None` behind a unix socket.
+    pub(super) address: Option<IpAddr>,
+    /// Whether it waits behind clients that ask for less; not trusted proxies and exempt clients.
+    pub(super) is_limited: bool,
+}
+
+impl HandshakeClient {
+    fn limited(self) -> Option<IpAddr> {
+        self.address.filter(|_| self.is_limited)
+    }
+}
+
 /// How many handshakes a core may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandshakeLimits {
@@ -133,9 +148,11 @@ impl Handshakes {
         self.open.borrow().len() + queued + COMPUTE_SLOTS - self.free.get()
     }
 
-    /// The queue for a source.
-    fn lane(&self, source: Option<IpAddr>, now: Duration) -> Lane {
-        let Some(source) = source else { return Lane::New };
+    /// The queue for a client.
+    fn lane(&self, client: HandshakeClient, now: Duration) -> Lane {
+        let Some(source) = client.limited() else {
+            return if self.is_full(Lane::New) { Lane::Light } else { Lane::New };
+        };
         let loads = self.loads.borrow_mut().loads(source, now.as_millis() as u64);
         let is_within =
             |limits: Loads| loads.into_iter().zip(limits).all(|(load, most)| load / PRICE <= most);
@@ -148,9 +165,9 @@ impl Handshakes {
         }
     }
 
-    /// Charges processor time to a source.
-    fn charge(&self, source: Option<IpAddr>, now: Duration, spent: Duration) {
-        let Some(source) = source else { return };
+    /// Charges processor time to a client's source.
+    fn charge(&self, client: HandshakeClient, now: Duration, spent: Duration) {
+        let Some(source) = client.limited() else { return };
         let price = u32::try_from(spent.as_micros()).unwrap_or(u32::MAX).saturating_mul(PRICE);
         self.loads.borrow_mut().add(source, now.as_millis() as u64, [price; LEVELS]);
     }
@@ -173,30 +190,29 @@ impl Handshakes {
         }
     }
 
-    /// Goes through a handshake; `None` if the connection is to be closed, which has been counted. `source`
-    /// is the client, in canonical form, unless it is a trusted proxy.
+    /// Goes through a handshake; `None` if the connection is to be closed, which has been counted.
     pub(super) async fn shake(
         self: &Rc<Self>,
         core: &Core,
         stream: Stream,
         tls: &Tls,
-        source: Option<IpAddr>,
+        client: HandshakeClient,
     ) -> Option<TlsStream<Stream>> {
         let deadlines = Rc::clone(stream.deadline().deadlines());
         let counters = &deadlines.counters;
         let come = poll_fn(|context| poll_hello(&stream, context)).await;
         stream.deadline().client_has_sent();
-        let lane = self.lane(source, core.time());
-        self.charge(source, core.time(), ATTEMPT);
+        let lane = self.lane(client, core.time());
+        self.charge(client, core.time(), ATTEMPT);
         let shaken = match come {
             Ok(()) if self.is_full(lane) => {
                 counters.refuse(Refused::Handshakes);
-                if let (Lane::New | Lane::Light, Some(source)) = (lane, source) {
-                    counters.reject_light_handshake(Family::of(source));
+                if let (Lane::New | Lane::Light, Some(address)) = (lane, client.address) {
+                    counters.reject_light_handshake(Family::of(address), core.time());
                 }
                 return None;
             }
-            Ok(()) => self.compute(core, stream, tls, (source, lane)).await,
+            Ok(()) => self.compute(core, stream, tls, (client, lane)).await,
             Err(error) => Err(error),
         };
         let stream = match shaken {
@@ -223,7 +239,7 @@ impl Handshakes {
         core: &Core,
         stream: Stream,
         tls: &Tls,
-        (source, lane): (Option<IpAddr>, Lane),
+        (client, lane): (HandshakeClient, Lane),
     ) -> io::Result<TlsStream<Stream>> {
         let deadline = stream.deadline().clone();
         let mut slot = self.enter(deadline.clone(), lane).await?;
@@ -236,7 +252,7 @@ impl Handshakes {
             core.yield_now().await;
             let since = core.tick();
             let polled = poll_fn(|context| Poll::Ready(Pin::new(&mut *accepting).poll(context))).await;
-            self.charge(source, since, core.tick().saturating_sub(since));
+            self.charge(client, since, core.tick().saturating_sub(since));
             drop(slot);
             if let Poll::Ready(shaken) = polled {
                 return shaken;
@@ -459,7 +475,11 @@ mod tests {
     fn sources_and_networks_are_heavy_by_the_time_they_take() {
         let handshakes = handshakes(1);
         let (now, handshake) = (Duration::from_secs(5), Duration::from_micros(500));
-        let source = |number: u32| Some(IpAddr::from(Ipv4Addr::from_bits(0xC000_0200 + number)));
+        let exempt = |number: u32| HandshakeClient {
+            address: Some(Ipv4Addr::from_bits(0xC000_0200 + number).into()),
+            is_limited: false,
+        };
+        let source = |number| HandshakeClient { is_limited: true, ..exempt(number) };
         let charge =
             |number, count| (0..count).for_each(|_| handshakes.charge(source(number), now, handshake));
         assert_eq!(handshakes.lane(source(1), now), Lane::New);
@@ -474,7 +494,9 @@ mod tests {
         (3..100).for_each(|number| charge(number, 2));
         assert_eq!(handshakes.lane(source(2), now), Lane::Heavy, "its network is heavy");
         assert_eq!(handshakes.lane(source(0x1_0000), now), Lane::New);
-        assert_eq!(handshakes.lane(None, now), Lane::New);
+        (0..1000).for_each(|_| handshakes.charge(exempt(0x2_0000), now, handshake));
+        assert_eq!(handshakes.lane(source(0x2_0000), now), Lane::New, "nothing is charged to it");
+        assert_eq!(handshakes.lane(exempt(2), now), Lane::New);
         assert_eq!(handshakes.lane(source(1), now * 4), Lane::New, "fifteen seconds later");
     }
 

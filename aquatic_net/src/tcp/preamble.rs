@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use aquatic_common::PrefixSet;
 use aquatic_runtime::Core;
 use aquatic_runtime::readiness::Direction;
 use rustix::net::RecvFlags;
@@ -19,7 +20,7 @@ use super::bind::ListenerKind;
 use super::connection::{Connection, Peer};
 use super::counters::{Counters, Refused};
 use super::deadlines::RECEIVE_SIZE;
-use super::handshakes::Handshakes;
+use super::handshakes::{HandshakeClient, Handshakes};
 use super::stream::{Socket, Stream};
 use super::tls::Tls;
 use crate::block_list::BlockList;
@@ -36,6 +37,8 @@ pub(super) struct Preamble {
     trusted: TrustedProxies,
     proxy_protocol: Option<OnBadHeader>,
     blocked: Arc<BlockList>,
+    /// Sources without limits.
+    exempt: PrefixSet,
     tls: Option<Arc<Tls>>,
     handshakes: Rc<Handshakes>,
     reply_to_plain: Vec<u8>,
@@ -47,6 +50,7 @@ impl Preamble {
             trusted: settings.trusted_proxies.clone(),
             proxy_protocol: settings.proxy_protocol,
             blocked: Arc::clone(&settings.sources.blocked),
+            exempt: settings.sources.connections.exempt.clone(),
             tls: settings.tls.clone(),
             handshakes: Rc::new(Handshakes::new(settings.handshakes, settings.sources.key)),
             reply_to_plain: settings.reply_to_plain.clone(),
@@ -60,6 +64,7 @@ impl Preamble {
             trusted: settings.trusted_proxies.clone(),
             proxy_protocol: settings.proxy_protocol,
             blocked: Arc::clone(&self.blocked),
+            exempt: settings.sources.connections.exempt.clone(),
             tls: self.tls.clone(),
             handshakes: Rc::clone(&self.handshakes),
             reply_to_plain: self.reply_to_plain.clone(),
@@ -72,6 +77,16 @@ impl Preamble {
             Peer::Address(address) => self.trusted.contains(address.ip()),
             Peer::Local => true,
         }
+    }
+
+    /// Who a handshake is for.
+    fn handshake_client(&self, client: Peer) -> HandshakeClient {
+        let address = match client {
+            Peer::Address(address) => Some(address.ip().to_canonical()),
+            Peer::Local => None,
+        };
+        let is_exempt = address.is_some_and(|address| self.exempt.contains(address));
+        HandshakeClient { address, is_limited: !is_exempt && !self.trusts(client) }
     }
 
     fn expects_header(&self, peer: Peer) -> bool {
@@ -114,11 +129,8 @@ impl Preamble {
                 }
                 // An error is counted as one of the handshake.
                 (Ok(true) | Err(_), _) => {
-                    let source = match client {
-                        Peer::Address(address) if !self.trusts(client) => Some(address.ip()),
-                        Peer::Address(_) | Peer::Local => None,
-                    };
-                    Connection::tls(self.handshakes.shake(core, stream, tls, source).await?, peer, client)
+                    let asker = self.handshake_client(client);
+                    Connection::tls(self.handshakes.shake(core, stream, tls, asker).await?, peer, client)
                 }
             },
             None => Connection::plain(stream, peer, client),
