@@ -468,7 +468,10 @@ impl TcpServices {
             HttpTracker::new(&http, forwarded, (sources, counters), Rc::clone(tracker))
         });
         let upgrade = match ws {
-            Some(seed) => Some(WsTracker::start(core, seed, breakers.clone()).await),
+            Some(seed) => {
+                let seed = seed.showing_load(tracker.is_none());
+                Some(WsTracker::start(core, seed, breakers.clone()).await)
+            }
             None => None,
         };
         let overview = upgrade.as_ref().map(WsTracker::overview);

@@ -60,6 +60,29 @@ pub fn thread_cpu_time() -> Duration {
     from_timespec(clock_gettime(ClockId::ThreadCPUTime))
 }
 
+/// Measures how busy the calling thread is.
+#[derive(Clone, Copy, Debug)]
+pub struct BusyMeter {
+    since: Duration,
+    used: Duration,
+}
+
+impl BusyMeter {
+    /// Begins to measure.
+    #[must_use]
+    pub fn new(now: Duration) -> Self {
+        Self { since: now, used: thread_cpu_time() }
+    }
+
+    /// The share of the time since the last call, or the beginning, that the thread has used, and that time
+    /// in seconds; `None` if no time has passed.
+    pub fn measure(&mut self, now: Duration) -> Option<(f64, f64)> {
+        let before = std::mem::replace(self, Self::new(now));
+        let passed = now.saturating_sub(before.since).as_secs_f64();
+        (passed > 0.0).then(|| (self.used.saturating_sub(before.used).as_secs_f64() / passed, passed))
+    }
+}
+
 /// A moment by both clocks of the machine, so that a later process can tell how long ago it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -151,6 +174,18 @@ mod tests {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
         assert!(thread_cpu_time() > before);
+    }
+
+    #[test]
+    fn the_meter_tells_the_share_of_the_time_that_the_thread_was_busy() {
+        let mut meter = BusyMeter::new(Duration::ZERO);
+        let before = thread_cpu_time();
+        while thread_cpu_time() < before + Duration::from_millis(20) {}
+        let (busy, seconds) = meter.measure(Duration::from_millis(40)).unwrap();
+        assert!(seconds == 0.04 && (0.5..0.9).contains(&busy), "{busy} of {seconds} s");
+        assert_eq!(meter.measure(Duration::from_millis(40)), None);
+        let (busy, _) = meter.measure(Duration::from_secs(10)).unwrap();
+        assert!(busy < 0.01, "{busy}");
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The announce interval: how long clients are asked to wait before they announce again.
 
+use aquatic_common::Seconds;
 use aquatic_common::time::shorten;
 use rand::{Rng, RngExt};
+
+use crate::stretch::{GivenOut, Load, Stretch};
 
 /// Interval and jitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,57 @@ impl IntervalPolicy {
     #[must_use]
     pub fn shortest(&self) -> u32 {
         shorten(self.interval, self.jitter, u32::MAX)
+    }
+}
+
+/// The intervals that one core gives out, and has given out.
+#[derive(Clone, Copy, Debug)]
+pub struct Intervals {
+    /// The usual interval.
+    pub policy: IntervalPolicy,
+    /// How far it is stretched.
+    pub stretch: Stretch,
+    load: Load,
+    given_out: GivenOut,
+}
+
+impl Intervals {
+    /// Intervals of a core that has not done anything yet.
+    #[must_use]
+    pub fn new(policy: IntervalPolicy, stretch: Stretch) -> Self {
+        Self { policy, stretch, load: Load::default(), given_out: GivenOut::default() }
+    }
+
+    /// Takes in that the core was busy for a share of some seconds.
+    pub fn add_load(&mut self, busy: f64, seconds: f64) {
+        self.load.add(busy, seconds);
+    }
+
+    /// The share of its time that the core is busy, averaged, from 0 to 1.
+    #[must_use]
+    pub fn busy(&self) -> f64 {
+        self.load.busy()
+    }
+
+    /// The interval for one reply in seconds: stretched by the core's load and the number of peers of the
+    /// swarm, then shortened at random.
+    #[inline]
+    pub fn next(&mut self, swarm: u64, rng: &mut impl Rng) -> u32 {
+        let interval = self.stretch.interval(self.policy.interval, &self.load, swarm);
+        self.given_out.note(interval);
+        IntervalPolicy { interval, ..self.policy }.next(rng)
+    }
+
+    /// The longest interval that a client may be waiting for, in seconds.
+    #[must_use]
+    pub fn longest(&self) -> u32 {
+        self.policy.longest().max(self.given_out.longest())
+    }
+
+    /// Age in seconds up to which peers have to be remembered: the configured one, or longer if longer
+    /// intervals were given out. To be asked about now and then.
+    pub fn peer_age(&mut self, now: Seconds, configured: u32) -> u32 {
+        self.given_out.peer_age(now, configured)
     }
 }
 

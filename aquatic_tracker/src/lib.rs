@@ -49,7 +49,7 @@ pub use clients::ClientCounters;
 pub use expiry::ExpirySettings;
 pub use forward::{Forward, OwnerParts};
 pub use gather::{Gather, RequestId, RouteError};
-pub use interval::IntervalPolicy;
+pub use interval::{IntervalPolicy, Intervals};
 pub use local::LocalTracker;
 pub use memory::{CoreBudget, Degradation, Intake, Store, StoreDegradation};
 pub use owners::{OwnerResponse, Owners, Respond, Trackers, Waiter};

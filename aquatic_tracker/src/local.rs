@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use aquatic_common::InfoHash;
-use aquatic_runtime::clock::thread_cpu_time;
+use aquatic_runtime::clock::BusyMeter;
 use aquatic_runtime::{Core, CoreState, Outbox};
 use aquatic_swarm::{Announce, FamilySet, ShardLimits};
 use rand::RngExt;
@@ -69,14 +69,14 @@ impl LocalTracker {
         });
         let ticking = Rc::clone(&local);
         core.spawn(async move {
-            let mut last = (ticking.core.tick(), thread_cpu_time());
+            let mut meter = BusyMeter::new(ticking.core.tick());
             loop {
                 while ticking.owners.end_late(ticking.core.tick(), LATE_PER_TURN) {
                     ticking.core.yield_now().await;
                 }
                 ticking.owners.tick(ticking.core.tick());
                 ticking.core.sleep_to_tick(TICK).await;
-                last = ticking.follow_load(last);
+                ticking.follow_load(&mut meter);
             }
         });
         local
@@ -115,17 +115,13 @@ impl LocalTracker {
         self.state().begin_publishing(self.configured_peer_age.get());
     }
 
-    /// Takes in how busy the core was since the last time, given as the time and this thread's processor
-    /// time, and returns both as they are now.
-    fn follow_load(&self, (since, used): (Duration, Duration)) -> (Duration, Duration) {
-        let (now, used_now) = (self.core.tick(), thread_cpu_time());
-        let passed = now.saturating_sub(since).as_secs_f64();
+    /// Takes in how busy the core was since the last time.
+    fn follow_load(&self, meter: &mut BusyMeter) {
         let mut state = self.state();
-        if passed > 0.0 {
-            state.add_load(used_now.saturating_sub(used).as_secs_f64() / passed, passed);
+        if let Some((busy, seconds)) = meter.measure(self.core.tick()) {
+            state.add_load(busy, seconds);
         }
         self.max_peer_age.set(state.peer_age(self.core.now(), self.configured_peer_age.get()));
-        (now, used_now)
     }
 
     /// Age in seconds after which a peer that has not announced is removed, at present.

@@ -12,7 +12,7 @@ use aquatic_swarm::{
 use rand::rngs::SmallRng;
 
 use crate::admission::{Admission, AdmissionRequest, NotAdmitted};
-use crate::interval::IntervalPolicy;
+use crate::interval::{IntervalPolicy, Intervals};
 use crate::memory::{CoreBudget, Degradation, Store, StoreDegradation};
 use crate::peer_rules::{PeerFault, PeerRules};
 use crate::replication::{DepartedCursor, Published, Publishing, remote_grace};
@@ -20,7 +20,7 @@ use crate::requests::Requests;
 use crate::snapshot::format::Torrent;
 use crate::snapshot::records::Recording;
 use crate::snapshot::{Loaded, Loading};
-use crate::stretch::{GivenOut, Load, Stretch};
+use crate::stretch::Stretch;
 
 /// The torrents that one core owns, and the rules for requests about them. Pure: it has no socket and no
 /// clock, and its randomness is seeded by the caller.
@@ -30,11 +30,8 @@ pub struct Tracker {
     steering: Steering,
     shard: Shard,
     admission: Admission,
-    interval: IntervalPolicy,
+    intervals: Intervals,
     rules: PeerRules,
-    stretch: Stretch,
-    load: Load,
-    given_out: GivenOut,
     rng: SmallRng,
     counters: Counters,
     degradation: StoreDegradation,
@@ -155,11 +152,8 @@ impl Tracker {
             steering,
             shard,
             admission,
-            interval,
+            intervals: Intervals::new(interval, Stretch::default()),
             rules,
-            stretch: Stretch::default(),
-            load: Load::default(),
-            given_out: GivenOut::default(),
             rng,
             counters: Counters::new(metrics),
             degradation: StoreDegradation::new(index, Store::BitTorrent, metrics),
@@ -310,9 +304,7 @@ impl Tracker {
     /// Age in seconds at which peers are removed at present, given the configured one.
     #[must_use]
     pub fn max_peer_age(&self, configured: u32) -> u32 {
-        self.degradation
-            .step()
-            .max_peer_age(configured, self.interval.longest().max(self.given_out.longest()))
+        self.degradation.step().max_peer_age(configured, self.intervals.longest())
     }
 
     /// Counts of a torrent that this core owns. Torrents that are not served look like unknown ones.
@@ -341,26 +333,24 @@ impl Tracker {
     #[inline]
     pub fn next_interval(&mut self, announced: &Announced) -> u32 {
         let swarm = u64::from(announced.complete) + u64::from(announced.incomplete);
-        let interval = self.stretch.interval(self.interval.interval, &self.load, swarm);
-        self.given_out.note(interval);
-        IntervalPolicy { interval, ..self.interval }.next(&mut self.rng)
+        self.intervals.next(swarm, &mut self.rng)
     }
 
     /// Replaces how far intervals are stretched.
     pub fn set_stretch(&mut self, stretch: Stretch) {
-        self.stretch = stretch;
+        self.intervals.stretch = stretch;
     }
 
     /// Takes in that this core was busy for a share of some seconds.
     pub fn add_load(&mut self, busy: f64, seconds: f64) {
-        self.load.add(busy, seconds);
-        self.counters.busy.set((self.load.busy() * 1000.0) as u64);
+        self.intervals.add_load(busy, seconds);
+        self.counters.busy.set((self.intervals.busy() * 1000.0) as u64);
     }
 
     /// Age in seconds up to which peers have to be remembered: the configured one, or longer if longer
     /// intervals were given out. To be asked about now and then.
     pub fn peer_age(&mut self, now: Seconds, configured: u32) -> u32 {
-        self.given_out.peer_age(now, configured)
+        self.intervals.peer_age(now, configured)
     }
 
     /// Replaces the limits of the store, the announce interval, and the rules for addresses and ports. Peers
@@ -368,13 +358,13 @@ impl Tracker {
     pub fn reconfigure(&mut self, limits: ShardLimits, interval: IntervalPolicy, rules: PeerRules) {
         self.shard.set_limits(limits);
         self.rules = rules;
-        self.interval = interval;
+        self.intervals.policy = interval;
     }
 
     /// The policy behind [`next_interval`](Self::next_interval).
     #[must_use]
     pub fn interval(&self) -> IntervalPolicy {
-        self.interval
+        self.intervals.policy
     }
 
     /// This core's source of randomness for whatever else a reply needs.

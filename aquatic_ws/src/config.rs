@@ -2,6 +2,7 @@
 
 use aquatic_common::config::check_peer_age;
 use aquatic_common::settings::Problem;
+use aquatic_tracker::{IntervalPolicy, Stretch};
 
 use crate::swarm::SwarmLimits;
 
@@ -15,6 +16,14 @@ aquatic_common::settings! {
         /// Maximum share by which the interval is shortened at random, so that clients that started together
         /// do not announce together.
         pub announce_interval_jitter: u32 = 10, unit "percent", in 0..=50;
+        /// Longest time that clients are asked to wait: the interval grows smoothly as a worker is busy for
+        /// more than 70 % of its time, averaged over a minute, and reaches it at 95 %. It is never more than
+        /// half of ws.cleaning.max_peer_age and of ws.client.max_announce_idle, so that clients are not
+        /// forgotten while they wait. At or below ws.peer_announce_interval, the interval does not grow.
+        pub max_announce_interval: u32 = 240, unit "seconds", in 10..=86_400;
+        /// Number of peers of a torrent from which on its clients get the longest interval; it grows in
+        /// proportion below. 0 if the size does not matter.
+        pub max_interval_swarm_size: u32 = 0, unit "peers", in 0..=10_000_000;
         /// Maximum number of offers of an announce that are relayed. The offers after these are dropped.
         pub max_offers: usize = 10, unit "offers", in 0..=50;
         /// Time for which an offer can be answered. Browsers give up after 50 s.
@@ -123,6 +132,22 @@ impl WsConfig {
             max_offers: share(self.limits.max_waiting_offers),
             max_offers_per_peer: self.limits.max_waiting_offers_per_peer,
             max_offer_age: self.max_offer_age,
+        }
+    }
+
+    /// How long clients are asked to wait.
+    #[must_use]
+    pub(crate) fn interval(&self) -> IntervalPolicy {
+        IntervalPolicy { interval: self.peer_announce_interval, jitter: self.announce_interval_jitter }
+    }
+
+    /// How far that is stretched.
+    #[must_use]
+    pub(crate) fn stretch(&self) -> Stretch {
+        let longest = self.cleaning.max_peer_age.min(self.client.max_announce_idle) / 2;
+        Stretch {
+            max_interval: self.max_announce_interval.min(longest),
+            large_swarm: self.max_interval_swarm_size,
         }
     }
 

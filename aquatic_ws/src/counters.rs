@@ -166,6 +166,7 @@ pub(crate) struct Counters {
     offers: Gauge,
     scrapes_pending: Gauge,
     clients: Option<ClientCounters>,
+    load: Option<Gauge>,
 }
 
 impl Counters {
@@ -221,6 +222,7 @@ impl Counters {
             offers: metrics.gauge(&names::OFFERS_WAITING, &[PROTOCOL]),
             scrapes_pending: metrics.gauge(&names::OWNER_REQUESTS_PENDING, &[]),
             clients: None,
+            load: None,
         }
     }
 
@@ -229,6 +231,19 @@ impl Counters {
     pub(crate) fn counting_clients(self, metrics: &CoreMetrics, counts_clients: bool) -> Self {
         let clients = counts_clients.then(|| ClientCounters::new(metrics, PROTOCOL));
         Self { clients, ..self }
+    }
+
+    /// Shows the load of the core as well, or not.
+    #[must_use]
+    pub(crate) fn showing_load(self, metrics: &CoreMetrics, shows_load: bool) -> Self {
+        Self { load: shows_load.then(|| metrics.gauge(&names::CORE_BUSY, &[])), ..self }
+    }
+
+    /// Shows the share of its time that the core is busy, from 0 to 1, if that is wanted.
+    pub(crate) fn show_load(&self, busy: f64) {
+        if let Some(load) = &self.load {
+            load.set((busy * 1000.0) as u64);
+        }
     }
 
     /// Counts the program of a client that announces.

@@ -11,6 +11,7 @@ use aquatic_metrics::CoreMetrics;
 use aquatic_net::breaker::CoreBreakers;
 use aquatic_net::proxy::{Client, ForwardedHeaders};
 use aquatic_net::tcp::Connection;
+use aquatic_runtime::clock::BusyMeter;
 use aquatic_runtime::{Core, Outbox, Secrets};
 use aquatic_tracker::requests;
 use aquatic_tracker::{
@@ -45,6 +46,7 @@ pub struct WsSeed {
     keys: Keys,
     source_rules: SourceRules,
     counts_clients: bool,
+    shows_load: bool,
     log_requests: u32,
     /// What the stores of each core may take.
     budgets: Option<Arc<[CoreBudget]>>,
@@ -74,6 +76,7 @@ impl WsSeed {
             },
             source_rules: SourceRules::default(),
             counts_clients: false,
+            shows_load: false,
             log_requests: 0,
             budgets: None,
             max_unsent: None,
@@ -92,6 +95,12 @@ impl WsSeed {
     #[must_use]
     pub fn counting_clients(self, counts_clients: bool) -> Self {
         Self { counts_clients, ..self }
+    }
+
+    /// Shows the load of each core in the metrics, or not, as the tracker of UDP and HTTP does.
+    #[must_use]
+    pub fn showing_load(self, shows_load: bool) -> Self {
+        Self { shows_load, ..self }
     }
 
     /// Logs one of so many messages; 0 for none.
@@ -120,7 +129,9 @@ impl WsSeed {
         metrics: &CoreMetrics,
         forward: F,
     ) -> Tracker<F> {
-        let counters = Counters::new(metrics).counting_clients(metrics, self.counts_clients);
+        let counters = Counters::new(metrics)
+            .counting_clients(metrics, self.counts_clients)
+            .showing_load(metrics, self.shows_load);
         let degradation = StoreDegradation::new(core, Store::WebTorrent, metrics);
         let counted = (counters, degradation);
         let mut tracker = Tracker::new(&self.config, (core, self.steering), self.keys, counted, forward);
@@ -313,6 +324,7 @@ async fn run_maintenance(state: &CoreState) {
     let checks_per_tick = (TICK.as_millis() / STOP_CHECK.as_millis()).max(1) as u32;
     let mut checks = 0_u32;
     let mut checks_left = None;
+    let mut meter = BusyMeter::new(state.core.tick());
     loop {
         state.core.sleep_to_tick(STOP_CHECK).await;
         state.core.tick();
@@ -331,6 +343,7 @@ async fn run_maintenance(state: &CoreState) {
             tracker.requests().tick();
             if checks.is_multiple_of(checks_per_tick) {
                 tracker.tick(context.time);
+                tracker.follow_load(meter.measure(state.core.tick()), context.now);
                 if let Some(event) = tracker.rate_event(context.time) {
                     log::warn!("rate limit of WebTorrent messages, core {}: {event}", state.core.index());
                 }

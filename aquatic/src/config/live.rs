@@ -72,6 +72,8 @@ pub(super) const APPLIES: &[(&str, Applies)] = &[
     (WsConfig::enable, OnRestart),
     (WsConfig::peer_announce_interval, OnReload),
     (WsConfig::announce_interval_jitter, OnReload),
+    (WsConfig::max_announce_interval, OnReload),
+    (WsConfig::max_interval_swarm_size, OnReload),
     (WsConfig::max_offers, OnReload),
     (WsConfig::allowed_origins, OnReload),
     (WsConfig::max_offer_age, OnRestart),

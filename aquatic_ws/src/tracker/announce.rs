@@ -165,10 +165,10 @@ fn encode(
     announced: &swarm::Announced,
     rng: &mut SmallRng,
 ) {
-    let interval = tracker.interval.next(rng);
+    let swarm::Counts { complete, incomplete, .. } = announced.counts;
+    let interval = tracker.intervals.next(u64::from(complete) + u64::from(incomplete), rng);
     let is_contested = matches!(announced.outcome, Outcome::Contested(_));
     let interval = if is_contested { interval.min(CLAIMANT_INTERVAL) } else { interval };
-    let swarm::Counts { complete, incomplete, .. } = announced.counts;
     tracker.text.clear();
     AnnounceReply { info_hash, interval, complete, incomplete }.encode(&mut tracker.text);
 }

@@ -29,7 +29,7 @@ use aquatic_runtime::channel::OutboxFull;
 use aquatic_tracker::forward::take;
 use aquatic_tracker::requests::{self, Requests};
 use aquatic_tracker::{
-    Admission, CoreBudget, Forward, Gather, Intake, IntervalPolicy, NotAdmitted, OwnerParts, Reason,
+    Admission, CoreBudget, Forward, Gather, Intake, Intervals, NotAdmitted, OwnerParts, Reason,
     StoreDegradation,
 };
 use aquatic_ws_protocol::{Action, ClientMessage, FailureReply, Limits, OfferId, Refused};
@@ -117,17 +117,15 @@ fn message_limits(config: &WsConfig) -> Limits {
     }
 }
 
-fn interval(config: &WsConfig) -> IntervalPolicy {
-    IntervalPolicy { interval: config.peer_announce_interval, jitter: config.announce_interval_jitter }
-}
-
 /// Announces after which memory is looked at, at the latest: half a megabyte of new peers.
 const ANNOUNCES_PER_CHECK: u32 = 2048;
 
 /// One core of the tracker. `F` is its way to the other cores.
 pub struct Tracker<F> {
-    interval: IntervalPolicy,
+    intervals: Intervals,
     max_peer_age: u32,
+    /// Age up to which peers are remembered: longer while clients wait that were told a longer interval.
+    peer_age: u32,
     /// Of offers from other nodes.
     max_offer_age: u32,
     limits: Limits,
@@ -169,8 +167,9 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         forward: F,
     ) -> Self {
         Self {
-            interval: interval(config),
+            intervals: Intervals::new(config.interval(), config.stretch()),
             max_peer_age: config.cleaning.max_peer_age,
+            peer_age: config.cleaning.max_peer_age,
             max_offer_age: config.max_offer_age,
             limits: message_limits(config),
             connections: Connections::new(core as u16, ConnectionLimits::new(config)),
@@ -196,7 +195,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         self.limits = message_limits(config);
         self.connections.set_limits(ConnectionLimits::new(config));
         self.swarms.set_limits(config.swarm_limits(self.router.cores()));
-        self.interval = interval(config);
+        (self.intervals.policy, self.intervals.stretch) = (config.interval(), config.stretch());
         self.max_peer_age = config.cleaning.max_peer_age;
         self.max_offer_age = config.max_offer_age;
         if self.nodes.is_some() {
@@ -206,7 +205,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
 
     /// Returns the age in seconds at which peers are removed at present.
     pub(crate) fn max_peer_age(&self) -> u32 {
-        self.degradation.step().max_peer_age(self.max_peer_age, self.interval.longest())
+        self.degradation.step().max_peer_age(self.peer_age, self.intervals.longest())
     }
 
     /// Bounds the memory of what is stored, and of what all connections have not received yet, in bytes.
@@ -492,6 +491,16 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
             self.router.others().add_always(owner, |batch| batch.push_leave(connection, owned));
         }
         Some(closed.send_queue.into_unsent())
+    }
+
+    /// Takes in for which share of some seconds the core was busy, if it is known. To be called once a
+    /// second.
+    pub(crate) fn follow_load(&mut self, busy: Option<(f64, f64)>, now: Seconds) {
+        if let Some((share, seconds)) = busy {
+            self.intervals.add_load(share, seconds);
+            self.counters.show_load(self.intervals.busy());
+        }
+        self.peer_age = self.intervals.peer_age(now, self.max_peer_age);
     }
 
     /// Enforces time limits and updates metrics. To be called once a second.

@@ -440,5 +440,6 @@ fn messages_of_a_source_are_limited_over_all_its_connections() {
     assert_eq!(tracker.counters.rate_limiting.get(), 1);
 }
 
+mod intervals;
 mod memory;
 mod nodes;
