@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use aquatic_net::udp::BATCH;
 use rand::rngs::SmallRng;
@@ -47,6 +47,7 @@ struct Source {
 }
 
 struct Simulation {
+    family: Family,
     control: OverloadControl,
     filter: Option<DropFilter>,
     takes_filters: bool,
@@ -79,10 +80,24 @@ struct Simulation {
     rng: SmallRng,
 }
 
+/// The address of a source: for IPv6 one whose networks hold the same sources as those of an IPv4 address.
+fn address(family: Family, v4: u32) -> IpAddr {
+    let [half, quarter, last] = [v4 >> 12, v4 >> 8 & 15, v4 & 255].map(u128::from);
+    match family {
+        Family::V4 => Ipv4Addr::from_bits(v4).into(),
+        Family::V6 => Ipv6Addr::from_bits(0x2001 << 112 | half << 80 | quarter << 72 | last << 64).into(),
+    }
+}
+
 impl Simulation {
     fn new(seed: u64) -> Self {
+        Self::of(Family::V4, seed)
+    }
+
+    fn of(family: Family, seed: u64) -> Self {
         Self {
-            control: OverloadControl::new(Family::V4, [seed as u8; 16]),
+            family,
+            control: OverloadControl::new(family, [seed as u8; 16]),
             filter: None,
             takes_filters: true,
             sources: Vec::new(),
@@ -112,7 +127,7 @@ impl Simulation {
         let first: Ipv4Addr = first.parse().unwrap();
         let start = self.sources.len();
         for number in 0..count {
-            let ip = Ipv4Addr::from_bits(first.to_bits() + number).into();
+            let ip = address(self.family, first.to_bits() + number);
             let (sent, served, delays) = (0, 0, Vec::new());
             if rate > 0.0 {
                 let burst = if rate > POLITE_RATE { self.burst } else { 1 };
@@ -314,8 +329,14 @@ impl Simulation {
 
 #[test]
 fn a_few_addresses_cannot_crowd_out_others() {
-    for (seed, factor) in [(1, 1.5), (2, 2.0), (3, 5.0), (4, 10.0)] {
-        let mut simulation = Simulation::new(seed);
+    for (seed, factor, family) in [
+        (1, 1.5, Family::V4),
+        (2, 2.0, Family::V6),
+        (3, 5.0, Family::V4),
+        (4, 5.0, Family::V6),
+        (5, 10.0, Family::V4),
+    ] {
+        let mut simulation = Simulation::of(family, seed);
         let polite = simulation.add_polite();
         simulation.add("192.0.2.0", 16, CAPACITY * factor / 16.0, false);
         simulation.flood(polite, 0.97);
@@ -325,7 +346,8 @@ fn a_few_addresses_cannot_crowd_out_others() {
         assert!((capacity / CAPACITY - 1.0).abs() < 0.1, "{capacity}");
         assert!((offered / CAPACITY / factor - 1.0).abs() < 0.3, "{factor} {offered}");
         let (prefix, rate) = heaviest.unwrap();
-        assert_eq!(prefix.to_string(), "192.0.2.0/24");
+        let length = if family == Family::V4 { 24 } else { 48 };
+        assert_eq!(prefix, Prefix::of(address(family, 0xC000_0200), length));
         assert!((rate / CAPACITY / factor - 1.0).abs() < 0.4, "{factor} {rate}");
     }
 }
@@ -343,8 +365,8 @@ fn floods_that_pause_cannot_crowd_out_others() {
 
 #[test]
 fn many_light_addresses_of_one_network_cannot_either() {
-    for (seed, factor) in [(1, 1.5), (2, 5.0)] {
-        let mut simulation = Simulation::new(seed);
+    for (seed, factor, family) in [(1, 1.5, Family::V4), (2, 5.0, Family::V4), (3, 5.0, Family::V6)] {
+        let mut simulation = Simulation::of(family, seed);
         let polite = simulation.add_polite();
         simulation.add("192.0.0.0", 4096, CAPACITY * factor / 4096.0, false);
         simulation.flood(polite, 0.97);
@@ -547,8 +569,8 @@ fn a_slow_core_sheds_a_flood_as_well() {
 }
 
 /// Goodput and the share that polite clients lose, in the first two seconds of a crowd and in the next two.
-fn fate_beside_a_crowd(seed: u64, factor: f64, burst: u32) -> [(f64, f64); 2] {
-    let mut simulation = Simulation::new(seed);
+fn fate_beside_a_crowd(family: Family, seed: u64, factor: f64, burst: u32) -> [(f64, f64); 2] {
+    let mut simulation = Simulation::of(family, seed);
     simulation.burst = burst;
     let polite = simulation.add_polite();
     simulation.run(0.5);
@@ -565,8 +587,8 @@ fn fate_beside_a_crowd(seed: u64, factor: f64, burst: u32) -> [(f64, f64); 2] {
 
 #[test]
 fn a_crowd_of_thousands_of_networks_cannot_crowd_out_others() {
-    for (seed, factor) in [(1, 2.0), (2, 5.0)] {
-        let [(_, at_first), (goodput, lost)] = fate_beside_a_crowd(seed, factor, 1);
+    for (seed, factor, family) in [(1, 2.0, Family::V4), (2, 5.0, Family::V4), (3, 5.0, Family::V6)] {
+        let [(_, at_first), (goodput, lost)] = fate_beside_a_crowd(family, seed, factor, 1);
         assert!(at_first < 0.1 && goodput > 0.95 && lost < 0.01, "{at_first:.4}, {goodput:.3}, {lost:.4}");
     }
 }
@@ -574,7 +596,7 @@ fn a_crowd_of_thousands_of_networks_cannot_crowd_out_others() {
 #[test]
 fn a_crowd_that_sends_in_bursts_cannot_crowd_out_others() {
     const SEEDS: u64 = 12;
-    let fates: Vec<_> = (1..=SEEDS).map(|seed| fate_beside_a_crowd(seed, 5.0, 32)).collect();
+    let fates: Vec<_> = (1..=SEEDS).map(|seed| fate_beside_a_crowd(Family::V4, seed, 5.0, 32)).collect();
     for (part, mean, worst) in [(0, 0.1, 0.2), (1, 0.02, 0.1)] {
         let lost: Vec<f64> = fates.iter().map(|parts| parts[part].1).collect();
         assert!(lost.iter().all(|lost| *lost < worst), "{lost:?}");
