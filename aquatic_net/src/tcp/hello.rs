@@ -5,12 +5,12 @@
 const RECORD_HEAD: usize = 5;
 const MESSAGE_HEAD: usize = 4;
 
-/// Content type of deadlines, and type of the message.
+/// Content type of records with handshake messages, and type of the message.
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
 /// Whether these bytes, with which a connection begins, hold all of the client's first message, which may be
-/// spread over several deadlines, or can be no such message.
+/// spread over several records, or can be no such message.
 pub(super) fn is_whole(mut bytes: &[u8]) -> bool {
     let (mut head, mut headed) = ([0; MESSAGE_HEAD], 0);
     let mut come = 0;
@@ -44,6 +44,9 @@ pub(super) fn is_whole(mut bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::hello_properties::check_first_bytes;
     use super::*;
 
     /// A first message with so many bytes of contents.
@@ -51,8 +54,8 @@ mod tests {
         [&[CLIENT_HELLO, 0, 0, len][..], &vec![7; len.into()]].concat()
     }
 
-    /// In deadlines of so many bytes.
-    fn deadlines(message: &[u8], size: usize) -> Vec<u8> {
+    /// In records of so many bytes.
+    fn records(message: &[u8], size: usize) -> Vec<u8> {
         message
             .chunks(size)
             .flat_map(|part| [&[HANDSHAKE, 3, 1, 0, part.len() as u8][..], part].concat())
@@ -64,13 +67,25 @@ mod tests {
         for len in [0, 1, 200] {
             let message = message(len);
             for size in [1, 2, 3, 4, 5, 100, 255] {
-                let whole = deadlines(&message, size);
+                let whole = records(&message, size);
                 for end in 0..whole.len() {
                     assert!(!is_whole(&whole[..end]), "{len} {size} {end}");
                 }
                 assert!(is_whole(&whole), "{len} {size}");
                 assert!(is_whole(&[&whole[..], b"more"].concat()), "{len} {size}");
             }
+        }
+    }
+
+    #[test]
+    fn the_corpus_of_the_fuzz_target_holds_nothing_that_fails() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/tls_hello");
+        let corpus: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(corpus.len() >= 10, "{}", corpus.len());
+        for path in corpus {
+            let bytes = std::fs::read(path).unwrap();
+            (0..bytes.len()).for_each(|end| check_first_bytes(&bytes[..end]));
+            check_first_bytes(&bytes);
         }
     }
 

@@ -30,6 +30,8 @@ mod counters;
 mod deadlines;
 mod handshakes;
 mod hello;
+#[cfg(test)]
+mod hello_properties;
 mod indexed_queue;
 mod preamble;
 mod reserve;
