@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
+use rustls::crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, StreamOwned,
-    SupportedProtocolVersion, version,
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, HandshakeKind, ProtocolVersion,
+    RootCertStore, StreamOwned, SupportedCipherSuite, SupportedProtocolVersion, version,
 };
 use tempfile::TempDir;
 
@@ -154,6 +155,99 @@ fn messages_of_tls_may_come_in_pieces_and_in_many_records() {
     }
 }
 
+/// A tracker over TLS with metrics, and what reads how many faults of a kind it has counted.
+fn counting(pair: &CertifiedKey<KeyPair>) -> (Tracker, impl Fn(&str) -> f64) {
+    let tracker = Files::new(pair).start(&["metrics.enable=true", "metrics.address=127.0.0.1:0"]);
+    let metrics = tracker.metrics.unwrap();
+    let faults = move |reason: &str| {
+        metric(metrics, &format!("aquatic_tls_faults_total{{protocol=\"http\",reason=\"{reason}\"}}"))
+    };
+    (tracker, faults)
+}
+
+#[test]
+fn keys_may_be_updated_between_requests_but_not_endlessly() {
+    let pair = pair();
+    let (tracker, faults) = counting(&pair);
+    let mut client = connect(&trusting(&[pair.cert.der()], &version::TLS13), tracker.address());
+    for number in 0..5 {
+        client.get(&announce(&torrent(number), 1, "")).announce();
+        (0..20).for_each(|_| client.stream.conn.refresh_traffic_keys().unwrap());
+    }
+    client.get(&announce(&torrent(5), 1, "")).announce();
+    assert_eq!(faults("misbehaved"), 0.0);
+    (0..100).for_each(|_| client.stream.conn.refresh_traffic_keys().unwrap());
+    let _ = client.stream.write_all(request("/health").as_ref());
+    eventually(|| faults("misbehaved"), |count| *count == 1.0);
+    assert!(client.stream.read(&mut [0; 100]).is_err(), "an alert");
+}
+
+#[test]
+fn an_attempt_to_renegotiate_is_refused_and_a_second_one_ends_the_connection() {
+    let pair = pair();
+    let (tracker, faults) = counting(&pair);
+    let mut config = Arc::unwrap_or_clone(trusting(&[pair.cert.der()], &version::TLS12));
+    config.enable_secret_extraction = true;
+    let mut client = connect(&Arc::new(config), tracker.address());
+    client.get(&announce(&torrent(1), 1, "")).announce();
+    let StreamOwned { conn, mut sock } = client.stream;
+    let mut records = Records::after(conn);
+    let hello = hello(&pair);
+    let again = records.encrypt(ContentType::Handshake, &hello[5..]);
+    let asked = records.encrypt(ContentType::ApplicationData, request("/health").as_ref());
+    sock.write_all(&[again, asked].concat()).unwrap();
+    assert_eq!([next_record(&mut sock), next_record(&mut sock)], [u8::from(ContentType::Alert), 23]);
+    assert_eq!(faults("misbehaved"), 0.0);
+    sock.write_all(&records.encrypt(ContentType::Handshake, &hello[5..])).unwrap();
+    assert_eq!(next_record(&mut sock), u8::from(ContentType::Alert));
+    assert_eq!(sock.read(&mut [0; 100]).unwrap(), 0, "the connection has ended");
+    eventually(|| faults("misbehaved"), |count| *count == 1.0);
+}
+
+/// A client's records of TLS 1.2, made by hand.
+struct Records {
+    encrypter: Box<dyn MessageEncrypter>,
+    next: u64,
+}
+
+impl Records {
+    /// Those that follow what the connection has sent.
+    fn after(connection: ClientConnection) -> Self {
+        let Some(SupportedCipherSuite::Tls12(suite)) = connection.negotiated_cipher_suite() else {
+            panic!("another version of TLS")
+        };
+        let (next, secrets) = connection.dangerous_extract_secrets().unwrap().tx;
+        let encrypter = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+            | ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
+                let (fixed, explicit) = iv.as_ref().split_at(4);
+                suite.aead_alg.encrypter(key, fixed, explicit)
+            }
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
+                suite.aead_alg.encrypter(key, iv.as_ref(), &[])
+            }
+            _ => panic!("another cipher"),
+        };
+        Self { encrypter, next }
+    }
+
+    fn encrypt(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
+        let payload = OutboundChunks::Single(payload);
+        let message = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload };
+        self.next += 1;
+        self.encrypter.encrypt(message, self.next - 1).unwrap().encode()
+    }
+}
+
+/// The content type of the next record.
+fn next_record(socket: &mut TcpStream) -> u8 {
+    let mut head = [0; 5];
+    socket.read_exact(&mut head).unwrap();
+    let [kind, _, _, high, low] = head;
+    socket.read_exact(&mut vec![0; u16::from_be_bytes([high, low]).into()]).unwrap();
+    kind
+}
+
 /// The first message of a client.
 fn hello(pair: &CertifiedKey<KeyPair>) -> Vec<u8> {
     let config = trusting(&[pair.cert.der()], &version::TLS13);
@@ -196,14 +290,7 @@ fn an_overload_by_handshakes_is_told_when_it_begins_and_ends() {
 #[test]
 fn faults_of_tls_clients_are_counted_by_reason() {
     let pair = pair();
-    let metrics = ["metrics.enable=true", "metrics.address=127.0.0.1:0"];
-    let tracker = Files::new(&pair).start(&metrics);
-    let faults = |reason: &str| {
-        metric(
-            tracker.metrics.unwrap(),
-            &format!("aquatic_tls_faults_total{{protocol=\"http\",reason=\"{reason}\"}}"),
-        )
-    };
+    let (tracker, faults) = counting(&pair);
     let address = tracker.address();
     let hello = || hello(&pair);
     let send = |bytes: &[u8]| {
