@@ -18,6 +18,7 @@ mod exports;
 #[allow(dead_code, reason = "shared with the tests of aquatic http")]
 #[path = "../http/client.rs"]
 mod http;
+mod idle;
 mod log;
 mod matrix;
 mod metrics;
