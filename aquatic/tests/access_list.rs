@@ -8,7 +8,7 @@ mod support;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use support::{Tracker, eventually, fetch, metric, service};
+use support::{Ends, Tracker, eventually, fetch, metric, service};
 use tempfile::TempDir;
 
 const DENIED: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -109,7 +109,7 @@ fn a_bad_file_ends_the_start_with_code_1() {
     let settings = ["workers=1", "network.use_ipv6=false", "network.address_ipv4=127.0.0.1:0", &setting];
     let run = |name: &str, mode: &str| {
         let mode = format!("access_list.mode={mode}");
-        let output = service(name, &[&settings[..], &[&mode]].concat()).output().unwrap();
+        let output = service(name, &[&settings[..], &[&mode]].concat()).ends();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     for (name, mode) in [("udp", "allow"), ("http", "deny"), ("ws", "deny")] {

@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-use support::{Tracker, fetch, service, skip};
+use support::{Ends, Tracker, fetch, service, skip};
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/systemd/aquatic.service");
 
@@ -87,7 +87,7 @@ fn without_call(number: i64, mut command: Command) -> Output {
     // A filter stays for as long as its thread and is inherited by the programs it starts.
     let run = move || {
         seccompiler::apply_filter(&program).unwrap();
-        command.output().unwrap()
+        command.ends()
     };
     thread::spawn(run).join().unwrap()
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Output;
 
-use support::{REPLY, Tracker, fetch, metric, service};
+use support::{Ends, REPLY, Tracker, fetch, metric, service};
 use tempfile::TempDir;
 
 /// Settings of all tests, over those of the file.
@@ -457,7 +457,7 @@ fn a_file_that_was_empty_at_the_start_may_stay_so() {
 }
 
 fn check(name: &str, settings: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = service(name, settings).arg("--check-config").output().unwrap();
+    let Output { status, stdout, stderr } = service(name, settings).arg("--check-config").ends();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
@@ -525,7 +525,7 @@ fn a_start_with_files_or_accounts_that_cannot_be_used_ends_with_code_1() {
     let group = ["privileges.drop_privileges=true", "privileges.group=no-such-group"];
     let list = ["access_list.mode=deny", "access_list.path=/none"];
     for (name, settings) in [("http", &tls[..]), ("udp", &user), ("ws", &group), ("all", &list)] {
-        let output = service(name, &[&USUAL[..], settings].concat()).output().unwrap();
+        let output = service(name, &[&USUAL[..], settings].concat()).ends();
         let log = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{settings:?}: {log}");
         assert!(log.contains("error: "), "{log}");
@@ -591,11 +591,11 @@ fn a_start_that_fails_is_not_called_ready() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("none/torrents.csv");
     let exports = format!("exports.path={}", missing.display());
-    let checked = service("udp", &[&USUAL[..], &[&exports]].concat()).arg("--check-config").output().unwrap();
+    let checked = service("udp", &[&USUAL[..], &[&exports]].concat()).arg("--check-config").ends();
     let told = String::from_utf8(checked.stdout).unwrap() + &String::from_utf8(checked.stderr).unwrap();
     assert!(checked.status.code() == Some(1) && told.contains("exports.path"), "{told}");
     let tls = ["network.enable_tls=true"];
-    let checked = service("http", &[&USUAL[..], &tls].concat()).arg("--check-config").output().unwrap();
+    let checked = service("http", &[&USUAL[..], &tls].concat()).arg("--check-config").ends();
     let told = String::from_utf8(checked.stdout).unwrap() + &String::from_utf8(checked.stderr).unwrap();
     assert!(!told.contains("cannot read"), "empty paths are reported once: {told}");
     if !rustix::process::geteuid().is_root() {
@@ -607,7 +607,7 @@ fn a_start_that_fails_is_not_called_ready() {
     let tracker = service("udp", &settings);
     let mut command = std::process::Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(tracker.get_program());
-    let output = command.args(tracker.get_args()).output().unwrap();
+    let output = command.args(tracker.get_args()).ends();
     let log = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{log}");
     assert!(log.contains("was not started as root") && !log.contains("ready: "), "{log}");

@@ -4,17 +4,18 @@
 
 mod support;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{REPLY, STOP, Tracker, in_own_network, service, skip, udp};
+use support::{Ends, REPLY, STOP, Tracker, in_own_network, service, skip, udp};
 
 /// The settings of a tracker on one core and one address of IPv4 loopback.
 fn command(address: &str) -> Command {
@@ -70,7 +71,7 @@ fn it_prints_the_configuration_in_use_when_asked_to() {
 fn a_port_in_use_is_explained_with_code_3() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = command(&address).output().unwrap();
+    let output = command(&address).ends();
     let log = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{log}");
     assert!(log.contains(&format!("error: cannot listen on UDP {address}")), "{log}");
@@ -96,7 +97,7 @@ fn a_port_that_needs_a_privilege_is_a_fault_of_the_configuration() {
         let drop = ["setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"];
         command.args(drop).args([env!("CARGO_BIN_EXE_aquatic"), "udp", "-s", "workers=1"]);
         command.args(["-s", "network.address_ipv4=0.0.0.0:80", "-s", "network.use_ipv6=false"]).args(check);
-        let output = command.output().unwrap();
+        let output = command.ends();
         let log = String::from_utf8(output.stderr).unwrap();
         if log.contains("setpriv:") || log.contains("unshare:") {
             return skip("right to drop capabilities");
@@ -107,8 +108,39 @@ fn a_port_that_needs_a_privilege_is_a_fault_of_the_configuration() {
 }
 
 #[test]
+fn what_a_start_refuses_a_check_refuses_in_the_same_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, missing) = (directory.path().join("file"), directory.path().join("none/file"));
+    fs::write(&file, "this is no list").unwrap();
+    let with = |key: &str, path: &Path| vec![format!("{key}={}", path.display())];
+    let allowed = |path| [vec!["access_list.mode=allow".to_owned()], with("access_list.path", path)].concat();
+    let user = ["privileges.drop_privileges=true", "privileges.user=nobody-at-all"].map(str::to_owned);
+    let cases = [
+        (allowed(&missing), "cannot read the access list"),
+        (allowed(&file), "cannot use the access list"),
+        (with("rate_limits.block_list_path", &missing), "cannot read the block list"),
+        (with("rate_limits.block_list_path", &file), "cannot use the block list"),
+        (with("exports.path", &missing), "the directory of exports.path"),
+        (with("control.socket_path", &missing), "cannot listen on the unix socket"),
+        (with("state_directory", &file), "state_directory = "),
+        (user.to_vec(), "getent passwd nobody-at-all"),
+    ];
+    // Only root may become somebody else.
+    let count = cases.len() - usize::from(!rustix::process::geteuid().is_root());
+    for (settings, text) in cases.into_iter().take(count) {
+        for check in [&[][..], &["--check-config"]] {
+            let mut start = command("127.0.0.1:0");
+            start.args(settings.iter().flat_map(|setting| ["--set", setting])).args(check);
+            let Output { status, stderr, .. } = start.ends();
+            let told = String::from_utf8(stderr).unwrap();
+            assert!(status.code() == Some(1) && told.contains(text), "{settings:?}, {check:?}: {told}");
+        }
+    }
+}
+
+#[test]
 fn an_address_of_another_machine_is_explained_with_code_3() {
-    let output = command("192.0.2.1:6969").output().unwrap();
+    let output = command("192.0.2.1:6969").ends();
     let log = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{log}");
     assert!(log.contains("no network interface of this machine has the address 192.0.2.1"), "{log}");

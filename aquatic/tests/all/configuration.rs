@@ -6,7 +6,7 @@ use std::process::Command;
 use aquatic_common::AnnounceEvent;
 
 use crate::http;
-use crate::support::{STOP, Tracker, service, torrent};
+use crate::support::{Ends, STOP, Tracker, service, torrent};
 use crate::tracker::Certificate;
 use crate::{udp, ws};
 
@@ -73,7 +73,7 @@ fn one_file_works_unchanged_with_all_subcommands() {
         ("http", 2, (false, true, false)),
         ("ws", 2, (false, false, true)),
     ] {
-        let output = command(subcommand, &file).arg("--check-config").output().unwrap();
+        let output = command(subcommand, &file).arg("--check-config").ends();
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{subcommand}: {log}");
 
@@ -125,8 +125,7 @@ fn protocols_are_switched_off_in_their_sections() {
     udp::Client::connect(tracker.addresses[0]);
     http::Plain::connect(tracker.addresses[1]).get(&http::announce(&torrent(1), 1, "")).announce();
 
-    let output =
-        service("all", &["udp.enable=false", "http.enable=false", "ws.enable=false"]).output().unwrap();
+    let output = service("all", &["udp.enable=false", "http.enable=false", "ws.enable=false"]).ends();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is nothing to serve"));
 }

@@ -10,7 +10,7 @@ use std::{fs, thread};
 
 use aquatic_common::{AnnounceEvent, InfoHash};
 
-use crate::support::{eventually, metric, torrent};
+use crate::support::{Ends, eventually, metric, torrent};
 use crate::tracker::start_all;
 use crate::{http, udp, ws};
 
@@ -172,8 +172,7 @@ fn text_has_a_line_per_torrent_and_a_directory_that_is_gone_is_reported_once() {
 
 #[test]
 fn a_path_that_cannot_be_written_to_is_reported_at_the_start() {
-    let output =
-        crate::support::service("all", &["exports.path=/nowhere/at/all/scrape.gz"]).output().unwrap();
+    let output = crate::support::service("all", &["exports.path=/nowhere/at/all/scrape.gz"]).ends();
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(
         !output.status.success() && log.contains("exports.path") && log.contains("/nowhere/at/all"),
@@ -205,7 +204,7 @@ fn what_is_no_export_is_not_replaced_by_one() {
                 "all",
                 &[&setting, &list, "access_list.mode=deny", "access_list.allow_empty=true"],
             );
-            let output = command.arg("-c").arg(path("tracker.toml")).args(check).output().unwrap();
+            let output = command.arg("-c").arg(path("tracker.toml")).args(check).ends();
             let log = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(1), "{exported}: {log}");
             assert!(log.contains("exports.path") && log.contains(why), "{exported}: {log}");

@@ -3,7 +3,7 @@
 use aquatic_common::AnnounceEvent;
 
 use crate::nats;
-use crate::support::Tracker;
+use crate::support::{Ends, Tracker};
 use crate::{Cluster, Node, peers, torrent, wait_for_counts};
 
 #[test]
@@ -64,7 +64,7 @@ fn messages_under_another_secret_are_counted_and_dropped() {
 fn a_tracker_that_cannot_use_its_files_does_not_start() {
     let Some(cluster) = Cluster::new() else { return };
     let refused = |settings: &[&str]| {
-        let output = cluster.command("a", settings).arg("--check-config").output().unwrap();
+        let output = cluster.command("a", settings).arg("--check-config").ends();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     for (setting, text) in [

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::client::{Client, Plain, announce, command, pause, request, scrape, seconds_until, start};
 use crate::proxies::ALL_HEADERS;
-use crate::support::{REPLY, Tracker, eventually, metric, torrent};
+use crate::support::{Ends, REPLY, Tracker, eventually, metric, torrent};
 
 #[test]
 fn connections_are_limited_in_all_and_per_address() {
@@ -159,7 +159,7 @@ fn ipv6_takes_ipv4_only_if_told_so() {
     let port = somebody.local_addr().unwrap().port();
     let address = format!("network.address_ipv6=[::]:{port}");
     let settings = ["network.use_ipv4=false", "network.use_ipv6=true", &address];
-    let both = command(&[&settings[..], &["network.only_ipv6=false"]].concat()).output().unwrap();
+    let both = command(&[&settings[..], &["network.only_ipv6=false"]].concat()).ends();
     assert_eq!(both.status.code(), Some(3), "{}", String::from_utf8_lossy(&both.stderr));
     let tracker = Tracker::start(1, &mut command(&[&settings[..], &["network.only_ipv6=true"]].concat()));
     let mut over_v6 = Plain::connect(format!("[::1]:{port}").parse().unwrap());

@@ -4,10 +4,10 @@ use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
 use crate::client::{Plain, command, start};
-use crate::support::{Tracker, eventually, metric};
+use crate::support::{Ends, Tracker, eventually, metric};
 
 fn run(settings: &[&str]) -> (Option<i32>, String) {
-    let Output { status, stderr, .. } = command(settings).output().unwrap();
+    let Output { status, stderr, .. } = command(settings).ends();
     (status.code(), String::from_utf8(stderr).unwrap())
 }
 
@@ -79,7 +79,7 @@ fn a_unix_socket_that_cannot_be_made_is_a_fault_of_the_configuration() {
         let setting = format!("network.unix_socket_path={path}");
         let settings = ["network.use_ipv4=false", &setting];
         let mut check = command(&settings);
-        let Output { status, stderr, .. } = check.arg("--check-config").output().unwrap();
+        let Output { status, stderr, .. } = check.arg("--check-config").ends();
         let checked = (status.code(), String::from_utf8(stderr).unwrap());
         for (code, log) in [run(&settings), checked] {
             assert_eq!(code, Some(1), "{log}");
@@ -105,7 +105,7 @@ fn with_files(files: u32, command: &Command) -> Command {
 #[test]
 fn connections_are_no_more_than_the_limit_of_open_files_allows() {
     let settings = ["workers=1", "connections.max_connections_per_address=0"];
-    let Output { status, stderr, .. } = with_files(40, &command(&settings)).output().unwrap();
+    let Output { status, stderr, .. } = with_files(40, &command(&settings)).ends();
     let log = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code(), Some(3), "{log}");
     assert!(log.contains("may open 40 files only") && log.contains("LimitNOFILE=100066"), "{log}");

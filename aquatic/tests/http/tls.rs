@@ -17,7 +17,7 @@ use rustls::{
 use tempfile::TempDir;
 
 use crate::client::{Client, Plain, announce, command, request, scrape, start};
-use crate::support::{REPLY, Tracker, eventually, metric, torrent};
+use crate::support::{Ends, REPLY, Tracker, eventually, metric, torrent};
 
 type Secure = Client<StreamOwned<ClientConnection, TcpStream>>;
 
@@ -422,7 +422,11 @@ fn expired_and_expiring_certificates_are_spoken_of() {
     let expired = CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key };
     let files = Files::new(&expired);
     let settings = files.settings();
-    let mut tracker = Tracker::start(0, &mut command(&settings.each_ref().map(String::as_str)));
+    let mut command = command(&settings.each_ref().map(String::as_str));
+    let mut tracker = Tracker::start(0, &mut command);
+    let checked = command.arg("--check-config").ends();
+    let told = String::from_utf8(checked.stdout).unwrap() + str::from_utf8(&checked.stderr).unwrap();
+    assert!(checked.status.success() && told.contains("has expired"), "{told}");
     assert!(tracker.wait_for_log("has expired").contains("WARN"));
     files.write(&pair());
     tracker.wait_for_log("listening");

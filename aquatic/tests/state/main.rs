@@ -22,7 +22,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use support::{Tracker, torrent};
+use support::{Ends, Tracker, torrent};
 
 /// A state directory, and how to start trackers with it on one address.
 struct Home {
@@ -62,7 +62,7 @@ impl Home {
 
 /// Exit code and log of a tracker that does not start.
 fn refused(command: &mut Command) -> (Option<i32>, String) {
-    let output = command.output().unwrap();
+    let output = command.ends();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +14,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Longest time a tracker may take to stop.
 pub(crate) const STOP: Duration = Duration::from_secs(5);
+
+/// Longest time until a command has ended that should end by itself.
+const END: Duration = Duration::from_secs(60);
 
 /// Longest wait for a line of the log.
 const LOG: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
@@ -117,6 +120,27 @@ impl Drop for Tracker {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// Runs what should end by itself.
+pub(crate) trait Ends {
+    /// Returns what it wrote and how it ended. A tracker that starts although it should not is killed.
+    fn ends(&mut self) -> Output;
+}
+
+impl Ends for Command {
+    fn ends(&mut self) -> Output {
+        let (sender, receiver) = mpsc::channel();
+        let command = self.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let pid = child.id();
+        thread::spawn(move || sender.send(child.wait_with_output()));
+        let output = receiver.recv_timeout(END).unwrap_or_else(|_| {
+            kill("KILL", pid);
+            panic!("{command:?} did not end within {END:?}");
+        });
+        output.unwrap()
     }
 }
 
