@@ -258,7 +258,7 @@ fn the_file_of_a_unix_socket_is_removed_unless_it_is_not_its_own() {
     assert_eq!(tracker.end().0, Some(0));
     assert!(!path.exists(), "the file is left behind");
     let tracker = start();
-    std::fs::remove_file(&path).unwrap();
+    fs::remove_file(&path).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
     tracker.signal("TERM");
     assert_eq!(tracker.end().0, Some(0));

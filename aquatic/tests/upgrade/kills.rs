@@ -1,7 +1,9 @@
 //! Either process is killed at each step of a hand-over: the other one serves.
 
 use std::fs;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use aquatic_common::AnnounceEvent;
 
@@ -10,6 +12,8 @@ use crate::udp::Client;
 use crate::{Home, is_running, on_loopback, torrent, until_ended};
 
 /// Messages of the hand-over, by their numbers: those of the predecessor,
+const HELLO: u8 = 1;
+const SOCKETS: u8 = 2;
 const BEGIN: u8 = 3;
 const SWITCH: u8 = 6;
 const DONE: u8 = 8;
@@ -30,14 +34,28 @@ struct Relayed {
 }
 
 impl Relayed {
-    fn start() -> Self {
-        // So that there is something to hand over that was decided by hand.
-        let home = Home::new(&on_loopback(None, "workers = 1\n[upgrade]\ndrain_time = 0"));
+    /// A tracker on loopback, IPv4 if no address is given.
+    fn start(address: Option<SocketAddr>) -> Self {
+        let home = Home::new(&on_loopback(address, "workers = 1\n[upgrade]\ndrain_time = 0"));
         let tracker = home.start("udp", 1);
         let relayed = Self { home, tracker, program: "aquatic".to_owned(), number: 0 };
+        // So that there is something to hand over that was decided by hand.
         relayed.home.command_by_hand("ban 192.0.2.0/24");
-        Client::connect(relayed.tracker.address()).announce(torrent(1), 1000, AnnounceEvent::None);
+        relayed.announce();
         relayed
+    }
+
+    /// A leecher, and a peer that has completed its download.
+    fn announce(&self) {
+        let client = Client::connect(self.tracker.address());
+        client.announce(torrent(1), 1000, AnnounceEvent::None);
+        client.announce(torrent(1), 1001, AnnounceEvent::None);
+        client.announce_left(torrent(1), 1001, AnnounceEvent::Completed, 0);
+    }
+
+    /// Seeders, completed downloads and leechers.
+    fn scrape(&self) -> [u32; 3] {
+        Client::connect(self.tracker.address()).scrape(torrent(1))
     }
 
     /// Puts the real program and a go-between in place. Returns the name of the real one.
@@ -57,20 +75,24 @@ impl Relayed {
         real
     }
 
-    /// Checks that clients are served, by which process, and what was decided by hand.
-    fn check(&self, pid: u32, step: &str) -> u32 {
+    /// Checks which process serves, its torrents, and what was decided by hand.
+    fn check(&self, pid: u32, step: &str) {
         assert_eq!(self.home.pid(), pid, "{step}");
         assert!(is_running(pid), "{step}");
         assert!(self.home.command_by_hand("bans").contains("192.0.2.0/24"), "{step}");
-        Client::connect(self.tracker.address()).leechers(torrent(1))
+        assert_eq!(self.scrape(), [1; 3], "{step}");
     }
 }
 
 #[test]
 fn a_successor_that_is_killed_at_any_step_changes_nothing() {
-    let mut relayed = Relayed::start();
+    let mut relayed = Relayed::start(None);
     let pid = relayed.tracker.id();
     for (when, message) in [
+        ("before", HELLO),
+        ("after", HELLO),
+        ("before", SOCKETS),
+        ("after", SOCKETS),
         ("before", BEGIN),
         ("after", BEGIN),
         ("before", STARTED),
@@ -87,13 +109,13 @@ fn a_successor_that_is_killed_at_any_step_changes_nothing() {
         relayed.prepare(&step);
         let (upgraded, text) = relayed.home.upgrade();
         assert!(!upgraded && text.contains("the successor has ended"), "{step}: {text}");
-        assert_eq!(relayed.check(pid, &step), 1, "{step}");
+        relayed.check(pid, &step);
     }
 }
 
 #[test]
 fn a_predecessor_that_is_killed_at_any_step_leaves_a_successor_that_serves() {
-    let mut relayed = Relayed::start();
+    let mut relayed = Relayed::start(Some("[::1]:0".parse().unwrap()));
     for (when, message) in [
         ("after", BEGIN),
         ("before", STARTED),
@@ -105,6 +127,7 @@ fn a_predecessor_that_is_killed_at_any_step_leaves_a_successor_that_serves() {
         ("before", SERVING),
         ("after", SERVING),
         ("before", DONE),
+        ("after", DONE),
     ] {
         let step = format!("predecessor {when} {message}");
         let real = relayed.prepare(&step);
@@ -113,16 +136,50 @@ fn a_predecessor_that_is_killed_at_any_step_leaves_a_successor_that_serves() {
         until_ended(old);
         let pid = eventually(|| relayed.home.pid(), |pid| *pid != old);
         relayed.program = real;
-        let client = Client::connect(relayed.tracker.address());
-        if client.leechers(torrent(1)) == 0 {
+        if relayed.scrape() == [0; 3] {
             // It had not been sent. What is announced from now on counts.
             assert!([BEGIN, STARTED, LOADED].contains(&message), "{step}");
-            client.announce(torrent(1), 1000, AnnounceEvent::None);
+            relayed.announce();
         }
         if !relayed.home.command_by_hand("bans").contains("192.0.2.0/24") {
             assert!(![SERVING, DONE].contains(&message), "{step}");
             relayed.home.command_by_hand("ban 192.0.2.0/24");
         }
-        assert_eq!(relayed.check(pid, &step), 1, "{step}");
+        relayed.check(pid, &step);
     }
+}
+
+#[test]
+fn a_predecessor_that_is_killed_before_the_sockets_are_sent_leaves_no_process_behind() {
+    let mut relayed = Relayed::start(None);
+    let address = relayed.tracker.address();
+    for (when, message) in
+        [("before", HELLO), ("after", HELLO), ("before", SOCKETS), ("after", SOCKETS), ("before", BEGIN)]
+    {
+        let step = format!("predecessor {when} {message}");
+        let real = relayed.prepare(&step);
+        let old = relayed.home.pid();
+        relayed.home.signal("USR2");
+        until_ended(old);
+        // The successor has nothing to serve with.
+        let program = relayed.home.path(&real);
+        eventually(|| runs(&program), |runs| !runs);
+        eventually(|| UdpSocket::bind(address).is_ok(), |is_free| *is_free);
+
+        relayed.home.configure(&on_loopback(Some(address), "workers = 1\n[upgrade]\ndrain_time = 0"));
+        relayed.home.install();
+        relayed.program = "aquatic".to_owned();
+        relayed.tracker = relayed.home.start("udp", 1);
+        relayed.announce();
+        relayed.home.command_by_hand("ban 192.0.2.0/24");
+        relayed.check(relayed.tracker.id(), &step);
+    }
+}
+
+/// Whether a program runs in any process.
+fn runs(program: &Path) -> bool {
+    let processes = fs::read_dir("/proc").unwrap();
+    processes
+        .filter_map(|process| fs::read_link(process.unwrap().path().join("exe")).ok())
+        .any(|exe| exe == program)
 }

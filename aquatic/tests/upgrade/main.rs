@@ -132,5 +132,6 @@ fn until_ended(pid: u32) {
 /// A configuration on one free address of loopback, with the address as configured later.
 fn on_loopback(address: Option<SocketAddr>, more: &str) -> String {
     let address = address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
-    format!("{more}\n[network]\nuse_ipv6 = false\naddress_ipv4 = [\"{address}\"]\n")
+    let (family, other) = if address.is_ipv4() { ("ipv4", "ipv6") } else { ("ipv6", "ipv4") };
+    format!("{more}\n[network]\nuse_{other} = false\naddress_{family} = [\"{address}\"]\n")
 }
