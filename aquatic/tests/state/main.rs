@@ -32,7 +32,11 @@ struct Home {
 
 impl Home {
     fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), address: "127.0.0.1:0".parse().unwrap() }
+        Self::on("127.0.0.1:0")
+    }
+
+    fn on(address: &str) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), address: address.parse().unwrap() }
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -41,9 +45,10 @@ impl Home {
 
     fn command(&self, settings: &[&str]) -> Command {
         let state = format!("state_directory={}", self.directory.path().display());
-        let address = format!("network.address_ipv4={}", self.address);
+        let (family, other) = if self.address.is_ipv4() { ("ipv4", "ipv6") } else { ("ipv6", "ipv4") };
+        let address = format!("network.address_{family}={}", self.address);
         let own = [
-            "network.use_ipv6=false",
+            &format!("network.use_{other}=false"),
             &address,
             &state,
             "metrics.enable=true",

@@ -1,6 +1,7 @@
 //! Peers and counts survive.
 
 use std::fs;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -73,6 +74,30 @@ fn peers_survive_restarts_with_any_number_of_cores() {
     let names: Vec<_> =
         fs::read_dir(home.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 3, "keys, snapshot and pid: {names:?}");
+}
+
+#[test]
+fn seeders_leechers_and_completed_downloads_survive_over_ipv6() {
+    let mut home = Home::on("[::1]:0");
+    let tracker = home.start(&["workers=1"]);
+    let client = Client::connect(home.address);
+    client.announce(torrent(1), 1000, AnnounceEvent::Started);
+    client.announce_left(torrent(1), 2000, AnnounceEvent::Started, 0);
+    client.announce(torrent(1), 3000, AnnounceEvent::Started);
+    client.announce_left(torrent(1), 3000, AnnounceEvent::Completed, 0);
+    assert_eq!(client.scrape(torrent(1)), [2, 1, 1]);
+    stop(tracker);
+    for _ in 0..2 {
+        let (tracker, line) = start_and_load(&mut home, &["workers=1"]);
+        assert!(line.contains("3 peers stored"), "{line}");
+        let client = Client::connect(home.address);
+        assert_eq!(client.scrape(torrent(1)), [2, 1, 1]);
+        let (mut peers, _) = client.announce(torrent(1), 4000, AnnounceEvent::None);
+        peers.sort_unstable();
+        assert_eq!(peers, [1000, 2000, 3000].map(|port| SocketAddr::from((Ipv6Addr::LOCALHOST, port))));
+        client.announce(torrent(1), 4000, AnnounceEvent::Stopped);
+        stop(tracker);
+    }
 }
 
 #[test]
