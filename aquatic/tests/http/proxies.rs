@@ -1,5 +1,6 @@
 //! Behind proxies, which are played by the test itself.
 
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::client::{Plain, announce, start};
@@ -195,6 +196,41 @@ fn only_the_headers_named_are_read() {
     let fields = "X-Forwarded-For: 6.6.6.6\r\ncf-connecting-ip: 198.18.2.1\r\n";
     assert_eq!(client_of(&mut proxy, fields), ip("198.18.2.1"));
     assert_eq!(client_of(&mut proxy, "X-Forwarded-For: 6.6.6.6\r\n"), Err(NO_CLIENT.to_owned()));
+}
+
+#[test]
+fn connections_of_clients_that_the_proxy_protocol_names_have_a_rate() {
+    const CONNECTIONS: usize = 20;
+    for (mode, most_served) in [("on", 6), ("dry_run", CONNECTIONS)] {
+        let tracker = behind_proxy(&[
+            "workers=1",
+            "proxies.proxy_protocol=true",
+            "rate_limits.tcp_connections=1",
+            "rate_limits.tcp_connections_burst=3",
+            &format!("rate_limits.mode={mode}"),
+            "metrics.enable=true",
+            "metrics.address=127.0.0.1:0",
+        ]);
+        let is_served = |client: &str| {
+            let mut proxy = Plain::connect_from("127.0.0.2", tracker.address());
+            let header = format!("PROXY TCP4 {client} 198.51.100.1 4660 80\r\n");
+            proxy.send(header + "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            let mut reply = String::new();
+            // A connection that is closed unread may be reset.
+            let _ = proxy.stream.read_to_string(&mut reply);
+            reply.starts_with("HTTP/1.1 200")
+        };
+        let count = |client| (0..CONNECTIONS).filter(|_| is_served(client)).count();
+        let served = count("198.18.2.1");
+        assert!((3..=most_served).contains(&served), "{mode}: {served}");
+        assert!(is_served("198.18.200.1"), "another network");
+        assert_eq!(count("10.0.0.1"), CONNECTIONS, "a proxy behind the proxy");
+        let counted = |name: &str| metric(tracker.metrics.unwrap(), name);
+        let refused = counted("aquatic_connections_refused_total{protocol=\"http\",reason=\"rate_limit\"}");
+        let let_through = counted("aquatic_rate_limit_dry_run_total{protocol=\"http\"}");
+        assert_eq!(refused, (CONNECTIONS - served) as f64, "{mode}");
+        assert_eq!(let_through > 10.0, mode == "dry_run", "{let_through}");
+    }
 }
 
 #[test]

@@ -46,7 +46,8 @@ crate::settings! {
         /// While more arrives over UDP than a worker can serve, so that its receive buffer overflows, let the
         /// kernel drop a part of what the heaviest networks send, instead of requests at random.
         pub udp_overload_control: bool = true;
-        /// Rate of TCP connections that a source may open; 0 for no limit. Trusted proxies are exempt.
+        /// Rate of TCP connections that a source may open; 0 for no limit. Trusted proxies are exempt,
+        /// but not the clients that they name by the PROXY protocol.
         pub tcp_connections: u32 = 500, unit "connections per second", in 0..=1_000_000;
         /// Number of TCP connections that a source may open at once.
         pub tcp_connections_burst: u32 = 5000, unit "connections", in 1..=10_000_000;

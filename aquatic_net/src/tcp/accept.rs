@@ -8,15 +8,15 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use aquatic_common::canonical;
 use aquatic_common::episodes::EpisodeEvent;
-use aquatic_common::{RateVerdict, SourceLimit, SourceRules, canonical};
 use aquatic_runtime::Core;
 use aquatic_runtime::readiness::{Mode, Source};
 use rand::RngExt;
@@ -29,10 +29,9 @@ use super::counters::{Counters, Protocols, Refused};
 use super::deadlines::{DeadlineTable, Deadlines};
 use super::handshakes::HandshakeLimits;
 use super::preamble::Preamble;
+use super::source_gate::{SourceGate, SourceSettings, TcpBreakers};
 use super::stream::{AddressCharge, Socket, Stream, charge_address};
 use super::tls::Tls;
-use crate::block_list::BlockList;
-use crate::breaker::{CoreBreakers, Protocol};
 use crate::proxy::{OnBadHeader, TrustedProxies};
 
 /// Connections accepted before the other tasks of the core run.
@@ -83,42 +82,12 @@ pub struct TcpSettings {
     pub reply_to_plain: Vec<u8>,
 }
 
-/// Limits of sources. Trusted proxies have none.
-#[derive(Clone, Debug, Default)]
-pub struct SourceSettings {
-    /// How many connections a source may open per second and core.
-    pub connections: SourceRules,
-    /// Networks that are not served.
-    pub blocked: Arc<BlockList>,
-    /// Key of the table of loads, which must not be known to clients.
-    pub key: [u8; 16],
-}
-
-/// The breakers that decide whether connections are accepted. The default accepts all.
-#[derive(Clone, Debug, Default)]
-pub struct TcpBreakers {
-    /// Those of the core.
-    pub breakers: CoreBreakers,
-    /// Protocols that are served. While the breakers of all of them are open for a family, its connections
-    /// are closed at once.
-    pub protocols: Vec<Protocol>,
-}
-
-impl TcpBreakers {
-    fn refuse(&self, client: IpAddr) -> bool {
-        let mut protocols = self.protocols.iter();
-        !self.protocols.is_empty() && protocols.all(|&protocol| self.breakers.refuses(protocol, client))
-    }
-}
-
 /// What the tasks of one core share.
 struct Server<H> {
     core: Rc<Core>,
     balancer: &'static ConnectionBalancer,
     deadlines: Rc<DeadlineTable>,
-    connection_rates: RefCell<SourceLimit>,
-    blocked: Arc<BlockList>,
-    breakers: TcpBreakers,
+    gate: Rc<SourceGate>,
     preamble: RefCell<Rc<Preamble>>,
     handler: Rc<H>,
 }
@@ -144,16 +113,12 @@ where
     let counters = Counters::new(core.metrics(), settings.protocols);
     let deadlines = DeadlineTable::new(settings.deadlines, settings.evict_idle_when_full, counters);
     let deadlines = Rc::new(deadlines);
+    let gate = Rc::new(SourceGate::new(&settings.sources, breakers));
     let server = Rc::new(Server {
         balancer,
         deadlines: Rc::clone(&deadlines),
-        connection_rates: RefCell::new(SourceLimit::new(
-            settings.sources.connections.clone(),
-            settings.sources.key,
-        )),
-        blocked: Arc::clone(&settings.sources.blocked),
-        breakers,
-        preamble: RefCell::new(Rc::new(Preamble::new(&settings))),
+        preamble: RefCell::new(Rc::new(Preamble::new(&settings, Rc::clone(&gate)))),
+        gate,
         handler: Rc::new(handler),
         core: Rc::clone(&core),
     });
@@ -260,7 +225,7 @@ where
         self.balancer.limit(settings.max_connections, settings.max_connections_per_address);
         self.show_limit(settings);
         self.deadlines.set_limits(settings.deadlines);
-        self.connection_rates.borrow_mut().set_rules(settings.sources.connections.clone());
+        self.gate.set_rules(settings.sources.connections.clone());
         let preamble = self.preamble.borrow().reconfigured(settings);
         self.preamble.replace(Rc::new(preamble));
     }
@@ -328,20 +293,7 @@ where
             Peer::Address(address) if !self.preamble.borrow().trusts(peer) => address.ip(),
             Peer::Address(_) | Peer::Local => return None,
         };
-        if self.blocked.blocks(ip) {
-            return Some(Refused::Blocked);
-        }
-        if self.breakers.refuse(ip) {
-            return Some(Refused::Breaker);
-        }
-        match self.connection_rates.borrow_mut().check(ip, self.core.time()) {
-            RateVerdict::Within => None,
-            RateVerdict::Above => Some(Refused::Rate),
-            RateVerdict::AboveInDryRun => {
-                self.deadlines.counters.above_in_dry_run.add(1);
-                None
-            }
-        }
+        self.gate.refuses(ip, self.core.time(), &self.deadlines.counters)
     }
 
     /// Logs when sources begin to open connections above their limit, and when that is over.
@@ -365,11 +317,10 @@ where
     }
 
     fn report_rates(&self) {
-        let mut rates = self.connection_rates.borrow_mut();
-        if let Some(event) = rates.event(self.core.time()) {
+        if let Some(event) = self.gate.event(self.core.time()) {
             log::warn!("rate limit of TCP connections, core {}: {event}", self.core.index());
         }
-        self.deadlines.counters.rate_limiting.set(rates.is_limiting().into());
+        self.deadlines.counters.rate_limiting.set(self.gate.is_limiting().into());
     }
 
     /// Finds a core for a connection, or closes it.

@@ -12,12 +12,13 @@ use aquatic_common::settings::Problem;
 use aquatic_common::{ConfigurationError, Family};
 use aquatic_runtime::{Broadcast, Engine, startup};
 
-use super::accept::{SourceSettings, TcpSettings};
+use super::accept::TcpSettings;
 use super::bind::{CoreListeners, ListenOptions, Listeners, UnixOrigin};
 use super::counters::Protocols;
 use super::deadlines::Deadlines;
 use super::handshakes::HandshakeLimits;
 use super::socket_file::SocketFile;
+use super::source_gate::SourceSettings;
 use super::tls::{Tls, TlsFiles};
 use super::unix_socket::UnixBindError;
 use crate::block_list::BlockList;

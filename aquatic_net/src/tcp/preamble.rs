@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,9 +22,9 @@ use super::connection::{Connection, Peer};
 use super::counters::{Counters, Refused};
 use super::deadlines::RECEIVE_SIZE;
 use super::handshakes::{HandshakeClient, Handshakes};
+use super::source_gate::SourceGate;
 use super::stream::{Socket, Stream};
 use super::tls::Tls;
-use crate::block_list::BlockList;
 use crate::proxy::{Header, LONGEST_V2, OnBadHeader, Source, TrustedProxies, parse};
 
 /// First byte of a TLS connection: the content type of handshake records (RFC 8446, section 5.1).
@@ -36,7 +37,7 @@ const _: () = assert!(LONGEST_V2 <= RECEIVE_SIZE, "headers are read in the scrat
 pub(super) struct Preamble {
     trusted: TrustedProxies,
     proxy_protocol: Option<OnBadHeader>,
-    blocked: Arc<BlockList>,
+    gate: Rc<SourceGate>,
     /// Sources without limits.
     exempt: PrefixSet,
     tls: Option<Arc<Tls>>,
@@ -45,11 +46,11 @@ pub(super) struct Preamble {
 }
 
 impl Preamble {
-    pub(super) fn new(settings: &TcpSettings) -> Self {
+    pub(super) fn new(settings: &TcpSettings, gate: Rc<SourceGate>) -> Self {
         Self {
             trusted: settings.trusted_proxies.clone(),
             proxy_protocol: settings.proxy_protocol,
-            blocked: Arc::clone(&settings.sources.blocked),
+            gate,
             exempt: settings.sources.connections.exempt.clone(),
             tls: settings.tls.clone(),
             handshakes: Rc::new(Handshakes::new(settings.handshakes, settings.sources.key)),
@@ -63,7 +64,7 @@ impl Preamble {
         Self {
             trusted: settings.trusted_proxies.clone(),
             proxy_protocol: settings.proxy_protocol,
-            blocked: Arc::clone(&self.blocked),
+            gate: Rc::clone(&self.gate),
             exempt: settings.sources.connections.exempt.clone(),
             tls: self.tls.clone(),
             handshakes: Rc::clone(&self.handshakes),
@@ -77,6 +78,13 @@ impl Preamble {
             Peer::Address(address) => self.trusted.contains(address.ip()),
             Peer::Local => true,
         }
+    }
+
+    /// Why a connection of a client that a proxy has named is to be closed.
+    fn refuses(&self, core: &Core, client: SocketAddr, counters: &Counters) -> Option<Refused> {
+        let is_trusted = self.trusts(Peer::Address(client));
+        let ip = client.ip().to_canonical();
+        if is_trusted { None } else { self.gate.refuses(ip, core.time(), counters) }
     }
 
     /// Who a handshake is for.
@@ -117,7 +125,7 @@ impl Preamble {
         kind: ListenerKind,
     ) -> Option<Connection> {
         let client = match self.proxy_protocol {
-            Some(on_bad) if self.trusts(peer) => self.read_header(&mut stream, peer, on_bad).await?,
+            Some(on_bad) if self.trusts(peer) => self.read_header((core, &mut stream), peer, on_bad).await?,
             Some(_) | None => peer,
         };
         let connection = match self.tls(kind) {
@@ -148,7 +156,12 @@ impl Preamble {
     }
 
     /// The client that the proxy names; `None` if it is to be closed.
-    async fn read_header(&self, stream: &mut Stream, peer: Peer, on_bad: OnBadHeader) -> Option<Peer> {
+    async fn read_header(
+        &self,
+        (core, stream): (&Core, &mut Stream),
+        peer: Peer,
+        on_bad: OnBadHeader,
+    ) -> Option<Peer> {
         let deadlines = Rc::clone(stream.deadline().deadlines());
         let take = |socket: &Socket| take_header(socket, &mut deadlines.scratch.borrow_mut());
         let header = poll_fn(|context| stream.poll(Direction::Read, context, take)).await;
@@ -157,8 +170,8 @@ impl Preamble {
             (Ok(Header::Complete { source: Source::Client(client), .. }), _)
                 if self.trusted.may_name(client.ip()) =>
             {
-                if self.blocked.blocks(client.ip().to_canonical()) {
-                    refuse(Refused::Blocked);
+                if let Some(refused) = self.refuses(core, client, &deadlines.counters) {
+                    refuse(refused);
                 } else if stream.charge_address(client.ip()) {
                     return Some(Peer::Address(client));
                 } else {
