@@ -1,7 +1,10 @@
 //! Breakers by hand: one protocol and family is not served, which is counted, and the others are.
 
 use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use aquatic_common::AnnounceEvent;
@@ -73,6 +76,24 @@ fn replies(client: &udp::Client) -> u32 {
     received
 }
 
+/// Announces every millisecond while something is done.
+fn send_meanwhile(client: &udp::Client, act: impl FnOnce()) {
+    let is_over = AtomicBool::new(false);
+    let announce = client.announce_request(torrent(1), 1, AnnounceEvent::None);
+    let socket = &client.socket;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let _ = socket.send(&announce);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let outcome = catch_unwind(AssertUnwindSafe(act));
+        is_over.store(true, Ordering::Relaxed);
+        outcome.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+}
+
 fn is_served_over_http(address: SocketAddr) -> bool {
     http::Plain::connect(address).get(&http::announce(&torrent(1), 1, "")).announce().complete == Some(0)
 }
@@ -85,7 +106,12 @@ fn udp_of_one_family_is_switched_off_and_on_again() {
     assert_eq!((replies(&v4), replies(&v6)), (SENT, SENT));
     assert_eq!((fixture.dropped("ipv4"), fixture.dropped("ipv6")), (0.0, 0.0));
 
-    fixture.set("open --protocol udp --family ipv4");
+    send_meanwhile(&v4, || {
+        fixture.set("open --protocol udp --family ipv4");
+        // Until the kernel has its filter, the tracker drops what comes.
+        let by_the_tracker = || fixture.sum("aquatic_dropped_total", "protocol=\"udp\",family=\"ipv4\"");
+        eventually(by_the_tracker, |dropped| *dropped > 0.0);
+    });
     // Cores learn it one by one, and count what the kernel has dropped twice a second.
     eventually(
         || {
