@@ -113,11 +113,25 @@ fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Vec<Found>> {
     if errors.is_empty() {
         return Ok(table);
     }
+    if let Some(number) = yaml_line(text) {
+        let origin = Origin::Line(number);
+        let text = "not TOML but YAML: write key = value, with text in quotes, and [section] above the keys of a section";
+        return Err(vec![Found { origin, text: text.to_owned() }]);
+    }
     let found = errors.iter().take(MAX_SYNTAX_ERRORS).map(|error| {
         let offset = error.span().map_or(text.len(), |span| span.start);
         Found { origin: Origin::Line(line(text, offset)), text: format!("not TOML: {}", error.message()) }
     });
     Err(found.collect())
+}
+
+/// The number of the first line that is no comment, if that begins like YAML: a key and a colon.
+fn yaml_line(text: &str) -> Option<usize> {
+    let is_empty = |line: &str| line.is_empty() || line.starts_with('#') || line == "---";
+    let (number, line) = (1..).zip(text.lines().map(str::trim)).find(|(_, line)| !is_empty(line))?;
+    let (key, value) = line.split_once(':')?;
+    let is_key = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    (is_key && (value.is_empty() || value.starts_with(' '))).then_some(number)
 }
 
 /// Whether a text has a key with a value. Headers of sections are none.

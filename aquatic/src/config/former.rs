@@ -7,6 +7,7 @@ use aquatic_common::settings::FormerKey;
 pub(super) const KEYS: &[FormerKey] = &[
     // aquatic_udp, aquatic_http and aquatic_ws 0.9
     former("socket_workers", &["workers"]),
+    former("cpu_pinning", &["cpus"]),
     former("swarm_workers", &["workers"]),
     former("network.address", &["network.address_ipv4", "network.address_ipv6"]),
     former("cleaning.torrent_cleaning_interval", &["cleaning.interval", "ws.cleaning.interval"]),

@@ -268,24 +268,30 @@ fn excerpt(text: &str) -> String {
     text.chars().take(60).collect::<String>().escape_debug().to_string()
 }
 
-/// Reads an info hash: 40 hexadecimal digits, 32 characters of base32, or a magnet link with either.
+/// Reads an info hash: 40 hexadecimal digits, 32 characters of base32, 64 hexadecimal digits of version 2, or
+/// a magnet link with any of them.
 pub(crate) fn parse_info_hash(text: &str) -> Result<InfoHash, BadArgument> {
-    const URN: &str = "urn:btih:";
     let text = text.trim();
-    let hash = match text.find(URN) {
-        Some(at) => {
-            let rest = text.get(at + URN.len()..).unwrap_or_default();
-            rest.split('&').next().unwrap_or_default()
-        }
-        None => text,
+    let named = |urn: &str| text.split_once(urn).map(|(_, rest)| rest.split('&').next().unwrap_or_default());
+    // The second one is a SHA-256 multihash (BEP 52).
+    let hash = named("urn:btih:").or_else(|| named("urn:btmh:1220")).unwrap_or(text);
+    let parsed = match hash.len() {
+        32 => base32(hash),
+        64 => truncated(hash),
+        _ => hash.parse().ok(),
     };
-    let parsed = if hash.len() == 32 { base32(hash) } else { hash.parse().ok() };
     parsed.ok_or_else(|| {
         BadArgument(format!(
-            "\"{}\" is no info hash; write its 40 hexadecimal digits, 32 characters of base32, or a magnet link",
+            "\"{}\" is no info hash; write its 40 or 64 hexadecimal digits, 32 characters of base32, or a magnet link",
             excerpt(text)
         ))
     })
+}
+
+/// What trackers are told of an info hash of version 2: its first 20 bytes (BEP 52).
+fn truncated(text: &str) -> Option<InfoHash> {
+    let is_hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.get(..40).filter(|_| is_hexadecimal)?.parse().ok()
 }
 
 /// Reads 20 bytes of base32 (RFC 4648), as magnet links have it, in either case.
@@ -375,12 +381,21 @@ mod tests {
             base32.to_lowercase(),
             format!("magnet:?xt=urn:btih:{HASH}&dn=a&tr=udp%3A%2F%2Fhost"),
             format!("magnet:?dn=a&xt=urn:btih:{base32}"),
+            format!("{HASH}{}", "8".repeat(24)),
+            format!("magnet:?xt=urn:btmh:1220{HASH}{}&dn=a", "8".repeat(24)),
+            format!("magnet:?xt=urn:btmh:1220{}&xt=urn:btih:{HASH}", "8".repeat(64)),
         ] {
             assert_eq!(parse_info_hash(&text), Ok(hash), "{text}");
         }
-        for bad in
-            ["", "00", &HASH[1..], &format!("{HASH}0"), "0ERUKZ4JVPG66AJDIVTYTK6N54ASGRLH", "magnet:?dn=x"]
-        {
+        for bad in [
+            "",
+            "00",
+            &HASH[1..],
+            &format!("{HASH}0"),
+            "0ERUKZ4JVPG66AJDIVTYTK6N54ASGRLH",
+            "magnet:?dn=x",
+            &"g".repeat(64),
+        ] {
             let error = parse_info_hash(bad).unwrap_err().to_string();
             assert!(error.contains("is no info hash; write its 40"), "{error}");
         }

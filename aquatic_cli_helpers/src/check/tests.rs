@@ -27,6 +27,8 @@ aquatic_common::settings! {
         pub max_response_peers: usize = 50, unit "peers", in 1..=202;
         /// Share of something.
         pub share: f64 = 0.5;
+        /// Who is trusted.
+        pub trusted: Vec<String> = Vec::new();
     }
 }
 
@@ -185,6 +187,11 @@ fn values_of_the_wrong_type_are_told_what_is_expected() {
         ("workers = 1.5", "workers: expected a whole number from 0 to 1024, got the number 1.5"),
         ("network.use_ipv4 = 1", "network.use_ipv4: expected true or false, got the number 1"),
         ("protocol.share = true", "protocol.share: expected a number, got the switch true"),
+        (
+            "protocol.trusted = '10.0.0.1'",
+            "protocol.trusted: expected a list, got the text \"10.0.0.1\": write [\"10.0.0.1\"]",
+        ),
+        ("protocol.trusted = 10", "protocol.trusted: expected a list, got the number 10"),
         ("access_list.path = 5", "access_list.path: expected text in quotes, got the number 5"),
         (
             "log_level = 'inf'",
@@ -334,6 +341,10 @@ fn syntax_errors_have_lines() {
     assert!(found.starts_with("line 3: not TOML: "), "{found}");
     let found = complaints("workers = 1\nworkers = 2\n");
     assert_eq!(found, "line 2: not TOML: duplicate key");
+    let yaml = "line 3: not TOML but YAML: write key = value, with text in quotes, and [section] above the keys of a \
+                section";
+    assert_eq!(complaints("---\n# a comment\nworkers: 1\nnetwork:\n  mtu: 2\n"), yaml);
+    assert_eq!(complaints("\n\nnetwork:\n  mtu: 2\n"), yaml);
 }
 
 #[test]

@@ -90,7 +90,7 @@ enum CtlCommand {
         /// Such as 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32
         network: String,
         /// How long: "for 90s", "for 15m", "for 2h", "for 7d"
-        #[arg(value_names = ["for", "TIME"], num_args = 2)]
+        #[arg(value_names = ["for", "TIME"], num_args = 1..=2)]
         time: Vec<String>,
     },
     /// End the block of an address or network
@@ -207,10 +207,11 @@ impl CtlCommand {
     }
 }
 
-/// Reads "for TIME".
+/// Reads "for TIME", or only the time.
 fn ban_time(words: &[String]) -> Result<Option<u64>, BadArgument> {
     match words {
         [] => Ok(None),
+        [time] if time != "for" => Ok(Some(parse_duration(time)?.as_secs())),
         [word, time] if word == "for" => Ok(Some(parse_duration(time)?.as_secs())),
         _ => Err(BadArgument(format!("\"{}\" is no time; write \"for 2h\"", words.join(" ")))),
     }
@@ -338,6 +339,7 @@ mod tests {
             ("torrent AERUKZ4JVPG66AJDIVTYTK6N54ASGRLH", Request::Torrent { info_hash: hash() }),
             ("ban 192.0.2.0/24", Request::Ban { network: network(), seconds: None }),
             ("ban 192.0.2.0/24 for 2h", Request::Ban { network: network(), seconds: Some(7200) }),
+            ("ban 192.0.2.0/24 2h", Request::Ban { network: network(), seconds: Some(7200) }),
             ("unban 192.0.2.0/24", Request::Unban { network: network() }),
             ("bans", Request::Bans {}),
             (&format!("allow {HASH}"), Request::Allow { info_hash: hash() }),
@@ -374,7 +376,7 @@ mod tests {
             ("--cluster breaker", "about one tracker"),
             ("ban 192.0.2.1 for ever", "write 90s, 15m, 2h or 7d"),
             ("ban 192.0.2.1 until 2h", "write \"for 2h\""),
-            ("ban 192.0.2.1 for", "2 values required"),
+            ("ban 192.0.2.1 for", "write \"for 2h\""),
             ("top torrents -n 0", "not in 1..=100"),
             ("top peers", "possible values"),
             ("log loud", "possible values"),

@@ -76,7 +76,9 @@ fn read(path: &Path) -> anyhow::Result<String> {
         "{} is longer than {MAX_FILE_BYTES} bytes",
         path.display()
     );
-    String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8 text", path.display()))
+    // Some editors put a byte order mark in front.
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).to_vec();
+    String::from_utf8(text).with_context(|| format!("{} is not UTF-8 text", path.display()))
 }
 
 fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
