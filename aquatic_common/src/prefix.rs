@@ -122,7 +122,7 @@ impl FromStr for Prefix {
         let width = if ip.is_ipv4() { 32 } else { 128 };
         let length: u8 = match length {
             None => width,
-            Some(length) if length.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(length) if length.len() <= 3 && length.bytes().all(|byte| byte.is_ascii_digit()) => {
                 length.parse().ok().filter(|&length| length <= width).ok_or_else(bad)?
             }
             Some(_) => return Err(bad()),
@@ -343,7 +343,17 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Prefix>().unwrap().to_string(), shown);
         }
-        for bad in ["", "192.0.2.0/33", "192.0.2/24", "::/129", "192.0.2.1/+4", "192.0.2.1/", "host", "/8"] {
+        for bad in [
+            "",
+            "192.0.2.0/33",
+            "192.0.2/24",
+            "::/129",
+            "192.0.2.1/+4",
+            "192.0.2.1/",
+            "192.0.2.0/0024",
+            "host",
+            "/8",
+        ] {
             let error = bad.parse::<Prefix>().unwrap_err().to_string();
             assert!(error.starts_with(&format!("\"{bad}\" is neither")), "{error}");
         }

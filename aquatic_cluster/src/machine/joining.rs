@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 
-use super::{Action, Cluster, Notice};
+use super::{Action, Cluster, MAX_PULLS, Notice};
 use crate::Millis;
 use crate::hello::StreamKind;
 use crate::pull::What;
@@ -91,6 +91,10 @@ impl Cluster {
         if self.holding.is_some() {
             // No node knows all, so each tells what it has heard.
             return self.complete_without_donor(now);
+        }
+        if self.pulls.len() >= MAX_PULLS {
+            // Of gaps from before; one of them ends soon.
+            return;
         }
         let complete = self.nodes.live().filter(|node| node.hello.complete.is_some());
         let untried = complete.filter(|node| !self.join.tried.contains(&node.run));
