@@ -78,8 +78,8 @@ def add_options(parser):
     rates.add_argument("--baseline", metavar="PATH", help="with --rates: compare with another build of this repository")
     rates.add_argument(
         "--workers",
-        type=int,
-        metavar="N",
-        help="with --rates: compare with so many workers of ours, on both cores, instead of with others."
-        " They share one core with the load tester, so only processor time is comparable",
+        type=lambda text: [int(number) for number in text.split(",")],
+        metavar="N,...",
+        help="with --rates: compare one worker of ours with so many, on both cores, instead of with others. They share"
+        " one core with the load tester, and the cores with each other, so only processor time is comparable",
     )
