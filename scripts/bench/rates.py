@@ -40,10 +40,18 @@ def measure(server, command, options):
             busy, sleeps = server.processor_time() - busy, server.sleeps() - sleeps
             output = load.communicate(timeout=options.seconds + 60)[0].decode(errors="replace")
         phase = phase_of(read_report(path, server, output), "load")
-    answered, latency = phase["responses_per_second"], phase["latency"]
+    answered, latency = answers_in(phase)
     cost = 1e6 * busy / seconds / max(answered, 1)
     percentiles = (latency[column] for column in ("p50_us", "p99_us", "p999_us"))
     return AtRate(answered, 100 * busy / seconds, cost, sleeps / seconds, *percentiles)
+
+
+def answers_in(phase):
+    """Answers per second, and their latency. Of WebTorrent's messages only announces are answered by the tracker."""
+    if "latency" in phase:
+        return phase["responses_per_second"], phase["latency"]
+    announces = next(kind for kind in phase["kinds"] if kind["kind"] == "announce")
+    return announces["answered"] / phase["seconds"], announces["latency"]
 
 
 def by_rate(trackers, command, options):
@@ -66,15 +74,21 @@ def by_rate(trackers, command, options):
     return {rate: {name: [asdict(run) for run in runs] for name, runs in by.items()} for rate, by in taken.items()}
 
 
-def add_options(parser):
-    """The options of this scenario, which replaces the others when it is asked for."""
-    rates = parser.add_argument_group("cost and latency by rate")
-    rates.add_argument(
+def add_rates(parser):
+    """The option that asks for this scenario."""
+    parser.add_argument(
         "--rates",
         type=lambda text: [int(rate) for rate in text.replace("_", "").split(",")],
         metavar="RATE,...",
-        help="measure processor time and latency at these requests per second, and nothing else",
+        help="measure processor time and latency at these requests, or announces of WebTorrent, per second, and nothing"
+        " else",
     )
+
+
+def add_options(parser):
+    """The options of this scenario, which replaces the others when it is asked for."""
+    rates = parser.add_argument_group("cost and latency by rate")
+    add_rates(rates)
     rates.add_argument("--baseline", metavar="PATH", help="with --rates: compare with another build of this repository")
     rates.add_argument(
         "--workers",

@@ -48,9 +48,17 @@ def write(measured: dict[str, Json], output: Path) -> list[Path]:
             "HTTP: cost and latency by rate, connections kept",
             lambda d, r: by_rate(d, "http", r["at_rates"]),
         ),
+        (
+            "https_rates",
+            "HTTPS: cost and latency by rate, connections kept",
+            lambda d, r: by_rate(d, "https", r["at_rates"]),
+        ),
+        ("tls", "TLS handshakes: full and resumed, by key", handshakes),
         ("http_idle", "HTTP and HTTPS: memory by connections", lambda d, r: idle(d, "http", r["idle"])),
         ("ws", "WebTorrent over WebSocket", lambda d, r: runs_by_kind(d, WS_KINDS, r)),
         ("ws_tls", "WebTorrent over WebSocket with TLS", lambda d, r: runs_by_kind(d, WS_KINDS, r)),
+        ("ws_rates", "WebTorrent: cost and latency by announces", lambda d, r: by_rate(d, "ws", r["at_rates"])),
+        ("wss_rates", "WebTorrent with TLS: cost and latency", lambda d, r: by_rate(d, "wss", r["at_rates"])),
         ("ws_idle", "WebTorrent: memory by connections", lambda d, r: idle(d, "ws", r["idle"])),
     )
     for name, title, section in sections:
@@ -213,6 +221,24 @@ def by_rate(document: Document, name: str, results: Json) -> None:
         ("p99", "µs", "99th percentile of latency by rate"),
     ):
         document.picture(f"{name}-{key}", f"{name.upper()}: {title}", partial(lines, key=key, label=label))
+
+
+def handshakes(document: Document, results: Json) -> None:
+    document.text(
+        "\nProcessor time of the server in µs for a connection with one request, and how much more that is than for a"
+        "\nplain one, with the share of sessions that were resumed."
+    )
+    plain = results["plain"]
+
+    def cell(title: str, name: str, took: float, share: float) -> str:
+        resumed = f", {share:.0%}" if title.endswith("resumed") else ""
+        return f"{took:,.0f} (+{took - plain[name][0]:,.0f}{resumed})"
+
+    rows = {
+        title: [cell(title, name, took, share) for name, (took, share) in by_name.items()]
+        for title, by_name in results.items()
+    }
+    document.table(("connection", *map(name_of, plain)), rows)
 
 
 def udp_memory(document: Document, results: Json) -> None:
