@@ -40,18 +40,10 @@ def measure(server, command, options):
             busy, sleeps = server.processor_time() - busy, server.sleeps() - sleeps
             output = load.communicate(timeout=options.seconds + 60)[0].decode(errors="replace")
         phase = phase_of(read_report(path, server, output), "load")
-    answered, latency = answers_in(phase)
+    answered, latency = phase["responses_per_second"], phase["latency"]
     cost = 1e6 * busy / seconds / max(answered, 1)
     percentiles = (latency[column] for column in ("p50_us", "p99_us", "p999_us"))
     return AtRate(answered, 100 * busy / seconds, cost, sleeps / seconds, *percentiles)
-
-
-def answers_in(phase):
-    """Answers per second, and their latency. Of WebTorrent's messages only announces are answered by the tracker."""
-    if "latency" in phase:
-        return phase["responses_per_second"], phase["latency"]
-    announces = next(kind for kind in phase["kinds"] if kind["kind"] == "announce")
-    return announces["answered"] / phase["seconds"], announces["latency"]
 
 
 def by_rate(trackers, command, options):

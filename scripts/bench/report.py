@@ -57,8 +57,8 @@ def write(measured: dict[str, Json], output: Path) -> list[Path]:
         ("http_idle", "HTTP and HTTPS: memory by connections", lambda d, r: idle(d, "http", r["idle"])),
         ("ws", "WebTorrent over WebSocket", lambda d, r: runs_by_kind(d, WS_KINDS, r)),
         ("ws_tls", "WebTorrent over WebSocket with TLS", lambda d, r: runs_by_kind(d, WS_KINDS, r)),
-        ("ws_rates", "WebTorrent: cost and latency by announces", lambda d, r: by_rate(d, "ws", r["at_rates"])),
-        ("wss_rates", "WebTorrent with TLS: cost and latency", lambda d, r: by_rate(d, "wss", r["at_rates"])),
+        ("ws_rates", "WebTorrent: cost and latency by rate", lambda d, r: by_rate(d, "ws", r["at_rates"])),
+        ("wss_rates", "WebTorrent with TLS: cost and latency by rate", lambda d, r: by_rate(d, "wss", r["at_rates"])),
         ("ws_idle", "WebTorrent: memory by connections", lambda d, r: idle(d, "ws", r["idle"])),
     )
     for name, title, section in sections:
@@ -193,6 +193,8 @@ def series(results: Json, key: str) -> Iterator[tuple[str, list[float], list[flo
 
 
 def by_rate(document: Document, name: str, results: Json) -> None:
+    if name in ("ws", "wss"):
+        document.text("\nRates are those of announces; offers and answers that are relayed count as responses, too.")
     rows = {}
     for rate, by_name in results.items():
         for tracker, runs in by_name.items():
