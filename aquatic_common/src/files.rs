@@ -34,6 +34,12 @@ pub fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// A text without the byte order mark of UTF-8 that some editors put in front.
+#[must_use]
+pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -422,15 +422,25 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
-    files::read_bounded(path, MAX_FILE).map_err(|error| TlsError::Unreadable(path.to_owned(), error))
+    let content =
+        files::read_bounded(path, MAX_FILE).map_err(|error| TlsError::Unreadable(path.to_owned(), error))?;
+    Ok(files::without_byte_order_mark(&content).to_vec())
 }
 
 fn explain(path: &Path, error: pem::Error, nothing: fn(PathBuf) -> TlsError) -> TlsError {
     let path = path.to_owned();
-    if matches!(error, pem::Error::NoItemsFound) {
-        nothing(path)
-    } else {
-        TlsError::NotPem(path, error.to_string())
+    match error {
+        pem::Error::NoItemsFound => nothing(path),
+        pem::Error::MissingSectionEnd { end_marker } => {
+            let end = String::from_utf8_lossy(&end_marker).trim_end().to_owned();
+            TlsError::NotPem(
+                path,
+                format!(
+                    "it ends before the line \"-----END {end}-----\"; was it copied or written only in part?"
+                ),
+            )
+        }
+        other => TlsError::NotPem(path, other.to_string()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use aquatic_cli_helpers::{ExitStatus, MAX_FILE_BYTES, complain, print_to_stdout};
+use aquatic_common::files::without_byte_order_mark;
 use clap::Args;
 
 use super::{Program, Source, import};
@@ -76,9 +77,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
         "{} is longer than {MAX_FILE_BYTES} bytes",
         path.display()
     );
-    // Some editors put a byte order mark in front.
-    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).to_vec();
-    String::from_utf8(text).with_context(|| format!("{} is not UTF-8 text", path.display()))
+    String::from_utf8(without_byte_order_mark(&bytes).to_vec())
+        .with_context(|| format!("{} is not UTF-8 text", path.display()))
 }
 
 fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -64,9 +64,17 @@ fn what_is_wrong_is_said() {
         place.error()
     );
     place.write(&certificate[..certificate.len() / 2], &key);
-    assert!(place.error().contains("no valid PEM file"), "{}", place.error());
+    assert!(place.error().contains("before the line \"-----END CERTIFICATE-----\""), "{}", place.error());
     fs::remove_file(place.files().certificate).unwrap();
     assert!(place.error().contains("cannot read") && place.error().contains("tls_certificate_path"));
+}
+
+#[test]
+fn files_may_begin_with_a_byte_order_mark() {
+    let pair = generate();
+    let marked = |text: String| format!("\u{feff}{text}");
+    let place = Place::new(&marked(pair.cert.pem()), &marked(pair.signing_key.serialize_pem()));
+    assert!(Tls::load(place.files()).is_ok());
 }
 
 #[test]
