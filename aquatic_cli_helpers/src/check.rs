@@ -128,10 +128,12 @@ fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Vec<Found>> {
 /// The number of the first line that is no comment, if that begins like YAML: a key and a colon.
 fn yaml_line(text: &str) -> Option<usize> {
     let is_empty = |line: &str| line.is_empty() || line.starts_with('#') || line == "---";
+    let text = text.trim_start_matches('\u{feff}');
     let (number, line) = (1..).zip(text.lines().map(str::trim)).find(|(_, line)| !is_empty(line))?;
     let (key, value) = line.split_once(':')?;
-    let is_key = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    (is_key && (value.is_empty() || value.starts_with(' '))).then_some(number)
+    let key = key.trim().trim_matches('"');
+    let is_key = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    (is_key && !key.is_empty() && (value.is_empty() || value.starts_with(' '))).then_some(number)
 }
 
 /// Whether a text has a key with a value. Headers of sections are none.

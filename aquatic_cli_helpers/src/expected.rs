@@ -48,8 +48,9 @@ pub(crate) fn complain(meta: &Meta, value: &Value, default: Option<&Value>, reas
         (Some(Value::String(default)), _) if !value.is_str() && !is_address(default) => {
             format!("expected text in quotes, got {got}")
         }
-        (Some(Value::Array(_)), Value::String(text)) => {
-            format!("expected a list, got {got}: write {}", Value::Array(vec![Value::from(text.as_str())]))
+        (Some(Value::Array(_)), Value::String(text)) if text.len() <= MAX_SHOWN => {
+            let items = text.split(',').map(|item| Value::from(item.trim())).collect();
+            format!("expected a list, got {got}: write {}", Value::Array(items))
         }
         (Some(Value::Array(_)), _) if !value.is_array() => format!("expected a list, got {got}"),
         _ => reason.to_owned(),

@@ -203,9 +203,9 @@ pub(crate) struct Slab<U: Unit> {
     classes: Vec<Class>,
     chunks: Vec<Chunk<U>>,
     vacant: Vec<u32>,
-    /// Memory of empty chunks that [`Self::give_back`] frees.
-    spare: Vec<Box<[U::Word]>>,
-    /// Units of all chunks that are resident.
+    /// Memory of empty chunks that [`Self::give_back`] frees, each with its units that are resident.
+    spare: Vec<(Box<[U::Word]>, u16)>,
+    /// Units of all chunks, and of spare memory, that are resident.
     touched: usize,
 }
 
@@ -213,7 +213,6 @@ impl<U: Unit> Slab<U> {
     /// Units per chunk: what a power of two of bytes has room for, beside the alignment and the header of the
     /// C library, so that no page is wasted.
     const CHUNK: usize = (1 << U::CHUNK_BITS) - (CACHE_LINE + ALLOCATION_HEADER).div_ceil(size_of::<U>());
-    const CHUNK_BYTES: usize = Self::CHUNK * size_of::<U>() + CACHE_LINE;
     /// Words added to a chunk so that the first unit can be aligned to a cache line.
     const PAD: usize = CACHE_LINE / size_of::<U::Word>();
 
@@ -335,7 +334,8 @@ impl<U: Unit> Slab<U> {
 
     /// Frees some memory of empty chunks.
     pub(crate) fn give_back(&mut self) {
-        self.spare.truncate(self.spare.len().saturating_sub(MAX_FREED));
+        let kept = self.spare.len().saturating_sub(MAX_FREED);
+        self.touched -= self.spare.drain(kept..).map(|(_, touched)| usize::from(touched)).sum::<usize>();
         if self.spare.is_empty() {
             self.spare = Vec::new();
         }
@@ -374,7 +374,7 @@ impl<U: Unit> Slab<U> {
         let blocks = Self::CHUNK as u32 / size;
         let used = u32::from(chunk.used);
         if class.chunks == 1 {
-            return used * size * 2 <= u32::from(chunk.fresh);
+            return used * size * 2 <= u32::from(chunk.touched);
         }
         used * 4 <= blocks * 3 && class.used.div_ceil(blocks) < class.chunks
     }
@@ -383,8 +383,7 @@ impl<U: Unit> Slab<U> {
     /// and the page where that ends.
     pub(crate) fn bytes(&self) -> usize {
         self.touched * size_of::<U>()
-            + (self.chunks.len() - self.vacant.len()) * PAGE
-            + self.spare.len() * Self::CHUNK_BYTES
+            + (self.chunks.len() - self.vacant.len() + self.spare.len()) * PAGE
             + self.chunks.capacity() * size_of::<Chunk<U>>()
             + self.vacant.capacity() * size_of::<u32>()
     }
@@ -424,10 +423,8 @@ impl<U: Unit> Slab<U> {
         });
         let reused = if self.spare.len() > MAX_SPARE { self.spare.pop() } else { None };
         let chunk = &mut self.chunks[id as usize];
-        chunk.touched = if reused.is_some() { Self::CHUNK as u16 } else { 0 };
-        self.touched += usize::from(chunk.touched);
-        chunk.words =
-            reused.unwrap_or_else(|| vec![U::ZERO; Self::CHUNK * U::WORDS + Self::PAD].into_boxed_slice());
+        (chunk.words, chunk.touched) = reused
+            .unwrap_or_else(|| (vec![U::ZERO; Self::CHUNK * U::WORDS + Self::PAD].into_boxed_slice(), 0));
         let start = chunk.words.as_ptr().align_offset(CACHE_LINE);
         chunk.start = if start < Self::PAD { start as u8 } else { 0 };
         chunk.class = class as u8;
@@ -460,8 +457,7 @@ impl<U: Unit> Slab<U> {
             self.unlist(id);
         }
         let chunk = &mut self.chunks[id as usize];
-        self.spare.push(std::mem::take(&mut chunk.words));
-        self.touched -= usize::from(chunk.touched);
+        self.spare.push((std::mem::take(&mut chunk.words), chunk.touched));
         chunk.draining = false;
         self.classes[chunk.class as usize].chunks -= 1;
         self.vacant.push(id);
@@ -557,6 +553,27 @@ mod tests {
         let block = slab.alloc(1);
         slab.get_mut(block).fill(7);
         assert_eq!((slab.get(block), slab.held()), (&[7; 3][..], 1));
+    }
+
+    #[test]
+    fn memory_counts_as_what_has_been_in_use_of_it() {
+        let mut slab = Slab::<u64>::new(&SIZES);
+        let blocks: Vec<u32> = (0..30).map(|i| slab.alloc(i % 3)).collect();
+        let used = slab.bytes();
+        assert!(used < 3 * PAGE + 10 * (2 + 3 + 100) * 8 + 1000, "{used}");
+        blocks.into_iter().for_each(|block| slab.free(block));
+        slab.plan_drain();
+        assert_eq!((slab.held(), slab.spare.len()), (0, 3));
+        assert!(slab.bytes().abs_diff(used) < 100, "{} while it waits to be given back", slab.bytes());
+        slab.give_back();
+        assert!(slab.bytes() < 1000, "{}", slab.bytes());
+        // Memory that is used again is what it was.
+        let blocks: Vec<u32> = (0..12 * 16_379).map(|_| slab.alloc(0)).collect();
+        blocks.into_iter().for_each(|block| slab.free(block));
+        slab.plan_drain();
+        let spare = slab.bytes();
+        slab.alloc(1);
+        assert_eq!((slab.spare.len(), slab.bytes() / PAGE), (11, spare / PAGE));
     }
 
     #[test]

@@ -67,7 +67,8 @@ aquatic_common::settings! {
         /// Maximum number of messages queued to be sent.
         pub max_unsent_messages: usize = 1024, unit "messages", in 16..=65_536;
         /// Time without an announce, answer or scrape after which a connection is closed. Must be at least
-        /// twice ws.peer_announce_interval.
+        /// twice ws.peer_announce_interval. A lower one, after a reload, also applies to clients that were
+        /// told a longer interval.
         pub max_announce_idle: u32 = 600, unit "seconds", in 10..=86_400;
         /// Time without any data of the client after which a connection is closed. After half of it, the
         /// tracker sends a ping, which browsers answer by themselves.

@@ -106,10 +106,17 @@ fn udp_of_one_family_is_switched_off_and_on_again() {
     assert_eq!((replies(&v4), replies(&v6)), (SENT, SENT));
     assert_eq!((fixture.dropped("ipv4"), fixture.dropped("ipv6")), (0.0, 0.0));
 
-    send_meanwhile(&v4, || {
-        fixture.set("open --protocol udp --family ipv4");
-        // Until the kernel has its filter, the tracker drops what comes.
-        let by_the_tracker = || fixture.sum("aquatic_dropped_total", "protocol=\"udp\",family=\"ipv4\"");
+    let other = udp::Client::connect(addresses.udp_v4);
+    send_meanwhile(&other, || {
+        // Until the kernel has its filter, which may be at once, the tracker drops what comes.
+        const BREAKER: &str = "protocol=\"udp\",family=\"ipv4\",reason=\"breaker\"";
+        let by_the_tracker = || {
+            fixture.set("automatic --protocol udp");
+            eventually(|| replies(&v4), |replies| *replies == SENT);
+            fixture.set("open --protocol udp --family ipv4");
+            thread::sleep(Duration::from_secs(1));
+            fixture.sum("aquatic_dropped_total", BREAKER)
+        };
         eventually(by_the_tracker, |dropped| *dropped > 0.0);
     });
     // Cores learn it one by one, and count what the kernel has dropped twice a second.

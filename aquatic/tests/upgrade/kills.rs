@@ -1,6 +1,6 @@
 //! Either process is killed at each step of a hand-over: the other one serves.
 
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -150,20 +150,19 @@ fn a_predecessor_that_is_killed_at_any_step_leaves_a_successor_that_serves() {
 }
 
 #[test]
-fn a_predecessor_that_is_killed_before_the_sockets_are_sent_leaves_no_process_behind() {
+fn a_predecessor_that_is_killed_before_a_hand_over_begins_leaves_no_process_behind() {
     let mut relayed = Relayed::start(None);
     let address = relayed.tracker.address();
     for (when, message) in
         [("before", HELLO), ("after", HELLO), ("before", SOCKETS), ("after", SOCKETS), ("before", BEGIN)]
     {
         let step = format!("predecessor {when} {message}");
-        let real = relayed.prepare(&step);
+        relayed.prepare(&step);
         let old = relayed.home.pid();
         relayed.home.signal("USR2");
         until_ended(old);
-        // The successor has nothing to serve with.
-        let program = relayed.home.path(&real);
-        eventually(|| runs(&program), |runs| !runs);
+        // The successor does not know whether it has all sockets.
+        eventually(|| runs_from(relayed.home.directory.path()), |runs| !runs);
         eventually(|| UdpSocket::bind(address).is_ok(), |is_free| *is_free);
 
         relayed.home.configure(&on_loopback(Some(address), "workers = 1\n[upgrade]\ndrain_time = 0"));
@@ -176,10 +175,10 @@ fn a_predecessor_that_is_killed_before_the_sockets_are_sent_leaves_no_process_be
     }
 }
 
-/// Whether a program runs in any process.
-fn runs(program: &Path) -> bool {
+/// Whether any process, the go-between included, was started from a directory.
+fn runs_from(directory: &Path) -> bool {
+    let mark = directory.to_str().unwrap();
     let processes = fs::read_dir("/proc").unwrap();
-    processes
-        .filter_map(|process| fs::read_link(process.unwrap().path().join("exe")).ok())
-        .any(|exe| exe == program)
+    let command = |process: DirEntry| fs::read_to_string(process.path().join("cmdline")).ok();
+    processes.filter_map(|process| command(process.unwrap())).any(|command| command.contains(mark))
 }

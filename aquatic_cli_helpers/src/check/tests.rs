@@ -191,6 +191,10 @@ fn values_of_the_wrong_type_are_told_what_is_expected() {
             "protocol.trusted = '10.0.0.1'",
             "protocol.trusted: expected a list, got the text \"10.0.0.1\": write [\"10.0.0.1\"]",
         ),
+        (
+            "protocol.trusted = '10.0.0.1, ::1'",
+            "protocol.trusted: expected a list, got the text \"10.0.0.1, ::1\": write [\"10.0.0.1\", \"::1\"]",
+        ),
         ("protocol.trusted = 10", "protocol.trusted: expected a list, got the number 10"),
         ("access_list.path = 5", "access_list.path: expected text in quotes, got the number 5"),
         (
@@ -344,7 +348,9 @@ fn syntax_errors_have_lines() {
     let yaml = "line 3: not TOML but YAML: write key = value, with text in quotes, and [section] above the keys of a \
                 section";
     assert_eq!(complaints("---\n# a comment\nworkers: 1\nnetwork:\n  mtu: 2\n"), yaml);
-    assert_eq!(complaints("\n\nnetwork:\n  mtu: 2\n"), yaml);
+    assert_eq!(complaints("\u{feff}\n\nnetwork:\n  mtu: 2\n"), yaml);
+    assert_eq!(complaints("# a comment\n\n\"log-level\" : info\n"), yaml);
+    assert!(complaints(": x\n").starts_with("line 1: not TOML: "));
 }
 
 #[test]

@@ -80,10 +80,9 @@ crate::settings! {
         /// Time for which the protocol is then not served. It is longer, up to 16 times, if the overload
         /// returns as soon as the protocol is served again.
         pub breaker_pause: u32 = 60, unit "seconds", in 1..=86_400;
-        /// Addresses and networks without rate limits, whose TLS handshakes do not wait behind those of
-        /// clients that ask for less: ["192.0.2.1", "10.0.0.0/8", "2001:db8::/32"]. Overload control of UDP
-        /// and the limit of connects apply to them as well, as anybody can send UDP packets with their
-        /// addresses.
+        /// Addresses and networks without rate limits, whose TLS handshakes are not charged to them:
+        /// ["192.0.2.1", "10.0.0.0/8", "2001:db8::/32"]. Overload control of UDP and the limit of connects
+        /// apply to them as well, as anybody can send UDP packets with their addresses.
         pub exempt: Vec<String> = vec!["127.0.0.0/8".to_owned(), "::1".to_owned()];
         /// File with addresses and networks that are not served at all, one per line, optionally followed by
         /// a space or comma and any text; empty for none. Blank lines and lines that start with #, ; or //

@@ -296,7 +296,7 @@ where
         self.gate.refuses(ip, self.core.time(), &self.deadlines.counters)
     }
 
-    /// Logs when sources begin to open connections above their limit, and when that is over.
+    /// Logs when more TLS handshakes are asked for than can be computed, and when that is over.
     fn report_overload(&self) {
         let core = self.core.index();
         for (family, event) in self.deadlines.counters.report_overload(self.core.time()) {
@@ -316,6 +316,7 @@ where
         }
     }
 
+    /// Logs when sources begin to open connections above their limit, and when that is over.
     fn report_rates(&self) {
         if let Some(event) = self.gate.event(self.core.time()) {
             log::warn!("rate limit of TCP connections, core {}: {event}", self.core.index());

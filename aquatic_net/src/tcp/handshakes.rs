@@ -12,8 +12,9 @@
 //! The time that handshakes take is charged to their sources and the networks around them, and a part of it
 //! for those that are rejected. There are three lanes: sources that have asked for next to nothing lately go
 //! first, together with handshakes whose client has answered; then those that have taken little; and those
-//! that have taken much, which have a shorter queue. So whoever floods waits for himself, and a client that
-//! comes once does not wait for thousands that come again and again.
+//! that have taken much, which have a shorter queue. Trusted proxies and exempt clients are charged nothing:
+//! they go first while that queue has room, and in the second lane else. So whoever floods waits for himself,
+//! and a client that comes once does not wait for thousands that come again and again.
 //!
 //! Invariants: no slot is held while waiting for a client. A slot is released by its drop, and goes to the
 //! handshake that has waited longest. A handshake that stops waiting leaves nothing behind, a slot that has
@@ -85,7 +86,7 @@ enum Lane {
 pub(super) struct HandshakeClient {
     /// The client's address in canonical form; `None` behind a unix socket.
     pub(super) address: Option<IpAddr>,
-    /// Whether it waits behind clients that ask for less; not trusted proxies and exempt clients.
+    /// Whether it is charged what it takes; not trusted proxies and exempt clients.
     pub(super) is_limited: bool,
 }
 
@@ -207,8 +208,8 @@ impl Handshakes {
         let shaken = match come {
             Ok(()) if self.is_full(lane) => {
                 counters.refuse(Refused::Handshakes);
-                if let (Lane::New | Lane::Light, Some(address)) = (lane, client.address) {
-                    counters.reject_light_handshake(Family::of(address), core.time());
+                if let (Lane::New | Lane::Light, Some(source)) = (lane, client.limited()) {
+                    counters.reject_light_handshake(Family::of(source), core.time());
                 }
                 return None;
             }

@@ -84,7 +84,6 @@ mod tests {
         assert!(corpus.len() >= 10, "{}", corpus.len());
         for path in corpus {
             let bytes = std::fs::read(path).unwrap();
-            (0..bytes.len()).for_each(|end| check_first_bytes(&bytes[..end]));
             check_first_bytes(&bytes);
         }
     }

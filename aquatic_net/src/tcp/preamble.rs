@@ -82,9 +82,11 @@ impl Preamble {
 
     /// Why a connection of a client that a proxy has named is to be closed.
     fn refuses(&self, core: &Core, client: SocketAddr, counters: &Counters) -> Option<Refused> {
-        let is_trusted = self.trusts(Peer::Address(client));
         let ip = client.ip().to_canonical();
-        if is_trusted { None } else { self.gate.refuses(ip, core.time(), counters) }
+        if self.trusts(Peer::Address(client)) {
+            return self.gate.blocks(ip).then_some(Refused::Blocked);
+        }
+        self.gate.refuses(ip, core.time(), counters)
     }
 
     /// Who a handshake is for.

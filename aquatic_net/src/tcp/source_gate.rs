@@ -65,7 +65,7 @@ impl SourceGate {
     /// Why a connection of a source, whose address is in canonical form, is to be closed; `None` if it is
     /// not.
     pub(super) fn refuses(&self, source: IpAddr, now: Duration, counters: &Counters) -> Option<Refused> {
-        if self.blocked.blocks(source) {
+        if self.blocks(source) {
             return Some(Refused::Blocked);
         }
         if self.breakers.refuse(source) {
@@ -79,6 +79,11 @@ impl SourceGate {
                 None
             }
         }
+    }
+
+    /// Whether a source, whose address is in canonical form, is on the block list.
+    pub(super) fn blocks(&self, source: IpAddr) -> bool {
+        self.blocked.blocks(source)
     }
 
     /// What has to be told about the limits. To be asked about every second.

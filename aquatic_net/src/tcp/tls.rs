@@ -429,19 +429,16 @@ fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
 
 fn explain(path: &Path, error: pem::Error, nothing: fn(PathBuf) -> TlsError) -> TlsError {
     let path = path.to_owned();
-    match error {
-        pem::Error::NoItemsFound => nothing(path),
-        pem::Error::MissingSectionEnd { end_marker } => {
-            let end = String::from_utf8_lossy(&end_marker).trim_end().to_owned();
-            TlsError::NotPem(
-                path,
-                format!(
-                    "it ends before the line \"-----END {end}-----\"; was it copied or written only in part?"
-                ),
-            )
-        }
-        other => TlsError::NotPem(path, other.to_string()),
+    if matches!(error, pem::Error::NoItemsFound) {
+        return nothing(path);
     }
+    let what = if let pem::Error::MissingSectionEnd { end_marker } = &error {
+        let label = String::from_utf8_lossy(end_marker);
+        format!("it ends before the line \"-----END {label}-----\"; was it copied or written only in part?")
+    } else {
+        error.to_string()
+    };
+    TlsError::NotPem(path, what)
 }
 
 /// What tells that a file is another one than before. A file that cannot be looked at differs from every
