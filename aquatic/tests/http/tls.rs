@@ -179,8 +179,8 @@ fn keys_may_be_updated_between_requests_but_not_endlessly() {
     (0..100).for_each(|_| client.stream.conn.refresh_traffic_keys().unwrap());
     let written = client.stream.write_all(request("/health").as_ref());
     eventually(|| faults("misbehaved"), |count| *count == 1.0);
-    // The alert may have come while it was still written.
-    assert!(written.and_then(|()| client.stream.read(&mut [0; 100])).is_err(), "an alert");
+    // It may have been closed while it was still written to.
+    assert!(written.is_err() || matches!(client.stream.read(&mut [0; 100]), Ok(0) | Err(_)));
 }
 
 #[test]
