@@ -48,6 +48,7 @@ def write(measured: dict[str, Json], output: Path) -> list[Path]:
             "HTTP: cost and latency by rate, connections kept",
             lambda d, r: by_rate(d, "http", r["at_rates"]),
         ),
+        ("http_memory", "HTTP: memory by peers", http_memory),
         (
             "https_rates",
             "HTTPS: cost and latency by rate, connections kept",
@@ -261,6 +262,16 @@ def udp_memory(document: Document, results: Json) -> None:
     document.table(header, rows)
     figures = {name: float(cells[2]) for name, cells in rows.items()}
     bars(document, "udp-memory", "Memory by peers", "bytes per peer", figures)
+
+
+def http_memory(document: Document, results: Json) -> None:
+    rows = {
+        name_of(tracker): [f"{row[column]:,.{1 if column == 'bytes/peer' else 0}f}" for column in row]
+        for tracker, row in results["memory"].items()
+    }
+    document.table(("tracker", *next(iter(results["memory"].values()))), rows)
+    figures = {name_of(tracker): row["bytes/peer"] for tracker, row in results["memory"].items()}
+    bars(document, "http-memory", "Memory by peers", "bytes per peer", figures)
 
 
 def idle(document: Document, name: str, results: Json) -> None:
