@@ -22,7 +22,7 @@ const MAX_PEER_AGE: u32 = 3600;
 /// Configured interval in seconds.
 const INTERVAL: u32 = 1800;
 
-/// A budget of bytes that 100,000 torrents fill, far more than an empty store takes, and so much that each
+/// A budget of bytes that some 180,000 torrents fill, far more than an empty store takes, and so much that each
 /// step of degradation is one of its own.
 const BUDGET: u64 = 12 << 20;
 
@@ -106,7 +106,7 @@ impl Fixture {
     /// Adds torrents with one peer each, whose numbers begin with `first`, until a step of degradation is
     /// reached. Returns the number after the last one.
     fn fill(&mut self, first: u32, step: Degradation) -> u32 {
-        for torrent in first..200_000 {
+        for torrent in first..first + 400_000 {
             if torrent % 64 == 0 {
                 self.tracker.check_memory();
             }
