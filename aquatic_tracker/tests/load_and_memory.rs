@@ -22,8 +22,8 @@ const MAX_PEER_AGE: u32 = 3600;
 /// Configured interval in seconds.
 const INTERVAL: u32 = 1800;
 
-/// A budget of bytes that some 180,000 torrents fill, far more than an empty store takes, and so much that each
-/// step of degradation is one of its own.
+/// A budget of bytes that some 180,000 torrents fill, far more than an empty store takes, and so much that
+/// each step of degradation is one of its own.
 const BUDGET: u64 = 12 << 20;
 
 struct Fixture {
