@@ -172,11 +172,12 @@ pub const RATE_LIMITING: Metric = metric(
     "Rate limits of cores that sources were above within the last 10 seconds",
 )
 .labelled(&["protocol"]);
-/// Requests above a rate limit that were served because limits are only tried out, by protocol.
+/// Requests, connections and TLS handshakes above a rate limit that were served because limits are only tried
+/// out, by protocol.
 pub const RATE_LIMIT_DRY_RUN: Metric = metric(
     "aquatic_rate_limit_dry_run",
     Kind::Counter,
-    "Requests above a rate limit that were served because rate_limits.mode is \"dry_run\"",
+    "Requests, connections and TLS handshakes above a rate limit that were served because rate_limits.mode is \"dry_run\"",
 )
 .labelled(&["protocol"]);
 /// Time from the receipt of a request to the moment that its reply was handed to the kernel, by protocol.

@@ -31,7 +31,8 @@ crate::settings! {
     /// for a single torrent, meets them earlier.
     pub struct RateLimitsConfig, section "rate_limits" {
         /// "on" drops requests above the limits, "dry_run" serves but counts and logs them, "off" does not
-        /// look at rates.
+        /// look at rates. TLS handshakes of sources that take much of a worker's time are queued behind
+        /// others with "on", counted with "dry_run", and treated like others with "off".
         pub mode: RateLimitMode = RateLimitMode::On;
         /// Rate of UDP announces and scrapes that a source is always served; 0 for no limit. Malformed ones
         /// count as well, if their connection id shows that the source is not forged. A thousand clients

@@ -109,6 +109,7 @@ impl SourceSeed {
     fn of(&self, config: &TcpConfig<'_>, cores: usize) -> SourceSettings {
         SourceSettings {
             connections: config.rates.tcp_rules(cores),
+            handshakes: config.rates.mode,
             blocked: Arc::clone(&self.blocked),
             key: self.key,
         }

@@ -13,8 +13,10 @@
 //! for those that are rejected. There are three lanes: sources that have asked for next to nothing lately go
 //! first, together with handshakes whose client has answered; then those that have taken little; and those
 //! that have taken much, which have a shorter queue. Trusted proxies and exempt clients are charged nothing:
-//! they go first while that queue has room, and in the second lane else. So whoever floods waits for himself,
-//! and a client that comes once does not wait for thousands that come again and again.
+//! they go first while that queue has room, and in the second lane else. Where rate limits are off, the
+//! second lane is the only one, and where they are tried out, it has those of the third as well. So whoever
+//! floods waits for himself, and a client that comes once does not wait for thousands that come again and
+//! again.
 //!
 //! Invariants: no slot is held while waiting for a client. A slot is released by its drop, and goes to the
 //! handshake that has waited longest. A handshake that stops waiting leaves nothing behind, a slot that has
@@ -30,16 +32,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aquatic_common::Family;
+use aquatic_common::config::RateLimitMode;
 use aquatic_common::load_table::{LEVELS, LoadTable, Loads};
 use futures_rustls::TlsAcceptor;
 use futures_rustls::server::TlsStream;
 use rustix::net::RecvFlags;
 use rustls::HandshakeKind;
 
-use super::counters::Refused;
+use super::counters::{Counters, Refused};
 use super::deadlines::DeadlineHandle;
 use super::hello;
 use super::indexed_queue::{IndexedQueue, QueueKey};
+use super::source_gate::SourceSettings;
 use super::stream::Stream;
 use super::tls::{BUFFER_LIMIT, Tls};
 use super::tls_fault::TlsFault;
@@ -117,6 +121,7 @@ struct Waiter {
 #[derive(Debug)]
 pub(super) struct Handshakes {
     limits: Cell<HandshakeLimits>,
+    mode: Cell<RateLimitMode>,
     free: Cell<usize>,
     /// Those that wait for a slot, by lane.
     queues: [RefCell<IndexedQueue<Rc<Waiter>>>; 3],
@@ -127,20 +132,21 @@ pub(super) struct Handshakes {
 }
 
 impl Handshakes {
-    /// The key must not be known to clients.
-    pub(super) fn new(limits: HandshakeLimits, key: [u8; 16]) -> Self {
+    pub(super) fn new(limits: HandshakeLimits, sources: &SourceSettings) -> Self {
         Self {
             limits: Cell::new(limits),
+            mode: Cell::new(sources.handshakes),
             free: Cell::new(COMPUTE_SLOTS),
             queues: Default::default(),
-            loads: RefCell::new(LoadTable::new(TABLE_LINES_LOG2, key, 1.0)),
+            loads: RefCell::new(LoadTable::new(TABLE_LINES_LOG2, sources.key, 1.0)),
             open: RefCell::default(),
         }
     }
 
     /// Replaces the limits; handshakes that are under way continue.
-    pub(super) fn set_limits(&self, limits: HandshakeLimits) {
+    pub(super) fn set_limits(&self, limits: HandshakeLimits, mode: RateLimitMode) {
         self.limits.set(limits);
+        self.mode.set(mode);
     }
 
     /// Handshakes under way and waiting for their turn.
@@ -149,8 +155,21 @@ impl Handshakes {
         self.open.borrow().len() + queued + COMPUTE_SLOTS - self.free.get()
     }
 
-    /// The queue for a client.
-    fn lane(&self, client: HandshakeClient, now: Duration) -> Lane {
+    /// The queue for a client. Without rate limits there is one, and where they are only tried out, those
+    /// that would be in the last lane are counted.
+    fn lane(&self, client: HandshakeClient, now: Duration, counters: &Counters) -> Lane {
+        let lane = self.lane_by_load(client, now);
+        match (self.mode.get(), lane) {
+            (RateLimitMode::Off, _) => Lane::Light,
+            (RateLimitMode::DryRun, Lane::Heavy) => {
+                counters.above_in_dry_run.add(1);
+                Lane::Light
+            }
+            (RateLimitMode::DryRun | RateLimitMode::On, lane) => lane,
+        }
+    }
+
+    fn lane_by_load(&self, client: HandshakeClient, now: Duration) -> Lane {
         let Some(source) = client.limited() else {
             return if self.is_full(Lane::New) { Lane::Light } else { Lane::New };
         };
@@ -203,7 +222,7 @@ impl Handshakes {
         let counters = &deadlines.counters;
         let come = poll_fn(|context| poll_hello(&stream, context)).await;
         stream.deadline().client_has_sent();
-        let lane = self.lane(client, core.time());
+        let lane = self.lane(client, core.time(), counters);
         self.charge(client, core.time(), ATTEMPT);
         let shaken = match come {
             Ok(()) if self.is_full(lane) => {
@@ -398,7 +417,6 @@ impl Drop for Slot {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use super::super::counters::Counters;
     use super::super::deadlines::{DeadlineTable, Deadlines};
     use super::*;
     use crate::tcp::counters::Protocols;
@@ -422,7 +440,7 @@ mod tests {
     }
 
     fn handshakes(open: usize) -> Rc<Handshakes> {
-        Rc::new(Handshakes::new(HandshakeLimits { open, queued: 10 }, [1; 16]))
+        Rc::new(Handshakes::new(HandshakeLimits { open, queued: 10 }, &SourceSettings::default()))
     }
 
     #[test]
@@ -483,22 +501,41 @@ mod tests {
         let source = |number| HandshakeClient { is_limited: true, ..exempt(number) };
         let charge =
             |number, count| (0..count).for_each(|_| handshakes.charge(source(number), now, handshake));
-        assert_eq!(handshakes.lane(source(1), now), Lane::New);
+        assert_eq!(handshakes.lane_by_load(source(1), now), Lane::New);
         charge(1, 1);
-        assert_eq!(handshakes.lane(source(1), now), Lane::Light);
-        assert_eq!(handshakes.lane(source(2), now), Lane::New);
+        assert_eq!(handshakes.lane_by_load(source(1), now), Lane::Light);
+        assert_eq!(handshakes.lane_by_load(source(2), now), Lane::New);
         charge(1, 38);
-        assert_eq!(handshakes.lane(source(1), now), Lane::Light);
+        assert_eq!(handshakes.lane_by_load(source(1), now), Lane::Light);
         charge(1, 5);
-        assert_eq!(handshakes.lane(source(1), now), Lane::Heavy);
-        assert_eq!(handshakes.lane(source(2), now), Lane::Light, "its network is not new");
+        assert_eq!(handshakes.lane_by_load(source(1), now), Lane::Heavy);
+        assert_eq!(handshakes.lane_by_load(source(2), now), Lane::Light, "its network is not new");
         (3..100).for_each(|number| charge(number, 2));
-        assert_eq!(handshakes.lane(source(2), now), Lane::Heavy, "its network is heavy");
-        assert_eq!(handshakes.lane(source(0x1_0000), now), Lane::New);
+        assert_eq!(handshakes.lane_by_load(source(2), now), Lane::Heavy, "its network is heavy");
+        assert_eq!(handshakes.lane_by_load(source(0x1_0000), now), Lane::New);
         (0..1000).for_each(|_| handshakes.charge(exempt(0x2_0000), now, handshake));
-        assert_eq!(handshakes.lane(source(0x2_0000), now), Lane::New, "nothing is charged to it");
-        assert_eq!(handshakes.lane(exempt(2), now), Lane::New);
-        assert_eq!(handshakes.lane(source(1), now * 4), Lane::New, "fifteen seconds later");
+        assert_eq!(handshakes.lane_by_load(source(0x2_0000), now), Lane::New, "nothing is charged to it");
+        assert_eq!(handshakes.lane_by_load(exempt(2), now), Lane::New);
+        assert_eq!(handshakes.lane_by_load(source(1), now * 4), Lane::New, "fifteen seconds later");
+    }
+
+    #[test]
+    fn without_rate_limits_nobody_is_heavy() {
+        let (deadlines, handshakes) = (deadlines(), handshakes(1));
+        let counters = &deadlines.counters;
+        let now = Duration::from_secs(5);
+        let client = HandshakeClient { address: Some(Ipv4Addr::LOCALHOST.into()), is_limited: true };
+        let lane = |mode| {
+            handshakes.set_limits(handshakes.limits.get(), mode);
+            (handshakes.lane(client, now, counters), counters.above_in_dry_run.get())
+        };
+        assert_eq!(lane(RateLimitMode::On), (Lane::New, 0));
+        assert_eq!(lane(RateLimitMode::DryRun), (Lane::New, 0));
+        assert_eq!(lane(RateLimitMode::Off), (Lane::Light, 0));
+        handshakes.charge(client, now, Duration::from_secs(1));
+        assert_eq!(lane(RateLimitMode::On), (Lane::Heavy, 0));
+        assert_eq!(lane(RateLimitMode::DryRun), (Lane::Light, 1));
+        assert_eq!(lane(RateLimitMode::Off), (Lane::Light, 1));
     }
 
     #[test]

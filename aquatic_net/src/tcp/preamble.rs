@@ -53,14 +53,14 @@ impl Preamble {
             gate,
             exempt: settings.sources.connections.exempt.clone(),
             tls: settings.tls.clone(),
-            handshakes: Rc::new(Handshakes::new(settings.handshakes, settings.sources.key)),
+            handshakes: Rc::new(Handshakes::new(settings.handshakes, &settings.sources)),
             reply_to_plain: settings.reply_to_plain.clone(),
         }
     }
 
     /// The same with other proxies and limits of handshakes.
     pub(super) fn reconfigured(&self, settings: &TcpSettings) -> Self {
-        self.handshakes.set_limits(settings.handshakes);
+        self.handshakes.set_limits(settings.handshakes, settings.sources.handshakes);
         Self {
             trusted: settings.trusted_proxies.clone(),
             proxy_protocol: settings.proxy_protocol,

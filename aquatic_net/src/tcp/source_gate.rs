@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aquatic_common::config::RateLimitMode;
 use aquatic_common::{RateEvent, RateVerdict, SourceLimit, SourceRules};
 
 use super::counters::{Counters, Refused};
@@ -16,6 +17,8 @@ use crate::breaker::{CoreBreakers, Protocol};
 pub struct SourceSettings {
     /// How many connections a source may open per second and core.
     pub connections: SourceRules,
+    /// What becomes of TLS handshakes of sources that have taken much processor time.
+    pub handshakes: RateLimitMode,
     /// Networks that are not served.
     pub blocked: Arc<BlockList>,
     /// Key of the table of loads, which must not be known to clients.
