@@ -155,11 +155,13 @@ impl MainLoop {
     }
 
     fn begin_upgrade(&mut self) {
+        if self.has_predecessor || self.cancel.is_some() {
+            // That is no outcome: whoever requested the first one waits for its own.
+            return log::warn!("upgrade: one is under way, the request for another is ignored");
+        }
         let upgrades = &self.upgrades;
         let program = match &upgrades.program {
-            _ if self.has_predecessor => Err("this process has not taken over yet".to_owned()),
             _ if self.drain.is_some() => Err("this process drains and then stops".to_owned()),
-            _ if self.cancel.is_some() => Err("an upgrade is under way already".to_owned()),
             _ if upgrades.has_new_root => {
                 let why =
                     "the program cannot be reached from privileges.chroot_path; restart the tracker instead";

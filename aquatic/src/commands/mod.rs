@@ -19,6 +19,9 @@ use clap::{Parser, Subcommand};
 use crate::config::{Mode, TrackerConfig};
 use crate::{Cli, compose, environment};
 
+/// State directory of the packages' systemd unit, for commands that are not told which tracker is meant.
+const USUAL_STATE_DIRECTORY: &str = "/var/lib/aquatic";
+
 /// What the program is asked to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -13,6 +13,7 @@ use aquatic_runtime::handover::{OUTCOME_FILE, PID_FILE};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use super::USUAL_STATE_DIRECTORY;
 use crate::config::TrackerConfig;
 
 /// Time between two looks at the outcome.
@@ -25,7 +26,8 @@ const LAST_LOOKS: u32 = 100;
 #[derive(Debug, Args)]
 #[command(disable_version_flag = true)]
 pub(crate) struct Upgrade {
-    /// Configuration of the running tracker, which names its state directory
+    /// Configuration of the running tracker, which names its state directory; without flags, that of the
+    /// packages' systemd unit
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -48,7 +50,7 @@ impl Upgrade {
                 return ExitStatus::BadConfiguration;
             }
         };
-        let directory = Some(config.state_directory).filter(|path| !path.as_os_str().is_empty());
+        let directory = self.state_directory(config.state_directory);
         let outcome = self.process(directory.as_deref()).and_then(|number| {
             request(number, directory.as_deref()).map_err(|error| (ExitStatus::Failure, error))
         });
@@ -59,6 +61,14 @@ impl Upgrade {
                 status
             }
         }
+    }
+
+    /// Where the running tracker is named, by what its configuration says.
+    fn state_directory(&self, configured: PathBuf) -> Option<PathBuf> {
+        if self.config.is_none() && self.set.is_empty() && self.pid.is_none() {
+            return Some(PathBuf::from(USUAL_STATE_DIRECTORY));
+        }
+        Some(configured).filter(|path| !path.as_os_str().is_empty())
     }
 
     /// The number of the process to upgrade.
@@ -74,7 +84,7 @@ impl Upgrade {
                      PID)",
                     path.display()
                 );
-                Err((ExitStatus::BadUsage, text))
+                Err((ExitStatus::BadConfiguration, text))
             }
             (None, None, None) => {
                 let text = "name the configuration of the running tracker (-c FILE), if it has a state_directory, or its \
@@ -107,7 +117,8 @@ fn read_pid(path: &Path) -> Result<i32, String> {
     let text = fs::read_to_string(path);
     let text = text.map_err(|error| {
         format!(
-            "the running tracker is unknown: {}: {error}. Is one running? --pid names its process",
+            "the running tracker is unknown: {}: {error}. Is one running? -c FILE names its configuration, --pid PID its \
+             process",
             path.display()
         )
     })?;
@@ -159,4 +170,34 @@ fn wait(pid: Pid, path: &Path, before: Option<(u64, i64, i64)>) -> Result<String
     Err(format!(
         "process {number} has ended, and nothing tells whether another one has taken over; look at its log"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        upgrade: Upgrade,
+    }
+
+    #[test]
+    fn the_tracker_is_found_by_its_state_directory() {
+        let found = |args: &[&str], configured: &str| {
+            let Program { upgrade } = Program::parse_from(["upgrade"].iter().chain(args));
+            let directory = upgrade.state_directory(configured.into());
+            let process = upgrade.process(directory.as_deref()).map_err(|(status, _)| status);
+            (directory, process)
+        };
+        let nowhere = |path: &str| (Some(PathBuf::from(path)), Err(ExitStatus::Failure));
+        assert_eq!(found(&["-c", "x.toml"], "/nowhere"), nowhere("/nowhere"));
+        assert_eq!(found(&["--set", "state_directory=/nowhere"], "/nowhere"), nowhere("/nowhere"));
+        assert_eq!(found(&["-c", "x.toml"], ""), (None, Err(ExitStatus::BadConfiguration)));
+        assert_eq!(found(&["--set", "workers=1"], ""), (None, Err(ExitStatus::BadUsage)));
+        assert_eq!(found(&["--pid", "7"], ""), (None, Ok(7)));
+        assert_eq!(found(&[], "").0, Some(PathBuf::from("/var/lib/aquatic")));
+    }
 }

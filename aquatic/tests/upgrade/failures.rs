@@ -43,6 +43,22 @@ fn a_successor_that_fails_at_any_step_changes_nothing() {
 }
 
 #[test]
+fn a_request_during_an_upgrade_is_not_its_outcome() {
+    let home = Home::new(&on_loopback(None, "[upgrade]\ntimeout = 4"));
+    let mut tracker = home.start("udp", 1);
+    home.install_failure("hang");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| home.upgrade());
+        tracker.wait_for_log("has been started to take over");
+        tracker.signal("USR2");
+        let line = tracker.wait_for_log("is ignored");
+        assert!(line.contains("WARN"), "{line}");
+        let (upgraded, text) = first.join().unwrap();
+        assert!(!upgraded && text.contains("was still starting after 4 s"), "{text}");
+    });
+}
+
+#[test]
 fn configurations_that_do_not_fit_are_refused() {
     let home = Home::new(&on_loopback(None, "workers = 1"));
     let mut tracker = home.start("udp", 1);

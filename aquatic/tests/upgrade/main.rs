@@ -82,7 +82,8 @@ impl Home {
     fn start(&self, service: &str, listeners: usize) -> Tracker {
         let tracker = Tracker::start(listeners, &mut self.command(service));
         // It listens a moment before its cores run.
-        eventually(|| self.path("state/pid").exists(), |exists| *exists);
+        let own = format!("{}\n", tracker.id());
+        eventually(|| fs::read_to_string(self.path("state/pid")).unwrap_or_default(), |pid| *pid == own);
         tracker
     }
 

@@ -12,15 +12,13 @@ use aquatic_common::config::{ControlConfig, LogLevel};
 use clap::{Args, Subcommand, ValueEnum};
 
 use self::client::{Client, ClientError};
+use super::USUAL_STATE_DIRECTORY;
 use crate::config::{Mode, TrackerConfig};
 use crate::control::{
     self, BadArgument, BreakerFamily, BreakerProtocol, BreakerSetting, DEFAULT_COUNTING, MAX_COUNTING,
     MAX_TOP, NOT_SPREADABLE, Place, RankedBy, Request, TopOf, is_spreadable, parse_duration, parse_info_hash,
     parse_network,
 };
-
-/// Where the unit of the packages has the socket.
-const USUAL_PATH: &str = "/var/lib/aquatic/control.sock";
 
 const HELP: &str = "\
 Examples:
@@ -271,7 +269,7 @@ impl Ctl {
         match (&self.socket, &self.config) {
             (Some(socket), _) => Ok(socket.clone()),
             (None, Some(config)) => configured_path(config),
-            (None, None) => Ok(PathBuf::from(USUAL_PATH)),
+            (None, None) => Ok(Path::new(USUAL_STATE_DIRECTORY).join(ControlConfig::DEFAULT_NAME)),
         }
     }
 }
