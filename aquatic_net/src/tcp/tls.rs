@@ -23,6 +23,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, ServerConfig};
+use x509_parser::parse_x509_certificate;
+use x509_parser::x509::X509Version;
 
 use super::alpn_challenge::{ACME_ALPN, ChallengeCertificates, WithChallenges};
 use super::validity::{Validity, Verdict};
@@ -355,6 +357,21 @@ fn load_pair(
     Ok(Loaded { validity: loaded.validity.filter(|_| !is_for_now), ..loaded })
 }
 
+/// What is wrong with a certificate that rustls rejects.
+fn fault(certificate: &[u8], error: &Error) -> String {
+    let Ok((_, read)) = parse_x509_certificate(certificate) else {
+        return "it is no X.509 certificate, or a part of it is missing".to_owned();
+    };
+    if read.version() != X509Version::V3 {
+        return format!(
+            "it is an X.509 certificate of version {}, which has no names that clients could check. Create one of \
+             version 3: \"openssl req -x509\" instead of \"openssl x509 -req\", or with -extfile",
+            read.version().0 + 1
+        );
+    }
+    error.to_string()
+}
+
 /// Puts certificate and key together. The paths are those that errors name.
 fn load(
     chain: Vec<CertificateDer<'static>>,
@@ -373,7 +390,10 @@ fn load(
         Err(Error::InconsistentKeys(_)) => {
             return Err(TlsError::Mismatch(certificate.to_owned(), private_key.to_owned()));
         }
-        Err(error) => return Err(TlsError::BadCertificate(certificate.to_owned(), error.to_string())),
+        Err(error) => {
+            let what = certified.cert.first().map_or_else(|| error.to_string(), |first| fault(first, &error));
+            return Err(TlsError::BadCertificate(certificate.to_owned(), what));
+        }
     }
     let certified = Arc::new(certified);
     let config = server_config(&certified, ChallengeCertificates::new(), provider, ticketer)?;

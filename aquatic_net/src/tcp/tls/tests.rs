@@ -63,6 +63,9 @@ fn what_is_wrong_is_said() {
         "{}",
         place.error()
     );
+    assert!(place.error().contains("it is no X.509 certificate"), "{}", place.error());
+    place.write(include_str!("version_1.pem"), &key);
+    assert!(place.error().contains("an X.509 certificate of version 1,"), "{}", place.error());
     place.write(&certificate[..certificate.len() / 2], &key);
     assert!(place.error().contains("before the line \"-----END CERTIFICATE-----\""), "{}", place.error());
     fs::remove_file(place.files().certificate).unwrap();
