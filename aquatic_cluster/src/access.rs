@@ -164,7 +164,7 @@ fn read_tls(config: &ClusterConfig) -> Result<ClientConfig, Unusable> {
             roots.add(certificate).map_err(|error| Unusable::new(key, path, error))?;
         }
     }
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Unusable { key: ClusterConfig::ca_file, text: error.to_string() })?

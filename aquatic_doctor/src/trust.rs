@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error, RootCertStore};
@@ -82,7 +82,7 @@ impl Chain {
         let Ok(name) = ServerName::try_from(name.to_owned()) else {
             return Some(format!("{name} is no name that a certificate can be for"));
         };
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() {
             Ok(verifier) => verifier,
             Err(error) => return Some(error.to_string()),

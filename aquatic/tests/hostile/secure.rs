@@ -8,8 +8,8 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use rcgen::{CertifiedKey, KeyPair};
+use rustls::crypto::aws_lc_rs;
 use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
-use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{
     ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion, RootCertStore,
@@ -40,13 +40,17 @@ pub(crate) fn empty_records(target: &Target, authority: &Authority, count: usize
         };
         let mut encrypter = suite.aead_alg.encrypter(key, iv);
         let mut records = Vec::new();
-        for number in first..first + EMPTY_RECORDS {
+        // The numbers that have been used, too: it takes none before them.
+        for number in 0..first + EMPTY_RECORDS {
             let message = OutboundPlainMessage {
                 typ: ContentType::ApplicationData,
                 version: ProtocolVersion::TLSv1_2,
                 payload: OutboundChunks::Single(&[]),
             };
-            records.extend(encrypter.encrypt(message, number).unwrap().encode());
+            let record = encrypter.encrypt(message, number).unwrap();
+            if number >= first {
+                records.extend(record.encode());
+            }
         }
         let mut line = Line::over(sock);
         line.send(&records);
@@ -89,7 +93,7 @@ impl Authority {
     fn session(&self) -> ClientConnection {
         let mut roots = RootCertStore::empty();
         roots.add(self.generated.cert.der().clone()).unwrap();
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
+use rustls::crypto::aws_lc_rs;
 use rustls::crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage};
-use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, HandshakeKind, ProtocolVersion,
@@ -65,7 +65,7 @@ fn trusting(
 ) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     certificates.iter().for_each(|certificate| roots.add((*certificate).clone()).unwrap());
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let mut config = builder
         .with_protocol_versions(&[version])
         .unwrap()

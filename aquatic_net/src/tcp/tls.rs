@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use aquatic_common::config::{NetworkConfig, PrivilegesConfig};
 use aquatic_common::files;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
@@ -142,7 +142,7 @@ impl fmt::Display for TlsError {
             }
             Self::BadKey(path, what) => write!(
                 f,
-                "the private key in {} cannot be used: {what}. RSA from 2048 bits up, ECDSA P-256 and P-384, and \
+                "the private key in {} cannot be used: {what}. RSA from 2048 bits up, ECDSA P-256, P-384 and P-521, and \
                  Ed25519 can",
                 path.display()
             ),
@@ -205,8 +205,8 @@ impl Tls {
     /// # Errors
     /// What is wrong with them, and what to do about it.
     pub fn load(files: TlsFiles) -> Result<Arc<Self>, TlsError> {
-        let provider = Arc::new(ring::default_provider());
-        let ticketer = ring::Ticketer::new().map_err(|error| TlsError::Setup(error.to_string()))?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let ticketer = aws_lc_rs::Ticketer::new().map_err(|error| TlsError::Setup(error.to_string()))?;
         let first_read = stamps(&files);
         let loaded = read(&files, &provider, &ticketer)?;
         let (files, current) = (Mutex::new(Some(files)), Mutex::new(loaded));
@@ -220,8 +220,8 @@ impl Tls {
     /// # Errors
     /// What is wrong with it.
     pub fn installed(pair: TlsPair) -> Result<Arc<Self>, TlsError> {
-        let provider = Arc::new(ring::default_provider());
-        let ticketer = ring::Ticketer::new().map_err(|error| TlsError::Setup(error.to_string()))?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let ticketer = aws_lc_rs::Ticketer::new().map_err(|error| TlsError::Setup(error.to_string()))?;
         let loaded = load_pair(pair, &provider, &ticketer)?;
         let (files, current) = (Mutex::new(None), Mutex::new(loaded));
         let tls = Self { files, first_read: [None; 2], provider, ticketer, current };

@@ -146,7 +146,7 @@ fn changed_files_are_noticed_and_bad_ones_reported_once() {
 /// The certificate that a client sees that offers these protocols and asks for a name; `None` if the
 /// handshake fails.
 fn seen(tls: &Tls, protocols: &[&[u8]], name: &str) -> Option<(CertificateDer<'static>, Option<Vec<u8>>)> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .unwrap()
