@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,16 @@ def release(target: str | None, version: str | None) -> Release:
     )
 
 
-def build(made: Release, sources: Path, target_directory: Path) -> Path:
+def by_profile(profile: Path | None) -> list[str]:
+    """Flags of the compiler for a build by a profile, if there is one."""
+    if profile is None:
+        return []
+    if not profile.is_file():
+        raise CannotPackage(f"{profile} is no profile; make one with scripts/pgo --only-profile")
+    return [f"-Cprofile-use={profile.resolve()}"]
+
+
+def build(made: Release, sources: Path, target_directory: Path, flags: Sequence[str] = ()) -> Path:
     """Builds the program so that neither the place of the sources nor that of the toolchain or the crates is in it."""
     cargo_home = os.environ.get("CARGO_HOME") or str(Path.home() / ".cargo")
     sysroot = run("rustc", "--print", "sysroot").strip()
@@ -71,7 +81,7 @@ def build(made: Release, sources: Path, target_directory: Path) -> Path:
     for_c = [f"-ffile-prefix-map={place}={name}" for place, name in places.items()]
     environment = {
         "AQUATIC_COMMIT": made.commit,
-        "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(mapping),
+        "CARGO_ENCODED_RUSTFLAGS": "\x1f".join([*mapping, *flags]),
         "CARGO_TARGET_DIR": str(target_directory),
         "CFLAGS": " ".join(for_c),
         "SOURCE_DATE_EPOCH": str(made.epoch),
