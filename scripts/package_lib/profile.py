@@ -19,6 +19,7 @@ workers = {workers}
 [network]
 address_ipv4 = "127.0.0.1:{port}"
 address_ipv6 = "[::1]:{port}"
+use_ipv6 = {use_ipv6}
 enable_tls = true
 accept_plain = true
 tls_certificate_path = "{directory}/certificate.pem"
@@ -111,7 +112,7 @@ def serving(program: Path, workers: int, directory: Path, counters: Path) -> Ite
     run("openssl", "req", "-x509", *key, "-keyout", directory / "key.pem", "-out", directory / "certificate.pem")
     port = free_port()
     config, log = directory / "tracker.toml", directory / "tracker.log"
-    config.write_text(CONFIG.format(workers=workers, port=port, directory=directory))
+    config.write_text(CONFIG.format(workers=workers, port=port, directory=directory, use_ipv6=str(has_ipv6()).lower()))
     environment = os.environ | {"LLVM_PROFILE_FILE": str(counters / "%p.profraw")}
     with (
         log.open("wb") as output,
