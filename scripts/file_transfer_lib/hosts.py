@@ -158,6 +158,8 @@ done
 echo held
 exec sleep infinity
 """
+BRIDGE = "bridge0"
+"""The interface of the tracker's host."""
 PREFIX_LENGTHS = {Family.IPV4: 24, Family.IPV6: 64}
 
 
@@ -178,11 +180,11 @@ def create_hosts(stack: contextlib.ExitStack, directory: Path, family: Family) -
         holder = _hold_namespaces(stack, host_directory)
         hosts[name] = Host(name, holder, addresses, host_directory)
     tracker = hosts[TRACKER]
-    _configure(tracker, ["link add bridge0 type bridge", *_interface("bridge0", tracker)])
+    _configure(tracker, [f"link add {BRIDGE} type bridge", *_interface(BRIDGE, tracker)])
     for name in (SEEDER, LEECHER):
         host = hosts[name]
         plug = f"link add to-{name} type veth peer name eth0 netns {host.holder}"
-        _configure(tracker, [plug, f"link set to-{name} master bridge0 up"])
+        _configure(tracker, [plug, f"link set to-{name} master {BRIDGE} up"])
         gateways = [f"route add default via {gateway}" for gateway in tracker.addresses.values()]
         # Some clients take a host without a default route to be offline and do not announce.
         _configure(host, [*_interface("eth0", host), *gateways])

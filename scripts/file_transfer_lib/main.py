@@ -36,7 +36,7 @@ def main() -> int:
         print("\n".join(case.name for case in cases))
         return 0
     if options.packages:
-        print("\n".join(program.package for program in _programs_of(cases)))
+        print("\n".join(program.package for program in _programs_of(cases) if program.package))
         return 0
     binary = options.tracker_binary.resolve()
     if not os.access(binary, os.X_OK):

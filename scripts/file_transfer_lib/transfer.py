@@ -5,6 +5,7 @@ import http.client
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from .case import Case
 from .clients.base import PEER_PORT, Client, Torrent
@@ -14,7 +15,7 @@ from .programs import Program
 from .protocols import Probe, Protocol
 from .protocols.cluster import NODES, Node
 from .protocols.everything import ALL, AllUrl
-from .protocols.udp import UDP
+from .protocols.udp import UDP, UDP_OVER_XDP, UdpOverXdp
 from .torrent import Payload, sha256_of
 from .tracker import AccessList, AccessMode
 
@@ -148,6 +149,22 @@ class ClusterTransfer(MixedTransfer):
         _wait_for_file(environment, leecher, of_leecher)
         for each in (environment.probe, probe):
             _check_addresses(environment, payload, each)
+
+
+@dataclass(frozen=True)
+class XdpTransfer(Transfer):
+    """A seeder and a leecher whose requests have to be answered by AF_XDP."""
+
+    LEAST_RESPONSES: ClassVar = 2
+    """A connection id and a reply for the leecher; the seeder may come before the queue of the interface is open."""
+    protocol: UdpOverXdp = UDP_OVER_XDP
+
+    def run(self, environment: Environment) -> None:
+        super().run(environment)
+        # The probe asks from the tracker's host, without the interface: these are responses to clients.
+        responses = self.protocol.responses(environment.site)
+        if responses < self.LEAST_RESPONSES:
+            raise Failure(f"clients got {responses} responses by AF_XDP")
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,13 @@ import os
 import socket
 import struct
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..hosts import Failure, Family, Host
-from ..sites import Configuration, Site
+from ..hosts import BRIDGE, Failure, Family, Host
+from ..programs import Program
+from ..proxies import LOOPBACK
+from ..sites import Configuration, Setting, Site
 from . import Probe, Protocol, compact_peers, listen
 
 
@@ -29,6 +32,49 @@ class Udp(Protocol):
 
 
 UDP = Udp()
+
+
+class Kernel(Program):
+    """Linux that lets this program load others into it."""
+
+    name = "Linux"
+    package = ""
+    version_command = ("uname", "--kernel-release")
+    programs = version_command[:1]
+    ALL_USERS = 0xFFFF_FFFF
+    """Size of the map of user ids where there is no user namespace but the first."""
+
+    @classmethod
+    def remedy(cls) -> str | None:
+        users = Path("/proc/self/uid_map").read_text().split()
+        return None if int(users[2]) == cls.ALL_USERS else "needs root; run this with sudo"
+
+
+class UdpOverXdp(Udp):
+    """BEP 15 by AF_XDP, on the bridge that the clients' hosts are joined by."""
+
+    name = "UDP, AF_XDP"
+    METRICS_PORT = 9000
+
+    def programs(self) -> tuple[type[Program], ...]:
+        return (Kernel,)
+
+    def configuration(self, site: Site) -> Configuration:
+        # A bridge takes programs in generic mode only.
+        xdp: dict[str, Setting] = {"xdp_interface": BRIDGE, "xdp_mode": "generic"}
+        metrics: dict[str, Setting] = {"enable": True, "address": f"{LOOPBACK}:{self.METRICS_PORT}"}
+        return {"network": listen(site) | xdp, "metrics": metrics}
+
+    def responses(self, site: Site) -> int:
+        """How many responses the tracker has sent by AF_XDP."""
+        connection = site.host.http(self.METRICS_PORT)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        return sum(int(line.split()[-1]) for line in lines if line.startswith("aquatic_xdp_responses_total"))
+
+
+UDP_OVER_XDP = UdpOverXdp()
 
 
 class UdpProbe(Probe):
