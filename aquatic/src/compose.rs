@@ -68,7 +68,7 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
     environment::warn_of_unreadable(config, mode, flags.config.as_deref());
     let mut reloader = ConfigReloader::new(config, mode, flags, &engine);
     metrics_endpoint::open(&config.metrics, &mut engine)?;
-    let memory = MemoryPlan::of(config, engine.cores(), protocols.udp);
+    let memory = MemoryPlan::of(config, engine.cores(), protocols);
     let seed = TrackerSeed::prepare(&config.tracker(), &mut engine)?
         .with_budgets(memory.map(|memory| memory.budgets(engine.cores())));
     let blocked = BlockList::load(&config.rate_limits).map_err(ConfigurationError::new)?;

@@ -65,7 +65,7 @@ pub(crate) fn warn_of_unreadable(config: &TrackerConfig, mode: Mode, config_file
 pub(crate) fn warn(config: &TrackerConfig, mode: Mode, config_file: Option<&Path>) {
     warn_of_unreadable(config, mode, config_file);
     if let Ok(cores) = cores::plan_for_this_process(config.workers, &config.cpus) {
-        MemoryPlan::of(config, cores.cpus.len(), config.protocols(mode).udp);
+        MemoryPlan::of(config, cores.cpus.len(), config.protocols(mode));
     }
     if config.serves_tcp(mode) {
         config.tcp().warn_of_proxies();

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use aquatic_common::config::{ConnectionsConfig, LimitsConfig};
 use aquatic_runtime::memory;
-use aquatic_tracker::CoreBudget;
+use aquatic_tracker::{CoreBudget, Degradation};
 
-use crate::config::TrackerConfig;
+use crate::config::{Protocols, TrackerConfig};
 
 const MIB: u64 = 1 << 20;
 
@@ -28,6 +28,10 @@ const CONNECTIONS_SHARE: u64 = 25;
 
 /// What the allocator takes for a hundred bytes of torrents and peers.
 const STORE_OVERHEAD: u64 = 130;
+
+/// Bytes of a peer over IPv4 and its share of a torrent, where torrents have 2.5 peers on average and most of
+/// them one; see docs/benchmarks.md.
+const PEER: u64 = 27;
 
 /// The least that is left for torrents and peers of a core, whatever the budget.
 const LEAST_STORE: u64 = 2 * MIB;
@@ -68,7 +72,7 @@ impl MemoryPlan {
 
     /// The plan for a configuration, if it bounds memory and this machine's memory is known. Written to the
     /// log.
-    pub(crate) fn of(config: &TrackerConfig, cores: usize, udp: bool) -> Option<Self> {
+    pub(crate) fn of(config: &TrackerConfig, cores: usize, protocols: Protocols) -> Option<Self> {
         let limit = config.limits.max_memory;
         let Some(available) = memory::available() else {
             if limit.of(0).is_some() {
@@ -79,7 +83,7 @@ impl MemoryPlan {
             }
             return None;
         };
-        let plan = Self::divide(config, cores, udp, available)?;
+        let plan = Self::divide(config, cores, protocols.udp, available)?;
         let total = plan.total;
         if total > available {
             log::warn!(
@@ -89,7 +93,7 @@ impl MemoryPlan {
                 available / MIB
             );
         }
-        plan.announce(config.connections.max_connections, cores);
+        plan.announce(config.connections.max_connections, cores, protocols);
         Some(plan)
     }
 
@@ -113,9 +117,19 @@ impl MemoryPlan {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    fn announce(&self, wanted: usize, cores: usize) {
+    /// About how many peers over IPv4 there is room for before anything is refused.
+    fn peers(&self, cores: usize) -> u64 {
+        self.store * cores as u64 / 100 * Degradation::BEGINS / PEER
+    }
+
+    fn announce(&self, wanted: usize, cores: usize, protocols: Protocols) {
+        let peers = if protocols.udp || protocols.http {
+            format!(" ({}, if they are on IPv4)", rounded(self.peers(cores)))
+        } else {
+            String::new()
+        };
         log::info!(
-            "memory: up to {} MiB ({}), of which {} MiB for torrents and peers and {} connections",
+            "memory: up to {} MiB ({}), of which {} MiB for torrents and peers{peers} and the rest for {} connections",
             self.total / MIB,
             LimitsConfig::max_memory,
             self.store * cores as u64 / MIB,
@@ -141,9 +155,25 @@ impl MemoryPlan {
     }
 }
 
+/// An estimate of a number of peers, in words.
+fn rounded(peers: u64) -> String {
+    match peers {
+        2_000_000.. => format!("some {} million peers", peers / 1_000_000),
+        _ => format!("some {} thousand peers", peers / 1000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn peers_are_estimated() {
+        let peers = |total| rounded(MemoryPlan::new(total, 2, 4 * MIB, 1000).peers(2));
+        assert_eq!(peers(19_000 * MIB), "some 452 million peers");
+        assert_eq!(peers(512 * MIB), "some 11 million peers");
+        assert_eq!(peers(64 * MIB), "some 573 thousand peers");
+    }
 
     #[test]
     fn a_budget_is_spent_and_not_exceeded() {

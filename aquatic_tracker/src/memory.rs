@@ -135,13 +135,19 @@ pub enum Degradation {
 }
 
 /// Filling at which a step begins, in percent of the budget.
-const THRESHOLDS: [(u64, Degradation); 3] =
-    [(95, Degradation::NewPeers), (88, Degradation::OldPeers), (80, Degradation::LargeTorrents)];
+const THRESHOLDS: [(u64, Degradation); 3] = [
+    (95, Degradation::NewPeers),
+    (88, Degradation::OldPeers),
+    (Degradation::BEGINS, Degradation::LargeTorrents),
+];
 
 /// By how much the filling has to fall below the beginning of a step until it ends, in percent of the budget.
 const HYSTERESIS: u64 = 3;
 
 impl Degradation {
+    /// Filling at which the first step begins, in percent of the budget.
+    pub const BEGINS: u64 = 80;
+
     /// The step for a filling, given the present step.
     #[must_use]
     pub fn next(self, used: u64, budget: u64) -> Self {
