@@ -309,7 +309,7 @@ fn merged<T: Copy + Ord>(mut ranges: Vec<(T, T)>, touches: impl Fn(T, T) -> bool
 fn largest_at(is_v6: bool, bits: u128, last: u128) -> Prefix {
     let width: u8 = if is_v6 { 128 } else { 32 };
     // 2^128 addresses are one too many for their number.
-    let fits = |host: u32| 1_u128.checked_shl(host).map_or(last, |size| bits | (size - 1)) <= last;
+    let fits = |host: u32| bits | 1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1) <= last;
     let largest = bits.trailing_zeros().min(u32::from(width));
     let host = (0..=largest).rev().find(|&host| fits(host)).unwrap_or(0);
     Prefix { is_v6, bits, length: width - host as u8 }
@@ -389,6 +389,10 @@ mod tests {
             "255.255.255.255/32 ::1/128 ffff::/16"
         );
         assert_eq!(prefixes(&[]), "");
+        for alone in ["0.0.0.0/32", "0.0.0.0/1", "::/128", "::/8", "::/1", "8000::/1"] {
+            assert_eq!(prefixes(&[alone]), alone);
+        }
+        assert_eq!(prefixes(&["::", "::1", "::2"]), "::/127 ::2/128");
     }
 
     #[test]

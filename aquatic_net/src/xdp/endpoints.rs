@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::frame::MAX_TAGS;
-use super::program::{ENDPOINT_KEY, NETWORK_KEY};
+use super::program::{ENDPOINT_KEY, FAMILY_BITS, FAMILY_V4, FAMILY_V6, NETWORK_KEY};
 use aquatic_common::Prefix;
 
 /// VLAN tags of a frame, from the outermost on; 0 for none.
@@ -49,10 +49,12 @@ fn octets(ip: IpAddr) -> [u8; 16] {
 /// The key of a network in the map of blocked ones.
 pub(super) fn network_key(network: Prefix) -> [u8; NETWORK_KEY] {
     let ip = network.first();
-    let mapped = if ip.is_ipv4() { 96 } else { 0 };
+    let (family, mapped) = if ip.is_ipv4() { (FAMILY_V4, 96) } else { (FAMILY_V6, 0) };
+    let bits = FAMILY_BITS + mapped + u32::from(network.length());
     let mut key = [0; NETWORK_KEY];
-    key[..4].copy_from_slice(&(mapped + u32::from(network.length())).to_ne_bytes());
-    key[4..].copy_from_slice(&octets(ip));
+    key[..4].copy_from_slice(&bits.to_ne_bytes());
+    key[4..8].copy_from_slice(&family.to_be_bytes());
+    key[8..].copy_from_slice(&octets(ip));
     key
 }
 
@@ -163,8 +165,10 @@ mod tests {
         assert_eq!(key[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255]);
         assert_eq!(key[12..], [192, 0, 2, 1, 1, 2, 0, 5, 0, 6, 0, 0]);
         let key = network_key("192.0.2.0/24".parse().unwrap());
-        assert_eq!((&key[..4], &key[16..]), (&120_u32.to_ne_bytes()[..], &[192, 0, 2, 0][..]));
+        assert_eq!((&key[..4], &key[20..]), (&152_u32.to_ne_bytes()[..], &[192, 0, 2, 0][..]));
+        assert_eq!(key[4..8], [0, 0, 0, 4]);
         let key = network_key("2001:db8::/32".parse().unwrap());
-        assert_eq!((&key[..4], &key[4..8]), (&32_u32.to_ne_bytes()[..], &[0x20, 1, 0xd, 0xb8][..]));
+        assert_eq!((&key[..4], &key[8..12]), (&64_u32.to_ne_bytes()[..], &[0x20, 1, 0xd, 0xb8][..]));
+        assert_eq!(key[4..8], [0, 0, 0, 6]);
     }
 }

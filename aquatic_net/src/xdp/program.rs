@@ -30,15 +30,23 @@ const BLOCKED_OFFSET: i16 = 8;
 /// outermost on, in the order of the network, 0 for none, and two bytes of zero.
 pub(super) const ENDPOINT_KEY: usize = 24;
 
-/// Size of a key of the map of blocked networks: the number of leading bits, and the address.
-pub(super) const NETWORK_KEY: usize = 20;
+/// Size of a key of the map of blocked networks: the number of leading bits of what follows, the family, and
+/// the address. Without the family, networks of IPv6 that include mapped IPv4 would hold for IPv4.
+pub(super) const NETWORK_KEY: usize = 24;
+/// Number of bits of a family in such a key.
+pub(super) const FAMILY_BITS: u32 = 32;
+/// The families in such a key, in the order of the network.
+pub(super) const FAMILY_V4: u32 = 4;
+/// See [`FAMILY_V4`].
+pub(super) const FAMILY_V6: u32 = 6;
 
 /// Where things are on the stack of the program.
 const ENDPOINT: i16 = -24;
 const ENDPOINT_PORT: i16 = ENDPOINT + 16;
 const ENDPOINT_TAGS: i16 = ENDPOINT + 18;
 const SOURCE: i16 = -48;
-const SOURCE_ADDRESS: i16 = SOURCE + 4;
+const SOURCE_FAMILY: i16 = SOURCE + 4;
+const SOURCE_ADDRESS: i16 = SOURCE + 8;
 const QUEUE: i16 = -56;
 
 /// Functions of the kernel.
@@ -191,6 +199,7 @@ fn check_v4(assembler: &mut Assembler, labels: &Labels) {
     assembler.jump_if(R3, If::Equal, 0, pass);
     assembler.jump_if(R3, If::Equal, 127, pass);
     assembler.jump_if(R3, If::AtLeast, 224, pass);
+    assembler.store_number(Size::Word, (FRAME, SOURCE_FAMILY), FAMILY_V4.to_be() as i32);
     for (key, address) in [(SOURCE_ADDRESS, IP + 12), (ENDPOINT, IP + 16)] {
         assembler.store_number(Size::Word, (FRAME, key), 0);
         assembler.store_number(Size::Word, (FRAME, key + 4), 0);
@@ -228,6 +237,7 @@ fn check_v6(assembler: &mut Assembler, labels: &Labels) {
     assembler.jump_if(R4, If::Equal, network_order(0xfe80), pass);
     assembler.and(R3, network_order(0xff00));
     assembler.jump_if(R3, If::Equal, network_order(0xff00), pass);
+    assembler.store_number(Size::Word, (FRAME, SOURCE_FAMILY), FAMILY_V6.to_be() as i32);
     for (key, address) in [(SOURCE_ADDRESS, IP + 8), (ENDPOINT, IP + 24)] {
         for word in (0..16).step_by(4) {
             assembler.load(Size::Word, R3, (DATA, address + word));
@@ -262,7 +272,7 @@ fn look_up(assembler: &mut Assembler, labels: &Labels, maps: MapDescriptors, oth
     assembler.jump_if(R4, If::Equal, 0, pass);
     assembler.and(R3, SWITCH_BLOCKS as i32);
     assembler.jump_if(R3, If::Equal, 0, redirect);
-    assembler.store_number(Size::Word, (FRAME, SOURCE), 128);
+    assembler.store_number(Size::Word, (FRAME, SOURCE), FAMILY_BITS as i32 + 128);
     find(assembler, maps.blocked, SOURCE);
     assembler.jump_if(R0, If::Equal, 0, redirect);
     assembler.set(R1, 1);

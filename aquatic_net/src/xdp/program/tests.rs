@@ -217,6 +217,10 @@ fn blocked_sources_are_dropped_and_counted() {
     assert_eq!(dropped(), 2);
     loaded.maps.blocked.remove(&network_key("198.51.100.0/24".parse().unwrap())).unwrap();
     assert_eq!(loaded.verdict(&v4(16)), TAKEN);
+    for network in ["::/1", "::/8", "::/80"] {
+        loaded.maps.blocked.set(&network_key(network.parse().unwrap()), &[0; 4]).unwrap();
+        assert_eq!(loaded.verdict(&v4(16)), TAKEN, "{network} has no addresses of IPv4");
+    }
 }
 
 #[test]
