@@ -80,6 +80,17 @@ impl Intervals {
         self.policy.longest().max(self.given_out.longest())
     }
 
+    /// The longest interval in seconds that a client may be waiting for; 0 if none was given out.
+    #[must_use]
+    pub fn longest_given_out(&self) -> u32 {
+        self.given_out.longest()
+    }
+
+    /// Takes in that a client may be waiting for an interval of so many seconds that a predecessor gave out.
+    pub fn note_given_out(&mut self, interval: u32) {
+        self.given_out.note(interval);
+    }
+
     /// Age in seconds up to which peers have to be remembered: the configured one, or longer if longer
     /// intervals were given out. To be asked about now and then.
     pub fn peer_age(&mut self, now: Seconds, configured: u32) -> u32 {

@@ -121,6 +121,18 @@ impl LocalTracker {
         if let Some((busy, seconds)) = meter.measure(self.core.tick()) {
             state.add_load(busy, seconds);
         }
+        self.remember_for(&mut state);
+    }
+
+    /// Takes in that a client may be waiting for an interval of so many seconds that a predecessor gave out:
+    /// its peers are to be kept for that long.
+    pub(crate) fn note_given_out(&self, interval: u32) {
+        let mut state = self.state();
+        state.note_given_out(interval);
+        self.remember_for(&mut state);
+    }
+
+    fn remember_for(&self, state: &mut Tracker) {
         self.max_peer_age.set(state.peer_age(self.core.now(), self.configured_peer_age.get()));
     }
 

@@ -499,6 +499,18 @@ impl Tracker {
         })
     }
 
+    /// The longest interval in seconds that a client of this core may be waiting for; 0 if none was given
+    /// out.
+    #[must_use]
+    pub fn longest_given_out(&self) -> u32 {
+        self.intervals.longest_given_out()
+    }
+
+    /// Takes in that a client may be waiting for an interval of so many seconds that a predecessor gave out.
+    pub fn note_given_out(&mut self, interval: u32) {
+        self.intervals.note_given_out(interval.min(MAX_PEER_AGE / 2));
+    }
+
     /// Begins to take in a snapshot, or what another node has stored.
     pub fn begin_loading(&mut self) {
         self.observing.get_or_insert_default().loading.get_or_insert_default().begin();

@@ -115,6 +115,41 @@ fn a_killed_tracker_goes_on_from_its_last_snapshot() {
     eventually(|| complete(&home), |complete| *complete == TORRENTS as usize);
 }
 
+/// Makes the snapshot one of so many seconds before.
+fn be_away(home: &Home, seconds: i64) {
+    let path = home.path("snapshot");
+    let mut bytes = fs::read(&path).unwrap();
+    let calendar = i64::from_le_bytes(bytes[40..48].try_into().unwrap());
+    bytes[16..32].fill(1);
+    bytes[40..48].copy_from_slice(&(calendar - seconds).to_le_bytes());
+    let checksum = *blake3::hash(&bytes[..48]).as_bytes();
+    bytes[48..80].copy_from_slice(&checksum);
+    fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn peers_that_were_asked_to_wait_for_long_are_kept_for_long() {
+    let intervals = [
+        "protocol.peer_announce_interval=60",
+        "protocol.max_announce_interval=3600",
+        "cleaning.max_peer_age=120",
+        "cleaning.interval=1",
+    ];
+    let stretched = [&intervals[..], &["protocol.max_interval_swarm_size=1"]].concat();
+    for (settings, expected) in [(&intervals[..], 0), (&stretched, TORRENTS as usize)] {
+        let mut home = Home::new();
+        let tracker = home.start(settings);
+        fill(&home);
+        stop(tracker);
+        be_away(&home, 1000);
+        let (tracker, line) = start_and_load(&mut home, settings);
+        assert!(line.contains(&format!("{} peers stored", 2 * expected)), "{line}");
+        thread::sleep(Duration::from_secs(3));
+        assert_eq!(complete(&home), expected);
+        stop(tracker);
+    }
+}
+
 #[test]
 fn limits_and_ages_apply_to_what_is_loaded() {
     let mut home = Home::new();
@@ -125,15 +160,7 @@ fn limits_and_ages_apply_to_what_is_loaded() {
     assert!(line.contains("200 peers stored") && line.contains("400 exceeded limits"), "{line}");
     tracker.signal("KILL");
     tracker.end();
-    // As if the tracker had been away for two hours.
-    let path = home.path("snapshot");
-    let mut bytes = fs::read(&path).unwrap();
-    let calendar = i64::from_le_bytes(bytes[40..48].try_into().unwrap());
-    bytes[16..32].fill(1);
-    bytes[40..48].copy_from_slice(&(calendar - 7200).to_le_bytes());
-    let checksum = *blake3::hash(&bytes[..48]).as_bytes();
-    bytes[48..80].copy_from_slice(&checksum);
-    fs::write(&path, bytes).unwrap();
+    be_away(&home, 7200);
     let (_tracker, line) = start_and_load(&mut home, &[]);
     assert!(line.contains("0 peers stored") && line.contains("600 were too old"), "{line}");
 }

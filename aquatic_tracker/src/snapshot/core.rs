@@ -44,6 +44,9 @@ const MAX_BACKOFF: Duration = Duration::from_millis(10);
 /// What the side thread asks of a core.
 #[derive(Debug)]
 pub(super) enum Command {
+    /// Responds with the longest interval in seconds that a client may be waiting for; 0 if none was given
+    /// out.
+    LongestInterval(Sender<u32>),
     /// Hand out the content.
     Save(Save),
     /// Take in torrents, which follow. The clock showed this when the snapshot was made; it may be before the
@@ -52,6 +55,8 @@ pub(super) enum Command {
         /// Seconds since the epoch.
         snapshot: i64,
     },
+    /// Clients may be waiting for an interval of so many seconds that the predecessor gave out.
+    GivenOut(u32),
     /// Take in these torrents.
     Load(Batch),
     /// All have been sent. Responds with what became of them.
@@ -168,6 +173,11 @@ impl CoreSnapshots {
                 let queue = Rc::clone(&loading);
                 core_of_tasks.spawn(async move { run_load(&core, &tracker, snapshot, &queue).await });
             }
+            Command::LongestInterval(sender) => {
+                // Without a receiver nobody waits for it any more.
+                let _ = sender.send(tracker.state().longest_given_out());
+            }
+            Command::GivenOut(interval) => tracker.note_given_out(interval),
             Command::Load(batch) => loading.borrow_mut().push_back(Queued::Batch(batch)),
             Command::EndLoading(sender) => loading.borrow_mut().push_back(Queued::End(sender)),
             Command::Settle(sender) => loading.borrow_mut().push_back(Queued::Settle(sender)),
@@ -307,7 +317,7 @@ async fn run_load(core: &Rc<Core>, tracker: &LocalTracker, snapshot: i64, queue:
                     load_batch(core, tracker, (snapshot, family), &batch.content, &mut loaded).await;
                 }
                 Kind::Announces(family) => apply_batch(core, tracker, family, &batch.content).await,
-                Kind::End | Kind::Passed | Kind::Mark | Kind::Unknown(_) => {}
+                Kind::End | Kind::Passed | Kind::Mark | Kind::Interval | Kind::Unknown(_) => {}
             },
             Some(Queued::End(sender)) => {
                 tracker.state().end_loading();

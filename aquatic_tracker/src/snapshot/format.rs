@@ -9,7 +9,8 @@
 //!           8  and seconds since 1970
 //!          32  BLAKE3 of all before
 //! section   4  kind: 1 torrents with IPv4 peers, 2 torrents with IPv6 peers, 3 end;
-//!              in a stream to a successor also 4 and 5 announces by family, 6 all torrents were there, 7 mark
+//!              8 interval; in a stream to a successor also 4 and 5 announces by family, 6 all torrents were
+//!              there, 7 mark
 //!           4  length of the content
 //!           8  number of the section, from 0
 //!          32  BLAKE3 of the 16 bytes before and the content
@@ -22,6 +23,7 @@
 //!           2  port
 //!           3  seconds from its last announce to the moment of the snapshot
 //!           1  flags: 1 seeder, 2 completion counted, 4 heard by another node; readers ignore others
+//! interval  4  longest interval in seconds that a client may be waiting for
 //! end       8  number of torrents, or parts of them
 //!           8  number of peers
 //! ```
@@ -141,6 +143,8 @@ pub enum Kind {
     Passed,
     /// All that had been applied has been written.
     Mark,
+    /// The longest interval that a client may be waiting for.
+    Interval,
     /// A kind of a later version.
     Unknown(u32),
 }
@@ -155,6 +159,7 @@ impl Kind {
             Self::Announces(Family::V6) => 5,
             Self::Passed => 6,
             Self::Mark => 7,
+            Self::Interval => 8,
             Self::Unknown(number) => number,
         }
     }
@@ -168,6 +173,7 @@ impl Kind {
             5 => Self::Announces(Family::V6),
             6 => Self::Passed,
             7 => Self::Mark,
+            8 => Self::Interval,
             number => Self::Unknown(number),
         }
     }

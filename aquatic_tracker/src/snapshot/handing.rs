@@ -16,7 +16,7 @@ use aquatic_runtime::handover::{StateReceived, StateReceiver, StateRequest, Stat
 use super::core::{Command, FromCore, Order};
 use super::format::{Header, Kind, Torrent};
 use super::records::record_length;
-use super::stream::{CHUNK_LENGTH, Damage, ReadError, Reader, Writer};
+use super::stream::{CHUNK_LENGTH, Damage, ReadError, Reader, Writer, interval_of};
 use super::thread::{Lane, LoadError, MAX_CHUNKS_PER_CORE, READ_BUFFER, SnapshotThread};
 
 /// Longest wait before the requests of the hand-over are looked at.
@@ -58,6 +58,7 @@ impl SnapshotThread {
         let since_epoch = self.now();
         let header = Header { epoch: self.epoch_id, since_epoch, calendar: calendar_seconds() };
         let mut writer = Writer::begin(&to.stream, &header)?;
+        writer.write_interval(self.longest_interval(false)?)?;
         let (chunks, received) = sync_channel(MAX_CHUNKS_PER_CORE * self.cores.len());
         let at = Seconds(u32::try_from(since_epoch).unwrap_or(u32::MAX));
         let order = Order { at, chunks, cancelled: Arc::clone(cancelled) };
@@ -164,13 +165,16 @@ impl SnapshotThread {
         while let Some((kind, content)) = reader.next_part() {
             match kind {
                 Kind::Torrents(_) | Kind::Announces(_) => self.give(lanes, kind, content)?,
+                Kind::Interval => self.note_given_out(lanes, content)?,
                 Kind::Passed => {
                     let loaded = self.settle(lanes, Command::EndLoading)?;
                     log::info!(
-                        "state of the predecessor received in {:.1?}: {} peers stored, {} had announced meanwhile",
+                        "state of the predecessor received in {:.1?}: {} peers stored, {} had announced meanwhile, {} were \
+                         too old",
                         self.epoch.elapsed().saturating_sub(begin),
                         loaded.restored.added,
-                        loaded.restored.known
+                        loaded.restored.known,
+                        loaded.too_old
                     );
                     *is_loaded = true;
                     let _ = reports.send(StateReceived::Loaded);
@@ -189,8 +193,14 @@ impl SnapshotThread {
         Ok(())
     }
 
+    /// Tells all cores what interval clients may be waiting for.
+    pub(super) fn note_given_out(&self, lanes: &[Lane<'_>], content: &[u8]) -> Result<(), LoadError> {
+        let Some(interval) = interval_of(content) else { return Ok(()) };
+        lanes.iter().try_for_each(|lane| self.send(lane, Command::GivenOut(interval)))
+    }
+
     /// Sorts the content of a section by owner.
-    fn give(&self, lanes: &mut [Lane<'_>], kind: Kind, content: &[u8]) -> Result<(), LoadError> {
+    pub(super) fn give(&self, lanes: &mut [Lane<'_>], kind: Kind, content: &[u8]) -> Result<(), LoadError> {
         let mut rest = content;
         while let Some((owner, bytes)) = self.next_item(kind, &mut rest) {
             let Some(lane) = lanes.get_mut(owner) else { continue };
@@ -220,7 +230,7 @@ impl SnapshotThread {
                 let info_hash = aquatic_common::InfoHash(*record.first_chunk()?);
                 Some((self.steering.owner(&info_hash), record))
             }
-            Kind::End | Kind::Passed | Kind::Mark | Kind::Unknown(_) => None,
+            Kind::End | Kind::Passed | Kind::Mark | Kind::Interval | Kind::Unknown(_) => None,
         }
     }
 

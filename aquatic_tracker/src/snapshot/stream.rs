@@ -126,6 +126,15 @@ impl<W: Write> Writer<W> {
         self.section(Kind::Announces(family), records)
     }
 
+    /// Writes the longest interval in seconds that a client may be waiting for. What comes behind it is read
+    /// with that in mind.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub(super) fn write_interval(&mut self, seconds: u32) -> io::Result<()> {
+        self.section(Kind::Interval, &seconds.to_le_bytes())
+    }
+
     /// Writes a section without content.
     ///
     /// # Errors
@@ -242,7 +251,8 @@ impl<R: Read> Reader<R> {
         None
     }
 
-    /// Reads the next section that is intact, of whatever kind, and returns kind and content.
+    /// Reads the next section that is intact, of whatever kind, and returns kind and content. `None` as from
+    /// [`next_section`](Self::next_section).
     pub(super) fn next_part(&mut self) -> Option<(Kind, &[u8])> {
         let kind = self.next_kind()?;
         Some((kind, &self.content))
@@ -279,7 +289,8 @@ impl<R: Read> Reader<R> {
             Kind::Announces(family) if !self.content.len().is_multiple_of(record_length(family)) => {
                 return Err(Broken::Section);
             }
-            Kind::Announces(_) | Kind::Passed | Kind::Mark | Kind::Unknown(_) => {}
+            Kind::Interval if interval_of(&self.content).is_none() => return Err(Broken::Section),
+            Kind::Announces(_) | Kind::Passed | Kind::Mark | Kind::Interval | Kind::Unknown(_) => {}
         }
         self.damage.missing += header.number.saturating_sub(self.next);
         self.next = self.next.max(header.number).saturating_add(1);
@@ -293,6 +304,11 @@ enum Broken {
     Section,
     /// All that follows.
     Rest,
+}
+
+/// The interval that a section of this kind tells, in seconds.
+pub(super) fn interval_of(content: &[u8]) -> Option<u32> {
+    content.try_into().ok().map(u32::from_le_bytes)
 }
 
 /// Verifies that the content of a section can be read to its end.

@@ -17,8 +17,8 @@ use aquatic_runtime::state_directory::names::{SNAPSHOT, UNUSABLE_SNAPSHOT};
 use aquatic_runtime::{Engine, MailboxSender, Periodic, StateDirectory, StopHold, mailboxes};
 
 use super::core::{Batch, Command, CoreSnapshots, Loaded, Save};
-use super::format::{Header, Kind, Torrent, Totals};
-use super::stream::{CHUNK_LENGTH, Chunk, Damage, ReadError, Reader, Writer};
+use super::format::{Header, Kind, Totals};
+use super::stream::{Damage, ReadError, Reader, Writer};
 use crate::seed::TrackerSeed;
 
 /// Batches of torrents that wait for one core: 1 MB.
@@ -347,6 +347,7 @@ impl SnapshotThread {
     ) -> io::Result<(Totals, u64)> {
         let header = Header { epoch: self.epoch_id, since_epoch: begin.as_secs(), calendar };
         let mut writer = Writer::begin(file, &header)?;
+        writer.write_interval(self.longest_interval(is_last)?)?;
         let (chunks, receiver) = sync_channel(MAX_CHUNKS_PER_CORE * self.cores.len());
         let at = Seconds(u32::try_from(begin.as_secs()).unwrap_or(u32::MAX));
         for (index, core) in self.cores.iter().enumerate() {
@@ -365,15 +366,25 @@ impl SnapshotThread {
         writer.finish()
     }
 
-    /// The next chunk of any core, or `None` for a core that has handed everything out.
-    fn receive(&self, chunks: &Receiver<Option<Chunk>>, is_last: bool) -> io::Result<Option<Chunk>> {
+    /// The longest interval in seconds that a client may be waiting for.
+    pub(super) fn longest_interval(&self, is_last: bool) -> io::Result<u32> {
+        let (sender, responses) = channel();
+        for (index, core) in self.cores.iter().enumerate() {
+            let refused = |_| io::Error::other(format!("core {index} does not respond"));
+            core.try_send(Command::LongestInterval(sender.clone())).map_err(refused)?;
+        }
+        self.cores.iter().try_fold(0, |longest, _| Ok(self.receive(&responses, is_last)?.max(longest)))
+    }
+
+    /// What any core sends next: a chunk, or `None` for a core that has handed everything out.
+    fn receive<T>(&self, from: &Receiver<T>, is_last: bool) -> io::Result<T> {
         let begin = self.epoch.elapsed();
         loop {
             if self.is_stopping() && !is_last {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            match chunks.recv_timeout(POLL) {
-                Ok(chunk) => return Ok(chunk),
+            match from.recv_timeout(POLL) {
+                Ok(received) => return Ok(received),
                 Err(RecvTimeoutError::Timeout)
                     if self.epoch.elapsed().saturating_sub(begin) < CORE_DEADLINE => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
@@ -461,17 +472,11 @@ impl SnapshotThread {
         for lane in lanes.iter() {
             self.send(lane, Command::BeginLoading { snapshot })?;
         }
-        while let Some((family, mut content)) = reader.next_section() {
-            while let Ok(torrent) = Torrent::take(family, &mut content) {
-                let Some(lane) = lanes.get_mut(self.steering.owner(&torrent.saved.info_hash)) else {
-                    continue;
-                };
-                let kind = Kind::Torrents(family);
-                if lane.kind != kind || lane.content.len() >= CHUNK_LENGTH {
-                    self.flush(lane)?;
-                    lane.kind = kind;
-                }
-                lane.content.extend_from_slice(torrent.bytes);
+        while let Some((kind, content)) = reader.next_part() {
+            match kind {
+                Kind::Torrents(_) => self.give(lanes, kind, content)?,
+                Kind::Interval => self.note_given_out(lanes, content)?,
+                Kind::Announces(_) | Kind::Passed | Kind::Mark | Kind::End | Kind::Unknown(_) => {}
             }
         }
         let (sender, responses) = channel();
