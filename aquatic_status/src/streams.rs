@@ -93,10 +93,13 @@ impl Drop for Subscription {
     }
 }
 
+/// A viewer that waits for the next event, and whether it is still to be told of one.
+type Waiting = (Waker, Rc<Cell<bool>>);
+
 /// Viewers of a core that wait for the next event.
 #[derive(Default)]
 struct Viewers {
-    waiting: RefCell<Vec<Waker>>,
+    waiting: RefCell<Vec<Waiting>>,
     /// Those that are to be woken.
     due: RefCell<Vec<Waker>>,
     pacer: Cell<Option<Waker>>,
@@ -105,7 +108,13 @@ struct Viewers {
 impl Viewers {
     /// There is a new event.
     fn notify(&self) {
-        self.due.borrow_mut().append(&mut self.waiting.borrow_mut());
+        let mut due = self.due.borrow_mut();
+        for (waker, waits) in self.waiting.borrow_mut().drain(..) {
+            // It may wait for the next one before it is woken for this one.
+            waits.set(false);
+            due.push(waker);
+        }
+        drop(due);
         if let Some(pacer) = self.pacer.take() {
             pacer.wake();
         }
@@ -145,8 +154,8 @@ async fn pace(core: Rc<Core>, viewers: Rc<Viewers>) {
 struct CoreStream {
     subscription: Subscription,
     viewers: Rc<Viewers>,
-    /// The event after which the viewer was put among those that wait.
-    waits_after: Option<u64>,
+    /// Whether the viewer is among those that wait.
+    waits: Rc<Cell<bool>>,
 }
 
 impl Events for CoreStream {
@@ -155,13 +164,18 @@ impl Events for CoreStream {
             Next::Event(bytes) => Poll::Ready(Some(bytes)),
             Next::End => Poll::Ready(None),
             Next::Wait => {
-                // Once for each event, however often the task is polled.
-                if self.waits_after.replace(self.subscription.last) != Some(self.subscription.last) {
-                    self.viewers.waiting.borrow_mut().push(context.waker().clone());
+                // Once, however often the task is polled.
+                if !self.waits.replace(true) {
+                    let waiting = (context.waker().clone(), Rc::clone(&self.waits));
+                    self.viewers.waiting.borrow_mut().push(waiting);
                 }
                 Poll::Pending
             }
         }
+    }
+
+    fn not_received(&mut self) {
+        self.subscription.shared.streams_slow.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -199,7 +213,7 @@ impl Pages for CorePages {
             Answer::Unchanged { .. } => Body::Empty,
             Answer::Stream(subscription) => {
                 let viewers = Rc::clone(&self.viewers);
-                Body::Events(Box::new(CoreStream { subscription, viewers, waits_after: None }))
+                Body::Events(Box::new(CoreStream { subscription, viewers, waits: Rc::default() }))
             }
         };
         Some(PageReply { written, body, after: AfterReply::of(framing) })
@@ -250,6 +264,9 @@ fn send_new(stream: &mut impl Write, subscription: &mut Subscription) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
     use super::*;
     use crate::documents::{Event, KEPT_EVENTS, Published};
 
@@ -307,6 +324,45 @@ mod tests {
         assert_eq!(shared.streams.load(Ordering::Relaxed), 0);
     }
 
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn viewers_are_woken_for_each_event_also_after_a_late_notice() {
+        let shared = Shared::new(1);
+        publish(&shared, [1]);
+        let viewers = Rc::<Viewers>::default();
+        let subscription = Subscription::new(&shared, View::Public, 0).unwrap();
+        let mut stream = CoreStream { subscription, viewers: Rc::clone(&viewers), waits: Rc::default() };
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut poll = || stream.poll_next(&mut Context::from_waker(&waker)).is_ready();
+        assert!(poll() && !poll() && !poll(), "the event that was there");
+        for (event, wakes) in [(None, 1), (None, 2), (Some(2), 3), (Some(3), 4)] {
+            publish(&shared, event);
+            viewers.notify();
+            assert!(!viewers.wake_some());
+            assert_eq!(woken.0.load(Ordering::Relaxed), wakes);
+            assert_eq!(poll(), event.is_some());
+            assert!(!poll() && !poll());
+        }
+        publish(&shared, [4]);
+        viewers.notify();
+        assert!(poll() && !poll(), "before it is woken");
+        assert!(!viewers.wake_some() && !poll());
+        publish(&shared, [5]);
+        viewers.notify();
+        assert!(!viewers.wake_some());
+        assert_eq!(woken.0.load(Ordering::Relaxed), 6);
+    }
+
     /// A socket with room for some bytes.
     struct Room(usize);
 
@@ -337,7 +393,8 @@ mod tests {
     fn viewers_are_woken_a_few_at_a_time() {
         let viewers = Viewers::default();
         let waker = Waker::noop();
-        viewers.waiting.borrow_mut().extend(std::iter::repeat_n(waker.clone(), 2 * WAKES_PER_YIELD + 1));
+        let viewer = (waker.clone(), Rc::default());
+        viewers.waiting.borrow_mut().extend(std::iter::repeat_n(viewer, 2 * WAKES_PER_YIELD + 1));
         assert!(viewers.poll_due(&Context::from_waker(waker)).is_pending());
         viewers.notify();
         assert!(viewers.poll_due(&Context::from_waker(waker)).is_ready());

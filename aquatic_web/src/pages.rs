@@ -47,6 +47,9 @@ impl fmt::Debug for Body {
 pub trait Events {
     /// The bytes to be sent next; `None` at the end of the stream.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Arc<[u8]>>>;
+
+    /// The client has not taken the last bytes in time, and the stream ends.
+    fn not_received(&mut self);
 }
 
 /// A reply: its head has been written.

@@ -357,17 +357,30 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
         }
     }
 
-    /// Sends events until the stream ends or the process stops. The client has the time of a reply to take
-    /// each; in between, the connection is idle. That the client has gone shows when the next is sent.
+    /// Sends events until the stream ends, the client has gone, or the process stops. The client has the time
+    /// of a reply to take each; in between, the connection is idle.
     async fn send_events(&mut self, mut events: Box<dyn Events>) -> io::Result<()> {
+        let mut ignored = 0;
         loop {
-            let Some(bytes) = poll_fn(|context| events.poll_next(context)).await else { return Ok(()) };
+            self.enter(Phase::Idle);
+            let next = poll_fn(|context| {
+                if let Poll::Ready(next) = events.poll_next(context) {
+                    return Poll::Ready(Ok(next));
+                }
+                // For the end of the client, and of the time that the connection may be idle.
+                let gone = ready!(poll_gone(&mut self.connection, context, &mut ignored));
+                Poll::Ready(gone.map(|()| None))
+            });
+            let Some(bytes) = next.await? else { return Ok(()) };
             if self.connection.is_stopping() {
                 return Ok(());
             }
             self.enter(Phase::Answer);
-            self.send_all(&bytes).await?;
-            self.enter(Phase::Idle);
+            let sent = self.send_all(&bytes).await;
+            if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::TimedOut) {
+                events.not_received();
+            }
+            sent?;
         }
     }
 
@@ -384,6 +397,25 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
         })
         .await
     }
+}
+
+/// Bytes that are ignored of a client that is sent events.
+const MAX_IGNORED: usize = 4096;
+
+/// Waits until a client has gone, or has sent more than is ignored.
+fn poll_gone<C: Transport>(
+    connection: &mut C,
+    context: &mut Context<'_>,
+    ignored: &mut usize,
+) -> Poll<io::Result<()>> {
+    let mut scratch = [0; 256];
+    while *ignored <= MAX_IGNORED {
+        match ready!(Pin::new(&mut *connection).poll_read(context, &mut scratch))? {
+            0 => break,
+            received => *ignored += received,
+        }
+    }
+    Poll::Ready(Ok(()))
 }
 
 /// Refusal of a request with many empty lines in front of it that come one by one.

@@ -266,6 +266,8 @@ impl Events for FakeEvents {
         let event = self.0.events.borrow_mut().pop_front();
         event.map_or(Poll::Pending, |event| Poll::Ready((!event.is_empty()).then_some(event)))
     }
+
+    fn not_received(&mut self) {}
 }
 
 impl Drop for FakeEvents {

@@ -398,6 +398,22 @@ fn events_are_sent_until_either_end_has_enough() {
 }
 
 #[test]
+fn a_client_that_has_gone_or_talks_is_sent_no_more_events() {
+    let nothing = Read::Bytes(vec![b'x'; 4096]);
+    let (mut served, ended) = serve([bytes(get("/events")), Read::Pause, nothing]);
+    assert!(!ended, "it may say something");
+    served.log.events.borrow_mut().push_back(b"one".as_slice().into());
+    assert!(!served.run() && served.sent() == "head\r\n\r\none");
+    served.wire().reads.push_back(bytes("x"));
+    assert!(served.run());
+    for end in [Read::End, Read::Fail] {
+        let (served, ended) = serve([bytes(get("/events")), Read::Pause, end]);
+        assert!(ended && served.sent() == "head\r\n\r\n");
+        assert_eq!(served.log.given_up.get(), 1);
+    }
+}
+
+#[test]
 fn pages_are_served_where_there_are_only_sockets() {
     let mut served = Served::new(Sites::OnlySockets, [bytes(get("/page") + &get("/else"))]);
     assert!(served.run());
