@@ -642,7 +642,7 @@ pub const CONNECTIONS_ENDED: Metric =
 pub const THROTTLED: Metric = metric(
     "aquatic_connections_throttled",
     Kind::Loss,
-    "Times a connection was paused for up to a second because it sent messages above its message rate",
+    "Seconds for which connections were not read from because they had sent messages above their message rate",
 )
 .labelled(&["protocol"]);
 /// Announces with a peer id that another connection has, by protocol.

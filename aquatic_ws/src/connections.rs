@@ -418,6 +418,8 @@ impl Connections {
         connection.tokens -= i64::from(is_limited);
         if completes_message {
             connection.frames_without_message = 0;
+            // What follows in the same read is another message.
+            connection.partial_message_since = None;
         } else if connection.frames_without_message < MAX_FRAMES_PER_MESSAGE {
             connection.frames_without_message += 1;
         } else {
@@ -497,7 +499,7 @@ impl Connections {
     }
 
     /// Ends connections that exceed a time limit, sends pings and refills the rate limits. To be called once
-    /// a second. Returns the number of connections that reached the rate limit since the last call.
+    /// a second. Returns the number of connections that were above the rate limit since the last call.
     pub(crate) fn tick(&mut self) -> u64 {
         self.now += 1;
         let (now, limits) = (self.now, self.limits);
@@ -509,11 +511,14 @@ impl Connections {
             if connection.end.is_some() {
                 continue;
             }
+            let may_read = connection.may_read();
+            if !may_read {
+                connection.wait_unread(now);
+            }
             connection.end = connection.timed_out(now, &limits);
             if now - connection.blocked_since > RELEASE_AFTER {
                 connection.send_queue.release();
             }
-            let may_read = connection.may_read();
             throttled += u64::from(connection.tokens <= 0 || connection.is_paused);
             connection.is_paused = false;
             // Responses may have been lost because a queue was full.
@@ -537,6 +542,15 @@ impl Connections {
 }
 
 impl Connection {
+    /// Lets a second pass in which the connection was not read from: what the client has sent meanwhile is
+    /// not late.
+    fn wait_unread(&mut self, now: Tick) {
+        let later = |since: Tick| (since + 1).min(now);
+        self.last_received = later(self.last_received);
+        self.probe_sent = self.probe_sent.map(later);
+        self.partial_message_since = self.partial_message_since.map(later);
+    }
+
     /// Returns the reason to end the connection if it exceeds a time limit.
     fn timed_out(&self, now: Tick, limits: &ConnectionLimits) -> Option<End> {
         // The first tick may have followed immediately.

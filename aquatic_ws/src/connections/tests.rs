@@ -91,6 +91,40 @@ fn connections_that_exceed_a_time_limit_end() {
 }
 
 #[test]
+fn messages_that_follow_each_other_are_not_late() {
+    let mut connections = connections();
+    let id = connections.open(Family::V4);
+    for _ in 0..100 {
+        connections.frame_received(id, true);
+        connections.data_received(id, true);
+        tick(&mut connections, 1);
+    }
+    assert_eq!(connections.get(id).unwrap().end, None);
+    tick(&mut connections, 11);
+    assert_eq!(connections.get(id).unwrap().end, Some(End::SlowSender), "the last of them");
+}
+
+#[test]
+fn time_in_which_a_connection_is_not_read_from_is_not_the_clients() {
+    let mut connections = connections();
+    let id = connections.open(Family::V4);
+    let rate = connections.limits().rate;
+    for _ in 0..40 * rate {
+        connections.frame_received(id, true);
+    }
+    connections.data_received(id, true);
+    connections.probe(id);
+    for _ in 0..30 {
+        assert!(!connections.get(id).unwrap().may_read());
+        connections.data_sent(id, PING_LENGTH);
+        tick(&mut connections, 1);
+    }
+    assert_eq!(connections.get(id).unwrap().end, None);
+    tick(&mut connections, 30);
+    assert!(connections.get(id).unwrap().end.is_some(), "now it is read from");
+}
+
+#[test]
 fn a_full_queue_ends_the_connection_unless_relays_filled_it() {
     let mut connections = connections();
     let id = connections.open(Family::V4);
