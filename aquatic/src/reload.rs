@@ -1,17 +1,15 @@
 //! Reload of the configuration: reads it again, and applies what can change while the tracker runs.
 
 use std::fmt;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aquatic_cli_helpers::changes::{Change, adopt, changes};
 use aquatic_cli_helpers::{ConfigFlags, Loaded, load_noting, logger};
 use aquatic_common::config::LogLevel;
-use aquatic_common::files;
+use aquatic_common::files::{self, Stamp};
 use aquatic_common::settings::Scope;
 use aquatic_metrics::{Counter, names};
 use aquatic_runtime::{Engine, Periodic, ReloadTrigger};
@@ -230,27 +228,19 @@ fn verbosity(level: LogLevel) -> u8 {
     }
 }
 
-/// What distinguishes a file from its former contents; `None` if it cannot be inspected.
-type Stamp = Option<(u64, u64, i64, i64, u64)>;
-
-fn stamp(path: &Path) -> Stamp {
-    let data = fs::metadata(path).ok()?;
-    Some((data.dev(), data.ino(), data.mtime(), data.mtime_nsec(), data.len()))
-}
-
 /// Files whose changes cause a reload.
 #[derive(Debug, Default)]
 struct Watch {
     /// As they were when they were read, or first seen.
-    seen: Vec<(PathBuf, Stamp)>,
+    seen: Vec<(PathBuf, Option<Stamp>)>,
     /// As they were at the last poll, if that differed.
-    changed: Option<Vec<(PathBuf, Stamp)>>,
+    changed: Option<Vec<(PathBuf, Option<Stamp>)>>,
 }
 
 impl Watch {
     fn of(files: Vec<PathBuf>) -> Self {
         let stamped = |path: PathBuf| {
-            let stamp = stamp(&path);
+            let stamp = Stamp::of(&path);
             (path, stamp)
         };
         Self { seen: files.into_iter().map(stamped).collect(), changed: None }
@@ -281,6 +271,8 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

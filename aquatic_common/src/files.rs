@@ -2,7 +2,32 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Error, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+/// What tells that a file is another one than before, or that it may be readable now: also its owner and its
+/// permissions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    place: (u64, u64),
+    modified: (i64, i64),
+    changed: (i64, i64),
+    length: u64,
+}
+
+impl Stamp {
+    /// That of a file; `None` if it cannot be inspected.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let about = fs::metadata(path).ok()?;
+        Some(Self {
+            place: (about.dev(), about.ino()),
+            modified: (about.mtime(), about.mtime_nsec()),
+            changed: (about.ctime(), about.ctime_nsec()),
+            length: about.len(),
+        })
+    }
+}
 
 /// What is known of a regular file without opening it.
 ///
@@ -42,7 +67,33 @@ pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::thread::sleep;
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn another_content_or_mode_is_another_stamp() {
+        let path = std::env::temp_dir().join(format!("aquatic-stamp-{}", std::process::id()));
+        assert_eq!(Stamp::of(&path), None);
+        let mut stamps = Vec::new();
+        let changes: [fn(&Path) -> io::Result<()>; 3] = [
+            |path| fs::write(path, "1"),
+            |path| fs::write(path, "2"),
+            |path| fs::set_permissions(path, fs::Permissions::from_mode(0o640)),
+        ];
+        for change in changes {
+            // Times of files are those of the last tick of the kernel.
+            sleep(Duration::from_millis(20));
+            change(&path).unwrap();
+            let stamp = Stamp::of(&path).unwrap();
+            assert_eq!(Stamp::of(&path), Some(stamp));
+            assert!(!stamps.contains(&stamp));
+            stamps.push(stamp);
+        }
+        fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn what_is_no_regular_file_is_not_read() {

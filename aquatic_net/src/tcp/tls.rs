@@ -8,15 +8,13 @@
 //! for challenges answered ([`alpn_challenge`](super::alpn_challenge)).
 
 use std::fmt;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aquatic_common::config::{NetworkConfig, PrivilegesConfig};
-use aquatic_common::files;
+use aquatic_common::files::{self, Stamp};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -165,7 +163,7 @@ pub struct Tls {
     /// The files for the next reload; `None` if certificates are installed.
     files: Mutex<Option<TlsFiles>>,
     /// The files as they were before they were read for the first time.
-    first_read: [Stamp; 2],
+    first_read: Stamps,
     provider: Arc<CryptoProvider>,
     ticketer: Arc<dyn ProducesTickets>,
     current: Mutex<Loaded>,
@@ -461,28 +459,22 @@ fn explain(path: &Path, error: pem::Error, nothing: fn(PathBuf) -> TlsError) -> 
     TlsError::NotPem(path, what)
 }
 
-/// What tells that a file is another one than before. A file that cannot be looked at differs from every
-/// other.
-type Stamp = Option<(u64, u64, i64, i64, u64)>;
+/// Those of certificate and key.
+type Stamps = [Option<Stamp>; 2];
 
-fn stamp(path: &Path) -> Stamp {
-    let data = fs::metadata(path).ok()?;
-    Some((data.dev(), data.ino(), data.mtime(), data.mtime_nsec(), data.len()))
-}
-
-fn stamps_of(files: Option<&TlsFiles>) -> [Stamp; 2] {
+fn stamps_of(files: Option<&TlsFiles>) -> Stamps {
     files.map_or([None; 2], stamps)
 }
 
-fn stamps(files: &TlsFiles) -> [Stamp; 2] {
-    [stamp(&files.certificate), stamp(&files.private_key)]
+fn stamps(files: &TlsFiles) -> Stamps {
+    [Stamp::of(&files.certificate), Stamp::of(&files.private_key)]
 }
 
 /// Keeps a certificate up to date, in the main thread.
 #[derive(Debug)]
 pub struct TlsReloader {
     tls: Arc<Tls>,
-    stamps: [Stamp; 2],
+    stamps: Stamps,
     next: Duration,
     next_calendar: Duration,
     done: Counter,

@@ -1,6 +1,7 @@
 //! What is said about certificates and keys.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use rcgen::{CertifiedKey as Generated, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
 use tempfile::TempDir;
@@ -139,8 +140,11 @@ fn changed_files_are_noticed_and_bad_ones_reported_once() {
     assert_eq!(counts(51), (1, 2));
     place.write(&first.cert.pem(), &first.signing_key.serialize_pem());
     assert_eq!(counts(61), (2, 2));
+    std::thread::sleep(Duration::from_millis(20));
+    fs::set_permissions(place.files().private_key, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(counts(71), (3, 2), "it may be readable only now");
     reloader.reload();
-    assert_eq!(reloader.done.get(), 3, "a signal reads them in any case");
+    assert_eq!(reloader.done.get(), 4, "a signal reads them in any case");
 }
 
 /// The certificate that a client sees that offers these protocols and asks for a name; `None` if the
