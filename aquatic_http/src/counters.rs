@@ -198,4 +198,10 @@ impl Counters {
     pub fn refused(&self, reason: Reason) -> u64 {
         self.refused.get(reason)
     }
+
+    /// Refusals of requests of a family for a reason so far; `None` for those whose family is unknown.
+    #[must_use]
+    pub fn refused_of(&self, family: Option<Family>, reason: Reason) -> u64 {
+        self.refused.of_family(family, reason)
+    }
 }

@@ -64,8 +64,8 @@ pub struct ForwardedAnnounce {
 pub struct ForwardedScrape {
     /// Info hashes, in the order of the request.
     pub info_hashes: Vec<InfoHash>,
-    /// Family of the client.
-    pub family: Family,
+    /// Address of the client.
+    pub client: IpAddr,
     /// Framing of the reply.
     pub framing: Framing,
 }
@@ -215,16 +215,29 @@ impl Handler {
             self.note(incoming, handled.as_ref().err().copied(), tracker.requests());
         }
         handled.unwrap_or_else(|unserved| {
-            Handled::Reply(self.fail(unserved, (incoming.peer, framing), tracker, reply))
+            Handled::Reply(self.fail(unserved, (self.source(incoming), framing), tracker, reply))
         })
+    }
+
+    /// Who a request comes from, as far as that is known.
+    fn named(&self, incoming: Incoming<'_>) -> Client {
+        let headers = incoming.head.headers.iter();
+        let headers = headers.map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value));
+        self.forwarded.client(incoming.peer, headers)
+    }
+
+    /// Address of the client that a request comes from, or of the proxy that does not name it.
+    fn source(&self, incoming: Incoming<'_>) -> Option<IpAddr> {
+        match self.named(incoming) {
+            Client::Known(ip) | Client::Proxy(ip, _) | Client::Blocked(ip) => Some(ip),
+            Client::Refused(_) => incoming.peer,
+        }
     }
 
     /// Notes a request for the samples of this core.
     #[cold]
     fn note(&self, incoming: Incoming<'_>, unserved: Option<Unserved>, requests: &Requests) {
-        let headers = incoming.head.headers.iter();
-        let headers = headers.map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value));
-        let source = match self.forwarded.client(incoming.peer, headers) {
+        let source = match self.named(incoming) {
             Client::Known(ip) | Client::Proxy(ip, _) | Client::Blocked(ip) => ip,
             Client::Refused(_) => return,
         };
@@ -259,7 +272,7 @@ impl Handler {
         request: &AnnounceRequest,
         tracker: &Tracker,
     ) -> Result<Announce, Unserved> {
-        let ip = self.client(incoming.head, incoming.peer)?;
+        let ip = self.client(incoming)?;
         self.counters.request(Family::of(ip), Action::Announce);
         if let Some(peer_id) = &request.peer_id {
             self.counters.client(peer_id);
@@ -279,10 +292,8 @@ impl Handler {
     }
 
     /// Address of the client that a request comes from, if that may ask for something now.
-    fn client(&mut self, head: &Head<'_>, peer: Option<IpAddr>) -> Result<IpAddr, Unserved> {
-        let headers =
-            head.headers.iter().map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value));
-        match self.forwarded.client(peer, headers) {
+    fn client(&mut self, incoming: Incoming<'_>) -> Result<IpAddr, Unserved> {
+        match self.named(incoming) {
             Client::Known(ip) => self.check_source(ip).map(|()| ip),
             Client::Blocked(_) => Err(Unserved::Blocked),
             Client::Proxy(ip, missing) => {
@@ -314,7 +325,11 @@ impl Handler {
     pub fn admits(&mut self, incoming: Incoming<'_>) -> bool {
         let above = self.charge(incoming);
         if let Some(unserved) = above {
-            self.counters.refuse(incoming.peer.map(Family::of), unserved.reason(), unserved.is_counted());
+            self.counters.refuse(
+                self.source(incoming).map(Family::of),
+                unserved.reason(),
+                unserved.is_counted(),
+            );
         }
         above.is_none()
     }
@@ -325,9 +340,7 @@ impl Handler {
         if !self.sources.limit.is_on() {
             return None;
         }
-        let headers = incoming.head.headers.iter();
-        let headers = headers.map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value));
-        match self.forwarded.client(incoming.peer, headers) {
+        match self.named(incoming) {
             Client::Known(ip) => self.check_rate(ip).err(),
             Client::Proxy(..) | Client::Blocked(_) | Client::Refused(_) => None,
         }
@@ -433,7 +446,7 @@ impl Handler {
         tracker: &Tracker,
         reply: &mut [u8],
     ) -> Result<Handled, Unserved> {
-        let ip = self.client(incoming.head, incoming.peer)?;
+        let ip = self.client(incoming)?;
         let family = Family::of(ip);
         let framing = incoming.framing;
         self.counters.request(family, Action::Scrape);
@@ -441,7 +454,8 @@ impl Handler {
         log::trace!("http: scrape of {ip}: torrents {asked:?}");
         if !asked.iter().all(|info_hash| tracker.owns(info_hash)) {
             self.counters.forwarded.add(1);
-            return Ok(Handled::Scrape(ForwardedScrape { info_hashes: asked.to_vec(), family, framing }));
+            let info_hashes = asked.to_vec();
+            return Ok(Handled::Scrape(ForwardedScrape { info_hashes, client: ip, framing }));
         }
         self.files.clear();
         self.files.extend(
@@ -468,8 +482,8 @@ impl Handler {
                 self.encode(forwarded.announce.address.ip(), forwarded.framing, response, tracker, reply)
             }
             Err(error) => {
-                let client = (Some(forwarded.announce.address.ip()), forwarded.framing);
-                self.fail(Unserved::Route(error), client, tracker, reply)
+                let source = (Some(forwarded.announce.address.ip()), forwarded.framing);
+                self.fail(Unserved::Route(error), source, tracker, reply)
             }
         }
     }
@@ -487,9 +501,12 @@ impl Handler {
                 self.files.clear();
                 let torrents = forwarded.info_hashes.iter().zip(counts);
                 self.files.extend(torrents.map(|(&info_hash, &counts)| file(info_hash, counts)));
-                self.encode_scrape(forwarded.family, forwarded.framing, reply)
+                self.encode_scrape(Family::of(forwarded.client), forwarded.framing, reply)
             }
-            Err(error) => self.fail(Unserved::Route(error), (None, forwarded.framing), tracker, reply),
+            Err(error) => {
+                let source = (Some(forwarded.client), forwarded.framing);
+                self.fail(Unserved::Route(error), source, tracker, reply)
+            }
         }
     }
 
@@ -504,21 +521,21 @@ impl Handler {
         self.fail(Unserved::Bad(refusal), (None, framing), tracker, reply)
     }
 
-    /// Writes what a client is told whose request is not served, and returns the length. `peer` is the other
-    /// end of the connection, if it is known.
+    /// Writes what a client is told whose request is not served, and returns the length. `source` is the
+    /// client, or the proxy that does not name it, if that is known.
     fn fail(
         &self,
         unserved: Unserved,
-        (peer, framing): (Option<IpAddr>, Framing),
+        (source, framing): (Option<IpAddr>, Framing),
         tracker: &mut Tracker,
         reply: &mut [u8],
     ) -> usize {
         let reason = unserved.reason();
-        match peer {
-            Some(peer) => log::trace!("http: request from {peer} refused: {}", reason.name()),
+        match source {
+            Some(source) => log::trace!("http: request from {source} refused: {}", reason.name()),
             None => log::trace!("http: request refused: {}", reason.name()),
         }
-        self.counters.refuse(peer.map(Family::of), reason, unserved.is_counted());
+        self.counters.refuse(source.map(Family::of), reason, unserved.is_counted());
         // Some clients wait as long as the interval says after a failure, too; others look for "retry in".
         let encode = |reason: &str, seconds: u32, reply: &mut [u8]| {
             let retry = Some(Retry::Minutes(seconds.div_ceil(60)));

@@ -332,6 +332,26 @@ fn from_client(client: &str) -> String {
 }
 
 #[test]
+fn refusals_are_of_the_family_of_the_client_and_not_of_its_proxy() {
+    let mut rig = limited(1.0, false);
+    rig.peer = Some("10.0.0.1".parse().unwrap());
+    let request = from_client("2620:0:2d0:200::7");
+    for _ in 0..9 {
+        assert!(matches!(rig.handle(&request), Handled::Reply(_)));
+    }
+    let counters = rig.handler.counters();
+    let requests = |family| counters.requests(family, Action::Announce);
+    let refused = |family| counters.refused_of(Some(family), Reason::RateLimit);
+    let responses = counters.responses(Family::V6, Action::Announce);
+    assert!(responses > 0 && refused(Family::V6) > 0);
+    // Requests above their rate are not looked at, so that their kind is unknown.
+    assert_eq!((requests(Family::V6), responses + refused(Family::V6)), (responses, 9));
+    assert_eq!((requests(Family::V4), refused(Family::V4)), (0, 0));
+    rig.peer = None;
+    assert!(matches!(rig.handle(&request), Handled::Reply(_)));
+}
+
+#[test]
 fn sources_above_their_rate_are_told_when_to_come_back() {
     let mut rig = limited(3.0, false);
     // One more than the burst fits.

@@ -235,6 +235,12 @@ impl RefusalCounters {
     pub fn get(&self, reason: Reason) -> u64 {
         self.refused.iter().map(|counters| counters.get(reason)).sum()
     }
+
+    /// Requests of a family refused for a reason so far; `None` for those whose family is unknown.
+    #[must_use]
+    pub fn of_family(&self, family: Option<Family>, reason: Reason) -> u64 {
+        self.refused.get(index_of(family)).map_or(0, |counters| counters.get(reason))
+    }
 }
 
 /// Value of the label `action` for requests that are refused or dropped before their kind is known.

@@ -165,8 +165,13 @@ impl Preamble {
         on_bad: OnBadHeader,
     ) -> Option<Peer> {
         let deadlines = Rc::clone(stream.deadline().deadlines());
-        let take = |socket: &Socket| take_header(socket, &mut deadlines.scratch.borrow_mut());
-        let header = poll_fn(|context| stream.poll(Direction::Read, context, take)).await;
+        let header = {
+            let stream = &*stream;
+            let take = |socket: &Socket| {
+                take_header(socket, &mut deadlines.scratch.borrow_mut(), stream.has_ended())
+            };
+            poll_fn(|context| stream.poll(Direction::Read, context, take)).await
+        };
         let refuse = |why| deadlines.counters.refuse(why);
         match (header, on_bad) {
             (Ok(Header::Complete { source: Source::Client(client), .. }), _)
@@ -188,7 +193,10 @@ impl Preamble {
                 deadlines.counters.proxy_unused.add(1);
                 return Some(peer);
             }
-            (Ok(Header::Absent | Header::NeedMore) | Err(_), _) => refuse(Refused::ProxyMissing),
+            (Ok(Header::Absent | Header::NeedMore), _) => refuse(Refused::ProxyMissing),
+            // That has been counted.
+            (Err(error), _) if error.kind() == io::ErrorKind::TimedOut => {}
+            (Err(_), _) => refuse(Refused::ProxyMissing),
             // Nobody knows where the client's bytes begin.
             (Ok(Header::Malformed), _) => refuse(Refused::ProxyMalformed),
             (Ok(Header::Complete { .. }), OnBadHeader::Refuse) => refuse(Refused::ProxyUnusable),
@@ -211,13 +219,13 @@ async fn begins_with_tls(stream: &Stream) -> io::Result<bool> {
     poll_fn(peek).await
 }
 
-/// Takes a complete header out of the socket's buffer. While there is but a part of it, that counts as
-/// nothing: the next bytes wake the task.
-fn take_header(socket: &Socket, bytes: &mut [u8]) -> io::Result<Header> {
+/// Takes a complete header out of the socket's buffer. While there is but a part of it, and the proxy has not
+/// ended, that counts as nothing: the next bytes wake the task.
+fn take_header(socket: &Socket, bytes: &mut [u8], has_ended: bool) -> io::Result<Header> {
     let (len, _) = rustix::net::recv(socket, &mut *bytes, RecvFlags::PEEK)?;
     let header = parse(&bytes[..len]);
     match header {
-        Header::NeedMore if len > 0 => return Err(io::ErrorKind::WouldBlock.into()),
+        Header::NeedMore if len > 0 && !has_ended => return Err(io::ErrorKind::WouldBlock.into()),
         Header::Complete { len, .. } => {
             rustix::net::recv(socket, &mut bytes[..len], RecvFlags::empty())?;
         }

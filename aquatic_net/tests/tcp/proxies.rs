@@ -1,6 +1,7 @@
 //! The PROXY protocol.
 
 use std::io::Write;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -98,7 +99,14 @@ fn a_missing_header_is_refused_or_made_up_for() {
     assert_eq!(server.refused("proxy_header_missing"), 1);
     let mut silent = server.connect();
     assert!(time_to_end(&mut silent) > Duration::from_millis(1400));
-    assert_eq!(server.timeouts("handshake"), 1);
+    assert_eq!((server.timeouts("handshake"), server.refused("proxy_header_missing")), (1, 1));
+    for part in [&V1[..8], &V2[..17]] {
+        let mut ended = server.connect();
+        ended.write_all(part).unwrap();
+        ended.shutdown(Shutdown::Write).unwrap();
+        assert!(time_to_end(&mut ended) < Duration::from_millis(700), "nothing more can come");
+    }
+    assert_eq!((server.timeouts("handshake"), server.refused("proxy_header_missing")), (1, 3));
     server.stop();
 
     let server = Server::start(&[TRUSTED, USE]);
