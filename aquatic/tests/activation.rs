@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::fs;
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -16,7 +17,8 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::Command;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use support::{REPLY, Tracker, service};
+use socket2::SockRef;
+use support::{REPLY, Tracker, eventually, metric, service};
 
 /// A connect request (BEP 15).
 const CONNECT: [u8; 16] = [0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 1, 2, 3, 4];
@@ -67,6 +69,51 @@ fn what_waits_in_a_passed_socket_is_answered_whatever_the_number_of_workers() {
     }
 }
 
+/// What the kernel has dropped at a socket.
+fn dropped_at(address: SocketAddr) -> f64 {
+    let sockets = fs::read_to_string("/proc/net/udp").unwrap();
+    let port = format!(":{:04X} ", address.port());
+    let lines = sockets.lines().filter(|line| line.contains(&port));
+    lines.map(|line| line.split_whitespace().last().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+#[test]
+fn drops_at_a_passed_socket_are_counted_once_and_from_the_start_on() {
+    const FLOOD: usize = 400;
+    for workers in ["workers=1", "workers=0"] {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        SockRef::from(&socket).set_recv_buffer_size(20_000).unwrap();
+        let address = socket.local_addr().unwrap();
+        let client = client(address);
+        let flood = || (0..FLOOD).for_each(|_| assert_eq!(client.send(&[0; 8]).unwrap(), 8));
+        flood();
+        let before = dropped_at(address);
+        assert!(before > 0.0);
+        let own = ["network.use_ipv6=false", "udp.socket_recv_buffer_size=0", "metrics.enable=true"];
+        let at = setting(address);
+        let settings = [&own[..], &["metrics.address=127.0.0.1:0", &at, workers]].concat();
+        let tracker = Tracker::start(1, &mut activated("udp", &socket, "udp", &settings));
+        let metrics = tracker.metrics.unwrap();
+        let counted = || metric(metrics, "aquatic_kernel_drops_total");
+        let since = || dropped_at(address) - before;
+        eventually(|| (counted(), since()), |(counted, since)| counted == since);
+        let quiet = since();
+        tracker.signal("STOP");
+        flood();
+        tracker.signal("CONT");
+        eventually(|| (counted(), since()), |(counted, since)| counted == since && *since > quiet);
+    }
+}
+
+#[test]
+fn a_passed_socket_of_both_families_is_refused() {
+    let Ok(socket) = UdpSocket::bind("[::]:0") else { return };
+    let address = format!("network.address_ipv6={}", socket.local_addr().unwrap());
+    let output = activated("udp", &socket, "udp", &["network.use_ipv4=false", &address]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("BindIPv6Only=ipv6-only"), "{text}");
+}
+
 fn ask(mut stream: impl Read + Write) -> String {
     let request = "GET /health HTTP/1.1\r\nHost: tracker\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).unwrap();
@@ -105,7 +152,7 @@ fn a_socket_for_another_address_and_other_descriptors_are_closed_and_told() {
     let own = ["network.use_ipv6=false", "network.address_ipv4=127.0.0.2:0"];
     let mut tracker = Tracker::start(1, &mut activated("udp", &socket, "udp", &own));
     tracker.wait_for_log("the configuration does not listen there");
-    let file = std::fs::File::open("/dev/null").unwrap();
+    let file = fs::File::open("/dev/null").unwrap();
     let tracker = Tracker::start(1, &mut activated("udp", &file, "null", &own));
     assert!(tracker.start_log.contains("is no listening socket"), "{}", tracker.start_log);
 }

@@ -139,13 +139,14 @@ pub const KERNEL_DROPS: Metric = metric(
     "Packets dropped by the kernel because a receive buffer was full",
 )
 .labelled(&["protocol", "family"]);
-/// Requests of the heaviest networks that the kernel dropped during an overload, by protocol and family.
+/// Requests that a socket filter of the tracker dropped, by protocol, family and reason.
 pub const KERNEL_FILTERED: Metric = metric(
     "aquatic_kernel_filtered",
     Kind::Counter,
-    "Packets of the heaviest networks dropped by the kernel during an overload",
+    "Packets dropped by the kernel for the tracker: of the heaviest networks during an overload, or all while a breaker \
+     is open",
 )
-.labelled(&["protocol", "family"]);
+.labelled(&["protocol", "family", "reason"]);
 /// Listeners that drop a part of what the heaviest networks send, or reject TLS handshakes, by protocol and
 /// family.
 pub const OVERLOADED: Metric = metric(

@@ -96,9 +96,6 @@ impl Sources {
     }
 }
 
-/// Length of a connect request (BEP 15).
-pub(crate) const CONNECT_REQUEST_LENGTH: usize = 16;
-
 const _: () = assert!(BATCH <= u64::BITS as usize, "one bit for each datagram of a batch");
 
 /// What is left to do for a packet once its batch has been admitted and routed.

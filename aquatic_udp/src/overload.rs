@@ -349,6 +349,11 @@ impl OverloadControl {
         }
     }
 
+    /// Takes the state of the receive buffer for the one before: what has been dropped so far is no overload.
+    pub(crate) fn begin_with(&mut self, queue: QueueState) {
+        self.queue = queue;
+    }
+
     /// Ends an interval. `queue` is the state of the receive buffer; it is needed unless that was empty.
     pub(crate) fn interval(
         &mut self,

@@ -28,7 +28,7 @@ use crate::fast_path::{self, CoreQueues, ServedQueues};
 use crate::forwarded::{Forwarded, ForwardedAnnounce, ForwardedScrape};
 use crate::handler::{Handler, Listener, ReplyLimits, Sources};
 use crate::overload::{Activity, Change, Event, OverloadControl};
-use crate::socket_counters::{Path, SocketCounters};
+use crate::socket_counters::{FilterReason, Path, SocketCounters};
 
 mod asking;
 mod listening;
@@ -252,6 +252,12 @@ pub(crate) struct ListenerState {
 pub(crate) const ALL: u64 = u64::MAX;
 
 impl ListenerState {
+    /// Whether all cores have this socket: what the kernel tells of it is then counted by the first one, and
+    /// no core can tell its own overload.
+    fn is_shared(&self) -> bool {
+        self.socket.get_ref().is_shared()
+    }
+
     /// Has the kernel filter nothing, for whoever uses the socket next.
     fn remove_filter(&self) {
         self.refuses_all.set(false);
@@ -295,9 +301,12 @@ impl State {
         for (index, listener) in self.listeners.iter().enumerate() {
             let family = listener.socket.get_ref().family();
             let is_open = self.breakers.is_open(Protocol::Udp, family);
-            if listener.refuses_all.replace(is_open) == is_open {
+            if listener.refuses_all.get() == is_open {
                 continue;
             }
+            // What has been dropped so far had the reason of before.
+            self.read_queue(index, listener);
+            listener.refuses_all.set(is_open);
             let mut control = listener.overload.borrow_mut();
             let change = control.stop(self.core.tick());
             self.apply_change(index, listener, &mut control, change);
@@ -312,6 +321,10 @@ impl State {
     }
 
     fn report_kernel_drops(&self) {
+        // Another process has the sockets, and counts.
+        if self.core.intake().is_closed() {
+            return;
+        }
         for (index, listener) in self.listeners.iter().enumerate() {
             self.read_queue(index, listener);
         }
@@ -323,7 +336,7 @@ impl State {
             return;
         }
         for (index, listener) in self.listeners.iter().enumerate() {
-            if !listener.waits.get() || listener.refuses_all.get() {
+            if !listener.waits.get() || listener.refuses_all.get() || listener.is_shared() {
                 continue;
             }
             let mut control = listener.overload.borrow_mut();
@@ -334,10 +347,28 @@ impl State {
         }
     }
 
+    /// Begins with a socket that another process may have had before. Returns the state of its receive
+    /// buffer.
+    fn begin_with(&self, index: usize, listener: &ListenerState) -> QueueState {
+        // Where the kernel does not tell, nothing has been dropped.
+        let queue = listener.socket.get_ref().queue().unwrap_or_default();
+        self.counters.borrow_mut().begin(index, queue);
+        listener.overload.borrow_mut().begin_with(queue);
+        queue
+    }
+
     /// Reads the state of a receive buffer and counts drops. Where the kernel does not tell, there are none.
     fn read_queue(&self, index: usize, listener: &ListenerState) -> Option<QueueState> {
         let queue = listener.socket.get_ref().queue().ok()?;
-        self.counters.borrow_mut().kernel_drops(index, queue, listener.has_filter.get());
+        if listener.is_shared() && self.core.index() != 0 {
+            return Some(queue);
+        }
+        let filter = match (listener.has_filter.get(), listener.refuses_all.get()) {
+            (false, _) => None,
+            (true, false) => Some(FilterReason::Overload),
+            (true, true) => Some(FilterReason::Breaker),
+        };
+        self.counters.borrow_mut().kernel_drops(index, queue, filter);
         Some(queue)
     }
 
@@ -347,7 +378,8 @@ impl State {
         let Some(listener) = self.listeners.get(index) else { return 0 };
         let mut control = listener.overload.borrow_mut();
         let now = self.core.time();
-        let dropped = if self.controls_overload.get() { control.choose(batch, now) } else { 0 };
+        let is_controlled = self.controls_overload.get() && !listener.is_shared();
+        let dropped = if is_controlled { control.choose(batch, now) } else { 0 };
         activity.received += batch.len() as u32;
         activity.shed += dropped.count_ones();
         if control.is_active()
@@ -355,7 +387,7 @@ impl State {
         {
             activity.observe(queue);
         }
-        if control.is_due(now, activity) && self.controls_overload.get() {
+        if control.is_due(now, activity) && is_controlled {
             let queue = if activity.was_empty && !control.is_active() {
                 None
             } else {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use aquatic_common::Family;
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Histogram, Label, names};
 use aquatic_net::udp::{QueueState, SendErrors};
+use aquatic_tracker::Reason;
 
 const PROTOCOL: Label = ("protocol", "udp");
 
@@ -16,6 +17,27 @@ pub(crate) enum Path {
     Socket,
     /// Through a queue of the network interface, by its position.
     Queue(usize),
+}
+
+/// Why a socket has a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FilterReason {
+    /// More arrives than can be served.
+    Overload,
+    /// The breaker is open.
+    Breaker,
+}
+
+impl FilterReason {
+    const ALL: [Self; 2] = [Self::Overload, Self::Breaker];
+
+    /// The name that a request dropped by the tracker for the same reason is counted by.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Overload => Reason::Overload.name(),
+            Self::Breaker => Reason::Breaker.name(),
+        }
+    }
 }
 
 impl Path {
@@ -39,8 +61,8 @@ pub(crate) struct SocketCounters {
 struct ListenerCounters {
     /// Dropped because the receive buffer was full.
     drops: Counter,
-    /// Dropped by a filter.
-    filtered: Counter,
+    /// Dropped by a filter, by reason.
+    filtered: [Counter; 2],
     overloaded: Gauge,
     /// What is overloaded, as bits.
     overloads: Cell<u64>,
@@ -56,7 +78,10 @@ impl SocketCounters {
             let labels = [PROTOCOL, ("family", family.name())];
             ListenerCounters {
                 drops: metrics.counter(&names::KERNEL_DROPS, &labels),
-                filtered: metrics.counter(&names::KERNEL_FILTERED, &labels),
+                filtered: FilterReason::ALL.map(|reason| {
+                    let [protocol, family] = labels;
+                    metrics.counter(&names::KERNEL_FILTERED, &[protocol, family, ("reason", reason.name())])
+                }),
                 overloaded: metrics.gauge(&names::OVERLOADED, &labels),
                 overloads: Cell::new(0),
                 batch_sizes: metrics.histogram(&names::BATCH_SIZE, &labels),
@@ -93,11 +118,22 @@ impl SocketCounters {
         self.durations.add_time(time, requests as u64);
     }
 
+    /// Takes what a socket has dropped so far for known: it was dropped by another process.
+    pub(crate) fn begin(&mut self, listener: usize, queue: QueueState) {
+        if let Some(counters) = self.listeners.get_mut(listener) {
+            counters.seen = queue.dropped;
+        }
+    }
+
     /// Counts what the kernel has dropped at a listener's socket since the last time. It does not tell
     /// whether the receive buffer was full: while a filter keeps it short, the filter counts as the reason.
-    pub(crate) fn kernel_drops(&mut self, listener: usize, queue: QueueState, has_filter: bool) {
+    pub(crate) fn kernel_drops(&mut self, listener: usize, queue: QueueState, filter: Option<FilterReason>) {
         let Some(counters) = self.listeners.get_mut(listener) else { return };
-        let counter = if has_filter { &counters.filtered } else { &counters.drops };
+        let counter = match filter {
+            Some(FilterReason::Overload) => &counters.filtered[0],
+            Some(FilterReason::Breaker) => &counters.filtered[1],
+            None => &counters.drops,
+        };
         counter.add(u64::from(queue.dropped.wrapping_sub(counters.seen)));
         counters.seen = queue.dropped;
     }

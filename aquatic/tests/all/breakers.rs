@@ -58,8 +58,8 @@ impl Fixture {
     /// Datagrams that were dropped because of an open breaker, by the tracker and by the kernel.
     fn dropped(&self, family: &str) -> f64 {
         let labels = format!("protocol=\"udp\",family=\"{family}\"");
-        let filtered = self.sum("aquatic_kernel_filtered_total", &labels);
-        filtered + self.sum("aquatic_dropped_total", &format!("{labels},reason=\"breaker\""))
+        let labels = format!("{labels},reason=\"breaker\"");
+        self.sum("aquatic_kernel_filtered_total", &labels) + self.sum("aquatic_dropped_total", &labels)
     }
 }
 

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aquatic_common::{Family, Prefix};
 use libc::{
-    BPF_ABS, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_LEN, BPF_MEM, BPF_RET, BPF_ST,
-    BPF_W, sock_filter,
+    BPF_ABS, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_MEM, BPF_RET, BPF_ST, BPF_W,
+    sock_filter,
 };
 
 use super::network_set::NetworkSet;
@@ -27,8 +27,11 @@ const RANDOM: u32 = (-0x1000_i32 + 56) as u32;
 pub(super) const SOURCE_V4: u32 = 12;
 pub(super) const SOURCE_V6: u32 = 8;
 
-/// Length of a connect request (BEP 15) with the header of UDP.
-const CONNECT_LENGTH: u32 = 8 + 16;
+/// Offset of the action of a request (BEP 15), with the header of UDP.
+const ACTION_OFFSET: u32 = 8 + 8;
+
+/// Action of a connect request, of whatever length.
+const CONNECT: u32 = 0;
 
 const PASS: u32 = u32::MAX;
 const DROP: u32 = 0;
@@ -88,7 +91,8 @@ impl DropFilter {
             && self.networks.iter().all(|&(_, share)| share == Share::MAX)
     }
 
-    /// The share that passes of what a source, with an address of the filter's family, sends.
+    /// The share that passes of what a source, with an address of the filter's family, sends. Of datagrams
+    /// that are too short to have an action none may pass.
     #[must_use]
     pub fn share(&self, source: IpAddr, is_connect: bool) -> Share {
         let holding = self.networks.iter().filter(|(prefix, _)| prefix.contains(source));
@@ -110,8 +114,8 @@ impl DropFilter {
             tail.extend(crowd.program(&chance(*share)));
         }
         if self.connects != Share::MAX {
-            tail.push(statement(BPF_LD | BPF_W | BPF_LEN, 0));
-            tail.push(jump(BPF_JEQ, CONNECT_LENGTH, 1, 0));
+            tail.push(statement(BPF_LD | BPF_W | BPF_ABS, ACTION_OFFSET));
+            tail.push(jump(BPF_JEQ, CONNECT, 1, 0));
             tail.push(statement(BPF_RET | BPF_K, PASS));
             tail.extend(chance(self.connects));
         } else {

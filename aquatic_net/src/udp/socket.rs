@@ -28,9 +28,16 @@ pub struct UdpSocket {
     socket: Socket,
     address: SocketAddr,
     packet_info: bool,
+    is_shared: bool,
 }
 
 impl UdpSocket {
+    /// Whether other cores have the same socket.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// The address the socket is bound to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -87,18 +94,26 @@ impl UdpSocket {
         let packet_info = set_options(&socket, address, options)?;
         socket.bind(&address.into())?;
         let bound = socket.local_addr()?.as_socket();
-        Ok(Self { socket, address: bound.unwrap_or(address), packet_info })
+        Ok(Self { socket, address: bound.unwrap_or(address), packet_info, is_shared: false })
     }
 
     /// A socket that another process has bound. A filter of that process may still be attached.
     fn adopt(fd: OwnedFd, address: SocketAddr, options: &BindOptions) -> io::Result<Self> {
         let socket = Socket::from(fd);
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
+        if address.is_ipv6() && !socket.only_v6()? {
+            // Clients over IPv4 would be counted, limited and scraped as some of IPv6. That a socket has only
+            // one family can be set before it is bound only.
+            return Err(io::Error::other(
+                "the socket that was passed for it accepts IPv4 as well; set BindIPv6Only=ipv6-only in the socket \
+                 unit, and list an address of IPv4 for IPv4",
+            ));
+        }
         // A process that may not go beyond the system's limit must not lower what another one was allowed.
         let is_enough = socket.recv_buffer_size()? / 2 >= options.receive_buffer;
         let receive_buffer = if is_enough { 0 } else { options.receive_buffer };
         let packet_info = set_options(&socket, address, &BindOptions { receive_buffer, ..*options })?;
-        Ok(Self { socket, address, packet_info })
+        Ok(Self { socket, address, packet_info, is_shared: false })
     }
 }
 
@@ -173,10 +188,15 @@ fn bind_or_adopt(
         PassedSockets::PerCore(fds) => fds.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?,
         PassedSockets::Shared(fd) => {
             log::warn!(
-                "UDP {address}: one socket was passed for {cores} workers, which share it at some cost. List its \
-                 address {cores} times in the socket unit, with ReusePort=yes, for a socket each"
+                "UDP {address}: one socket was passed for {cores} workers, which share it at some cost and without \
+                 control of overload. List its address {cores} times in the socket unit, with ReusePort=yes, for a \
+                 socket each"
             );
-            let share = |_| fd.try_clone().map_err(explain).and_then(adopt);
+            let is_shared = cores > 1;
+            let share = |_| {
+                let socket = fd.try_clone().map_err(explain).and_then(adopt)?;
+                Ok(UdpSocket { is_shared, ..socket })
+            };
             return (0..cores).map(share).collect();
         }
         PassedSockets::None => bind_new(address, options, cores)?,

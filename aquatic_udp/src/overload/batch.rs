@@ -7,7 +7,9 @@ use aquatic_common::load_table::SourceKey;
 use aquatic_net::udp::{BATCH, Datagrams};
 
 use super::OverloadControl;
-use crate::handler::CONNECT_REQUEST_LENGTH;
+
+/// Action of a connect request (BEP 15), as it is sent. Such a request may be longer than it has to be.
+const CONNECT_ACTION: [u8; 4] = [0; 4];
 
 impl OverloadControl {
     /// Datagrams of a batch that are to be dropped unread, as bits.
@@ -22,7 +24,7 @@ impl OverloadControl {
         }
         let drops = |(at, source): (usize, &Option<(IpAddr, SourceKey)>)| {
             let source = (*source)?;
-            let is_connect = batch.request(at).len() == CONNECT_REQUEST_LENGTH;
+            let is_connect = batch.request(at).get(8..12) == Some(&CONNECT_ACTION);
             self.drops(source, is_connect, now).then_some(1_u64 << at)
         };
         sources.iter().enumerate().filter_map(drops).fold(0, |dropped, bit| dropped | bit)

@@ -4,14 +4,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use aquatic_net::breaker::Protocol;
-use aquatic_net::udp::{BATCH, Batch, SendErrors};
+use aquatic_net::udp::{BATCH, Batch, QueueState, SendErrors};
 use aquatic_runtime::intake::IntakeTask;
 use aquatic_tracker::Reason;
 
 use super::{ALL, BATCHES_PER_YIELD, ListenerState, State, wait};
 use crate::forwarded::Forwarded;
 use crate::handler::Listener;
-use crate::overload::Activity;
+use crate::overload::{Activity, DATAGRAM_BYTES};
 
 /// A batch smaller than this has probably emptied the socket: to wait costs less than to ask for more, and is
 /// over at the core's next look if there is more.
@@ -21,6 +21,13 @@ const PROBABLY_ALL: usize = 4;
 /// What has come with it is received after the next wait, in a batch. A core that has other work does not
 /// sleep: then any number may be there.
 const LONE_AFTER: Duration = Duration::from_micros(15);
+
+/// Number of datagrams that are received together from a receive buffer that was full: it may have no room
+/// for a whole batch. Half of the short ones that fit, as others take more memory.
+fn all_at_once(queue: QueueState) -> usize {
+    let fit = (f64::from(queue.size) / DATAGRAM_BYTES) as usize;
+    if fit == 0 { BATCH } else { (fit / 2).clamp(1, BATCH) }
+}
 
 /// Receives, serves and sends until the executor ends.
 pub(super) async fn listen(state: &Rc<State>, index: usize) {
@@ -35,8 +42,10 @@ pub(super) async fn listen(state: &Rc<State>, index: usize) {
     intake.opened().await;
     // A process that had the socket before may have been killed. One that still serves needs its filter.
     let _none_there = socket.remove_filter();
+    let all = all_at_once(state.begin_with(index, listener));
     loop {
         if intake.is_closed() {
+            state.read_queue(index, listener);
             listener.remove_filter();
             intake.opened().await;
         }
@@ -47,7 +56,7 @@ pub(super) async fn listen(state: &Rc<State>, index: usize) {
             }
             let asked = if expects_one { 1 } else { BATCH };
             let received = if expects_one { batch.receive_one(socket) } else { batch.receive(socket) };
-            activity.was_empty |= matches!(received, Ok(received) if received < asked);
+            activity.was_empty |= matches!(received, Ok(received) if received < asked.min(all));
             match received {
                 Ok(0) => {
                     waited = true;
@@ -108,5 +117,17 @@ async fn send(state: &State, listener: &ListenerState, batch: &mut Batch) {
     }
     if errors != SendErrors::default() {
         state.counters.borrow().send_errors(&errors);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_without_room_for_a_batch_is_full_with_less() {
+        let all = |size| all_at_once(QueueState { size, ..QueueState::default() });
+        assert_eq!([all(0), all(4 << 20), all(106_496)], [BATCH; 3], "unknown, and the usual sizes");
+        assert_eq!((all(40_000), all(2304)), (26, 1));
     }
 }

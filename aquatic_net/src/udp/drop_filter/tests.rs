@@ -12,7 +12,7 @@ use super::super::sys;
 use super::*;
 
 /// Runs the operations the program is made of, as the kernel does. Returns whether the packet passes.
-fn passes(program: &[sock_filter], source: IpAddr, len: u32, random: u32) -> bool {
+fn passes(program: &[sock_filter], source: IpAddr, action: u32, random: u32) -> bool {
     let (mut a, mut x, mut memory, mut at) = (0_u32, 0_u32, [0_u32; 16], 0);
     let word = |offset: u32| match source {
         IpAddr::V4(v4) if offset == SOURCE_V4 => v4.to_bits(),
@@ -25,7 +25,7 @@ fn passes(program: &[sock_filter], source: IpAddr, len: u32, random: u32) -> boo
         at += 1;
         let mut branch = |holds: bool| at += usize::from(if holds { step.jt } else { step.jf });
         match u32::from(step.code) {
-            op if op == BPF_LD | BPF_W | BPF_LEN => a = len,
+            op if op == BPF_LD | BPF_W | BPF_ABS && step.k == ACTION_OFFSET => a = action,
             op if op == BPF_LD | BPF_W | BPF_ABS && step.k == RANDOM => a = random,
             op if op == BPF_LD | BPF_W | BPF_ABS => a = word(step.k.wrapping_sub(NETWORK_HEADER)),
             op if op == BPF_LD | BPF_MEM => a = memory[step.k as usize],
@@ -72,11 +72,11 @@ fn random_networks(rng: &mut SmallRng, family: Family) -> Vec<(Prefix, Share)> {
 }
 
 /// The share for a packet, by the definition.
-fn expected(networks: &[(Prefix, Share)], source: IpAddr, len: u32, connects: Share) -> Share {
+fn expected(networks: &[(Prefix, Share)], source: IpAddr, action: u32, connects: Share) -> Share {
     let holding = networks.iter().filter(|(prefix, _)| prefix.contains(source));
     match holding.max_by_key(|(prefix, _)| prefix.length()) {
         Some(&(_, share)) => share,
-        None if len == CONNECT_LENGTH => connects,
+        None if action == CONNECT => connects,
         None => Share::MAX,
     }
 }
@@ -88,7 +88,7 @@ fn a_filter_of_everything_lets_nothing_through() {
         let sources = ["0.0.0.0", "192.0.2.1", "::", "2001:db8::1", last].map(|ip| ip.parse().unwrap());
         for source in sources.into_iter().filter(|&source| Family::of(source) == family) {
             for random in [0, 1, u32::MAX] {
-                assert!(!passes(&program, source, 106, random), "{source}");
+                assert!(!passes(&program, source, 1, random), "{source}");
             }
         }
         assert!(DropFilter::nothing(family).is_open());
@@ -112,11 +112,11 @@ fn program_agrees_with_the_definition() {
                 Some(prefix) if rng.random() => edge(prefix, rng.random_range(0..4)),
                 Some(_) | None => random_ip(&mut rng, family),
             };
-            let len = [CONNECT_LENGTH, 106][rng.random_range(0..2)];
-            let share = expected(&networks, source, len, connects);
-            assert_eq!(filter.share(source, len == CONNECT_LENGTH), share);
+            let action = [CONNECT, 1][rng.random_range(0..2)];
+            let share = expected(&networks, source, action, connects);
+            assert_eq!(filter.share(source, action == CONNECT), share);
             let random = [rng.random(), 0, share.wrapping_sub(1), share, u32::MAX][rng.random_range(0..5)];
-            let passes = passes(&program, source, len, random);
+            let passes = passes(&program, source, action, random);
             assert_eq!(
                 passes,
                 share == Share::MAX || random < share,
@@ -165,6 +165,12 @@ fn arrive(receiver: &UdpSocket, source: &str, bytes: &[u8], count: usize) -> usi
     std::iter::from_fn(|| receiver.recv(&mut buffer).ok()).count()
 }
 
+fn announce() -> [u8; 98] {
+    let mut bytes = [0; 98];
+    bytes[11] = 1;
+    bytes
+}
+
 #[test]
 fn the_kernel_filters_by_it() {
     let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -177,9 +183,12 @@ fn the_kernel_filters_by_it() {
     ];
     let filter = DropFilter::new(Family::V4, &networks, 0);
     sys::attach_filter(receiver.as_fd(), &filter.program()).unwrap();
-    let (announce, connect) = ([0; 98], [0; 16]);
+    let (announce, connect) = (announce(), [0; 16]);
     assert_eq!(arrive(&receiver, "127.0.0.1", &announce, 20), 20);
-    assert_eq!(arrive(&receiver, "127.0.0.1", &connect, 20), 0);
+    for connect in [&connect[..], &[0; 17], &[0; 98]] {
+        assert_eq!(arrive(&receiver, "127.0.0.1", connect, 20), 0);
+    }
+    assert_eq!(arrive(&receiver, "127.0.1.7", &connect, 20), 20);
     assert_eq!(arrive(&receiver, "127.0.1.1", &announce, 20), 0);
     assert_eq!(arrive(&receiver, "127.0.1.7", &announce, 20), 20);
     let half = arrive(&receiver, "127.0.2.1", &announce, 60);
@@ -203,11 +212,11 @@ fn the_kernel_takes_the_largest_filters() {
         let mut filter = DropFilter::new(family, &networks, 1);
         sys::attach_filter(receiver.as_fd(), &filter.program()).unwrap();
         if family == Family::V6 {
-            assert_eq!(arrive(&receiver, "::1", &[0; 98], 20), 20);
+            assert_eq!(arrive(&receiver, "::1", &announce(), 20), 20);
             filter.networks[5].0 = Prefix::of("::1".parse().unwrap(), 64);
             filter.networks[5].1 = 0;
             sys::attach_filter(receiver.as_fd(), &filter.program()).unwrap();
-            assert_eq!(arrive(&receiver, "::1", &[0; 98], 20), 0);
+            assert_eq!(arrive(&receiver, "::1", &announce(), 20), 0);
         }
     }
 }
@@ -241,10 +250,10 @@ fn a_program_with_a_crowd_agrees_with_the_definition() {
         assert!(program.len() <= 4096, "{} instructions", program.len());
         let others: Vec<IpAddr> = (0..300).map(|_| crowd(&mut rng, family, 1)[0]).collect();
         for &source in sources.iter().take(300).chain(&others) {
-            let (len, random) = ([CONNECT_LENGTH, 106][rng.random_range(0..2)], rng.random());
-            let expected = filter.share(source, len == CONNECT_LENGTH);
+            let (action, random) = ([CONNECT, 1][rng.random_range(0..2)], rng.random());
+            let expected = filter.share(source, action == CONNECT);
             let passes_by_share = expected == Share::MAX || random < expected;
-            assert_eq!(passes(&program, source, len, random), passes_by_share, "{source} {expected}");
+            assert_eq!(passes(&program, source, action, random), passes_by_share, "{source} {expected}");
         }
     }
 }
