@@ -1,5 +1,6 @@
 """The packages for distributions, and the archive for all others."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from package_lib import image
 from package_lib.archive import compress, pack
 from package_lib.build import DEBIAN_ARCHITECTURES, REPOSITORY, Release, run
-from package_lib.tree import COMPLETIONS, DOCUMENTS, MANUAL, PACKAGING, UNITS, normalise
+from package_lib.tree import COMPLETIONS, DOCUMENTS, MANUAL, MOVED, PACKAGING, UNITS, link, normalise
 
 REVISION = 1
 
@@ -28,6 +29,19 @@ def only_file(directory: Path, pattern: str) -> bytes:
     return path.read_bytes()
 
 
+LICENCES = "usr/share/licenses/aquatic"
+"""Where Fedora has the licence."""
+
+
+def from_documents(place: str) -> str:
+    """The way from the documents to another file of a package for a distribution."""
+    return os.path.relpath(place, DOCUMENTS)
+
+
+INSTALLED = MOVED | {f"packaging/{source}": from_documents(place) for source, place in UNITS.items()}
+"""Places of files where a distribution's package is installed."""
+
+
 def debian(made: Release, tree: Path) -> tuple[str, bytes]:
     version = f"{made.version}-{REVISION}"
     architecture = DEBIAN_ARCHITECTURES[made.architecture]
@@ -37,6 +51,8 @@ def debian(made: Release, tree: Path) -> tuple[str, bytes]:
         date = format_datetime(datetime.fromtimestamp(made.epoch, UTC))
         (sources / "debian/changelog").write_text(CHANGELOG.format(version=version, date=date))
         shutil.copytree(tree, sources / "tree")
+        # Where debhelper puts the list of changes, compressed.
+        link(sources / "tree" / DOCUMENTS, INSTALLED | {"CHANGELOG.md": "changelog.gz", "LICENSE": "copyright"})
         # debhelper installs these by itself, each where the release of Debian has it.
         for source, place in UNITS.items():
             kind = {".conf": Path(source).parent.name.removesuffix(".d")}.get(
@@ -61,7 +77,8 @@ def rpm(made: Release, tree: Path) -> tuple[str, bytes]:
         shutil.move(zsh, copied / "usr/share/zsh/site-functions/_aquatic")
         zsh.parent.rmdir()
         (copied / DOCUMENTS / "copyright").unlink()
-        licences = copied / "usr/share/licenses/aquatic"
+        link(copied / DOCUMENTS, INSTALLED | {"LICENSE": from_documents(f"{LICENCES}/LICENSE")})
+        licences = copied / LICENCES
         licences.mkdir(parents=True)
         shutil.copyfile(REPOSITORY / "LICENSE", licences / "LICENSE")
         normalise(copied)
@@ -101,6 +118,7 @@ def archive(made: Release, tree: Path) -> tuple[str, bytes]:
         for source in UNITS:
             (root / source).parent.mkdir(exist_ok=True)
             shutil.copyfile(PACKAGING / source, root / source)
+        link(root, MOVED | {f"packaging/{source}": source for source in UNITS})
         normalise(root)
         shutil.copyfile(tree / "usr/bin/aquatic", root / "aquatic")
         (root / "aquatic").chmod(0o755)

@@ -1,9 +1,12 @@
 """Files of the packages at the places where distributions want them."""
 
+import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
+import markdown_links
 from package_lib.archive import compress
 from package_lib.build import REPOSITORY, CannotPackage, run
 
@@ -28,6 +31,22 @@ MANUAL = "usr/share/man/man1"
 
 EXAMPLES = ("container", "kubernetes", "nftables", "sysctl.d")
 """Directories of packaging/ that no package puts into effect."""
+
+TOP = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "TODO.md")
+"""Documents at the top of the repository."""
+
+OF_THE_BOOK = ("architecture.md", "book.toml")
+"""Files of docs/ that only make sense to mdbook: its settings, and a page that includes ARCHITECTURE.md."""
+
+MOVED = {
+    "docs/architecture.md": "ARCHITECTURE.md",
+    **{
+        str(path.relative_to(REPOSITORY)): f"examples/{path.name}"
+        for directory in EXAMPLES
+        for path in (PACKAGING / directory).iterdir()
+    },
+}
+"""Files of the repository that are at other places of all packages, below the documents."""
 
 
 def configuration(program: Path) -> str:
@@ -59,15 +78,31 @@ def manual(root: Path, program: Path) -> None:
 
 
 def documents(root: Path) -> None:
-    """Copies what there is to read."""
-    for name in ("README.md", "CHANGELOG.md"):
+    """Copies what there is to read, with links as they are in the repository."""
+    for name in TOP:
         copy(REPOSITORY / name, root / name)
     for path in sorted((REPOSITORY / "docs").rglob("*")):
-        if path.suffix in {".md", ".yml", ".json"}:
+        if path.is_file() and path.name not in OF_THE_BOOK:
             copy(path, root / path.relative_to(REPOSITORY))
     for directory in EXAMPLES:
         for path in sorted((PACKAGING / directory).iterdir()):
             copy(path, root / "examples" / path.name)
+
+
+def link(root: Path, moved: Mapping[str, str]) -> None:
+    """Changes links of the documents in `root` to where a package has the files. `moved` names places, seen from
+    `root`, of files that are elsewhere than in the repository. Links to files that no package has become text."""
+    top = Path("/") / DOCUMENTS
+    for page in sorted(root.rglob("*.md")):
+        directory = page.parent.relative_to(root)
+
+        def place_of(path: str, directory: Path = directory) -> str | None:
+            source = os.path.normpath(directory / path)
+            if source not in moved and not (root / source).exists():
+                return None
+            return os.path.relpath(top / moved.get(source, source), top / directory)
+
+        page.write_text(markdown_links.rewrite(page.read_text(), place_of))
 
 
 def fill(root: Path, program: Path, sbom: bytes) -> None:
