@@ -51,7 +51,7 @@ def make_machine(directory: Path, addresses: Iterable[str]) -> Path:
         shutil.copytree("/etc", etc, symlinks=True, ignore_dangling_symlinks=True)
     (etc / "hosts").write_text(f"127.0.0.1 localhost {NAME}\n::1 localhost {NAME}\n")
     run("mount", "--bind", etc, "/etc")
-    for writable in ("/run", "/var/lib", "/var/log"):
+    for writable in ("/run", "/srv", "/var/lib", "/var/log"):
         run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", writable)
     programs.mkdir()
     os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
