@@ -15,9 +15,12 @@ use crate::types::Stored;
 /// Whose peers are taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Those of this node's own past: a snapshot, or the predecessor of the process. They are remote if they
-    /// were then. Completed downloads are added to those that are known.
+    /// Those of this node's own past: a snapshot. They are remote if they were then. Completed downloads are
+    /// added to those that are known, which came later.
     Own,
+    /// Those of the predecessor of the process, which also hands out what changes: completed downloads that
+    /// are known are among those that are handed out. They are the higher number of both.
+    Predecessor,
     /// Those of another node, to which they belong. Completed downloads are the higher number of both.
     Other,
 }
@@ -116,10 +119,13 @@ impl<K: PeerFormat> Store<K> {
 
     /// Takes in the number of completed downloads of a torrent, if it is known.
     pub(crate) fn restore_downloaded(&mut self, key: TorrentKey, downloaded: u32, origin: Origin) {
-        if origin == Origin::Other {
-            self.raise_downloaded(key, downloaded);
-        } else if let (true, Some(slot)) = (downloaded > 0, self.find(key)) {
-            self.table.add_completed(slot, downloaded);
+        match origin {
+            Origin::Predecessor | Origin::Other => self.raise_downloaded(key, downloaded),
+            Origin::Own => {
+                if let (true, Some(slot)) = (downloaded > 0, self.find(key)) {
+                    self.table.add_completed(slot, downloaded);
+                }
+            }
         }
     }
 }

@@ -4,8 +4,9 @@
 //! a large swarm in parts. What was in the store when the pass began, and is still there when the pass ends,
 //! is handed out: a page that is added by a split of a visited one is left out, because what it holds has
 //! been visited, and pages are merged only between passes. Two things are imprecise. An entry may be handed
-//! out twice if a page is split or changed between two parts of a large swarm in it. A peer of a large swarm
-//! may be left out if another peer's announce swaps it into the part that has been visited.
+//! out twice if a page is split or changed between two parts of a large swarm in it, the second time without
+//! completed downloads. A peer of a large swarm may be left out if another peer's announce swaps it into the
+//! part that has been visited.
 
 use std::net::SocketAddr;
 
@@ -134,6 +135,10 @@ pub(crate) struct SaveCursor {
     /// Entries of the page still to be visited; `None` for all of them.
     entries: Option<u8>,
     large: Option<Visit>,
+    /// Torrents of the page that have been handed out, if it is visited in several steps.
+    handed_out: Vec<InfoHash>,
+    /// The same for pages that split off from it meanwhile.
+    split_off: Vec<(u32, Vec<InfoHash>)>,
     /// Pages that were added by splits of visited ones, in ascending order.
     visited: Vec<u32>,
 }
@@ -167,11 +172,26 @@ impl SaveCursor {
     pub(crate) fn next_page(&mut self) {
         self.page += 1;
         self.entries = None;
+        self.handed_out.clear();
+        if let Some(at) = self.split_off.iter().position(|(page, _)| *page == self.page) {
+            self.handed_out = self.split_off.swap_remove(at).1;
+        }
+    }
+
+    /// Torrents of a page that have been handed out.
+    fn handed_out_of(&self, page: u32) -> Option<&[InfoHash]> {
+        if page == self.page {
+            return Some(&self.handed_out);
+        }
+        self.split_off.iter().find(|(of, _)| *of == page).map(|(_, torrents)| torrents.as_slice())
     }
 
     /// Notes that the last of `pages` has been added.
     pub(crate) fn note_split(&mut self, pages: u32) {
         let buddy = linear::buddy(pages);
+        if let Some(torrents) = self.handed_out_of(buddy).filter(|torrents| !torrents.is_empty()) {
+            self.split_off.push((pages - 1, torrents.to_vec()));
+        }
         if buddy < self.page || self.visited.binary_search(&buddy).is_ok() {
             self.visited.push(pages - 1);
         }
@@ -217,7 +237,8 @@ impl<K: PeerFormat> Store<K> {
             return true;
         }
         let len = self.table.page_len(page);
-        let mut left = cursor.entries.unwrap_or(len).min(len);
+        let begin = cursor.entries.unwrap_or(len).min(len);
+        let mut left = begin;
         self.load_lists(page, left);
         while left > 0 {
             let slot = self.table.slot_at(page, left - 1);
@@ -227,26 +248,41 @@ impl<K: PeerFormat> Store<K> {
             } else if let Content::Large(number) = self.content(slot) {
                 if !self.save_large(slot, number, cursor, scope, work, out) {
                     cursor.entries = Some(left);
+                    let has_begun = cursor.large.is_some_and(|visit| visit.begun);
+                    let from = if has_begun { left - 1 } else { left };
+                    let visited = (from..begin).map(|entry| self.table.slot_at(page, entry));
+                    cursor.handed_out.extend(visited.map(|slot| self.table.info_hash(slot)));
                     return false;
                 }
                 cursor.large = None;
             } else {
-                *work += self.save_torrent(slot, scope, out);
+                *work += self.save_torrent(slot, self.is_first(slot, cursor), scope, out);
             }
             left -= 1;
         }
         true
     }
 
+    /// Whether nothing of a torrent of the page has been handed out.
+    fn is_first(&self, slot: Slot, cursor: &SaveCursor) -> bool {
+        cursor.handed_out.is_empty() || !cursor.handed_out.contains(&self.table.info_hash(slot))
+    }
+
     /// Hands out a torrent that is no large swarm and returns the work.
-    fn save_torrent(&self, slot: Slot, scope: SaveScope<'_>, out: &mut impl SaveSwarms) -> u64 {
+    fn save_torrent(
+        &self,
+        slot: Slot,
+        is_first: bool,
+        scope: SaveScope<'_>,
+        out: &mut impl SaveSwarms,
+    ) -> u64 {
         match self.content(slot) {
             Content::One(peer) => {
-                self.save_peers(slot, true, [peer].iter(), scope, out);
+                self.save_peers(slot, is_first, [peer].iter(), scope, out);
             }
             Content::List { block, order, .. } => {
                 let peers = self.lists.get(block).iter().take(order.len as usize);
-                self.save_peers(slot, true, peers, scope, out);
+                self.save_peers(slot, is_first, peers, scope, out);
             }
             Content::Large(_) => return 0,
         }
@@ -277,7 +313,8 @@ impl<K: PeerFormat> Store<K> {
         *work += 1 + u64::from(part) / PEERS_PER_UNIT;
         if part > 0 {
             let peers = swarm.slices(first + visit.left, part).flatten();
-            visit.begun |= self.save_peers(slot, !visit.begun, peers, scope, out);
+            let is_first = !visit.begun && self.is_first(slot, cursor);
+            visit.begun |= self.save_peers(slot, is_first, peers, scope, out);
         }
         cursor.large = Some(visit);
         visit.seeders && visit.left == 0

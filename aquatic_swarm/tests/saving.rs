@@ -184,6 +184,42 @@ fn what_stays_during_a_pass_is_handed_out_whatever_else_happens() {
 }
 
 #[test]
+fn downloads_are_handed_out_once_whatever_happens_to_the_page_of_a_large_swarm() {
+    const LARGE: u32 = 40;
+    const ALL: u32 = 2003;
+    for seed in 0..4 {
+        let mut shard = Fixture::new(seed);
+        // So that large swarms are anywhere in their pages.
+        for torrent in (0..ALL).map(|at| at * 7 % ALL) {
+            shard.announce(torrent, address(0, Family::V4), false, AnnounceEvent::None);
+            shard.announce(torrent, address(0, Family::V4), true, AnnounceEvent::Completed);
+        }
+        for (torrent, number) in (0..LARGE).flat_map(|torrent| (1..2000).map(move |n| (torrent, n))) {
+            shard.announce(torrent, address(number, Family::V4), false, AnnounceEvent::None);
+        }
+        let (mut next, mut rng) = (ALL, Xoshiro256PlusPlus::seed_from_u64(seed));
+        let saved = shard.save(60, |shard| {
+            for _ in 0..30 {
+                let torrent = rng.random_range(LARGE..ALL);
+                shard.announce(torrent, address(0, Family::V4), true, AnnounceEvent::Stopped);
+                next += u32::from(rng.random_bool(0.5));
+                shard.announce(next, address(0, Family::V4), true, AnnounceEvent::None);
+            }
+            shard.now = Seconds(shard.now.0 + 1);
+            shard.shard.expire(shard.now, MAX_PEER_AGE, 10_000);
+        });
+        let mut downloaded = BTreeMap::new();
+        for (torrent, _) in &saved.0 {
+            *downloaded.entry(torrent.info_hash).or_insert(0) += torrent.downloaded;
+        }
+        let large = (0..LARGE).map(|torrent| downloaded[&info_hash(torrent)]);
+        assert_eq!(large.collect::<Vec<_>>(), [1; LARGE as usize], "seed {seed}");
+        let twice = downloaded.values().filter(|count| **count > 1).count();
+        assert_eq!(twice, 0, "seed {seed}");
+    }
+}
+
+#[test]
 fn ages_count_from_the_moment_of_the_snapshot() {
     let mut old = Fixture::new(1);
     old.announce(1, address(1, Family::V4), false, AnnounceEvent::None);

@@ -49,12 +49,8 @@ pub(super) enum Command {
     LongestInterval(Sender<u32>),
     /// Hand out the content.
     Save(Save),
-    /// Take in torrents, which follow. The clock showed this when the snapshot was made; it may be before the
-    /// epoch.
-    BeginLoading {
-        /// Seconds since the epoch.
-        snapshot: i64,
-    },
+    /// Take in torrents, which follow.
+    BeginLoading(Source),
     /// Clients may be waiting for an interval of so many seconds that the predecessor gave out.
     GivenOut(u32),
     /// Take in these torrents.
@@ -69,6 +65,14 @@ pub(super) enum Command {
     HandOver(Order),
     /// Tell when all that has been applied has been handed out.
     Mark,
+}
+
+/// Where torrents come from that are taken in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    /// What the clock showed when they were handed out, in seconds since the epoch; it may be before that.
+    pub(super) at: i64,
+    pub(super) origin: Origin,
 }
 
 /// Order to hand out the content and what changes.
@@ -167,11 +171,11 @@ impl CoreSnapshots {
                 let (core, tracker) = (Rc::clone(&core_of_tasks), Rc::clone(&tracker));
                 core_of_tasks.spawn(async move { run_save(&core, &tracker, save).await });
             }
-            Command::BeginLoading { snapshot } => {
+            Command::BeginLoading(source) => {
                 tracker.state().begin_loading();
                 let (core, tracker) = (Rc::clone(&core_of_tasks), Rc::clone(&tracker));
                 let queue = Rc::clone(&loading);
-                core_of_tasks.spawn(async move { run_load(&core, &tracker, snapshot, &queue).await });
+                core_of_tasks.spawn(async move { run_load(&core, &tracker, source, &queue).await });
             }
             Command::LongestInterval(sender) => {
                 // Without a receiver nobody waits for it any more.
@@ -255,19 +259,25 @@ async fn pass(core: &Rc<Core>, tracker: &LocalTracker, order: &Order) -> bool {
     let mut chunks = Chunks::default();
     let mut ended = false;
     while !ended {
+        // Announces are sent behind the torrents that were handed out before them, and in front of those that
+        // are handed out after them: what the latter have counted is not to be counted again.
+        let records = take_records(tracker);
+        let before = if records.is_empty() { Chunk::default() } else { chunks.finish() };
         let begin = core.tick();
         while !ended && core.tick().saturating_sub(begin) < STEP {
             let ago = core.now().0.saturating_sub(order.at.0);
             ended = tracker.state().save(PASS, (core.now(), ago), SLICE, &mut chunks).ended;
         }
+        // Few at a time, and at once: the successor is to have little left to do in the end.
+        if !before.is_empty() && !give(core, to, FromCore::Chunk(before)).await
+            || !give_records(core, tracker, order, records).await
+        {
+            return false;
+        }
         while let Some(chunk) = chunks.pop_full() {
             if !give(core, to, FromCore::Chunk(chunk)).await {
                 return false;
             }
-        }
-        // Few at a time, and at once: the successor is to have little left to do in the end.
-        if !give_changes(core, tracker, order, &Cell::new(0)).await {
-            return false;
         }
         let used = thread_cpu_time();
         core.yield_now().await;
@@ -280,16 +290,32 @@ async fn pass(core: &Rc<Core>, tracker: &LocalTracker, order: &Order) -> bool {
 async fn give_changes(core: &Core, tracker: &LocalTracker, order: &Order, marks: &Cell<u32>) -> bool {
     let to = (&order.chunks, &*order.cancelled);
     let wanted = marks.take();
-    for family in Family::ALL {
-        let records = tracker.state().take_records(family);
-        if let Some(records) = records
-            && !give(core, to, FromCore::Records(family, records)).await
-        {
-            return false;
-        }
+    if !give_records(core, tracker, order, take_records(tracker)).await {
+        return false;
     }
     for _ in 0..wanted {
         if !give(core, to, FromCore::Marked).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// What has been applied since it was last taken, by family.
+fn take_records(tracker: &LocalTracker) -> Vec<(Family, Vec<u8>)> {
+    let taken = |family| Some((family, tracker.state().take_records(family)?));
+    Family::ALL.into_iter().filter_map(taken).collect()
+}
+
+/// Hands out what has changed. Returns whether all was taken, and is all there was.
+async fn give_records(
+    core: &Core,
+    tracker: &LocalTracker,
+    order: &Order,
+    all: Vec<(Family, Vec<u8>)>,
+) -> bool {
+    for (family, records) in all {
+        if !give(core, (&order.chunks, &*order.cancelled), FromCore::Records(family, records)).await {
             return false;
         }
     }
@@ -305,7 +331,12 @@ enum Queued {
     Close,
 }
 
-async fn run_load(core: &Rc<Core>, tracker: &LocalTracker, snapshot: i64, queue: &RefCell<VecDeque<Queued>>) {
+async fn run_load(
+    core: &Rc<Core>,
+    tracker: &LocalTracker,
+    source: Source,
+    queue: &RefCell<VecDeque<Queued>>,
+) {
     let mut loaded = Loaded::default();
     let mut is_ended = false;
     loop {
@@ -314,7 +345,7 @@ async fn run_load(core: &Rc<Core>, tracker: &LocalTracker, snapshot: i64, queue:
             None => core.sleep(RETRY).await,
             Some(Queued::Batch(batch)) => match batch.kind {
                 Kind::Torrents(family) => {
-                    load_batch(core, tracker, (snapshot, family), &batch.content, &mut loaded).await;
+                    load_batch(core, tracker, (source, family), &batch.content, &mut loaded).await;
                 }
                 Kind::Announces(family) => apply_batch(core, tracker, family, &batch.content).await,
                 Kind::End | Kind::Passed | Kind::Mark | Kind::Interval | Kind::Unknown(_) => {}
@@ -342,7 +373,7 @@ async fn run_load(core: &Rc<Core>, tracker: &LocalTracker, snapshot: i64, queue:
 async fn load_batch(
     core: &Rc<Core>,
     tracker: &LocalTracker,
-    (snapshot, family): (i64, Family),
+    (source, family): (Source, Family),
     mut content: &[u8],
     loaded: &mut Loaded,
 ) {
@@ -350,7 +381,7 @@ async fn load_batch(
     while !content.is_empty() {
         let begin = core.tick();
         let used = thread_cpu_time();
-        let since = i64::from(core.now().0).saturating_sub(snapshot);
+        let since = i64::from(core.now().0).saturating_sub(source.at);
         let gap = u32::try_from(since.max(0)).unwrap_or(u32::MAX);
         let max_peer_age = tracker.max_peer_age();
         while core.tick().saturating_sub(begin) < STEP && !content.is_empty() {
@@ -361,7 +392,7 @@ async fn load_batch(
             let mut state = tracker.state();
             state.prefetch_scrape(family, &run.info_hashes);
             for torrent in run.torrents.drain(..) {
-                loaded.add(state.load(torrent, (gap, max_peer_age), core.now(), Origin::Own));
+                loaded.add(state.load(torrent, (gap, max_peer_age), core.now(), source.origin));
             }
         }
         core.yield_now().await;

@@ -12,8 +12,9 @@ use std::time::Duration;
 use aquatic_common::{Family, Seconds};
 use aquatic_runtime::clock::calendar_seconds;
 use aquatic_runtime::handover::{StateReceived, StateReceiver, StateRequest, StateSender, StateSent};
+use aquatic_swarm::Origin;
 
-use super::core::{Command, FromCore, Order};
+use super::core::{Command, FromCore, Order, Source};
 use super::format::{Header, Kind, Torrent};
 use super::records::record_length;
 use super::stream::{CHUNK_LENGTH, Damage, ReadError, Reader, Writer, interval_of};
@@ -160,7 +161,8 @@ impl SnapshotThread {
     ) -> Result<(), LoadError> {
         let snapshot = self.moment_of(&reader.header());
         for lane in lanes.iter() {
-            self.send(lane, Command::BeginLoading { snapshot })?;
+            let source = Source { at: snapshot, origin: Origin::Predecessor };
+            self.send(lane, Command::BeginLoading(source))?;
         }
         while let Some((kind, content)) = reader.next_part() {
             match kind {

@@ -15,8 +15,9 @@ use aquatic_runtime::clock::{Epoch, calendar_seconds};
 use aquatic_runtime::handover::{StateReceiver, StateSender};
 use aquatic_runtime::state_directory::names::{SNAPSHOT, UNUSABLE_SNAPSHOT};
 use aquatic_runtime::{Engine, MailboxSender, Periodic, StateDirectory, StopHold, mailboxes};
+use aquatic_swarm::Origin;
 
-use super::core::{Batch, Command, CoreSnapshots, Loaded, Save};
+use super::core::{Batch, Command, CoreSnapshots, Loaded, Save, Source};
 use super::format::{Header, Kind, Totals};
 use super::stream::{Damage, ReadError, Reader, Writer};
 use crate::seed::TrackerSeed;
@@ -470,7 +471,7 @@ impl SnapshotThread {
         snapshot: i64,
     ) -> Result<Loaded, LoadError> {
         for lane in lanes.iter() {
-            self.send(lane, Command::BeginLoading { snapshot })?;
+            self.send(lane, Command::BeginLoading(Source { at: snapshot, origin: Origin::Own }))?;
         }
         while let Some((kind, content)) = reader.next_part() {
             match kind {
