@@ -83,6 +83,7 @@ impl MainLoop {
             };
             match next {
                 Ok(Event::Stop) => break,
+                // Once it takes over.
                 Ok(Event::Reload) if self.has_predecessor => {}
                 Ok(Event::Reload) => self.housekeeper.reload(),
                 Ok(Event::Upgrade) => self.begin_upgrade(),
@@ -152,6 +153,8 @@ impl MainLoop {
             "upgrade: this process, {}, has taken over from process {predecessor}",
             std::process::id()
         );
+        // Files may have changed since they were read. The predecessor has read them again if it was told to.
+        self.housekeeper.reload();
     }
 
     fn begin_upgrade(&mut self) {

@@ -4,6 +4,7 @@ use std::fs::{self, DirEntry};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Output, Stdio};
 
 use aquatic_common::AnnounceEvent;
 
@@ -75,6 +76,19 @@ impl Relayed {
         real
     }
 
+    /// Has the hand-over wait before a message, and something happen meanwhile. Returns whether the upgrade
+    /// worked, and what was said.
+    fn upgrade_during(&mut self, message: u8, meanwhile: impl FnOnce(&mut Self)) -> (bool, String) {
+        self.prepare(&format!("nobody before {message}"));
+        let mut command = self.home.upgrade_command();
+        let upgrade = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        eventually(|| self.home.path("waits").exists(), |waits| *waits);
+        meanwhile(self);
+        fs::write(self.home.path("go"), "").unwrap();
+        let Output { status, stdout, stderr } = upgrade.wait_with_output().unwrap();
+        (status.success(), String::from_utf8([stdout, stderr].concat()).unwrap())
+    }
+
     /// Checks which process serves, its torrents, and what was decided by hand.
     fn check(&self, pid: u32, step: &str) {
         assert_eq!(self.home.pid(), pid, "{step}");
@@ -82,6 +96,40 @@ impl Relayed {
         assert!(self.home.command_by_hand("bans").contains("192.0.2.0/24"), "{step}");
         assert_eq!(self.scrape(), [1; 3], "{step}");
     }
+}
+
+/// An access list.
+fn lines(torrents: &[u32]) -> String {
+    let hex = |number: &u32| torrent(*number).0.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    torrents.iter().map(|number| hex(number) + "\n").collect()
+}
+
+/// Whether an announce is answered by an error.
+fn is_refused(client: &Client, number: u32) -> bool {
+    client.exchange(&client.announce_request(torrent(number), 1000, AnnounceEvent::None))[..4] == [0, 0, 0, 3]
+}
+
+#[test]
+fn what_is_reloaded_during_an_upgrade_is_in_effect_after_it() {
+    let home = Home::new("");
+    let list = home.path("deny.txt");
+    fs::write(&list, lines(&[9])).unwrap();
+    let access = format!("[access_list]\nmode = \"deny\"\npath = \"{}\"", list.display());
+    home.configure(&on_loopback(None, &format!("workers = 1\n{access}\n[upgrade]\ndrain_time = 0")));
+    let tracker = home.start("udp", 1);
+    let mut relayed = Relayed { home, tracker, program: "aquatic".to_owned(), number: 0 };
+    let before = relayed.home.pid();
+    let (upgraded, text) = relayed.upgrade_during(LOADED, |relayed| {
+        fs::write(&list, lines(&[9, 1])).unwrap();
+        relayed.home.command_by_hand("reload");
+        let client = Client::connect(relayed.tracker.address());
+        assert!(is_refused(&client, 1), "the predecessor has read it");
+    });
+    assert!(upgraded, "{text}");
+    assert_ne!(relayed.home.pid(), before);
+    let client = Client::connect(relayed.tracker.address());
+    eventually(|| is_refused(&client, 1), |refused| *refused);
+    assert!(!is_refused(&client, 2));
 }
 
 #[test]

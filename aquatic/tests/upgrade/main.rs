@@ -89,11 +89,16 @@ impl Home {
 
     /// Upgrades the tracker, and returns whether that worked and what was said.
     fn upgrade(&self) -> (bool, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aquatic"));
-        let state = format!("state_directory={}", self.path("state").display());
-        let Output { status, stdout, stderr } = command.args(["upgrade", "-s", &state]).output().unwrap();
+        let Output { status, stdout, stderr } = self.upgrade_command().output().unwrap();
         let text = [stdout, stderr].concat();
         (status.success(), String::from_utf8(text).unwrap())
+    }
+
+    fn upgrade_command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aquatic"));
+        let state = format!("state_directory={}", self.path("state").display());
+        command.args(["upgrade", "-s", &state]);
+        command
     }
 
     /// Number of the process that serves.

@@ -1,6 +1,7 @@
 """A go-between in a hand-over: started in place of the tracker's program, it starts that, and relays what both sides
 send until one of them is to be killed. The files beside it are `step`, which says who is killed before or after which
-message, and `next`, the name of the real program."""
+message, and `next`, the name of the real program. Instead of a victim, `nobody` has the message wait until there is a
+file `go`; there is a file `waits` meanwhile."""
 
 import contextlib
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 MAX_MESSAGE, MAX_DESCRIPTORS = 8192, 64
@@ -43,6 +45,11 @@ def main():
             if not message:
                 return
             is_step = message[0] == int(kind)
+            if is_step and victim == "nobody":
+                (directory / "waits").touch()
+                while not (directory / "go").exists():
+                    time.sleep(0.005)
+                is_step = False
             if is_step and when == "before":
                 kill(victim, predecessor, successor)
             socket.send_fds(other, [message], descriptors)
