@@ -70,7 +70,7 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
     metrics_endpoint::open(&config.metrics, &mut engine)?;
     let memory = MemoryPlan::of(config, engine.cores(), protocols);
     let seed = TrackerSeed::prepare(&config.tracker(), &mut engine)?
-        .with_budgets(memory.map(|memory| memory.budgets(engine.cores())));
+        .with_budgets(memory.map(|memory| memory.budgets()));
     let blocked = BlockList::load(&config.rate_limits).map_err(ConfigurationError::new)?;
     engine.add_periodic(BlockListReloader::new(Arc::clone(&blocked), engine.registry()));
     summary::log_lists(Lists {
@@ -108,7 +108,7 @@ fn serve(config: &TrackerConfig, mode: Mode, flags: &ConfigFlags) -> anyhow::Res
     let mut nodes = cluster::parts(cluster.as_mut()).into_iter();
     let on_core = |(changes, breakers)| CoreServices {
         seed: seed.clone(),
-        store_budget: memory.map(|memory| memory.store),
+        memory,
         snapshots: snapshots.next(),
         control: control.next(),
         log_requests: config.log_requests,
@@ -204,7 +204,18 @@ fn open_tcp(
     let affordable = with_affordable_connections(config, memory);
     let shared = (seed, blocked, acme.as_ref(), memory);
     let (services, mut changes) = TcpServices::open(&affordable, (http, ws), engine, shared)?;
-    reloader.add(move |config| changes.apply(&with_affordable_connections(config, memory).tcp()));
+    let budgets = seed.budgets();
+    let mut before = config.connections.max_connections;
+    reloader.add(move |config| {
+        let wanted = config.connections.max_connections;
+        if let Some(plan) = memory.map(|memory| memory.with_connections(wanted)) {
+            if std::mem::replace(&mut before, wanted) != wanted {
+                plan.warn_of_connections(wanted);
+            }
+            budgets.iter().flat_map(|budgets| budgets.iter()).for_each(|budget| budget.set_bytes(plan.store));
+        }
+        changes.apply(&with_affordable_connections(config, memory).tcp())
+    });
     Ok((services, acme.map(|acme| acme.report)))
 }
 
@@ -299,7 +310,8 @@ pub(crate) fn with_affordable_connections(
 ) -> TrackerConfig {
     let mut config = config.clone();
     let wanted = config.connections.max_connections;
-    config.connections.max_connections = memory.map_or(wanted, |memory| memory.connections.min(wanted));
+    config.connections.max_connections =
+        memory.map_or(wanted, |memory| memory.with_connections(wanted).connections);
     config
 }
 
@@ -307,8 +319,7 @@ pub(crate) fn with_affordable_connections(
 struct CoreServices {
     /// The tracker that UDP and HTTP share; `None` where neither is served.
     seed: Option<TrackerSeed>,
-    /// What torrents and peers of the core may take, in bytes.
-    store_budget: Option<u64>,
+    memory: Option<MemoryPlan>,
     snapshots: Option<CoreSnapshots>,
     control: Option<CoreControl>,
     /// One of so many requests is logged; 0 for none.
@@ -345,7 +356,8 @@ impl CoreService for CoreServices {
             Some(seed) => Some(LocalTracker::start(&core, seed).await),
             None => None,
         };
-        core.metrics().gauge(&names::STORE_BUDGET, &[]).set(self.store_budget.unwrap_or_default());
+        let store_budget = core.metrics().gauge(&names::STORE_BUDGET, &[]);
+        store_budget.set(self.memory.map_or(0, |memory| memory.store));
         if let Some(tracker) = &tracker {
             tracker.state().requests().log_one_of(self.log_requests);
         }
@@ -376,10 +388,12 @@ impl CoreService for CoreServices {
             })?;
         }
         let changing = (tracker.clone(), tcp.as_ref().map(|tcp| tcp.front.clone()));
-        let cores = core.count();
+        let (cores, memory) = (core.count(), self.memory);
         self.changes
             .attach(&core, move |config| {
-                reconfigure(&config, cores, changing.0.as_deref(), changing.1.as_ref());
+                let plan = memory.map(|memory| memory.with_connections(config.connections.max_connections));
+                store_budget.set(plan.map_or(0, |plan| plan.store));
+                reconfigure(&config, (cores, plan), changing.0.as_deref(), changing.1.as_ref());
             })
             .context("cannot wait for changed settings")?;
         let udp = async {
@@ -427,7 +441,7 @@ impl TcpServices {
                 .with_source_rules(config.rate_limits.ws_rules(engine.cores()))
                 .counting_clients(config.statistics.clients)
                 .logging_one_of(config.log_requests)
-                .with_memory(seed.budgets(), memory.map(|memory| memory.unsent(engine.cores())))
+                .with_memory(seed.budgets(), memory.map(|memory| memory.unsent()))
         });
         let http_rules =
             (config.rate_limits.http_rules(engine.cores()), engine.secrets().derive("aquatic HTTP loads 1"));
@@ -530,7 +544,7 @@ async fn report_rates(core: &Core, front: &CoreFront) {
 /// Applies changed settings on a core. UDP and the connections have mailboxes of their own.
 fn reconfigure(
     config: &TrackerConfig,
-    cores: usize,
+    (cores, memory): (usize, Option<MemoryPlan>),
     tracker: Option<&LocalTracker>,
     front: Option<&CoreFront>,
 ) {
@@ -547,6 +561,7 @@ fn reconfigure(
         }
         if let Some(upgrade) = upgrade {
             upgrade.reconfigure(&config.ws, forwarded, rates.ws_rules(cores));
+            upgrade.set_max_unsent(memory.map(|memory| memory.unsent()));
             upgrade.log_one_of(config.log_requests);
         }
     });

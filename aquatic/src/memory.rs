@@ -50,15 +50,25 @@ pub(crate) struct MemoryPlan {
     pub(crate) connections: usize,
     /// Bytes that are needed for the least store and the least connections.
     pub(crate) least: u64,
+    purpose: Purpose,
+}
+
+/// What a plan is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Purpose {
+    cores: u64,
+    /// UDP receive buffers of each core, in bytes.
+    buffers: u64,
+    protocols: Protocols,
 }
 
 impl MemoryPlan {
-    /// Divides a budget of bytes among so many cores, of which each has UDP receive buffers of `buffers`
-    /// bytes.
-    fn new(total: u64, cores: u64, buffers: u64, connections: usize) -> Self {
+    /// Divides a budget of bytes, with at most so many connections.
+    fn new(total: u64, purpose: Purpose, connections: usize) -> Self {
+        let Purpose { cores, buffers, protocols } = purpose;
         let fixed = PROCESS + cores * (CORE + buffers);
         let left = total.saturating_sub(fixed);
-        let wanted = connections as u64;
+        let wanted = if protocols.http || protocols.ws { connections as u64 } else { 0 };
         let affordable = (left / 100 * CONNECTIONS_SHARE / CONNECTION).max(LEAST_CONNECTIONS);
         let connections = wanted.min(affordable);
         let store = left.saturating_sub(connections * CONNECTION) / STORE_OVERHEAD * 100 / cores.max(1);
@@ -67,7 +77,13 @@ impl MemoryPlan {
             store: store.max(LEAST_STORE),
             connections: usize::try_from(connections).unwrap_or(usize::MAX),
             least: fixed + cores * LEAST_STORE / 100 * STORE_OVERHEAD + LEAST_CONNECTIONS * CONNECTION,
+            purpose,
         }
+    }
+
+    /// The same budget with at most so many connections.
+    pub(crate) fn with_connections(&self, connections: usize) -> Self {
+        Self::new(self.total, self.purpose, connections)
     }
 
     /// The plan for a configuration, if it bounds memory and this machine's memory is known. Written to the
@@ -83,7 +99,7 @@ impl MemoryPlan {
             }
             return None;
         };
-        let plan = Self::divide(config, cores, protocols.udp, available)?;
+        let plan = Self::divide(config, cores, protocols, available)?;
         let total = plan.total;
         if total > available {
             log::warn!(
@@ -93,48 +109,42 @@ impl MemoryPlan {
                 available / MIB
             );
         }
-        plan.announce(config.connections.max_connections, cores, protocols);
+        plan.announce(config.connections.max_connections);
         Some(plan)
     }
 
     /// The plan for a configuration where so many bytes are available, if it bounds memory.
-    pub(crate) fn divide(config: &TrackerConfig, cores: usize, udp: bool, available: u64) -> Option<Self> {
+    pub(crate) fn divide(
+        config: &TrackerConfig,
+        cores: usize,
+        protocols: Protocols,
+        available: u64,
+    ) -> Option<Self> {
         let total = config.limits.max_memory.of(available)?;
         let families = u64::from(config.network.use_ipv4) + u64::from(config.network.use_ipv6);
-        let buffers = if udp { config.udp.socket_recv_buffer_size as u64 * families } else { 0 };
-        Some(Self::new(total, cores as u64, buffers, config.connections.max_connections))
+        let buffers = if protocols.udp { config.udp.socket_recv_buffer_size as u64 * families } else { 0 };
+        let purpose = Purpose { cores: cores as u64, buffers, protocols };
+        Some(Self::new(total, purpose, config.connections.max_connections))
     }
 
-    /// What the stores of each of so many cores may take.
-    pub(crate) fn budgets(&self, cores: usize) -> Arc<[CoreBudget]> {
-        (0..cores).map(|_| CoreBudget::new(self.store)).collect()
+    /// What the stores of each core may take.
+    pub(crate) fn budgets(&self) -> Arc<[CoreBudget]> {
+        (0..self.purpose.cores).map(|_| CoreBudget::new(self.store)).collect()
     }
 
-    /// Bytes that the WebTorrent clients of each of so many cores may have together that they have not
-    /// received yet.
-    pub(crate) fn unsent(&self, cores: usize) -> usize {
-        let bytes = self.connections as u64 * CONNECTION / 100 * UNSENT_SHARE / cores.max(1) as u64;
+    /// Bytes that the WebTorrent clients of each core may have together that they have not received yet.
+    pub(crate) fn unsent(&self) -> usize {
+        let bytes = self.connections as u64 * CONNECTION / 100 * UNSENT_SHARE / self.purpose.cores.max(1);
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// About how many peers over IPv4 there is room for before anything is refused.
-    fn peers(&self, cores: usize) -> u64 {
-        self.store * cores as u64 / 100 * Degradation::BEGINS / PEER
+    fn peers(&self) -> u64 {
+        self.store * self.purpose.cores / 100 * Degradation::BEGINS / PEER
     }
 
-    fn announce(&self, wanted: usize, cores: usize, protocols: Protocols) {
-        let peers = if protocols.udp || protocols.http {
-            format!(" ({}, if they are on IPv4)", rounded(self.peers(cores)))
-        } else {
-            String::new()
-        };
-        log::info!(
-            "memory: up to {} MiB ({}), of which {} MiB for torrents and peers{peers} and the rest for {} connections",
-            self.total / MIB,
-            LimitsConfig::max_memory,
-            self.store * cores as u64 / MIB,
-            self.connections
-        );
+    /// Warns if there will be fewer connections than are wanted.
+    pub(crate) fn warn_of_connections(&self, wanted: usize) {
         if self.connections < wanted {
             log::warn!(
                 "{} = {wanted} could take more memory than there is, so there will be at most {}. Raise {}, or lower \
@@ -143,6 +153,28 @@ impl MemoryPlan {
                 self.connections,
                 LimitsConfig::max_memory
             );
+        }
+    }
+
+    fn announce(&self, wanted: usize) {
+        let Protocols { udp, http, ws } = self.purpose.protocols;
+        let peers = if udp || http {
+            format!(" ({}, if they are on IPv4)", rounded(self.peers()))
+        } else {
+            String::new()
+        };
+        let connections = match self.connections {
+            0 => String::new(),
+            connections => format!(" and the rest for {connections} connections"),
+        };
+        log::info!(
+            "memory: up to {} MiB ({}), of which {} MiB for torrents and peers{peers}{connections}",
+            self.total / MIB,
+            LimitsConfig::max_memory,
+            self.store * self.purpose.cores / MIB,
+        );
+        if http || ws {
+            self.warn_of_connections(wanted);
         }
         if self.total < self.least {
             log::warn!(
@@ -166,10 +198,28 @@ fn rounded(peers: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Mode;
+
+    fn purpose(cores: u64, buffers: u64) -> Purpose {
+        Purpose { cores, buffers, protocols: TrackerConfig::default().protocols(Mode::All) }
+    }
+
+    #[test]
+    fn connections_may_be_changed() {
+        let plan = MemoryPlan::new(512 * MIB, purpose(1, 16 * MIB), 50);
+        let more = plan.with_connections(5000);
+        assert_eq!((plan.connections, more.connections), (50, 5000));
+        assert!(more.store < plan.store && more.total == plan.total);
+        assert_eq!(more.with_connections(50), plan);
+        let most = plan.with_connections(1_000_000);
+        assert!((5000..1_000_000).contains(&most.connections), "{most:?}");
+        let udp = Purpose { protocols: TrackerConfig::default().protocols(Mode::Udp), ..plan.purpose };
+        assert_eq!(MemoryPlan::new(512 * MIB, udp, 5000).connections, 0, "there are none");
+    }
 
     #[test]
     fn peers_are_estimated() {
-        let peers = |total| rounded(MemoryPlan::new(total, 2, 4 * MIB, 1000).peers(2));
+        let peers = |total| rounded(MemoryPlan::new(total, purpose(2, 4 * MIB), 1000).peers());
         assert_eq!(peers(19_000 * MIB), "some 452 million peers");
         assert_eq!(peers(512 * MIB), "some 11 million peers");
         assert_eq!(peers(64 * MIB), "some 573 thousand peers");
@@ -180,7 +230,7 @@ mod tests {
         for (total, cores, buffers, connections) in
             [(512, 1, 16, 100_000), (4096, 8, 16, 1000), (96, 2, 4, 100_000), (1 << 20, 64, 16, 10_000_000)]
         {
-            let plan = MemoryPlan::new(total * MIB, cores, buffers * MIB, connections);
+            let plan = MemoryPlan::new(total * MIB, purpose(cores, buffers * MIB), connections);
             let taken = PROCESS
                 + cores * (CORE + buffers * MIB + plan.store * STORE_OVERHEAD / 100)
                 + plan.connections as u64 * CONNECTION;
@@ -193,7 +243,7 @@ mod tests {
 
     #[test]
     fn too_small_a_budget_leaves_the_least() {
-        let plan = MemoryPlan::new(MIB, 4, 0, 1000);
+        let plan = MemoryPlan::new(MIB, purpose(4, 0), 1000);
         assert_eq!((plan.store, plan.connections), (LEAST_STORE, LEAST_CONNECTIONS as usize));
         assert!(plan.total < plan.least, "{plan:?}");
     }

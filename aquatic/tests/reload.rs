@@ -329,6 +329,28 @@ fn limits_of_connections_change() {
     });
 }
 
+#[test]
+fn more_connections_are_allowed_as_far_as_memory_does() {
+    let text = |connections| {
+        format!("[connections]\nmax_connections = {connections}\n[limits]\nmax_memory = \"60MiB\"")
+    };
+    let mut tracker = Fixture::start("all", &text(50));
+    let limit = |metrics| metric(metrics, "aquatic_limit{limit=\"connections.max_connections\"}");
+    let store = |metrics| metric(metrics, "aquatic_store_budget_bytes");
+    let metrics = tracker.metrics;
+    let before = store(metrics);
+    assert_eq!(limit(metrics), 50.0);
+    tracker.reload(&text(100));
+    until("the new limit", || limit(metrics) == 100.0);
+    tracker.reload(&text(5000));
+    until("the highest limit", || limit(metrics) > 100.0);
+    assert!(limit(metrics) < 5000.0);
+    assert!(tracker.tracker.wait_for_log("there will be at most").contains("max_connections = 5000"));
+    until("a smaller budget", || store(metrics) < before);
+    tracker.reload(&text(50));
+    until("the budget of before", || store(metrics).to_bits() == before.to_bits());
+}
+
 /// Length of the reply to an announce over UDP.
 fn udp_announce(address: SocketAddr, port: u16) -> usize {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -16,33 +16,41 @@ pub enum Store {
     WebTorrent,
 }
 
-/// The memory that the stores of one core may take together, and what each of them takes.
+/// The memory that the stores of one core may take together, and what each of them takes. Clones share both.
 #[derive(Clone, Debug)]
-pub struct CoreBudget {
-    bytes: u64,
+pub struct CoreBudget(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    bytes: AtomicU64,
     /// In the order of [`Store`].
-    used: Arc<[AtomicU64; 2]>,
+    used: [AtomicU64; 2],
 }
 
 impl CoreBudget {
     /// A budget of bytes, of which nothing is used.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        Self { bytes, used: Arc::default() }
+        Self(Arc::new(Shared { bytes: AtomicU64::new(bytes), used: Default::default() }))
     }
 
     /// What the stores may take together, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Replaces what the stores may take together, in bytes.
+    pub fn set_bytes(&self, bytes: u64) {
+        self.0.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Notes how many bytes a store takes. Returns how many all take.
     pub fn note(&self, store: Store, bytes: u64) -> u64 {
-        if let Some(used) = self.used.get(store as usize) {
+        if let Some(used) = self.0.used.get(store as usize) {
             used.store(bytes, Ordering::Relaxed);
         }
-        self.used.iter().map(|used| used.load(Ordering::Relaxed)).sum()
+        self.0.used.iter().map(|used| used.load(Ordering::Relaxed)).sum()
     }
 }
 

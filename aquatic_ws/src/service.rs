@@ -212,6 +212,11 @@ impl WsTracker {
         tracker.set_source_rules(rules);
     }
 
+    /// Replaces the number of bytes that all clients of this core may have that they have not received yet.
+    pub fn set_max_unsent(&self, bytes: Option<usize>) {
+        self.state.tracker.borrow_mut().set_max_unsent(bytes);
+    }
+
     /// Logs one of so many messages from now on; 0 for none.
     pub fn log_one_of(&self, every: u32) {
         self.state.tracker.borrow().requests().log_one_of(every);

@@ -172,7 +172,7 @@ fn endpoints(config: &TrackerConfig) -> Vec<SocketAddr> {
 fn asked(config: &TrackerConfig, mode: Mode, listeners: Vec<Listener>) -> Asked {
     let cores = cores::plan_for_this_process(config.workers, &config.cpus).map_or(1, |plan| plan.cpus.len());
     let plan = memory::available()
-        .and_then(|available| MemoryPlan::divide(config, cores, config.protocols(mode).udp, available));
+        .and_then(|available| MemoryPlan::divide(config, cores, config.protocols(mode), available));
     let network = &config.network;
     Asked {
         workers: config.workers,

@@ -211,7 +211,12 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
     /// Bounds the memory of what is stored, and of what all connections have not received yet, in bytes.
     pub(crate) fn bound_memory(&mut self, budget: Option<CoreBudget>, max_unsent: Option<usize>) {
         self.degradation.set_budget(budget);
-        self.connections.set_max_unsent(max_unsent);
+        self.set_max_unsent(max_unsent);
+    }
+
+    /// Replaces the number of bytes that all connections may have that they have not received yet.
+    pub(crate) fn set_max_unsent(&mut self, bytes: Option<usize>) {
+        self.connections.set_max_unsent(bytes);
     }
 
     /// Whether memory allows that any new peer is stored.
