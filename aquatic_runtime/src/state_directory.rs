@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use aquatic_common::config::PrivilegesConfig;
 use aquatic_common::settings::Problem;
 use rustix::fs::{
-    Access, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, accessat, fchown,
-    flock, fstat, fsync, open, openat, renameat_with, statat, unlinkat,
+    Access, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, accessat, fchmod,
+    fchown, flock, fstat, fsync, open, openat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -47,6 +47,9 @@ pub mod names {
     pub const READ: [&str; 6] = [KEYS, SNAPSHOT, STATUS, ACME_CERTIFICATE, ACME_ACCOUNTS, ACME_STATE];
     /// Files that are only written, or put aside.
     pub const WRITTEN: [&str; 4] = [UNUSABLE_SNAPSHOT, UNUSABLE_STATUS, PID_FILE, OUTCOME_FILE];
+
+    /// What is added to the name of a file for others that are made, and replaced, while it is written.
+    pub const MEANWHILE: [&str; 2] = [super::UNFINISHED, super::SCRATCH];
 }
 
 /// Suffix of a file that is being written.
@@ -299,8 +302,8 @@ impl StateDirectory {
     /// Those of writing, and those of `write`; the previous file is still there.
     pub fn replace<T>(&self, name: &str, write: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
         let unfinished = format!("{name}{UNFINISHED}");
-        let written = self.create(&unfinished).and_then(|mut file| {
-            let written = write(&mut file)?;
+        let mut file = self.create(&unfinished)?;
+        let written = write(&mut file).and_then(|written| {
             fsync(&file)?;
             self.may_replace(name)?;
             renameat_with(&*self.fd, &*unfinished, &*self.fd, name, RenameFlags::empty())?;
@@ -364,13 +367,38 @@ impl StateDirectory {
         Ok(file)
     }
 
+    /// Leaves a file of a shared directory alone that another process is writing: nothing else keeps trackers
+    /// from using one.
+    fn refuse_if_written(&self, name: &str) -> io::Result<()> {
+        if self.mode == PRIVATE {
+            return Ok(());
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(existing) = openat(&*self.fd, name, flags, Mode::empty()) else { return Ok(()) };
+        match flock(existing, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                let text = format!("another process is writing {name}; give each tracker a path of its own");
+                Err(io::Error::new(ErrorKind::ResourceBusy, text))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     fn create(&self, name: &str) -> io::Result<File> {
+        self.may_replace(name)?;
+        self.refuse_if_written(name)?;
         match unlinkat(&*self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&*self.fd, name, flags, self.mode)?;
+        if self.mode != PRIVATE {
+            // Where the file system has no locks, there is none.
+            let _ = flock(&fd, FlockOperation::NonBlockingLockExclusive);
+            // Whatever the umask: others are to read it.
+            fchmod(&fd, self.mode)?;
+        }
         // Once privileges have been dropped, the owner is the right one.
         if let Some(Owner { ids: (user, group), is_heir, is_reported }) = &self.owner
             && rustix::process::geteuid().is_root()
@@ -491,6 +519,25 @@ mod tests {
             directory.replace(name, |file| file.write_all(b"new")).unwrap();
             assert_eq!(read(&directory, name), "new");
         }
+    }
+
+    #[test]
+    fn a_file_of_a_shared_directory_is_written_by_one_process_and_readable_for_all() {
+        let temporary = tempfile::tempdir().unwrap();
+        let shared = || StateDirectory::open_shared(temporary.path(), &PrivilegesConfig::default()).unwrap();
+        let (one, other) = (shared(), shared());
+        // Left behind by a process that was killed.
+        fs::write(temporary.path().join("a.new"), "half").unwrap();
+        one.replace("a", |file| {
+            let error = other.replace("a", |_| Ok(())).unwrap_err();
+            assert!(error.to_string().contains("another process is writing a.new"), "{error}");
+            file.write_all(b"one")
+        })
+        .unwrap();
+        other.replace("a", |file| file.write_all(b"two")).unwrap();
+        assert_eq!(read(&one, "a"), "two");
+        let mode = fs::metadata(temporary.path().join("a")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
     }
 
     #[test]

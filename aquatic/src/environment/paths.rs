@@ -43,11 +43,16 @@ pub(crate) fn check(
     let mut others = read(config, config_file);
     others.extend(kept(config));
     for (index, (key, path)) in made.iter().enumerate() {
+        // Another path is needed in any case.
+        if problems.iter().any(|problem| problem.key == *key) {
+            continue;
+        }
         let real = resolved(path);
         let made = made.iter().skip(index + 1).map(|(key, path)| ((*key).to_owned(), path));
         let others = others.iter().map(|(what, path)| (what.clone(), path));
         for (what, _) in made.chain(others).filter(|(_, other)| resolved(other) == real) {
-            let text = format!("\"{}\" is {what} as well; choose another path", path.display());
+            let path = path.display();
+            let text = format!("\"{path}\", which the tracker makes, is {what} as well; choose another path");
             problems.push(Problem::new(*key, text));
         }
     }
@@ -55,7 +60,11 @@ pub(crate) fn check(
 
 /// Files that the tracker makes or replaces, by their keys.
 fn made(config: &TrackerConfig, mode: Mode) -> Vec<(&'static str, PathBuf)> {
-    let mut made = vec![(ExportsConfig::path, config.exports.path.clone())];
+    let export = &config.exports.path;
+    let mut made = vec![(ExportsConfig::path, export.clone())];
+    if !export.as_os_str().is_empty() {
+        made.extend(names::MEANWHILE.map(|suffix| (ExportsConfig::path, with_suffix(export, suffix))));
+    }
     if config.serves_tcp(mode) {
         made.push((NetworkConfig::unix_socket_path, config.network.unix_socket_path.clone()));
     }
@@ -95,8 +104,16 @@ fn kept(config: &TrackerConfig) -> impl Iterator<Item = (String, PathBuf)> {
         (format!("the file {name} of {}", state_directory::KEY), directory.join(name))
     };
     directory.into_iter().flat_map(move |directory| {
-        names::READ.into_iter().chain(names::WRITTEN).map(move |name| file(directory, name))
+        let named = names::READ.into_iter().chain(names::WRITTEN);
+        let written = named.clone().map(|name| format!("{name}{}", names::MEANWHILE[0]));
+        named.map(ToOwned::to_owned).chain(written).map(move |name| file(directory, &name))
     })
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 /// The path without links and relative parts, as far as it exists.
@@ -142,6 +159,7 @@ mod tests {
             ("status.unusable", "the file status.unusable of state_directory"),
             ("pid", "the file pid of state_directory"),
             ("control.sock", "control.socket_path"),
+            ("keys.new", "the file keys.new of state_directory"),
         ] {
             let found = exported(name);
             assert_eq!(found.len(), usize::from(!what.is_empty()), "{name}: {found:?}");
@@ -152,6 +170,18 @@ mod tests {
             config.exports.path = own.join("self/list");
         });
         assert!(list.len() == 1 && list[0].contains("access_list.path"), "{list:?}");
+        for meanwhile in ["list.new", "list.scratch"] {
+            let list = found(|config, own| {
+                config.access_list.path = own.join(meanwhile);
+                config.exports.path = own.join("list");
+            });
+            assert!(list.len() == 1 && list[0].contains(meanwhile), "{list:?}");
+        }
+        let socket = found(|config, own| {
+            config.network.unix_socket_path = own.join("list.new");
+            config.exports.path = own.join("list");
+        });
+        assert!(socket.len() == 1 && socket[0].contains("network.unix_socket_path"), "{socket:?}");
     }
 
     #[test]

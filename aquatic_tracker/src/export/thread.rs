@@ -13,7 +13,7 @@ use aquatic_common::config::{ExportsConfig, PrivilegesConfig, StatisticsConfig};
 use aquatic_common::settings::Problem;
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Registry, names};
 use aquatic_runtime::clock::{Epoch, calendar_seconds};
-use aquatic_runtime::{Engine, MailboxSender, StateDirectory, StateDirectoryError, mailboxes};
+use aquatic_runtime::{Engine, MailboxSender, Serving, StateDirectory, StateDirectoryError, mailboxes};
 
 use super::core::{CoreExports, Order};
 use super::format::Exporter;
@@ -83,7 +83,7 @@ pub fn prepare(
     }
     let (cores, receivers) =
         mailboxes(engine.cores(), MAX_ORDERS).context("cannot make the mailboxes of exports")?;
-    let exports = ExportThread { cores, epoch: engine.epoch() };
+    let exports = ExportThread { cores, epoch: engine.epoch(), serving: engine.serving() };
     engine.add_side_thread("aquatic-exports", move || exports.run(jobs));
     Ok(Some(receivers.into_iter().map(CoreExports).collect()))
 }
@@ -227,6 +227,7 @@ impl Sizes {
 struct ExportThread {
     cores: Vec<MailboxSender<Order>>,
     epoch: Epoch,
+    serving: Serving,
 }
 
 impl ExportThread {
@@ -234,11 +235,14 @@ impl ExportThread {
         if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
             log::debug!("the priority of the export thread cannot be lowered: {error}");
         }
+        // The predecessor exports until then.
+        self.serving.until_begun();
         let begin = self.epoch.elapsed();
         jobs.iter_mut().for_each(|job| job.due = begin + job.interval);
         while let Some(job) = jobs.iter_mut().min_by_key(|job| job.due) {
             wait(job.due.saturating_sub(self.epoch.elapsed()));
             match &mut job.kind {
+                Kind::File(_) if self.serving.is_elsewhere() => {}
                 Kind::File(file) => self.export(file),
                 Kind::Sizes(gauges) => self.count_sizes(gauges),
             }
@@ -263,6 +267,7 @@ impl ExportThread {
                 log::log!(level, "exported {torrents} torrents, {size} bytes in {took:.1?}");
                 *is_failing = false;
             }
+            Err(_) if self.serving.is_elsewhere() => log::debug!("an export is left to the successor"),
             Err(error) => {
                 metrics.failures.add(1);
                 if !*is_failing {
@@ -287,6 +292,10 @@ impl ExportThread {
             let mut exporter = Exporter::begin(&mut *file, config.format, config.compression)?;
             sorter.finish(|torrent| exporter.torrent(torrent))?;
             let torrents = exporter.finish()?;
+            if self.serving.is_elsewhere() {
+                // It would be older than that of the successor.
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             Ok((torrents, file.metadata()?.len()))
         })
     }
