@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use support::{Ends, REPLY, Tracker, fetch, metric, service};
 use tempfile::TempDir;
@@ -301,6 +301,36 @@ fn access_list_and_certificate_move() {
         (failed("access_list"), failed("certificate")) == (1.0, 1.0)
     });
     assert!(!is_served(&fixture), "the previous list stays in use");
+}
+
+#[test]
+fn a_list_that_is_not_loaded_when_it_is_first_wanted_is_told_to_whoever_reloads() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let list = directory.path().join("list");
+    let hashes: String = (0..50_000).map(|number| format!("{number:040x}\n")).collect();
+    fs::write(&list, hashes + "nonsense\n").unwrap();
+    let text = |mode| {
+        let list = format!("[access_list]\nmode = \"{mode}\"\npath = \"{}\"", list.display());
+        format!("state_directory = \"{}\"\n{list}", state.display())
+    };
+    let fixture = Fixture::start_in(directory, "http", &text("off"));
+    let reload = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aquatic"));
+        command.arg("ctl").arg("-s").arg(state.join("control.sock")).arg("reload").output().unwrap()
+    };
+    until("the first reload", || reload().status.success());
+    fixture.write(&text("deny"));
+    for _ in 0..2 {
+        let Output { status, stderr, .. } = reload();
+        let told = String::from_utf8(stderr).unwrap();
+        assert!(status.code() == Some(3) && told.contains("but not: access list"), "{told}");
+    }
+    fs::write(&list, format!("{A}\n")).unwrap();
+    assert!(reload().status.success());
+    fixture.write(&text("off"));
+    assert!(reload().status.success());
 }
 
 #[test]

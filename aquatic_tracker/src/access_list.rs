@@ -198,6 +198,12 @@ impl SharedAccessList {
         self.current.load().mode()
     }
 
+    /// Whether there is a list to reload: one is in use, or is to be.
+    #[must_use]
+    pub fn is_reloadable(&self) -> bool {
+        [self.mode(), self.config().mode] != [AccessListMode::Off; 2]
+    }
+
     /// Number of info hashes on the list.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -274,7 +280,7 @@ impl AccessListReloader {
     }
 
     fn reload(&self) {
-        if self.list.mode() == AccessListMode::Off && self.list.config().mode == AccessListMode::Off {
+        if !self.list.is_reloadable() {
             log::info!("there is no access list to reload: access_list.mode is \"off\"");
             return;
         }

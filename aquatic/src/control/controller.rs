@@ -11,7 +11,7 @@ use aquatic_acme::AcmeReport;
 use aquatic_cli_helpers::logger;
 use aquatic_cluster::report::ClusterReport;
 use aquatic_cluster::thread::Commands;
-use aquatic_common::{AccessListMode, Family, InfoHash, Prefix, Steering};
+use aquatic_common::{Family, InfoHash, Prefix, Steering};
 use aquatic_metrics::{ProcessFigures, Registry, Sample, names};
 use aquatic_net::block_list::{Ban, BlockList, MAX_BANS, TooManyBans};
 use aquatic_net::breaker::{Breakers, Protocol};
@@ -369,7 +369,8 @@ impl Controller {
         let registry = self.parts.registry.clone();
         let (before, _) = report.get();
         let counted = ReloadCounts::of(&registry.samples());
-        let waits_for_list = self.parts.by_hand.access_list.mode() != AccessListMode::Off;
+        let list = Arc::clone(&self.parts.by_hand.access_list);
+        let had_list = list.is_reloadable();
         let deadline = self.now() + RELOAD_DEADLINE;
         trigger.request();
         Box::new(move |now| {
@@ -379,7 +380,11 @@ impl Controller {
             }
             let (reloads, outcome) = report.get();
             let since = ReloadCounts::of(&registry.samples()).since(&counted);
-            if reloads == before || waits_for_list && since.is_unknown("access_list") {
+            if reloads == before {
+                return None;
+            }
+            // Now that the configuration says whether there is to be one.
+            if (had_list || list.is_reloadable()) && since.is_unknown("access_list") {
                 return None;
             }
             Some(reload_reply(outcome?, &since))
