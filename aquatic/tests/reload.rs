@@ -625,7 +625,7 @@ fn what_is_no_regular_file_is_not_waited_for() {
     // Reading one without a writer never ends.
     for (file, content) in files.iter().zip(kept) {
         fs::remove_file(file).unwrap();
-        let made = std::process::Command::new("mkfifo").arg(file).status().unwrap();
+        let made = Command::new("mkfifo").arg(file).status().unwrap();
         assert!(made.success());
         fixture.tracker.signal("HUP");
         fixture.tracker.wait_for_log("it is not a regular file");
@@ -657,7 +657,7 @@ fn a_start_that_fails_is_not_called_ready() {
     // As nobody, who cannot become somebody else.
     let settings = [&USUAL[..], &["privileges.drop_privileges=true"]].concat();
     let tracker = service("udp", &settings);
-    let mut command = std::process::Command::new("setpriv");
+    let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(tracker.get_program());
     let output = command.args(tracker.get_args()).ends();
     let log = String::from_utf8(output.stderr).unwrap();

@@ -152,13 +152,18 @@ impl Housekeeper {
     /// Reads files again.
     pub(crate) fn reload(&mut self) {
         self.notifier.reloading(Moment::now().monotonic);
+        self.read_files_again();
+        self.notifier.ready();
+    }
+
+    /// The same without telling the service manager, which has not asked for it.
+    pub(crate) fn read_files_again(&mut self) {
         for periodic in &mut self.periodic {
             periodic.reload_configuration();
         }
         for periodic in &mut self.periodic {
             periodic.reload();
         }
-        self.notifier.ready();
     }
 
     /// Tells load balancers that the process is about to stop.

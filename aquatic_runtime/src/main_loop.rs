@@ -114,6 +114,7 @@ impl MainLoop {
             return self.leave_to(&successor);
         }
         if !self.has_predecessor {
+            self.remove_pid();
             self.run_before_stop()?;
         }
         // From now on nobody but the cores has them open, and perhaps the service manager.
@@ -145,6 +146,14 @@ impl MainLoop {
         }
     }
 
+    /// Another program is to take no other process for this one, once its number is that of one.
+    fn remove_pid(&self) {
+        let Some(directory) = &self.directory else { return };
+        if let Err(error) = directory.remove(PID_FILE) {
+            log::warn!("{} cannot be removed: {error}", directory.path().join(PID_FILE).display());
+        }
+    }
+
     fn take_over(&mut self, predecessor: u32) {
         self.has_predecessor = false;
         self.begin_serving();
@@ -154,7 +163,7 @@ impl MainLoop {
             std::process::id()
         );
         // Files may have changed since they were read. The predecessor has read them again if it was told to.
-        self.housekeeper.reload();
+        self.housekeeper.read_files_again();
     }
 
     fn begin_upgrade(&mut self) {

@@ -355,6 +355,17 @@ impl StateDirectory {
         Ok(renameat_with(&*self.fd, from, &*self.fd, to, RenameFlags::empty())?)
     }
 
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// Those of `unlinkat`.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        match unlinkat(&*self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// A file to write to and to read from, that nobody else sees and that is gone once it is closed. The
     /// name is that of the file it is used for.
     ///
@@ -387,10 +398,7 @@ impl StateDirectory {
     fn create(&self, name: &str) -> io::Result<File> {
         self.may_replace(name)?;
         self.refuse_if_written(name)?;
-        match unlinkat(&*self.fd, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
+        self.remove(name)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&*self.fd, name, flags, self.mode)?;
         if self.mode != PRIVATE {
@@ -417,6 +425,20 @@ impl StateDirectory {
             }
         }
         Ok(File::from(fd))
+    }
+}
+
+/// Whether no process has the directory of a tracker: what is in it was left behind. A tracker that starts at
+/// the very moment would be told that its directory is in use.
+///
+/// # Errors
+/// It cannot be opened, or its file system has no locks.
+pub fn is_abandoned(path: &Path) -> io::Result<bool> {
+    let directory = open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    match flock(&directory, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -5,11 +5,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aquatic_cli_helpers::{ExitStatus, Override, complain, load, print_to_stdout};
 use aquatic_common::settings::Whole;
 use aquatic_runtime::handover::{OUTCOME_FILE, PID_FILE};
+use aquatic_runtime::state_directory::is_abandoned;
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -18,6 +19,9 @@ use crate::config::TrackerConfig;
 
 /// Time between two looks at the outcome.
 const POLL: Duration = Duration::from_millis(50);
+
+/// Longest wait for an outcome after the time that an upgrade may take.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Looks after the process has ended, for an outcome that it has left.
 const LAST_LOOKS: u32 = 100;
@@ -51,8 +55,9 @@ impl Upgrade {
             }
         };
         let directory = self.state_directory(config.state_directory);
+        let deadline = Duration::from_secs(config.upgrade.timeout.into()) + GRACE;
         let outcome = self.process(directory.as_deref()).and_then(|number| {
-            request(number, directory.as_deref()).map_err(|error| (ExitStatus::Failure, error))
+            request(number, directory.as_deref(), deadline).map_err(|error| (ExitStatus::Failure, error))
         });
         match outcome {
             Ok(text) => print_to_stdout(format!("{text}\n").as_bytes()),
@@ -76,7 +81,9 @@ impl Upgrade {
         match (self.pid, directory, &self.config) {
             (Some(pid), _, _) => Ok(pid),
             (None, Some(directory), _) => {
-                read_pid(&directory.join(PID_FILE)).map_err(|error| (ExitStatus::Failure, error))
+                let number = read_pid(&directory.join(PID_FILE));
+                let number = number.and_then(|number| refuse_abandoned(directory).map(|()| number));
+                number.map_err(|error| (ExitStatus::Failure, error))
             }
             (None, None, Some(path)) => {
                 let text = format!(
@@ -95,7 +102,16 @@ impl Upgrade {
     }
 }
 
-fn request(number: i32, directory: Option<&Path>) -> Result<String, String> {
+/// The number of a process that was killed may be that of another one by now.
+fn refuse_abandoned(directory: &Path) -> Result<(), String> {
+    // Where that is unknown, the process is asked what it is.
+    if matches!(is_abandoned(directory), Ok(true)) {
+        return Err(format!("no tracker has {} open; start the tracker", directory.display()));
+    }
+    Ok(())
+}
+
+fn request(number: i32, directory: Option<&Path>, deadline: Duration) -> Result<String, String> {
     let pid = Pid::from_raw(number).ok_or_else(|| format!("{number} is not the number of a process"))?;
     if !catches_signal(pid)? {
         return Err(format!("process {number} is no tracker that can be upgraded; restart it instead"));
@@ -106,7 +122,7 @@ fn request(number: i32, directory: Option<&Path>) -> Result<String, String> {
         format!("process {number} cannot be signalled: {error}. Run this as its user, or as root")
     })?;
     match outcome {
-        Some(path) => wait(pid, &path, before),
+        Some(path) => wait(pid, &path, before, deadline),
         None => Ok(format!(
             "process {number} has been told to upgrade. Without a state_directory only its log tells the outcome"
         )),
@@ -148,10 +164,23 @@ fn stamp(path: &Path) -> Option<(u64, i64, i64)> {
 }
 
 #[allow(clippy::disallowed_methods, reason = "this program waits for another one")]
-fn wait(pid: Pid, path: &Path, before: Option<(u64, i64, i64)>) -> Result<String, String> {
+fn wait(
+    pid: Pid,
+    path: &Path,
+    before: Option<(u64, i64, i64)>,
+    deadline: Duration,
+) -> Result<String, String> {
     let number = pid.as_raw_nonzero();
     let mut looks = LAST_LOOKS;
+    let begin = Instant::now();
     while looks > 0 {
+        if begin.elapsed() > deadline {
+            return Err(format!(
+                "process {number} has not told what came of the upgrade within {} s; its log may. Is there room for {}?",
+                deadline.as_secs(),
+                path.display()
+            ));
+        }
         if stamp(path) != before {
             let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
             return match text.trim_end().split_once(' ') {

@@ -73,7 +73,7 @@ fn peers_survive_restarts_with_any_number_of_cores() {
     }
     let names: Vec<_> =
         fs::read_dir(home.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 3, "keys, snapshot and pid: {names:?}");
+    assert_eq!(names.len(), 2, "keys and snapshot: {names:?}");
 }
 
 #[test]

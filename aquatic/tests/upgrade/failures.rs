@@ -87,6 +87,10 @@ fn what_cannot_be_upgraded_is_left_alone() {
     let mut other = std::process::Command::new("sleep").arg("100").stdin(Stdio::null()).spawn().unwrap();
     std::fs::write(home.path("state/pid"), format!("{}\n", other.id())).unwrap();
     let (upgraded, text) = home.upgrade();
+    assert!(!upgraded && text.contains("no tracker has"), "left behind by one that was killed: {text}");
+    let state = std::fs::File::open(home.path("state")).unwrap();
+    rustix::fs::flock(&state, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let (upgraded, text) = home.upgrade();
     assert!(!upgraded && text.contains("is no tracker that can be upgraded"), "{text}");
     assert!(is_running(other.id()));
     other.kill().unwrap();
