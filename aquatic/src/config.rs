@@ -46,8 +46,9 @@ aquatic_common::settings! {
         /// in place of its address; 0 for none. A worker logs at most 400 a second of UDP and HTTP, and as
         /// many of WebTorrent. Those of unknown clients behind a proxy are not logged.
         pub log_requests: u32 = 0, unit "requests", in 0..=1_000_000_000;
-        /// Reload when the configuration file, the access list or the TLS certificate changes, as on SIGHUP.
-        /// A change is noticed within about two seconds. Replace files by renaming complete ones over them.
+        /// Reload when the configuration file, the access list, the block list, or the TLS certificate or its
+        /// key changes, as on SIGHUP. A change is noticed within about two seconds. Replace files by renaming
+        /// complete ones over them.
         pub reload_on_change: bool = false;
         /// Directory in which the tracker keeps what the next process needs: the secret behind UDP connection
         /// ids, a snapshot of UDP and HTTP peers, and the certificate of network.acme. It must exist and be
