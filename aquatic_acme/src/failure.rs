@@ -92,28 +92,54 @@ impl Fault {
 /// Prefix of the types of problems (RFC 8555, 6.7).
 const PROBLEM: &str = "urn:ietf:params:acme:error:";
 
+/// What a problem is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// A request, of the account or of an order.
+    Request,
+    /// A challenge, for which the authority connects to this port.
+    Challenge(u16),
+}
+
 /// What the type of a problem means.
-pub(crate) fn reason_of_problem(kind: &str) -> Reason {
-    match kind.strip_prefix(PROBLEM).unwrap_or(kind) {
-        "rateLimited" => Reason::RateLimited,
-        "badNonce" => Reason::BadNonce,
-        "caa" | "connection" | "dns" | "incorrectResponse" | "tls" | "unauthorized" => Reason::Challenge,
-        "serverInternal" => Reason::Connection,
-        _ => Reason::Refused,
+pub(crate) fn reason_of_problem(kind: &str, about: About) -> Reason {
+    match (kind.strip_prefix(PROBLEM).unwrap_or(kind), about) {
+        ("rateLimited", _) => Reason::RateLimited,
+        ("badNonce", _) => Reason::BadNonce,
+        ("caa" | "dns", _) | (_, About::Challenge(_)) => Reason::Challenge,
+        ("serverInternal", About::Request) => Reason::Connection,
+        (_, About::Request) => Reason::Refused,
     }
 }
 
-/// What an operator can do about a problem; `challenge` is the port that the authority connects to.
-pub(crate) fn advice(kind: &str, port: u16) -> String {
-    match kind.strip_prefix(PROBLEM).unwrap_or(kind) {
-        "connection" => format!(
-            "Let port {port} of every address of the name reach this machine: firewall, router, IPv6 address in the DNS"
-        ),
+/// What an operator can do about a problem.
+pub(crate) fn advice(kind: &str, about: About) -> String {
+    let kind = kind.strip_prefix(PROBLEM).unwrap_or(kind);
+    if let About::Challenge(port) = about {
+        match kind {
+            "connection" => {
+                return format!(
+                    "Let port {port} of every address of the name reach this machine: firewall, router, IPv6 address in \
+                     the DNS"
+                );
+            }
+            "unauthorized" | "incorrectResponse" | "tls" => {
+                return format!(
+                    "Something else answers on port {port} of an address of the name: look for a proxy or CDN in front, \
+                     and for records in the DNS that lead to another machine"
+                );
+            }
+            _ => {}
+        }
+    }
+    match kind {
         "dns" => "Create the A or AAAA record of the name, and wait until it can be seen".to_owned(),
-        "unauthorized" | "incorrectResponse" | "tls" => format!(
-            "Something else answers on port {port} of an address of the name: look for a proxy or CDN in front, and for \
-             records in the DNS that lead to another machine"
-        ),
+        "unauthorized" => {
+            "The authority does not accept the account: check acme.external_account_id and \
+             acme.external_account_key_path if they are set; with acme-accounts.json removed from the state directory, \
+             another account is made"
+                .to_owned()
+        }
         "caa" => {
             "A CAA record in the DNS does not allow this authority; change it, or acme.directory".to_owned()
         }
@@ -150,10 +176,22 @@ mod tests {
 
     #[test]
     fn problems_of_validation_name_the_port() {
-        assert_eq!(reason_of_problem("urn:ietf:params:acme:error:connection"), Reason::Challenge);
-        assert!(advice("urn:ietf:params:acme:error:connection", 443).contains("port 443"));
-        assert_eq!(reason_of_problem("urn:ietf:params:acme:error:rateLimited"), Reason::RateLimited);
-        assert_eq!(reason_of_problem("about:blank"), Reason::Refused);
-        assert_eq!(advice("about:blank", 80), "");
+        let (kind, about) = ("urn:ietf:params:acme:error:connection", About::Challenge(443));
+        assert_eq!(reason_of_problem(kind, about), Reason::Challenge);
+        assert!(advice(kind, about).contains("port 443"));
+        let limited = "urn:ietf:params:acme:error:rateLimited";
+        assert_eq!(reason_of_problem(limited, About::Request), Reason::RateLimited);
+        assert_eq!(reason_of_problem("about:blank", About::Request), Reason::Refused);
+        assert_eq!(advice("about:blank", About::Challenge(80)), "");
+    }
+
+    #[test]
+    fn an_account_that_is_not_accepted_is_no_failed_challenge() {
+        let kind = "urn:ietf:params:acme:error:unauthorized";
+        assert_eq!(reason_of_problem(kind, About::Request), Reason::Refused);
+        let text = advice(kind, About::Request);
+        assert!(text.contains("acme-accounts.json") && !text.contains("port"), "{text}");
+        assert_eq!(reason_of_problem(kind, About::Challenge(80)), Reason::Challenge);
+        assert!(advice(kind, About::Challenge(80)).contains("port 80"));
     }
 }

@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::challenge;
 use crate::client::{Client, Unreachable};
 use crate::external_account::ExternalAccount;
-use crate::failure::{Fault, Reason, advice, reason_of_problem};
+use crate::failure::{About, Fault, Reason, advice, reason_of_problem};
 use crate::pause::sleep;
 use crate::store::Store;
 
@@ -69,8 +69,7 @@ impl Orders<'_> {
         if let Some(text) = self.store.account(directory) {
             match serde_json::from_str::<AccountCredentials>(&text) {
                 Ok(credentials) => {
-                    return block_on(builder().from_credentials(credentials))
-                        .map_err(|error| fault(&error, 0));
+                    return block_on(builder().from_credentials(credentials)).map_err(|error| fault(&error));
                 }
                 Err(error) => {
                     log::warn!(
@@ -90,7 +89,7 @@ impl Orders<'_> {
         let external = self.external_account.filter(|_| directory == self.config.directory);
         let key = external.map(ExternalAccount::key);
         let (account, credentials) = block_on(builder().create(&new, directory.to_owned(), key.as_ref()))
-            .map_err(|error| fault(&error, 0))?;
+            .map_err(|error| fault(&error))?;
         let text = serde_json::to_string(&credentials)
             .map_err(|error| Fault::new(Reason::Storage, format!("the account cannot be kept: {error}")))?;
         self.store.keep_account(directory, Some(text))?;
@@ -109,7 +108,7 @@ impl Orders<'_> {
             }
             begun => begun,
         }
-        .map_err(|error| fault(&error, wish.challenge.port()))?;
+        .map_err(|error| fault(&error))?;
         self.prove(&mut order, wish)?;
         self.finish(&mut order, wish)
     }
@@ -152,13 +151,13 @@ impl Orders<'_> {
         let mut certificates = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = block_on(authorizations.next()) {
-            let mut authorization = authorization.map_err(|error| fault(&error, port))?;
+            let mut authorization = authorization.map_err(|error| fault(&error))?;
             if authorization.status == AuthorizationStatus::Pending {
                 self.answer(&mut authorization, wish, &mut certificates)?;
             }
         }
         for look in LOOKS {
-            match block_on(order.refresh()).map_err(|error| fault(&error, port))?.status {
+            match block_on(order.refresh()).map_err(|error| fault(&error))?.status {
                 OrderStatus::Pending => sleep(Duration::from_secs(look)),
                 OrderStatus::Invalid => return Err(refused(order, port)),
                 OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => return Ok(()),
@@ -202,7 +201,7 @@ impl Orders<'_> {
                 self.tls.set_challenges(all.collect()).map_err(|error| unusable(error.to_string()))?;
             }
         }
-        block_on(challenge.set_ready()).map_err(|error| fault(&error, wish.challenge.port()))
+        block_on(challenge.set_ready()).map_err(|error| fault(&error))
     }
 
     /// Asks for the certificate and waits for it.
@@ -213,7 +212,7 @@ impl Orders<'_> {
         params.distinguished_name = DistinguishedName::new();
         let key = KeyPair::generate().map_err(unusable)?;
         let request = params.serialize_request(&key).map_err(unusable)?;
-        let failed = |error: &Error| fault(error, wish.challenge.port());
+        let failed = |error: &Error| fault(error);
         block_on(order.finalize_csr(request.der())).map_err(|error| failed(&error))?;
         for look in LOOKS {
             if let Some(chain) = block_on(order.certificate()).map_err(|error| failed(&error))? {
@@ -236,7 +235,7 @@ fn identifier(name: &str) -> Identifier {
 /// Whether an order may be fulfilled that says nothing of the former certificate.
 fn may_order_without_replacing(error: &Error) -> bool {
     if let Error::Api(problem) = error {
-        return !matches!(reason(problem), Reason::RateLimited | Reason::BadNonce)
+        return !matches!(reason(problem, About::Request), Reason::RateLimited | Reason::BadNonce)
             && problem.r#type.as_deref() != Some(NO_ACCOUNT);
     }
     unreachable(error).is_none()
@@ -247,20 +246,20 @@ fn unreachable(error: &Error) -> Option<&Unreachable> {
     if let Error::Other(other) = error { other.downcast_ref() } else { None }
 }
 
-fn reason(problem: &Problem) -> Reason {
+fn reason(problem: &Problem, about: About) -> Reason {
     match problem.r#type.as_deref() {
-        Some(kind) => reason_of_problem(kind),
+        Some(kind) => reason_of_problem(kind, about),
         None => Reason::Refused,
     }
 }
 
 /// What an error means.
-pub(crate) fn fault(error: &Error, port: u16) -> Fault {
+pub(crate) fn fault(error: &Error) -> Fault {
     if let Some(unreachable) = unreachable(error) {
         return Fault::new(Reason::Connection, unreachable.to_string());
     }
     if let Error::Api(problem) = error {
-        return of_problem(problem, "", port);
+        return of_problem(problem, "", About::Request);
     }
     let text = if matches!(error, Error::Json(_)) {
         format!("the authority's reply is not ACME ({error}). Check acme.directory.")
@@ -270,16 +269,16 @@ pub(crate) fn fault(error: &Error, port: u16) -> Fault {
     Fault::new(Reason::InvalidReply, text)
 }
 
-fn of_problem(problem: &Problem, name: &str, port: u16) -> Fault {
+fn of_problem(problem: &Problem, name: &str, about: About) -> Fault {
     let kind = problem.r#type.as_deref().unwrap_or_default();
     let short = kind.rsplit(':').next().unwrap_or_default();
     let said = problem.detail.as_deref().unwrap_or("no details").trim_end_matches('.');
-    let about = if name.is_empty() { String::new() } else { format!("{name}: ") };
+    let subject = if name.is_empty() { String::new() } else { format!("{name}: ") };
     let subproblems: Vec<String> = problem.subproblems.iter().map(|problem| format!("; {problem}")).collect();
-    let advice = advice(kind, port);
+    let advice = advice(kind, about);
     let advice = if advice.is_empty() { advice } else { format!(" {advice}.") };
-    let text = format!("{about}{said} ({short}){}.{advice}", subproblems.concat());
-    Fault::new(reason(problem), text)
+    let text = format!("{subject}{said} ({short}){}.{advice}", subproblems.concat());
+    Fault::new(reason(problem, about), text)
 }
 
 /// Why an order was refused: what the authority says of the first challenge that failed.
@@ -289,11 +288,11 @@ fn refused(order: &mut Order, port: u16) -> Fault {
         let name = authorization.identifier().to_string();
         let Ok(state) = block_on(authorization.refresh()) else { continue };
         if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.as_ref()) {
-            return Fault { reason: Reason::Challenge, ..of_problem(problem, &name, port) };
+            return Fault { reason: Reason::Challenge, ..of_problem(problem, &name, About::Challenge(port)) };
         }
     }
     match &order.state().error {
-        Some(problem) => of_problem(problem, "", port),
+        Some(problem) => of_problem(problem, "", About::Challenge(port)),
         None => Fault::new(Reason::Challenge, "the authority could not verify a name, and does not say why."),
     }
 }

@@ -33,6 +33,9 @@ const LONGEST_RETRY_AFTER: i64 = 7 * DAY;
 /// Refusals in a row after which orders go to the directory for tests first.
 const REFUSALS_BEFORE_STAGING: u32 = 3;
 
+/// Most orders that are fulfilled in the lifetime of a certificate.
+const ORDERS_PER_LIFETIME: i64 = 50;
+
 /// Certificates of a shorter lifetime are renewed halfway through it.
 const SHORT_LIFETIME: i64 = 10 * DAY;
 
@@ -140,7 +143,7 @@ pub(crate) fn due(wanted: &Wanted, record: &Record, certificate: Option<&Facts>)
     let Some(facts) = certificate else { return i64::MIN };
     // A record that has been lost does not say where the certificate comes from.
     let is_from_elsewhere = !record.issued_by.is_empty() && record.issued_by != wanted.directory;
-    if facts.names != wanted.names || is_from_elsewhere {
+    if !facts.names.is_superset(&wanted.names) || is_from_elsewhere {
         return i64::MIN;
     }
     let lifetime = facts.to.saturating_sub(facts.from).max(0);
@@ -168,7 +171,9 @@ pub(crate) fn next(now: i64, wanted: &Wanted, record: &Record, certificate: Opti
             None => Step::Wait(due),
         };
     }
-    let not_before = if wanted.is_in(record) { record.not_before } else { i64::MIN };
+    // Without failures the pause is between two certificates.
+    let is_paused = wanted.is_in(record) && (record.failures > 0 || certificate.is_some());
+    let not_before = if is_paused { record.not_before } else { i64::MIN };
     if not_before > now && not_before <= now + LONGEST_RETRY_AFTER {
         return Step::Wait(not_before);
     }
@@ -224,9 +229,17 @@ impl Record {
         self.last_challenge = wanted.challenges.get(first).map(|kind| kind.name().to_owned());
     }
 
-    /// A certificate has been obtained.
-    pub(crate) fn succeeded(&mut self, challenge: ChallengeKind, wanted: &Wanted) {
+    /// A certificate has been obtained. Another order for the same names waits, even if this one is due at
+    /// once: because the authority suggests so, or the clock is wrong.
+    pub(crate) fn succeeded(
+        &mut self,
+        (challenge, wanted): (ChallengeKind, &Wanted),
+        facts: &Facts,
+        now: i64,
+    ) {
+        let lifetime = facts.to.saturating_sub(facts.from);
         *self = Self {
+            not_before: now + (lifetime / ORDERS_PER_LIFETIME).clamp(MINUTE, DAY),
             names: wanted.names.clone(),
             directory: wanted.directory.clone(),
             issued_by: wanted.directory.clone(),

@@ -19,7 +19,7 @@ use aquatic_common::config::ChallengeKind;
 use crate::Settings;
 use crate::client::Client;
 use crate::external_account::ExternalAccount;
-use crate::failure::{Fault, Reason};
+use crate::failure::{Failure, Fault, Reason};
 use crate::order::{Orders, Wish, fault};
 use crate::plan::{self, Facts, Record, Step};
 use crate::status::{AcmeReport, AcmeStatus};
@@ -114,6 +114,13 @@ impl Service {
     }
 
     fn adopt(&mut self, settings: Settings) {
+        // Who changes them after a failure wants to see whether that helps. Limits apply all the same.
+        let is_limited = |failure: &Failure| failure.reason == Reason::RateLimited;
+        if self.settings.config != settings.config
+            && !self.record.last_failure.as_ref().is_some_and(is_limited)
+        {
+            self.record.not_before = 0;
+        }
         self.settings = settings;
         self.record.adopt(&self.settings.wanted);
     }
@@ -169,7 +176,7 @@ impl Service {
         let account = self.orders().account(&self.settings.wanted.directory)?;
         let (authority, serial) = id.split_once('.').unwrap_or_default();
         let id = CertificateIdentifier { authority_key_identifier: authority.into(), serial: serial.into() };
-        let (info, interval) = block_on(account.renewal_info(&id)).map_err(|error| fault(&error, 0))?;
+        let (info, interval) = block_on(account.renewal_info(&id)).map_err(|error| fault(&error))?;
         let window = info.suggested_window;
         let interval = i64::try_from(interval.as_secs()).unwrap_or(i64::MAX);
         Ok(((window.start.unix_timestamp(), window.end.unix_timestamp()), interval))
@@ -226,12 +233,22 @@ impl Service {
             |error: String| Fault::new(Reason::Certificate, format!("it cannot be used: {error}."));
         let Stored { pair, facts } = store::parse(text, Some(self.store.path())).map_err(unusable)?;
         let wanted = &self.settings.wanted;
-        if facts.names != wanted.names {
+        // Some authorities add names.
+        if !facts.names.is_superset(&wanted.names) {
             return Err(unusable(format!("it is for {}", list(&facts.names))));
         }
         self.tls.install(pair).map_err(|error| unusable(error.to_string()))?;
         self.counters.done.add(1);
-        self.record.succeeded(challenge, wanted);
+        let now = calendar_seconds();
+        self.record.succeeded((challenge, wanted), &facts, now);
+        if plan::due(wanted, &self.record, Some(&facts)) <= now {
+            log::warn!(
+                "ACME: the new certificate is due for renewal at once: it is valid from {} s ago for {}. Is the clock of \
+                 this machine right?",
+                now - facts.from,
+                span(facts.to - now)
+            );
+        }
         let told = format!("the new certificate for {} is in use", list(&wanted.names));
         self.certificate = Some(facts);
         // It is in use even if it cannot be kept.

@@ -148,8 +148,8 @@ crate::settings! {
         /// for none. A count takes about 0.15 s of the cores together for a million torrents, in steps of 0.2
         /// ms between requests.
         pub torrent_sizes_interval: u32 = 0, unit "seconds", in 0..=86_400;
-        /// Count announces by the program of the client, as its peer id tells (aquatic_announces_by_client_total).
-        /// Takes some 10 ns of each announce.
+        /// Count announces by the program of the client, as its peer id tells
+        /// (aquatic_announces_by_client_total). Takes some 10 ns of each announce.
         pub clients: bool = false;
     }
 }

@@ -28,7 +28,7 @@ fn certificate(from: i64, days: i64) -> Facts {
 
 fn obtained() -> Record {
     let mut record = Record::default();
-    record.succeeded(ChallengeKind::TlsAlpn01, &wanted());
+    record.succeeded((ChallengeKind::TlsAlpn01, &wanted()), &certificate(START, 90), START - 30 * DAY);
     record
 }
 
@@ -51,6 +51,36 @@ fn certificates_are_renewed_in_the_last_third_and_short_ones_halfway() {
     assert_eq!(step(START + 60 * DAY, 90), ORDER);
     assert_eq!(step(START, 6), Step::Wait(START + 3 * DAY));
     assert_eq!(step(START + 400 * DAY, 6), ORDER, "long expired");
+}
+
+#[test]
+fn a_certificate_that_is_due_at_once_is_not_ordered_again_at_once() {
+    let wanted = wanted();
+    // Suggested for a time that has passed, and past the middle of its lifetime when it comes.
+    for (from, days, window) in [(START, 90, Some((START - DAY, START - HOUR))), (START - 5 * DAY, 6, None)] {
+        let facts = Facts { id: Some("ca.1".to_owned()), ..certificate(from, days) };
+        let (mut record, mut now, mut orders) = (Record::default(), START, 0);
+        while now < START + 10 * DAY {
+            match next(now, &wanted, &record, Some(&facts)) {
+                Step::Wait(until) => now = until.max(now + 1),
+                Step::AskRenewalInfo => match window {
+                    Some(window) => record.suggested(now, "ca.1", window, (HOUR, 0.5)),
+                    None => record.not_suggested(now, "ca.1"),
+                },
+                Step::Order { challenge, .. } => {
+                    orders += 1;
+                    record.succeeded((challenge, &wanted), &facts, now);
+                }
+            }
+        }
+        assert!((5..100).contains(&orders), "{days} days: {orders} orders in 10 days");
+    }
+}
+
+#[test]
+fn a_certificate_for_more_names_will_do() {
+    let more = Facts { names: names(&["a.org", "192.0.2.1", "www.a.org"]), ..certificate(START, 90) };
+    assert_eq!(next(START, &wanted(), &obtained(), Some(&more)), Step::Wait(START + 60 * DAY));
 }
 
 #[test]
@@ -125,7 +155,7 @@ fn refusals_alternate_challenges_and_lead_to_staging() {
     assert!(matches!(next(record.not_before, &wanted(), &record, None), Step::Order { staging: true, .. }));
     let without = Wanted { staging: None, ..wanted() };
     assert!(matches!(next(record.not_before, &without, &record, None), Step::Order { staging: false, .. }));
-    record.succeeded(Http01, &wanted());
+    record.succeeded((Http01, &wanted()), &certificate(START, 90), now);
     assert_eq!(record.last_challenge.as_deref(), Some("http-01"));
     assert_eq!(next(now, &wanted(), &record, None), order(false, Http01), "what has worked last");
 }
@@ -240,8 +270,9 @@ impl Simulation {
         }
         self.serial += 1;
         let id = Some(format!("ca.{}", self.serial));
-        self.certificate = Some(Facts { id, ..certificate(self.now - HOUR, self.lifetime_days) });
-        self.record.succeeded(challenge, &wanted);
+        let facts = Facts { id, ..certificate(self.now - HOUR, self.lifetime_days) };
+        self.record.succeeded((challenge, &wanted), &facts, self.now);
+        self.certificate = Some(facts);
     }
 
     fn step(&mut self) {
