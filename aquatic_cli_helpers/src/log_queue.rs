@@ -71,6 +71,8 @@ impl LogQueue {
 
     /// Writes batches for as long as the process runs.
     fn write_all_to(&self, mut out: impl Write, notice: Notice) -> ! {
+        // Whether what was written last does not end with a line.
+        let mut is_torn = false;
         loop {
             let idle = |state: &mut State| state.waiting.is_empty();
             let waited = self.0.changed.wait_while(self.lock(), idle);
@@ -79,28 +81,44 @@ impl LogQueue {
             let lost = std::mem::take(&mut state.lost);
             state.writing = true;
             drop(state);
+            let was_torn = is_torn;
+            if was_torn {
+                batch.insert(0, b'\n');
+            }
             if lost > 0 {
                 batch.extend_from_slice(&notice(lost));
             }
-            // Nothing can be reported where the report would have to be written.
-            let _ = write_batch(&mut out, &batch);
-            self.lock().writing = false;
+            let unwritten = write_batch(&mut out, &batch);
+            let written = batch.len() - unwritten.len();
+            // Where nothing was written, the line before is as torn as it was.
+            is_torn = batch.get(..written).and_then(<[u8]>::last).map_or(is_torn, |last| *last != b'\n');
+            let has_lost_notice = lost > 0 && !unwritten.is_empty();
+            let ends = unwritten.iter().filter(|byte| **byte == b'\n').count() as u64;
+            let others = u64::from(has_lost_notice) + u64::from(was_torn && written == 0);
+            let mut state = self.lock();
+            // Neither the notice nor the end of the torn line is one of them; what the notice told is untold.
+            state.lost += ends.saturating_sub(others) + if has_lost_notice { lost } else { 0 };
+            state.writing = false;
+            drop(state);
             self.0.changed.notify_all();
         }
     }
 }
 
-fn write_batch(out: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
+/// Writes as much as can be, and returns what cannot: where the log goes there may be no room, for now.
+fn write_batch<'a>(out: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
     while !bytes.is_empty() {
         match out.write(bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(0) => return bytes,
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => pause(),
-            Err(error) => return Err(error),
+            Err(_) => return bytes,
         }
     }
-    out.flush()
+    // Standard error has no buffer of its own.
+    let _ = out.flush();
+    bytes
 }
 
 #[allow(clippy::disallowed_methods, reason = "the writer thread of the log has nothing else to do")]
@@ -172,6 +190,42 @@ mod tests {
         let text = read_until(&mut reader, |text| told(text) >= total);
         assert_eq!(told(&text), total);
         assert!(text.contains("log lines were lost"));
+    }
+
+    /// A device with room for some bytes, which another handle may make more of.
+    #[derive(Clone, Default)]
+    struct Device(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Device {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (written, room) = &mut *self.0.lock().unwrap();
+            let taken = bytes.len().min(*room - written.len());
+            if taken == 0 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            written.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_device_loses_is_told_once_there_is_room() {
+        let device = Device::default();
+        device.0.lock().unwrap().1 = 9;
+        let queue = LogQueue::start(device.clone(), notice).unwrap();
+        for line in [&b"first\n"[..], b"second\n", b"third\n"] {
+            queue.push(line);
+            assert!(queue.flush(LONG));
+        }
+        device.0.lock().unwrap().1 = 1000;
+        queue.push(b"fourth\n");
+        assert!(queue.flush(LONG));
+        let text = String::from_utf8(device.0.lock().unwrap().0.clone()).unwrap();
+        assert_eq!(text, "first\nsec\nfourth\nWARN  2 log lines were lost\n");
     }
 
     #[test]

@@ -74,6 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "a test may wait")]
     fn another_content_or_mode_is_another_stamp() {
         let path = std::env::temp_dir().join(format!("aquatic-stamp-{}", std::process::id()));
         assert_eq!(Stamp::of(&path), None);

@@ -62,6 +62,9 @@ pub(crate) struct CoreFigures {
     pub(crate) lag: u64,
 }
 
+/// The limit of connections, as metrics name it.
+const MAX_CONNECTIONS: &str = "connections.max_connections";
+
 /// Requests by action, as opentracker counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Actions {
@@ -93,6 +96,8 @@ pub(crate) struct Figures {
     pub(crate) cores: Vec<CoreFigures>,
     pub(crate) store: u64,
     pub(crate) store_budget: u64,
+    /// Connections that are allowed; 0 if that is not known.
+    pub(crate) max_connections: u64,
     /// Cores by what they do without for want of memory; without those of which there are none.
     pub(crate) degraded: Vec<(&'static str, u64)>,
     /// Protocol and family of breakers that are open.
@@ -160,6 +165,10 @@ impl Figures {
             let labels =
                 (sample.label("protocol").unwrap_or_default(), sample.label("family").unwrap_or_default());
             self.breakers.extend((value > 0).then_some(labels));
+        } else if is(&names::LIMIT) {
+            if sample.label("limit") == Some(MAX_CONNECTIONS) {
+                self.max_connections += value;
+            }
         } else if let Some(core) = sample.core {
             self.add_core(core, sample);
         } else if let Some(sum) = self.sum(sample.metric) {

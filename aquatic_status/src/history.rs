@@ -99,6 +99,15 @@ pub(crate) struct Point {
     pub(crate) values: [Aggregate; COUNT],
 }
 
+/// A sample of a shorter time, in milliseconds, as the last one of a process, does not count as the highest
+/// rate: little is enough for a high one.
+const LEAST_FOR_PEAK: u64 = 900;
+
+/// The rate per second that counts towards the highest one.
+fn rate_of(value: u64, milliseconds: u64) -> u64 {
+    if milliseconds < LEAST_FOR_PEAK { 0 } else { per_second(value, milliseconds).round() as u64 }
+}
+
 impl Point {
     fn new(start: u64) -> Self {
         Self { start, samples: 0, covered: 0, values: [Aggregate::default(); COUNT] }
@@ -110,7 +119,7 @@ impl Point {
         let weight = sample.values[LATENCY_SAMPLES];
         for ((aggregate, series), &value) in self.values.iter_mut().zip(&SERIES).zip(&sample.values) {
             let (more, max) = match series.kind {
-                Kind::Count => (value, per_second(value, sample.milliseconds).round() as u64),
+                Kind::Count => (value, rate_of(value, sample.milliseconds)),
                 Kind::Level => (value, value),
                 Kind::Weighted => (value.saturating_mul(weight), if weight > 0 { value } else { 0 }),
             };
@@ -353,6 +362,14 @@ mod tests {
         let mut values = [0; COUNT];
         (values[0], values[REQUESTS], values[PEERS]) = (requests, requests, 10 * requests);
         Sampled { time, milliseconds: 1000, values }
+    }
+
+    #[test]
+    fn a_part_of_a_second_has_no_highest_rate() {
+        let mut point = Point::new(0);
+        point.add(&sample(1, 100));
+        point.add(&Sampled { milliseconds: 5, ..sample(2, 50) });
+        assert_eq!((point.values[REQUESTS].sum, point.values[REQUESTS].max), (150, 100));
     }
 
     #[test]

@@ -474,6 +474,8 @@ impl Moment<'_> {
             .fold((0, 0), |(seeders, leechers), swarm| (seeders + swarm.seeders, leechers + swarm.leechers));
         let torrents = figures.bittorrent.iter().map(|swarm| swarm.torrents).sum();
         let Limits { connections, peers, torrents: max_torrents } = self.limits;
+        // Open files and memory may allow fewer than are configured.
+        let connections = if figures.max_connections > 0 { figures.max_connections } else { connections };
         let limit = |name, used, limit, unit| LimitReport { name, used, limit, unit };
         let all = [
             limit("connections.max_connections", figures.all_connections(), connections, "n"),

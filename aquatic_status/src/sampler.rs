@@ -340,8 +340,9 @@ impl Sampler {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.tick();
-                    // Seconds that were missed are not made up for.
-                    next = (next + Duration::from_secs(1)).max(self.epoch.elapsed());
+                    // Seconds that were missed are not made up for, and the next sample is one of a second
+                    // again.
+                    next = next_tick(next, self.epoch.elapsed());
                 }
                 // The process is stopping.
                 Err(RecvTimeoutError::Disconnected) => return self.last_ticks(),
@@ -359,9 +360,8 @@ impl Sampler {
 
     /// Samples, makes the documents and tells the viewers.
     fn tick(&mut self) {
-        let elapsed = self.epoch.elapsed();
-        let passed = elapsed.saturating_sub(self.last);
-        self.last = elapsed;
+        let (passed, last) = since(self.last, self.epoch.elapsed());
+        self.last = last;
         self.transfer_counts();
         let mut samples = self.registry.samples();
         samples.extend(self.process.samples());
@@ -461,6 +461,22 @@ impl Sampler {
 #[allow(clippy::disallowed_methods, reason = "the thread has nothing else to do")]
 fn pause() {
     std::thread::sleep(Duration::from_millis(250));
+}
+
+/// Time between two samples.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time of the tick after one that was due at `due` and has ended now.
+fn next_tick(due: Duration, now: Duration) -> Duration {
+    let next = due + INTERVAL;
+    if next > now { next } else { now + INTERVAL }
+}
+
+/// Whole milliseconds since the last sample, and up to when they are: what is left counts for the next one.
+fn since(last: Duration, now: Duration) -> (Duration, Duration) {
+    let passed = now.saturating_sub(last);
+    let whole = Duration::new(passed.as_secs(), passed.subsec_millis() * 1_000_000);
+    (whole, last + whole)
 }
 
 fn calendar() -> u64 {
@@ -571,6 +587,19 @@ mod tests {
     use aquatic_common::config::PrivilegesConfig;
 
     use super::*;
+
+    #[test]
+    fn samples_are_a_second_apart_and_cover_all_time() {
+        let at = Duration::from_micros;
+        assert_eq!(next_tick(at(5_000_000), at(5_004_321)), at(6_000_000));
+        assert_eq!(next_tick(at(5_000_000), at(9_500_000)), at(10_500_000), "after a pause");
+        let (mut last, mut covered) = (at(123), Duration::ZERO);
+        for second in 1..=100_000 {
+            let (passed, next) = since(last, at(123 + second * 1_000_700));
+            (covered, last) = (covered + passed, next);
+        }
+        assert!(at(100_000 * 1_000_700) - covered < at(1000), "{covered:?}");
+    }
 
     #[test]
     fn events_are_numbered_and_bounded() {

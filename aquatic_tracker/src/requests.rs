@@ -56,6 +56,8 @@ pub struct Requests {
     left_out: Cell<u64>,
     ticks: Cell<u32>,
     counts: RefCell<Option<Counts>>,
+    /// Number of the last counting.
+    counting: Cell<u64>,
 }
 
 /// Counts of requests over some time.
@@ -91,17 +93,24 @@ impl Requests {
         self.switch();
     }
 
-    /// Begins to count requests. What has been counted before is forgotten.
-    pub fn begin_counting(&self) {
+    /// Begins to count requests, and returns the number of this counting. What has been counted before is
+    /// forgotten.
+    pub fn begin_counting(&self) -> u64 {
+        self.counting.set(self.counting.get().wrapping_add(1));
         self.counts.replace(Some(Counts {
             networks: HeavyHitters::new(MAX_NETWORKS),
             clients: HeavyHitters::new(MAX_CLIENTS),
         }));
         self.switch();
+        self.counting.get()
     }
 
-    /// Ends counting and returns what has been counted.
-    pub fn end_counting(&self) -> Counts {
+    /// Ends a counting, given its number, and returns what has been counted: nothing if it was given up and
+    /// another one has begun since.
+    pub fn end_counting(&self, counting: u64) -> Counts {
+        if counting != self.counting.get() {
+            return Counts::default();
+        }
         let counts = self.counts.take().unwrap_or_default();
         self.switch();
         counts
@@ -241,19 +250,20 @@ mod tests {
     fn nothing_is_noted_unless_wanted() {
         let requests = Requests::default();
         assert!(!requests.are_wanted());
-        requests.begin_counting();
+        let given_up = requests.begin_counting();
+        let counting = requests.begin_counting();
         assert!(requests.are_wanted());
         for source in ["192.0.2.1", "192.0.2.2", "2001:db8:1:2::3"] {
             requests.note(request(source));
         }
-        let counts = requests.end_counting();
+        assert_eq!(requests.end_counting(given_up).networks.total(), 0, "those of the next one");
+        let counts = requests.end_counting(counting);
         assert!(!requests.are_wanted());
         assert_eq!((counts.networks.total(), counts.clients.top(9)), (3, vec![(*b"-TR4060-", 3)]));
         let networks = counts.networks.top(1);
         assert_eq!(networks[0].0.to_string(), "192.0.2.0/24");
         requests.log_one_of(3);
-        requests.begin_counting();
-        requests.end_counting();
+        let _ = requests.end_counting(requests.begin_counting());
         assert!(requests.are_wanted());
     }
 

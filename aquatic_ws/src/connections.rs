@@ -545,10 +545,9 @@ impl Connection {
     /// Lets a second pass in which the connection was not read from: what the client has sent meanwhile is
     /// not late.
     fn wait_unread(&mut self, now: Tick) {
-        let later = |since: Tick| (since + 1).min(now);
-        self.last_received = later(self.last_received);
-        self.probe_sent = self.probe_sent.map(later);
-        self.partial_message_since = self.partial_message_since.map(later);
+        let since =
+            [Some(&mut self.last_received), self.probe_sent.as_mut(), self.partial_message_since.as_mut()];
+        since.into_iter().flatten().for_each(|since| *since = (*since + 1).min(now));
     }
 
     /// Returns the reason to end the connection if it exceeds a time limit.

@@ -239,13 +239,15 @@ pub struct WsOverview(Rc<CoreState>);
 
 impl WsOverview {
     /// Begins to count messages by network and client.
-    pub fn begin_counting(&self) {
-        self.0.tracker.borrow().requests().begin_counting();
+    #[must_use]
+    pub fn begin_counting(&self) -> u64 {
+        self.0.tracker.borrow().requests().begin_counting()
     }
 
     /// Ends counting and returns what has been counted.
-    pub fn end_counting(&self) -> requests::Counts {
-        self.0.tracker.borrow().requests().end_counting()
+    #[must_use]
+    pub fn end_counting(&self, counting: u64) -> requests::Counts {
+        self.0.tracker.borrow().requests().end_counting(counting)
     }
 
     /// Counts of a torrent; zeros unless this core owns it.

@@ -114,18 +114,18 @@ impl CoreParts {
     }
 
     async fn count_requests(&self, time: Duration, reply: Sender<Counts>) {
-        if let Some(tracker) = &self.tracker {
-            tracker.state().requests().begin_counting();
-        }
-        if let Some(ws) = &self.ws {
-            ws.begin_counting();
-        }
+        let begun =
+            self.tracker.as_ref().map(|tracker| (tracker, tracker.state().requests().begin_counting()));
+        let begun_ws = self.ws.as_ref().map(|ws| (ws, ws.begin_counting()));
         self.core.sleep(time).await;
-        let mut counts = self.tracker.as_ref().map(|tracker| tracker.state().requests().end_counting());
-        if let Some(ws) = self.ws.as_ref().map(WsOverview::end_counting) {
-            counts.get_or_insert_default().merge(&ws);
+        let end =
+            |(tracker, counting): (&Rc<LocalTracker>, u64)| tracker.state().requests().end_counting(counting);
+        let mut counts = begun.map(end).unwrap_or_default();
+        if let Some((ws, counting)) = begun_ws {
+            counts.merge(&ws.end_counting(counting));
         }
-        let _ = reply.send(counts.unwrap_or_default());
+        // Without a receiver it was given up.
+        let _ = reply.send(counts);
     }
 
     async fn rank(&self, ranking: Ranking) {

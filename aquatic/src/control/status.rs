@@ -35,13 +35,14 @@ pub(super) fn sum(samples: &[Sample], metric: &Metric, label: Option<(&str, &str
 fn swarms(samples: &[Sample]) -> Value {
     let torrents = samples.iter().filter(|sample| sample.metric.name == names::TORRENTS.name);
     let rows = torrents.map(|torrents| {
+        // Torrents of WebTorrent have peers of both families.
+        let has_both = torrents.label("family").is_none_or(|family| family == names::BOTH_FAMILIES);
         let peers = |role| {
             let is_meant = |sample: &&Sample| {
                 sample.metric.name == names::PEERS.name
                     && sample.label("role") == Some(role)
                     && sample.label("swarms") == torrents.label("swarms")
-                    && (torrents.label("family").is_none()
-                        || sample.label("family") == torrents.label("family"))
+                    && (has_both || sample.label("family") == torrents.label("family"))
             };
             samples.iter().filter(is_meant).map(|sample| sample.value).fold(0, u64::saturating_add)
         };
@@ -143,6 +144,16 @@ mod tests {
             counts["swarms"],
             json!([{"swarms": "bittorrent", "family": "ipv6", "torrents": 3, "seeders": 5, "leechers": 0}])
         );
+        // As WebTorrent has them: its torrents may have peers of both families.
+        let both = [("swarms", "webtorrent"), ("family", names::BOTH_FAMILIES)];
+        core.gauge(&names::TORRENTS, &both).set(2);
+        for (family, role, peers) in [("ipv4", "seeder", 1), ("ipv6", "seeder", 2), ("ipv6", "leecher", 4)] {
+            let labels = [both[0], ("family", family), ("role", role)];
+            core.gauge(&names::PEERS, &labels).set(peers);
+        }
+        let rows = super::counts(&registry.samples(), &[], Duration::ZERO)["swarms"].clone();
+        let row = rows.as_array().unwrap().iter().find(|row| row["swarms"] == "webtorrent").unwrap();
+        assert_eq!([&row["torrents"], &row["seeders"], &row["leechers"]], [2, 3, 4]);
         assert_eq!(counts["cores"], json!([{"core": 0, "busy_percent": 12.3, "busy_seconds": 2.5}]));
         assert_eq!(counts["time_seconds"], 1.5);
     }

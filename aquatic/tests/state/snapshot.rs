@@ -128,6 +128,7 @@ fn be_away(home: &Home, seconds: i64) {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "peers are to expire meanwhile, or not")]
 fn peers_that_were_asked_to_wait_for_long_are_kept_for_long() {
     let intervals = [
         "protocol.peer_announce_interval=60",

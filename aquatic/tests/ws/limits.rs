@@ -212,7 +212,7 @@ fn too_many_messages_are_read_more_slowly() {
     assert!(matches!(client.next(), Got::Scrape(_)));
     assert!(start.elapsed() >= Duration::from_millis(1500), "{:?}", start.elapsed());
     assert!(metric("aquatic_connections_throttled_total{protocol=\"ws\"") >= 2.0);
-    let line = tracker.wait_for_log("above its message rate");
+    let line = tracker.wait_for_log("above their message rate");
     assert!(line.contains("WARN"), "{line}");
 }
 
