@@ -116,6 +116,7 @@ fn a_reload_takes_a_good_certificate_and_no_other() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test may wait")]
 fn changed_files_are_noticed_and_bad_ones_reported_once() {
     let (first, second) = (generate(), generate());
     let place = Place::new(&first.cert.pem(), &first.signing_key.serialize_pem());
