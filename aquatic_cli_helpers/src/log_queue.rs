@@ -198,7 +198,7 @@ mod tests {
 
     impl Write for Device {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let (written, room) = &mut *self.0.lock().unwrap();
+            let (written, room) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let taken = bytes.len().min(*room - written.len());
             if taken == 0 {
                 return Err(ErrorKind::StorageFull.into());
