@@ -87,6 +87,14 @@ impl Subscription {
     }
 }
 
+impl Subscription {
+    /// The event that was taken last could not be sent.
+    fn put_back(&mut self, before: u64, bytes: &[u8]) {
+        self.last = before;
+        self.shared.sent.fetch_sub(bytes.len() as u64, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.shared.streams.fetch_sub(1, Ordering::Relaxed);
@@ -222,43 +230,63 @@ impl Pages for CorePages {
 
 /// Streams beside the cores.
 #[derive(Debug, Default)]
-pub(crate) struct SideStreams(Mutex<Vec<(TcpStream, Subscription)>>);
+pub(crate) struct SideStreams(Mutex<Vec<SideStream<TcpStream>>>);
+
+/// A viewer beside the cores.
+#[derive(Debug)]
+struct SideStream<W> {
+    out: W,
+    subscription: Subscription,
+    /// Number of times in a row that the socket took nothing.
+    blocked: u64,
+}
 
 impl SideStreams {
     /// Takes over a connection whose head has been sent.
     pub(crate) fn add(&self, stream: TcpStream, subscription: Subscription) {
         if stream.set_nonblocking(true).is_ok() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((stream, subscription));
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(SideStream {
+                out: stream,
+                subscription,
+                blocked: 0,
+            });
         }
     }
 
     /// Sends what is new. Streams whose client does not receive, or has gone, end.
     pub(crate) fn send(&self) {
         let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.retain_mut(|(stream, subscription)| send_new(stream, subscription));
+        streams.retain_mut(SideStream::send_new);
     }
 }
 
-/// Returns whether the stream goes on.
-fn send_new(stream: &mut impl Write, subscription: &mut Subscription) -> bool {
-    loop {
-        match subscription.next() {
-            Next::Wait => return true,
-            Next::End => return false,
-            Next::Event(bytes) => match stream.write(&bytes) {
-                Ok(written) if written == bytes.len() => {}
-                // A part of an event is worth nothing.
-                Ok(_) => {
-                    subscription.shared.streams_slow.fetch_add(1, Ordering::Relaxed);
-                    return false;
-                }
-                Err(error) => {
-                    let is_slow = error.kind() == ErrorKind::WouldBlock;
-                    subscription.shared.streams_slow.fetch_add(is_slow.into(), Ordering::Relaxed);
-                    return false;
-                }
-            },
+impl<W: Write> SideStream<W> {
+    /// Returns whether the stream goes on.
+    fn send_new(&mut self) -> bool {
+        loop {
+            let before = self.subscription.last;
+            match self.subscription.next() {
+                Next::Wait => return true,
+                Next::End => return false,
+                Next::Event(bytes) => match self.out.write(&bytes) {
+                    Ok(written) if written == bytes.len() => self.blocked = 0,
+                    // A part of an event is worth nothing.
+                    Ok(_) => return self.end_as_slow(),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        // The next time. A viewer that has come back may have missed more than fits.
+                        self.subscription.put_back(before, &bytes);
+                        self.blocked += 1;
+                        return self.blocked <= MAX_BEHIND || self.end_as_slow();
+                    }
+                    Err(_) => return false,
+                },
+            }
         }
+    }
+
+    fn end_as_slow(&self) -> bool {
+        self.subscription.shared.streams_slow.fetch_add(1, Ordering::Relaxed);
+        false
     }
 }
 
@@ -382,10 +410,23 @@ mod tests {
     fn side_streams_are_written_without_waiting() {
         let shared = Shared::new(10);
         publish(&shared, [10, 11, 12]);
-        for (room, goes_on) in [(4, true), (2, false), (3, false)] {
-            let mut subscription = Subscription::new(&shared, View::Public, 10).unwrap();
-            assert_eq!(send_new(&mut Room(room), &mut subscription), goes_on, "{room}");
+        let stream = |room| {
+            let subscription = Subscription::new(&shared, View::Public, 10).unwrap();
+            SideStream { out: Room(room), subscription, blocked: 0 }
+        };
+        for (room, goes_on) in [(4, true), (2, true), (3, false)] {
+            assert_eq!(stream(room).send_new(), goes_on, "{room}");
         }
+        assert_eq!(shared.streams_slow.load(Ordering::Relaxed), 1, "a part of an event");
+        let mut late = stream(2);
+        assert!((0..MAX_BEHIND).all(|_| late.send_new()));
+        late.out.0 = 2;
+        assert!(
+            late.send_new() && late.out.0 == 0 && late.subscription.last == 12,
+            "what was missed is sent"
+        );
+        late.subscription.last = 10;
+        assert!((0..MAX_BEHIND).all(|_| late.send_new()) && !late.send_new());
         assert_eq!(shared.streams_slow.load(Ordering::Relaxed), 2);
     }
 
