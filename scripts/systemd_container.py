@@ -18,6 +18,12 @@ from pathlib import Path
 BOOT = 30.0
 """Longest time until systemd has started, in seconds."""
 
+STARTED = {"running", "degraded"}
+"""States of systemd after its start; in the latter some unit of this machine does not start in a container."""
+
+NOT_RUN = 3
+"""Exit code of a program that has found no fault, but cannot check everything on this machine."""
+
 ENTER_GROUP = """
 umount -R -l /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
@@ -154,15 +160,17 @@ def container(read_only: dict[Path, str]) -> Iterator[Container]:
                 # The first process of the container; with it, all others end.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(inside.init, 9)
-            process.terminate()
-            process.communicate()
+            # It has ended already if systemd did not start.
+            if process.returncode is None:
+                process.terminate()
+                process.communicate()
 
 
 def until_started(process: subprocess.Popen[bytes]) -> Container:
     deadline = time.monotonic() + BOOT
     while time.monotonic() < deadline and process.poll() is None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        if children and Container(int(children[0])).run("systemctl", "is-system-running").strip() == "running":
+        if children and Container(int(children[0])).run("systemctl", "is-system-running").strip() in STARTED:
             return Container(int(children[0]))
         time.sleep(0.2)
     process.terminate()
