@@ -402,17 +402,31 @@ impl Tracker {
     }
 
     /// Returns the next of them, out of some that are looked at, without those that are here again. None if
-    /// there are no more.
+    /// there are no more. Those that another node has brought back since, which had not heard of it, are
+    /// removed.
     #[must_use]
     pub fn tell_departed(
-        &self,
+        &mut self,
         cursor: &mut DepartedCursor,
         now: Seconds,
         budget: usize,
     ) -> Option<Published> {
         let publishing = self.observing.as_ref()?.publishing.as_ref()?;
-        let is_here = |change: &Change| self.shard.age((&change.info_hash, change.address), now).is_some();
-        publishing.departed().next(cursor, (now, budget), is_here)
+        let mut brought_back = Vec::new();
+        let is_here = |change: &Change, age: u32| {
+            let Some(known) = self.shard.age((&change.info_hash, change.address), now) else { return false };
+            // Times of peers are rounded.
+            let has_announced_since = known + TICK <= age;
+            if !has_announced_since {
+                brought_back.push((*change, age));
+            }
+            has_announced_since
+        };
+        let told = publishing.departed().next(cursor, (now, budget), is_here);
+        for (change, age) in brought_back {
+            self.apply_change(&Change { age: 0, ..change }, age, now);
+        }
+        told
     }
 
     /// Loads what changes of other nodes will touch.

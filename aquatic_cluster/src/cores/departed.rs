@@ -48,6 +48,20 @@ pub(super) async fn tell(inner: &Inner, max_age: u32, link: &ClusterLink) {
     }
 }
 
+/// Removes peers, in steps, that another node has brought back which had not heard that they left here.
+pub(super) async fn sweep(inner: &Inner) {
+    let Inner { core, tracker, .. } = inner;
+    let (mut cursor, _) = tracker.state().begin_telling_departed(u32::MAX, core.now());
+    let mut has_more = true;
+    while has_more {
+        let begin = core.tick();
+        while has_more && core.tick().saturating_sub(begin) < STEP {
+            has_more = tracker.state().tell_departed(&mut cursor, core.now(), SLICE).is_some();
+        }
+        core.yield_now().await;
+    }
+}
+
 /// Adds records to a batch, if they fit it. Otherwise they are the next batch, and the one before is
 /// returned.
 fn add(batch: &mut Option<Published>, next: Option<Published>) -> Option<Published> {

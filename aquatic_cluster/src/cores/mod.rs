@@ -455,7 +455,10 @@ impl Inner {
                 Some(ToCore::Load(torrents)) => {
                     applying::load(&self.core, &self.tracker, &torrents, &self.counters).await;
                 }
-                Some(ToCore::EndLoading) => self.tracker.state().end_loading(),
+                Some(ToCore::EndLoading) => {
+                    self.tracker.state().end_loading();
+                    departed::sweep(self).await;
+                }
                 Some(
                     ToCore::HandOut(_) | ToCore::TellDeparted { .. } | ToCore::Holders(_) | ToCore::Event(_),
                 ) => {}

@@ -321,7 +321,15 @@ impl Node {
                 Action::BeginLoading { .. } => {
                     self.cores.iter().for_each(|core| core.state().begin_loading())
                 }
-                Action::EndLoading { .. } => self.cores.iter().for_each(|core| core.state().end_loading()),
+                Action::EndLoading { .. } => {
+                    let now = self.seconds(now);
+                    for core in &self.cores {
+                        let mut state = core.state();
+                        state.end_loading();
+                        let (mut cursor, _) = state.begin_telling_departed(u32::MAX, now);
+                        while state.tell_departed(&mut cursor, now, 10).is_some() {}
+                    }
+                }
                 Action::Load { pull, family, torrents, gap, .. } => {
                     self.loading.push_back((pull, family, torrents, gap));
                 }

@@ -119,12 +119,12 @@ impl Departed {
     }
 
     /// Returns the next of those that have left and are not here again, out of some that are looked at, none
-    /// if there are no more.
+    /// if there are no more. `is_here` is given the change and its age in seconds.
     pub(crate) fn next(
         &self,
         cursor: &mut DepartedCursor,
         (now, budget): (Seconds, usize),
-        is_here: impl Fn(&Change) -> bool,
+        mut is_here: impl FnMut(&Change, u32) -> bool,
     ) -> Option<Published> {
         while let Some(family) = Family::ALL.get(cursor.family).copied() {
             let Blocks { blocks, forgotten, .. } = &self.families[family.index()];
@@ -147,7 +147,8 @@ impl Departed {
                 let Ok(change) = take_record(family, &mut rest) else { break };
                 let age = end.saturating_sub(block.begun.0).saturating_sub(change.age.into());
                 let age = u8::try_from(age).unwrap_or(u8::MAX);
-                if !is_here(&change) {
+                let left = block.begun.0.saturating_add(change.age.into());
+                if !is_here(&change, now.0.saturating_sub(left)) {
                     write_record(&Change { age, ..change }, &mut records);
                 }
             }

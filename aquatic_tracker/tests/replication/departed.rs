@@ -1,15 +1,17 @@
 //! Peers that have left, and are told of again.
 
+use std::collections::BTreeSet;
+
 use aquatic_common::{AnnounceEvent, Family, Seconds};
 use aquatic_tracker::replication::{
-    Applied, Change, ChangeKind, MAX_DEPARTED, record_length, remote_grace, take_record,
+    Applied, Change, ChangeKind, Completion, MAX_DEPARTED, record_length, remote_grace, take_record,
 };
 
 use crate::AGE;
 use crate::node::{Node, address, info_hash};
 
 /// Those that are told of again, with the seconds since they left.
-fn told_again(node: &Node, max_age: u32, now: u32) -> Vec<(Change, u32)> {
+fn told_again(node: &mut Node, max_age: u32, now: u32) -> Vec<(Change, u32)> {
     let (mut cursor, is_lost) = node.tracker.begin_telling_departed(max_age, Seconds(now));
     assert!(!is_lost);
     let mut all = Vec::new();
@@ -36,7 +38,7 @@ fn those_that_have_left_are_told_of_again_with_their_age_unless_they_are_back() 
     for number in (0..1000).step_by(10) {
         node.announce((1, address(number)), false, AnnounceEvent::Started, 2500);
     }
-    let mut told = told_again(&node, u32::MAX, 3000);
+    let mut told = told_again(&mut node, u32::MAX, 3000);
     told.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
     let expected = (0..1000).filter(|number| number % 10 != 0);
     let expected: Vec<_> = expected.map(|number| (address(number), 2000 - u32::from(number))).collect();
@@ -44,7 +46,7 @@ fn those_that_have_left_are_told_of_again_with_their_age_unless_they_are_back() 
     assert_eq!(found, expected);
     assert!(told.iter().all(|(change, _)| change.info_hash == info_hash(1)));
     // Those that left before may come along, but not from long before.
-    let young = told_again(&node, 1200, 3000);
+    let young = told_again(&mut node, 1200, 3000);
     assert!((180..=180 + 200).contains(&young.len()), "{}", young.len());
     assert!(young.iter().all(|(_, age)| *age <= 1200 + 200));
 
@@ -72,7 +74,26 @@ fn those_that_have_left_are_told_of_again_with_their_age_unless_they_are_back() 
     for _ in 0..20 {
         node.announce((2, address(1)), false, AnnounceEvent::Stopped, now);
     }
-    assert_eq!(told_again(&node, u32::MAX, now).len(), 20);
+    assert_eq!(told_again(&mut node, u32::MAX, now).len(), 20);
+}
+
+#[test]
+fn those_whom_a_node_brings_back_that_has_not_heard_of_it_are_told_of_and_removed() {
+    let mut node = Node::new(1, AGE);
+    let present = ChangeKind::Present { seeder: false, completion: Completion::None };
+    let change = |number| Change { info_hash: info_hash(1), address: address(number), kind: present, age: 0 };
+    for number in 0..3 {
+        node.apply(&change(number), 0, 1000);
+        node.announce((1, address(number)), false, AnnounceEvent::Stopped, 1100);
+    }
+    // As when the node that heard them last is pulled from after an outage; the last has announced there since.
+    for (number, heard) in [(0, 1000), (1, 1000), (2, 1150)] {
+        assert_eq!(node.apply(&change(number), 1200 - heard, 1200), Applied::Added);
+    }
+    let told = told_again(&mut node, u32::MAX, 1200);
+    let told: BTreeSet<_> = told.iter().map(|(change, _)| change.address).collect();
+    assert_eq!(told, BTreeSet::from([address(0), address(1)]));
+    assert_eq!(node.content(1200).keys().map(|key| key.1).collect::<Vec<_>>(), [address(2)]);
 }
 
 #[test]
