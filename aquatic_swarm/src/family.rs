@@ -492,16 +492,18 @@ impl<K: PeerFormat> Store<K> {
         Outcome { stored, torrent, position, previous: Stamp::default() }
     }
 
-    /// Removes a peer, if it is known. Also returns its torrent, if that still has peers.
-    pub(crate) fn remove(&mut self, key: TorrentKey, peer: K::Peer) -> (Stored, Option<Slot>) {
+    /// Removes a peer, if it is known. The torrent is returned if it still has peers.
+    pub(crate) fn remove(&mut self, key: TorrentKey, peer: K::Peer) -> Outcome {
         let Some(slot) = self.find(key) else {
-            return (Stored::Absent, None);
+            return Outcome::without_peer(Stored::Absent, None);
         };
         match self.locate(self.content(slot), peer).0 {
-            None => (Stored::Absent, Some(slot)),
+            None => Outcome::without_peer(Stored::Absent, Some(slot)),
             Some(at) => {
+                let previous = self.stamp_at(slot, at).unwrap_or_default();
                 self.remember_completion(slot, at);
-                (Stored::Removed, self.remove_at(slot, at).then_some(slot))
+                let torrent = self.remove_at(slot, at).then_some(slot);
+                Outcome { previous, ..Outcome::without_peer(Stored::Removed, torrent) }
             }
         }
     }

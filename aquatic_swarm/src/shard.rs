@@ -507,10 +507,7 @@ fn apply<K: PeerFormat>(
 ) -> Outcome {
     match action {
         Action::Store => store.put(key, peer, capacity, rng),
-        Action::Remove => {
-            let (stored, torrent) = store.remove(key, peer);
-            Outcome::without_peer(stored, torrent)
-        }
+        Action::Remove => store.remove(key, peer),
         Action::Ignore(stored) => store.look_up(key, peer, stored),
     }
 }

@@ -212,6 +212,35 @@ fn a_peer_that_stops_at_one_node_and_goes_on_at_another_stays() {
 }
 
 #[test]
+fn a_peer_that_stops_at_another_node_at_once_has_left() {
+    let (mut a, mut b, mut c) = (Node::new(1, AGE), Node::new(2, AGE), Node::new(3, AGE));
+    let peer = (1, address(1));
+    // Ticks have 16 seconds.
+    a.announce(peer, false, AnnounceEvent::Started, 992);
+    let heard = a.published(992);
+    for node in [&mut b, &mut c] {
+        assert_eq!(node.apply(&heard[0], 0, 992), Applied::Added);
+    }
+    b.announce(peer, false, AnnounceEvent::Stopped, 994);
+    assert!(b.content(994).is_empty() && b.published(1007).is_empty(), "it waits for the next tick");
+    let left = b.published(1010);
+    assert_eq!(
+        left.iter().map(|change| (change.kind, change.age)).collect::<Vec<_>>(),
+        [(ChangeKind::Left, 2)]
+    );
+    for node in [&mut a, &mut c] {
+        assert_eq!(node.apply(&left[0], 2, 1010), Applied::Removed);
+    }
+    assert!(a.published(1010).is_empty());
+    // Who comes back meanwhile has not left.
+    assert_eq!(b.apply(&heard[0], 1010 - 1008, 1010), Applied::Added);
+    b.announce(peer, false, AnnounceEvent::Stopped, 1011);
+    b.announce(peer, false, AnnounceEvent::Started, 1012);
+    let told = b.published(1030);
+    assert_eq!(told.iter().map(|change| change.kind).collect::<Vec<_>>(), [present(false, Completion::None)]);
+}
+
+#[test]
 fn changes_that_must_not_be_stored_are_refused() {
     let mut node = Node::new(1, AGE);
     let change = |address: &str, kind| Change {
