@@ -347,7 +347,7 @@ fn names_have_to_lead_to_this_machine() {
     let with = |addresses: &[&str], serves_ipv6: bool| {
         let ips = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
         let mut trials = trials();
-        trials.names = vec![Name { name: "tracker.example".to_owned(), addresses: Ok(ips) }];
+        trials.names = vec![Name { name: "tracker.example".to_owned(), addresses: Ok(ips), is_tls: false }];
         let mut asked = asked();
         asked.listeners.retain(|listener| serves_ipv6 || listener.address.is_ipv4());
         let rows = rows(root.path(), &asked, trials);
@@ -383,16 +383,18 @@ fn certificate(root: &Path, years: (i32, i32), order: &[usize], is_self_signed: 
 #[test]
 fn certificates_are_read_as_clients_do() {
     let root = tree(&[]);
-    let with = |years, order: &[usize], is_self_signed, name: &str| {
+    let with_name = |years, order: &[usize], is_self_signed, (name, is_tls): (&str, bool)| {
         let path = certificate(root.path(), years, order, is_self_signed);
         let asked = Asked { certificate: Some(path), ..asked() };
         let mut trials = trials();
-        trials.names =
-            vec![Name { name: name.to_owned(), addresses: Ok(vec!["127.0.0.1".parse().unwrap()]) }];
+        let addresses = Ok(vec!["127.0.0.1".parse().unwrap()]);
+        trials.names = vec![Name { name: name.to_owned(), addresses, is_tls }];
         let rows = rows(root.path(), &asked, trials);
         let rows: Vec<Row> = rows.into_iter().filter(|row| row.check.starts_with("certificate")).collect();
         complaints(&rows)
     };
+    let with =
+        |years, order: &[usize], is_self_signed, name| with_name(years, order, is_self_signed, (name, true));
     let (advice, fault, name) = (Verdict::Advice, Verdict::Fault, "tracker.example");
     // Nobody trusts the authority that has been made here.
     assert_eq!(with((2026, 2030), &[0, 1], false, name), [("certificate_chain", advice)]);
@@ -404,6 +406,8 @@ fn certificates_are_read_as_clients_do() {
     );
     assert_eq!(with((2030, 2031), &[0], true, name)[0], ("certificate_dates", fault));
     assert_eq!(with((2026, 2030), &[0], true, "other.example")[0], ("certificate_names", fault));
+    let udp = with_name((2026, 2030), &[0, 1], false, ("other.example", false));
+    assert_eq!(udp, [("certificate_chain", advice)], "clients of udp:// see no certificate");
     let none = Asked { certificate: Some(root.path().join("none.pem")), ..asked() };
     assert_eq!(complaints(&rows(root.path(), &none, trials())), [("certificate", fault)]);
 }

@@ -123,15 +123,18 @@ impl Doctor {
         }
     }
 
-    /// Hosts of announce URLs: those of the command line and of the configuration, each once.
-    fn hosts(&self, config: &TrackerConfig) -> Vec<String> {
-        let urls = config.status.announce_urls.iter();
-        let configured = urls.filter_map(|url| url.parse::<Target>().ok()).map(|target| target.host);
+    /// Hosts of announce URLs, and whether clients of each verify the certificate: those of the command line
+    /// and of the configuration, each once.
+    fn hosts(&self, config: &TrackerConfig) -> Vec<(String, bool)> {
+        let given = self.host.iter().map(|host| (host.clone(), true));
+        let urls = config.status.announce_urls.iter().filter_map(|url| url.parse::<Target>().ok());
+        let configured = urls.map(|target| (target.host, target.scheme.is_tls()));
         let certified = config.network.acme.iter().filter_map(|name| normal_name(name).ok());
-        let mut hosts = Vec::new();
-        for host in self.host.iter().cloned().chain(configured).chain(certified) {
-            if !hosts.contains(&host) {
-                hosts.push(host);
+        let mut hosts: Vec<(String, bool)> = Vec::new();
+        for (host, is_tls) in given.chain(configured).chain(certified.map(|name| (name, true))) {
+            match hosts.iter_mut().find(|(known, _)| *known == host) {
+                Some((_, known_tls)) => *known_tls |= is_tls,
+                None => hosts.push((host, is_tls)),
             }
         }
         hosts
@@ -143,7 +146,11 @@ impl Doctor {
             clock: aquatic_doctor::clock(),
             now: clock::calendar_seconds(),
             firewall: aquatic_doctor::read_rules(),
-            names: self.hosts(config).iter().map(|host| aquatic_doctor::resolve(host)).collect(),
+            names: self
+                .hosts(config)
+                .iter()
+                .map(|(host, is_tls)| aquatic_doctor::resolve(host, *is_tls))
+                .collect(),
         }
     }
 }
@@ -221,6 +228,23 @@ fn nats_servers(config: &TrackerConfig) -> Vec<NatsServerAsked> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_hosts_of_tls_are_compared_with_the_certificate() {
+        let mut config = TrackerConfig::default();
+        let urls = ["udp://a.example:1/announce", "udp://b.example:1/announce", "wss://b.example/"];
+        config.status.announce_urls = urls.map(str::to_owned).to_vec();
+        let doctor = Doctor {
+            config: None,
+            set: Vec::new(),
+            service: Service::All,
+            host: vec!["c.example".to_owned()],
+            json: false,
+        };
+        let hosts = doctor.hosts(&config);
+        let hosts: Vec<_> = hosts.iter().map(|(host, is_tls)| (host.as_str(), *is_tls)).collect();
+        assert_eq!(hosts, [("c.example", true), ("a.example", false), ("b.example", true)]);
+    }
 
     #[test]
     fn each_service_asks_for_its_own_sockets() {

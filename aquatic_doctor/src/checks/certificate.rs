@@ -76,7 +76,7 @@ fn names(chain: &Chain, (machine, is_obtained): (&Machine, bool), rows: &mut Row
         rows.fault(CHECK, text).run(RENEW.to_owned());
         return;
     }
-    let of: Vec<&str> = machine.trials.names.iter().map(|name| name.name.as_str()).collect();
+    let of: Vec<&str> = hosts(machine).collect();
     let missing: Vec<&str> = of.iter().copied().filter(|name| chain.is_for(name) != Some(true)).collect();
     if !missing.is_empty() {
         let text = format!(
@@ -100,6 +100,11 @@ fn names(chain: &Chain, (machine, is_obtained): (&Machine, bool), rows: &mut Row
     }
 }
 
+/// Hosts that clients compare with its names. Announce URLs without TLS are of no account.
+fn hosts(machine: &Machine) -> impl Iterator<Item = &str> {
+    machine.trials.names.iter().filter(|name| name.is_tls).map(|name| name.name.as_str())
+}
+
 fn trust(chain: &Chain, machine: &Machine, rows: &mut Rows) {
     const CHECK: &str = "certificate_chain";
     if !chain.in_order {
@@ -118,9 +123,8 @@ fn trust(chain: &Chain, machine: &Machine, rows: &mut Rows) {
         rows.advice(CHECK, text).run("apt-get install ca-certificates".to_owned());
         return;
     }
-    let asked = machine.trials.names.iter().map(|name| name.name.as_str());
     let own = chain.names.iter().map(String::as_str).filter(|name| !name.contains('*'));
-    let Some(name) = asked.chain(own).find(|name| chain.is_for(name) == Some(true)) else {
+    let Some(name) = hosts(machine).chain(own).find(|name| chain.is_for(name) == Some(true)) else {
         rows.ok(
             CHECK,
             format!("{} certificates; not verified, as there is no name without *", chain.length()),
