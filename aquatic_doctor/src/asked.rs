@@ -55,6 +55,8 @@ pub struct Asked {
     pub cpus: Processors,
     /// Listening addresses of clients.
     pub listeners: Vec<Listener>,
+    /// Whether TCP sockets on `[::]` accept IPv4 connections as well.
+    pub dual_stack: bool,
     /// Addresses of metrics and of the status page.
     pub endpoints: Vec<SocketAddr>,
     /// Whether there is a unix socket.
@@ -108,10 +110,23 @@ impl Asked {
         self.listeners.iter().any(|listener| listener.transport == transport)
     }
 
+    /// The listening addresses that clients of a family can reach.
+    pub fn listeners_for(&self, family: Family) -> impl Iterator<Item = &Listener> {
+        let accepts = move |listener: &&Listener| {
+            let ip = listener.address.ip();
+            let is_dual = self.dual_stack
+                && family == Family::V4
+                && listener.transport == Transport::Tcp
+                && ip.is_unspecified();
+            is_dual || Family::of(ip) == family
+        };
+        self.listeners.iter().filter(accepts)
+    }
+
     /// Whether a family is served.
     #[must_use]
     pub fn serves_family(&self, family: Family) -> bool {
-        self.listeners.iter().any(|listener| Family::of(listener.address.ip()) == family)
+        self.listeners_for(family).next().is_some()
     }
 
     /// The ports of clients, each once.

@@ -361,6 +361,28 @@ fn names_have_to_lead_to_this_machine() {
     assert_eq!(with(&[], true), [("name", Verdict::Fault)]);
 }
 
+#[test]
+fn a_socket_of_both_families_serves_ipv4() {
+    let root = tree(&[]);
+    let with = |transports: &[Transport], dual_stack| {
+        let mut asked = Asked { dual_stack, ..asked() };
+        asked
+            .listeners
+            .retain(|listener| listener.address.is_ipv6() && transports.contains(&listener.transport));
+        let mut trials = trials();
+        let addresses = Ok(vec!["198.51.0.7".parse().unwrap(), "2a01:db8::1".parse().unwrap()]);
+        trials.names = vec![Name { name: "tracker.example".to_owned(), addresses, is_tls: false }];
+        let rows = rows(root.path(), &asked, trials);
+        let is_asked = |row: &&Row| row.check.starts_with("name") || row.check == "ipv4";
+        let rows: Vec<Row> = rows.iter().filter(is_asked).cloned().collect();
+        (rows.iter().any(|row| row.check == "ipv4"), complaints(&rows))
+    };
+    let (tcp, both) = (&[Transport::Tcp][..], &[Transport::Udp, Transport::Tcp][..]);
+    assert_eq!(with(tcp, false), (false, vec![("name_ipv4", Verdict::Fault)]));
+    assert_eq!(with(tcp, true), (true, vec![]));
+    assert_eq!(with(both, true), (true, vec![("name_ipv4", Verdict::Advice)]), "UDP sockets serve IPv6 only");
+}
+
 /// Files with certificates for `tracker.example`: PEM texts from the host's own on.
 fn certificate(root: &Path, years: (i32, i32), order: &[usize], is_self_signed: bool) -> std::path::PathBuf {
     let authority_key = KeyPair::generate().unwrap();

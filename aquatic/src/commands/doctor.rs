@@ -185,6 +185,7 @@ fn asked(config: &TrackerConfig, mode: Mode, listeners: Vec<Listener>) -> Asked 
         workers: config.workers,
         cpus: config.cpus.clone(),
         listeners,
+        dual_stack: !network.only_ipv6,
         endpoints: endpoints(config),
         unix_socket: config.serves_tcp(mode) && network.has_unix_socket(),
         receive_buffer: config.udp.socket_recv_buffer_size as u64,

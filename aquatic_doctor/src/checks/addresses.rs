@@ -6,7 +6,7 @@ use aquatic_cli_helpers::report::Row;
 use aquatic_common::{AddressKind, Family};
 
 use super::{Rows, sysctl};
-use crate::asked::{Asked, Listener};
+use crate::asked::{Asked, Listener, Transport};
 use crate::machine::Machine;
 use crate::names::Name;
 use crate::sockets::Holder;
@@ -49,7 +49,7 @@ fn ports(machine: &Machine, asked: &Asked, rows: &mut Rows) {
                     "{what}: another process listens on {} already; root can see which",
                     held.address
                 );
-                let flag = if asked.transport == crate::asked::Transport::Udp { 'u' } else { 't' };
+                let flag = if asked.transport == Transport::Udp { 'u' } else { 't' };
                 rows.fault(CHECK, text).run(format!("ss -{flag}lpn sport = :{}", held.address.port()));
             }
         }
@@ -109,8 +109,7 @@ fn ipv4(machine: &Machine, asked: &Asked, rows: &mut Rows) {
 
 /// Whether a family is served on loopback addresses only.
 fn only_local(asked: &Asked, family: Family) -> bool {
-    let addresses = asked.listeners.iter().map(|listener| listener.address.ip());
-    addresses.filter(|ip| Family::of(*ip) == family).all(|ip| ip.is_loopback())
+    asked.listeners_for(family).all(|listener| listener.address.ip().is_loopback())
 }
 
 fn is_global(ip: Ipv6Addr) -> bool {
@@ -198,6 +197,10 @@ fn of_family(
     let list = of_name.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
     let elsewhere = of_name.iter().find(|ip| !own.contains(ip) && !ip.is_loopback());
     let look = format!("getent ahosts {host}");
+    // UDP sockets for IPv6 accept IPv6 only, whatever `only_ipv6` says.
+    let udp_is_left_out = asked.dual_stack
+        && asked.serves(Transport::Udp)
+        && asked.listeners_for(family).all(|listener| listener.transport == Transport::Tcp);
     match (of_name.is_empty(), serves) {
         (false, false) => {
             let text = format!(
@@ -206,6 +209,16 @@ fn of_family(
                 label(family)
             );
             rows.fault(check, text).set(format!("network.use_{} = true", family.name()));
+        }
+        (false, true) if udp_is_left_out => {
+            let text = format!(
+                "{host} has {record} records ({list}), but the tracker serves {} over TCP only: UDP needs a socket of \
+                 its own for each family",
+                label(family)
+            );
+            let remedy = rows.advice(check, text);
+            remedy.set("network.use_ipv4 = true".to_owned());
+            remedy.set("network.only_ipv6 = true".to_owned());
         }
         (true, true) if has_global => {
             let text = format!("{host} has no {record} record, so no client comes over {}", label(family));
