@@ -187,10 +187,40 @@ pub fn check_files(config: &AcmeConfig) -> Result<(), Unusable> {
 }
 
 /// What the last process, or the one that runs, has left in a state directory about failures; `None` if the
-/// last order was fulfilled or nothing is known.
+/// last order was fulfilled, was for other names or another authority, or nothing is known.
 #[must_use]
-pub fn last_failure(state_directory: &Path) -> Option<AcmeFailure> {
+pub fn last_failure(
+    state_directory: &Path,
+    network: &NetworkConfig,
+    config: &AcmeConfig,
+) -> Option<AcmeFailure> {
     let text = std::fs::read_to_string(state_directory.join(names::ACME_STATE)).ok()?;
     let record: plan::Record = serde_json::from_str(&text).ok()?;
-    record.last_failure.map(AcmeFailure::from)
+    let is_of_these = Settings::of(network, config).wanted.is_in(&record);
+    record.last_failure.filter(|_| is_of_these).map(AcmeFailure::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_for_other_names_or_authorities_are_past() {
+        let directory = tempfile::tempdir().unwrap();
+        let network = |name: &str| NetworkConfig { acme: vec![name.to_owned()], ..NetworkConfig::default() };
+        let config = AcmeConfig::default();
+        let wanted = Settings::of(&network("old.example"), &config).wanted;
+        let mut record = plan::Record::default();
+        record.adopt(&wanted);
+        record.failed(failure::Fault::new(failure::Reason::Challenge, "no").at(1), None, 0.5);
+        let text = serde_json::to_string(&record).unwrap();
+        std::fs::write(directory.path().join(names::ACME_STATE), text).unwrap();
+        let is_told = |name: &str, config: &AcmeConfig| {
+            last_failure(directory.path(), &network(name), config).is_some()
+        };
+        assert!(is_told("OLD.example", &config));
+        assert!(!is_told("new.example", &config));
+        let other = AcmeConfig { directory: "https://ca.example/directory".to_owned(), ..config };
+        assert!(!is_told("old.example", &other));
+    }
 }

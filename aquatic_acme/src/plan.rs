@@ -123,7 +123,7 @@ pub(crate) enum Step {
 }
 
 impl Wanted {
-    fn is_in(&self, record: &Record) -> bool {
+    pub(crate) fn is_in(&self, record: &Record) -> bool {
         record.names == self.names && record.directory == self.directory
     }
 

@@ -203,7 +203,8 @@ fn asked(config: &TrackerConfig, mode: Mode, listeners: Vec<Listener>) -> Asked 
         acme: (config.serves_tls(mode) && !network.acme.is_empty()).then(|| AcmeAsked {
             names: network.acme.clone(),
             ports: config.acme.challenge_kinds(network).into_iter().map(ChallengeKind::port).collect(),
-            failure: aquatic_acme::last_failure(&config.state_directory).map(|failure| failure.text),
+            failure: aquatic_acme::last_failure(&config.state_directory, network, &config.acme)
+                .map(|failure| failure.text),
         }),
         nats_servers: nats_servers(config),
         replicas: replicas(config, mode),
