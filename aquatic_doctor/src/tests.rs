@@ -362,6 +362,17 @@ fn names_have_to_lead_to_this_machine() {
 }
 
 #[test]
+fn addresses_need_none_of_the_other_family() {
+    let root = tree(&[]);
+    for host in ["198.51.0.7", "2a01:db8::1"] {
+        let mut trials = trials();
+        let addresses = Ok(vec![host.parse().unwrap()]);
+        trials.names = vec![Name { name: host.to_owned(), addresses, is_tls: true }];
+        assert_eq!(complaints(&rows(root.path(), &asked(), trials)), [], "{host}");
+    }
+}
+
+#[test]
 fn a_socket_of_both_families_serves_ipv4() {
     let root = tree(&[]);
     let with = |transports: &[Transport], dual_stack| {

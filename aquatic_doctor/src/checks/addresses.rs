@@ -172,7 +172,12 @@ fn names(name: &Name, machine: &Machine, asked: &Asked, rows: &mut Rows) {
             return;
         }
     };
+    let literal = host.parse::<IpAddr>().ok().map(Family::of);
     for family in Family::ALL {
+        // An address has no records of the other family.
+        if literal.is_some_and(|own| own != family) {
+            continue;
+        }
         let of_name: Vec<IpAddr> = addresses.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
         of_family(host, family, &of_name, machine, asked, rows);
     }
