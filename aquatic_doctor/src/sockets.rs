@@ -26,6 +26,9 @@ pub struct Holder {
     pub asked: Listener,
     /// What is listened on.
     pub held: Listener,
+    /// Whether the two cannot both be bound. If false, it depends on whether a socket on `[::]` accepts IPv4,
+    /// which the tables do not tell.
+    pub is_certain: bool,
     /// Number and name of the process, if it could be found out.
     pub process: Option<(u32, String)>,
 }
@@ -82,23 +85,36 @@ fn clash(one: Listener, other: Listener) -> bool {
         && a.port() != 0
 }
 
+/// Whether a socket on `[::]` takes an IPv4 address that is asked for, unless it is limited to IPv6.
+fn may_clash(asked: Listener, held: Listener) -> bool {
+    let (a, b) = (asked.address, held.address);
+    let is_dual = a.is_ipv4() && b.is_ipv6() && b.ip().is_unspecified();
+    is_dual && asked.transport == held.transport && a.port() == b.port() && a.port() != 0
+}
+
 /// The sockets that keep the tracker from listening, one per address that is asked for, with their
 /// processes.
 pub(crate) fn holders(sockets: &[Socket], asked: &[Listener], proc: &Path) -> Vec<Holder> {
-    let mut found: Vec<(Listener, Socket)> = Vec::new();
-    for &wanted in asked {
-        let taken = sockets.iter().find(|socket| clash(wanted, socket.listener));
-        found.extend(taken.map(|socket| (wanted, *socket)));
+    let mut found: Vec<(Listener, Socket, bool)> = Vec::new();
+    for (clashes, is_certain) in [(clash as fn(Listener, Listener) -> bool, true), (may_clash, false)] {
+        for &wanted in asked {
+            // A socket that is told with certainty need not be told again.
+            let is_told = |socket: &Socket| found.iter().any(|(of, told, _)| *of == wanted || told == socket);
+            let mut taken = sockets.iter().filter(|socket| clashes(wanted, socket.listener));
+            let taken = taken.find(|socket| is_certain || !is_told(socket));
+            found.extend(taken.map(|socket| (wanted, *socket, is_certain)));
+        }
     }
     if found.is_empty() {
         return Vec::new();
     }
-    let inodes: Vec<u64> = found.iter().map(|(_, socket)| socket.inode).collect();
+    let inodes: Vec<u64> = found.iter().map(|(_, socket, _)| socket.inode).collect();
     let processes = processes(&inodes, proc);
     let process = |inode| processes.iter().find(|(of, ..)| *of == inode);
-    let holder = |(asked, socket): (Listener, Socket)| Holder {
+    let holder = |(asked, socket, is_certain): (Listener, Socket, bool)| Holder {
         asked,
         held: socket.listener,
+        is_certain,
         process: process(socket.inode).map(|(_, pid, name)| (*pid, name.clone())),
     };
     found.into_iter().map(holder).collect()

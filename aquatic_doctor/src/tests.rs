@@ -294,6 +294,20 @@ fn a_process_on_a_port_is_named_and_a_tracker_is_no_clash() {
 }
 
 #[test]
+fn a_socket_on_all_of_ipv6_may_take_ipv4() {
+    let udp6 = "heading\n 0: 00000000000000000000000000000000:1B39 00000000000000000000000000000000:0000 07 0:0 0:0 0 \
+                0 0 4711 2\n";
+    let root = tree(&[("proc/net/udp6", udp6)]);
+    let mut asked = asked();
+    assert_eq!(complaints(&rows(root.path(), &asked, trials())), [("ports", Verdict::Fault)]);
+    asked.listeners.retain(|listener| listener.address.is_ipv4());
+    let rows = rows(root.path(), &asked, trials());
+    assert_eq!(complaints(&rows), [("ports", Verdict::Advice), ("ipv6", Verdict::Advice)]);
+    let row = rows.iter().find(|row| row.check == "ports").unwrap();
+    assert!(row.text.contains("another process listens on [::]:6969, which takes IPv4"), "{}", row.text);
+}
+
+#[test]
 fn what_no_file_tells_has_verdicts_too() {
     let root = tree(&[]);
     let with = |change: fn(&mut Trials)| {

@@ -40,17 +40,30 @@ fn ports(machine: &Machine, asked: &Asked, rows: &mut Rows) {
             Holder { process: Some((pid, _)), .. } if holder.tracker().is_some() => {
                 rows.ok(CHECK, format!("{what}: the tracker is running (process {pid})"));
             }
+            Holder { process, held, asked, is_certain: false } => {
+                let who = process.as_ref().map_or_else(
+                    || "another process".to_owned(),
+                    |(pid, name)| format!("{name} (process {pid})"),
+                );
+                let text = format!(
+                    "{what}: {who} listens on {}, which takes IPv4 as well unless it is limited to IPv6 (IPV6_V6ONLY)",
+                    held.address
+                );
+                let (flag, port) = (flag(*asked), held.address.port());
+                rows.advice(CHECK, text)
+                    .run(format!("ss -{flag}lpne sport = :{port}    # v6only:1 leaves IPv4 to others"));
+            }
             Holder { process: Some((pid, name)), held, .. } => {
                 let text = format!("{what}: {name} (process {pid}) listens on {} already", held.address);
                 rows.fault(CHECK, text).run(format!("kill {pid}    # or choose another port in [network]"));
             }
-            Holder { process: None, held, asked } => {
+            Holder { process: None, held, asked, .. } => {
                 let text = format!(
                     "{what}: another process listens on {} already; root can see which",
                     held.address
                 );
-                let flag = if asked.transport == Transport::Udp { 'u' } else { 't' };
-                rows.fault(CHECK, text).run(format!("ss -{flag}lpn sport = :{}", held.address.port()));
+                let (flag, port) = (flag(*asked), held.address.port());
+                rows.fault(CHECK, text).run(format!("ss -{flag}lpn sport = :{port}"));
             }
         }
     }
@@ -62,6 +75,11 @@ fn ports(machine: &Machine, asked: &Asked, rows: &mut Rows) {
             format!("free: {}", if ports.is_empty() { "any".to_owned() } else { ports.join(", ") }),
         );
     }
+}
+
+/// Option of ss(8) for the transport.
+fn flag(listener: Listener) -> char {
+    if listener.transport == Transport::Udp { 'u' } else { 't' }
 }
 
 /// Reports ports that the kernel may give to any program that connects somewhere while the tracker is down.
