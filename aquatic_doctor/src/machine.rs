@@ -205,7 +205,7 @@ pub fn running_tracker(root: &Path, asked: &[Listener]) -> Option<u32> {
 impl Holder {
     /// Number of the process if it is a tracker.
     pub(crate) fn tracker(&self) -> Option<u32> {
-        self.process.as_ref().filter(|(_, name)| name.starts_with(TRACKER)).map(|(pid, _)| *pid)
+        self.process.as_ref().filter(|(_, name)| name == TRACKER).map(|(pid, _)| *pid)
     }
 }
 

@@ -288,6 +288,9 @@ fn a_process_on_a_port_is_named_and_a_tracker_is_no_clash() {
     let (complaints, text) = hold("named\n");
     assert_eq!(complaints, [("ports", Verdict::Fault)]);
     assert_eq!(text, "0.0.0.0:6969 (UDP): named (process 77) listens on 0.0.0.0:6969 already");
+    let (complaints, text) = hold("aquatic_udp\n");
+    assert_eq!(complaints, [("ports", Verdict::Fault)], "a tracker of 0.9 has to stop first");
+    assert!(text.contains("aquatic_udp (process 77) listens"), "{text}");
     let (complaints, text) = hold("aquatic\n");
     assert_eq!(complaints, []);
     assert!(text.contains("the tracker is running (process 77)"), "{text}");
