@@ -216,6 +216,18 @@ fn each_file_leads_to_its_verdict() {
 }
 
 #[test]
+fn without_connections_the_tracker_needs_files_too() {
+    let root =
+        tree(&[("proc/self/limits", "Max open files 20 20 files\nMax locked memory unlimited unlimited\n")]);
+    let mut asked = asked();
+    asked.listeners.retain(|listener| listener.transport == Transport::Udp);
+    let rows = rows(root.path(), &asked, trials());
+    assert_eq!(complaints(&rows), [("open_files", Verdict::Fault)]);
+    let row = rows.iter().find(|row| row.check == "open_files").unwrap();
+    assert_eq!(row.text, "this shell may open 20 files only, but the tracker itself needs 104");
+}
+
+#[test]
 fn capabilities_count_as_what_they_allow() {
     let limits = "Max open files 1048576 1048576 files\nMax locked memory 65536 65536 bytes\n";
     let both = format!("CapEff:\t{:016x}\nCpus_allowed_list:\t0-1\n", 1_u64 << 24 | 1 << 12);

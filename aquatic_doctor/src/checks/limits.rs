@@ -68,6 +68,10 @@ fn open_files(machine: &Machine, asked: &Asked, rows: &mut Rows) {
             let text = format!("{whose} may open {hard} files only, which leaves none for connections");
             rows.fault(CHECK, text).run(set);
         }
+        Some(hard) if hard < own => {
+            let text = format!("{whose} may open {hard} files only, but the tracker itself needs {own}");
+            rows.fault(CHECK, text).run(set);
+        }
         Some(hard) if hard < needed => {
             let text = format!(
                 "{whose} may open {hard} files, so there will be at most {} connections instead of {connections}",
