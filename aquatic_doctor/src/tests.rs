@@ -277,11 +277,16 @@ fn what_af_xdp_lacks_is_told() {
 fn queues_are_compared_with_the_workers() {
     let one_queue = |mask: &str| {
         let root = tree(&[("sys/class/net/eth0/queues/rx-0/rps_cpus", mask)]);
+        write(root.path(), "proc/self/status", "Name:\tsh\nCapEff:\t0\nCpus_allowed_list:\t2,40\n");
         fs::remove_dir_all(root.path().join("sys/class/net/eth0/queues/rx-1")).unwrap();
-        complaints(&rows(root.path(), &asked(), trials()))
+        let rows = rows(root.path(), &asked(), trials());
+        let row = rows.iter().find(|row| row.check == "receive_queues").unwrap();
+        (complaints(&rows), row.remedy.clone())
     };
-    assert_eq!(one_queue("0\n"), [("receive_queues", Verdict::Advice)]);
-    assert_eq!(one_queue("00000000,00000003\n"), []);
+    let (complaints, remedy) = one_queue("0\n");
+    assert_eq!(complaints, [("receive_queues", Verdict::Advice)]);
+    assert!(format!("{remedy:?}").contains("echo 100,00000004 | tee"), "{remedy:?}");
+    assert_eq!(one_queue("00000000,00000003\n").0, []);
 }
 
 #[test]
