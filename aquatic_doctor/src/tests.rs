@@ -290,6 +290,21 @@ fn queues_are_compared_with_the_workers() {
 }
 
 #[test]
+fn processors_that_are_missing_are_not_mended_by_workers() {
+    let root = tree(&[]);
+    let remedy = |workers, cpus: &str| {
+        let asked = Asked { workers, cpus: cpus.parse().unwrap(), ..asked() };
+        let rows = rows(root.path(), &asked, trials());
+        let row = rows.iter().find(|row| row.check == "workers").unwrap();
+        format!("{:?}", row.remedy)
+    };
+    let (cpus, workers) = (r#"cpus = \"\""#, "workers = 0");
+    assert!(remedy(0, "7").contains(cpus) && !remedy(0, "7").contains(workers), "{}", remedy(0, "7"));
+    assert!(remedy(3, "7").contains(cpus) && remedy(3, "7").contains(workers));
+    assert!(remedy(3, "").contains(workers) && !remedy(3, "").contains(cpus));
+}
+
+#[test]
 fn a_process_on_a_port_is_named_and_a_tracker_is_no_clash() {
     let hold = |name: &str| {
         let root = tree(&[("proc/net/udp", UDP_6969), ("proc/77/comm", name)]);

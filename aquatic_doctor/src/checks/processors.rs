@@ -1,7 +1,7 @@
 //! Processors, and how packets are spread over them.
 
-use aquatic_cli_helpers::report::Row;
-use aquatic_runtime::cores;
+use aquatic_cli_helpers::report::{Remedies, Row};
+use aquatic_runtime::cores::{self, CorePlanError};
 
 use super::limits::{list, workers};
 use super::{Rows, unit};
@@ -34,14 +34,29 @@ fn cores(machine: &Machine, asked: &Asked, rows: &mut Rows) {
                 rows.ok(CHECK, text);
             }
         },
-        Err(error) => {
-            rows.fault(CHECK, error.to_string()).set("workers = 0".to_owned());
-        }
+        Err(error) => refused(&error, asked, rows.fault(CHECK, error.to_string())),
     }
     if let Some(quota) = process.quota.filter(|quota| quota.time < quota.period) {
         let percent = quota.time.saturating_mul(100) / quota.period.max(1);
         let text = format!("the control group allows {percent} % of a processor, and clients wait meanwhile");
         rows.advice("processor_quota", text).run(unit("CPUQuota="));
+    }
+}
+
+/// Adds what makes the workers and processors possible.
+fn refused(error: &CorePlanError, asked: &Asked, remedy: &mut Remedies) {
+    match error {
+        CorePlanError::TooMany { .. } | CorePlanError::TooManyForList { .. } => {
+            remedy.set("workers = 0".to_owned());
+        }
+        CorePlanError::NotAllowed { allowed, .. } => {
+            remedy.set("cpus = \"\"".to_owned());
+            if asked.workers > allowed.numbers().len() {
+                remedy.set("workers = 0".to_owned());
+            }
+        }
+        // No setting helps; the text says where to look.
+        CorePlanError::Unknown => {}
     }
 }
 
