@@ -69,7 +69,7 @@ pub struct Asked {
     pub backlog: u64,
     /// Maximum number of connections.
     pub max_connections: u64,
-    /// Whether clients come through a proxy over TCP.
+    /// Whether clients come through a proxy on this machine over TCP.
     pub proxied: bool,
     /// The bound of memory; `None` if there is none.
     pub memory: Option<MemoryAsked>,

@@ -10,6 +10,7 @@ use aquatic_cluster::trial::{ServerTrial, try_servers};
 use aquatic_common::config::{ChallengeKind, ClusterMode, normal_name};
 use aquatic_common::settings::WithEnvironment;
 use aquatic_doctor::{AcmeAsked, Asked, Listener, Machine, MemoryAsked, NatsServerAsked, Transport, Trials};
+use aquatic_net::proxy::TrustedProxies;
 use aquatic_probe::Target;
 use aquatic_runtime::{clock, cores, memory, startup};
 use clap::{Args, ValueEnum};
@@ -193,7 +194,9 @@ fn asked(config: &TrackerConfig, mode: Mode, listeners: Vec<Listener>) -> Asked 
             .then(|| network.xdp_interface.clone()),
         backlog: network.tcp_backlog.into(),
         max_connections: config.connections.max_connections as u64,
-        proxied: config.serves_tcp(mode) && !config.proxies.trusted_proxies.is_empty(),
+        proxied: config.serves_tcp(mode)
+            && TrustedProxies::parse(&config.proxies.trusted_proxies)
+                .is_ok_and(|trusted| trusted.has_loopback()),
         memory: plan.map(|plan| MemoryAsked {
             total: plan.total,
             least: plan.least,
@@ -246,6 +249,17 @@ mod tests {
         let hosts = doctor.hosts(&config);
         let hosts: Vec<_> = hosts.iter().map(|(host, is_tls)| (host.as_str(), *is_tls)).collect();
         assert_eq!(hosts, [("c.example", true), ("a.example", false), ("b.example", true)]);
+    }
+
+    #[test]
+    fn only_proxies_of_this_machine_use_its_ports() {
+        let proxied = |address: &str| {
+            let mut config = TrackerConfig::default();
+            config.proxies.trusted_proxies = vec![address.to_owned()];
+            asked(&config, Mode::All, Vec::new()).proxied
+        };
+        assert!(proxied("127.0.0.1") && proxied("::1") && proxied("127.0.0.0/8"));
+        assert!(!proxied("10.0.0.7") && !proxied("192.0.2.0/24"));
     }
 
     #[test]
