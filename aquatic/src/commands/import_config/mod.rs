@@ -88,6 +88,12 @@ pub(crate) fn import(sources: &[Source<'_>]) -> Result<Imported, ImportError> {
                 "is a second configuration of {program}; convert it by itself, for a second tracker"
             )));
         }
+        let is_opentracker = |program: &Program| *program == Program::Opentracker;
+        if let Some(other) = programs.iter().find(|other| is_opentracker(other) != is_opentracker(&program)) {
+            return Err(source.error(format!(
+                "is a configuration of {program}, which does not become one tracker with {other}; convert it by itself"
+            )));
+        }
         programs.push(program);
         draft.start(source.name, program);
         match program {

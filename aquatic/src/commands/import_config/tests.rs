@@ -222,6 +222,8 @@ fn what_cannot_be_converted_is_told() {
     }
     let twice = import(&[source(UDP), source(UDP)]).unwrap_err().to_string();
     assert!(twice.contains("second configuration of aquatic_udp 0.9"), "{twice}");
+    let mixed = import(&[source(UDP), source("listen.tcp_udp 0.0.0.0")]).unwrap_err().to_string();
+    assert!(mixed.contains("opentracker, which does not become one tracker with aquatic_udp"), "{mixed}");
     let broken = import(&[Source { name: "F", text: "a = ", program: Some(Program::Udp) }]).unwrap_err();
     assert!(broken.to_string().starts_with("F is not TOML"), "{broken}");
     let wrong = error("[network]\nsocket_recv_buffer_size = 'big'");
