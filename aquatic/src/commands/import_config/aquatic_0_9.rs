@@ -12,7 +12,7 @@ use aquatic_ws::WsConfig;
 use toml::{Table, Value};
 
 use super::Program;
-use super::draft::Draft;
+use super::draft::{Draft, Encryption};
 
 /// Receive buffer of aquatic_udp 0.9 by default, in bytes.
 const FORMER_BUFFER: i64 = 8_000_000;
@@ -167,6 +167,12 @@ pub(super) fn convert(program: Program, table: &Table, draft: &mut Draft) {
         Program::Udp => &[COMMON, UDP][..],
         Program::Http => &[COMMON, OVER_TCP, HTTP],
         Program::Ws | Program::Opentracker => &[COMMON, OVER_TCP, WS],
+    };
+    draft.encryption = match program {
+        // UDP may share its addresses with either.
+        Program::Udp | Program::Opentracker => Encryption::Any,
+        Program::Http | Program::Ws if is_true(table, "network.enable_tls") => Encryption::Tls,
+        Program::Http | Program::Ws => Encryption::Plain,
     };
     for key in names("", table) {
         let Some(value) = get(table, &key) else { continue };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use aquatic_common::Family;
 use aquatic_common::config::{CleaningConfig, NetworkConfig, ProtocolConfig};
 use aquatic_common::settings::{Configuration, Entry, Meta, Scope, Settings, join_key};
 use aquatic_common::time::shorten;
@@ -25,8 +26,22 @@ pub(super) struct Draft {
     notes: Vec<String>,
     sources: Vec<String>,
     source: String,
-    v4: Vec<SocketAddr>,
-    v6: Vec<SocketAddr>,
+    /// Whether the current program encrypts its connections.
+    pub(super) encryption: Encryption,
+    /// Addresses of all programs.
+    listeners: Vec<(SocketAddr, Encryption)>,
+}
+
+/// Whether connections to a listening address are encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Encryption {
+    /// The program has no TLS.
+    #[default]
+    Any,
+    /// TCP without TLS.
+    Plain,
+    /// TLS.
+    Tls,
 }
 
 /// A value and the program and key that it comes from.
@@ -90,10 +105,7 @@ impl Draft {
 
     /// Adds something to listen at.
     pub(super) fn listen(&mut self, address: SocketAddr) {
-        let list = if address.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
-        if !list.contains(&address) {
-            list.push(address);
-        }
+        self.listeners.push((address, self.encryption));
     }
 
     /// Notes that a setting has no counterpart, and what to do instead.
@@ -154,26 +166,77 @@ impl Draft {
     }
 
     fn write_addresses(&mut self) {
-        let list = |addresses: &[SocketAddr]| match addresses {
-            [one] => Value::from(one.to_string()),
-            several => {
-                several.iter().map(|address| Value::from(address.to_string())).collect::<Vec<_>>().into()
-            }
-        };
-        let (v4, v6) = (std::mem::take(&mut self.v4), std::mem::take(&mut self.v6));
-        if v4.is_empty() && v6.is_empty() {
+        const ORIGIN: &str = "the listening addresses";
+        let listeners = std::mem::take(&mut self.listeners);
+        if listeners.is_empty() {
             return;
         }
-        for (addresses, key, switch) in [
-            (v4, NetworkConfig::address_ipv4, NetworkConfig::use_ipv4),
-            (v6, NetworkConfig::address_ipv6, NetworkConfig::use_ipv6),
+        let has = |wanted| listeners.iter().any(|(_, encryption)| *encryption == wanted);
+        let is_apart = has(Encryption::Tls) && has(Encryption::Plain);
+        let is_tls = |encryption: Encryption| is_apart && encryption == Encryption::Tls;
+        let of = |family: Family, tls: bool| {
+            let mut list = Vec::new();
+            for (address, encryption) in &listeners {
+                let is_of = Family::of(address.ip()) == family && is_tls(*encryption) == tls;
+                if is_of && !list.contains(address) {
+                    list.push(*address);
+                }
+            }
+            list
+        };
+        for (family, key, tls_key, switch) in [
+            (
+                Family::V4,
+                NetworkConfig::address_ipv4,
+                NetworkConfig::tls_address_ipv4,
+                NetworkConfig::use_ipv4,
+            ),
+            (
+                Family::V6,
+                NetworkConfig::address_ipv6,
+                NetworkConfig::tls_address_ipv6,
+                NetworkConfig::use_ipv6,
+            ),
         ] {
-            if addresses.is_empty() {
-                self.set_from(switch, false.into(), "the listening addresses".to_owned());
-            } else {
-                self.set_from(key, list(&addresses), "the listening addresses".to_owned());
+            let (mut shared, tls) = (of(family, false), of(family, true));
+            if shared.is_empty() && tls.is_empty() {
+                self.set_from(switch, false.into(), ORIGIN.to_owned());
+                continue;
+            }
+            if shared.is_empty() {
+                shared.extend(
+                    listeners.iter().find(|(_, of)| !is_tls(*of)).map(|(other, _)| any(family, *other)),
+                );
+                let text = format!(
+                    "{key} has {} besides: it cannot be empty while {tls_key} is used.",
+                    list(&shared)
+                );
+                self.notes.push(text);
+            }
+            self.set_from(key, list(&shared), ORIGIN.to_owned());
+            if !tls.is_empty() {
+                self.set_from(tls_key, list(&tls), ORIGIN.to_owned());
             }
         }
+        self.note_shared_addresses(&listeners, is_apart);
+    }
+
+    /// Notes that programs which listened at different addresses share them.
+    fn note_shared_addresses(&mut self, listeners: &[(SocketAddr, Encryption)], is_apart: bool) {
+        let differ =
+            listeners.iter().any(|(address, _)| Some(address) != listeners.first().map(|(first, _)| first));
+        if self.sources.len() < 2 || !differ {
+            return;
+        }
+        let mut text =
+            "The programs share their addresses now: each protocol is served at the addresses of all."
+                .to_owned();
+        if is_apart {
+            text.push_str(
+                " Those with TLS are in network.tls_address_ipv4 and tls_address_ipv6, without UDP.",
+            );
+        }
+        self.notes.push(text);
     }
 
     /// Adapts values that depend on others.
@@ -262,6 +325,22 @@ impl Draft {
         }
         section(&mut out, "", &TrackerConfig::entries(), &self.values);
         out
+    }
+}
+
+/// All addresses of a family, with the port of an address.
+fn any(family: Family, of: SocketAddr) -> SocketAddr {
+    match family {
+        Family::V4 => SocketAddr::from(([0; 4], of.port())),
+        Family::V6 => SocketAddr::from(([0_u16; 8], of.port())),
+    }
+}
+
+/// One address, or a list of several.
+fn list(addresses: &[SocketAddr]) -> Value {
+    match addresses {
+        [one] => Value::from(one.to_string()),
+        several => several.iter().map(|address| Value::from(address.to_string())).collect::<Vec<_>>().into(),
     }
 }
 

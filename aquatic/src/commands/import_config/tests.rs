@@ -1,6 +1,7 @@
 //! Conversions as an operator would do them.
 
 use aquatic_common::access_list::AccessListMode;
+use aquatic_common::config::ListenerKind;
 use aquatic_common::settings::Configuration;
 
 use super::*;
@@ -136,8 +137,14 @@ fn three_trackers_become_one() {
     let ports = |addresses: &aquatic_common::settings::Addresses| {
         addresses.0.iter().map(|address| address.port()).collect::<Vec<_>>()
     };
-    assert_eq!(ports(&config.network.address_ipv4), [3000, 3001]);
-    assert_eq!(ports(&config.network.address_ipv6), [3001, 3000]);
+    let network = &config.network;
+    assert_eq!((ports(&network.address_ipv4), ports(&network.address_ipv6)), (vec![3000], vec![3000]));
+    // Only HTTP had TLS.
+    assert_eq!(
+        (ports(&network.tls_address_ipv4), ports(&network.tls_address_ipv6)),
+        (vec![3001], vec![3001])
+    );
+    assert!(network.enable_tls && notes(&imported, "share their addresses now") == 1);
     // Both share the interval now: the longer one, so that no client asks too early.
     assert_eq!(
         (config.protocol.peer_announce_interval, notes(&imported, "protocol.peer_announce_interval is")),
@@ -154,6 +161,24 @@ fn three_trackers_become_one() {
     assert_eq!(config.proxies.trusted_proxies, ["127.0.0.1", "::1"]);
     assert_eq!(config.ws.max_offers, 20);
     assert_eq!(config.ws.cleaning.max_peer_age, 240);
+}
+
+#[test]
+fn tls_stays_at_the_addresses_that_had_it() {
+    let http = "[network]\naddress = '0.0.0.0:80'\nkeep_alive = true";
+    let ws = "[network]\naddress = '[::]:443'\nenable_tls = true\ntls_certificate_path = 'c'\n\
+              tls_private_key_path = 'k'\nwebsocket_max_message_size = 65536";
+    let (joined, config) = imported(&[http, ws]);
+    let listeners = config.network.tcp_listeners();
+    let listeners: Vec<String> =
+        listeners.iter().map(|(address, kind)| format!("{address} {kind:?}")).collect();
+    assert_eq!(listeners, ["0.0.0.0:80 Plain", "[::]:80 Plain", "0.0.0.0:443 Tls", "[::]:443 Tls"]);
+    assert_eq!(notes(&joined, "network.address_ipv6 has \"[::]:80\" besides"), 1);
+    // Nothing is apart where all have TLS, or UDP is the only other.
+    let (_, config) = imported(&[UDP, ws]);
+    let listeners = config.network.tcp_listeners();
+    assert!(listeners.iter().all(|(_, kind)| *kind == ListenerKind::Tls), "{listeners:?}");
+    assert!(config.network.tls_address_ipv4.0.is_empty());
 }
 
 #[test]
