@@ -174,6 +174,9 @@ pub(super) fn convert(program: Program, table: &Table, draft: &mut Draft) {
         Program::Http | Program::Ws if is_true(table, "network.enable_tls") => Encryption::Tls,
         Program::Http | Program::Ws => Encryption::Plain,
     };
+    draft.switch("privileges.drop_privileges", is_true(table, "privileges.drop_privileges"));
+    let has_list = text(table, "access_list.mode").is_some_and(|mode| mode != "off");
+    draft.switch("access_list.mode", has_list);
     for key in names("", table) {
         let Some(value) = get(table, &key) else { continue };
         match own.iter().find_map(|rules| find(rules, &key)) {

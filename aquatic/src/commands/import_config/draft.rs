@@ -26,6 +26,8 @@ pub(super) struct Draft {
     notes: Vec<String>,
     sources: Vec<String>,
     source: String,
+    /// Switches that a process has once: key, whether it was on, and the program.
+    switches: Vec<(&'static str, bool, String)>,
     /// Whether the current program encrypts its connections.
     pub(super) encryption: Encryption,
     /// Addresses of all programs.
@@ -113,6 +115,27 @@ impl Draft {
         self.notes.push(format!("{former} of {}: {text}", self.source));
     }
 
+    /// Remembers whether the program had something on that applies to all programs now.
+    pub(super) fn switch(&mut self, key: &'static str, is_on: bool) {
+        self.switches.push((key, is_on, self.source.clone()));
+    }
+
+    /// Notes what was on in some programs and applies to the others now.
+    fn note_switches(&mut self) {
+        let mut switches = std::mem::take(&mut self.switches);
+        switches.sort_by_key(|(key, ..)| *key);
+        for same in switches.chunk_by(|(one, ..), (other, ..)| one == other) {
+            let of = |wanted| {
+                let programs = same.iter().filter(|(_, is_on, _)| *is_on == wanted);
+                programs.map(|(.., program)| program.as_str()).collect::<Vec<_>>().join(" and ")
+            };
+            let (on, off) = (of(true), of(false));
+            if let (Some((key, ..)), false, false) = (same.first(), on.is_empty(), off.is_empty()) {
+                self.notes.push(format!("{key} of {on} applies to what was {off} as well now."));
+            }
+        }
+    }
+
     fn within_bounds(&mut self, key: &str, value: Value, origin: &str) -> Value {
         let bounds = meta(key).and_then(|meta| meta.bounds);
         let (Value::Integer(number), Some(bounds)) = (&value, bounds) else { return value };
@@ -134,6 +157,7 @@ impl Draft {
     pub(super) fn finish(mut self, programs: &[Program]) -> Result<Imported, ImportError> {
         self.enable(programs);
         self.write_addresses();
+        self.note_switches();
         self.relate();
         let config = self.parse()?;
         let mut problems = config.problems();

@@ -182,6 +182,19 @@ fn tls_stays_at_the_addresses_that_had_it() {
 }
 
 #[test]
+fn what_applies_to_other_programs_now_is_noted() {
+    let (joined, _) = imported(&[UDP, HTTP]);
+    let note = "access_list.mode of aquatic_http 0.9 applies to what was aquatic_udp 0.9 as well now";
+    assert_eq!((notes(&joined, note), notes(&joined, "privileges.drop_privileges of")), (1, 0));
+    let dropping = format!("{WS}[privileges]\ndrop_privileges = true\n");
+    let (joined, config) = imported(&[UDP, HTTP, &dropping]);
+    let note = "privileges.drop_privileges of aquatic_ws 0.9 applies to what was aquatic_udp 0.9 and aquatic_http 0.9";
+    assert!(config.privileges.drop_privileges && notes(&joined, note) == 1, "{:#?}", joined.notes);
+    let (alone, _) = imported(&[HTTP]);
+    assert_eq!(notes(&alone, "applies to what was"), 0);
+}
+
+#[test]
 fn short_intervals_of_http_are_possible() {
     let (_, config) = imported(&[HTTP]);
     assert_eq!(config.protocol.peer_announce_interval, 120);
