@@ -1,6 +1,6 @@
 //! Conversion of the configurations of aquatic_udp, aquatic_http and aquatic_ws 0.9.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use aquatic_common::config::{
     AccessListConfig, CleaningConfig, ConnectionsConfig, MetricsConfig, NetworkConfig, PrivilegesConfig,
@@ -16,6 +16,12 @@ use super::draft::{Draft, Encryption};
 
 /// Receive buffer of aquatic_udp 0.9 by default, in bytes.
 const FORMER_BUFFER: i64 = 8_000_000;
+
+/// Listening address of the programs of 0.9 by default.
+const FORMER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 3000);
+
+/// Socket workers of the programs of 0.9 by default.
+const FORMER_WORKERS: i64 = 1;
 
 /// Treatment of a key.
 enum Rule {
@@ -41,7 +47,7 @@ use Rule::{By, Gone, To, With};
 /// Keys of all three programs, in the order of their printed configurations.
 const COMMON: &[(&str, Rule)] = &[
     ("socket_workers", By(workers)),
-    ("swarm_workers", With),
+    ("swarm_workers", By(swarm_workers)),
     ("log_level", To("log_level")),
     ("network.address", By(address)),
     ("network.only_ipv6", With),
@@ -177,6 +183,11 @@ pub(super) fn convert(program: Program, table: &Table, draft: &mut Draft) {
     draft.switch("privileges.drop_privileges", is_true(table, "privileges.drop_privileges"));
     let has_list = text(table, "access_list.mode").is_some_and(|mode| mode != "off");
     draft.switch("access_list.mode", has_list);
+    if get(table, "network.address").is_none() {
+        draft.listen(FORMER_ADDRESS);
+        let text = format!("was absent, so the default of 0.9 is used, {FORMER_ADDRESS}, for IPv4 only.");
+        draft.note("network.address", &text);
+    }
     for key in names("", table) {
         let Some(value) = get(table, &key) else { continue };
         match own.iter().find_map(|rules| find(rules, &key)) {
@@ -246,6 +257,22 @@ fn workers(draft: &mut Draft, key: &str, value: &Value, table: &Table) {
         }
         None => draft.set("workers", value.clone(), key),
     }
+}
+
+/// Swarm workers without a number of socket workers. With one, they are counted there.
+fn swarm_workers(draft: &mut Draft, key: &str, value: &Value, table: &Table) {
+    if get(table, "socket_workers").is_some() {
+        return;
+    }
+    let Some(swarm) = value.as_integer() else {
+        draft.set("workers", value.clone(), key);
+        return;
+    };
+    let sum = swarm.saturating_add(FORMER_WORKERS);
+    let text =
+        format!("workers do both now, so {FORMER_WORKERS} socket worker and {swarm} of these become {sum}.");
+    draft.note(key, &text);
+    draft.set("workers", sum, key);
 }
 
 fn address(draft: &mut Draft, key: &str, value: &Value, table: &Table) {

@@ -195,6 +195,14 @@ fn what_applies_to_other_programs_now_is_noted() {
 }
 
 #[test]
+fn absent_keys_have_the_defaults_of_the_former_program() {
+    let (joined, config) = imported(&["swarm_workers = 3\n[protocol]\nmax_offers = 3"]);
+    assert_eq!(config.network.address_ipv4.0, ["0.0.0.0:3000".parse().unwrap()]);
+    assert!(!config.network.use_ipv6 && notes(&joined, "network.address of aquatic_ws 0.9: was absent") == 1);
+    assert_eq!((config.workers, notes(&joined, "swarm_workers of aquatic_ws 0.9: workers do both")), (4, 1));
+}
+
+#[test]
 fn short_intervals_of_http_are_possible() {
     let (_, config) = imported(&[HTTP]);
     assert_eq!(config.protocol.peer_announce_interval, 120);
