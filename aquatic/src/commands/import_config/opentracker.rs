@@ -66,7 +66,13 @@ pub(super) fn convert(text: &str, draft: &mut Draft) {
 /// Why a setting has no counterpart, or what to do instead.
 fn reason(name: &str) -> &'static str {
     match name {
-        "access.stats" | "access.stats_path" => "see [metrics] for the address of the metrics.",
+        "access.stats" => {
+            "everybody may read /stats?mode=everything now; set status.own_address to restrict it to an address of its \
+             own, or status.enable = false."
+        }
+        "access.stats_path" => {
+            "statistics are at /stats?mode=everything; status.path puts another directory in front of stats."
+        }
         "tracker.rootdir" => {
             "paths are relative to the directory that the tracker is started in; privileges.chroot_path changes the \
              root directory."
@@ -76,7 +82,7 @@ fn reason(name: &str) -> &'static str {
             "change the file of the access list, and send SIGHUP or set reload_on_change."
         }
         _ if name.starts_with("livesync.") || name.starts_with("batchsync.") => {
-            "several machines are not synchronised yet."
+            "[cluster] joins several machines, over NATS."
         }
         _ => "opentracker has no such setting.",
     }
