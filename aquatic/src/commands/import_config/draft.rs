@@ -83,8 +83,16 @@ impl Draft {
             matches!((&old.value, &new.value), (Value::Integer(old), Value::Integer(new)) if new > old);
         let (kept, dropped) = if takes_new { (&new, old) } else { (old, &new) };
         let note = format!(
-            "{key} is {}, from {}; {} was {}. Both programs share this setting now.",
-            kept.value, kept.origin, dropped.origin, dropped.value
+            "{key} is {}, from {}; {} was {}. {}",
+            kept.value,
+            kept.origin,
+            dropped.origin,
+            dropped.value,
+            if self.sources.len() > 1 {
+                "Both programs share this setting now."
+            } else {
+                "The setting has one value only."
+            }
         );
         self.notes.push(note);
         if takes_new {

@@ -247,6 +247,13 @@ tracker.unheard_of 1
 }
 
 #[test]
+fn one_program_shares_nothing() {
+    let (imported, config) = imported(&["access.whitelist /allow\naccess.blacklist /deny"]);
+    assert_eq!(config.access_list.mode, AccessListMode::Allow);
+    assert_eq!((notes(&imported, "has one value only"), notes(&imported, "Both programs")), (2, 0));
+}
+
+#[test]
 fn addresses_of_opentracker() {
     for (lines, v4, v6) in [
         ("listen.tcp_udp 0.0.0.0", &["0.0.0.0:6969"][..], &[][..]),
