@@ -23,6 +23,12 @@ const FORMER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIF
 /// Socket workers of the programs of 0.9 by default.
 const FORMER_WORKERS: i64 = 1;
 
+/// Interval of histograms of aquatic_udp 0.9 by default, in seconds.
+const FORMER_CLEANING: i64 = 120;
+
+/// What there is instead of metrics by prefix.
+const PREFIXES: &str = "\"aquatic ctl top clients\" ranks the prefixes of peer ids for some seconds.";
+
 /// Treatment of a key.
 enum Rule {
     /// A key with the same meaning and unit.
@@ -89,19 +95,13 @@ const UDP: &[(&str, Rule)] = &[
     ("protocol.peer_announce_interval", To(ProtocolConfig::peer_announce_interval)),
     ("statistics.print_to_stdout", By(statistics)),
     ("statistics.interval", With),
-    (
-        "statistics.torrent_peer_histograms",
-        Gone(Off::False, "there is no histogram of peers per torrent in the statistics."),
-    ),
-    ("statistics.peer_clients", Gone(Off::False, "clients are not counted by their peer ids.")),
+    ("statistics.torrent_peer_histograms", By(histograms)),
+    ("statistics.peer_clients", By(clients)),
     ("statistics.write_html_to_file", Gone(Off::False, "statistics are not written to an HTML file.")),
     ("statistics.html_file_path", With),
     ("statistics.run_prometheus_endpoint", By(udp_metrics)),
     ("statistics.prometheus_endpoint_address", With),
-    (
-        "statistics.prometheus_peer_id_prefixes",
-        Gone(Off::False, "clients are not counted by their peer ids."),
-    ),
+    ("statistics.prometheus_peer_id_prefixes", Gone(Off::False, PREFIXES)),
     ("cleaning.torrent_cleaning_interval", To(CleaningConfig::interval)),
     ("cleaning.max_connection_age", To(UdpConfig::max_connection_age)),
     ("cleaning.max_peer_age", To(CleaningConfig::max_peer_age)),
@@ -142,8 +142,8 @@ const WS: &[(&str, Rule)] = &[
         "cleaning.close_after_tls_update_grace_period",
         Gone(Off::Never, "connections stay open when a certificate is replaced."),
     ),
-    ("metrics.peer_clients", Gone(Off::False, "clients are not counted by their peer ids.")),
-    ("metrics.peer_id_prefixes", Gone(Off::False, "clients are not counted by their peer ids.")),
+    ("metrics.peer_clients", By(clients)),
+    ("metrics.peer_id_prefixes", Gone(Off::False, PREFIXES)),
 ];
 
 /// The program that a configuration is of, if it has a key that only one of them knows.
@@ -306,6 +306,23 @@ fn statistics(draft: &mut Draft, key: &str, value: &Value, table: &Table) {
         let interval = get(table, "statistics.interval").cloned().unwrap_or(Value::Integer(5));
         draft.set(StatisticsConfig::interval, interval, "statistics.interval");
         draft.note(key, "statistics are written to the log, which is standard error.");
+    }
+}
+
+fn clients(draft: &mut Draft, key: &str, value: &Value, _: &Table) {
+    if value.as_bool() == Some(true) {
+        draft.set(StatisticsConfig::clients, true, key);
+        draft.note(key, "announces are counted by client rather than peers, in the metrics.");
+    }
+}
+
+/// Torrents were counted by their peers whenever they were cleaned.
+fn histograms(draft: &mut Draft, key: &str, value: &Value, table: &Table) {
+    if value.as_bool() == Some(true) {
+        let interval = get(table, "cleaning.torrent_cleaning_interval").cloned();
+        let interval = interval.unwrap_or(Value::Integer(FORMER_CLEANING));
+        draft.set(StatisticsConfig::torrent_sizes_interval, interval, key);
+        draft.note(key, "the counts are in the metrics, as aquatic_torrents_by_peers.");
     }
 }
 

@@ -119,6 +119,18 @@ fn a_udp_tracker_stays_what_it_was() {
 }
 
 #[test]
+fn statistics_of_peers_are_carried_over() {
+    let all = UDP
+        .replace("_histograms = false", "_histograms = true")
+        .replace("_clients = false", "_clients = true");
+    let (joined, config) = imported(&[&all]);
+    assert_eq!((config.statistics.torrent_sizes_interval, config.statistics.clients), (120, true));
+    assert_eq!((notes(&joined, "peer_histograms of"), notes(&joined, "peer_clients of")), (1, 1));
+    let (_, config) = imported(&[&format!("{WS}[metrics]\npeer_clients = true\n")]);
+    assert!(config.statistics.clients);
+}
+
+#[test]
 fn every_note_stands_in_the_file() {
     let (imported, _) = imported(&[UDP, HTTP, WS]);
     let comments: String = imported.text.lines().filter_map(|line| line.strip_prefix('#')).collect();
