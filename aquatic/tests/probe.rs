@@ -198,6 +198,11 @@ fn servers_that_are_no_trackers_end_in_a_fault() {
         assert!(text(&report, check).contains(expected), "{expected}: {report:#}");
         assert!(!report.to_string().contains('\x1b'), "{report}");
     }
+    let list =
+        b"HTTP/1.1 200 OK\r\nContent-Length: 53\r\n\r\nd8:intervali1800e5:peersld2:ip9:127.0.0.14:porti7eeee";
+    let (_, report) = probe(None, &[&format!("http://{}/announce", server(list))]);
+    assert!(text(&report, "announce").contains("interval 1800 s"), "{report:#}");
+    assert!(text(&report, "compact").contains("list of dictionaries"), "{report:#}");
     let url = format!("ws://{}/", server(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"));
     let (_, report) = probe(None, &["--timeout", "60", &url]);
     assert!(text(&report, "upgrade").contains("403"), "{report:#}");

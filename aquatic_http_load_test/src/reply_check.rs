@@ -42,6 +42,10 @@ impl ReplyChecker {
             return true;
         }
         match (pending.kind, Reply::parse(answer.body)) {
+            (_, Ok(Reply::Announce(AnnounceView { listed: Some(_), .. })) | Err(_)) => {
+                tally.violation(Violation::Malformed);
+                false
+            }
             (Kind::Announce, Ok(Reply::Announce(reply))) => {
                 self.announce(plan, (pending, numwant), (&reply, answer.body), tally);
                 true
@@ -57,10 +61,6 @@ impl ReplyChecker {
             }
             (_, Ok(Reply::Announce(_) | Reply::Scrape(_))) => {
                 tally.violation(Violation::WrongKind);
-                false
-            }
-            (_, Err(_)) => {
-                tally.violation(Violation::Malformed);
                 false
             }
         }

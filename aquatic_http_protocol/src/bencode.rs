@@ -99,6 +99,19 @@ impl<'a> Reader<'a> {
         Ok(string)
     }
 
+    pub(crate) fn start_list(&mut self) -> Result<(), BencodeError> {
+        self.expect(b'l')
+    }
+
+    /// Whether a list ends here; reads its end.
+    pub(crate) fn ends(&mut self) -> Result<bool, BencodeError> {
+        let ends = self.peek()? == b'e';
+        if ends {
+            self.byte()?;
+        }
+        Ok(ends)
+    }
+
     pub(crate) fn start_dictionary(&mut self) -> Result<(), BencodeError> {
         self.expect(b'd')
     }

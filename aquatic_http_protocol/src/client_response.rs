@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use aquatic_common::InfoHash;
 use httparse::{Header, ParserConfig};
@@ -191,6 +191,7 @@ struct Parts<'a> {
     external_ip: Option<IpAddr>,
     peers: Option<&'a [u8]>,
     peers6: Option<&'a [u8]>,
+    listed: Option<ListedPeers<'a>>,
 }
 
 impl<'a> Parts<'a> {
@@ -202,6 +203,7 @@ impl<'a> Parts<'a> {
             b"interval" => self.interval = Some(number(reader)?),
             b"min interval" => self.min_interval = Some(number(reader)?),
             b"external ip" => self.external_ip = Some(address(reader.string()?)?),
+            b"peers" if reader.peek()? == b'l' => self.listed = Some(ListedPeers::check(reader)?),
             b"peers" => self.peers = Some(compact_peers(reader.string()?, PEER_LENGTH)?),
             b"peers6" => self.peers6 = Some(compact_peers(reader.string()?, PEER6_LENGTH)?),
             b"failure reason" => self.failure = Some(reader.string()?),
@@ -241,6 +243,7 @@ impl<'a> Parts<'a> {
             external_ip: self.external_ip,
             peers: self.peers,
             peers6: self.peers6,
+            listed: self.listed,
         }))
     }
 }
@@ -293,6 +296,9 @@ pub struct AnnounceView<'a> {
     pub peers: Option<&'a [u8]>,
     /// IPv6 peers of the torrent in compact form, 18 bytes each (BEP 7).
     pub peers6: Option<&'a [u8]>,
+    /// Peers as a list of dictionaries (BEP 3). Trackers may send it although clients ask for the compact
+    /// form.
+    pub listed: Option<ListedPeers<'a>>,
 }
 
 impl<'a> AnnounceView<'a> {
@@ -310,6 +316,50 @@ impl<'a> AnnounceView<'a> {
         peers.iter().map(|&[ref octets @ .., high, low]| {
             SocketAddrV6::new(Ipv6Addr::from(*octets), u16::from_be_bytes([high, low]), 0, 0)
         })
+    }
+}
+
+/// Peers in a list of dictionaries, up to the end of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedPeers<'a> {
+    inside: &'a [u8],
+}
+
+impl<'a> ListedPeers<'a> {
+    /// Addresses of the peers. Those with a host name instead of an address are left out.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + use<'a> {
+        let mut reader = Reader::new(self.inside);
+        // The list has been parsed once already, so the first error is the end.
+        std::iter::from_fn(move || Self::next(&mut reader).ok().flatten()).flatten()
+    }
+
+    fn check(reader: &mut Reader<'a>) -> Result<Self, ReplyError> {
+        reader.start_list()?;
+        let inside = reader.rest();
+        while Self::next(reader)?.is_some() {}
+        Ok(Self { inside })
+    }
+
+    /// Reads the next peer, `None` at the end of the list. Inside is `None` for one without an address.
+    fn next(reader: &mut Reader<'a>) -> Result<Option<Option<SocketAddr>>, ReplyError> {
+        if reader.ends()? {
+            return Ok(None);
+        }
+        let (mut ip, mut port) = (None, None);
+        reader.start_dictionary()?;
+        while let Some(key) = reader.key()? {
+            match key {
+                b"ip" => {
+                    let text = str::from_utf8(reader.string()?).ok();
+                    ip = text.and_then(|text| text.parse::<IpAddr>().ok());
+                }
+                b"port" => {
+                    port = Some(u16::try_from(reader.integer()?).map_err(|_| ReplyError::Number)?);
+                }
+                _ => reader.skip()?,
+            }
+        }
+        Ok(Some(ip.zip(port).map(SocketAddr::from)))
     }
 }
 

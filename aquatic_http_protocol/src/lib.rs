@@ -56,7 +56,7 @@ pub use aquatic_common::BufferTooSmall;
 pub use bencode::{BencodeError, is_canonical};
 pub use client_request::{AnnounceFields, ClientHeaders, encode_scrape_request};
 pub use client_response::{
-    AnnounceView, FailureView, Reply, ReplyError, Response, ResponseError, ScrapeView,
+    AnnounceView, FailureView, ListedPeers, Reply, ReplyError, Response, ResponseError, ScrapeView,
 };
 pub use framing::{Framing, Method, Persistence, Version};
 pub use head::{DEFAULT_MAX_HEAD_LENGTH, Head, Headers, MAX_HEADERS};

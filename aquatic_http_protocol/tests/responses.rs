@@ -82,12 +82,23 @@ fn announce_reply_of_both_families() {
         external_ip: Some(address),
         peers: Some(&PEERS),
         peers6: Some(&PEERS6),
+        listed: None,
     };
     assert_eq!(view, expected);
     let v4: Vec<_> = view.peers_v4().map(|peer| peer.to_string()).collect();
     assert_eq!(v4, ["192.0.2.1:6881", "192.0.2.2:80"]);
     let v6: Vec<_> = view.peers_v6().map(|peer| peer.to_string()).collect();
     assert_eq!(v6, ["[2001:db8::1]:6881"]);
+}
+
+#[test]
+fn peers_in_a_list_of_dictionaries_are_read() {
+    let body = b"d8:intervali1800e5:peersld2:ip11:2001:db8::17:peer id1:x4:porti6881eed2:ip4:name4:porti1ee\
+        d2:ip9:192.0.2.14:porti80eeee";
+    let Ok(Reply::Announce(view)) = Reply::parse(body) else { panic!("an announce") };
+    let peers: Vec<_> = view.listed.unwrap().addresses().map(|peer| peer.to_string()).collect();
+    assert_eq!(peers, ["[2001:db8::1]:6881", "192.0.2.1:80"]);
+    assert_eq!((view.interval, view.peers), (1800, None));
 }
 
 #[test]
@@ -314,7 +325,8 @@ fn bodies_that_are_no_reply() {
         ("d11:external ip5:abcdee", ReplyError::AddressLength),
         ("d5:filesd19:aaaaaaaaaaaaaaaaaaadeee", ReplyError::InfoHashLength),
         ("d14:failure reason1:x8:retry in4:soone", ReplyError::Number),
-        ("d8:intervali1e5:peersld2:ip1:aeee", ReplyError::Bencode(BencodeError::Unexpected(b'l'))),
+        ("d8:intervali1e5:peersli1eee", ReplyError::Bencode(BencodeError::Unexpected(b'i'))),
+        ("d8:intervali1e5:peersld4:porti65536eeee", ReplyError::Number),
     ] {
         assert_eq!(Reply::parse(body.as_bytes()), Err(error), "{body}");
     }
