@@ -286,11 +286,13 @@ fn second_peer(
     let (id, _) = leecher.connect()?;
     let peer = &swarm.leecher;
     let with_options = leecher.announce("announce", (id, swarm, peer), AnnounceEvent::Started, URL_DATA);
-    facts.takes_options = Some(with_options.is_ok());
+    let takes_options = with_options.is_ok();
     let announced = match with_options {
         Ok(announced) => announced,
+        // If this fails too, the options are not the reason.
         Err(_) => leecher.announce("announce", (id, swarm, peer), AnnounceEvent::Started, &[])?,
     };
+    facts.takes_options = Some(takes_options);
     let found = announced.peers.iter().find(|found| found.port() == swarm.seeder.port);
     facts.handed_out = Some(found.is_some());
     crate::verdicts::second_peer(found.copied(), address, announced.counts, rows);
@@ -339,5 +341,61 @@ fn connection_ids(
         }
         Ok(Reply::Refused(text)) => rows.ok(CHECK, format!("{port}; a wrong one is refused: {text}")),
         Ok(_) | Err(_) => rows.ok(CHECK, format!("{port}; a wrong one is not answered")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What a tracker does other than it should.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Flaw {
+        RefusesSecondPeer,
+        IgnoresOptions,
+    }
+
+    /// A tracker without peers, for one probe. It ends when nothing comes any more.
+    fn tracker(flaw: Flaw) -> SocketAddr {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let address = socket.local_addr().unwrap();
+        thread::spawn(move || {
+            let mut first = None;
+            let mut packet = [0; 2048];
+            while let Ok((length, source)) = socket.recv_from(&mut packet) {
+                let id = &packet[12..16];
+                let reply = match packet[11] {
+                    0 => [&[0; 4], id, &[7; 8]].concat(),
+                    1 if flaw == Flaw::RefusesSecondPeer && *first.get_or_insert(source) != source => {
+                        [&[0, 0, 0, 3], id, b"no"].concat()
+                    }
+                    1 if flaw == Flaw::IgnoresOptions && length > size_of::<AnnounceRequest>() => continue,
+                    1 => [&[0, 0, 0, 1], id, &[0, 0, 7, 8], &[0; 8]].concat(),
+                    // A scrape reply without counts.
+                    _ => [&[0, 0, 0, 2], id].concat(),
+                };
+                socket.send_to(&reply, source).unwrap();
+            }
+        });
+        address
+    }
+
+    fn probed(flaw: Flaw) -> (bool, Facts) {
+        let timeout = Duration::from_secs(2);
+        let options = Options { timeout, exchanges: 1, family: None, info_hash: None, insecure: false };
+        let mut facts = Facts::default();
+        let result = exchange(tracker(flaw), &options, &mut facts, &mut Rows::new("tracker".to_owned()));
+        (result.is_ok(), facts)
+    }
+
+    #[test]
+    fn options_are_not_blamed_for_refusals() {
+        let (works, facts) = probed(Flaw::RefusesSecondPeer);
+        assert_eq!((works, facts.takes_options), (false, None));
+        assert_eq!(probed(Flaw::IgnoresOptions).1.takes_options, Some(false));
     }
 }
