@@ -304,7 +304,7 @@ fn second_peer(
     facts.answers_all = Some(true);
     match leecher.scrape(id, swarm) {
         Ok(counts) => {
-            facts.scrapes = Some(true);
+            facts.scrapes = Some(!counts.is_empty());
             crate::verdicts::scraped(counts.first().copied(), announced.counts, rows);
         }
         Err(failed) => {
@@ -397,5 +397,10 @@ mod tests {
         let (works, facts) = probed(Flaw::RefusesSecondPeer);
         assert_eq!((works, facts.takes_options), (false, None));
         assert_eq!(probed(Flaw::IgnoresOptions).1.takes_options, Some(false));
+    }
+
+    #[test]
+    fn scrape_replies_without_counts_are_no_scrapes() {
+        assert_eq!(probed(Flaw::IgnoresOptions).1.scrapes, Some(false));
     }
 }
