@@ -62,6 +62,8 @@ pub(crate) fn explain(error: &Error) -> String {
         "it is not valid yet".to_owned()
     } else if matches!(fault, Fault::NotValidForName | Fault::NotValidForNameContext { .. }) {
         "it is for another host".to_owned()
+    } else if matches!(fault, Fault::Other(other) if other.0.to_string() == "CaUsedAsEndEntity") {
+        "it is that of an authority (signed by itself), not of a server".to_owned()
     } else {
         fault.to_string()
     }
@@ -109,5 +111,32 @@ impl ServerCertVerifier for Judge {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use super::*;
+
+    /// As `openssl req -x509` makes them.
+    #[test]
+    fn certificates_of_authorities_are_named() {
+        let key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::new(vec!["tracker.example".to_owned()]).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = authority.self_signed(&key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let name = ServerName::try_from("tracker.example").unwrap();
+        let result = verifier.verify_server_cert(certificate.der(), &[], &name, &[], UnixTime::now());
+        assert_eq!(
+            explain(&result.unwrap_err()),
+            "it is that of an authority (signed by itself), not of a server"
+        );
     }
 }
