@@ -10,7 +10,8 @@ use clap::Parser;
 
 /// Measures the throughput and latency of an HTTP tracker, and verifies its replies
 ///
-/// Exits with 0 if the tracker served requests, refused few and violated no protocol.
+/// Exits with 0 if the tracker served requests, refused few, did not lose all requests of a kind, and
+/// violated no protocol; see the section `verdict` of the configuration.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {

@@ -8,13 +8,13 @@ use aquatic_common::InfoHash;
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::command::allow_connections;
 use aquatic_load_engine::phase::LoadModel;
-use aquatic_load_engine::report::Outcome;
+use aquatic_load_engine::report::{Outcome, Report};
 use aquatic_load_engine::rng::Rng;
 use aquatic_load_engine::run_phase::{LiveCounters, PhaseLength, run_phase};
 use aquatic_load_engine::settings::OpenConfig;
 
 use crate::config::Config;
-use crate::counters::Tally;
+use crate::counters::{Note, Tally};
 use crate::plan::Plan;
 use crate::traffic::{self, Source, Traffic};
 use crate::worker::{Phase, Worker};
@@ -38,7 +38,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         let act = |worker: &mut Worker| worker.run(phase(config, traffic, now, worker.thread()));
         let tally: Option<Tally> =
             run_phase(&mut workers, (name, extent), (&plan.topology.clock, &live), act)?;
-        phases.extend(tally.map(|tally| tally.report(name, config.threads)));
+        phases.extend(tally.map(|tally| report(&tally, name, config.threads)));
     }
     let population = &config.population;
     Ok(Outcome {
@@ -47,8 +47,17 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         torrents: population.torrents,
         peers: population.peers,
         phases,
-        max_refused_share: config.verdict.max_refused_share,
+        limits: config.verdict.limits(),
     })
+}
+
+/// Returns the report of a phase.
+fn report(tally: &Tally, name: &'static str, threads: u32) -> Report {
+    Report {
+        replies_checked: tally.noted(Note::RepliesChecked),
+        peers_not_announced: tally.noted(Note::PeersLost),
+        ..tally.report(name, threads)
+    }
 }
 
 fn steps(config: &Config) -> Vec<(&'static str, Traffic, PhaseLength)> {

@@ -33,6 +33,22 @@ impl KindReport {
             responses,
         })
     }
+
+    fn lost_more_than(&self, max_share: f64) -> Option<Failure> {
+        let Self { kind, sent, lost, .. } = *self;
+        (lost as f64 > max_share * sent as f64).then_some(Failure::Lost { kind, lost, sent })
+    }
+}
+
+/// Limits of a test that the tracker has to keep to pass.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Limits {
+    /// Maximum share of refused requests of each kind in a phase, from 0 to 1.
+    pub max_refused_share: f64,
+    /// Maximum share of lost requests of each kind in a phase, from 0 to 1.
+    pub max_lost_share: f64,
+    /// Minimum number of replies whose content was verified, in all phases together.
+    pub min_replies_checked: u64,
 }
 
 /// Results of a test.
@@ -48,20 +64,25 @@ pub struct Outcome {
     pub peers: u64,
     /// Phases, in order.
     pub phases: Vec<Report>,
-    /// Maximum share of refused requests of each kind in a phase, from 0 to 1.
-    pub max_refused_share: f64,
+    /// Limits that the verdict applies.
+    #[serde(flatten)]
+    pub limits: Limits,
 }
 
 impl Outcome {
     /// Checks whether the tracker passed all phases.
     ///
     /// # Errors
-    /// When it violated the protocol, refused too many requests, or served none.
+    /// When it violated the protocol, refused or lost too many requests, served none, or too few of its
+    /// replies had content to verify.
     pub fn verdict(&self) -> Result<(), Failure> {
         if self.phases.is_empty() {
             return Err(Failure::NothingServed);
         }
-        self.phases.iter().try_for_each(|phase| phase.verdict(self.max_refused_share))
+        self.phases.iter().try_for_each(|phase| phase.verdict(&self.limits))?;
+        let checked = self.phases.iter().map(|phase| phase.replies_checked).sum();
+        let min = self.limits.min_replies_checked;
+        if checked < min { Err(Failure::NotChecked { checked, min }) } else { Ok(()) }
     }
 }
 
@@ -108,6 +129,14 @@ pub struct Report {
     pub violations: Vec<Count>,
     /// Distinct error messages of the tracker; at most five.
     pub error_texts: Vec<String>,
+    /// Number of replies whose content was verified: announce replies with peers, or relayed offers.
+    pub replies_checked: u64,
+    /// Number of peers that a prefill could not announce.
+    pub peers_not_announced: u64,
+    /// Whether clients left before messages to them could arrive, so that losses are not the tracker's
+    /// fault.
+    #[serde(skip)]
+    pub ignores_losses: bool,
 }
 
 /// Reason why a test failed.
@@ -124,6 +153,24 @@ pub enum Failure {
         /// Number of responses.
         responses: u64,
     },
+    /// More requests of a kind were lost than allowed.
+    Lost {
+        /// Kind of the requests.
+        kind: &'static str,
+        /// Number of lost requests.
+        lost: u64,
+        /// Number of sent requests.
+        sent: u64,
+    },
+    /// Number of peers that a prefill could not announce.
+    NotAnnounced(u64),
+    /// The content of fewer replies was verified than demanded.
+    NotChecked {
+        /// Number of verified replies.
+        checked: u64,
+        /// Number of demanded replies.
+        min: u64,
+    },
     /// Number of protocol violations.
     Violations(u64),
 }
@@ -138,6 +185,17 @@ impl fmt::Display for Failure {
                     "{refused} of {responses} {kind} requests were refused; see verdict.max_refused_share"
                 )
             }
+            Self::Lost { kind, lost, sent } => {
+                write!(f, "{lost} of {sent} {kind} requests were lost; see verdict.max_lost_share")
+            }
+            Self::NotAnnounced(peers) => write!(f, "{peers} peers of the prefill were not announced"),
+            Self::NotChecked { checked, min } => {
+                write!(
+                    f,
+                    "only {checked} replies had content to verify, {min} are required; see \
+                     verdict.min_replies_checked"
+                )
+            }
             Self::Violations(count) => write!(f, "verification failed: {count} protocol violations"),
         }
     }
@@ -149,17 +207,23 @@ impl Report {
     /// Checks whether the tracker passed the phase.
     ///
     /// # Errors
-    /// When it violated the protocol, refused more than the given share of a kind of requests, or served
-    /// none.
-    pub fn verdict(&self, max_refused_share: f64) -> Result<(), Failure> {
+    /// When it violated the protocol, refused or lost more than the allowed share of a kind of requests,
+    /// served none, or peers of a prefill were not announced.
+    pub fn verdict(&self, limits: &Limits) -> Result<(), Failure> {
         let violations = self.violations.iter().map(|violation| violation.count).sum();
-        let refused = self.kinds.iter().find_map(|kind| kind.refused_more_than(max_refused_share));
+        let max_lost_share = if self.ignores_losses { 1.0 } else { limits.max_lost_share };
+        let lost = self.kinds.iter().find_map(|kind| kind.lost_more_than(max_lost_share));
+        let refused = self.kinds.iter().find_map(|kind| kind.refused_more_than(limits.max_refused_share));
         if violations > 0 {
             Err(Failure::Violations(violations))
         } else if let Some(failure) = refused {
             Err(failure)
         } else if self.kinds.iter().all(|kind| kind.answered == 0) {
             Err(Failure::NothingServed)
+        } else if self.peers_not_announced > 0 {
+            Err(Failure::NotAnnounced(self.peers_not_announced))
+        } else if let Some(failure) = lost {
+            Err(failure)
         } else {
             Ok(())
         }
@@ -230,25 +294,60 @@ mod tests {
         }
     }
 
+    const STRICT: Limits = Limits { max_refused_share: 0.0, max_lost_share: 0.0, min_replies_checked: 0 };
+
+    fn refusals(max_refused_share: f64) -> Limits {
+        Limits { max_refused_share, ..STRICT }
+    }
+
     #[test]
     fn verdict_depends_on_responses() {
-        assert_eq!(report(1, 0).verdict(0.0), Ok(()));
-        assert_eq!(report(0, 0).verdict(0.0), Err(Failure::NothingServed));
-        assert_eq!(report(1, 2).verdict(0.0), Err(Failure::Violations(2)));
+        assert_eq!(report(1, 0).verdict(&STRICT), Ok(()));
+        assert_eq!(report(0, 0).verdict(&STRICT), Err(Failure::NothingServed));
+        assert_eq!(report(1, 2).verdict(&STRICT), Err(Failure::Violations(2)));
+    }
+
+    #[test]
+    fn losses_fail_above_the_allowed_share() {
+        let mut report = report(5, 0);
+        report.kinds.push(KindReport { kind: "offer", sent: 100, lost: 2, ..KindReport::default() });
+        assert_eq!(report.verdict(&Limits { max_lost_share: 0.02, ..STRICT }), Ok(()));
+        let limits = Limits { max_lost_share: 0.01, ..STRICT };
+        assert_eq!(report.verdict(&limits), Err(Failure::Lost { kind: "offer", lost: 2, sent: 100 }));
+        report.ignores_losses = true;
+        assert_eq!(report.verdict(&limits), Ok(()));
+    }
+
+    #[test]
+    fn peers_that_are_not_announced_fail() {
+        let report = Report { peers_not_announced: 3, ..report(5, 0) };
+        let limits = Limits { max_refused_share: 1.0, max_lost_share: 1.0, ..STRICT };
+        assert_eq!(report.verdict(&limits), Err(Failure::NotAnnounced(3)));
+    }
+
+    #[test]
+    fn replies_checked_in_all_phases_suffice() {
+        let phases = [4, 6].map(|replies_checked| Report { replies_checked, ..report(9, 0) }).to_vec();
+        let limits = Limits { min_replies_checked: 10, ..STRICT };
+        let server_address = String::new();
+        let mut outcome = Outcome { protocol: "udp", server_address, torrents: 1, peers: 1, phases, limits };
+        assert_eq!(outcome.verdict(), Ok(()));
+        outcome.limits.min_replies_checked = 11;
+        assert_eq!(outcome.verdict(), Err(Failure::NotChecked { checked: 10, min: 11 }));
     }
 
     #[test]
     fn refusals_fail_above_the_allowed_share() {
         let mut report = report(99, 0);
         report.kinds[0].errors = 1;
-        assert_eq!(report.verdict(0.01), Ok(()));
+        assert_eq!(report.verdict(&refusals(0.01)), Ok(()));
         let refused = |kind, refused, responses| Err(Failure::Refused { kind, refused, responses });
-        assert_eq!(report.verdict(0.0), refused("announce", 1, 100));
+        assert_eq!(report.verdict(&refusals(0.0)), refused("announce", 1, 100));
         report.kinds.push(KindReport { kind: "scrape", errors: 1, ..KindReport::default() });
-        assert_eq!(report.verdict(0.01), refused("scrape", 1, 1));
-        assert_eq!(report.verdict(1.0), Ok(()));
+        assert_eq!(report.verdict(&refusals(0.01)), refused("scrape", 1, 1));
+        assert_eq!(report.verdict(&refusals(1.0)), Ok(()));
         (report.kinds[0].answered, report.kinds[0].errors) = (0, 100);
-        assert_eq!(report.verdict(1.0), Err(Failure::NothingServed));
+        assert_eq!(report.verdict(&refusals(1.0)), Err(Failure::NothingServed));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use aquatic_common::settings::Problem;
 use crate::clock::Nanos;
 use crate::pacing::{Arrivals, Schedule};
 use crate::population::PopulationShape;
+use crate::report::Limits;
 use crate::rng::Rng;
 
 aquatic_common::choice! {
@@ -149,6 +150,13 @@ aquatic_common::settings! {
         /// Maximum share of the requests of each kind, from 0 to 1, that the tracker may refuse. 1 allows any
         /// number.
         pub max_refused_share: f64 = 0.01;
+        /// Maximum share of the requests of each kind, from 0 to 1, that may be lost: without a response
+        /// before their timeout, or for WebTorrent offers not relayed. 1 allows any number. By default only a
+        /// kind without responses fails, because trackers drop requests under overload.
+        pub max_lost_share: f64 = 0.99;
+        /// Minimum number of replies whose content is verified: announce replies with peers, or relayed
+        /// offers. 0 by default, because a small population, or verification of few replies, may give none.
+        pub min_replies_checked: u64 = 0, unit "replies", in 0..=1_000_000_000_000;
     }
 }
 
@@ -156,6 +164,14 @@ impl VerdictConfig {
     /// Reports values that are out of range.
     pub fn check_range(&self, problems: &mut Vec<Problem>) {
         check_range(problems, "verdict.max_refused_share", self.max_refused_share, 1.0);
+        check_range(problems, "verdict.max_lost_share", self.max_lost_share, 1.0);
+    }
+
+    /// Limits that the verdict applies.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let Self { max_refused_share, max_lost_share, min_replies_checked } = *self;
+        Limits { max_refused_share, max_lost_share, min_replies_checked }
     }
 }
 
@@ -199,6 +215,11 @@ mod tests {
         odd.check_range(&mut problems);
         let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["population.seeder_share", "population.zipf_exponent"]);
+        problems.clear();
+        let odd = VerdictConfig { max_refused_share: -0.1, max_lost_share: 1.1, ..Default::default() };
+        odd.check_range(&mut problems);
+        let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["verdict.max_refused_share", "verdict.max_lost_share"]);
     }
 
     #[test]

@@ -74,6 +74,10 @@ impl<T: Counted> Counts<T> {
         self.counts[counted.index()] += count;
     }
 
+    fn get(&self, counted: T) -> u64 {
+        self.counts[counted.index()]
+    }
+
     fn merge(&mut self, other: &Self) {
         self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
     }
@@ -178,6 +182,12 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
         }
     }
 
+    /// Number of served requests of a kind.
+    #[must_use]
+    pub fn served(&self, kind: K) -> u64 {
+        self.kinds[kind.index()].answered
+    }
+
     /// Counts a message that is not the response to a request. It counts for the throughput only.
     pub fn unsolicited(&mut self, now: Nanos) {
         self.new_responses += 1;
@@ -219,6 +229,12 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
     /// Counts several events.
     pub fn add(&mut self, note: N, count: u64) {
         self.notes.add(note, count);
+    }
+
+    /// Number of events of a kind.
+    #[must_use]
+    pub fn noted(&self, note: N) -> u64 {
+        self.notes.get(note)
     }
 
     /// Records an error message of the tracker.
@@ -299,6 +315,7 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
                 .collect(),
             violations: self.violations.report().chain(self.peer_violations.report()).collect(),
             error_texts: self.error_texts.clone(),
+            ..Report::default()
         }
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::pacing::Window;
-use aquatic_load_engine::report::Outcome;
+use aquatic_load_engine::report::{Outcome, Report};
 use aquatic_load_engine::run_phase::{LiveCounters, PhaseLength, run_phase};
 use aquatic_load_engine::settings::Mode;
 
 use crate::config::{Config, OpenConfig};
-use crate::counters::Tally;
+use crate::counters::{Note, Tally};
 use crate::fast_path::FastPath;
 use crate::plan::Plan;
 use crate::source;
@@ -50,8 +50,9 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         let tally: Option<Tally> =
             run_phase(&mut workers, (name, extent), (&plan.topology.clock, &live), act)?;
         // The connect phase has no report of its own.
-        phases
-            .extend(tally.filter(|_| step != Step::Connect).map(|tally| tally.report(name, config.threads)));
+        phases.extend(
+            tally.filter(|_| step != Step::Connect).map(|tally| report(&tally, name, config.threads)),
+        );
     }
     let population = &config.population;
     Ok(Outcome {
@@ -60,8 +61,17 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         torrents: population.torrents,
         peers: population.peers,
         phases,
-        max_refused_share: config.verdict.max_refused_share,
+        limits: config.verdict.limits(),
     })
+}
+
+/// Returns the report of a phase.
+fn report(tally: &Tally, name: &'static str, threads: u32) -> Report {
+    Report {
+        replies_checked: tally.noted(Note::RepliesChecked),
+        peers_not_announced: tally.noted(Note::PeersLost),
+        ..tally.report(name, threads)
+    }
 }
 
 fn steps(config: &Config) -> Vec<(Step, &'static str, PhaseLength)> {

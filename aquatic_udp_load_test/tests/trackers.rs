@@ -40,6 +40,10 @@ enum Behaviour {
     /// Leaves the last torrent out of scrape replies.
     Lazy,
     Refusing,
+    /// Returns no peers.
+    Empty,
+    /// Stops to answer after 100 announces.
+    Failing,
     /// Answers connect requests only.
     Dozing,
     Silent,
@@ -98,7 +102,9 @@ impl Tracker {
             Request::Announce(announce) => {
                 assert_eq!(announce.connection_id(), connection_id);
                 self.announces += 1;
-                if self.behaviour == Behaviour::Forgetful && self.announces.is_multiple_of(3) {
+                if self.behaviour == Behaviour::Forgetful && self.announces.is_multiple_of(3)
+                    || self.behaviour == Behaviour::Failing && self.announces > 100
+                {
                     None
                 } else if self.behaviour == Behaviour::Refusing {
                     let transaction_id = announce.transaction_id();
@@ -120,7 +126,8 @@ impl Tracker {
         let requester = SocketAddr::new(ip, announce.port());
         let torrent = if self.behaviour == Behaviour::Mixed { self.last } else { *announce.info_hash() };
         self.last = *announce.info_hash();
-        let wanted = announce.numwant().unwrap() as usize;
+        let empty = self.behaviour == Behaviour::Empty;
+        let wanted = if empty { 0 } else { announce.numwant().unwrap() as usize };
         let swarm = self.swarms.get(&torrent).into_iter().flatten().copied();
         let mut peers: Vec<SocketAddr> = swarm.filter(|&peer| peer != requester).take(wanted).collect();
         if self.behaviour == Behaviour::Echoing {
@@ -211,6 +218,38 @@ fn prefill_stops_after_all_attempts() {
     assert_eq!(tracker.announces, 800, "{outcome}");
     assert_eq!(outcome.phases[0].error_texts, ["go away"]);
     assert_eq!(outcome.verdict(), Err(Failure::Refused { kind: "announce", refused: 800, responses: 800 }));
+}
+
+#[test]
+fn prefill_fails_if_peers_are_not_announced() {
+    let (outcome, _tracker) = test(Behaviour::Failing, |config| {
+        config.prefill.enable = true;
+        config.requests.timeout = 50;
+        config.duration = 0;
+        config.verdict.max_lost_share = 1.0;
+    });
+    assert_eq!(outcome.verdict(), Err(Failure::NotAnnounced(300)), "{outcome}");
+}
+
+#[test]
+fn replies_without_peers_fail_if_content_is_required() {
+    let required = |config: &mut Config| config.verdict.min_replies_checked = 100;
+    let (outcome, _tracker) = test(Behaviour::Honest, required);
+    assert_eq!(outcome.verdict(), Ok(()));
+    let (outcome, _tracker) = test(Behaviour::Empty, required);
+    assert_eq!(outcome.verdict(), Err(Failure::NotChecked { checked: 0, min: 100 }), "{outcome}");
+}
+
+#[test]
+fn lost_announces_fail_above_the_allowed_share() {
+    let lossy = |config: &mut Config| config.requests.timeout = 50;
+    let (outcome, _tracker) = test(Behaviour::Forgetful, lossy);
+    assert_eq!(outcome.verdict(), Ok(()), "{outcome}");
+    let (outcome, _tracker) = test(Behaviour::Forgetful, |config| {
+        lossy(config);
+        config.verdict.max_lost_share = 0.2;
+    });
+    assert!(matches!(outcome.verdict(), Err(Failure::Lost { kind: "announce", .. })), "{outcome}");
 }
 
 #[test]

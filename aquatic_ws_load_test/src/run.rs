@@ -6,7 +6,7 @@ use anyhow::Context;
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::command::allow_connections;
 use aquatic_load_engine::phase::LoadModel;
-use aquatic_load_engine::report::Outcome;
+use aquatic_load_engine::report::{Outcome, Report};
 use aquatic_load_engine::run_phase::{LiveCounters, PhaseLength, run_phase};
 use aquatic_load_engine::topology::share;
 
@@ -41,7 +41,11 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         if let Some(mut tally) = tally {
             tally.count_rest_as_lost(Kind::Offer);
             tally.count_rest_as_lost(Kind::Answer);
-            phases.push(tally.report(name, config.threads));
+            phases.push(Report {
+                replies_checked: tally.served(Kind::Offer),
+                ignores_losses: traffic == Traffic::Churn,
+                ..tally.report(name, config.threads)
+            });
         }
     }
     Ok(Outcome {
@@ -50,7 +54,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         torrents: config.population.torrents,
         peers: config.shape().peers,
         phases,
-        max_refused_share: config.verdict.max_refused_share,
+        limits: config.verdict.limits(),
     })
 }
 

@@ -269,6 +269,17 @@ fn violations_are_reported() {
 }
 
 #[test]
+fn trackers_that_relay_no_offers_fail() {
+    let (outcome, _tracker) = test(Behaviour::Withholding, |_| {});
+    assert!(matches!(outcome.verdict(), Err(Failure::Lost { kind: "offer", .. })), "{outcome}");
+    let (outcome, _tracker) = test(Behaviour::Withholding, |config| {
+        config.verdict.max_lost_share = 1.0;
+        config.verdict.min_replies_checked = 1;
+    });
+    assert_eq!(outcome.verdict(), Err(Failure::NotChecked { checked: 0, min: 1 }), "{outcome}");
+}
+
+#[test]
 fn trackers_that_serve_nothing_fail() {
     for client in CLIENTS {
         let (outcome, _tracker) = test(Behaviour::NotFound, |config| config.connections.websocket = client);

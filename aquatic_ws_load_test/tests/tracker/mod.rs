@@ -41,6 +41,8 @@ pub(crate) enum Behaviour {
     Confused,
     /// Relays offers to whoever made them.
     Echoing,
+    /// Relays no offers.
+    Withholding,
     /// Relays each offer twice.
     Repeating,
     /// Relays all offers of an announce to one peer.
@@ -242,7 +244,7 @@ impl Connection {
         if self.behaviour != Behaviour::Echoing {
             peers.retain(|peer| peer.id != announce.peer_id);
         }
-        if peers.is_empty() {
+        if peers.is_empty() || self.behaviour == Behaviour::Withholding {
             return;
         }
         let count = announce.offers.len().min(peers.len());
