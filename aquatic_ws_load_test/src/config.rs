@@ -65,7 +65,7 @@ aquatic_common::settings! {
     pub struct ConnectionConfig {
         /// Total number of concurrent connections of all threads. The limit of open files must be higher.
         pub count: u32 = 1000, unit "connections", in 1..=1_000_000;
-        /// Number of torrents per connection.
+        /// Number of torrents per connection, all different: not more than population.torrents.
         pub torrents: u8 = 1, unit "torrents", in 1..=100;
         /// Total rate at which all threads open their first connections; 0 for no limit.
         pub ramp: u32 = 0, unit "connections per second", in 0..=10_000_000;
@@ -175,6 +175,9 @@ impl Configuration for Config {
         check_connections(problems, self.threads, self.connections.count);
         self.tls.check_trust(problems);
         check_weights(problems, &[self.requests.weight_announce, self.requests.weight_scrape]);
+        if u64::from(self.connections.torrents) > self.population.torrents {
+            problems.push(Problem::new("connections.torrents", "must not be more than population.torrents"));
+        }
         if self.idle.enable && self.churn.connections > 0 {
             problems.push(Problem::new("idle.enable", "not together with churn.connections"));
         }
@@ -242,6 +245,10 @@ mod tests {
         assert_eq!(
             problems(|config| (config.requests.weight_announce, config.requests.weight_scrape) = (0, 0)),
             ["requests.weight_announce"]
+        );
+        assert_eq!(
+            problems(|config| (config.connections.torrents, config.population.torrents) = (3, 2)),
+            ["connections.torrents"]
         );
         assert_eq!(
             problems(|config| (config.idle.enable, config.churn.connections) = (true, 1)),

@@ -3,6 +3,7 @@
 use aquatic_common::{InfoHash, PeerId};
 use aquatic_load_engine::clock::{Nanos, milliseconds};
 use aquatic_load_engine::connection::ConnectOptions;
+use aquatic_load_engine::population::Population;
 use aquatic_load_engine::tls::TlsClient;
 use aquatic_load_engine::topology::Topology;
 
@@ -16,6 +17,8 @@ use crate::socket::Upgrade;
 pub(crate) struct Plan {
     pub(crate) config: Config,
     pub(crate) topology: Topology,
+    /// Torrents of each connection, without repetition.
+    memberships: Box<[u32]>,
     pub(crate) registry: Registry,
     pub(crate) offers: Template,
     pub(crate) answers: Template,
@@ -27,8 +30,10 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(config: Config) -> anyhow::Result<Self> {
         let host = config.tls.host(config.server_address);
+        let topology = Topology::new(&config.sources(), config.shape())?;
         Ok(Self {
-            topology: Topology::new(&config.sources(), config.shape())?,
+            memberships: memberships(&topology.population, config.connections.torrents),
+            topology,
             registry: Registry::new(config.connections.count, config.population.torrents),
             offers: Template::new("offer", config.requests.sdp_length),
             answers: Template::new("answer", config.requests.sdp_length),
@@ -55,7 +60,8 @@ impl Plan {
 
     /// Torrent of a connection.
     pub(crate) fn torrent(&self, connection: u32, membership: u8) -> u64 {
-        self.topology.population.torrent_of(self.peer(connection, membership))
+        let entry = usize::try_from(self.peer(connection, membership)).ok();
+        entry.and_then(|entry| self.memberships.get(entry)).copied().map_or(0, u64::from)
     }
 
     pub(crate) fn info_hash(&self, connection: u32, membership: u8) -> InfoHash {
@@ -82,5 +88,45 @@ impl Plan {
 
     pub(crate) fn timeout(&self) -> Nanos {
         milliseconds(self.config.requests.timeout)
+    }
+}
+
+/// Torrents of all connections, `torrents` of each. A tracker has one peer per connection and torrent, so a
+/// torrent that was drawn twice is replaced by the next one, which is about as popular.
+fn memberships(population: &Population, torrents: u8) -> Box<[u32]> {
+    let shape = population.shape();
+    let mut drawn: Vec<u32> = Vec::new();
+    let mut first = 0;
+    for peer in 0..shape.peers {
+        if peer % u64::from(torrents) == 0 {
+            first = drawn.len();
+        }
+        let mut torrent = population.torrent_of(peer);
+        // Ends: there are at least as many torrents as a connection joins.
+        while drawn.iter().skip(first).any(|&earlier| u64::from(earlier) == torrent) {
+            torrent = (torrent + 1) % shape.torrents;
+        }
+        // Below the maximum of population.torrents.
+        drawn.push(torrent as u32);
+    }
+    drawn.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torrents_of_a_connection_are_distinct() {
+        let mut config = Config::default();
+        config.connections.count = 50;
+        config.connections.torrents = 3;
+        config.population.torrents = 4;
+        let plan = Plan::new(config).unwrap();
+        for connection in 0..50 {
+            let [a, b, c] = [0, 1, 2].map(|membership| plan.torrent(connection, membership));
+            assert!(a != b && b != c && a != c && a.max(b).max(c) < 4, "{a} {b} {c}");
+            assert_eq!(plan.membership(connection, &plan.info_hash(connection, 2)), Some(2));
+        }
     }
 }

@@ -81,9 +81,19 @@ fn several_torrents_and_threads() {
         config.threads = 2;
     });
     assert_passed(&outcome);
-    // Some connections drew the same torrent twice.
-    let most = tracker.state.lock().unwrap().most_peers;
-    assert!((19..=36).contains(&most), "{most}");
+    assert_eq!(tracker.state.lock().unwrap().most_peers, 36);
+}
+
+#[test]
+fn connections_are_no_receivers_of_their_own_offers() {
+    let (outcome, tracker) = test(Behaviour::Honest, |config| {
+        config.connections.count = 3;
+        config.connections.torrents = 3;
+    });
+    outcome.verdict().unwrap();
+    let offers = kind(&outcome.phases[1], "offer");
+    assert_eq!((offers.sent, offers.lost), (offers.answered, 0), "{outcome}");
+    assert_eq!(tracker.state.lock().unwrap().most_peers, 9);
 }
 
 #[test]
