@@ -121,6 +121,7 @@ impl Configuration for Config {
         self.population.check_range(problems);
         self.verdict.check_range(problems);
         self.sources().check(problems);
+        self.sources().check_threads(problems);
         check_weights(problems, &[self.requests.weight_announce, self.requests.weight_scrape]);
         if self.duration == 0 && !self.prefill.enable && self.idle.connections == 0 {
             problems.push(Problem::new(
@@ -180,6 +181,7 @@ mod tests {
         assert_eq!(problems(|_| {}), Vec::<String>::new());
         assert_eq!(problems(|config| config.duration = 0), ["duration"]);
         assert_eq!(problems(|config| config.threads = 129), ["threads"]);
+        assert_eq!(problems(|config| (config.threads, config.population.peers) = (4, 3)), ["threads"]);
         assert_eq!(problems(|config| config.population.zipf_exponent = 4.0), ["population.zipf_exponent"]);
         assert_eq!(
             problems(|config| {

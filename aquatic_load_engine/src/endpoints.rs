@@ -40,6 +40,12 @@ impl Endpoints {
         self.addresses
     }
 
+    /// Number of addresses that have peers, the first ones.
+    #[must_use]
+    pub fn addresses_with_peers(&self) -> u64 {
+        self.peers.div_ceil(self.per_address)
+    }
+
     /// Numbers of the peers at an address. The last addresses may have fewer peers, or none.
     #[must_use]
     pub fn peers_at(&self, address: u64) -> std::ops::Range<u64> {
@@ -81,6 +87,16 @@ mod tests {
                 }
             }
             assert_eq!(seen, peers);
+        }
+    }
+
+    #[test]
+    fn last_addresses_may_have_no_peers() {
+        for (peers, addresses, used) in [(1, 4, 1), (17, 16, 9), (100, 7, 7), (4, 4, 4)] {
+            let endpoints = Endpoints::new(peers, addresses).unwrap();
+            assert_eq!(endpoints.addresses_with_peers(), used);
+            let with_peers = (0..addresses).filter(|&address| !endpoints.peers_at(address).is_empty());
+            assert_eq!(with_peers.count() as u64, used);
         }
     }
 

@@ -97,6 +97,24 @@ impl SourceSettings<'_> {
         }
     }
 
+    /// Reports threads that would have no peers, where each address belongs to one thread. Such a thread
+    /// would not send its share of the requests.
+    pub fn check_threads(&self, problems: &mut Vec<Problem>) {
+        let (addresses, threads) = (self.count(), u64::from(self.threads));
+        let Ok(endpoints) = self.endpoints() else { return };
+        let used = endpoints.addresses_with_peers();
+        if used < threads && threads <= addresses {
+            problems.push(Problem::new(
+                "threads",
+                format!(
+                    "{threads} threads need at least as many source addresses with peers, but {} peers are at {used} \
+                     of {addresses} addresses: decrease threads or increase population.peers",
+                    self.peers
+                ),
+            ));
+        }
+    }
+
     fn on_loopback(&self) -> bool {
         let ip = self.server.ip();
         ip.is_ipv4() && ip.is_loopback()
@@ -196,6 +214,18 @@ mod tests {
         assert_eq!(keys(SourceSettings { addresses: 1, peers: 100_000, ..SETTINGS }), ["population.peers"]);
         let far = SourceSettings { server: "192.0.2.1:80".parse().unwrap(), addresses: 2, ..SETTINGS };
         assert_eq!(keys(far), ["network.source_address"]);
+    }
+
+    #[test]
+    fn threads_without_peers_are_reported() {
+        let problems = |peers, threads| {
+            let mut problems = Vec::new();
+            SourceSettings { peers, threads, ..SETTINGS }.check_threads(&mut problems);
+            problems
+        };
+        assert_eq!((problems(1000, 16), problems(17, 9)), (Vec::new(), Vec::new()));
+        let text = problems(17, 10)[0].to_string();
+        assert!(text.contains("threads") && text.contains("17 peers are at 9 of 16 addresses"), "{text}");
     }
 
     #[test]

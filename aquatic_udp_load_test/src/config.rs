@@ -157,6 +157,7 @@ impl Configuration for Config {
         }
         self.verdict.check_range(problems);
         self.sources().check(problems);
+        self.sources().check_threads(problems);
     }
 
     fn log_level(&self) -> LogLevel {
@@ -204,6 +205,7 @@ mod tests {
 
     #[test]
     fn invalid_combinations_are_reported() {
+        assert_eq!(problems(|config| (config.threads, config.population.peers) = (4, 3)), ["threads"]);
         assert_eq!(
             problems(|config| config.network.source_address = "::1".to_owned()),
             ["network.source_address"]
