@@ -86,7 +86,8 @@ fn those_whom_a_node_brings_back_that_has_not_heard_of_it_are_told_of_and_remove
         node.apply(&change(number), 0, 1000);
         node.announce((1, address(number)), false, AnnounceEvent::Stopped, 1100);
     }
-    // As when the node that heard them last is pulled from after an outage; the last has announced there since.
+    // As when the node that heard them last is pulled from after an outage; the last has announced there
+    // since.
     for (number, heard) in [(0, 1000), (1, 1000), (2, 1150)] {
         assert_eq!(node.apply(&change(number), 1200 - heard, 1200), Applied::Added);
     }
