@@ -93,6 +93,8 @@ pub(crate) struct Record {
     pub(crate) directory: String,
     /// Directory that the certificate in use comes from.
     pub(crate) issued_by: String,
+    /// When the last certificate was obtained.
+    pub(crate) obtained: i64,
     /// Failures in a row, and those of them that count towards the limits of the authority.
     pub(crate) failures: u32,
     pub(crate) refusals: u32,
@@ -200,6 +202,7 @@ impl Record {
                 names: wanted.names.clone(),
                 directory: wanted.directory.clone(),
                 issued_by: std::mem::take(&mut self.issued_by),
+                obtained: self.obtained,
                 renewal: std::mem::take(&mut self.renewal),
                 ..Self::default()
             };
@@ -229,8 +232,8 @@ impl Record {
         self.last_challenge = wanted.challenges.get(first).map(|kind| kind.name().to_owned());
     }
 
-    /// A certificate has been obtained. Another order for the same names waits, even if this one is due at
-    /// once: because the authority suggests so, or the clock is wrong.
+    /// A certificate has been obtained. If that was soon after another one, as the authority suggests it or
+    /// the clock is wrong, the next order for the same names waits.
     pub(crate) fn succeeded(
         &mut self,
         (challenge, wanted): (ChallengeKind, &Wanted),
@@ -238,8 +241,11 @@ impl Record {
         now: i64,
     ) {
         let lifetime = facts.to.saturating_sub(facts.from);
+        let pause = (lifetime / ORDERS_PER_LIFETIME).clamp(MINUTE, DAY);
+        let is_soon = (0..2 * pause).contains(&now.saturating_sub(self.obtained));
         *self = Self {
-            not_before: now + (lifetime / ORDERS_PER_LIFETIME).clamp(MINUTE, DAY),
+            not_before: if is_soon { now + pause } else { 0 },
+            obtained: now,
             names: wanted.names.clone(),
             directory: wanted.directory.clone(),
             issued_by: wanted.directory.clone(),
