@@ -2,9 +2,9 @@
 
 use aquatic_cluster::cores::{Channel, ClusterLink, CoreCluster, FromCore, NodeEvent, WEBTORRENT_RECORD};
 use aquatic_cluster::thread::{self, Hooks, Prepared};
-use aquatic_common::Steering;
 use aquatic_common::config::ClusterConfig;
 use aquatic_runtime::Engine;
+use aquatic_tracker::TrackerSeed;
 use aquatic_ws::nodes::changes::RECORD_LENGTH;
 use aquatic_ws::nodes::messages::split;
 use aquatic_ws::swarm::NodeNumber;
@@ -60,15 +60,16 @@ pub(crate) fn tell_webtorrent(nodes: &WsNodes, event: &NodeEvent) {
 /// Files that cannot be used.
 pub(crate) fn open(
     (config, keeps_peers): (&ClusterConfig, bool),
-    steering: &Steering,
+    seed: &TrackerSeed,
     engine: &mut Engine,
     parts: Controlled,
 ) -> anyhow::Result<Option<Prepared>> {
     let hooks = Hooks {
         relay: |messages, steering, to| split(messages, steering, to),
         command: control::receiver(parts),
+        restored: seed.restored().clone(),
     };
-    thread::prepare(engine, (config, steering), keeps_peers, hooks)
+    thread::prepare(engine, (config, seed.steering()), keeps_peers, hooks)
 }
 
 /// Each core's part; none without a cluster.

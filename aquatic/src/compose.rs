@@ -144,7 +144,7 @@ fn open_cluster(
     let (seed, _, _) = shared;
     let config::Protocols { udp, http, .. } = config.protocols(mode);
     let settings = (&config.cluster, udp || http);
-    let cluster = cluster::open(settings, seed.steering(), engine, commanded)?;
+    let cluster = cluster::open(settings, seed, engine, commanded)?;
     controlled.cluster = cluster.as_ref().map(|cluster| (cluster.report.clone(), cluster.commands.clone()));
     Ok(cluster)
 }

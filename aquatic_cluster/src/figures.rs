@@ -76,7 +76,7 @@ impl Figures {
     }
 
     /// Reads the counters of this node.
-    pub(crate) fn read(&mut self, calendar: i64) {
+    pub(crate) fn read(&mut self, calendar: i64, restored: bool) {
         let samples = self.registry.samples();
         let sum = |metric: &Metric, label: Option<(&str, &str)>| sum(&samples, metric, label);
         let own = |family| sum(&names::CLUSTER_OWN_PEERS, Some(("family", family)));
@@ -90,6 +90,7 @@ impl Figures {
                 completed: sum(&names::COMPLETED, None),
                 published: sum(&names::CLUSTER_PUBLISHED, None),
             },
+            restored,
         };
         let part = |outcome| sum(&names::PART_REQUESTS, Some(("outcome", outcome)));
         self.requests = PartsStatus {

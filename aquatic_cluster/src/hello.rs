@@ -3,7 +3,8 @@
 //! ```text
 //! hello     8  clock: milliseconds since the run began
 //!           8  seconds since 1970 by the node's calendar
-//!           1  flags: 1 complete, 2 holds parts only, 4 leaves; readers ignore others
+//!           1  flags: 1 complete, 2 holds parts only, 4 leaves, 8 has peers of a run before it,
+//!              16 holds nothing; readers ignore others
 //!           4  seconds since the node is complete
 //!        1..65 name: length and characters
 //!        1..33 version of the program: length and characters
@@ -12,6 +13,7 @@
 //!      4 x  8  announces, scrapes, completed downloads, published changes since the run began
 //!           2  number of streams
 //!           …  streams of 11 bytes: kind (1 or 2), core (2), next sequence number (8)
+//!           1  number of nodes that hold each part, if it holds parts only
 //! ```
 
 use crate::counters::Counters;
@@ -32,6 +34,19 @@ pub const MAX_STREAMS: usize = MAX_CORES as usize * 2;
 const COMPLETE: u8 = 1;
 const PARTITION: u8 = 2;
 const LEAVING: u8 = 4;
+const RESTORED: u8 = 8;
+const NOTHING: u8 = 16;
+
+/// Which peers of UDP and HTTP a node holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Those of all torrents.
+    Everything,
+    /// Those of the parts of the hash space that are its own. So many nodes hold each part.
+    Parts(u8),
+    /// None: it serves WebTorrent only.
+    Nothing,
+}
 
 /// Name of a node: letters, digits, `-` and `_`, so that it can be part of a subject.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,8 +106,11 @@ pub struct Hello {
     pub calendar: u64,
     /// Whether the node knows all that others could tell it, and since how many seconds.
     pub complete: Option<u32>,
-    /// Number of nodes that hold each part of the hash space, if it holds some parts only.
-    pub replicas: Option<u8>,
+    /// Which peers it holds. A node of a version before this one holds everything if it serves WebTorrent
+    /// only.
+    pub holds: Holds,
+    /// Whether it has taken in peers that a run before it had heard: of a saved state, or an upgrade.
+    pub restored: bool,
     /// Whether this is its last hello.
     pub leaving: bool,
     /// Name of the node.
@@ -114,8 +132,10 @@ impl Hello {
     pub fn write(&self, out: &mut Vec<u8>) {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let flags = flag(self.complete.is_some(), COMPLETE)
-            | flag(self.replicas.is_some(), PARTITION)
-            | flag(self.leaving, LEAVING);
+            | flag(matches!(self.holds, Holds::Parts(_)), PARTITION)
+            | flag(self.leaving, LEAVING)
+            | flag(self.restored, RESTORED)
+            | flag(self.holds == Holds::Nothing, NOTHING);
         out.extend_from_slice(&self.clock.to_le_bytes());
         out.extend_from_slice(&self.calendar.to_le_bytes());
         out.push(flags);
@@ -136,7 +156,9 @@ impl Hello {
             out.extend_from_slice(&id.core.to_le_bytes());
             out.extend_from_slice(&next.to_le_bytes());
         }
-        out.extend(self.replicas);
+        if let Holds::Parts(replicas) = self.holds {
+            out.push(replicas);
+        }
     }
 
     /// Reads a hello. Later versions may add bytes at its end.
@@ -151,7 +173,8 @@ impl Hello {
             clock,
             calendar,
             complete: (flags & COMPLETE != 0).then_some(complete),
-            replicas: None,
+            holds: if flags & NOTHING == 0 { Holds::Everything } else { Holds::Nothing },
+            restored: flags & RESTORED != 0,
             leaving: flags & LEAVING != 0,
             name: NodeName::new(reader.text(MAX_NAME)?).ok_or(Malformed)?,
             version: reader.text(MAX_VERSION)?.to_owned(),
@@ -161,7 +184,7 @@ impl Hello {
             streams: read_streams(&mut reader)?,
         };
         if flags & PARTITION != 0 {
-            hello.replicas = Some(reader.u8()?);
+            hello.holds = Holds::Parts(reader.u8()?);
         }
         Ok(hello)
     }

@@ -25,7 +25,7 @@ use rand::{RngExt, SeedableRng};
 use crate::Millis;
 use crate::counters::Counters;
 use crate::donor::Donor;
-use crate::hello::{Hello, MAX_CORES, NodeName, StreamId, StreamKind};
+use crate::hello::{Hello, Holds, MAX_CORES, NodeName, StreamId, StreamKind};
 use crate::nodes::{GONE_AFTER, Node, Nodes};
 use crate::pull::{PullMessage, Totals, What};
 use crate::puller::{Outcome, Puller};
@@ -67,8 +67,8 @@ pub struct Settings {
     pub secret: Secret,
     /// Number of cores, [`MAX_CORES`] at most.
     pub cores: u16,
-    /// Number of nodes that hold each part of the hash space; `None` if all nodes hold everything.
-    pub replicas: Option<u8>,
+    /// Which peers of UDP and HTTP this node holds.
+    pub holds: Holds,
     /// Version of the program.
     pub version: String,
 }
@@ -84,6 +84,8 @@ pub struct Status {
     pub connections: u32,
     /// Counters since this process began.
     pub counters: Counters,
+    /// Whether the node has taken in peers that a process before this one had heard.
+    pub restored: bool,
 }
 
 /// Where a message goes: the part of the subject behind the cluster's name.
@@ -264,12 +266,12 @@ pub enum Notice {
         /// Number of nodes that hold parts, with this one.
         members: usize,
     },
-    /// A node divides the torrents in another way than this one, or not at all.
+    /// A node divides the torrents in another way than this one, or one of the two does not divide them.
     OtherMode {
         /// Its name.
         name: NodeName,
-        /// Number of nodes that it has hold each part, if it divides them.
-        replicas: Option<u8>,
+        /// Which peers it holds.
+        holds: Holds,
     },
     /// This node knows what the others know, or is alone.
     Complete {
@@ -525,7 +527,8 @@ impl Cluster {
             clock: since(self.began),
             calendar: self.status.calendar,
             complete,
-            replicas: self.settings.replicas,
+            holds: self.settings.holds,
+            restored: self.status.restored,
             leaving,
             name: self.settings.name.clone(),
             version: self.settings.version.clone(),

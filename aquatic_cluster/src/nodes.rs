@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::Millis;
 use crate::counters::Counters;
-use crate::hello::{Hello, MAX_STREAMS, NodeName, StreamId, StreamKind};
+use crate::hello::{Hello, Holds, MAX_STREAMS, NodeName, StreamId, StreamKind};
 use crate::machine::Heal;
 use crate::streams::{Arrival, Stream};
 use crate::wire::{Kind, Run};
@@ -15,7 +15,7 @@ pub const MAX_NODES: usize = 127;
 /// Time without a hello after which a node is gone, in milliseconds.
 pub const GONE_AFTER: Millis = 10_000;
 
-/// Runs that have ended, whose messages are refused; the oldest are forgotten.
+/// Runs that have left or were replaced, whose messages are refused; the oldest are forgotten.
 pub const MAX_ENDED_RUNS: usize = 1024;
 
 /// Maximum difference of calendars at which hellos are accepted, in seconds. So a copy of a hello of a
@@ -77,6 +77,10 @@ pub struct Node {
     pub gone: bool,
     /// All that it had published until then is known.
     pub known_until: Option<Millis>,
+    /// All that the run before it had published until then is known.
+    known_before: Option<Millis>,
+    /// When it told that it has taken in peers of a run before it.
+    pub(crate) restored: Option<Millis>,
     /// Milliseconds that its last message was on its way, beyond the fastest one.
     pub lag: Millis,
     /// Seconds that its calendar is ahead of ours.
@@ -91,7 +95,7 @@ pub struct Node {
 }
 
 impl Node {
-    fn new(number: u8, run: Run, hello: Hello, now: Millis) -> Self {
+    fn new(number: u8, run: Run, hello: Hello, known_before: Option<Millis>, now: Millis) -> Self {
         let streams = hello.streams.iter().map(|(id, next)| (*id, Stream::starting_at(*next)));
         Self {
             number,
@@ -100,6 +104,8 @@ impl Node {
             heard: now,
             gone: false,
             known_until: None,
+            known_before,
+            restored: None,
             lag: 0,
             calendar_ahead: 0,
             gaps: 0,
@@ -168,6 +174,19 @@ impl Node {
         changes.all(|(_, stream)| stream.is_in_order())
     }
 
+    /// Notes that the node has taken in peers of a run before it, which it does not publish: those of the
+    /// time from which on that run's are not known are to be pulled.
+    pub(crate) fn note_restored(&mut self, now: Millis) {
+        self.restored = Some(now);
+        self.known_until = self.known_before;
+        self.heal.want(StreamKind::Changes);
+    }
+
+    /// Whether it can hand out peers.
+    pub(crate) fn holds_peers(&self) -> bool {
+        self.hello.holds != Holds::Nothing
+    }
+
     /// Milliseconds since the node's clock showed this.
     pub(crate) fn since_clock(&self, now: Millis, clock: u64) -> Millis {
         self.transit.since(now, clock)
@@ -199,12 +218,24 @@ pub(crate) fn stream_index(kind: StreamKind) -> usize {
     }
 }
 
+/// Run that has left the table for good, or as long as a younger one has its name.
+#[derive(Debug)]
+struct Ended {
+    run: Run,
+    /// The highest clock that it has told. Whatever tells a higher one is no copy.
+    clock: u64,
+    counters: Counters,
+    has_left: bool,
+}
+
 /// Other nodes by run.
 #[derive(Debug, Default)]
 pub struct Nodes {
     nodes: Vec<Node>,
-    ended: VecDeque<Run>,
-    /// Counters of runs that have left the table.
+    ended: VecDeque<Ended>,
+    /// Until when all that the last run of a name had published is known, for the names used last.
+    known_by_name: VecDeque<(NodeName, Millis)>,
+    /// Counters of runs that are forgotten.
     past: Counters,
     next_number: u8,
 }
@@ -271,13 +302,15 @@ impl Nodes {
     }
 
     pub(crate) fn has_ended(&self, run: Run) -> bool {
-        self.ended.contains(&run)
+        self.ended.iter().any(|ended| ended.run == run)
     }
 
     /// Sum of the last known counters of all runs that were ever seen.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.nodes.iter().fold(self.past, |sum, node| sum.plus(node.hello.counters))
+        let live = self.nodes.iter().map(|node| node.hello.counters);
+        let ended = self.ended.iter().map(|ended| ended.counters);
+        live.chain(ended).fold(self.past, Counters::plus)
     }
 
     /// Takes in a hello.
@@ -289,8 +322,12 @@ impl Nodes {
         now: Millis,
         calendar: u64,
     ) -> Greeted {
-        if self.has_ended(run) {
-            return Greeted::Ended;
+        // A run that was replaced by mistake, as two nodes had one name, goes on telling of itself.
+        if let Some(ended) = self.ended.iter_mut().find(|ended| ended.run == run) {
+            if ended.has_left || hello.clock <= ended.clock {
+                return Greeted::Ended;
+            }
+            ended.clock = hello.clock;
         }
         if hello.calendar.abs_diff(calendar) > MAX_CLOCK_DIFFERENCE {
             return Greeted::Clock;
@@ -302,7 +339,11 @@ impl Nodes {
         }
         node.observe_clock(now, hello.clock);
         let counters = node.hello.counters.max(hello.counters);
+        let was_restored = node.hello.restored;
         node.hello = Hello { counters, name: node.hello.name.clone(), ..hello };
+        if node.hello.restored && !was_restored {
+            node.note_restored(now);
+        }
         node.heard = now;
         node.calendar_ahead = ahead;
         if std::mem::take(&mut node.gone) { Greeted::Returned } else { Greeted::Known }
@@ -319,7 +360,7 @@ impl Nodes {
         }
         let replaced: Vec<Replaced> = self.nodes.iter().filter(same_name).map(Replaced::of).collect();
         for node in &replaced {
-            self.end(node.run);
+            self.end(node.run, false);
         }
         if self.nodes.len() >= MAX_NODES {
             let oldest = self.nodes.iter().filter(|node| node.gone).min_by_key(|node| node.heard);
@@ -328,7 +369,14 @@ impl Nodes {
             self.nodes.retain(|node| node.run != oldest);
         }
         let Some(number) = self.free_number() else { return Greeted::Full };
-        let mut node = Node::new(number, run, hello, now);
+        let returned = self.take_ended(run);
+        let counters = returned.as_ref().map(|ended| ended.counters).unwrap_or_default();
+        let hello = Hello { counters: counters.max(hello.counters), ..hello };
+        // What is known of the other node that had the name says nothing of one that returns.
+        let known_before =
+            self.known_by_name.iter().find(|(name, _)| *name == hello.name && returned.is_none());
+        let known_before = known_before.map(|(_, until)| *until);
+        let mut node = Node::new(number, run, hello, known_before, now);
         node.calendar_ahead = ahead;
         let _first = node.is_first(Kind::Hello, sequence, now);
         self.nodes.push(node);
@@ -345,14 +393,32 @@ impl Nodes {
         Some(free)
     }
 
-    /// Removes a run for good: it was replaced, or has left.
-    pub(crate) fn end(&mut self, run: Run) {
+    /// Removes a run: it has left for good, or was replaced.
+    pub(crate) fn end(&mut self, run: Run, has_left: bool) {
         let Some(at) = self.nodes.iter().position(|node| node.run == run) else { return };
         let node = self.nodes.swap_remove(at);
-        self.past = self.past.plus(node.hello.counters);
-        if self.ended.len() >= MAX_ENDED_RUNS {
-            self.ended.pop_front();
+        self.note_known(&node);
+        if self.ended.len() >= MAX_ENDED_RUNS
+            && let Some(forgotten) = self.ended.pop_front()
+        {
+            self.past = self.past.plus(forgotten.counters);
         }
-        self.ended.push_back(run);
+        let Hello { clock, counters, .. } = node.hello;
+        self.ended.push_back(Ended { run, clock, counters, has_left });
+    }
+
+    fn take_ended(&mut self, run: Run) -> Option<Ended> {
+        let at = self.ended.iter().position(|ended| ended.run == run)?;
+        self.ended.remove(at)
+    }
+
+    /// Remembers until when a run that ends is known.
+    fn note_known(&mut self, node: &Node) {
+        self.known_by_name.retain(|(name, _)| name != node.name());
+        let Some(until) = node.known_until else { return };
+        if self.known_by_name.len() >= MAX_NODES {
+            self.known_by_name.pop_front();
+        }
+        self.known_by_name.push_back((node.name().clone(), until));
     }
 }

@@ -16,6 +16,7 @@ use aquatic_metrics::Registry;
 use aquatic_runtime::clock::{Epoch, calendar_seconds};
 use aquatic_runtime::{Engine, MailboxSender, Serving, StopHold, mailboxes};
 use aquatic_tracker::replication::{HashKey, PartHasher, PartSet};
+use aquatic_tracker::snapshot::Restored;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -25,7 +26,7 @@ use crate::cores::{
     ToCore, Waiting,
 };
 use crate::figures::Figures;
-use crate::hello::{NodeName, StreamId, StreamKind};
+use crate::hello::{Holds, NodeName, StreamId, StreamKind};
 use crate::machine::{Cluster, Settings, TICK};
 use crate::nats::{Change, Nats, prefix, subscribed};
 use crate::pull::{Totals, What};
@@ -58,6 +59,8 @@ pub struct Hooks {
     pub relay: Splitter,
     /// Carries out commands for all nodes.
     pub command: CommandHook,
+    /// Whether peers of a process before this one have been taken in.
+    pub restored: Restored,
 }
 
 impl std::fmt::Debug for Hooks {
@@ -136,7 +139,7 @@ pub fn prepare(
         run: Run(rand::random()),
         secret: access.secret.clone(),
         cores: u16::try_from(engine.cores()).unwrap_or(u16::MAX),
-        replicas: replicas(config).filter(|_| keeps_peers),
+        holds: if keeps_peers { holds(config) } else { Holds::Nothing },
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let start = Start {
@@ -393,7 +396,7 @@ impl ClusterThread {
         self.tell_holders();
         if time >= self.figures_due {
             self.figures_due = time + FIGURES_PERIOD;
-            self.figures.read(calendar_seconds());
+            self.figures.read(calendar_seconds(), self.hooks.restored.get());
             self.figures.show(&self.machine);
             let own = (self.figures.status(), self.figures.requests());
             self.report.update(&self.machine, (nats.is_connected(), now), own);
@@ -537,11 +540,11 @@ async fn next_piece(pass: &mut Option<Pass>) -> Option<Piece> {
     }
 }
 
-/// Number of nodes that hold each part, if nodes divide the torrents.
-fn replicas(config: &ClusterConfig) -> Option<u8> {
+/// Which peers a node holds that serves UDP or HTTP.
+fn holds(config: &ClusterConfig) -> Holds {
     match config.mode {
-        ClusterMode::Replicate => None,
-        ClusterMode::Partition => Some(u8::try_from(config.replicas).unwrap_or(u8::MAX)),
+        ClusterMode::Replicate => Holds::Everything,
+        ClusterMode::Partition => Holds::Parts(u8::try_from(config.replicas).unwrap_or(u8::MAX)),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::expiry::ExpirySettings;
 use crate::interval::IntervalPolicy;
 use crate::memory::CoreBudget;
 use crate::peer_rules::PeerRules;
+use crate::snapshot::Restored;
 use crate::stretch::Stretch;
 use crate::tracker::Tracker;
 
@@ -51,6 +52,7 @@ pub struct TrackerSeed {
     /// What the stores of each core may take.
     budgets: Option<Arc<[CoreBudget]>>,
     trackers: CoreStates<Tracker>,
+    restored: Restored,
 }
 
 impl TrackerSeed {
@@ -88,6 +90,7 @@ impl TrackerSeed {
             },
             budgets: None,
             trackers: CoreStates::new(cores),
+            restored: Restored::default(),
         }
     }
 
@@ -107,6 +110,12 @@ impl TrackerSeed {
     #[must_use]
     pub fn steering(&self) -> &Steering {
         &self.steering
+    }
+
+    /// Whether peers of a process before this one have been taken in.
+    #[must_use]
+    pub fn restored(&self) -> &Restored {
+        &self.restored
     }
 
     /// Where the trackers of sleeping cores are.

@@ -5,7 +5,7 @@ use aquatic_tracker::replication::{PartHasher, PartSet};
 
 use super::{Action, Cluster, MAX_PULLS, Notice, Settings};
 use crate::Millis;
-use crate::hello::NodeName;
+use crate::hello::{Holds, NodeName};
 use crate::nodes::Node;
 use crate::parts::{Bitmap, Holders};
 use crate::pull::What;
@@ -45,6 +45,21 @@ struct Member {
     established: bool,
 }
 
+impl Member {
+    /// A node whose run has lasted for so long, if that is long enough.
+    fn of(name: &NodeName, holder: Holder, age: Millis) -> Option<Self> {
+        let established = age >= ESTABLISHED_AFTER;
+        (age >= MEMBER_AFTER).then(|| Self { name: name.clone(), holder, established })
+    }
+}
+
+/// Members by name. Of two runs of one name there is one.
+fn one_for_each_name(mut members: Vec<Member>) -> Vec<Member> {
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    members.dedup_by(|a, b| a.name == b.name);
+    members
+}
+
 /// Parts of this node, and the other holders.
 #[derive(Debug)]
 pub(super) struct Holding {
@@ -64,7 +79,8 @@ pub(super) struct Holding {
 
 impl Holding {
     pub(super) fn of(settings: &Settings, now: Millis) -> Option<Self> {
-        let replicas = usize::from(settings.replicas?);
+        let Holds::Parts(replicas) = settings.holds else { return None };
+        let replicas = usize::from(replicas);
         let key = settings.secret.derive("holders of parts");
         let nobody = Holders::choose(&key, 0, &[]);
         Some(Self {
@@ -82,8 +98,12 @@ impl Holding {
     }
 
     fn choose(&self, members: &[Member]) -> Holders {
+        self.choose_by(self.replicas, members)
+    }
+
+    fn choose_by(&self, replicas: usize, members: &[Member]) -> Holders {
         let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-        Holders::choose(&self.key, self.replicas, &names)
+        Holders::choose(&self.key, replicas, &names)
     }
 
     fn held_by_this_node(members: &[Member], holders: &Holders) -> Bitmap {
@@ -93,10 +113,13 @@ impl Holding {
 }
 
 impl Cluster {
-    /// Number of nodes that are to hold each part; `None` if all nodes hold everything.
+    /// Number of nodes that are to hold each part; `None` if this one holds everything or nothing.
     #[must_use]
     pub fn replicas(&self) -> Option<u8> {
-        self.settings.replicas
+        match self.settings.holds {
+            Holds::Parts(replicas) => Some(replicas),
+            Holds::Everything | Holds::Nothing => None,
+        }
     }
 
     /// Number of nodes that hold parts, this one included if it does. None while this node does not know
@@ -199,27 +222,23 @@ impl Cluster {
     /// This node and the others whose runs have lasted for long enough, by name. Of two runs of one name
     /// there is one.
     fn current_members(&self, now: Millis) -> Vec<Member> {
-        let member = |name: &NodeName, holder, age: Millis| {
-            let established = age >= ESTABLISHED_AFTER;
-            (age >= MEMBER_AFTER).then(|| Member { name: name.clone(), holder, established })
-        };
-        let own = member(&self.settings.name, Holder::Own, now.saturating_sub(self.began));
-        let others = self.nodes.live().filter(|node| node.hello.replicas == self.settings.replicas);
-        let others = others.filter_map(|node| {
+        let own = Member::of(&self.settings.name, Holder::Own, now.saturating_sub(self.began));
+        one_for_each_name(own.into_iter().chain(self.other_members(now, self.settings.holds)).collect())
+    }
+
+    /// The other nodes that hold these peers and whose runs have lasted for long enough.
+    fn other_members(&self, now: Millis, holds: Holds) -> impl Iterator<Item = Member> {
+        self.nodes.live().filter(move |node| node.hello.holds == holds).filter_map(move |node| {
             let age = node.hello.clock.saturating_add(now.saturating_sub(node.heard));
-            member(node.name(), Holder::Node(node.number), age)
-        });
-        let mut members: Vec<Member> = own.into_iter().chain(others).collect();
-        members.sort_by(|a, b| a.name.cmp(&b.name));
-        members.dedup_by(|a, b| a.name == b.name);
-        members
+            Member::of(node.name(), Holder::Node(node.number), age)
+        })
     }
 
     fn move_parts(&mut self, now: Millis, holding: &mut Holding, members: Vec<Member>) {
         let holders = holding.choose(&members);
         let own = Holding::held_by_this_node(&members, &holders);
         let (gained, lost) = (own.without(&holding.own), holding.own.without(&own));
-        let is_alone = members.iter().all(|member| member.holder == Holder::Own);
+        let is_alone = !self.nodes.live().any(Node::holds_peers);
         let wanted = holding.wanted.with(&gained).without(&lost);
         holding.wanted = if is_alone { Bitmap::default() } else { wanted };
         if !lost.is_empty() {
@@ -257,8 +276,42 @@ impl Cluster {
         })
     }
 
-    /// Begins to pull parts from those who held them before, or from those who would hold them without this
-    /// node: from the one that has been here for longest.
+    /// The nodes of each other division of the torrents, and which of them hold which parts.
+    fn holders_of_other_modes(&self, now: Millis, holding: &Holding) -> Vec<(Vec<Member>, Holders)> {
+        let others = self.nodes.live().filter_map(|node| match node.hello.holds {
+            Holds::Parts(replicas) if node.hello.holds != self.settings.holds => Some(replicas),
+            Holds::Parts(_) | Holds::Everything | Holds::Nothing => None,
+        });
+        let mut replicas: Vec<u8> = others.collect();
+        replicas.sort_unstable();
+        replicas.dedup();
+        let division = |replicas: u8| {
+            let members = self.other_members(now, Holds::Parts(replicas)).collect();
+            let members = one_for_each_name(members);
+            let holders = holding.choose_by(replicas.into(), &members);
+            (members, holders)
+        };
+        replicas.into_iter().map(division).collect()
+    }
+
+    /// A node that holds a part although it divides the torrents in another way, or not at all: a mode is
+    /// changed node by node.
+    fn holder_of_other_mode<'a>(
+        &'a self,
+        divisions: &'a [(Vec<Member>, Holders)],
+        part: u8,
+    ) -> Option<&'a Node> {
+        let everything = self.nodes.live().filter(|node| node.hello.holds == Holds::Everything);
+        let complete = everything.filter(|node| node.hello.complete.is_some());
+        let holds_part = |(members, holders)| self.live_holders((members, holders), part);
+        let holders = divisions.iter().flat_map(|(members, holders)| holds_part((members, holders)));
+        complete
+            .max_by_key(|node| node.hello.complete)
+            .or_else(|| holders.max_by_key(|node| node.hello.clock))
+    }
+
+    /// Begins to pull parts from those who held them before, from those who would hold them without this
+    /// node, or from nodes of another mode: from the one that has been here for longest.
     fn pull_parts(&mut self, now: Millis, holding: &mut Holding) {
         if holding.wanted.is_empty() {
             return;
@@ -266,12 +319,14 @@ impl Cluster {
         let others: Vec<Member> =
             holding.members.iter().filter(|member| member.holder != Holder::Own).cloned().collect();
         let holders = holding.choose(&others);
+        let other_modes = self.holders_of_other_modes(now, holding);
         let mut by_donor: Vec<((u8, Run), Bitmap)> = Vec::new();
         for part in (0..=u8::MAX).filter(|part| holding.wanted.contains(*part)) {
             let (members, held) = &holding.before;
             let before = self.live_holders((members, held), part).max_by_key(|node| node.hello.clock);
             let other = || self.live_holders((&others, &holders), part).max_by_key(|node| node.hello.clock);
-            let Some(donor) = before.or_else(other) else { continue };
+            let of_other_mode = || self.holder_of_other_mode(&other_modes, part);
+            let Some(donor) = before.or_else(other).or_else(of_other_mode) else { continue };
             let donor = (donor.number, donor.run);
             match by_donor.iter_mut().find(|(known, _)| *known == donor) {
                 Some((_, parts)) => parts.insert(part),

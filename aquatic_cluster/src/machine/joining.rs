@@ -4,7 +4,8 @@ use rand::RngExt;
 
 use super::{Action, Cluster, MAX_PULLS, Notice};
 use crate::Millis;
-use crate::hello::StreamKind;
+use crate::hello::{Holds, StreamKind};
+use crate::nodes::{GONE_AFTER, Node};
 use crate::pull::What;
 use crate::puller::{Outcome, Puller};
 use crate::wire::Run;
@@ -70,12 +71,15 @@ impl Join {
 impl Cluster {
     pub(super) fn step_joining(&mut self, now: Millis) {
         let State::Listening { since, until } = self.join.state else { return };
-        let alone = self.nodes.live().next().is_none();
-        if alone && now.saturating_sub(since) >= LISTEN_ALONE {
+        let is_alone = !self.nodes.live().any(Node::holds_peers);
+        if is_alone && now.saturating_sub(since) >= LISTEN_ALONE {
             return self.complete(now, false);
         }
         if now < until {
             return;
+        }
+        if self.settings.holds == Holds::Nothing {
+            return self.complete(now, false);
         }
         if self.join.again && self.nodes.iter().all(|node| !node.gone) {
             return self.complete_again(now);
@@ -96,7 +100,7 @@ impl Cluster {
             // Of gaps from before; one of them ends soon.
             return;
         }
-        let complete = self.nodes.live().filter(|node| node.hello.complete.is_some());
+        let complete = self.holders_of_everything().filter(|node| node.hello.complete.is_some());
         let untried = complete.filter(|node| !self.join.tried.contains(&node.run));
         if let Some(donor) = untried.max_by_key(|node| (node.hello.complete, node.run)) {
             let donor = (donor.number, donor.run);
@@ -110,12 +114,16 @@ impl Cluster {
         self.listen_on(now);
     }
 
-    /// Whether no other node is complete, and this one began first.
+    /// The other nodes that can tell of all torrents, if they know them.
+    fn holders_of_everything(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.live().filter(|node| node.hello.holds == Holds::Everything)
+    }
+
+    /// Whether no other node that holds everything is complete, and this one began first.
     fn is_oldest(&self, now: Millis) -> bool {
         let own = (now.saturating_sub(self.began), self.settings.run);
         let mut others = self
-            .nodes
-            .live()
+            .holders_of_everything()
             .map(|node| (node.hello.clock.saturating_add(now.saturating_sub(node.heard)), node.run));
         others.all(|other| own > other)
     }
@@ -186,6 +194,11 @@ impl Cluster {
                 node.heal.want(StreamKind::Changes);
                 continue;
             };
+            // What the node has taken in since the donor may have asked it is in nobody's changes.
+            if node.restored.is_some_and(|at| at.saturating_add(GONE_AFTER) >= pull.began) {
+                node.note_restored(now);
+                continue;
+            }
             // The donor knew all until then, and this node has listened from before that.
             if until < node.since.saturating_add(1000) {
                 node.heal.want(StreamKind::Changes);

@@ -5,7 +5,7 @@ use aquatic_common::Family;
 use super::{Action, Cluster, MAX_PULLS, Notice, outcome_index, seconds};
 use crate::Millis;
 use crate::donor::Asked;
-use crate::hello::{NodeName, StreamKind};
+use crate::hello::{Holds, NodeName, StreamKind};
 use crate::pull::{PullMessage, Totals, What};
 use crate::puller::{Outcome, Puller};
 use crate::wire::{MAX_CHUNK, Run, ShortRun};
@@ -73,11 +73,15 @@ impl Cluster {
         let mut starts = Vec::new();
         let pulls = &self.pulls;
         let room = MAX_PULLS.saturating_sub(pulls.len());
+        let wants_peers = self.settings.holds != Holds::Nothing;
         for node in self.nodes.iter_mut().filter(|node| !node.gone) {
             if std::mem::take(&mut node.heal.webtorrent) {
                 again.push((node.run, node.name().clone()));
             }
             let pulled = pulls.iter().any(|pull| pull.donor == node.run);
+            if !wants_peers || !node.holds_peers() {
+                node.heal.changes = false;
+            }
             let due = node.heal.changes && now >= node.heal.not_before;
             if !complete || pulled || !due || starts.len() >= room {
                 continue;
@@ -196,6 +200,8 @@ impl Cluster {
         let jitter = self.jitter();
         let Some(node) = self.nodes.by_run(pull.donor) else { return };
         match outcome {
+            // Of peers that it has taken in since it is asked again.
+            Outcome::Completed(_) if node.restored.is_some_and(|at| at >= pull.began) => {}
             Outcome::Completed(_) => node.known_until = node.known_until.max(Some(pull.began)),
             Outcome::Busy => node.heal.postpone(now.saturating_add(jitter)),
             Outcome::Failed => node.heal.postpone(node.heal.not_before.max(now.saturating_add(jitter))),

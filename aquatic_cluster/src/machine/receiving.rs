@@ -2,7 +2,7 @@
 
 use super::{Action, Cluster, MAX_CONTROL_AGE, Notice, seconds};
 use crate::Millis;
-use crate::hello::{Hello, MAX_CORES, StreamId, StreamKind};
+use crate::hello::{Hello, Holds, MAX_CORES, StreamId, StreamKind};
 use crate::nodes::Greeted;
 use crate::pull::PullMessage;
 use crate::seal::NotOpened;
@@ -239,8 +239,10 @@ impl Cluster {
         let complete = self.join.complete_since().is_some();
         let Some(node) = self.nodes.by_run(run) else { return };
         if complete {
-            // It has heard peers since it began, unless it has loaded some that it had before.
             node.known_until = now.checked_sub(node.hello.clock);
+            if node.hello.restored {
+                node.note_restored(now);
+            }
             let published = node.hello.streams.iter().any(|(id, next)| match id.kind {
                 StreamKind::Changes => *next > 0,
                 StreamKind::WebTorrent => false,
@@ -253,11 +255,12 @@ impl Cluster {
         if node.hello.streams.iter().any(|(id, next)| id.kind == StreamKind::WebTorrent && *next > 0) {
             node.heal.want(StreamKind::WebTorrent);
         }
-        let (node, name, replicas) = (node.number, node.name().clone(), node.hello.replicas);
-        let is_other = replicas != self.settings.replicas;
+        let (node, name, holds) = (node.number, node.name().clone(), node.hello.holds);
+        let is_other = holds != self.settings.holds
+            && [holds, self.settings.holds].iter().all(|holds| *holds != Holds::Nothing);
         self.actions.push_back(Action::Notice(Notice::NodeJoined { node, name: name.clone() }));
         if is_other {
-            self.actions.push_back(Action::Notice(Notice::OtherMode { name, replicas }));
+            self.actions.push_back(Action::Notice(Notice::OtherMode { name, holds }));
         }
     }
 
@@ -265,7 +268,7 @@ impl Cluster {
         let Some(node) = self.find(run) else { return };
         let (node, name) = (node.number, node.name().clone());
         self.part_with(run);
-        self.nodes.end(run);
+        self.nodes.end(run, true);
         self.actions.push_back(Action::Notice(Notice::NodeGone { node, name, left: true }));
     }
 

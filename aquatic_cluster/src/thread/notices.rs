@@ -1,17 +1,19 @@
 //! What an operator and the cores hear of other nodes.
 
 use super::{ClusterThread, NodeEvent, ToCore};
-use crate::hello::{NodeName, StreamKind};
+use crate::hello::{Holds, NodeName, StreamKind};
 use crate::machine::Notice;
+use crate::parts::Bitmap;
 use crate::pull::What;
 use crate::puller::Outcome;
 
 /// Tells that a node divides the torrents in another way.
-fn other_mode(name: &NodeName, replicas: Option<u8>) {
+fn other_mode(name: &NodeName, holds: Holds) {
     let name = name.as_str();
-    let mode = match replicas {
-        Some(replicas) => format!("divides the torrents with cluster.replicas = {replicas}"),
-        None => "keeps all torrents, or serves WebTorrent only".to_owned(),
+    let mode = match holds {
+        Holds::Parts(replicas) => format!("divides the torrents with cluster.replicas = {replicas}"),
+        Holds::Everything => "keeps all torrents".to_owned(),
+        Holds::Nothing => "serves WebTorrent only".to_owned(),
     };
     log::warn!(
         "cluster: node {name} {mode}, unlike this one, so neither forwards requests to the other. Use the same \
@@ -38,8 +40,8 @@ impl ClusterThread {
                     log::info!("cluster: node {} has left", name.as_str());
                 } else {
                     log::warn!(
-                        "cluster: node {} is gone: nothing was heard of it for 10 s, or it was started anew. Its peers stay \
-                         until they announce elsewhere or expire",
+                        "cluster: node {} is gone: nothing was heard of it for 10 s, or it was started anew. Its peers of UDP \
+                         and HTTP stay until they announce elsewhere or expire; those of WebTorrent were connected to it",
                         name.as_str()
                     );
                 }
@@ -53,8 +55,15 @@ impl ClusterThread {
             Notice::Gap { node, name, kind, batches } => self.gap(node, &name, kind, batches),
             Notice::PullStarted { name, what } => match what {
                 What::All => log::info!("cluster: receiving what node {} knows", name.as_str()),
-                What::Own { .. } | What::Parts(_) => {
-                    log::debug!("cluster: receiving what is missing of node {}", name.as_str());
+                What::Own { .. } => {
+                    log::debug!("cluster: receiving what is missing of node {}", name.as_str())
+                }
+                What::Parts(parts) => {
+                    let parts = Bitmap(parts).len();
+                    log::debug!(
+                        "cluster: receiving {parts} parts of the torrents from node {}",
+                        name.as_str()
+                    );
                 }
             },
             Notice::PullEnded { name, what, outcome, took } => self.pull_ended(&name, what, outcome, took),
@@ -62,7 +71,12 @@ impl ClusterThread {
                 "cluster: this node holds {held} of 256 parts of the torrents ({gained} more and {lost} fewer than \
                  before); {members} node(s) hold parts"
             ),
-            Notice::OtherMode { name, replicas } => other_mode(&name, replicas),
+            Notice::OtherMode { name, holds } => other_mode(&name, holds),
+            Notice::Complete { pulled: false } if self.machine.replicas().is_some() => {
+                log::info!(
+                    "cluster: this node takes part; it receives the parts that it is to hold from the others"
+                );
+            }
             Notice::Complete { pulled: true } => log::info!("cluster: this node knows what the others know"),
             Notice::Complete { pulled: false } => {
                 log::info!("cluster: this node is complete; no other one had anything to tell before");
@@ -98,9 +112,14 @@ impl ClusterThread {
                 totals.peers,
                 totals.torrents
             ),
-            (Outcome::Completed(totals), What::Own { .. } | What::Parts(_)) => log::info!(
+            (Outcome::Completed(totals), What::Own { .. }) => log::info!(
                 "cluster: received {} peers that were missing from node {name} in {seconds:.1} s",
                 totals.peers
+            ),
+            (Outcome::Completed(totals), What::Parts(parts)) => log::info!(
+                "cluster: received {} peers of {} parts of the torrents from node {name} in {seconds:.1} s",
+                totals.peers,
+                Bitmap(parts).len()
             ),
             (Outcome::Busy, _) => {
                 log::debug!("cluster: node {name} hands out peers to others; it is asked again")

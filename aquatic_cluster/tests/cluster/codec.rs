@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use aquatic_cluster::counters::Counters;
-use aquatic_cluster::hello::{Hello, MAX_NAME, NodeName, StreamId, StreamKind};
+use aquatic_cluster::hello::{Hello, Holds, MAX_NAME, NodeName, StreamId, StreamKind};
 use aquatic_cluster::pull::{Chunk, PullMessage, Totals, What};
 use aquatic_cluster::seal::{NotOpened, Secret, SecretLength};
 use aquatic_cluster::wire::{Batch, Header, Kind, MAX_RECORDS, NotOurs, Run, ShortRun};
@@ -33,7 +33,8 @@ fn hello() -> Hello {
         clock: 5_000,
         calendar: 1_800_000_000,
         complete: Some(4),
-        replicas: None,
+        holds: Holds::Everything,
+        restored: false,
         leaving: true,
         name: NodeName::new("fra-1").unwrap(),
         version: "0.1.0".to_owned(),
@@ -165,6 +166,18 @@ fn hellos_are_written_as_documented() {
     }
     out.extend_from_slice(b"of a later version");
     assert_eq!(Hello::read(&out), Ok(hello()));
+    for (holds, restored, flags, last) in [
+        (Holds::Parts(3), false, 1 | 2 | 4, Some(3)),
+        (Holds::Everything, true, 1 | 4 | 8, None),
+        (Holds::Nothing, false, 1 | 4 | 16, None),
+    ] {
+        let hello = Hello { holds, restored, ..hello() };
+        out.clear();
+        hello.write(&mut out);
+        assert_eq!(out[16], flags, "{holds:?}");
+        assert_eq!(out.last().copied().filter(|_| matches!(holds, Holds::Parts(_))), last);
+        assert_eq!(Hello::read(&out), Ok(hello));
+    }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Nodes in a network without delay: joining, gaps, runs, refusals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aquatic_cluster::counters::Counters;
-use aquatic_cluster::hello::{StreamId, StreamKind};
+use aquatic_cluster::hello::{Holds, StreamId, StreamKind};
 use aquatic_cluster::machine::{JOIN_AGAIN_AFTER, Refusal, TICK};
 use aquatic_cluster::nodes::MAX_NODES;
 use aquatic_cluster::pull::{Totals, What};
@@ -13,7 +13,7 @@ use aquatic_cluster::wire::{Header, Kind, Run};
 use aquatic_cluster::{Action, Cluster, Notice, Status, Subject};
 use aquatic_common::Family;
 
-use crate::properties::{SECRET, node, sealed};
+use crate::properties::{SECRET, node, node_that_holds, sealed};
 
 const STREAM: StreamId = StreamId { kind: StreamKind::Changes, core: 1 };
 const CALENDAR: u64 = 1_800_000_000;
@@ -33,6 +33,8 @@ pub(crate) struct Bus {
     departed: Vec<(u8, u32)>,
     /// Messages of streams that are lost.
     lossy: bool,
+    /// Nodes that have taken in peers of a run before.
+    restored: BTreeSet<u8>,
 }
 
 impl Bus {
@@ -49,11 +51,16 @@ impl Bus {
             again: 0,
             departed: Vec::new(),
             lossy: false,
+            restored: BTreeSet::new(),
         }
     }
 
     fn start(&mut self, run: u8, name: &str) {
-        let mut started = node(run, name, self.now);
+        self.start_holding(run, name, Holds::Everything);
+    }
+
+    pub(crate) fn start_holding(&mut self, run: u8, name: &str, holds: Holds) {
+        let mut started = node_that_holds(run, name, self.now, holds);
         started.connected(self.now);
         self.nodes.insert(run, started);
     }
@@ -64,7 +71,8 @@ impl Bus {
 
     pub(crate) fn status(&self, run: u8) -> Status {
         let counters = Counters { announces: u64::from(run) * 10, ..Counters::default() };
-        Status { calendar: CALENDAR + self.now / 1000, counters, ..Status::default() }
+        let restored = self.restored.contains(&run);
+        Status { calendar: CALENDAR + self.now / 1000, counters, restored, ..Status::default() }
     }
 
     pub(crate) fn run(&mut self, millis: u64) {
@@ -371,6 +379,106 @@ fn a_younger_run_replaces_an_older_one_of_its_name() {
 }
 
 #[test]
+fn a_run_whose_name_was_taken_by_mistake_returns_when_the_other_has_left() {
+    let mut bus = Bus::pair();
+    bus.run(60_000);
+    bus.start(3, "b");
+    bus.run(10_000);
+    let runs = |bus: &Bus| bus.nodes[&1].nodes().iter().map(|node| node.run.0[0]).collect::<Vec<_>>();
+    assert_eq!(runs(&bus), [3], "the younger one has the name");
+    assert!(refused(&bus.nodes[&1], Refusal::EndedRun) > 3, "the other one is shut out");
+    let kept = bus.of(1).totals();
+    assert_eq!(kept.announces, 10 + 20 + 30);
+    let now = bus.now;
+    bus.of(3).leave(now);
+    bus.settle();
+    bus.nodes.remove(&3);
+    bus.publish(2, 5);
+    bus.run(10_000);
+    assert_eq!(runs(&bus), [2], "it is heard again");
+    assert_eq!(bus.of(1).totals(), kept, "nothing is counted twice");
+    assert!(bus.passes.contains(&(2, What::Own { max_age: u32::MAX })) || bus.loaded[&1] > 0);
+    bus.publish(2, 6);
+    assert_eq!(bus.applied[&1].last(), Some(&vec![6; 28]));
+}
+
+#[test]
+fn a_copy_of_a_hello_does_not_bring_a_replaced_run_back() {
+    let mut bus = Bus::pair();
+    bus.run(60_000);
+    let (now, status) = (bus.now, bus.status(2));
+    bus.of(2).leave(now - 1);
+    bus.of(2).tick(now, &status);
+    let Some(Action::Send { message, .. }) = bus.of(2).next_action() else { panic!("it says goodbye") };
+    bus.nodes.remove(&2);
+    bus.run(3_000);
+    bus.start(3, "b");
+    bus.run(10_000);
+    let now = bus.now;
+    bus.of(3).leave(now);
+    bus.settle();
+    bus.nodes.remove(&3);
+    // It was not received before, but tells of a time that has been heard of.
+    let _first = bus.of(1).receive(now, &mut message.clone());
+    assert_eq!(bus.of(1).receive(now, &mut message.clone()), Err(Refusal::EndedRun));
+    assert_eq!(bus.of(1).nodes().iter().count(), 0);
+}
+
+#[test]
+fn peers_of_a_saved_state_are_pulled_from_when_the_run_before_is_known() {
+    let mut bus = Bus::pair();
+    bus.publish(1, 1);
+    bus.run(60_000);
+    bus.nodes.remove(&1);
+    bus.run(20_000);
+    bus.start(3, "a");
+    bus.run(12_000);
+    bus.passes.clear();
+    bus.restored.insert(3);
+    bus.run(10_000);
+    let [(3, What::Own { max_age })] = bus.passes.as_slice() else { panic!("{:?}", bus.passes) };
+    assert!((60 + 32..60 + 45).contains(max_age), "of {max_age} s");
+    bus.run(120_000);
+    assert_eq!(bus.passes.len(), 1, "they are pulled once");
+    // Of a node that was not known before all are.
+    bus.restored.insert(4);
+    bus.start(4, "c");
+    bus.run(20_000);
+    bus.passes.retain(|(_, what)| *what != What::All);
+    let all = (4, What::Own { max_age: u32::MAX });
+    assert_eq!(bus.passes[1..], [all, all], "by both others");
+}
+
+#[test]
+fn nodes_without_peers_neither_hand_out_any_nor_ask_for_them() {
+    let mut bus = Bus::new();
+    bus.start_holding(1, "ws", Holds::Nothing);
+    bus.run(60_000);
+    assert!(bus.of(1).complete_since().is_some());
+    bus.start(2, "b");
+    bus.run(12_000);
+    assert!(bus.of(2).complete_since().is_some(), "it does not wait for a node that knows no peers");
+    assert_eq!(bus.passes, []);
+    bus.publish(2, 1);
+    bus.start(3, "c");
+    bus.run(12_000);
+    assert_eq!(bus.passes, [(2, What::All)], "although the other node has been complete for longer");
+    bus.start_holding(4, "ws2", Holds::Nothing);
+    bus.lossy = true;
+    bus.publish(2, 2);
+    bus.lossy = false;
+    bus.passes.clear();
+    bus.run(60_000);
+    assert!(bus.of(4).complete_since().is_some());
+    assert!(matches!(bus.passes.as_slice(), [(2, What::Own { .. })]), "only by the third: {:?}", bus.passes);
+    assert!(
+        !bus.notices
+            .keys()
+            .any(|run| bus.has_noticed(*run, |notice| matches!(notice, Notice::OtherMode { .. })))
+    );
+}
+
+#[test]
 fn a_node_that_says_goodbye_is_gone_at_once() {
     let mut bus = Bus::pair();
     let now = bus.now;
@@ -463,7 +571,7 @@ fn the_table_of_nodes_is_bounded() {
             }
         }
     }
-    let numbers: std::collections::BTreeSet<u8> = bus.of(0).nodes().iter().map(|node| node.number).collect();
+    let numbers: BTreeSet<u8> = bus.of(0).nodes().iter().map(|node| node.number).collect();
     assert_eq!(numbers.len(), MAX_NODES);
     bus.run(11_000);
     bus.start(200, "late");

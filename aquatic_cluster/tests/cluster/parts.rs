@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aquatic_cluster::hello::Holds;
 use aquatic_cluster::machine::{ESTABLISHED_AFTER, Holder};
 use aquatic_cluster::nodes::GONE_AFTER;
 use aquatic_cluster::parts::Bitmap;
@@ -9,14 +10,14 @@ use aquatic_cluster::pull::What;
 use aquatic_cluster::{Cluster, Notice};
 
 use crate::nodes::Bus;
-use crate::properties::divided_node;
+use crate::properties::node_that_holds;
 
 fn start(bus: &mut Bus, run: u8, name: &str) {
     start_with(bus, run, name, 2);
 }
 
 fn start_with(bus: &mut Bus, run: u8, name: &str, replicas: u8) {
-    let mut started = divided_node(run, name, bus.now, Some(replicas));
+    let mut started = node_that_holds(run, name, bus.now, Holds::Parts(replicas));
     started.connected(bus.now);
     bus.nodes.insert(run, started);
 }
@@ -161,19 +162,67 @@ fn nodes_of_another_mode_hold_no_parts_and_are_told_of() {
     let mut bus = Bus::new();
     start_with(&mut bus, 1, "a", 2);
     start_with(&mut bus, 2, "b", 3);
-    let mut third = divided_node(3, "c", bus.now, None);
-    third.connected(bus.now);
-    bus.nodes.insert(3, third);
+    bus.start_holding(3, "c", Holds::Everything);
     bus.run(ESTABLISHED_AFTER + 10_000);
     assert_eq!((bus.of(1).members(), bus.of(1).own_parts()), (1, Bitmap::ALL));
     assert_eq!((bus.of(3).members(), bus.of(3).kept_parts()), (0, Bitmap::ALL));
-    let mut told: Vec<(String, Option<u8>)> = bus.notices[&1]
+    let mut told: Vec<(String, Holds)> = bus.notices[&1]
         .iter()
         .filter_map(|notice| {
-            let Notice::OtherMode { name, replicas } = notice else { return None };
-            Some((name.as_str().to_owned(), *replicas))
+            let Notice::OtherMode { name, holds } = notice else { return None };
+            Some((name.as_str().to_owned(), *holds))
         })
         .collect();
-    told.sort();
-    assert_eq!(told, [("b".to_owned(), Some(3)), ("c".to_owned(), None)]);
+    told.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(told, [("b".to_owned(), Holds::Parts(3)), ("c".to_owned(), Holds::Everything)]);
+}
+
+#[test]
+fn a_mode_is_changed_node_by_node_and_no_part_is_lost() {
+    let mut bus = Bus::new();
+    for (run, name) in [(1, "a"), (2, "b"), (3, "c")] {
+        bus.start_holding(run, name, Holds::Everything);
+    }
+    bus.run(20_000);
+    bus.nodes.remove(&1);
+    start(&mut bus, 4, "a");
+    bus.passes.clear();
+    bus.run(20_000);
+    let by_others = pulled(&bus, 2).with(&pulled(&bus, 3));
+    assert_eq!(by_others, Bitmap::ALL, "from a node that holds everything");
+    bus.nodes.remove(&2);
+    start(&mut bus, 5, "b");
+    bus.passes.clear();
+    bus.run(20_000);
+    assert_eq!(pulled(&bus, 4), Bitmap::ALL, "from the one that has changed");
+    bus.nodes.remove(&3);
+    start(&mut bus, 6, "c");
+    bus.run(20_000);
+    each_part_has_holders(&mut bus, 2);
+    // Another number of nodes for each part.
+    for (old, new, name) in [(4, 7, "a"), (5, 8, "b"), (6, 9, "c")] {
+        bus.nodes.remove(&old);
+        start_with(&mut bus, new, name, 1);
+        bus.passes.clear();
+        bus.run(20_000);
+        let parts = bus.passes.iter().fold(Bitmap::default(), |all, (_, what)| match what {
+            What::Parts(parts) => all.with(&Bitmap(*parts)),
+            What::All | What::Own { .. } => all,
+        });
+        assert_eq!(bus.of(new).own_parts().without(&parts), Bitmap::default(), "by {name}");
+    }
+    // And back: each node tells what it holds.
+    bus.nodes.remove(&7);
+    bus.start_holding(10, "a", Holds::Everything);
+    bus.passes.clear();
+    bus.run(20_000);
+    let mut donors: Vec<u8> = bus.passes.iter().map(|(donor, _)| *donor).collect();
+    donors.sort_unstable();
+    donors.dedup();
+    assert_eq!(donors, [8, 9]);
+    bus.nodes.remove(&8);
+    bus.start_holding(11, "b", Holds::Everything);
+    bus.passes.clear();
+    bus.run(20_000);
+    assert!(bus.passes.contains(&(10, What::All)), "{:?}", bus.passes);
 }

@@ -1,6 +1,6 @@
 //! What holds for any bytes: nothing panics, what is read is what is there, and memory is bounded.
 
-use aquatic_cluster::hello::{Hello, NodeName, StreamId, StreamKind};
+use aquatic_cluster::hello::{Hello, Holds, NodeName, StreamId, StreamKind};
 use aquatic_cluster::nodes::MAX_NODES;
 use aquatic_cluster::pull::{PullMessage, Totals};
 use aquatic_cluster::seal::Secret;
@@ -39,17 +39,17 @@ pub(crate) fn check_message(bytes: &[u8]) {
 
 /// A node of a cluster of tests, which has this run and name.
 pub(crate) fn node(run: u8, name: &str, now: u64) -> Cluster {
-    divided_node(run, name, now, None)
+    node_that_holds(run, name, now, Holds::Everything)
 }
 
-/// A node of a cluster in which each part is held by so many nodes.
-pub(crate) fn divided_node(run: u8, name: &str, now: u64, replicas: Option<u8>) -> Cluster {
+/// A node that holds some peers.
+pub(crate) fn node_that_holds(run: u8, name: &str, now: u64, holds: Holds) -> Cluster {
     let settings = Settings {
         name: NodeName::new(name).expect("it is a name"),
         run: Run([run; 16]),
         secret: Secret::new(&SECRET).expect("it is long enough"),
         cores: 2,
-        replicas,
+        holds,
         version: "0.1.0".to_owned(),
     };
     Cluster::new(settings, now, u64::from(run))
@@ -150,7 +150,12 @@ fn any_hello(bytes: &mut Bytes<'_>) -> Vec<u8> {
         clock: u64::from(bytes.byte()) * 1000,
         calendar: u64::from(bytes.byte()) * 20,
         complete: bytes.byte().is_multiple_of(2).then(|| bytes.byte().into()),
-        replicas: Some(bytes.byte()).filter(|replicas| !replicas.is_multiple_of(2)),
+        holds: match bytes.byte() {
+            replicas if !replicas.is_multiple_of(2) => Holds::Parts(replicas),
+            other if other.is_multiple_of(8) => Holds::Nothing,
+            _ => Holds::Everything,
+        },
+        restored: bytes.byte().is_multiple_of(4),
         leaving: bytes.byte() % 8 == 1,
         name: NodeName::new(["a", "b", "c", "d"][usize::from(bytes.byte()) % 4]).expect("it is a name"),
         version: String::new(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aquatic_cluster::counters::Counters;
 use aquatic_cluster::dividing::{Among, Divided};
-use aquatic_cluster::hello::{NodeName, StreamId, StreamKind};
+use aquatic_cluster::hello::{Holds, NodeName, StreamId, StreamKind};
 use aquatic_cluster::pull::{Totals, What};
 use aquatic_cluster::seal::Secret;
 use aquatic_cluster::wire::{Kind, Run};
@@ -172,7 +172,7 @@ impl Node {
             run: Run(rng.random()),
             secret: Secret::new(&[42; 32]).unwrap(),
             cores: CORES as u16,
-            replicas,
+            holds: replicas.map_or(Holds::Everything, Holds::Parts),
             version: "0.1.0".to_owned(),
         };
         Self {

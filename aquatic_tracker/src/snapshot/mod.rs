@@ -21,5 +21,5 @@ mod thread;
 pub use self::core::{CoreSnapshots, Loaded};
 pub(crate) use self::loading::Loading;
 pub use self::run::Run;
-pub use self::thread::{Prepared, SnapshotInterval, SnapshotTrigger, prepare};
+pub use self::thread::{Prepared, Restored, SnapshotInterval, SnapshotTrigger, prepare};
 pub use aquatic_swarm::{SaveSwarms, SavedPeer, SavedTorrent};

@@ -84,6 +84,23 @@ impl SnapshotTrigger {
     }
 }
 
+/// Whether peers that a process before this one had heard have been taken in, from a snapshot or at an
+/// upgrade; can be asked by any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Restored(Arc<AtomicBool>);
+
+impl Restored {
+    /// Whether there were such peers.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What has been prepared for snapshots: each core's part, in core order, and what any thread can change and
 /// request.
 #[derive(Debug)]
@@ -119,6 +136,7 @@ pub fn prepare(engine: &mut Engine, seed: &TrackerSeed, interval: u32) -> anyhow
         requests,
         stopping: Arc::clone(&stopping),
         busy: Arc::clone(&busy),
+        restored: seed.restored().clone(),
         metrics: Metrics::new(engine.registry()),
         is_failing: false,
     };
@@ -238,6 +256,7 @@ pub(super) struct SnapshotThread {
     /// The process is stopping: no time for anything but the last snapshot.
     stopping: Arc<AtomicBool>,
     busy: Arc<AtomicBool>,
+    restored: Restored,
     metrics: Metrics,
     /// The last snapshot could not be saved.
     is_failing: bool,
@@ -499,6 +518,9 @@ impl SnapshotThread {
         while count < self.cores.len() {
             match responses.recv_timeout(POLL) {
                 Ok(loaded) => {
+                    if loaded.restored.added > 0 {
+                        self.restored.set();
+                    }
                     all.add(loaded);
                     count += 1;
                 }
