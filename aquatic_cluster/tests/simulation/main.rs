@@ -106,7 +106,11 @@ fn survive_divided(plan: Plan, minutes: u64) {
     let after = world.forwarded();
     let (empty, counted) = (after[0] - before[0], after[1] - before[1]);
     // Messages take up to 600 ms there and back, or seconds, and a request has 500 ms.
-    assert!(counted > 20 && counted > empty, "{empty} of {counted} announces were answered without counts");
+    let forwards = plan.replicas.is_some_and(|replicas| usize::from(replicas) < plan.nodes);
+    assert!(
+        counted > 20 && counted > empty || !forwards,
+        "{empty} of {counted} announces were answered without counts"
+    );
     world.end_clients();
     world.plan.step = 1000;
     world.run(u64::from(2 * plan.max_peer_age) * 1000);
