@@ -4,12 +4,13 @@ use std::future::{Future, ready};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use aquatic_common::config::AcmeConfig;
 use aquatic_common::files;
 use aquatic_probe::https::{self, HttpsClient};
 use aquatic_probe::{Scheme, Target, response};
+use aquatic_runtime::clock::calendar_seconds;
 use bytes::Bytes;
 use futures_lite::future::block_on;
 use http::{Method, Request, Response, Uri, header};
@@ -112,10 +113,21 @@ impl Client {
             return;
         }
         let value = reply.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-        if let Some(seconds) = value.and_then(|value| value.trim().parse::<i64>().ok()) {
+        if let Some(seconds) = value.and_then(|value| seconds_to_wait(value, calendar_seconds())) {
             *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = Some(seconds);
         }
     }
+}
+
+/// How long a `Retry-After` field asks to wait from now (RFC 9110 section 10.2.3), which it says in seconds or
+/// as a date.
+fn seconds_to_wait(value: &str, now: i64) -> Option<i64> {
+    let value = value.trim();
+    value.parse().ok().or_else(|| {
+        let date = httpdate::parse_http_date(value).ok()?;
+        let date = date.duration_since(UNIX_EPOCH).ok()?.as_secs();
+        Some(i64::try_from(date).ok()?.saturating_sub(now))
+    })
 }
 
 impl HttpClient for Client {
@@ -196,5 +208,22 @@ mod tests {
         let pair = rcgen::generate_simple_self_signed(vec!["ca.example".to_owned()]).unwrap();
         std::fs::write(&path, pair.cert.pem()).unwrap();
         assert_eq!(roots(&config).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn waiting_times_are_seconds_or_dates() {
+        let now = 784_111_777;
+        for (value, expected) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(0)),
+            ("Sun Nov  6 08:49:36 1994", Some(-1)),
+            ("soon", None),
+            ("", None),
+            ("Sun, 06 Nov 1994", None),
+        ] {
+            assert_eq!(seconds_to_wait(value, now), expected, "{value:?}");
+        }
     }
 }
