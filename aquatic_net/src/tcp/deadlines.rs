@@ -439,6 +439,11 @@ impl DeadlineHandle {
             record.awaiting_client = waits;
             if waits {
                 self.deadlines.queue(record, self.key);
+            } else if phase != Phase::Answer
+                && let Some(queue_key) = record.queue_key.take()
+            {
+                // It does not wait for long, perhaps never, so it must not be in the way of those that do.
+                self.deadlines.waiting.borrow_mut().remove(queue_key);
             }
             if stopping && phase == Phase::Idle && !record.expired {
                 record.expire(counters, true);

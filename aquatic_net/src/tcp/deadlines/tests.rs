@@ -239,6 +239,28 @@ fn an_address_with_too_many_connections_loses_its_longest_wait() {
 }
 
 #[test]
+fn upgraded_connections_are_not_in_the_way_of_eviction() {
+    let deadlines = deadlines();
+    deadlines.sweep(seconds(100));
+    let address = AddressKey::of([192, 0, 2, 1].into());
+    let upgraded: Vec<DeadlineHandle> = (0..MAX_ADDRESS_SCAN + 1).map(|_| deadlines.open()).collect();
+    for deadline in &upgraded {
+        deadline.enter_service();
+        deadline.upgrade();
+    }
+    let idle = [(); 2].map(|()| deadlines.open());
+    for deadline in &idle {
+        deadline.set_address(address);
+        deadline.enter(Phase::Idle);
+    }
+    pass(&deadlines, seconds(2));
+    assert!(deadlines.evict_oldest_waiter_of(address), "behind more of them than are looked at");
+    assert!(deadlines.evict_oldest_waiter());
+    assert!(idle.iter().all(DeadlineHandle::expired));
+    assert!(!upgraded.iter().any(DeadlineHandle::expired));
+}
+
+#[test]
 fn upgraded_connections_are_counted_apart_and_have_no_deadline() {
     let deadlines = deadlines();
     let (http, upgraded) = (deadlines.open(), deadlines.open());
