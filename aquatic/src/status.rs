@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use aquatic_acme::AcmeReport;
 use aquatic_cluster::report::NodeStatus;
-use aquatic_common::config::ListenerKind;
+use aquatic_common::config::{ListenerKind, ProxiesConfig};
 use aquatic_net::proxy::TrustedProxies;
 use aquatic_runtime::Engine;
 use aquatic_runtime::clock::calendar_seconds;
 use aquatic_status::{
     CertificateReport, CertificateSource, ClusterReport, ClusterSource, CoreStatus, Limits, NodeReport,
-    Settings, duration,
+    Proxies, Settings, duration,
 };
 
 use crate::compose::with_affordable_connections;
@@ -35,14 +35,14 @@ pub(crate) fn open(
         config: &config.status,
         announce_urls: announce_urls(config, protocols),
         limits: limits_of(config),
-        trusted_proxies: TrustedProxies::parse(&config.proxies.trusted_proxies)?,
+        proxies: proxies_of(&config.proxies)?,
         certificate: certificate.map(certificate_source),
         cluster: cluster.map(cluster_source),
     };
     let opened = aquatic_status::open(settings, protocols.http || protocols.ws, engine)?;
-    let Some((cores, limits)) = opened else { return Ok(Vec::new()) };
+    let Some((cores, changes)) = opened else { return Ok(Vec::new()) };
     reloader.add(move |config| {
-        limits.set(limits_of(config));
+        changes.set(limits_of(config), proxies_of(&config.proxies)?);
         Ok(Vec::new())
     });
     if config.status.on_cores()
@@ -51,6 +51,12 @@ pub(crate) fn open(
         log::info!("status page: {url}; for operators: {url}?view=operator");
     }
     Ok(cores)
+}
+
+/// Whose requests are not of this machine.
+fn proxies_of(config: &ProxiesConfig) -> anyhow::Result<Proxies> {
+    let trusted = TrustedProxies::parse(&config.trusted_proxies)?;
+    Ok(Proxies { trusted, headers: config.client_headers.clone() })
 }
 
 /// What the page shows of the certificate that the tracker obtains.

@@ -119,8 +119,8 @@ impl Client {
     }
 }
 
-/// How long a `Retry-After` field asks to wait from now (RFC 9110 section 10.2.3), which it says in seconds or
-/// as a date.
+/// How long a `Retry-After` field asks to wait from now (RFC 9110 section 10.2.3), which it says in seconds
+/// or as a date.
 fn seconds_to_wait(value: &str, now: i64) -> Option<i64> {
     let value = value.trim();
     value.parse().ok().or_else(|| {

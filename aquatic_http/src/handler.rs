@@ -17,6 +17,7 @@ use aquatic_net::proxy::{Client, ForwardedHeaders, NoClient};
 use aquatic_swarm::{Announce, Announced, Families, FamilySet, PeerBuffers, SwarmCounts};
 use aquatic_tracker::requests::{self, Requests};
 use aquatic_tracker::{AdmissionRequest, NotAdmitted, OwnerResponse, Reason, RouteError, Tracker};
+use aquatic_web::Denied;
 use rand::RngExt;
 
 use crate::config::HttpConfig;
@@ -87,6 +88,15 @@ pub(crate) enum Unserved {
     Blocked,
     /// The owner of the torrent did not respond.
     Route(RouteError),
+}
+
+impl From<Denied> for Unserved {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Blocked => Self::Blocked,
+            Denied::RateLimit => Self::RateLimit,
+        }
+    }
 }
 
 impl Unserved {
@@ -308,53 +318,48 @@ impl Handler {
     }
 
     /// Charges an announce or scrape that cannot be served to its source. Others have been charged by
-    /// [`admits`](Self::admits).
+    /// [`admit_other`](Self::admit_other).
     #[cold]
     fn refuse_bad(&mut self, incoming: Incoming<'_>, refusal: Refusal) -> Unserved {
         let bad = Unserved::Bad(refusal);
         match TrackerRoute::classify(incoming.head.path, incoming.head.query) {
             TrackerRoute::Announce | TrackerRoute::Scrape | TrackerRoute::WrongAnnounceUrl => {
-                self.charge(incoming).unwrap_or(bad)
+                self.charge(incoming).map_or(bad, Unserved::from)
             }
             TrackerRoute::Health | TrackerRoute::Other => bad,
         }
     }
 
-    /// Charges a request that is neither an announce nor a scrape to its source. Returns whether it may be
-    /// answered.
-    pub fn admits(&mut self, incoming: Incoming<'_>) -> bool {
-        let above = self.charge(incoming);
-        if let Some(unserved) = above {
-            self.counters.refuse(
-                self.source(incoming).map(Family::of),
-                unserved.reason(),
-                unserved.is_counted(),
-            );
-        }
-        above.is_none()
+    /// Charges a request that is neither an announce nor a scrape to its source.
+    ///
+    /// # Errors
+    /// It may not be answered, and has been counted.
+    pub fn admit_other(&mut self, incoming: Incoming<'_>) -> Result<(), Denied> {
+        let Some(denied) = self.charge(incoming) else { return Ok(()) };
+        let reason = Unserved::from(denied).reason();
+        self.counters.refuse(self.source(incoming).map(Family::of), reason, false);
+        Err(denied)
     }
 
     /// Charges a request to its source, if that is known and can be limited. Returns why the request is not
-    /// served, if that has asked for too much.
-    fn charge(&mut self, incoming: Incoming<'_>) -> Option<Unserved> {
-        if !self.sources.limit.is_on() {
-            return None;
-        }
+    /// served, if that has asked for too much or is blocked.
+    fn charge(&mut self, incoming: Incoming<'_>) -> Option<Denied> {
         match self.named(incoming) {
             Client::Known(ip) => self.check_rate(ip).err(),
-            Client::Proxy(..) | Client::Blocked(_) | Client::Refused(_) => None,
+            Client::Blocked(_) => Some(Denied::Blocked),
+            Client::Proxy(..) | Client::Refused(_) => None,
         }
     }
 
     fn check_source(&mut self, client: IpAddr) -> Result<(), Unserved> {
         self.check_breaker(client)?;
-        self.check_rate(client)
+        self.check_rate(client).map_err(Unserved::from)
     }
 
-    fn check_rate(&mut self, client: IpAddr) -> Result<(), Unserved> {
+    fn check_rate(&mut self, client: IpAddr) -> Result<(), Denied> {
         match self.sources.limit.check(client, self.sources.now) {
             RateVerdict::Within => Ok(()),
-            RateVerdict::Above => Err(Unserved::RateLimit),
+            RateVerdict::Above => Err(Denied::RateLimit),
             RateVerdict::AboveInDryRun => {
                 self.counters.above_in_dry_run.add(1);
                 Ok(())

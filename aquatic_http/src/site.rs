@@ -9,7 +9,7 @@ use aquatic_http_protocol::Refused;
 use aquatic_metrics::SampledHistogram;
 use aquatic_net::proxy::ForwardedHeaders;
 use aquatic_tracker::{LocalTracker, Waiter};
-use aquatic_web::{AfterReply, Outcome, Site, WebRequest};
+use aquatic_web::{AfterReply, Denied, Outcome, Site, WebRequest};
 
 use crate::config::HttpConfig;
 use crate::counters::Counters;
@@ -134,10 +134,10 @@ impl Site for HttpTracker {
         self.handler.refuse(refused.refusal, refused.framing, &mut self.tracker.state(), reply)
     }
 
-    fn admits(&mut self, request: &WebRequest<'_>) -> bool {
+    fn admit(&mut self, request: &WebRequest<'_>) -> Result<(), Denied> {
         let WebRequest { head, framing, peer, now, .. } = *request;
         self.handler.sources().now = self.tracker.time();
-        self.handler.admits(Incoming { head, framing, peer, now })
+        self.handler.admit_other(Incoming { head, framing, peer, now })
     }
 
     fn count_health(&self) {

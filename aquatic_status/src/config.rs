@@ -29,8 +29,9 @@ aquatic_common::settings! {
         /// does not matter); programs send it as "Authorization: Bearer TOKEN". Use it over TLS only.
         pub token: String = String::new();
         /// Treat anyone who connects from this machine as an operator. Requests that a proxy has passed on do
-        /// not count as from this machine if they have a header such as X-Forwarded-For, or come from
-        /// proxies.trusted_proxies. Set it to false if a proxy on this machine sends no such header.
+        /// not count as from this machine if they have a header such as X-Forwarded-For or one of
+        /// proxies.client_headers, or come from proxies.trusted_proxies. Set it to false if a proxy on this
+        /// machine sends no such header.
         pub trust_loopback: bool = true;
         /// Maximum number of viewers with a stream of live figures; each takes a connection. Further ones ask
         /// for the figures every few seconds.

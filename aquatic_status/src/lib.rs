@@ -34,6 +34,7 @@ mod text;
 
 pub use config::StatusConfig;
 pub use report::{CertificateReport, ClusterReport, NodeReport};
-pub use sampler::{CertificateSource, ClusterSource, CoreStatus, Limits, Settings, SharedLimits, open};
+pub use sampler::{CertificateSource, Changes, ClusterSource, CoreStatus, Limits, Settings, open};
+pub use site::Proxies;
 pub use streams::CorePages;
 pub use text::duration;

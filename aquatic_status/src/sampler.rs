@@ -13,7 +13,6 @@ use anyhow::Context;
 use aquatic_http_protocol::PlainReply;
 use aquatic_metrics::{Counter, Gauge, ProcessFigures, Registry, names};
 use aquatic_net::listen::BindError;
-use aquatic_net::proxy::TrustedProxies;
 use aquatic_runtime::clock::{Epoch, calendar_seconds};
 use aquatic_runtime::state_directory::names::{STATUS, UNUSABLE_STATUS};
 use aquatic_runtime::{
@@ -22,6 +21,7 @@ use aquatic_runtime::{
 use aquatic_web::metrics_endpoint::MetricsSources;
 use aquatic_web::side_listener::{Responder, SideListener, SideReply, encode};
 use aquatic_web::{PageRequest, Pages};
+use arc_swap::ArcSwap;
 use flate2::Compression;
 
 use crate::config::StatusConfig;
@@ -33,7 +33,7 @@ use crate::latency;
 use crate::opentracker;
 use crate::page;
 use crate::report::{CertificateReport, ClusterReport, Moment, View};
-use crate::site::{Answer, Assets, Site};
+use crate::site::{Answer, Assets, Proxies, Site};
 use crate::streams::{CorePages, SideStreams};
 
 /// Seconds between two times that the file is written: what a tracker that is killed forgets at most.
@@ -63,16 +63,30 @@ pub struct Limits {
 
 /// Limits that a reload changes.
 #[derive(Clone, Debug)]
-pub struct SharedLimits(Arc<Mutex<Limits>>);
+struct SharedLimits(Arc<Mutex<Limits>>);
 
 impl SharedLimits {
-    /// Replaces the limits.
-    pub fn set(&self, limits: Limits) {
+    fn set(&self, limits: Limits) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     fn get(&self) -> Limits {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Changes what a reload changes.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    limits: SharedLimits,
+    proxies: Arc<ArcSwap<Proxies>>,
+}
+
+impl Changes {
+    /// Replaces the limits and the proxies.
+    pub fn set(&self, limits: Limits, proxies: Proxies) {
+        self.limits.set(limits);
+        self.proxies.store(Arc::new(proxies));
     }
 }
 
@@ -86,7 +100,7 @@ pub struct Settings<'a> {
     /// Limits whose use is shown.
     pub limits: Limits,
     /// Proxies whose requests are not of this machine.
-    pub trusted_proxies: TrustedProxies,
+    pub proxies: Proxies,
     /// What tells the state of the certificate, if the tracker obtains it.
     pub certificate: Option<CertificateSource>,
     /// What tells the state of the cluster, if this tracker is a node of one.
@@ -145,7 +159,7 @@ impl CoreStatus {
 }
 
 /// Has the engine run the sampler, and the page's own listener if there is one. Returns each core's part, in
-/// core order, and what changes limits; `None` where the page is off or nobody could reach it.
+/// core order, and what changes limits and proxies; `None` where the page is off or nobody could reach it.
 ///
 /// # Errors
 /// The address cannot be bound, or too many files are open.
@@ -153,14 +167,15 @@ pub fn open(
     settings: Settings<'_>,
     serves_tcp: bool,
     engine: &mut Engine,
-) -> anyhow::Result<Option<(Vec<CoreStatus>, SharedLimits)>> {
-    let Settings { config, announce_urls, limits, trusted_proxies, certificate, cluster } = settings;
+) -> anyhow::Result<Option<(Vec<CoreStatus>, Changes)>> {
+    let Settings { config, announce_urls, limits, proxies, certificate, cluster } = settings;
     if !config.enable || !(serves_tcp || config.own_address) {
         return Ok(None);
     }
     let shared = Shared::new(config.max_streams);
     let assets = Assets::new();
-    let site = Site::new(config, trusted_proxies, Arc::clone(&assets), Arc::clone(&shared));
+    let proxies = Arc::new(ArcSwap::from_pointee(proxies));
+    let site = Site::new(config, Arc::clone(&proxies), Arc::clone(&assets), Arc::clone(&shared));
     let (cores, receivers) = mailboxes(if config.on_cores() { engine.cores() } else { 0 }, 1)
         .context("cannot make the mailboxes of the status page")?;
     let side = Arc::<SideStreams>::default();
@@ -189,7 +204,7 @@ pub fn open(
         let _ = sender.send(hold);
     });
     let on_core = |notices| CoreStatus { site: site.clone(), notices };
-    Ok(Some((receivers.into_iter().map(on_core).collect(), limits)))
+    Ok(Some((receivers.into_iter().map(on_core).collect(), Changes { limits, proxies })))
 }
 
 /// Binds the page's own address.

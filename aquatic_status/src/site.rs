@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use aquatic_http_protocol::{BufferTooSmall, Framing, Head, HeaderField, ResponseHead, Status, Version};
 use aquatic_net::proxy::TrustedProxies;
 use aquatic_web::PageRequest;
+use arc_swap::ArcSwap;
 use flate2::Compression;
 
 use crate::config::StatusConfig;
@@ -82,6 +83,8 @@ pub(crate) enum Answer {
     /// The client has the document already.
     Unchanged {
         document: Arc<Document>,
+        caching: Caching,
+        view: View,
     },
     Text(Text),
     Stream(Subscription),
@@ -91,6 +94,16 @@ impl Document {
     pub(crate) fn bytes(&self, gzip: bool) -> Arc<[u8]> {
         Arc::clone(self.gzip.as_ref().filter(|_| gzip).unwrap_or(&self.plain))
     }
+}
+
+/// What tells caches of a document, whether it is sent or has not changed (RFC 9110 section 15.4.5).
+fn caching_fields(document: &Document, caching: Caching, view: View) -> [HeaderField<'_>; 3] {
+    let control = match (caching, view) {
+        (Caching::Forever, _) => "public, max-age=31536000, immutable",
+        (Caching::Revalidate, View::Public) => "no-cache",
+        (Caching::Revalidate, View::Operator) => "private, no-cache",
+    };
+    [("ETag", &document.tag), ("Cache-Control", control), ("Vary", "Accept-Encoding, Authorization")]
 }
 
 impl Answer {
@@ -110,23 +123,14 @@ impl Answer {
                 let is_gzip = *gzip && document.gzip.is_some();
                 fields.push(("Content-Type", document.content_type));
                 fields.extend(is_gzip.then_some(("Content-Encoding", "gzip")));
-                fields.push(("ETag", &document.tag));
-                fields.push((
-                    "Cache-Control",
-                    match (caching, view) {
-                        (Caching::Forever, _) => "public, max-age=31536000, immutable",
-                        (Caching::Revalidate, View::Public) => "no-cache",
-                        (Caching::Revalidate, View::Operator) => "private, no-cache",
-                    },
-                ));
-                fields.push(("Vary", "Accept-Encoding, Authorization"));
+                fields.extend(caching_fields(document, *caching, *view));
                 // Anybody's page may show what everybody may see.
                 let shared = *view == View::Public && document.content_type.starts_with("application/json");
                 fields.extend(shared.then_some(("Access-Control-Allow-Origin", "*")));
                 (Status::Ok, Some(document.bytes(*gzip).len()))
             }
-            Self::Unchanged { document } => {
-                fields.push(("ETag", &document.tag));
+            Self::Unchanged { document, caching, view } => {
+                fields.extend(caching_fields(document, *caching, *view));
                 (Status::NotModified, None)
             }
             Self::Text(text) => {
@@ -183,13 +187,22 @@ impl Assets {
     }
 }
 
+/// Proxies whose requests are not of this machine, although they may run on it.
+#[derive(Clone, Debug)]
+pub struct Proxies {
+    /// Their addresses.
+    pub trusted: TrustedProxies,
+    /// Header fields with which they name clients, besides the usual ones.
+    pub headers: Vec<String>,
+}
+
 /// Who is an operator.
 #[derive(Clone, Debug)]
 struct Operators {
     /// Hash of the token, if there is one.
     token: Option<blake3::Hash>,
     trust_loopback: bool,
-    trusted_proxies: TrustedProxies,
+    proxies: Arc<ArcSwap<Proxies>>,
 }
 
 impl Operators {
@@ -221,8 +234,10 @@ impl Operators {
     /// Whether a request comes from a program on this machine that speaks for itself. A web page that has its
     /// own name point to this machine is given away by the `Host` field.
     fn is_local(&self, head: &Head<'_>, peer: Option<IpAddr>) -> bool {
-        let is_loopback = peer.is_some_and(|ip| ip.is_loopback() && !self.trusted_proxies.contains(ip));
-        let is_forwarded = FORWARDING.iter().any(|name| head.headers.get(name).is_some());
+        let proxies = self.proxies.load();
+        let is_loopback = peer.is_some_and(|ip| ip.is_loopback() && !proxies.trusted.contains(ip));
+        let mut fields = FORWARDING.into_iter().chain(proxies.headers.iter().map(String::as_str));
+        let is_forwarded = fields.any(|name| head.headers.get(name).is_some());
         // nginx speaks HTTP/1.0 to the servers behind it unless it is told otherwise.
         is_loopback && !is_forwarded && head.version == Version::Http11 && names_loopback(head)
     }
@@ -276,12 +291,12 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn new(
         config: &StatusConfig,
-        trusted_proxies: TrustedProxies,
+        proxies: Arc<ArcSwap<Proxies>>,
         assets: Arc<Assets>,
         shared: Arc<Shared>,
     ) -> Self {
         let token = (!config.token.is_empty()).then(|| blake3::hash(config.token.as_bytes()));
-        let operators = Operators { token, trust_loopback: config.trust_loopback, trusted_proxies };
+        let operators = Operators { token, trust_loopback: config.trust_loopback, proxies };
         Self { path: config.path.as_str().into(), operators, assets, shared }
     }
 
@@ -362,7 +377,7 @@ fn send(request: &PageRequest<'_>, document: Arc<Document>, caching: Caching, vi
     let tags = request.head.headers.get("If-None-Match").unwrap_or_default();
     let tag = document.tag.trim_start_matches("W/").as_bytes();
     if tags.windows(tag.len()).any(|window| window == tag) {
-        return Answer::Unchanged { document };
+        return Answer::Unchanged { document, caching, view };
     }
     let gzip = accepts_gzip(request.head.headers.get("Accept-Encoding").unwrap_or_default());
     Answer::Document { document, gzip, caching, view }
@@ -401,9 +416,16 @@ mod tests {
 
     static ASSETS: LazyLock<Arc<Assets>> = LazyLock::new(Assets::new);
 
+    fn of_proxies(trusted: &[&str]) -> Proxies {
+        Proxies {
+            trusted: TrustedProxies::parse(trusted).unwrap(),
+            headers: vec!["CF-Connecting-IP".to_owned()],
+        }
+    }
+
     fn site(token: &str, proxies: &[&str]) -> Site {
         let config = StatusConfig { token: token.to_owned(), ..StatusConfig::default() };
-        let proxies = TrustedProxies::parse(proxies).unwrap();
+        let proxies = Arc::new(ArcSwap::from_pointee(of_proxies(proxies)));
         Site::new(&config, proxies, Arc::clone(&ASSETS), Shared::new(1))
     }
 
@@ -446,6 +468,31 @@ mod tests {
     }
 
     #[test]
+    fn what_has_not_changed_is_cached_like_what_is_sent() {
+        let site = site("", &[]);
+        let fields_of = |fields: &str| {
+            let bytes = request("/status.css", fields);
+            let Parsed::Complete(head) = Head::parse(&bytes, 8192) else { panic!("a request") };
+            let request = PageRequest { head: &head, framing: head.framing, peer: None };
+            let answer = site.answer(&request).unwrap();
+            let mut reply = [0; 2048];
+            let written = answer.encode_head(answer.framing(head.framing), &mut reply).unwrap();
+            let head = String::from_utf8(reply[..written].to_vec()).unwrap();
+            let is_of_caching =
+                |line: &&str| ["ETag", "Cache-Control", "Vary"].iter().any(|name| line.starts_with(name));
+            let fields: Vec<String> = head.lines().filter(is_of_caching).map(str::to_owned).collect();
+            (head.lines().next().unwrap().to_owned(), fields)
+        };
+        let (line, fields) = fields_of("");
+        assert_eq!((line.as_str(), fields.len()), ("HTTP/1.1 200 OK", 3));
+        let tag = fields[0].trim_start_matches("ETag: ");
+        assert_eq!(
+            fields_of(&format!("If-None-Match: {tag}\r\n")),
+            ("HTTP/1.1 304 Not Modified".to_owned(), fields.clone())
+        );
+    }
+
+    #[test]
     fn this_machine_is_recognised_only_without_a_proxy_in_between() {
         let open = site("", &[]);
         let target = "/?view=operator";
@@ -457,6 +504,7 @@ mod tests {
             (None, request(target, ""), 403),
             (Some(LOCAL), request(target, "Via: 1.1 x\r\n"), 403),
             (Some(LOCAL), request(target, "x-forwarded-for: 1.2.3.4\r\n"), 403),
+            (Some(LOCAL), request(target, "cf-connecting-ip: 1.2.3.4\r\n"), 403),
             (Some(LOCAL), b"GET /?view=operator HTTP/1.0\r\nHost: localhost\r\n\r\n".to_vec(), 403),
             (Some(LOCAL), b"GET /?view=operator HTTP/1.1\r\nHost: a.example\r\n\r\n".to_vec(), 403),
             (Some(LOCAL), b"GET /?view=operator HTTP/1.1\r\n\r\n".to_vec(), 403),
@@ -468,6 +516,8 @@ mod tests {
         }
         let proxied = site("", &["127.0.0.0/8"]);
         assert_eq!(status(&proxied, Some(LOCAL), &request(target, "")), Some(403));
+        open.operators.proxies.store(Arc::new(of_proxies(&["127.0.0.0/8"])));
+        assert_eq!(status(&open, Some(LOCAL), &request(target, "")), Some(403), "after a reload");
     }
 
     #[test]

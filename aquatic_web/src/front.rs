@@ -12,7 +12,7 @@ use aquatic_runtime::Health;
 use crate::http_challenges::HttpChallenges;
 use crate::pages::{Body, PageRequest, Pages};
 use crate::session::Session;
-use crate::site::{AfterReply, Outcome, Site, Upgrade, UpgradeOutcome, WebRequest};
+use crate::site::{AfterReply, Denied, Outcome, Site, Upgrade, UpgradeOutcome, WebRequest};
 use crate::transport::{Runtime, Transport};
 
 /// Bytes received by one read: some twenty pipelined announces. With the longest request it is the most a
@@ -28,6 +28,9 @@ const LONGEST_PLAIN_REPLY: usize = 2048;
 
 /// For whoever asks for pages, or for what there is not, as often as nobody does by hand.
 const TOO_MANY_REQUESTS: &str = "too many requests from your address or network\n";
+
+/// For clients behind a proxy; others on the block list have no connection.
+const BLOCKED: &str = "this tracker does not serve clients of your network\n";
 
 /// Limits of a front.
 #[derive(Clone, Copy, Debug)]
@@ -177,9 +180,13 @@ impl<S: Site, U> Shared<S, U> {
             return Routed::Reply(written, AfterReply::of(request.framing));
         }
         if matches!(route, TrackerRoute::Other | TrackerRoute::Health)
-            && !admits(&mut self.site, &mut self.upgrade, request)
+            && let Err(denied) = admit(&mut self.site, &mut self.upgrade, request)
         {
-            let plain = PlainReply::text(Status::TooManyRequests, TOO_MANY_REQUESTS);
+            let (status, text) = match denied {
+                Denied::Blocked => (Status::Forbidden, BLOCKED),
+                Denied::RateLimit => (Status::TooManyRequests, TOO_MANY_REQUESTS),
+            };
+            let plain = PlainReply::text(status, text);
             let written = plain.encode(request.framing, reply).unwrap_or(0);
             return Routed::Reply(written, AfterReply::of(request.framing));
         }
@@ -251,16 +258,19 @@ impl<S: Site, U> Shared<S, U> {
     }
 }
 
-/// Charges what is neither an announce nor a scrape to its source. Returns whether it may be answered.
-fn admits<C, S: Site, U: Upgrade<C>>(
+/// Charges what is neither an announce nor a scrape to its source.
+///
+/// # Errors
+/// It may not be answered.
+fn admit<C, S: Site, U: Upgrade<C>>(
     site: &mut Option<S>,
     upgrade: &mut Option<U>,
     request: &WebRequest<'_>,
-) -> bool {
+) -> Result<(), Denied> {
     match (site, upgrade) {
-        (Some(site), _) => site.admits(request),
-        (None, Some(upgrade)) => upgrade.admits(request),
-        (None, None) => true,
+        (Some(site), _) => site.admit(request),
+        (None, Some(upgrade)) => upgrade.admit(request),
+        (None, None) => Ok(()),
     }
 }
 

@@ -28,6 +28,6 @@ pub use front::{Front, FrontSettings, reply_to_plain};
 pub use http_challenges::HttpChallenges;
 pub use pages::{Body, Events, PageReply, PageRequest, Pages};
 pub use site::{
-    AfterReply, NoUpgrade, Outcome, Site, Upgrade, UpgradeOutcome, Upgraded, Waiting, WebRequest,
+    AfterReply, Denied, NoUpgrade, Outcome, Site, Upgrade, UpgradeOutcome, Upgraded, Waiting, WebRequest,
 };
 pub use transport::{Runtime, Transport};

@@ -136,6 +136,8 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
                 Next::Continue => AfterReply::KeepAlive,
                 Next::Wait(waiting) => self.finish(waiting, measured).await?,
                 Next::Body(body, after) => {
+                    // Pages cost more than other replies, so they count like reads.
+                    self.reads += 1;
                     // In memory of its own, so that connections without pages do not have its size.
                     Box::pin(self.send_body(body)).await?;
                     after

@@ -59,6 +59,15 @@ pub trait Waiting {
     fn poll(&mut self, context: &Context<'_>) -> Poll<()>;
 }
 
+/// Why a source gets neither pages nor `/health`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// It is on the block list.
+    Blocked,
+    /// It asks for more than its rate limit allows.
+    RateLimit,
+}
+
 /// Answers requests. One value per core.
 pub trait Site: 'static {
     /// What the site keeps with each connection. It is kept between requests, so it should be small.
@@ -85,8 +94,10 @@ pub trait Site: 'static {
     fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize;
 
     /// Charges a request that is neither an announce nor a scrape, such as one for a page, to its source.
-    /// Returns whether it may be answered.
-    fn admits(&mut self, request: &WebRequest<'_>) -> bool;
+    ///
+    /// # Errors
+    /// It may not be answered, and has been counted.
+    fn admit(&mut self, request: &WebRequest<'_>) -> Result<(), Denied>;
 
     /// Counts a reply to `/health`.
     fn count_health(&self);
@@ -138,8 +149,10 @@ pub trait Upgrade<C>: 'static {
     fn refuse(&mut self, refused: Refused, reply: &mut [u8]) -> usize;
 
     /// Charges a request for a page or for `/health` to its source, where WebSocket is all that is served.
-    /// Returns whether it may be answered.
-    fn admits(&mut self, request: &WebRequest<'_>) -> bool;
+    ///
+    /// # Errors
+    /// It may not be answered, and has been counted.
+    fn admit(&mut self, request: &WebRequest<'_>) -> Result<(), Denied>;
 
     /// Counts a reply to `/health`, where WebSocket is all that is served.
     fn count_health(&self);
@@ -167,7 +180,7 @@ impl<C> Upgrade<C> for NoUpgrade {
         match *self {}
     }
 
-    fn admits(&mut self, _request: &WebRequest<'_>) -> bool {
+    fn admit(&mut self, _request: &WebRequest<'_>) -> Result<(), Denied> {
         match *self {}
     }
 

@@ -17,7 +17,7 @@ use aquatic_tracker::requests;
 use aquatic_tracker::{
     Admission, CoreBudget, Forward, SharedAccessList, Store, StoreDegradation, TopTorrents, expiry,
 };
-use aquatic_web::{Upgrade, UpgradeOutcome, Upgraded, WebRequest};
+use aquatic_web::{Denied, Upgrade, UpgradeOutcome, Upgraded, WebRequest};
 
 use crate::config::WsConfig;
 use crate::connections::End;
@@ -295,15 +295,22 @@ impl Upgrade<Connection> for WsTracker {
         refused.encode(reply).unwrap_or_default()
     }
 
-    fn admits(&mut self, request: &WebRequest<'_>) -> bool {
+    fn admit(&mut self, request: &WebRequest<'_>) -> Result<(), Denied> {
         let headers = request.head.headers.iter();
         let headers = headers.filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, value)));
-        let Client::Known(client) = self.forwarded.client(request.peer, headers) else { return true };
-        let is_admitted = self.state.tracker.borrow_mut().admits(client, self.state.core.time());
-        if !is_admitted {
-            self.count(NotUpgraded::RateLimit);
+        let client = match self.forwarded.client(request.peer, headers) {
+            Client::Known(client) => client,
+            Client::Blocked(_) => {
+                self.count(NotUpgraded::Blocked);
+                return Err(Denied::Blocked);
+            }
+            Client::Proxy(..) | Client::Refused(_) => return Ok(()),
+        };
+        if self.state.tracker.borrow_mut().admits(client, self.state.core.time()) {
+            return Ok(());
         }
-        is_admitted
+        self.count(NotUpgraded::RateLimit);
+        Err(Denied::RateLimit)
     }
 
     fn count_health(&self) {

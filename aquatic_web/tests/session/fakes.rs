@@ -20,8 +20,8 @@ use aquatic_net::tcp::Phase;
 use aquatic_runtime::Health;
 use aquatic_runtime::clock::Epoch;
 use aquatic_web::{
-    AfterReply, Body, Events, Front, FrontSettings, Outcome, PageReply, PageRequest, Pages, Runtime, Site,
-    Transport, Upgrade, UpgradeOutcome, Upgraded, Waiting, WebRequest,
+    AfterReply, Body, Denied, Events, Front, FrontSettings, Outcome, PageReply, PageRequest, Pages, Runtime,
+    Site, Transport, Upgrade, UpgradeOutcome, Upgraded, Waiting, WebRequest,
 };
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite};
 
@@ -220,7 +220,7 @@ pub(crate) struct Log {
     pub(crate) refusals: RefCell<Vec<Refusal>>,
     pub(crate) health: Cell<usize>,
     /// Whether the client has asked for too much.
-    pub(crate) is_limited: Cell<bool>,
+    pub(crate) denied: Cell<Option<Denied>>,
     pub(crate) bytes: Cell<(usize, usize)>,
     /// Only there where a test asks for it: metrics live as long as the process.
     pub(crate) durations: OnceCell<Durations>,
@@ -347,8 +347,8 @@ impl Site for Echo {
         PlainReply::text(Status::BadRequest, "refused").encode(refused.framing, reply).unwrap()
     }
 
-    fn admits(&mut self, _: &WebRequest<'_>) -> bool {
-        !self.0.is_limited.get()
+    fn admit(&mut self, _: &WebRequest<'_>) -> Result<(), Denied> {
+        self.0.denied.get().map_or(Ok(()), Err)
     }
 
     fn count_health(&self) {
@@ -393,8 +393,8 @@ impl Upgrade<Script> for Sockets {
         PlainReply::text(Status::BadRequest, "refused").encode(refused.framing, reply).unwrap()
     }
 
-    fn admits(&mut self, _: &WebRequest<'_>) -> bool {
-        !self.0.is_limited.get()
+    fn admit(&mut self, _: &WebRequest<'_>) -> Result<(), Denied> {
+        self.0.denied.get().map_or(Ok(()), Err)
     }
 
     fn count_health(&self) {

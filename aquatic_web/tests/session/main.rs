@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use aquatic_http_protocol::{Framing, HttpFault, Persistence, PlainReply, Refusal, Status};
 use aquatic_net::tcp::Phase;
+use aquatic_web::Denied;
 
 use fakes::{Closed, Durations, MAX_REQUEST_SIZE, Read, SWITCHING, Served, Sites, page, text_of};
 use properties::check_bytes;
@@ -296,19 +297,25 @@ fn health_is_answered_by_the_front_whoever_serves() {
 }
 
 #[test]
-fn whoever_asks_for_too_much_gets_neither_pages_nor_health() {
-    for sites in [Sites::Both, Sites::OnlySockets] {
+fn whoever_asks_for_too_much_or_is_blocked_gets_neither_pages_nor_health() {
+    let limited = "too many requests from your address or network\n";
+    let blocked = "this tracker does not serve clients of your network\n";
+    for (sites, denied, status, text) in [
+        (Sites::Both, Denied::RateLimit, Status::TooManyRequests, limited),
+        (Sites::OnlySockets, Denied::RateLimit, Status::TooManyRequests, limited),
+        (Sites::Both, Denied::Blocked, Status::Forbidden, blocked),
+        (Sites::OnlySockets, Denied::Blocked, Status::Forbidden, blocked),
+    ] {
         let requests = [get("/health"), get("/page"), get("/else")].concat();
         let mut served = Served::new(sites, [bytes(requests)]);
-        served.log.is_limited.set(true);
+        served.log.denied.set(Some(denied));
         assert!(!served.run());
-        let text = "too many requests from your address or network\n";
-        assert_eq!(served.sent(), plain(Status::TooManyRequests, text, Persistence::Default).repeat(3));
+        assert_eq!(served.sent(), plain(status, text, Persistence::Default).repeat(3));
         assert_eq!((served.log.health.get(), served.log.paths.borrow().len()), (0, 0));
     }
     // Sites charge announces and scrapes themselves.
     let mut served = Served::new(Sites::Both, [bytes(get("/announce"))]);
-    served.log.is_limited.set(true);
+    served.log.denied.set(Some(Denied::RateLimit));
     assert!(!served.run());
     assert_eq!(*served.log.paths.borrow(), ["/announce"]);
 }
