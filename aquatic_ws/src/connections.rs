@@ -197,6 +197,12 @@ impl Connection {
         self.is_paused = true;
     }
 
+    /// Returns the number of messages that the client has to receive, and of its requests that other cores
+    /// have not answered.
+    pub(crate) fn due_messages(&self) -> usize {
+        self.send_queue.messages() + self.pending_requests as usize
+    }
+
     /// Returns whether the connection may be read from.
     pub(crate) fn may_read(&self) -> bool {
         self.tokens > 0 && !self.is_paused && self.pending_requests < MAX_PENDING_REQUESTS

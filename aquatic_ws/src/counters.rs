@@ -45,11 +45,14 @@ labels! {
 }
 
 /// Reasons for which messages and requests are refused.
-const REFUSED: [Reason; 23] = [
+const REFUSED: [Reason; 26] = [
     Reason::Origin,
     Reason::Breaker,
     Reason::RateLimit,
     Reason::Blocked,
+    Reason::ClientMissing,
+    Reason::ClientMalformed,
+    Reason::ClientUnusable,
     Reason::NoUpgrade,
     Reason::Version,
     Reason::Malformed,
@@ -328,7 +331,15 @@ impl Counters {
             NotUpgraded::Blocked => self.refuse_other(None, Reason::Blocked),
             NotUpgraded::Version => self.refuse_other(None, Reason::Version),
             NotUpgraded::Malformed => self.refuse_other(None, Reason::Malformed),
-            NotUpgraded::NoClient(why) => self.no_client(why),
+            NotUpgraded::NoClient(why) => {
+                self.no_client(why);
+                let reason = match why {
+                    NoClient::Missing => Reason::ClientMissing,
+                    NoClient::Malformed => Reason::ClientMalformed,
+                    NoClient::Unusable => Reason::ClientUnusable,
+                };
+                self.refuse_other(None, reason);
+            }
             // Counted by the connection layer.
             NotUpgraded::TooManyConnections => {}
         }

@@ -42,6 +42,11 @@ impl SendQueue {
         self.bytes.len() - self.sent
     }
 
+    /// Returns the number of frames that are not sent completely.
+    pub(crate) fn messages(&self) -> usize {
+        self.lengths.len()
+    }
+
     /// Returns whether a frame of this length fits. An empty queue takes any frame, since messages have a
     /// limit of their own.
     pub(crate) fn fits(&self, length: usize, limits: SendQueueLimits) -> bool {

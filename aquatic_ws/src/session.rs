@@ -30,6 +30,10 @@ const READ: usize = 64 * 1024;
 /// are up to four times as long as their requests, so the queue of a client that receives is never full.
 const READ_SHARE: usize = 8;
 
+/// A length in bytes that no frame with a request falls below. At most half of the messages that a send queue
+/// may have are read at once.
+const SHORTEST_REQUEST: usize = 32;
+
 /// Maximum number of reads per poll, after which other tasks of the core run.
 const READS_PER_POLL: u32 = 4;
 
@@ -132,17 +136,21 @@ impl Session {
             }
             let most = {
                 let mut tracker = state.tracker.borrow_mut();
-                let most = tracker.connections.limits().send_queue.max_bytes / READ_SHARE;
+                let limits = tracker.connections.limits().send_queue;
+                let most = limits.max_bytes / READ_SHARE;
+                let most_messages = limits.max_messages / 2;
                 match tracker.connections.get(self.registration.id) {
                     Some(connection) => {
                         if let Some(end) = connection.end {
                             return Poll::Ready(end);
                         }
                         connection.set_waker(context.waker());
-                        if !connection.may_read() || connection.send_queue.len() >= most {
+                        let is_full =
+                            connection.send_queue.len() >= most || connection.due_messages() >= most_messages;
+                        if is_full || !connection.may_read() {
                             return Poll::Pending;
                         }
-                        most.min(READ)
+                        most.min(most_messages * SHORTEST_REQUEST).min(READ)
                     }
                     None => return Poll::Ready(End::Broken),
                 }

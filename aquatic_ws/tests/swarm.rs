@@ -344,7 +344,7 @@ impl World {
         let expected = self.model.announce(&announce, self.now);
         assert_eq!(announced.outcome, expected, "{announce:?}");
         assert_eq!(announced.counts, self.model.counts(info_hash));
-        if matches!(expected, Outcome::Left | Outcome::Contested(_)) {
+        if matches!(expected, Outcome::Left | Outcome::Contested(_) | Outcome::LimitReached(_)) {
             assert!(self.receivers.is_empty(), "there are no receivers");
             return;
         }

@@ -154,7 +154,7 @@ impl Swarms {
 
     /// Stores, updates or removes the announcing peer, and samples a receiver for each of its offers, as long
     /// as there are other peers: the first offer is for the first receiver, and so on. There are no receivers
-    /// if the peer leaves or its id is contested.
+    /// if the peer leaves, its id is contested, or it is not stored: answers could not be relayed to it.
     pub fn announce(
         &mut self,
         announce: &Announce,
@@ -172,7 +172,7 @@ impl Swarms {
             return Announced { counts: self.scrape(&announce.info_hash), outcome: Outcome::Left };
         }
         let (torrent, outcome, at) = self.store(announce, torrent, now);
-        if let Some(torrent) = torrent
+        if let (Some(torrent), Some(at)) = (torrent, at)
             && !matches!(outcome, Outcome::Contested(_))
             && !offers.is_empty()
         {
@@ -334,7 +334,7 @@ impl Swarms {
     fn sample_receivers(
         &mut self,
         torrent: usize,
-        at: Option<usize>,
+        at: usize,
         announce: &Announce,
         offers: &[OfferDigest],
         now: Seconds,
@@ -344,16 +344,13 @@ impl Swarms {
         self.sampled.clear();
         self.numbers.clear();
         let swarm = &self.torrents[torrent];
-        swarm.sample(rng, at, announce.seeder, offers.len(), &mut self.sampled);
+        swarm.sample(rng, Some(at), announce.seeder, offers.len(), &mut self.sampled);
         for (&sampled, &offer) in self.sampled.iter().zip(offers) {
             let Peer { id, connection, .. } = swarm.peer(sampled);
             self.numbers.push(offer_number(self.hasher, id, *connection, offer));
             receivers.push(*connection);
         }
-        // Answers to a peer that is not stored cannot be relayed.
-        if let Some(at) = at {
-            self.offers.insert(&mut self.torrents[torrent].peer_mut(at).offers, &self.numbers, now);
-        }
+        self.offers.insert(&mut self.torrents[torrent].peer_mut(at).offers, &self.numbers, now);
     }
 
     /// Returns the peer that the last announce has sampled for one of its offers.

@@ -53,9 +53,6 @@ fn admit(
     let (mut network, mut may_be_added) = (Network::UNKNOWN, tracker.stores_new_peers());
     if let Some(connection) = tracker.connections.get(from) {
         network = connection.network;
-        if stopped {
-            connection.memberships.leave(&peer);
-        }
     }
     if !stopped {
         let joined = tracker.connections.join(from, peer, context.now, may_be_added);
@@ -85,6 +82,7 @@ fn route(
     match tracker.router.owner(&info_hash) {
         Owner::Here => {
             let announced = apply(tracker, announce, &digests, context);
+            note_left(tracker, announce);
             reply(tracker, connection, info_hash, &announced, context.rng);
             relay_offers(tracker, announce, offers.iter());
         }
@@ -93,10 +91,22 @@ fn route(
             let forwarded = ForwardedAnnounce { announce: *announce, digests: digests.clone(), offers };
             if tracker.forward_request(connection, owner, Forwarded::Announce(Box::new(forwarded))).is_err() {
                 tracker.refuse(connection, Action::Announce, Some(info_hash), Refusal::Overflow);
+            } else {
+                note_left(tracker, announce);
             }
         }
     }
     tracker.digests = digests;
+}
+
+/// Ends the membership of a peer that has stopped, once its owner knows or will hear of it. Before, the end
+/// of the connection is what removes the peer.
+fn note_left(tracker: &mut Tracker<impl Forward<ForwardedBatch>>, announce: &swarm::Announce) {
+    if announce.stopped
+        && let Some(connection) = tracker.connections.get(announce.connection)
+    {
+        connection.memberships.leave(&(announce.info_hash, announce.peer_id));
+    }
 }
 
 /// Serves an announce that another core forwarded to this one, the owner of the torrent.
