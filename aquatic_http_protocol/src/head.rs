@@ -41,7 +41,7 @@ pub struct Head<'a> {
     /// Framing of the response: whether the connection persists, and whether the body is sent.
     pub framing: Framing,
     /// Protocols to which the client wants to upgrade the connection: the `Upgrade` field if `Connection`
-    /// lists it. HTTP/1.0 knows no upgrade.
+    /// lists it, of several ones the last that lists WebSocket, or the first. HTTP/1.0 knows no upgrade.
     pub upgrade: Option<&'a [u8]>,
     /// Length of the head in the buffer in bytes, empty lines in front of it included. The next request
     /// starts there.
@@ -266,7 +266,12 @@ impl<'a> Fields<'a> {
     fn note(&mut self, name: &[u8], value: &'a [u8]) {
         // Lengths first: most names are none of these.
         match name.len() {
-            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = Some(value),
+            // Of several fields, which are one list, the one that matters counts.
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+                if self.upgrade.is_none() || lists(value, b"websocket") {
+                    self.upgrade = Some(value);
+                }
+            }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 self.close |= lists(value, b"close");
                 self.keep_alive |= lists(value, b"keep-alive");

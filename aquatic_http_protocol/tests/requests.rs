@@ -640,6 +640,9 @@ fn upgrade_to_websocket() {
     };
     assert!(upgrade("GET / HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"));
     assert!(upgrade("GET / HTTP/1.1\r\nupgrade: h2c, websocket\r\nconnection: upgrade\r\n\r\n"));
+    for fields in ["upgrade: foo\r\nupgrade: websocket", "upgrade: websocket\r\nupgrade: foo"] {
+        assert!(upgrade(&format!("GET / HTTP/1.1\r\nconnection: upgrade\r\n{fields}\r\n\r\n")), "{fields}");
+    }
     assert!(!upgrade("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"));
     assert!(!upgrade("GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"));
     assert!(!upgrade("HEAD / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"));
