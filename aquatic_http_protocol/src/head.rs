@@ -268,9 +268,8 @@ impl<'a> Fields<'a> {
         match name.len() {
             // Of several fields, which are one list, the one that matters counts.
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                if self.upgrade.is_none() || lists(value, b"websocket") {
-                    self.upgrade = Some(value);
-                }
+                let is_meant = self.upgrade.is_none() || lists(value, b"websocket");
+                self.upgrade = if is_meant { Some(value) } else { self.upgrade };
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 self.close |= lists(value, b"close");
