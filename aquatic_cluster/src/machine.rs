@@ -50,6 +50,10 @@ pub const TICK: Millis = 100;
 /// Period of hellos, in milliseconds.
 pub const HELLO_PERIOD: Millis = 2_000;
 
+/// Time from a node's request for WebTorrent peers to their publication, in milliseconds: others that have
+/// missed the same ask as well.
+pub const AGAIN_AFTER: Millis = 1_000;
+
 /// Time after which a command is not obeyed any more, in milliseconds: it may be a copy.
 pub const MAX_CONTROL_AGE: Millis = 60_000;
 
@@ -312,8 +316,9 @@ pub struct Cluster {
     disconnected_at: Millis,
     status: Status,
     hello_due: Millis,
-    /// Whether another node has missed WebTorrent peers of this one, and when all may be published again.
-    again_wanted: bool,
+    /// Since when another node wants WebTorrent peers of this one again that it has missed, and when all may
+    /// be published again.
+    again_wanted: Option<Millis>,
     again_due: Millis,
     /// Seconds of which another node has missed who left, and when that may be told again.
     departed_wanted: Option<u32>,
@@ -346,7 +351,7 @@ impl Cluster {
             disconnected_at: now,
             status: Status::default(),
             hello_due: now,
-            again_wanted: false,
+            again_wanted: None,
             again_due: now,
             departed_wanted: None,
             departed_due: now,
@@ -385,8 +390,8 @@ impl Cluster {
         self.ticked = now;
         self.check_nodes(now);
         if self.connected {
-            if self.again_wanted && now >= self.again_due {
-                self.again_wanted = false;
+            let waits = |since: &mut Millis| now >= since.saturating_add(AGAIN_AFTER);
+            if now >= self.again_due && self.again_wanted.take_if(waits).is_some() {
                 self.again_due = now.saturating_add(5 * HELLO_PERIOD);
                 self.actions.push_back(Action::PublishAgain);
             }
@@ -471,6 +476,10 @@ impl Cluster {
 
     /// Sends a command to all nodes. Returns whether it is on its way.
     pub fn send_control(&mut self, command: &[u8]) -> bool {
+        // Others obey nodes that they know.
+        if self.connected && self.hello_due <= self.ticked {
+            self.send_hello(self.ticked, false);
+        }
         let clock = self.ticked.saturating_sub(self.began);
         let body = [&clock.to_le_bytes(), command].concat();
         self.send_other(Subject::Control, Kind::Control, None, &body)
@@ -615,9 +624,13 @@ impl Cluster {
             if lost == 0 {
                 continue;
             }
+            self.counts.lost = self.counts.lost.saturating_add(lost);
+            // One outage shows in many streams, and bit by bit.
+            if node.heal.wants(kind) {
+                continue;
+            }
             node.gaps += 1;
             self.counts.gaps += 1;
-            self.counts.lost = self.counts.lost.saturating_add(lost);
             node.heal.want(kind);
             self.actions.push_back(Action::Notice(Notice::Gap {
                 node: node.number,

@@ -182,6 +182,11 @@ impl Node {
         self.heal.want(StreamKind::Changes);
     }
 
+    /// Until when all that the run before it had published is known.
+    pub(crate) fn known_before(&self) -> Option<Millis> {
+        self.known_before
+    }
+
     /// Whether it can hand out peers.
     pub(crate) fn holds_peers(&self) -> bool {
         self.hello.holds != Holds::Nothing

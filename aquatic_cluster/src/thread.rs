@@ -22,8 +22,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::access::Access;
 use crate::cores::{
-    Channel, CoreCluster, Dropped, FromCore, HandOut, MAX_MESSAGES, MAX_QUEUED, NodeEvent, Piece, Splitter,
-    ToCore, Waiting,
+    Channel, CoreCluster, Dropped, FromCore, HandOut, MAX_MESSAGES, MAX_QUEUED, MAX_WAITING, NodeEvent,
+    Piece, Splitter, ToCore, Waiting,
 };
 use crate::figures::Figures;
 use crate::hello::{Holds, NodeName, StreamId, StreamKind};
@@ -36,10 +36,6 @@ use crate::wire::{Kind, Run};
 mod actions;
 mod notices;
 mod parts;
-
-/// Bytes of changes and torrents that may wait for one core. Beyond it, nothing more is read until it has
-/// caught up.
-const MAX_WAITING: usize = 8 << 20;
 
 /// Pieces that wait to be sent, of all cores together.
 const MAX_PIECES: usize = 2;
@@ -127,8 +123,10 @@ pub fn prepare(
     let (requests, requested) = mpsc::unbounded_channel();
     let dropped: Vec<Arc<Dropped>> = receivers.iter().map(|_| Arc::default()).collect();
     let interval = Duration::from_millis(config.publish_interval.into());
+    let is_connected = Arc::<AtomicBool>::default();
     let ends = (0..).zip(receivers).zip(&dropped).map(|((core, receiver), dropped)| {
-        CoreCluster::new(core, receiver, (sender.clone(), Arc::clone(dropped)), interval)
+        let link = (sender.clone(), Arc::clone(dropped));
+        CoreCluster::new(core, receiver, link, Arc::clone(&is_connected), interval)
     });
     let cores: Vec<CoreCluster> = ends.collect();
     let report = ClusterReport::new(&config.name, &node);
@@ -152,6 +150,7 @@ pub fn prepare(
         from_cores,
         requested,
         dropped,
+        is_connected: Arc::clone(&is_connected),
         steering: *steering,
         hasher,
         hooks,
@@ -181,6 +180,7 @@ struct Start {
     from_cores: mpsc::Receiver<(u16, FromCore)>,
     requested: mpsc::UnboundedReceiver<Request>,
     dropped: Vec<Arc<Dropped>>,
+    is_connected: Arc<AtomicBool>,
     steering: Steering,
     hasher: PartHasher,
     hooks: Hooks,
@@ -231,6 +231,7 @@ impl Start {
             waiting: self.mailboxes.iter().map(|_| Arc::default()).collect(),
             mailboxes: self.mailboxes,
             dropped: self.dropped,
+            is_connected: self.is_connected,
             sequences: [vec![0; cores], vec![0; cores]],
             steering: self.steering,
             hasher: self.hasher,
@@ -282,6 +283,8 @@ struct ClusterThread {
     /// Bytes that wait for each core.
     waiting: Vec<Arc<AtomicUsize>>,
     dropped: Vec<Arc<Dropped>>,
+    /// Whether the cores' messages leave this machine.
+    is_connected: Arc<AtomicBool>,
     /// Sequence number of the next batch of each core, by kind of stream.
     sequences: [Vec<u64>; 2],
     steering: Steering,
@@ -362,8 +365,14 @@ impl ClusterThread {
         let now = self.now();
         match happened {
             Happened::Event(event) => match nats.note(&event, self.epoch.elapsed()) {
-                Some(Change::Connected) => self.machine.connected(now),
-                Some(Change::Disconnected) => self.machine.disconnected(now),
+                Some(Change::Connected) => {
+                    self.is_connected.store(true, Ordering::Relaxed);
+                    self.machine.connected(now);
+                }
+                Some(Change::Disconnected) => {
+                    self.is_connected.store(false, Ordering::Relaxed);
+                    self.machine.disconnected(now);
+                }
                 None => {}
             },
             // "aquatic doctor" tries whether messages can be sent.

@@ -38,6 +38,17 @@ pub enum ChangeKind {
     },
     /// It stopped.
     Left,
+    /// It stopped, and the node that heard that knew it from another one: it stopped after the announce that
+    /// this one had told of.
+    LeftAfter,
+}
+
+impl ChangeKind {
+    /// Whether the peer is in the swarm.
+    #[must_use]
+    pub fn is_present(self) -> bool {
+        matches!(self, Self::Present { .. })
+    }
 }
 
 /// Whether the completion of a peer has been counted.
@@ -144,9 +155,15 @@ impl<K: PeerFormat> Store<K> {
         (outcome.stored, Previous::default())
     }
 
-    /// Removes a peer that stopped at another node, unless it has announced since. Also returns what was
-    /// known of it.
-    pub(crate) fn remove_remote(&mut self, key: TorrentKey, peer: K::Peer, now: Tick) -> (Applied, Previous) {
+    /// Removes a peer that stopped at another node, unless it has announced since. Of a stop and an announce
+    /// to this node in the same tick the announce is taken for the later one, unless the other node knew it.
+    /// Also returns what was known of the peer.
+    pub(crate) fn remove_remote(
+        &mut self,
+        key: TorrentKey,
+        (peer, knew_announce): (K::Peer, bool),
+        now: Tick,
+    ) -> (Applied, Previous) {
         let find = |slot: Slot| {
             let at = self.locate(self.content(slot), peer).0?;
             Some((slot, at, self.stamp_at(slot, at)?))
@@ -155,10 +172,11 @@ impl<K: PeerFormat> Store<K> {
             return (Applied::Absent, Previous::default());
         };
         let (age, known_age) = (K::stamp(peer).age(now), known.age(now));
-        let applied = if known_age <= age && !known.is_remote() {
-            Applied::Reasserted
-        } else if known_age < age {
+        let has_announced_since = known_age < age || known_age == age && !known.is_remote() && !knew_announce;
+        let applied = if has_announced_since && known.is_remote() {
             Applied::Older
+        } else if has_announced_since {
+            Applied::Reasserted
         } else {
             self.remember_completion(slot, at);
             self.remove_at(slot, at);

@@ -490,9 +490,9 @@ fn apply_change<K: PeerFormat>(
             let result = store.put_remote(key, (peer(stamp), completes), tick, capacity, rng);
             (Applied::of_present(seeder, result), result.1)
         }
-        ChangeKind::Left => {
+        ChangeKind::Left | ChangeKind::LeftAfter => {
             let stamp = restoring::stamp_of_age(age, false, now);
-            store.remove_remote(key, peer(stamp), tick)
+            store.remove_remote(key, (peer(stamp), change.kind == ChangeKind::LeftAfter), tick)
         }
     }
 }

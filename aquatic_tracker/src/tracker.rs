@@ -5,8 +5,8 @@ use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
 use aquatic_swarm::{
-    Announce, Announced, Applied, Change, ChangeKind, CountedTorrent, FamilySet, MAX_PEER_AGE, Origin,
-    PartSet, PeerBuffers, Previous, RankCursor, SaveFilter, SavePass, SaveStep, SaveSwarms, SavedPeer, Shard,
+    Announce, Announced, Applied, Change, CountedTorrent, FamilySet, MAX_PEER_AGE, Origin, PartSet,
+    PeerBuffers, Previous, RankCursor, SaveFilter, SavePass, SaveStep, SaveSwarms, SavedPeer, Shard,
     ShardLimits, Stored, SwarmCounts, TICK, TopTorrents,
 };
 use rand::rngs::SmallRng;
@@ -415,12 +415,12 @@ impl Tracker {
         let mut brought_back = Vec::new();
         let is_here = |change: &Change, age: u32| {
             let Some(known) = self.shard.age((&change.info_hash, change.address), now) else { return false };
-            // Times of peers are rounded.
-            let has_announced_since = known + TICK <= age;
-            if !has_announced_since {
+            // Times of peers are rounded: one that may have announced since is taken for living.
+            let is_brought_back = known >= age.saturating_add(TICK);
+            if is_brought_back {
                 brought_back.push((*change, age));
             }
-            has_announced_since
+            !is_brought_back
         };
         let told = publishing.departed().next(cursor, (now, budget), is_here);
         for (change, age) in brought_back {
@@ -437,7 +437,7 @@ impl Tracker {
     /// Applies what another node has heard `age` seconds ago of a torrent that this core owns, and what it
     /// has heard is not told again.
     pub fn apply_change(&mut self, change: &Change, age: u32, now: Seconds) -> Applied {
-        let is_present = matches!(change.kind, ChangeKind::Present { .. });
+        let is_present = change.kind.is_present();
         if is_present && !self.holds(&change.info_hash) {
             return Applied::NotHeld;
         }

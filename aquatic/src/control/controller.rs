@@ -117,9 +117,9 @@ impl Controller {
         Self { parts, cores, started, ranking: Arc::default() }
     }
 
-    /// What sends commands to other nodes; `None` without a cluster.
-    pub(super) fn commands(&self) -> Option<&Commands> {
-        self.parts.cluster.as_ref().map(|(_, commands)| commands)
+    /// The state of the cluster, and what sends commands to other nodes; `None` without a cluster.
+    pub(super) fn cluster(&self) -> Option<&(ClusterReport, Commands)> {
+        self.parts.cluster.as_ref()
     }
 
     /// Time since the tracker's epoch.

@@ -39,10 +39,15 @@ impl Controller {
         if !is_spreadable(&request) {
             return Err(Failure::new(ErrorCode::BadArgument, NOT_SPREADABLE));
         }
-        let Some(commands) = self.commands() else {
+        let Some((report, commands)) = self.cluster() else {
             let text = "this tracker is no node of a cluster; set cluster.servers and restart";
             return Err(Failure::new(ErrorCode::Unavailable, text));
         };
+        if !report.get().connected {
+            let text = "there is no connection to NATS, so no other node would hear of it and nothing has been done; \
+                        without --cluster the command is carried out here alone";
+            return Err(Failure::new(ErrorCode::Unavailable, text));
+        }
         // What has been read from JSON can be written as JSON.
         let line = serde_json::to_vec(&request).unwrap_or_default();
         let answer = self.execute(request);

@@ -29,7 +29,9 @@ pub(super) async fn run(core: &Rc<Core>, tracker: &LocalTracker, link: &ClusterL
     loop {
         let is_idle = core.time().saturating_sub(sent) >= IDLE_AFTER;
         core.sleep(if is_idle { IDLE_BATCH } else { BATCH }).await;
-        tracker.send_late(LATE);
+        if link.is_connected() {
+            tracker.send_late(LATE);
+        }
         while let Some((to, body)) = tracker.take_message() {
             sent = core.time();
             // Numbers of nodes come from the thread, and what is dropped is counted: the request runs into

@@ -30,8 +30,16 @@ pub use handing::Piece;
 /// Longest time spent at a stretch, as in expiry. Afterwards the other tasks of the core run.
 const STEP: Duration = Duration::from_micros(200);
 
+/// Bytes of changes, torrents and messages that may wait for one core. Beyond it, nothing more is read until it
+/// has caught up.
+pub(crate) const MAX_WAITING: usize = 8 << 20;
+
 /// Messages from the thread that a core has not received yet.
 pub(crate) const MAX_MESSAGES: usize = 4096;
+
+/// What a message that waits for a core counts besides its content, in bytes: so those that fill the mailbox
+/// count as much as may wait, and there is room for others.
+const MESSAGE_COST: usize = MAX_WAITING / (MAX_MESSAGES / 2);
 
 /// Messages of one core that the thread has not received yet: 16 MB of full batches.
 pub(crate) const MAX_QUEUED: usize = 256;
@@ -149,7 +157,7 @@ pub struct MessageBody {
 
 impl MessageBody {
     pub(crate) fn new(content: Vec<u8>, waiting: &Arc<AtomicUsize>) -> Self {
-        waiting.fetch_add(content.len(), Ordering::Release);
+        waiting.fetch_add(content.len() + MESSAGE_COST, Ordering::Release);
         Self { content, waiting: Arc::clone(waiting) }
     }
 }
@@ -162,7 +170,7 @@ impl Clone for MessageBody {
 
 impl Drop for MessageBody {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(self.content.len(), Ordering::Release);
+        self.waiting.fetch_sub(self.content.len() + MESSAGE_COST, Ordering::Release);
     }
 }
 
@@ -202,9 +210,22 @@ impl Drop for ChunkLoaded {
     }
 }
 
+impl Waiting {
+    /// Counts it as waiting.
+    pub(crate) fn new(
+        (family, taken, content): (Family, i64, Vec<u8>),
+        waiting: &Arc<AtomicUsize>,
+        loading: Option<&Arc<ChunkLoaded>>,
+    ) -> Self {
+        waiting.fetch_add(content.len() + MESSAGE_COST, Ordering::Release);
+        let (waiting, loading) = (Arc::clone(waiting), loading.map(Arc::clone));
+        Self { family, taken, content, waiting, loading }
+    }
+}
+
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(self.content.len(), Ordering::Release);
+        self.waiting.fetch_sub(self.content.len() + MESSAGE_COST, Ordering::Release);
     }
 }
 
@@ -231,6 +252,8 @@ pub struct ClusterLink {
     sender: mpsc::Sender<(u16, FromCore)>,
     /// Batches of each kind of stream that were dropped because the thread does not follow.
     dropped: Arc<Dropped>,
+    /// Whether messages leave this machine now.
+    is_connected: Arc<AtomicBool>,
 }
 
 /// Batches of a core that were dropped on their way to the thread, by kind of stream.
@@ -242,6 +265,11 @@ pub(crate) struct Dropped {
 }
 
 impl ClusterLink {
+    /// Whether there is a connection to NATS. Without one, what is sent is dropped.
+    fn is_connected(&self) -> bool {
+        self.is_connected.load(Ordering::Relaxed)
+    }
+
     /// Has other nodes see a gap: changes were dropped before they could be handed to the thread.
     fn lose_changes(&self) {
         self.dropped.changes.fetch_add(1, Ordering::Relaxed);
@@ -277,9 +305,10 @@ impl CoreCluster {
         core: u16,
         receiver: MailboxReceiver<ToCore>,
         (sender, dropped): (mpsc::Sender<(u16, FromCore)>, Arc<Dropped>),
+        is_connected: Arc<AtomicBool>,
         interval: Duration,
     ) -> Self {
-        Self { receiver, link: ClusterLink { core, sender, dropped }, interval }
+        Self { receiver, link: ClusterLink { core, sender, dropped, is_connected }, interval }
     }
 
     /// The core's way to the thread, for what else is sent to other nodes.

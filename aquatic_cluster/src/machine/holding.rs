@@ -27,6 +27,13 @@ pub const ESTABLISHED_AFTER: Millis = 60_000;
 /// new holders pull them meanwhile. Not while it hands torrents out.
 pub const DROP_AFTER: Millis = 60_000;
 
+/// Time for which a node looks for others that have held its parts if there are none, in milliseconds: one
+/// that has been started with another mode comes back within that.
+const RESTART: Millis = 30_000;
+
+/// Period of looking for them, in milliseconds.
+const RETRY: Millis = 1_000;
+
 /// Node that holds a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
@@ -73,6 +80,8 @@ pub(super) struct Holding {
     /// Parts whose torrents have not been pulled.
     wanted: Bitmap,
     not_before: Millis,
+    /// Until when somebody may come who has held parts that nobody holds: a node that has been started anew.
+    wanted_until: Millis,
     /// Parts that this node may have torrents of although it does not hold them, and when they are dropped.
     dropping: Option<(Millis, Bitmap)>,
 }
@@ -92,6 +101,7 @@ impl Holding {
             own: Bitmap::default(),
             wanted: Bitmap::default(),
             not_before: 0,
+            wanted_until: 0,
             // What it had before it was started.
             dropping: Some((now.saturating_add(MEMBER_AFTER + DROP_AFTER), Bitmap::ALL)),
         })
@@ -240,7 +250,10 @@ impl Cluster {
         let (gained, lost) = (own.without(&holding.own), holding.own.without(&own));
         let is_alone = !self.nodes.live().any(Node::holds_peers);
         let wanted = holding.wanted.with(&gained).without(&lost);
-        holding.wanted = if is_alone { Bitmap::default() } else { wanted };
+        let has_begun = holding.members.is_empty();
+        // Without NATS, what others have is learned by the pulls that follow it.
+        holding.wanted = if is_alone && (has_begun || !self.connected) { Bitmap::default() } else { wanted };
+        holding.wanted_until = if has_begun { now } else { now.saturating_add(RESTART) };
         if !lost.is_empty() {
             let (until, parts) = holding.dropping.unwrap_or_default();
             let until = until.max(now.saturating_add(DROP_AFTER));
@@ -337,7 +350,9 @@ impl Cluster {
                 }
             }
         }
-        if by_donor.is_empty() {
+        if by_donor.is_empty() && now < holding.wanted_until {
+            holding.not_before = now.saturating_add(RETRY);
+        } else if by_donor.is_empty() {
             // Nobody has held them.
             holding.wanted = Bitmap::default();
         }

@@ -6,6 +6,7 @@ use super::{Action, Cluster, MAX_PULLS, Notice, outcome_index, seconds};
 use crate::Millis;
 use crate::donor::Asked;
 use crate::hello::{Holds, NodeName, StreamKind};
+use crate::parts::Bitmap;
 use crate::pull::{PullMessage, Totals, What};
 use crate::puller::{Outcome, Puller};
 use crate::wire::{MAX_CHUNK, Run, ShortRun};
@@ -90,7 +91,13 @@ impl Cluster {
             let max_age = node
                 .known_until
                 .map_or(u32::MAX, |then| seconds(now.saturating_sub(then)).saturating_add(MARGIN));
-            starts.push(((node.number, node.run), What::Own { max_age }));
+            // A node of parts does not know who has heard the peers that it holds for others.
+            let is_divided = matches!(node.hello.holds, Holds::Parts(_));
+            let what = match self.settings.holds {
+                Holds::Everything if is_divided && node.known_until.is_none() => What::Parts(Bitmap::ALL.0),
+                Holds::Everything | Holds::Parts(_) | Holds::Nothing => What::Own { max_age },
+            };
+            starts.push(((node.number, node.run), what));
         }
         for (run, name) in again {
             self.send_pull(run, name, &PullMessage::Again { kind: StreamKind::WebTorrent });
@@ -192,6 +199,7 @@ impl Cluster {
         match pull.what {
             What::All => self.end_joining(now, &pull, outcome),
             What::Own { .. } => self.end_healing(now, &pull, outcome),
+            What::Parts(_) if self.holding.is_none() => self.end_healing(now, &pull, outcome),
             What::Parts(_) => self.end_moving(now, &pull, outcome),
         }
     }

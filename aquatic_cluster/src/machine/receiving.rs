@@ -1,9 +1,9 @@
 //! What a node does with messages.
 
-use super::{Action, Cluster, MAX_CONTROL_AGE, Notice, seconds};
+use super::{Action, Cluster, MARGIN, MAX_CONTROL_AGE, Notice, seconds};
 use crate::Millis;
 use crate::hello::{Hello, Holds, MAX_CORES, StreamId, StreamKind};
-use crate::nodes::Greeted;
+use crate::nodes::{Greeted, Node};
 use crate::pull::PullMessage;
 use crate::seal::NotOpened;
 use crate::streams::Arrival;
@@ -190,6 +190,12 @@ impl Cluster {
         let leaving = hello.leaving;
         let streams = hello.streams.clone();
         let same_name = hello.name == self.settings.name;
+        let known = self.nodes.by_run(run).map(|node| node.hello.restored);
+        if leaving && known.is_none() && !self.nodes.has_ended(run) {
+            // As when a process has taken over from the one that says goodbye.
+            return Ok(());
+        }
+        let is_restored = hello.restored && known != Some(true);
         match self.nodes.greet(run, header.sequence, hello, now, self.status.calendar) {
             Greeted::Joined(replaced) => {
                 for gone in replaced {
@@ -216,6 +222,12 @@ impl Cluster {
             Greeted::Ended | Greeted::Replaced => return Err(Refusal::EndedRun),
             Greeted::Clock => return Err(Refusal::Clock),
             Greeted::Full => return Err(Refusal::TooManyNodes),
+        }
+        if is_restored {
+            // It knows peers that have left while it was away.
+            let missed = self.find(run).and_then(Node::known_before).map(|then| now.saturating_sub(then));
+            let max_age = missed.map_or(u32::MAX, |missed| seconds(missed).saturating_add(MARGIN));
+            self.departed_wanted = self.departed_wanted.max(Some(max_age));
         }
         if leaving {
             self.bid_farewell(run);
@@ -292,7 +304,7 @@ impl Cluster {
             | PullMessage::Next { .. }
             | PullMessage::Keep { .. }
             | PullMessage::Done { .. } => self.receive_request(now, header.run, &message),
-            PullMessage::Again { .. } => self.again_wanted = true,
+            PullMessage::Again { .. } => self.again_wanted = self.again_wanted.or(Some(now)),
             PullMessage::Begun { .. }
             | PullMessage::Busy { .. }
             | PullMessage::Chunk(_)

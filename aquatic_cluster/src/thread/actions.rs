@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use aquatic_common::Family;
 use aquatic_tracker::replication::PartSet;
 
-use super::{ClusterThread, MAX_WAITING, NodeEvent, ToCore, Waiting};
-use crate::cores::{Channel, ChunkLoaded, MessageBody, Splitter, WEBTORRENT_RECORD};
+use super::{ClusterThread, NodeEvent, ToCore, Waiting};
+use crate::cores::{Channel, ChunkLoaded, MAX_WAITING, MessageBody, Splitter, WEBTORRENT_RECORD};
 use crate::dividing::Among;
 use crate::machine::{Action, Subject};
 use crate::nats::Nats;
@@ -90,10 +90,7 @@ impl ClusterThread {
         if content.is_empty() {
             return;
         }
-        waiting.fetch_add(content.len(), Ordering::Release);
-        let waiting = Arc::clone(waiting);
-        let loading = loading.map(Arc::clone);
-        if mailbox.try_send(message(Waiting { family, taken, content, waiting, loading })).is_err() {
+        if mailbox.try_send(message(Waiting::new((family, taken, content), waiting, loading))).is_err() {
             self.figures.dropped_mailbox();
         }
     }

@@ -88,13 +88,13 @@ impl ClusterThread {
         self.figures.gap(name);
         match kind {
             StreamKind::Changes => log::warn!(
-                "cluster: {batches} batch(es) of node {} are missing; its peers are asked for",
+                "cluster: batches of node {} are missing ({batches} so far); its peers are asked for",
                 name.as_str()
             ),
             StreamKind::WebTorrent => {
                 log::warn!(
-                    "cluster: {batches} batch(es) of WebTorrent peers of node {} are missing; it is asked to publish them \
-                     again",
+                    "cluster: batches of WebTorrent peers of node {} are missing ({batches} so far); it is asked to \
+                     publish them again",
                     name.as_str()
                 );
                 self.tell_all(&NodeEvent::Missed(node));

@@ -440,6 +440,8 @@ fn peers_of_a_saved_state_are_pulled_from_when_the_run_before_is_known() {
     assert!((60 + 32..60 + 45).contains(max_age), "of {max_age} s");
     bus.run(120_000);
     assert_eq!(bus.passes.len(), 1, "they are pulled once");
+    let told = bus.departed.iter().find(|(run, _)| *run == 2).map(|(_, max_age)| *max_age);
+    assert!(told.is_some_and(|told| (60 + 32..60 + 45).contains(&told)), "it is told who has left: {told:?}");
     // Of a node that was not known before all are.
     bus.restored.insert(4);
     bus.start(4, "c");
@@ -447,6 +449,40 @@ fn peers_of_a_saved_state_are_pulled_from_when_the_run_before_is_known() {
     bus.passes.retain(|(_, what)| *what != What::All);
     let all = (4, What::Own { max_age: u32::MAX });
     assert_eq!(bus.passes[1..], [all, all], "by both others");
+}
+
+#[test]
+fn the_goodbye_of_a_run_that_was_not_known_is_nothing_new() {
+    let mut bus = Bus::pair();
+    let mut successor = node(3, "a", bus.now);
+    successor.connected(bus.now);
+    bus.nodes.insert(3, successor);
+    let now = bus.now;
+    bus.of(1).leave(now);
+    bus.settle();
+    bus.nodes.remove(&1);
+    bus.run(20_000);
+    assert!(bus.has_noticed(2, |notice| matches!(notice, Notice::NodeGone { left: true, .. })));
+    assert!(!bus.has_noticed(3, |notice| *notice == Notice::NameTaken), "its own predecessor");
+    assert_eq!(bus.of(3).nodes().iter().count(), 1);
+}
+
+#[test]
+fn one_outage_is_told_of_once() {
+    let mut bus = Bus::pair();
+    bus.lossy = true;
+    for _ in 0..200 {
+        bus.publish(1, 1);
+    }
+    bus.lossy = false;
+    for _ in 0..100 {
+        bus.publish(1, 1);
+        bus.run(100);
+    }
+    bus.run(20_000);
+    let gaps = bus.notices[&2].iter().filter(|notice| matches!(notice, Notice::Gap { .. })).count();
+    assert!((1..=2).contains(&gaps), "{gaps}");
+    assert_eq!((bus.of(2).counts().gaps, bus.of(2).counts().lost), (gaps as u64, 200));
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub const CLUSTER_BYTES: Metric =
 pub const CLUSTER_GAPS: Metric = metric(
     "aquatic_cluster_gaps",
     Kind::Counter,
-    "Gaps seen in what a node publishes; what is missing is asked for",
+    "Gaps seen in what a node publishes, several together as one; what is missing is asked for",
 )
 .labelled(&["node"]);
 /// Requests for the peers of a node, by node and outcome.

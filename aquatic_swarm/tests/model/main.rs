@@ -166,7 +166,8 @@ impl Sequence {
         };
         let left = self.rng.random_range(0..100) < phase.stopped_percent;
         let present = ChangeKind::Present { seeder, completion };
-        let kind = if left { ChangeKind::Left } else { present };
+        let stop = if seeder { ChangeKind::LeftAfter } else { ChangeKind::Left };
+        let kind = if left { stop } else { present };
         let change = Change { info_hash: self.info_hash(), address: self.address(), kind, age: 0 };
         self.harness.apply_change(&change, [0, 0, 1, 2, 5][self.rng.random_range(0..5)] * TICK);
     }

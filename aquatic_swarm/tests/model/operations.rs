@@ -162,7 +162,8 @@ impl Sequence {
         };
         let left = announce.event == AnnounceEvent::Stopped;
         let present = ChangeKind::Present { seeder, completion };
-        let kind = if left { ChangeKind::Left } else { present };
+        let stop = if seeder { ChangeKind::LeftAfter } else { ChangeKind::Left };
+        let kind = if left { stop } else { present };
         let family = Family::of(announce.address.ip());
         let change = Change { info_hash: announce.info_hash, address: announce.address, kind, age: 0 };
         self.harness.apply_change(&change, age);

@@ -124,10 +124,11 @@ impl Model {
         let swarms = &mut self.swarms[Family::of(address.ip()).index()];
         let known = swarms.get_mut(&info_hash).and_then(|swarm| swarm.peers.get_mut(&address));
         match (kind, known) {
-            (ChangeKind::Left, None) => Applied::Absent,
+            (ChangeKind::Left | ChangeKind::LeftAfter, None) => Applied::Absent,
             (ChangeKind::Left, Some(known)) if known.seen >= seen && !known.remote => Applied::Reasserted,
-            (ChangeKind::Left, Some(known)) if known.seen > seen => Applied::Older,
-            (ChangeKind::Left, Some(_)) => {
+            (ChangeKind::LeftAfter, Some(known)) if known.seen > seen && !known.remote => Applied::Reasserted,
+            (ChangeKind::Left | ChangeKind::LeftAfter, Some(known)) if known.seen > seen => Applied::Older,
+            (ChangeKind::Left | ChangeKind::LeftAfter, Some(_)) => {
                 self.remove(&info_hash, address);
                 Applied::Removed
             }

@@ -35,9 +35,6 @@ const _: () = assert!(MAX_GATHERING < 255 && REASSERTED_SPAN < 255);
 /// its batch.
 const LATENESS: u32 = 64;
 
-/// Maximum number of stops that wait, see [`Publishing::held`]. Further ones are told at once.
-const MAX_HELD: usize = 4096;
-
 /// Memory that a new batch begins with.
 const FIRST_CAPACITY: usize = 1024;
 
@@ -87,9 +84,6 @@ pub(crate) struct Publishing {
     /// Length of the longest batch lately.
     usual: usize,
     departed: Departed,
-    /// Peers that have stopped in the same 16 seconds in which another node has heard them, with the end of
-    /// those. Told at once, the stop could not be told from one before that announce, and would be undone.
-    held: VecDeque<(Seconds, Change)>,
 }
 
 impl Publishing {
@@ -114,6 +108,7 @@ impl Publishing {
                 let Some(kind) = self.update(announce, announced.previous, seeder, now) else { return };
                 kind
             }
+            Stored::Removed if announced.previous.is_remote() => ChangeKind::LeftAfter,
             Stored::Removed | Stored::Absent => ChangeKind::Left,
             Stored::RefusedPort
             | Stored::Ignored
@@ -125,33 +120,10 @@ impl Publishing {
         };
         let address = aquatic_common::canonical(announce.address);
         let change = Change { info_hash: announce.info_hash, address, kind, age: 0 };
-        // It has announced again since, or stopped again.
-        if !self.held.is_empty() {
-            self.held.retain(|(_, held)| (held.info_hash, held.address) != (change.info_hash, address));
-        }
-        if kind != ChangeKind::Left {
-            return self.note(change, now, now);
-        }
-        let previous = announced.previous;
-        let is_tied = announced.stored == Stored::Removed && previous.is_remote() && previous.age(now) == 0;
-        if is_tied && self.held.len() < MAX_HELD {
-            let end = now.0 - now.0 % TICK + TICK;
-            return self.held.push_back((Seconds(end), change));
-        }
-        self.tell_left(change, now, now);
-    }
-
-    /// Notes that a peer has left at some time.
-    fn tell_left(&mut self, change: Change, left: Seconds, now: Seconds) {
-        self.note(change, left, now);
-        self.departed.note(&change, left);
-    }
-
-    /// Notes the stops that need not wait any longer.
-    fn release_held(&mut self, now: Seconds) {
-        while let Some((end, change)) = self.held.front().copied().filter(|(end, _)| *end <= now) {
-            self.held.pop_front();
-            self.tell_left(change, end, now);
+        self.note(change, now, now);
+        if !kind.is_present() {
+            // When it is told of again, it may have announced to the other node once more.
+            self.departed.note(&Change { kind: ChangeKind::Left, ..change }, now);
         }
     }
 
@@ -209,7 +181,7 @@ impl Publishing {
         let (own, heard) = (Change { kind, ..*change }, Seconds(now.0.saturating_sub(age)));
         if age < MAX_REASSERTED_AGE {
             self.note(own, heard, now);
-        } else if change.kind == ChangeKind::Left {
+        } else if !change.kind.is_present() {
             self.note_old(own, heard, now);
         }
     }
@@ -268,7 +240,6 @@ impl Publishing {
 
     /// Removes the oldest batch.
     pub(crate) fn take(&mut self, now: Seconds) -> Option<Published> {
-        self.release_held(now);
         if let Some(batch) = self.reasserted.pop_front() {
             self.bytes -= batch.records.len();
             return Some(batch);

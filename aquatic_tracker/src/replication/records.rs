@@ -4,8 +4,8 @@
 //! record   20  info hash
 //!        4/16  address
 //!           2  port
-//!           1  flags: 1 seeder, 2 completion counted, 4 left, 8 completed with this announce;
-//!              readers ignore others
+//!           1  flags: 1 seeder, 2 completion counted, 4 left, 8 completed with this announce,
+//!              16 left after an announce to another node; readers ignore others
 //!           1  age in seconds; 255 also stands for more
 //! ```
 
@@ -20,6 +20,7 @@ const SEEDER: u8 = 1;
 const COUNTED: u8 = 2;
 const LEFT: u8 = 4;
 const COMPLETED: u8 = 8;
+const AFTER: u8 = 16;
 
 /// Length of a record in bytes.
 #[must_use]
@@ -34,6 +35,7 @@ pub const fn record_length(family: Family) -> usize {
 pub fn write_record(change: &Change, out: &mut Vec<u8>) {
     let flags = match change.kind {
         ChangeKind::Left => LEFT,
+        ChangeKind::LeftAfter => LEFT | AFTER,
         ChangeKind::Present { seeder, completion } => {
             let completion = match completion {
                 Completion::None => 0,
@@ -70,7 +72,11 @@ pub fn take_record(family: Family, records: &mut &[u8]) -> Result<Change, Malfor
         _ => Completion::Now,
     };
     let present = ChangeKind::Present { seeder: flags & SEEDER != 0, completion };
-    let kind = if flags & LEFT != 0 { ChangeKind::Left } else { present };
+    let kind = match flags & (LEFT | AFTER) {
+        LEFT => ChangeKind::Left,
+        flags if flags & LEFT != 0 => ChangeKind::LeftAfter,
+        _ => present,
+    };
     Ok(Change { info_hash, address, kind, age })
 }
 
@@ -81,7 +87,11 @@ mod tests {
     fn kinds() -> Vec<ChangeKind> {
         let completions = [Completion::None, Completion::Counted, Completion::Now];
         let present = |seeder| completions.map(|completion| ChangeKind::Present { seeder, completion });
-        [present(false), present(true)].into_iter().flatten().chain([ChangeKind::Left]).collect()
+        [present(false), present(true)]
+            .into_iter()
+            .flatten()
+            .chain([ChangeKind::Left, ChangeKind::LeftAfter])
+            .collect()
     }
 
     #[test]

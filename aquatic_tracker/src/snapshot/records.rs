@@ -59,7 +59,7 @@ impl Recording {
             return;
         }
         let flags = match change.kind {
-            ChangeKind::Left => STOPPED,
+            ChangeKind::Left | ChangeKind::LeftAfter => STOPPED,
             ChangeKind::Present { seeder, completion } => {
                 let counted = match completion {
                     Completion::None => 0,

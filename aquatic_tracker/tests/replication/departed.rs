@@ -98,6 +98,26 @@ fn those_whom_a_node_brings_back_that_has_not_heard_of_it_are_told_of_and_remove
 }
 
 #[test]
+fn those_that_announce_to_another_node_soon_after_they_have_left_stay() {
+    let (mut node, mut other) = (Node::new(1, AGE), Node::new(2, AGE));
+    for number in 0..40 {
+        node.announce((1, address(number)), false, AnnounceEvent::Started, 900);
+        node.announce((1, address(number)), false, AnnounceEvent::Stopped, 1000 + u32::from(number) % 20);
+    }
+    let _ = node.published(1020);
+    for number in 0..40 {
+        other.announce((1, address(number)), false, AnnounceEvent::Started, 1002 + u32::from(number) % 20);
+    }
+    for change in other.published(1021) {
+        assert_eq!(node.apply(&change, 0, 1021), Applied::Added);
+    }
+    for now in [1022, 1030, 1100, 1300] {
+        assert!(told_again(&mut node, u32::MAX, now).is_empty(), "{now}");
+        assert_eq!(node.content(now).len(), 40, "{now}");
+    }
+}
+
+#[test]
 fn what_is_remembered_of_those_that_have_left_is_bounded() {
     let mut node = Node::new(1, AGE);
     let number_of = |bytes: usize| bytes as u32 / 28;
