@@ -41,6 +41,8 @@ pub(crate) fn tell_webtorrent(nodes: &WsNodes, event: &NodeEvent) {
     match event {
         NodeEvent::Joined(node) => number(*node).into_iter().for_each(|node| nodes.joined(node)),
         NodeEvent::Left(node) => number(*node).into_iter().for_each(|node| nodes.gone(node)),
+        // The thread asks the node to publish all again.
+        NodeEvent::Missed(node) => number(*node).into_iter().for_each(|node| nodes.missed(node)),
         NodeEvent::PublishAgain => nodes.publish_again(),
         NodeEvent::WebTorrent { from, age, records } => {
             number(*from).into_iter().for_each(|from| nodes.apply(from, records, *age));
@@ -48,8 +50,8 @@ pub(crate) fn tell_webtorrent(nodes: &WsNodes, event: &NodeEvent) {
         NodeEvent::Messages { from, channel: Channel::Relay, body } => {
             number(*from).into_iter().for_each(|from| nodes.receive(from, body));
         }
-        // The thread asks the node for what is missing. Requests for parts are for nodes with UDP or HTTP.
-        NodeEvent::Missed(_) | NodeEvent::Messages { channel: Channel::Parts, .. } => {}
+        // Requests for parts are for nodes with UDP or HTTP.
+        NodeEvent::Messages { channel: Channel::Parts, .. } => {}
     }
 }
 

@@ -49,12 +49,18 @@ impl WsNodes {
 
     /// Accepts what a node tells.
     pub fn joined(&self, node: NodeNumber) {
-        self.0.with(|tracker, _| tracker.readmit_node(node));
+        self.0.with(|tracker, context| tracker.readmit_node(node, context.now));
     }
 
     /// Removes the peers of a node that is gone, little by little.
     pub fn gone(&self, node: NodeNumber) {
         self.0.with(|tracker, _| tracker.forget_node(node));
+    }
+
+    /// Something of what a node has published is missing. It publishes all again, so its other peers are
+    /// removed, little by little.
+    pub fn missed(&self, node: NodeNumber) {
+        self.0.with(|tracker, context| tracker.doubt_node(node, context.now));
     }
 
     /// Publishes all peers of this core again, little by little.

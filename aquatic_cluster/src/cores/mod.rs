@@ -30,8 +30,8 @@ pub use handing::Piece;
 /// Longest time spent at a stretch, as in expiry. Afterwards the other tasks of the core run.
 const STEP: Duration = Duration::from_micros(200);
 
-/// Bytes of changes, torrents and messages that may wait for one core. Beyond it, nothing more is read until it
-/// has caught up.
+/// Bytes of changes, torrents and messages that may wait for one core. Beyond it, nothing more is read until
+/// it has caught up.
 pub(crate) const MAX_WAITING: usize = 8 << 20;
 
 /// Messages from the thread that a core has not received yet.

@@ -620,19 +620,19 @@ impl Expire for Swarms {
     }
 }
 
-/// Returns whether a peer or claimant has expired: because of its age, or because its node is gone.
+/// Returns whether a peer or claimant has expired: because of its age, or because its node is gone or does
+/// not publish it again.
 fn is_over(
     replication: &Option<Box<Replication>>,
     registration: &Registration,
     now: Seconds,
     max_peer_age: u32,
 ) -> bool {
-    let age = now - registration.last_seen;
     match replication {
         Some(replication) if registration.connection.is_remote() => {
-            replication.is_over(registration.connection, age, max_peer_age)
+            replication.is_over(registration.connection, (registration.last_seen, now), max_peer_age)
         }
-        _ => age > max_peer_age,
+        _ => now - registration.last_seen > max_peer_age,
     }
 }
 

@@ -84,8 +84,17 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
 
     /// Accepts the changes of a node that was gone, or of another one that has its number, once the peers of
     /// the first are removed.
-    pub fn readmit_node(&mut self, node: NodeNumber) {
+    pub fn readmit_node(&mut self, node: NodeNumber, now: Seconds) {
+        if self.swarms.is_gone(node) {
+            self.swarms.doubt_node(node, now);
+        }
         self.swarms.readmit_node(node);
+    }
+
+    /// Removes the peers of a node of which changes were missed, little by little, except for those that it
+    /// publishes again.
+    pub fn doubt_node(&mut self, node: NodeNumber, now: Seconds) {
+        self.swarms.doubt_node(node, now);
     }
 
     /// Applies the records of changes that another node published so many seconds ago. Those of torrents that

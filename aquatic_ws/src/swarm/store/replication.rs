@@ -22,6 +22,9 @@ const MAX_WAITING: usize = 65_536;
 /// may be missed by it.
 const PASSES: u32 = 4;
 
+/// Time in seconds that a node has to publish its peers again after something of it was missed.
+const CONFIRMATION: u32 = 120;
+
 /// Work of one step of publishing all peers again, in units: one per visited peer or torrent.
 const RESEND_WORK: u32 = 4096;
 
@@ -37,6 +40,18 @@ struct Waiting {
 }
 
 const _: () = assert!(size_of::<Waiting>() * MAX_WAITING <= 5 << 20);
+
+/// Seconds that a change takes at most to other nodes, so that older ones are published again.
+const LATENESS: u32 = 10;
+
+/// Node of which changes were missed: some of its peers may have left.
+#[derive(Clone, Copy, Debug)]
+struct Unconfirmed {
+    node: NodeNumber,
+    since: Seconds,
+    /// Whether it has published peers again since that it had heard before.
+    publishes_again: bool,
+}
 
 /// State of the exchange of peers with other nodes.
 #[derive(Debug)]
@@ -54,6 +69,8 @@ pub(super) struct Replication {
     gone: u128,
     /// Number of passes of expiry until the peers of all gone nodes are removed.
     passes_left: u32,
+    /// Nodes whose peers are removed unless they are published again.
+    unconfirmed: Vec<Unconfirmed>,
 }
 
 impl Replication {
@@ -66,6 +83,7 @@ impl Replication {
             resend_wanted: true,
             gone: 0,
             passes_left: 0,
+            unconfirmed: Vec::new(),
         }
     }
 
@@ -73,10 +91,35 @@ impl Replication {
         self.gone >> node.get() & 1 == 1
     }
 
-    /// Returns whether a peer of another node has expired.
-    pub(super) fn is_over(&self, connection: ConnectionId, age: u32, max_peer_age: u32) -> bool {
-        age > max_peer_age.saturating_add(self.refresh)
+    /// Returns whether a peer of another node has expired, or was not published again when that node
+    /// published all.
+    pub(super) fn is_over(
+        &self,
+        connection: ConnectionId,
+        (last_seen, now): (Seconds, Seconds),
+        max_peer_age: u32,
+    ) -> bool {
+        let is_unconfirmed = |unconfirmed: &Unconfirmed| {
+            let Unconfirmed { node, since, publishes_again } = *unconfirmed;
+            connection.node() == Some(node)
+                && publishes_again
+                && last_seen < since
+                && now - since >= CONFIRMATION
+        };
+        now - last_seen > max_peer_age.saturating_add(self.refresh)
             || connection.node().is_some_and(|node| self.is_gone(node))
+            || self.unconfirmed.iter().any(is_unconfirmed)
+    }
+
+    /// Returns when a peer counts as heard that a node publishes: after something was missed of the node, at
+    /// that time at least, since it is alive.
+    fn heard(&mut self, node: NodeNumber, heard: Seconds) -> Seconds {
+        let Some(unconfirmed) = self.unconfirmed.iter_mut().find(|unconfirmed| unconfirmed.node == node)
+        else {
+            return heard;
+        };
+        unconfirmed.publishes_again |= heard.0.saturating_add(LATENESS) < unconfirmed.since.0;
+        heard.max(unconfirmed.since)
     }
 
     /// Notes that a peer left, if it was one of this node.
@@ -244,6 +287,7 @@ impl Swarms {
         if let Some(replication) = &mut self.replication {
             replication.gone |= 1 << node.get();
             replication.passes_left = PASSES;
+            replication.unconfirmed.retain(|unconfirmed| unconfirmed.node != node);
         }
     }
 
@@ -252,6 +296,15 @@ impl Swarms {
     pub fn readmit_node(&mut self, node: NodeNumber) {
         if let Some(replication) = &mut self.replication {
             replication.gone &= !(1 << node.get());
+        }
+    }
+
+    /// Begins to remove the peers of a node of which changes were missed, except for those that it publishes
+    /// again in the next two minutes.
+    pub fn doubt_node(&mut self, node: NodeNumber, now: Seconds) {
+        if let Some(replication) = &mut self.replication {
+            replication.unconfirmed.retain(|unconfirmed| unconfirmed.node != node);
+            replication.unconfirmed.push(Unconfirmed { node, since: now, publishes_again: false });
         }
     }
 
@@ -270,19 +323,22 @@ impl Swarms {
         max_peer_age: u32,
     ) -> Applied {
         let Change { info_hash, peer_id, connection, network, family, kind, age } = *change;
-        let Some(replication) = &self.replication else { return Applied::NodeGone };
+        let Some(replication) = &mut self.replication else { return Applied::NodeGone };
         let connection = connection.of(node);
         let age = delay.saturating_add(age.into());
         if replication.is_gone(node) {
             return Applied::NodeGone;
         }
-        let is_over = replication.is_over(connection, age, max_peer_age);
+        let is_over = age > max_peer_age.saturating_add(replication.refresh);
+        let last_seen = match kind {
+            ChangeKind::Present { .. } => replication.heard(node, Seconds(now.0.saturating_sub(age))),
+            ChangeKind::Left => now,
+        };
         match kind {
             ChangeKind::Left if self.leave(&info_hash, &peer_id, connection) => Applied::Removed,
             ChangeKind::Left => Applied::Absent,
             ChangeKind::Present { .. } if is_over => Applied::TooOld,
             ChangeKind::Present { seeder, completed } => {
-                let last_seen = Seconds(now.0.saturating_sub(age));
                 let registration = Registration { connection, network, last_seen, family, seeder };
                 self.store_remote((info_hash, peer_id), registration, completed)
             }

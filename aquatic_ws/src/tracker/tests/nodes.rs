@@ -246,7 +246,7 @@ fn a_gone_node_takes_its_peers_with_it() {
     assert_eq!(cluster.0.iter().map(Cores::peers).collect::<Vec<_>>(), [2, 1, 2]);
     assert_eq!(kinds(cluster.0[0].received(one)), ["reply 1"]);
     // The node was away only for a while.
-    cluster.0[1].trackers.iter_mut().for_each(|tracker| tracker.readmit_node(gone));
+    cluster.0[1].trackers.iter_mut().for_each(|tracker| tracker.readmit_node(gone, Seconds(0)));
     cluster.0[0].trackers.iter_mut().for_each(Tracker::resend_peers);
     cluster.settle();
     assert_eq!(cluster.0.iter().map(Cores::peers).collect::<Vec<_>>(), [2; NODES]);

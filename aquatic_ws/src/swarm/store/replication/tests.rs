@@ -218,6 +218,39 @@ fn peers_of_a_gone_node_are_removed_and_replaced() {
 }
 
 #[test]
+fn peers_that_a_node_does_not_publish_again_after_a_gap_are_removed() {
+    let mut swarms = swarms();
+    let joined = present(false, false);
+    for peer in 0..6 {
+        apply(&mut swarms, 3, &change(peer, peer.into(), joined), 50);
+    }
+    apply(&mut swarms, 5, &change(9, 9, joined), 50);
+    swarms.doubt_node(node(3), Seconds(60));
+    // Those that have just announced are no sign of it.
+    apply(&mut swarms, 3, &change(0, 0, present(true, false)), 61);
+    let late = Change { age: 3, ..change(7, 7, joined) };
+    apply(&mut swarms, 3, &late, 62);
+    expire(&mut swarms, 110, 4);
+    let stays = |swarms: &Swarms| (0..10).filter(|peer| holder(swarms, *peer).is_some()).collect::<Vec<_>>();
+    assert_eq!(stays(&swarms), [0, 1, 2, 3, 4, 5, 7, 9]);
+
+    swarms.doubt_node(node(3), Seconds(110));
+    for peer in [0, 2, 4] {
+        apply(&mut swarms, 3, &Change { age: 61, ..change(peer, peer.into(), joined) }, 111);
+    }
+    expire(&mut swarms, 110 + CONFIRMATION - 90, 4);
+    assert_eq!(stays(&swarms), [0, 1, 2, 3, 4, 5, 7, 9], "it has some time for that");
+    swarms.replicate(1000);
+    let mut expired = |now| {
+        while !swarms.expire(Seconds(now), 1000, 1_000_000).pass_ended {}
+        stays(&swarms)
+    };
+    assert_eq!(expired(110 + CONFIRMATION - 1), [0, 1, 2, 3, 4, 5, 7, 9]);
+    assert_eq!(expired(110 + CONFIRMATION), [0, 2, 4, 9]);
+    swarms.check();
+}
+
+#[test]
 fn a_node_that_returns_keeps_its_peers() {
     let mut swarms = swarms();
     apply(&mut swarms, 3, &change(1, 1, present(false, false)), 0);
