@@ -41,15 +41,12 @@ struct Waiting {
 
 const _: () = assert!(size_of::<Waiting>() * MAX_WAITING <= 5 << 20);
 
-/// Seconds that a change takes at most to other nodes, so that older ones are published again.
-const LATENESS: u32 = 10;
-
 /// Node of which changes were missed: some of its peers may have left.
 #[derive(Clone, Copy, Debug)]
 struct Unconfirmed {
     node: NodeNumber,
     since: Seconds,
-    /// Whether it has published peers again since that it had heard before.
+    /// Whether it has published a peer again since of which nothing is new.
     publishes_again: bool,
 }
 
@@ -113,13 +110,17 @@ impl Replication {
 
     /// Returns when a peer counts as heard that a node publishes: after something was missed of the node, at
     /// that time at least, since it is alive.
-    fn heard(&mut self, node: NodeNumber, heard: Seconds) -> Seconds {
-        let Some(unconfirmed) = self.unconfirmed.iter_mut().find(|unconfirmed| unconfirmed.node == node)
-        else {
-            return heard;
-        };
-        unconfirmed.publishes_again |= heard.0.saturating_add(LATENESS) < unconfirmed.since.0;
-        heard.max(unconfirmed.since)
+    fn heard(&self, node: NodeNumber, heard: Seconds) -> Seconds {
+        let unconfirmed = self.unconfirmed.iter().find(|unconfirmed| unconfirmed.node == node);
+        unconfirmed.map_or(heard, |unconfirmed| heard.max(unconfirmed.since))
+    }
+
+    /// Notes that a node has published a peer of which nothing is new.
+    fn note_repeated(&mut self, node: NodeNumber) {
+        let mut unconfirmed = self.unconfirmed.iter_mut();
+        if let Some(unconfirmed) = unconfirmed.find(|unconfirmed| unconfirmed.node == node) {
+            unconfirmed.publishes_again = true;
+        }
     }
 
     /// Notes that a peer left, if it was one of this node.
@@ -323,33 +324,31 @@ impl Swarms {
         max_peer_age: u32,
     ) -> Applied {
         let Change { info_hash, peer_id, connection, network, family, kind, age } = *change;
-        let Some(replication) = &mut self.replication else { return Applied::NodeGone };
+        let Some(replication) = &self.replication else { return Applied::NodeGone };
         let connection = connection.of(node);
         let age = delay.saturating_add(age.into());
         if replication.is_gone(node) {
             return Applied::NodeGone;
         }
         let is_over = age > max_peer_age.saturating_add(replication.refresh);
-        let last_seen = match kind {
-            ChangeKind::Present { .. } => replication.heard(node, Seconds(now.0.saturating_sub(age))),
-            ChangeKind::Left => now,
-        };
+        let heard = Seconds(now.0.saturating_sub(age));
+        let last_seen = replication.heard(node, heard);
         match kind {
             ChangeKind::Left if self.leave(&info_hash, &peer_id, connection) => Applied::Removed,
             ChangeKind::Left => Applied::Absent,
             ChangeKind::Present { .. } if is_over => Applied::TooOld,
             ChangeKind::Present { seeder, completed } => {
                 let registration = Registration { connection, network, last_seen, family, seeder };
-                self.store_remote((info_hash, peer_id), registration, completed)
+                self.store_remote((info_hash, peer_id), (registration, heard), completed)
             }
         }
     }
 
-    /// Adds or updates a peer of another node.
+    /// Adds or updates a peer that another node heard some time ago.
     fn store_remote(
         &mut self,
         (info_hash, peer_id): (InfoHash, PeerId),
-        registration: Registration,
+        (registration, heard): (Registration, Seconds),
         completed: bool,
     ) -> Applied {
         let torrent = self.torrents.get_index_of(&info_hash);
@@ -364,7 +363,16 @@ impl Swarms {
                 if !self.may_move(torrent, &before, &registration) {
                     return Applied::LimitReached(Limit::PeersPerAddress);
                 }
-                let last_seen = match before.connection == registration.connection {
+                let is_known = before.connection == registration.connection;
+                if is_known
+                    && heard <= before.last_seen
+                    && registration.seeder == before.seeder
+                    && let (Some(node), Some(replication)) =
+                        (registration.connection.node(), &mut self.replication)
+                {
+                    replication.note_repeated(node);
+                }
+                let last_seen = match is_known {
                     true => registration.last_seen.max(before.last_seen),
                     false => registration.last_seen,
                 };

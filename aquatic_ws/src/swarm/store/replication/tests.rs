@@ -236,7 +236,8 @@ fn peers_that_a_node_does_not_publish_again_after_a_gap_are_removed() {
 
     swarms.doubt_node(node(3), Seconds(110));
     for peer in [0, 2, 4] {
-        apply(&mut swarms, 3, &Change { age: 61, ..change(peer, peer.into(), joined) }, 111);
+        let seeder = peer == 0;
+        apply(&mut swarms, 3, &Change { age: 61, ..change(peer, peer.into(), present(seeder, false)) }, 111);
     }
     expire(&mut swarms, 110 + CONFIRMATION - 90, 4);
     assert_eq!(stays(&swarms), [0, 1, 2, 3, 4, 5, 7, 9], "it has some time for that");
