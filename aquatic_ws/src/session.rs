@@ -30,9 +30,9 @@ const READ: usize = 64 * 1024;
 /// are up to four times as long as their requests, so the queue of a client that receives is never full.
 const READ_SHARE: usize = 8;
 
-/// A length in bytes that no frame with a request falls below. At most half of the messages that a send queue
-/// may have are read at once.
-const SHORTEST_REQUEST: usize = 32;
+/// Length in bytes of the shortest frame with a request that is served: a scrape. At most half of the
+/// messages that a send queue may have are read at once.
+const SHORTEST_REQUEST: usize = 60;
 
 /// Maximum number of reads per poll, after which other tasks of the core run.
 const READS_PER_POLL: u32 = 4;
