@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use aquatic_common::AnnounceEvent;
 
+use crate::support::{self, Tracker};
 use crate::udp::Client;
-use crate::{Cluster, peers, torrent, wait_for_counts};
+use crate::{Cluster, Node, peers, torrent, wait_for_counts};
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -115,4 +116,67 @@ fn commands_reach_all_nodes_if_they_are_meant_to() {
     let bans = crate::wait("bans", at_b, |bans| bans.contains(&denied) && bans.contains(blocked));
     assert!(!bans.contains(&torrent(2).to_string()), "{bans}");
     assert!(ctl(&sockets[1], &["status"]).contains("2 node(s) of the cluster aquatic are live"));
+}
+
+/// Clients that stop at another node than the one that they announced to, a second later, and some that go on
+/// at the first one. Times are kept in steps of 16 seconds, so nearly all of this happens in one.
+#[test]
+fn stops_at_other_nodes_are_final_and_returns_are_kept() {
+    const CLIENTS: u16 = 40;
+    let Some(cluster) = Cluster::new() else { return };
+    let nodes = cluster.start_all(["a", "b", "c"], &[]);
+    let [a, b, c] = nodes.each_ref().map(|node| node.client());
+    let counts = |leechers: u16| [0, 0, leechers.into()];
+    for client in 0..CLIENTS {
+        a.announce(torrent(1), 1000 + client, AnnounceEvent::Started);
+    }
+    for node in [&b, &c] {
+        wait_for_counts(node, torrent(1), counts(CLIENTS));
+    }
+    for client in 0..CLIENTS {
+        b.announce(torrent(1), 1000 + client, AnnounceEvent::Stopped);
+    }
+    for node in [&a, &b, &c] {
+        wait_for_counts(node, torrent(1), counts(0));
+    }
+    for client in 0..CLIENTS / 2 {
+        a.announce(torrent(1), 1000 + client, AnnounceEvent::Started);
+    }
+    for node in [&a, &b, &c] {
+        wait_for_counts(node, torrent(1), counts(CLIENTS / 2));
+    }
+    // A pull by the node that heard the stops changes nothing, nor does one from it.
+    let fourth = cluster.start("d", &[]);
+    fourth.wait_for("aquatic_cluster_complete", |complete| complete == 1.0);
+    for node in [&a, &b, &c, &fourth.client()] {
+        wait_for_counts(node, torrent(1), counts(CLIENTS / 2));
+    }
+}
+
+#[test]
+fn a_node_without_peers_is_no_donor_and_saved_peers_are_told_of() {
+    let Some(cluster) = Cluster::new() else { return };
+    let state = tempfile::tempdir().unwrap();
+    let state = format!("state_directory={}", state.path().display());
+    // Before there is a cluster.
+    let alone = Node(Tracker::start(
+        1,
+        &mut support::service("udp", &["network.address_ipv4=127.0.0.1:0", "network.use_ipv6=false", &state]),
+    ));
+    alone.client().announce(torrent(5), 1000, AnnounceEvent::Started);
+    alone.0.signal("TERM");
+    assert_eq!(alone.0.end().0, Some(0));
+
+    let oldest = Node(Tracker::start(1, &mut cluster.command_for("ws", "ws", &[])));
+    oldest.wait_for("aquatic_cluster_complete", |complete| complete == 1.0);
+    let first = cluster.start("a", &[]);
+    first.wait_for("aquatic_cluster_complete", |complete| complete == 1.0);
+    first.client().announce(torrent(6), 1001, AnnounceEvent::Started);
+    let second = cluster.start("b", &[&state]);
+    second.wait_for("aquatic_cluster_complete", |complete| complete == 1.0);
+    for node in [&first, &second] {
+        for number in [5, 6] {
+            wait_for_counts(&node.client(), torrent(number), [0, 0, 1]);
+        }
+    }
 }
