@@ -626,12 +626,14 @@ impl Cluster {
             }
             self.counts.lost = self.counts.lost.saturating_add(lost);
             // One outage shows in many streams, and bit by bit.
-            if node.heal.wants(kind) {
+            node.heal.want(kind);
+            let told = &mut node.gap_told[crate::nodes::stream_index(kind)];
+            if told.is_some_and(|told| self.ticked < told.saturating_add(GONE_AFTER)) {
                 continue;
             }
+            *told = Some(self.ticked);
             node.gaps += 1;
             self.counts.gaps += 1;
-            node.heal.want(kind);
             self.actions.push_back(Action::Notice(Notice::Gap {
                 node: node.number,
                 name: node.name().clone(),

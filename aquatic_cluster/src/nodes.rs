@@ -87,6 +87,8 @@ pub struct Node {
     pub calendar_ahead: i64,
     /// Gaps in its streams so far.
     pub gaps: u64,
+    /// When a gap was told of last, by kind of stream.
+    pub(crate) gap_told: [Option<Millis>; 2],
     pub(crate) heal: Heal,
     transit: Transit,
     streams: Vec<(StreamId, Stream)>,
@@ -109,6 +111,7 @@ impl Node {
             lag: 0,
             calendar_ahead: 0,
             gaps: 0,
+            gap_told: [None; 2],
             heal: Heal::default(),
             transit: Transit::new(now, hello.clock),
             streams: streams.take(MAX_STREAMS).collect(),

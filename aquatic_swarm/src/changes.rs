@@ -38,8 +38,8 @@ pub enum ChangeKind {
     },
     /// It stopped.
     Left,
-    /// It stopped, and the node that heard that knew it from another one: it stopped after the announce that
-    /// this one had told of.
+    /// It stopped, and the node that heard that knew it: it stopped after the announce that another node had
+    /// heard, unless it is back there.
     LeftAfter,
 }
 

@@ -5,8 +5,8 @@ use aquatic_common::expiry::{Expire, Expired};
 use aquatic_common::{AnnounceEvent, Family, InfoHash, Seconds, Steering};
 use aquatic_metrics::{CoreMetrics, Counter, Gauge, Label, names};
 use aquatic_swarm::{
-    Announce, Announced, Applied, Change, CountedTorrent, FamilySet, MAX_PEER_AGE, Origin, PartSet,
-    PeerBuffers, Previous, RankCursor, SaveFilter, SavePass, SaveStep, SaveSwarms, SavedPeer, Shard,
+    Announce, Announced, Applied, Change, ChangeKind, CountedTorrent, FamilySet, MAX_PEER_AGE, Origin,
+    PartSet, PeerBuffers, Previous, RankCursor, SaveFilter, SavePass, SaveStep, SaveSwarms, SavedPeer, Shard,
     ShardLimits, Stored, SwarmCounts, TICK, TopTorrents,
 };
 use rand::rngs::SmallRng;
@@ -85,6 +85,10 @@ impl Observing {
 
 /// Peers that are added between two checks of the memory, at most: 500 KiB.
 const ADDED_PER_CHECK: u32 = 8192;
+
+/// Seconds that the news of a stop may have taken for a peer that was heard in the same tick to have left.
+/// Later, it may have announced again. Seconds are whole, so it may have been up to two.
+const MAX_LATENESS: u32 = 1;
 
 /// Label of the swarms that UDP and HTTP share.
 const SWARMS: Label = ("swarms", names::BITTORRENT);
@@ -437,6 +441,9 @@ impl Tracker {
     /// Applies what another node has heard `age` seconds ago of a torrent that this core owns, and what it
     /// has heard is not told again.
     pub fn apply_change(&mut self, change: &Change, age: u32, now: Seconds) -> Applied {
+        // A peer that is back by now may have announced here in the same tick.
+        let is_late = change.kind == ChangeKind::LeftAfter && age > MAX_LATENESS;
+        let change = &if is_late { Change { kind: ChangeKind::Left, ..*change } } else { *change };
         let is_present = change.kind.is_present();
         if is_present && !self.holds(&change.info_hash) {
             return Applied::NotHeld;

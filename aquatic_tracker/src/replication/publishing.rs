@@ -108,8 +108,8 @@ impl Publishing {
                 let Some(kind) = self.update(announce, announced.previous, seeder, now) else { return };
                 kind
             }
-            Stored::Removed if announced.previous.is_remote() => ChangeKind::LeftAfter,
-            Stored::Removed | Stored::Absent => ChangeKind::Left,
+            Stored::Removed => ChangeKind::LeftAfter,
+            Stored::Absent => ChangeKind::Left,
             Stored::RefusedPort
             | Stored::Ignored
             | Stored::RefusedPeersPerTorrent
@@ -122,7 +122,7 @@ impl Publishing {
         let change = Change { info_hash: announce.info_hash, address, kind, age: 0 };
         self.note(change, now, now);
         if !kind.is_present() {
-            // When it is told of again, it may have announced to the other node once more.
+            // When it is told of again, it may have announced to another node once more.
             self.departed.note(&Change { kind: ChangeKind::Left, ..change }, now);
         }
     }

@@ -42,7 +42,7 @@ fn only_what_others_have_to_know_is_told() {
         assert_eq!(kinds(true, None, 1003), []);
         assert_eq!(kinds(true, Paused, 1004), [present(false, Completion::Counted)], "it is a leecher again");
         assert_eq!(kinds(true, None, 1005), [present(true, Completion::Counted)], "counted once");
-        assert_eq!(kinds(true, Stopped, 1006), [ChangeKind::Left]);
+        assert_eq!(kinds(true, Stopped, 1006), [ChangeKind::LeftAfter]);
         assert_eq!(
             kinds(true, Stopped, 1007),
             [ChangeKind::Left],
@@ -188,7 +188,7 @@ fn a_peer_that_stops_at_one_node_and_goes_on_at_another_stays() {
     a.announce(peer, false, AnnounceEvent::Started, 1000);
     a.announce(peer, false, AnnounceEvent::Stopped, 1610);
     b.announce(peer, true, AnnounceEvent::None, 1615);
-    let left = a.published(1616).into_iter().find(|change| change.kind == ChangeKind::Left).unwrap();
+    let left = a.published(1616).into_iter().find(|change| !change.kind.is_present()).unwrap();
     assert_eq!(left.age, 6);
     let _ = b.published(1616);
     // Both in the same 16 seconds.
@@ -241,11 +241,22 @@ fn a_peer_that_stops_at_another_node_at_once_has_left() {
     let left = d.published(997);
     assert_eq!(kinds(&left), [ChangeKind::Left]);
     assert_eq!(a.apply(&left[0], 0, 997), Applied::Reasserted);
-    // What is late is not the last word.
+    assert_eq!(a.published(997).len(), 1);
+    // What is late is not the last word: it may be back by then.
     b.announce(peer, false, AnnounceEvent::Stopped, 998);
     let left = b.published(998);
-    a.announce(peer, false, AnnounceEvent::Started, 1010);
-    assert_eq!(a.apply(&left[0], 20, 1018), Applied::Reasserted, "it has announced since");
+    a.announce(peer, true, AnnounceEvent::Started, 1000);
+    assert_eq!(a.apply(&left[0], 2, 1001), Applied::Reasserted, "it has announced since");
+    assert_eq!(kinds(&a.published(1001)), [present(true, Completion::None)], "which the others are told");
+    // Two nodes that both have heard it last.
+    let peer = (2, address(2));
+    for node in [&mut a, &mut b] {
+        node.announce(peer, false, AnnounceEvent::Started, 1200);
+    }
+    let _ = (a.published(1200), b.published(1200));
+    a.announce(peer, false, AnnounceEvent::Stopped, 1201);
+    let left = a.published(1201);
+    assert_eq!((kinds(&left), b.apply(&left[0], 1, 1202)), (vec![ChangeKind::LeftAfter], Applied::Removed));
 }
 
 #[test]

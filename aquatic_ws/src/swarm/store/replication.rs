@@ -50,6 +50,9 @@ struct Unconfirmed {
     publishes_again: bool,
 }
 
+/// Number of gaps of a node that are dealt with at once.
+const MAX_GAPS: usize = 2;
+
 /// State of the exchange of peers with other nodes.
 #[derive(Debug)]
 pub(super) struct Replication {
@@ -111,16 +114,14 @@ impl Replication {
     /// Returns when a peer counts as heard that a node publishes: after something was missed of the node, at
     /// that time at least, since it is alive.
     fn heard(&self, node: NodeNumber, heard: Seconds) -> Seconds {
-        let unconfirmed = self.unconfirmed.iter().find(|unconfirmed| unconfirmed.node == node);
-        unconfirmed.map_or(heard, |unconfirmed| heard.max(unconfirmed.since))
+        let of_node = self.unconfirmed.iter().filter(|unconfirmed| unconfirmed.node == node);
+        of_node.map(|unconfirmed| unconfirmed.since).fold(heard, Seconds::max)
     }
 
     /// Notes that a node has published a peer of which nothing is new.
     fn note_repeated(&mut self, node: NodeNumber) {
-        let mut unconfirmed = self.unconfirmed.iter_mut();
-        if let Some(unconfirmed) = unconfirmed.find(|unconfirmed| unconfirmed.node == node) {
-            unconfirmed.publishes_again = true;
-        }
+        let of_node = self.unconfirmed.iter_mut().filter(|unconfirmed| unconfirmed.node == node);
+        of_node.for_each(|unconfirmed| unconfirmed.publishes_again = true);
     }
 
     /// Notes that a peer left, if it was one of this node.
@@ -304,8 +305,15 @@ impl Swarms {
     /// again in the next two minutes.
     pub fn doubt_node(&mut self, node: NodeNumber, now: Seconds) {
         if let Some(replication) = &mut self.replication {
-            replication.unconfirmed.retain(|unconfirmed| unconfirmed.node != node);
-            replication.unconfirmed.push(Unconfirmed { node, since: now, publishes_again: false });
+            let unconfirmed = &mut replication.unconfirmed;
+            unconfirmed.retain(|gap| gap.node != node || now - gap.since < 2 * CONFIRMATION);
+            // Gap after gap must not put it off for ever, so the oldest stays.
+            if unconfirmed.iter().filter(|gap| gap.node == node).count() >= MAX_GAPS
+                && let Some(last) = unconfirmed.iter().rposition(|gap| gap.node == node)
+            {
+                unconfirmed.remove(last);
+            }
+            unconfirmed.push(Unconfirmed { node, since: now, publishes_again: false });
         }
     }
 

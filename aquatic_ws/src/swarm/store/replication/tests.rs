@@ -252,6 +252,32 @@ fn peers_that_a_node_does_not_publish_again_after_a_gap_are_removed() {
 }
 
 #[test]
+fn gap_after_gap_does_not_put_off_the_removal_for_ever() {
+    let mut swarms = swarms();
+    swarms.replicate(10_000);
+    let joined = present(false, false);
+    for peer in 0..4 {
+        apply(&mut swarms, 3, &change(peer, peer.into(), joined), 50);
+    }
+    let mut removed = None;
+    for now in (60..1000).step_by(30) {
+        swarms.doubt_node(node(3), Seconds(now));
+        // The first two are published again each time.
+        for peer in [0, 1] {
+            let age = u16::try_from(now - 50).unwrap();
+            apply(&mut swarms, 3, &Change { age, ..change(peer, peer.into(), joined) }, now);
+        }
+        while !swarms.expire(Seconds(now), 10_000, 1_000_000).pass_ended {}
+        assert!(holder(&swarms, 0).is_some() && holder(&swarms, 1).is_some(), "{now}");
+        if holder(&swarms, 2).is_none() && holder(&swarms, 3).is_none() {
+            removed = removed.or(Some(now));
+        }
+    }
+    assert_eq!(removed, Some(60 + CONFIRMATION));
+    assert!(swarms.replication.as_ref().unwrap().unconfirmed.len() <= MAX_GAPS);
+}
+
+#[test]
 fn a_node_that_returns_keeps_its_peers() {
     let mut swarms = swarms();
     apply(&mut swarms, 3, &change(1, 1, present(false, false)), 0);
