@@ -1,5 +1,7 @@
 //! What a node does with messages.
 
+use aquatic_tracker::replication::forget_order;
+
 use super::{Action, Cluster, MARGIN, MAX_CONTROL_AGE, Notice, seconds};
 use crate::Millis;
 use crate::hello::{Hello, Holds, MAX_CORES, StreamId, StreamKind};
@@ -8,6 +10,10 @@ use crate::pull::PullMessage;
 use crate::seal::NotOpened;
 use crate::streams::Arrival;
 use crate::wire::{Batch, Header, Kind, NotOurs, Reader, Run};
+
+/// Time that a batch may have taken for its stops to be believed to have come after announces to this node,
+/// in milliseconds: clients take longer to start again.
+const MAX_LATENESS: Millis = 500;
 
 /// Reason why a message was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,11 +174,16 @@ impl Cluster {
         if batch.clock >= node.hello.clock {
             node.observe_clock(now, batch.clock);
         }
-        let age = seconds(node.since_clock(now, batch.clock));
-        let node = node.number;
-        let records = batch.records.to_vec();
+        let passed = node.since_clock(now, batch.clock);
+        let (node, age) = (node.number, seconds(passed));
+        let mut records = batch.records.to_vec();
         self.actions.push_back(match batch.family {
-            Some(family) => Action::Apply { node, family, records, age },
+            Some(family) => {
+                if passed > MAX_LATENESS {
+                    forget_order(family, &mut records);
+                }
+                Action::Apply { node, family, records, age }
+            }
             None => Action::ApplyWebTorrent { node, records, age },
         });
         if let Arrival::New { lost } = arrival

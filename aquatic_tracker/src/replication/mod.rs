@@ -22,4 +22,4 @@ pub use aquatic_swarm::{Applied, Change, ChangeKind, Completion, HashKey, PartHa
 pub use self::departed::{DepartedCursor, MAX_DEPARTED};
 pub(crate) use self::publishing::Publishing;
 pub use self::publishing::{MAX_BATCH, MAX_UNPUBLISHED, Published, refresh_interval, remote_grace};
-pub use self::records::{record_length, take_record, write_record};
+pub use self::records::{forget_order, record_length, take_record, write_record};

@@ -54,6 +54,18 @@ pub fn write_record(change: &Change, out: &mut Vec<u8>) {
     out.extend_from_slice(&[port_high, port_low, flags, change.age]);
 }
 
+/// Has stops in records no longer say that they came after an announce to another node, because the news of
+/// them is late: the peer may have announced again meanwhile. What is no whole record stays as it is.
+pub fn forget_order(family: Family, records: &mut [u8]) {
+    for record in records.chunks_exact_mut(record_length(family)) {
+        if let [.., flags, _] = record
+            && *flags & LEFT != 0
+        {
+            *flags &= !AFTER;
+        }
+    }
+}
+
 /// Reads the first record and removes it from there.
 ///
 /// # Errors
@@ -110,6 +122,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn order_is_forgotten_of_stops_only() {
+        let address: SocketAddr = "192.0.2.1:6881".parse().unwrap();
+        let mut records = Vec::new();
+        for kind in kinds() {
+            write_record(&Change { info_hash: InfoHash([4; 20]), address, kind, age: AFTER }, &mut records);
+        }
+        forget_order(Family::V4, &mut records);
+        let mut rest = records.as_slice();
+        for kind in kinds() {
+            let expected = if kind == ChangeKind::LeftAfter { ChangeKind::Left } else { kind };
+            let change = take_record(Family::V4, &mut rest).unwrap();
+            assert_eq!((change.kind, change.address, change.age), (expected, address, AFTER));
+        }
+        forget_order(Family::V6, &mut [0xff; 39]);
     }
 
     #[test]
