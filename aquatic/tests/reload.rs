@@ -368,8 +368,8 @@ fn more_connections_are_allowed_as_far_as_memory_does() {
     let limit = |metrics| metric(metrics, "aquatic_limit{limit=\"connections.max_connections\"}");
     let store = |metrics| metric(metrics, "aquatic_store_budget_bytes");
     let metrics = tracker.metrics;
+    until("the limits", || limit(metrics) == 50.0 && store(metrics) > 0.0);
     let before = store(metrics);
-    assert_eq!(limit(metrics), 50.0);
     tracker.reload(&text(100));
     until("the new limit", || limit(metrics) == 100.0);
     tracker.reload(&text(5000));
