@@ -78,8 +78,24 @@ fn describe(value: &Value) -> String {
         Value::Array(_) => "the list",
         Value::Table(_) => "the section",
     };
-    let text = value.as_str().map_or_else(|| value.to_string(), |text| format!("{text:?}"));
-    format!("{kind} {}", shorten(&text))
+    format!("{kind} {}", shorten(&in_one_line(value)))
+}
+
+/// A value as it may stand in a configuration, without the lines of TOML's long texts.
+fn in_one_line(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{text:?}"),
+        Value::Array(values) => {
+            let values: Vec<String> = values.iter().map(in_one_line).collect();
+            format!("[{}]", values.join(", "))
+        }
+        Value::Table(table) => {
+            let entries: Vec<String> =
+                table.iter().map(|(key, value)| format!("{key:?} = {}", in_one_line(value))).collect();
+            format!("{{{}}}", entries.join(", "))
+        }
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => value.to_string(),
+    }
 }
 
 fn shorten(text: &str) -> String {

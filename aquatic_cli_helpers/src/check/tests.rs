@@ -186,6 +186,14 @@ fn values_of_the_wrong_type_are_told_what_is_expected() {
         ("workers = '4'", "workers: expected a whole number from 0 to 1024, got the text \"4\""),
         ("workers = 1.5", "workers: expected a whole number from 0 to 1024, got the number 1.5"),
         ("network.use_ipv4 = 1", "network.use_ipv4: expected true or false, got the number 1"),
+        (
+            "network.use_ipv4 = [\"a\\nb\", 1]",
+            "network.use_ipv4: expected true or false, got the list [\"a\\nb\", 1]",
+        ),
+        (
+            "network.use_ipv4 = [{ a = \"b\\nc\" }]",
+            "network.use_ipv4: expected true or false, got the list [{\"a\" = \"b\\nc\"}]",
+        ),
         ("protocol.share = true", "protocol.share: expected a number, got the switch true"),
         (
             "protocol.trusted = '10.0.0.1'",
