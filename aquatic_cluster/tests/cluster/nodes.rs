@@ -468,6 +468,25 @@ fn the_goodbye_of_a_run_that_was_not_known_is_nothing_new() {
 }
 
 #[test]
+fn stops_whose_news_is_late_do_not_say_what_they_came_after() {
+    let mut bus = Bus::pair();
+    let record = |flags| {
+        let mut record = [7; 28];
+        record[26] = flags;
+        record
+    };
+    let [after, stopped] = [4 + 16, 4].map(record);
+    for (sequence, late, expected) in [(0, 0, after), (1, 500, after), (2, 600, stopped)] {
+        let now = bus.now;
+        assert!(bus.of(1).publish(STREAM, sequence, now, (Some(Family::V4), &after)));
+        let Some(Action::Send { mut message, .. }) = bus.of(1).next_action() else { panic!("it is sent") };
+        assert_eq!(bus.of(2).receive(now + late, &mut message), Ok(()));
+        let Some(Action::Apply { records, .. }) = bus.of(2).next_action() else { panic!("it is applied") };
+        assert_eq!(records, expected, "{late} ms late");
+    }
+}
+
+#[test]
 fn one_outage_is_told_of_once() {
     let mut bus = Bus::pair();
     bus.lossy = true;
