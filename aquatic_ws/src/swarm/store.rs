@@ -344,7 +344,7 @@ impl Swarms {
         self.sampled.clear();
         self.numbers.clear();
         let swarm = &self.torrents[torrent];
-        swarm.sample(rng, Some(at), announce.seeder, offers.len(), &mut self.sampled);
+        swarm.sample(rng, at, announce.seeder, offers.len(), &mut self.sampled);
         for (&sampled, &offer) in self.sampled.iter().zip(offers) {
             let Peer { id, connection, .. } = swarm.peer(sampled);
             self.numbers.push(offer_number(self.hasher, id, *connection, offer));

@@ -213,7 +213,7 @@ impl Torrent {
     pub(super) fn sample(
         &self,
         rng: &mut impl Rng,
-        excluding: Option<usize>,
+        excluding: usize,
         seeder: bool,
         count: usize,
         sampled: &mut Vec<usize>,
@@ -223,6 +223,7 @@ impl Torrent {
             self.peers.first().is_some_and(|peer| index.networks.is_crowded(len, peer.network))
         };
         let is_crowded = self.index.as_deref().is_some_and(is_crowded);
+        let excluding = Some(excluding);
         let mut sample = |range: Range<usize>, count, sampled: &mut Vec<usize>| {
             if is_crowded {
                 spread_indices(rng, (range, excluding), count, |at| self.peers[at].network, sampled);
