@@ -87,7 +87,9 @@ impl Observing {
 const ADDED_PER_CHECK: u32 = 8192;
 
 /// Seconds that the news of a stop may have taken for a peer that was heard in the same tick to have left.
-/// Later, it may have announced again. Seconds are whole, so it may have been up to two.
+/// Later, it may have announced again. This counts the time in the mailbox of this core, which
+/// [`forget_order`](crate::replication::forget_order) cannot know. Seconds are whole, so it may have been up
+/// to two.
 const MAX_LATENESS: u32 = 1;
 
 /// Label of the swarms that UDP and HTTP share.

@@ -316,8 +316,8 @@ impl Cluster {
     ) -> Option<&'a Node> {
         let everything = self.nodes.live().filter(|node| node.hello.holds == Holds::Everything);
         let complete = everything.filter(|node| node.hello.complete.is_some());
-        let holds_part = |(members, holders)| self.live_holders((members, holders), part);
-        let holders = divisions.iter().flat_map(|(members, holders)| holds_part((members, holders)));
+        let holders =
+            divisions.iter().flat_map(|(members, holders)| self.live_holders((members, holders), part));
         complete
             .max_by_key(|node| node.hello.complete)
             .or_else(|| holders.max_by_key(|node| node.hello.clock))

@@ -5,7 +5,7 @@
 //!        4/16  address
 //!           2  port
 //!           1  flags: 1 seeder, 2 completion counted, 4 left, 8 completed with this announce,
-//!              16 left after an announce to another node; readers ignore others
+//!              16 left at a node that knew it; readers ignore others
 //!           1  age in seconds; 255 also stands for more
 //! ```
 
