@@ -43,6 +43,16 @@ fn test(behaviour: Behaviour, change: impl FnOnce(&mut Config)) -> (Outcome, Tra
     test_with(false, behaviour, change)
 }
 
+/// Tests both implementations of WebSocket at the same time.
+fn with_each_client(test: impl Fn(WebSocketClient) + Sync) {
+    std::thread::scope(|scope| {
+        for client in CLIENTS {
+            let test = &test;
+            scope.spawn(move || test(client));
+        }
+    });
+}
+
 fn kind<'a>(report: &'a Report, name: &str) -> &'a KindReport {
     report.kinds.iter().find(|kind| kind.kind == name).unwrap()
 }
@@ -254,27 +264,27 @@ fn refusals_are_errors_and_lost_connections_are_replaced() {
 
 #[test]
 fn violations_are_reported() {
-    for client in CLIENTS {
-        for (behaviour, violations) in [
-            (Behaviour::Faker, &["wrong Sec-WebSocket-Accept"][..]),
-            (Behaviour::Masking, &["invalid WebSocket frame"]),
-            (Behaviour::Confused, &["message about a torrent the peer has not joined"]),
-            (Behaviour::Echoing, &["offer relayed to its sender"]),
-            (Behaviour::Repeating, &["offer relayed twice"]),
-            (Behaviour::Partial, &["two offers of an announce relayed to one peer"]),
-            (Behaviour::Mixing, &["message about a torrent the peer has not joined"]),
-            (Behaviour::Forging, &["offer that no peer made"]),
-            (Behaviour::Swapping, &["offer modified in transit"]),
-            (Behaviour::Cutting, &["offer modified in transit"]),
-            (Behaviour::Misdirecting, &["answer relayed to the wrong peer"]),
-            (Behaviour::Insisting, &["answer relayed twice"]),
-            (Behaviour::Impersonating, &["answer modified in transit"]),
-            (Behaviour::Lying, &["scrape reply contains a torrent not requested"]),
-        ] {
+    for (behaviour, violations) in [
+        (Behaviour::Faker, &["wrong Sec-WebSocket-Accept"][..]),
+        (Behaviour::Masking, &["invalid WebSocket frame"]),
+        (Behaviour::Confused, &["message about a torrent the peer has not joined"]),
+        (Behaviour::Echoing, &["offer relayed to its sender"]),
+        (Behaviour::Repeating, &["offer relayed twice"]),
+        (Behaviour::Partial, &["two offers of an announce relayed to one peer"]),
+        (Behaviour::Mixing, &["message about a torrent the peer has not joined"]),
+        (Behaviour::Forging, &["offer that no peer made"]),
+        (Behaviour::Swapping, &["offer modified in transit"]),
+        (Behaviour::Cutting, &["offer modified in transit"]),
+        (Behaviour::Misdirecting, &["answer relayed to the wrong peer"]),
+        (Behaviour::Insisting, &["answer relayed twice"]),
+        (Behaviour::Impersonating, &["answer modified in transit"]),
+        (Behaviour::Lying, &["scrape reply contains a torrent not requested"]),
+    ] {
+        with_each_client(|client| {
             let (outcome, _tracker) = test(behaviour, |config| config.connections.websocket = client);
             assert_eq!(violated(&outcome), violations, "{client:?}, {behaviour:?}: {outcome}");
             assert!(matches!(outcome.verdict(), Err(Failure::Violations(_))));
-        }
+        });
     }
 }
 
@@ -291,7 +301,7 @@ fn trackers_that_relay_no_offers_fail() {
 
 #[test]
 fn trackers_that_serve_nothing_fail() {
-    for client in CLIENTS {
+    with_each_client(|client| {
         let (outcome, _tracker) = test(Behaviour::NotFound, |config| config.connections.websocket = client);
         assert_eq!(outcome.phases[0].error_texts, ["status 404"]);
         assert_eq!(note(&outcome.phases[0], "upgrades refused"), 180, "ten tries each");
@@ -311,12 +321,12 @@ fn trackers_that_serve_nothing_fail() {
             assert!(note(first, "connections closed after a response timeout") > 18, "{outcome}");
             assert_eq!(note(first, "connections abandoned after repeated failures"), 18, "{outcome}");
         }
-    }
+    });
 }
 
 #[test]
 fn refused_connections_are_reported() {
-    for client in CLIENTS {
+    with_each_client(|client| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
@@ -326,5 +336,5 @@ fn refused_connections_are_reported() {
         let outcome = run(config).unwrap();
         assert_eq!(note(&outcome.phases[0], "connections refused"), 40, "{outcome}");
         assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
-    }
+    });
 }
