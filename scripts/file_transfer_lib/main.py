@@ -71,7 +71,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--jobs",
         type=_positive,
-        default=2 * (os.cpu_count() or 1),
+        default=4 * (os.cpu_count() or 1),
         metavar="N",
         help="cases at the same time; most of them mostly wait (default: %(default)s)",
     )
