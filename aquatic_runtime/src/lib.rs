@@ -83,6 +83,7 @@ mod stop;
 pub mod supervise;
 mod sys;
 mod timers;
+mod turns;
 
 pub use channel::{Batch, Channel, Outbox};
 pub use config::EngineConfig;
@@ -99,3 +100,4 @@ pub use serving::Serving;
 pub use state_directory::{StateDirectory, StateDirectoryError};
 pub use supervise::{DrainPlan, DrainTrigger, ReloadTrigger, StopHold};
 pub use sys::ignore_file_size_signal;
+pub use turns::{Turn, Turns};

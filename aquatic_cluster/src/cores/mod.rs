@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use aquatic_common::{Family, Seconds, Steering};
 use aquatic_metrics::{Counter, Gauge, names};
-use aquatic_runtime::{Core, MailboxReceiver};
+use aquatic_runtime::{Core, MailboxReceiver, Turns};
 use aquatic_tracker::LocalTracker;
 use aquatic_tracker::partition::Holders;
 use aquatic_tracker::replication::{PartSet, record_length};
@@ -403,6 +403,8 @@ struct Inner {
     is_serving: Cell<bool>,
     /// Number of times that peers that have left were to be told of again: the last one replaces the others.
     telling: Cell<u32>,
+    /// Turns of the tasks that hand torrents out, by the pass of the store that they share.
+    passes: [Turns; 2],
     told_again: Counter,
     counters: applying::Counters,
 }
@@ -424,6 +426,7 @@ impl End {
             messages: RefCell::default(),
             is_serving: Cell::new(false),
             telling: Cell::new(0),
+            passes: Default::default(),
             told_again: core.metrics().counter(&names::CLUSTER_PUBLISHED, &[("kind", "departed")]),
             counters: applying::Counters::new(core.metrics()),
         }))
@@ -464,7 +467,11 @@ impl End {
 
     fn hand_out(&self, order: HandOut) {
         let inner = Rc::clone(&self.0);
-        self.0.core.spawn(async move { handing::run(&inner.core, &inner.tracker, order).await });
+        self.0.core.spawn(async move {
+            let [first, second] = &inner.passes;
+            let _turn = if order.second { second } else { first }.next(&inner.core).await;
+            handing::run(&inner.core, &inner.tracker, order).await;
+        });
     }
 }
 

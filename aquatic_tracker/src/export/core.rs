@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aquatic_common::Family;
-use aquatic_runtime::{Core, MailboxReceiver};
+use aquatic_runtime::{Core, MailboxReceiver, Turns};
 
 use super::{Entry, SwarmKind};
 use crate::local::LocalTracker;
@@ -85,9 +85,15 @@ impl CoreExports {
     /// The mailbox cannot be waited for.
     pub fn attach(self, core: &Rc<Core>, swarms: Vec<Rc<dyn TorrentCounts>>) -> anyhow::Result<()> {
         let (core_of_tasks, swarms) = (Rc::clone(core), Rc::new(swarms));
+        let passes = Turns::default();
         let receive = move |order| {
             let (core, swarms) = (Rc::clone(&core_of_tasks), Rc::clone(&swarms));
-            core_of_tasks.spawn(async move { run(&core, &swarms, order).await });
+            let passes = passes.clone();
+            core_of_tasks.spawn(async move {
+                // Swarms have one position each.
+                let _turn = passes.next(&core).await;
+                run(&core, &swarms, order).await;
+            });
         };
         self.0.attach(core, receive).context("cannot wait for the export thread")
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use aquatic_common::{Family, Seconds};
 use aquatic_runtime::clock::thread_cpu_time;
-use aquatic_runtime::{Core, MailboxReceiver};
+use aquatic_runtime::{Core, MailboxReceiver, Turns};
 use aquatic_swarm::{Origin, PeerBuffers, Restored, SaveFilter, SavePass};
 
 use super::format::Kind;
@@ -164,16 +164,21 @@ impl CoreSnapshots {
     /// The mailbox cannot be waited for.
     pub fn attach(self, core: &Rc<Core>, tracker: &Rc<LocalTracker>) -> anyhow::Result<()> {
         let (core_of_tasks, tracker) = (Rc::clone(core), Rc::clone(tracker));
-        let loading = Rc::new(RefCell::new(VecDeque::new()));
-        let marks = Rc::new(Cell::new(0));
+        // Each load has a queue and each hand-over has marks of its own: the one before it may not have come
+        // to its end yet.
+        let mut loading = Rc::<Queue>::default();
+        let mut marks = Rc::<Cell<u32>>::default();
+        let passes = Turns::default();
         let receive = move |command| match command {
             Command::Save(save) => {
                 let (core, tracker) = (Rc::clone(&core_of_tasks), Rc::clone(&tracker));
-                core_of_tasks.spawn(async move { run_save(&core, &tracker, save).await });
+                let passes = passes.clone();
+                core_of_tasks.spawn(async move { run_save(&core, &tracker, &passes, save).await });
             }
             Command::BeginLoading(source) => {
                 tracker.state().begin_loading();
                 let (core, tracker) = (Rc::clone(&core_of_tasks), Rc::clone(&tracker));
+                loading = Rc::default();
                 let queue = Rc::clone(&loading);
                 core_of_tasks.spawn(async move { run_load(&core, &tracker, source, &queue).await });
             }
@@ -188,9 +193,10 @@ impl CoreSnapshots {
             Command::Close => loading.borrow_mut().push_back(Queued::Close),
             Command::HandOver(order) => {
                 let (core, tracker) = (Rc::clone(&core_of_tasks), Rc::clone(&tracker));
-                marks.set(0);
-                let marks = Rc::clone(&marks);
-                core_of_tasks.spawn(async move { run_hand_over(&core, &tracker, &order, &marks).await });
+                marks = Rc::default();
+                let (passes, marks) = (passes.clone(), Rc::clone(&marks));
+                core_of_tasks
+                    .spawn(async move { run_hand_over(&core, &tracker, &passes, (&order, &marks)).await });
             }
             Command::Mark => marks.set(marks.get() + 1),
         };
@@ -198,7 +204,8 @@ impl CoreSnapshots {
     }
 }
 
-async fn run_save(core: &Rc<Core>, tracker: &LocalTracker, save: Save) {
+async fn run_save(core: &Rc<Core>, tracker: &LocalTracker, passes: &Turns, save: Save) {
+    let _turn = passes.next(core).await;
     let mut chunks = Chunks::default();
     tracker.state().begin_saving(SavePass::Snapshot);
     let mut ended = false;
@@ -237,7 +244,13 @@ async fn give<T>(core: &Core, (to, cancelled): (&SyncSender<T>, &AtomicBool), it
 }
 
 /// Hands out the content and what changes, until that is cancelled or the process ends.
-async fn run_hand_over(core: &Rc<Core>, tracker: &LocalTracker, order: &Order, marks: &Cell<u32>) {
+async fn run_hand_over(
+    core: &Rc<Core>,
+    tracker: &LocalTracker,
+    passes: &Turns,
+    (order, marks): (&Order, &Cell<u32>),
+) {
+    let _turn = passes.next(core).await;
     let to = (&order.chunks, &*order.cancelled);
     tracker.state().begin_recording();
     tracker.state().begin_saving(SavePass::Snapshot);
@@ -331,12 +344,10 @@ enum Queued {
     Close,
 }
 
-async fn run_load(
-    core: &Rc<Core>,
-    tracker: &LocalTracker,
-    source: Source,
-    queue: &RefCell<VecDeque<Queued>>,
-) {
+/// What waits for a load.
+type Queue = RefCell<VecDeque<Queued>>;
+
+async fn run_load(core: &Rc<Core>, tracker: &LocalTracker, source: Source, queue: &Queue) {
     let mut loaded = Loaded::default();
     let mut is_ended = false;
     loop {

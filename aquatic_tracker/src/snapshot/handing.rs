@@ -6,25 +6,30 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use aquatic_common::{Family, Seconds};
-use aquatic_runtime::clock::calendar_seconds;
+use aquatic_runtime::clock::{Epoch, calendar_seconds};
 use aquatic_runtime::handover::{StateReceived, StateReceiver, StateRequest, StateSender, StateSent};
 use aquatic_swarm::Origin;
 
 use super::core::{Command, FromCore, Order, Source};
-use super::format::{Header, Kind, Torrent};
+use super::distribution::{Cores, Lanes, LoadError};
+use super::format::{Header, Kind};
 use super::records::record_length;
-use super::stream::{CHUNK_LENGTH, Damage, ReadError, Reader, Writer, interval_of};
-use super::thread::{Lane, LoadError, MAX_CHUNKS_PER_CORE, READ_BUFFER, SnapshotThread};
+use super::stream::{CHUNK_LENGTH, Damage, ReadError, Reader, Writer};
+use super::thread::{MAX_CHUNKS_PER_CORE, READ_BUFFER, SnapshotThread};
 
 /// Longest wait before the requests of the hand-over are looked at.
 const POLL: Duration = Duration::from_millis(2);
 
 /// Longest wait for the predecessor before it is looked whether the process is stopping.
 const STOP_POLL: Duration = Duration::from_millis(200);
+
+/// Time after which it is looked whether clients have been told a longer interval.
+const INTERVAL_PERIOD: Duration = Duration::from_secs(1);
 
 /// Longest time the successor may take to read what fits into a socket.
 const WRITE_DEADLINE: Duration = Duration::from_secs(20);
@@ -59,14 +64,20 @@ impl SnapshotThread {
         let since_epoch = self.now();
         let header = Header { epoch: self.epoch_id, since_epoch, calendar: calendar_seconds() };
         let mut writer = Writer::begin(&to.stream, &header)?;
-        writer.write_interval(self.longest_interval(false)?)?;
+        let interval = self.longest_interval(false)?;
+        writer.write_interval(interval)?;
         let (chunks, received) = sync_channel(MAX_CHUNKS_PER_CORE * self.cores.len());
         let at = Seconds(u32::try_from(since_epoch).unwrap_or(u32::MAX));
         let order = Order { at, chunks, cancelled: Arc::clone(cancelled) };
         self.command_all(|| Command::HandOver(order.clone()))?;
         drop(order);
         let (mut passing, mut unmarked) = (self.cores.len(), 0);
+        let mut intervals = Intervals::new(interval, self.epoch.elapsed());
         loop {
+            intervals.ask(&self.cores, self.epoch.elapsed());
+            if let Some(longer) = intervals.longer() {
+                writer.write_interval(longer)?;
+            }
             match to.requests.try_recv() {
                 Ok(StateRequest::Mark) => {
                     unmarked = self.cores.len();
@@ -87,6 +98,7 @@ impl SnapshotThread {
                 Ok(FromCore::Marked) => {
                     unmarked -= 1;
                     if unmarked == 0 {
+                        writer.write_interval(self.longest_interval(false)?)?;
                         writer.write_kind(Kind::Mark)?;
                         let _ = to.answers.send(StateSent::Marked);
                     }
@@ -103,166 +115,225 @@ impl SnapshotThread {
     }
 
     fn command_all(&self, command: impl Fn() -> Command) -> Result<(), Stopped> {
-        for (index, core) in self.cores.iter().enumerate() {
+        for (index, core) in self.cores.senders.iter().enumerate() {
             let full = |_| Stopped::Failed(format!("core {index} does not respond"));
             core.try_send(command()).map_err(full)?;
         }
         Ok(())
     }
 
-    /// Receives the state of the predecessor. Returns whether all of it has come.
-    pub(super) fn receive_state(&self, from: StateReceiver) -> bool {
+    /// Receives the state of the predecessor until that hands over, or ends. What it still sends for the
+    /// connections that it keeps goes to a thread of its own.
+    pub(super) fn receive_state(&self, from: StateReceiver) -> Received {
         let StateReceiver { stream, reports } = from;
-        let mut is_loaded = false;
-        let failed = match self.read_state(stream, &reports, &mut is_loaded) {
-            Ok(()) | Err(LoadError::Stopping) => None,
-            Err(LoadError::Core(index)) => Some(format!("core {index} does not respond")),
-            Err(LoadError::Stream(why)) => Some(why),
+        let mut receiving = match self.begin_to_receive(stream, reports.clone()) {
+            Ok(Some(receiving)) => receiving,
+            Ok(None) => return Received::Nothing,
+            Err(why) => {
+                let _ = reports.send(StateReceived::Failed(why));
+                return Received::Nothing;
+            }
+        };
+        let failed = match receiving.read_to_mark() {
+            Ok(Progress::Marked) => {
+                receiving.go_on();
+                return Received::All;
+            }
+            Ok(Progress::Ended) => receiving.end().err(),
+            Err(error) => receiving.end_by(error),
         };
         if let Some(why) = failed {
             let _ = reports.send(StateReceived::Failed(why));
         }
-        is_loaded
+        if receiving.is_loaded { Received::All } else { Received::Part }
     }
 
-    fn read_state(
+    /// Reads what the stream begins with; `None` if the predecessor has ended before it could send anything.
+    fn begin_to_receive(
         &self,
         stream: UnixStream,
-        reports: &Sender<StateReceived>,
-        is_loaded: &mut bool,
-    ) -> Result<(), LoadError> {
+        reports: Sender<StateReceived>,
+    ) -> Result<Option<Receiving>, String> {
         let begin = self.epoch.elapsed();
-        let broken = |why: &str| LoadError::Stream(format!("the state of the predecessor {why}"));
         stream.set_read_timeout(Some(STOP_POLL)).map_err(|error| broken(&error.to_string()))?;
-        let input = UntilStopping { stream, thread: self };
-        let mut reader = match Reader::begin(BufReader::with_capacity(READ_BUFFER, input)) {
+        let input = UntilStopping { stream, stopping: Arc::clone(&self.cores.stopping) };
+        let reader = match Reader::begin(BufReader::with_capacity(READ_BUFFER, input)) {
             Ok(reader) => reader,
-            // The predecessor has ended before it could send anything.
-            Err(ReadError::Io(_)) => return Ok(()),
+            Err(ReadError::Io(_)) => return Ok(None),
             Err(ReadError::Header(_)) => return Err(broken("is of another version")),
         };
-        let mut lanes: Vec<Lane<'_>> = self.cores.iter().map(Lane::new).collect();
-        let read = self.read_parts(&mut lanes, &mut reader, (reports, begin), is_loaded);
-        let closed = self.close(&lanes);
-        read.and(closed)?;
-        if reader.damage() == (Damage { truncated: true, ..Damage::default() }) {
-            Ok(())
-        } else {
-            Err(broken("is damaged"))
+        let source = Source { at: self.moment_of(&reader.header()), origin: Origin::Predecessor };
+        let lanes = Lanes::new(&self.cores);
+        let epoch = self.epoch;
+        let receiving = Receiving { reader, lanes, reports, epoch, begin, is_loaded: false };
+        match receiving.lanes.begin(source) {
+            Ok(()) => Ok(Some(receiving)),
+            Err(error) => Err(why(error).unwrap_or_default()),
+        }
+    }
+}
+
+/// The longest interval that clients have been told, which a successor has to know: it may become longer.
+struct Intervals {
+    told: u32,
+    asked_at: Duration,
+    sender: Sender<u32>,
+    responses: Receiver<u32>,
+}
+
+impl Intervals {
+    fn new(told: u32, now: Duration) -> Self {
+        let (sender, responses) = channel();
+        Self { told, asked_at: now, sender, responses }
+    }
+
+    /// Asks all cores once in a while, without waiting: some may have ended already.
+    fn ask(&mut self, cores: &Cores, now: Duration) {
+        if now.saturating_sub(self.asked_at) >= INTERVAL_PERIOD {
+            self.asked_at = now;
+            for core in cores.senders.iter() {
+                let _ = core.try_send(Command::LongestInterval(self.sender.clone()));
+            }
         }
     }
 
-    fn read_parts(
-        &self,
-        lanes: &mut [Lane<'_>],
-        reader: &mut Reader<impl Read>,
-        (reports, begin): (&Sender<StateReceived>, Duration),
-        is_loaded: &mut bool,
-    ) -> Result<(), LoadError> {
-        let snapshot = self.moment_of(&reader.header());
-        for lane in lanes.iter() {
-            let source = Source { at: snapshot, origin: Origin::Predecessor };
-            self.send(lane, Command::BeginLoading(source))?;
-        }
-        while let Some((kind, content)) = reader.next_part() {
+    /// What a core has given out since if that is longer.
+    fn longer(&mut self) -> Option<u32> {
+        let longest = self.responses.try_iter().max().filter(|longest| *longest > self.told)?;
+        self.told = longest;
+        Some(longest)
+    }
+}
+
+/// What has been received of the state of a predecessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    /// All that there was when the stream began, at least.
+    All,
+    /// A part of it.
+    Part,
+    /// Nothing.
+    Nothing,
+}
+
+/// How far a stream has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Marked,
+    Ended,
+}
+
+/// The stream from a predecessor.
+struct Receiving {
+    reader: Reader<BufReader<UntilStopping>>,
+    lanes: Lanes,
+    reports: Sender<StateReceived>,
+    epoch: Epoch,
+    begin: Duration,
+    is_loaded: bool,
+}
+
+fn broken(why: &str) -> String {
+    format!("the state of the predecessor {why}")
+}
+
+/// Why the state is not received; `None` if the process is stopping.
+fn why(error: LoadError) -> Option<String> {
+    match error {
+        LoadError::Stopping => None,
+        LoadError::Core(index) => Some(format!("core {index} does not respond")),
+    }
+}
+
+impl Receiving {
+    /// Reads to the next mark or the end.
+    fn read_to_mark(&mut self) -> Result<Progress, LoadError> {
+        while let Some((kind, content)) = self.reader.next_part() {
             match kind {
-                Kind::Torrents(_) | Kind::Announces(_) => self.give(lanes, kind, content)?,
-                Kind::Interval => self.note_given_out(lanes, content)?,
+                Kind::Torrents(_) | Kind::Announces(_) => self.lanes.give(kind, content)?,
+                Kind::Interval => self.lanes.note_given_out(content)?,
                 Kind::Passed => {
-                    let loaded = self.settle(lanes, Command::EndLoading)?;
+                    let loaded = self.lanes.settle(Command::EndLoading)?;
                     log::info!(
                         "state of the predecessor received in {:.1?}: {} peers stored, {} had announced meanwhile, {} were \
                          too old",
-                        self.epoch.elapsed().saturating_sub(begin),
+                        self.epoch.elapsed().saturating_sub(self.begin),
                         loaded.restored.added,
                         loaded.restored.known,
                         loaded.too_old
                     );
-                    *is_loaded = true;
-                    let _ = reports.send(StateReceived::Loaded);
+                    self.is_loaded = true;
+                    let _ = self.reports.send(StateReceived::Loaded);
                 }
                 Kind::Mark => {
-                    self.settle(lanes, Command::Settle)?;
-                    let _ = reports.send(StateReceived::Marked);
+                    self.lanes.settle(Command::Settle)?;
+                    let _ = self.reports.send(StateReceived::Marked);
+                    return Ok(Progress::Marked);
                 }
                 Kind::End | Kind::Unknown(_) => {}
             }
         }
-        lanes.iter_mut().try_for_each(|lane| self.flush(lane))?;
-        if !*is_loaded {
-            self.settle(lanes, Command::EndLoading)?;
+        self.lanes.flush()?;
+        if !self.is_loaded {
+            self.lanes.settle(Command::EndLoading)?;
         }
-        Ok(())
+        Ok(Progress::Ended)
     }
 
-    /// Tells all cores what interval clients may be waiting for.
-    pub(super) fn note_given_out(&self, lanes: &[Lane<'_>], content: &[u8]) -> Result<(), LoadError> {
-        let Some(interval) = interval_of(content) else { return Ok(()) };
-        lanes.iter().try_for_each(|lane| self.send(lane, Command::GivenOut(interval)))
-    }
-
-    /// Sorts the content of a section by owner.
-    pub(super) fn give(&self, lanes: &mut [Lane<'_>], kind: Kind, content: &[u8]) -> Result<(), LoadError> {
-        let mut rest = content;
-        while let Some((owner, bytes)) = self.next_item(kind, &mut rest) {
-            let Some(lane) = lanes.get_mut(owner) else { continue };
-            if lane.kind != kind || lane.content.len() >= CHUNK_LENGTH {
-                self.flush(lane)?;
-                lane.kind = kind;
+    /// Receives what the predecessor still serves, on a thread of its own: it may take an hour.
+    fn go_on(mut self) {
+        let read = move || {
+            let failed = loop {
+                match self.read_to_mark() {
+                    Ok(Progress::Marked) => {}
+                    Ok(Progress::Ended) => break self.end().err(),
+                    Err(error) => break self.end_by(error),
+                }
+            };
+            if let Some(why) = failed {
+                tell_missing(&why);
             }
-            lane.content.extend_from_slice(bytes);
-        }
-        if matches!(kind, Kind::Announces(_)) {
-            // They are few, and may be the last ones for a while.
-            lanes.iter_mut().try_for_each(|lane| self.flush(lane))?;
-        }
-        Ok(())
-    }
-
-    /// Splits off the first torrent or announce, and returns its owner.
-    fn next_item<'a>(&self, kind: Kind, rest: &mut &'a [u8]) -> Option<(usize, &'a [u8])> {
-        match kind {
-            Kind::Torrents(family) => {
-                let torrent = Torrent::take(family, rest).ok()?;
-                Some((self.steering.owner(&torrent.saved.info_hash), torrent.bytes))
-            }
-            Kind::Announces(family) => {
-                let (record, others) = rest.split_at_checked(record_length(family))?;
-                *rest = others;
-                let info_hash = aquatic_common::InfoHash(*record.first_chunk()?);
-                Some((self.steering.owner(&info_hash), record))
-            }
-            Kind::End | Kind::Passed | Kind::Mark | Kind::Interval | Kind::Unknown(_) => None,
+        };
+        if let Err(error) = thread::Builder::new().name("aquatic-changes".to_owned()).spawn(read) {
+            tell_missing(&format!("a thread could not be started: {error}"));
         }
     }
 
-    /// Has all cores take in what they have been sent, and waits for that.
-    fn settle(
-        &self,
-        lanes: &mut [Lane<'_>],
-        command: impl Fn(Sender<super::Loaded>) -> Command,
-    ) -> Result<super::Loaded, LoadError> {
-        let (sender, responses) = channel();
-        for lane in lanes {
-            self.flush(lane)?;
-            self.send(lane, command(sender.clone()))?;
+    /// Ends loading. Says what is wrong with what has been read.
+    fn end(&self) -> Result<(), String> {
+        if let Err(error) = self.lanes.close() {
+            return Err(why(error).unwrap_or_default());
         }
-        drop(sender);
-        self.collect(&responses)
+        let whole = Damage { truncated: true, ..Damage::default() };
+        if self.reader.damage() == whole { Ok(()) } else { Err(broken("is damaged")) }
     }
+
+    fn end_by(&self, error: LoadError) -> Option<String> {
+        let _ = self.lanes.close();
+        why(error)
+    }
+}
+
+fn tell_missing(why: &str) {
+    log::warn!(
+        "announces over connections that the process before this one still serves are not taken over, because {why}; \
+         their clients announce here next time"
+    );
 }
 
 /// A stream that ends when the process stops.
-struct UntilStopping<'a> {
+struct UntilStopping {
     stream: UnixStream,
-    thread: &'a SnapshotThread,
+    stopping: Arc<AtomicBool>,
 }
 
-impl Read for UntilStopping<'_> {
+impl Read for UntilStopping {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.stream.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.thread.is_stopping() => {}
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && !self.stopping.load(Ordering::Relaxed) => {}
                 read => return read,
             }
         }

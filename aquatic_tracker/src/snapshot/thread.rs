@@ -3,42 +3,32 @@
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use aquatic_common::{Family, Seconds, Steering};
+use aquatic_common::Seconds;
 use aquatic_metrics::{Counter, Gauge, Registry, names};
 use aquatic_runtime::clock::{Epoch, calendar_seconds};
 use aquatic_runtime::handover::{StateReceiver, StateSender};
 use aquatic_runtime::state_directory::names::{SNAPSHOT, UNUSABLE_SNAPSHOT};
-use aquatic_runtime::{Engine, MailboxSender, Periodic, StateDirectory, StopHold, mailboxes};
+use aquatic_runtime::{Engine, Periodic, StateDirectory, StopHold, mailboxes};
 use aquatic_swarm::Origin;
 
-use super::core::{Batch, Command, CoreSnapshots, Loaded, Save, Source};
+use super::core::{Command, CoreSnapshots, Loaded, Save, Source};
+use super::distribution::{CORE_DEADLINE, Cores, Lanes, LoadError, MAX_WAITING, POLL};
 use super::format::{Header, Kind, Totals};
+use super::handing::Received;
 use super::stream::{Damage, ReadError, Reader, Writer};
 use crate::seed::TrackerSeed;
 
-/// Batches of torrents that wait for one core: 1 MB.
-const MAX_WAITING: usize = 16;
-
-/// Commands for a core that it has not received yet: batches, and what begins and ends them.
-const MAX_COMMANDS: usize = MAX_WAITING + 8;
+/// Commands for a core that it has not received yet: batches, what begins and ends them, and what another
+/// thread asks for meanwhile.
+const MAX_COMMANDS: usize = MAX_WAITING + 16;
 
 /// Full chunks that wait to be written, for each core.
 pub(super) const MAX_CHUNKS_PER_CORE: usize = 4;
-
-/// Longest wait for a core to do a step.
-const CORE_DEADLINE: Duration = Duration::from_secs(20);
-
-/// Longest wait before it is looked whether the process is stopping.
-const POLL: Duration = Duration::from_millis(200);
-
-/// Pause while a core has as many batches as may wait.
-const RETRY: Duration = Duration::from_millis(1);
 
 /// Size of the buffer that snapshots are read into.
 pub(super) const READ_BUFFER: usize = 256 * 1024;
@@ -96,7 +86,7 @@ impl Restored {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn set(&self) {
+    pub(super) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
@@ -129,14 +119,17 @@ pub fn prepare(engine: &mut Engine, seed: &TrackerSeed, interval: u32) -> anyhow
     let thread = SnapshotThread {
         directory: engine.state_directory().cloned(),
         predecessor: engine.take_state_receiver(),
-        steering: *seed.steering(),
         epoch_id: engine.secrets().derive("aquatic epoch 1"),
         epoch: engine.epoch(),
-        cores,
+        cores: Cores {
+            senders: cores.into(),
+            steering: *seed.steering(),
+            epoch: engine.epoch(),
+            stopping: Arc::clone(&stopping),
+            restored: seed.restored().clone(),
+        },
         requests,
-        stopping: Arc::clone(&stopping),
         busy: Arc::clone(&busy),
-        restored: seed.restored().clone(),
         metrics: Metrics::new(engine.registry()),
         is_failing: false,
     };
@@ -246,30 +239,16 @@ impl Metrics {
 pub(super) struct SnapshotThread {
     /// `None` where nothing is kept, but state is handed over.
     directory: Option<StateDirectory>,
-    pub(super) steering: Steering,
     pub(super) epoch_id: [u8; 16],
     pub(super) epoch: Epoch,
-    pub(super) cores: Vec<MailboxSender<Command>>,
+    pub(super) cores: Cores,
     /// Where the state of a predecessor comes from.
     predecessor: Option<StateReceiver>,
     requests: Receiver<Request>,
-    /// The process is stopping: no time for anything but the last snapshot.
-    stopping: Arc<AtomicBool>,
     busy: Arc<AtomicBool>,
-    restored: Restored,
     metrics: Metrics,
     /// The last snapshot could not be saved.
     is_failing: bool,
-}
-
-/// Why loading was not completed.
-pub(super) enum LoadError {
-    /// The process is stopping.
-    Stopping,
-    /// A core does not respond.
-    Core(usize),
-    /// What the predecessor sends cannot be used.
-    Stream(String),
 }
 
 impl SnapshotThread {
@@ -278,8 +257,13 @@ impl SnapshotThread {
             log::debug!("the priority of the snapshot thread cannot be lowered: {error}");
         }
         // What a predecessor could not send may be in its last snapshot.
-        let is_received = self.predecessor.take().is_some_and(|predecessor| self.receive_state(predecessor));
-        let is_loaded = is_received || self.load();
+        let received = self.predecessor.take().map(|predecessor| self.receive_state(predecessor));
+        let is_loaded = match received {
+            Some(Received::All) => true,
+            // Downloads that have been received are not to be counted again.
+            Some(Received::Part) => self.load(Origin::Predecessor),
+            Some(Received::Nothing) | None => self.load(Origin::Own),
+        };
         self.busy.store(false, Ordering::Relaxed);
         while let Ok(request) = self.requests.recv() {
             let hold = match request {
@@ -308,10 +292,6 @@ impl SnapshotThread {
     fn path(&self) -> String {
         let path = self.directory.as_ref().map(|directory| directory.path().join(SNAPSHOT));
         path.unwrap_or_default().display().to_string()
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Seconds since the epoch.
@@ -370,7 +350,7 @@ impl SnapshotThread {
         writer.write_interval(self.longest_interval(is_last)?)?;
         let (chunks, receiver) = sync_channel(MAX_CHUNKS_PER_CORE * self.cores.len());
         let at = Seconds(u32::try_from(begin.as_secs()).unwrap_or(u32::MAX));
-        for (index, core) in self.cores.iter().enumerate() {
+        for (index, core) in self.cores.senders.iter().enumerate() {
             let save = Save { at, chunks: chunks.clone(), cancelled: Arc::clone(cancelled) };
             let refused = |_| io::Error::other(format!("core {index} does not respond"));
             core.try_send(Command::Save(save)).map_err(refused)?;
@@ -389,18 +369,21 @@ impl SnapshotThread {
     /// The longest interval in seconds that a client may be waiting for.
     pub(super) fn longest_interval(&self, is_last: bool) -> io::Result<u32> {
         let (sender, responses) = channel();
-        for (index, core) in self.cores.iter().enumerate() {
+        for (index, core) in self.cores.senders.iter().enumerate() {
             let refused = |_| io::Error::other(format!("core {index} does not respond"));
             core.try_send(Command::LongestInterval(sender.clone())).map_err(refused)?;
         }
-        self.cores.iter().try_fold(0, |longest, _| Ok(self.receive(&responses, is_last)?.max(longest)))
+        self.cores
+            .senders
+            .iter()
+            .try_fold(0, |longest, _| Ok(self.receive(&responses, is_last)?.max(longest)))
     }
 
     /// What any core sends next: a chunk, or `None` for a core that has handed everything out.
     fn receive<T>(&self, from: &Receiver<T>, is_last: bool) -> io::Result<T> {
         let begin = self.epoch.elapsed();
         loop {
-            if self.is_stopping() && !is_last {
+            if self.cores.is_stopping() && !is_last {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             match from.recv_timeout(POLL) {
@@ -414,8 +397,9 @@ impl SnapshotThread {
         }
     }
 
-    /// Loads the snapshot of the previous process. Returns whether all that can be loaded has been.
-    fn load(&mut self) -> bool {
+    /// Loads the snapshot of the previous process, or of one before it. Returns whether all that can be
+    /// loaded has been.
+    fn load(&mut self, origin: Origin) -> bool {
         let Some(directory) = self.directory.clone() else { return true };
         let opened = match directory.open_file(SNAPSHOT) {
             Ok(None) => {
@@ -440,13 +424,13 @@ impl SnapshotThread {
             "loading the snapshot of {} s ago",
             i64::try_from(self.now()).unwrap_or(i64::MAX).saturating_sub(snapshot)
         );
-        match self.distribute(&mut reader, snapshot) {
+        match self.distribute(&mut reader, Source { at: snapshot, origin }) {
             Ok(loaded) => {
                 self.metrics.time.set(u64::try_from(reader.header().calendar).unwrap_or_default());
                 self.report(&loaded, &reader, self.epoch.elapsed().saturating_sub(begin));
                 true
             }
-            Err(LoadError::Stopping | LoadError::Stream(_)) => false,
+            Err(LoadError::Stopping) => false,
             Err(LoadError::Core(index)) => {
                 self.metrics.unusable.add(1);
                 let kept = keep_unusable(&directory);
@@ -476,101 +460,11 @@ impl SnapshotThread {
     }
 
     /// Sends all torrents to the cores that own them, and returns what has become of them.
-    fn distribute(&self, reader: &mut Reader<impl io::Read>, snapshot: i64) -> Result<Loaded, LoadError> {
-        let mut lanes: Vec<Lane<'_>> = self.cores.iter().map(Lane::new).collect();
-        let loaded = self.distribute_to(&mut lanes, reader, snapshot);
-        let closed = self.close(&lanes);
+    fn distribute(&self, reader: &mut Reader<impl io::Read>, source: Source) -> Result<Loaded, LoadError> {
+        let mut lanes = Lanes::new(&self.cores);
+        let loaded = distribute_to(&mut lanes, reader, source);
+        let closed = lanes.close();
         loaded.and_then(|loaded| closed.map(|()| loaded))
-    }
-
-    fn distribute_to(
-        &self,
-        lanes: &mut [Lane<'_>],
-        reader: &mut Reader<impl io::Read>,
-        snapshot: i64,
-    ) -> Result<Loaded, LoadError> {
-        for lane in lanes.iter() {
-            self.send(lane, Command::BeginLoading(Source { at: snapshot, origin: Origin::Own }))?;
-        }
-        while let Some((kind, content)) = reader.next_part() {
-            match kind {
-                Kind::Torrents(_) => self.give(lanes, kind, content)?,
-                Kind::Interval => self.note_given_out(lanes, content)?,
-                Kind::Announces(_) | Kind::Passed | Kind::Mark | Kind::End | Kind::Unknown(_) => {}
-            }
-        }
-        let (sender, responses) = channel();
-        for lane in lanes {
-            self.flush(lane)?;
-            self.send(lane, Command::EndLoading(sender.clone()))?;
-        }
-        drop(sender);
-        self.collect(&responses)
-    }
-
-    /// Ends loading on all cores, also on those that another one keeps from its end.
-    pub(super) fn close(&self, lanes: &[Lane<'_>]) -> Result<(), LoadError> {
-        lanes.iter().map(|lane| self.send(lane, Command::Close)).fold(Ok(()), Result::and)
-    }
-
-    pub(super) fn collect(&self, responses: &Receiver<Loaded>) -> Result<Loaded, LoadError> {
-        let (mut all, mut count) = (Loaded::default(), 0);
-        while count < self.cores.len() {
-            match responses.recv_timeout(POLL) {
-                Ok(loaded) => {
-                    if loaded.restored.added > 0 {
-                        self.restored.set();
-                    }
-                    all.add(loaded);
-                    count += 1;
-                }
-                Err(RecvTimeoutError::Timeout) if !self.is_stopping() => {}
-                Err(_) => return Err(LoadError::Stopping),
-            }
-        }
-        Ok(all)
-    }
-
-    pub(super) fn flush(&self, lane: &mut Lane<'_>) -> Result<(), LoadError> {
-        if lane.content.is_empty() {
-            return Ok(());
-        }
-        let next = Vec::with_capacity(lane.content.capacity());
-        let content = std::mem::replace(&mut lane.content, next);
-        self.wait_for_room(lane)?;
-        lane.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Arc::clone(&lane.waiting);
-        self.send(lane, Command::Load(Batch { kind: lane.kind, content, waiting }))
-    }
-
-    #[allow(clippy::disallowed_methods, reason = "this is a side thread")]
-    fn wait_for_room(&self, lane: &Lane<'_>) -> Result<(), LoadError> {
-        let (mut before, mut since) = (usize::MAX, self.epoch.elapsed());
-        loop {
-            let waiting = lane.waiting.load(Ordering::Acquire);
-            if waiting < MAX_WAITING {
-                return Ok(());
-            }
-            let now = self.epoch.elapsed();
-            if self.is_stopping() {
-                return Err(LoadError::Stopping);
-            }
-            if waiting != before {
-                (before, since) = (waiting, now);
-            } else if now.saturating_sub(since) > CORE_DEADLINE {
-                return Err(LoadError::Core(self.index_of(lane)));
-            }
-            thread::sleep(RETRY);
-        }
-    }
-
-    /// Sends a command for which there is always room, unless the core does not receive any.
-    pub(super) fn send(&self, lane: &Lane<'_>, command: Command) -> Result<(), LoadError> {
-        lane.core.try_send(command).map_err(|_| LoadError::Core(self.index_of(lane)))
-    }
-
-    fn index_of(&self, lane: &Lane<'_>) -> usize {
-        self.cores.iter().position(|core| std::ptr::eq(core, lane.core)).unwrap_or_default()
     }
 
     fn report(&self, loaded: &Loaded, reader: &Reader<impl io::Read>, took: Duration) {
@@ -601,25 +495,26 @@ impl SnapshotThread {
     }
 }
 
+fn distribute_to(
+    lanes: &mut Lanes,
+    reader: &mut Reader<impl io::Read>,
+    source: Source,
+) -> Result<Loaded, LoadError> {
+    lanes.begin(source)?;
+    while let Some((kind, content)) = reader.next_part() {
+        match kind {
+            Kind::Torrents(_) => lanes.give(kind, content)?,
+            Kind::Interval => lanes.note_given_out(content)?,
+            Kind::Announces(_) | Kind::Passed | Kind::Mark | Kind::End | Kind::Unknown(_) => {}
+        }
+    }
+    lanes.settle(Command::EndLoading)
+}
+
 /// Renames a snapshot so that the next one does not replace it. Returns what came of that, for the log.
 fn keep_unusable(directory: &StateDirectory) -> String {
     match directory.rename(SNAPSHOT, UNUSABLE_SNAPSHOT) {
         Ok(()) => format!("It is kept as {UNUSABLE_SNAPSHOT}"),
         Err(error) => format!("The next one replaces it ({error})"),
-    }
-}
-
-/// Torrents on their way to one core.
-pub(super) struct Lane<'a> {
-    core: &'a MailboxSender<Command>,
-    pub(super) kind: Kind,
-    pub(super) content: Vec<u8>,
-    /// Batches that the core has not taken in yet.
-    waiting: Arc<AtomicUsize>,
-}
-
-impl<'a> Lane<'a> {
-    pub(super) fn new(core: &'a MailboxSender<Command>) -> Self {
-        Self { core, kind: Kind::Torrents(Family::V4), content: Vec::new(), waiting: Arc::default() }
     }
 }
