@@ -299,7 +299,8 @@ fn open_breakers(
     let rules = config.rate_limits.breaker_rules();
     let (breakers, receivers) = Breakers::new(&protocols, rules, engine.registry(), engine.cores())
         .context("cannot make the mailboxes of the breakers")?;
-    engine.add_periodic(BreakerWatch::new(&breakers, engine.registry(), engine.cores()));
+    let now = engine.epoch().elapsed();
+    engine.add_periodic(BreakerWatch::new(&breakers, engine.registry(), engine.cores(), now));
     Ok((breakers, receivers))
 }
 

@@ -1,7 +1,7 @@
 //! Rate limits of sources, with what is to be told about them: one rule for all protocols.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::addr::Family;
@@ -99,6 +99,9 @@ impl fmt::Display for RateEvent {
 #[derive(Clone, Debug)]
 pub struct SourceLimit {
     rules: SourceRules,
+    /// There are exempt sources whose networks have other sources, too: what the former ask for is not to
+    /// count there.
+    has_exempt_neighbours: bool,
     prices: Loads,
     table: LoadTable,
     episodes: Episodes<Prefix>,
@@ -109,8 +112,13 @@ impl SourceLimit {
     #[must_use]
     pub fn new(rules: SourceRules, key: [u8; 16]) -> Self {
         let table = LoadTable::new(TABLE_LINES_LOG2, key, 0.0);
-        let mut limit =
-            Self { rules: SourceRules::default(), prices: [0; 3], table, episodes: Episodes::default() };
+        let mut limit = Self {
+            rules: SourceRules::default(),
+            has_exempt_neighbours: false,
+            prices: [0; 3],
+            table,
+            episodes: Episodes::default(),
+        };
         limit.set_rules(rules);
         limit
     }
@@ -121,6 +129,7 @@ impl SourceLimit {
             self.prices = allowance.prices();
             self.table.set_decay(allowance.decay_per_second());
         }
+        self.has_exempt_neighbours = rules.exempt.prefixes().any(has_neighbours);
         self.rules = rules;
     }
 
@@ -152,6 +161,9 @@ impl SourceLimit {
     #[inline]
     pub fn check_by_key(&mut self, (source, key): (IpAddr, SourceKey), now: Duration) -> RateVerdict {
         if !self.is_on() {
+            return RateVerdict::Within;
+        }
+        if self.has_exempt_neighbours && self.rules.exempt.contains(source) {
             return RateVerdict::Within;
         }
         match self.table.try_add_by_key(key, now.as_millis() as u64, self.prices) {
@@ -190,6 +202,13 @@ impl SourceLimit {
             allowance.rate * f64::from(multiple)
         })
     }
+}
+
+/// Whether a network that is counted as one has sources both inside a prefix and outside. That of `::1` has
+/// no others.
+fn has_neighbours(prefix: Prefix) -> bool {
+    let [.., widest] = lengths_of(prefix);
+    prefix.length() > widest && prefix != Prefix::of(Ipv6Addr::LOCALHOST.into(), 128)
 }
 
 fn lengths_of(prefix: Prefix) -> [u8; 3] {
@@ -321,6 +340,23 @@ mod tests {
         };
         assert_eq!(lasted, SECOND * 8);
         assert!(count > 20 && !limit.is_limiting() && limit.event(SECOND * 40).is_none());
+    }
+
+    #[test]
+    fn exempt_sources_leave_the_limits_of_their_networks_alone() {
+        for (exempt, neighbour) in [
+            ("198.51.100.64/26", "198.51.100.1"),
+            ("2001:db8::7", "2001:db8:0:2::1"),
+            ("192.0.2.0/25", "192.0.2.200"),
+        ] {
+            let exempt = PrefixSet::parse(&[exempt]).unwrap();
+            let source = exempt.prefixes().next().unwrap().first();
+            let mut limit = SourceLimit::new(SourceRules { exempt, ..rules(false) }, [1; 16]);
+            for _ in 0..5000 {
+                assert_eq!(limit.check(source, SECOND), RateVerdict::Within);
+            }
+            assert_eq!(limit.check(ip(neighbour), SECOND), RateVerdict::Within, "{neighbour}");
+        }
     }
 
     fn budget(is_dry_run: bool) -> Budget {

@@ -309,9 +309,10 @@ pub struct BreakerWatch {
 }
 
 impl BreakerWatch {
-    /// A watch over these breakers.
+    /// A watch over these breakers, from `now` on.
     #[must_use]
-    pub fn new(breakers: &Breakers, registry: &Registry, cores: usize) -> Self {
+    pub fn new(breakers: &Breakers, registry: &Registry, cores: usize, now: Duration) -> Self {
+        breakers.state().now = now;
         Self {
             breakers: breakers.clone(),
             registry: registry.clone(),
@@ -383,7 +384,7 @@ mod tests {
         );
         let overloaded =
             registry.core(0).gauge(&names::OVERLOADED, &[("protocol", "udp"), ("family", "ipv6")]);
-        let mut watch = BreakerWatch::new(&breakers, &registry, 2);
+        let mut watch = BreakerWatch::new(&breakers, &registry, 2, Duration::ZERO);
         let run = |watch: &mut BreakerWatch, seconds: std::ops::Range<u32>| {
             seconds.for_each(|at| watch.tick(SECOND * at));
         };
@@ -410,7 +411,7 @@ mod tests {
         let registry = Registry::default();
         let (breakers, _receivers) = Breakers::new(&[Protocol::Udp], rules(), &registry, 3).unwrap();
         registry.core(0).gauge(&names::OVERLOADED, &[("protocol", "udp"), ("family", "ipv4")]).set(1);
-        let mut watch = BreakerWatch::new(&breakers, &registry, 3);
+        let mut watch = BreakerWatch::new(&breakers, &registry, 3, Duration::ZERO);
         (0..100).for_each(|at| watch.tick(SECOND * at));
         assert_eq!(registry.sum(&names::BREAKER_OPEN), 0);
     }
@@ -423,7 +424,7 @@ mod tests {
         let busy = registry.core(0).counter(&names::CORE_BUSY_TIME, &[]);
         let labels = [("protocol", "http"), ("family", "ipv4"), ("action", "announce")];
         let requests = registry.core(0).counter(&names::REQUESTS, &labels);
-        let mut watch = BreakerWatch::new(&breakers, &registry, 1);
+        let mut watch = BreakerWatch::new(&breakers, &registry, 1, Duration::ZERO);
         let mut run = |seconds: std::ops::Range<u32>, percent: u64| {
             for at in seconds {
                 busy.add(percent * 10_000_000);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -419,17 +420,18 @@ impl Engine {
             act();
         }
         let has_predecessor = predecessor.is_some();
+        let is_handed = Arc::<AtomicBool>::default();
         if let Some(predecessor) = predecessor {
-            self.begin_takeover(predecessor, &control, filter)?;
+            self.begin_takeover(predecessor, (&control, &is_handed), filter)?;
         }
-        self.into_main_loop(listeners, control, has_predecessor).run(early)
+        self.into_main_loop(listeners, control, (has_predecessor, is_handed)).run(early)
     }
 
     /// Has a thread lead the rest of the hand-over.
     fn begin_takeover(
         &self,
         Predecessor { offer, state }: Predecessor,
-        control: &[MailboxSender<Control>],
+        (control, is_handed): (&[MailboxSender<Control>], &Arc<AtomicBool>),
         filter: Option<SyscallFilter>,
     ) -> Result<(), EngineError> {
         let takeover = Takeover {
@@ -438,6 +440,7 @@ impl Engine {
             state,
             by_hand: self.by_hand.clone(),
             control: control.to_vec(),
+            is_handed: Arc::clone(is_handed),
             events: self.supervisor.sender(),
         };
         let work = move || {
@@ -452,7 +455,7 @@ impl Engine {
         self,
         listeners: Arc<Vec<ListenSocket>>,
         control: Vec<MailboxSender<Control>>,
-        has_predecessor: bool,
+        (has_predecessor, is_handed): (bool, Arc<AtomicBool>),
     ) -> MainLoop {
         let Self { statistics, epoch, registry, health, process, supervisor, before_stop, .. } = self;
         let (mut periodic, mut notifier) = (self.periodic, self.notifier);
@@ -488,6 +491,7 @@ impl Engine {
             cancel: None,
             drain: None,
             has_predecessor,
+            is_handed,
         }
     }
 }

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::fstat;
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
 use rustix::net::{SocketAddrAny, SocketAddrUnix, SocketType, getsockname};
 
@@ -224,11 +225,12 @@ impl ListenSockets {
         // Stable, so those without a number keep their order.
         group.sort_by_key(Passed::core);
         log::info!("{address}: using {} socket(s) passed by {}", group.len(), self.origin);
+        // A predecessor passes one that its cores share on for each of them.
+        if group.len() == 1 || are_same(&group) {
+            return group.pop().map_or(PassedSockets::None, |passed| PassedSockets::Shared(passed.fd));
+        }
         if group.len() == self.cores {
             return PassedSockets::PerCore(group.into_iter().map(|passed| passed.fd).collect());
-        }
-        if group.len() == 1 {
-            return group.pop().map_or(PassedSockets::None, |passed| PassedSockets::Shared(passed.fd));
         }
         log::warn!(
             "{address}: {} sockets were passed, but workers = {}, so new ones are opened. What waits in them is lost",
@@ -265,6 +267,15 @@ impl ListenSockets {
     }
 }
 
+/// Whether all are one socket.
+fn are_same(sockets: &[Passed]) -> bool {
+    let mut numbers = sockets.iter().map(|socket| fstat(&socket.fd).map(|stat| stat.st_ino));
+    match numbers.next() {
+        Some(Ok(first)) => numbers.all(|number| number == Ok(first)),
+        Some(Err(_)) | None => false,
+    }
+}
+
 /// Closes sockets, also those that the service manager keeps of them.
 fn discard(sockets: Vec<Passed>) {
     let mut names: Vec<String> = sockets.iter().map(|socket| socket.name.clone()).collect();
@@ -286,16 +297,24 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
 
+    use rustix::net::sockopt::set_socket_reuseport;
     use rustix::net::{AddressFamily, bind, socket};
 
     use super::*;
 
     /// A socket for datagrams, and its address.
     fn datagrams() -> (OwnedFd, SocketAddr) {
-        let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
-        bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let socket = datagrams_at(SocketAddr::from(([127, 0, 0, 1], 0)));
         let address = getsockname(&socket).unwrap().try_into().unwrap();
         (socket, address)
+    }
+
+    /// One of several sockets for datagrams with an address.
+    fn datagrams_at(address: SocketAddr) -> OwnedFd {
+        let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+        set_socket_reuseport(&socket, true).unwrap();
+        bind(&socket, &address).unwrap();
+        socket
     }
 
     fn passed(sockets: Vec<(OwnedFd, &str)>, cores: usize) -> ListenSockets {
@@ -314,7 +333,7 @@ mod tests {
     #[test]
     fn sockets_are_found_by_kind_and_address_and_stand_in_core_order() {
         let (udp, address) = datagrams();
-        let second = udp.try_clone().unwrap();
+        let second = datagrams_at(address);
         let (zero, one) = (second.as_raw_fd(), udp.as_raw_fd());
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let (tcp_address, tcp_number) = (tcp.local_addr().unwrap(), tcp.as_raw_fd());
@@ -336,11 +355,22 @@ mod tests {
 
     #[test]
     fn a_wrong_number_of_sockets_is_closed() {
+        let (udp, at) = datagrams();
+        let address = ListenAddress::Datagram(at);
+        let sockets = || vec![(udp.try_clone().unwrap(), "udp-0"), (datagrams_at(at), "udp-0")];
+        assert_eq!(numbers(passed(sockets(), 3).take(&address)), [0; 0]);
+        assert_eq!(numbers(passed(sockets(), 2).take(&address)).len(), 2);
+    }
+
+    #[test]
+    fn a_socket_that_cores_share_is_one_however_often_it_is_passed() {
         let (udp, address) = datagrams();
         let address = ListenAddress::Datagram(address);
-        let copies = || (0..2).map(|_| (udp.try_clone().unwrap(), "udp-0")).collect();
-        assert_eq!(numbers(passed(copies(), 3).take(&address)), [0; 0]);
-        assert_eq!(numbers(passed(copies(), 2).take(&address)).len(), 2);
+        for cores in [2, 3] {
+            let copies = (0..cores).map(|_| (udp.try_clone().unwrap(), "udp-0")).collect();
+            let taken = passed(copies, cores).take(&address);
+            assert!(matches!(taken, PassedSockets::Shared(_)), "{taken:?}");
+        }
     }
 
     #[test]

@@ -27,8 +27,9 @@ use crate::supervise::{Event, StopHold, Supervisor};
 /// Period of the main thread's housekeeping.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longest wait for an upgrade to end when the process stops.
-const CANCEL_DEADLINE: Duration = Duration::from_secs(2);
+/// Longest wait for an upgrade to end when the process stops: longer than any step of it that cannot be cut
+/// short.
+const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Time after the last connection for its announces to reach the successor.
 const LAST_CHANGES: Duration = Duration::from_millis(100);
@@ -67,6 +68,8 @@ pub(crate) struct MainLoop {
     pub(crate) drain: Option<Drain>,
     /// Another process serves until this one takes over.
     pub(crate) has_predecessor: bool,
+    /// That one has handed over, which this thread may not have heard of yet.
+    pub(crate) is_handed: Arc<AtomicBool>,
 }
 
 impl MainLoop {
@@ -93,7 +96,15 @@ impl MainLoop {
                         cancel.store(true, Ordering::Relaxed);
                     }
                 }
-                Ok(Event::UpgradeEnded(Ok(successor))) => return self.leave_to(&successor),
+                Ok(Event::UpgradeEnded(Ok(successor))) => {
+                    if self.drain.is_some() {
+                        log::warn!(
+                            "process {} has taken over before this one could drain: drain that one",
+                            successor.pid
+                        );
+                    }
+                    return self.leave_to(successor);
+                }
                 Ok(Event::UpgradeEnded(Err(why))) => self.end_upgrade(&why),
                 Ok(Event::TookOver(pid)) => self.take_over(pid),
                 Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
@@ -111,9 +122,10 @@ impl MainLoop {
         log::info!("stopping");
         self.housekeeper.notifier().stopping();
         if let Some(successor) = self.cancel_upgrade() {
-            return self.leave_to(&successor);
+            successor.stop();
+            return self.leave_to(successor);
         }
-        if !self.has_predecessor {
+        if !self.has_predecessor || self.is_handed.load(Ordering::Relaxed) {
             self.remove_pid();
             self.run_before_stop()?;
         }
@@ -235,7 +247,7 @@ impl MainLoop {
 
     /// Lets a successor serve: ends the connections of this process over some time, and leaves everything
     /// else to it.
-    fn leave_to(mut self, successor: &Successor) -> Result<(), EngineError> {
+    fn leave_to(mut self, successor: Successor) -> Result<(), EngineError> {
         let window = self.upgrades.drain_time;
         self.housekeeper.notifier().give_up_to(successor.pid);
         self.serving.end();
@@ -246,6 +258,7 @@ impl MainLoop {
             std::process::id(),
             window.as_secs()
         );
+        let _forwarding = successor.watch(self.supervisor.sender());
         self.listeners = Arc::default();
         for core in &self.control {
             // As with a stop: the deadline ends a core that does not receive it.

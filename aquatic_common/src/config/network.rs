@@ -358,6 +358,15 @@ fn check_list(family: Family, key: &str, addresses: &Addresses, problems: &mut V
             let version = if family == Family::V4 { 4 } else { 6 };
             problems.push(Problem::new(key, format!("{address} is not an IPv{version} address")));
         }
+        if let SocketAddr::V6(address) = address
+            && let Some(ip) = address.ip().to_ipv4_mapped()
+        {
+            let text = format!(
+                "{address} is an IPv4 address in IPv6 form; write \"{ip}:{}\" into the key for IPv4 addresses",
+                address.port()
+            );
+            problems.push(Problem::new(key, text));
+        }
         check_ip(key, *address, problems);
     }
     if let Some((one, other)) = overlapping(&addresses.0) {

@@ -461,10 +461,13 @@ pub(super) fn attach_filter(socket: BorrowedFd<'_>, program: &[libc::sock_filter
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-/// Removes the program of [`attach_filter`].
+/// Removes the program of [`attach_filter`]. On a socket that cores share, another one may have done so.
 pub(super) fn detach_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
     let unused: c_int = 0;
-    set_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &unused)
+    match set_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &unused) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// Asks for the address each datagram was sent to.

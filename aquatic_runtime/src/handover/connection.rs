@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -13,6 +14,10 @@ use rustix::net::{
 use rustix::time::Timespec;
 
 use super::message::{MAX_DESCRIPTORS, MAX_MESSAGE, Message};
+
+/// Longest wait for room in the socket, which has some for what is sent at once: then the other process
+/// hangs.
+const SEND_DEADLINE: Duration = Duration::from_millis(1500);
 
 /// One end.
 #[derive(Debug)]
@@ -37,6 +42,9 @@ impl Connection {
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC;
         let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        for end in [&one, &other] {
+            set_socket_timeout(end, Timeout::Send, Some(SEND_DEADLINE))?;
+        }
         Ok((Self(one), other))
     }
 
@@ -48,7 +56,7 @@ impl Connection {
     /// Sends a message and duplicates of descriptors.
     ///
     /// # Errors
-    /// The other process has gone.
+    /// The other process has gone, or does not receive anything.
     pub(crate) fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = message.encode();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -56,8 +64,13 @@ impl Connection {
         if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
-        Ok(())
+        match sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL) {
+            Ok(_) => Ok(()),
+            Err(rustix::io::Errno::AGAIN) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "it does not receive anything"))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Waits for the next message.
@@ -109,6 +122,14 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn sending_to_a_process_that_hangs_ends() {
+        let (one, _other) = Connection::pair().unwrap();
+        let message = Message::ByHand { is_last: false, part: vec![0; 1024] };
+        let error = (0..10_000).find_map(|_| one.send(&message, &[]).err()).unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 
     #[test]
     fn messages_and_descriptors_arrive_and_the_end_is_noticed() {

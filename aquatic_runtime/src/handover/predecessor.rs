@@ -10,9 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::thread;
 use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::connection::{Connection, Incoming};
 use super::keeper;
@@ -35,6 +37,11 @@ const PAUSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Longest time from then until the successor serves. Clients wait meanwhile.
 const SWITCH_DEADLINE: Duration = Duration::from_secs(5);
+
+const TOLD_TO_STOP: &str = "the tracker has been told to stop";
+
+/// Longest wait for the end of the successor before another one begins.
+const WATCH_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Variables that concern one process.
 const OWN_VARIABLES: [&str; 5] =
@@ -63,6 +70,12 @@ pub(crate) struct Successor {
     pub(crate) pid: u32,
     connection: Connection,
     /// Has the changes of connections that this process still serves go to the successor.
+    state: Option<Sender<StateRequest>>,
+}
+
+/// What a process holds that serves its last connections: has their changes go to the successor.
+#[derive(Debug)]
+pub(crate) struct Forwarding {
     _state: Option<Sender<StateRequest>>,
 }
 
@@ -77,6 +90,32 @@ impl Successor {
     pub(crate) fn tell_done(&self) {
         // It goes on without, after a while.
         let _ = self.connection.send(&Message::Done, &[]);
+    }
+
+    /// Has it stop: it has taken over after this process was told to.
+    pub(crate) fn stop(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let signalled = pid.map(|pid| kill_process(pid, Signal::TERM));
+        log::info!("process {} has taken over already, and is told to stop", self.pid);
+        if let Some(Err(error)) = signalled {
+            log::error!("process {} serves on, as it cannot be told to stop: {error}", self.pid);
+        }
+    }
+
+    /// Has this process stop, with the connections that it still serves, as soon as the successor ends: it
+    /// keeps the state directory from others, and whoever stops the successor stops the tracker.
+    pub(crate) fn watch(self, events: Sender<Event>) -> Forwarding {
+        let Self { pid, connection, state } = self;
+        let until_end = move || {
+            while let Ok(Incoming::Message(..) | Incoming::Nothing) = connection.receive(WATCH_PERIOD) {}
+            log::warn!("process {pid}, which has taken over, has ended; so does this one");
+            // Without a receiver the process is ending.
+            let _ = events.send(Event::Stop);
+        };
+        if let Err(error) = thread::Builder::new().name("aquatic-upgrade".to_owned()).spawn(until_end) {
+            log::debug!("the end of process {pid} will not be noticed: {error}");
+        }
+        Forwarding { _state: state }
     }
 }
 
@@ -102,7 +141,7 @@ impl HandOver {
         match self.lead(&connection, &mut child, streams) {
             Ok((pid, state)) => {
                 keeper::end_keeper(&mut child, pid);
-                Ok(Successor { pid, connection, _state: state.map(|state| state.requests) })
+                Ok(Successor { pid, connection, state: state.map(|state| state.requests) })
             }
             Err(why) => {
                 self.abandon(&connection, &mut child, &why);
@@ -202,7 +241,7 @@ impl HandOver {
     /// Finds out whether there is a reason to give up.
     fn check(&self, awaited: Awaited, deadline: Duration, state: Option<&State>) -> Result<(), String> {
         if self.cancelled.load(Ordering::Relaxed) {
-            return Err("the tracker has been told to stop".to_owned());
+            return Err(TOLD_TO_STOP.to_owned());
         }
         match state.map(|state| state.answers.try_recv()) {
             Some(Ok(StateSent::Failed(why))) => return Err(why),
@@ -237,7 +276,7 @@ impl HandOver {
     ) -> Result<Awaited, String> {
         let awaited = Awaited::Serving;
         self.send_by_hand(connection)
-            .map_err(|error| explain(format!("the successor has gone: {error}"), awaited, child))?;
+            .map_err(|error| explain(format!("the successor cannot be told: {error}"), awaited, child))?;
         let begin = self.epoch.elapsed();
         self.switch(connection, state).map_err(|why| explain(why, awaited, child))?;
         let awaited = self.until_serving(connection, child)?;
@@ -270,24 +309,32 @@ impl HandOver {
                 Err(RecvTimeoutError::Disconnected) => return Err(gone()),
             }
         }
-        connection.send(&Message::Switch, &[]).map_err(|error| format!("the successor has gone: {error}"))
+        connection
+            .send(&Message::Switch, &[])
+            .map_err(|error| format!("the successor cannot be told: {error}"))
     }
 
-    /// Waits until the successor serves. After the deadline it can no longer say so, and then does not.
+    /// Waits until the successor serves. After the deadline, or once this process is to stop, the successor
+    /// can no longer say so, and then does not serve.
     fn until_serving(&self, connection: &Connection, child: &mut Child) -> Result<Awaited, String> {
-        let incoming = match connection.receive(SWITCH_DEADLINE) {
-            Ok(Incoming::Nothing) => {
-                let _ = shutdown(connection, Shutdown::Read);
-                match connection.receive(Duration::ZERO) {
-                    // That is the end this side has just made.
-                    Ok(Incoming::End) => Ok(Incoming::Nothing),
-                    incoming => incoming,
-                }
-            }
-            incoming => incoming,
-        };
+        let deadline = self.epoch.elapsed() + SWITCH_DEADLINE;
+        let is_cancelled = || self.cancelled.load(Ordering::Relaxed);
+        let mut incoming = Ok(Incoming::Nothing);
+        while matches!(incoming, Ok(Incoming::Nothing)) && self.epoch.elapsed() < deadline && !is_cancelled()
+        {
+            incoming = connection.receive(POLL);
+        }
+        if matches!(incoming, Ok(Incoming::Nothing)) {
+            let _ = shutdown(connection, Shutdown::Read);
+            incoming = match connection.receive(Duration::ZERO) {
+                // That is the end this side has just made.
+                Ok(Incoming::End) => Ok(Incoming::Nothing),
+                incoming => incoming,
+            };
+        }
         match incoming {
             Ok(Incoming::Message(message, _)) => Awaited::Serving.after(&message),
+            Ok(Incoming::Nothing) if is_cancelled() => Err(TOLD_TO_STOP.to_owned()),
             Ok(Incoming::Nothing) => Err("the successor did not take over in time".to_owned()),
             Ok(Incoming::End) => Err(describe_end(Awaited::Serving, child)),
             Err(error) => Err(format!("the successor cannot be understood: {error}")),
@@ -325,5 +372,5 @@ fn explain(why: String, awaited: Awaited, child: &mut Child) -> String {
 
 #[allow(clippy::disallowed_methods, reason = "the thread of an upgrade has nothing else to do")]
 fn pause() {
-    std::thread::sleep(POLL);
+    thread::sleep(POLL);
 }

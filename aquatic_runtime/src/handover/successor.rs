@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -138,6 +139,8 @@ pub(crate) struct Takeover {
     pub(crate) state: Option<Receiver<StateReceived>>,
     pub(crate) by_hand: Option<Arc<dyn DecidedByHand>>,
     pub(crate) control: Vec<MailboxSender<Control>>,
+    /// Set as soon as this process serves: what it has is to be saved then.
+    pub(crate) is_handed: Arc<AtomicBool>,
     pub(crate) events: Sender<Event>,
 }
 
@@ -156,6 +159,7 @@ impl Takeover {
     pub(crate) fn run(self) {
         match self.lead() {
             Ok(outcome) => {
+                self.is_handed.store(true, Ordering::Relaxed);
                 for core in &self.control {
                     // A core that receives no commands is noticed as a stalled one.
                     let _ = core.try_send(Control::Resume);
@@ -172,6 +176,7 @@ impl Takeover {
                 let _ = self.events.send(Event::TookOver(self.pid));
             }
             Err(why) => {
+                self.is_handed.store(false, Ordering::Relaxed);
                 let _ = self.connection.send(&Message::Refused(why.clone()), &[]);
                 let _ = self.events.send(Event::Ended { who: "the hand-over".to_owned(), why });
             }
@@ -212,6 +217,7 @@ impl Takeover {
             }
         }
         // A predecessor that no longer waits cannot be told, and serves by itself, or has gone.
+        self.is_handed.store(true, Ordering::Relaxed);
         match self.connection.send(&Message::Serving, &[]) {
             Ok(()) => Ok(Outcome::Handed),
             Err(_) => match self.connection.receive(Duration::ZERO) {
