@@ -1,7 +1,10 @@
 //! How the memory budget of the process is divided.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
+use aquatic_common::access_list::AccessListMode;
 use aquatic_common::config::{ConnectionsConfig, LimitsConfig};
 use aquatic_runtime::memory;
 use aquatic_tracker::{CoreBudget, Degradation};
@@ -19,6 +22,13 @@ const CORE: u64 = 4 * MIB;
 /// What a connection takes, on average: buffers of the process and of the kernel, TLS session, and what a
 /// WebTorrent client has not received yet. Idle ones take between 2 and 12 KiB.
 const CONNECTION: u64 = 16 << 10;
+
+/// What an access list takes for each byte of its file, which has a line of 41 bytes for each torrent: 20
+/// bytes for that, twice while it is read again.
+const ACCESS_LIST: u64 = 1;
+
+/// The same for a block list: a line of 10 to 18 bytes for each network, which takes 8 bytes.
+const BLOCK_LIST: u64 = 2;
 
 /// Share of that for what WebTorrent clients have not received yet, in percent.
 const UNSENT_SHARE: u64 = 50;
@@ -59,14 +69,27 @@ struct Purpose {
     cores: u64,
     /// UDP receive buffers of each core, in bytes.
     buffers: u64,
+    /// Bytes that access list and block list take.
+    lists: u64,
     protocols: Protocols,
+}
+
+/// What the lists of a configuration take, by their files as they are now. A file that cannot be read has
+/// been reported elsewhere.
+fn lists(config: &TrackerConfig) -> u64 {
+    let length = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    let listed = config.access_list.mode != AccessListMode::Off;
+    let access = if listed { length(&config.access_list.path) } else { 0 };
+    let blocked = &config.rate_limits.block_list_path;
+    let blocked = if blocked.as_os_str().is_empty() { 0 } else { length(blocked) };
+    access.saturating_mul(ACCESS_LIST).saturating_add(blocked.saturating_mul(BLOCK_LIST))
 }
 
 impl MemoryPlan {
     /// Divides a budget of bytes, with at most so many connections.
     fn new(total: u64, purpose: Purpose, connections: usize) -> Self {
-        let Purpose { cores, buffers, protocols } = purpose;
-        let fixed = PROCESS + cores * (CORE + buffers);
+        let Purpose { cores, buffers, lists, protocols } = purpose;
+        let fixed = PROCESS + lists + cores * (CORE + buffers);
         let left = total.saturating_sub(fixed);
         let wanted = if protocols.http || protocols.ws { connections as u64 } else { 0 };
         let affordable = (left / 100 * CONNECTIONS_SHARE / CONNECTION).max(LEAST_CONNECTIONS);
@@ -121,9 +144,9 @@ impl MemoryPlan {
         available: u64,
     ) -> Option<Self> {
         let total = config.limits.max_memory.of(available)?;
-        let families = u64::from(config.network.use_ipv4) + u64::from(config.network.use_ipv6);
-        let buffers = if protocols.udp { config.udp.socket_recv_buffer_size as u64 * families } else { 0 };
-        let purpose = Purpose { cores: cores as u64, buffers, protocols };
+        let sockets = if protocols.udp { config.network.addresses().count() as u64 } else { 0 };
+        let buffers = config.udp.socket_recv_buffer_size as u64 * sockets;
+        let purpose = Purpose { cores: cores as u64, buffers, lists: lists(config), protocols };
         Some(Self::new(total, purpose, config.connections.max_connections))
     }
 
@@ -176,10 +199,16 @@ impl MemoryPlan {
         if http || ws {
             self.warn_of_connections(wanted);
         }
+        if self.purpose.lists > MIB {
+            log::info!(
+                "memory: access list and block list take up to {} MiB of it, while they are read again",
+                self.purpose.lists / MIB
+            );
+        }
         if self.total < self.least {
             log::warn!(
                 "the tracker may take {} MiB, more than {} allows. Raise it, or lower workers or \
-                 udp.socket_recv_buffer_size",
+                 udp.socket_recv_buffer_size, or shorten access list and block list",
                 self.least.div_ceil(MIB),
                 LimitsConfig::max_memory
             );
@@ -201,7 +230,7 @@ mod tests {
     use crate::config::Mode;
 
     fn purpose(cores: u64, buffers: u64) -> Purpose {
-        Purpose { cores, buffers, protocols: TrackerConfig::default().protocols(Mode::All) }
+        Purpose { cores, buffers, lists: 0, protocols: TrackerConfig::default().protocols(Mode::All) }
     }
 
     #[test]
@@ -215,6 +244,27 @@ mod tests {
         assert!((5000..1_000_000).contains(&most.connections), "{most:?}");
         let udp = Purpose { protocols: TrackerConfig::default().protocols(Mode::Udp), ..plan.purpose };
         assert_eq!(MemoryPlan::new(512 * MIB, udp, 5000).connections, 0, "there are none");
+    }
+
+    #[test]
+    fn lists_and_every_socket_take_their_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let (access, block) = (directory.path().join("access"), directory.path().join("block"));
+        fs::write(&access, vec![b'a'; 30 << 20]).unwrap();
+        fs::write(&block, vec![b'1'; 1 << 20]).unwrap();
+        let mut config = TrackerConfig::default();
+        config.limits.max_memory = "128MiB".parse().unwrap();
+        let protocols = config.protocols(Mode::Udp);
+        let store = |config: &_| MemoryPlan::divide(config, 1, protocols, 1 << 40).unwrap().store;
+        let without = store(&config);
+        config.access_list.path = access;
+        assert_eq!(store(&config), without, "the list is not used");
+        config.access_list.mode = AccessListMode::Allow;
+        config.rate_limits.block_list_path = block;
+        let with = store(&config);
+        assert_eq!((without - with).div_ceil(MIB), (32 * MIB / STORE_OVERHEAD * 100).div_ceil(MIB));
+        config.network.address_ipv4.0.push("127.0.0.2:6969".parse().unwrap());
+        assert!(store(&config) < with);
     }
 
     #[test]
