@@ -156,7 +156,11 @@ impl ConfigReloader {
         }
         let outcome = match (live.len(), restart.len()) {
             (0, 0) => "no changes".to_owned(),
-            (live, restart) => format!("{live} applied, {restart} to be applied by a restart"),
+            (live, 0) => format!("{live} applied, 0 to be applied by a restart"),
+            (live, restart) => format!(
+                "{live} applied, {restart} to be applied by a restart: check first whether this machine allows it, with \
+                 --check-config"
+            ),
         };
         log::info!("configuration reloaded: {outcome}");
         logger::set_level(next.log_level);

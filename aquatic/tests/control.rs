@@ -39,7 +39,7 @@ fn ctl(args: &[&str]) -> Run {
 }
 
 impl Controlled {
-    /// A tracker for UDP and HTTP with a state directory, and these settings.
+    /// A tracker for UDP and HTTP with a state directory, a configuration file in it, and these settings.
     fn start(settings: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let state = format!("state_directory={}", directory.path().display());
@@ -55,7 +55,9 @@ impl Controlled {
                 settings,
             ]
             .concat();
-        let mut tracker = Tracker::start(2, &mut service("all", &settings));
+        let file = directory.path().join("tracker.toml");
+        std::fs::write(&file, "log_level = 'info'\n").unwrap();
+        let mut tracker = Tracker::start(2, service("all", &settings).arg("-c").arg(file));
         // The control socket comes after the others.
         tracker.wait_for_log("ready: ");
         Self { tracker, directory }
@@ -233,6 +235,31 @@ fn reloads_tell_what_came_of_them() {
     let run = running.try_ctl("reload");
     assert_eq!(run.code, Some(3));
     assert!(run.stderr.contains("but not: access list"), "{}", run.stderr);
+}
+
+#[test]
+fn a_list_that_could_not_be_loaded_is_switched_off_again() {
+    let mut running = Controlled::start(&[]);
+    let file = running.directory.path().join("tracker.toml");
+    let reload = |running: &Controlled, text: &str| {
+        std::fs::write(&file, format!("log_level = 'info'\n{text}")).unwrap();
+        running.try_ctl("reload")
+    };
+    let run = reload(&running, "access_list = { mode = 'allow', path = '/nonexistent' }\n");
+    assert!(run.code == Some(3) && run.stderr.contains("but not: access list"), "{run:?}");
+    let begin = std::time::Instant::now();
+    let run = reload(&running, "");
+    assert!(run.code == Some(0) && run.stdout.contains("2 applied"), "{run:?}");
+    assert!(begin.elapsed() < REPLY, "{:?}", begin.elapsed());
+    // What is blocked by hand is no list that could be reloaded.
+    running.ctl("ban 192.0.2.9");
+    running.tracker.wait_for_log("an address or network in 192.0.2.0/24 is blocked until the tracker stops");
+    let run = reload(&running, "");
+    assert!(run.code == Some(0) && !run.stdout.contains("block list"), "{run:?}");
+    running.ctl("ban 198.51.100.0/24");
+    running.tracker.wait_for_log("control: 198.51.100.0/24 is blocked until the tracker stops");
+    let run = reload(&running, "network.tcp_backlog = 99\n");
+    assert!(run.code == Some(0) && run.stdout.contains("--check-config"), "{run:?}");
 }
 
 #[test]

@@ -272,7 +272,7 @@ impl Periodic for BlockListReloader {
     }
 
     fn reload(&mut self) {
-        let was_empty = self.list.is_empty();
+        let was_empty = self.list.sources().file.is_empty();
         if was_empty && !self.list.settings().has_file() {
             return;
         }

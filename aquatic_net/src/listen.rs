@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aquatic_common::config::{NetworkConfig, PrivilegesConfig};
@@ -147,12 +148,17 @@ impl std::error::Error for BindError {}
 pub fn announce(name: &str, scheme: &str, address: SocketAddr) {
     log::info!("{}", announce_line(name, scheme, address));
     if address.is_ipv6() && address.ip().is_unspecified() && !ipv6_has_addresses() {
-        log::warn!(
-            "no network interface has an IPv6 address, so nobody reaches {address} for now. If IPv6 is to stay off, \
-             set {} = false; to switch it on: sysctl net.ipv6.conf.all.disable_ipv6=0 (in containers, enable IPv6 for \
-             the network)",
-            NetworkConfig::use_ipv6
-        );
+        // Several services share addresses.
+        static WARNED: Once = Once::new();
+        WARNED.call_once(|| {
+            log::warn!(
+                "no network interface has an IPv6 address, so nobody reaches {address} for now. If IPv6 is to stay off, \
+                 set {} = false (and leave {} = true); to switch it on: sysctl net.ipv6.conf.all.disable_ipv6=0 (in \
+                 containers, enable IPv6 for the network)",
+                NetworkConfig::use_ipv6,
+                NetworkConfig::use_ipv4
+            );
+        });
     }
 }
 

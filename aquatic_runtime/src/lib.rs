@@ -98,6 +98,6 @@ pub use mailbox::{Broadcast, MailboxReceiver, MailboxSender, broadcast, mailbox,
 pub use secrets::Secrets;
 pub use serving::Serving;
 pub use state_directory::{StateDirectory, StateDirectoryError};
-pub use supervise::{DrainPlan, DrainTrigger, ReloadTrigger, StopHold};
+pub use supervise::{DrainPlan, DrainTrigger, ReloadTrigger, SIGNAL_THREAD, StopHold};
 pub use sys::ignore_file_size_signal;
 pub use turns::{Turn, Turns};

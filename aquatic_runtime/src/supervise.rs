@@ -19,6 +19,9 @@ use crate::clock::Epoch;
 use crate::handover::Successor;
 use crate::sys;
 
+/// Name of the thread that takes signals, which every tracker has.
+pub const SIGNAL_THREAD: &str = "aquatic-signals";
+
 /// The exit code after a panic, as Rust programs have it.
 pub const PANIC_EXIT_CODE: i32 = 101;
 
@@ -166,7 +169,7 @@ impl Supervisor {
         let mut signals = Signals::new(SIGNALS)?;
         sys::mask_signals(true, &SIGNALS)?;
         let sender = self.sender();
-        self.spawn("aquatic-signals", move || {
+        self.spawn(SIGNAL_THREAD, move || {
             if sys::mask_signals(false, &SIGNALS).is_err() {
                 return;
             }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use aquatic_cli_helpers::{ExitStatus, Override, complain, load, print_to_stdout};
 use aquatic_common::settings::Whole;
+use aquatic_runtime::SIGNAL_THREAD;
 use aquatic_runtime::handover::{OUTCOME_FILE, PID_FILE};
 use aquatic_runtime::state_directory::is_abandoned;
 use clap::Args;
@@ -113,7 +114,7 @@ fn refuse_abandoned(directory: &Path) -> Result<(), String> {
 
 fn request(number: i32, directory: Option<&Path>, deadline: Duration) -> Result<String, String> {
     let pid = Pid::from_raw(number).ok_or_else(|| format!("{number} is not the number of a process"))?;
-    if !catches_signal(pid)? {
+    if !catches_signal(pid)? || !is_tracker(pid) {
         return Err(format!("process {number} is no tracker that can be upgraded; restart it instead"));
     }
     let outcome = directory.map(|directory| directory.join(OUTCOME_FILE));
@@ -139,6 +140,15 @@ fn read_pid(path: &Path) -> Result<i32, String> {
         )
     })?;
     text.trim().parse().map_err(|_| format!("{} holds no process number", path.display()))
+}
+
+/// Whether a process has a thread that every tracker has: others catch the signal, too, and do something
+/// else.
+fn is_tracker(pid: Pid) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else { return false };
+    threads.flatten().any(|thread| {
+        fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.trim_end() == SIGNAL_THREAD)
+    })
 }
 
 /// Whether a process has a handler for the signal, which would end any other.

@@ -11,6 +11,7 @@ use aquatic_acme::AcmeReport;
 use aquatic_cli_helpers::logger;
 use aquatic_cluster::report::ClusterReport;
 use aquatic_cluster::thread::Commands;
+use aquatic_common::access_list::AccessListMode;
 use aquatic_common::{Family, InfoHash, Prefix, Steering};
 use aquatic_metrics::{ProcessFigures, Registry, Sample, names};
 use aquatic_net::block_list::{Ban, BlockList, MAX_BANS, TooManyBans};
@@ -295,7 +296,7 @@ impl Controller {
             Failure::new(ErrorCode::Limit, text)
         })?;
         let lasts = seconds.map_or_else(|| "until the tracker stops".to_owned(), |s| format!("for {s} s"));
-        log::info!("control: {} is blocked {lasts}", prefix.shown());
+        log::info!("control: {} is blocked {lasts}", shown(&prefix));
         Ok(Answer::Now(Ok(members(json!({
             "network": prefix.to_string(), "seconds": seconds, "was_known": was_known,
         })))))
@@ -311,7 +312,7 @@ impl Controller {
             );
             return Err(Failure::new(ErrorCode::BadArgument, text));
         }
-        log::info!("control: {} is not blocked by hand any more", prefix.shown());
+        log::info!("control: {} is not blocked by hand any more", shown(&prefix));
         Ok(Answer::Now(Ok(members(json!({"network": prefix.to_string()})))))
     }
 
@@ -370,7 +371,7 @@ impl Controller {
         let (before, _) = report.get();
         let counted = ReloadCounts::of(&registry.samples());
         let list = Arc::clone(&self.parts.by_hand.access_list);
-        let had_list = list.is_reloadable();
+        let had_list = list.mode() != AccessListMode::Off;
         let deadline = self.now() + RELOAD_DEADLINE;
         trigger.request();
         Box::new(move |now| {
@@ -460,6 +461,14 @@ impl Controller {
         Ok(Answer::Now(Ok(members(json!({
             "notice": notice, "limit": limit, "connections": connections,
         })))))
+    }
+}
+
+/// How logs name a network that has been blocked by hand.
+fn shown(prefix: &Prefix) -> String {
+    match prefix.shown() {
+        shown if shown == *prefix => shown.to_string(),
+        shown => format!("an address or network in {shown}"),
     }
 }
 

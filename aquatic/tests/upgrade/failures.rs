@@ -1,5 +1,6 @@
 //! Upgrades that fail leave the tracker in charge, with a reason.
 
+use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 
@@ -92,6 +93,22 @@ fn what_cannot_be_upgraded_is_left_alone() {
     rustix::fs::flock(&state, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let (upgraded, text) = home.upgrade();
     assert!(!upgraded && text.contains("is no tracker that can be upgraded"), "{text}");
+    assert!(is_running(other.id()));
+    other.kill().unwrap();
+    other.wait().unwrap();
+    // One that does something else with it.
+    let script = "trap 'exit 9' USR2; echo ready; while :; do sleep 0.1; done";
+    let mut other =
+        std::process::Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = [0; 6];
+    other.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+    let pid = other.id().to_string();
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_aquatic"))
+        .args(["upgrade", "--pid", &pid])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(run.stderr).unwrap();
+    assert!(!run.status.success() && text.contains("is no tracker that can be upgraded"), "{text}");
     assert!(is_running(other.id()));
     other.kill().unwrap();
     other.wait().unwrap();

@@ -9,9 +9,12 @@ mod tests;
 
 use std::fmt;
 
+use aquatic_cli_helpers::load_text;
 use clap::ValueEnum;
 
 use draft::Draft;
+
+use crate::config::{Mode, TrackerConfig};
 
 pub(crate) use command::ImportConfig;
 
@@ -114,6 +117,13 @@ fn recognise(source: &Source<'_>) -> Result<Program, ImportError> {
     if let Ok(table) = source.text.parse::<toml::Table>() {
         if let Some(program) = aquatic_0_9::recognise(&table) {
             return Ok(program);
+        }
+        if !table.is_empty() && load_text::<TrackerConfig>(source.text, &Mode::All).is_ok() {
+            return Err(source.error(
+                "is a configuration of this tracker already: use it with -c. If another program has read it, name the program \
+                 with --from"
+                    .to_owned(),
+            ));
         }
     } else if opentracker::recognise(source.text) {
         return Ok(Program::Opentracker);

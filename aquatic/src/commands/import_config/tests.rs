@@ -97,6 +97,19 @@ fn notes(imported: &Imported, key: &str) -> usize {
 }
 
 #[test]
+fn a_configuration_of_this_tracker_is_told_apart() {
+    let import =
+        |text| import(&[Source { name: "tracker.toml", text, program: None }]).unwrap_err().to_string();
+    let text = import("log_level = 'info'\nworkers = 2\n[udp]\nsocket_recv_buffer_size = 100000\n");
+    assert!(
+        text.starts_with("tracker.toml is a configuration of this tracker already: use it with -c"),
+        "{text}"
+    );
+    assert!(import("").contains("is not recognised"));
+    assert!(import("colour = 'red'\n").contains("is not recognised"));
+}
+
+#[test]
 fn a_udp_tracker_stays_what_it_was() {
     let (imported, config) = imported(&[UDP]);
     assert_eq!((config.udp.enable, config.http.enable, config.ws.enable), (true, false, false));
