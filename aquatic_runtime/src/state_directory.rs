@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use aquatic_common::config::PrivilegesConfig;
 use aquatic_common::settings::Problem;
@@ -18,6 +20,11 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::privileges;
+
+/// Time between two looks whether another tracker has left the directory, and how often it is looked: 3 s in
+/// all. One that has been told to stop may take a moment, together with the process that it took over from.
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+const LOCK_TRIES: u32 = 60;
 
 /// Key of the setting.
 pub const KEY: &str = "state_directory";
@@ -182,11 +189,14 @@ impl StateDirectory {
     /// It does not exist, may not be written to, or another tracker uses it.
     pub fn open(path: &Path, privileges: &PrivilegesConfig) -> Result<Self, StateDirectoryError> {
         let directory = Self::open_private(path, privileges)?;
-        match flock(&*directory.fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(directory),
-            Err(Errno::WOULDBLOCK) => Err(StateDirectoryError::InUse(path.to_owned())),
-            Err(error) => Err(StateDirectoryError::Unusable(path.to_owned(), error.into())),
+        for _ in 0..LOCK_TRIES {
+            match flock(&*directory.fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(directory),
+                Err(Errno::WOULDBLOCK) => pause(),
+                Err(error) => return Err(StateDirectoryError::Unusable(path.to_owned(), error.into())),
+            }
         }
+        Err(StateDirectoryError::InUse(path.to_owned()))
     }
 
     /// Opens a directory without locking it: what is in it belongs to others as well, and files that are
@@ -426,6 +436,11 @@ impl StateDirectory {
         }
         Ok(File::from(fd))
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "nothing is served yet")]
+fn pause() {
+    thread::sleep(LOCK_RETRY);
 }
 
 /// Whether no process has the directory of a tracker: what is in it was left behind. A tracker that starts at

@@ -153,6 +153,25 @@ fn a_tracker_that_is_stopped_during_an_upgrade_stops() {
     until_ended(successor);
 }
 
+/// The successor is stopped where it is about to serve.
+#[test]
+fn a_tracker_that_is_stopped_during_the_switch_leaves_none_behind() {
+    let home = Home::new(&on_loopback(None, ""));
+    for _ in 0..5 {
+        let mut tracker = home.start("udp", 1);
+        tracker.signal("USR2");
+        let line = tracker.wait_for_log("has been started to take over");
+        let successor = line.split("process ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        tracker.wait_for_log("state of the predecessor received");
+        signal("STOP", successor);
+        tracker.signal("TERM");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        signal("CONT", successor);
+        assert_eq!(tracker.end().0, Some(0));
+        until_ended(successor);
+    }
+}
+
 #[test]
 fn the_service_manager_learns_the_new_process() {
     let home = Home::new(&on_loopback(None, ""));

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -148,6 +149,40 @@ fn a_predecessor_that_is_killed_while_it_drains_is_not_needed() {
     until_ended(old);
     let page = scrape(tracker.address(), &[1, 2, 3]);
     assert_eq!(page.matches("10:incompletei1e").count(), 3, "{page}");
+}
+
+/// The old process may serve its connections for an hour.
+#[test]
+fn a_process_that_has_taken_over_works_while_the_one_before_it_drains() {
+    let home = Home::new(&on_loopback(None, "[upgrade]\ndrain_time = 3600\n[udp]\nenable = false"));
+    let mut tracker = home.start("all", 2);
+    let mut kept: Vec<Kept> = (0..2).map(|_| Kept { address: tracker.address(), stream: None }).collect();
+    (1..).zip(&mut kept).for_each(|(number, kept)| kept.announce(number, 1000));
+    let old = tracker.id();
+    assert!(home.upgrade().0);
+    assert!(is_running(old));
+    let snapshot = || {
+        let output = Command::new(env!("CARGO_BIN_EXE_aquatic"))
+            .args(["ctl", "-s", home.path("state/control.sock").to_str().unwrap(), "snapshot"])
+            .output()
+            .unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert!(snapshot().starts_with("snapshot saved"), "{}", snapshot());
+    // And what is announced to the old one still arrives.
+    kept[0].announce(3, 1000);
+    eventually(|| scrape(tracker.address(), &[3]).contains("10:incompletei1e"), |known| *known);
+    assert!(is_running(old));
+    // Whoever stops the process that has taken over stops the tracker.
+    signal("TERM", home.pid());
+    until_ended(old);
+    tracker.wait_for_log("which has taken over, has ended; so does this one");
+    // The directory is free, and everything in the snapshot.
+    let again = home.start("all", 2);
+    eventually(
+        || scrape(again.address(), &[1, 2, 3]).matches("10:incompletei1e").count(),
+        |known| *known == 3,
+    );
 }
 
 /// The reply to a scrape of some torrents.
