@@ -117,6 +117,8 @@ pub(crate) struct ReplySize {
     pub(crate) count: u32,
     /// Number of peers of all families that the client asked for.
     pub(crate) numwant: u32,
+    /// Number of peers of the other family that are in the reply.
+    pub(crate) elsewhere: u32,
 }
 
 /// Maximum number of peers that are visited for a reply of a crowded swarm.
@@ -193,16 +195,51 @@ impl Selection {
     /// Returns the maximum number of surplus peers for a client of another network: with them a reply has
     /// half of the peers that were asked for, and surplus networks not more than all others. There is no
     /// maximum if all peers are of one network.
-    fn max_surplus(&self, numwant: u32) -> usize {
+    fn max_surplus(&self, ReplySize { numwant, elsewhere, .. }: ReplySize) -> usize {
+        let (elsewhere, numwant) = (elsewhere as usize, numwant as usize);
         let of_surplus_networks = (self.surplus_networks * u32::from(self.max_per_network)) as usize;
-        match self.firsts.saturating_sub(of_surplus_networks) {
+        match self.firsts.saturating_sub(of_surplus_networks) + elsewhere {
             0 if self.surplus_networks == 1 => MAX_VISITS,
             others => {
-                let missing = (numwant as usize / 2).saturating_sub(self.firsts);
+                let missing = (numwant / 2).saturating_sub(self.firsts + elsewhere);
                 missing.min(others.saturating_sub(of_surplus_networks))
             }
         }
     }
+}
+
+/// Looks at eligible peers of a crowded swarm for a reply with `count` of them.
+fn look<K: PeerFormat>(
+    (order, eligible): (PeerOrder, Eligible),
+    (count, numwant): (u32, u32),
+    peer_at: impl Fn(u32) -> K::Peer,
+    rng: &mut impl Rng,
+) -> Selection {
+    let mut selection = Selection::new(numwant, rng);
+    let (seeders, leechers) = eligible.groups(order);
+    let visits = count.saturating_mul(4).clamp(MIN_VISITS, MAX_VISITS as u32);
+    let of_seeders = visits - leechers.count.min(visits / 2);
+    let mut look = |at: u32| selection.visit(at, K::network(peer_at(at)));
+    seeders.positions(of_seeders, rng, &mut look);
+    let visited = seeders.count.min(of_seeders);
+    leechers.positions(visits - visited, rng, &mut look);
+    selection
+}
+
+/// Estimates how many eligible peers of a crowded swarm replies may have before those of networks that have
+/// more than their share, from those that a reply would look at.
+#[cold]
+#[inline(never)]
+pub(crate) fn uncrowded<K: PeerFormat>(
+    swarm: (PeerOrder, Eligible),
+    numwant: u32,
+    peer_at: impl Fn(u32) -> K::Peer,
+    rng: &mut impl Rng,
+) -> u32 {
+    let selection = look::<K>(swarm, (numwant, numwant), peer_at, rng);
+    let looked_at = (selection.firsts + selection.surpluses).max(1) as u64;
+    let (order, eligible) = swarm;
+    (u64::from(eligible.count(order)) * selection.firsts as u64).div_ceil(looked_at) as u32
 }
 
 /// Visits eligible peers of a crowded swarm, which has at least `size.count`. A network has at most an eighth
@@ -213,22 +250,16 @@ impl Selection {
 #[inline(never)] // Its kilobytes of stack would otherwise be part of every announce's frame.
 pub(crate) fn select<K: PeerFormat>(
     (order, eligible): (PeerOrder, Eligible),
-    ReplySize { count, numwant }: ReplySize,
+    size: ReplySize,
     peer_at: impl Fn(u32) -> K::Peer,
     rng: &mut impl Rng,
     mut visit: impl FnMut(K::Peer),
 ) {
-    let mut selection = Selection::new(numwant, rng);
+    let count = size.count;
+    let selection = look::<K>((order, eligible), (count, size.numwant), &peer_at, rng);
     let (seeders, leechers) = eligible.groups(order);
-    let visits = count.saturating_mul(4).clamp(MIN_VISITS, MAX_VISITS as u32);
-    let of_seeders = visits - leechers.count.min(visits / 2);
-    let mut look = |at: u32| selection.visit(at, K::network(peer_at(at)));
-    seeders.positions(of_seeders, rng, &mut look);
-    let visited = seeders.count.min(of_seeders);
-    leechers.positions(visits - visited, rng, &mut look);
-
     let (first, surplus) = (&selection.first[..selection.firsts], &selection.surplus[..selection.surpluses]);
-    let mut max_surplus = selection.max_surplus(numwant);
+    let mut max_surplus = selection.max_surplus(size);
     let own_network = eligible.network.filter(|network| selection.has_surplus(*network));
     let searched = if own_network.is_some() { surplus.len() } else { max_surplus.min(surplus.len()) };
     let surplus = surplus[..searched].iter().filter(|at| {

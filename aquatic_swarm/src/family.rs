@@ -172,7 +172,7 @@ impl<K: PeerFormat> Store<K> {
             Content::One(peer) => write(&[peer]),
             Content::List { block, order, crowded } => {
                 let peers = &self.lists.get(block)[..order.len as usize];
-                if crowded && !crowd::is_one_network::<K>(peers) {
+                if crowded && (size.elsewhere > 0 || !crowd::is_one_network::<K>(peers)) {
                     let (swarm, peer_at) = ((order, eligible), |at: u32| peers[at as usize]);
                     crowd::select::<K>(swarm, size, peer_at, rng, |peer| write(&[peer]));
                     return written;
@@ -182,7 +182,7 @@ impl<K: PeerFormat> Store<K> {
             }
             Content::Large(number) => {
                 let Some(swarm) = self.large.get(number) else { return 0 };
-                if swarm.is_crowded() && !swarm.is_one_network() {
+                if swarm.is_crowded() && (size.elsewhere > 0 || !swarm.is_one_network()) {
                     let (order, peer_at) = ((swarm.order(), eligible), |at: u32| swarm.get(at));
                     crowd::select::<K>(order, size, peer_at, rng, |peer| write(&[peer]));
                     return written;
@@ -193,6 +193,32 @@ impl<K: PeerFormat> Store<K> {
             }
         }
         written
+    }
+
+    /// Whether a network has about a quarter of a torrent's peers or more.
+    pub(crate) fn is_crowded(&self, slot: Slot) -> bool {
+        match self.content(slot) {
+            Content::One(_) => false,
+            Content::List { crowded, .. } => crowded,
+            Content::Large(number) => self.large.get(number).is_some_and(LargeSwarm::is_crowded),
+        }
+    }
+
+    /// Estimates how many eligible peers of a torrent replies may have before those that crowd it.
+    pub(crate) fn uncrowded(&self, slot: Slot, eligible: Eligible, numwant: u32, rng: &mut impl Rng) -> u32 {
+        match self.content(slot) {
+            Content::List { block, order, crowded: true } => {
+                let peers = &self.lists.get(block)[..order.len as usize];
+                crowd::uncrowded::<K>((order, eligible), numwant, |at| peers[at as usize], rng)
+            }
+            Content::Large(number) => match self.large.get(number) {
+                Some(swarm) if swarm.is_crowded() => {
+                    crowd::uncrowded::<K>((swarm.order(), eligible), numwant, |at| swarm.get(at), rng)
+                }
+                _ => eligible.count(self.order(slot)),
+            },
+            Content::One(_) | Content::List { .. } => eligible.count(self.order(slot)),
+        }
     }
 
     /// Stores a peer or updates a known one.

@@ -568,16 +568,29 @@ impl Request {
             Contribution::default()
         };
         let counts = own_part.counts.plus(other_part.counts);
-        let (own_count, other_count) = split(
-            self.numwant,
-            (own_part.eligible, own.peers_that_fit()),
-            (other_part.eligible, other.peers_that_fit()),
-            rng,
-        );
-        let size = |count| ReplySize { count, numwant: self.numwant };
+        let numwant = self.numwant;
+        let (own_size, other_size) = if own_part.eligible.min(other_part.eligible) > 0
+            && (own_part.is_crowded(own.0) || other_part.is_crowded(other.0))
+        {
+            split_crowded(
+                numwant,
+                (&own, &own_part, own_eligible),
+                (&other, &other_part, other_eligible),
+                rng,
+            )
+        } else {
+            let (own_count, other_count) = split(
+                numwant,
+                (own_part.eligible, own.peers_that_fit()),
+                (other_part.eligible, other.peers_that_fit()),
+                rng,
+            );
+            let size = |count, elsewhere| ReplySize { count, numwant, elsewhere };
+            (size(own_count, other_count), size(other_count, own_count))
+        };
         Announced {
-            v4_len: own.fill(own_part.torrent, own_eligible, size(own_count), rng),
-            v6_len: other.fill(other_part.torrent, other_eligible, size(other_count), rng),
+            v4_len: own.fill(own_part.torrent, own_eligible, own_size, rng),
+            v6_len: other.fill(other_part.torrent, other_eligible, other_size, rng),
             complete: counts.complete,
             incomplete: counts.incomplete,
             downloaded: counts.downloaded,
@@ -593,6 +606,39 @@ impl Contribution {
         let order = store.order(slot);
         Self { torrent, counts: counts(store, slot, order), eligible: eligible.count(order) }
     }
+
+    fn is_crowded<K: PeerFormat>(&self, store: &Store<K>) -> bool {
+        self.torrent.is_some_and(|slot| store.is_crowded(slot))
+    }
+}
+
+/// What each family contributes to a reply of a torrent in which a network crowds one of them: as if that
+/// network had no more peers than it may have in a reply. Where both have too few then, a crowded family may
+/// add others, as far as its own rule allows.
+#[cold]
+#[inline(never)]
+fn split_crowded<K: PeerFormat, L: PeerFormat>(
+    numwant: u32,
+    (own, own_part, own_eligible): (&Side<'_, K>, &Contribution, Eligible),
+    (other, other_part, other_eligible): (&Side<'_, L>, &Contribution, Eligible),
+    rng: &mut impl Rng,
+) -> (ReplySize, ReplySize) {
+    let (own_fit, other_fit) = (own.peers_that_fit(), other.peers_that_fit());
+    let of_own = own_part.torrent.map_or(0, |slot| own.0.uncrowded(slot, own_eligible, numwant, rng));
+    let of_other = other_part.torrent.map_or(0, |slot| other.0.uncrowded(slot, other_eligible, numwant, rng));
+    let (own_count, other_count) = split(numwant, (of_own, own_fit), (of_other, other_fit), rng);
+    let rest = numwant - own_count - other_count;
+    let with_rest = |count: u32, part: &Contribution, fit: usize| {
+        (count + rest).min(part.eligible).min(u32::try_from(fit).unwrap_or(u32::MAX))
+    };
+    let mut counts = (own_count, other_count);
+    if own_part.is_crowded(own.0) {
+        counts.0 = with_rest(own_count, own_part, own_fit);
+    } else {
+        counts.1 = with_rest(other_count, other_part, other_fit);
+    }
+    let size = |count, elsewhere| ReplySize { count, numwant, elsewhere };
+    (size(counts.0, other_count), size(counts.1, own_count))
 }
 
 /// Returns the number of peers to take from each family, given how many are eligible and how many fit. If not

@@ -378,7 +378,7 @@ fn both_families_are_sampled_in_proportion() {
     let mut fixture = Fixture::new();
     fixture.fill(0, 30);
     (0..10).for_each(|number| {
-        fixture.announce(&v6(number, false, 0));
+        fixture.announce(&of_many_addresses(Family::V6, number, false, 0));
     });
     let (mut first, mut second) = (0, 0);
     for _ in 0..20_000 {
@@ -632,6 +632,59 @@ fn replies_are_filled_up_where_there_are_few_others() {
         // Another address may share a counter with the one that has many ports.
         let what = format!("{family:?}, {ports} ports, {others} others: {exact}, {inside}");
         assert!(exact >= 55 && inside >= 55, "{what}");
+    }
+}
+
+/// Clients of either family get all others of both, however many ports an address of one of them has.
+#[test]
+fn an_address_of_one_family_does_not_keep_the_other_family_out_of_replies() {
+    for (crowded, ports, own, elsewhere) in Family::ALL.into_iter().flat_map(|family| {
+        [
+            // Ports of the address, others of its family, and peers of the other family.
+            (family, 3000, 0, 20),
+            (family, 3000, 10, 20),
+            (family, 3000, 0, 100),
+            (family, 100, 0, 40),
+            (family, 30, 3, 1),
+            (family, 200, 1000, 500),
+        ]
+    }) {
+        let mut fixture = Fixture::new();
+        let other = if crowded == Family::V4 { Family::V6 } else { Family::V4 };
+        let both = |announce| Announce { families: Families::Both, ..announce };
+        for number in 0..ports {
+            fixture.announce(&of_one_address(crowded, number * 17, number % 3 == 0, 0));
+        }
+        for number in 0..own.max(elsewhere) {
+            if number < own {
+                fixture.announce(&of_many_addresses(crowded, number, number % 4 == 0, 0));
+            }
+            if number < elsewhere {
+                fixture.announce(&of_many_addresses(other, number, number % 4 == 0, 0));
+            }
+        }
+        let what = format!("{crowded:?}, {ports} ports, {own} and {elsewhere} others");
+        let (runs, mut least) = (60, usize::MAX);
+        let mut sum = 0;
+        for client in [Some(other), (own > 0).then_some(crowded)].into_iter().flatten() {
+            for _ in 0..runs {
+                let got = fixture.announce(&both(of_many_addresses(client, 0, false, 50)));
+                let (of_one, of_others) = shares(&fixture, got);
+                let others = (own + elsewhere - 1).min(44) as usize;
+                // Another address may share a counter with the one that has many ports.
+                assert!(of_others + 3 >= others, "{what}: {of_one} and {of_others} to {client:?}");
+                assert!(
+                    of_one <= 6 || of_others < 25 && of_one <= of_others + 6,
+                    "{what}: {of_one} and {of_others}"
+                );
+                (sum, least) = (sum + of_others, least.min(of_others));
+            }
+        }
+        // Clients of the address find each other as well, beside the others.
+        let got = fixture.announce(&both(of_one_address(crowded, 17, false, 50)));
+        let (of_one, of_others) = shares(&fixture, got);
+        let all = (ports + own + elsewhere - 1).min(50) as usize;
+        assert!(of_one + of_others + 3 >= all.min(50), "{what}: {of_one} and {of_others} of {all} to itself");
     }
 }
 

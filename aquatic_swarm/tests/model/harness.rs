@@ -99,8 +99,8 @@ impl Harness {
         let available: usize = eligible.iter().map(|peers| peers.len().min(fit)).sum();
         let (got, most) = (replies[0].len() + replies[1].len(), numwant.min(MAX_NUMWANT).min(available));
         let shortage = |family: Family| {
-            let eligible = &eligible[family.index()];
-            self.model.shortage(announce, family, eligible, most.min(eligible.len()).min(fit))
+            let both = [&eligible[family.index()], &eligible[1 - family.index()]];
+            self.model.shortage(announce, family, both, most.min(both[0].len()).min(fit))
         };
         let least = most.saturating_sub(Family::ALL.into_iter().map(shortage).sum());
         assert!((least..=most).contains(&got), "{got} instead of {least} to {most}: {announce:?}");

@@ -238,18 +238,19 @@ impl Model {
     }
 
     /// Returns by how many peers a reply may at most be short of `most` peers of a family, all of which are
-    /// eligible: by none, unless many of them are of one network.
+    /// eligible, beside those of the other one: by none, unless many of them are of one network.
     pub(crate) fn shortage(
         &self,
         announce: &Announce,
         family: Family,
-        eligible: &BTreeSet<SocketAddr>,
+        [eligible, elsewhere]: [&BTreeSet<SocketAddr>; 2],
         most: usize,
     ) -> usize {
         let swarm = self.swarms[family.index()].get(&announce.info_hash);
         let mut of_networks = BTreeMap::new();
         eligible.iter().for_each(|address| *of_networks.entry(network(*address)).or_insert(0) += 1);
-        if of_networks.len() <= 1 || !swarm.is_some_and(|swarm| swarm.may_be_crowded) {
+        let are_of_one_network = of_networks.len() <= 1 && elsewhere.is_empty();
+        if are_of_one_network || !swarm.is_some_and(|swarm| swarm.may_be_crowded) {
             return 0;
         }
         let max_per_network = (announce.numwant.min(1024) / 8).clamp(2, 254);
