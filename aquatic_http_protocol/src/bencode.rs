@@ -63,14 +63,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads digits up to this byte, and the byte.
-    fn digits(&mut self, end: u8) -> Result<i64, BencodeError> {
+    /// Reads digits up to this byte, and the byte. The number has this sign, 1 or -1.
+    fn digits(&mut self, end: u8, sign: i64) -> Result<i64, BencodeError> {
         let mut number = 0_i64;
         let mut count = 0;
         loop {
             match self.byte()? {
                 digit @ b'0'..=b'9' => {
-                    let value = i64::from(digit - b'0');
+                    let value = sign * i64::from(digit - b'0');
                     number = number
                         .checked_mul(10)
                         .and_then(|n| n.checked_add(value))
@@ -87,13 +87,13 @@ impl<'a> Reader<'a> {
         self.expect(b'i')?;
         if self.peek()? == b'-' {
             self.byte()?;
-            return self.digits(b'e').map(|number| -number);
+            return self.digits(b'e', -1);
         }
-        self.digits(b'e')
+        self.digits(b'e', 1)
     }
 
     pub(crate) fn string(&mut self) -> Result<&'a [u8], BencodeError> {
-        let length = usize::try_from(self.digits(b':')?).map_err(|_| BencodeError::Number)?;
+        let length = usize::try_from(self.digits(b':', 1)?).map_err(|_| BencodeError::Number)?;
         let (string, rest) = self.rest.split_at_checked(length).ok_or(BencodeError::Truncated)?;
         self.rest = rest;
         Ok(string)
@@ -192,8 +192,17 @@ mod tests {
 
     #[test]
     fn canonical_form() {
-        for bytes in ["de", "le", "i0e", "i-1e", "0:", "d1:a0:1:bi10ee", "d0:i1e1:ad1:bleee", "lli1e1:xedee"]
-        {
+        for bytes in [
+            "de",
+            "le",
+            "i0e",
+            "i-1e",
+            "i-9223372036854775808e",
+            "0:",
+            "d1:a0:1:bi10ee",
+            "d0:i1e1:ad1:bleee",
+            "lli1e1:xedee",
+        ] {
             assert_eq!(is_canonical(bytes.as_bytes()), Ok(true), "{bytes}");
         }
         for bytes in [
@@ -224,6 +233,7 @@ mod tests {
             ("i-e", Unexpected(b'e')),
             ("i--1e", Unexpected(b'-')),
             ("i9223372036854775808e", Number),
+            ("i-9223372036854775809e", Number),
             ("99999999999999999999:", Number),
             ("5:abcd", Truncated),
             ("5", Truncated),

@@ -8,7 +8,7 @@ use aquatic_common::InfoHash;
 use httparse::{Header, ParserConfig};
 
 use crate::bencode::{BencodeError, Reader};
-use crate::head::MAX_HEADERS;
+use crate::head::{self, MAX_HEADERS};
 use crate::response::{Retry, ScrapeFile};
 use crate::wire::Parsed;
 
@@ -68,6 +68,21 @@ impl<'a> Response<'a> {
     }
 
     fn read(buffer: &'a [u8], ended: bool) -> Result<Option<Self>, ResponseError> {
+        let mut begin = 0;
+        loop {
+            let rest = buffer.get(begin..).unwrap_or_default();
+            let Some(response) = Self::read_next(rest, ended)? else { return Ok(None) };
+            let end = begin + response.length;
+            // Something to know in advance (RFC 9110, section 15.2). A change of protocol is a response.
+            if matches!(response.status, 100 | 102..=199) {
+                begin = end;
+            } else {
+                return Ok(Some(Self { length: end, ..response }));
+            }
+        }
+    }
+
+    fn read_next(buffer: &'a [u8], ended: bool) -> Result<Option<Self>, ResponseError> {
         let mut headers = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut []);
         let parsed =
@@ -81,24 +96,30 @@ impl<'a> Response<'a> {
         for header in &*response.headers {
             if header.name.eq_ignore_ascii_case("content-length") {
                 let text = str::from_utf8(header.value).map_err(|_| ResponseError::Length)?;
-                let stated = text.parse::<usize>().map_err(|_| ResponseError::Length)?;
+                let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+                let stated =
+                    digits.and_then(|digits| digits.parse::<usize>().ok()).ok_or(ResponseError::Length)?;
                 if length.is_some_and(|length| length != stated) {
                     return Err(ResponseError::Length);
                 }
                 length = Some(stated);
             } else if header.name.eq_ignore_ascii_case("connection") {
-                keep_alive = header.value.eq_ignore_ascii_case(b"keep-alive")
-                    || (keep_alive && !header.value.eq_ignore_ascii_case(b"close"));
+                let lists = |word| head::lists(header.value, word);
+                keep_alive = !lists(b"close") && (keep_alive || lists(b"keep-alive"));
             } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
                 return Err(ResponseError::Chunked);
             }
         }
         let rest = buffer.get(head..).unwrap_or_default();
+        let status = response.code.ok_or(ResponseError::Malformed)?;
+        // There is no body then, whatever its length would be (RFC 9112, section 6.3).
+        if matches!(status, 100..=199 | 204 | 304) {
+            length = Some(0);
+        }
         let body = match length {
             Some(length) => rest.get(..length),
             None => ended.then_some(rest),
         };
-        let status = response.code.ok_or(ResponseError::Malformed)?;
         let keep_alive = keep_alive && length.is_some();
         Ok(body.map(|body| Self { status, keep_alive, body, length: head + body.len() }))
     }

@@ -286,7 +286,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Whether a comma-separated list has this word, in any case.
-fn lists(value: &[u8], word: &[u8]) -> bool {
+pub(crate) fn lists(value: &[u8], word: &[u8]) -> bool {
     value.split(|&byte| byte == b',').any(|listed| listed.trim_ascii().eq_ignore_ascii_case(word))
 }
 

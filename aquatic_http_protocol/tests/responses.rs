@@ -279,6 +279,39 @@ fn responses_split_at_every_byte() {
 }
 
 #[test]
+fn responses_without_a_body_and_in_advance() {
+    for (text, status, body, keep_alive) in [
+        (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            200,
+            "ok",
+            true,
+        ),
+        ("HTTP/1.1 204 No Content\r\n\r\n", 204, "", true),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 500\r\n\r\n", 304, "", true),
+        ("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n", 101, "", true),
+        ("HTTP/1.1 200 OK\r\nConnection: close, te\r\nContent-Length: 0\r\n\r\n", 200, "", false),
+        ("HTTP/1.0 200 OK\r\nConnection: te, keep-alive\r\nContent-Length: 0\r\n\r\n", 200, "", true),
+    ] {
+        let response = response(text.as_bytes());
+        assert_eq!(
+            (response.status, response.body, response.keep_alive),
+            (status, body.as_bytes(), keep_alive)
+        );
+        for length in 0..text.len() {
+            assert_eq!(
+                Response::parse(&text.as_bytes()[..length], false),
+                Parsed::NeedMore,
+                "{length} of {text}"
+            );
+        }
+    }
+    let many = "HTTP/1.1 100 Continue\r\n\r\n".repeat(20_000);
+    assert_eq!(Response::parse(many.as_bytes(), false), Parsed::NeedMore);
+    assert_eq!(Response::parse(many.as_bytes(), true), Parsed::Refused(ResponseError::Truncated));
+}
+
+#[test]
 fn responses_of_other_servers() {
     let parse = |text: &'static str, ended| Response::parse(text.as_bytes(), ended);
     // Padded length, and the end of a line behind the body.
@@ -302,6 +335,7 @@ fn responses_of_other_servers() {
     for (text, error) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", ResponseError::Length),
         ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", ResponseError::Length),
+        ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\nx", ResponseError::Length),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", ResponseError::Length),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", ResponseError::Chunked),
         ("SSH-2.0", ResponseError::Malformed),

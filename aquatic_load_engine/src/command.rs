@@ -1,5 +1,6 @@
 //! Command-line flags of all load tests.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,9 @@ impl OutputFlags {
         if self.print_info_hashes {
             return print_info_hashes(population);
         }
+        if let Some(path) = &self.json {
+            check_writable(path)?;
+        }
         let outcome = test()?;
         match &self.json {
             None => write!(io::stdout(), "{outcome}")?,
@@ -44,6 +48,15 @@ impl OutputFlags {
         }
         Ok(outcome.verdict()?)
     }
+}
+
+/// Finds out before the test whether its report can be written.
+fn check_writable(path: &Path) -> anyhow::Result<()> {
+    if path.as_os_str() == "-" {
+        return Ok(());
+    }
+    let opened = File::options().append(true).create(true).open(path);
+    opened.map(drop).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn write_json(outcome: &Outcome, path: &Path) -> anyhow::Result<()> {

@@ -66,7 +66,7 @@ impl Completions {
         self.sets.get(set).is_some_and(|set| {
             set.iter().any(|&entry| {
                 let [.., generation] = entry.to_be_bytes();
-                entry >> GENERATION_BITS == tag && self.generation.wrapping_sub(generation) <= 1
+                entry >> GENERATION_BITS == tag && self.generation - generation <= 1
             })
         })
     }
@@ -78,8 +78,24 @@ impl Completions {
         let age = now.saturating_sub(self.since);
         if age >= max_age {
             let generations = if age / 2 >= max_age { 2 } else { 1 };
-            (self.generation, self.since) = (self.generation.wrapping_add(generations), now);
+            if self.generation.checked_add(generations).is_none() {
+                self.renumber();
+            }
+            (self.generation, self.since) = (self.generation + generations, now);
         }
+    }
+
+    /// Begins with the first generation again, so that none of those before is taken for one to come.
+    fn renumber(&mut self) {
+        for entry in self.sets.iter_mut().flatten() {
+            let [.., generation] = entry.to_be_bytes();
+            let renumbered = match self.generation - generation {
+                age @ 0..=1 => FIRST_GENERATION - age,
+                _ => 0,
+            };
+            *entry = *entry >> GENERATION_BITS << GENERATION_BITS | u32::from(renumbered);
+        }
+        self.generation = FIRST_GENERATION;
     }
 
     /// Returns the memory in bytes.
@@ -157,6 +173,24 @@ mod tests {
             assert!(completions.contains(PEER), "it may have been noted just before");
             completions.expire(start + 300, 60);
             assert!(!completions.contains(PEER));
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_is_not_remembered_again() {
+        const PEER: u64 = 7 << 50 | 9 << 20;
+        let mut completions = Completions::default();
+        completions.note(PEER);
+        for generation in 1..2000 {
+            completions.expire(generation * 60, 60);
+            assert_eq!(completions.contains(PEER), generation == 1 || generation % 700 == 0, "{generation}");
+            if generation % 700 == 699 {
+                completions.note(PEER + (1 << 40));
+                completions.note(PEER);
+            }
+            if generation % 700 == 0 {
+                assert!(completions.contains(PEER + (1 << 40)));
+            }
         }
     }
 

@@ -354,6 +354,7 @@ impl Shard {
             let stamp = restoring::stamp_of(&peer, origin, now);
             let stored = match (family, peer.address) {
                 _ if !restoring::is_valid(peer.address) => Stored::RefusedPort,
+                _ if peer.age > MAX_PEER_AGE => Stored::Absent,
                 (Family::V4, SocketAddr::V4(v4)) => {
                     let peer = V4::peer(*v4.ip(), v4.port(), stamp);
                     self.v4.restore_peer(key, (peer, origin), tick, capacity, rng)

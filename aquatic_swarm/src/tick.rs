@@ -73,7 +73,7 @@ impl Stamp {
     /// completions of announces that other nodes heard are counted there.
     #[inline]
     pub(crate) fn after(self, previous: Self) -> (Self, bool) {
-        let counted = previous.0 & COMPLETION_COUNTED;
+        let counted = (previous.0 | self.0) & COMPLETION_COUNTED;
         let completes = self.0 & (SEEDER | REMOTE) == SEEDER && !previous.seeder() && counted == 0;
         let counted = if completes { COMPLETION_COUNTED } else { counted };
         (Self(self.0 | counted), completes)

@@ -120,6 +120,26 @@ fn address(number: u32, family: Family) -> SocketAddr {
     }
 }
 
+/// Another node may have told of the leecher before this node's snapshot has been loaded.
+#[test]
+fn a_completion_that_was_counted_is_not_counted_when_it_is_restored() {
+    let mut fixture = Fixture::new(1);
+    let (address, info_hash) = ("192.0.2.1:1000".parse().unwrap(), InfoHash([7; 20]));
+    let peer = |age, seeder| SavedPeer { address, age, seeder, completion_counted: seeder, remote: false };
+    let torrent = |downloaded| SavedTorrent { family: Family::V4, info_hash, downloaded, peers: 1 };
+    let mut restore = |downloaded, origin, peer| {
+        let Fixture { shard, now, rng, .. } = &mut fixture;
+        shard.restore((&torrent(downloaded), origin), [peer], *now, rng)
+    };
+    assert_eq!(restore(0, Origin::Other, peer(600, false)).added, 1);
+    assert_eq!(restore(1, Origin::Own, peer(100, true)).known, 1);
+    let too_old = SavedPeer { address: "192.0.2.2:1000".parse().unwrap(), ..peer(131_082, false) };
+    assert_eq!(restore(0, Origin::Own, too_old).added, 0);
+    let counts = fixture.shard.scrape(&info_hash, FamilySet::Both);
+    assert_eq!((counts.complete, counts.incomplete, counts.downloaded), (1, 0, 1));
+    assert_eq!(fixture.shard.stats().v4.completed, 0);
+}
+
 #[test]
 fn everything_is_handed_out_once_and_taken_in() {
     for budget in [1, 50, 1_000_000] {

@@ -76,12 +76,12 @@ impl<'a> Member<'a> {
         known.map_or(AnnounceEvent::None, |(_, event)| event)
     }
 
-    /// Number of bytes, as a number or a string; `None` if it is absent or anything else.
+    /// Number of bytes, as a number or a string, saturated; `None` if it is absent or anything else.
     pub(crate) fn amount(self) -> Option<u64> {
         let value = self.0?;
         let digits =
             if value.kind == Kind::Number { Cow::Borrowed(value.raw) } else { text::plain(value.string()?)? };
-        digits.parse().ok().or_else(|| is_zero(&digits).then_some(0))
+        digits.parse().ok().or_else(|| rounded(&digits).map(saturated_amount))
     }
 
     /// Integer part of a count, saturated.
@@ -90,17 +90,23 @@ impl<'a> Member<'a> {
         if value.kind != Kind::Number {
             return Err(Fault::NotNumber(field));
         }
-        let digits = value.raw.split(['.', 'e', 'E']).next().unwrap_or_default();
-        if digits.starts_with('-') {
-            return Err(Fault::NotNumber(field));
-        }
-        Ok(digits.parse().unwrap_or(u32::MAX))
+        let count = value.raw.parse().ok().or_else(|| rounded(value.raw).map(saturated_count));
+        count.ok_or(Fault::NotNumber(field))
     }
 }
 
-/// Whether a number is 0 in another notation, such as -0 and 0.0e1.
-fn is_zero(number: &str) -> bool {
-    let digits = number.strip_prefix('-').unwrap_or(number);
-    let significant = digits.split(['e', 'E']).next().unwrap_or_default();
-    significant.contains('0') && significant.bytes().all(|byte| matches!(byte, b'0' | b'.'))
+#[allow(clippy::cast_possible_truncation, reason = "the conversion saturates")]
+fn saturated_amount(number: f64) -> u64 {
+    number.ceil() as u64
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the conversion saturates")]
+fn saturated_count(number: f64) -> u32 {
+    number as u32
+}
+
+/// A number that is not below 0, in any notation, such as -0, 1.5 and 12e1.
+fn rounded(number: &str) -> Option<f64> {
+    let is_number = number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
+    number.parse().ok().filter(|number| is_number && *number >= 0.0)
 }

@@ -68,10 +68,14 @@ fn what_is_left_may_be_anything() {
         ("\"17\"", Some(17)),
         ("9223372036854775807", Some(u64::MAX / 2)),
         ("18446744073709551615", Some(u64::MAX)),
-        ("18446744073709551616", None),
-        ("1e30", None),
-        ("1e999", None),
-        ("0.5", None),
+        ("18446744073709551616", Some(u64::MAX)),
+        ("1e3", Some(1000)),
+        ("\"1e3\"", Some(1000)),
+        ("1e30", Some(u64::MAX)),
+        ("1e999", Some(u64::MAX)),
+        ("0.5", Some(1)),
+        ("\"inf\"", None),
+        ("\"nan\"", None),
         ("-1", None),
         ("null", None),
         ("\"\"", None),
@@ -87,6 +91,25 @@ fn what_is_left_may_be_anything() {
     }
     let text = announce_with("");
     assert!(!announce(&text).is_seeder(), "a peer that does not say is no seeder");
+}
+
+#[test]
+fn counts_of_replies_may_be_in_any_notation() {
+    for (interval, expected) in [
+        ("120", 120),
+        ("1.2e2", 120),
+        ("12e1", 120),
+        ("120.9", 120),
+        ("-0", 0),
+        ("1e21", u32::MAX),
+        ("4294967296", u32::MAX),
+    ] {
+        let reply = format!(
+            r#"{{"action":"announce","info_hash":"aaaaaaaaaaaaaaaaaaaa","interval":{interval},"complete":1,"incomplete":2}}"#
+        );
+        let Ok(TrackerMessage::Announce(reply)) = TrackerMessage::parse(&reply) else { panic!("{interval}") };
+        assert_eq!(reply.interval, expected, "{interval}");
+    }
 }
 
 #[test]
