@@ -25,6 +25,7 @@ use crate::worker::{Phase, Worker};
 /// When the test cannot be set up. Misbehaviour of the tracker is reported by [`Outcome::verdict`].
 pub fn run(config: Config) -> anyhow::Result<Outcome> {
     let plan = Arc::new(Plan::new(config)?);
+    plan.topology.check_sources()?;
     let config = &plan.config;
     allow_connections(config.connection_count())?;
     let live = Arc::new(LiveCounters::default());
@@ -55,6 +56,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
 fn report(tally: &Tally, name: &'static str, threads: u32) -> Report {
     Report {
         replies_checked: tally.noted(Note::RepliesChecked),
+        overdue: tally.noted(Note::NotDue),
         peers_not_announced: tally.noted(Note::PeersLost),
         ..tally.report(name, threads)
     }

@@ -12,6 +12,7 @@ use aquatic_load_engine::connection_slot::Disposition;
 use aquatic_load_engine::event_loop::{EventLoop, IdleHold};
 use aquatic_load_engine::events::{Event, Events};
 use aquatic_load_engine::phase::{self, LoadModel};
+use aquatic_load_engine::prefill::Progress;
 use aquatic_load_engine::queue::{DelayQueue, IndexedQueue};
 use aquatic_load_engine::ramp::Ramp;
 use aquatic_load_engine::rng::Rng;
@@ -96,9 +97,12 @@ impl Worker {
         let mut tally = Tally::new(phase.from, phase.until);
         (0..self.ramp.started()).for_each(|number| self.ready.push_back(number as u32));
         let mut event_loop = EventLoop::start(self.plan.topology.clock);
+        let mut progress = Progress::new(event_loop.now(), self.plan.timeout());
         loop {
             let now = event_loop.now();
-            self.sending = now < phase.until && !self.is_done(phase.traffic);
+            let has_stalled =
+                phase.traffic == Traffic::Prefill && progress.has_stalled(now, tally.served(Kind::Announce));
+            self.sending = now < phase.until && !has_stalled && !self.is_done(phase.traffic);
             if !self.sending && self.in_flight == 0 {
                 break;
             }
@@ -114,6 +118,10 @@ impl Worker {
             while hold.wait(&mut self.watched) {
                 self.handle_events(&phase, &mut tally);
             }
+        }
+        if phase.traffic == Traffic::Prefill {
+            let left = self.sources.iter().map(|source| source.unannounced.len());
+            tally.add(Note::PeersLost, left.sum());
         }
         tally.add(Note::NotDue, phase.never_sent());
         tally.add(Note::Held, self.open());

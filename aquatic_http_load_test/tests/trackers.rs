@@ -429,3 +429,29 @@ fn refused_connections_are_reported() {
     assert!(note(&outcome.phases[0], "connections refused") > 0, "{outcome}");
     assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
 }
+
+#[test]
+fn prefill_without_a_tracker_ends_and_foreign_addresses_are_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut prefill = config(address);
+    (prefill.prefill.enable, prefill.duration, prefill.requests.timeout) = (true, 0, 200);
+    let outcome = run(prefill.clone()).unwrap();
+    assert_eq!(outcome.phases[0].peers_not_announced, 400, "{outcome}");
+    assert!(outcome.verdict().is_err());
+    prefill.network.source_address = "203.0.113.5".to_owned();
+    let error = format!("{:#}", run(prefill).unwrap_err());
+    assert!(error.contains("is it an address of this machine?"), "{error}");
+}
+
+#[test]
+fn requests_that_are_never_sent_fail_if_losses_do() {
+    let (outcome, _tracker) = test(Behaviour::Honest, |config| {
+        config.mode = Mode::Open;
+        config.open.rate = 10_000_000;
+        config.verdict.max_lost_share = 0.1;
+    });
+    assert!(matches!(outcome.verdict(), Err(Failure::Overdue { .. })), "{outcome}");
+    assert!(outcome.phases[0].overdue > 0);
+}

@@ -2,6 +2,35 @@
 
 use std::ops::Range;
 
+use crate::clock::Nanos;
+
+/// Number of timeouts without a served request after which a prefill ends: the tracker has gone.
+const MAX_SILENT_TIMEOUTS: Nanos = 5;
+
+/// Whether anything is still served.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    served: u64,
+    since: Nanos,
+    patience: Nanos,
+}
+
+impl Progress {
+    /// Progress from now on, of requests with this timeout.
+    #[must_use]
+    pub fn new(now: Nanos, timeout: Nanos) -> Self {
+        Self { served: 0, since: now, patience: timeout.saturating_mul(MAX_SILENT_TIMEOUTS) }
+    }
+
+    /// Whether nothing has been served for several timeouts, given how much has been in all.
+    pub fn has_stalled(&mut self, now: Nanos, served: u64) -> bool {
+        if served != self.served {
+            (self.served, self.since) = (served, now);
+        }
+        now.saturating_sub(self.since) > self.patience
+    }
+}
+
 /// Peers that have not been announced successfully.
 #[derive(Clone, Debug)]
 pub struct PendingPeers {
@@ -23,10 +52,10 @@ impl PendingPeers {
         self.untried.is_empty() && self.failed.is_empty()
     }
 
-    /// Number of peers that were never tried.
+    /// Number of peers that are left.
     #[must_use]
-    pub fn untried(&self) -> u64 {
-        self.untried.end.saturating_sub(self.untried.start)
+    pub fn len(&self) -> u64 {
+        self.untried.end.saturating_sub(self.untried.start) + self.failed.len() as u64
     }
 
     /// Removes a peer to announce, and returns it with the number of earlier attempts.
@@ -62,14 +91,23 @@ mod tests {
     #[test]
     fn peers_are_retried_until_attempts_run_out() {
         let mut peers = PendingPeers::new(5..7);
-        assert_eq!((peers.take(), peers.untried()), (Some((5, 0)), 1));
+        assert_eq!((peers.take(), peers.len()), (Some((5, 0)), 1));
         assert!(!peers.announce_failed(5, 0, 2));
         assert_eq!(peers.take(), Some((5, 1)));
         assert!(peers.announce_failed(5, 1, 2));
         assert_eq!((peers.take(), peers.take(), peers.is_empty()), (Some((6, 0)), None, true));
         peers.put_back(6, 0);
-        assert_eq!((peers.is_empty(), peers.untried()), (false, 0));
+        assert_eq!((peers.is_empty(), peers.len()), (false, 1));
         peers.drop_failed();
         assert!(peers.is_empty());
+    }
+
+    #[test]
+    fn progress_stalls_after_several_timeouts_without_any() {
+        let mut progress = Progress::new(100, 10);
+        assert!(!progress.has_stalled(150, 0) && progress.has_stalled(151, 0));
+        assert!(
+            !progress.has_stalled(160, 1) && !progress.has_stalled(210, 1) && progress.has_stalled(211, 1)
+        );
     }
 }

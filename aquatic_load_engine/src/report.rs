@@ -133,6 +133,9 @@ pub struct Report {
     pub replies_checked: u64,
     /// Number of peers that a prefill could not announce.
     pub peers_not_announced: u64,
+    /// Number of requests that an open loop should have sent, but had no room for, as earlier ones had not
+    /// been served.
+    pub overdue: u64,
     /// Whether clients left before messages to them could arrive, so that losses are not the tracker's
     /// fault.
     #[serde(skip)]
@@ -162,6 +165,13 @@ pub enum Failure {
         /// Number of sent requests.
         sent: u64,
     },
+    /// More requests than may be lost were never sent, because those before them had not been served.
+    Overdue {
+        /// Number of requests that were not sent.
+        overdue: u64,
+        /// Number of requests that were due.
+        due: u64,
+    },
     /// Number of peers that a prefill could not announce.
     NotAnnounced(u64),
     /// The content of fewer replies was verified than demanded.
@@ -188,6 +198,11 @@ impl fmt::Display for Failure {
             Self::Lost { kind, lost, sent } => {
                 write!(f, "{lost} of {sent} {kind} requests were lost; see verdict.max_lost_share")
             }
+            Self::Overdue { overdue, due } => write!(
+                f,
+                "{overdue} of {due} requests were not sent, because those before them had not been served: the rate is \
+                 higher than what is served, or there are too few connections for it; see verdict.max_lost_share"
+            ),
             Self::NotAnnounced(peers) => write!(f, "{peers} peers of the prefill were not announced"),
             Self::NotChecked { checked, min } => {
                 write!(
@@ -214,11 +229,18 @@ impl Report {
         let max_lost_share = if self.ignores_losses { 1.0 } else { limits.max_lost_share };
         let lost = self.kinds.iter().find_map(|kind| kind.lost_more_than(max_lost_share));
         let refused = self.kinds.iter().find_map(|kind| kind.refused_more_than(limits.max_refused_share));
+        let due = self.overdue + self.kinds.iter().map(|kind| kind.sent).sum::<u64>();
+        let has_served = self.kinds.iter().any(|kind| kind.answered > 0);
+        let is_behind = self.overdue > 0
+            && (self.overdue as f64 > max_lost_share * due as f64
+                || !has_served && self.responses_per_second > 0.0);
         if violations > 0 {
             Err(Failure::Violations(violations))
+        } else if is_behind {
+            Err(Failure::Overdue { overdue: self.overdue, due })
         } else if let Some(failure) = refused {
             Err(failure)
-        } else if self.kinds.iter().all(|kind| kind.answered == 0) {
+        } else if !has_served {
             Err(Failure::NothingServed)
         } else if self.peers_not_announced > 0 {
             Err(Failure::NotAnnounced(self.peers_not_announced))
@@ -316,6 +338,23 @@ mod tests {
         assert_eq!(report.verdict(&limits), Err(Failure::Lost { kind: "offer", lost: 2, sent: 100 }));
         report.ignores_losses = true;
         assert_eq!(report.verdict(&limits), Ok(()));
+    }
+
+    #[test]
+    fn requests_that_are_never_sent_are_lost() {
+        let behind = Report { overdue: 20, ..report(5, 0) };
+        let sent: u64 = behind.kinds.iter().map(|kind| kind.sent).sum();
+        let limits = |max_lost_share| Limits { max_lost_share, ..STRICT };
+        assert_eq!(behind.verdict(&limits(1.0)), Ok(()));
+        let failure = Failure::Overdue { overdue: 20, due: sent + 20 };
+        assert_eq!(behind.verdict(&limits(0.1)), Err(failure));
+        // All that was served was due before the measurement began.
+        let warm_up = Report { overdue: 20, responses_per_second: 9.0, kinds: Vec::new(), ..report(0, 0) };
+        let failure = Failure::Overdue { overdue: 20, due: 20 };
+        assert_eq!(warm_up.verdict(&limits(1.0)), Err(failure.clone()));
+        assert!(failure.to_string().contains("the rate is higher"), "{failure}");
+        let nothing = Report { responses_per_second: 0.0, ..warm_up };
+        assert_eq!(nothing.verdict(&limits(1.0)), Err(Failure::NothingServed));
     }
 
     #[test]

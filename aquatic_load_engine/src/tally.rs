@@ -1,5 +1,6 @@
 //! Counters of a phase. Load tests declare what they count with [`counted!`](crate::counted).
 
+use std::iter::repeat;
 use std::marker::PhantomData;
 
 use crate::clock::{Nanos, SECOND};
@@ -306,7 +307,8 @@ impl<K: Counted, V: Counted, N: Counted> Tally<K, V, N> {
             idle_share: self.idle as f64 / time as f64 / f64::from(threads),
             kinds: kinds.into_iter().filter(|kind| kind.sent > 0).collect(),
             latency: all.summary(),
-            per_second: self.per_second.iter().copied().take(whole_seconds).collect(),
+            // Seconds at the end may have had no responses.
+            per_second: self.per_second.iter().copied().chain(repeat(0)).take(whole_seconds).collect(),
             notes: self
                 .notes
                 .report()

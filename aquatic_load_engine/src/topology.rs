@@ -1,6 +1,6 @@
 //! Assignment of the population to source addresses.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 
 use anyhow::{Context, anyhow};
 
@@ -61,6 +61,18 @@ impl Topology {
     #[must_use]
     pub fn source_ip(&self, address: u64) -> Option<IpAddr> {
         if self.bind { self.sources.ip(address) } else { None }
+    }
+
+    /// Finds out whether the source addresses are this machine's.
+    ///
+    /// # Errors
+    /// The first one that is not.
+    pub fn check_sources(&self) -> anyhow::Result<()> {
+        for ip in (0..self.endpoints.addresses()).filter_map(|address| self.source_ip(address)) {
+            UdpSocket::bind((ip, 0))
+                .with_context(|| format!("cannot send from {ip}: is it an address of this machine?"))?;
+        }
+        Ok(())
     }
 
     /// Peer of the population at an address and port.

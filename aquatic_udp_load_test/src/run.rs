@@ -49,10 +49,9 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         let act = |worker: &mut Worker| worker.run(phase(&plan, step, worker.thread()));
         let tally: Option<Tally> =
             run_phase(&mut workers, (name, extent), (&plan.topology.clock, &live), act)?;
-        // The connect phase has no report of its own.
-        phases.extend(
-            tally.filter(|_| step != Step::Connect).map(|tally| report(&tally, name, config.threads)),
-        );
+        let report = tally.map(|tally| report(&tally, name, config.threads));
+        // The connect phase has a report of its own only if something has gone wrong.
+        phases.extend(report.filter(|report| step != Step::Connect || has_faults(report)));
     }
     let population = &config.population;
     Ok(Outcome {
@@ -69,9 +68,14 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
 fn report(tally: &Tally, name: &'static str, threads: u32) -> Report {
     Report {
         replies_checked: tally.noted(Note::RepliesChecked),
+        overdue: tally.noted(Note::NotDue),
         peers_not_announced: tally.noted(Note::PeersLost),
         ..tally.report(name, threads)
     }
+}
+
+fn has_faults(report: &Report) -> bool {
+    !report.error_texts.is_empty() || report.violations.iter().any(|violation| violation.count > 0)
 }
 
 fn steps(config: &Config) -> Vec<(Step, &'static str, PhaseLength)> {

@@ -18,6 +18,8 @@ pub(crate) struct Source {
     pub(crate) connection: Option<(ConnectionId, Nanos)>,
     /// Time at which the pending connect request was sent.
     pub(crate) renewing_since: Option<Nanos>,
+    /// When a connection id may be asked for again after a refusal.
+    pub(crate) connect_again_at: Nanos,
     /// Number of requests without a response.
     pub(crate) in_flight: u32,
     /// Peers at the address of the socket.
@@ -44,6 +46,7 @@ pub(crate) fn open(plan: &Plan, thread: u32) -> anyhow::Result<Vec<Source>> {
                 socket: connected_socket(plan, address)?,
                 connection: None,
                 renewing_since: None,
+                connect_again_at: 0,
                 in_flight: 0,
                 peers: peers.clone(),
                 unannounced: PendingPeers::new(start..(start + share).min(peers.end)),

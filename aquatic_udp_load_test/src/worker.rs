@@ -9,6 +9,7 @@ use aquatic_load_engine::clock::{Interval, MILLISECOND, Nanos};
 use aquatic_load_engine::event_loop::longest_wait;
 use aquatic_load_engine::pacing::{Schedule, Window};
 use aquatic_load_engine::phase;
+use aquatic_load_engine::prefill::Progress;
 use aquatic_load_engine::queue::IndexedQueue;
 use aquatic_load_engine::rng::Rng;
 use aquatic_load_engine::run_phase::LiveCounters;
@@ -123,10 +124,13 @@ impl Worker {
         let mut tally = Tally::new(phase.from, phase.until);
         let mut now = self.plan.topology.now();
         let mut busy_at = now;
+        let mut progress = Progress::new(now, self.plan.timeout());
         loop {
             let received = self.receive(&mut phase, &mut tally);
             self.expire(now, phase.traffic, &mut tally);
-            let sending = now < phase.until && !self.is_done(phase.traffic);
+            let has_stalled =
+                phase.traffic == Traffic::Prefill && progress.has_stalled(now, tally.served(Kind::Announce));
+            let sending = now < phase.until && !has_stalled && !self.is_done(phase.traffic);
             let sent = if sending { self.send(now, received, &mut phase, &mut tally) } else { 0 };
             if !sending && self.in_flight.len() == 0 {
                 break;
@@ -238,7 +242,7 @@ impl Worker {
         let old = source
             .connection
             .is_none_or(|(_, obtained)| now.saturating_sub(obtained) > self.plan.connection_age());
-        old && source.renewing_since.is_none()
+        old && source.renewing_since.is_none() && now >= source.connect_again_at
     }
 
     /// Adds a request to the burst and returns the number of added requests, 0 or 1.
@@ -415,6 +419,10 @@ impl Worker {
                 false
             }
         };
+        if !served && pending.kind == Kind::Connect {
+            // As if it had been lost: a tracker that refuses it will do so again at once.
+            source.connect_again_at = now + self.plan.timeout();
+        }
         if !served {
             self.failed(pending, phase.traffic, tally);
         }
@@ -470,8 +478,8 @@ impl Worker {
             tally.add(Note::NotDue, schedule.backlog(phase.until));
         }
         if phase.traffic == Traffic::Prefill {
-            let untried = self.sources.iter().map(|source| source.unannounced.untried());
-            tally.add(Note::PeersLost, untried.sum());
+            let left = self.sources.iter().map(|source| source.unannounced.len());
+            tally.add(Note::PeersLost, left.sum());
         }
         // The mix does not retry announces.
         self.sources.iter_mut().for_each(|source| source.unannounced.drop_failed());

@@ -46,6 +46,10 @@ enum Behaviour {
     Failing,
     /// Answers connect requests only.
     Dozing,
+    /// Appends a byte to its first reply to a connect request of each socket.
+    Clumsy,
+    /// Refuses connect requests.
+    Closed,
     Silent,
 }
 
@@ -95,6 +99,17 @@ impl Tracker {
         let connection_id = ConnectionId(u64::from(from.port()).to_be_bytes());
         match Request::parse(packet).unwrap() {
             _ if self.behaviour == Behaviour::Silent => None,
+            Request::Connect(connect) if self.behaviour == Behaviour::Closed => {
+                self.announces += 1;
+                let transaction_id = connect.transaction_id();
+                Some(ErrorReply { transaction_id, text: "not now" }.encode(reply).unwrap())
+            }
+            Request::Connect(connect) if self.behaviour == Behaviour::Clumsy => {
+                let length =
+                    ConnectReply::new(connect.transaction_id(), connection_id).encode(reply).unwrap();
+                let is_first = self.swarms.entry(InfoHash([0; 20])).or_default().insert(from);
+                Some(length + usize::from(is_first))
+            }
             Request::Connect(connect) => {
                 Some(ConnectReply::new(connect.transaction_id(), connection_id).encode(reply).unwrap())
             }
@@ -218,6 +233,32 @@ fn prefill_stops_after_all_attempts() {
     assert_eq!(tracker.announces, 800, "{outcome}");
     assert_eq!(outcome.phases[0].error_texts, ["go away"]);
     assert_eq!(outcome.verdict(), Err(Failure::Refused { kind: "announce", refused: 800, responses: 800 }));
+}
+
+#[test]
+fn what_goes_wrong_with_connects_is_told() {
+    let (outcome, _tracker) = test(Behaviour::Clumsy, |config| config.requests.timeout = 100);
+    assert_eq!(violated(&outcome), ["reply is malformed"]);
+    assert_eq!(outcome.verdict(), Err(Failure::Violations(16)), "{outcome}");
+    let (outcome, tracker) = test(Behaviour::Closed, |config| config.requests.timeout = 100);
+    assert_eq!(outcome.phases[0].error_texts, ["not now"]);
+    let refused = tracker.announces;
+    assert!(refused <= 16 * 12, "a refusal is no reason to ask again at once: {refused}");
+    assert!(matches!(outcome.verdict(), Err(Failure::Refused { kind: "connect", .. })), "{outcome}");
+}
+
+#[test]
+fn prefill_ends_if_the_tracker_goes_silent() {
+    let begin = std::time::Instant::now();
+    let (outcome, _tracker) = test(Behaviour::Failing, |config| {
+        config.prefill.enable = true;
+        config.prefill.attempts = 200;
+        config.requests.timeout = 200;
+        config.duration = 0;
+        config.verdict.max_lost_share = 1.0;
+    });
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert_eq!(outcome.verdict(), Err(Failure::NotAnnounced(300)), "{outcome}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use aquatic_load_engine::run_phase::{LiveCounters, PhaseLength, run_phase};
 use aquatic_load_engine::topology::share;
 
 use crate::config::Config;
-use crate::counters::{Kind, Tally};
+use crate::counters::{Kind, Note, Tally};
 use crate::plan::Plan;
 use crate::worker::{Phase, Traffic, Worker};
 
@@ -22,6 +22,7 @@ use crate::worker::{Phase, Traffic, Worker};
 pub fn run(config: Config) -> anyhow::Result<Outcome> {
     allow_connections(config.connections.count)?;
     let plan = Arc::new(Plan::new(config)?);
+    plan.topology.check_sources()?;
     let config = &plan.config;
     let live = Arc::new(LiveCounters::default());
     let mut workers = Vec::new();
@@ -43,6 +44,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
             tally.count_rest_as_lost(Kind::Answer);
             phases.push(Report {
                 replies_checked: tally.served(Kind::Offer),
+                overdue: tally.noted(Note::NotDue),
                 ignores_losses: traffic == Traffic::Churn,
                 ..tally.report(name, config.threads)
             });

@@ -150,15 +150,21 @@ impl Worker {
             (0..self.slots.len()).for_each(|number| self.enqueue(number as u32));
         }
         let mut event_loop = EventLoop::start(self.plan.topology.clock);
+        let mut ended_at = phase.until;
         (self.last_received, self.sending) = (event_loop.now(), true);
         loop {
             let now = event_loop.now();
             if self.sending && (now >= phase.until || self.is_done(phase.traffic)) {
                 self.sending = false;
+                ended_at = now;
                 tally.end_at(now);
             }
-            if !self.sending && self.in_flight == 0 && now.saturating_sub(self.last_received) > QUIET {
-                break;
+            if !self.sending && self.in_flight == 0 {
+                let is_quiet = now.saturating_sub(self.last_received) > QUIET;
+                // A tracker may go on sending for ever.
+                if is_quiet || now.saturating_sub(ended_at) > self.plan.timeout().max(QUIET) {
+                    break;
+                }
             }
             self.expire(now, phase.traffic, &mut tally);
             let done = if self.sending { self.perform_due(now, &mut phase, &mut tally) } else { 0 };

@@ -47,7 +47,10 @@ impl Worker {
                     let message = decoder.decode(&mut inbox.message);
                     self.message(number, message, (now, traffic), tally);
                 }
-                Incoming::Ping => tally.note(Note::Pings),
+                Incoming::Ping => {
+                    tally.note(Note::Pings);
+                    continue;
+                }
             }
             self.last_received = now;
         }
