@@ -249,6 +249,7 @@ fn what_goes_wrong_with_connects_is_told() {
 
 #[test]
 fn prefill_ends_if_the_tracker_goes_silent() {
+    #[allow(clippy::disallowed_methods, reason = "the time is what is tested")]
     let begin = std::time::Instant::now();
     let (outcome, _tracker) = test(Behaviour::Failing, |config| {
         config.prefill.enable = true;
