@@ -351,7 +351,7 @@ mod tests {
         // All that was served was due before the measurement began.
         let warm_up = Report { overdue: 20, responses_per_second: 9.0, kinds: Vec::new(), ..report(0, 0) };
         let failure = Failure::Overdue { overdue: 20, due: 20 };
-        assert_eq!(warm_up.verdict(&limits(1.0)), Err(failure.clone()));
+        assert_eq!(warm_up.verdict(&limits(1.0)), Err(failure));
         assert!(failure.to_string().contains("the rate is higher"), "{failure}");
         let nothing = Report { responses_per_second: 0.0, ..warm_up };
         assert_eq!(nothing.verdict(&limits(1.0)), Err(Failure::NothingServed));
