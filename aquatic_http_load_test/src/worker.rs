@@ -154,6 +154,13 @@ impl Worker {
         }
         let mut sent = 0;
         for _ in 0..self.ready.len().min(MAX_PER_ITERATION) {
+            // One that has become full is ready again with its next response. It must not take a due request.
+            while self.ready.front().is_some_and(|number| self.room(number) == 0) {
+                self.ready.pop_front();
+            }
+            if self.ready.is_empty() {
+                break;
+            }
             let intended = match &mut phase.model {
                 LoadModel::Closed => None,
                 LoadModel::Open(schedule) => match schedule.next_due(now) {
