@@ -247,6 +247,7 @@ fn a_list_that_could_not_be_loaded_is_switched_off_again() {
     };
     let run = reload(&running, "access_list = { mode = 'allow', path = '/nonexistent' }\n");
     assert!(run.code == Some(3) && run.stderr.contains("but not: access list"), "{run:?}");
+    #[allow(clippy::disallowed_methods, reason = "the time is what is tested")]
     let begin = std::time::Instant::now();
     let run = reload(&running, "");
     assert!(run.code == Some(0) && run.stdout.contains("2 applied"), "{run:?}");

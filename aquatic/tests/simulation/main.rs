@@ -184,7 +184,7 @@ impl Simulation {
         let ip: IpAddr = if self.rng.random() {
             Ipv4Addr::new(198, 18, 2, host).into()
         } else {
-            Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, host.into()).into()
+            Ipv6Addr::new(0x2001, 2, 0, host.into(), 0, 0, 0, 1).into()
         };
         SocketAddr::new(ip, port)
     }

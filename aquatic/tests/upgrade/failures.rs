@@ -165,6 +165,7 @@ fn a_tracker_that_is_stopped_during_the_switch_leaves_none_behind() {
         tracker.wait_for_log("state of the predecessor received");
         signal("STOP", successor);
         tracker.signal("TERM");
+        #[allow(clippy::disallowed_methods, reason = "a test may wait")]
         std::thread::sleep(std::time::Duration::from_millis(300));
         signal("CONT", successor);
         assert_eq!(tracker.end().0, Some(0));
