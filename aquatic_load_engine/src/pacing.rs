@@ -5,6 +5,9 @@
 use crate::clock::{MILLISECOND, Nanos, SECOND};
 use crate::rng::Rng;
 
+/// Time after which a request that is due is overdue: threads do other things in between.
+const MAX_DELAY: Nanos = 10 * MILLISECOND;
+
 /// Distribution of send times in open loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrivals {
@@ -90,10 +93,12 @@ impl Schedule {
         self.next as Nanos
     }
 
-    /// Approximate number of overdue requests: those that [`Schedule::next_due`] has not returned.
+    /// Approximate number of overdue requests: those that [`Schedule::next_due`] has not returned. What
+    /// became due a moment ago is not overdue.
     #[must_use]
     pub fn backlog(&self, now: Nanos) -> u64 {
-        ((now as f64 - self.next).max(0.0) / self.mean_gap) as u64
+        let overdue = now.saturating_sub(MAX_DELAY) as f64 - self.next;
+        (overdue.max(0.0) / self.mean_gap) as u64
     }
 }
 
@@ -131,7 +136,8 @@ mod tests {
     fn even_arrivals_keep_their_times_when_polled_late() {
         let mut schedule = Schedule::new(1000.0, Arrivals::Even, 5 * MILLISECOND, Rng::new(1, 1));
         assert_eq!(schedule.next_due(4 * MILLISECOND), None);
-        assert_eq!(schedule.backlog(8 * MILLISECOND), 3);
+        assert_eq!(schedule.backlog(8 * MILLISECOND + MAX_DELAY), 3);
+        assert_eq!(schedule.backlog(8 * MILLISECOND), 0, "those have just become due");
         let due: Vec<_> = std::iter::from_fn(|| schedule.next_due(8 * MILLISECOND)).collect();
         assert_eq!(due, [5, 6, 7, 8].map(|count| count * MILLISECOND));
         assert_eq!(schedule.next(), 9 * MILLISECOND);

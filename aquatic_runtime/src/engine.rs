@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use crate::core::CoreService;
 use crate::cores::{self, CorePlan, CorePlanError};
 use crate::executor::{self, Control, CoreSetup};
 use crate::handover::{
-    self, DecidedByHand, Offer, StateHook, StateReceived, StateReceiver, StateSender, Takeover,
+    self, DecidedByHand, Offer, Place, StateHook, StateReceived, StateReceiver, StateSender, Takeover,
 };
 use crate::health::Health;
 use crate::housekeeping::{Housekeeper, Periodic, StatisticsInterval};
@@ -420,18 +419,18 @@ impl Engine {
             act();
         }
         let has_predecessor = predecessor.is_some();
-        let is_handed = Arc::<AtomicBool>::default();
+        let place = Arc::<Place>::default();
         if let Some(predecessor) = predecessor {
-            self.begin_takeover(predecessor, (&control, &is_handed), filter)?;
+            self.begin_takeover(predecessor, (&control, &place), filter)?;
         }
-        self.into_main_loop(listeners, control, (has_predecessor, is_handed)).run(early)
+        self.into_main_loop(listeners, control, (has_predecessor, place)).run(early)
     }
 
     /// Has a thread lead the rest of the hand-over.
     fn begin_takeover(
         &self,
         Predecessor { offer, state }: Predecessor,
-        (control, is_handed): (&[MailboxSender<Control>], &Arc<AtomicBool>),
+        (control, place): (&[MailboxSender<Control>], &Arc<Place>),
         filter: Option<SyscallFilter>,
     ) -> Result<(), EngineError> {
         let takeover = Takeover {
@@ -440,7 +439,7 @@ impl Engine {
             state,
             by_hand: self.by_hand.clone(),
             control: control.to_vec(),
-            is_handed: Arc::clone(is_handed),
+            place: Arc::clone(place),
             events: self.supervisor.sender(),
         };
         let work = move || {
@@ -455,7 +454,7 @@ impl Engine {
         self,
         listeners: Arc<Vec<ListenSocket>>,
         control: Vec<MailboxSender<Control>>,
-        (has_predecessor, is_handed): (bool, Arc<AtomicBool>),
+        (has_predecessor, place): (bool, Arc<Place>),
     ) -> MainLoop {
         let Self { statistics, epoch, registry, health, process, supervisor, before_stop, .. } = self;
         let (mut periodic, mut notifier) = (self.periodic, self.notifier);
@@ -491,7 +490,7 @@ impl Engine {
             cancel: None,
             drain: None,
             has_predecessor,
-            is_handed,
+            place,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::clock::Epoch;
 use crate::drain::{Drain, DrainStep};
 use crate::engine::{BEFORE_STOP_DEADLINE, EngineError, STOP_DEADLINE, StopHook};
 use crate::executor::Control;
-use crate::handover::{DecidedByHand, HandOver, OUTCOME_FILE, PID_FILE, StateHook, Successor};
+use crate::handover::{DecidedByHand, HandOver, OUTCOME_FILE, PID_FILE, Place, StateHook, Successor};
 use crate::housekeeping::Housekeeper;
 use crate::listeners::ListenSocket;
 use crate::mailbox::MailboxSender;
@@ -68,8 +68,8 @@ pub(crate) struct MainLoop {
     pub(crate) drain: Option<Drain>,
     /// Another process serves until this one takes over.
     pub(crate) has_predecessor: bool,
-    /// That one has handed over, which this thread may not have heard of yet.
-    pub(crate) is_handed: Arc<AtomicBool>,
+    /// Whether that one has handed over, which this thread may not have heard of yet.
+    pub(crate) place: Arc<Place>,
 }
 
 impl MainLoop {
@@ -125,7 +125,7 @@ impl MainLoop {
             successor.stop();
             return self.leave_to(successor);
         }
-        if !self.has_predecessor || self.is_handed.load(Ordering::Relaxed) {
+        if !self.has_predecessor || self.place.stop() {
             self.remove_pid();
             self.run_before_stop()?;
         }

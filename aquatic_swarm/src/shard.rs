@@ -632,14 +632,15 @@ fn split_crowded<K: PeerFormat, L: PeerFormat>(
     let with_rest = |count: u32, part: &Contribution, fit: usize| {
         (count + rest).min(part.eligible).min(u32::try_from(fit).unwrap_or(u32::MAX))
     };
-    let mut counts = (own_count, other_count);
-    if own_part.is_crowded(own.0) {
-        counts.0 = with_rest(own_count, own_part, own_fit);
+    let own_all =
+        if own_part.is_crowded(own.0) { with_rest(own_count, own_part, own_fit) } else { own_count };
+    let other_all = if other_part.is_crowded(other.0) {
+        with_rest(other_count, other_part, other_fit).min(numwant - own_all)
     } else {
-        counts.1 = with_rest(other_count, other_part, other_fit);
-    }
+        other_count
+    };
     let size = |count, elsewhere| ReplySize { count, numwant, elsewhere };
-    (size(counts.0, other_count), size(counts.1, own_count))
+    (size(own_all, other_count), size(other_all, own_count))
 }
 
 /// Returns the number of peers to take from each family, given how many are eligible and how many fit. If not

@@ -30,7 +30,7 @@ pub use keeper::keep_successor;
 pub(crate) use keeper::leave_keeper;
 pub(crate) use predecessor::{HandOver, Successor};
 pub use successor::refuse;
-pub(crate) use successor::{Offer, Takeover};
+pub(crate) use successor::{Offer, Place, Takeover};
 
 /// Name of the file in the state directory with the number of the process that serves.
 pub const PID_FILE: &str = "pid";

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -131,6 +131,36 @@ fn next(connection: &Connection) -> Result<(Message, Vec<OwnedFd>), String> {
     }
 }
 
+/// Whether this process has the place of its predecessor: decided between the thread that leads the hand-over
+/// and the main thread, which may have been told to stop.
+#[derive(Debug, Default)]
+pub(crate) struct Place(AtomicU8);
+
+/// The predecessor has it, or nobody has decided yet.
+const WAITING: u8 = 0;
+/// This process serves: what it has is to be saved when it stops.
+const TAKEN: u8 = 1;
+/// This process stops, and leaves everything to the predecessor.
+const DECLINED: u8 = 2;
+
+impl Place {
+    /// Takes the place. Returns false if this process is stopping.
+    fn take(&self) -> bool {
+        self.0.compare_exchange(WAITING, TAKEN, Ordering::SeqCst, Ordering::SeqCst) != Err(DECLINED)
+    }
+
+    /// Leaves the place to the predecessor after all.
+    fn give_back(&self) {
+        let _ = self.0.compare_exchange(TAKEN, WAITING, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// Has the place not be taken any more. Returns whether it has been, so that this process is the one to
+    /// save.
+    pub(crate) fn stop(&self) -> bool {
+        self.0.compare_exchange(WAITING, DECLINED, Ordering::SeqCst, Ordering::SeqCst) == Err(TAKEN)
+    }
+}
+
 /// The rest of the hand-over, once the cores run.
 pub(crate) struct Takeover {
     pub(crate) connection: Connection,
@@ -139,8 +169,7 @@ pub(crate) struct Takeover {
     pub(crate) state: Option<Receiver<StateReceived>>,
     pub(crate) by_hand: Option<Arc<dyn DecidedByHand>>,
     pub(crate) control: Vec<MailboxSender<Control>>,
-    /// Set as soon as this process serves: what it has is to be saved then.
-    pub(crate) is_handed: Arc<AtomicBool>,
+    pub(crate) place: Arc<Place>,
     pub(crate) events: Sender<Event>,
 }
 
@@ -151,6 +180,8 @@ enum Outcome {
     Handed,
     /// The predecessor has gone before.
     Orphaned,
+    /// This process stops.
+    Declined,
 }
 
 impl Takeover {
@@ -158,8 +189,10 @@ impl Takeover {
     /// the process ends.
     pub(crate) fn run(self) {
         match self.lead() {
+            Ok(outcome) if outcome == Outcome::Declined || !self.place.take() => {
+                let _ = self.connection.send(&Message::Refused("it has been told to stop".to_owned()), &[]);
+            }
             Ok(outcome) => {
-                self.is_handed.store(true, Ordering::Relaxed);
                 for core in &self.control {
                     // A core that receives no commands is noticed as a stalled one.
                     let _ = core.try_send(Control::Resume);
@@ -176,7 +209,7 @@ impl Takeover {
                 let _ = self.events.send(Event::TookOver(self.pid));
             }
             Err(why) => {
-                self.is_handed.store(false, Ordering::Relaxed);
+                self.place.give_back();
                 let _ = self.connection.send(&Message::Refused(why.clone()), &[]);
                 let _ = self.events.send(Event::Ended { who: "the hand-over".to_owned(), why });
             }
@@ -217,7 +250,9 @@ impl Takeover {
             }
         }
         // A predecessor that no longer waits cannot be told, and serves by itself, or has gone.
-        self.is_handed.store(true, Ordering::Relaxed);
+        if !self.place.take() {
+            return Ok(Outcome::Declined);
+        }
         match self.connection.send(&Message::Serving, &[]) {
             Ok(()) => Ok(Outcome::Handed),
             Err(_) => match self.connection.receive(Duration::ZERO) {
@@ -271,5 +306,23 @@ fn unexpected(message: &Message) -> String {
         format!("the predecessor goes on by itself: {why}")
     } else {
         format!("the predecessor has sent {message:?}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_taken_or_declined() {
+        let place = Place::default();
+        assert!(place.take() && place.take(), "an orphan may have been about to serve");
+        assert!(place.stop(), "what it has is to be saved");
+        let place = Place::default();
+        assert!(!place.stop() && !place.take() && !place.stop());
+        let place = Place::default();
+        assert!(place.take());
+        place.give_back();
+        assert!(!place.stop() && !place.take());
     }
 }
