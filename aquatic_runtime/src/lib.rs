@@ -28,7 +28,7 @@
 //!   `timers` for deadlines and `notifier` for what comes from other cores. [`intake`]: whether anything is
 //!   taken in.
 //! - [`readiness`]: waiting for descriptors. [`channel`]: typed channels between cores. [`mod@mailbox`]: from
-//!   any thread to one core. [`clock`]: the time.
+//!   any thread to one core. [`Turns`]: tasks that share something. [`clock`]: the time.
 //!
 //! # Rules for code on a core
 //!

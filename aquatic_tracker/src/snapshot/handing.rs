@@ -140,7 +140,7 @@ impl SnapshotThread {
                 return Received::All;
             }
             Ok(Progress::Ended) => receiving.end().err(),
-            Err(error) => receiving.end_by(error),
+            Err(error) => why(error),
         };
         if let Some(why) = failed {
             let _ = reports.send(StateReceived::Failed(why));
@@ -287,7 +287,7 @@ impl Receiving {
                 match self.read_to_mark() {
                     Ok(Progress::Marked) => {}
                     Ok(Progress::Ended) => break self.end().err(),
-                    Err(error) => break self.end_by(error),
+                    Err(error) => break why(error),
                 }
             };
             if let Some(why) = failed {
@@ -299,18 +299,18 @@ impl Receiving {
         }
     }
 
-    /// Ends loading. Says what is wrong with what has been read.
+    /// Says what is wrong with what has been read.
     fn end(&self) -> Result<(), String> {
-        if let Err(error) = self.lanes.close() {
-            return Err(why(error).unwrap_or_default());
-        }
         let whole = Damage { truncated: true, ..Damage::default() };
         if self.reader.damage() == whole { Ok(()) } else { Err(broken("is damaged")) }
     }
+}
 
-    fn end_by(&self, error: LoadError) -> Option<String> {
+impl Drop for Receiving {
+    /// Ends loading, however far it has come.
+    fn drop(&mut self) {
+        // A core that does not receive it is noticed as a stalled one.
         let _ = self.lanes.close();
-        why(error)
     }
 }
 
