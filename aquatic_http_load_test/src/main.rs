@@ -11,7 +11,8 @@ use clap::Parser;
 /// Measures the throughput and latency of an HTTP tracker, and verifies its replies
 ///
 /// Exits with 0 if the tracker served requests, refused few, did not lose all requests of a kind, and
-/// violated no protocol; see the section `verdict` of the configuration.
+/// violated no protocol; see the section `verdict` of the configuration. SIGINT (Ctrl-C) or SIGTERM end it
+/// early, with a report.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -34,6 +35,6 @@ fn main() -> ExitCode {
             aquatic_http_load_test::print_targets(config, count, &mut out)?;
             return Ok(out.flush()?);
         }
-        cli.output.run(config.population.shape(), || aquatic_http_load_test::run(config))
+        cli.output.run(config.population.shape(), |interrupt| aquatic_http_load_test::run(config, interrupt))
     })
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use aquatic_common::InfoHash;
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::command::allow_connections;
+use aquatic_load_engine::interrupt::Interrupt;
 use aquatic_load_engine::phase::LoadModel;
 use aquatic_load_engine::report::{Outcome, Report};
 use aquatic_load_engine::rng::Rng;
@@ -19,16 +20,16 @@ use crate::plan::Plan;
 use crate::traffic::{self, Source, Traffic};
 use crate::worker::{Phase, Worker};
 
-/// Runs all phases of the test.
+/// Runs all phases of the test, unless it is interrupted.
 ///
 /// # Errors
 /// When the test cannot be set up. Misbehaviour of the tracker is reported by [`Outcome::verdict`].
-pub fn run(config: Config) -> anyhow::Result<Outcome> {
+pub fn run(config: Config, interrupt: &Interrupt) -> anyhow::Result<Outcome> {
     let plan = Arc::new(Plan::new(config)?);
     plan.topology.check_sources()?;
     let config = &plan.config;
     allow_connections(config.connection_count())?;
-    let live = Arc::new(LiveCounters::default());
+    let live = Arc::new(LiveCounters::new(interrupt));
     let mut workers = (0..config.threads)
         .map(|thread| Worker::new(Arc::clone(&plan), Arc::clone(&live), thread))
         .collect::<std::io::Result<Vec<_>>>()
@@ -39,7 +40,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         let act = |worker: &mut Worker| worker.run(phase(config, traffic, now, worker.thread()));
         let tally: Option<Tally> =
             run_phase(&mut workers, (name, extent), (&plan.topology.clock, &live), act)?;
-        phases.extend(tally.map(|tally| report(&tally, name, config.threads)));
+        phases.extend(tally.map(|tally| report(&tally, (traffic, name), config.threads)));
     }
     let population = &config.population;
     Ok(Outcome {
@@ -48,16 +49,18 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         torrents: population.torrents,
         peers: population.peers,
         phases,
+        interrupted: interrupt.is_set(),
         limits: config.verdict.limits(),
     })
 }
 
 /// Returns the report of a phase.
-fn report(tally: &Tally, name: &'static str, threads: u32) -> Report {
+fn report(tally: &Tally, (traffic, name): (Traffic, &'static str), threads: u32) -> Report {
     Report {
         replies_checked: tally.noted(Note::RepliesChecked),
         overdue: tally.noted(Note::NotDue),
         peers_not_announced: tally.noted(Note::PeersLost),
+        is_constant: traffic == Traffic::Mix,
         ..tally.report(name, threads)
     }
 }

@@ -102,6 +102,7 @@ impl Worker {
             let now = event_loop.now();
             let has_stalled =
                 phase.traffic == Traffic::Prefill && progress.has_stalled(now, tally.served(Kind::Announce));
+            phase.observe(&self.live, now);
             self.sending = now < phase.until && !has_stalled && !self.is_done(phase.traffic);
             if !self.sending && self.in_flight == 0 {
                 break;
@@ -114,7 +115,11 @@ impl Worker {
         }
         tally.end_at(event_loop.now());
         if phase.traffic == Traffic::Idle {
-            let hold = IdleHold::start(self.plan.topology.clock, self.open(), self.plan.config.idle.hold);
+            let hold = IdleHold::start(
+                self.plan.topology.clock,
+                (self.open(), self.plan.config.idle.hold),
+                Arc::clone(&self.live),
+            );
             while hold.wait(&mut self.watched) {
                 self.handle_events(&phase, &mut tally);
             }

@@ -19,6 +19,7 @@ use aquatic_http_protocol::{
     AnnounceReply, AnnounceRequest, DEFAULT_MAX_HEAD_LENGTH, FailureReply, Framing, Parsed, Request,
     ScrapeFile, ScrapeReply,
 };
+use aquatic_load_engine::interrupt::Interrupt;
 use aquatic_load_engine::report::{Failure, Outcome, Report};
 use aquatic_load_engine::settings::Mode;
 use reports::{note, violated};
@@ -211,7 +212,7 @@ fn test_with(tls: bool, behaviour: Behaviour, change: impl FnOnce(&mut Config)) 
     let mut config = config(tracker.address);
     config.tls.enable = tls;
     change(&mut config);
-    (run(config).unwrap(), tracker)
+    (run(config, &Interrupt::default()).unwrap(), tracker)
 }
 
 fn test(behaviour: Behaviour, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
@@ -425,7 +426,7 @@ fn refused_connections_are_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let outcome = run(config(address)).unwrap();
+    let outcome = run(config(address), &Interrupt::default()).unwrap();
     assert!(note(&outcome.phases[0], "connections refused") > 0, "{outcome}");
     assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
 }
@@ -437,11 +438,11 @@ fn prefill_without_a_tracker_ends_and_foreign_addresses_are_refused() {
     drop(listener);
     let mut prefill = config(address);
     (prefill.prefill.enable, prefill.duration, prefill.requests.timeout) = (true, 0, 200);
-    let outcome = run(prefill.clone()).unwrap();
+    let outcome = run(prefill.clone(), &Interrupt::default()).unwrap();
     assert_eq!(outcome.phases[0].peers_not_announced, 400, "{outcome}");
     assert!(outcome.verdict().is_err());
     prefill.network.source_address = "203.0.113.5".to_owned();
-    let error = format!("{:#}", run(prefill).unwrap_err());
+    let error = format!("{:#}", run(prefill, &Interrupt::default()).unwrap_err());
     assert!(error.contains("is it an address of this machine?"), "{error}");
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::interrupt::Interrupt;
 use crate::population::{Population, PopulationShape};
 use crate::report::Outcome;
 
@@ -26,14 +27,15 @@ pub struct OutputFlags {
 }
 
 impl OutputFlags {
-    /// Runs the test and writes its report, or prints the info hashes.
+    /// Runs the test and writes its report, or prints the info hashes. SIGINT or SIGTERM end the test early,
+    /// with a report of what was measured until then; a second one ends the process.
     ///
     /// # Errors
     /// When the test cannot run, the tracker fails it, or the report cannot be written.
     pub fn run(
         &self,
         population: PopulationShape,
-        test: impl FnOnce() -> anyhow::Result<Outcome>,
+        test: impl FnOnce(&Interrupt) -> anyhow::Result<Outcome>,
     ) -> anyhow::Result<()> {
         if self.print_info_hashes {
             return print_info_hashes(population);
@@ -41,7 +43,8 @@ impl OutputFlags {
         if let Some(path) = &self.json {
             check_writable(path)?;
         }
-        let outcome = test()?;
+        let interrupt = Interrupt::on_signals().context("cannot handle signals")?;
+        let outcome = test(&interrupt)?;
         match &self.json {
             None => write!(io::stdout(), "{outcome}")?,
             Some(path) => write_json(&outcome, path)?,

@@ -2,9 +2,11 @@
 //! until shortly before the next request is due.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use crate::clock::{Clock, MILLISECOND, Nanos, seconds};
 use crate::events::Events;
+use crate::run_phase::LiveCounters;
 use crate::tally::{Counted, Tally};
 
 /// Time without work after which a thread waits instead of polling.
@@ -84,19 +86,20 @@ impl EventLoop {
 pub struct IdleHold {
     clock: Clock,
     until: Nanos,
+    live: Arc<LiveCounters>,
 }
 
 impl IdleHold {
     /// Starts the period and logs it.
     #[must_use]
-    pub fn start(clock: Clock, connections: u64, time: u32) -> Self {
+    pub fn start(clock: Clock, (connections, time): (u64, u32), live: Arc<LiveCounters>) -> Self {
         log::info!("holding {connections} connections for {time} s");
-        Self { clock, until: clock.now() + seconds(time) }
+        Self { clock, until: clock.now() + seconds(time), live }
     }
 
-    /// Collects events. Returns false when the period is over.
+    /// Collects events. Returns false when the period is over or the test has been interrupted.
     pub fn wait(&self, events: &mut Events) -> bool {
-        let is_running = self.clock.now() < self.until;
+        let is_running = self.clock.now() < self.until && !self.live.is_interrupted();
         if is_running {
             events.wait(MAX_HOLD_WAIT);
         }
@@ -111,6 +114,7 @@ mod tests {
 
     use super::*;
     use crate::events::Token;
+    use crate::interrupt::Interrupt;
 
     crate::counted! {
         enum Thing {
@@ -159,10 +163,14 @@ mod tests {
         let mut events = Events::new().unwrap();
         events.watch(&receiver, Token { slot: 1, generation: 2 }).unwrap();
         sender.write_all(b"hello").unwrap();
-        let hold = IdleHold::start(Clock::start(), 1, 3600);
+        let interrupt = Interrupt::default();
+        let live = Arc::new(LiveCounters::new(&interrupt));
+        let hold = IdleHold::start(Clock::start(), (1, 3600), Arc::clone(&live));
         while events.take().is_none() {
             assert!(hold.wait(&mut events));
         }
-        assert!(!IdleHold::start(Clock::start(), 1, 0).wait(&mut events));
+        assert!(!IdleHold::start(Clock::start(), (1, 0), live).wait(&mut events));
+        interrupt.set();
+        assert!(!hold.wait(&mut events));
     }
 }

@@ -12,6 +12,7 @@ pub mod connection_slot;
 pub mod endpoints;
 pub mod event_loop;
 pub mod events;
+pub mod interrupt;
 pub mod latency;
 pub mod pacing;
 pub mod peer_check;

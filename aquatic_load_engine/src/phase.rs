@@ -2,6 +2,7 @@
 
 use crate::clock::{Nanos, seconds};
 use crate::pacing::Schedule;
+use crate::run_phase::LiveCounters;
 use crate::settings::Mode;
 
 /// Load model: what triggers a request.
@@ -65,6 +66,13 @@ impl<T, P> Phase<T, P> {
         let from = now + seconds(warm_up);
         Self { traffic, model, from, until: from + seconds(duration) }
     }
+
+    /// Ends sending and the measurement now if the test has been interrupted.
+    pub fn observe(&mut self, live: &LiveCounters, now: Nanos) {
+        if live.is_interrupted() {
+            self.until = self.until.min(now);
+        }
+    }
 }
 
 impl<T> Phase<T> {
@@ -82,7 +90,21 @@ impl<T> Phase<T> {
 mod tests {
     use super::*;
     use crate::clock::SECOND;
+    use crate::interrupt::Interrupt;
     use crate::settings::ArrivalsConfig;
+
+    #[test]
+    fn an_interrupt_ends_a_phase() {
+        let interrupt = Interrupt::default();
+        let live = LiveCounters::new(&interrupt);
+        let mut phase = Phase::timed((), LoadModel::Closed, 0, (1, 2));
+        phase.observe(&live, SECOND);
+        assert_eq!(phase.until, 3 * SECOND);
+        interrupt.set();
+        phase.observe(&live, 2 * SECOND);
+        phase.observe(&live, 4 * SECOND);
+        assert_eq!(phase.until, 2 * SECOND);
+    }
 
     #[test]
     fn measuring_follows_the_warm_up() {

@@ -6,6 +6,11 @@ use serde::Serialize;
 
 use crate::latency::LatencySummary;
 
+/// Shortest time without a response at the end of a phase that fails it, in seconds.
+const MIN_SILENCE: u64 = 2;
+/// Number of requests, by their average rate, that have to be sent in that time.
+const MIN_SILENT_REQUESTS: f64 = 20.0;
+
 /// Results of one kind of request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct KindReport {
@@ -64,6 +69,8 @@ pub struct Outcome {
     pub peers: u64,
     /// Phases, in order.
     pub phases: Vec<Report>,
+    /// Whether the test was ended early by a signal, so that phases may be missing or short.
+    pub interrupted: bool,
     /// Limits that the verdict applies.
     #[serde(flatten)]
     pub limits: Limits,
@@ -74,8 +81,12 @@ impl Outcome {
     ///
     /// # Errors
     /// When it violated the protocol, refused or lost too many requests, served none, or too few of its
-    /// replies had content to verify.
+    /// replies had content to verify. Also when the test was interrupted.
     pub fn verdict(&self) -> Result<(), Failure> {
+        if self.interrupted {
+            let violations = self.phases.iter().map(Report::violations).sum();
+            return Err(if violations > 0 { Failure::Violations(violations) } else { Failure::Interrupted });
+        }
         if self.phases.is_empty() {
             return Err(Failure::NothingServed);
         }
@@ -136,6 +147,9 @@ pub struct Report {
     /// Number of requests that an open loop should have sent, but had no room for, as earlier ones had not
     /// been served.
     pub overdue: u64,
+    /// Whether requests were sent until the end, so that silence before it is the tracker's fault.
+    #[serde(skip)]
+    pub is_constant: bool,
     /// Whether clients left before messages to them could arrive, so that losses are not the tracker's
     /// fault.
     #[serde(skip)]
@@ -181,8 +195,15 @@ pub enum Failure {
         /// Number of demanded replies.
         min: u64,
     },
+    /// Requests were sent, but nothing was received in the last seconds of a phase.
+    Stopped {
+        /// Number of seconds.
+        seconds: u64,
+    },
     /// Number of protocol violations.
     Violations(u64),
+    /// The test was ended early.
+    Interrupted,
 }
 
 impl fmt::Display for Failure {
@@ -211,6 +232,12 @@ impl fmt::Display for Failure {
                      verdict.min_replies_checked"
                 )
             }
+            Self::Stopped { seconds } => {
+                write!(f, "the tracker has stopped to answer: nothing was received in the last {seconds} s")
+            }
+            Self::Interrupted => {
+                f.write_str("the test was interrupted; the report covers what was measured until then")
+            }
             Self::Violations(count) => write!(f, "verification failed: {count} protocol violations"),
         }
     }
@@ -219,13 +246,25 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Report {
+    fn violations(&self) -> u64 {
+        self.violations.iter().map(|violation| violation.count).sum()
+    }
+
+    /// Number of seconds at the end in which nothing was received although many requests were sent, if any.
+    fn silent_at_the_end(&self) -> Option<u64> {
+        let seconds = self.per_second.iter().rev().take_while(|&&responses| responses == 0).count() as u64;
+        let requests = self.requests_per_second * seconds as f64;
+        let is_silent = self.is_constant && seconds >= MIN_SILENCE && requests >= MIN_SILENT_REQUESTS;
+        (is_silent && self.responses_per_second > 0.0).then_some(seconds)
+    }
+
     /// Checks whether the tracker passed the phase.
     ///
     /// # Errors
     /// When it violated the protocol, refused or lost more than the allowed share of a kind of requests,
-    /// served none, or peers of a prefill were not announced.
+    /// served none, has stopped to answer, or peers of a prefill were not announced.
     pub fn verdict(&self, limits: &Limits) -> Result<(), Failure> {
-        let violations = self.violations.iter().map(|violation| violation.count).sum();
+        let violations = self.violations();
         let max_lost_share = if self.ignores_losses { 1.0 } else { limits.max_lost_share };
         let lost = self.kinds.iter().find_map(|kind| kind.lost_more_than(max_lost_share));
         let refused = self.kinds.iter().find_map(|kind| kind.refused_more_than(limits.max_refused_share));
@@ -236,6 +275,8 @@ impl Report {
                 || !has_served && self.responses_per_second > 0.0);
         if violations > 0 {
             Err(Failure::Violations(violations))
+        } else if let Some(seconds) = self.silent_at_the_end() {
+            Err(Failure::Stopped { seconds })
         } else if is_behind {
             Err(Failure::Overdue { overdue: self.overdue, due })
         } else if let Some(failure) = refused {
@@ -358,6 +399,36 @@ mod tests {
     }
 
     #[test]
+    fn silence_at_the_end_fails() {
+        let stopped = |per_second: &[u64], requests_per_second| {
+            let rates = Report { responses_per_second: 5.0, requests_per_second, ..report(5, 0) };
+            Report { per_second: per_second.to_vec(), is_constant: true, ..rates }
+        };
+        let limits = Limits { max_refused_share: 1.0, max_lost_share: 1.0, ..STRICT };
+        let failure = Err(Failure::Stopped { seconds: 2 });
+        assert_eq!(stopped(&[9, 0, 9, 0, 0], 10.0).verdict(&limits), failure);
+        assert_eq!(stopped(&[9, 0, 0, 9, 0], 10.0).verdict(&limits), Ok(()));
+        assert_eq!(stopped(&[9, 0, 9, 0, 0], 9.0).verdict(&limits), Ok(()), "few requests");
+        let ended = Report { is_constant: false, ..stopped(&[9, 0, 9, 0, 0], 10.0) };
+        assert_eq!(ended.verdict(&limits), Ok(()));
+    }
+
+    #[test]
+    fn an_interrupted_test_fails() {
+        let outcome = |violations| Outcome {
+            protocol: "udp",
+            server_address: String::new(),
+            torrents: 1,
+            peers: 1,
+            phases: vec![report(0, violations)],
+            interrupted: true,
+            limits: STRICT,
+        };
+        assert_eq!(outcome(0).verdict(), Err(Failure::Interrupted));
+        assert_eq!(outcome(2).verdict(), Err(Failure::Violations(2)));
+    }
+
+    #[test]
     fn peers_that_are_not_announced_fail() {
         let report = Report { peers_not_announced: 3, ..report(5, 0) };
         let limits = Limits { max_refused_share: 1.0, max_lost_share: 1.0, ..STRICT };
@@ -369,7 +440,9 @@ mod tests {
         let phases = [4, 6].map(|replies_checked| Report { replies_checked, ..report(9, 0) }).to_vec();
         let limits = Limits { min_replies_checked: 10, ..STRICT };
         let server_address = String::new();
-        let mut outcome = Outcome { protocol: "udp", server_address, torrents: 1, peers: 1, phases, limits };
+        let interrupted = false;
+        let mut outcome =
+            Outcome { protocol: "udp", server_address, torrents: 1, peers: 1, phases, interrupted, limits };
         assert_eq!(outcome.verdict(), Ok(()));
         outcome.limits.min_replies_checked = 11;
         assert_eq!(outcome.verdict(), Err(Failure::NotChecked { checked: 10, min: 11 }));

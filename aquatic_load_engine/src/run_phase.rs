@@ -9,22 +9,36 @@ use anyhow::Context;
 
 use crate::clock::{Clock, Nanos, SECOND};
 use crate::event_loop::precise_timers;
+use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::tally::{Counted, Tally};
 
 /// Time between two updates of the progress bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Counters for the progress bar, summed over all threads.
+/// What all threads share: counters for the progress bar, and whether the test is to end early.
 #[derive(Debug, Default)]
 pub struct LiveCounters {
     /// Responses so far, in all phases.
     responses: AtomicU64,
     /// Completed steps of a phase whose length is given in steps.
     done: AtomicU64,
+    interrupt: Interrupt,
 }
 
 impl LiveCounters {
+    /// Creates counters of a test that can be interrupted.
+    #[must_use]
+    pub fn new(interrupt: &Interrupt) -> Self {
+        Self { interrupt: interrupt.clone(), ..Self::default() }
+    }
+
+    /// Whether the test is to end early.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupt.is_set()
+    }
+
     /// Adds the responses that a thread has counted since the last call.
     pub fn add_responses<K: Counted, V: Counted, N: Counted>(&self, tally: &mut Tally<K, V, N>) {
         self.responses.fetch_add(tally.take_new_responses(), Ordering::Relaxed);
@@ -45,7 +59,8 @@ pub enum PhaseLength {
     Steps(u64),
 }
 
-/// Runs a phase and returns the summed counters of all threads, or `None` if there are no workers.
+/// Runs a phase and returns the summed counters of all threads, or `None` if there are no workers or the test
+/// has been interrupted.
 ///
 /// # Errors
 /// When a thread cannot be started.
@@ -55,6 +70,9 @@ pub fn run_phase<W: Send, K: Counted + Send, V: Counted + Send, N: Counted + Sen
     (clock, live): (&Clock, &LiveCounters),
     act: impl Fn(&mut W) -> Tally<K, V, N> + Sync,
 ) -> anyhow::Result<Option<Tally<K, V, N>>> {
+    if live.is_interrupted() {
+        return Ok(None);
+    }
     live.done.store(0, Ordering::Relaxed);
     log::info!("{name}");
     thread::scope(|scope| {
@@ -102,12 +120,17 @@ fn show(
         PhaseLength::Seconds(total) | PhaseLength::Steps(total) => total,
     };
     let progress = Progress::new(name, total);
+    let mut is_told = false;
     let (mut left, mut before, mut then) = (threads, live.responses.load(Ordering::Relaxed), start);
     while left > 0 {
         match finished.recv_timeout(PROGRESS_INTERVAL) {
             Ok(()) => left -= 1,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if live.is_interrupted() && !is_told {
+            log::info!("interrupted: waiting for the last replies; interrupt again to end without a report");
+            is_told = true;
         }
         let (now, responses) = (clock.now(), live.responses.load(Ordering::Relaxed));
         let position = match extent {
@@ -154,6 +177,16 @@ mod tests {
                 .unwrap()
                 .is_none()
         );
+    }
+
+    #[test]
+    fn an_interrupted_test_has_no_further_phases() {
+        let interrupt = Interrupt::default();
+        let (clock, live) = (Clock::start(), LiveCounters::new(&interrupt));
+        let phase = ("test", PhaseLength::Steps(1));
+        assert!(run_phase(&mut [1], phase, (&clock, &live), tally).unwrap().is_some());
+        interrupt.set();
+        assert!(run_phase(&mut [1], phase, (&clock, &live), tally).unwrap().is_none());
     }
 
     #[test]

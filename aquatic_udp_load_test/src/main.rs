@@ -10,7 +10,8 @@ use clap::Parser;
 /// Measures the throughput and latency of a UDP tracker, and verifies its replies
 ///
 /// Exits with 0 if the tracker served requests, refused few, did not lose all requests of a kind, and
-/// violated no protocol; see the section `verdict` of the configuration.
+/// violated no protocol; see the section `verdict` of the configuration. SIGINT (Ctrl-C) or SIGTERM end it
+/// early, with a report.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -24,6 +25,6 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     aquatic_cli_helpers::run(&cli.flags, |config: Config| {
-        cli.output.run(config.population.shape(), || aquatic_udp_load_test::run(config))
+        cli.output.run(config.population.shape(), |interrupt| aquatic_udp_load_test::run(config, interrupt))
     })
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use aquatic_load_engine::clock::Nanos;
+use aquatic_load_engine::interrupt::Interrupt;
 use aquatic_load_engine::pacing::Window;
 use aquatic_load_engine::report::{Outcome, Report};
 use aquatic_load_engine::run_phase::{LiveCounters, PhaseLength, run_phase};
@@ -28,16 +29,16 @@ enum Step {
     Load,
 }
 
-/// Runs all phases of the test.
+/// Runs all phases of the test, unless it is interrupted.
 ///
 /// # Errors
 /// When sockets cannot be opened or threads cannot be started. Misbehaviour of the tracker is reported by
 /// [`Outcome::verdict`].
-pub fn run(config: Config) -> anyhow::Result<Outcome> {
+pub fn run(config: Config, interrupt: &Interrupt) -> anyhow::Result<Outcome> {
     let server = config.server_address;
     let plan = Arc::new(Plan::new(config)?);
     let config = &plan.config;
-    let live = Arc::new(LiveCounters::default());
+    let live = Arc::new(LiveCounters::new(interrupt));
     let mut workers = Vec::new();
     for thread in 0..config.threads {
         let sources = source::open(&plan, thread)?;
@@ -49,7 +50,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         let act = |worker: &mut Worker| worker.run(phase(&plan, step, worker.thread()));
         let tally: Option<Tally> =
             run_phase(&mut workers, (name, extent), (&plan.topology.clock, &live), act)?;
-        let report = tally.map(|tally| report(&tally, name, config.threads));
+        let report = tally.map(|tally| report(&tally, (step, name), config.threads));
         // The connect phase has a report of its own only if something has gone wrong.
         phases.extend(report.filter(|report| step != Step::Connect || has_faults(report)));
     }
@@ -60,16 +61,18 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         torrents: population.torrents,
         peers: population.peers,
         phases,
+        interrupted: interrupt.is_set(),
         limits: config.verdict.limits(),
     })
 }
 
 /// Returns the report of a phase.
-fn report(tally: &Tally, name: &'static str, threads: u32) -> Report {
+fn report(tally: &Tally, (step, name): (Step, &'static str), threads: u32) -> Report {
     Report {
         replies_checked: tally.noted(Note::RepliesChecked),
         overdue: tally.noted(Note::NotDue),
         peers_not_announced: tally.noted(Note::PeersLost),
+        is_constant: step == Step::Load,
         ..tally.report(name, threads)
     }
 }

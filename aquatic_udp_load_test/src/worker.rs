@@ -130,6 +130,7 @@ impl Worker {
             self.expire(now, phase.traffic, &mut tally);
             let has_stalled =
                 phase.traffic == Traffic::Prefill && progress.has_stalled(now, tally.served(Kind::Announce));
+            phase.observe(&self.live, now);
             let sending = now < phase.until && !has_stalled && !self.is_done(phase.traffic);
             let sent = if sending { self.send(now, received, &mut phase, &mut tally) } else { 0 };
             if !sending && self.in_flight.len() == 0 {

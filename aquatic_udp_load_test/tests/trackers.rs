@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aquatic_common::InfoHash;
+use aquatic_load_engine::interrupt::Interrupt;
 use aquatic_load_engine::report::{Failure, Outcome};
 use aquatic_load_engine::settings::Mode;
 use aquatic_udp_load_test::config::Config;
@@ -182,7 +183,7 @@ fn test(behaviour: Behaviour, change: impl FnOnce(&mut Config)) -> (Outcome, Tra
     let tracker = Running::start("127.0.0.1", behaviour);
     let mut config = config(tracker.address);
     change(&mut config);
-    let outcome = run(config).unwrap();
+    let outcome = run(config, &Interrupt::default()).unwrap();
     (outcome, tracker.stop())
 }
 
@@ -295,6 +296,36 @@ fn lost_announces_fail_above_the_allowed_share() {
 }
 
 #[test]
+fn a_tracker_that_stops_to_answer_fails() {
+    let (outcome, _tracker) = test(Behaviour::Failing, |config| {
+        (config.requests.weight_connect, config.requests.weight_scrape) = (0, 0);
+        config.requests.timeout = 200;
+        config.mode = Mode::Open;
+        config.open.rate = 200;
+        config.duration = 4;
+    });
+    assert!(matches!(outcome.verdict(), Err(Failure::Stopped { seconds: 2..=3 })), "{outcome}");
+}
+
+#[test]
+fn an_interrupted_test_reports_what_was_measured() {
+    let tracker = Running::start("127.0.0.1", Behaviour::Honest);
+    let interrupt = Interrupt::default();
+    let outcome = std::thread::scope(|scope| {
+        let config = Config { duration: 60, ..config(tracker.address) };
+        let test = scope.spawn(|| run(config, &interrupt).unwrap());
+        #[allow(clippy::disallowed_methods, reason = "the interrupt comes while the test runs")]
+        std::thread::sleep(Duration::from_millis(500));
+        interrupt.set();
+        test.join().unwrap()
+    });
+    assert_eq!(outcome.verdict(), Err(Failure::Interrupted));
+    let report = &outcome.phases[0];
+    assert!(report.seconds < 30.0, "{outcome}");
+    assert!(report.kinds.iter().all(|kind| kind.sent == kind.answered && kind.sent > 0), "{outcome}");
+}
+
+#[test]
 fn refused_announces_fail_the_test_unless_allowed() {
     let (outcome, _tracker) = test(Behaviour::Refusing, |_| {});
     assert!(outcome.phases[0].kinds.iter().any(|kind| kind.answered > 10), "{outcome}");
@@ -334,7 +365,7 @@ fn ipv6_without_segmentation() {
     let mut config = config(tracker.address);
     config.network.sockets_per_address = 4;
     config.network.segmentation_offload = false;
-    let outcome = run(config).unwrap();
+    let outcome = run(config, &Interrupt::default()).unwrap();
     outcome.verdict().unwrap();
     assert!(note(&outcome.phases[0], "peers in announce replies") > 1000, "{outcome}");
 }

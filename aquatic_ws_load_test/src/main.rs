@@ -10,7 +10,8 @@ use clap::Parser;
 /// Measures the throughput and latency of a WebTorrent tracker, and verifies its messages
 ///
 /// Exits with 0 if the tracker served requests, refused few, did not lose all requests of a kind, and
-/// violated no protocol; see the section `verdict` of the configuration.
+/// violated no protocol; see the section `verdict` of the configuration. SIGINT (Ctrl-C) or SIGTERM end it
+/// early, with a report.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -24,6 +25,6 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     aquatic_cli_helpers::run(&cli.flags, |config: Config| {
-        cli.output.run(config.shape(), || aquatic_ws_load_test::run(config))
+        cli.output.run(config.shape(), |interrupt| aquatic_ws_load_test::run(config, interrupt))
     })
 }

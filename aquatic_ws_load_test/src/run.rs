@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use aquatic_load_engine::clock::Nanos;
 use aquatic_load_engine::command::allow_connections;
+use aquatic_load_engine::interrupt::Interrupt;
 use aquatic_load_engine::phase::LoadModel;
 use aquatic_load_engine::report::{Outcome, Report};
 use aquatic_load_engine::run_phase::{LiveCounters, PhaseLength, run_phase};
@@ -15,16 +16,16 @@ use crate::counters::{Kind, Note, Tally};
 use crate::plan::Plan;
 use crate::worker::{Phase, Traffic, Worker};
 
-/// Runs all phases of the test.
+/// Runs all phases of the test, unless it is interrupted.
 ///
 /// # Errors
 /// When the test cannot be set up. Misbehaviour of the tracker is reported by [`Outcome::verdict`].
-pub fn run(config: Config) -> anyhow::Result<Outcome> {
+pub fn run(config: Config, interrupt: &Interrupt) -> anyhow::Result<Outcome> {
     allow_connections(config.connections.count)?;
     let plan = Arc::new(Plan::new(config)?);
     plan.topology.check_sources()?;
     let config = &plan.config;
-    let live = Arc::new(LiveCounters::default());
+    let live = Arc::new(LiveCounters::new(interrupt));
     let mut workers = Vec::new();
     let mut first = 0;
     for thread in 0..config.threads {
@@ -45,6 +46,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
             phases.push(Report {
                 replies_checked: tally.served(Kind::Offer),
                 overdue: tally.noted(Note::NotDue),
+                is_constant: traffic == Traffic::Mix,
                 ignores_losses: traffic == Traffic::Churn,
                 ..tally.report(name, config.threads)
             });
@@ -56,6 +58,7 @@ pub fn run(config: Config) -> anyhow::Result<Outcome> {
         torrents: config.population.torrents,
         peers: config.shape().peers,
         phases,
+        interrupted: interrupt.is_set(),
         limits: config.verdict.limits(),
     })
 }

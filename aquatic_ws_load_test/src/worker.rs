@@ -154,6 +154,7 @@ impl Worker {
         (self.last_received, self.sending) = (event_loop.now(), true);
         loop {
             let now = event_loop.now();
+            phase.observe(&self.live, now);
             if self.sending && (now >= phase.until || self.is_done(phase.traffic)) {
                 self.sending = false;
                 ended_at = now;
@@ -174,7 +175,11 @@ impl Worker {
         }
         if phase.traffic == Traffic::Idle {
             // Pings of the tracker are answered meanwhile.
-            let hold = IdleHold::start(self.plan.topology.clock, self.open(), self.plan.config.idle.hold);
+            let hold = IdleHold::start(
+                self.plan.topology.clock,
+                (self.open(), self.plan.config.idle.hold),
+                Arc::clone(&self.live),
+            );
             while hold.wait(&mut self.watched) {
                 self.handle_events(Traffic::Idle, &mut tally);
             }

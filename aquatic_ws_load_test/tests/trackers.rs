@@ -9,6 +9,7 @@ mod tracker;
 
 use std::net::TcpListener;
 
+use aquatic_load_engine::interrupt::Interrupt;
 use aquatic_load_engine::report::{Failure, KindReport, Outcome, Report};
 use aquatic_load_engine::settings::{ArrivalsConfig, Mode};
 use aquatic_ws_load_test::config::{Config, Leave, WebSocketClient};
@@ -36,7 +37,7 @@ fn test_with(tls: bool, behaviour: Behaviour, change: impl FnOnce(&mut Config)) 
     let mut config = config(&tracker);
     config.tls.enable = tls;
     change(&mut config);
-    (run(config).unwrap(), tracker)
+    (run(config, &Interrupt::default()).unwrap(), tracker)
 }
 
 fn test(behaviour: Behaviour, change: impl FnOnce(&mut Config)) -> (Outcome, Tracker) {
@@ -333,7 +334,7 @@ fn refused_connections_are_reported() {
         let mut config = Config { server_address: address, duration: 1, ..Config::default() };
         config.connections.count = 4;
         config.connections.websocket = client;
-        let outcome = run(config).unwrap();
+        let outcome = run(config, &Interrupt::default()).unwrap();
         assert_eq!(note(&outcome.phases[0], "connections refused"), 40, "{outcome}");
         assert_eq!(outcome.verdict(), Err(Failure::NothingServed));
     });
