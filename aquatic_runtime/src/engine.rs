@@ -490,6 +490,7 @@ impl Engine {
             cancel: None,
             drain: None,
             has_predecessor,
+            draining: None,
             place,
         }
     }

@@ -68,6 +68,8 @@ pub(crate) struct MainLoop {
     pub(crate) drain: Option<Drain>,
     /// Another process serves until this one takes over.
     pub(crate) has_predecessor: bool,
+    /// The process that this one has taken over from, while it still serves connections.
+    pub(crate) draining: Option<u32>,
     /// Whether that one has handed over, which this thread may not have heard of yet.
     pub(crate) place: Arc<Place>,
 }
@@ -107,6 +109,7 @@ impl MainLoop {
                 }
                 Ok(Event::UpgradeEnded(Err(why))) => self.end_upgrade(&why),
                 Ok(Event::TookOver(pid)) => self.take_over(pid),
+                Ok(Event::PredecessorEnded) => self.draining = None,
                 Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
                 Ok(Event::CoreStarted(_) | Event::CoreStopped(_) | Event::StopReleased) => {}
                 Err(RecvTimeoutError::Timeout) => {
@@ -168,6 +171,7 @@ impl MainLoop {
 
     fn take_over(&mut self, predecessor: u32) {
         self.has_predecessor = false;
+        self.draining = Some(predecessor);
         self.begin_serving();
         self.write_file(OUTCOME_FILE, &format!("done {}\n", std::process::id()));
         log::info!(
@@ -246,7 +250,7 @@ impl MainLoop {
     }
 
     /// Lets a successor serve: ends the connections of this process over some time, and leaves everything
-    /// else to it.
+    /// else to it. What is announced to a process before this one gets to it through this one.
     fn leave_to(mut self, successor: Successor) -> Result<(), EngineError> {
         let window = self.upgrades.drain_time;
         self.housekeeper.notifier().give_up_to(successor.pid);
@@ -260,9 +264,13 @@ impl MainLoop {
         );
         let _forwarding = successor.watch(self.supervisor.sender());
         self.listeners = Arc::default();
+        let command = match self.until_predecessor_ends(window + STOP_DEADLINE)? {
+            StopSignal::Heed => Control::Leave(window),
+            StopSignal::Ignore => Control::Stop,
+        };
         for core in &self.control {
             // As with a stop: the deadline ends a core that does not receive it.
-            let _ = core.try_send(Control::Leave(window));
+            let _ = core.try_send(command.clone());
         }
         let stopped = self.wait_for_cores(window + STOP_DEADLINE, StopSignal::Heed);
         match self.supervisor.events.recv_timeout(LAST_CHANGES) {
@@ -270,6 +278,27 @@ impl MainLoop {
         }
         log::info!("stopped");
         stopped
+    }
+
+    /// Waits until the predecessor has ended its connections, if there is one: it ends with this process.
+    /// Returns what a signal to stop means after that.
+    fn until_predecessor_ends(&mut self, limit: Duration) -> Result<StopSignal, EngineError> {
+        let Some(pid) = self.draining else { return Ok(StopSignal::Heed) };
+        log::info!("upgrade: connections of process {pid} come first");
+        let deadline = self.housekeeper.now() + limit;
+        loop {
+            let left = deadline.saturating_sub(self.housekeeper.now());
+            match self.supervisor.events.recv_timeout(left) {
+                Ok(Event::PredecessorEnded) => return Ok(StopSignal::Heed),
+                Ok(Event::Stop) => return Ok(StopSignal::Ignore),
+                Ok(Event::Ended { who, why }) => return Err(EngineError::Ended { who, why }),
+                Ok(_) => {}
+                Err(_) => {
+                    log::warn!("process {pid} did not end within {} s", limit.as_secs());
+                    return Ok(StopSignal::Heed);
+                }
+            }
+        }
     }
 
     /// Goes on with a drain. Returns whether it is time to stop.

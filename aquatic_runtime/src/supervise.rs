@@ -51,6 +51,8 @@ pub(crate) enum Event {
     UpgradeEnded(Result<Successor, String>),
     /// This process has taken over from the process with this number.
     TookOver(u32),
+    /// The process that this one has taken over from has ended.
+    PredecessorEnded,
     /// What had to be done before the process stops has been done.
     StopReleased,
     /// A core's executor runs, or could not be set up.

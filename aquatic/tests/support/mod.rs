@@ -200,7 +200,7 @@ pub(crate) fn skip(what: &str) {
 
 /// Polls a value until it satisfies a condition, and returns it. Fails after a while.
 #[allow(clippy::disallowed_methods, reason = "the test waits for another process")]
-pub(crate) fn eventually<T: std::fmt::Debug>(read: impl Fn() -> T, holds: impl Fn(&T) -> bool) -> T {
+pub(crate) fn eventually<T: std::fmt::Debug>(mut read: impl FnMut() -> T, holds: impl Fn(&T) -> bool) -> T {
     // A machine with more to do than processors keeps programs from starting for many seconds.
     const DEADLINE: Duration = Duration::from_secs(60);
     let start = Instant::now();

@@ -185,6 +185,49 @@ fn a_process_that_has_taken_over_works_while_the_one_before_it_drains() {
     );
 }
 
+/// What is announced to the first of three processes gets to the last one through the one between.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the test waits for something that must not happen")]
+fn a_further_upgrade_leaves_the_connections_of_the_first_process_alone() {
+    let home = Home::new(&on_loopback(None, "[upgrade]\ndrain_time = 3600\n[udp]\nenable = false"));
+    let tracker = home.start("all", 2);
+    let connect = || Kept { address: tracker.address(), stream: None };
+    let mut of_first = connect();
+    of_first.announce(1, 1000);
+    assert!(home.upgrade().0);
+    let second = home.pid();
+    let mut of_second = connect();
+    of_second.announce(2, 1000);
+    assert!(home.upgrade().0);
+    of_first.announce(3, 1000);
+    assert!(of_first.stream.is_none(), "the reply was the last one of the first process");
+    until_ended(tracker.id());
+    // Its turn has come, but it may not know yet.
+    let served = || {
+        of_second.announce(4, 1000);
+        of_second.stream.is_none()
+    };
+    eventually(served, |ended| *ended);
+    until_ended(second);
+    let known = || scrape(tracker.address(), &[1, 2, 3, 4]).matches("10:incompletei1e").count();
+    eventually(known, |known| *known == 4);
+    // One without connections of its own waits for the one before it all the same.
+    let third = home.pid();
+    let mut of_third = connect();
+    of_third.announce(5, 1000);
+    assert!(home.upgrade().0);
+    let fourth = home.pid();
+    assert!(home.upgrade().0);
+    // Time enough for processes that do not wait to end.
+    thread::sleep(Duration::from_millis(500));
+    assert!(is_running(third) && is_running(fourth));
+    of_third.announce(6, 1000);
+    assert!(of_third.stream.is_none(), "the reply was the last one of the third process");
+    until_ended(third);
+    until_ended(fourth);
+    eventually(|| scrape(tracker.address(), &[6]).contains("10:incompletei1e"), |known| *known);
+}
+
 /// The reply to a scrape of some torrents.
 fn scrape(address: SocketAddr, numbers: &[u32]) -> String {
     let hashes = numbers.iter().map(|number| {

@@ -25,6 +25,7 @@ mod successor;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
 pub use keeper::keep_successor;
 pub(crate) use keeper::leave_keeper;
@@ -41,6 +42,9 @@ pub const OUTCOME_FILE: &str = "upgrade";
 
 /// Environment variable that tells a successor that its standard input leads to its predecessor.
 const VARIABLE: &str = "AQUATIC_PREDECESSOR";
+
+/// Longest wait for the end of the other side before another one begins.
+const WATCH_PERIOD: Duration = Duration::from_secs(3600);
 
 /// What the predecessor wants of the side that writes the state. If it is gone, the hand-over has failed and
 /// everything goes on as before.

@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::connection::{Connection, Incoming};
 use super::keeper;
 use super::message::{Awaited, Hello, MAX_DESCRIPTORS, MAX_PART, Message};
-use super::{DecidedByHand, StateHook, StateRequest, StateSender, StateSent, VARIABLE};
+use super::{DecidedByHand, StateHook, StateRequest, StateSender, StateSent, VARIABLE, WATCH_PERIOD};
 use crate::clock::{Epoch, Moment};
 use crate::executor::Control;
 use crate::kept;
@@ -39,9 +39,6 @@ const PAUSE_DEADLINE: Duration = Duration::from_secs(2);
 const SWITCH_DEADLINE: Duration = Duration::from_secs(5);
 
 const TOLD_TO_STOP: &str = "the tracker has been told to stop";
-
-/// Longest wait for the end of the successor before another one begins.
-const WATCH_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Variables that concern one process.
 const OWN_VARIABLES: [&str; 5] =

@@ -14,7 +14,7 @@ use rustix::net::sockopt::socket_type;
 
 use super::connection::{Connection, Incoming};
 use super::message::{Hello, Message};
-use super::{DecidedByHand, StateReceived, VARIABLE};
+use super::{DecidedByHand, StateReceived, VARIABLE, WATCH_PERIOD};
 use crate::executor::Control;
 use crate::kept::RECORD_LENGTH;
 use crate::mailbox::MailboxSender;
@@ -207,6 +207,8 @@ impl Takeover {
                     );
                 }
                 let _ = self.events.send(Event::TookOver(self.pid));
+                self.until_ended();
+                let _ = self.events.send(Event::PredecessorEnded);
             }
             Err(why) => {
                 self.place.give_back();
@@ -217,6 +219,11 @@ impl Takeover {
         loop {
             std::thread::park();
         }
+    }
+
+    /// Waits until the predecessor, which serves its last connections, has ended.
+    fn until_ended(&self) {
+        while let Ok(Incoming::Message(..) | Incoming::Nothing) = self.connection.receive(WATCH_PERIOD) {}
     }
 
     fn lead(&self) -> Result<Outcome, String> {
