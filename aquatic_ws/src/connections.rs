@@ -13,7 +13,7 @@ use crate::frames::write_ping;
 use crate::labels::labels;
 use crate::memberships::{MembershipLimits, Memberships, TooMany};
 use crate::nodes::offers::NodeOffers;
-use crate::send_queue::{SendQueue, SendQueueLimits};
+use crate::send_queue::{Origin, SendQueue, SendQueueLimits};
 use crate::swarm::{ConnectionId, Network};
 
 /// Seconds within which a connection must answer a probe, sent because another connection claims one of its
@@ -33,6 +33,20 @@ const MAX_FRAMES_PER_MESSAGE: u32 = 2048;
 
 /// Length of a ping without payload, in bytes.
 const PING_LENGTH: usize = 2;
+
+/// Share of the send queue's limit that replies may take up before a client's requests wait, and that is read
+/// at most at once.
+const READ_SHARE: usize = 8;
+
+/// Bytes of an incomplete message that are read whatever memory others take: scrapes, and announces with few
+/// offers.
+const SMALL_MESSAGE: usize = 4096;
+
+/// Times the length of a request that its reply is at most.
+const REPLY_TO_REQUEST: usize = 4;
+
+/// Length in bytes of the shortest frame with a request that is served: a scrape.
+const SHORTEST_REQUEST: usize = 60;
 
 /// Number of calls of [`Connections::tick`] so far: seconds, unless the core was blocked.
 type Tick = u32;
@@ -60,6 +74,8 @@ labels! {
         NoAnnounce => "no_announce",
         /// A message was incomplete for more than `ws.client.message_timeout`.
         SlowSender => "slow_sender",
+        /// A message was incomplete when those of all took too much of `limits.max_memory`.
+        PartialMessage => "partial_message",
         /// Nothing could be sent for `ws.client.send_timeout`.
         SlowReceiver => "slow_receiver",
         /// A reply did not fit into the send queue.
@@ -86,6 +102,7 @@ impl End {
             Self::FrameFlood => Some((1008, "too many frames without a message")),
             Self::NoAnnounce => Some((1008, "no announce for too long")),
             Self::SlowSender => Some((1008, "message took too long")),
+            Self::PartialMessage => Some((1013, "too little memory for incomplete messages")),
             Self::Stop => Some((1001, "tracker stops")),
         }
     }
@@ -173,6 +190,8 @@ pub(crate) struct Connection {
     blocked_since: Tick,
     /// Time at which the incomplete message began.
     partial_message_since: Option<Tick>,
+    /// Memory that it takes, in bytes.
+    partial_bytes: usize,
     probe_sent: Option<Tick>,
     ping_sent: bool,
 }
@@ -197,15 +216,29 @@ impl Connection {
         self.is_paused = true;
     }
 
-    /// Returns the number of messages that the client has to receive, and of its requests that other cores
-    /// have not answered.
-    pub(crate) fn due_messages(&self) -> usize {
-        self.send_queue.messages() + self.pending_requests as usize
-    }
-
-    /// Returns whether the connection may be read from.
+    /// Returns whether rate limits and requests to other cores allow reading.
     pub(crate) fn may_read(&self) -> bool {
         self.tokens > 0 && !self.is_paused && self.pending_requests < MAX_PENDING_REQUESTS
+    }
+
+    /// Returns how many bytes may be read at present. The client's own replies, which it has to receive
+    /// first, can make this 0, but not what others send it: a quarter of the queue is left for replies.
+    fn readable(&self, limits: SendQueueLimits, most_partial: usize) -> usize {
+        let SendQueueLimits { max_bytes, max_messages } = limits;
+        let pending = self.pending_requests as usize;
+        let most = max_bytes / READ_SHARE;
+        let is_full = self.send_queue.reply_bytes() >= most.max(1)
+            || self.send_queue.replies() + pending >= max_messages / 2;
+        let partial = most_partial.saturating_sub(self.partial_bytes);
+        if is_full || partial == 0 || !self.may_read() {
+            return 0;
+        }
+        let requests = max_messages.saturating_sub(self.send_queue.messages() + pending);
+        let bytes = max_bytes.saturating_sub(self.send_queue.len()) / REPLY_TO_REQUEST;
+        let readable = most.min(bytes).min(requests.min(max_messages / 2) * SHORTEST_REQUEST);
+        // Whatever the limits, a client that has received everything is served.
+        let readable = if self.send_queue.is_empty() { readable.max(SHORTEST_REQUEST) } else { readable };
+        readable.min(partial)
     }
 }
 
@@ -217,10 +250,12 @@ pub(crate) struct Connections {
     now: Tick,
     generation: u32,
     slots: Slab<Connection>,
-    /// Bytes that all send queues may have together, if they are bounded.
+    /// Bytes that all send queues may have together, and incomplete messages half of, if they are bounded.
     max_unsent: Option<usize>,
     /// Bytes in all send queues. Brought up to date by each tick, and kept so in between.
     unsent: usize,
+    /// Memory of all incomplete messages in bytes, likewise.
+    partial: usize,
     /// Memory of all memberships in bytes, likewise.
     membership_bytes: usize,
     /// Slot of the connection whose task is running, which needs no wake-up.
@@ -237,13 +272,10 @@ impl Connections {
             slots: Slab::new(),
             max_unsent: None,
             unsent: 0,
+            partial: 0,
             membership_bytes: 0,
             current: None,
         }
-    }
-
-    pub(crate) fn limits(&self) -> &ConnectionLimits {
-        &self.limits
     }
 
     /// Replaces the limits, also those of open connections. These keep what they have beyond them.
@@ -251,7 +283,8 @@ impl Connections {
         self.limits = limits;
     }
 
-    /// Bounds the bytes that all send queues may have together.
+    /// Bounds the bytes that all send queues may have together, and to half of that the memory of incomplete
+    /// messages.
     pub(crate) fn set_max_unsent(&mut self, bytes: Option<usize>) {
         self.max_unsent = bytes;
     }
@@ -296,6 +329,40 @@ impl Connections {
         }
     }
 
+    /// Returns how many bytes may be read from a connection at present; 0 for none.
+    pub(crate) fn readable(&mut self, id: ConnectionId) -> usize {
+        let (limits, most_partial) = (self.send_queue_limits(), self.most_partial());
+        self.get(id).map_or(0, |connection| connection.readable(limits, most_partial))
+    }
+
+    /// Most bytes that an incomplete message may have at present for more of it to be read.
+    fn most_partial(&self) -> usize {
+        let is_over = self.max_unsent.is_some_and(|all| self.partial > all / 2);
+        if is_over { SMALL_MESSAGE } else { usize::MAX }
+    }
+
+    /// Ends connections whose messages have been incomplete for longest, until the rest of those take less
+    /// memory than they may.
+    fn end_partial(&mut self) {
+        let Some(all) = self.max_unsent.filter(|all| self.partial > all / 2) else { return };
+        let open = self.slots.iter().filter(|(_, connection)| connection.end.is_none());
+        let mut left: usize = open.clone().map(|(_, connection)| connection.partial_bytes).sum();
+        let mut partial: Vec<_> = open
+            .filter(|(_, connection)| connection.partial_bytes > SMALL_MESSAGE)
+            .map(|(slot, connection)| (connection.partial_message_since.unwrap_or(self.now), slot))
+            .collect();
+        partial.sort_unstable();
+        for (_, slot) in partial {
+            if left <= all / 2 {
+                break;
+            }
+            let connection = &mut self.slots[slot];
+            left -= connection.partial_bytes.min(left);
+            connection.end = Some(End::PartialMessage);
+            connection.wake();
+        }
+    }
+
     /// Adds a connection.
     pub(crate) fn open(&mut self, family: Family) -> ConnectionId {
         self.generation = self.generation.wrapping_add(1);
@@ -317,6 +384,7 @@ impl Connections {
             last_request: self.now,
             blocked_since: self.now,
             partial_message_since: None,
+            partial_bytes: 0,
             probe_sent: None,
             ping_sent: false,
         });
@@ -329,6 +397,7 @@ impl Connections {
         let closed = self.slots.try_remove(id.slot as usize);
         if let Some(closed) = &closed {
             self.unsent = self.unsent.saturating_sub(closed.send_queue.len());
+            self.partial = self.partial.saturating_sub(closed.partial_bytes);
             self.membership_bytes = self.membership_bytes.saturating_sub(closed.memberships.bytes());
         }
         if self.slots.is_empty() {
@@ -355,7 +424,7 @@ impl Connections {
         length: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Family, QueueError> {
-        let pushed = self.push_within(self.send_queue_limits(), id, length, write);
+        let pushed = self.push_within(self.send_queue_limits(), id, (Origin::Reply, length), write);
         if pushed == Err(QueueError::Full)
             && let Some(connection) = self.get(id)
         {
@@ -374,14 +443,18 @@ impl Connections {
         length: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Family, QueueError> {
-        self.push_within(self.send_queue_limits().for_relays(), id, length, write)
+        // Any frame fits into an empty queue, so that of all queues is looked at as well.
+        if self.max_unsent.is_some_and(|all| self.unsent + length > all) {
+            return self.get(id).map_or(Err(QueueError::Closed), |_| Err(QueueError::Full));
+        }
+        self.push_within(self.send_queue_limits().for_relays(), id, (Origin::Relay, length), write)
     }
 
     fn push_within(
         &mut self,
         limits: SendQueueLimits,
         id: ConnectionId,
-        length: usize,
+        (origin, length): (Origin, usize),
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Family, QueueError> {
         let (now, current) = (self.now, self.current);
@@ -394,7 +467,7 @@ impl Connections {
             connection.blocked_since = now;
         }
         let before = connection.send_queue.len();
-        connection.send_queue.push(write);
+        connection.send_queue.push(origin, write);
         let added = connection.send_queue.len() - before;
         if current != Some(id.slot) {
             connection.wake();
@@ -404,8 +477,13 @@ impl Connections {
         Ok(family)
     }
 
-    /// Records that data was received, after which a message is incomplete or not.
-    pub(crate) fn data_received(&mut self, id: ConnectionId, has_partial_message: bool) {
+    /// Records that data was received, after which a message is incomplete or not and takes so much memory.
+    pub(crate) fn data_received(
+        &mut self,
+        id: ConnectionId,
+        has_partial_message: bool,
+        partial_bytes: usize,
+    ) {
         let now = self.now;
         if let Some(connection) = self.get(id) {
             connection.last_received = now;
@@ -413,6 +491,8 @@ impl Connections {
             connection.probe_sent = None;
             connection.partial_message_since =
                 if has_partial_message { connection.partial_message_since.or(Some(now)) } else { None };
+            let before = std::mem::replace(&mut connection.partial_bytes, partial_bytes);
+            self.partial = self.partial.saturating_sub(before) + partial_bytes;
         }
     }
 
@@ -509,16 +589,17 @@ impl Connections {
     pub(crate) fn tick(&mut self) -> u64 {
         self.now += 1;
         let (now, limits) = (self.now, self.limits);
-        let mut throttled = 0;
-        (self.unsent, self.membership_bytes) = (0, 0);
+        let (mut throttled, queue_limits, most_partial) = (0, self.send_queue_limits(), self.most_partial());
+        (self.unsent, self.partial, self.membership_bytes) = (0, 0, 0);
         for (_, connection) in &mut self.slots {
             self.unsent += connection.send_queue.len();
+            self.partial += connection.partial_bytes;
             self.membership_bytes += connection.memberships.bytes();
             if connection.end.is_some() {
                 continue;
             }
-            let may_read = connection.may_read();
-            if !may_read {
+            let is_read = connection.readable(queue_limits, most_partial) > 0;
+            if !is_read {
                 connection.wait_unread(now);
             }
             connection.end = connection.timed_out(now, &limits);
@@ -529,20 +610,26 @@ impl Connections {
             connection.is_paused = false;
             // Responses may have been lost because a queue was full.
             connection.pending_requests = 0;
-            connection.tokens = (connection.tokens + i64::from(limits.rate)).min(limits.burst.into());
+            connection.tokens = if limits.rate == 0 {
+                // Without a limit nothing is taken away, but there may have been one before.
+                limits.burst.into()
+            } else {
+                (connection.tokens + i64::from(limits.rate)).min(limits.burst.into())
+            };
             if !connection.ping_sent && now - connection.last_received >= limits.idle.div_ceil(2) {
                 connection.ping_sent = true;
                 if connection.send_queue.is_empty() {
                     connection.blocked_since = now;
                 }
                 // May exceed the limits of the queue by one frame of two bytes.
-                connection.send_queue.push(write_ping);
+                connection.send_queue.push(Origin::Relay, write_ping);
                 connection.wake();
             }
-            if connection.end.is_some() || !may_read {
+            if connection.end.is_some() || !is_read {
                 connection.wake();
             }
         }
+        self.end_partial();
         throttled
     }
 }

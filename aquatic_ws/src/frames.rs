@@ -67,6 +67,13 @@ impl Reader {
         !self.partial_frame.is_empty() || self.partial_message.is_some()
     }
 
+    /// Memory that incomplete frames and messages take, in bytes.
+    #[must_use]
+    pub fn partial_bytes(&self) -> usize {
+        let message = self.partial_message.as_ref().map_or(0, |message| message.1.capacity());
+        self.partial_frame.capacity() + message
+    }
+
     /// Decodes further bytes, which are unmasked in place, and passes each frame that is complete to
     /// `handler`, until it breaks; the rest of the bytes is ignored then.
     ///

@@ -34,6 +34,11 @@ struct Entry {
 pub(crate) struct Memberships {
     /// Sorted by peer.
     entries: Vec<Entry>,
+    /// When expired peers were removed last. Within a second, none follow.
+    swept: Option<Seconds>,
+    /// When there were as many distinct peer ids as may be, unless a peer has left since. To count them takes
+    /// too long to do it for every refusal.
+    ids_full: Option<Seconds>,
 }
 
 impl Memberships {
@@ -48,10 +53,14 @@ impl Memberships {
             self.entries[at].last_announce = now;
             return Ok(());
         }
-        if self.check(&peer, limits).is_err() {
+        if let Err(refused) = self.check(&peer, now, limits) {
+            if self.swept.replace(now) == Some(now) {
+                return Err(refused);
+            }
             // Peers that certainly expired do not count.
             self.entries.retain(|entry| now - entry.last_announce <= limits.max_peer_age * 2);
-            self.check(&peer, limits)?;
+            self.ids_full = None;
+            self.check(&peer, now, limits)?;
         }
         let at = self.find(&peer).unwrap_or_else(|at| at);
         if self.entries.len() == self.entries.capacity() {
@@ -65,6 +74,7 @@ impl Memberships {
     pub(crate) fn leave(&mut self, peer: &(InfoHash, PeerId)) {
         if let Ok(at) = self.find(peer) {
             self.entries.remove(at);
+            self.ids_full = None;
             if self.entries.len() < self.entries.capacity() / 4 {
                 self.entries.shrink_to(self.entries.len() * 2);
             }
@@ -98,8 +108,9 @@ impl Memberships {
     }
 
     fn check(
-        &self,
+        &mut self,
         (info_hash, peer_id): &(InfoHash, PeerId),
+        now: Seconds,
         limits: MembershipLimits,
     ) -> Result<(), TooMany> {
         if self.entries.len() >= limits.max_peers {
@@ -113,16 +124,13 @@ impl Memberships {
         {
             return Ok(());
         }
-        let mut seen: Vec<PeerId> = Vec::with_capacity(limits.max_peer_ids.min(self.entries.len()));
-        for Entry { peer: (_, id), .. } in &self.entries {
-            if !seen.contains(id) {
-                seen.push(*id);
-                if seen.len() >= limits.max_peer_ids {
-                    return Err(TooMany::PeerIds);
-                }
-            }
+        if self.ids_full != Some(now) {
+            let mut ids: Vec<PeerId> = self.entries.iter().map(|entry| entry.peer.1).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            self.ids_full = (ids.len() >= limits.max_peer_ids).then_some(now);
         }
-        Ok(())
+        if self.ids_full.is_some() { Err(TooMany::PeerIds) } else { Ok(()) }
     }
 }
 
@@ -176,6 +184,29 @@ mod tests {
         assert_eq!(memberships.join(peer(5, 2), Seconds(150), limits), Ok(()));
         assert_eq!(memberships.join(peer(4, 2), Seconds(201), limits), Ok(()), "peer 1 has expired");
         assert_eq!(memberships.join(peer(4, 4), Seconds(201), limits), Err(TooMany::PeersPerTorrent));
+    }
+
+    #[test]
+    fn many_refusals_of_peer_ids_are_as_before() {
+        let limits = MembershipLimits {
+            max_peers: 100,
+            max_peers_per_torrent: 100,
+            max_peer_ids: 2,
+            max_peer_age: 10,
+        };
+        let mut memberships = Memberships::default();
+        let mut join = |at: u32, torrent, id| memberships.join(peer(torrent, id), Seconds(at), limits);
+        assert_eq!([join(0, 1, 1), join(5, 1, 2), join(5, 2, 2)], [Ok(()); 3]);
+        for at in [5, 5, 6] {
+            assert_eq!(join(at, 3, 3), Err(TooMany::PeerIds));
+            assert_eq!(join(at, at as u8, 1), Ok(()), "one that is known");
+        }
+        memberships.leave(&peer(1, 2));
+        assert_eq!(memberships.join(peer(3, 3), Seconds(6), limits), Err(TooMany::PeerIds));
+        memberships.leave(&peer(2, 2));
+        assert_eq!(memberships.join(peer(3, 3), Seconds(6), limits), Ok(()));
+        assert_eq!(memberships.join(peer(3, 4), Seconds(6), limits), Err(TooMany::PeerIds));
+        assert_eq!(memberships.join(peer(3, 4), Seconds(27), limits), Ok(()), "all others have expired");
     }
 
     #[test]

@@ -23,13 +23,31 @@ impl SendQueueLimits {
     }
 }
 
+/// Whose doing a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A reply to a request of the client itself.
+    Reply,
+    /// From another client, or a ping.
+    Relay,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    unsent: u32,
+    origin: Origin,
+}
+
 /// Frames in the order in which they are to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
     bytes: Vec<u8>,
     sent: usize,
-    /// Unsent bytes of each frame. Only the first frame may be partly sent.
-    lengths: VecDeque<u32>,
+    /// Only the first frame may be partly sent.
+    frames: VecDeque<Queued>,
+    /// Replies among the frames, and their unsent bytes.
+    replies: usize,
+    reply_bytes: usize,
 }
 
 impl SendQueue {
@@ -44,20 +62,35 @@ impl SendQueue {
 
     /// Returns the number of frames that are not sent completely.
     pub(crate) fn messages(&self) -> usize {
-        self.lengths.len()
+        self.frames.len()
+    }
+
+    /// Returns the number of replies that are not sent completely.
+    pub(crate) fn replies(&self) -> usize {
+        self.replies
+    }
+
+    /// Returns the number of unsent bytes of replies.
+    pub(crate) fn reply_bytes(&self) -> usize {
+        self.reply_bytes
     }
 
     /// Returns whether a frame of this length fits. An empty queue takes any frame, since messages have a
     /// limit of their own.
     pub(crate) fn fits(&self, length: usize, limits: SendQueueLimits) -> bool {
-        self.is_empty() || self.len() + length <= limits.max_bytes && self.lengths.len() < limits.max_messages
+        self.is_empty() || self.len() + length <= limits.max_bytes && self.frames.len() < limits.max_messages
     }
 
     /// Adds a frame.
-    pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn push(&mut self, origin: Origin, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.bytes.len();
         write(&mut self.bytes);
-        self.lengths.push_back(u32::try_from(self.bytes.len() - before).unwrap_or(u32::MAX));
+        let length = self.bytes.len() - before;
+        self.frames.push_back(Queued { unsent: u32::try_from(length).unwrap_or(u32::MAX), origin });
+        if origin == Origin::Reply {
+            self.replies += 1;
+            self.reply_bytes += length;
+        }
     }
 
     /// Returns the unsent bytes.
@@ -74,19 +107,25 @@ impl SendQueue {
     pub(crate) fn advance(&mut self, sent: usize) {
         self.sent += sent.min(self.len());
         let mut left = sent;
-        while let Some(first) = self.lengths.front_mut() {
-            if *first as usize > left {
-                *first -= left as u32;
+        while let Some(first) = self.frames.front_mut() {
+            let of_first = left.min(first.unsent as usize);
+            first.unsent -= of_first as u32;
+            left -= of_first;
+            let (is_sent, is_reply) = (first.unsent == 0, first.origin == Origin::Reply);
+            if is_reply {
+                self.reply_bytes -= of_first;
+                self.replies -= usize::from(is_sent);
+            }
+            if !is_sent {
                 break;
             }
-            left -= *first as usize;
-            self.lengths.pop_front();
+            self.frames.pop_front();
         }
         if self.is_empty() {
             self.sent = 0;
             self.bytes.clear();
-            self.lengths.clear();
-            if self.bytes.capacity() > KEPT_BYTES || self.lengths.capacity() > KEPT_MESSAGES {
+            self.frames.clear();
+            if self.bytes.capacity() > KEPT_BYTES || self.frames.capacity() > KEPT_MESSAGES {
                 self.release();
             }
         } else if self.sent > self.bytes.len() / 2 && self.sent > KEPT_BYTES {
@@ -113,10 +152,10 @@ mod tests {
     fn bytes_and_messages_are_bounded() {
         let mut queue = SendQueue::default();
         assert!(queue.fits(5000, LIMITS), "the first may be longer");
-        queue.push(|out| out.push(1));
+        queue.push(Origin::Reply, |out| out.push(1));
         assert!(queue.fits(999, LIMITS) && !queue.fits(1000, LIMITS));
         queue.advance(1);
-        (0..3).for_each(|_| queue.push(|out| out.extend_from_slice(b"abc")));
+        (0..3).for_each(|_| queue.push(Origin::Reply, |out| out.extend_from_slice(b"abc")));
         assert!(!queue.fits(1, LIMITS), "three messages");
         queue.advance(2);
         assert!(!queue.fits(1, LIMITS), "the first is not over");
@@ -124,7 +163,22 @@ mod tests {
         assert!(queue.fits(1, LIMITS));
         assert_eq!(queue.unsent(), b"abcabc");
         queue.advance(6);
-        assert!(queue.is_empty() && queue.lengths.is_empty());
+        assert!(queue.is_empty() && queue.frames.is_empty());
+    }
+
+    #[test]
+    fn replies_are_told_from_relays() {
+        let mut queue = SendQueue::default();
+        for origin in [Origin::Relay, Origin::Reply, Origin::Relay, Origin::Reply] {
+            queue.push(origin, |out| out.extend_from_slice(b"abc"));
+        }
+        let mut left = Vec::new();
+        for _ in 0..6 {
+            left.push((queue.replies(), queue.reply_bytes()));
+            queue.advance(2);
+        }
+        assert_eq!(left, [(2, 6), (2, 6), (2, 5), (1, 3), (1, 3), (1, 2)]);
+        assert_eq!((queue.replies(), queue.reply_bytes(), queue.messages()), (0, 0, 0));
     }
 
     #[test]
@@ -134,7 +188,7 @@ mod tests {
         for round in 0..200_u32 {
             let message = vec![round as u8; 1000 + round as usize];
             expected.extend_from_slice(&message);
-            queue.push(|out| out.extend_from_slice(&message));
+            queue.push(Origin::Relay, |out| out.extend_from_slice(&message));
             let len = queue.len().min(1050);
             sent.extend_from_slice(&queue.unsent()[..len]);
             queue.advance(len);
@@ -146,10 +200,10 @@ mod tests {
         queue.advance(queue.len());
         assert_eq!(sent, expected);
         assert_eq!(queue.bytes.capacity(), 0, "a long queue leaves nothing behind");
-        queue.push(|out| out.push(1));
+        queue.push(Origin::Reply, |out| out.push(1));
         queue.advance(1);
         assert!(queue.bytes.capacity() > 0, "a short one will soon be used again");
         queue.release();
-        assert_eq!((queue.bytes.capacity(), queue.lengths.capacity()), (0, 0));
+        assert_eq!((queue.bytes.capacity(), queue.frames.capacity()), (0, 0));
     }
 }

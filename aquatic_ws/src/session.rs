@@ -26,14 +26,6 @@ use crate::tracker::{RequestContext, Tracker};
 /// Maximum number of bytes per read, so that announces with all their offers are usually read at once.
 const READ: usize = 64 * 1024;
 
-/// Share of the send queue's limit up to which a connection is read from, and which is read at once. Replies
-/// are up to four times as long as their requests, so the queue of a client that receives is never full.
-const READ_SHARE: usize = 8;
-
-/// Length in bytes of the shortest frame with a request that is served: a scrape. At most half of the
-/// messages that a send queue may have are read at once.
-const SHORTEST_REQUEST: usize = 60;
-
 /// Maximum number of reads per poll, after which other tasks of the core run.
 const READS_PER_POLL: u32 = 4;
 
@@ -136,21 +128,17 @@ impl Session {
             }
             let most = {
                 let mut tracker = state.tracker.borrow_mut();
-                let limits = tracker.connections.limits().send_queue;
-                let most = limits.max_bytes / READ_SHARE;
-                let most_messages = limits.max_messages / 2;
+                let readable = tracker.connections.readable(self.registration.id);
                 match tracker.connections.get(self.registration.id) {
                     Some(connection) => {
                         if let Some(end) = connection.end {
                             return Poll::Ready(end);
                         }
                         connection.set_waker(context.waker());
-                        let is_full =
-                            connection.send_queue.len() >= most || connection.due_messages() >= most_messages;
-                        if is_full || !connection.may_read() {
+                        if readable == 0 {
                             return Poll::Pending;
                         }
-                        most.min(most_messages * SHORTEST_REQUEST).min(READ)
+                        readable.min(READ)
                     }
                     None => return Poll::Ready(End::Broken),
                 }
@@ -220,7 +208,9 @@ impl Session {
 
     /// Ends the connection, after removing its peers.
     async fn finish(self, end: End) {
-        let Self { registration, mut connection, close, .. } = self;
+        let Self { registration, mut connection, reader, close, .. } = self;
+        // It may hold a long message, which must not wait for the client.
+        drop(reader);
         let unsent = registration.remove(end).unwrap_or_default();
         drop(registration);
         let mut frame = Vec::new();

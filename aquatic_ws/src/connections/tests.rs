@@ -37,7 +37,7 @@ fn a_silent_client_is_pinged_and_then_disconnected() {
     connections.data_sent(id, 2);
     tick(&mut connections, 37);
     assert_eq!(connections.get(id).unwrap().end, None);
-    connections.data_received(id, false);
+    connections.data_received(id, false, 0);
     tick(&mut connections, 38);
     connections.data_sent(id, 2);
     tick(&mut connections, 37);
@@ -57,7 +57,7 @@ fn a_probe_must_be_answered() {
         connections.data_sent(id, 2);
         assert!(connections.get(id).unwrap().send_queue.is_empty(), "one ping is enough");
     }
-    connections.data_received(alive, false);
+    connections.data_received(alive, false, 0);
     let slow = connections.open(Family::V4);
     connections.push(slow, 100, |out| out.resize(100, 0)).unwrap();
     connections.probe(slow);
@@ -74,17 +74,17 @@ fn a_probe_must_be_answered() {
 fn connections_that_exceed_a_time_limit_end() {
     let mut connections = connections();
     let (slow, blocked) = (connections.open(Family::V4), connections.open(Family::V4));
-    connections.data_received(slow, true);
+    connections.data_received(slow, true, 0);
     connections.push(blocked, 1, |out| out.push(1)).unwrap();
     tick(&mut connections, 6);
-    connections.data_received(slow, true);
+    connections.data_received(slow, true, 0);
     tick(&mut connections, 5);
     assert_eq!(connections.get(slow).unwrap().end, Some(End::SlowSender), "although bytes keep arriving");
     tick(&mut connections, 20);
     assert_eq!(connections.get(blocked).unwrap().end, Some(End::SlowReceiver));
     let idle = connections.open(Family::V4);
     for _ in 0..601 {
-        connections.data_received(idle, false);
+        connections.data_received(idle, false, 0);
         tick(&mut connections, 1);
     }
     assert_eq!(connections.get(idle).unwrap().end, Some(End::NoAnnounce));
@@ -96,7 +96,7 @@ fn messages_that_follow_each_other_are_not_late() {
     let id = connections.open(Family::V4);
     for _ in 0..100 {
         connections.frame_received(id, true);
-        connections.data_received(id, true);
+        connections.data_received(id, true, 0);
         tick(&mut connections, 1);
     }
     assert_eq!(connections.get(id).unwrap().end, None);
@@ -108,11 +108,11 @@ fn messages_that_follow_each_other_are_not_late() {
 fn time_in_which_a_connection_is_not_read_from_is_not_the_clients() {
     let mut connections = connections();
     let id = connections.open(Family::V4);
-    let rate = connections.limits().rate;
+    let rate = connections.limits.rate;
     for _ in 0..40 * rate {
         connections.frame_received(id, true);
     }
-    connections.data_received(id, true);
+    connections.data_received(id, true, 0);
     connections.probe(id);
     for _ in 0..30 {
         assert!(!connections.get(id).unwrap().may_read());
@@ -211,4 +211,89 @@ fn slow_receivers_leave_room_for_the_replies_to_others() {
     assert_eq!((before, connections.unsent), (queued, queued));
     slow.into_iter().for_each(|id| drop(connections.close(id)));
     assert_eq!(connections.unsent, 0);
+}
+
+#[test]
+fn what_others_send_does_not_keep_a_client_from_being_read() {
+    let mut connections = Connections::new(3, ConnectionLimits::new(&WsConfig::default()));
+    let id = connections.open(Family::V4);
+    for length in [30_000, 3000, 30] {
+        while connections.push_relay(id, length, |out| out.resize(out.len() + length, 0)).is_ok() {}
+    }
+    let mut read = 0;
+    loop {
+        let readable = connections.readable(id);
+        if readable == 0 {
+            break;
+        }
+        read += readable;
+        // The longest replies there are, in as many messages as there may be.
+        for _ in 0..(readable / SHORTEST_REQUEST).max(1) {
+            let length = SHORTEST_REQUEST.min(readable) * REPLY_TO_REQUEST;
+            let pushed = connections.push(id, length, |out| out.resize(out.len() + length, 0));
+            assert_eq!(pushed, Ok(Family::V4), "after {read} bytes");
+        }
+    }
+    assert!(read >= 8192, "{read}");
+    // It reads slowly, and is not read from until it has received some replies.
+    for _ in 0..200 {
+        tick(&mut connections, 1);
+        connections.data_sent(id, 1);
+    }
+    let connection = connections.get(id).unwrap();
+    assert_eq!(connection.end, None);
+    let unsent = connection.send_queue.len();
+    connections.data_sent(id, unsent);
+    assert!(connections.readable(id) > 0);
+    tick(&mut connections, 80);
+    assert!(connections.get(id).unwrap().end.is_some(), "now it is the client's silence");
+}
+
+#[test]
+fn a_rate_limit_that_is_lifted_does_not_stay_with_those_above_it() {
+    let mut connections = connections();
+    let id = connections.open(Family::V4);
+    (0..100).for_each(|_| connections.frame_received(id, true));
+    assert_eq!(connections.readable(id), 0);
+    let limits = ConnectionLimits { rate: 0, ..connections.limits };
+    connections.set_limits(limits);
+    tick(&mut connections, 1);
+    assert!(connections.readable(id) > 0);
+}
+
+#[test]
+fn incomplete_messages_are_bounded_together() {
+    const ALL: usize = 200_000;
+    let mut connections = connections();
+    connections.set_max_unsent(Some(ALL));
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let id = connections.open(Family::V4);
+        connections.data_received(id, true, 20_000);
+        slow.push(id);
+        if connections.partial <= ALL / 2 {
+            tick(&mut connections, 1);
+        }
+    }
+    assert_eq!(connections.partial, 160_000);
+    let other = connections.open(Family::V4);
+    assert!(slow.iter().all(|&id| connections.readable(id) == 0));
+    assert!((1..=SMALL_MESSAGE).contains(&connections.readable(other)), "short messages are received");
+    tick(&mut connections, 1);
+    let ends: Vec<_> = slow.iter().map(|&id| connections.get(id).unwrap().end).collect();
+    let (ended, left) = ends.split_at(3);
+    assert!(ended.iter().all(|end| *end == Some(End::PartialMessage)), "the oldest: {ends:?}");
+    assert!(left.iter().all(Option::is_none), "{ends:?}");
+    slow.drain(..3).for_each(|id| drop(connections.close(id)));
+    assert!(connections.partial <= ALL / 2 && connections.readable(slow[0]) > 0);
+}
+
+#[test]
+fn empty_queues_take_relays_only_while_all_have_room() {
+    let mut connections = connections();
+    connections.set_max_unsent(Some(100_000));
+    let ids: Vec<_> = (0..10).map(|_| connections.open(Family::V4)).collect();
+    let pushed = ids.iter().map(|&id| connections.push_relay(id, 30_000, |out| out.resize(30_000, 0)));
+    assert_eq!(pushed.filter(Result::is_ok).count(), 3);
+    assert_eq!(connections.push(ids[9], 30_000, |out| out.resize(30_000, 0)), Ok(Family::V4), "a reply");
 }

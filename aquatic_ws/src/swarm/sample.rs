@@ -47,8 +47,8 @@ fn eligible(range: Range<usize>, excluding: Option<usize>) -> (usize, impl Fn(us
 }
 
 /// Appends `count` distinct indices of a range, excluding one, of as many networks as possible: no network
-/// has two before each of those visited has one, and so on. Takes time proportional to the number of visited
-/// peers, which are all, or [`MAX_VISITS`] at random.
+/// has two before each of those visited has one, and so on, and which of its own is up to chance. Takes time
+/// proportional to the number of visited peers, which are all, or [`MAX_VISITS`] at random.
 #[cold]
 #[inline(never)] // Its kilobytes of stack would otherwise be part of every announce's frame.
 pub(super) fn spread_indices(
@@ -63,15 +63,21 @@ pub(super) fn spread_indices(
     let mut counts = [0_u8; COUNTERS];
     // Another division of the networks among the counters each time.
     let factor = rng.next_u32() | 1;
-    // By number of earlier ones of the same network, then at random: from the most significant bit, 8 bits,
-    // 24 bits, and the index.
+    // One of each of as many equal parts, in random order: which peer is the first of its network must not
+    // depend on its position.
+    let mut parts = [0_u16; MAX_VISITS];
+    for at in 0..visits {
+        let other = below(rng, at + 1);
+        parts[at] = parts[other];
+        parts[other] = at as u16;
+    }
+    // By number of earlier ones of the same network, then at random, as the first of a large network comes
+    // early: from the most significant bit, 8 bits, 24 bits, and the index.
     let mut visited = [0_u64; MAX_VISITS];
-    for (at, visited) in visited[..visits].iter_mut().enumerate() {
-        // One of each of as many equal parts.
-        let [begin, end] = [at, at + 1].map(|part| part * eligible / visits);
-        let random = rng.next_u64();
-        let offset = ((random & 0xffff_ffff) * (end - begin) as u64) >> 32;
-        let index = index_of(begin + offset as usize);
+    for (visited, part) in visited[..visits].iter_mut().zip(parts.map(usize::from)) {
+        let [begin, end] = [part, part + 1].map(|part| part * eligible / visits);
+        let offset = below(rng, end - begin);
+        let index = index_of(begin + offset);
         let rank = match network_of(index) {
             Network::UNKNOWN => 0,
             network => {
@@ -80,7 +86,8 @@ pub(super) fn spread_indices(
                 *count - 1
             }
         };
-        *visited = u64::from(rank) << 56 | random >> 40 << 32 | index as u64;
+        let random = u64::from(rng.next_u32() >> 8);
+        *visited = u64::from(rank) << 56 | random << 32 | index as u64;
     }
     let visited = &mut visited[..visits];
     let count = count.min(visits);
@@ -88,6 +95,11 @@ pub(super) fn spread_indices(
         visited.select_nth_unstable(count);
     }
     sampled.extend(visited[..count].iter().map(|visited| (visited & 0xffff_ffff) as usize));
+}
+
+/// A random number below a small one.
+fn below(rng: &mut impl Rng, count: usize) -> usize {
+    ((u64::from(rng.next_u32()) * count as u64) >> 32) as usize
 }
 
 #[cfg(test)]
@@ -147,6 +159,31 @@ mod tests {
                     assert_eq!(sampled.len(), count.min(eligible));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_index_of_a_network_is_equally_likely() {
+        // One network has the first or the last 100 of 120, or 1,000 of 1,200, and each other peer is alone.
+        for (len, of_one) in [(120, 0..100), (120, 20..120), (1200, 0..1000)] {
+            const ROUNDS: usize = 20_000;
+            let mut rng = SmallRng::seed_from_u64(4);
+            let network_of = |at: usize| {
+                let bits =
+                    if of_one.contains(&at) { 1 << 31 } else { (at as u32).wrapping_mul(0x9e37_79b1) | 1 };
+                Network::from_bits(bits)
+            };
+            let mut hits = [0_usize; 10];
+            for _ in 0..ROUNDS {
+                let mut sampled = Vec::new();
+                spread_indices(&mut rng, (0..len, None), len / 12, network_of, &mut sampled);
+                let ours = sampled.iter().filter(|at| of_one.contains(at));
+                ours.for_each(|at| hits[(at - of_one.start) * 10 / of_one.len()] += 1);
+            }
+            let expected = hits.iter().sum::<usize>() as f64 / 10.0;
+            let distance: f64 = hits.iter().map(|hits| (*hits as f64 - expected).powi(2) / expected).sum();
+            // The 99.9th percentile of chi-square with nine degrees of freedom.
+            assert!(distance < 27.9 && expected > 500.0, "{hits:?}");
         }
     }
 

@@ -45,7 +45,7 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
             let has_ended = self.connections.get(id).is_none_or(|connection| connection.end.is_some());
             if ended.is_some() || has_ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        self.connections.data_received(id, reader.has_partial_message());
+        self.connections.data_received(id, reader.has_partial_message(), reader.partial_bytes());
         self.connections.set_current(None);
         let fault = match read {
             Ok(()) => return ended,

@@ -381,8 +381,9 @@ impl<F: Forward<ForwardedBatch>> Tracker<F> {
         message: Forwarded,
     ) -> Result<(), OutboxFull> {
         self.counters.forwarded.add(1);
+        self.router.forward(owner, message)?;
         self.connections.request_sent(from);
-        self.router.forward(owner, message)
+        Ok(())
     }
 
     /// Queues the frame of another client for a connection of this or another core.

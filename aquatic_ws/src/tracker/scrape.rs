@@ -77,6 +77,7 @@ fn request_remote(
         let owned = positioned.filter(|(_, info_hash)| is_owned(info_hash) && admit(info_hash, context));
         if router.others().add(owner, |batch| batch.push_scrape(scrape, owned)).is_err() {
             tracker.scrapes.cancel(scrape);
+            tracker.connections.response_received(from);
             return tracker.refuse(from, Action::Scrape, None, Refusal::Overflow);
         }
     }
