@@ -32,6 +32,7 @@ use aquatic_net::udp::{BATCH, DropFilter, MAX_NETWORKS, NetworkSet, QueueState, 
 
 pub(crate) use activity::{Activity, Change, Event};
 use activity::{Overload, Told};
+use capacity::average;
 use crowd::Crowd;
 use heavy::{Heavy, heaviest, in_kernel_units, level, share_of};
 
@@ -200,7 +201,9 @@ pub(crate) struct OverloadControl {
     /// Whether the receive buffer holds too much, and the number of datagrams that are to be dropped unread.
     is_draining: bool,
     to_drain: u32,
-    /// Whether the kernel takes filters, and large ones.
+    /// Whether filters can precede the queue.
+    takes_filters: bool,
+    /// Whether the kernel takes filters, and large ones, as far as is known since the overload began.
     has_filter: bool,
     has_large_filter: bool,
     filter_changed: Duration,
@@ -246,6 +249,7 @@ impl OverloadControl {
             overflowed: Duration::ZERO,
             is_draining: false,
             to_drain: 0,
+            takes_filters: true,
             has_filter: true,
             has_large_filter: true,
             filter_changed: Duration::ZERO,
@@ -259,7 +263,7 @@ impl OverloadControl {
 
     /// The same for a queue that no filter of the kernel precedes.
     pub(crate) fn without_filter(self) -> Self {
-        Self { has_filter: false, has_large_filter: false, ..self }
+        Self { takes_filters: false, has_filter: false, has_large_filter: false, ..self }
     }
 
     /// Whether the listener is overloaded.
@@ -651,6 +655,8 @@ impl OverloadControl {
         self.crowd.clear();
         self.known = None;
         self.table = None;
+        // What was refused may have been for want of memory at the time.
+        (self.has_filter, self.has_large_filter) = (self.takes_filters, self.takes_filters);
     }
 
     /// A filter with the shares of now, if it differs enough from the one that the kernel has.
@@ -688,10 +694,6 @@ impl OverloadControl {
             None => filter,
         })
     }
-}
-
-fn average(before: f64, now: f64) -> f64 {
-    before + (now - before) * SMOOTHING
 }
 
 #[cfg(test)]

@@ -187,12 +187,14 @@ fn bind_or_adopt(
     let sockets = match listeners.take(&ListenAddress::Datagram(address)) {
         PassedSockets::PerCore(fds) => fds.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?,
         PassedSockets::Shared(fd) => {
-            log::warn!(
-                "UDP {address}: one socket was passed for {cores} workers, which share it at some cost and without \
-                 control of overload. List its address {cores} times in the socket unit, with ReusePort=yes, for a \
-                 socket each"
-            );
             let is_shared = cores > 1;
+            if is_shared {
+                log::warn!(
+                    "UDP {address}: one socket was passed for {cores} workers, which share it at some cost and without \
+                     control of overload. List its address {cores} times in the socket unit, with ReusePort=yes, for a \
+                     socket each"
+                );
+            }
             let share = |_| {
                 let socket = fd.try_clone().map_err(explain).and_then(adopt)?;
                 Ok(UdpSocket { is_shared, ..socket })

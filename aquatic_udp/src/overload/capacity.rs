@@ -9,6 +9,11 @@ const LEAST_BUSY: f64 = 0.25;
 /// follow those that cost little at any time, and then it is too late.
 const RISE_SMOOTHING: f64 = 0.05;
 
+/// A figure that has become another one, smoothed over some intervals.
+pub(super) fn average(before: f64, now: f64) -> f64 {
+    before + (now - before) * SMOOTHING
+}
+
 /// The capacity after an interval of `passed` seconds, for `busy` of which the core was busy; 0 while it is
 /// not known.
 ///
