@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use aquatic_common::access_list::AccessListMode;
 use aquatic_common::config::{ConnectionsConfig, LimitsConfig};
+use aquatic_net::xdp;
 use aquatic_runtime::memory;
 use aquatic_tracker::{CoreBudget, Degradation};
 
@@ -71,6 +72,8 @@ struct Purpose {
     buffers: u64,
     /// Bytes that access list and block list take.
     lists: u64,
+    /// Bytes that the sockets of AF_XDP take.
+    xdp: u64,
     protocols: Protocols,
 }
 
@@ -88,8 +91,8 @@ fn lists(config: &TrackerConfig) -> u64 {
 impl MemoryPlan {
     /// Divides a budget of bytes, with at most so many connections.
     fn new(total: u64, purpose: Purpose, connections: usize) -> Self {
-        let Purpose { cores, buffers, lists, protocols } = purpose;
-        let fixed = PROCESS + lists + cores * (CORE + buffers);
+        let Purpose { cores, buffers, lists, xdp, protocols } = purpose;
+        let fixed = PROCESS + lists + xdp + cores * (CORE + buffers);
         let left = total.saturating_sub(fixed);
         let wanted = if protocols.http || protocols.ws { connections as u64 } else { 0 };
         let affordable = (left / 100 * CONNECTIONS_SHARE / CONNECTION).max(LEAST_CONNECTIONS);
@@ -146,7 +149,9 @@ impl MemoryPlan {
         let total = config.limits.max_memory.of(available)?;
         let sockets = if protocols.udp { config.network.addresses().count() as u64 } else { 0 };
         let buffers = config.udp.socket_recv_buffer_size as u64 * sockets;
-        let purpose = Purpose { cores: cores as u64, buffers, lists: lists(config), protocols };
+        let interface = &config.network.xdp_interface;
+        let xdp = if protocols.udp && !interface.is_empty() { xdp::memory_of(interface) } else { 0 };
+        let purpose = Purpose { cores: cores as u64, buffers, lists: lists(config), xdp, protocols };
         Some(Self::new(total, purpose, config.connections.max_connections))
     }
 
@@ -230,7 +235,7 @@ mod tests {
     use crate::config::Mode;
 
     fn purpose(cores: u64, buffers: u64) -> Purpose {
-        Purpose { cores, buffers, lists: 0, protocols: TrackerConfig::default().protocols(Mode::All) }
+        Purpose { cores, buffers, lists: 0, xdp: 0, protocols: TrackerConfig::default().protocols(Mode::All) }
     }
 
     #[test]
@@ -264,7 +269,13 @@ mod tests {
         let with = store(&config);
         assert_eq!((without - with).div_ceil(MIB), (32 * MIB / STORE_OVERHEAD * 100).div_ceil(MIB));
         config.network.address_ipv4.0.push("127.0.0.2:6969".parse().unwrap());
+        let with = store(&config);
+        assert!(with < without);
+        // It has one queue, or none that can be asked for.
+        config.network.xdp_interface = "lo".to_owned();
         assert!(store(&config) < with);
+        config.network.xdp_interface = "no such one".to_owned();
+        assert_eq!(store(&config), with);
     }
 
     #[test]

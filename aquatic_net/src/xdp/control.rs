@@ -34,6 +34,8 @@ pub struct XdpControl {
     blocked: Arc<PrefixSet>,
     /// The networks in the map.
     networks: BTreeSet<[u8; NETWORK_KEY]>,
+    /// Whether the map lacks some of them, or has others.
+    is_behind: bool,
     next_refresh: Duration,
     /// A map could not be changed, which has been told.
     has_failed: bool,
@@ -65,6 +67,7 @@ impl XdpControl {
             block_list,
             blocked: Arc::default(),
             networks: BTreeSet::new(),
+            is_behind: false,
             next_refresh: Duration::ZERO,
             has_failed: false,
             is_blind: false,
@@ -103,10 +106,8 @@ impl XdpControl {
             return;
         }
         let map = &self.maps.endpoints;
-        let added = wanted.difference(&self.endpoints).map(|endpoint| map.set(&endpoint.key(), &[0; 4]));
-        let removed = self.endpoints.difference(&wanted).map(|endpoint| map.remove(&endpoint.key()));
-        let result = added.chain(removed).fold(Ok(()), io::Result::and);
-        self.endpoints = wanted;
+        let set = |endpoint: &Endpoint| map.set(&endpoint.key(), &[0; 4]);
+        let result = follow(&mut self.endpoints, &wanted, set, |endpoint| map.remove(&endpoint.key()));
         self.note(result);
     }
 
@@ -131,6 +132,10 @@ impl XdpControl {
         if Arc::ptr_eq(&list, &self.blocked) {
             return;
         }
+        self.apply_block_list(list);
+    }
+
+    fn apply_block_list(&mut self, list: Arc<PrefixSet>) {
         let mut wanted: BTreeSet<_> = list.prefixes().take(MAX_BLOCKED + 1).map(network_key).collect();
         if wanted.len() > MAX_BLOCKED {
             log::info!(
@@ -142,14 +147,10 @@ impl XdpControl {
         // Nothing is dropped by a list that is half of one and half of the other.
         self.switch_blocks(false);
         let map = &self.maps.blocked;
-        let removed = self.networks.difference(&wanted).map(|key| map.remove(key));
-        let removed = removed.fold(Ok(()), io::Result::and);
-        let added = wanted.difference(&self.networks).map(|key| map.set(key, &[0; 4]));
-        let result = added.fold(removed, io::Result::and);
-        let is_complete = result.is_ok();
-        self.networks = wanted;
+        let result = follow(&mut self.networks, &wanted, |key| map.set(key, &[0; 4]), |key| map.remove(key));
+        self.is_behind = result.is_err();
         self.note(result);
-        self.switch_blocks(is_complete && !self.networks.is_empty());
+        self.switch_blocks(!self.is_behind && !self.networks.is_empty());
     }
 
     fn switch_blocks(&self, is_on: bool) {
@@ -178,6 +179,61 @@ impl Periodic for XdpControl {
         if now >= self.next_refresh {
             self.next_refresh = now + REFRESH;
             self.refresh();
+            if self.is_behind {
+                self.apply_block_list(Arc::clone(&self.blocked));
+            }
         }
+    }
+}
+
+/// Has a map hold what is wanted. `known` is what it holds, also if some of it cannot be changed.
+fn follow<T: Ord + Clone>(
+    known: &mut BTreeSet<T>,
+    wanted: &BTreeSet<T>,
+    set: impl Fn(&T) -> io::Result<()>,
+    remove: impl Fn(&T) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut result = Ok(());
+    for key in known.difference(wanted).cloned().collect::<Vec<_>>() {
+        match remove(&key) {
+            Ok(()) => drop(known.remove(&key)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => drop(known.remove(&key)),
+            Err(error) => result = Err(error),
+        }
+    }
+    for key in wanted.difference(known).cloned().collect::<Vec<_>>() {
+        match set(&key) {
+            Ok(()) => drop(known.insert(key)),
+            Err(error) => result = Err(error),
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_changed_is_tried_again() {
+        let map = RefCell::new(BTreeSet::new());
+        let mut known = BTreeSet::new();
+        let mut change = |wanted: &[u32], refused: &[u32]| {
+            let allow = |key: &u32| {
+                let is_refused = refused.contains(key);
+                if is_refused { Err(io::Error::from_raw_os_error(libc::EPERM)) } else { Ok(()) }
+            };
+            let set = |key: &u32| allow(key).map(|()| _ = map.borrow_mut().insert(*key));
+            let remove = |key: &u32| allow(key).map(|()| _ = map.borrow_mut().remove(key));
+            let result = follow(&mut known, &wanted.iter().copied().collect(), set, remove);
+            assert_eq!(known, *map.borrow());
+            (result.is_ok(), known.iter().copied().collect::<Vec<_>>())
+        };
+        assert_eq!(change(&[1, 2, 3], &[]), (true, vec![1, 2, 3]));
+        assert_eq!(change(&[2, 3, 4, 5], &[1, 4]), (false, vec![1, 2, 3, 5]));
+        assert_eq!(change(&[2, 3, 4, 5], &[1]), (false, vec![1, 2, 3, 4, 5]));
+        assert_eq!(change(&[2, 3, 4, 5], &[]), (true, vec![2, 3, 4, 5]));
     }
 }

@@ -19,4 +19,4 @@ mod sys;
 
 pub use control::XdpControl;
 pub use queue::{MIN_REPLY_ROOM, QUEUE_ROOM, QueueLosses, XdpBatch, XdpQueue};
-pub use setup::{Mode, Opened, XdpError, XdpOptions, is_missing, open};
+pub use setup::{Mode, Opened, XdpError, XdpOptions, is_missing, memory_of, open};

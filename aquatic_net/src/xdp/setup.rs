@@ -189,6 +189,19 @@ pub fn is_missing(name: &str) -> bool {
         .is_ok_and(|asker| asker.index(name).is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV)))
 }
 
+/// Memory in bytes that the sockets of an interface take, besides their rings; 0 if there is none of this
+/// name.
+#[must_use]
+pub fn memory_of(name: &str) -> u64 {
+    let Ok(asker) = Asker::new() else { return 0 };
+    if asker.index(name).is_err() { 0 } else { queues_of(&asker, name) as u64 * LOCKED as u64 }
+}
+
+/// Number of queues of an interface that are served.
+fn queues_of(asker: &Asker, name: &str) -> usize {
+    asker.queues(name).map_or(1, |queues| queues as usize).clamp(1, MAX_QUEUES)
+}
+
 /// Attaches a program to an interface and opens a socket for each of its queues. Nothing is received before a
 /// queue is [opened](XdpQueue::set_open). Logs how, and why not better.
 ///
@@ -198,7 +211,7 @@ pub fn open(options: XdpOptions<'_>, blocked: &Arc<BlockList>) -> Result<Opened,
     let name = options.interface;
     let asker = Asker::new().map_err(|error| XdpError::of("ask for interfaces", &error))?;
     let interface = asker.index(name).map_err(|_| XdpError::NoInterface(name.to_owned()))?;
-    let all_queues = asker.queues(name).map_or(1, |queues| queues as usize).clamp(1, MAX_QUEUES);
+    let all_queues = queues_of(&asker, name);
     let maps = Maps::new(all_queues).map_err(|error| XdpError::of("make eBPF maps", &error))?;
     let hardware_address = asker.hardware_address(name).map_err(|error| {
         XdpError::Refused(format!(

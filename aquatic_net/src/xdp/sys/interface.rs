@@ -32,12 +32,14 @@ pub(in crate::xdp) fn addresses() -> io::Result<Vec<InterfaceAddress>> {
     while let Some(element) = unsafe { next.as_ref() } {
         next = element.ifa_next;
         // SAFETY: an element has a name that ends with zero.
-        let name = unsafe { CStr::from_ptr(element.ifa_name) };
+        let name = unsafe { CStr::from_ptr(element.ifa_name) }.to_string_lossy();
+        // An IPv4 address may have a label, which follows the name and a colon.
+        let interface = name.split(':').next().unwrap_or_default().to_owned();
         // SAFETY: an element has an address or none, as large as its family's.
         let ip = unsafe { address(element.ifa_addr) };
         if let Some(ip) = ip {
             found.push(InterfaceAddress {
-                interface: name.to_string_lossy().into_owned(),
+                interface,
                 is_loopback: element.ifa_flags & libc::IFF_LOOPBACK.unsigned_abs() != 0,
                 ip,
             });
