@@ -221,7 +221,10 @@ fn without_origin(target: &[u8]) -> &[u8] {
             && start.eq_ignore_ascii_case(scheme)
         {
             let path = rest.iter().position(|&byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
-            return rest.get(path..).unwrap_or_default();
+            return match rest.get(path..) {
+                None | Some([]) => b"/",
+                Some(path) => path,
+            };
         }
     }
     target

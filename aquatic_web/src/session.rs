@@ -131,10 +131,15 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
     async fn serve(&mut self) -> io::Result<Next<S::Waiting, U::Accepted>> {
         loop {
             let Rest { unsent, next, measured } = poll_fn(|context| self.poll_requests(context)).await?;
-            self.send_rest(unsent).await?;
+            let sent = self.send_rest(unsent).await;
             let after = match next {
+                Next::Wait(waiting) => {
+                    let after = self.finish(waiting, measured).await?;
+                    sent?;
+                    after
+                }
+                _ if sent.is_err() => return sent.map(|()| next),
                 Next::Continue => AfterReply::KeepAlive,
-                Next::Wait(waiting) => self.finish(waiting, measured).await?,
                 Next::Body(body, after) => {
                     // Pages cost more than other replies, so they count like reads.
                     self.reads += 1;
@@ -211,7 +216,12 @@ impl<'a, S: Site, U: Upgrade<C>, R: Runtime, C: Transport> Session<'a, S, U, R, 
         if let Next::End(_) = next {
             self.connection.announce_end();
         }
-        let unsent = send_now(&mut self.connection, context, &shared.output[..written])?;
+        let sent = send_now(&mut self.connection, context, &shared.output[..written]);
+        let unsent = match (sent, &next) {
+            // The request is counted, and so is its reply, which cannot be sent either.
+            (Err(_), Next::Wait(_)) => None,
+            (sent, _) => sent?,
+        };
         shared.count_bytes(0, written);
         if is_read && taken > 0 {
             shared.note_read();

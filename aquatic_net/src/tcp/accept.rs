@@ -5,7 +5,7 @@
 //! lacks descriptors or memory it comes back after a pause only. A connection that cannot be served is closed
 //! at once and counted, never left to wait. One task per connection, which starts no other.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +36,9 @@ use crate::proxy::{OnBadHeader, TrustedProxies};
 
 /// Connections accepted before the other tasks of the core run.
 const ACCEPTS_PER_YIELD: usize = 64;
+
+/// Times that as many are accepted once the process drains.
+const LAST_ROUNDS: usize = 64;
 
 /// Connections evicted before they get the time to close. Until then there are as many too many.
 const EVICTIONS_PER_YIELD: u64 = 16;
@@ -90,6 +93,8 @@ struct Server<H> {
     gate: Rc<SourceGate>,
     preamble: RefCell<Rc<Preamble>>,
     handler: Rc<H>,
+    /// Number of listening sockets whose loops have not ended.
+    accepting: Cell<usize>,
 }
 
 /// Accepts connections on this core and runs `handler` for each, until the process drains: then connections
@@ -121,6 +126,7 @@ where
         gate,
         handler: Rc::new(handler),
         core: Rc::clone(&core),
+        accepting: Cell::new(0),
     });
     server.show_limit(&settings);
     let receiving = Rc::clone(&server);
@@ -134,6 +140,7 @@ where
     for socket in sockets {
         let socket =
             core.readiness().register(socket, Mode::Edge).context("cannot wait for a listening socket")?;
+        server.accepting.set(server.accepting.get() + 1);
         core.spawn(accept(Rc::clone(&server), socket));
     }
     let draining = (Rc::clone(&core), Rc::clone(&deadlines));
@@ -156,7 +163,8 @@ where
         Some(time) => deadlines.end_over(time, || core.rng().random()),
         None => deadlines.stop(),
     }
-    while deadlines.len() > 0 {
+    // The loops of a process that leaves to another one accept nothing, and do not end.
+    while deadlines.len() > 0 || core.is_draining() && server.accepting.get() > 0 {
         core.sleep(DRAIN_INTERVAL).await;
         if is_leaving && core.drain_time().is_none() {
             is_leaving = false;
@@ -202,6 +210,15 @@ where
             }
         }
     }
+    // Clients whose connections wait in the backlog have sent their requests, and would be reset. Unless
+    // another process has the same socket.
+    let mut rounds = 0;
+    while !intake.is_closed() && rounds < LAST_ROUNDS && server.accept_some(&listener) == AcceptOutcome::More
+    {
+        rounds += 1;
+        server.core.yield_now().await;
+    }
+    server.accepting.set(server.accepting.get() - 1);
 }
 
 /// What came of some accepts.

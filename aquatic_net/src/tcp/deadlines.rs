@@ -109,6 +109,9 @@ impl Phase {
     }
 }
 
+/// Time that a process which stops gives new connections to be read from for the first time.
+const FIRST_READ: Duration = Duration::from_millis(250);
+
 /// Number of sweeps. 32 bits last for 34 years.
 type Tick = u32;
 
@@ -120,6 +123,8 @@ struct Record {
     /// Another protocol has taken the connection over.
     upgraded: bool,
     expired: bool,
+    /// The service has it, and has not received anything. What the client has sent may wait in the socket.
+    fresh: bool,
     /// Nothing happens before the client has sent something.
     awaiting_client: bool,
     /// When it was put where it is in the queue.
@@ -220,6 +225,7 @@ impl DeadlineTable {
             phase: Phase::Handshake,
             upgraded: false,
             expired: false,
+            fresh: false,
             awaiting_client: false,
             queued_at: 0,
             queue_key: None,
@@ -319,7 +325,16 @@ impl DeadlineTable {
     /// Ends what is idle now; the others end with what they are about.
     pub(super) fn drain(&self) {
         self.stopping.set(true);
-        self.end(|record| record.phase == Phase::Idle);
+        self.end_idle();
+    }
+
+    /// Ends what is idle, but for new connections, which have a moment for what waits in their sockets.
+    fn end_idle(&self) {
+        let soon = self.due(FIRST_READ);
+        for (_, record) in self.table.borrow_mut().iter_mut().filter(|(_, record)| record.fresh) {
+            record.deadline = record.deadline.min(soon);
+        }
+        self.end(|record| record.phase == Phase::Idle && !record.fresh);
     }
 
     /// Ends what is idle now and whatever becomes idle later; everything else has little time left.
@@ -330,7 +345,7 @@ impl DeadlineTable {
         for (_, record) in self.table.borrow_mut().iter_mut() {
             record.deadline = record.deadline.min(latest);
         }
-        self.end(|record| record.phase == Phase::Idle);
+        self.end_idle();
     }
 
     /// Ends all connections within this time: those that wait for a request at random moments, the others
@@ -421,20 +436,27 @@ impl DeadlineHandle {
 
     /// The service takes over.
     pub(super) fn enter_service(&self) {
-        self.enter_for(Phase::Idle, self.deadlines.limits.get().head);
+        let limit = if self.deadlines.stopping.get() { FIRST_READ } else { self.deadlines.limits.get().head };
+        self.begin(Phase::Idle, limit, true);
     }
 
     /// Begins a phase that may take another time than usual.
     pub fn enter_for(&self, phase: Phase, limit: Duration) {
+        self.begin(phase, limit, false);
+    }
+
+    fn begin(&self, phase: Phase, limit: Duration, fresh: bool) {
         let deadline = self.deadlines.due(limit);
         let stopping = self.deadlines.stopping.get();
         let waits = match phase {
-            Phase::Handshake => true,
+            // Nothing is owed to one that lingers.
+            Phase::Handshake | Phase::Linger => true,
             Phase::Idle | Phase::Head => self.deadlines.evict_idle_when_full,
-            Phase::Answer | Phase::Linger | Phase::Upgraded => false,
+            Phase::Answer | Phase::Upgraded => false,
         };
         self.with(|record, counters| {
             record.phase = phase;
+            record.fresh = fresh;
             record.deadline = deadline;
             record.awaiting_client = waits;
             if waits {
@@ -445,7 +467,7 @@ impl DeadlineHandle {
                 // It does not wait for long, perhaps never, so it must not be in the way of those that do.
                 self.deadlines.waiting.borrow_mut().remove(queue_key);
             }
-            if stopping && phase == Phase::Idle && !record.expired {
+            if stopping && phase == Phase::Idle && !fresh && !record.expired {
                 record.expire(counters, true);
             }
         });
@@ -456,9 +478,22 @@ impl DeadlineHandle {
         self.with(|record, _| record.address = Some(address));
     }
 
-    /// The client has sent something, in the midst of a phase.
-    pub(super) fn client_has_sent(&self) {
+    /// The client has sent or taken something, in the midst of a phase.
+    pub(super) fn client_has_acted(&self) {
         self.with(|record, _| record.awaiting_client = false);
+    }
+
+    /// The client has to take something of a reply before the rest can be sent. Returns whether it is waited
+    /// for.
+    pub(super) fn wait_for_room(&self) -> bool {
+        let waits = self.with(|record, _| {
+            let waits = record.phase == Phase::Answer && self.deadlines.evict_idle_when_full;
+            if waits {
+                self.deadlines.queue(record, self.key);
+            }
+            waits
+        });
+        waits.unwrap_or(false)
     }
 
     /// The client has to send something again.

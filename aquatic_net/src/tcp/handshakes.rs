@@ -221,7 +221,7 @@ impl Handshakes {
         let deadlines = Rc::clone(stream.deadline().deadlines());
         let counters = &deadlines.counters;
         let come = poll_fn(|context| poll_hello(&stream, context)).await;
-        stream.deadline().client_has_sent();
+        stream.deadline().client_has_acted();
         let lane = self.lane(client, core.time(), counters);
         self.charge(client, core.time(), ATTEMPT);
         let shaken = match come {
@@ -280,7 +280,7 @@ impl Handshakes {
             open.get_or_insert_with(|| self.open(&deadline));
             deadline.wait();
             until_woken().await;
-            deadline.client_has_sent();
+            deadline.client_has_acted();
             slot = self.enter(deadline.clone(), Lane::New).await?;
         }
     }

@@ -179,7 +179,7 @@ impl Preamble {
             {
                 if let Some(refused) = self.refuses(core, client, &deadlines.counters) {
                     refuse(refused);
-                } else if stream.charge_address(client.ip()) {
+                } else if self.trusts(Peer::Address(client)) || stream.charge_address(client.ip()) {
                     return Some(Peer::Address(client));
                 } else {
                     refuse(Refused::Address);

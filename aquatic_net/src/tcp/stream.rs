@@ -68,11 +68,13 @@ pub(super) struct Stream {
     source: Source<Socket>,
     deadline: DeadlineHandle,
     permit: ConnectionPermit,
+    /// The client has to take something first.
+    is_blocked: Cell<bool>,
 }
 
 impl Stream {
     pub(super) fn new(source: Source<Socket>, deadline: DeadlineHandle, permit: ConnectionPermit) -> Self {
-        let stream = Self { source, deadline, permit };
+        let stream = Self { source, deadline, permit, is_blocked: Cell::new(false) };
         stream.note_address();
         stream
     }
@@ -108,6 +110,11 @@ impl Stream {
         let polled = self.source.poll_io(direction, context, act);
         if polled.is_pending() {
             self.deadline.watch(context);
+            if direction == Direction::Write {
+                self.is_blocked.set(self.deadline.wait_for_room());
+            }
+        } else if direction == Direction::Write && self.is_blocked.replace(false) {
+            self.deadline.client_has_acted();
         }
         polled
     }

@@ -44,7 +44,7 @@ const FILE_INTERVAL: Duration = Duration::from_secs(10);
 const CALENDAR_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// The protocol spoken inside; WebSocket begins as HTTP/1.1, too.
-const ALPN: &[u8] = b"http/1.1";
+const ALPN: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 
 /// Where certificate and key are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -415,7 +415,7 @@ fn server_config(
         .map_err(|error| TlsError::Setup(error.to_string()))?
         .with_no_client_auth()
         .with_cert_resolver(resolver);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     if has_challenges {
         config.alpn_protocols.push(ACME_ALPN.to_vec());
     }

@@ -52,6 +52,8 @@ pub(crate) struct Wire {
     pub(crate) room: usize,
     /// Maximum number of bytes taken by one write.
     pub(crate) max_write: usize,
+    /// The client has gone, so that writing fails.
+    pub(crate) broken: bool,
     pub(crate) phases: Vec<Phase>,
     pub(crate) stopping: bool,
     /// Bytes sent before the end was announced.
@@ -67,6 +69,7 @@ impl Default for Wire {
             sent: Vec::new(),
             room: usize::MAX,
             max_write: usize::MAX,
+            broken: false,
             phases: Vec::new(),
             stopping: false,
             end_announced_at: None,
@@ -110,6 +113,9 @@ impl AsyncRead for Script {
 impl AsyncWrite for Script {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let wire = &mut *self.0.borrow_mut();
+        if wire.broken {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let len = bytes.len().min(wire.room).min(wire.max_write);
         if len == 0 {
             return Poll::Pending;

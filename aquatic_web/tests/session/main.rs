@@ -160,6 +160,22 @@ fn an_upgrade_that_is_not_accepted_is_answered_and_the_connection_kept() {
 }
 
 #[test]
+fn a_request_whose_client_has_gone_is_accounted_for() {
+    // The reply to the first cannot be sent, at once or for want of room, when the second has been counted.
+    for room in [usize::MAX, 10] {
+        let mut served = Served::new(Sites::Both, [bytes(get("/a") + &get("/wait"))]);
+        served.wire().room = room;
+        served.wire().broken = room == usize::MAX;
+        assert!(!served.run(), "the response of another core is still to come");
+        served.wire().broken = true;
+        served.log.released.set(true);
+        assert!(served.run());
+        assert_eq!(*served.log.paths.borrow(), ["/a", "/wait"]);
+        assert_eq!(served.log.given_up.get(), 0);
+    }
+}
+
+#[test]
 fn a_reply_that_is_waited_for_keeps_its_position() {
     let (mut served, ended) = serve([bytes(get("/a") + &get("/wait") + &get("/b")), bytes(get("/c"))]);
     assert!(!ended);

@@ -163,7 +163,7 @@ fn the_longest_wait_is_evicted_first() {
     assert!(!deadlines.evict_oldest_waiter(), "all have just come");
     pass(&deadlines, SWEEP_INTERVAL);
     handles[0].enter(Phase::Idle);
-    handles[3].client_has_sent();
+    handles[3].client_has_acted();
     pass(&deadlines, SWEEP_INTERVAL);
     handles[2].wait();
     assert!(deadlines.evict_oldest_waiter() && deadlines.evict_oldest_waiter());
@@ -280,4 +280,43 @@ fn upgraded_connections_are_counted_apart_and_have_no_deadline() {
     deadlines.stop();
     pass(&deadlines, seconds(4));
     assert!(late.expired(), "a stop has a deadline for it");
+}
+
+#[test]
+fn new_connections_are_read_from_once_before_they_end() {
+    for stop in [DeadlineTable::drain, DeadlineTable::stop] {
+        let deadlines = deadlines();
+        let [fresh, silent, idle] = [(); 3].map(|()| deadlines.open());
+        fresh.enter_service();
+        silent.enter_service();
+        idle.enter_service();
+        idle.enter(Phase::Idle);
+        stop(&deadlines);
+        assert!(idle.expired() && !fresh.expired() && !silent.expired());
+        let late = deadlines.open();
+        late.enter_service();
+        assert!(!late.expired());
+        fresh.enter(Phase::Answer);
+        pass(&deadlines, FIRST_READ + 2 * SWEEP_INTERVAL);
+        assert!(!fresh.expired() && silent.expired() && late.expired());
+        fresh.enter(Phase::Idle);
+        assert!(fresh.expired(), "its reply was the last");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_take_its_reply_makes_room() {
+    let deadlines = deadlines();
+    let [blocked, moving, lingering] = [(); 3].map(|()| deadlines.open());
+    for handle in [&blocked, &moving] {
+        handle.enter(Phase::Answer);
+        assert!(handle.wait_for_room());
+    }
+    lingering.enter(Phase::Linger);
+    assert!(!lingering.wait_for_room());
+    moving.client_has_acted();
+    pass(&deadlines, 2 * SWEEP_INTERVAL);
+    assert!(deadlines.evict_oldest_waiter() && deadlines.evict_oldest_waiter());
+    assert!(!deadlines.evict_oldest_waiter());
+    assert!(blocked.expired() && lingering.expired() && !moving.expired());
 }
