@@ -105,7 +105,7 @@ impl fmt::Display for BindError {
                 let kind = if *protocol == "UDP" { 'u' } else { 't' };
                 write!(
                     f,
-                    "another program, or another instance of this one, listens there. \"ss -{kind}lpn sport = \
+                    "another program, or another instance of this one, has this port. \"ss -{kind}apn sport = \
                      :{port}\" shows which; stop it or choose another port"
                 )
             }
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn each_error_has_its_remedy() {
         let in_use = explain("0.0.0.0:6969", libc::EADDRINUSE);
-        assert!(in_use.contains("UDP 0.0.0.0:6969") && in_use.contains("ss -ulpn sport = :6969"), "{in_use}");
+        assert!(in_use.contains("UDP 0.0.0.0:6969") && in_use.contains("ss -uapn sport = :6969"), "{in_use}");
         assert!(explain("192.0.2.1:6969", libc::EADDRNOTAVAIL).contains("ip address"));
         assert!(explain("[::]:6969", libc::EAFNOSUPPORT).contains("use_ipv6 = false"));
         assert!(explain("0.0.0.0:80", libc::EACCES).contains("below 1024"));

@@ -5,7 +5,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use aquatic_common::{AddressKind, is_loopback};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+
+/// Bits in front of an IPv4 address in IPv6 form.
+const MAPPED_LENGTH: u8 = 96;
+
+/// Networks of IPv4 in IPv6 form are those of IPv4, as which addresses are compared.
+fn canonical(network: IpNet) -> IpNet {
+    if let IpNet::V6(v6) = network
+        && let Some(v4) = v6.addr().to_ipv4_mapped()
+        && let Some(length) = v6.prefix_len().checked_sub(MAPPED_LENGTH)
+        && let Ok(network) = Ipv4Net::new(v4, length)
+    {
+        return network.into();
+    }
+    network
+}
 
 /// Networks whose word about their clients is taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +35,7 @@ impl TrustedProxies {
         let network = |entry: &S| {
             let text = entry.as_ref().trim();
             let parsed = IpNet::from_str(text).or_else(|_| IpAddr::from_str(text).map(IpNet::from));
-            parsed.map_err(|_| BadNetwork(text.to_owned()))
+            parsed.map(canonical).map_err(|_| BadNetwork(text.to_owned()))
         };
         entries.iter().map(network).collect::<Result<_, _>>().map(Self)
     }
@@ -95,6 +110,10 @@ mod tests {
         for ip in ["11.0.0.1", "192.0.2.2", "2001:db9::1", "::2"] {
             assert!(!trusted.contains(ip.parse().unwrap()), "{ip}");
         }
+        let mapped = TrustedProxies::parse(&["::ffff:192.0.2.1", "::ffff:10.0.0.0/104", "::/0"]).unwrap();
+        let is_trusted = |ip: &str| mapped.contains(ip.parse().unwrap());
+        assert!(is_trusted("192.0.2.1") && is_trusted("10.1.2.3") && is_trusted("2001:db8::1"));
+        assert!(!is_trusted("192.0.2.2") && !is_trusted("11.0.0.1"));
         assert!(TrustedProxies::parse::<&str>(&[]).unwrap().is_empty());
     }
 

@@ -191,6 +191,14 @@ fn node_of_pairs(element: &[u8]) -> Option<IpAddr> {
     loop {
         let end = find_outside_quotes(rest, b';', true);
         let pair = rest.get(..end.unwrap_or(rest.len()))?.trim_ascii();
+        if pair.is_empty() {
+            // There may be semicolons without a pair between them.
+            match end {
+                Some(at) => rest = rest.get(at + 1..)?,
+                None => return found,
+            }
+            continue;
+        }
         let (name, value) = split_once(pair, b'=')?;
         // A quote that begins elsewhere, or is open at the end, was forged to have what the proxy has
         // appended taken for text.
@@ -261,7 +269,17 @@ fn parse_node(node: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(node).ok()?;
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
     let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
-    text.parse().ok().or_else(bracketed).or_else(with_port).map(|ip: IpAddr| ip.to_canonical())
+    // RFC 7239, 6: a port may be hidden behind a name.
+    let with_hidden_port = || {
+        let (node, port) = text.rsplit_once(":_")?;
+        let is_name = !port.is_empty()
+            && port.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        let ip = || node.parse().ok().map(IpAddr::V4);
+        let bracketed = || node.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+        if is_name { ip().or_else(bracketed) } else { None }
+    };
+    let known = text.parse().ok().or_else(bracketed).or_else(with_port).or_else(with_hidden_port);
+    known.map(|ip: IpAddr| ip.to_canonical())
 }
 
 #[cfg(test)]
@@ -360,6 +378,9 @@ mod tests {
         assert_eq!(forwarded("For=\"[2001:db8::7]:4711\""), ip("2001:db8::7"));
         assert_eq!(forwarded("proto=http;for=203.0.113.7;by=203.0.113.43"), ip("203.0.113.7"));
         assert_eq!(forwarded("for=6.6.6.6, for=203.0.113.7;host=\"a,b;c\", for=10.0.0.1"), ip("203.0.113.7"));
+        assert_eq!(forwarded("for=203.0.113.7;;proto=https;"), ip("203.0.113.7"), "pairs may be empty");
+        assert_eq!(forwarded("for=\"203.0.113.7:_abc\""), ip("203.0.113.7"), "a hidden port");
+        assert_eq!(forwarded("for=\"[2001:db8::7]:_a.b\""), ip("2001:db8::7"));
         assert_eq!(forwarded("for=\"203\\.0.113.7\""), ip("203.0.113.7"), "an escaped character");
         assert_eq!(forwarded("by=\"\\\"\"; for=203.0.113.7"), ip("203.0.113.7"), "an escaped quote");
         for hidden in
