@@ -30,19 +30,20 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use aquatic_common::ConfigurationError;
 use aquatic_common::config::{AcmeConfig, NetworkConfig, Unusable, normal_name};
 use aquatic_net::tcp::{Tls, TlsPair};
-use aquatic_runtime::Engine;
 use aquatic_runtime::state_directory::names;
+use aquatic_runtime::{Engine, Periodic};
 use aquatic_web::HttpChallenges;
 
 use crate::client::Client;
 use crate::external_account::ExternalAccount;
 use crate::plan::Wanted;
-use crate::service::{Counters, Service};
-use crate::store::Store;
+use crate::service::{Counters, Service, Update};
+use crate::store::{Store, Stored};
 
 pub use status::{AcmeFailure, AcmeReport, AcmeStatus};
 
@@ -77,7 +78,7 @@ pub struct Acme {
     pub http: HttpChallenges,
     /// What there is to say about it.
     pub report: AcmeReport,
-    settings: Sender<Settings>,
+    settings: Sender<Update>,
 }
 
 impl fmt::Debug for Acme {
@@ -88,7 +89,17 @@ impl fmt::Debug for Acme {
 
 /// Changes what a running tracker asks for.
 #[derive(Clone, Debug)]
-pub struct AcmeChanges(Sender<Settings>);
+pub struct AcmeChanges(Sender<Update>);
+
+/// After a failure a reload has the next order begin at once.
+impl Periodic for AcmeChanges {
+    fn tick(&mut self, _now: Duration) {}
+
+    fn reload(&mut self) {
+        // Without a receiver the process is ending.
+        let _ = self.0.send(Update::Reload);
+    }
+}
 
 impl Acme {
     /// Takes the last certificate into use, or a placeholder, and has the engine run the thread that obtains
@@ -115,9 +126,15 @@ impl Acme {
             ExternalAccount::read(config, &mut warnings).map_err(ConfigurationError::new)?;
         warnings.iter().for_each(|text| log::warn!("{text}"));
         let stored = store.certificate();
-        let facts = stored.as_ref().map(|stored| stored.facts.clone());
-        let pair = match stored {
-            Some(stored) => stored.pair,
+        let kept = stored.and_then(|Stored { pair, facts }| match Tls::installed(pair) {
+            Ok(tls) => Some((tls, facts)),
+            Err(error) => {
+                log::warn!("ACME: the kept certificate is not used: {error}");
+                None
+            }
+        });
+        let (tls, facts) = match kept {
+            Some((tls, facts)) => (tls, Some(facts)),
             None => {
                 log::warn!(
                     "ACME: there is no certificate for {} yet; TLS clients get one that they do not trust until there \
@@ -126,10 +143,10 @@ impl Acme {
                 );
                 let names: Vec<String> = settings.wanted.names.iter().cloned().collect();
                 let (certificate, key) = challenge::placeholder(&names)?;
-                TlsPair { chain: vec![certificate], key, path: None }
+                let pair = TlsPair { chain: vec![certificate], key, path: None };
+                (Tls::installed(pair).map_err(ConfigurationError::new)?, None)
             }
         };
-        let tls = Tls::installed(pair).map_err(ConfigurationError::new)?;
         let (http, report) = (HttpChallenges::default(), AcmeReport::default());
         let (sender, updates) = channel();
         let service = Service {
@@ -143,11 +160,13 @@ impl Acme {
             updates,
             record: plan::Record::default(),
             certificate: facts,
+            unkept: None,
             counters: Counters::new(engine.registry()),
             report: report.clone(),
         };
         service.show_start();
         engine.add_side_thread("aquatic-acme", move || service.run());
+        engine.add_periodic(AcmeChanges(sender.clone()));
         Ok(Some(Self { tls, http, report, settings: sender }))
     }
 
@@ -170,7 +189,7 @@ impl AcmeChanges {
             NetworkConfig::acme
         );
         // Without a receiver the process is ending.
-        let _ = self.0.send(Settings::of(network, config));
+        let _ = self.0.send(Update::Settings(Box::new(Settings::of(network, config))));
         Ok(())
     }
 }

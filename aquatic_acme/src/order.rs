@@ -156,12 +156,21 @@ impl Orders<'_> {
                 self.answer(&mut authorization, wish, &mut certificates)?;
             }
         }
-        for look in LOOKS {
-            match block_on(order.refresh()).map_err(|error| fault(&error))?.status {
-                OrderStatus::Pending => sleep(Duration::from_secs(look)),
-                OrderStatus::Invalid => return Err(refused(order, port)),
-                OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => return Ok(()),
-            }
+        let mut unanswered = None;
+        for pause in looks() {
+            unanswered = match block_on(order.refresh()) {
+                Ok(state) => match state.status {
+                    OrderStatus::Pending => None,
+                    OrderStatus::Invalid => return Err(refused(order, port)),
+                    OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => return Ok(()),
+                },
+                Err(error) if is_transient(&error) => Some(fault(&error)),
+                Err(error) => return Err(fault(&error)),
+            };
+            sleep(pause);
+        }
+        if let Some(fault) = unanswered {
+            return Err(fault);
         }
         let text = format!(
             "the authority has not verified the names within {} s; the next attempt uses another challenge if there is \
@@ -214,15 +223,26 @@ impl Orders<'_> {
         let request = params.serialize_request(&key).map_err(unusable)?;
         let failed = |error: &Error| fault(error);
         block_on(order.finalize_csr(request.der())).map_err(|error| failed(&error))?;
-        for look in LOOKS {
-            if let Some(chain) = block_on(order.certificate()).map_err(|error| failed(&error))? {
-                return Ok(format!("{}\n{}", chain.trim_end(), key.serialize_pem()));
+        for pause in looks() {
+            match block_on(order.certificate()) {
+                Ok(Some(chain)) => return Ok(format!("{}\n{}", chain.trim_end(), key.serialize_pem())),
+                Ok(None) => {}
+                // Given up, the certificate would be issued in vain, and another one be ordered.
+                Err(error) if is_transient(&error) => {
+                    log::debug!("ACME: the certificate is asked for again: {error}");
+                }
+                Err(error) => return Err(failed(&error)),
             }
-            sleep(Duration::from_secs(look));
+            sleep(pause);
         }
         let text = format!("the certificate was not ready within {} s.", LOOKS.iter().sum::<u64>());
         Err(Fault::new(Reason::Connection, text))
     }
+}
+
+/// Pauses after each look at an order, none after the last.
+fn looks() -> impl Iterator<Item = Duration> {
+    LOOKS.into_iter().chain([0]).map(Duration::from_secs)
 }
 
 fn identifier(name: &str) -> Identifier {
@@ -244,6 +264,11 @@ fn may_order_without_replacing(error: &Error) -> bool {
 /// What kept the authority from replying, if nothing came of it.
 fn unreachable(error: &Error) -> Option<&Unreachable> {
     if let Error::Other(other) = error { other.downcast_ref() } else { None }
+}
+
+/// Whether the same request may succeed a little later.
+fn is_transient(error: &Error) -> bool {
+    fault(error).reason == Reason::Connection
 }
 
 fn reason(problem: &Problem, about: About) -> Reason {

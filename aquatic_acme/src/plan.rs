@@ -98,6 +98,8 @@ pub(crate) struct Record {
     /// Failures in a row, and those of them that count towards the limits of the authority.
     pub(crate) failures: u32,
     pub(crate) refusals: u32,
+    /// Orders since then of which nothing has been heard.
+    pub(crate) unfinished: u32,
     /// No order before this time.
     pub(crate) not_before: i64,
     /// An order in the directory for tests has been fulfilled since the last refusal.
@@ -174,7 +176,9 @@ pub(crate) fn next(now: i64, wanted: &Wanted, record: &Record, certificate: Opti
         };
     }
     // Without failures the pause is between two certificates.
-    let is_paused = wanted.is_in(record) && (record.failures > 0 || certificate.is_some());
+    // Of a certificate that was obtained and could not be kept there is none.
+    let has_tried = record.failures > 0 || record.unfinished > 0 || record.obtained > 0;
+    let is_paused = wanted.is_in(record) && (has_tried || certificate.is_some());
     let not_before = if is_paused { record.not_before } else { i64::MIN };
     if not_before > now && not_before <= now + LONGEST_RETRY_AFTER {
         return Step::Wait(not_before);
@@ -209,8 +213,17 @@ impl Record {
         }
     }
 
+    /// An order begins. If nothing is heard of it any more, because the process ends, it counts as a failure,
+    /// so that a tracker that is restarted in a loop pauses as well.
+    pub(crate) fn began(&mut self, now: i64, chance: f64) {
+        self.unfinished = self.unfinished.saturating_add(1);
+        let failures = self.failures.saturating_add(self.unfinished);
+        self.not_before = now + pause(failures, Reason::Connection, chance);
+    }
+
     /// An order has failed.
     pub(crate) fn failed(&mut self, failure: Failure, retry_after: Option<i64>, chance: f64) {
+        self.unfinished = 0;
         self.failures = self.failures.saturating_add(1);
         if failure.reason.is_refusal() {
             self.refusals = self.refusals.saturating_add(1);
@@ -223,6 +236,7 @@ impl Record {
 
     /// An order in the directory for tests has been fulfilled, so the next one goes to the other directory.
     pub(crate) fn passed_staging(&mut self, challenge: ChallengeKind, wanted: &Wanted, now: i64) {
+        self.unfinished = 0;
         self.staging_passed = true;
         self.not_before = now;
         // The challenge that has just worked is the next one.

@@ -25,6 +25,9 @@ use crate::plan::{self, Facts, Record, Step};
 use crate::status::{AcmeReport, AcmeStatus};
 use crate::store::{self, Store, Stored};
 
+/// Time between two attempts to write a certificate.
+const RETRY_TO_KEEP: Duration = Duration::from_secs(60);
+
 /// Longest wait without a look at the calendar, which may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -51,6 +54,15 @@ impl Counters {
     }
 }
 
+/// What the main thread tells the thread of the orders.
+#[derive(Debug)]
+pub(crate) enum Update {
+    /// Changed settings.
+    Settings(Box<Settings>),
+    /// The files of the process are read again, for whatever reason.
+    Reload,
+}
+
 /// What the thread works with.
 pub(crate) struct Service {
     pub(crate) client: Client,
@@ -60,11 +72,12 @@ pub(crate) struct Service {
     pub(crate) http: HttpChallenges,
     pub(crate) serving: Serving,
     pub(crate) settings: Settings,
-    /// Changed settings.
-    pub(crate) updates: Receiver<Settings>,
+    pub(crate) updates: Receiver<Update>,
     pub(crate) record: Record,
     /// The certificate in use; `None` for a placeholder.
     pub(crate) certificate: Option<Facts>,
+    /// The certificate in use and its key, if they could not be written yet.
+    pub(crate) unkept: Option<String>,
     pub(crate) counters: Counters,
     pub(crate) report: AcmeReport,
 }
@@ -81,6 +94,7 @@ impl Service {
         self.resume();
         while !self.serving.is_elsewhere() {
             self.take_updates();
+            self.keep_certificate();
             let now = calendar_seconds();
             match plan::next(now, &self.settings.wanted, &self.record, self.certificate.as_ref()) {
                 Step::Wait(until) => self.wait(now, until),
@@ -108,21 +122,28 @@ impl Service {
     }
 
     fn take_updates(&mut self) {
-        while let Ok(settings) = self.updates.try_recv() {
-            self.adopt(settings);
+        while let Ok(update) = self.updates.try_recv() {
+            self.update(update);
         }
     }
 
-    fn adopt(&mut self, settings: Settings) {
-        // Who changes them after a failure wants to see whether that helps. Limits apply all the same.
+    /// Applies what the main thread has sent.
+    fn update(&mut self, update: Update) {
+        // Who reloads, or changes settings, after a failure wants to see whether what has been mended, here
+        // or elsewhere, helps. Limits apply all the same.
         let is_limited = |failure: &Failure| failure.reason == Reason::RateLimited;
-        if self.settings.config != settings.config
-            && !self.record.last_failure.as_ref().is_some_and(is_limited)
+        let is_new = match &update {
+            Update::Settings(settings) => settings.config != self.settings.config,
+            Update::Reload => false,
+        };
+        if (is_new || self.record.failures > 0) && !self.record.last_failure.as_ref().is_some_and(is_limited)
         {
             self.record.not_before = 0;
         }
-        self.settings = settings;
-        self.record.adopt(&self.settings.wanted);
+        if let Update::Settings(settings) = update {
+            self.settings = *settings;
+            self.record.adopt(&self.settings.wanted);
+        }
     }
 
     fn next_order(&self) -> i64 {
@@ -134,8 +155,9 @@ impl Service {
         let due = plan::due(&self.settings.wanted, &self.record, self.certificate.as_ref());
         self.show(Some(if due > now { due } else { until }));
         let seconds = u64::try_from(until.saturating_sub(now)).unwrap_or(0);
-        match self.updates.recv_timeout(Duration::from_secs(seconds).min(LONGEST_WAIT)) {
-            Ok(settings) => self.adopt(settings),
+        let longest = if self.unkept.is_some() { RETRY_TO_KEEP } else { LONGEST_WAIT };
+        match self.updates.recv_timeout(Duration::from_secs(seconds).min(longest)) {
+            Ok(update) => self.update(update),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => crate::pause::sleep(LONGEST_WAIT),
         }
@@ -203,7 +225,16 @@ impl Service {
             replaces: replaces.and_then(|facts| facts.id.as_deref()),
         };
         let is_test = staging.is_some();
-        let outcome = self.orders().run(&wish);
+        self.record.began(calendar_seconds(), rand::random());
+        // The authority must not be asked for an account that cannot be kept.
+        let kept = match self.store.keep_record(&self.record) {
+            Err(fault) if self.store.account(directory).is_none() => Err(fault),
+            kept => {
+                tell_unkept(kept);
+                Ok(())
+            }
+        };
+        let outcome = kept.and_then(|()| self.orders().run(&wish));
         if self.serving.is_elsewhere() {
             return;
         }
@@ -252,17 +283,47 @@ impl Service {
         let told = format!("the new certificate for {} is in use", list(&wanted.names));
         self.certificate = Some(facts);
         // It is in use even if it cannot be kept.
-        if let Err(fault) = self.store.keep_certificate(text) {
-            log::error!("ACME: after a restart there will be no certificate: {}", fault.text);
-        }
+        self.unkept = Some(text.to_owned());
+        self.keep_certificate();
         Ok(told)
+    }
+
+    /// Writes a certificate that is in use and could not be kept until now.
+    fn keep_certificate(&mut self) {
+        let Some(text) = &self.unkept else { return };
+        match self.store.keep_certificate(text) {
+            Ok(()) => {
+                self.unkept = None;
+                let is_about_it = |failure: &Failure| failure.reason == Reason::Storage;
+                if self.record.last_failure.take_if(|failure| is_about_it(failure)).is_some() {
+                    log::info!("ACME: the certificate in use has been kept");
+                    self.keep_record();
+                }
+            }
+            Err(fault) => {
+                let is_told =
+                    self.record.last_failure.as_ref().is_some_and(|failure| failure.text == fault.text);
+                if !is_told {
+                    self.count_failure(fault.reason);
+                    log::error!(
+                        "ACME: the certificate in use is lost with a restart, unless it can be kept later: {}",
+                        fault.text
+                    );
+                    self.record.last_failure = Some(fault.at(calendar_seconds()));
+                }
+            }
+        }
+    }
+
+    fn count_failure(&self, reason: Reason) {
+        if let Some((_, counter)) = self.counters.failed.iter().find(|(of, _)| *of == reason) {
+            counter.add(1);
+        }
     }
 
     /// What the log is to say after "no certificate for ".
     fn fail(&mut self, fault: Fault, now: i64) -> String {
-        if let Some((_, counter)) = self.counters.failed.iter().find(|(reason, _)| *reason == fault.reason) {
-            counter.add(1);
-        }
+        self.count_failure(fault.reason);
         let text = fault.text.clone();
         self.record.failed(fault.at(now), self.client.take_retry_after(), rand::random());
         let until = match &self.certificate {
@@ -278,9 +339,7 @@ impl Service {
     }
 
     fn keep_record(&self) {
-        if let Err(fault) = self.store.keep_record(&self.record) {
-            log::error!("ACME: pauses and failures are not kept for a restart: {}", fault.text);
-        }
+        tell_unkept(self.store.keep_record(&self.record));
     }
 
     /// Shows the state; without a time of the next order one is under way.
@@ -296,6 +355,13 @@ impl Service {
             failures_in_a_row: self.record.failures,
             last_failure: self.record.last_failure.clone().map(Into::into),
         });
+    }
+}
+
+/// Tells that the record could not be written.
+fn tell_unkept(kept: Result<(), Fault>) {
+    if let Err(fault) = kept {
+        log::error!("ACME: pauses and failures are not kept for a restart: {}", fault.text);
     }
 }
 

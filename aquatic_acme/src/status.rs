@@ -50,7 +50,8 @@ impl AcmeStatus {
         let state = match self.expires {
             None => format!("No certificate for {names} yet, so TLS clients refuse the tracker. "),
             Some(end) if end <= now => format!("The certificate for {names} has expired. "),
-            Some(_) if self.certified_names != self.names => {
+            // It may be for more: names that are no longer wanted, or that the authority has added.
+            Some(_) if !self.names.iter().all(|name| self.certified_names.contains(name)) => {
                 format!("The certificate is for {}, not for {names}. ", self.certified_names.join(", "))
             }
             Some(end) => format!("The certificate for {names} expires in {}. ", until(end)),
@@ -60,6 +61,7 @@ impl AcmeStatus {
             Some(time) => format!("Next order in {}.", until(time)),
         };
         let failure = match &self.last_failure {
+            Some(failure) if self.failures_in_a_row == 0 => format!(" {}", failure.text),
             Some(failure) => format!(" {} order(s) failed: {}", self.failures_in_a_row, failure.text),
             None => String::new(),
         };
