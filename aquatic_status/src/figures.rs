@@ -82,6 +82,8 @@ pub(crate) struct Figures {
     pub(crate) actions: [Actions; 2],
     pub(crate) refused: u64,
     pub(crate) dropped: u64,
+    /// Of these, UDP requests with connection ids that are not those of their sources.
+    pub(crate) mismatches: u64,
     pub(crate) received: u64,
     pub(crate) sent: u64,
     /// Swarms of UDP and HTTP, by family.
@@ -250,6 +252,9 @@ impl Figures {
             self.refused += sample.value;
         } else if is(&names::DROPPED) || is(&names::KERNEL_DROPS) || is(&names::KERNEL_FILTERED) {
             self.dropped += sample.value;
+            if sample.label("reason") == Some("bad_connection_id") {
+                self.mismatches += sample.value;
+            }
         }
         if sample.value > 0 {
             self.losses.push(Loss {
@@ -281,6 +286,7 @@ mod tests {
             count(&names::REQUESTS, &[("protocol", "http"), ("action", "health")], 8);
             count(&names::REFUSED, &[("protocol", "udp"), ("reason", "port")], 1);
             count(&names::DROPPED, &[udp4[0], udp4[1], ("reason", "malformed")], 1);
+            count(&names::DROPPED, &[udp4[0], udp4[1], ("reason", "bad_connection_id")], 1);
             count(&names::KERNEL_DROPS, &udp4, 2);
             count(&names::SEND_ERRORS, &udp4, 0);
             count(&names::SENT_BYTES, &udp4, 100);
@@ -303,7 +309,8 @@ mod tests {
         assert_eq!(figures.requests.iter().flatten().sum::<u64>(), 14, "without health checks");
         assert_eq!(figures.actions[0], Actions { connects: 2, announces: 4, scrapes: 0 });
         assert_eq!(figures.actions[1].scrapes, 8);
-        assert_eq!((figures.refused, figures.dropped, figures.sent), (2, 6, 200));
+        assert_eq!((figures.refused, figures.dropped, figures.sent), (2, 8, 200));
+        assert_eq!(figures.mismatches, 2);
         assert_eq!((figures.peers(), figures.torrents()), ((8, 24), 18));
         assert_eq!(figures.connections, [None, Some(18)]);
         assert_eq!(figures.busy(&Figures::default(), 2000).collect::<Vec<_>>(), [0.25, 0.5]);
@@ -311,7 +318,7 @@ mod tests {
         assert_eq!(figures.degraded, [("old_peers", 1)]);
         assert_eq!(figures.breakers, [("ws", "ipv6")]);
         let whats: Vec<_> = figures.losses.iter().map(|loss| (loss.what, loss.total)).collect();
-        assert_eq!(whats, [("refused", 2), ("dropped", 2), ("kernel_drops", 4)]);
+        assert_eq!(whats, [("refused", 2), ("dropped", 2), ("dropped", 2), ("kernel_drops", 4)]);
     }
 
     #[test]

@@ -259,6 +259,8 @@ mod tests {
                     }
                 }
                 let kept = decode(&encode(&history)).unwrap();
+                // A new process doubts the calendar anew.
+                history.doubted = 0;
                 prop_assert_eq!(&kept, &history);
                 history = kept;
             }

@@ -286,11 +286,19 @@ pub(crate) struct Totals {
     pub(crate) sums: Values,
 }
 
+/// No tracker of today began to count before 2020: the clock of a machine that has none that runs while it is
+/// off had not been set yet.
+const EARLIEST: u64 = 1_577_836_800;
+
 impl Totals {
-    fn add(&mut self, sample: &Sampled) {
-        if self.since == 0 {
-            self.since = sample.time;
+    /// Has counting begun at this time, unless it is known to have begun before.
+    fn begin(&mut self, time: u64) {
+        if self.since < EARLIEST || self.since > time {
+            self.since = time;
         }
+    }
+
+    fn add(&mut self, sample: &Sampled) {
         self.covered = self.covered.saturating_add(sample.milliseconds);
         for ((sum, series), &value) in self.sums.iter_mut().zip(&SERIES).zip(&sample.values) {
             if series.kind == Kind::Count {
@@ -300,26 +308,45 @@ impl Totals {
     }
 }
 
+/// A calendar that is this many seconds behind the newest point, or more than that many ahead of it, is
+/// believed once it has stayed so for [`SETTLED`] milliseconds: machines start with a wrong one, and correct
+/// it.
+const BEHIND: u64 = 120;
+const AHEAD: u64 = 86_400;
+const SETTLED: u64 = 300_000;
+
 /// All that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct History {
     pub(crate) rings: [Ring; 4],
     pub(crate) totals: Totals,
+    /// Milliseconds for which the calendar has not been believed. Their samples are in the totals only.
+    pub(crate) doubted: u64,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { rings: Range::ALL.map(Ring::new), totals: Totals::default() }
+        Self { rings: Range::ALL.map(Ring::new), totals: Totals::default(), doubted: 0 }
     }
 }
 
 impl History {
     /// Adds a sample to all ranges and totals.
     pub(crate) fn add(&mut self, sample: &Sampled) {
+        self.totals.add(sample);
+        let newest = self.rings.iter().filter_map(|ring| ring.points.back()).map(|point| point.start).max();
+        let is_odd = newest.is_some_and(|newest| {
+            sample.time.saturating_add(BEHIND) < newest || sample.time.saturating_sub(AHEAD) > newest
+        });
+        if is_odd && self.doubted < SETTLED {
+            self.doubted = self.doubted.saturating_add(sample.milliseconds);
+            return;
+        }
+        self.doubted = 0;
+        self.totals.begin(sample.time);
         for ring in &mut self.rings {
             ring.add(sample);
         }
-        self.totals.add(sample);
     }
 
     pub(crate) fn ring(&self, range: Range) -> &Ring {
@@ -344,9 +371,10 @@ impl History {
 
     /// Share of the last 30 days in which the tracker ran, or of the time since counting began.
     pub(crate) fn availability(&self, now: u64) -> f64 {
-        let ring = self.ring(Range::Month);
-        let oldest = ring.points.front().map_or(now, |point| point.start).max(self.totals.since);
-        let covered: u64 = ring.points.iter().map(|point| point.covered).sum();
+        let periods = self.ring(Range::Month).periods(now);
+        let oldest = periods.first().map_or(now, |(start, _)| *start).max(self.totals.since);
+        let covered = periods.iter().filter_map(|(_, point)| point.map(|point| point.covered));
+        let covered = covered.fold(0, u64::saturating_add);
         let passed = now.saturating_sub(oldest).saturating_mul(1000);
         // The calendar counts whole seconds.
         let covered = covered.saturating_add(2000);
@@ -435,10 +463,15 @@ mod tests {
             periods[56..].iter().map(|(_, point)| point.and_then(|point| point.mean(REQUESTS))).collect();
         assert_eq!(means, [Some(5.0), None, None, Some(7.0)]);
         let later = begin + 40 * 86_400;
-        history.add(&sample(later, 1));
+        (0..300).for_each(|second| history.add(&sample(later + second, 0)));
+        assert_eq!(history.ring(Range::Month).points.len(), 1, "the calendar may be wrong");
+        assert_eq!(history.last_day(REQUESTS), 12);
+        history.add(&sample(later + 300, 1));
         assert_eq!(history.last_day(REQUESTS), 1, "what is older than a day is forgotten");
         assert_eq!(history.totals.sums[REQUESTS], 13, "but not in the totals");
         assert!(history.rings.iter().all(|ring| ring.points.len() == 1));
+        let availability = history.availability(later + 300);
+        assert!(availability < 0.001, "it was down for the whole month: {availability}");
     }
 
     #[test]
@@ -446,12 +479,33 @@ mod tests {
         let mut history = History::default();
         let begin = 1_800_000_000;
         history.add(&sample(begin + 1_000_000, 5));
+        (0..300).for_each(|second| history.add(&sample(begin - 300 + second, 0)));
         history.add(&sample(begin, 7));
+        assert_eq!(history.totals.since, begin);
         assert!(history.rings.iter().all(|ring| ring.points.len() == 1 && ring.points[0].sum(REQUESTS) == 7));
         // Less than a period: it counts for the newest.
         history.add(&sample(begin - 1, 3));
         assert_eq!(history.ring(Range::Minute).points.back().unwrap().sum(REQUESTS), 10);
         assert_eq!(history.totals.sums[REQUESTS], 15);
+    }
+
+    #[test]
+    fn a_calendar_that_is_wrong_for_a_while_changes_nothing() {
+        let mut history = History::default();
+        let begin = 1_800_000_000;
+        (0..3).for_each(|second| history.add(&sample(begin + second, 5)));
+        for odd in [100, begin - 63_072_000, begin + 63_072_000] {
+            let before = history.clone();
+            (0..100).for_each(|second| history.add(&sample(odd + second, 0)));
+            assert_eq!((&history.rings, history.totals.since), (&before.rings, begin));
+            history.add(&sample(begin + 2, 0));
+        }
+        assert_eq!(history.last_day(REQUESTS), 15);
+        // A first start with the clock of a machine that has none.
+        let mut history = History::default();
+        history.add(&sample(100, 5));
+        (0..302).for_each(|second| history.add(&sample(begin + second, 1)));
+        assert_eq!((history.totals.since, history.last_day(REQUESTS)), (begin + 300, 2));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) fn everything(moment: &Moment<'_>) -> String {
          <accept>{accept}</accept>\n      <announce>{tcp_announces}</announce>\n      \
          <scrape>{tcp_scrapes}</scrape>\n    </tcp>\n    <udp>\n      <overall>{overall}</overall>\n      \
          <connect>{connects}</connect>\n      <announce>{announces}</announce>\n      <scrape>{scrapes}</scrape>\n      \
-         <missmatch>0</missmatch>\n    </udp>\n    <livesync>\n      <count>0</count>\n    </livesync>\n  \
+         <missmatch>{mismatches}</missmatch>\n    </udp>\n    <livesync>\n      <count>0</count>\n    </livesync>\n  \
          </connections>\n  <debug>\n    <renew>\n    </renew>\n    <http_error>\n    </http_error>\n    \
          <mutex_stall>\n      <count>0</count>\n    </mutex_stall>\n  </debug>\n</stats>\n",
         uptime = moment.uptime,
@@ -30,5 +30,6 @@ pub(crate) fn everything(moment: &Moment<'_>) -> String {
         connects = udp.connects,
         announces = udp.announces,
         scrapes = udp.scrapes,
+        mismatches = figures.mismatches,
     )
 }
