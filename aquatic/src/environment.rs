@@ -124,9 +124,13 @@ fn check_tls(network: &NetworkConfig, problems: &mut Vec<Problem>) {
     if files.has_empty_path() {
         return;
     }
+    // Both may be the same file, which is then looked at as the certificate first.
+    let mut told = Vec::new();
     for error in files.check() {
         let is_key = match &error {
-            TlsError::Unreadable(path, _) | TlsError::NotPem(path, _) => *path == files.private_key,
+            TlsError::Unreadable(path, _) | TlsError::NotPem(path, _) => {
+                *path == files.private_key && (*path != files.certificate || told.contains(path))
+            }
             TlsError::NoKey(_) | TlsError::BadKey(..) => true,
             TlsError::NoCertificate(_)
             | TlsError::BadCertificate(..)
@@ -136,6 +140,9 @@ fn check_tls(network: &NetworkConfig, problems: &mut Vec<Problem>) {
         let key =
             if is_key { NetworkConfig::tls_private_key_path } else { NetworkConfig::tls_certificate_path };
         problems.push(Problem::new(key, error.to_string()));
+        if let TlsError::Unreadable(path, _) | TlsError::NotPem(path, _) = error {
+            told.push(path);
+        }
     }
 }
 

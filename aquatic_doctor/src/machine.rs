@@ -29,7 +29,7 @@ const IPC_LOCK: u32 = 14;
 const BPF: [u32; 2] = [39, 21];
 
 /// Name of the tracker's process.
-const TRACKER: &str = "aquatic";
+pub(crate) const TRACKER: &str = "aquatic";
 
 /// Numbers from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use crate::asked::{Listener, Transport};
+use crate::machine::TRACKER;
 
 /// State of a TCP socket that listens, in hexadecimal.
 const LISTENS: &str = "0A";
@@ -110,7 +111,11 @@ pub(crate) fn holders(sockets: &[Socket], asked: &[Listener], proc: &Path) -> Ve
     }
     let inodes: Vec<u64> = found.iter().map(|(_, socket, _)| socket.inode).collect();
     let processes = processes(&inodes, proc);
-    let process = |inode| processes.iter().find(|(of, ..)| *of == inode);
+    // A service manager that passes sockets, or keeps them, has them open as well.
+    let process = |inode| {
+        let of_socket = processes.iter().filter(|(of, ..)| *of == inode);
+        of_socket.min_by_key(|(_, pid, name)| (name != TRACKER, *pid))
+    };
     let holder = |(asked, socket, is_certain): (Listener, Socket, bool)| Holder {
         asked,
         held: socket.listener,
@@ -123,6 +128,7 @@ pub(crate) fn holders(sockets: &[Socket], asked: &[Listener], proc: &Path) -> Ve
 /// The processes that have sockets with these inodes open, as far as they may be looked at.
 fn processes(inodes: &[u64], proc: &Path) -> Vec<(u64, u32, String)> {
     let mut found = Vec::new();
+    let own = fs::read_link(proc.join("self/exe")).ok();
     let entries = fs::read_dir(proc).into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     for pid in pids.take(MAX_PROCESSES) {
@@ -134,7 +140,12 @@ fn processes(inodes: &[u64], proc: &Path) -> Vec<(u64, u32, String)> {
                 .and_then(Path::to_str)
                 .and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok());
             if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {
-                let name = fs::read_to_string(directory.join("comm")).unwrap_or_default();
+                // This program may have been given another name.
+                let is_own = own.is_some() && fs::read_link(directory.join("exe")).ok() == own;
+                let name = match is_own {
+                    true => TRACKER.to_owned(),
+                    false => fs::read_to_string(directory.join("comm")).unwrap_or_default(),
+                };
                 found.push((inode, pid, name.trim().to_owned()));
             }
         }

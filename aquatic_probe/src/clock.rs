@@ -40,6 +40,9 @@ impl Deadline {
     }
 
     pub(crate) fn expired(self) -> io::Error {
-        io::Error::new(io::ErrorKind::TimedOut, format!("no reply within {} s", self.limit.as_secs_f32()))
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no reply within {} s", (self.limit.as_secs_f32() * 10.0).round() / 10.0),
+        )
     }
 }

@@ -51,6 +51,8 @@ struct Client<'a> {
     /// Whether to use a connection again.
     keep_alive: bool,
     connection: Option<Connection>,
+    /// Connections that were to be kept open and were not.
+    closed: u32,
 }
 
 impl Client<'_> {
@@ -62,7 +64,9 @@ impl Client<'_> {
             response::receive(&mut connection, response::BodyOf::Reply).map(|response| (connection, response))
         };
         // The tracker may have closed a connection that was kept open; clients then open another one.
+        let was_kept = self.connection.is_some();
         let kept = self.connection.take().and_then(|kept| exchange(kept).ok());
+        self.closed += u32::from(was_kept && kept.is_none());
         let (connection, response) = match kept {
             Some(done) => done,
             None => {
@@ -83,7 +87,8 @@ impl Client<'_> {
     ) -> Result<Announced, Failed> {
         let request = self.request((swarm, peer), event)?;
         let response = self.ask(check, &request, facts)?;
-        facts.status = Some(response.status);
+        // The worst of all.
+        facts.status = facts.status.filter(|&status| status != 200).or(Some(response.status));
         if let Some(location) = response.location {
             let text = format!(
                 "redirects to {}; list sites and some clients do not follow",
@@ -174,8 +179,15 @@ pub(crate) fn exchange(
     let connection = Connection::open(target, address, options, facts, Some(rows))?;
     rows.ok("connect", format!("after {}", milliseconds(facts.connected.unwrap_or_default())));
     let user_agent = LIST_SITE;
-    let mut seeder =
-        Client { target, address, options, user_agent, keep_alive: false, connection: Some(connection) };
+    let mut seeder = Client {
+        target,
+        address,
+        options,
+        user_agent,
+        keep_alive: false,
+        connection: Some(connection),
+        closed: 0,
+    };
     let announced = seeder.announce("announce", (&swarm, &swarm.seeder), AnnounceEvent::Started, facts)?;
     facts.interval = Some(announced.interval);
     facts.min_interval = announced.min_interval;
@@ -186,8 +198,15 @@ pub(crate) fn exchange(
                     are several times as long";
         rows.advice("compact", text);
     }
-    let mut leecher =
-        Client { target, address, options, user_agent: CLIENT, keep_alive: true, connection: None };
+    let mut leecher = Client {
+        target,
+        address,
+        options,
+        user_agent: CLIENT,
+        keep_alive: true,
+        connection: None,
+        closed: 0,
+    };
     let result = second_peer(&mut leecher, &swarm, facts, rows);
     let stopped = seeder.announce("stopped", (&swarm, &swarm.seeder), AnnounceEvent::Stopped, facts);
     let who = (&swarm, &swarm.leecher);
@@ -227,7 +246,10 @@ fn second_peer(
         facts.latencies.push(watch.elapsed());
     }
     facts.answers_all = Some(true);
-    if is_kept {
+    if is_kept && leecher.closed > 0 {
+        let text = "connections are closed after a reply that promises to keep them open";
+        rows.advice("keep_alive", text);
+    } else if is_kept {
         rows.ok("keep_alive", "connections are kept open");
     } else {
         let cost = if leecher.target.scheme.is_tls() { ", and a TLS handshake" } else { "" };

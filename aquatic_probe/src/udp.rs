@@ -53,6 +53,7 @@ struct Client<'a> {
     options: &'a Options,
     transaction: u32,
     /// Requests that were not answered at once.
+    /// Requests that were answered only when they were repeated.
     lost: u32,
 }
 
@@ -75,23 +76,31 @@ impl<'a> Client<'a> {
 
     /// Sends a request until it is answered, and returns the reply.
     fn ask(&mut self, check: &'static str, id: TransactionId, request: &[u8]) -> Result<Reply, Failed> {
+        let mut unusable = 0;
         for attempt in 0..ATTEMPTS {
             self.socket.send(request).map_err(|error| unreachable(&error))?;
-            match self.receive(id, Deadline::after(self.options.timeout / ATTEMPTS)) {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => self.lost += u32::from(attempt == 0),
+            match self.receive(id, Deadline::after(self.options.timeout / ATTEMPTS), &mut unusable) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     return Err(unreachable(&error));
                 }
                 Err(error) => return Err(Failed::new(check, error.to_string())),
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => {
+                    self.lost += u32::from(attempt > 0);
+                    return Ok(reply);
+                }
             }
         }
         let seconds = self.options.timeout.as_secs_f32();
-        Err(Failed::new(check, format!("no reply within {seconds} s to {ATTEMPTS} packets")))
+        let others = match unusable {
+            0 => String::new(),
+            count => format!("; {count} packets came that are too short, or have another transaction id"),
+        };
+        Err(Failed::new(check, format!("no reply within {seconds} s to {ATTEMPTS} packets{others}")))
     }
 
     /// Waits for the reply to a request.
-    fn receive(&self, id: TransactionId, deadline: Deadline) -> io::Result<Reply> {
+    fn receive(&self, id: TransactionId, deadline: Deadline, unusable: &mut u32) -> io::Result<Reply> {
         let mut buffer = vec![0; PACKET];
         loop {
             self.socket.set_read_timeout(Some(deadline.left()?))?;
@@ -105,6 +114,7 @@ impl<'a> Client<'a> {
             if packet.get(4..8) == Some(&id.0) {
                 return read(packet, self.family).map_err(io::Error::other);
             }
+            *unusable += 1;
         }
     }
 
@@ -332,7 +342,7 @@ fn connection_ids(
     let forged = ConnectionId(id_of_other.0.map(|byte| !byte));
     let Ok(request) = announce_request(id, forged, (swarm, peer), AnnounceEvent::None, &[]) else { return };
     let wait = Deadline::after(leecher.options.timeout / 10);
-    let sent = leecher.socket.send(&request).and_then(|_| leecher.receive(id, wait));
+    let sent = leecher.socket.send(&request).and_then(|_| leecher.receive(id, wait, &mut 0));
     let port = if of_other.is_ok() { "valid from other ports" } else { "bound to a port" };
     match sent {
         Ok(Reply::Announced(_)) => {

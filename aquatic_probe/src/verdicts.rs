@@ -141,6 +141,7 @@ fn libtorrent(target: &Target, facts: &Facts) -> (Verdict, String) {
     );
     objections.fault(facts.trusted == Some(false), "it refuses the certificate unless told not to verify");
     objections.fault(facts.answers_all == Some(false), "an announce was not answered");
+    refuse_status(facts, &mut objections);
     let status = facts.failure_status.filter(|&status| status != 200);
     objections.advise(
         status.is_some(),
@@ -154,16 +155,27 @@ fn libtorrent(target: &Target, facts: &Facts) -> (Verdict, String) {
     objections.conclude("libtorrent (qBittorrent, Deluge) uses it")
 }
 
+/// Clients read replies with status 200 only.
+fn refuse_status(facts: &Facts, objections: &mut Objections) {
+    let status = facts.status.filter(|&status| status != 200);
+    let text = format!("an announce was answered with the status {}", status.unwrap_or(0));
+    objections.fault(status.is_some(), text);
+}
+
 fn transmission(facts: &Facts) -> (Verdict, String) {
     let mut objections = Objections::default();
     objections.fault(!facts.works(), "it does not work");
+    refuse_status(facts, &mut objections);
     let length = facts.connect_length.filter(|&length| length != CONNECT_LENGTH);
     objections.fault(
         length.is_some(),
         format!("it takes connect replies of {CONNECT_LENGTH} bytes only, not of {}", length.unwrap_or(0)),
     );
     objections.fault(facts.trusted == Some(false), "it refuses the certificate");
-    objections.advise(facts.canonical == Some(false), "keys of replies are not sorted, as bencode requires");
+    objections.advise(
+        facts.canonical == Some(false),
+        "replies are not bencode in its only form: keys are sorted, and nothing follows the dictionary",
+    );
     objections.advise(facts.scrapes == Some(false), "it shows no counts, as scrapes fail");
     objections.conclude("Transmission and aria2 use it")
 }
@@ -231,7 +243,10 @@ mod tests {
         assert_eq!(of(UDP, |facts| facts.takes_options = Some(false)), [("libtorrent", Fault)]);
         assert_eq!(of(UDP, |facts| facts.id_of_other_port = Some(false)), [("libtorrent", Fault)]);
         assert_eq!(of("udp://192.0.2.1:6969", |_| ()), [("list_site", Advice)]);
-        assert_eq!(of(HTTPS, |facts| facts.status = Some(404)), [("list_site", Fault)]);
+        assert_eq!(
+            of(HTTPS, |facts| facts.status = Some(404)),
+            [("list_site", Fault), ("libtorrent", Fault), ("transmission", Fault)]
+        );
         assert_eq!(of(HTTPS, |facts| facts.failure_status = Some(400)), [("libtorrent", Advice)]);
         assert_eq!(of(HTTPS, |facts| facts.canonical = Some(false)), [("transmission", Advice)]);
         assert_eq!(of(HTTPS, |facts| facts.scrapes = Some(false)), [("transmission", Advice)]);

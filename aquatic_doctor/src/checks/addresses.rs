@@ -53,6 +53,10 @@ fn ports(machine: &Machine, asked: &Asked, rows: &mut Rows) {
                 rows.advice(CHECK, text)
                     .run(format!("ss -{flag}lpne sport = :{port}    # v6only:1 leaves IPv4 to others"));
             }
+            Holder { process: Some((1, name)), held, .. } => {
+                let text = format!("{what}: {name} (process 1) listens on {} for a service", held.address);
+                rows.fault(CHECK, text).run("systemctl list-sockets    # stop the socket unit".to_owned());
+            }
             Holder { process: Some((pid, name)), held, .. } => {
                 let text = format!("{what}: {name} (process {pid}) listens on {} already", held.address);
                 rows.fault(CHECK, text).run(format!("kill {pid}    # or choose another port in [network]"));
