@@ -209,7 +209,8 @@ crate::settings! {
         /// systemd unit) may use if that is less; "" for no maximum. What is left of it for peers, those of
         /// WebTorrent included, is printed at start. As it fills up, first only the first two peers of a
         /// torrent are stored, then peers expire sooner, and in the end no new ones are stored; announces are
-        /// answered all the time. What WebTorrent clients have not received yet is bounded by it as well.
+        /// answered all the time. What WebTorrent clients have not received yet is bounded by it as well, and
+        /// so are messages of theirs that have come in part.
         pub max_memory: MemoryLimit = MemoryLimit::Share(80);
         /// Whether peers with a loopback, link-local, private or shared (100.64.0.0/10) address are stored:
         /// "accept", "refuse", or "auto", which refuses them if all addresses that the tracker listens at are

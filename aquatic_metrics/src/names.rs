@@ -403,7 +403,7 @@ pub const SNAPSHOTS_SAVED: Metric = metric("aquatic_snapshots_saved", Kind::Coun
 pub const SNAPSHOT_TIME: Metric = metric(
     "aquatic_snapshot_timestamp",
     Kind::Gauge,
-    "Time of the last snapshot saved or loaded in seconds since 1970-01-01 UTC",
+    "Time of the last snapshot saved or loaded in seconds since 1970-01-01 UTC; 0 before the first",
 )
 .in_unit(Unit::Seconds);
 /// Configured time between two snapshots.

@@ -36,11 +36,11 @@ wrong, 3 the tracker cannot be reached or has not done it.";
 #[command(after_help = HELP, arg_required_else_help = true, disable_version_flag = true)]
 pub(crate) struct Ctl {
     /// Find the socket by this configuration file of the tracker
-    #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "socket", global = true)]
     config: Option<PathBuf>,
 
     /// Path of the socket; without -c and -s, that of the packages' systemd unit
-    #[arg(short, long, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
 
     /// Print the tracker's reply as JSON
