@@ -306,10 +306,12 @@ fn processors_that_are_missing_are_not_mended_by_workers() {
 
 #[test]
 fn a_process_on_a_port_is_named_and_a_tracker_is_no_clash() {
-    let hold = |name: &str| {
-        let root = tree(&[("proc/net/udp", UDP_6969), ("proc/77/comm", name)]);
-        fs::create_dir_all(root.path().join("proc/77/fd")).unwrap();
-        symlink("socket:[4711]", root.path().join("proc/77/fd/3")).unwrap();
+    let hold = |name: &str, is_kept: bool| {
+        let root = tree(&[("proc/net/udp", UDP_6969), ("proc/77/comm", name), ("proc/1/comm", "systemd\n")]);
+        for process in ["proc/77/fd", "proc/1/fd"].iter().take(if is_kept { 2 } else { 1 }) {
+            fs::create_dir_all(root.path().join(process)).unwrap();
+            symlink("socket:[4711]", root.path().join(process).join("3")).unwrap();
+        }
         for (path, text) in HEALTHY.iter().filter(|(path, _)| path.starts_with("proc/self/")) {
             write(root.path(), &path.replace("self", "77"), text);
         }
@@ -317,15 +319,21 @@ fn a_process_on_a_port_is_named_and_a_tracker_is_no_clash() {
         let port = rows.iter().find(|row| row.check == "ports").unwrap().clone();
         (complaints(&rows), port.text)
     };
-    let (complaints, text) = hold("named\n");
+    let (complaints, text) = hold("named\n", false);
     assert_eq!(complaints, [("ports", Verdict::Fault)]);
     assert_eq!(text, "0.0.0.0:6969 (UDP): named (process 77) listens on 0.0.0.0:6969 already");
-    let (complaints, text) = hold("aquatic_udp\n");
+    let (complaints, text) = hold("aquatic_udp\n", false);
     assert_eq!(complaints, [("ports", Verdict::Fault)], "a tracker of 0.9 has to stop first");
     assert!(text.contains("aquatic_udp (process 77) listens"), "{text}");
-    let (complaints, text) = hold("aquatic\n");
-    assert_eq!(complaints, []);
-    assert!(text.contains("the tracker is running (process 77)"), "{text}");
+    // A service manager may keep the sockets of a tracker.
+    for is_kept in [false, true] {
+        let (complaints, text) = hold("aquatic\n", is_kept);
+        assert_eq!(complaints, []);
+        assert!(text.contains("the tracker is running (process 77)"), "{text}");
+    }
+    let (complaints, text) = hold("named\n", true);
+    assert_eq!(complaints, [("ports", Verdict::Fault)]);
+    assert!(text.contains("systemd (process 1) listens on 0.0.0.0:6969 for a service"), "{text}");
 }
 
 #[test]

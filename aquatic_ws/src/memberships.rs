@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn many_refusals_of_peer_ids_are_as_before() {
+    fn peer_ids_are_counted_again_after_a_peer_has_left_or_expired() {
         let limits = MembershipLimits {
             max_peers: 100,
             max_peers_per_torrent: 100,

@@ -44,6 +44,35 @@ fn the_first_certificate_is_ordered_at_once() {
 }
 
 #[test]
+fn an_order_of_which_nothing_is_heard_pauses() {
+    let mut record = Record::default();
+    record.adopt(&wanted());
+    let (mut now, mut pauses) = (START, Vec::new());
+    for _ in 0..4 {
+        // The process ends in the midst of each.
+        record.began(now, 0.5);
+        let Step::Wait(until) = next(now, &wanted(), &record, None) else { panic!("another order at once") };
+        pauses.push(until - now);
+        assert_eq!(next(until, &wanted(), &record, None), ORDER);
+        now = until;
+    }
+    assert_eq!(pauses, [1, 3, 9, 27].map(|minutes| minutes * MINUTE));
+    record.failed(failure(Reason::Connection, now), None, 0.5);
+    assert_eq!((record.unfinished, record.not_before - now), (0, MINUTE));
+}
+
+#[test]
+fn certificates_that_are_lost_again_are_not_ordered_without_a_pause() {
+    let mut record = Record::default();
+    record.adopt(&wanted());
+    for now in [START, START + 60] {
+        record.began(now, 0.5);
+        record.succeeded((ChallengeKind::TlsAlpn01, &wanted()), &certificate(now, 90), now);
+    }
+    assert_eq!(next(START + 61, &wanted(), &record, None), Step::Wait(START + 60 + DAY));
+}
+
+#[test]
 fn certificates_are_renewed_in_the_last_third_and_short_ones_halfway() {
     let record = obtained();
     let step = |now, days| next(now, &wanted(), &record, Some(&certificate(START, days)));

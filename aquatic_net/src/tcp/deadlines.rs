@@ -125,7 +125,7 @@ struct Record {
     expired: bool,
     /// The service has it, and has not received anything. What the client has sent may wait in the socket.
     fresh: bool,
-    /// Nothing happens before the client has sent something.
+    /// Nothing happens before the client has sent something, or taken something of a reply.
     awaiting_client: bool,
     /// When it was put where it is in the queue.
     queued_at: Tick,
@@ -149,7 +149,8 @@ pub(super) struct DeadlineTable {
     /// Number of deadlines whose connection has been upgraded.
     upgraded: Cell<usize>,
     table: RefCell<Slab<Record>>,
-    /// Whether connections that wait for a request are evicted when there are too many.
+    /// Whether connections that wait for a request, or for room for a reply, are evicted when there are too
+    /// many.
     evict_idle_when_full: bool,
     /// Keys of records, the longest wait first.
     waiting: RefCell<IndexedQueue<usize>>,
