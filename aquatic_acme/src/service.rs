@@ -294,8 +294,7 @@ impl Service {
         match self.store.keep_certificate(text) {
             Ok(()) => {
                 self.unkept = None;
-                let is_about_it = |failure: &Failure| failure.reason == Reason::Storage;
-                if self.record.last_failure.take_if(|failure| is_about_it(failure)).is_some() {
+                if self.record.last_failure.take_if(|failure| failure.reason == Reason::Storage).is_some() {
                     log::info!("ACME: the certificate in use has been kept");
                     self.keep_record();
                 }

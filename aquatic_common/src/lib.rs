@@ -40,7 +40,7 @@ pub use event::AnnounceEvent;
 pub use identity::{InfoHash, ParseHexError, PeerId};
 pub use info_hash_set::{InfoHashSet, SetChange};
 pub use memory_limit::{MemoryLimit, ParseMemoryLimitError};
-pub use prefix::{Prefix, PrefixSet};
+pub use prefix::{Prefix, PrefixSet, canonical_network};
 pub use source_limit::{Budget, BudgetRules, RateEvent, RateVerdict, SourceLimit, SourceRules};
 pub use steering::Steering;
 pub use time::Seconds;

@@ -127,12 +127,20 @@ impl FromStr for Prefix {
             }
             Some(_) => return Err(bad()),
         };
-        let mapped = match ip {
-            IpAddr::V6(v6) => v6.to_ipv4_mapped().zip(length.checked_sub(MAPPED_LENGTH)),
-            IpAddr::V4(_) => None,
-        };
-        Ok(mapped.map_or_else(|| Self::of(ip, length), |(v4, length)| Self::of(v4.into(), length)))
+        let (ip, length) = canonical_network(ip, length);
+        Ok(Self::of(ip, length))
     }
+}
+
+/// The network of IPv4 that one in IPv6 form (::ffff:192.0.2.0/120) stands for; any other as it is. Addresses
+/// are compared in canonical form, so that it would contain none.
+#[must_use]
+pub fn canonical_network(ip: IpAddr, length: u8) -> (IpAddr, u8) {
+    let mapped = match ip {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().zip(length.checked_sub(MAPPED_LENGTH)),
+        IpAddr::V4(_) => None,
+    };
+    mapped.map_or((ip, length), |(v4, length)| (v4.into(), length))
 }
 
 /// A text that is no network.

@@ -4,23 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use aquatic_common::{AddressKind, is_loopback};
-use ipnet::{IpNet, Ipv4Net};
-
-/// Bits in front of an IPv4 address in IPv6 form.
-const MAPPED_LENGTH: u8 = 96;
-
-/// Networks of IPv4 in IPv6 form are those of IPv4, as which addresses are compared.
-fn canonical(network: IpNet) -> IpNet {
-    if let IpNet::V6(v6) = network
-        && let Some(v4) = v6.addr().to_ipv4_mapped()
-        && let Some(length) = v6.prefix_len().checked_sub(MAPPED_LENGTH)
-        && let Ok(network) = Ipv4Net::new(v4, length)
-    {
-        return network.into();
-    }
-    network
-}
+use aquatic_common::{AddressKind, canonical_network, is_loopback};
+use ipnet::IpNet;
 
 /// Networks whose word about their clients is taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +20,10 @@ impl TrustedProxies {
         let network = |entry: &S| {
             let text = entry.as_ref().trim();
             let parsed = IpNet::from_str(text).or_else(|_| IpAddr::from_str(text).map(IpNet::from));
+            let canonical = |network: IpNet| {
+                let (ip, length) = canonical_network(network.addr(), network.prefix_len());
+                IpNet::new(ip, length).unwrap_or(network)
+            };
             parsed.map(canonical).map_err(|_| BadNetwork(text.to_owned()))
         };
         entries.iter().map(network).collect::<Result<_, _>>().map(Self)

@@ -267,18 +267,17 @@ fn parse_node(node: &[u8]) -> Option<IpAddr> {
         return None;
     }
     let text = std::str::from_utf8(node).ok()?;
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    let bracketed = |text: &str| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
     let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
     // RFC 7239, 6: a port may be hidden behind a name.
     let with_hidden_port = || {
         let (node, port) = text.rsplit_once(":_")?;
         let is_name = !port.is_empty()
             && port.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-        let ip = || node.parse().ok().map(IpAddr::V4);
-        let bracketed = || node.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
-        if is_name { ip().or_else(bracketed) } else { None }
+        let v4 = node.parse().ok().map(IpAddr::V4);
+        if is_name { v4.or_else(|| bracketed(node)) } else { None }
     };
-    let known = text.parse().ok().or_else(bracketed).or_else(with_port).or_else(with_hidden_port);
+    let known = text.parse().ok().or_else(|| bracketed(text)).or_else(with_port).or_else(with_hidden_port);
     known.map(|ip: IpAddr| ip.to_canonical())
 }
 
